@@ -1,0 +1,1 @@
+"""The learning methods, each one LightningModule with one scalar loss."""

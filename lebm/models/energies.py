@@ -1,0 +1,92 @@
+"""Energies: any ``nn.Module`` that maps a batch to one number a sample, low where data are likely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lebm.component import Component
+from lebm.models.layers import activation
+
+__all__ = ["Energy", "MLPEnergy", "SumEnergy"]
+
+
+class Energy(nn.Module, Component):
+    """Base of the energies: ``energy(z: (B, *event)) -> (B,)``.
+
+    Deriving from it is needed only for checkpoints, which must be able to describe what they hold.
+    """
+
+
+class MLPEnergy(Energy):
+    """A fully connected energy on a flat latent (Pang et al. 2020, supplement; 200-200-1 there).
+
+    Args:
+        latent_dim: number of latent coordinates, at least 1.
+        hidden: widths of the hidden layers.
+        activation: ``"gelu"`` (the released scripts) or ``"leaky_relu"`` (slope 0.2), ``"relu"``, ``"silu"``, ``"tanh"``, ``"softplus"``.
+        output_bias: whether the last layer has a bias. A constant in an energy has exactly zero gradient in a contrastive
+            loss, so leave it off, except where the constant itself is learned (noise-contrastive estimation).
+        spectral_norm: bound every layer's Lipschitz constant by 1 (the released hierarchical code).
+
+    Shapes: ``(B, latent_dim) -> (B,)``.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        hidden: Sequence[int] = (200, 200),
+        activation: str = "gelu",
+        output_bias: bool = False,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if latent_dim < 1 or any(width < 1 for width in hidden):
+            raise ValueError(f"latent_dim and hidden widths must be at least 1, not {latent_dim} and {list(hidden)}")
+        self.latent_dim = latent_dim
+        self.net = _mlp([latent_dim, *hidden, 1], activation, output_bias, spectral_norm)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.net(z).squeeze(-1)
+
+
+def _mlp(widths: Sequence[int], name: str, output_bias: bool, spectral_norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for position, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        last = position == len(widths) - 2
+        linear: nn.Module = nn.Linear(before, after, bias=output_bias or not last)
+        layers.append(torch.nn.utils.parametrizations.spectral_norm(linear) if spectral_norm else linear)
+        if not last:
+            layers.append(activation(name))
+    return nn.Sequential(*layers)
+
+
+class SumEnergy(Energy):
+    """The sum of energies, that is the product of their densities.
+
+    Args:
+        energies: at least one energy, all on the same event.
+        weights: one factor an energy; all 1 by default.
+    """
+
+    def __init__(self, energies: Sequence[Energy], weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if not energies:
+            raise ValueError("SumEnergy needs at least one energy")
+        if weights is not None and len(weights) != len(energies):
+            raise ValueError(f"SumEnergy got {len(energies)} energies but {len(weights)} weights")
+        dims = {energy.latent_dim for energy in energies if hasattr(energy, "latent_dim")}
+        if len(dims) > 1:
+            raise ValueError(f"the energies of a sum must share one latent_dim, not {sorted(dims)}")
+        if dims:
+            self.latent_dim = dims.pop()
+        self.energies = nn.ModuleList(energies)
+        self.weights = [1.0] * len(energies) if weights is None else [float(weight) for weight in weights]
+
+    def forward(self, z: Tensor) -> Tensor:
+        total = self.weights[0] * self.energies[0](z)
+        for weight, energy in zip(self.weights[1:], list(self.energies)[1:], strict=True):
+            total = total + weight * energy(z)
+        return total

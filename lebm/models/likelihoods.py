@@ -1,0 +1,62 @@
+"""Observation models: how a generator's output becomes a density of the data."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from lebm.component import Component
+from lebm.models.generators import Generator
+from lebm.samplers.noise import RandomSource, normal
+
+__all__ = ["GaussianLikelihood", "Likelihood"]
+
+
+class Likelihood(nn.Module, Component, ABC):
+    """``p(x | z)`` with a generator inside."""
+
+    generator: Generator
+    latent_dim: int
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, z: Tensor) -> Tensor:
+        """Normalised ``log p(x | z)`` a sample, shape ``(B,)``."""
+
+    @abstractmethod
+    def mean(self, z: Tensor) -> Tensor:
+        """The most likely or mean observation, shape ``(B, *x)``."""
+
+
+class GaussianLikelihood(Likelihood):
+    """``x = g(z) + N(0, sigma^2 I)``, images in [-1, 1] (Pang et al. 2020, eq. 5).
+
+    Args:
+        generator: the network ``g``, ``(B, d) -> (B, C, H, W)`` or ``(B, D)``.
+        sigma: standard deviation of the observation noise, in the units of ``x``; positive. 0.3 in the released scripts.
+    """
+
+    def __init__(self, generator: Generator, sigma: float = 0.3) -> None:
+        super().__init__()
+        if not sigma > 0:
+            raise ValueError(f"sigma must be positive, not {sigma}")
+        self.generator = generator
+        self.sigma = float(sigma)
+        self.latent_dim = generator.latent_dim
+
+    def mean(self, z: Tensor) -> Tensor:
+        return self.generator(z)
+
+    def log_prob(self, x: Tensor, z: Tensor) -> Tensor:
+        error = (x - self.generator(z)).flatten(1).square().sum(dim=1)
+        return -error / (2 * self.sigma**2) - self.log_normaliser(x[0].numel())
+
+    def log_normaliser(self, size: int) -> float:
+        """``D/2 log(2 pi sigma^2)`` for observations of ``size`` numbers."""
+        return 0.5 * size * math.log(2 * math.pi * self.sigma**2)
+
+    def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:
+        """A draw from ``p(x | z)``, noise included."""
+        mean = self.generator(z)
+        return mean + self.sigma * normal(generator, mean.shape, dtype=mean.dtype, device=mean.device)

@@ -1,0 +1,121 @@
+"""Random numbers that do not depend on how a batch is spread over processes.
+
+A :class:`Noise` is a list of independent streams. Rows of a batch are dealt to the streams in contiguous pieces, and every
+stream is seeded from a key that names what it is for, never from a process. In training there is one stream a *noise shard*
+(a fixed cut of the global batch); in evaluation there is one a sample, so that a score does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["Noise", "RandomSource", "normal", "uniform"]
+
+
+def _seed(key: tuple[object, ...]) -> int:
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Noise:
+    """Standard normals and uniforms for this process's rows, from keyed streams.
+
+    The streams are sequential: two calls give fresh numbers, and two objects made with the same keys give the same numbers.
+    Rows ``floor(i n / k) .. floor((i+1) n / k)`` of a batch of ``n`` belong to stream ``i`` of ``k``.
+
+    On the CPU torch's generator uses 32 bits of a seed; among the millions of streams of a long run a few pairs coincide, at
+    different steps and therefore harmlessly.
+
+    Args:
+        keys: one tuple of strings and integers a stream.
+        on_host: draw on the CPU and move; right for many streams of few rows, where a kernel a stream would cost more.
+    """
+
+    def __init__(self, keys: Sequence[tuple[object, ...]], on_host: bool = False) -> None:
+        if not keys:
+            raise ValueError("Noise needs at least one stream")
+        self._seeds = [_seed(tuple(key)) for key in keys]
+        self._on_host = on_host
+        self._generators: list[torch.Generator] | None = None
+
+    @classmethod
+    def shards(cls, *key: object, shards: int = 8, rank: int = 0, world_size: int = 1) -> Noise:
+        """Streams for one process's part of a global batch.
+
+        Args:
+            key: what the numbers are for, for example ``(seed, "prior", epoch, batch)``.
+            shards: number of pieces of the global batch, at least 1; ``world_size`` must divide it.
+            rank: this process, ``0 <= rank < world_size``.
+            world_size: number of processes.
+
+        Raises:
+            ValueError: if ``world_size`` does not divide ``shards``.
+        """
+        if shards < 1 or shards % world_size:
+            raise ValueError(f"the number of processes ({world_size}) must divide the number of noise shards ({shards})")
+        own = shards // world_size
+        return cls([(*key, shard) for shard in range(rank * own, (rank + 1) * own)])
+
+    @classmethod
+    def samples(cls, *key: object, index: Tensor | Sequence[int]) -> Noise:
+        """One stream a sample, keyed by its index in the data set: shape of ``index`` ``(B,)``, and draws must have ``B`` rows."""
+        numbers = index.tolist() if isinstance(index, Tensor) else list(index)
+        return cls([(*key, "sample", int(number)) for number in numbers], on_host=True)
+
+    def _streams(self, device: torch.device) -> list[torch.Generator]:
+        if self._generators is None:
+            place = torch.device("cpu") if self._on_host else device
+            self._generators = [torch.Generator(place).manual_seed(seed) for seed in self._seeds]
+        return self._generators
+
+    def _draw(self, kind: str, shape: Sequence[int], steps: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+        draw = torch.randn if kind == "normal" else torch.rand
+        streams = self._streams(device)
+        rows, event = shape[0], tuple(shape[1:])
+        lead = () if steps is None else (steps,)
+        pieces = []
+        for position, generator in enumerate(streams):
+            mine = (position + 1) * rows // len(streams) - position * rows // len(streams)
+            pieces.append(draw((*lead, mine, *event), generator=generator, dtype=dtype, device=generator.device))
+        drawn = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=len(lead))
+        return drawn.to(device)
+
+    def normal(
+        self, shape: Sequence[int], *, steps: int | None = None, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Standard normals of shape ``(rows, *event)``, or ``(steps, rows, *event)`` for a whole chain at once."""
+        return self._draw("normal", shape, steps, dtype, torch.device(device))
+
+    def uniform(
+        self, shape: Sequence[int], *, steps: int | None = None, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Uniforms on [0, 1) of shape ``(rows, *event)``, or ``(steps, rows, *event)``."""
+        return self._draw("uniform", shape, steps, dtype, torch.device(device))
+
+
+RandomSource = torch.Generator | Noise | None
+"""What every sampler takes as ``generator``: ``None`` is torch's default generator, as in torch itself."""
+
+
+def normal(
+    source: RandomSource, shape: Sequence[int], *, steps: int | None = None, dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    """Standard normals from any :data:`RandomSource`, of shape ``(rows, *event)`` or ``(steps, rows, *event)``."""
+    if isinstance(source, Noise):
+        return source.normal(shape, steps=steps, dtype=dtype, device=device)
+    full = tuple(shape) if steps is None else (steps, *shape)
+    return torch.randn(full, generator=source, dtype=dtype, device=device)
+
+
+def uniform(
+    source: RandomSource, shape: Sequence[int], *, steps: int | None = None, dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    """Uniforms on [0, 1) from any :data:`RandomSource`, of shape ``(rows, *event)`` or ``(steps, rows, *event)``."""
+    if isinstance(source, Noise):
+        return source.uniform(shape, steps=steps, dtype=dtype, device=device)
+    full = tuple(shape) if steps is None else (steps, *shape)
+    return torch.rand(full, generator=source, dtype=dtype, device=device)
