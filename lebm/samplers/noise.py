@@ -38,7 +38,7 @@ class Noise:
     def __init__(self, keys: Sequence[tuple[object, ...]], on_host: bool = False) -> None:
         if not keys:
             raise ValueError("Noise needs at least one stream")
-        self._seeds = [_seed(tuple(key)) for key in keys]
+        self.seeds = [_seed(tuple(key)) for key in keys]
         self._on_host = on_host
         self._generators: list[torch.Generator] | None = None
 
@@ -69,7 +69,7 @@ class Noise:
     def _streams(self, device: torch.device) -> list[torch.Generator]:
         if self._generators is None:
             place = torch.device("cpu") if self._on_host else device
-            self._generators = [torch.Generator(place).manual_seed(seed) for seed in self._seeds]
+            self._generators = [torch.Generator(place).manual_seed(seed) for seed in self.seeds]
         return self._generators
 
     def _draw(self, kind: str, shape: Sequence[int], steps: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:

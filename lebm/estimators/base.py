@@ -1,0 +1,148 @@
+"""What all methods share: the answers a latent-variable model gives, and the training plumbing around one scalar loss."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lebm.component import Component, describe
+from lebm.estimators.optim import AdamGroups
+from lebm.samplers.noise import Noise, RandomSource
+
+__all__ = ["LatentEstimator"]
+
+
+class LatentEstimator(LightningModule, Component):
+    """Base of the learning methods.
+
+    A method says which networks it trains (:meth:`networks`), what its loss is (:meth:`loss`) and how it draws, encodes and
+    scores. Batches are dictionaries with ``"x"`` of shape ``(B, *event)`` (images in [-1, 1]) and ``"index"`` of shape ``(B,)``.
+
+    Args:
+        optimizer: the optimiser and its per-network settings.
+        seed: of every random stream of the method.
+        noise_shards: pieces the global batch is cut into; the number of processes must divide it.
+    """
+
+    latent_dim: int
+
+    def __init__(self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8) -> None:
+        super().__init__()
+        self.optimizer_settings = optimizer
+        self.seed = seed
+        self.noise_shards = noise_shards
+
+    # What a method provides
+
+    @abstractmethod
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The trained networks by name; each is one parameter group."""
+
+    @abstractmethod
+    def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+        """The scalar training loss. If ``figures`` is not ``None`` this step is logged: put detached scalars into it."""
+
+    # What any latent-variable model can answer
+
+    @abstractmethod
+    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """``n`` observations ``(n, *event)`` from the model, without observation noise."""
+
+    @abstractmethod
+    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """``n`` latents ``(n, latent_dim)`` from the prior."""
+
+    @abstractmethod
+    def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """One latent ``(B, latent_dim)`` an observation, from the (approximate) posterior."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean observation ``(B, *event)`` of latents."""
+
+    @abstractmethod
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """Unnormalised ``log p(x, z)``, shape ``(B,)``."""
+
+    def reconstruct(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """Encode, then decode: ``(B, *event)``."""
+        return self.decode(self.encode(x, steps=steps, generator=generator))
+
+    def anomaly_score(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """``-log p(x, z)`` at a posterior sample, shape ``(B,)``; high for what the model finds unlikely."""
+        return -self.log_joint(x, self.encode(x, steps=steps, generator=generator))
+
+    @property
+    def chain_settings(self) -> dict[str, Any]:
+        """The samplers in use, as plain values, to be recorded beside every figure."""
+        return {name: describe(module) for name, module in self.named_children() if name.endswith("sampler")}
+
+    # Randomness
+
+    def noise(self, purpose: str, batch_idx: int) -> Noise:
+        """This process's noise for one purpose in one training step."""
+        rank, world_size = (self.global_rank, self.trainer.world_size) if self._trainer is not None else (0, 1)
+        key = (self.seed, purpose, self.current_epoch, batch_idx)
+        return Noise.shards(*key, shards=self.noise_shards, rank=rank, world_size=world_size)
+
+    def sample_noise(self, purpose: str, index: Tensor) -> Noise:
+        """Noise of single samples in evaluation, so that a sample's score depends on neither its neighbours nor the layout."""
+        return Noise.samples(self.seed, purpose, index=index)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Re-seed torch's own generator, which modules such as dropout use, so that a resumed run repeats it."""
+        digest = Noise([(self.seed, "modules", self.global_rank, self.current_epoch, batch_idx)])
+        torch.manual_seed(digest.seeds[0])
+
+    # Training and evaluation steps
+
+    def observations(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The data of a batch in the model's own precision."""
+        return batch["x"].to(self.dtype) if batch["x"].is_floating_point() else batch["x"]
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        due = (self.trainer.global_step + 1) % max(1, self.trainer.log_every_n_steps) == 0
+        figures: dict[str, Tensor] | None = {} if due else None
+        loss = self.loss(batch, batch_idx, figures)
+        if figures is not None:
+            # Collecting figures costs more than a small training step, so it happens only on the steps that are written.
+            self.log("loss", loss.detach(), prog_bar=True)
+            shown = {name: value for name, value in figures.items() if name.startswith("train/")}
+            self.log_dict(shown, prog_bar=True)
+            self.log_dict({name: value for name, value in figures.items() if name not in shown})
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """One posterior chain a batch; callbacks read ``x``, ``z``, ``reconstruction`` and ``anomaly_score`` from the result."""
+        x = self.observations(batch)
+        z = self.encode(x, generator=self.sample_noise("encode", batch["index"]))
+        return {"x": x, "z": z, "reconstruction": self.decode(z), "anomaly_score": -self.log_joint(x, z)}
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self.validation_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        half = self._trainer is not None and self.trainer.precision == "16-mixed"  # a gradient scaler and fused Adam clash in clipping
+        optimizer, schedule = self.optimizer_settings.build(self.networks(), fused=not half)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip each network by itself; ``--trainer.gradient_clip_val`` is the limit where a network has none of its own."""
+        self.optimizer_settings.clip(optimizer, gradient_clip_val)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store how to rebuild the model as plain data."""
+        description = describe(self)
+        assert isinstance(description, dict)
+        checkpoint["lebm_format"] = 1
+        checkpoint["hyper_parameters"] = description

@@ -1,0 +1,78 @@
+"""One optimiser with one parameter group a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import ExponentialLR
+
+from lebm.component import Component
+
+__all__ = ["AdamGroups"]
+
+
+class AdamGroups(Component):
+    """Adam over named networks, each with its own learning rate, weight decay and gradient-norm limit.
+
+    One optimiser keeps Lightning's automatic optimisation, and with it accumulation, precision, EMA and ``max_steps``, in their
+    usual meaning; as Adam acts on each parameter by itself, the result is that of one Adam a network.
+
+    Args:
+        lr: learning rate of every network of the method, positive, for example ``{"generator": 1e-4, "energy": 2e-5}``.
+        betas: Adam's moment decays, each in [0, 1).
+        weight_decay: L2 penalty a network, 0 where absent.
+        max_grad_norm: limit on the norm of a network's gradient; unlimited where absent.
+        lr_decay: factor on every learning rate after each epoch, in (0, 1].
+    """
+
+    def __init__(
+        self,
+        lr: Mapping[str, float],
+        betas: tuple[float, float] = (0.5, 0.999),
+        weight_decay: Mapping[str, float] | None = None,
+        max_grad_norm: Mapping[str, float] | None = None,
+        lr_decay: float = 1.0,
+    ) -> None:
+        if not 0 < lr_decay <= 1:
+            raise ValueError(f"lr_decay must be in (0, 1], not {lr_decay}")
+        if any(not rate > 0 for rate in lr.values()):
+            raise ValueError(f"learning rates must be positive: {dict(lr)}")
+        self.lr = dict(lr)
+        self.betas = (float(betas[0]), float(betas[1]))
+        self.weight_decay = dict(weight_decay or {})
+        self.max_grad_norm = dict(max_grad_norm or {})
+        self.lr_decay = lr_decay
+
+    def check(self, networks: Mapping[str, nn.Module]) -> None:
+        """Refuse settings that name no network, and networks without a learning rate.
+
+        Raises:
+            ValueError: naming the key and the networks there are.
+        """
+        for setting in ("lr", "weight_decay", "max_grad_norm"):
+            for name in getattr(self, setting):
+                if name not in networks:
+                    raise ValueError(f"optimizer.{setting}: this method has no network {name!r}; it has {', '.join(sorted(networks))}")
+        for name in networks:
+            if name not in self.lr:
+                raise ValueError(f"optimizer.lr: give a learning rate for {name!r}")
+
+    def build(self, networks: Mapping[str, nn.Module], fused: bool) -> tuple[Adam, ExponentialLR]:
+        """The optimiser and its per-epoch schedule."""
+        self.check(networks)
+        groups = [
+            {"params": list(network.parameters()), "name": name, "lr": self.lr[name], "weight_decay": self.weight_decay.get(name, 0.0)}
+            for name, network in networks.items()
+        ]
+        optimizer = Adam(groups, betas=self.betas, fused=fused)
+        return optimizer, ExponentialLR(optimizer, self.lr_decay)
+
+    def clip(self, optimizer: torch.optim.Optimizer, default: float | None = None) -> None:
+        """Limit each group's gradient norm by its own setting, or by ``default`` where it has none."""
+        for group in optimizer.param_groups:
+            limit = self.max_grad_norm.get(group["name"], default)
+            if limit is not None:
+                torch.nn.utils.clip_grad_norm_(group["params"], limit)
