@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lebm.component import Component, describe
+from lebm.errors import UserError
 from lebm.estimators.optim import AdamGroups
 from lebm.samplers.noise import Noise, RandomSource
 
@@ -139,6 +140,31 @@ class LatentEstimator(LightningModule, Component):
     ) -> None:
         """Clip each network by itself; ``--trainer.gradient_clip_val`` is the limit where a network has none of its own."""
         self.optimizer_settings.clip(optimizer, gradient_clip_val)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = "cpu",
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        trust: Iterable[str] = (),
+    ) -> LatentEstimator:
+        """Rebuild a model from its checkpoint alone; see :func:`lebm.checkpoint.load`.
+
+        Raises:
+            ValueError: for ``weights_only=False`` and for ``hparams_file``: neither is ever needed.
+            UserError: if the file cannot be read, names a class outside the trusted packages, or holds another method.
+        """
+        from lebm.checkpoint import load
+
+        if weights_only is False or hparams_file is not None:
+            raise ValueError("lebm checkpoints hold no pickles and need no hparams_file; leave both arguments at their defaults")
+        model = load(checkpoint_path, trust=trust, map_location=map_location or "cpu")
+        if not isinstance(model, cls):
+            raise UserError(f"{checkpoint_path}: holds a {type(model).__name__}, not a {cls.__name__}")
+        return model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store how to rebuild the model as plain data."""
