@@ -17,6 +17,10 @@ __all__ = ["find_checkpoint", "load", "read"]
 FORMAT = 1
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def find_checkpoint(run_or_file: str | Path) -> Path:
     """The checkpoint of a run folder (``checkpoints/last.ckpt``), or the file itself.
 
@@ -46,7 +50,7 @@ def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: refused, it holds more than tensors and plain values (or is damaged)") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
     if not isinstance(content, dict) or "lebm_format" not in content or "state_dict" not in content:
         raise UserError(f"{path}: not a checkpoint written by lebm")
     if content["lebm_format"] > FORMAT:

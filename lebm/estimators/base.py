@@ -107,7 +107,7 @@ class LatentEstimator(LightningModule, Component):
         return batch["x"].to(self.dtype) if batch["x"].is_floating_point() else batch["x"]
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        due = (self.trainer.global_step + 1) % max(1, self.trainer.log_every_n_steps) == 0
+        due = (self.trainer.global_step + 1) % max(1, self.trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
         figures: dict[str, Tensor] | None = {} if due else None
         loss = self.loss(batch, batch_idx, figures)
         if figures is not None:

@@ -11,7 +11,7 @@ from lebm.estimators.base import LatentEstimator
 from lebm.estimators.optim import AdamGroups
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import Prior
-from lebm.samplers.base import Sampler
+from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import RandomSource
 
 __all__ = ["LatentMLE"]
@@ -103,12 +103,14 @@ class LatentMLE(LatentEstimator):
         start = self.prior.reference(n, noise)
         return self._run("prior", self.prior_sampler, self.prior.log_density, start, noise, figures)
 
-    def _posterior(self, x: Tensor):  # type: ignore[no-untyped-def]
+    def _posterior(self, x: Tensor) -> LogDensity:
         likelihood, prior = self.likelihood, self.prior
         return lambda z: likelihood.log_prob(x, z) + prior.log_density(z)
 
     @staticmethod
-    def _run(name, sampler, target, start, noise, figures):  # type: ignore[no-untyped-def]
+    def _run(
+        name: str, sampler: Sampler, target: LogDensity, start: Tensor, noise: RandomSource, figures: dict[str, Tensor] | None
+    ) -> Tensor:
         if figures is None:
             return sampler(target, start, noise)
         end, info = sampler.run(target, start, noise)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from lebm.component import Component
-from lebm.models.layers import activation
+from lebm.models.layers import mlp
 
 __all__ = ["Energy", "MLPEnergy", "SumEnergy"]
 
@@ -17,7 +16,12 @@ class Energy(nn.Module, Component):
     """Base of the energies: ``energy(z: (B, *event)) -> (B,)``.
 
     Deriving from it is needed only for checkpoints, which must be able to describe what they hold.
+
+    Attributes:
+        latent_dim: number of coordinates of a flat latent, or ``None`` if the energy takes any event.
     """
+
+    latent_dim: int | None = None
 
 
 class MLPEnergy(Energy):
@@ -46,21 +50,10 @@ class MLPEnergy(Energy):
         if latent_dim < 1 or any(width < 1 for width in hidden):
             raise ValueError(f"latent_dim and hidden widths must be at least 1, not {latent_dim} and {list(hidden)}")
         self.latent_dim = latent_dim
-        self.net = _mlp([latent_dim, *hidden, 1], activation, output_bias, spectral_norm)
+        self.net = mlp([latent_dim, *hidden, 1], activation, output_bias, spectral_norm)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.net(z).squeeze(-1)
-
-
-def _mlp(widths: Sequence[int], name: str, output_bias: bool, spectral_norm: bool) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for position, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-        last = position == len(widths) - 2
-        linear: nn.Module = nn.Linear(before, after, bias=output_bias or not last)
-        layers.append(torch.nn.utils.parametrizations.spectral_norm(linear) if spectral_norm else linear)
-        if not last:
-            layers.append(activation(name))
-    return nn.Sequential(*layers)
 
 
 class SumEnergy(Energy):
@@ -77,11 +70,10 @@ class SumEnergy(Energy):
             raise ValueError("SumEnergy needs at least one energy")
         if weights is not None and len(weights) != len(energies):
             raise ValueError(f"SumEnergy got {len(energies)} energies but {len(weights)} weights")
-        dims = {energy.latent_dim for energy in energies if hasattr(energy, "latent_dim")}
+        dims: set[int] = {energy.latent_dim for energy in energies if energy.latent_dim is not None}
         if len(dims) > 1:
             raise ValueError(f"the energies of a sum must share one latent_dim, not {sorted(dims)}")
-        if dims:
-            self.latent_dim = dims.pop()
+        self.latent_dim = dims.pop() if dims else None
         self.energies = nn.ModuleList(energies)
         self.weights = [1.0] * len(energies) if weights is None else [float(weight) for weight in weights]
 

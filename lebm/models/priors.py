@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 
@@ -38,9 +39,7 @@ class Prior(nn.Module, Component, ABC):
         return False
 
     def _place(self) -> dict[str, torch.dtype | torch.device]:
-        anchor = next((p for p in self.parameters()), None)
-        if anchor is None:
-            anchor = next(self.buffers())
+        anchor: Tensor = next(itertools.chain(self.parameters(), self.buffers()))
         return {"dtype": anchor.dtype, "device": anchor.device}
 
 
@@ -86,7 +85,7 @@ class EnergyPrior(Prior):
 
     def __init__(self, energy: Energy, base: StandardNormal | None = None) -> None:
         super().__init__()
-        dim = getattr(energy, "latent_dim", None)
+        dim = energy.latent_dim
         if base is None:
             if dim is None:
                 raise ValueError("this energy does not know its latent_dim; give EnergyPrior a base")
