@@ -1,0 +1,47 @@
+# Everything runs inside .venv; `make demo` and `make test` set it up by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest -q
+
+.PHONY: help setup demo test test-all lint format docs clean
+
+help:
+	@echo "make demo      set up, train recipes/quickstart.yaml on the images inside the package, evaluate, write pictures"
+	@echo "make test      set up and run the tests (under 10 minutes on 2 cores)"
+	@echo "make test-all  the slow tests too"
+	@echo "make lint      ruff and mypy"
+	@echo "make format    let ruff rewrite the sources"
+	@echo "make clean     remove .venv and build products"
+
+setup: $(STAMP)
+
+# The constraints pin the whole tested set; delete them to try newer versions.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "lebm needs Python 3.10 or newer; try: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python scripts/demo.py
+
+# One thread a worker: two workers on two cores beat one worker with two threads, and never fight over them.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "not slow" tests
+
+test-all: $(STAMP)
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy lebm
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
