@@ -28,12 +28,14 @@ class LatentEstimator(LightningModule, Component):
         optimizer: the optimiser and its per-network settings.
         seed: of every random stream of the method.
         noise_shards: pieces the global batch is cut into; the number of processes must divide it.
+        evaluation_steps: posterior transitions in validation, testing and prediction; the sampler's own number if ``None``.
     """
 
     latent_dim: int
 
-    def __init__(self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8) -> None:
+    def __init__(self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8, evaluation_steps: int | None = None) -> None:
         super().__init__()
+        self.evaluation_steps = evaluation_steps
         self.optimizer_settings = optimizer
         self.seed = seed
         self.noise_shards = noise_shards
@@ -81,7 +83,8 @@ class LatentEstimator(LightningModule, Component):
     @property
     def chain_settings(self) -> dict[str, Any]:
         """The samplers in use, as plain values, to be recorded beside every figure."""
-        return {name: describe(module) for name, module in self.named_children() if name.endswith("sampler")}
+        samplers = {name: describe(module) for name, module in self.named_children() if name.endswith("sampler")}
+        return {**samplers, "evaluation_steps": self.evaluation_steps}
 
     # Randomness
 
@@ -121,7 +124,7 @@ class LatentEstimator(LightningModule, Component):
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """One posterior chain a batch; callbacks read ``x``, ``z``, ``reconstruction`` and ``anomaly_score`` from the result."""
         x = self.observations(batch)
-        z = self.encode(x, generator=self.sample_noise("encode", batch["index"]))
+        z = self.encode(x, steps=self.evaluation_steps, generator=self.sample_noise("encode", batch["index"]))
         return {"x": x, "z": z, "reconstruction": self.decode(z), "anomaly_score": -self.log_joint(x, z)}
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:

@@ -37,6 +37,8 @@ class LatentMLE(LatentEstimator):
             loss, ``|x - g(z)|^2`` summed over pixels, which under Adam differs only through Adam's epsilon. Gaussian likelihoods only.
         seed: of every random stream.
         noise_shards: pieces of the global batch; the number of processes must divide it.
+        evaluation_steps: posterior transitions in validation, testing and prediction, where the paper leaves their number open;
+            those of ``posterior_sampler`` if ``None``.
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size.
@@ -52,8 +54,9 @@ class LatentMLE(LatentEstimator):
         scale_likelihood: bool = True,
         seed: int = 0,
         noise_shards: int = 8,
+        evaluation_steps: int | None = None,
     ) -> None:
-        super().__init__(optimizer, seed, noise_shards)
+        super().__init__(optimizer, seed, noise_shards, evaluation_steps)
         if likelihood.latent_dim != prior.latent_dim:
             raise ValueError(f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has {prior.latent_dim}")
         if not scale_likelihood and not hasattr(likelihood, "sigma"):
