@@ -1,16 +1,22 @@
 """Energies, priors, generators, encoders and likelihoods. Nothing here needs Lightning."""
 
+from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder
 from lebm.models.energies import Energy, MLPEnergy, SumEnergy
-from lebm.models.generators import Generator, MLPGenerator
+from lebm.models.generators import ConvGenerator, Generator, MLPGenerator
 from lebm.models.likelihoods import GaussianLikelihood, Likelihood
 from lebm.models.priors import EnergyPrior, Prior, StandardNormal
 
 __all__ = [
+    "ConvEncoder",
+    "ConvGenerator",
+    "DiagonalGaussian",
     "Energy",
     "EnergyPrior",
+    "GaussianEncoder",
     "GaussianLikelihood",
     "Generator",
     "Likelihood",
+    "MLPEncoder",
     "MLPEnergy",
     "MLPGenerator",
     "Prior",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad, pixel_shuffle
 
-__all__ = ["activation"]
+__all__ = ["FirstConvTranspose2d", "ThinConvTranspose2d", "activation", "mlp"]
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
@@ -18,12 +21,82 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def activation(name: str) -> nn.Module:
+def activation(name: str, inplace: bool = False) -> nn.Module:
     """The activation of that name (leaky_relu has slope 0.2).
+
+    Args:
+        name: one of ``"gelu"``, ``"leaky_relu"``, ``"relu"``, ``"silu"``, ``"softplus"``, ``"tanh"``.
+        inplace: overwrite the input where the derivative can be had from the output (the two ReLUs); the caller vouches that
+            nothing else needs it, which is so after a convolution.
 
     Raises:
         ValueError: if there is none; the message lists the names.
     """
     if name not in _ACTIVATIONS:
         raise ValueError(f"unknown activation {name!r}; choose one of {', '.join(sorted(_ACTIVATIONS))}")
-    return _ACTIVATIONS[name]()
+    layer = _ACTIVATIONS[name]()
+    if inplace and isinstance(layer, nn.LeakyReLU | nn.ReLU):
+        layer.inplace = True
+    return layer
+
+
+def mlp(widths: Sequence[int], name: str, output_bias: bool = True, spectral_norm: bool = False) -> nn.Sequential:
+    """Linear layers of the given widths with activations between them, none after the last.
+
+    Args:
+        widths: input width, hidden widths, output width.
+        name: of the activation.
+        output_bias: whether the last layer has a bias; the others always do.
+        spectral_norm: bound every layer's Lipschitz constant by 1.
+
+    Raises:
+        ValueError: for fewer than two widths, or one below 1.
+    """
+    if len(widths) < 2 or any(width < 1 for width in widths):
+        raise ValueError(f"a network needs an input and an output width, all at least 1, not {list(widths)}")
+    net = nn.Sequential()
+    last = len(widths) - 2
+    for position, (before, after) in enumerate(pairwise(widths)):
+        linear: nn.Module = nn.Linear(before, after, bias=output_bias or position < last)
+        net.append(torch.nn.utils.parametrizations.spectral_norm(linear) if spectral_norm else linear)
+        if position < last:
+            net.append(activation(name))
+    return net
+
+
+class FirstConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution (stride 1, no padding) of a 1x1 image, computed as the matrix product that it is.
+
+    Parameters and results are those of ``nn.ConvTranspose2d(latent_dim, channels, size)``.
+
+    Shapes: ``(B, latent_dim) -> (B, channels, size, size)``, in channels-last memory.
+    """
+
+    def __init__(self, latent_dim: int, channels: int, size: int) -> None:
+        super().__init__(latent_dim, channels, size)
+
+    def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
+        weight = self.weight.permute(0, 2, 3, 1)
+        pixels = weight.shape[1] * weight.shape[2]
+        bias = self.bias.repeat(pixels) if self.bias is not None else z.new_zeros(())
+        flat = torch.addmm(bias, z, weight.reshape(weight.shape[0], -1))
+        return flat.unflatten(1, weight.shape[1:]).permute(0, 3, 1, 2)
+
+
+class ThinConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution that doubles the size (kernel 4, stride 2, padding 1) and gives few channels.
+
+    Parameters and results are those of ``nn.ConvTranspose2d(channels, out_channels, 4, 2, 1)``. The four pixels of a 2x2 output
+    block see the same 3x3 inputs, so a 3x3 convolution to four times the channels and a pixel shuffle give them all, which
+    is quicker while the channels are few.
+    """
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__(channels, out_channels, 4, 2, 1)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        # Along one axis, taps (w0 w1 w2 w3) act as (w3 w1 0) on even and as (0 w2 w0) on odd output pixels.
+        taps = pad(self.weight, (1, 1, 1, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)
+        kernel = taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+        bias = None if self.bias is None else self.bias.repeat_interleave(4)
+        return pixel_shuffle(conv2d(x, kernel, bias, padding=1), 2)

@@ -1,0 +1,157 @@
+"""Encoders: networks from data to a diagonal Gaussian over the latent."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lebm.component import Component
+from lebm.models.layers import activation as _activation
+from lebm.models.layers import mlp
+from lebm.samplers.noise import RandomSource, normal
+
+__all__ = ["ConvEncoder", "DiagonalGaussian", "GaussianEncoder", "MLPEncoder"]
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """``N(mean, diag(exp(log_scale))^2)``, one Gaussian a row; every density is normalised.
+
+    Unlike ``torch.distributions`` it draws from any :data:`~lebm.samplers.RandomSource`.
+
+    Attributes:
+        mean: ``(B, d)``.
+        log_scale: ``(B, d)``, logarithm of the standard deviations.
+    """
+
+    mean: Tensor
+    log_scale: Tensor
+
+    def rsample(self, generator: RandomSource = None) -> Tensor:
+        """One reparameterised draw a row, ``(B, d)``: gradients reach mean and scale."""
+        noise = normal(generator, self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
+        return self.mean + self.log_scale.exp() * noise
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of ``z: (B, d)``, shape ``(B,)``."""
+        error = (z - self.mean) * (-self.log_scale).exp()
+        return (-0.5 * error.square() - self.log_scale - 0.5 * math.log(2 * math.pi)).sum(dim=1)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats, shape ``(B,)``."""
+        return (self.log_scale + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=1)
+
+    def kl_to_standard_normal(self) -> Tensor:
+        """``KL(self || N(0, I))`` in nats, in closed form, shape ``(B,)``."""
+        return 0.5 * (self.mean.square() + (2 * self.log_scale).exp() - 1 - 2 * self.log_scale).sum(dim=1)
+
+
+class GaussianEncoder(nn.Module, Component):
+    """Base of the encoders: ``encoder(x: (B, *in_shape))`` is a :class:`DiagonalGaussian` over ``(B, latent_dim)``."""
+
+    latent_dim: int
+    in_shape: tuple[int, ...]
+
+    @abstractmethod
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, each ``(B, latent_dim)``."""
+
+    def forward(self, x: Tensor) -> DiagonalGaussian:
+        mean, log_variance = self.features(x)
+        return DiagonalGaussian(mean, 0.5 * log_variance)
+
+
+class MLPEncoder(GaussianEncoder):
+    """A fully connected encoder, the mirror of :class:`~lebm.models.MLPGenerator`.
+
+    Args:
+        latent_dim: number of latent coordinates, at least 1.
+        in_shape: shape of one observation, for example ``[1, 28, 28]``.
+        hidden: widths of the hidden layers.
+        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or ``"tanh"``.
+
+    Raises:
+        ValueError: for a width below 1 or an unknown activation.
+    """
+
+    def __init__(
+        self, latent_dim: int, in_shape: Sequence[int], hidden: Sequence[int] = (400, 400), activation: str = "leaky_relu"
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.in_shape = tuple(in_shape)
+        self.net = mlp([math.prod(in_shape), *hidden, 2 * latent_dim], activation)
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.net(x.flatten(1)).chunk(2, dim=1)
+        return mean, log_variance
+
+
+class ConvEncoder(GaussianEncoder):
+    """A convolutional encoder without normalisation (Cui and Han, NeurIPS 2023, released networks).
+
+    The mirror of :class:`~lebm.models.ConvGenerator`: every layer halves the size (kernel 4, stride 2) down to ``end``, except the
+    first, which keeps it (kernel 3) where one layer fewer is enough; two convolutions over all that remains give mean and
+    log-variance. So::
+
+        CIFAR-10, 32 px    channels=[128, 256, 512, 1024], end=4    (first layer keeps 32)
+        CelebA, 64 px      channels=[128, 256, 512, 1024], end=4    (first layer halves)
+        MNIST, 28 px       channels=[64, 128, 256], end=7           (first layer keeps 28)
+
+    Args:
+        latent_dim: number of latent coordinates, at least 1.
+        in_shape: channels, height and width of an image; square.
+        channels: output channels of the layers before the two heads.
+        end: height and width that the heads see.
+        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or ``"tanh"``.
+        bias: whether convolutions have biases; the released ones have none.
+
+    Raises:
+        ValueError: if the layers do not lead from the image's size to ``end``, for a width below 1 or an unknown activation.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        in_shape: Sequence[int],
+        channels: Sequence[int],
+        end: int = 4,
+        activation: str = "leaky_relu",
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.in_shape = tuple(in_shape)
+        first_halves = _first_halves(latent_dim, self.in_shape, channels, end)
+        self.net = nn.Sequential()
+        for position, (before, after) in enumerate(zip([self.in_shape[0], *channels[:-1]], channels, strict=True)):
+            shape = (4, 2, 1) if position or first_halves else (3, 1, 1)
+            self.net.extend([nn.Conv2d(before, after, *shape, bias=bias), _activation(activation, inplace=True)])
+        self.mean = nn.Conv2d(channels[-1], latent_dim, end, bias=bias)
+        self.log_variance = nn.Conv2d(channels[-1], latent_dim, end, bias=bias)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.xavier_normal_(layer.weight)
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        seen = self.net(x.contiguous(memory_format=torch.channels_last))
+        return self.mean(seen).flatten(1), self.log_variance(seen).flatten(1)
+
+
+def _first_halves(latent_dim: int, in_shape: tuple[int, ...], channels: Sequence[int], end: int) -> bool:
+    if len(in_shape) != 3 or in_shape[1] != in_shape[2]:
+        raise ValueError(f"in_shape must be channels and two equal sizes, for example [3, 32, 32], not {list(in_shape)}")
+    if not channels or min(latent_dim, end, in_shape[0], *channels) < 1:
+        raise ValueError(f"latent_dim {latent_dim}, end {end}, channels {list(channels)}: all must be at least 1 and some channels given")
+    reached = end * 2 ** (len(channels) - 1)
+    if in_shape[1] not in (reached, 2 * reached):
+        raise ValueError(
+            f"{len(channels)} layers down to {end} x {end} start at {reached} or {2 * reached} px, "
+            f"but in_shape has {in_shape[1]}: change end or the number of channels"
+        )
+    return in_shape[1] == 2 * reached
