@@ -1,0 +1,1 @@
+"""A small real data set that ships with the package; see README.md beside this file."""

@@ -1,0 +1,160 @@
+"""Filling a folder of the image cache: columns are found, every row is decoded, rows are written as they come."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from lebm.data.decoding import Decoding, UndecodableError
+from lebm.data.sources import Source
+from lebm.errors import UserError
+
+__all__ = ["FORMAT", "Columns", "build"]
+
+FORMAT = 1  # raise it when decoding changes, so that old caches are not read
+IMAGE_COLUMNS = ("image", "img", "images", "picture")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "digit")
+ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the image and label column; ``None`` to detect them."""
+
+    image: str | None = None
+    label: str | None = None
+
+    def found(self, source: Source, features: Any) -> tuple[str, str | None]:
+        """The columns to read.
+
+        Raises:
+            UserError: if a named column does not exist or no image column is found.
+        """
+        import datasets
+
+        names = list(features)
+        for argument, name in (("image_column", self.image), ("label_column", self.label)):
+            if name is not None and name not in names:
+                raise UserError(f"data path {source.path!r}: no column {name!r} ({argument}); it has {', '.join(names)}")
+        images = [name for name in names if isinstance(features[name], datasets.Image)]
+        image = self.image or next((name for name in (*images, *IMAGE_COLUMNS) if name in names), None)
+        if image is None:
+            raise UserError(f"data path {source.path!r}: no image column among {', '.join(names)}; name it with image_column")
+        classes = [name for name in names if isinstance(features[name], datasets.ClassLabel)]
+        label = self.label or next((name for name in (*LABEL_COLUMNS, *classes) if name in names and name != image), None)
+        return image, label
+
+
+def build(folder: Path, source: Source, data: Any, split: str, columns: Columns, decoding: Decoding, on_error: str) -> None:
+    """Decode a split into ``folder``.
+
+    Args:
+        folder: existing and empty.
+        source: for messages.
+        data: a ``datasets.Dataset``.
+        split: its name.
+        columns: which columns to read.
+        decoding: what is done to each image.
+        on_error: ``"fail"`` or ``"skip"``.
+
+    Raises:
+        UserError: for an undecodable image under ``"fail"``, images of different shapes, unusable labels, or no images at all.
+    """
+    import datasets
+
+    image_column, label_column = columns.found(source, data.features)
+    labels, names = _labels(source, data, label_column)
+    try:
+        data = data.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+    except Exception as error:  # pyarrow and datasets raise many kinds
+        raise UserError(f"data path {source.path!r}: column {image_column!r} holds no images") from error
+    kept: list[int] = []
+    skipped: list[str] = []
+    with open(folder / "images.npy", "w+b") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused
+        shape: tuple[int, ...] | None = None
+        for row, name, image in _decoded(data, image_column, decoding):
+            where = f"data path {source.path!r}, split {split!r}, row {row}{name}"
+            if isinstance(image, UndecodableError):
+                skipped.append(f"{where}: the image cannot be used: {image}")
+                if on_error == "fail":
+                    raise UserError(f"{skipped[-1]} (on_error=skip would leave it out)")
+                continue
+            if shape is None:
+                shape = image.shape
+                _write_header(file, 0, shape)
+            elif image.shape != shape:
+                raise UserError(f"{where}: {_shape(image.shape)}, but those before are {_shape(shape)}; set image_size and channels")
+            file.write(image.data)
+            kept.append(row)
+        if shape is None:
+            raise UserError(f"data path {source.path!r}, split {split!r}: {skipped[0] if skipped else 'no rows'}")
+        _write_header(file, len(kept), shape)
+        file.flush()
+        os.fsync(file.fileno())
+    np.save(folder / "labels.npy", labels[kept])
+    meta = {
+        "shape": [len(kept), *shape],
+        "sizes": {name: (folder / name).stat().st_size for name in ("images.npy", "labels.npy")},
+        "label_names": names,
+        "has_labels": label_column is not None,
+        "split": split,
+        "skipped": skipped,
+        "source": source.path,
+        "decoding": decoding.plain(),
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"{shape[2]}x{shape[1]} pixels with {shape[0]} channel{'s' if shape[0] > 1 else ''}"
+
+
+def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
+    """A ``.npy`` header. NumPy reserves room for the first axis to grow, so the final one fits over the first."""
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)})
+
+
+def _decoded(data: Any, column: str, decoding: Decoding) -> Iterator[tuple[int, str, np.ndarray | UndecodableError]]:
+    """Row number, ``" (name)"`` if the image has one, and the image or why it has none, in order."""
+
+    def decode(item: dict[str, Any] | None) -> tuple[str, np.ndarray | UndecodableError]:
+        item = item or {}
+        name = f" ({item['path']})" if item.get("path") else ""
+        try:
+            content = item.get("bytes")
+            return name, decoding(item.get("path") if content is None else content)
+        except UndecodableError as error:
+            return name, error
+
+    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
+        batches = (batch[column] for batch in data.iter(batch_size=ROWS_AT_ONCE))
+        decoded = itertools.chain.from_iterable(map(partial(pool.map, decode), batches))
+        for row, (name, image) in enumerate(decoded):
+            yield row, name, image
+
+
+def _labels(source: Source, data: Any, column: str | None) -> tuple[np.ndarray, list[str] | None]:
+    """Labels as ``int64`` and the names of the classes; strings are numbered in alphabetical order."""
+    if column is None:
+        return np.full(len(data), -1, dtype=np.int64), None
+    values = np.asarray(data[column])
+    names = getattr(data.features[column], "names", None)
+    if values.ndim == 1 and values.dtype.kind in "iub":
+        return values.astype(np.int64), list(names) if names else None
+    if values.ndim == 1 and (values.dtype.kind == "U" or all(isinstance(value, str) for value in values)):
+        unique, numbers = np.unique(values.astype(str), return_inverse=True)
+        return numbers.astype(np.int64), [str(name) for name in unique]
+    raise UserError(f"data path {source.path!r}: column {column!r} holds no class labels (whole numbers or strings); set label_column")

@@ -1,0 +1,205 @@
+"""Images decoded once: memory-mapped ``uint8`` arrays on disk, made by one process and shared by all.
+
+A split lies in ``CACHE/images/<source>/<split and decoding>/`` as ``images.npy`` (N, C, H, W), ``labels.npy`` (N,) and
+``meta.json``, where CACHE is the argument ``cache_dir``, else ``$LEBM_CACHE``, else ``~/.cache/lebm``. The folder is written
+under another name and renamed when it is complete. Deleting any of it is safe: it is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from lebm.data.build import FORMAT, Columns, build
+from lebm.data.decoding import Decoding
+from lebm.data.sources import Source, find_source, reading, short_hash
+from lebm.errors import UserError
+
+__all__ = ["CachedImages", "cache_folder", "open_images", "split_names"]
+
+DEFAULT_SPLITS = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class CachedImages:
+    """A decoded split.
+
+    Attributes:
+        images: ``(N, C, H, W)`` ``uint8``, read-only, memory-mapped.
+        labels: ``(N,)`` ``int64``; -1 everywhere if there are no labels.
+        label_names: the labels' names, or ``None`` if they have none.
+        has_labels: whether a label column was found.
+        split: the split's name.
+        skipped: what was left out as undecodable, one line each.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    label_names: list[str] | None
+    has_labels: bool
+    split: str
+    skipped: list[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
+    """The cache folder: the argument, else ``$LEBM_CACHE``, else ``~/.cache/lebm``. It is created.
+
+    Raises:
+        UserError: if it cannot be created or written.
+    """
+    folder = Path(cache_dir or os.environ.get("LEBM_CACHE") or "~/.cache/lebm").expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the image cache {folder} ({error.strerror}); name another folder with LEBM_CACHE") from error
+    return folder
+
+
+def split_names(
+    path: str, *, config_name: str | None = None, revision: str | None = None, cache_dir: str | os.PathLike | None = None
+) -> list[str]:
+    """The splits of a data set (see :func:`open_images` for the arguments and errors)."""
+    cache = cache_folder(cache_dir)
+    return _split_names(find_source(path, cache, config_name, revision), cache)
+
+
+def open_images(
+    path: str,
+    split: str | None = None,
+    *,
+    config_name: str | None = None,
+    revision: str | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    crop: tuple[int, int, int, int] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    on_error: str = "fail",
+    cache_dir: str | os.PathLike | None = None,
+) -> CachedImages:
+    """Open one split, decoding it if that has not been done before.
+
+    Args:
+        path: a Hub name (``ylecun/mnist``), a folder of parquet files in that layout, a parquet file, a folder of images, an image,
+            or ``embedded:mnist``.
+        split: name of the split; ``None`` takes the only one, else the first there is of test, validation and train.
+        config_name: configuration (subset) of the data set.
+        revision: of a Hub data set. Without it a Hub data set that was decoded once is not looked up again.
+        image_size: see :class:`~lebm.data.decoding.Decoding`, as for ``channels`` and ``crop``.
+        image_column: detected if ``None``.
+        label_column: detected if ``None``; a data set without labels is fine.
+        on_error: ``"fail"`` on an undecodable image, or ``"skip"`` it with a warning.
+        cache_dir: see the module.
+
+    Raises:
+        UserError: if the data cannot be found, read or decoded, or the split or a column does not exist.
+        ValueError: for impossible ``image_size``, ``channels`` or ``crop``.
+    """
+    decoding = Decoding(image_size, channels, tuple(crop) if crop is not None else None)  # type: ignore[arg-type]
+    cache = cache_folder(cache_dir)
+    source = find_source(path, cache, config_name, revision)
+    columns = Columns(image_column, label_column)
+    names = _split_names(source, cache)
+    if split is None:
+        split = names[0] if len(names) == 1 else next((name for name in DEFAULT_SPLITS if name in names), None)
+    if split not in names:
+        raise UserError(f"data path {path!r}: no split {split!r}; it has {', '.join(names)}")
+    key = short_hash([FORMAT, split, decoding.plain(), image_column, label_column])
+    folder = cache / "images" / source.key / key
+    cached = _load(folder)
+    if cached is None:
+        with _writing(folder):
+            cached = _load(folder)  # another process may have made it while this one waited
+            if cached is None:
+                _make(folder, source, split, columns, decoding, on_error)
+                cached = _load(folder)
+    if cached is None:
+        raise UserError(f"the image cache {folder} is unreadable right after it was written; is the disk full or being cleaned?")
+    return _accept(cached, path, on_error)
+
+
+def _accept(cached: CachedImages, path: str, on_error: str) -> CachedImages:
+    if cached.skipped:
+        if on_error == "fail":
+            raise UserError(cached.skipped[0])
+        listed = "; ".join(cached.skipped[:3]) + ("; ..." if len(cached.skipped) > 3 else "")
+        warnings.warn(f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}", stacklevel=3)
+    return cached
+
+
+def _split_names(source: Source, cache: Path) -> list[str]:
+    file = cache / "images" / source.key / "splits.json"
+    with contextlib.suppress(OSError, ValueError):
+        names = json.loads(file.read_text())
+        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+            return names
+    with _writing(file):
+        with reading(source) as reader:
+            names = reader.split_names()
+        unfinished = file.with_name(f".splits.{uuid.uuid4().hex[:8]}")
+        unfinished.write_text(json.dumps(names))
+        os.replace(unfinished, file)
+    return names
+
+
+def _load(folder: Path) -> CachedImages | None:
+    """Open a finished folder, or ``None`` if it is absent or damaged."""
+    try:
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        labels = np.load(folder / "labels.npy")
+        sizes = {name: (folder / name).stat().st_size for name in meta["sizes"]}
+        whole = sizes == meta["sizes"] and list(images.shape) == meta["shape"] and labels.shape == (len(images),)
+        if not whole or images.dtype != np.uint8 or labels.dtype != np.int64:
+            return None
+        return CachedImages(
+            images, labels, meta["label_names"], bool(meta["has_labels"]), str(meta["split"]), [str(line) for line in meta["skipped"]]
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+
+
+def _make(folder: Path, source: Source, split: str, columns: Columns, decoding: Decoding, on_error: str) -> None:
+    for orphan in folder.parent.glob(f".{folder.name}.*.unfinished"):  # of killed processes; this one holds the lock
+        shutil.rmtree(orphan, ignore_errors=True)
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
+    unfinished.mkdir()
+    try:
+        scratch = unfinished / "scratch"
+        scratch.mkdir()
+        with reading(source, scratch) as reader:
+            build(unfinished, source, reader.split(split), split, columns, decoding, on_error)
+        shutil.rmtree(scratch)
+        if folder.exists():  # damaged: nobody could open it
+            shutil.rmtree(folder)
+        os.rename(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Hold the lock of a target in the cache, and explain why the cache cannot be written."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            yield
+    except UserError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write the image cache {target.parent} ({reason}); name another folder with LEBM_CACHE") from error

@@ -1,0 +1,81 @@
+"""A split as a data set: rows of one or more decoded sources, read a whole batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+__all__ = ["ImageRows"]
+
+
+class ImageRows(Dataset):
+    """Rows of decoded images.
+
+    Args:
+        sources: arrays ``(N_i, C, H, W)`` ``uint8``, memory-mapped or not, numbered one after the other.
+        labels: ``(sum N_i,)`` ``int64`` labels of the sources.
+        rows: the rows of this split, in order.
+        held_out_label: makes the flag ``anomaly`` a part of the batches.
+    """
+
+    def __init__(self, sources: Sequence[np.ndarray], labels: np.ndarray, rows: np.ndarray, held_out_label: int | None = None) -> None:
+        self.sources = [np.asarray(source) for source in sources]  # a plain view: indexing np.memmap itself is slower
+        self._files = [getattr(source, "filename", None) for source in sources]
+        self.rows = rows
+        self.labels = torch.from_numpy(labels[rows])
+        self.held_out_label = held_out_label
+        self._starts = np.cumsum([0, *(len(source) for source in self.sources)])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+        channels, height, width = self.sources[0].shape[1:]
+        return int(channels), int(height), int(width)
+
+    @property
+    def anomaly(self) -> Tensor | None:
+        """Which rows are anomalies, shape ``(len(self),)``; ``None`` without a held-out label."""
+        return None if self.held_out_label is None else self.labels == self.held_out_label
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, indices: Sequence[int] | np.ndarray | slice = slice(None)) -> Tensor:
+        """Raw images ``(B, C, H, W)`` ``uint8`` of some rows of this split; all by default."""
+        rows = self.rows[indices]
+        if len(self.sources) == 1:
+            return torch.from_numpy(self.sources[0][rows])
+        images = np.empty((len(rows), *self.image_shape), dtype=np.uint8)
+        which = np.searchsorted(self._starts, rows, side="right") - 1
+        for number, source in enumerate(self.sources):
+            mine = which == number
+            images[mine] = source[rows[mine] - self._starts[number]]
+        return torch.from_numpy(images)
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """A batch: ``x`` ``uint8``, ``label``, ``index`` (place in this split) and, with a held-out label, ``anomaly``."""
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        batch = {"x": self.images(index.numpy()), "label": self.labels[index], "index": index}
+        if self.held_out_label is not None:
+            batch["anomaly"] = batch["label"] == self.held_out_label
+        return batch
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in self.__getitems__([index]).items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Worker processes that are not forked open the memory maps again instead of being sent the images."""
+        state = dict(self.__dict__)
+        state["sources"] = [source if file is None else None for source, file in zip(self.sources, self._files, strict=True)]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for number, file in enumerate(self._files):
+            if file is not None:
+                self.sources[number] = np.asarray(np.load(file, mmap_mode="r"))

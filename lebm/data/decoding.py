@@ -1,0 +1,106 @@
+"""One image file to one ``uint8`` array: colour handling, crop, resize, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+__all__ = ["Decoding", "UndecodableError"]
+
+GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+class UndecodableError(ValueError):
+    """These bytes are not an image that can be used."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What is done to every image of a data set, in this order: box, central square, resize, channels.
+
+    Args:
+        image_size: side of the square result in pixels. Images that are not square are cut to their central square first.
+            ``None`` keeps the size; all images must then have the same.
+        channels: 1 (grey by luma) or 3 (grey is repeated); ``None`` keeps what the image has.
+        crop: a box (left, top, right, bottom) in pixels, right and bottom exclusive.
+    """
+
+    image_size: int | None = None
+    channels: int | None = None
+    crop: tuple[int, int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"image_size must be at least 1, not {self.image_size}")
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"channels must be 1, 3 or null (as in the files), not {self.channels}")
+        if self.crop is not None:
+            left, top, right, bottom = self.crop
+            if not (0 <= left < right and 0 <= top < bottom):
+                raise ValueError(f"crop must be (left, top, right, bottom) with 0 <= left < right and 0 <= top < bottom, not {self.crop}")
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as plain values, for cache keys."""
+        return asdict(self)
+
+    def __call__(self, content: bytes | str | Path | None) -> np.ndarray:
+        """Decode to ``(C, H, W)`` ``uint8``.
+
+        Args:
+            content: the bytes of an image file, or its path.
+
+        Raises:
+            UndecodableError: with the reason, in half a line.
+        """
+        if content is None or content == b"":
+            raise UndecodableError("it is empty")
+        try:
+            with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+                if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                    raise UndecodableError(f"{image.width}x{image.height} pixels are more than Pillow's limit")
+                return self._array(ImageOps.exif_transpose(image))
+        except UndecodableError:
+            raise
+        except Exception as error:  # Pillow's plugins raise many kinds for damaged files, SyntaxError and struct.error among them
+            reason = str(error).split("\n")[0]
+            if isinstance(error, Image.UnidentifiedImageError):
+                reason = "not an image in a known format"
+            raise UndecodableError(reason or type(error).__name__) from error
+
+    def _array(self, image: Image.Image) -> np.ndarray:
+        if self.crop is not None:
+            if self.crop[2] > image.width or self.crop[3] > image.height:
+                raise UndecodableError(f"the crop box {self.crop} reaches outside its {image.width}x{image.height} pixels")
+            image = image.crop(self.crop)
+        image = _eight_bit(image)
+        if self.channels is not None:
+            image = image.convert("L" if self.channels == 1 else "RGB")
+        if self.image_size is not None:
+            image = _square(image)
+            if image.width != self.image_size:
+                image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
+        array = np.asarray(image, dtype=np.uint8)
+        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Mode ``L`` for grey images and ``RGB`` for all others; transparency is dropped."""
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode.startswith("I"):
+        # 16-bit grey; Pillow's own conversion would clip at 255
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise UndecodableError("its pixels are floating-point numbers without a known range")
+    return image.convert("L" if image.mode in GREY_MODES else "RGB")
+
+
+def _square(image: Image.Image) -> Image.Image:
+    side = min(image.width, image.height)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image if image.width == image.height else image.crop((left, top, left + side, top + side))

@@ -1,0 +1,259 @@
+"""Images for every method: one data module for the Hub, local parquet, image folders and the data inside the package."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from lebm.component import Component
+from lebm.data.cache import open_images
+from lebm.data.dataset import ImageRows
+from lebm.data.decoding import Decoding
+from lebm.data.loader import BatchLoader, ShardedBatchSampler, coin_flips
+from lebm.data.sets import Sources, Splitting
+from lebm.errors import UserError
+
+__all__ = ["ImageData", "open_images", "to_unit_range"]
+
+
+def _counts(labels: Tensor) -> dict[int, int]:
+    values, counts = labels.unique(return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def to_unit_range(x: Tensor) -> Tensor:
+    """``uint8`` pixels to ``float32`` in [-1, 1], any shape."""
+    return x.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+class ImageData(LightningDataModule, Component):
+    """Batches ``{"x", "label", "index"}`` and, with a held-out label, ``"anomaly"``; ``x`` is ``(B, C, H, W)`` in [-1, 1] on the device.
+
+    After :meth:`setup`: ``image_shape`` is ``(C, H, W)``; ``train``, ``validation`` and ``test`` are
+    :class:`~lebm.data.dataset.ImageRows` or ``None``; ``class_counts`` counts labels by split.
+
+    Args:
+        path: a Hub name such as ``ylecun/mnist``, a local folder of parquet files in that layout, a folder of images, or
+            ``embedded:mnist``.
+        config_name: configuration (subset) of the data set, such as ``cropped_digits`` of SVHN.
+        revision: of a Hub data set; fixes its content.
+        image_size: side in pixels of the square images; ``null`` keeps the size of the files. Images that are not square are cut to
+            their central square.
+        channels: 1 or 3; ``null`` keeps those of the files.
+        crop: box (left, top, right, bottom) in pixels to cut out before resizing.
+        batch_size: training images a step over all processes together; the number of processes must divide it.
+        eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
+        image_column: column of the images; detected if ``null``.
+        label_column: column of the labels; detected if ``null``.
+        train_split: name of the split to train on.
+        test_split: name of the split to test on; ``null`` for none.
+        validation_size: training images to set aside for validation, by a seeded permutation, if the source has no validation split
+            of its own (which is used whole if it is there).
+        held_out_label: class that is never trained on and counts as anomalous in the test set.
+        anomaly_split: with a held-out label, ``lebm`` joins train and test split, trains on 80% of the normal images and tests on the
+            other 20% and all held-out images; ``official`` leaves the held-out class out of the training split and tests on the test
+            split as it is.
+        seed: of the permutations, the order of training and the flips.
+        flip: mirror training images left to right with probability one half.
+        num_workers: processes that read ahead; decoded images are read fastest without.
+        limit_train: train on this many images only, chosen at random.
+        limit_eval: validate and test on this many images only, each chosen at random.
+        on_error: ``fail`` on an undecodable image, or ``skip`` it with a warning.
+        cache_dir: folder for decoded images; ``null`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
+
+    Raises:
+        UserError: in :meth:`setup`, if the data cannot be had or do not fit the arguments; each time in one line.
+        ValueError: for arguments out of range.
+    """
+
+    image_shape: tuple[int, int, int]
+    train: ImageRows
+    validation: ImageRows | None
+    test: ImageRows | None
+    class_counts: dict[str, dict[int, int]]
+
+    def __init__(
+        self,
+        path: str,
+        config_name: str | None = None,
+        revision: str | None = None,
+        image_size: int | None = None,
+        channels: Literal[1, 3] | None = None,
+        crop: tuple[int, int, int, int] | None = None,
+        batch_size: int = 100,
+        eval_batch_size: int | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        train_split: str = "train",
+        test_split: str | None = "test",
+        validation_size: int = 0,
+        held_out_label: int | None = None,
+        anomaly_split: Literal["lebm", "official"] = "lebm",
+        seed: int = 0,
+        flip: bool = False,
+        num_workers: int = 0,
+        limit_train: int | None = None,
+        limit_eval: int | None = None,
+        on_error: Literal["fail", "skip"] = "fail",
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        at_least_one = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "limit_train": limit_train, "limit_eval": limit_eval}
+        for name, value in at_least_one.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        for name, value in {"validation_size": validation_size, "num_workers": num_workers}.items():
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, but is {value}")
+        Decoding(image_size, channels, crop)  # refuses impossible values before any data are read
+        self.path, self.train_split, self.test_split = path, train_split, test_split
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.held_out_label = held_out_label
+        self.seed, self.flip, self.num_workers = seed, flip, num_workers
+        self._where = {"config_name": config_name, "revision": revision, "cache_dir": cache_dir}
+        self._how = {
+            "image_size": image_size,
+            "channels": channels,
+            "crop": crop,
+            "image_column": image_column,
+            "label_column": label_column,
+            "on_error": on_error,
+        }
+        self.splitting = Splitting(validation_size, held_out_label, anomaly_split, seed, limit_train, limit_eval)
+        self._used: dict[str, Any] | None = None
+
+    # Reading
+
+    def prepare_data(self) -> None:
+        """Decode what is not in the cache; Lightning calls this in one process of each machine."""
+        self._sources()
+
+    def _sources(self) -> Sources:
+        return Sources.open(self.path, self.train_split, self.test_split, self._where, self._how)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the data and make the splits; a second call does nothing."""
+        if self._used is not None:
+            return
+        sources = self._sources()
+        splits = self.splitting.apply(sources)
+        self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
+        self.image_shape = self.train.image_shape
+        self.class_counts = {name: _counts(split.labels) if sources.train.has_labels else {} for name, split in splits.items()}
+        self._used = {
+            "path": self.path,
+            **{name: self._where[name] for name in ("config_name", "revision")},
+            **{name: self._how[name] for name in ("image_size", "channels", "crop")},
+            "image_shape": list(self.image_shape),
+            "source_splits": {
+                "train": self.train_split,
+                "validation": None if sources.validation is None else sources.validation.split,
+                "test": self.test_split,
+            },
+            "sizes": {name: len(split) for name, split in splits.items()},
+            "class_counts": {name: {str(label): n for label, n in counts.items()} for name, counts in self.class_counts.items()},
+            "skipped": sources.skipped,
+            "batch_size": self.batch_size,
+            "flip": self.flip,
+            **self.splitting.plain(),
+        }
+        if self.held_out_label is None:
+            self._used["anomaly_split"] = None
+        elif self.test is not None:
+            self._used["anomaly_base_rate"] = self.class_counts["test"].get(self.held_out_label, 0) / len(self.test)
+
+    def describe_split(self) -> dict[str, Any]:
+        """What was used, as plain values for a summary: path, source splits, sizes, class counts, seed and protocol."""
+        self.setup()
+        assert self._used is not None
+        return copy.deepcopy(self._used)
+
+    # Resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        """What decides the order of the data, to notice if a resumed run reads others. The position is the trainer's."""
+        used = self.describe_split()
+        return {name: used[name] for name in ("sizes", "batch_size", "seed", "flip")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Warn if the run that is resumed read its data differently."""
+        now = self.state_dict()
+        changed = [f"{name} {state_dict[name]} -> {now[name]}" for name in now if state_dict.get(name, now[name]) != now[name]]
+        if changed:
+            rank_zero_warn(f"the checkpoint was made with other data, so the run will not continue exactly: {', '.join(changed)}")
+
+    # Loading
+
+    def _processes(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _loader(self, dataset: ImageRows, sampler: ShardedBatchSampler, training: bool) -> BatchLoader:
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch and batch of the training step that comes next, from the counters that Lightning saves and restores."""
+        if self.trainer is None or not self.trainer.training:
+            return 0, 0
+        return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled whole batches of ``batch_size`` rows over all processes; an incomplete last one is left out.
+
+        Raises:
+            UserError: if the processes cannot share a batch evenly, or there is not one whole batch.
+        """
+        rank, processes = self._processes()
+        if self.batch_size % processes:
+            raise UserError(f"batch_size {self.batch_size} is over all processes and cannot be shared evenly by {processes}")
+        if self.batch_size > len(self.train):
+            raise UserError(f"batch_size {self.batch_size} is larger than the {len(self.train)} training images of {self.path!r}")
+        sampler = ShardedBatchSampler(
+            len(self.train), self.batch_size, rank=rank, world_size=processes, shuffle=True, drop_last=True, seed=self.seed
+        )
+        return self._loader(self.train, sampler, training=True)
+
+    def evaluation_dataloader(self, dataset: ImageRows) -> BatchLoader:
+        """All rows of a split in order, for metrics that look at a whole split, the training images included.
+
+        Raises:
+            UserError: if there are fewer rows than processes.
+        """
+        rank, processes = self._processes()
+        if len(dataset) < processes:
+            raise UserError(f"{len(dataset)} images of {self.path!r} cannot be evaluated by {processes} processes")
+        sampler = ShardedBatchSampler(len(dataset), max(self.eval_batch_size, processes), rank=rank, world_size=processes)
+        return self._loader(dataset, sampler, training=False)
+
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """The validation split in order; an empty list, for which Lightning skips validation, if there is none."""
+        return [] if self.validation is None else self.evaluation_dataloader(self.validation)
+
+    def test_dataloader(self) -> BatchLoader:
+        """The test split in order.
+
+        Raises:
+            UserError: if there is none.
+        """
+        if self.test is None:
+            raise UserError(f"data path {self.path!r}: there is no test split; name it with test_split")
+        return self.evaluation_dataloader(self.test)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """The same as :meth:`test_dataloader`."""
+        return self.test_dataloader()
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """On the device: flip training images, then scale to [-1, 1]."""
+        x = batch["x"]
+        if x.dtype != torch.uint8:
+            return batch
+        if self.flip and self.trainer is not None and self.trainer.training:
+            heads = coin_flips(self.seed, self.trainer.current_epoch, batch["index"])
+            x = torch.where(heads[:, None, None, None], x.flip(-1), x)
+        return {**batch, "x": to_unit_range(x)}

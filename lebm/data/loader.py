@@ -1,0 +1,175 @@
+"""Which rows a process sees, when; exact under resumption and for any number of processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+__all__ = ["BatchLoader", "ShardedBatchSampler", "coin_flips", "epoch_seed"]
+
+Batch = dict[str, Tensor]
+
+
+def epoch_seed(*key: object) -> int:
+    """63 bits that depend on every part of the key."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
+    """One fair coin a row, a pure function of seed, epoch and row, so that it does not depend on how a batch is spread.
+
+    Args:
+        seed: of the data set.
+        epoch: counted from 0.
+        index: rows, ``(B,)`` ``int64``, on any device.
+
+    Returns:
+        ``(B,)`` ``bool`` on the same device.
+    """
+    mask = 0xFFFFFFFF
+    word = (index ^ (epoch_seed(seed, "flip", epoch) & mask)) & mask
+    for multiplier, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13)):  # the finaliser of MurmurHash3, on 32 bits
+        word = ((word ^ (word >> shift)) * multiplier) & mask
+    return ((word ^ (word >> 16)) & 1).bool()
+
+
+class ShardedBatchSampler:
+    """This process's rows of each global batch.
+
+    The rows of an epoch are put in an order that depends on seed and epoch only and cut into global batches of ``batch_size``;
+    process ``r`` of ``W`` takes the rows ``floor(r B / W) .. floor((r + 1) B / W)`` of a global batch of ``B`` rows. Together the
+    processes see what a single one would.
+
+    Args:
+        rows: number of rows in the data set.
+        batch_size: rows in a global batch.
+        rank: this process, ``0 <= rank < world_size``.
+        world_size: number of processes.
+        shuffle: a new order each epoch; otherwise ascending.
+        drop_last: leave out an incomplete last batch. Otherwise it is kept, and joined to the one before if it has fewer rows than
+            there are processes, so that no process is left without rows.
+        seed: of the order.
+
+    Raises:
+        ValueError: if there are fewer rows than processes, or a global batch is smaller than the number of processes.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if min(rows, batch_size) < world_size:
+            raise ValueError(f"{world_size} processes cannot share {rows} rows in batches of {batch_size}")
+        self.rows, self.batch_size = rows, batch_size
+        self.rank, self.world_size = rank, world_size
+        self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
+        self.epoch = 0
+        whole, rest = divmod(rows, batch_size)
+        self._batches = whole + (rest >= world_size and not drop_last)
+        self._end = whole * batch_size if drop_last else rows
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is used next."""
+        self.epoch = epoch
+
+    def batches(self, start: int = 0) -> Iterator[list[int]]:
+        """The rows of this process, batch by batch, from global batch number ``start`` on."""
+        order = self._order()
+        for batch in range(start, self._batches):
+            first = batch * self.batch_size
+            last = self._end if batch == self._batches - 1 else first + self.batch_size
+            size = last - first
+            piece = slice(first + self.rank * size // self.world_size, first + (self.rank + 1) * size // self.world_size)
+            yield order[piece].tolist()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self.batches()
+
+    def _order(self) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(self.rows)
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, "order", self.epoch))
+        return torch.randperm(self.rows, generator=generator).numpy()
+
+
+class BatchLoader:
+    """Yields the batches of a sampler, starting where training stands.
+
+    In training the place to start is asked of the trainer when the first batch of an epoch is drawn: the epoch and the number of
+    the batch that the training step is about to be given. Those counters are what Lightning saves and restores, so after any
+    resumption the step gets the rows it would have had, however far workers had read ahead, and nothing has to be stored here.
+
+    It is no ``torch.utils.data.DataLoader``, so that Lightning leaves the sampler alone whatever ``use_distributed_sampler`` says.
+
+    Args:
+        dataset: map-style, with ``__getitems__(rows)`` that returns a whole batch.
+        sampler: decides which rows.
+        position: returns ``(epoch, batch)`` to start from; ``None`` always starts at batch 0 of the sampler's epoch.
+        num_workers: processes that read ahead; 0 reads in this one, which is fastest for decoded images.
+        pin_memory: let the workers' batches be copied to page-locked memory.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: ShardedBatchSampler,
+        position: Callable[[], tuple[int, int]] | None = None,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_sampler = sampler
+        self.num_workers = num_workers
+        self._position = position
+        self._pin_memory = pin_memory
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator: nothing below runs before the first batch is asked for. Lightning calls iter() before it has set the epoch.
+        start = 0
+        if self._position is not None:
+            epoch, start = self._position()
+            self.batch_sampler.set_epoch(epoch)
+        rows = self.batch_sampler.batches(start)
+        if self.num_workers == 0:
+            read: Callable[[Sequence[int]], Batch] = self.dataset.__getitems__  # type: ignore[attr-defined]
+            yield from map(read, rows)
+        else:
+            yield from DataLoader(
+                self.dataset,
+                batch_sampler=list(rows),
+                num_workers=self.num_workers,
+                collate_fn=_as_it_is,
+                pin_memory=self._pin_memory,
+                generator=torch.Generator().manual_seed(0),  # otherwise each epoch would draw from torch's global generator
+            )
+
+    def state_dict(self) -> dict[str, int]:
+        """Empty: the position is the trainer's. Its presence tells Lightning that resumption within an epoch is exact."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Nothing to do; see :meth:`state_dict`."""
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,93 @@
+"""Fixtures that the whole suite shares."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+MakeParquet = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One image cache for the session, shared by parallel workers, away from the user's own."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lebm-cache"
+    os.environ["LEBM_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder with real data sets; tests that need it are skipped where it is absent."""
+    root = Path(os.environ.get("LEBM_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data").resolve()
+    if not root.is_dir():
+        pytest.skip(f"no real data at {root}; set LEBM_DATA")
+    return root
+
+
+def png(array: np.ndarray) -> bytes:
+    """The PNG file of an ``(H, W)`` or ``(H, W, 3)`` array."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def pictures(n: int, size: int = 8, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """Random pixels, ``(n, size, size)`` or ``(n, size, size, 3)``."""
+    shape = (n, size, size) if channels == 1 else (n, size, size, channels)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write_parquet(file: Path, images: Sequence[bytes | None], labels: Sequence[object] | None, names: Sequence[str] | None = None) -> None:
+    """A parquet file in the layout of the Hub's image data sets."""
+    features: dict[str, object] = {"image": {"_type": "Image"}}
+    columns: dict[str, object] = {"image": [{"bytes": image, "path": None} for image in images]}
+    fields = [pa.field("image", pa.struct({"bytes": pa.binary(), "path": pa.string()}))]
+    if labels is not None:
+        text = isinstance(labels[0], str)
+        features["label"] = {"names": list(names), "_type": "ClassLabel"} if names else {"dtype": "string" if text else "int64", "_type": "Value"}
+        columns["label"] = list(labels)
+        fields.append(pa.field("label", pa.string() if text else pa.int64()))
+    schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns, schema=schema), file)
+
+
+@pytest.fixture
+def make_parquet(tmp_path: Path) -> MakeParquet:
+    """Makes a folder of parquet files: ``make_parquet(train=40, test=20, size=8, channels=1, classes=4)``."""
+
+    def make(folder: str = "parquet", *, size: int = 8, channels: int = 1, classes: int | None = 4, **splits: int) -> Path:
+        for number, (split, n) in enumerate(splits.items()):
+            images = [png(picture) for picture in pictures(n, size, channels, seed=number)]
+            labels = None if classes is None else [row % classes for row in range(n)]
+            names = None if classes is None else [f"class {label}" for label in range(classes)]
+            write_parquet(tmp_path / folder / f"{split}-00000-of-00001.parquet", images, labels, names)
+        return tmp_path / folder
+
+    return make
+
+
+@pytest.fixture
+def make_image_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder ``split/class/number.png``: ``make_image_folder(train=8, test=4, size=8, channels=3, classes=2)``."""
+
+    def make(folder: str = "pictures", *, size: int = 8, channels: int = 3, classes: int = 2, **splits: int) -> Path:
+        for number, (split, n) in enumerate(splits.items()):
+            for row, picture in enumerate(pictures(n, size, channels, seed=number)):
+                file = tmp_path / folder / split / f"class{row % classes}" / f"{row:03d}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(png(picture))
+        return tmp_path / folder
+
+    return make
