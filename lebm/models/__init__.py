@@ -5,6 +5,7 @@ from lebm.models.energies import Energy, MLPEnergy, SumEnergy
 from lebm.models.generators import ConvGenerator, Generator, MLPGenerator
 from lebm.models.likelihoods import GaussianLikelihood, Likelihood
 from lebm.models.priors import EnergyPrior, Prior, StandardNormal
+from lebm.models.ratios import LogConstant, RatioPrior, RatioProduct
 
 __all__ = [
     "ConvEncoder",
@@ -16,10 +17,13 @@ __all__ = [
     "GaussianLikelihood",
     "Generator",
     "Likelihood",
+    "LogConstant",
     "MLPEncoder",
     "MLPEnergy",
     "MLPGenerator",
     "Prior",
+    "RatioPrior",
+    "RatioProduct",
     "StandardNormal",
     "SumEnergy",
 ]

@@ -1,0 +1,220 @@
+"""A prior learned as a product of density ratios, one classifier a stage."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from lebm.models.energies import Energy, MLPEnergy
+from lebm.models.priors import EnergyPrior, StandardNormal
+
+__all__ = ["LogConstant", "RatioPrior", "RatioProduct"]
+
+
+class RatioProduct(Energy):
+    r"""The energy :math:`-\sum_k \log r_k(z)` of a product of ratios: the finished stages, and the one in training.
+
+    The stage in training is one ordinary network, ``active``, with the same parameters for the whole run. A finished stage is
+    a slot of preallocated buffers; the slots in use are evaluated as *one* batched network. :meth:`switch` copies ``active``
+    into the next slot and makes it the ratio one, so the product does not change at a switch, no parameter is added or frozen,
+    and an optimiser or a data-parallel wrapper notices nothing.
+
+    Args:
+        active: the network of a stage, with ``output_bias=True``, since a ratio's constant is learned, and without spectral
+            norm. Its last layer is set to zero here: a stage starts as the ratio one.
+        max_stages: number of slots, at least 1.
+
+    Shapes: ``(B, latent_dim) -> (B,)``.
+
+    Raises:
+        ValueError: for a network without an output bias or with spectral norm, or ``max_stages`` below 1.
+    """
+
+    def __init__(self, active: MLPEnergy, max_stages: int = 4) -> None:
+        super().__init__()
+        if max_stages < 1:
+            raise ValueError(
+                f"max_stages must be at least 1, not {max_stages}; without stages the prior is N(0, I): LatentMLE with StandardNormal"
+            )
+        if any(hasattr(layer, "parametrizations") for layer in active.net):
+            raise ValueError("a stage starts from a zero layer, which has no spectral norm; bound a ratio with weight_decay instead")
+        if active.net[-1].bias is None:
+            raise ValueError("the constant of a ratio is learned: build its network with output_bias=True")
+        self.latent_dim = active.latent_dim
+        self.active = active
+        self.activation = copy.deepcopy(active.net[1]) if len(active.net) > 1 else nn.Identity()
+        self.max_stages = max_stages
+        self.finished = 0  # a Python number, so that only the slots in use are evaluated; saved as extra state
+        self.depth = len(self._active_layers())
+        for position, layer in enumerate(self._active_layers()):
+            self.register_buffer(f"slot_weight_{position}", layer.weight.new_zeros(max_stages, *layer.weight.shape))
+            self.register_buffer(f"slot_bias_{position}", layer.weight.new_zeros(max_stages, layer.out_features))
+        self._make_active_one()
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.so_far(z) if self.complete else self.so_far(z) + self.active(z)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all slots are used, so that ``active`` no longer counts."""
+        return self.finished == self.max_stages
+
+    def so_far(self, z: Tensor) -> Tensor:
+        """The energy of the finished stages alone, ``(B,)``."""
+        return z.new_zeros(z.shape[0]) if self.finished == 0 else self.stages(z).sum(dim=0)
+
+    def stages(self, z: Tensor) -> Tensor:
+        """The energy ``-log r_k`` of every finished stage, ``(finished, B)``."""
+        if self.finished == 0:
+            return z.new_zeros(0, z.shape[0])
+        weight, bias = self._slots(0)
+        # All stages see the same input, so their first layers are one wide layer.
+        hidden = linear(z, weight.flatten(0, 1), bias.flatten()).unflatten(1, bias.shape).transpose(0, 1)
+        for position in range(1, self.depth):
+            weight, bias = self._slots(position)
+            hidden = torch.baddbmm(bias.unsqueeze(1), self.activation(hidden), weight.transpose(1, 2))
+        return hidden.squeeze(-1)
+
+    @torch.no_grad()
+    def switch(self, warm_start: bool = True, seed: int = 0) -> None:
+        """Finish the stage in training: copy it into a slot, then make ``active`` the ratio one.
+
+        The optimiser's moments of ``active`` and any average of its weights are stale afterwards; clearing them is the caller's.
+
+        Args:
+            warm_start: keep the hidden layers for the next stage; draw them anew otherwise.
+            seed: of that draw; torch's own generator is left alone.
+
+        Raises:
+            ValueError: if all slots are used.
+        """
+        if self.complete:
+            raise ValueError(f"all {self.max_stages} stages are used; raise max_stages")
+        for position, layer in enumerate(self._active_layers()):
+            getattr(self, f"slot_weight_{position}")[self.finished].copy_(layer.weight)
+            getattr(self, f"slot_bias_{position}")[self.finished].copy_(layer.bias)
+        if not warm_start:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                for layer in self._active_layers():
+                    layer.reset_parameters()
+        self._make_active_one()
+        self.finished += 1
+
+    @torch.no_grad()
+    def discard(self) -> None:
+        """Make the stage in training the ratio one, without keeping it."""
+        self._make_active_one()
+
+    @property
+    def active_is_one(self) -> bool:
+        """Whether the stage in training is exactly the ratio one, as after a switch."""
+        last = self._active_layers()[-1]
+        return self.complete or not (last.weight.any() or last.bias.any())
+
+    def _make_active_one(self) -> None:
+        last = self._active_layers()[-1]
+        with torch.no_grad():
+            last.weight.zero_()
+            last.bias.zero_()
+
+    def _active_layers(self) -> list[nn.Linear]:
+        return [layer for layer in self.active.net if isinstance(layer, nn.Linear)]
+
+    def _slots(self, position: int) -> tuple[Tensor, Tensor]:
+        weight: Tensor = getattr(self, f"slot_weight_{position}")
+        bias: Tensor = getattr(self, f"slot_bias_{position}")
+        return weight[: self.finished], bias[: self.finished]
+
+    # Extra state and not a buffer: an average of weights must never average the number of stages.
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"finished": self.finished}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.finished = int(state["finished"])
+
+
+@dataclass(frozen=True)
+class LogConstant:
+    """An estimate of ``log Z`` of the product of the first ``stage`` ratios.
+
+    Attributes:
+        stage: number of finished stages it belongs to.
+        log_z: the estimate, in nats.
+        low: lower end of its interval.
+        high: upper end.
+        ess: effective number of the annealed chains behind it.
+    """
+
+    stage: int
+    log_z: float
+    low: float
+    high: float
+    ess: float
+
+
+class RatioPrior(EnergyPrior):
+    r"""``p(z) = p0(z) prod_k r_k(z) / Z``, with the constant of the finished stages kept beside them.
+
+    Every logit is a log-ratio to the *normalised* prior of its stage, so their sum misses the log-constants of the stages
+    before it, which are near zero only while the classes overlap and the negatives are exact draws.
+
+    Args:
+        energy: the product of ratios.
+        base: the reference ``p0``; a standard normal of the same size by default.
+    """
+
+    tilt: RatioProduct
+
+    def __init__(self, energy: RatioProduct, base: StandardNormal | None = None) -> None:
+        super().__init__(energy, base)
+        self.constants: dict[int, LogConstant] = {}
+
+    def log_density_so_far(self, z: Tensor) -> Tensor:
+        """Unnormalised log-density of the finished stages alone: what a stage's classifier has as its negatives, ``(B,)``."""
+        return self.base.log_density(z) - self.tilt.so_far(z)
+
+    def log_prob(self, z: Tensor, normalised: bool = True) -> Tensor:
+        """``log p0(z) + sum_k log r_k(z) - log Z``, shape ``(B,)``.
+
+        Args:
+            z: latents ``(B, latent_dim)``.
+            normalised: subtract the stored ``log Z``; otherwise the raw sum, which includes the stage in training.
+
+        Raises:
+            ValueError: if ``log Z`` of the product as it is now was never estimated.
+        """
+        if not normalised:
+            return self.log_density(z)
+        if not self.tilt.active_is_one:
+            raise ValueError(f"stage {self.tilt.finished + 1} is in training and its log Z is not known; ask with normalised=False")
+        return self.log_density_so_far(z) - self.log_constant().log_z
+
+    def log_constant(self) -> LogConstant:
+        """``log Z`` of the finished stages.
+
+        Raises:
+            ValueError: if it was never estimated.
+        """
+        stage = self.tilt.finished
+        if stage == 0:
+            return LogConstant(0, 0.0, 0.0, 0.0, float("inf"))
+        if stage not in self.constants:
+            raise ValueError(f"log Z of {stage} finished stages has not been estimated; ask with normalised=False, or estimate it first")
+        return self.constants[stage]
+
+    def remember(self, constant: LogConstant) -> None:
+        """Keep an estimate of ``log Z``; it is saved in the ``state_dict``."""
+        self.constants[constant.stage] = constant
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"constants": [asdict(constant) for _, constant in sorted(self.constants.items())]}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.constants = {entry["stage"]: LogConstant(**entry) for entry in state["constants"]}
