@@ -1,0 +1,21 @@
+"""Metrics that no library has, and thin feature extractors."""
+
+from lebm.metrics.anomaly import anomaly_figures, lowest_average_precision
+from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, FlatFeatures, InceptionFeatures, RandomProjectionFeatures
+from lebm.metrics.frechet import FrechetDistance, frechet_distance
+from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
+
+__all__ = [
+    "FeatureExtractor",
+    "FeaturesUnavailableError",
+    "FlatFeatures",
+    "FrechetDistance",
+    "InceptionFeatures",
+    "NonFinite",
+    "RandomProjectionFeatures",
+    "RowCollector",
+    "anomaly_figures",
+    "finite_rows",
+    "frechet_distance",
+    "lowest_average_precision",
+]

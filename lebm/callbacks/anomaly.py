@@ -1,0 +1,105 @@
+"""Anomaly detection with the model's own score."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from lebm.callbacks.base import EvaluationCallback, Outputs, log
+from lebm.metrics.anomaly import anomaly_figures
+from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
+
+__all__ = ["AnomalyDetection"]
+
+
+class AnomalyDetection(EvaluationCallback):
+    """Ranks samples by ``anomaly_score`` with ``batch["anomaly"]`` as the truth.
+
+    Logs ``auroc``, ``auprc`` (average precision), ``auprc_trapezoid`` (the papers' area), and beside them ``anomaly_base_rate`` and
+    ``auprc_lowest``, what guessing and the worst possible ranking reach on this split. A stage without anomalies, or without
+    anything else, has no such figures. Prints a table after a test.
+
+    Args:
+        save_scores: write ``<run>/scores/<stage>.csv`` with one row a sample.
+    """
+
+    def __init__(self, save_scores: bool = False) -> None:
+        super().__init__()
+        self.save_scores = save_scores
+        self._rows = RowCollector(["score", "anomaly", "label"])
+        self._bad = NonFinite()
+        self._told = False
+
+    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+        for metric in (self._rows, self._bad):
+            metric.to(model.device).reset()
+
+    def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        if "anomaly" not in batch:
+            return
+        score = self.output(outputs, "anomaly_score").double()
+        finite = finite_rows(score)
+        self._bad.update(finite, batch["index"])
+        label = batch.get("label", torch.full_like(batch["index"], -1))
+        # One byte a flag, because not every backend gathers booleans.
+        self._rows.update(index=batch["index"][finite], score=score[finite], anomaly=batch["anomaly"][finite].byte(), label=label[finite])
+
+    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+        if not self._rows.update_called:
+            self._explain(trainer, "the data has no 'anomaly' flags; give the data module a held_out_label")
+            return
+        self._bad.refuse(f"{stage} anomaly scores", "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size")
+        rows = {name: column.cpu() for name, column in self._rows.table().items()}
+        self._rows.reset()
+        figures = anomaly_figures(rows["score"], rows["anomaly"].bool())
+        if not figures:
+            self._explain(trainer, f"the {stage} split holds {'only' if rows['anomaly'].any() else 'no'} anomalies")
+            return
+        named = {f"{stage}/{'anomaly_base_rate' if name == 'base_rate' else name}": value for name, value in figures.items()}
+        self.report(model, named)
+        self.protocol.update(score="-log p(x, z) at one posterior sample", chain_settings=getattr(model, "chain_settings", {}))
+        if trainer.is_global_zero:
+            if self.save_scores and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                _write_scores(Path(trainer.default_root_dir) / "scores" / f"{stage}.csv", rows)
+            if stage == "test":
+                Console().print(_table(figures, int(rows["anomaly"].sum()), rows["index"].numel()))
+
+    def _explain(self, trainer: Trainer, reason: str) -> None:
+        if trainer.is_global_zero and not self._told:
+            log.warning("no anomaly figures: %s", reason)
+        self._told = True
+
+
+def _write_scores(path: Path, rows: Mapping[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    columns = ("index", "label", "anomaly", "score")
+    try:
+        with partial.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["index", "label", "anomaly", "anomaly_score"])
+            writer.writerows(zip(*(rows[name].tolist() for name in columns), strict=True))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _table(figures: Mapping[str, float], anomalies: int, total: int) -> Table:
+    table = Table(title=f"Anomaly detection: {anomalies} anomalies among {total} samples")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("by guessing", justify="right")
+    table.add_column("lowest possible", justify="right")
+    base, lowest = f"{figures['base_rate']:.3f}", f"{figures['auprc_lowest']:.3f}"
+    table.add_row("AUROC", f"{figures['auroc']:.3f}", "0.500", "0.000")
+    table.add_row("AUPRC (average precision)", f"{figures['auprc']:.3f}", base, lowest)
+    table.add_row("AUPRC (trapezoid)", f"{figures['auprc_trapezoid']:.3f}", base, "")
+    return table

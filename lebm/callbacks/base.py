@@ -1,0 +1,103 @@
+"""What the evaluation callbacks share: one shape for validation and test."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lebm.component import Component
+from lebm.errors import UserError
+
+__all__ = ["EvaluationCallback", "Outputs"]
+
+Outputs = Mapping[str, Tensor]
+
+log = logging.getLogger("lebm.callbacks")
+
+
+class EvaluationCallback(Callback, Component):
+    """Base of what looks at a validation or test pass: :meth:`begin`, :meth:`collect` a batch, :meth:`finish`.
+
+    ``begin`` and ``collect`` run inside batch hooks, where averaged weights (EMA) are in place whatever the order of the callbacks;
+    anything that draws from the model belongs there. The check before training is left out, and so are further data loaders
+    after the first. ``stage`` is ``"val"`` or ``"test"``, the prefix of every figure.
+
+    Attributes:
+        figures: the last values by their logged name, in double precision, the same on every process.
+        protocol: how they were obtained, as plain values, for a summary of the run.
+    """
+
+    def __init__(self) -> None:
+        self.figures: dict[str, float] = {}
+        self.protocol: dict[str, Any] = {}
+        self._open = False
+
+    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+        """Before the first batch of a pass, with that batch already on the device."""
+
+    def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        """After a batch; ``outputs`` is what the model's step returned. A process's part of a batch may have zero rows."""
+
+    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+        """At the end of the pass, on every process."""
+
+    def report(self, model: LightningModule, values: Mapping[str, float]) -> None:
+        """Log figures, equal on all processes, and remember them."""
+        self.figures.update(values)
+        model.log_dict(dict(values), sync_dist=True)
+
+    def output(self, outputs: Any, name: str) -> Tensor:
+        """One entry of a step's outputs.
+
+        Raises:
+            UserError: if the model's step does not return it.
+        """
+        if not isinstance(outputs, Mapping) or name not in outputs:
+            raise UserError(f"{type(self).__name__} needs the model's validation and test steps to return a dictionary with {name!r}")
+        return outputs[name]
+
+    # Lightning's hooks
+
+    def _begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
+        if batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking:
+            self._open = True
+            self.begin(trainer, model, stage, batch)
+
+    def _collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Any, batch: Any, dataloader_idx: int) -> None:
+        if self._open and dataloader_idx == 0:
+            self.collect(trainer, model, stage, outputs, batch)
+
+    def _finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+        if self._open:
+            self._open = False
+            self.finish(trainer, model, stage)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._begin(trainer, pl_module, "val", batch, batch_idx, dataloader_idx)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._collect(trainer, pl_module, "val", outputs, batch, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish(trainer, pl_module, "val")
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._begin(trainer, pl_module, "test", batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._collect(trainer, pl_module, "test", outputs, batch, dataloader_idx)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish(trainer, pl_module, "test")

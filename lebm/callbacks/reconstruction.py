@@ -1,0 +1,85 @@
+"""How well the model gives data back: a picture and an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from lebm.callbacks.base import EvaluationCallback, Outputs
+from lebm.callbacks.images import image_grid, publish_image
+from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
+
+__all__ = ["ReconstructionError", "ReconstructionGrid"]
+
+
+class ReconstructionGrid(EvaluationCallback):
+    """Shows the first images of the validation or test data above their reconstructions, in ``images/reconstructions``.
+
+    Args:
+        n: number of images; fewer are shown if the first batch is smaller.
+        columns: images a row; a row of data is followed by the row of its reconstructions.
+    """
+
+    def __init__(self, n: int = 16, columns: int = 8) -> None:
+        super().__init__()
+        if n < 1 or columns < 1:
+            raise ValueError(f"n and columns must be at least 1, not {n} and {columns}")
+        self.n = n
+        self.columns = columns
+        self._rows: RowCollector | None = None
+
+    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+        self._rows = RowCollector(["x", "reconstruction"]).to(model.device)
+
+    def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        if self._rows is None:
+            return
+        x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")
+        self._rows.update(index=batch["index"][: self.n], x=x[: self.n], reconstruction=reconstruction[: self.n])
+        rows = self._rows.table()  # each process's first n rows of one batch hold the batch's first n
+        self._rows = None
+        if rows["x"].shape[0]:
+            publish_image(trainer, "reconstructions", self._grid(rows["x"][: self.n], rows["reconstruction"][: self.n]))
+
+    def _grid(self, x: Tensor, reconstruction: Tensor) -> np.ndarray:
+        columns = min(self.columns, x.shape[0])
+        white = x.new_ones((-x.shape[0] % columns, *x.shape[1:]))
+        pairs = [torch.cat([images, white]).split(columns) for images in (x, reconstruction)]
+        return image_grid(torch.cat([row for pair in zip(*pairs, strict=True) for row in pair]), columns)
+
+
+class ReconstructionError(EvaluationCallback):
+    """Logs ``val/reconstruction_mse`` and ``test/reconstruction_mse``.
+
+    The squared error in the [-1, 1] range, averaged over pixels and channels and then over samples (the convention of the papers
+    that report it), of the reconstruction that the model's evaluation step returned, summed in double precision. Divide by 4
+    for the [0, 1] range.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+        self._bad = NonFinite()
+
+    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+        for metric in (self._mean, self._bad):
+            metric.to(model.device).reset()
+
+    def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")
+        error = (x.double() - reconstruction.double()).square().reshape(x.shape[0], x[:1].numel() or 1).mean(dim=1)
+        finite = finite_rows(error)
+        self._bad.update(finite, batch["index"])
+        self._mean.update(error[finite])
+
+    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+        self._bad.refuse(f"{stage} reconstructions", "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size")
+        value = float(self._mean.compute())
+        if value == value:  # no sample at all
+            self.report(model, {f"{stage}/reconstruction_mse": value})
+        self.protocol.update(range=[-1, 1], mean_over="pixels, channels and samples", chain_settings=getattr(model, "chain_settings", {}))

@@ -1,0 +1,81 @@
+"""A grid of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from lebm.callbacks.base import EvaluationCallback
+from lebm.callbacks.images import image_grid, publish_image
+from lebm.samplers.noise import Noise
+
+__all__ = ["SampleGrid"]
+
+
+class SampleGrid(EvaluationCallback):
+    """Draws samples from the same noise every time and shows them in ``images/samples``.
+
+    It draws where the model is validated, or after a training epoch where there is no validation, and always the model that
+    training ends with. The first process draws all of them, so the picture does not depend on their number. Pixels are
+    clamped to [-1, 1] and shown on that one scale, not stretched image by image.
+
+    Args:
+        n: number of samples.
+        every_n_epochs: distance between pictures in training.
+        steps: length of the chain; the model's own if absent.
+        columns: samples a row.
+        seed: of the noise.
+    """
+
+    def __init__(self, n: int = 64, every_n_epochs: int = 1, steps: int | None = None, columns: int = 8, seed: int = 0) -> None:
+        super().__init__()
+        if n < 1 or every_n_epochs < 1 or columns < 1:
+            raise ValueError(f"n, every_n_epochs and columns must be at least 1, not {n}, {every_n_epochs} and {columns}")
+        self.n = n
+        self.every_n_epochs = every_n_epochs
+        self.steps = steps
+        self.columns = columns
+        self.seed = seed
+        self._drawn: int | None = None
+
+    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or self._due(trainer):
+            self._draw(trainer, model)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.enable_validation and self._due(trainer):
+            self._draw(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._drawn != trainer.global_step:
+            self._draw(trainer, pl_module)
+
+    def _due(self, trainer: Trainer) -> bool:
+        return (trainer.current_epoch + 1) % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs
+
+    def _draw(self, trainer: Trainer, model: Any) -> None:
+        self._drawn = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        with _evaluating(model):
+            x = model.sample(self.n, steps=self.steps, generator=Noise.shards(self.seed, "sample grid"))
+        publish_image(trainer, "samples", image_grid(x, self.columns))
+
+
+@contextmanager
+def _evaluating(model: LightningModule) -> Iterator[None]:
+    """Evaluation mode without gradients, every module put back as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

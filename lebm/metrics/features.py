@@ -1,0 +1,180 @@
+"""Feature extractors for distances between sets of images."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from lebm.component import Component
+from lebm.errors import UserError
+
+__all__ = ["FeatureExtractor", "FeaturesUnavailableError", "FlatFeatures", "InceptionFeatures", "RandomProjectionFeatures"]
+
+_PUBLISHED_WEIGHTS = "6726825d"  # first digits of the SHA-256 of the 2015-12-05 TensorFlow Inception as converted by torch-fidelity
+
+
+class FeaturesUnavailableError(RuntimeError):
+    """The default weights of an extractor can neither be found nor fetched; the figure is absent then, not zero."""
+
+
+class FeatureExtractor(nn.Module, Component, ABC):
+    """Maps images ``(B, C, H, W)`` in [-1, 1] to features ``(B, d)``; it is never trained."""
+
+    @property
+    @abstractmethod
+    def figure(self) -> str:
+        """The name of the distance in these features, ``"fid"`` only for the features that define it."""
+
+    @property
+    def note(self) -> str:
+        """What to say beside the figure."""
+        return ""
+
+    def prepare(self) -> None:
+        """Load what the extractor needs, once.
+
+        Raises:
+            FeaturesUnavailableError: if default weights cannot be had.
+            UserError: if given weights are missing or unreadable.
+        """
+
+
+class FlatFeatures(FeatureExtractor):
+    """Pixels, averaged down to a small grid. Fast, offline, and no measure of what an image shows.
+
+    Args:
+        size: side of the grid, at least 1; the feature length is ``channels * size**2``.
+    """
+
+    def __init__(self, size: int = 8) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size must be at least 1, not {size}")
+        self.size = size
+
+    @property
+    def figure(self) -> str:
+        return f"frechet_distance/pixels{self.size}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return adaptive_avg_pool2d(x, self.size).flatten(1)
+
+
+class RandomProjectionFeatures(FeatureExtractor):
+    """A fixed random linear map of all pixels.
+
+    Args:
+        num_features: length of the feature vector, at least 1.
+        seed: of the map.
+    """
+
+    def __init__(self, num_features: int = 64, seed: int = 0) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"num_features must be at least 1, not {num_features}")
+        self.num_features = num_features
+        self.seed = seed
+        self._map: Tensor | None = None
+
+    @property
+    def figure(self) -> str:
+        return f"frechet_distance/random{self.num_features}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x[0].numel() if x.shape[0] else x.new_empty(x.shape[1:]).numel()
+        if self._map is None or self._map.shape[0] != size or self._map.device != x.device:
+            source = torch.Generator().manual_seed(self.seed)
+            self._map = (torch.randn(size, self.num_features, generator=source) / size**0.5).to(x.device)
+        return x.reshape(x.shape[0], size).float() @ self._map
+
+
+class InceptionFeatures(FeatureExtractor):
+    """The 2048 ``pool_3`` features of the TensorFlow Inception network of 2015 that define FID, through torch-fidelity.
+
+    Images are rounded to 8 bits and resized to 299 px by the original bilinear rule. Grey images are repeated to three channels.
+    The weights (91 MB) are fetched into torch's hub folder on first use, or read from ``weights_path``. If the file is not the
+    published one the distance is not called FID.
+
+    Args:
+        weights_path: a local copy of ``weights-inception-2015-12-05-6726825d.pth``.
+    """
+
+    def __init__(self, weights_path: str | None = None) -> None:
+        super().__init__()
+        self.weights_path = weights_path
+        self._network: nn.Module | None = None
+        self._digest = _PUBLISHED_WEIGHTS
+        self._repeated = False
+
+    @staticmethod
+    def default_weights() -> Path:
+        """Where the fetched weights lie, whether they are there or not."""
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+        return Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
+
+    @property
+    def figure(self) -> str:
+        return "fid" if self._digest == _PUBLISHED_WEIGHTS else f"frechet_distance/inception-{self._digest}"
+
+    @property
+    def note(self) -> str:
+        return "grey images repeated to three channels" if self._repeated else ""
+
+    def prepare(self) -> None:
+        if self._network is not None:
+            return
+        if self.weights_path is None:
+            self._network = self._load(None)
+        else:
+            self._digest = _check_weights(self.weights_path)
+            self._network = self._load(self.weights_path)
+
+    def _load(self, path: str | None) -> nn.Module:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        try:
+            with torch.inference_mode(False):
+                return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path, verbose=False)
+        except Exception as error:
+            if path is not None:
+                raise UserError(f"{path}: not the weights of torch-fidelity's Inception network ({_first_line(error)})") from error
+            raise FeaturesUnavailableError(
+                f"FID is left out: no Inception weights ({_first_line(error)}); give weights_path or put them at {self.default_weights()}"
+            ) from error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._network is None:
+            raise RuntimeError("call prepare() first")
+        if x.shape[1] == 1:
+            self._repeated = True
+            x = x.expand(-1, 3, -1, -1)
+        if not x.shape[0]:
+            return x.new_zeros(0, 2048)
+        levels = ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return self._network.to(x.device)(levels)[0]
+
+    def train(self, mode: bool = True) -> InceptionFeatures:
+        super().train(False)
+        return self
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def _check_weights(path: str) -> str:
+    """The first digits of a weight file's digest, if it holds plain tensors only; torch-fidelity itself would unpickle anything."""
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{path}: no such file (Inception weights)")
+    try:
+        torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path}: not a file of plain tensors, so it is not opened (Inception weights)") from error
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:8]
