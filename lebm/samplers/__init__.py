@@ -1,7 +1,49 @@
 """Samplers: ``sampler(log_density, init, generator=None)`` moves one tensor under one log-density. Nothing here needs Lightning."""
 
+from lebm.samplers.adaptation import Adaptive, DualAveraging
+from lebm.samplers.annealed import AnnealedImportanceSampling, Bracket, LogZ
 from lebm.samplers.base import Info, LogDensity, Sampler, log_density_gradient
+from lebm.samplers.chains import PersistentChains, gather_pools
+from lebm.samplers.diagnostics import autocorrelation, bulk_ess, split_rhat, tail_ess
+from lebm.samplers.importance import Proposal, SamplingImportanceResampling, resample, weight_ess
 from lebm.samplers.langevin import Langevin
+from lebm.samplers.metropolis import HMC, MALA
 from lebm.samplers.noise import Noise, RandomSource
+from lebm.samplers.schedules import Schedule
+from lebm.samplers.shadow import shadow_acceptance
+from lebm.samplers.targets import Conditional, Masked, product, tempered
+from lebm.samplers.tempering import ParallelTempering
 
-__all__ = ["Info", "Langevin", "LogDensity", "Noise", "RandomSource", "Sampler", "log_density_gradient"]
+__all__ = [
+    "HMC",
+    "MALA",
+    "Adaptive",
+    "AnnealedImportanceSampling",
+    "Bracket",
+    "Conditional",
+    "DualAveraging",
+    "Info",
+    "Langevin",
+    "LogDensity",
+    "LogZ",
+    "Masked",
+    "Noise",
+    "ParallelTempering",
+    "PersistentChains",
+    "Proposal",
+    "RandomSource",
+    "Sampler",
+    "SamplingImportanceResampling",
+    "Schedule",
+    "autocorrelation",
+    "bulk_ess",
+    "gather_pools",
+    "log_density_gradient",
+    "product",
+    "resample",
+    "shadow_acceptance",
+    "split_rhat",
+    "tail_ess",
+    "tempered",
+    "weight_ess",
+]

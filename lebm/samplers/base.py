@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -27,7 +27,8 @@ class Info:
         displacement: ``(B,)``, distance from the start to the end of the chain.
         log_density_change: ``(B,)``, unnormalised log-density at the end minus at the start.
         nonfinite: scalar, number of rows that ended non-finite.
-        extra: further figures of a particular sampler, for example its acceptance rate.
+        extra: further figures of a particular sampler; ``acceptance`` ``(B,)`` wherever there is a Metropolis test, real or
+            shadowed.
     """
 
     gradient_norm: Tensor
@@ -55,6 +56,15 @@ class Sampler(nn.Module, Component, ABC):
     mode is lifted inside. Global random state is touched only if ``generator`` is ``None``.
     """
 
+    exact: bool = False
+    """Whether a transition leaves the target exactly invariant, so that long chains are unbiased."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        if steps < 0:
+            raise ValueError(f"steps must be at least 0, not {steps}")
+        self.steps = steps
+
     def forward(self, log_density: LogDensity, init: Tensor, generator: RandomSource = None, *, steps: int | None = None) -> Tensor:
         """Run the chain.
 
@@ -66,22 +76,37 @@ class Sampler(nn.Module, Component, ABC):
 
         Returns:
             ``(B, *event)``, detached, of the dtype and device of ``init``.
+
+        Raises:
+            ValueError: if ``init`` has no event dimension or is not floating point, or the log-density does not return ``(B,)``.
         """
-        state, _ = self._chain(log_density, init, generator, steps, want_info=False)
-        return state
+        return self._guarded(log_density, init, generator, steps, want_info=False)[0]
 
     def run(
         self, log_density: LogDensity, init: Tensor, generator: RandomSource = None, *, steps: int | None = None
     ) -> tuple[Tensor, Info]:
         """As calling the sampler, with the :class:`Info` of the chain; the same chain from the same randomness."""
-        state, info = self._chain(log_density, init, generator, steps, want_info=True)
+        state, info = self._guarded(log_density, init, generator, steps, want_info=True)
         assert info is not None
         return state, info
 
+    def _guarded(
+        self, log_density: LogDensity, init: Tensor, generator: RandomSource, steps: int | None, want_info: bool
+    ) -> tuple[Tensor, Info | None]:
+        if init.dim() < 2 or not init.is_floating_point():
+            raise ValueError(f"a chain starts from a floating-point tensor (B, *event), not {init.dtype} of shape {tuple(init.shape)}")
+        total = self.steps if steps is None else steps
+        if total < 0:
+            raise ValueError(f"steps must be at least 0, not {total}")
+        with torch.inference_mode(False), torch.enable_grad():
+            state, info = self._chain(log_density, init.detach().clone(), generator, total, want_info)
+        return state.detach(), info
+
     @abstractmethod
     def _chain(
-        self, log_density: LogDensity, init: Tensor, generator: RandomSource, steps: int | None, want_info: bool
-    ) -> tuple[Tensor, Info | None]: ...
+        self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
+    ) -> tuple[Tensor, Info | None]:
+        """``steps`` transitions from ``start``, which is the chain's own copy; gradients are enabled."""
 
 
 def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,20 +120,77 @@ def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor
     state = state.detach().requires_grad_(True)
     with torch.enable_grad():
         value = log_density(state)
-    if value.shape != state.shape[:1]:
-        raise ValueError(f"a log-density must return one number a row, shape ({state.shape[0]},), but returned {tuple(value.shape)}")
+    check_values(value, state)
     (gradient,) = torch.autograd.grad(value.sum(), state)
     return value.detach(), gradient
 
 
-def finish(log_density: LogDensity, init: Tensor, state: Tensor, gradient: Tensor, extra: dict[str, Tensor] | None = None) -> Info:
-    """The :class:`Info` of a chain from its two ends and its last gradient."""
+def check_values(value: Tensor, state: Tensor) -> None:
+    """Refuse a log-density that does not return one number a row."""
+    if value.shape != state.shape[:1]:
+        raise ValueError(f"a log-density must return one number a row, shape ({state.shape[0]},), but returned {tuple(value.shape)}")
+
+
+def values_of_all(log_density: LogDensity, states: Tensor) -> Tensor:
+    """``(B, m)`` of ``(B, m, *event)``, one call for each of m: a log-density may carry data for its B rows."""
+    values = [log_density(states[:, position]) for position in range(states.shape[1])]
+    for value in values:
+        check_values(value, states[:, 0])
+    return torch.stack(values, dim=1)
+
+
+def rows(per_row: Tensor, state: Tensor) -> Tensor:
+    """Reshape ``(B,)`` so that it broadcasts against ``(B, *event)``."""
+    return per_row.reshape(-1, *[1] * (state.dim() - 1))
+
+
+def finite_rows(state: Tensor) -> Tensor:
+    """Which rows of ``(B, *event)`` hold finite numbers only, ``(B,)``."""
+    return torch.isfinite(state.flatten(1)).all(dim=1)
+
+
+def as_event(per_coordinate: Tensor | None, state: Tensor) -> Tensor | None:
+    """A flat vector of one number a coordinate, shaped, typed and placed like one row of ``state``."""
+    if per_coordinate is None:
+        return None
+    if per_coordinate.numel() != state[0].numel():
+        raise ValueError(
+            f"the preconditioner has {per_coordinate.numel()} entries but a row of the state has {state[0].numel()} coordinates"
+        )
+    return per_coordinate.to(state).reshape(state.shape[1:])
+
+
+def positive_vector(name: str, entries: Sequence[float] | None) -> Tensor | None:
+    """Plain numbers as a tensor ``(d,)``.
+
+    Raises:
+        ValueError: if there is none, or one is not positive and finite.
+    """
+    if entries is None:
+        return None
+    vector = torch.tensor([float(entry) for entry in entries])
+    if vector.numel() == 0 or not (torch.isfinite(vector) & (vector > 0)).all():
+        raise ValueError(f"{name} needs positive finite entries")
+    return vector
+
+
+def summarise(
+    log_density: LogDensity,
+    start: Tensor,
+    state: Tensor,
+    gradient: Tensor | None = None,
+    value: Tensor | None = None,
+    extra: dict[str, Tensor] | None = None,
+) -> Info:
+    """The :class:`Info` of a chain from its two ends; what the sampler already knows of the last state saves an evaluation."""
+    if gradient is None:
+        value, gradient = log_density_gradient(log_density, state)
     with torch.no_grad():
-        change = log_density(state) - log_density(init)
+        value = log_density(state) if value is None else value
         return Info(
             gradient_norm=gradient.flatten(1).norm(dim=1),
-            displacement=(state - init).flatten(1).norm(dim=1),
-            log_density_change=change.detach(),
-            nonfinite=(~torch.isfinite(state.flatten(1)).all(dim=1)).sum(),
+            displacement=(state - start).flatten(1).norm(dim=1),
+            log_density_change=(value - log_density(start)).detach(),
+            nonfinite=(~finite_rows(state)).sum(),
             extra=extra or {},
         )

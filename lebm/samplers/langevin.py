@@ -2,136 +2,189 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lebm.samplers.base import Info, LogDensity, Sampler, finish, log_density_gradient
+from lebm.samplers.adaptation import Adaptive
+from lebm.samplers.base import Info, LogDensity, as_event, check_values, log_density_gradient, positive_vector, summarise
 from lebm.samplers.noise import RandomSource, normal
+from lebm.samplers.schedules import Schedule, check_schedule, values
+from lebm.samplers.shadow import clip_rows, shadow_acceptance
 
 __all__ = ["Langevin"]
 
-_NOISE_BUDGET = 2**22  # numbers of noise drawn at once for each row's share of a chain; bounds memory for images
+STEPS_A_DRAW = 10  # noise is drawn for this many steps at once: one is slow, all of them would make memory grow with the chain
 
 
-class Langevin(Sampler):
+class Langevin(Adaptive):
     r"""Unadjusted Langevin dynamics in the papers' convention (Pang et al. 2020, eq. 8):
 
-    .. math:: z \leftarrow z + \tfrac{s^2}{2} \nabla \log \pi(z) + n\,\epsilon, \qquad \epsilon \sim N(0, I).
+    .. math:: z \leftarrow z + \tfrac{s^2}{2} M \nabla \log \pi(z) + n\,M^{1/2} \epsilon, \qquad \epsilon \sim N(0, I),
 
-    Libraries that write :math:`z + \eta \nabla \log \pi + \sqrt{2 \eta}\,\epsilon` mean the same with :math:`\eta = s^2/2`.
+    with ``M = I`` unless a preconditioner is given. Libraries that write
+    :math:`z + \eta \nabla \log \pi + \sqrt{2 \eta}\,\epsilon` mean the same with :math:`\eta = s^2/2`.
     The chain is biased by its step: in a Gaussian direction of precision :math:`\lambda` its stationary variance is
     :math:`1 / (\lambda (1 - \lambda s^2 / 4))`, and it diverges for :math:`s^2 \lambda \ge 4`.
 
     A row that becomes non-finite stays so, is counted in ``Info.nonfinite`` and never touches another row.
+    ``Info.extra["acceptance"]`` is the Metropolis acceptance that the last step would have had (before clamping), absent
+    without noise; ``warm_up`` adapts ``step_scale`` to it.
 
     Args:
         steps: number of transitions, at least 0.
-        step_size: the ``s`` above, positive.
+        step_size: the ``s`` above, positive; or one value a step, the last of which is kept if the chain is longer.
         noise_scale: the ``n`` above; ``s * sqrt(temperature)`` if ``None``. With ``n < s`` the chain samples
-            ``pi ** (s / n) ** 2``, and with 0 it is gradient ascent.
-        temperature: samples ``pi ** (1 / temperature)``; non-negative. Give this or ``noise_scale``, not both.
+            ``pi ** (s / n) ** 2``, and with 0 it is gradient ascent. A list as for ``step_size``.
+        temperature: samples ``pi ** (1 / temperature)``; non-negative; a list anneals. Give this or ``noise_scale``, not both.
         max_grad_norm: rescale a row's gradient to at most this norm, each row by itself.
         clamp: keep the state inside ``[low, high]`` after every step, for images.
         compile: run blocks of ``unroll`` steps through ``torch.compile``. The chain is the same up to rounding.
-        unroll: steps a compiled block; 10 is near the best speed and compiles in about 10 s.
+        unroll: steps a compiled block; 10 is near the best speed, compiles in about 10 s, and more is used as 10.
         compile_mode: passed to ``torch.compile``; ``"reduce-overhead"`` uses CUDA graphs on a GPU.
+        preconditioner: the diagonal of ``M``, one positive number a coordinate of the flattened event. Close to the target's
+            variances it makes all directions mix alike; it changes no target.
 
     Raises:
         ValueError: for arguments out of range.
     """
 
+    preconditioner: Tensor | None
+
     def __init__(
         self,
         steps: int,
-        step_size: float,
-        noise_scale: float | None = None,
-        temperature: float | None = None,
+        step_size: Schedule,
+        noise_scale: Schedule | None = None,
+        temperature: Schedule | None = None,
         max_grad_norm: float | None = None,
         clamp: tuple[float, float] | None = None,
         compile: bool = False,
         unroll: int = 10,
         compile_mode: str | None = None,
+        preconditioner: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
-        if steps < 0:
-            raise ValueError(f"steps must be at least 0, not {steps}")
-        if not step_size > 0:
-            raise ValueError(f"step_size must be positive, not {step_size}")
+        super().__init__(steps)
         if noise_scale is not None and temperature is not None:
             raise ValueError("give noise_scale or temperature, not both")
-        if (noise_scale is not None and noise_scale < 0) or (temperature is not None and temperature < 0):
-            raise ValueError("noise_scale and temperature must not be negative")
         if max_grad_norm is not None and not max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be positive, not {max_grad_norm}")
+        if clamp is not None and not clamp[0] < clamp[1]:
+            raise ValueError(f"clamp must be a lower and a higher bound, not {clamp}")
         if unroll < 1:
             raise ValueError(f"unroll must be at least 1, not {unroll}")
-        self.steps = steps
-        self.step_size = float(step_size)
-        self.noise_scale = float(noise_scale) if noise_scale is not None else step_size * (1.0 if temperature is None else temperature) ** 0.5
+        self.step_size = check_schedule("step_size", step_size, steps, positive=True)
+        self.noise_scale = None if noise_scale is None else check_schedule("noise_scale", noise_scale, steps, positive=False)
+        self.temperature = check_schedule("temperature", 1.0 if temperature is None else temperature, steps, positive=False)
         self.max_grad_norm = max_grad_norm
         self.clamp = None if clamp is None else (float(clamp[0]), float(clamp[1]))
         self.unroll = unroll
-        self._compiled: Callable[..., tuple[Tensor, Tensor]] | None = None
-        if compile:
-            self._compiled = torch.compile(_block, mode=compile_mode, dynamic=False)
+        self.register_buffer("preconditioner", positive_vector("preconditioner", preconditioner))
+        self.compiles, self.compile_mode = compile, compile_mode
+        self._compiled: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_compiled": None}  # compiled code cannot travel to another process
+
+    def _scales(self, steps: int) -> tuple[list[float], list[float]]:
+        """Step size and noise scale of every step."""
+        sizes = [self.step_scale * size for size in values(self.step_size, steps)]
+        if self.noise_scale is None:
+            return sizes, [size * math.sqrt(heat) for size, heat in zip(sizes, values(self.temperature, steps), strict=True)]
+        return sizes, [self.step_scale * scale for scale in values(self.noise_scale, steps)]
 
     def _chain(
-        self, log_density: LogDensity, init: Tensor, generator: RandomSource, steps: int | None, want_info: bool
+        self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
-        total = self.steps if steps is None else steps
-        advance = self._eager if self._compiled is None else self._blocks
-        with torch.inference_mode(False), torch.enable_grad():
-            start = init.detach().clone()
-            state = start.clone()
-            gradient = torch.zeros_like(state)
-            # The cut into draws depends on one row's size only, so that it is the same however rows are spread over processes.
-            chunk = max(1, min(total, _NOISE_BUDGET // (128 * max(1, start[:1].numel()))))
-            for first in range(0, total, chunk):
-                count = min(chunk, total - first)
-                noise = normal(generator, state.shape, steps=count, dtype=state.dtype, device=state.device).mul_(self.noise_scale)
-                state, gradient = advance(log_density, state, noise)
-            info = finish(log_density, start, state, gradient) if want_info else None
-        return state.detach(), info
+        sizes, scales = self._scales(steps)
+        metric = as_event(self.preconditioner, start)
+        advance = self._blocks if self.compiles else self._eager
+        state, before, gradient = start, start, None
+        for first in range(0, steps, STEPS_A_DRAW):
+            part = slice(first, min(first + STEPS_A_DRAW, steps))
+            shape = (part.stop - first, *start.shape)
+            noise = normal(generator, start.shape, steps=shape[0], dtype=start.dtype, device=start.device)
+            noise = _scaled(noise, scales[part], metric)
+            state, before, gradient = advance(log_density, state, noise, [0.5 * size**2 for size in sizes[part]], metric)
+        info = None
+        if want_info:
+            extra, value = {}, None
+            if gradient is not None and scales[-1] > 0:
+                extra["acceptance"], value = shadow_acceptance(
+                    log_density, before, state, gradient, sizes[-1], scales[-1], self.max_grad_norm, metric
+                )
+            info = summarise(log_density, start, state, gradient, value, extra)
+        return state, info
 
-    def _eager(self, log_density: LogDensity, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        drift = 0.5 * self.step_size**2
-        for kick in noise:
-            _, gradient = log_density_gradient(log_density, state)
+    def _eager(
+        self, log_density: LogDensity, state: Tensor, noise: Tensor, drifts: list[float], metric: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        for kick, drift in zip(noise, drifts, strict=True):
+            before = state
+            _, gradient = log_density_gradient(log_density, before)
             if self.max_grad_norm is not None:
-                gradient = _clip_rows(gradient, self.max_grad_norm)
-            state = kick.add_(state).add_(gradient, alpha=drift)
+                gradient = clip_rows(gradient, self.max_grad_norm)
+            state = kick.add_(before)  # into the noise's memory: the state before must survive for the shadow step
+            state = state.add_(gradient, alpha=drift) if metric is None else state.addcmul_(gradient, metric, value=drift)
             if self.clamp is not None:
                 state = state.clamp_(*self.clamp)
-        return state, gradient
+        return state, before, gradient
 
-    def _blocks(self, log_density: LogDensity, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        assert self._compiled is not None
+    def _blocks(
+        self, log_density: LogDensity, state: Tensor, noise: Tensor, drifts: list[float], metric: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        compiled = self._compiled = self._compiled or _compile(self.compile_mode)
+        # A tensor, because a graph is compiled anew for every new Python number.
+        drift = torch.tensor(drifts, dtype=state.dtype).to(state.device, non_blocking=True)
         with torch.no_grad():
-            for block in noise.split(self.unroll):
-                state, gradient = self._compiled(log_density, state, block, 0.5 * self.step_size**2, self.max_grad_norm, self.clamp)
-                state, gradient = state.clone(), gradient.clone()  # CUDA graphs reuse their output memory
-        return state, gradient
+            for block, rates in zip(noise.split(self.unroll), drift.split(self.unroll), strict=True):
+                outputs = compiled(log_density, state, block, rates, self.max_grad_norm, self.clamp, metric)
+                state, before, gradient = (output.clone() for output in outputs)  # CUDA graphs reuse their output memory
+        return state, before, gradient
 
 
-def _clip_rows(gradient: Tensor, limit: float) -> Tensor:
-    norm = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    factor = (limit / norm).clamp(max=1.0)
-    return gradient * factor.reshape(-1, *[1] * (gradient.dim() - 1))
+def _compile(mode: str | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    # torch counts recompilations by code object: with a copy, samplers do not use up each other's allowance.
+    own = FunctionType(_block.__code__.replace(), globals(), _block.__name__)
+    return torch.compile(own, mode=mode, dynamic=False)
+
+
+def _scaled(noise: Tensor, scales: list[float], metric: Tensor | None) -> Tensor:
+    if len(set(scales)) == 1:
+        noise.mul_(scales[0])
+    else:
+        noise.mul_(torch.tensor(scales, dtype=noise.dtype, device=noise.device).reshape(-1, *[1] * (noise.dim() - 1)))
+    return noise if metric is None else noise.mul_(metric.sqrt())
 
 
 def _block(
-    log_density: LogDensity, state: Tensor, noise: Tensor, drift: float, limit: float | None, clamp: tuple[float, float] | None
-) -> tuple[Tensor, Tensor]:
+    log_density: LogDensity,
+    state: Tensor,
+    noise: Tensor,
+    drifts: Tensor,
+    limit: float | None,
+    clamp: tuple[float, float] | None,
+    metric: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Several steps in one graph; noise comes from outside, because a random draw inside would break the graph."""
-    slope = torch.func.grad(lambda z: log_density(z).sum())
-    gradient = torch.zeros_like(state)
-    for kick in noise.unbind(0):
+
+    def total(state: Tensor) -> Tensor:
+        value = log_density(state)
+        check_values(value, state)
+        return value.sum()
+
+    slope = torch.func.grad(total)
+    before, gradient = state, torch.zeros_like(state)
+    for kick, drift in zip(noise.unbind(0), drifts.unbind(0), strict=True):
+        before = state
         gradient = slope(state)
         if limit is not None:
-            gradient = _clip_rows(gradient, limit)
-        state = state + drift * gradient + kick
+            gradient = clip_rows(gradient, limit)
+        state = state + drift * (gradient if metric is None else metric * gradient) + kick
         if clamp is not None:
             state = state.clamp(*clamp)
-    return state, gradient
+    return state, before, gradient

@@ -1,0 +1,97 @@
+"""Step sizes that are found, not guessed: dual averaging toward a target acceptance, always an explicit call."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.noise import RandomSource
+
+__all__ = ["Adaptive", "DualAveraging"]
+
+
+class DualAveraging:
+    r"""Nesterov's dual averaging as in Hoffman & Gelman (2014), eq. 6, on the logarithm of a positive scale.
+
+    .. math:: \log x_{t+1} = \mu - \frac{\sqrt t}{\gamma} \frac{1}{t + t_0} \sum_{i \le t} (\delta - \alpha_i), \qquad
+        \log \bar x_{t+1} = t^{-\kappa} \log x_{t+1} + (1 - t^{-\kappa}) \log \bar x_t .
+
+    Args:
+        start: first value of the scale; iterates are drawn toward ten times it.
+        target: the acceptance rate sought, in (0, 1).
+    """
+
+    gamma, offset, kappa = 0.05, 10.0, 0.75
+
+    def __init__(self, start: float, target: float) -> None:
+        if not 0 < target < 1:
+            raise ValueError(f"a target acceptance lies between 0 and 1, not {target}")
+        self.target = target
+        self.current = self.average = start
+        self._shrink = math.log(10 * start)
+        self._error_sum = 0.0
+        self._count = 0
+
+    def update(self, acceptance: float) -> None:
+        """Learn from one transition's mean acceptance; something non-finite counts as a rejection."""
+        self._count += 1
+        self._error_sum += self.target - (acceptance if math.isfinite(acceptance) else 0.0)
+        log_current = self._shrink - math.sqrt(self._count) / self.gamma * self._error_sum / (self._count + self.offset)
+        weight = self._count**-self.kappa
+        self.average = math.exp(weight * log_current + (1 - weight) * math.log(self.average))
+        self.current = math.exp(log_current)
+
+
+class Adaptive(Sampler):
+    """A sampler with a ``step_scale`` that multiplies its step size: 1 until :meth:`warm_up` is called, kept in the ``state_dict``."""
+
+    target_acceptance: float = 0.574
+    """Default target: the optimum for Langevin proposals in many dimensions (Roberts & Rosenthal 1998)."""
+
+    step_scale: float = 1.0
+
+    def warm_up(
+        self, log_density: LogDensity, init: Tensor, generator: RandomSource = None, *, steps: int = 200, target: float | None = None
+    ) -> Tensor:
+        """Run ``steps`` transitions, adapt ``step_scale``, and return where the chains are.
+
+        All chains of the batch, on all processes, share one step. Nothing adapts outside this call.
+
+        Args:
+            log_density: ``(B, *event) -> (B,)``.
+            init: ``(B, *event)``.
+            generator: source of randomness.
+            steps: transitions; 100 or more.
+            target: acceptance sought; :attr:`target_acceptance` if ``None``.
+
+        Raises:
+            ValueError: if this sampler has no acceptance to measure.
+        """
+        averaging = DualAveraging(self.step_scale, self.target_acceptance if target is None else target)
+        state = init
+        for _ in range(steps):
+            self.step_scale = averaging.current
+            state, info = self.run(log_density, state, generator, steps=1)
+            if "acceptance" not in info.extra:
+                raise ValueError(f"{type(self).__name__} with these settings has no acceptance to adapt to")
+            averaging.update(_mean_over_processes(info.extra["acceptance"]))
+        self.step_scale = averaging.average
+        return state
+
+    def get_extra_state(self) -> Tensor:
+        # A plain number beside the buffers: reading a buffer in every chain would make the host wait for the GPU.
+        return torch.tensor(self.step_scale, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.step_scale = float(state)
+
+
+def _mean_over_processes(acceptance: Tensor) -> float:
+    rates = acceptance.detach().double()
+    total = torch.stack([torch.where(torch.isfinite(rates), rates, 0).sum(), rates.new_tensor(float(rates.numel()))])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+    return float(total[0] / total[1])

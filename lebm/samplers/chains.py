@@ -1,0 +1,158 @@
+"""Persistent chains: a pool that remembers where the chains of earlier calls ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lebm.samplers.base import Info, LogDensity, Sampler, rows
+from lebm.samplers.noise import RandomSource, uniform
+
+__all__ = ["PersistentChains", "gather_pools"]
+
+
+class PersistentChains(Sampler):
+    """Continues a kernel's chains from call to call (Tieleman 2008), with restarts (Du & Mordatch 2019).
+
+    In training mode call number t works on slot ``t % slots`` of the pool: row i goes on where row i of that slot ended, except
+    that with probability ``restart_rate``, or if the slot was never used, it starts at ``init``. In eval mode every chain starts
+    at ``init`` and the pool is left alone. A pool row that has become non-finite is restarted.
+
+    The pool is one global pool of ``slots`` times the global batch. A process holds its own rows only, as it does of a batch;
+    it is no buffer, so data-parallel wrappers do not overwrite it. It is part of the ``state_dict``: before saving with several
+    processes, all of them must call :func:`gather_pools`; loading cuts it again, also for another number of processes. The
+    slot is a turn and not a draw, and restarts are drawn by row, so a pool does not depend on the layout.
+
+    ``Info.extra``: those of the kernel, and ``restarted`` ``(B,)``, 0 or 1.
+
+    Args:
+        kernel: moves the chains.
+        slots: how many batches the pool holds, at least 1.
+        restart_rate: in [0, 1].
+
+    Raises:
+        ValueError: for arguments out of range, or in training mode for more rows than the pool was started with.
+    """
+
+    def __init__(self, kernel: Sampler, slots: int = 1, restart_rate: float = 0.0) -> None:
+        super().__init__(kernel.steps)
+        if slots < 1:
+            raise ValueError(f"slots must be at least 1, not {slots}")
+        if not 0 <= restart_rate <= 1:
+            raise ValueError(f"restart_rate must be in [0, 1], not {restart_rate}")
+        self.kernel = kernel
+        self.slots = slots
+        self.restart_rate = float(restart_rate)
+        self.calls = 0
+        self._own: Tensor | None = None  # this process's rows, (slots, b, *event)
+        self._whole: Tensor | None = None  # the global pool, only right after gathering or loading
+
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        return self.kernel.exact
+
+    def _chain(
+        self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
+    ) -> tuple[Tensor, Info | None]:
+        if not self.training:
+            if want_info:
+                return self.kernel.run(log_density, start, generator, steps=steps)
+            return self.kernel(log_density, start, generator, steps=steps), None
+        pool = self._shard(start)
+        slot, count = self.calls % self.slots, start.shape[0]
+        fresh = uniform(generator, (count,), dtype=torch.float32, device=start.device) < self.restart_rate
+        kept = pool[slot, :count].to(start)
+        fresh = fresh | ~torch.isfinite(kept.flatten(1)).all(dim=1)  # slots never used hold NaN
+        begin = torch.where(rows(fresh, start), start, kept)
+        info = None
+        if want_info:
+            end, info = self.kernel.run(log_density, begin, generator, steps=steps)
+            info.extra["restarted"] = fresh.to(start.dtype)
+        else:
+            end = self.kernel(log_density, begin, generator, steps=steps)
+        pool[slot, :count] = end
+        self.calls += 1
+        self._whole = None
+        return end, info
+
+    def _shard(self, start: Tensor) -> Tensor:
+        if self._own is None and self._whole is not None:
+            rank, world_size = _place()
+            total = self._whole.shape[1]
+            self._own = self._whole[:, rank * total // world_size : (rank + 1) * total // world_size].clone()
+        if self._own is None:
+            self._own = torch.full((self.slots, *start.shape), torch.nan, dtype=start.dtype, device=start.device)
+        if self._own.shape[2:] != start.shape[1:] or self._own.shape[1] < start.shape[0]:
+            held = tuple(self._own.shape[1:])
+            raise ValueError(
+                f"the pool holds rows of {held} but got a batch of {tuple(start.shape)}; call .eval() to sample without the pool"
+            )
+        self._own = self._own.to(start.device)
+        return self._own
+
+    def gather(self) -> None:
+        """Put the global pool together on every process, so that it can be saved. A collective call."""
+        if self._own is None or self._whole is not None:
+            return
+        _, world_size = _place()
+        if world_size == 1:
+            self._whole = self._own.clone()
+            return
+        # Uneven shards (a global batch that the processes do not divide) are padded, since gathering wants equal shapes.
+        sizes = [torch.zeros(1, dtype=torch.long, device=self._own.device) for _ in range(world_size)]
+        dist.all_gather(sizes, torch.tensor([self._own.shape[1]], device=self._own.device))
+        largest = int(torch.stack(sizes).max())
+        padded = self._own.new_full((self.slots, largest, *self._own.shape[2:]), torch.nan)
+        padded[:, : self._own.shape[1]] = self._own
+        parts = [torch.empty_like(padded) for _ in range(world_size)]
+        dist.all_gather(parts, padded)
+        self._whole = torch.cat([part[:, : int(size)] for part, size in zip(parts, sizes, strict=True)], dim=1)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._own is not None and self._whole is None:
+            if _place()[1] > 1:
+                raise RuntimeError("the chain pool is spread over processes: call lebm.samplers.gather_pools(module) on all of them first")
+            self.gather()
+        pool = torch.zeros(0) if self._whole is None else self._whole
+        destination[prefix + "pool"] = pool.clone()
+        destination[prefix + "calls"] = torch.tensor(self.calls)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        keys = [prefix + "pool", prefix + "calls"]
+        found = {key: state_dict.pop(key) for key in keys if key in state_dict}
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        state_dict.update(found)
+        missing_keys.extend(key for key in keys if key not in found)
+        if len(found) == len(keys):
+            pool = found[keys[0]]
+            if pool.numel() and pool.shape[0] != self.slots:
+                error_msgs.append(f"{keys[0]} holds {pool.shape[0]} slots but this sampler has {self.slots}")
+                return
+            self._own, self._whole = None, pool.clone() if pool.numel() else None
+            self.calls = int(found[keys[1]])
+
+
+def gather_pools(module: nn.Module) -> None:
+    """Gather every chain pool inside ``module``; all processes must call it, before any of them calls ``state_dict()``."""
+    for part in module.modules():
+        if isinstance(part, PersistentChains):
+            part.gather()
+
+
+def _place() -> tuple[int, int]:
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1

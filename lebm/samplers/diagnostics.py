@@ -1,0 +1,106 @@
+"""Do the chains mix? Rank-normalised split R-hat, effective sample sizes, autocorrelation.
+
+All take draws of shape ``(draws, chains, *event)`` and return one number an event coordinate, in float64, following Vehtari,
+Gelman, Simpson, Carpenter & Buerkner (2021), *Rank-normalization, folding, and localization: an improved R-hat*.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["autocorrelation", "bulk_ess", "split_rhat", "tail_ess"]
+
+
+def autocorrelation(draws: Tensor, max_lag: int | None = None) -> Tensor:
+    """Autocorrelation within chains, averaged over chains.
+
+    Args:
+        draws: ``(draws, chains, *event)``.
+        max_lag: last lag, at most ``draws - 1``; all lags if ``None``.
+
+    Returns:
+        ``(max_lag + 1, *event)``; 1 at lag 0, NaN for a coordinate that never moves.
+    """
+    covariance = _autocovariance(_checked(draws)).mean(dim=1)
+    return (covariance / covariance[0])[: None if max_lag is None else max_lag + 1]
+
+
+def split_rhat(draws: Tensor) -> Tensor:
+    """The larger of the rank-normalised split R-hat and that of the folded draws, ``(*event)``; 1.01 and below is good.
+
+    The fold, distances from the median, catches chains that agree in location and differ in scale.
+    """
+    draws = _checked(draws)
+    folded = (draws - draws.flatten(0, 1).median(dim=0).values).abs()
+    return torch.maximum(_rhat(_normal_scores(_split(draws))), _rhat(_normal_scores(_split(folded))))
+
+
+def bulk_ess(draws: Tensor) -> Tensor:
+    """Effective number of independent draws for the middle of the distribution, ``(*event)``."""
+    return _ess(_normal_scores(_split(_checked(draws))))
+
+
+def tail_ess(draws: Tensor) -> Tensor:
+    """The smaller effective number for the 5% and the 95% quantile, ``(*event)``."""
+    draws = _checked(draws)
+    flat = draws.flatten(0, 1)
+    return torch.minimum(*[_ess(_split((draws <= flat.quantile(level, dim=0)).double())) for level in (0.05, 0.95)])
+
+
+def _checked(draws: Tensor) -> Tensor:
+    if draws.dim() < 2 or draws.shape[0] < 4:
+        raise ValueError(f"diagnostics need draws of shape (draws, chains, *event) with at least 4 draws, not {tuple(draws.shape)}")
+    return draws.double()
+
+
+def _split(draws: Tensor) -> Tensor:
+    """Each chain as two half chains; the middle draw of an odd number is dropped."""
+    half = draws.shape[0] // 2
+    return torch.cat([draws[:half], draws[-half:]], dim=1)
+
+
+def _normal_scores(draws: Tensor) -> Tensor:
+    """Ranks over all draws and chains (ties share their mean rank), mapped to normal quantiles."""
+    flat = draws.flatten(0, 1)
+    columns = flat.reshape(flat.shape[0], -1).T.contiguous()
+    ordered = columns.sort(dim=1).values
+    rank = (torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True) + 1) / 2
+    scores = torch.special.ndtri((rank - 0.375) / (flat.shape[0] + 0.25))
+    return scores.T.reshape(draws.shape)
+
+
+def _rhat(draws: Tensor) -> Tensor:
+    count = draws.shape[0]
+    within = draws.var(dim=0).mean(dim=0)
+    between = draws.mean(dim=0).var(dim=0)
+    return ((count - 1) / count + between / within).sqrt()
+
+
+def _autocovariance(draws: Tensor) -> Tensor:
+    """Biased autocovariances ``(draws, chains, *event)`` by FFT, zero-padded so that the chain does not wrap around."""
+    count = draws.shape[0]
+    centred = draws - draws.mean(dim=0)
+    spectrum = torch.fft.rfft(centred, n=2 * count, dim=0)
+    return torch.fft.irfft(spectrum.abs().square(), n=2 * count, dim=0)[:count] / count
+
+
+def _ess(draws: Tensor) -> Tensor:
+    """Effective sample size over chains, with Geyer's initial monotone sequence of pair sums."""
+    count, chains = draws.shape[:2]
+    covariance = _autocovariance(draws).mean(dim=1)
+    within = covariance[0] * count / (count - 1)
+    total = covariance[0] + (draws.mean(dim=0).var(dim=0) if chains > 1 else 0.0)
+    correlation = 1 - (within - covariance) / total
+    correlation[0] = 1.0
+    pairs = correlation[: count // 2 * 2].unflatten(0, (-1, 2))
+    sums = pairs.sum(dim=1)
+    positive = (sums >= 0).long().cumprod(dim=0).bool()
+    positive[-1] = False  # the last pair of a chain is mostly noise and only serves as an end
+    monotone = sums.cummin(dim=0).values
+    length = positive.sum(dim=0, keepdim=True)
+    # The even term of the first pair that is left out halves the bias of the cut.
+    remainder = pairs[:, 0].gather(0, length).squeeze(0).clamp_min(0.0)
+    time = -1 + 2 * torch.where(positive, monotone, 0.0).sum(dim=0) + remainder
+    limit = torch.tensor(float(count * chains), dtype=torch.float64, device=draws.device)
+    return limit / time.clamp_min(1 / limit.log10().item())

@@ -1,0 +1,137 @@
+"""Importance weights: how much they are worth, and resampling by them."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from lebm.samplers.base import Info, LogDensity, Sampler, check_values, finite_rows, rows, summarise, values_of_all
+from lebm.samplers.noise import RandomSource, normal, uniform
+
+__all__ = ["Proposal", "SamplingImportanceResampling", "clean_log_weights", "resample", "weight_ess"]
+
+
+@runtime_checkable
+class Proposal(Protocol):
+    """A density that can be drawn from and evaluated, for example :class:`~lebm.models.StandardNormal`."""
+
+    def reference(self, n: int, generator: RandomSource = None) -> Tensor:
+        """``n`` draws ``(n, *event)``."""
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """The log-density of those draws, ``(n,)``; normalised where a normalising constant is asked for."""
+
+
+def clean_log_weights(log_weights: Tensor) -> Tensor:
+    """Weight zero for whatever is NaN or infinite: a state without a density is no candidate."""
+    return torch.where(torch.isfinite(log_weights), log_weights, -torch.inf)
+
+
+def weight_ess(log_weights: Tensor, dim: int = 0) -> Tensor:
+    r"""Kong's effective sample size :math:`(\sum w)^2 / \sum w^2` along ``dim``; between 1 and n, and 0 if all weights are zero."""
+    log_weights = clean_log_weights(log_weights)
+    ess = (2 * log_weights.logsumexp(dim) - (2 * log_weights).logsumexp(dim)).exp()
+    return torch.nan_to_num(ess, nan=0.0)
+
+
+def resample(log_weights: Tensor, generator: RandomSource = None) -> Tensor:
+    """Draw one candidate a row, in proportion to the weights.
+
+    Args:
+        log_weights: ``(B, M)``; anything non-finite has weight zero.
+        generator: source of one uniform a row.
+
+    Returns:
+        ``(B,)`` indices; 0 where all weights are zero.
+    """
+    log_weights = clean_log_weights(log_weights).double()
+    weights = (log_weights - log_weights.amax(dim=1, keepdim=True)).exp().nan_to_num(nan=0.0)
+    cumulative = weights.cumsum(dim=1)
+    chance = uniform(generator, log_weights.shape[:1], dtype=torch.float64, device=log_weights.device)
+    chosen = torch.searchsorted(cumulative, (chance * cumulative[:, -1]).unsqueeze(1), right=True).squeeze(1)
+    return torch.where(cumulative[:, -1] > 0, chosen.clamp(max=log_weights.shape[1] - 1), 0)
+
+
+class SamplingImportanceResampling(Sampler):
+    r"""Resampling by importance weights (Rubin 1988), iterated (Andrieu, Lee & Vihola 2018, i-SIR).
+
+    A transition puts each row among M - 1 fresh draws of a proposal q and moves it to one of the M in proportion to
+    :math:`w(z) = \pi(z) / q(z)`. With ``init`` drawn from q, one transition is classical SIR with M candidates, biased by
+    O(1/M); every further one keeps the target exactly invariant. No gradient is used (one for ``Info.gradient_norm``). It works where
+    q covers the target: watch ``ess``, which is near M for a good q and 1 for a useless one.
+
+    Rows do not share candidates, so a row depends on neither its neighbours nor the layout. A candidate with a non-finite
+    log-density has weight zero; a row with no candidate left stays.
+    ``Info.extra``: ``ess`` ``(B,)`` of the last transition's weights; ``acceptance`` ``(B,)``, the share of transitions that moved.
+
+    Args:
+        candidates: M, at least 2.
+        steps: number of transitions; 1 is SIR.
+        proposal: q; a standard normal of ``init``'s shape if ``None``.
+        shared_target: the log-density is the same for every row (a prior, not a posterior given a batch), so that
+            candidates can be evaluated in large batches.
+    """
+
+    exact = True
+
+    def __init__(self, candidates: int, steps: int = 1, proposal: nn.Module | None = None, shared_target: bool = False) -> None:
+        super().__init__(steps)
+        if candidates < 2:
+            raise ValueError(f"candidates must be at least 2, not {candidates}")
+        if proposal is not None and not isinstance(proposal, Proposal):
+            raise ValueError(f"a proposal needs the methods reference and log_density, which {type(proposal).__name__} lacks")
+        self.candidates = candidates
+        self.proposal = proposal
+        self.shared_target = shared_target
+
+    def _chain(
+        self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
+    ) -> tuple[Tensor, Info | None]:
+        count = start.shape[0]
+        state = start
+        moves = torch.zeros(count, device=start.device)
+        ess = torch.full((count,), torch.nan, device=start.device)
+        with torch.no_grad():
+            current = self._log_weights(log_density, state.unsqueeze(1))
+            for _ in range(steps):
+                fresh = self._propose(start, generator)
+                log_weights = torch.cat([current, self._log_weights(log_density, fresh)], dim=1)
+                chosen = resample(log_weights, generator)
+                moved = fresh[torch.arange(count, device=start.device), (chosen - 1).clamp_min(0)]
+                state = torch.where(rows(chosen > 0, state), moved, state)
+                current = log_weights.gather(1, chosen.unsqueeze(1))
+                moves += chosen > 0
+                ess = weight_ess(log_weights, dim=1)
+        if not want_info:
+            return state, None
+        extra = {"ess": ess, "acceptance": moves / max(1, steps)}
+        return state, summarise(log_density, start, state, extra=extra)
+
+    def _propose(self, start: Tensor, generator: RandomSource) -> Tensor:
+        """``(B, M - 1, *event)``, a row's candidates together, so that each comes from the row's own stream."""
+        shape = (start.shape[0], self.candidates - 1, *start.shape[1:])
+        if self.proposal is None:
+            return normal(generator, shape, dtype=start.dtype, device=start.device)
+        assert isinstance(self.proposal, Proposal)
+        return self.proposal.reference(shape[0] * shape[1], generator).to(start).reshape(shape)
+
+    def _log_weights(self, log_density: LogDensity, states: Tensor) -> Tensor:
+        """``(B, m)`` of ``(B, m, *event)``, with zero weight for what is not finite."""
+        flat = states.flatten(0, 1)
+        if self.proposal is None:
+            log_proposal = -0.5 * flat.flatten(1).square().sum(dim=1) - 0.5 * flat[0].numel() * math.log(2 * math.pi)
+        else:
+            assert isinstance(self.proposal, Proposal)
+            log_proposal = self.proposal.log_density(flat)
+        if self.shared_target:
+            pieces = flat.split(max(1, 2**22 // flat[0].numel()))
+            flat_values = torch.cat([log_density(piece) for piece in pieces])
+            check_values(flat_values, flat)
+            values = flat_values.reshape(states.shape[:2])
+        else:
+            values = values_of_all(log_density, states)
+        log_weights = torch.where(finite_rows(flat).reshape(states.shape[:2]), values - log_proposal.reshape(states.shape[:2]), -torch.inf)
+        return clean_log_weights(log_weights)
