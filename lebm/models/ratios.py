@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from lebm.models.energies import Energy, MLPEnergy
 from lebm.models.priors import EnergyPrior, StandardNormal
@@ -72,12 +71,10 @@ class RatioProduct(Energy):
         """The energy ``-log r_k`` of every finished stage, ``(finished, B)``."""
         if self.finished == 0:
             return z.new_zeros(0, z.shape[0])
-        weight, bias = self._slots(0)
-        # All stages see the same input, so their first layers are one wide layer.
-        hidden = linear(z, weight.flatten(0, 1), bias.flatten()).unflatten(1, bias.shape).transpose(0, 1)
-        for position in range(1, self.depth):
+        hidden = z.expand(self.finished, *z.shape)
+        for position in range(self.depth):
             weight, bias = self._slots(position)
-            hidden = torch.baddbmm(bias.unsqueeze(1), self.activation(hidden), weight.transpose(1, 2))
+            hidden = torch.baddbmm(bias.unsqueeze(1), self.activation(hidden) if position else hidden, weight.transpose(1, 2))
         return hidden.squeeze(-1)
 
     @torch.no_grad()
