@@ -1,0 +1,226 @@
+"""Every recipe, found by walking the folder: its header, its networks at full width, and two training steps."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shlex
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lebm.cli import recipes
+from lebm.cli.dispatch import run
+from lebm.cli.parser import RecipeCLI
+from lebm.cli.request import read_request
+from lebm.data import ImageData
+from lebm.estimators import LatentMLE
+from tests.conftest import png, write_parquet
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the networks and chains of a recipe must be.
+
+    The energies have one parameter less than the published ones, the constant, which no contrast can learn.
+    """
+
+    image: tuple[int, int, int]
+    latent_dim: int
+    generator: int
+    energy: int
+    prior: tuple[int, float]
+    posterior: tuple[int, float]
+    sigma: float
+    batch_size: int
+
+
+def linear(*widths: int) -> int:
+    """Parameters of fully connected layers with biases."""
+    return sum((before + 1) * after for before, after in pairwise(widths))
+
+
+def transposed(latent_dim: int, start: int, *channels: int, last: int = 4) -> int:
+    """Parameters of transposed convolutions with biases: kernel ``start``, then 4, then ``last``."""
+    kernels = [start, *[4] * (len(channels) - 2), last]
+    inputs = [latent_dim, *channels[:-1]]
+    return sum((before * kernel**2 + 1) * after for before, after, kernel in zip(inputs, channels, kernels, strict=True))
+
+
+MNIST = Published((1, 28, 28), 8, linear(8, 400, 400, 784), linear(8, 200, 200, 1) - 1, (60, 0.4), (20, 0.1), 0.3, 100)
+PUBLISHED = {
+    "quickstart": MNIST,
+    "latent_mle/mnist": MNIST,
+    "latent_mle/mnist_anomaly": MNIST,
+    "latent_mle/fashion_mnist": Published(
+        (1, 28, 28), 32, transposed(32, 7, 1024, 512, 256, 1, last=3), linear(32, 200, 200, 1) - 1, (60, 0.4), (20, 0.1), 0.3, 100
+    ),
+    "latent_mle/svhn": Published((3, 32, 32), 100, 3_447_683, 60_601 - 1, (60, 0.4), (20, 0.1), 0.3, 100),
+    "latent_mle/cifar10": Published((3, 32, 32), 128, 18_883_075, 66_201 - 1, (60, 0.4), (40, 0.1), 0.3, 100),
+    "latent_mle/celeba64": Published((3, 64, 64), 100, 12_656_515, 60_601 - 1, (40, 0.4), (20, 0.1), 0.3, 100),
+    "latent_mle/celeba128": Published(
+        (3, 128, 128), 100, transposed(100, 4, 2048, 1024, 512, 256, 128, 3), linear(100, 1000, 1000, 1) - 1, (80, 0.4), (40, 0.1), 0.3, 400
+    ),
+    "latent_mle/celebahq256": Published(
+        (3, 256, 256), 128, transposed(128, 4, 2048, 1024, 512, 512, 256, 128, 3), 66_201 - 1, (80, 0.4), (40, 0.1), 1.0, 64
+    ),
+}
+ALL = recipes.names()
+OVERLAYS = [name for name in ALL if name.startswith("loggers/")]
+EXPERIMENTS = [name for name in ALL if name not in OVERLAYS]
+GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
+ENERGY = "--model.init_args.prior.init_args.energy.init_args"
+
+
+def build(words: list[str]) -> RecipeCLI:
+    """Parse as the command line does, and build networks without memory."""
+    with torch.device("meta"):
+        return RecipeCLI(read_request("fit", words), trainer_too=False)
+
+
+def header(name: str) -> list[str]:
+    lines = ALL[name].read_text().splitlines()
+    return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+
+
+def command(name: str, kind: str) -> list[str]:
+    """The words after ``lebm fit`` of a command in the header."""
+    (line,) = (line for line in header(name) if re.match(rf"# {kind}\s", line))
+    words = shlex.split(line.removeprefix(f"# {kind}").split("&&")[0])
+    assert words[:2] == ["lebm", "fit"], line
+    return words[2:]
+
+
+def test_the_folder_was_walked() -> None:
+    assert {"quickstart", "latent_mle/svhn", "loggers/wandb"} <= set(ALL)
+    files = {path for path in recipes.folder().rglob("*") if path.suffix in (".yaml", ".yml")}
+    assert files == set(ALL.values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_header_says_what_a_reader_needs(name: str) -> None:
+    lines = header(name)
+    text = "\n".join(lines)
+    assert 20 < len(recipes.title(ALL[name])) <= 100
+    assert re.search(r"^# Status +\S", text, re.MULTILINE)
+    if name not in OVERLAYS:
+        for word in ("Trains", "Aims at"):
+            assert re.search(rf"^# {word} +\S", text, re.MULTILINE), word
+    # a figure that was only remembered is not printed as the paper's
+    assert "[M" not in text
+    assert max(map(len, ALL[name].read_text().splitlines())) <= 140
+    run_words = command(name, "Run")
+    assert run_words[:2] == ["-c", "quickstart" if name in OVERLAYS else name]
+    assert name in run_words
+    assert command(name, "Override")[: len(run_words[:2])] == run_words[:2]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_commands_of_the_header_are_accepted(name: str) -> None:
+    first, changed = (build(command(name, kind)) for kind in ("Run", "Override"))
+    assert isinstance(first.model, LatentMLE)
+    assert first.parser.dump(first.config) != changed.parser.dump(changed.config)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_full_width_is_what_was_published(name: str) -> None:
+    assert name in PUBLISHED, f"{name} needs an entry in the table of this test"
+    expected = PUBLISHED[name]
+    cli = build(["-c", name])
+    model, data = cli.model, cli.datamodule
+    assert isinstance(model, LatentMLE)
+    assert isinstance(data, ImageData)
+    assert model.latent_dim == expected.latent_dim
+    latents = torch.empty(2, model.latent_dim, device="meta")
+    assert model.likelihood.mean(latents).shape == (2, *expected.image)
+    assert model.prior.energy(latents).shape == (2,)
+    assert sum(p.numel() for p in model.likelihood.parameters()) == expected.generator
+    assert sum(p.numel() for p in model.prior.parameters()) == expected.energy
+    samplers = (model.prior_sampler, model.posterior_sampler)
+    assert [(sampler.steps, sampler.step_size) for sampler in samplers] == [expected.prior, expected.posterior]
+    for settings in (cli.config.model.init_args.prior_sampler.init_args, cli.config.model.init_args.posterior_sampler.init_args):
+        assert settings.noise_scale is settings.temperature is None, "every published chain keeps the noise of its step"
+    assert model.likelihood.sigma == expected.sigma
+    assert data.batch_size == expected.batch_size
+    settings = cli.config.data.init_args
+    assert (settings.channels, settings.image_size, settings.image_size) == expected.image
+    assert (data.seed, model.seed) == (cli.config.seed_everything,) * 2
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_seed_and_latent_size_reach_every_part(name: str) -> None:
+    cli = build(["-c", name, "--seed_everything", "7", "--latent_dim", "5"])
+    assert (cli.model.seed, cli.datamodule.seed) == (7, 7)
+    assert cli.model.likelihood.latent_dim == cli.model.prior.latent_dim == 5
+
+
+def small(name: str) -> list[str]:
+    """Overrides: published depth, at most 64 channels."""
+    arguments = yaml.safe_load(ALL[name].read_text())["model"]["init_args"]["likelihood"]["init_args"]["generator"]["init_args"]
+    words = [f"{ENERGY}.hidden=[16, 16]"]
+    if "channels" in arguments:
+        return [*words, f"{GENERATOR}.channels={[max(4, width // 64) for width in arguments['channels']]}"]
+    return [*words, f"{GENERATOR}.hidden={[64 for _ in arguments['hidden']]}"]
+
+
+def synthetic(name: str, folder: Path) -> list[str]:
+    """Random images of the recipe's kind, in its splits, and the overrides that point at them."""
+    settings: dict[str, Any] = yaml.safe_load(ALL[name].read_text())["data"]["init_args"]
+    size = (218, 178) if "crop" in settings else (settings["image_size"],) * 2
+    random = np.random.default_rng(0)
+    for split, n in {"train": 16, settings.get("test_split", "test"): 8}.items():
+        shape = (n, *size) if settings["channels"] == 1 else (n, *size, 3)
+        images = [png(image) for image in random.integers(0, 256, shape, dtype=np.uint8)]
+        write_parquet(folder / f"{split}-00000-of-00001.parquet", images, [row % 6 for row in range(n)])
+    changed = {"path": folder, "config_name": "null", "image_column": "image", "batch_size": 2, "eval_batch_size": 4}
+    if settings.get("validation_size"):
+        changed["validation_size"] = 4
+    return [f"--data.init_args.{key}={value}" for key, value in changed.items()]
+
+
+def two_steps(words: list[str], run_dir: Path) -> dict[str, Any]:
+    """Train two steps in this process with chains of two steps, and return the summary."""
+    limits = ["--trainer.max_steps=2", "--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    chains = [f"--model.init_args.{kind}_sampler.init_args.steps=2" for kind in ("prior", "posterior")]
+    chains.append("--model.init_args.evaluation_steps=2")
+    assert run(["fit", *words, *limits, *chains, "--run_dir", str(run_dir)]) == 0
+    with (run_dir / "metrics.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+    assert len(losses) == 2
+    assert all(map(math.isfinite, losses))
+    return json.loads((run_dir / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
+    summary = two_steps(["-c", name, *small(name), *synthetic(name, tmp_path / "data")], tmp_path / "run")
+    assert summary["status"] == "finished"
+    assert summary["steps"] == 2
+    assert list((tmp_path / "run" / "images").rglob("*.png"))
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_two_steps_with_a_logger(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    words = ["-c", "quickstart", "-c", name, *small("quickstart"), *synthetic("quickstart", tmp_path / "data")]
+    assert two_steps(words, tmp_path / "run")["steps"] == 2
+    written = {path.relative_to(tmp_path / "run").parts[0] for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    own = {"loggers/wandb": "wandb", "loggers/tensorboard": "tensorboard", "loggers/csv": "metrics.csv"}
+    assert own[name] in written
+    assert not (set(own.values()) - {own[name], "metrics.csv"}) & written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_two_steps_at_full_width(name: str, tmp_path: Path) -> None:
+    words = ["-c", name, *synthetic(name, tmp_path / "data"), "--trainer.callbacks=null", "--trainer.enable_checkpointing=false"]
+    assert two_steps(words, tmp_path / "run")["steps"] == 2
