@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+
+from lebm.models import EnergyPrior, MLPEnergy
+from lebm.samplers import Langevin, Noise
+from lebm.samplers.schedules import geometric, linear, values
+
+
+def source(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def prior(dim: int, hidden: list[int]) -> EnergyPrior:
+    torch.manual_seed(0)
+    return EnergyPrior(MLPEnergy(dim, hidden))
+
+
+def compiled_and_eager_agree(dim: int, hidden: list[int], rows: int, **settings: object) -> None:
+    target, init = prior(dim, hidden), torch.randn(rows, dim, generator=source())
+    eager, eager_info = Langevin(60, 0.4, **settings).run(target.log_density, init, source(1))  # type: ignore[arg-type]
+    sampler = Langevin(60, 0.4, compile=True, **settings)  # type: ignore[arg-type]
+    compiled, info = sampler.run(target.log_density, init, source(1))
+    torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=0)
+    torch.testing.assert_close(info.extra["acceptance"], eager_info.extra["acceptance"], atol=1e-4, rtol=0)
+    assert torch.equal(compiled, sampler(target.log_density, init, source(1)))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"max_grad_norm": 1.0, "clamp": (-1.5, 1.5), "preconditioner": [0.5, 1, 1, 2]}], ids=["plain", "all"]
+)
+def test_compiled_chain_is_the_eager_chain(settings: dict) -> None:
+    compiled_and_eager_agree(4, [8], 6, unroll=5, **settings)
+
+
+@pytest.mark.slow
+def test_compiled_chain_is_the_eager_chain_at_full_size() -> None:
+    compiled_and_eager_agree(100, [200, 200], 100)
+
+
+def test_compiled_schedules_and_changed_parameters_are_followed() -> None:
+    target, init = prior(4, [8]), torch.randn(6, 4, generator=source())
+    sampler, eager = (
+        Langevin(10, [0.4, 0.2], temperature=[2.0, 1.0], compile=True, unroll=5),
+        Langevin(10, [0.4, 0.2], temperature=[2.0, 1.0]),
+    )
+    for _ in range(2):
+        found, expected = sampler(target.log_density, init, source(1)), eager(target.log_density, init, source(1))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        with torch.no_grad():
+            next(target.parameters()).mul_(-2.0)
+        sampler.step_scale = eager.step_scale = 0.5
+
+
+def test_a_used_compiled_sampler_can_be_copied_and_pickled() -> None:
+    target, init = prior(4, [8]), torch.randn(6, 4, generator=source())
+    sampler = Langevin(5, 0.4, compile=True, unroll=5)
+    expected = sampler(target.log_density, init, source())
+    assert torch.equal(copy.deepcopy(sampler)(target.log_density, init, source()), expected)
+    assert pickle.loads(pickle.dumps(sampler)).compiles
+
+
+def test_the_published_loop_from_the_same_noise() -> None:
+    """The update as the LEBM scripts write it, one gradient at a time."""
+    target, z = prior(5, [7]), torch.randn(4, 5, generator=source())
+    found = Langevin(10, 0.4)(target.log_density, z, source(1))
+    kicks = torch.randn(10, 4, 5, generator=source(1))
+    for kick in kicks:
+        z = z.clone().requires_grad_(True)
+        slope = torch.autograd.grad(target.energy(z).sum(), z)[0]
+        z = (z - 0.5 * 0.4 * 0.4 * (slope + z) + 0.4 * kick).detach()
+    torch.testing.assert_close(found, z, atol=1e-6, rtol=0)
+
+
+def test_long_chains_are_drawn_in_pieces_that_do_not_depend_on_the_layout() -> None:
+    target, init = prior(3, [4]), torch.randn(8, 3, generator=source())
+    whole = Langevin(35, 0.3)(target.log_density, init, Noise.shards("a", shards=2))
+    half = Langevin(35, 0.3)(target.log_density, init[4:], Noise.shards("a", shards=2, rank=1, world_size=2))
+    torch.testing.assert_close(whole[4:], half, atol=1e-5, rtol=0)
+
+
+def test_schedules() -> None:
+    assert values(0.3, 3) == [0.3] * 3
+    assert values([3.0, 2.0, 1.0], 2) == [3.0, 2.0]
+    assert values([3.0, 2.0], 4) == [3.0, 2.0, 2.0, 2.0]
+    assert linear(1.0, 0.0, 5) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert geometric(1.0, 0.01, 3) == pytest.approx([1.0, 0.1, 0.01])
+    assert math.isclose(geometric(2.0, 1.0, 1)[0], 2.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": -1, "step_size": 0.1}, "steps must be at least 0"),
+        ({"steps": 1, "step_size": 0.0}, "step_size must be positive"),
+        ({"steps": 1, "step_size": float("nan")}, "step_size must be positive"),
+        ({"steps": 2, "step_size": [0.1, 0.1, 0.1]}, "step_size has 3 entries"),
+        ({"steps": 2, "step_size": []}, "step_size has 0 entries"),
+        ({"steps": 1, "step_size": 0.1, "noise_scale": -0.1}, "noise_scale must not be negative"),
+        ({"steps": 1, "step_size": 0.1, "temperature": [-1.0]}, "temperature must not be negative"),
+        ({"steps": 1, "step_size": 0.1, "temperature": 1.0, "noise_scale": 0.1}, "not both"),
+        ({"steps": 1, "step_size": 0.1, "max_grad_norm": 0.0}, "max_grad_norm must be positive"),
+        ({"steps": 1, "step_size": 0.1, "clamp": (1.0, -1.0)}, "clamp must be"),
+        ({"steps": 1, "step_size": 0.1, "unroll": 0}, "unroll must be at least 1"),
+        ({"steps": 1, "step_size": 0.1, "preconditioner": [1.0, -1.0]}, "preconditioner needs positive"),
+    ],
+)
+def test_refusals(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Langevin(**arguments)
+
+
+def test_a_preconditioner_of_the_wrong_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="has 2 entries but a row of the state has 3"):
+        Langevin(1, 0.1, preconditioner=[1.0, 1.0])(lambda z: z.sum(1), torch.zeros(2, 3))
