@@ -20,7 +20,7 @@ _MAGENTA = (255, 0, 255)
 
 
 def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
-    """Lay images out in rows, first image top left.
+    """Lay images out in rows, first image top left, with a white line of 2 pixels between and around several.
 
     All images share one fixed scale: values are clamped to [-1, 1], and -1 is black and 1 white. Nothing is stretched to an
     image's own extremes. Non-finite pixels are magenta.

@@ -102,10 +102,10 @@ def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
 
 def _projection(basis: Tensor, *clouds: Tensor) -> list[Tensor]:
     """Each cloud ``(n, d)`` on the first two principal components of ``basis``, ``(n, 2)``; signs are fixed by the largest loading."""
-    if basis.shape[0] < 2:
-        basis = max(clouds, key=len)
     if basis.shape[1] < 2:
         return [torch.cat([cloud, torch.zeros_like(cloud)], dim=1) for cloud in clouds]
+    if basis.shape[0] < 3:  # too few for an axis
+        return [cloud[:, :2] for cloud in clouds]
     centre = basis.mean(dim=0)
     axes = torch.linalg.svd(basis - centre, full_matrices=False).Vh[:2]
     largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))

@@ -1,0 +1,54 @@
+"""Anomaly figures against scikit-learn and brute force."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+
+from lebm.metrics import anomaly_figures, lowest_average_precision
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])  # torchmetrics alone would squash and tie the large scores
+@pytest.mark.parametrize("ties", [False, True])
+def test_equals_scikit_learn(scale: float, ties: bool) -> None:
+    source = torch.Generator().manual_seed(0)
+    anomaly = torch.rand(3000, generator=source) < 0.35
+    score = scale * (torch.randn(3000, generator=source, dtype=torch.float64) + anomaly)
+    score = (score / scale * 3).round() * scale if ties else score
+    figures = anomaly_figures(score, anomaly)
+    precision, recall, _ = precision_recall_curve(anomaly.numpy(), score.numpy())
+    assert figures["auroc"] == pytest.approx(roc_auc_score(anomaly.numpy(), score.numpy()), abs=1e-6)
+    assert figures["auprc"] == pytest.approx(average_precision_score(anomaly.numpy(), score.numpy()), abs=1e-6)
+    assert figures["auprc_trapezoid"] == pytest.approx(auc(recall, precision), abs=1e-6)
+    assert figures["base_rate"] == pytest.approx(float(anomaly.double().mean()))
+
+
+def test_high_scores_mean_anomalies() -> None:
+    anomaly = torch.tensor([False, False, True, True])
+    score = torch.tensor([-900.0, -800.0, 700.0, 700.5])
+    assert anomaly_figures(score, anomaly)["auroc"] == 1
+    assert anomaly_figures(score, anomaly)["auprc"] == 1
+    assert anomaly_figures(-score, anomaly)["auroc"] == 0
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(1, 1), (1, 3), (2, 2), (3, 1), (2, 3)])
+def test_lowest_average_precision_by_trying_every_ranking(positives: int, negatives: int) -> None:
+    total = positives + negatives
+    anomaly = torch.arange(total) < positives
+    rankings = itertools.product(range(total), repeat=total)  # with ties
+    lowest = min(average_precision_score(anomaly.numpy(), ranking) for ranking in rankings)
+    assert lowest_average_precision(positives, negatives) == pytest.approx(lowest, rel=1e-12)
+
+
+@pytest.mark.parametrize(("rate", "published"), [(0.388, 0.225), (0.351, 0.200), (0.331, 0.188), (0.368, 0.212), (0.356, 0.204)])
+def test_lowest_average_precision_of_large_splits(rate: float, published: float) -> None:
+    value = lowest_average_precision(round(rate * 20_000), round((1 - rate) * 20_000))
+    assert value == pytest.approx(1 + (1 - rate) / rate * math.log(1 - rate), abs=1e-4)
+    assert value == pytest.approx(published, abs=1e-3)
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_one_class_alone_has_no_figures(flag: bool) -> None:
+    assert anomaly_figures(torch.randn(5), torch.full((5,), flag)) == {}
