@@ -54,8 +54,10 @@ def write_parquet(file: Path, images: Sequence[bytes | None], labels: Sequence[o
     columns: dict[str, object] = {"image": [{"bytes": image, "path": None} for image in images]}
     fields = [pa.field("image", pa.struct({"bytes": pa.binary(), "path": pa.string()}))]
     if labels is not None:
-        text = isinstance(labels[0], str)
-        features["label"] = {"names": list(names), "_type": "ClassLabel"} if names else {"dtype": "string" if text else "int64", "_type": "Value"}
+        text = bool(labels) and isinstance(labels[0], str)
+        features["label"] = (
+            {"names": list(names), "_type": "ClassLabel"} if names else {"dtype": "string" if text else "int64", "_type": "Value"}
+        )
         columns["label"] = list(labels)
         fields.append(pa.field("label", pa.string() if text else pa.int64()))
     schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})

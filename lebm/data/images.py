@@ -31,6 +31,10 @@ def to_unit_range(x: Tensor) -> Tensor:
     return x.to(torch.float32).div_(127.5).sub_(1.0)
 
 
+class NoValidationImages(list):
+    """No loaders. Lightning warns by the name of what has no batches, and this name says why."""
+
+
 class ImageData(LightningDataModule, Component):
     """Batches ``{"x", "label", "index"}`` and, with a held-out label, ``"anomaly"``; ``x`` is ``(B, C, H, W)`` in [-1, 1] on the device.
 
@@ -232,7 +236,7 @@ class ImageData(LightningDataModule, Component):
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The validation split in order; an empty list, for which Lightning skips validation, if there is none."""
-        return [] if self.validation is None else self.evaluation_dataloader(self.validation)
+        return NoValidationImages() if self.validation is None else self.evaluation_dataloader(self.validation)
 
     def test_dataloader(self) -> BatchLoader:
         """The test split in order.

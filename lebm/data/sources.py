@@ -212,7 +212,7 @@ def reading(source: Source, scratch: Path | None = None) -> Iterator[Reader]:
     levels = [logger.level for logger in loggers]
     bars = datasets.is_progress_bar_enabled()
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL + 1)  # what they report as errors is raised too
     if source.is_local:
         datasets.disable_progress_bars()
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +30,8 @@ def test_parquet_rows_keep_pixels_order_and_labels(make_parquet: MakeParquet, tm
     np.testing.assert_array_equal(cached.images, pictures(11, channels=3, seed=0).transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(cached.labels, np.arange(11) % 4)
     assert cached.label_names == ["class 0", "class 1", "class 2", "class 3"]
-    assert isinstance(cached.images, np.memmap) and not cached.images.flags.writeable
+    assert isinstance(cached.images, np.memmap)
+    assert not cached.images.flags.writeable
     assert not leftovers(tmp_path / "cache")
 
 
@@ -46,7 +47,8 @@ def test_every_kind_of_source_gives_the_same_pixels(make_parquet: MakeParquet, m
     np.testing.assert_array_equal(from_files.labels, whole.labels[order])
     one = open_images(str(folder / "test" / "class0" / "000.png"))
     np.testing.assert_array_equal(one.images[0], whole.images[0])
-    assert not one.has_labels and one.labels.tolist() == [-1]
+    assert not one.has_labels
+    assert one.labels.tolist() == [-1]
 
 
 def test_the_settings_are_part_of_the_key(make_parquet: MakeParquet, tmp_path: Path) -> None:
@@ -97,7 +99,8 @@ def test_a_damaged_cache_is_made_again(make_parquet: MakeParquet, tmp_path: Path
     damage(folder)
     again = open_images(path, cache_dir=cache)
     np.testing.assert_array_equal(again.images, expected)
-    assert len(again.labels) == 5 and built(cache) == [folder]
+    assert len(again.labels) == 5
+    assert built(cache) == [folder]
 
 
 def test_what_a_killed_process_left_is_cleared(make_parquet: MakeParquet, tmp_path: Path) -> None:
@@ -153,7 +156,8 @@ def damaged(tmp_path: Path) -> Path:
 def test_undecodable_images_fail_by_name(damaged: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"split 'train', row 1: the image cannot be used: it is empty"):
         open_images(str(damaged), cache_dir=tmp_path / "cache")
-    assert not built(tmp_path / "cache") and not leftovers(tmp_path / "cache")
+    assert not built(tmp_path / "cache")
+    assert not leftovers(tmp_path / "cache")
 
 
 def test_undecodable_images_are_left_out_on_request(damaged: Path, tmp_path: Path) -> None:
@@ -185,9 +189,11 @@ def test_images_of_different_shapes(tmp_path: Path) -> None:
 def test_columns_and_labels(tmp_path: Path, make_parquet: MakeParquet) -> None:
     write_parquet(tmp_path / "words" / "train.parquet", [png(picture) for picture in pictures(3)], ["cat", "ant", "cat"])
     words = open_images(str(tmp_path / "words"))
-    assert words.label_names == ["ant", "cat"] and words.labels.tolist() == [1, 0, 1]
+    assert words.label_names == ["ant", "cat"]
+    assert words.labels.tolist() == [1, 0, 1]
     unlabelled = open_images(str(make_parquet("unlabelled", train=3, classes=None)))
-    assert not unlabelled.has_labels and unlabelled.labels.tolist() == [-1, -1, -1]
+    assert not unlabelled.has_labels
+    assert unlabelled.labels.tolist() == [-1, -1, -1]
     path = str(tmp_path / "words")
     with pytest.raises(UserError, match=r"no column 'picture' \(image_column\); it has image, label"):
         open_images(path, image_column="picture")
@@ -206,10 +212,13 @@ def test_missing_split(make_parquet: MakeParquet) -> None:
     assert open_images(path).split == "test"
 
 
-def test_an_empty_split(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "train.parquet", [], [])
-    with pytest.raises(UserError, match="no rows|cannot be read"):
-        open_images(str(tmp_path))
+def test_nothing_to_read(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "empty" / "train.parquet", [], [])
+    with pytest.raises(UserError, match="cannot be read"):
+        open_images(str(tmp_path / "empty"))
+    write_parquet(tmp_path / "bad" / "train.parquet", [b"", b""], [0, 1])
+    with pytest.raises(UserError, match="row 0: the image cannot be used"):
+        open_images(str(tmp_path / "bad"), on_error="skip")
 
 
 def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,11 +233,16 @@ def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder() == tmp_path / ".cache" / "lebm"
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_unwritable_cache(make_parquet: MakeParquet, tmp_path: Path) -> None:
-    (tmp_path / "cache").mkdir(mode=0o500)
-    with pytest.raises(UserError, match="cannot write the image cache .* LEBM_CACHE"):
+def test_a_full_disk(make_parquet: MakeParquet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lebm.data.cache.build", full)
+    with pytest.raises(
+        UserError, match=r"cannot write the image cache .* \(No space left on device\); name another folder with LEBM_CACHE"
+    ):
         open_images(str(make_parquet(train=3)), cache_dir=tmp_path / "cache")
+    assert not leftovers(tmp_path / "cache")
 
 
 def test_embedded_mnist() -> None:
@@ -241,7 +255,8 @@ def test_embedded_mnist() -> None:
     for cached in splits.values():
         assert np.bincount(cached.labels).tolist() == [len(cached) // 10] * 10
     rows = {name: {image.tobytes() for image in cached.images} for name, cached in splits.items()}
-    assert not rows["train"] & rows["validation"] and not rows["train"] & rows["test"]
+    assert not rows["train"] & rows["validation"]
+    assert not rows["train"] & rows["test"]
     folder = Path(__file__).parents[2] / "lebm" / "data" / "embedded"
     assert sum(file.stat().st_size for file in folder.glob("*.parquet")) <= 3 * 1024 * 1024
     assert "BY-SA" in (folder / "README.md").read_text() or "ShareAlike" in (folder / "README.md").read_text()

@@ -42,7 +42,8 @@ def test_odd_files() -> None:
     assert Decoding()(encoded(sixteen)).tolist() == [[[0, 127, 255]]]
     cmyk = Image.new("RGB", (4, 4), (255, 0, 0)).convert("CMYK")
     red = Decoding()(encoded(cmyk, "TIFF"))
-    assert red.shape == (3, 4, 4) and red[:, 0, 0].tolist() == [255, 0, 0]
+    assert red.shape == (3, 4, 4)
+    assert red[:, 0, 0].tolist() == [255, 0, 0]
     palette = Image.new("RGB", (4, 4), (0, 0, 255)).convert("P", palette=Image.Palette.ADAPTIVE)
     assert Decoding()(encoded(palette))[:, 0, 0].tolist() == [0, 0, 255]
     assert Decoding()(encoded(Image.new("1", (2, 2), 1))).tolist() == [[[255, 255], [255, 255]]]
