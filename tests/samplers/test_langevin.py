@@ -31,11 +31,8 @@ def compiled_and_eager_agree(dim: int, hidden: list[int], rows: int, **settings:
     assert torch.equal(compiled, sampler(target.log_density, init, source(1)))
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"max_grad_norm": 1.0, "clamp": (-1.5, 1.5), "preconditioner": [0.5, 1, 1, 2]}], ids=["plain", "all"]
-)
-def test_compiled_chain_is_the_eager_chain(settings: dict) -> None:
-    compiled_and_eager_agree(4, [8], 6, unroll=5, **settings)
+def test_compiled_chain_is_the_eager_chain() -> None:
+    compiled_and_eager_agree(4, [8], 6, unroll=2, max_grad_norm=1.0, clamp=(-1.5, 1.5), preconditioner=[0.5, 1, 1, 2])
 
 
 @pytest.mark.slow
@@ -46,7 +43,7 @@ def test_compiled_chain_is_the_eager_chain_at_full_size() -> None:
 def test_compiled_schedules_and_changed_parameters_are_followed() -> None:
     target, init = prior(4, [8]), torch.randn(6, 4, generator=source())
     sampler, eager = (
-        Langevin(10, [0.4, 0.2], temperature=[2.0, 1.0], compile=True, unroll=5),
+        Langevin(10, [0.4, 0.2], temperature=[2.0, 1.0], compile=True, unroll=2),
         Langevin(10, [0.4, 0.2], temperature=[2.0, 1.0]),
     )
     for _ in range(2):
@@ -59,7 +56,7 @@ def test_compiled_schedules_and_changed_parameters_are_followed() -> None:
 
 def test_a_used_compiled_sampler_can_be_copied_and_pickled() -> None:
     target, init = prior(4, [8]), torch.randn(6, 4, generator=source())
-    sampler = Langevin(5, 0.4, compile=True, unroll=5)
+    sampler = Langevin(5, 0.4, compile=True, unroll=2)
     expected = sampler(target.log_density, init, source())
     assert torch.equal(copy.deepcopy(sampler)(target.log_density, init, source()), expected)
     assert pickle.loads(pickle.dumps(sampler)).compiles
