@@ -1,0 +1,26 @@
+"""The ``lebm`` command; ``python -m lebm`` is the same."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``lebm``; those of the process if ``None``.
+
+    Returns:
+        The exit status: 0 done, 1 a failure of the program, 2 something the user can mend, 130 interrupted, 143 terminated.
+    """
+    from lebm.cli.dispatch import run
+
+    return run(list(sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

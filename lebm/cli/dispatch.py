@@ -1,0 +1,101 @@
+"""From words to verbs, and from exceptions to one line and an exit status."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from lebm._version import __version__
+from lebm.errors import UserError
+
+__all__ = ["fail", "run"]
+
+OVERVIEW = """\
+usage: lebm VERB [...]        lebm VERB --help explains a verb
+
+train
+  fit -c RECIPE             train; --resume continues, --trainer.max_epochs 3 and the like override the recipe
+  validate | test RUN       evaluate the last checkpoint of a run
+  predict RUN               latents and anomaly scores of the test data, as one file
+
+use a trained run (a run folder or a .ckpt file is enough)
+  sample RUN -n 64          pictures from the model
+  reconstruct RUN           data above, reconstructions below
+  score RUN --data DATA     anomaly scores as CSV or parquet
+
+recipes
+  ls                        names and titles
+  cat RECIPE                print one
+  cp RECIPE DEST            start your own from one
+  validate-recipe RECIPE    parse, build without memory, print what it would train
+
+  doctor                    check this machine: packages, devices, Weights & Biases, metric weights, disk
+
+options
+  --help, --version         LEBM_DEBUG=1 in the environment shows tracebacks
+
+A RECIPE is a path or a name that ls prints. First steps: lebm fit -c quickstart
+"""
+
+# module and function of each verb; nothing is imported before its verb is asked for
+VERBS = {
+    "fit": ("lebm.cli.train", "fit"),
+    "validate": ("lebm.cli.train", "validate"),
+    "test": ("lebm.cli.train", "test"),
+    "predict": ("lebm.cli.train", "predict"),
+    "sample": ("lebm.cli.verbs", "sample"),
+    "reconstruct": ("lebm.cli.verbs", "reconstruct"),
+    "score": ("lebm.cli.verbs", "score"),
+    "ls": ("lebm.cli.recipes", "ls"),
+    "cat": ("lebm.cli.recipes", "cat"),
+    "cp": ("lebm.cli.recipes", "cp"),
+    "validate-recipe": ("lebm.cli.validate_recipe", "validate_recipe"),
+    "doctor": ("lebm.cli.doctor", "doctor"),
+}
+
+
+def run(argv: list[str]) -> int:
+    """Run the verb named by the first word and return the exit status."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(OVERVIEW, end="")
+        return 0
+    if argv[0] in ("-V", "--version", "version"):
+        print(f"lebm {__version__}")
+        return 0
+    try:
+        return _verb(argv[0])(argv[1:])
+    except SystemExit as stop:  # argparse has spoken already, or a signal ended the run
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of a pipe such as `lebm ls | head` has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (UserError, OSError) as error:
+        return fail(str(error), 2)
+    except RecursionError:
+        return fail("a recipe or checkpoint is nested too deeply", 2)
+    except ValueError as error:
+        return fail(f"{error}", 2)
+
+
+def _verb(word: str) -> Callable[[list[str]], int]:
+    if word.startswith("-"):
+        raise UserError(f"the verb comes first, as in: lebm fit {word} ...; lebm --help lists the verbs")
+    if word not in VERBS:
+        near = difflib.get_close_matches(word, VERBS, n=1)
+        raise UserError(f"unknown verb {word!r}" + (f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs"))
+    module, function = VERBS[word]
+    return getattr(importlib.import_module(module), function)
+
+
+def fail(message: str, status: int) -> int:
+    """Print one line on stderr (and the traceback where ``LEBM_DEBUG`` asks for it); returns ``status``."""
+    if os.environ.get("LEBM_DEBUG", "0") not in ("", "0") and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    print(f"lebm: error: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,173 @@
+"""``lebm doctor``: what this machine has, and what would go wrong on it.
+
+Every probe catches its own failure, so that the report is whole even where torch cannot be imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lebm._version import __version__
+
+__all__ = ["doctor"]
+
+Finding = tuple[str, str, str]  # "ok", "note" or "broken"; name; what was found
+
+_FLOORS = {
+    "torch": "2.6",
+    "torchvision": "0.21",
+    "lightning": "2.6.6",
+    "jsonargparse": "4.53",
+    "omegaconf": "2.4",
+    "torchmetrics": "1.9",
+    "datasets": "4",
+    "rich": "13",
+    "tensorboard": "2.16",
+    "pyarrow": "15",
+    "pillow": "10",
+    "wandb": "0.25",
+    "torch-fidelity": "0.4",
+    "safetensors": "0.5",
+}
+_BAD = {("lightning", "2.6.2"): "was malware; remove it and change every credential it could reach", ("lightning", "2.6.3"): "was malware"}
+_OPTIONAL = {"wandb", "torch-fidelity", "tensorboard", "safetensors"}
+_INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+
+
+def doctor(argv: list[str]) -> int:
+    """``lebm doctor``; 0 if nothing that is needed is broken, else 1."""
+    argparse.ArgumentParser("lebm doctor", description="Check packages, devices, Weights & Biases, metric weights and disk.").parse_args(
+        argv
+    )
+    broken = 0
+    for probe in (_python, _packages, _torch_pair, _devices, _disk, _temporary, _wandb, _inception, _data_cache):
+        for level, name, text in _guarded(probe):
+            broken += level == "broken"
+            print(f"{level:<7} {name:<16} {text}")
+    print("everything that is needed works" if not broken else f"{broken} thing(s) need mending")
+    return 1 if broken else 0
+
+
+def _guarded(probe: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from probe()
+    except Exception as error:
+        yield "broken", probe.__name__.lstrip("_"), f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _python() -> Iterator[Finding]:
+    level = "ok" if sys.version_info >= (3, 10) else "broken"
+    yield level, "python", f"{platform.python_version()} ({sys.executable}), needs 3.10 or newer"
+    yield "ok", "lebm", f"{__version__} in {Path(__file__).resolve().parent.parent}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release of a version as three numbers, so that 2.6 equals 2.6.0 and suffixes such as +cu126 do not count."""
+    numbers = [int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3]]
+    return tuple(numbers + [0] * (3 - len(numbers)))
+
+
+def _packages() -> Iterator[Finding]:
+    for name, floor in _FLOORS.items():
+        missing = "note" if name in _OPTIONAL else "broken"
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield missing, name, f"not installed, needs {floor} or newer: pip install {name}"
+            continue
+        if (name, version) in _BAD:
+            yield "broken", name, f"{version} {_BAD[name, version]}"
+        elif _numbers(version) < _numbers(floor):
+            yield missing, name, f"{version} is older than {floor}"
+        else:
+            yield "ok", name, version
+
+
+def _torch_pair() -> Iterator[Finding]:
+    import torch
+
+    try:
+        import torchvision
+
+        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # fails where the two were not built for one another
+    except Exception as error:
+        yield "broken", "torch pair", f"torchvision does not fit torch {torch.__version__}: {' '.join(str(error).split())[:120]}"
+        return
+    yield "ok", "torch pair", f"torch {torch.__version__} and torchvision {torchvision.__version__} work together"
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield "ok", "cpu", f"{usable} usable cores, torch uses {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(index)
+            yield "ok", f"cuda:{index}", f"{torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    elif torch.version.cuda and shutil.which("nvidia-smi"):
+        yield "note", "cuda", f"a driver is installed, but torch (built for CUDA {torch.version.cuda}) finds no device"
+    else:
+        yield "ok", "cuda", "no GPU; everything runs on the CPU"
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("LEBM_CACHE") or "~/.cache/lebm").expanduser()
+
+
+def _disk() -> Iterator[Finding]:
+    for name, path in (("disk here", Path.cwd()), ("disk cache", _cache())):
+        free = shutil.disk_usage(_existing(path)).free / 2**30
+        writable = os.access(_existing(path), os.W_OK)
+        level = "broken" if not writable else "note" if free < 2 else "ok"
+        yield level, name, f"{path}: {free:.1f} GiB free{'' if writable else ', not writable'}"
+
+
+def _temporary() -> Iterator[Finding]:
+    folder = Path(tempfile.gettempdir())
+    if folder.stat().st_dev != Path.cwd().stat().st_dev:
+        yield "ok", "temporary", f"{folder} is on another file system than this folder; checkpoints do not pass through it"
+    else:
+        yield "ok", "temporary", f"{folder}"
+
+
+def _wandb() -> Iterator[Finding]:
+    try:
+        wandb = importlib.import_module("wandb")
+    except Exception as error:
+        yield "note", "wandb", f"cannot be imported ({type(error).__name__}); runs log to metrics.csv and TensorBoard"
+        return
+    mode = os.environ.get("WANDB_MODE", "as the recipe says")
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    known = "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="ignore"))
+    advice = "logged in" if known else "not logged in: the overlay loggers/wandb records offline, wandb login and wandb sync publish"
+    yield "ok", "wandb", f"{wandb.__version__}, mode {mode}, {advice}"
+
+
+def _inception() -> Iterator[Finding]:
+    hub = Path(os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch").expanduser() / "hub"
+    found = [path for path in (hub / "checkpoints" / _INCEPTION, hub / _INCEPTION) if path.is_file()]
+    if found:
+        yield "ok", "FID weights", f"{found[0]}"
+    else:
+        yield "note", "FID weights", f"{_INCEPTION} is not in {hub / 'checkpoints'}; FID downloads it, or put it there"
+
+
+def _data_cache() -> Iterator[Finding]:
+    images = _cache() / "images"
+    count = sum(1 for _ in images.glob("*/*/meta.json")) if images.is_dir() else 0
+    yield "ok", "image cache", f"{images}: {count} decoded split(s)"

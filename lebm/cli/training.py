@@ -1,0 +1,185 @@
+"""Running what a recipe describes: training and evaluation, with their ends good and bad."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+from lebm import checkpoint
+from lebm.callbacks.guards import NonFiniteError
+from lebm.checkpoint_io import AtomicCheckpointIO
+from lebm.cli import runs
+from lebm.cli.dispatch import fail
+from lebm.cli.loggers import WandbRun
+from lebm.cli.parser import RecipeCLI
+from lebm.cli.request import Request
+from lebm.cli.run_callbacks import SavePredictions
+from lebm.errors import UserError
+
+__all__ = ["quiet", "run"]
+
+_NOTICES = (
+    ".*does not have many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*is smaller than the logging interval.*",
+    ".*The dirpath has changed from.*",  # a run folder may be moved
+    ".*LeafSpec.* is deprecated.*",
+)
+
+
+class _FinishedError(Exception):
+    """There is nothing left to train."""
+
+
+class _TrainingCLI(RecipeCLI):
+    """Adds the question whether a run may start here, and from which checkpoint."""
+
+    ckpt_path: Path | None = None
+    begun = False
+    fresh = False
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.insert(0, LambdaCallback(on_train_start=self._begin))  # type: ignore[attr-defined]
+        return trainer
+
+    def _begin(self, *args: Any) -> None:
+        self.begun = True
+
+    def prepare_run(self) -> None:
+        if self.request.verb == "fit":
+            self._prepare_fit()
+        else:
+            self.ckpt_path = Path(self.config.ckpt_path) if self.config.ckpt_path else checkpoint.find_checkpoint(self.run_dir)
+        if self.ckpt_path is None:
+            return
+        content = checkpoint.read(self.ckpt_path)
+        self.first_step = sys.maxsize if self.request.verb != "fit" else content.get("global_step", 0) if self.request.resume else 0
+        stored = content.get("callbacks", {}).get(WandbRun.KEY)
+        if self.request.resume or self.request.verb != "fit":
+            self.wandb_id = (stored or {}).get("run_id")
+        if self.request.resume:
+            self._stop_if_finished(content)
+
+    def _prepare_fit(self) -> None:
+        if runs.is_first_process():
+            runs.claim(self.run_dir, self.request.resume)
+            self.fresh = not self.run_dir.exists()
+            if self.request.resume:
+                AtomicCheckpointIO.clean(self.run_dir / "checkpoints")
+        last = self.run_dir / "checkpoints" / "last.ckpt"
+        if self.request.resume and last.is_file():
+            self.ckpt_path = last
+        elif self.config.ckpt_path:
+            self.ckpt_path = Path(self.config.ckpt_path)
+
+    def _stop_if_finished(self, content: dict[str, Any]) -> None:
+        limits = self.config.trainer
+        progress = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+        epochs, steps = progress.get("processed", 0), content.get("global_step", 0)
+        if (limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs) or 0 <= limits.max_steps <= steps:
+            raise _FinishedError(
+                f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or --trainer.max_steps to go on"
+            )
+
+
+def run(request: Request) -> int:
+    """Run the verb of a request and return the exit status; the run folder tells how it ended."""
+    quiet()
+    verb = request.verb
+    started = time.time()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        cli = _TrainingCLI(request)
+    except _FinishedError as news:
+        print(f"lebm: {news}")
+        return 0
+    status, code = "failed", 1
+    try:
+        if runs.is_first_process():
+            source = f", from {cli.ckpt_path}" if cli.ckpt_path else ""
+            print(f"lebm: {verb} in {cli.run_dir}{source}")
+        _execute(cli, verb)
+        status, code = "finished", 0
+    except NonFiniteError as error:
+        code = fail(str(error), 2) if runs.is_first_process() else 2
+    except (UserError, MisconfigurationException, OSError) as error:
+        code = fail(str(error), 2)
+    except ValueError as error:
+        code = fail(f"{error} (LEBM_DEBUG=1 shows where)", 2)
+    except SIGTERMException:
+        status, code = "interrupted", 143
+    except (KeyboardInterrupt, SystemExit):
+        if cli.trainer.state.status != TrainerStatus.INTERRUPTED:
+            raise
+        status, code = "interrupted", 130
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        code = fail(f"out of memory; lower --data.init_args.batch_size or the networks' widths ({str(error).splitlines()[0]})", 2)
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores it for good once it has seen one
+        _leave(cli, verb, started, status)
+    return code
+
+
+def _execute(cli: _TrainingCLI, verb: str) -> None:
+    trainer, ckpt_path = cli.trainer, cli.ckpt_path
+    if verb == "fit":
+        trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
+    elif verb == "predict":
+        trainer.callbacks.append(SavePredictions(cli.run_dir / "predictions.npz"))  # type: ignore[attr-defined]
+        trainer.predict(cli.model, cli.datamodule, return_predictions=False, ckpt_path=ckpt_path, weights_only=True)
+    else:
+        getattr(trainer, verb)(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
+    # Lightning ends a run that was asked to stop without raising
+    if trainer.state.status == TrainerStatus.INTERRUPTED:
+        raise KeyboardInterrupt
+
+
+def _leave(cli: _TrainingCLI, verb: str, started: float, status: str) -> None:
+    """Write the summary and close what the loggers hold open."""
+    trainer = cli.trainer
+    if verb == "fit" and not cli.begun:
+        if cli.fresh and trainer.is_global_zero:
+            shutil.rmtree(cli.run_dir, ignore_errors=True)  # only what loggers prepared; the corrected recipe shall find it free
+    elif trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        content = runs.summary(
+            trainer,
+            cli.model,
+            cli.datamodule,
+            recipe=str(cli.request.recipes[0]) if cli.request.recipes else "",
+            command=shlex.join(["lebm", verb, *cli.request.typed]),
+            seed=cli.config.seed_everything,
+            started=started,
+            status=status,
+        )
+        target = cli.run_dir / ("summary.json" if verb == "fit" else f"{verb}.json")
+        runs.write_json(target, content)
+        if status != "failed":
+            print(f"lebm: {status}, {target}")
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish(exit_code=0 if status == "finished" else 1, quiet=True)
+
+
+def quiet() -> None:
+    """Keep Lightning's notices for debugging; what matters is printed by the command itself."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning calls
+    for notice in _NOTICES:
+        warnings.filterwarnings("ignore", notice)

@@ -1,0 +1,209 @@
+"""``lebm sample | reconstruct | score``: what a trained run can do, from its folder or checkpoint alone."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lebm.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lebm.cli.verb_data import Images
+    from lebm.estimators.base import LatentEstimator
+
+__all__ = ["reconstruct", "sample", "score"]
+
+
+def sample(argv: list[str]) -> int:
+    """``lebm sample RUN -n 64``"""
+    parser = _parser("sample", "Draw from the model: prior chain, then generator.")
+    parser.add_argument("-n", type=_count, default=64, help="number of samples (default 64)")
+    parser.add_argument("--format", choices=("png", "npy", "png-files"), help="one grid, one array in [-1, 1], or a folder of pictures")
+    chosen = parser.parse_args(argv)
+    form = chosen.format or ("npy" if (chosen.out or Path()).suffix == ".npy" else "png")
+    target = _target(chosen, "samples", {"png": ".png", "npy": ".npy", "png-files": ""}[form])
+    model = _load(chosen)
+    import torch
+
+    from lebm.samplers.noise import Noise
+
+    seed = model.seed if chosen.seed is None else chosen.seed
+    drawn = [
+        # a stream a sample: the first ten of 64 are the ten of -n 10, however they are cut into batches
+        model.sample(stop - start, steps=chosen.steps, generator=Noise.samples(seed, "sample", index=range(start, stop))).cpu()
+        for start, stop in _pieces(chosen.n, chosen.batch_size)
+    ]
+    _write_samples(torch.cat(drawn), target, form)
+    _report(f"{chosen.n} samples", target, chosen, seed, _chain(model, chosen, "prior_sampler"))
+    return 0
+
+
+def reconstruct(argv: list[str]) -> int:
+    """``lebm reconstruct RUN``"""
+    parser = _parser("reconstruct", "Encode images and decode them again: data above, reconstructions below.")
+    _add_data(parser)
+    parser.add_argument("-n", type=_count, default=32, help="number of images, the first of the split (default 32)")
+    chosen = parser.parse_args(argv)
+    target = _target(chosen, "reconstructions", ".png")
+    model = _load(chosen)
+    import torch
+
+    from lebm.callbacks.images import image_grid, write_png
+
+    images = _images(chosen, model, chosen.n)
+    seed = model.seed if chosen.seed is None else chosen.seed
+    decoded = [
+        model.reconstruct(x.to(model.device), steps=chosen.steps, generator=_noise(seed, index)).cpu()
+        for index, x in images.batches(chosen.batch_size)
+    ]
+    x, result = images.all(), torch.cat(decoded)
+    columns = min(8, len(x))
+    white = x.new_ones((-len(x) % columns, *x.shape[1:]))
+    pairs = [torch.cat([part, white]).split(columns) for part in (x, result)]
+    write_png(target, image_grid(torch.cat([row for pair in zip(*pairs, strict=True) for row in pair]), columns))
+    error = (result - x).square().mean().item()
+    _report(f"{len(x)} reconstructions of {images.source}", target, chosen, seed, _chain(model, chosen, "posterior_sampler"))
+    print(f"lebm: mean squared error {error:.5f} a pixel, in the [-1, 1] range")
+    return 0
+
+
+def score(argv: list[str]) -> int:
+    """``lebm score RUN --data PATH_OR_HUB_NAME``"""
+    parser = _parser("score", "Anomaly scores, -log p(x, z) at a posterior sample: high for what the model finds unlikely.")
+    _add_data(parser)
+    parser.add_argument("--limit", type=_count, help="score the first images only")
+    chosen = parser.parse_args(argv)
+    target = _target(chosen, "scores", ".csv")
+    if target.suffix not in (".csv", ".parquet"):
+        raise UserError(f"--out {target}: scores are written as .csv or .parquet")
+    model = _load(chosen)
+    import torch
+
+    images = _images(chosen, model, chosen.limit)
+    seed = model.seed if chosen.seed is None else chosen.seed
+    scores = [
+        model.anomaly_score(x.to(model.device), steps=chosen.steps, generator=_noise(seed, index)).double().cpu()
+        for index, x in images.batches(chosen.batch_size)
+    ]
+    values = torch.cat(scores)
+    _write_scores(target, images, values)
+    _report(f"{len(values)} scores of {images.source}", target, chosen, seed, _chain(model, chosen, "posterior_sampler"))
+    broken = int((~torch.isfinite(values)).sum())
+    if broken:
+        print(f"lebm: {broken} of these scores are not finite")
+    return 0
+
+
+def _parser(verb: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(f"lebm {verb}", description=description, allow_abbrev=False)
+    parser.add_argument("run", type=Path, help="a run folder or a .ckpt file")
+    parser.add_argument("--steps", type=_count, help="length of the chain; the trained one if not given")
+    parser.add_argument("--seed", type=int, help="of the chain's noise; the run's own if not given")
+    parser.add_argument(
+        "--weights", choices=("ema", "raw"), default="ema", help="averaged weights where the run kept them, or the plain ones"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--batch-size", type=_count, default=100, help="how many at once (default 100); the result does not depend on it")
+    parser.add_argument("--out", type=Path, help="file to write; in the run folder if not given")
+    parser.add_argument("--force", action="store_true", help="replace --out if it exists")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the checkpoint may name")
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", help="Hub name, folder of parquet files or images, or embedded:mnist; the run's own if not given")
+    parser.add_argument("--split", help="split of the data; its test split if not given")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def _target(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
+    """Where to write: ``--out`` if it is free, else the next free name in the run folder or beside the checkpoint."""
+    if chosen.out is not None:
+        if chosen.out.exists() and not chosen.force:
+            raise UserError(f"{chosen.out} exists; choose another --out or add --force")
+        return chosen.out
+    folder = chosen.run if chosen.run.is_dir() else chosen.run.parent
+    if suffix != ".csv" and chosen.run.is_dir():
+        folder = folder / "images"
+    candidates = (folder / f"{name}{'' if number == 1 else f'-{number}'}{suffix}" for number in range(1, 10**6))
+    return next(path for path in candidates if not path.exists() and not (suffix == ".csv" and path.with_suffix(".parquet").exists()))
+
+
+def _load(chosen: argparse.Namespace) -> LatentEstimator:
+    from lebm import checkpoint
+
+    path = checkpoint.find_checkpoint(chosen.run)  # before torch takes its seconds
+    import torch
+
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: there is no CUDA device that torch can use; lebm doctor says more")
+    device = "cuda" if chosen.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return checkpoint.load(path, trust=chosen.trust, map_location=device, weights=chosen.weights)
+
+
+def _images(chosen: argparse.Namespace, model: LatentEstimator, limit: int | None) -> Images:
+    from lebm.cli.verb_data import open_for
+
+    return open_for(model, chosen.run, chosen.data, chosen.split, limit)
+
+
+def _noise(seed: int, index: Tensor) -> Any:
+    """The noise of a test pass, so that scores agree with it where rows do."""
+    from lebm.samplers.noise import Noise
+
+    return Noise.samples(seed, "encode", index=index)
+
+
+def _pieces(n: int, size: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(n, start + size)) for start in range(0, n, size))
+
+
+def _write_samples(x: Tensor, target: Path, form: str) -> None:
+    import numpy
+
+    from lebm.callbacks.images import image_grid, write_png
+
+    if form == "npy":
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            numpy.save(file, x.numpy())
+        return
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise UserError(f"samples of shape {tuple(x.shape[1:])} are no pictures; use --format npy")
+    if form == "png":
+        write_png(target, image_grid(x))
+        return
+    for number, image in enumerate(x):
+        levels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
+        write_png(target / f"{number:06d}.png", levels)
+
+
+def _write_scores(target: Path, images: Images, values: Tensor) -> None:
+    import pyarrow
+    from pyarrow import csv, parquet
+
+    columns = {"index": range(len(values)), "label": images.labels, "anomaly_score": values.tolist()}
+    table = pyarrow.table({name: pyarrow.array(column) for name, column in columns.items() if column is not None})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix == ".parquet":
+        parquet.write_table(table, target)
+    else:
+        csv.write_csv(table, target)
+
+
+def _chain(model: LatentEstimator, chosen: argparse.Namespace, name: str) -> str:
+    steps = chosen.steps or getattr(getattr(model, name, None), "steps", None)
+    return f"chain of {steps} steps, " if steps else ""
+
+
+def _report(what: str, target: Path, chosen: argparse.Namespace, seed: int, chain: str) -> None:
+    print(f"lebm: {what} in {target} ({chain}seed {seed}, {chosen.weights} weights of {chosen.run})")

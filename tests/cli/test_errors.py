@@ -1,0 +1,279 @@
+"""Broken recipes and data: one line that names file, key or value, exit status 2, nothing written."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from lebm.__main__ import main
+from tests.cli.conftest import Run
+
+TINY = yaml.safe_load((Path(__file__).parent / "tiny.yaml").read_text())
+MODEL = ("model", "init_args")
+GENERATOR = (*MODEL, "likelihood", "init_args", "generator", "init_args")
+SAMPLER = (*MODEL, "prior_sampler")
+Change = Callable[[dict[str, Any]], None]
+
+
+def put(*path_and_value: Any) -> Change:
+    *path, key, value = path_and_value
+
+    def change(recipe: dict[str, Any]) -> None:
+        for part in path:
+            recipe = recipe[part]
+        recipe[key] = value
+
+    return change
+
+
+def drop(*path: str) -> Change:
+    def change(recipe: dict[str, Any]) -> None:
+        for part in path[:-1]:
+            recipe = recipe[part]
+        del recipe[path[-1]]
+
+    return change
+
+
+RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
+    "unknown section": (put("modle", {"a": 1}), ("bad.yaml:", "modle", "did you mean 'model'?")),
+    "unknown trainer key": (put("trainer", "max_epoch", 3), ("bad.yaml:", "trainer.max_epoch", "did you mean 'trainer.max_epochs'?")),
+    "unknown argument": (
+        put(*GENERATOR, "hiden", [3]),
+        ("bad.yaml:", "model.likelihood.generator.hiden", "MLPGenerator has no argument", "did you mean 'hidden'?"),
+    ),
+    "unknown data argument": (put("data", "init_args", {"batchsize": 3}), ("data.batchsize", "ToyData", "did you mean 'batch_size'?")),
+    "wrong type": (
+        put(*GENERATOR, "latent_dim", "many"),
+        ("bad.yaml:", "model.likelihood.generator.latent_dim", "a whole number", "'many'"),
+    ),
+    "wrong type in a list": (put(*GENERATOR, "hidden", ["wide"]), ("model.likelihood.generator.hidden", "a whole number", "'wide'")),
+    "wrong type in a mapping": (
+        put(*MODEL, "optimizer", "init_args", "lr", {"generator": "fast"}),
+        ("model.optimizer.lr", "a number", "'fast'"),
+    ),
+    "wrong type of the trainer": (put("trainer", "max_steps", "many"), ("bad.yaml:", "trainer.max_steps", "a whole number", "'many'")),
+    "missing argument": (drop(*SAMPLER, "init_args", "steps"), ("bad.yaml:", "model.prior_sampler", "Langevin needs steps")),
+    "missing part": (drop(*MODEL, "prior"), ("bad.yaml:", "model", "LatentMLE needs prior")),
+    "missing section": (drop("model"), ("bad.yaml", "the section model is missing")),
+    "missing data": (drop("data"), ("bad.yaml", "the section data is missing")),
+    "missing interpolation key": (
+        put(*GENERATOR, "latent_dim", "${latentdim}"),
+        ("bad.yaml:", "model.likelihood.generator.latent_dim", "${latentdim} names no key", "did you mean 'latent_dim'?"),
+    ),
+    "missing nested interpolation key": (put(*GENERATOR, "latent_dim", "${model.size}"), ("${model.size} names no key",)),
+    "wrong class": (
+        put(*SAMPLER, "class_path", "lebm.models.MLPEnergy"),
+        ("model.prior_sampler", "lebm.models.MLPEnergy is not a Sampler"),
+    ),
+    "class that does not exist": (
+        put(*SAMPLER, "class_path", "lebm.samplers.Langevn"),
+        ("model.prior_sampler", "there is no lebm.samplers.Langevn", "did you mean 'Langevin'?"),
+    ),
+    "short class name that does not exist": (put(*SAMPLER, "class_path", "Langevn"), ("model.prior_sampler", "did you mean 'Langevin'?")),
+    "no class_path": (put(*SAMPLER, {"steps": 3, "step_size": 0.1}), ("model.prior_sampler", "class_path", "Sampler")),
+    "misspelt class_path": (put(*SAMPLER, {"class_pth": "lebm.samplers.Langevin"}), ("model.prior_sampler", "class_path", "Sampler")),
+    "module that does not exist": (
+        put(*SAMPLER, "class_path", "lebm.smplers.Langevin"),
+        ("model.prior_sampler", "there is no lebm.smplers", "did you mean 'samplers'?"),
+    ),
+    "unknown callback argument": (
+        put("trainer", "callbacks", [{"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"patence": 3}}]),
+        ("trainer.callbacks", "EarlyStopping", "patence"),
+    ),
+    "value out of range": (put(*SAMPLER, "init_args", "step_size", -1.0), ("bad.yaml", "Langevin", "step_size must be positive, not -1.0")),
+    "parts that do not fit": (put(*GENERATOR, "latent_dim", 5), ("LatentMLE", "5 latent coordinates but the prior has 2")),
+    "unknown network": (put(*MODEL, "optimizer", "init_args", "lr", {"generatr": 1.0}), ("no network 'generatr'",)),
+    "class outside the packages": (put(*SAMPLER, "class_path", "wicked.Sampler"), ("bad.yaml:", "wicked.Sampler", "add --trust wicked")),
+    "class given as a text": (put(*SAMPLER, "wicked.Sampler"), ("bad.yaml:", "wicked.Sampler", "add --trust wicked")),
+    "class of the standard library": (put(*SAMPLER, "class_path", "subprocess.Popen"), ("subprocess.Popen", "outside lebm")),
+    "callback outside the packages": (
+        put("trainer", "callbacks", [{"class_path": "wicked.Callback"}]),
+        ("wicked.Callback", "add --trust wicked"),
+    ),
+    "environment variable": (put("run_dir", "${oc.env:HOME}"), ("bad.yaml: run_dir", "${oc.env:HOME}", "LEBM_ALLOW_ENV=1")),
+    "nested resolver": (put(*GENERATOR, "latent_dim", "${oc.decode:${oc.env:HOME}}"), ("bad.yaml", "resolver")),
+    "resolver by a computed name": (put("run_dir", "${oc.${run_dir}:HOME}"), ("bad.yaml", "resolver")),
+}
+TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "bad YAML": ("model: [1\ntrainer: }", ("bad.yaml:2", "not valid YAML")),
+    "python tag": ("model: !!python/object/apply:os.system ['touch owned']", ("bad.yaml:1", "Python tags")),
+    "scalar": ("hello", ("bad.yaml", "a recipe is a mapping")),
+    "list": ("[1, 2]", ("bad.yaml", "a recipe is a mapping")),
+    "empty": ("", ("bad.yaml", "this one is empty")),
+    "billion laughs": (
+        "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)),
+        ("bad.yaml", "anchors"),
+    ),
+    "endless recursion": ("a: &a [*a]", ("bad.yaml", "nested too deeply")),
+    "deep nesting": ("a: " + "[" * 2000 + "]" * 2000, ("bad.yaml", "nested too deeply")),
+    "too large": ("# " + "x" * 2**20, ("bad.yaml", "too large")),
+    "not text": ("\udcff\udcfe", ("bad.yaml", "not a text file")),
+}
+
+
+@pytest.fixture
+def wicked(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An importable module that leaves a mark when it is imported."""
+    Path("wicked.py").write_text("open('owned', 'w').close()\nclass Sampler: pass\nclass Callback: pass\ndef function(*a): pass\n")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    return Path("owned")
+
+
+def refused(capsys: pytest.CaptureFixture[str], status: int, expected: tuple[str, ...]) -> None:
+    """Exactly one line, with all that was expected, and no run folder."""
+    error = capsys.readouterr().err
+    assert status == 2, error
+    assert error.startswith("lebm: error: "), error
+    assert error.count("\n") == 1, error
+    for part in expected:
+        assert part in error, error
+    assert len(error) < 400, error
+    assert not list(Path("runs").rglob("*"))
+    assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize("case", RECIPES)
+def test_broken_recipe(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    change, expected = RECIPES[case]
+    recipe = copy.deepcopy(TINY)
+    change(recipe)
+    Path("bad.yaml").write_text(yaml.safe_dump(recipe))
+    refused(capsys, lebm("fit", "-c", "bad.yaml"), expected)
+    refused(capsys, lebm("validate-recipe", "bad.yaml"), expected)
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_broken_file(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    text, expected = TEXTS[case]
+    Path("bad.yaml").write_bytes(text.encode("utf-8", "surrogateescape"))
+    refused(capsys, lebm("fit", "-c", "bad.yaml"), expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--trainer.max_epoch", "3"], ("unknown argument --trainer.max_epoch", "did you mean 'trainer.max_epochs'?")),
+        (["--latnt_dim=3"], ("unknown argument --latnt_dim", "did you mean 'latent_dim'?")),
+        (["extra"], ("unknown argument extra",)),
+        (["--trainer.max_epochs"], ("--trainer.max_epochs", "expected one argument")),
+        (["--trainer.max_epochs", "many"], ("trainer.max_epochs", "whole number", "'many'")),
+        (["--latent_dim", "x"], ("latent_dim", "whole number")),
+        (["--model.init_args.prior_sampler.init_args.stepss", "3"], ("Langevin has no argument 'stepss'", "did you mean 'steps'?")),
+        (["--model.init_args.prior_sampler", "wicked.Sampler"], ("wicked.Sampler", "add --trust wicked")),
+        (["--trainer.callbacks+=wicked.Callback"], ("wicked.Callback", "add --trust wicked")),
+        (["--run_dir", "${oc.env:HOME}"], ("command line", "resolver")),
+        (["-c", "missing.yaml"], ("no recipe 'missing.yaml'",)),
+        (["-c", "."], ("is a folder",)),
+        (["--run_dir", "tiny.yaml"], ("tiny.yaml is a file",)),
+        (["--ckpt_path", "nothing.ckpt"], ("nothing.ckpt",)),
+        (["--ckpt_path", "tiny.yaml"], ("tiny.yaml",)),
+        (["--trainer.accelerator", "abacus"], ("abacus",)),
+    ],
+)
+def test_broken_arguments(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: tuple[str, ...]) -> None:
+    refused(capsys, lebm("fit", "-c", "tiny.yaml", *words), expected)
+
+
+@pytest.mark.parametrize("name", ["model.yaml", "model"])
+def test_included_file_gets_no_further(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    recipe = copy.deepcopy(TINY)
+    model = recipe["model"]
+    put("init_args", "prior_sampler", "class_path", "wicked.Sampler")(model)
+    Path(name).write_text(yaml.safe_dump(model))
+    recipe["model"] = name
+    Path("bad.yaml").write_text(yaml.safe_dump(recipe))
+    refused(capsys, lebm("fit", "-c", "bad.yaml"), ("wicked.Sampler",))
+    put("init_args", "likelihood", "init_args", "generator", "init_args", "latent_dim", "${oc.decode:${oc.env:LEBM_SECRET}}")(model)
+    put("init_args", "prior_sampler", "class_path", "lebm.samplers.Langevin")(model)
+    Path(name).write_text(yaml.safe_dump(model))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEBM_SECRET", "2")
+        refused(capsys, lebm("fit", "-c", "bad.yaml"), ())
+
+
+def test_environment_may_be_allowed(lebm: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEBM_ALLOW_ENV", "1")
+    monkeypatch.setenv("FOLDER", "from-outside")
+    assert lebm("fit", "-c", tiny, "--run_dir", "${oc.env:FOLDER}", "--trainer.max_steps", 1) == 0
+    assert Path("from-outside/summary.json").is_file()
+
+
+def test_trust_lasts_for_one_command(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lebm("validate-recipe", tiny) == 0
+    capsys.readouterr()
+    refused(capsys, main(["validate-recipe", str(tiny)]), ("tests.cli.toy.ToyData", "add --trust tests"))
+
+
+def test_checkpoint_never_reaches_the_recipe(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    assert lebm("fit", "-c", "tiny.yaml", "--run_dir", "good", "--trainer.max_steps", 1) == 0
+    content = torch.load("good/checkpoints/last.ckpt", weights_only=True)
+    content["hyper_parameters"]["init_args"]["prior_sampler"]["class_path"] = "wicked.Sampler"
+    torch.save(content, "evil.ckpt")
+    assert lebm("test", "-c", "tiny.yaml", "--ckpt_path", "evil.ckpt", "--run_dir", "good") == 0  # its weights alone are read
+    assert not wicked.exists()
+    capsys.readouterr()
+    refused(capsys, lebm("sample", "evil.ckpt"), ("evil.ckpt", "wicked.Sampler", "add --trust wicked"))
+
+
+def test_debug_shows_the_traceback(lebm: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("LEBM_DEBUG", "1")
+    assert lebm("fit", "-c", tiny, "--latent_dim", "x") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def images(folder: Path, n: int = 10) -> None:
+    for label in range(2):
+        for split in ("train", "test"):
+            target = folder / split / f"class{label}"
+            target.mkdir(parents=True)
+            for number in range(n):
+                Image.new("L", (4, 4), 20 * number + label).save(target / f"{number}.png")
+
+
+def missing(folder: Path) -> None:
+    """Leave nothing there."""
+
+
+def corrupt(folder: Path) -> None:
+    images(folder)
+    (folder / "train" / "class0" / "3.png").write_bytes(b"\x89PNG and then nothing")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words", "expected"),
+    [
+        (missing, [], ("./pictures", "no such file or folder")),
+        (Path.mkdir, [], ("./pictures", "no images")),
+        (corrupt, [], ("./pictures", "3.png")),
+        (images, ["--data.init_args.held_out_label", "7"], ("held_out_label", "7")),
+        (images, ["--data.init_args.batch_size", "1000"], ("batch_size 1000",)),
+    ],
+)
+def test_broken_data(
+    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str], prepare: Callable[[Path], None], words: list[str], expected: tuple[str, ...]
+) -> None:
+    prepare(Path("pictures"))
+    recipe = copy.deepcopy(TINY)
+    recipe["data"] = {"class_path": "lebm.data.images.ImageData", "init_args": {"path": "./pictures", "batch_size": 4}}
+    Path("bad.yaml").write_text(yaml.safe_dump(recipe))
+    refused(capsys, lebm("fit", "-c", "bad.yaml", *words), expected)
+
+
+def test_process_prints_one_line_and_exits_with_two(tiny: Path) -> None:
+    words = [sys.executable, "-m", "lebm", "fit", "-c", "tiny.yaml", "--latent_dim", "x", "--trust", "tests"]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(words, capture_output=True, text=True, env={"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 2
+    assert done.stderr == "lebm: error: latent_dim: expected a whole number, not 'x'\n"
+    assert done.stdout == ""

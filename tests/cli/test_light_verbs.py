@@ -1,0 +1,137 @@
+"""The verbs that answer without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lebm import __version__
+from lebm.__main__ import main
+from lebm.cli import recipes
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe folder of two recipes."""
+    root = tmp_path / "library"
+    (root / "latent_mle").mkdir(parents=True)
+    (root / "quickstart.yaml").write_text("# Digits in a minute.\nlatent_dim: 8\n")
+    (root / "latent_mle" / "mnist.yaml").write_text("\n# MNIST, table 1.\n# more\nlatent_dim: 16\n")
+    monkeypatch.setattr(recipes, "folder", lambda: root)
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+@pytest.mark.parametrize("words", [["ls"], ["--help"], ["--version"], ["cat", "{recipe}"], ["cp", "{recipe}", "{copy}"]])
+def test_answers_in_under_a_second_without_torch(words: list[str], tmp_path: Path) -> None:
+    recipe = REPOSITORY / "tests" / "cli" / "tiny.yaml"
+    words = [word.format(recipe=recipe, copy=tmp_path / "copy.yaml") for word in words]
+    code = (
+        "import sys, time; t = time.perf_counter()\n"
+        "from lebm.__main__ import main\n"
+        f"status = main({words!r})\n"
+        "print('heavy', sorted({'torch', 'lightning', 'jsonargparse', 'numpy', 'wandb'} & set(sys.modules)), file=sys.stderr)\n"
+        "print('seconds', time.perf_counter() - t, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert "heavy []" in done.stderr, done.stderr
+    assert float(done.stderr.split("seconds")[1]) < 1
+
+
+def test_module_and_command_are_the_same() -> None:
+    started = time.perf_counter()
+    module = subprocess.run([sys.executable, "-m", "lebm", "sample", "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    code = "import sys; from lebm.__main__ import main; sys.argv[0] = 'whatever'; sys.exit(main())"
+    command = subprocess.run([sys.executable, "-c", code, "sample", "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert module.stdout == command.stdout
+    assert module.stdout.startswith("usage: lebm sample")
+    assert time.perf_counter() - started < 5
+
+
+def test_overview_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    from lebm.cli.dispatch import VERBS
+
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(verb in shown for verb in VERBS)
+    for module, function in VERBS.values():
+        spec = importlib.util.find_spec(module)
+        assert spec is not None
+        assert spec.origin is not None
+        assert f"def {function}(" in Path(spec.origin).read_text()
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lebm {__version__}\n"
+
+
+def test_ls_prints_names_and_titles(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["quickstart        Digits in a minute.", "latent_mle/mnist  MNIST, table 1."]
+
+
+def test_cat_prints_the_file(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cat", "latent_mle/mnist"]) == 0
+    assert capsys.readouterr().out == (library / "latent_mle" / "mnist.yaml").read_text()
+
+
+def test_cp_copies_and_never_overwrites(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cp", "quickstart", "mine.yaml"]) == 0
+    Path("mine.yaml").write_text("my own\n")
+    assert main(["cp", "quickstart", "mine.yaml"]) == 2
+    assert "mine.yaml exists" in capsys.readouterr().err
+    assert Path("mine.yaml").read_text() == "my own\n"
+    assert main(["cp", "quickstart", "mine.yaml", "--force"]) == 0
+    assert Path("mine.yaml").read_text() == (library / "quickstart.yaml").read_text()
+    assert main(["cp", "quickstart", "nowhere/mine.yaml"]) == 2
+    assert main(["cp", "latent_mle/mnist", "."]) == 0
+    assert Path("mnist.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        ("latent_mle/mnist", "latent_mle-mnist"),
+        ("quickstart", "quickstart"),
+        ("library/latent_mle/mnist.yaml", "latent_mle-mnist"),
+        ("own.yaml", "own"),
+        ("mine/own.yaml", "mine-own"),
+    ],
+)
+def test_run_names(library: Path, recipe: str, name: str) -> None:
+    Path("mine").mkdir()
+    for path in ("own.yaml", "mine/own.yaml"):
+        Path(path).write_text("latent_dim: 1\n")
+    assert recipes.run_name(recipe) == name
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fti"], "did you mean 'fit'?"),
+        (["cat", "latent_mle/mnits"], "did you mean 'latent_mle/mnist'?"),
+        (["cat", "mnist"], "did you mean 'latent_mle/mnist'?"),
+        (["cat", "zzz"], "lebm ls prints the recipes"),
+        (["-c", "quickstart"], "the verb comes first"),
+        (["fit"], "name a recipe"),
+        (["fit", "-c"], "-c needs a value"),
+        (["fit", "-c", "quikstart"], "did you mean 'quickstart'?"),
+        (["fit", "--resume", "runs/none"], "no such run folder"),
+        (["sample", "runs/none"], "no such run folder or checkpoint"),
+        (["fit", "-c", "quickstart", "--trust", "a b"], "--trust a b"),
+    ],
+)
+def test_one_line_and_status_two(library: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lebm: error: ")
+    assert error.count("\n") == 1
+    assert expected in error
