@@ -68,7 +68,7 @@ class EchoModel(LightningModule):
     test_step = validation_step
 
     def sample(self, n: int, *, steps: int | None = None, generator: Any = None) -> Tensor:
-        noise = generator.normal((n, *SHAPE)) * 0.1
+        noise = generator.normal((n, *SHAPE)) * 0.6  # some beyond [-1, 1]
         if self.poison >= 0:
             noise[-1] = torch.nan
         return noise + self.shift
