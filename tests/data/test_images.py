@@ -122,6 +122,14 @@ def test_held_out_class(make_parquet: MakeParquet, protocol: Any) -> None:
     assert used["anomaly_base_rate"] == found[3] / found[2]
 
 
+def test_a_validation_split_of_the_source_loses_its_anomalies() -> None:
+    data = ready(path="embedded:mnist", held_out_label=4)
+    assert data.validation is not None
+    assert data.class_counts["validation"] == {digit: 100 for digit in range(10) if digit != 4}
+    assert len(data.train) == int(0.8 * 8100)
+    assert data.class_counts["test"][4] == 900
+
+
 def test_the_published_split_of_mnist(data_root: Path) -> None:
     rates = {}
     for digit in (1, 4, 5, 7, 9):
@@ -227,7 +235,7 @@ def test_a_recipe_and_python_describe_the_same(tmp_path: Path) -> None:
     parser.add_subclass_arguments(ImageData, "data")
     arguments = {"path": "embedded:mnist", "crop": [2, 2, 26, 26], "channels": 1, "held_out_label": 4, "on_error": "skip"}
     parsed = parser.parse_string(yaml.safe_dump({"data": {"class_path": "lebm.data.images.ImageData", "init_args": arguments}}))
-    built = parser.instantiate_classes(parsed)["data"]
+    built = parser.instantiate(parsed)["data"]
     assert isinstance(built, ImageData)
     python = ImageData("embedded:mnist", crop=(2, 2, 26, 26), channels=1, held_out_label=4, on_error="skip")
     assert describe(built) == describe(python)

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from lebm.data.images import ImageData
+from lebm.data.loader import ShardedBatchSampler
 from tests.conftest import MakeParquet
 
 pytestmark = [
@@ -78,9 +79,20 @@ def quiet() -> Iterator[None]:
     logger.setLevel(level)
 
 
+def ready(data: dict[str, Any]) -> ImageData:
+    module = ImageData(**data)
+    module.setup()
+    return module
+
+
 def compare(data: dict[str, Any], folder: Path, picked: slice = slice(None), expected: int = 32, **trainer: Any) -> None:
     """Train once saving after each step, then resume from the checkpoints."""
     whole = run(data, folder, callbacks=[every_step(folder)], **trainer)
+    sampler = ShardedBatchSampler(len(ready(data).train), data["batch_size"], shuffle=True, drop_last=True, seed=data["seed"])
+    for epoch, batch, seen in whole.seen:
+        sampler.set_epoch(epoch)
+        assert seen == next(sampler.batches(batch))
+        assert len(seen) == data["batch_size"]
     files = by_step(folder)[:-1][picked]  # after the last step there is nothing left to do
     assert len(files) >= expected
     for file in files:

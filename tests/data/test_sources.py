@@ -38,6 +38,7 @@ def test_a_change_is_seen_and_digests_are_remembered(make_parquet: MakeParquet, 
     file.write_bytes(changed)  # same size, same moment
     assert find_source(str(file), tmp_path).key != before
 
+    assert not list(tmp_path.glob("digests/*"))  # the file is too young to trust its times
     monkeypatch.setattr(lebm.data.sources, "SETTLED_NS", 0)
     expected = find_source(str(file), tmp_path).key
     monkeypatch.setattr(lebm.data.sources, "_digest", lambda _: pytest.fail("read again"))
