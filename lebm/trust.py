@@ -38,7 +38,9 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
         raise UserError(f"{path!r} is not a class path")
     if not allowed(path, trust):
         package = path.split(".")[0]
-        raise UserError(f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); if you trust it, add --trust {package}")
+        raise UserError(
+            f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); if you trust it, add --trust {package}"
+        )
     module_name, name = path.rsplit(".", 1)
     try:
         # find_spec imports the parents only, and these lie in the same allowed package

@@ -24,7 +24,7 @@ def demo() -> int:
         if status := main(command):
             return status
     summary = json.loads((RUN / "summary.json").read_text())
-    print(f"\nTrained in {summary['wall_time_s']:.0f} s. Pictures:")
+    print(f"\nTrained in {summary['wall_time_seconds']:.0f} s. Pictures:")
     for picture in sorted((RUN / "images").rglob("*.png")):
         print(f"  {picture}")
     print("Next: lebm ls; lebm cp quickstart mine.yaml; lebm fit -c mine.yaml")

@@ -58,7 +58,7 @@ class ReconstructionError(EvaluationCallback):
 
     The squared error in the [-1, 1] range, averaged over pixels and channels and then over samples (the convention of the papers
     that report it), of the reconstruction that the model's evaluation step returned, summed in double precision. Divide by 4
-    for the [0, 1] range.
+    for the [0, 1] range. Where one label is held out, its samples are left out here: they are not what the model was to learn.
     """
 
     def __init__(self) -> None:
@@ -72,9 +72,13 @@ class ReconstructionError(EvaluationCallback):
 
     def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")
+        index = batch["index"]
+        if "anomaly" in batch:
+            normal = ~batch["anomaly"]
+            x, reconstruction, index = x[normal], reconstruction[normal], index[normal]
         error = (x.double() - reconstruction.double()).square().reshape(x.shape[0], x[:1].numel() or 1).mean(dim=1)
         finite = finite_rows(error)
-        self._bad.update(finite, batch["index"])
+        self._bad.update(finite, index)
         self._mean.update(error[finite])
 
     def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
@@ -82,4 +86,4 @@ class ReconstructionError(EvaluationCallback):
         value = float(self._mean.compute())
         if value == value:  # no sample at all
             self.report(model, {f"{stage}/reconstruction_mse": value})
-        self.protocol.update(range=[-1, 1], mean_over="pixels, channels and samples", chain_settings=getattr(model, "chain_settings", {}))
+        self.protocol.update(range=[-1, 1], mean_over="pixels, channels and normal samples", chain_settings=getattr(model, "chain_settings", {}))
