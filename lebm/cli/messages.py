@@ -38,6 +38,7 @@ def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options
     """
     key, cls, leaf = _deepest(text)
     known = list(options)
+    word = _last_word(leaf)
     if unknown := re.search(r"Group '(.+)' does not accept option '(.+)'", leaf):
         key = [f"{unknown[1]}.{unknown[2]}"]
         leaf = "no such setting" + suggestion(key[0], known)
@@ -58,7 +59,7 @@ def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options
         if given and re.fullmatch(r"Expected a <class '[\w.]+'>", leaf):
             leaf += f". Got value: {given[1]}"
         leaf = _plain(leaf)
-    return f"{_place(key, recipes, argv)}{leaf}"
+    return f"{_place(key, recipes, argv, word)}{leaf}"
 
 
 def interpolation_line(error: Exception, recipes: Sequence[Path], argv: Sequence[str]) -> str:
@@ -141,21 +142,33 @@ def _plain(leaf: str) -> str:
     return re.sub(r"\s+", " ", leaf)
 
 
-def _place(keys: Sequence[str], recipes: Sequence[Path], argv: Sequence[str]) -> str:
-    """``file:line: key: `` where known."""
-    key = ".".join(part for key in keys for part in key.split(".") if part not in ("init_args", "dict_kwargs"))
+def _last_word(leaf: str) -> str:
+    """What a message complains about: its last quoted word, or the value it got."""
+    quoted = re.findall(r"'([\w.${}]+)'", leaf.split(", denied by")[0])
+    got = re.search(r"Got value: (\S+)$", leaf)
+    return got[1] if got else quoted[-1] if quoted else ""
+
+
+def _place(keys: Sequence[str], recipes: Sequence[Path], argv: Sequence[str], word: str = "") -> str:
+    """``file:line: key: `` where known; of several files with the key, the last one that also holds the word complained about."""
+    key = _bare(part for key in keys for part in key.split("."))
     if not key:
         return f"{recipes[-1]}: " if len(recipes) == 1 else ""
-    for word in argv:
-        if word.startswith("--"):
-            given = ".".join(part for part in word[2:].split("=")[0].rstrip("+").split(".") if part not in ("init_args", "dict_kwargs"))
+    for argument in argv:
+        if argument.startswith("--"):
+            given = _bare(argument[2:].split("=")[0].rstrip("+").split("."))
             if given == key or key.startswith(f"{given}."):
                 return f"{key}: "
-    for path in reversed(recipes):
-        line = _line(path, key.split("."))
-        if line is not None:
-            return f"{path}:{line}: {key}: "
+    holders = [(path, line) for path in recipes if (line := _line(path, key.split("."))) is not None]
+    telling = [(path, line) for path, line in holders if word in path.read_text(encoding="utf-8")]
+    for path, line in reversed(telling or holders):
+        return f"{path}:{line}: {key}: "
     return f"{key}: "
+
+
+def _bare(parts: Iterable[str]) -> str:
+    """A key as people say it, without the parser's own levels."""
+    return ".".join(part for part in parts if part not in ("init_args", "dict_kwargs"))
 
 
 def _line(path: Path, key: Sequence[str]) -> int | None:

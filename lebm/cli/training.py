@@ -15,6 +15,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -169,11 +170,14 @@ def _leave(cli: _TrainingCLI, verb: str, started: float, status: str) -> None:
         )
         target = cli.run_dir / ("summary.json" if verb == "fit" else f"{verb}.json")
         runs.write_json(target, content)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update({"run": content})
         if status != "failed":
             print(f"lebm: {status}, {target}")
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
-        wandb.finish(exit_code=0 if status == "finished" else 1, quiet=True)
+        wandb.finish(exit_code=0 if status == "finished" else 1)
 
 
 def quiet() -> None:

@@ -28,7 +28,8 @@ def validate_recipe(argv: list[str]) -> int:
         count = sum(parameter.numel() for parameter in network.parameters())
         print(f"network  {name}: {type(network).__name__}, {count:,} parameters")
     for name, chain in model.chain_settings.items():
-        print(f"chain    {name}: {_short(chain)}")
+        if chain is not None:
+            print(f"chain    {name}: {_short(chain)}")
     if cli.datamodule is not None:
         section = cli.config.data
         print(f"data     {_short({'class_path': section.class_path, 'init_args': section.get('init_args', {})})}")

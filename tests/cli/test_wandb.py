@@ -1,0 +1,50 @@
+"""Weights & Biases, offline: a second run works, a resumed one keeps its id, the recipe is recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lebm import checkpoint
+from tests.cli.conftest import Run
+
+OVERLAY = Path(__file__).resolve().parents[2] / "recipes" / "loggers" / "wandb.yaml"
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaves_this_machine(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tiny.parent.resolve() / "wandb-home"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+def recorded(run: Path) -> list[Path]:
+    return sorted(run.glob("wandb/offline-run-*"))
+
+
+def run_id(run: Path) -> str:
+    return checkpoint.read(run / "checkpoints/last.ckpt")["callbacks"]["WandbRun"]["run_id"]
+
+
+def test_two_runs_and_a_resumed_one(lebm: Run, tiny: Path) -> None:
+    first, second = Path("runs/tiny"), Path("second")
+    assert lebm("fit", "-c", tiny, "-c", OVERLAY, "--trainer.max_epochs", 1) == 0
+    assert lebm("fit", "-c", tiny, "-c", OVERLAY, "--trainer.max_epochs", 1, "--run_dir", second) == 0
+    assert run_id(first) != run_id(second)
+    assert [path.name.rpartition("-")[2] for path in recorded(first)] == [run_id(first)]
+    assert (first / "metrics.csv").is_file()
+    assert not Path("wandb").exists()
+    assert b"sigma" in next(recorded(first)[0].glob("*.wandb")).read_bytes()  # the resolved recipe is in the record
+
+    before = run_id(first)
+    assert lebm("fit", "--resume", first, "--trainer.max_epochs", 2) == 0
+    assert run_id(first) == before
+    assert {path.name.rpartition("-")[2] for path in recorded(first)} == {before}
+    assert len(recorded(first)) == 2
+    assert json.loads((first / "summary.json").read_text())["steps"] == 6
+    import wandb
+
+    assert wandb.run is None
