@@ -31,9 +31,9 @@ def split_rhat(draws: Tensor) -> Tensor:
 
     The fold, distances from the median, catches chains that agree in location and differ in scale.
     """
-    draws = _checked(draws)
-    folded = (draws - draws.flatten(0, 1).median(dim=0).values).abs()
-    return torch.maximum(_rhat(_normal_scores(_split(draws))), _rhat(_normal_scores(_split(folded))))
+    halves = _split(_checked(draws))
+    folded = (halves - _quantile(halves.flatten(0, 1), 0.5)).abs()
+    return torch.maximum(_rhat(_normal_scores(halves)), _rhat(_normal_scores(folded)))
 
 
 def bulk_ess(draws: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def tail_ess(draws: Tensor) -> Tensor:
     """The smaller effective number for the 5% and the 95% quantile, ``(*event)``."""
     draws = _checked(draws)
     flat = draws.flatten(0, 1)
-    return torch.minimum(*[_ess(_split((draws <= flat.quantile(level, dim=0)).double())) for level in (0.05, 0.95)])
+    return torch.minimum(*[_ess(_split((draws <= _quantile(flat, level)).double())) for level in (0.05, 0.95)])
 
 
 def _checked(draws: Tensor) -> Tensor:
@@ -60,12 +60,20 @@ def _split(draws: Tensor) -> Tensor:
     return torch.cat([draws[:half], draws[-half:]], dim=1)
 
 
+def _quantile(draws: Tensor, level: float) -> Tensor:
+    """Linear interpolation between order statistics of ``(n, *event)``; torch's own refuses more than 16 million numbers."""
+    ordered = draws.sort(dim=0).values
+    position = level * (draws.shape[0] - 1)
+    low = int(position)
+    return torch.lerp(ordered[low], ordered[min(low + 1, draws.shape[0] - 1)], position - low)
+
+
 def _normal_scores(draws: Tensor) -> Tensor:
     """Ranks over all draws and chains (ties share their mean rank), mapped to normal quantiles."""
     flat = draws.flatten(0, 1)
     columns = flat.reshape(flat.shape[0], -1).T.contiguous()
     ordered = columns.sort(dim=1).values
-    rank = (torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True) + 1) / 2
+    rank = (torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True) + 1).double() / 2
     scores = torch.special.ndtri((rank - 0.375) / (flat.shape[0] + 0.25))
     return scores.T.reshape(draws.shape)
 
@@ -96,7 +104,7 @@ def _ess(draws: Tensor) -> Tensor:
     pairs = correlation[: count // 2 * 2].unflatten(0, (-1, 2))
     sums = pairs.sum(dim=1)
     positive = (sums >= 0).long().cumprod(dim=0).bool()
-    positive[-1] = False  # the last pair of a chain is mostly noise and only serves as an end
+    positive[(count - 3) // 2 :] = False  # the longest lags are mostly noise; where nothing turned negative, stop as Stan does
     monotone = sums.cummin(dim=0).values
     length = positive.sum(dim=0, keepdim=True)
     # The even term of the first pair that is left out halves the bias of the cut.

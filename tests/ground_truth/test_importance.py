@@ -1,0 +1,191 @@
+"""Importance weights against direct calculation, and normalising constants against quadrature and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from lebm.models import StandardNormal
+from lebm.samplers import HMC, MALA, AnnealedImportanceSampling, Langevin, LogZ, SamplingImportanceResampling, resample, weight_ess
+from tests.ground_truth.monte_carlo import z_scores
+from tests.ground_truth.targets import mixture
+
+SHIFT = torch.tensor([0.8, -0.5])
+
+
+def source(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def shifted(z: Tensor) -> Tensor:
+    """N(SHIFT, I), unnormalised."""
+    return -0.5 * (z - SHIFT.to(z)).square().sum(dim=1)
+
+
+def test_ess_by_hand() -> None:
+    weights = torch.tensor([[1.0, 1.0], [1.0, 0.0], [2.0, 0.0], [4.0, 0.0]]).double()
+    torch.testing.assert_close(weight_ess(weights.log() - 1000.0), torch.tensor([64 / 22, 1.0]).double())
+    log_weights = torch.randn(50, generator=source()).double()
+    w = log_weights.exp()
+    torch.testing.assert_close(weight_ess(log_weights), w.sum() ** 2 / (w**2).sum())
+    assert weight_ess(torch.full((3,), -torch.inf)).item() == 0
+    assert weight_ess(torch.tensor([torch.nan, 0.0, torch.inf])).item() == 1
+
+
+def test_resampling_frequencies_are_the_normalised_weights() -> None:
+    weights = torch.tensor([0.5, 0.0, 2.0, 1.0, 0.5])
+    chosen = resample(weights.log().expand(40_000, 5), source())
+    one_hot = torch.nn.functional.one_hot(chosen, 5).double()
+    assert one_hot[:, 1].sum() == 0
+    keep = [0, 2, 3, 4]
+    assert z_scores(one_hot[:, keep], (weights / weights.sum())[keep]) < 4
+
+
+def test_classical_sir_has_its_exact_distribution() -> None:
+    """With M candidates the bias is O(1/M); the mean of the chosen one is E[sum w z / sum w], computed here directly."""
+    candidates = 3
+    init = torch.randn(60_000, 2, generator=source(), dtype=torch.float64)
+    state = SamplingImportanceResampling(candidates)(shifted, init, source(1))
+    pool = torch.randn(400_000, candidates, 2, generator=source(2), dtype=torch.float64)
+    weights = (pool @ SHIFT.double()).softmax(dim=1)  # pi / q = exp(shift z) up to a constant
+    expected = (weights.unsqueeze(2) * pool).sum(dim=1)
+    difference = state.mean(0) - expected.mean(0)
+    error = (state.var(0) / len(state) + expected.var(0) / len(expected)).sqrt()
+    assert (difference / error).abs().max() < 4
+    assert z_scores(state, SHIFT.double()) > 4, "three candidates leave a bias that this many rows must see"
+
+
+@pytest.mark.parametrize("proposal", [None, StandardNormal(2).double()], ids=["default", "component"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_iterated_sir_has_no_bias(proposal: StandardNormal | None, shared: bool) -> None:
+    init = torch.randn(20_000, 2, generator=source(), dtype=torch.float64)
+    state, info = SamplingImportanceResampling(8, 8, proposal, shared).run(shifted, init, source(1))
+    assert z_scores(state, SHIFT.double()) < 4
+    assert z_scores((state - SHIFT).square(), 1.0) < 4
+    assert info.extra["ess"].min() >= 1
+    assert info.extra["ess"].max() <= 8
+
+
+def test_ess_of_the_last_transition_is_that_of_its_weights() -> None:
+    """With the same density as the proposal all weights are equal."""
+    _, info = SamplingImportanceResampling(16).run(lambda z: -0.5 * z.square().sum(1), torch.randn(5, 2, generator=source()), source())
+    torch.testing.assert_close(info.extra["ess"], torch.full((5,), 16.0).double())
+
+
+def test_candidates_without_density_are_never_chosen() -> None:
+    def half(z: Tensor) -> Tensor:
+        return torch.where(z[:, 0] > 0, shifted(z), torch.nan)
+
+    state = SamplingImportanceResampling(32, 3)(half, torch.ones(500, 2), source())
+    assert (state[:, 0] > 0).all()
+    nowhere, info = SamplingImportanceResampling(4).run(lambda z: torch.nan * z.sum(1), torch.ones(5, 2), source())
+    assert nowhere.eq(1).all()
+    assert info.extra["ess"].eq(0).all()
+
+
+def energy_tilt_2d() -> tuple[object, float]:
+    """Two modes tilting a standard normal; log Z by quadrature."""
+    bumps = mixture(2.0).log_density
+
+    def log_density(z: Tensor) -> Tensor:
+        return bumps(z) + StandardNormal(2).log_density(z)
+
+    axis = torch.linspace(-9, 9, 1201, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    cell = math.log(float(axis[1] - axis[0])) * 2
+    return log_density, float(log_density(grid).logsumexp(0) + cell)
+
+
+def test_log_z_in_two_dimensions_against_quadrature() -> None:
+    log_density, expected = energy_tilt_2d()
+    base = StandardNormal(2).double()
+    estimator = AnnealedImportanceSampling(MALA(2, 0.8), levels=40)
+    samples = SamplingImportanceResampling(64, 10, shared_target=True)(log_density, base.reference(1000, source(3)), source(4))
+    bracket = estimator.bracket(log_density, base, samples, source())
+    for side in (bracket.below, bracket.above):
+        assert side.low < expected < side.high
+        assert side.high - side.low < 0.1
+    low, high = bracket.interval
+    assert low < expected < high
+
+
+@pytest.mark.parametrize("spacing", ["linear", "sigmoid"])
+def test_log_z_of_a_gaussian_tilt_in_a_hundred_dimensions(spacing: str) -> None:
+    """p0 exp(-E), E = a z + b z^2 / 2 a coordinate: log Z = sum a^2 / (2 (1 + b)) - log(1 + b) / 2."""
+    slope = torch.linspace(-0.4, 0.4, 100, dtype=torch.float64)
+    bend = torch.linspace(0.0, 2.0, 100, dtype=torch.float64)
+    base = StandardNormal(100).double()
+    expected = float((slope.square() / (2 * (1 + bend)) - 0.5 * torch.log1p(bend)).sum())
+
+    def log_density(z: Tensor) -> Tensor:
+        return base.log_density(z) - z @ slope - 0.5 * z.square() @ bend
+
+    exact = -slope / (1 + bend) + base.reference(200, source(12)) * (1 + bend).rsqrt()
+    estimator = AnnealedImportanceSampling(HMC(1, 0.4, leapfrog_steps=3), levels=150, spacing=spacing)
+    bracket = estimator.bracket(log_density, base, exact, source(11), level=0.99)
+    for side in (bracket.below, bracket.above):
+        assert side.low < expected < side.high
+        assert side.high - side.low < 1.0
+        assert side.ess > 20
+
+
+def test_the_bounds_are_on_their_sides_of_the_truth() -> None:
+    """With few levels the forward mean falls short and the reverse mean overshoots, both by more than the other's error."""
+    base = StandardNormal(20).double()
+    log_density = lambda z: base.log_density(z) - 2.0 * z.square().sum(1)  # noqa: E731
+    exact = base.reference(50, source(1)) / 5**0.5
+    bracket = AnnealedImportanceSampling(MALA(1, 0.3), levels=4).bracket(log_density, base, exact, source())
+    expected = -10 * math.log(5.0)
+    assert bracket.below.estimate < expected - 0.2
+    assert bracket.above.estimate > expected + 0.2
+
+
+def test_one_level_is_plain_importance_sampling() -> None:
+    base, target = StandardNormal(2).double(), shifted
+    start = base.reference(10, source(1))
+    weights, end = AnnealedImportanceSampling(MALA(1, 0.5), levels=1).log_weights(target, base.log_density, start, source())
+    torch.testing.assert_close(weights, target(start) - base.log_density(start))
+    assert torch.equal(end, start)
+
+
+def test_each_row_can_have_its_own_target() -> None:
+    """log p(x) of a linear Gaussian model, three x at once, from the same call."""
+    x = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64).repeat(400)
+    base = StandardNormal(1).double()
+    joint = lambda z: base.log_density(z) - 2.0 * (x - z[:, 0]).square() - 0.5 * math.log(2 * math.pi * 0.25)  # noqa: E731
+    weights, _ = AnnealedImportanceSampling(MALA(1, 0.5), levels=20).log_weights(
+        joint, base.log_density, base.reference(1200, source()), source(1)
+    )
+    found = LogZ.from_log_weights(weights.reshape(400, 3), level=0.999)
+    expected = torch.distributions.Normal(0.0, math.sqrt(1.25)).log_prob(x[:3])
+    assert ((found.low < expected) & (expected < found.high)).all()
+
+
+def test_intervals_cover_as_often_as_they_say() -> None:
+    """Log-normal weights of known mean: 2000 intervals at 90%."""
+    weights = 0.3 * torch.randn(200, 2000, generator=source(), dtype=torch.float64)
+    for reverse in (False, True):
+        found = LogZ.from_log_weights(weights, reverse=reverse, level=0.9)
+        truth = (-1 if reverse else 1) * 0.3**2 / 2
+        covered = ((found.low < truth) & (truth < found.high)).double()
+        assert abs(covered.mean() - 0.9) < 4 * (0.9 * 0.1 / 2000) ** 0.5
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="Langevin is biased"):
+        AnnealedImportanceSampling(Langevin(1, 0.1))
+    with pytest.raises(ValueError, match="levels must be at least 1"):
+        AnnealedImportanceSampling(MALA(1, 0.1), levels=0)
+    with pytest.raises(ValueError, match="spacing must be"):
+        AnnealedImportanceSampling(MALA(1, 0.1), spacing="cubic")
+    with pytest.raises(ValueError, match="all annealed importance weights are zero"):
+        LogZ.from_log_weights(torch.full((3,), torch.nan))
+    with pytest.raises(ValueError, match="at least two weights"):
+        LogZ.from_log_weights(torch.zeros(1))
+    with pytest.raises(ValueError, match="candidates must be at least 2"):
+        SamplingImportanceResampling(1)
+    with pytest.raises(ValueError, match="reference and log_density, which Linear lacks"):
+        SamplingImportanceResampling(4, proposal=torch.nn.Linear(1, 1))
