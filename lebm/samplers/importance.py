@@ -31,7 +31,7 @@ def clean_log_weights(log_weights: Tensor) -> Tensor:
 
 
 def weight_ess(log_weights: Tensor, dim: int = 0) -> Tensor:
-    r"""Kong's effective sample size :math:`(\sum w)^2 / \sum w^2` along ``dim``; between 1 and n, and 0 if all weights are zero; float64."""
+    r"""Kong's effective sample size :math:`(\sum w)^2 / \sum w^2` along ``dim``; 1 to n, and 0 if all weights are zero; float64."""
     log_weights = clean_log_weights(log_weights).double()
     ess = (2 * log_weights.logsumexp(dim) - (2 * log_weights).logsumexp(dim)).exp()
     return torch.nan_to_num(ess, nan=0.0)

@@ -106,10 +106,10 @@ class Langevin(Adaptive):
         state, before, gradient = start, start, None
         for first in range(0, steps, STEPS_A_DRAW):
             part = slice(first, min(first + STEPS_A_DRAW, steps))
-            shape = (part.stop - first, *start.shape)
-            noise = normal(generator, start.shape, steps=shape[0], dtype=start.dtype, device=start.device)
-            noise = _scaled(noise, scales[part], metric)
+            state = before = state.clone()  # a view into the last draw would keep it alive beside the next one
+            noise = self._noise(generator, state, scales[part], metric)
             state, before, gradient = advance(log_density, state, noise, [0.5 * size**2 for size in sizes[part]], metric)
+            del noise
         info = None
         if want_info:
             extra, value = {}, None
@@ -119,6 +119,15 @@ class Langevin(Adaptive):
                 )
             info = summarise(log_density, start, state, gradient, value, extra)
         return state, info
+
+    @staticmethod
+    def _noise(generator: RandomSource, state: Tensor, scales: list[float], metric: Tensor | None) -> Tensor:
+        noise = normal(generator, state.shape, steps=len(scales), dtype=state.dtype, device=state.device)
+        if len(set(scales)) == 1:
+            noise.mul_(scales[0])
+        else:
+            noise.mul_(torch.tensor(scales, dtype=noise.dtype, device=noise.device).reshape(-1, *[1] * state.dim()))
+        return noise if metric is None else noise.mul_(metric.sqrt())
 
     def _eager(
         self, log_density: LogDensity, state: Tensor, noise: Tensor, drifts: list[float], metric: Tensor | None
@@ -151,14 +160,6 @@ def _compile(mode: str | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     # torch counts recompilations by code object: with a copy, samplers do not use up each other's allowance.
     own = FunctionType(_block.__code__.replace(), globals(), _block.__name__)
     return torch.compile(own, mode=mode, dynamic=False)
-
-
-def _scaled(noise: Tensor, scales: list[float], metric: Tensor | None) -> Tensor:
-    if len(set(scales)) == 1:
-        noise.mul_(scales[0])
-    else:
-        noise.mul_(torch.tensor(scales, dtype=noise.dtype, device=noise.device).reshape(-1, *[1] * (noise.dim() - 1)))
-    return noise if metric is None else noise.mul_(metric.sqrt())
 
 
 def _block(

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from lebm.samplers import Langevin, Noise, PersistentChains, gather_pools
+
+
+def standard(z: Tensor) -> Tensor:
+    return -0.5 * z.square().flatten(1).sum(dim=1)
+
+
+def noise(call: int, rank: int = 0, world_size: int = 1) -> Noise:
+    return Noise.shards(0, "pool", call, shards=4, rank=rank, world_size=world_size)
+
+
+def starts(call: int, rank: int = 0, world_size: int = 1) -> Tensor:
+    return noise(100 + call, rank, world_size).normal((8 // world_size, 3))
+
+
+def pool(**settings: object) -> PersistentChains:
+    return PersistentChains(Langevin(3, 0.3), **settings)  # type: ignore[arg-type]
+
+
+def test_chains_go_on_where_they_ended() -> None:
+    chains, kernel = pool(), Langevin(3, 0.3)
+    first = chains(standard, starts(0), noise(0))
+    second, info = chains.run(standard, starts(1), noise(1))
+    source = noise(1)
+    source.uniform((8,))  # the restart draw
+    assert torch.equal(second, kernel(standard, first, source))
+    assert info.extra["restarted"].sum() == 0
+
+
+def test_slots_take_turns() -> None:
+    chains = pool(slots=2)
+    ends = [chains.run(standard, starts(call), noise(call)) for call in range(4)]
+    assert [int(info.extra["restarted"].sum()) for _, info in ends] == [8, 8, 0, 0]
+    assert torch.equal(chains.state_dict()["pool"], torch.stack([ends[2][0], ends[3][0]]))
+
+
+def test_restart_rate() -> None:
+    chains = PersistentChains(Langevin(0, 0.3), restart_rate=0.25)
+    chains(standard, torch.zeros(4000, 1))
+    end, info = chains.run(standard, torch.ones(4000, 1), torch.Generator().manual_seed(0))
+    assert torch.equal(end[:, 0], info.extra["restarted"])
+    assert abs(end.mean() - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
+
+
+def test_rows_that_blew_up_are_restarted() -> None:
+    chains = PersistentChains(Langevin(1, 0.1))
+    factor = torch.ones(8)
+    factor[2] = torch.nan
+    chains(lambda z: factor * standard(z), starts(0), noise(0))
+    end, info = chains.run(standard, starts(1), noise(1))
+    assert info.extra["restarted"].tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
+    assert torch.isfinite(end).all()
+
+
+def test_eval_mode_leaves_the_pool_alone() -> None:
+    chains = pool()
+    chains(standard, starts(0), noise(0))
+    before = chains.state_dict()
+    chains.eval()
+    end = chains(standard, torch.zeros(50, 3), noise(1))
+    assert torch.equal(end, Langevin(3, 0.3)(standard, torch.zeros(50, 3), noise(1)))
+    assert torch.equal(chains.state_dict()["pool"], before["pool"])
+    assert chains.state_dict()["calls"] == before["calls"]
+
+
+def test_a_smaller_last_batch_uses_the_first_rows_and_a_larger_one_is_refused() -> None:
+    chains = pool()
+    chains(standard, starts(0), noise(0))
+    before = chains.state_dict()["pool"]
+    end = chains(standard, starts(1)[:5], noise(1))
+    after = chains.state_dict()["pool"]
+    assert torch.equal(after[0, :5], end)
+    assert torch.equal(after[0, 5:], before[0, 5:])
+    with pytest.raises(ValueError, match=r"call \.eval\(\) to sample without the pool"):
+        chains(standard, torch.zeros(9, 3), noise(2))
+    with pytest.raises(ValueError, match="the pool holds rows of"):
+        chains(standard, torch.zeros(8, 4), noise(2))
+
+
+def test_resuming_continues_bit_for_bit() -> None:
+    straight = pool(slots=2, restart_rate=0.3)
+    for call in range(3):
+        straight(standard, starts(call), noise(call))
+    resumed = nn.ModuleDict({"chains": pool(slots=2, restart_rate=0.3)})
+    resumed.load_state_dict(nn.ModuleDict({"chains": straight}).state_dict())
+    for call in range(3, 7):
+        assert torch.equal(straight(standard, starts(call), noise(call)), resumed["chains"](standard, starts(call), noise(call)))
+
+
+def test_fresh_pools_save_and_load_too() -> None:
+    chains = pool()
+    chains.load_state_dict(pool().state_dict())
+    assert torch.isfinite(chains(standard, starts(0), noise(0))).all()
+
+
+def test_loading_refuses_another_number_of_slots_and_reports_a_missing_pool() -> None:
+    chains = pool(slots=2)
+    chains(standard, starts(0), noise(0))
+    with pytest.raises(RuntimeError, match="holds 2 slots but this sampler has 1"):
+        pool().load_state_dict(chains.state_dict())
+    with pytest.raises(RuntimeError, match="Missing key.*pool"):
+        pool().load_state_dict(chains.kernel.state_dict(prefix="kernel."))
+
+
+def test_data_parallel_wrappers_find_no_buffer_to_broadcast() -> None:
+    chains = pool()
+    chains(standard, starts(0), noise(0))
+    assert not list(chains.buffers())
+
+
+@pytest.mark.parametrize(("arguments", "message"), [({"slots": 0}, "slots must be"), ({"restart_rate": 1.5}, "restart_rate must be")])
+def test_refusals(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pool(**arguments)
+
+
+def worker(rank: int, folder: str) -> None:
+    """Two calls, gather, save, load what one process saved, two more calls."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    chains = pool(slots=2, restart_rate=0.3)
+    for call in range(2):
+        chains(standard, starts(call, rank, 2), noise(call, rank, 2))
+    try:
+        chains.state_dict()
+        refused = ""
+    except RuntimeError as error:
+        refused = str(error)
+    gather_pools(chains)
+    gathered = chains.state_dict()
+    resumed = pool(slots=2, restart_rate=0.3)
+    resumed.load_state_dict(torch.load(f"{folder}/single.pt", weights_only=True))
+    ends = torch.stack([resumed(standard, starts(call, rank, 2), noise(call, rank, 2)) for call in range(2, 5)])
+    torch.save({"refused": refused, "gathered": gathered, "ends": ends}, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_hold_one_global_pool(tmp_path: Path) -> None:
+    alone = pool(slots=2, restart_rate=0.3)
+    for call in range(2):
+        alone(standard, starts(call), noise(call))
+    single = alone.state_dict()
+    torch.save(single, tmp_path / "single.pt")
+    expected = torch.stack([alone(standard, starts(call), noise(call)) for call in range(2, 5)])
+    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for result in results:
+        assert "gather_pools(module) on all of them" in result["refused"]
+        torch.testing.assert_close(result["gathered"]["pool"], single["pool"], atol=1e-6, rtol=0)
+        assert result["gathered"]["calls"] == single["calls"]
+    torch.testing.assert_close(torch.cat([result["ends"] for result in results], dim=1), expected, atol=1e-6, rtol=0)
