@@ -2,6 +2,28 @@
 
 from lebm.estimators.base import LatentEstimator
 from lebm.estimators.latent_mle import LatentMLE
+from lebm.estimators.log_ratio import LogRatio, Quality
+from lebm.estimators.multistage_nce import MultiStageNCE
 from lebm.estimators.optim import AdamGroups
+from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.ratio import Training, logistic, sequential, telescoping
+from lebm.estimators.stages import AdaptiveStages, FixedStages, StageRule
+from lebm.estimators.ulsif import ulsif
 
-__all__ = ["AdamGroups", "LatentEstimator", "LatentMLE"]
+__all__ = [
+    "AdamGroups",
+    "AdaptiveStages",
+    "FixedStages",
+    "LatentEstimator",
+    "LatentMLE",
+    "LatentPriorModel",
+    "LogRatio",
+    "MultiStageNCE",
+    "Quality",
+    "StageRule",
+    "Training",
+    "logistic",
+    "sequential",
+    "telescoping",
+    "ulsif",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,13 +68,15 @@ class RatioProduct(Energy):
         """The energy of the finished stages alone, ``(B,)``."""
         return z.new_zeros(z.shape[0]) if self.finished == 0 else self.stages(z).sum(dim=0)
 
-    def stages(self, z: Tensor) -> Tensor:
-        """The energy ``-log r_k`` of every finished stage, ``(finished, B)``."""
-        if self.finished == 0:
+    def stages(self, z: Tensor, first: int | None = None) -> Tensor:
+        """The energy ``-log r_k`` of each of the first stages, all finished ones by default: ``(first, B)``."""
+        count = self.finished if first is None else first
+        if count == 0:
             return z.new_zeros(0, z.shape[0])
-        hidden = z.expand(self.finished, *z.shape)
+        hidden = z.expand(count, *z.shape)
         for position in range(self.depth):
-            weight, bias = self._slots(position)
+            weight: Tensor = getattr(self, f"slot_weight_{position}")[:count]
+            bias: Tensor = getattr(self, f"slot_bias_{position}")[:count]
             hidden = torch.baddbmm(bias.unsqueeze(1), self.activation(hidden) if position else hidden, weight.transpose(1, 2))
         return hidden.squeeze(-1)
 
@@ -123,11 +126,6 @@ class RatioProduct(Energy):
     def _active_layers(self) -> list[nn.Linear]:
         return [layer for layer in self.active.net if isinstance(layer, nn.Linear)]
 
-    def _slots(self, position: int) -> tuple[Tensor, Tensor]:
-        weight: Tensor = getattr(self, f"slot_weight_{position}")
-        bias: Tensor = getattr(self, f"slot_bias_{position}")
-        return weight[: self.finished], bias[: self.finished]
-
     # Extra state and not a buffer: an average of weights must never average the number of stages.
 
     def get_extra_state(self) -> dict[str, int]:
@@ -172,6 +170,10 @@ class RatioPrior(EnergyPrior):
     def __init__(self, energy: RatioProduct, base: StandardNormal | None = None) -> None:
         super().__init__(energy, base)
         self.constants: dict[int, LogConstant] = {}
+
+    def log_density_after(self, stage: int) -> Callable[[Tensor], Tensor]:
+        """Unnormalised log-density of the product of the first ``stage`` stages, as a function of ``z``."""
+        return lambda z: self.base.log_density(z) - self.tilt.stages(z, stage).sum(dim=0)
 
     def log_density_so_far(self, z: Tensor) -> Tensor:
         """Unnormalised log-density of the finished stages alone: what a stage's classifier has as its negatives, ``(B,)``."""

@@ -1,0 +1,170 @@
+"""KL between Gaussians in 20 dimensions, by every ratio estimator on the same samples, network and number of optimiser steps.
+
+    python benchmarks/density_ratio.py                      # the whole table, resumable, about 35 minutes on one thread
+    python benchmarks/density_ratio.py --seeds 1 --kl 1 20  # a part of it
+    python benchmarks/density_ratio.py --table              # print what is there
+
+Two families against N(0, I): a mean shift N(m, I) and a sharpening N(0, vI), both with the KL asked for. Every estimator has the
+same 50,000 samples of the target to train on, fresh draws of N(0, I) (or of its waymarks, or of its own prior so far), and the
+same number of optimiser steps in all; every figure is taken on the same 10,000 held-out samples of the target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.timing import machine
+from lebm.estimators.ratio import Training, logistic, sequential, telescoping
+from lebm.models import MLPEnergy, RatioPrior, RatioProduct
+from lebm.samplers import MALA, AnnealedImportanceSampling
+
+DIM, HIDDEN, STAGES, STEPS, TRAIN, TEST = 20, [64, 64], 6, 3000, 50_000, 10_000
+METHODS = ["single", "telescoping, exact", "telescoping, mixed", "sequential"]
+ROWS = ["single", "telescoping, exact", "telescoping, mixed", "sequential, raw", "sequential"]
+
+
+class Problem:
+    """A Gaussian ``N(mean, scale^2 I)`` with a known divergence from N(0, I)."""
+
+    def __init__(self, family: str, kl: float) -> None:
+        self.mean = math.sqrt(2 * kl / DIM) if family == "shift" else 0.0
+        self.scale = 1.0 if family == "shift" else math.sqrt(_variance(kl))
+
+    def draw(self, n: int, generator: torch.Generator, along: float = 1.0) -> Tensor:
+        """Samples of it, or of the Gaussian a part of the way from N(0, I), even in mean and log standard deviation."""
+        return along * self.mean + self.scale**along * torch.randn(n, DIM, generator=generator)
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        scaled = (z - self.mean) / self.scale
+        return (0.5 * z.square() - 0.5 * scaled.square() - math.log(self.scale)).sum(dim=1)
+
+
+def _variance(kl: float) -> float:
+    """The v < 1 at which ``KL(N(0, vI) || N(0, I))`` is ``kl``, by bisection."""
+    low, high = 1e-9, 1.0
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if 0.5 * DIM * (middle - 1 - math.log(middle)) > kl else (low, middle)
+    return middle
+
+
+def _network() -> MLPEnergy:
+    return MLPEnergy(DIM, HIDDEN, output_bias=True)
+
+
+def measure(method: str, family: str, kl: float, seed: int) -> list[dict]:
+    """One run; the sequential one gives two rows."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    problem = Problem(family, kl)
+    samples = problem.draw(TRAIN + TEST, generator)
+    whole = Training(STEPS, held_out=TEST / (TRAIN + TEST))
+    each = Training(STEPS // STAGES, held_out=TEST / (TRAIN + TEST))
+    tested = samples[TRAIN:]
+    start = time.perf_counter()
+
+    def noise(n: int, source: object) -> Tensor:
+        return torch.randn(n, DIM, generator=generator)
+
+    def between(draw: Callable[[int, float], Tensor]) -> list:
+        marks = [position / STAGES for position in range(1, STAGES)]
+        return [noise, *((lambda n, source, mark=mark: draw(n, mark)) for mark in marks), samples]
+
+    def mixed(n: int, mark: float) -> Tensor:
+        chosen = samples[torch.randint(TRAIN, (n,), generator=generator)]
+        return math.sqrt(1 - mark**2) * noise(n, None) + mark * chosen
+
+    extra: dict = {}
+    if method == "single":
+        ratio = logistic(samples, noise, _network(), whole, generator)
+    elif method.startswith("telescoping"):
+        path = mixed if method.endswith("mixed") else lambda n, mark: problem.draw(n, generator, mark)
+        ratio = telescoping(between(path), RatioProduct(_network(), STAGES), each, generator)
+    else:
+        prior = RatioPrior(RatioProduct(_network(), STAGES))
+        annealing = AnnealedImportanceSampling(MALA(2, 0.8), 40)
+        ratio = sequential(samples, prior, each, annealing=annealing, burn_in=20, generator=generator)
+        constant = prior.log_constant()
+        extra = {"log_z": constant.log_z, "log_z_low": constant.low, "log_z_high": constant.high, "ess": constant.ess}
+    with torch.no_grad():
+        truth = problem.log_ratio(tested).mean().item()
+        row = {"family": family, "kl": kl, "seed": seed, "seconds": time.perf_counter() - start, "truth_on_test": truth, **extra}
+        quality = ratio.quality
+        row |= {"accuracy": quality.accuracy, "calibration_error": quality.calibration_error}
+        estimates = [(method, quality.kl, quality.kl_low, quality.kl_high)]
+        if method == "sequential":
+            raw = ratio.raw(tested).mean().item()
+            estimates.append(("sequential, raw", raw, raw, raw))
+    return [row | {"method": name, "estimate": value, "low": low, "high": high} for name, value, low, high in estimates]
+
+
+def table(rows: list[dict]) -> str:
+    """Median over seeds, with the range, a line a problem."""
+    lines = ["| family | KL | " + " | ".join(ROWS) + " | log Z | ESS |", "|" + "---|" * (len(ROWS) + 4)]
+    for family, kl in sorted({(row["family"], row["kl"]) for row in rows}):
+        cells = []
+        for name in ROWS:
+            found = [row["estimate"] for row in rows if (row["family"], row["kl"], row["method"]) == (family, kl, name)]
+            cells.append(f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else "")
+        staged = [row for row in rows if (row["family"], row["kl"], row["method"]) == (family, kl, "sequential")]
+        for key, digits in (("log_z", 2), ("ess", 0)):
+            cells.append(f"{statistics.median(row[key] for row in staged):.{digits}f}" if staged else "")
+        lines.append(f"| {family} | {kl:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def summary(rows: list[dict]) -> str:
+    """How many seconds a run costs, and whether each run's own interval covers the true KL."""
+    lines = []
+    for method in METHODS:
+        of = [row for row in rows if row["method"] == method]
+        if of:
+            covered = sum(row["low"] <= row["kl"] <= row["high"] for row in of)
+            seconds = statistics.median(row["seconds"] for row in of)
+            lines.append(f"{method}: {seconds:.0f} s a run, its own interval covers the true KL in {covered} of {len(of)}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kl", type=float, nargs="+", default=[1, 5, 10, 20, 40])
+    parser.add_argument("--family", nargs="+", default=["shift", "sharpening"], choices=["shift", "sharpening"])
+    parser.add_argument("--method", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", type=Path, default=Path("results/density_ratio.json"))
+    parser.add_argument("--table", action="store_true", help="only print what the file holds")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    report = json.loads(options.json.read_text()) if options.json.exists() else {"machine": machine(), "rows": []}
+    rows = report["rows"]
+    done = {(row["method"], row["family"], row["kl"], row["seed"]) for row in rows}
+    for seed in range(0 if options.table else options.seeds):
+        for family in options.family:
+            for kl in options.kl:
+                for method in options.method:
+                    if (method, family, kl, seed) in done:
+                        continue
+                    new = measure(method, family, kl, seed)
+                    rows.extend(new)
+                    print(
+                        f"{method:20}{family:12}KL {kl:<4g} seed {seed}: {new[0]['estimate']:.2f} in {new[0]['seconds']:.0f} s", flush=True
+                    )
+                    options.json.parent.mkdir(parents=True, exist_ok=True)
+                    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    text = table(rows) + "\n\n" + summary(rows) + "\n"
+    print("\n" + text)
+    if not options.table:
+        options.json.with_suffix(".md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

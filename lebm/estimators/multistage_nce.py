@@ -1,0 +1,209 @@
+"""A latent prior learned in stages by classification (paper 2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from lebm.estimators.constants import staged_log_z
+from lebm.estimators.optim import AdamGroups
+from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.stages import StageRecord, StageRule
+from lebm.models.likelihoods import Likelihood
+from lebm.models.ratios import RatioPrior
+from lebm.samplers.annealed import AnnealedImportanceSampling
+from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.chains import gather_pools
+from lebm.samplers.noise import Noise
+
+__all__ = ["MultiStageNCE"]
+
+log = logging.getLogger("lebm.estimators")
+
+SEPARATED = 0.999
+"""Above this accuracy a finished stage is reported as an extrapolation."""
+
+
+class MultiStageNCE(LatentPriorModel):
+    r"""Xiao, Han: *Adaptive Multi-stage Density Ratio Estimation for Learning Latent Space Energy-based Model*, NeurIPS 2022.
+
+    The prior is :math:`p_K(z) \propto p_0(z) \prod_k r_k(z)`. In stage k a classifier with logit :math:`\log r_k = -E_k` separates
+    draws of the aggregate posterior from draws of the prior so far; with both detached the loss is
+
+    .. math:: L = -\log p_\beta(x \mid z^+) + \mathrm{softplus}(E_k(z^+)) + \mathrm{softplus}(-E_k(z^-)).
+
+    ``z+`` comes from a short posterior chain whose prior is the product of the *finished* stages, so no chain ever runs through
+    the network in training. ``z-`` are exact draws of N(0, I) in stage 1, and chains under the finished stages after that.
+    What of this is the paper's and what is our reading of it is said in the documentation of the method.
+
+    The answers (``sample``, ``encode``, ``log_joint``, ...) use the prior with the stage in training, as it is.
+
+    Args:
+        likelihood: ``p(x | z)``, with the generator inside.
+        prior: the product of ratios.
+        prior_sampler: chain for ``z-`` and for sampling; wrapped in :class:`~lebm.samplers.PersistentChains` it goes on from step to
+            step, which the target, constant within a stage, allows.
+        posterior_sampler: chain for ``z+``.
+        optimizer: learning rates of ``generator`` and ``energy``.
+        stages: when a stage ends.
+        annealing: estimates log Z at the end of every stage; without it ``log_prob`` is unnormalised.
+        annealing_chains: their number, at least 2.
+        update_generator_in_stage: train the generator beside the classifier. ``False`` leaves it as it is, for a generator that
+            was trained before; then there is no ``generator`` in ``optimizer``.
+        warm_start: a stage starts from the hidden layers of the last one, instead of new ones.
+        scale_likelihood: as for :class:`~lebm.estimators.LatentMLE`.
+        seed: of every random stream.
+        noise_shards: pieces of the global batch; the number of processes must divide it.
+        evaluation_steps: posterior transitions in validation, testing and prediction; those of ``posterior_sampler`` if ``None``.
+
+    Raises:
+        ValueError: if likelihood and prior disagree on the latent size, or an argument is out of range.
+    """
+
+    prior: RatioPrior
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        prior: RatioPrior,
+        prior_sampler: Sampler,
+        posterior_sampler: Sampler,
+        optimizer: AdamGroups,
+        stages: StageRule,
+        annealing: AnnealedImportanceSampling | None = None,
+        annealing_chains: int = 512,
+        update_generator_in_stage: bool = True,
+        warm_start: bool = True,
+        scale_likelihood: bool = True,
+        seed: int = 0,
+        noise_shards: int = 8,
+        evaluation_steps: int | None = None,
+    ) -> None:
+        super().__init__(
+            likelihood, prior, prior_sampler, posterior_sampler, optimizer, scale_likelihood, seed, noise_shards, evaluation_steps
+        )
+        if annealing_chains < 2:
+            raise ValueError(f"annealing_chains must be at least 2, not {annealing_chains}")
+        self.stages = stages
+        self.annealing = annealing
+        self.annealing_chains = annealing_chains
+        self.update_generator_in_stage = update_generator_in_stage
+        self.warm_start = warm_start
+        if not update_generator_in_stage:
+            likelihood.requires_grad_(False)  # from the start and for good: nothing is toggled later
+        optimizer.check(self.networks())
+
+    def networks(self) -> Mapping[str, nn.Module]:
+        trained: dict[str, nn.Module] = {"generator": self.likelihood} if self.update_generator_in_stage else {}
+        return {**trained, "energy": self.prior}
+
+    # The loss
+
+    def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+        x = self.observations(batch)
+        positives = self.run_chain("posterior", self.posterior_sampler, self.posterior_so_far(x), x.shape[0], batch_idx, figures)
+        negatives = self.negatives(x.shape[0], batch_idx, figures)
+        total = self.classification(positives, negatives, batch["index"], figures)
+        if self.update_generator_in_stage:
+            total = total + self.likelihood_loss(x, positives, figures)
+        return total
+
+    def posterior_so_far(self, x: Tensor) -> LogDensity:
+        """Unnormalised log-posterior under the finished stages."""
+        likelihood, prior = self.likelihood, self.prior
+        return lambda z: likelihood.log_prob(x, z) + prior.log_density_so_far(z)
+
+    def negatives(self, n: int, batch_idx: int, figures: dict[str, Tensor] | None = None) -> Tensor:
+        """Draws of the prior so far, ``(n, latent_dim)``: exact ones in stage 1."""
+        if self.prior.tilt.finished == 0:
+            return self.prior.reference(n, self.noise("prior", batch_idx))
+        return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far, n, batch_idx, figures)
+
+    def classification(self, positives: Tensor, negatives: Tensor, index: Tensor, figures: dict[str, Tensor] | None) -> Tensor:
+        """The classifier's loss; held-out rows are measured and not trained on."""
+        energies = self.prior.tilt.active(torch.cat([positives, negatives]))
+        up, down = energies.split([len(positives), len(negatives)])
+        every = self.stages.held_out
+        measured = index.to(up.device) % every == 0 if every else torch.ones_like(up, dtype=torch.bool)
+        self.stages.record(up.detach(), down.detach(), measured)
+        # The expected share of trained rows, not the actual one, so that the loss is a mean over rows in any layout.
+        weight = (~measured).to(up.dtype) * (every / (every - 1)) if every else torch.ones_like(up)
+        loss = (weight * (softplus(up) + softplus(-down))).mean()
+        if figures is not None:
+            figures["train/stage"] = torch.tensor(float(self.stage))
+            figures["train/nce"] = loss.detach()
+            figures["stages/accuracy"] = 0.5 * ((up < 0).float().mean() + (down >= 0).float().mean())
+        return 0.0 * loss if self.stages.ended else loss
+
+    @property
+    def stage(self) -> int:
+        """Number of the stage in training, from 1; that of the last one when all are over."""
+        return len(self.stages.history) + (0 if self.stages.ended else 1)
+
+    # The end of a stage
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None) -> None:
+        """Take the step, then decide: inside the step, so that a checkpoint made after it has seen the decision."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.after_step(getattr(optimizer, "optimizer", optimizer))
+        if self.trainer.world_size > 1:
+            gather_pools(self)
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> StageRecord | None:
+        """Count a step and finish the stage if it was the last; returns the record of a finished stage."""
+        product = self.prior.tilt
+        record = self.stages.step(product.max_stages - product.finished)
+        if record is None:
+            return None
+        if record.kept:
+            product.switch(self.warm_start, seed=Noise([(self.seed, "stage", record.stage)]).seeds[0])
+        else:
+            product.discard()
+        for parameter in product.active.parameters():
+            for moment in optimizer.state.get(parameter, {}).values():
+                if isinstance(moment, Tensor):
+                    moment.zero_()
+        if record.kept and self.annealing is not None:
+            # The same stream on every process, which all do the same work: it is short, and what it adapts must agree.
+            noise = Noise([(self.seed, "annealing", record.stage)])
+            self.prior.remember(staged_log_z(self.prior, self.annealing, self.annealing_chains, noise))
+        self._renew_averages()
+        self._tell(record)
+        if self.stages.ended and self._trainer is not None:
+            self.trainer.should_stop = True
+        return record
+
+    def _renew_averages(self) -> None:
+        """An average of weights (EMA) starts anew with the stage; the finished ones are copied into it."""
+        if self._trainer is None:
+            return
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            average = getattr(callback, "_average_model", None) if isinstance(callback, WeightAveraging) else None
+            if average is not None:
+                average.module.prior.load_state_dict(self.prior.state_dict())
+                average.module.stages.load_state_dict(self.stages.state_dict())
+
+    @rank_zero_only
+    def _tell(self, record: StageRecord) -> None:
+        held_out = "held-out " if self.stages.held_out else ""
+        figures = f"{held_out}loss {record.loss:.3f} of 1.386, accuracy {record.accuracy:.3f}"
+        log.info(f"stage {record.stage} ended after {record.steps} steps, {record.reason}: {figures}")
+        if record.kept and record.stage in self.prior.constants:
+            constant = self.prior.log_constant()
+            log.info(f"  log Z = {constant.log_z:.2f} [{constant.low:.2f}, {constant.high:.2f}], {constant.ess:.0f} effective chains")
+        if record.kept and record.accuracy > SEPARATED:
+            cure = "no stage is left to correct that: raise max_stages" if self.prior.tilt.complete else "later stages have to correct that"
+            told = f"stage {record.stage} tells prior and posterior apart perfectly"
+            log.warning(f"{told}, so its ratio is an extrapolation; {cure}")
+
+    def log_prior(self, z: Tensor, normalised: bool = True) -> Tensor:
+        """Log-density of the prior at ``z: (B, latent_dim)``, shape ``(B,)``; see :meth:`lebm.models.RatioPrior.log_prob`."""
+        with torch.no_grad():
+            return self.prior.log_prob(z, normalised)

@@ -1,0 +1,227 @@
+"""When a stage of a multi-stage prior ends, decided from numbers that are the same on every process."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lebm.component import Component
+
+__all__ = ["AdaptiveStages", "FixedStages", "StageRecord", "StageRule"]
+
+ONE = 2 * math.log(2)  # the loss of a classifier that cannot tell: nats a pair of one positive and one negative
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a stage was.
+
+    Attributes:
+        stage: its number, from 1.
+        steps: optimiser steps it took.
+        loss: last measured loss, nats a pair; ``2 log 2`` is that of the ratio one, 0 that of classes without overlap.
+        accuracy: last measured accuracy, in [0, 1].
+        reason: why it ended.
+        kept: whether its ratio became part of the prior.
+    """
+
+    stage: int
+    steps: int
+    loss: float
+    accuracy: float
+    reason: str
+    kept: bool
+
+
+class StageRule(nn.Module, Component):
+    """Counts the steps of a stage, collects its classifier's loss, and says when the stage ends.
+
+    Args:
+        window: steps over which the loss is averaged.
+        held_out: every ``held_out``-th observation (by index) never trains the classifier, and only these are measured. With
+            0 all are trained on, and measured just before the step that uses them.
+    """
+
+    def __init__(self, window: int, held_out: int) -> None:
+        super().__init__()
+        if window < 1:
+            raise ValueError(f"window must be at least 1, not {window}")
+        if held_out < 0 or held_out == 1:
+            raise ValueError(f"held_out must be 0 (none) or at least 2 (every so many), not {held_out}")
+        self.window = window
+        self.held_out = held_out
+        self.history: list[StageRecord] = []
+        self.ended = False
+        self._sums: Tensor | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.steps = 0
+        self.loss, self.accuracy = ONE, 0.5
+        self.best = math.inf
+        self.stale = 0
+        self._sums = None
+
+    def record(self, positive: Tensor, negative: Tensor, measured: Tensor) -> None:
+        """Add a batch; a collective call where there are several processes, and never one that waits for the device.
+
+        Args:
+            positive: ``(B,)`` energies ``-log r`` of the positives.
+            negative: ``(B,)`` of the negatives.
+            measured: ``(B,)`` bool, which rows count.
+        """
+        with torch.no_grad():
+            weight = measured.double()
+            losses = nn.functional.softplus(positive.double()) + nn.functional.softplus(-negative.double())
+            right = 0.5 * ((positive < 0).double() + (negative >= 0).double())
+            sums = torch.stack([(weight * losses).sum(), (weight * right).sum(), weight.sum()])
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(sums)
+            self._sums = sums if self._sums is None else self._sums.to(sums.device) + sums
+
+    def step(self, slots_left: int) -> StageRecord | None:
+        """Count an optimiser step; the finished stage's record if that was its last.
+
+        Args:
+            slots_left: stages that can still be kept, this one included.
+        """
+        if self.ended:
+            return None
+        self.steps += 1
+        fresh = self.steps % self.window == 0 and self._sums is not None
+        reason = self._reason(self._measure() if fresh else False)
+        if reason is None:
+            return None
+        if not fresh and self._sums is not None:
+            self._measure()
+        kept = not reason.startswith("one")
+        record = StageRecord(len(self.history) + 1, self.steps, self.loss, self.accuracy, reason, kept)
+        self.history.append(record)
+        self.ended = not kept or slots_left <= 1
+        self._begin()
+        return record
+
+    def _measure(self) -> bool:
+        """Move the window's sums to the host; whether there was anything in them."""
+        assert self._sums is not None
+        loss, right, count = self._sums.tolist()
+        self._sums = None
+        if count == 0:
+            return False
+        self.loss, self.accuracy = loss / count, right / count
+        return True
+
+    @abstractmethod
+    def _reason(self, measured: bool) -> str | None:
+        """Why the stage ends with this step, or ``None``; a reason that starts with ``one`` discards it and ends the method."""
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "best": self.best,
+            "stale": self.stale,
+            "ended": self.ended,
+            "sums": None if self._sums is None else self._sums.tolist(),
+            "history": [asdict(record) for record in self.history],
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.steps, self.stale, self.ended = int(state["steps"]), int(state["stale"]), bool(state["ended"])
+        self.loss, self.accuracy, self.best = float(state["loss"]), float(state["accuracy"]), float(state["best"])
+        self._sums = None if state["sums"] is None else torch.tensor(state["sums"], dtype=torch.float64)
+        self.history = [StageRecord(**entry) for entry in state["history"]]
+
+
+class FixedStages(StageRule):
+    """Stages of fixed length.
+
+    Args:
+        steps: optimiser steps of every stage; or one number a stage, the last of which is kept for further stages.
+        window: steps over which the reported loss is averaged.
+        held_out: every so many observations are measured and not trained on; 0 for none.
+
+    Raises:
+        ValueError: for a length below 1, or none.
+    """
+
+    def __init__(self, steps: int | Sequence[int], window: int = 50, held_out: int = 0) -> None:
+        super().__init__(window, held_out)
+        self.lengths = [steps] if isinstance(steps, int) else list(steps)
+        if not self.lengths or min(self.lengths) < 1:
+            raise ValueError(f"stages need at least 1 step each, not {steps}")
+
+    def _reason(self, measured: bool) -> str | None:
+        length = self.lengths[min(len(self.history), len(self.lengths) - 1)]
+        return "its steps are done" if self.steps >= length else None
+
+
+class AdaptiveStages(StageRule):
+    """Stages that end when their classifier has nothing more to learn, by its smoothed held-out loss.
+
+    After every window of at least ``min_steps`` steps: a loss within ``one`` of ``2 log 2`` means that prior and aggregate posterior
+    cannot be told apart, so the stage is dropped and no other is added. A loss below ``separated`` means that the
+    classes hardly overlap, where more training would only make the ratio over-confident; and a loss that has not improved by
+    ``improvement`` in ``patience`` windows has levelled off, or begun to over-fit: the next stage begins.
+
+    Args:
+        min_steps: of every stage.
+        max_steps: of every stage.
+        window: steps over which the loss is averaged.
+        patience: windows without improvement.
+        improvement: smallest decrease of the loss that counts, in nats.
+        one: distance from ``2 log 2`` that counts as none, in nats.
+        separated: loss that counts as separation, in nats.
+        held_out: every so many observations are measured and not trained on, at least 2.
+
+    Raises:
+        ValueError: for arguments out of range.
+    """
+
+    def __init__(
+        self,
+        min_steps: int = 200,
+        max_steps: int = 5000,
+        window: int = 50,
+        patience: int = 4,
+        improvement: float = 2e-3,
+        one: float = 5e-3,
+        separated: float = 0.02,
+        held_out: int = 10,
+    ) -> None:
+        super().__init__(window, held_out)
+        if not 1 <= min_steps <= max_steps or patience < 1:
+            raise ValueError(f"needs 1 <= min_steps <= max_steps and patience >= 1, not {min_steps}, {max_steps} and {patience}")
+        if held_out < 2:
+            raise ValueError(f"an adaptive rule needs held-out observations: held_out at least 2, not {held_out}")
+        if min(improvement, one, separated) < 0 or separated >= ONE - one:
+            raise ValueError(f"improvement, one and separated must not be negative, nor meet: {improvement}, {one}, {separated}")
+        self.min_steps = min_steps
+        self.max_steps = max_steps
+        self.patience = patience
+        self.improvement = improvement
+        self.one = one
+        self.separated = separated
+
+    def _reason(self, measured: bool) -> str | None:
+        if measured:
+            better = self.loss < self.best - self.improvement
+            self.stale = 0 if better else self.stale + 1
+            self.best = min(self.best, self.loss)
+        if measured and self.steps >= self.min_steps:
+            if self.loss < self.separated:
+                return "the classes are separated"
+            if self.stale >= self.patience:
+                return self._levelled()
+        return self._levelled("its steps are done") if self.steps >= self.max_steps else None
+
+    def _levelled(self, otherwise: str = "its loss has levelled off") -> str:
+        return "one: nothing is left to learn" if self.best > ONE - self.one else otherwise
