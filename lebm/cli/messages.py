@@ -68,6 +68,8 @@ def interpolation_line(error: Exception, recipes: Sequence[Path], argv: Sequence
     found = re.search(r"Interpolation key '([^']+)' not found", text)
     holder = re.search(r"full_key: (\S+)", text)
     key = [holder[1]] if holder else []
+    if unsupported := re.search(r"Unsupported interpolation type (\S+)", text):
+        return f"{_place(key, recipes, argv)}${{{unsupported[1]}:...}} calls a resolver; write the value itself, or set LEBM_ALLOW_ENV=1"
     if found is None:
         return f"{_place(key, recipes, argv)}{text.splitlines()[0]}"
     resolved = re.search(r"resolved to '([^']+)'", text)

@@ -38,7 +38,7 @@ def sample(argv: list[str]) -> int:
         for start, stop in _pieces(chosen.n, chosen.batch_size)
     ]
     _write_samples(torch.cat(drawn), target, form)
-    _report(f"{chosen.n} samples", target, chosen, seed, _chain(model, chosen, "prior_sampler"))
+    _report(f"{chosen.n} samples", target, chosen, seed, _chain(model, chosen.steps, "prior_sampler"))
     return 0
 
 
@@ -55,9 +55,10 @@ def reconstruct(argv: list[str]) -> int:
     from lebm.callbacks.images import image_grid, write_png
 
     images = _images(chosen, model, chosen.n)
+    steps = chosen.steps or model.evaluation_steps
     seed = model.seed if chosen.seed is None else chosen.seed
     decoded = [
-        model.reconstruct(x.to(model.device), steps=chosen.steps, generator=_noise(seed, index)).cpu()
+        model.reconstruct(x.to(model.device), steps=steps, generator=_noise(seed, index)).cpu()
         for index, x in images.batches(chosen.batch_size)
     ]
     x, result = images.all(), torch.cat(decoded)
@@ -66,7 +67,7 @@ def reconstruct(argv: list[str]) -> int:
     pairs = [torch.cat([part, white]).split(columns) for part in (x, result)]
     write_png(target, image_grid(torch.cat([row for pair in zip(*pairs, strict=True) for row in pair]), columns))
     error = (result - x).square().mean().item()
-    _report(f"{len(x)} reconstructions of {images.source}", target, chosen, seed, _chain(model, chosen, "posterior_sampler"))
+    _report(f"{len(x)} reconstructions of {images.source}", target, chosen, seed, _chain(model, steps, "posterior_sampler"))
     print(f"lebm: mean squared error {error:.5f} a pixel, in the [-1, 1] range")
     return 0
 
@@ -84,14 +85,15 @@ def score(argv: list[str]) -> int:
     import torch
 
     images = _images(chosen, model, chosen.limit)
+    steps = chosen.steps or model.evaluation_steps
     seed = model.seed if chosen.seed is None else chosen.seed
     scores = [
-        model.anomaly_score(x.to(model.device), steps=chosen.steps, generator=_noise(seed, index)).double().cpu()
+        model.anomaly_score(x.to(model.device), steps=steps, generator=_noise(seed, index)).double().cpu()
         for index, x in images.batches(chosen.batch_size)
     ]
     values = torch.cat(scores)
     _write_scores(target, images, values)
-    _report(f"{len(values)} scores of {images.source}", target, chosen, seed, _chain(model, chosen, "posterior_sampler"))
+    _report(f"{len(values)} scores of {images.source}", target, chosen, seed, _chain(model, steps, "posterior_sampler"))
     broken = int((~torch.isfinite(values)).sum())
     if broken:
         print(f"lebm: {broken} of these scores are not finite")
@@ -101,7 +103,7 @@ def score(argv: list[str]) -> int:
 def _parser(verb: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(f"lebm {verb}", description=description, allow_abbrev=False)
     parser.add_argument("run", type=Path, help="a run folder or a .ckpt file")
-    parser.add_argument("--steps", type=_count, help="length of the chain; the trained one if not given")
+    parser.add_argument("--steps", type=_count, help="length of the chain; that of training (sample) or evaluation if not given")
     parser.add_argument("--seed", type=int, help="of the chain's noise; the run's own if not given")
     parser.add_argument(
         "--weights", choices=("ema", "raw"), default="ema", help="averaged weights where the run kept them, or the plain ones"
@@ -200,8 +202,8 @@ def _write_scores(target: Path, images: Images, values: Tensor) -> None:
         csv.write_csv(table, target)
 
 
-def _chain(model: LatentEstimator, chosen: argparse.Namespace, name: str) -> str:
-    steps = chosen.steps or getattr(getattr(model, name, None), "steps", None)
+def _chain(model: LatentEstimator, given: int | None, name: str) -> str:
+    steps = given or getattr(getattr(model, name, None), "steps", None)
     return f"chain of {steps} steps, " if steps else ""
 
 

@@ -197,7 +197,7 @@ def test_included_file_gets_no_further(lebm: Run, wicked: Path, capsys: pytest.C
     Path(name).write_text(yaml.safe_dump(model))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEBM_SECRET", "2")
-        refused(capsys, lebm("fit", "-c", "bad.yaml"), ())
+        refused(capsys, lebm("fit", "-c", "bad.yaml"), ("resolver", "LEBM_ALLOW_ENV=1"))
 
 
 def test_the_file_that_is_wrong_is_named(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ def test_out_is_never_overwritten_unasked(lebm: Run, trained: Path, capsys: pyte
 def test_reconstructions_are_below_the_data(lebm: Run, trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lebm("reconstruct", trained, "--data", "./pictures", "-n", 5) == 0
     shown = capsys.readouterr().out
-    assert "5 reconstructions of ./pictures (test) in runs/tiny/images/reconstructions.png" in shown
+    assert "5 reconstructions of ./pictures (test) in runs/tiny/images/reconstructions.png (chain of 5 steps" in shown
     assert "mean squared error" in shown
     grid = np.asarray(Image.open(trained / "images/reconstructions.png").convert("L"))
     assert grid.shape == (2 * 6 + 2, 5 * 6 + 2)
@@ -97,7 +97,7 @@ def test_scores_have_index_label_and_the_model_s_own_numbers(lebm: Run, trained:
 
     model = checkpoint.load(trained)
     x = to_unit_range(torch.tensor(open_images("./pictures", "test", image_size=4, channels=1).images))
-    expected = model.anomaly_score(x, generator=model.sample_noise("encode", torch.arange(12)))
+    expected = model.anomaly_score(x, steps=5, generator=model.sample_noise("encode", torch.arange(12)))
     np.testing.assert_allclose([float(row["anomaly_score"]) for row in rows], expected.numpy(), rtol=1e-5)
 
 
