@@ -9,6 +9,7 @@ from lebm.callbacks.images import image_grid, publish_image, write_png
 from lebm.callbacks.latents import LatentPicture, latent_picture
 from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid
 from lebm.callbacks.samples import SampleGrid
+from lebm.callbacks.stages import StagePicture, stage_picture
 
 __all__ = [
     "AnomalyDetection",
@@ -20,9 +21,11 @@ __all__ = [
     "ReconstructionError",
     "ReconstructionGrid",
     "SampleGrid",
+    "StagePicture",
     "StopOnNonFinite",
     "image_grid",
     "latent_picture",
     "publish_image",
+    "stage_picture",
     "write_png",
 ]

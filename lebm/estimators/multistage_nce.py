@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -113,6 +114,8 @@ class MultiStageNCE(LatentPriorModel):
         total = self.classification(positives, negatives, batch["index"], figures)
         if self.update_generator_in_stage:
             total = total + self.likelihood_loss(x, positives, figures)
+        if figures is not None and self._trainer is not None:
+            self.log("stage", float(self.stage), prog_bar=True)
         return total
 
     def posterior_so_far(self, x: Tensor) -> LogDensity:
@@ -137,10 +140,15 @@ class MultiStageNCE(LatentPriorModel):
         weight = (~measured).to(up.dtype) * (every / (every - 1)) if every else torch.ones_like(up)
         loss = (weight * (softplus(up) + softplus(-down))).mean()
         if figures is not None:
-            figures["train/stage"] = torch.tensor(float(self.stage))
             figures["train/nce"] = loss.detach()
             figures["stages/accuracy"] = 0.5 * ((up < 0).float().mean() + (down >= 0).float().mean())
         return 0.0 * loss if self.stages.ended else loss
+
+    @property
+    def chain_settings(self) -> dict[str, Any]:
+        """The samplers, and what the stages were and how far their sum of logits is off."""
+        stages = [asdict(record) for record in self.stages.history]
+        return {**super().chain_settings, "stages": stages, "log_z": [asdict(constant) for constant in self.prior.constants.values()]}
 
     @property
     def stage(self) -> int:
@@ -192,12 +200,13 @@ class MultiStageNCE(LatentPriorModel):
 
     @rank_zero_only
     def _tell(self, record: StageRecord) -> None:
+        tell = print if self._trainer is None else self.print
         held_out = "held-out " if self.stages.held_out else ""
-        figures = f"{held_out}loss {record.loss:.3f} of 1.386, accuracy {record.accuracy:.3f}"
-        log.info(f"stage {record.stage} ended after {record.steps} steps, {record.reason}: {figures}")
-        if record.kept and record.stage in self.prior.constants:
+        figures = f"{held_out}loss {record.loss:.3f} (1.386 for the ratio one), accuracy {record.accuracy:.3f}"
+        tell(f"stage {record.stage} ended after {record.steps} steps, {record.reason}: {figures}")
+        if record.kept and self.annealing is not None:
             constant = self.prior.log_constant()
-            log.info(f"  log Z = {constant.log_z:.2f} [{constant.low:.2f}, {constant.high:.2f}], {constant.ess:.0f} effective chains")
+            tell(f"  log Z = {constant.log_z:.2f} [{constant.low:.2f}, {constant.high:.2f}], {constant.ess:.0f} effective chains")
         if record.kept and record.accuracy > SEPARATED:
             cure = "no stage is left to correct that: raise max_stages" if self.prior.tilt.complete else "later stages have to correct that"
             told = f"stage {record.stage} tells prior and posterior apart perfectly"

@@ -1,6 +1,7 @@
 """Metrics that no library has, and thin feature extractors."""
 
 from lebm.metrics.anomaly import anomaly_figures, lowest_average_precision
+from lebm.metrics.discrepancy import maximum_mean_discrepancy
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, FlatFeatures, InceptionFeatures, RandomProjectionFeatures
 from lebm.metrics.frechet import FrechetDistance, frechet_distance
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
@@ -18,4 +19,5 @@ __all__ = [
     "finite_rows",
     "frechet_distance",
     "lowest_average_precision",
+    "maximum_mean_discrepancy",
 ]

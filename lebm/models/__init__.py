@@ -3,6 +3,7 @@
 from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder
 from lebm.models.energies import Energy, MLPEnergy, SumEnergy
 from lebm.models.generators import ConvGenerator, Generator, MLPGenerator
+from lebm.models.identity import IdentityGenerator
 from lebm.models.likelihoods import GaussianLikelihood, Likelihood
 from lebm.models.priors import EnergyPrior, Prior, StandardNormal
 from lebm.models.ratios import LogConstant, RatioPrior, RatioProduct
@@ -16,6 +17,7 @@ __all__ = [
     "GaussianEncoder",
     "GaussianLikelihood",
     "Generator",
+    "IdentityGenerator",
     "Likelihood",
     "LogConstant",
     "MLPEncoder",

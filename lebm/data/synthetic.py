@@ -1,0 +1,160 @@
+"""Densities in the plane, for experiments that can be seen whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lebm.component import Component
+from lebm.data.loader import BatchLoader, ShardedBatchSampler, epoch_seed
+from lebm.errors import UserError
+
+__all__ = ["PlaneData", "plane_samples"]
+
+
+def _rings(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    label = torch.randint(2, (n,), generator=generator)
+    angle = 2 * math.pi * torch.rand(n, generator=generator)
+    radius = 1.0 + 1.2 * label + 0.08 * torch.randn(n, generator=generator)
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1), label
+
+
+def _moons(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    label = torch.randint(2, (n,), generator=generator)
+    angle = math.pi * torch.rand(n, generator=generator)
+    side = 1.0 - 2.0 * label
+    points = 1.4 * torch.stack([side * angle.cos() + 0.5 * (1 - side) - 0.5, side * angle.sin() - 0.25 * (1 - side)], dim=1)
+    return points + torch.tensor([0.0, -0.35]) + 0.1 * torch.randn(n, 2, generator=generator), label
+
+
+def _spiral(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    label = torch.randint(2, (n,), generator=generator)
+    angle = 3 * math.pi * torch.rand(n, generator=generator).sqrt()
+    radius = 0.25 * angle * (1.0 - 2.0 * label)
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1) + 0.08 * torch.randn(n, 2, generator=generator), label
+
+
+def _grid(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    label = torch.randint(9, (n,), generator=generator)
+    centres = torch.stack([label % 3, label.div(3, rounding_mode="floor")], dim=1).float() - 1
+    return 1.6 * centres + 0.12 * torch.randn(n, 2, generator=generator), label
+
+
+SHAPES: dict[str, Callable[[int, torch.Generator], tuple[Tensor, Tensor]]] = {
+    "rings": _rings,
+    "moons": _moons,
+    "spiral": _spiral,
+    "grid": _grid,
+}
+
+
+def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """``n`` points ``(n, 2)`` within about 3 of the origin, and the piece ``(n,)`` each comes from.
+
+    Args:
+        shape: ``"rings"``, ``"moons"``, ``"spiral"`` or ``"grid"``.
+        n: number of points, at least 1.
+        seed: the points are a pure function of it.
+
+    Raises:
+        ValueError: for another shape, or no points.
+    """
+    if shape not in SHAPES:
+        raise ValueError(f"unknown shape {shape!r}; choose one of {', '.join(sorted(SHAPES))}")
+    if n < 1:
+        raise ValueError(f"at least 1 point is needed, not {n}")
+    return SHAPES[shape](n, torch.Generator().manual_seed(seed))
+
+
+class PlaneRows(Dataset):
+    """Points as batches ``{"x", "label", "index"}``."""
+
+    def __init__(self, x: Tensor, label: Tensor) -> None:
+        self.x, self.label = x, label
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        index = torch.tensor(indices, dtype=torch.long)
+        return {"x": self.x[index], "label": self.label[index], "index": index}
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in self.__getitems__([index]).items()}
+
+
+class PlaneData(LightningDataModule, Component):
+    """Points of a density in the plane; ``x`` is ``(B, 2)``, ``label`` the piece a point comes from.
+
+    Args:
+        shape: ``rings``, ``moons``, ``spiral`` or ``grid``.
+        n_train: training points.
+        n_eval: validation points, and as many others for testing.
+        batch_size: points a step over all processes together; the number of processes must divide it.
+        eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
+        seed: of the points and of the order of training.
+
+    Raises:
+        ValueError: for a number below 1.
+        UserError: if the processes cannot share a batch.
+    """
+
+    def __init__(
+        self,
+        shape: Literal["rings", "moons", "spiral", "grid"] = "rings",
+        n_train: int = 10000,
+        n_eval: int = 2000,
+        batch_size: int = 100,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(n_train, n_eval, batch_size, eval_batch_size or 1) < 1:
+            raise ValueError(f"n_train {n_train}, n_eval {n_eval}, batch sizes {batch_size} and {eval_batch_size} must all be at least 1")
+        self.shape, self.seed = shape, seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        sizes = {"train": n_train, "validation": n_eval, "test": n_eval}
+        self._rows = {split: PlaneRows(*plane_samples(shape, n, epoch_seed(seed, split))) for split, n in sizes.items()}
+
+    def describe_split(self) -> dict[str, Any]:
+        """What was used, as plain values for a summary."""
+        sizes = {split: len(rows) for split, rows in self._rows.items()}
+        return {"shape": self.shape, "sizes": sizes, "batch_size": self.batch_size, "seed": self.seed}
+
+    def _place(self) -> dict[str, Any]:
+        rank, processes = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return {"rank": rank, "world_size": processes}
+
+    def _position(self) -> tuple[int, int]:
+        if self.trainer is None or not self.trainer.training:
+            return 0, 0
+        return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled whole batches; an incomplete last one is left out."""
+        rows, place = self._rows["train"], self._place()
+        if self.batch_size % place["world_size"] or self.batch_size > len(rows):
+            raise UserError(
+                f"batch_size {self.batch_size} must be shared evenly by {place['world_size']} processes and fit {len(rows)} points"
+            )
+        sampler = ShardedBatchSampler(len(rows), self.batch_size, shuffle=True, drop_last=True, seed=self.seed, **place)
+        return BatchLoader(rows, sampler, self._position)
+
+    def _evaluation(self, split: str) -> BatchLoader:
+        rows, place = self._rows[split], self._place()
+        return BatchLoader(rows, ShardedBatchSampler(len(rows), max(self.eval_batch_size, place["world_size"]), **place))
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._evaluation("validation")
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._evaluation("test")
+
+    def predict_dataloader(self) -> BatchLoader:
+        return self._evaluation("test")
