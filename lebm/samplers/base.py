@@ -15,7 +15,10 @@ from lebm.samplers.noise import RandomSource
 __all__ = ["Info", "LogDensity", "Sampler", "log_density_gradient"]
 
 LogDensity = Callable[[Tensor], Tensor]
-"""An unnormalised log-density ``(B, *event) -> (B,)``; row ``i`` of the result may depend on row ``i`` of the input only."""
+"""An unnormalised log-density ``(B, *event) -> (B,)``; row ``i`` of the result may depend on row ``i`` of the input only.
+
+One that knows a cheaper way to its gradient than autograd may have a method ``state_gradient(state) -> (B, *event)``.
+"""
 
 
 @dataclass
@@ -109,8 +112,8 @@ class Sampler(nn.Module, Component, ABC):
         """``steps`` transitions from ``start``, which is the chain's own copy; gradients are enabled."""
 
 
-def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Value ``(B,)`` and gradient ``(B, *event)`` with respect to the state only, both detached.
+def log_density_gradient(log_density: LogDensity, state: Tensor, sign: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Value ``(B,)`` and ``sign`` times the gradient ``(B, *event)`` with respect to the state only, both detached.
 
     The caller must have left inference mode. ``torch.autograd.grad`` computes no parameter gradients, so nothing needs freezing.
 
@@ -121,8 +124,16 @@ def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor
     with torch.enable_grad():
         value = log_density(state)
     check_values(value, state)
-    (gradient,) = torch.autograd.grad(value.sum(), state)
+    if not value.requires_grad:  # a constant, such as the energy of a plain reference
+        return value, torch.zeros_like(state)
+    (gradient,) = torch.autograd.grad(value, state, torch.full_like(value, sign), materialize_grads=True)
     return value.detach(), gradient
+
+
+def state_gradient(log_density: LogDensity, state: Tensor) -> Tensor:
+    """The gradient alone, from the log-density itself where it offers one."""
+    own = getattr(log_density, "state_gradient", None)
+    return log_density_gradient(log_density, state)[1] if own is None else own(state)
 
 
 def check_values(value: Tensor, state: Tensor) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lebm.samplers.adaptation import Adaptive
-from lebm.samplers.base import Info, LogDensity, as_event, check_values, log_density_gradient, positive_vector, summarise
+from lebm.samplers.base import Info, LogDensity, as_event, check_values, positive_vector, state_gradient, summarise
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.schedules import Schedule, check_schedule, values
 from lebm.samplers.shadow import clip_rows, shadow_acceptance
@@ -134,7 +134,7 @@ class Langevin(Adaptive):
     ) -> tuple[Tensor, Tensor, Tensor]:
         for kick, drift in zip(noise, drifts, strict=True):
             before = state
-            _, gradient = log_density_gradient(log_density, before)
+            gradient = state_gradient(log_density, before)
             if self.max_grad_norm is not None:
                 gradient = clip_rows(gradient, self.max_grad_norm)
             state = kick.add_(before)  # into the noise's memory: the state before must survive for the shadow step

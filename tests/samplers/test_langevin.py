@@ -7,8 +7,9 @@ import pickle
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from lebm.models import EnergyPrior, MLPEnergy
+from lebm.models import Energy, EnergyPrior, MLPEnergy, StandardNormal
 from lebm.samplers import Langevin, Noise
 from lebm.samplers.schedules import geometric, linear, values
 
@@ -83,6 +84,35 @@ def test_the_published_loop_from_the_same_noise() -> None:
         slope = torch.autograd.grad(target.energy(z).sum(), z)[0]
         z = (z - 0.5 * 0.4 * 0.4 * (slope + z) + 0.4 * kick).detach()
     torch.testing.assert_close(found, z, atol=1e-6, rtol=0)
+
+
+def test_an_energy_that_does_not_depend_on_the_state_leaves_the_reference() -> None:
+    class Flat(Energy):
+        latent_dim = 3
+
+        def __init__(self, learned: bool) -> None:
+            super().__init__()
+            self.level = nn.Parameter(torch.ones(())) if learned else torch.ones(())
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.level.expand(z.shape[0])
+
+    init = torch.randn(4, 3, generator=source())
+    expected = Langevin(5, 0.4)(StandardNormal(3).log_density, init, source(1))
+    for learned in (False, True):
+        found = Langevin(5, 0.4)(EnergyPrior(Flat(learned)).log_density, init, source(1))
+        torch.testing.assert_close(found, expected)
+
+
+def test_an_adapted_step_is_saved_restored_and_used() -> None:
+    target, init = prior(4, [8]), torch.randn(6, 4, generator=source())
+    sampler = Langevin(5, 0.4)
+    sampler.step_scale = 0.5
+    resumed = Langevin(5, 0.4)
+    resumed.load_state_dict(sampler.state_dict())
+    assert resumed.step_scale == 0.5
+    expected = Langevin(5, 0.2)(target.log_density, init, source())
+    torch.testing.assert_close(resumed(target.log_density, init, source()), expected)
 
 
 def test_long_chains_are_drawn_in_pieces_that_do_not_depend_on_the_layout() -> None:

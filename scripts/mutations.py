@@ -1,0 +1,195 @@
+"""Break the numerical code in one place at a time, and see whether the tests notice.
+
+    python scripts/mutations.py                    # all, several minutes on two cores
+    python scripts/mutations.py --only langevin    # those of files whose path contains the word
+    python scripts/mutations.py --list
+
+Every mutation is an exact replacement in one file, made in a copy of the package; the tests named beside it must fail there. The
+last line is the score; the exit status is 1 unless every mutation was caught.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+GROUND = "tests/ground_truth"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    file: str
+    old: str
+    new: str
+    meaning: str
+    tests: tuple[str, ...]
+
+
+def on(file: str, *tests: str):  # type: ignore[no-untyped-def]
+    """Mutations of one file, all watched by the same tests."""
+    return lambda meaning, old, new: Mutation(file, old, new, meaning, tests)
+
+
+langevin = on("lebm/samplers/langevin.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py")
+prior = on("lebm/models/priors.py", "tests/samplers/test_langevin.py")
+shadow = on("lebm/samplers/shadow.py", f"{GROUND}/test_langevin.py")
+gradient = on("lebm/samplers/base.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_contract.py")
+adaptation = on("lebm/samplers/adaptation.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py")
+metropolis = on(
+    "lebm/samplers/metropolis.py", f"{GROUND}/test_metropolis.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_contract.py"
+)
+tempering = on("lebm/samplers/tempering.py", f"{GROUND}/test_metropolis.py")
+targets = on("lebm/samplers/targets.py", "tests/samplers/test_targets.py", f"{GROUND}/test_metropolis.py")
+importance = on("lebm/samplers/importance.py", f"{GROUND}/test_importance.py")
+annealed = on("lebm/samplers/annealed.py", f"{GROUND}/test_importance.py")
+chains = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
+noise = on("lebm/samplers/noise.py", "tests/samplers/test_noise.py")
+diagnostics = on("lebm/samplers/diagnostics.py", "tests/samplers/test_diagnostics.py")
+
+MUTATIONS = [
+    langevin("drop the 1/2 of the drift", "[0.5 * size**2 for size", "[size**2 for size"),
+    langevin("drift by s instead of s^2", "[0.5 * size**2 for size", "[0.5 * size for size"),
+    prior("forget the normal part of a tilted prior's gradient", "return downhill - z.detach()", "return downhill"),
+    prior("ascend the energy", "z, sign=-1.0)", "z, sign=1.0)"),
+    langevin("descend instead of ascend", "state.add_(gradient, alpha=drift)", "state.add_(gradient, alpha=-drift)"),
+    langevin("noise of scale s^2", "size * math.sqrt(heat) for size", "size**2 * math.sqrt(heat) for size"),
+    langevin("noise too large by sqrt 2", "noise.mul_(scales[0])", "noise.mul_(1.414 * scales[0])"),
+    langevin("temperature instead of its root", "size * math.sqrt(heat)", "size * heat"),
+    langevin("forget the schedule of the noise", "if len(set(scales)) == 1", "if len(scales) >= 1"),
+    langevin("precondition the noise by M, not its root", "noise.mul_(metric.sqrt())", "noise.mul_(metric)"),
+    langevin("no preconditioned noise", "return noise if metric is None else noise.mul_(metric.sqrt())", "return noise"),
+    langevin("no preconditioned drift", "if metric is None else state.addcmul_(gradient, metric, value=drift)", "if True else None"),
+    langevin("do not clamp", "state = state.clamp_(*self.clamp)", "pass"),
+    langevin("compiled: descend", "state = state + drift *", "state = state - drift *"),
+    langevin("compiled: no kick", "metric * gradient) + kick", "metric * gradient)"),
+    langevin("compiled: do not clip", "if limit is not None:", "if False:"),
+    langevin("the shadow step starts elsewhere", "before, state, gradient, sizes[-1]", "start, state, gradient, sizes[-1]"),
+    shadow("clip over the batch", "norm = gradient.flatten(1).norm(dim=1)", "norm = gradient.norm().expand(gradient.shape[0])"),
+    shadow("accept the inverse ratio", "log_ratio = difference *", "log_ratio = -difference *"),
+    shadow("swap forward and backward", "(forward - backward)", "(backward - forward)"),
+    shadow("drop the 1/2 of the proposal's density", "/ (2 * noise_scale**2)", "/ noise_scale**2"),
+    shadow("forget the temperature", "difference * (step_size / noise_scale) ** 2", "difference"),
+    shadow("proposal without preconditioner", "inverse = 1.0 if metric is None else metric.rsqrt()", "inverse = 1.0"),
+    gradient("gradient of minus the log-density", "torch.full_like(value, sign)", "torch.full_like(value, -sign)"),
+    gradient("mean instead of sum", "torch.full_like(value, sign)", "torch.full_like(value, sign / len(value))"),
+    adaptation("adapt away from the target", "self._error_sum += self.target -", "self._error_sum -= self.target -"),
+    adaptation("keep the last step, not the average", "self.step_scale = averaging.average", "self.step_scale = averaging.current * 2"),
+    adaptation("do not restore the step", "self.step_scale = float(state)", "self.step_scale = 1.0"),
+    metropolis("accept everything", "accept = chance.log() < log_ratio", "accept = finite"),
+    metropolis("swap accept and reject", "accept = chance.log() < log_ratio", "accept = chance.log() >= log_ratio"),
+    metropolis("forget the kinetic energy", "_kinetic(momentum) - _kinetic(turned) + ", "0 * _kinetic(turned) + "),
+    metropolis("kinetic energy without 1/2", "return 0.5 * _precise", "return 1.0 * _precise"),
+    metropolis("sign of the potential", "return _precise(new) - _precise(", "return -_precise(new) + _precise("),
+    metropolis("full first half step", "momentum + 0.5 * step * gradient", "momentum + step * gradient"),
+    metropolis("full last half step", "else 0.5 * step) * gradient", "else step) * gradient"),
+    metropolis("keep the old gradient", "gradient = torch.where(rows(accept, state), new_gradient, gradient)", "pass"),
+    metropolis("keep the old value", "value = torch.where(accept, new_value, value)", "pass"),
+    metropolis("precondition by M, not its root", "base_step * metric.sqrt()", "base_step * metric"),
+    metropolis("accept what is not finite", "torch.where(finite, log_ratio, -torch.inf)", "torch.where(finite, log_ratio, 0.0)"),
+    metropolis("reject all from a start without density", "torch.where(torch.isnan(old), -torch.inf, old)", "old"),
+    tempering("swap by the inverse ratio", "(inverse[colder] - inverse[hotter])", "(inverse[hotter] - inverse[colder])"),
+    tempering("swap always", "accept = chance.log() < log_ratio", "accept = chance < 2"),
+    tempering("never swap", "accept = chance.log() < log_ratio", "accept = chance > 2"),
+    tempering("temper by the root", "cold_to_hot = root.square().reciprocal()", "cold_to_hot = root.reciprocal()"),
+    tempering("half a swap", "order[:, hotter] = torch.where(accept, colder, hotter)", "pass"),
+    tempering("forget to stretch back", "replicas = moved.reshape(shape) * stretch", "replicas = moved.reshape(shape)"),
+    tempering("offer the first pairs only", "cold_to_hot, step % 2, generator)", "cold_to_hot, 0, generator)"),
+    targets("freeze the free part", "(~frozen).flatten()", "frozen.flatten()"),
+    targets("temper the base too", "+ (1.0 - inverse) * base(state)", "+ inverse * base(state)"),
+    importance("resample by the inverse weights", "(log_weights - log_weights.amax", "(-log_weights + log_weights.amax"),
+    importance("weights without the proposal", "values - log_proposal.reshape(states.shape[:2])", "values"),
+    importance("proposal's density without 1/2", "log_proposal = -0.5 * flat", "log_proposal = -1.0 * flat"),
+    importance("ESS without the square", "(2 * log_weights.logsumexp(dim)", "(log_weights.logsumexp(dim)"),
+    importance("off by one candidate", "(chosen - 1).clamp_min(0)", "chosen.clamp(max=fresh.shape[1] - 1)"),
+    importance("keep the old weight", "current = log_weights.gather(1, chosen.unsqueeze(1))", "pass"),
+    importance("let NaN weigh one", "torch.where(torch.isfinite(log_weights), log_weights, -torch.inf)", "torch.nan_to_num(log_weights)"),
+    annealed("sign of the weight", "total += (after - before)", "total -= (after - before)"),
+    annealed("weigh after the move", "            if 0 < after < 1:", "            if 0 < after:"),
+    annealed("anneal along the wrong path", "beta * log_density(state) + (1 - beta)", "(1 - beta) * log_density(state) + beta"),
+    annealed("sum instead of mean", "log_weights.logsumexp(0) - math.log(n)", "log_weights.logsumexp(0)"),
+    annealed("interval of one weight", "relative.std(dim=0) / math.sqrt(n)", "relative.std(dim=0)"),
+    annealed("reverse sign", "sign = -1.0 if reverse else 1.0", "sign = 1.0"),
+    annealed("one-sided level", "inv_cdf(0.5 + level / 2)", "inv_cdf(level)"),
+    chains("restart the others", "device=start.device) < self.restart_rate", "device=start.device) > self.restart_rate"),
+    chains("never turn to the next slot", "self.calls += 1", "self.calls += self.slots"),
+    chains("forget where chains ended", "pool[slot, :count] = end", "pool[slot, :count] = begin"),
+    chains("every process takes the first rows", "rank * total // world_size : (rank + 1) * total // world_size", ": total // world_size"),
+    noise("all streams alike", "for shard in range(rank * own, (rank + 1) * own)]", "for shard in [0] * own]"),
+    noise("a stream for the process, not the shard", "for shard in range(rank * own, (rank + 1) * own)]", "for shard in range(own)]"),
+    noise("deal rows from the end", "- position * rows // len(streams)", "- -(-position * rows // len(streams))"),
+    diagnostics("no split", "return torch.cat([draws[:half], draws[-half:]], dim=1)", "return draws"),
+    diagnostics("no ranks", "return scores.T.reshape(draws.shape)", "return draws"),
+    diagnostics("between-chain variance lost", "between / within", "0 * between / within"),
+    diagnostics("wrapped autocovariance", "n=2 * count, dim=0)\n    return", "n=count, dim=0)\n    return"),
+    diagnostics("no monotone sequence", "sums.cummin(dim=0).values", "sums"),
+]  # fmt: skip
+
+
+def run_tests(folder: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
+    """Whether the tests pass in a copy, and the first failure."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=no", *tests]
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return done.returncode == 0, failed[0].removeprefix("FAILED ").split(" - ")[
+        0
+    ] if failed else "all tests pass" if done.returncode == 0 else done.stdout[-500:]
+
+
+def copy_of_the_package(parent: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    for name in ("lebm", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.parquet"))
+    shutil.copy(ROOT / "setup.cfg", folder)
+    return folder
+
+
+def survives(mutation: Mutation, parent: Path) -> tuple[bool, str]:
+    folder = copy_of_the_package(parent)
+    file = folder / mutation.file
+    source = file.read_text()
+    if source.count(mutation.old) != 1:
+        return True, f"the text to replace occurs {source.count(mutation.old)} times, not once: {mutation.old!r}"
+    file.write_text(source.replace(mutation.old, mutation.new))
+    passed, detail = run_tests(folder, mutation.tests)
+    shutil.rmtree(folder)
+    return passed, detail
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", default="", help="a part of the file's path")
+    parser.add_argument("--jobs", type=int, default=2, help="mutations tried at the same time")
+    parser.add_argument("--list", action="store_true", help="name the mutations and stop")
+    arguments = parser.parse_args()
+    chosen = [mutation for mutation in MUTATIONS if arguments.only in mutation.file]
+    if arguments.list or not chosen:
+        print("\n".join(f"{mutation.file}: {mutation.meaning}" for mutation in chosen) or "no mutation matches")
+        return 0
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(arguments.jobs) as pool:
+        parent = Path(name)
+        tests = tuple(sorted({test for mutation in chosen for test in mutation.tests}))
+        passed, detail = run_tests(copy_of_the_package(parent), tests)
+        if not passed:
+            print(f"the tests fail without any mutation: {detail}")
+            return 1
+        caught = 0
+        for mutation, (survived, detail) in zip(chosen, pool.map(lambda one: survives(one, parent), chosen), strict=True):
+            caught += not survived
+            print(
+                f"{'SURVIVED' if survived else 'caught  '}  {mutation.file}: {mutation.meaning}  [{detail if detail else ''}]", flush=True
+            )
+    print(f"caught {caught} of {len(chosen)} mutations")
+    return 0 if caught == len(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
