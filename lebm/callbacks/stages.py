@@ -112,7 +112,7 @@ def stage_picture(posterior: Tensor, priors: Mapping[str, Tensor], densities: Se
     clouds = [cloud.detach() for cloud in (posterior, *priors.values())]
     flat = densities is not None
     points = [cloud.cpu() for cloud in clouds] if flat else [cloud.cpu() for cloud in _projection(clouds[0], *clouds)]
-    limit = 1.15 * float(torch.cat(points[:2]).abs().quantile(0.998))
+    limit = max(1e-3, 1.15 * float(torch.cat(points[:2]).abs().quantile(0.998)))
     columns = min(4, len(points))
     rows = math.ceil(len(points) / columns)
     figure = Figure(figsize=(3.2 * columns, 3.5 * rows), dpi=100, layout="constrained")

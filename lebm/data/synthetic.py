@@ -29,7 +29,7 @@ def _moons(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     label = torch.randint(2, (n,), generator=generator)
     angle = math.pi * torch.rand(n, generator=generator)
     side = 1.0 - 2.0 * label
-    points = 1.4 * torch.stack([side * angle.cos() + 0.5 * (1 - side) - 0.5, side * angle.sin() - 0.25 * (1 - side)], dim=1)
+    points = 1.4 * torch.stack([side * angle.cos() + 0.5 * (1 - side) - 0.5, side * angle.sin() + 0.25 * (1 - side)], dim=1)
     return points + torch.tensor([0.0, -0.35]) + 0.1 * torch.randn(n, 2, generator=generator), label
 
 
