@@ -15,6 +15,9 @@ from lebm.models.priors import EnergyPrior, StandardNormal
 
 __all__ = ["LogConstant", "RatioPrior", "RatioProduct"]
 
+CACHED_NUMBERS = 2**19
+"""Numbers of a hidden layer that stay in a CPU's cache, about."""
+
 
 class RatioProduct(Energy):
     r"""The energy :math:`-\sum_k \log r_k(z)` of a product of ratios: the finished stages, and the one in training.
@@ -51,6 +54,7 @@ class RatioProduct(Energy):
         self.max_stages = max_stages
         self.finished = 0  # a Python number, so that only the slots in use are evaluated; saved as extra state
         self.depth = len(self._active_layers())
+        self.width = max(layer.out_features for layer in self._active_layers())
         for position, layer in enumerate(self._active_layers()):
             self.register_buffer(f"slot_weight_{position}", layer.weight.new_zeros(max_stages, *layer.weight.shape))
             self.register_buffer(f"slot_bias_{position}", layer.weight.new_zeros(max_stages, layer.out_features))
@@ -73,10 +77,16 @@ class RatioProduct(Energy):
         count = self.finished if first is None else first
         if count == 0:
             return z.new_zeros(0, z.shape[0])
-        hidden = z.expand(count, *z.shape)
+        # One batched network on a GPU. On a CPU so many stages at a time as the cache holds: more would be slower than one by one.
+        group = count if z.is_cuda else max(1, CACHED_NUMBERS // (z.shape[0] * self.width))
+        parts = [self._batched(z, slice(start, min(start + group, count))) for start in range(0, count, group)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _batched(self, z: Tensor, some: slice) -> Tensor:
+        hidden = z.expand(some.stop - some.start, *z.shape)
         for position in range(self.depth):
-            weight: Tensor = getattr(self, f"slot_weight_{position}")[:count]
-            bias: Tensor = getattr(self, f"slot_bias_{position}")[:count]
+            weight: Tensor = getattr(self, f"slot_weight_{position}")[some]
+            bias: Tensor = getattr(self, f"slot_bias_{position}")[some]
             hidden = torch.baddbmm(bias.unsqueeze(1), self.activation(hidden) if position else hidden, weight.transpose(1, 2))
         return hidden.squeeze(-1)
 

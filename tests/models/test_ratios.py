@@ -42,6 +42,14 @@ def test_equals_separate_networks(hidden, activation):
     torch.testing.assert_close(product(z), sum(network(z) for network in networks) + product.active(z))
 
 
+def test_stages_in_groups_equal_stages_together(monkeypatch):
+    product, networks = product_of(5)
+    z = torch.randn(7, 6, dtype=torch.float64)
+    monkeypatch.setattr("lebm.models.ratios.CACHED_NUMBERS", 2 * 7 * 16)
+    torch.testing.assert_close(product.stages(z), torch.stack([network(z) for network in networks]))
+    assert product.stages(z, 3).shape == (3, 7)
+
+
 def test_a_switch_leaves_the_product_unchanged_and_the_next_ratio_one():
     product, _ = product_of(2)
     trained_like(product, 7)
