@@ -53,6 +53,11 @@ annealed = on("lebm/samplers/annealed.py", f"{GROUND}/test_importance.py")
 chains = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
 noise = on("lebm/samplers/noise.py", "tests/samplers/test_noise.py")
 diagnostics = on("lebm/samplers/diagnostics.py", "tests/samplers/test_diagnostics.py")
+RATIO_TESTS = ("tests/models/test_ratios.py", "tests/estimators/test_ratio.py", "tests/estimators/test_multistage_nce.py")
+loss = on("lebm/estimators/log_ratio.py", *RATIO_TESTS)
+least_squares = on("lebm/estimators/ulsif.py", *RATIO_TESTS)
+constants = on("lebm/estimators/constants.py", *RATIO_TESTS)
+stages = on("lebm/models/ratios.py", *RATIO_TESTS)
 
 MUTATIONS = [
     langevin("drop the 1/2 of the drift", "[0.5 * size**2 for size", "[size**2 for size"),
@@ -130,6 +135,20 @@ MUTATIONS = [
     diagnostics("between-chain variance lost", "between / within", "0 * between / within"),
     diagnostics("wrapped autocovariance", "n=2 * count, dim=0)\n    return", "n=count, dim=0)\n    return"),
     diagnostics("no monotone sequence", "sums.cummin(dim=0).values", "sums"),
+    loss("swap the classes", "odds * softplus(positive - shift)", "odds * softplus(shift - positive)"),
+    loss("forget the odds", "shift = math.log(odds)", "shift = 0.0"),
+    loss("positives only", "+ softplus(shift - negative).mean()", ""),
+    loss("log-ratio of the other sign", "return -self.energy(z)", "return self.energy(z)"),
+    loss("keep log Z", "return self.raw(z) - self.prior.log_constant().log_z", "return self.raw(z)"),
+    loss("interval too narrow", "up.std() / math.sqrt(up.shape[0])", "up.std() / up.shape[0]"),
+    least_squares("drop the 1/2 of the kernel", "(-0.5 * torch.cdist", "(-torch.cdist"),
+    least_squares("second moment of the wrong sample", "on_down.T @ on_down / len(down)", "on_down.T @ on_down"),
+    least_squares("choose the worst", "if objective < best:", "if objective > -best:"),
+    constants("forget a stage's weight", "total += weights", "total = weights"),
+    constants("anneal from the base every time", "prior.log_density_after(stage), prior", "prior.log_density_after(0), prior"),
+    stages("the prior climbs its energies", "log_density(z) - self.tilt.so_far(z)", "log_density(z) + self.tilt.so_far(z)"),
+    stages("one stage too few", "self.tilt.stages(z, stage).sum(dim=0)", "self.tilt.stages(z, max(0, stage - 1)).sum(dim=0)"),
+    stages("the new stage starts where the old one ended", "last.weight.zero_()", "last.weight.mul_(1)"),
 ]  # fmt: skip
 
 
