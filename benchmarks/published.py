@@ -18,7 +18,12 @@ def plain_generator(latent_dim: int, image_size: int, width: int) -> nn.Module:
     if image_size == 28:
         shapes = [(latent_dim, 2 * width, 7, 1, 0), (2 * width, width, 4, 2, 1), (width, 1, 4, 2, 1)]
     else:
-        shapes = [(latent_dim, 8 * width, 4, 1, 0), (8 * width, 4 * width, 4, 2, 1), (4 * width, 2 * width, 4, 2, 1), (2 * width, 3, 4, 2, 1)]
+        shapes = [
+            (latent_dim, 8 * width, 4, 1, 0),
+            (8 * width, 4 * width, 4, 2, 1),
+            (4 * width, 2 * width, 4, 2, 1),
+            (2 * width, 3, 4, 2, 1),
+        ]
     layers: list[nn.Module] = []
     for inputs, outputs, kernel, stride, padding in shapes:
         layers += [nn.ConvTranspose2d(inputs, outputs, kernel, stride, padding), nn.LeakyReLU(0.2)]

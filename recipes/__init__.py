@@ -1,0 +1,1 @@
+"""The recipes, installed as ``lebm.recipes`` so that wheels carry them."""

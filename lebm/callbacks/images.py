@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-__all__ = ["image_grid", "publish_image", "write_png"]
+__all__ = ["image_grid", "pair_grid", "publish_image", "write_png"]
 
 _MAGENTA = (255, 0, 255)
 
@@ -45,6 +45,14 @@ def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
     levels = torch.where(broken, torch.tensor(_MAGENTA).float().reshape(1, 3, 1, 1), levels)
     grid = make_grid(levels, nrow=min(columns, x.shape[0]), padding=2, pad_value=255)
     return grid.to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def pair_grid(above: Tensor, below: Tensor, columns: int = 8) -> np.ndarray:
+    """Two sets of images ``(B, C, H, W)`` as :func:`image_grid`, each row of the first followed by its row of the second."""
+    columns = min(columns, above.shape[0])
+    white = above.new_ones((-above.shape[0] % columns, *above.shape[1:]))
+    pairs = [torch.cat([images, white]).split(columns) for images in (above, below)]
+    return image_grid(torch.cat([row for pair in zip(*pairs, strict=True) for row in pair]), columns)
 
 
 def write_png(path: str | Path, picture: np.ndarray) -> Path:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import MeanMetric
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
-from lebm.callbacks.images import image_grid, publish_image
+from lebm.callbacks.images import pair_grid, publish_image
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 
 __all__ = ["ReconstructionError", "ReconstructionGrid"]
@@ -44,13 +43,7 @@ class ReconstructionGrid(EvaluationCallback):
         rows = self._rows.table()  # each process's first n rows of one batch hold the batch's first n
         self._rows = None
         if rows["x"].shape[0]:
-            publish_image(trainer, "reconstructions", self._grid(rows["x"][: self.n], rows["reconstruction"][: self.n]))
-
-    def _grid(self, x: Tensor, reconstruction: Tensor) -> np.ndarray:
-        columns = min(self.columns, x.shape[0])
-        white = x.new_ones((-x.shape[0] % columns, *x.shape[1:]))
-        pairs = [torch.cat([images, white]).split(columns) for images in (x, reconstruction)]
-        return image_grid(torch.cat([row for pair in zip(*pairs, strict=True) for row in pair]), columns)
+            publish_image(trainer, "reconstructions", pair_grid(rows["x"][: self.n], rows["reconstruction"][: self.n], self.columns))
 
 
 class ReconstructionError(EvaluationCallback):
@@ -86,4 +79,6 @@ class ReconstructionError(EvaluationCallback):
         value = float(self._mean.compute())
         if value == value:  # no sample at all
             self.report(model, {f"{stage}/reconstruction_mse": value})
-        self.protocol.update(range=[-1, 1], mean_over="pixels, channels and normal samples", chain_settings=getattr(model, "chain_settings", {}))
+        self.protocol.update(
+            range=[-1, 1], mean_over="pixels, channels and normal samples", chain_settings=getattr(model, "chain_settings", {})
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def reconstruct(argv: list[str]) -> int:
     model = _load(chosen)
     import torch
 
-    from lebm.callbacks.images import image_grid, write_png
+    from lebm.callbacks.images import pair_grid, write_png
 
     images = _images(chosen, model, chosen.n)
     steps = chosen.steps or model.evaluation_steps
@@ -62,10 +63,7 @@ def reconstruct(argv: list[str]) -> int:
         for index, x in images.batches(chosen.batch_size)
     ]
     x, result = images.all(), torch.cat(decoded)
-    columns = min(8, len(x))
-    white = x.new_ones((-len(x) % columns, *x.shape[1:]))
-    pairs = [torch.cat([part, white]).split(columns) for part in (x, result)]
-    write_png(target, image_grid(torch.cat([row for pair in zip(*pairs, strict=True) for row in pair]), columns))
+    write_png(target, pair_grid(x, result))
     error = (result - x).square().mean().item()
     _report(f"{len(x)} reconstructions of {images.source}", target, chosen, seed, _chain(model, steps, "posterior_sampler"))
     print(f"lebm: mean squared error {error:.5f} a pixel, in the [-1, 1] range")
@@ -182,7 +180,7 @@ def _write_samples(x: Tensor, target: Path, form: str) -> None:
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise UserError(f"samples of shape {tuple(x.shape[1:])} are no pictures; use --format npy")
     if form == "png":
-        write_png(target, image_grid(x))
+        write_png(target, image_grid(x, max(8, math.isqrt(len(x)))))
         return
     for number, image in enumerate(x):
         levels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
