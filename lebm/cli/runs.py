@@ -66,6 +66,7 @@ def summary(trainer: Any, model: Any, data: Any, *, recipe: str, command: str, s
         "precision": str(trainer.precision),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
         "wall_time_seconds": round(time.time() - started, 3),
+        "cpu_time_seconds": round(time.process_time(), 3),
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
         "metrics": plain(dict(trainer.callback_metrics)),

@@ -1,0 +1,85 @@
+"""Write result tables from run folders: results/NAME.json and the table of that name in docs/results.md.
+
+    python scripts/write_results.py mnist_anomaly runs/anomaly-*
+
+Each run must have been trained and tested. A figure is taken from the run's test.json, everything else about it from both summaries;
+nothing is typed in. The table replaces what stands between `<!-- NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+COLUMNS = {
+    "test/auprc": "AUPRC (average precision)",
+    "test/auprc_trapezoid": "AUPRC (trapezoid)",
+    "test/auroc": "AUROC",
+    "test/anomaly_base_rate": "by guessing",
+    "test/auprc_lowest": "lowest AUPRC",
+    "test/reconstruction_mse": "MSE, normal images",
+}
+
+
+def row_of(run: Path) -> dict:
+    fit, test = (json.loads((run / name).read_text()) for name in ("summary.json", "test.json"))
+    if fit["status"] != "finished" or test["status"] != "finished":
+        raise SystemExit(f"{run}: not finished")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    return {
+        "run": run.name,
+        "method": config["model"]["class_path"].rsplit(".", 1)[-1],
+        "held_out_label": fit["data"].get("held_out_label"),
+        "command": fit["command"],
+        "seed": fit["seed"],
+        "steps": fit["steps"],
+        "epochs": fit["epochs"],
+        "cpu_minutes": round(fit["cpu_time_seconds"] / 60, 1) if "cpu_time_seconds" in fit else None,
+        "wall_minutes": round(fit["wall_time_seconds"] / 60, 1),
+        "hardware": fit["hardware"],
+        "versions": fit["versions"],
+        "date": fit["started"][:10],
+        "chains": test["chains"],
+        "data": {key: test["data"].get(key) for key in ("sizes", "anomaly_split", "seed")},
+        "metrics": {name: test["metrics"][name] for name in COLUMNS if name in test["metrics"]},
+    }
+
+
+def table(rows: list[dict]) -> str:
+    present = [name for name in COLUMNS if any(name in row["metrics"] for row in rows)]
+    head = ["method", "held out", "steps", "CPU min (wall)", *(COLUMNS[name] for name in present)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = [row["method"], str(row["held_out_label"]), f"{row['steps']:,}", f"{row['cpu_minutes'] or '?'} ({row['wall_minutes']})"]
+        cells += [f"{row['metrics'][name]:.3f}" if name in row["metrics"] else "not run" for name in present]
+        lines.append("| " + " | ".join(cells) + " |")
+    first = rows[0]
+    hardware, versions = first["hardware"], first["versions"]
+    where = f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm {versions['lebm']}, {first['date']}"
+    commands = "\n".join(f"    {row['command']}" for row in rows)
+    return "\n".join([*lines, "", f"{where}; seed {first['seed']}; commands:", "", commands])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("runs", nargs="+", type=Path)
+    options = parser.parse_args()
+    rows = sorted((row_of(run) for run in options.runs), key=lambda row: (row["method"], str(row["held_out_label"])))
+    (ROOT / "results").mkdir(exist_ok=True)
+    (ROOT / "results" / f"{options.name}.json").write_text(json.dumps(rows, indent=2) + "\n")
+    page = ROOT / "docs" / "results.md"
+    pattern = re.compile(rf"(<!-- {re.escape(options.name)} -->\n).*?(<!-- end -->)", re.S)
+    text = page.read_text()
+    if not pattern.search(text):
+        raise SystemExit(f"{page}: no <!-- {options.name} --> to fill in")
+    page.write_text(pattern.sub(lambda match: match.group(1) + "\n" + table(rows) + "\n\n" + match.group(2), text))
+
+
+if __name__ == "__main__":
+    main()
