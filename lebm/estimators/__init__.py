@@ -4,6 +4,7 @@ from lebm.estimators.base import LatentEstimator
 from lebm.estimators.latent_mle import LatentMLE
 from lebm.estimators.log_ratio import LogRatio, Quality
 from lebm.estimators.multistage_nce import MultiStageNCE
+from lebm.estimators.ncp import noise_contrastive_prior
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
 from lebm.estimators.ratio import Training, logistic, sequential, telescoping
@@ -23,6 +24,7 @@ __all__ = [
     "StageRule",
     "Training",
     "logistic",
+    "noise_contrastive_prior",
     "sequential",
     "telescoping",
     "ulsif",

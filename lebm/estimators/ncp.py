@@ -1,0 +1,67 @@
+"""The one-classifier baseline: a contrastive prior fitted after the fact to a trained model's aggregate posterior."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lebm.estimators.multistage_nce import MultiStageNCE
+from lebm.estimators.optim import AdamGroups
+from lebm.estimators.ratio import Training, logistic
+from lebm.estimators.stages import FixedStages
+from lebm.models.energies import MLPEnergy
+from lebm.models.likelihoods import Likelihood
+from lebm.models.ratios import RatioPrior, RatioProduct
+from lebm.samplers.base import Sampler
+from lebm.samplers.importance import SamplingImportanceResampling
+from lebm.samplers.noise import RandomSource
+
+__all__ = ["noise_contrastive_prior"]
+
+
+def noise_contrastive_prior(
+    likelihood: Likelihood,
+    latents: Tensor,
+    network: MLPEnergy,
+    posterior_sampler: Sampler,
+    training: Training = Training(),  # noqa: B008
+    candidates: int = 5000,
+    generator: RandomSource = None,
+) -> tuple[MultiStageNCE, float]:
+    """Fit ``p(z) ∝ p0(z) r(z)`` to draws of an aggregate posterior by one classifier (Aneja, Schwing, Kautz & Vahdat 2021).
+
+    The generator is left as it is: it comes from a model trained before, a variational autoencoder for instance, of which
+    ``latents`` are encodings of its training data. The prior is drawn from by importance resampling of N(0, I), which
+    works as long as the weights do; their effective number is returned.
+
+    Args:
+        likelihood: of the trained model.
+        latents: ``(N, d)`` draws of its aggregate posterior, in random order.
+        network: the classifier, with an output bias.
+        posterior_sampler: used to encode under the new prior.
+        training: of the classifier.
+        candidates: draws of N(0, I) that one sample of the prior is chosen from, at least 2.
+        generator: source of randomness.
+
+    Returns:
+        A model of one finished stage, ready to be evaluated, and the effective number of the candidates.
+
+    Raises:
+        ValueError: if sizes disagree, or there are too few latents to be split.
+    """
+    if latents.dim() != 2 or latents.shape[1] != likelihood.latent_dim:
+        raise ValueError(f"latents must be (N, {likelihood.latent_dim}) for this likelihood, not {tuple(latents.shape)}")
+    prior = RatioPrior(RatioProduct(network, max_stages=1)).to(latents)
+
+    def exact(n: int, source: RandomSource) -> Tensor:
+        return prior.reference(n, source)
+
+    logistic(latents, exact, prior.tilt.active, training, generator)
+    prior.tilt.switch()
+    resampling = SamplingImportanceResampling(candidates, shared_target=True)
+    optimizer = AdamGroups({"energy": training.lr})
+    stages = FixedStages(training.steps)
+    model = MultiStageNCE(likelihood, prior, resampling, posterior_sampler, optimizer, stages, update_generator_in_stage=False)
+    model.stages.ended = True
+    _, info = resampling.run(prior.log_density, exact(32, generator), generator)
+    return model, float(torch.mean(info.extra["ess"]))
