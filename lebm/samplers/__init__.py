@@ -13,6 +13,7 @@ from lebm.samplers.schedules import Schedule
 from lebm.samplers.shadow import shadow_acceptance
 from lebm.samplers.targets import Conditional, Masked, product, tempered
 from lebm.samplers.tempering import ParallelTempering
+from lebm.samplers.trace import Finding, Trace, findings, record
 
 __all__ = [
     "HMC",
@@ -22,6 +23,7 @@ __all__ = [
     "Bracket",
     "Conditional",
     "DualAveraging",
+    "Finding",
     "Info",
     "Langevin",
     "LogDensity",
@@ -35,11 +37,14 @@ __all__ = [
     "Sampler",
     "SamplingImportanceResampling",
     "Schedule",
+    "Trace",
     "autocorrelation",
     "bulk_ess",
+    "findings",
     "gather_pools",
     "log_density_gradient",
     "product",
+    "record",
     "resample",
     "shadow_acceptance",
     "split_rhat",

@@ -21,6 +21,7 @@ def test_a_process_draws_its_rows_of_what_one_would_draw(processes: int, batch: 
 def test_uneven_shards_agree_as_long_as_the_processes_divide_the_batch() -> None:
     whole = Noise.shards("x", shards=8).normal((100, 2))
     parts = [Noise.shards("x", shards=8, rank=rank, world_size=4).normal((25, 2)) for rank in range(4)]
+    assert whole.shape == (100, 2)
     assert torch.equal(torch.cat(parts), whole)
 
 
