@@ -26,6 +26,7 @@ use a trained run (a run folder or a .ckpt file is enough)
   sample RUN -n 64          pictures from the model
   reconstruct RUN           data above, reconstructions below
   score RUN --data DATA     anomaly scores as CSV or parquet
+  diagnose RUN              long chains from prior and posterior, and what is wrong with them
 
 recipes
   ls                        names and titles
@@ -50,6 +51,7 @@ VERBS = {
     "sample": ("lebm.cli.verbs", "sample"),
     "reconstruct": ("lebm.cli.verbs", "reconstruct"),
     "score": ("lebm.cli.verbs", "score"),
+    "diagnose": ("lebm.cli.diagnose", "main"),
     "ls": ("lebm.cli.recipes", "ls"),
     "cat": ("lebm.cli.recipes", "cat"),
     "cp": ("lebm.cli.recipes", "cp"),
