@@ -53,7 +53,12 @@ annealed = on("lebm/samplers/annealed.py", f"{GROUND}/test_importance.py")
 chains = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
 noise = on("lebm/samplers/noise.py", "tests/samplers/test_noise.py")
 diagnostics = on("lebm/samplers/diagnostics.py", "tests/samplers/test_diagnostics.py")
-RATIO_TESTS = ("tests/models/test_ratios.py", "tests/estimators/test_ratio.py", "tests/estimators/test_multistage_nce.py")
+RATIO_TESTS = (
+    "tests/models/test_ratios.py",
+    f"{GROUND}/test_ratio_prior.py",
+    "tests/estimators/test_ratio.py",
+    "tests/estimators/test_multistage_nce.py",
+)
 loss = on("lebm/estimators/log_ratio.py", *RATIO_TESTS)
 least_squares = on("lebm/estimators/ulsif.py", *RATIO_TESTS)
 constants = on("lebm/estimators/constants.py", *RATIO_TESTS)
