@@ -1,12 +1,14 @@
 """Metrics that no library has, and thin feature extractors."""
 
 from lebm.metrics.anomaly import anomaly_figures, lowest_average_precision
+from lebm.metrics.digits import DigitFeatures
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, FlatFeatures, InceptionFeatures, RandomProjectionFeatures
 from lebm.metrics.frechet import FrechetDistance, frechet_distance
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 
 __all__ = [
+    "DigitFeatures",
     "FeatureExtractor",
     "FeaturesUnavailableError",
     "FlatFeatures",

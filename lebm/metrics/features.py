@@ -35,6 +35,11 @@ class FeatureExtractor(nn.Module, Component, ABC):
         """What to say beside the figure."""
         return ""
 
+    @property
+    def digest(self) -> str:
+        """First digits of the SHA-256 of the weights; empty where the constructor's arguments say everything."""
+        return ""
+
     def prepare(self) -> None:
         """Load what the extractor needs, once.
 
@@ -125,6 +130,10 @@ class InceptionFeatures(FeatureExtractor):
     @property
     def note(self) -> str:
         return "grey images repeated to three channels" if self._repeated else ""
+
+    @property
+    def digest(self) -> str:
+        return self._digest
 
     def prepare(self) -> None:
         if self._network is not None:

@@ -1,0 +1,90 @@
+"""Features of a small network that was taught to read digits; its weights ship with the package."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from lebm.metrics.features import FeatureExtractor
+
+__all__ = ["DIGIT_WEIGHTS", "DigitFeatures", "digit_network"]
+
+DIGIT_WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"
+SIZE = 28
+
+
+def digit_network() -> nn.Sequential:
+    """Three strided convolutions, 64 features, 10 classes: ``(B, 1, 28, 28)`` to logits ``(B, 10)``; two layers follow the features."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64 * 4 * 4, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )
+
+
+class DigitFeatures(FeatureExtractor):
+    """The 64 numbers before the last ReLU of a classifier of MNIST's training digits, for sample quality without a download.
+
+    The network was trained by ``scripts/make_digit_features.py`` on labels alone and ships with the package (360 kB). It knows digits
+    and nothing else: use it for MNIST and its relatives. Colours are averaged to grey; images of another size are resized to
+    28 px. A distance in these features is no FID and cannot be compared with one.
+    """
+
+    num_features = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._network: nn.Sequential | None = None
+
+    @property
+    def figure(self) -> str:
+        return "frechet_distance/digits64"
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(DIGIT_WEIGHTS.read_bytes()).hexdigest()[:16]
+
+    @property
+    def note(self) -> str:
+        return f"features of the digit network that ships with lebm, SHA-256 {self.digest}"
+
+    def prepare(self) -> None:
+        if self._network is None:
+            from safetensors.torch import load_file
+
+            with torch.inference_mode(False), torch.device("cpu"):
+                network = digit_network()
+                network.load_state_dict(load_file(DIGIT_WEIGHTS))
+                self._network = network.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(B, 64)`` of images ``(B, C, H, W)`` in [-1, 1]; ``B`` may be zero."""
+        return self._layers(x)[:-2](self._grey(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The network's ten class logits, ``(B, 10)``."""
+        return self._layers(x)(self._grey(x))
+
+    def _layers(self, x: Tensor) -> nn.Sequential:
+        self.prepare()
+        assert self._network is not None
+        return self._network.to(x.device)
+
+    def _grey(self, x: Tensor) -> Tensor:
+        if x.dim() != 4:
+            raise ValueError(f"digit features are of images (B, C, H, W), not of {tuple(x.shape)}")
+        x = x.float().mean(dim=1, keepdim=True)
+        if x.shape[-2:] != (SIZE, SIZE) and x.shape[0]:
+            x = interpolate(x, size=(SIZE, SIZE), mode="bilinear", antialias=True)
+        return x.reshape(x.shape[0], 1, SIZE, SIZE)
