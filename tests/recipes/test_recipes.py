@@ -55,9 +55,15 @@ def transposed(latent_dim: int, start: int, *channels: int, last: int = 4) -> in
     return sum((before * kernel**2 + 1) * after for before, after, kernel in zip(inputs, channels, kernels, strict=True))
 
 
-MNIST = Published((1, 28, 28), 8, linear(8, 400, 400, 784), linear(8, 200, 200, 1) - 1, (60, 0.4), (20, 0.1), 0.3, 100)
+def fully_connected(latent_dim: int) -> Published:
+    """Our own MNIST networks; the chains are the published ones."""
+    widths = linear(latent_dim, 400, 400, 784), linear(latent_dim, 200, 200, 1) - 1
+    return Published((1, 28, 28), latent_dim, *widths, (60, 0.4), (20, 0.1), 0.3, 100)
+
+
+MNIST = fully_connected(8)
 PUBLISHED = {
-    "quickstart": MNIST,
+    "quickstart": fully_connected(12),
     "latent_mle/mnist": MNIST,
     "latent_mle/mnist_anomaly": MNIST,
     "latent_mle/fashion_mnist": Published(
