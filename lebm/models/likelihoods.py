@@ -49,7 +49,11 @@ class GaussianLikelihood(Likelihood):
         return self.generator(z)
 
     def log_prob(self, x: Tensor, z: Tensor) -> Tensor:
-        error = (x - self.generator(z)).flatten(1).square().sum(dim=1)
+        return self.log_prob_around(x, self.generator(z))
+
+    def log_prob_around(self, x: Tensor, mean: Tensor) -> Tensor:
+        """``log p(x | z)`` where the generator's output ``mean = g(z)`` is known already, shape ``(B,)``."""
+        error = (x - mean).flatten(1).square().sum(dim=1)
         return -error / (2 * self.sigma**2) - self.log_normaliser(x[0].numel())
 
     def log_normaliser(self, size: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def recorded(run: Path) -> list[Path]:
     return sorted(run.glob("wandb/offline-run-*"))
 
 
+def record(folder: Path) -> bytes:
+    """What was recorded; a process of its own writes it, which on a busy machine may end after ours has gone on."""
+    for _ in range(100):
+        if files := list(folder.glob("*.wandb")):
+            return files[0].read_bytes()
+        time.sleep(0.1)
+    raise AssertionError(f"no record in {folder}, only {sorted(path.name for path in folder.rglob('*'))}")
+
+
 def run_id(run: Path) -> str:
     return checkpoint.read(run / "checkpoints/last.ckpt")["callbacks"]["WandbRun"]["run_id"]
 
@@ -37,7 +47,7 @@ def test_two_runs_and_a_resumed_one(lebm: Run, tiny: Path) -> None:
     assert [path.name.rpartition("-")[2] for path in recorded(first)] == [run_id(first)]
     assert (first / "metrics.csv").is_file()
     assert not Path("wandb").exists()
-    assert b"sigma" in next(recorded(first)[0].glob("*.wandb")).read_bytes()  # the resolved recipe is in the record
+    assert b"sigma" in record(recorded(first)[0])  # the resolved recipe is in the record
 
     before = run_id(first)
     assert lebm("fit", "--resume", first, "--trainer.max_epochs", 2) == 0
