@@ -5,6 +5,7 @@ from lebm.metrics.digits import DigitFeatures
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, FlatFeatures, InceptionFeatures, RandomProjectionFeatures
 from lebm.metrics.frechet import FrechetDistance, frechet_distance
+from lebm.metrics.neighbours import neighbour_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "frechet_distance",
     "lowest_average_precision",
     "maximum_mean_discrepancy",
+    "neighbour_rows",
 ]

@@ -1,0 +1,107 @@
+"""Intervals cover the truth as often as they say."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+from lebm.evaluation.intervals import jackknife_interval, mean_interval, ranking_intervals
+from lebm.metrics import anomaly_figures, frechet_distance
+
+
+def source(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _scores(positives: int, negatives: int, shift: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    score = torch.randn(positives + negatives, generator=generator, dtype=torch.float64)
+    anomaly = torch.arange(positives + negatives) < positives
+    return score + shift * anomaly, anomaly
+
+
+def _truth(rate: float, shift: float) -> dict[str, float]:
+    """Areas of two unit normals ``shift`` apart at a base rate, by quadrature over the threshold."""
+    grid = torch.linspace(-9, 9 + shift, 200_001, dtype=torch.float64)
+    normal = torch.distributions.Normal(torch.tensor(0.0).double(), 1.0)
+    hit, alarm = normal.cdf(shift - grid), normal.cdf(-grid)
+    precision = (rate * hit / (rate * hit + (1 - rate) * alarm)).nan_to_num(1.0)
+    density = normal.log_prob(grid - shift).exp() * (grid[1] - grid[0])
+    return {"auroc": float(normal.cdf(torch.tensor(shift / math.sqrt(2)))), "auprc": float((precision * density).sum())}
+
+
+def _covers(share: float, level: float, trials: int) -> bool:
+    """Within three standard errors of the level, and two points for what is only asymptotically right."""
+    return abs(share - level) < 3 * math.sqrt(level * (1 - level) / trials) + 0.02
+
+
+@pytest.mark.parametrize(("positives", "negatives", "shift"), [(100, 300, 1.0), (300, 100, 0.3), (60, 540, 2.0)])
+def test_bootstrap_intervals_of_rankings_cover_at_their_level(positives: int, negatives: int, shift: float) -> None:
+    trials, level = 300, 0.9
+    generator, truth = source(), _truth(positives / (positives + negatives), shift)
+    hits = dict.fromkeys(truth, 0)
+    for trial in range(trials):
+        found = ranking_intervals(*_scores(positives, negatives, shift, generator), resamples=200, seed=trial, level=level)
+        for name, interval in found.items():
+            hits[name] += interval.low < truth[name] < interval.high
+    assert all(_covers(count / trials, level, trials) for count in hits.values()), hits
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_figures_themselves_are_those_of_scikit_learn(tied: bool) -> None:
+    score, anomaly = _scores(40, 90, 0.7, source())
+    if tied:
+        score = (2 * score).round()
+    found = ranking_intervals(score, anomaly, resamples=50)
+    assert found["auroc"].value == pytest.approx(roc_auc_score(anomaly, score), abs=1e-12)
+    assert found["auprc"].value == pytest.approx(average_precision_score(anomaly, score), abs=1e-12)
+    assert found["auroc"].value == pytest.approx(anomaly_figures(score, anomaly)["auroc"], abs=1e-6)
+    assert found["auroc"].low < found["auroc"].value < found["auroc"].high
+
+
+def test_resampling_is_a_function_of_the_seed_and_spreads_as_the_samples_do() -> None:
+    score, anomaly = _scores(200, 200, 1.0, source())
+    a, b, c = (ranking_intervals(score, anomaly, resamples=300, seed=seed)["auroc"] for seed in (1, 1, 2))
+    assert a == b != c
+    # Hanley and McNeil 1982, for the standard error of an area under two exponentials or nearly anything
+    area = a.value
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    error = math.sqrt((area * (1 - area) + 199 * (q1 - area**2) + 199 * (q2 - area**2)) / 200**2)
+    assert (a.high - a.low) / (2 * 1.96) == pytest.approx(error, rel=0.2)
+
+
+def test_a_perfect_ranking_has_an_interval_inside_the_unit_interval() -> None:
+    found = ranking_intervals(torch.arange(20.0), torch.arange(20) >= 10, resamples=50)
+    assert found["auroc"].value == found["auroc"].high == 1.0
+    with pytest.raises(ValueError, match="needs anomalies and normal"):
+        ranking_intervals(torch.arange(4.0), torch.zeros(4, dtype=torch.bool))
+
+
+def test_student_intervals_of_a_mean_cover_at_their_level() -> None:
+    trials = 2000
+    values = torch.randn(trials, 5, generator=source(), dtype=torch.float64)
+    found = [mean_interval(row, 0.9) for row in values]
+    assert _covers(sum(interval.low < 0 < interval.high for interval in found) / trials, 0.9, trials)
+    with pytest.raises(ValueError, match="at least two values"):
+        mean_interval(torch.ones(1))
+
+
+def test_the_jackknife_knows_the_spread_of_a_frechet_distance() -> None:
+    """Repeated draws of 1,000 samples against one fixed Gaussian; the mean distance at this number is the truth to cover."""
+    generator, trials, blocks = source(), 200, 10
+    mean, covariance = torch.tensor([0.3, 0.0, 0.0]).double(), torch.diag(torch.tensor([1.0, 2.0, 0.5])).double()
+
+    def distance(x: Tensor) -> float:
+        return float(frechet_distance(x.mean(0), x.T.cov(), mean, covariance))
+
+    found = []
+    for _ in range(trials):
+        parts = torch.randn(blocks, 100, 3, generator=generator, dtype=torch.float64)
+        found.append(jackknife_interval(lambda chosen, parts=parts: distance(parts[chosen].flatten(0, 1)), blocks))
+    truth = sum(interval.value for interval in found) / trials
+    assert _covers(sum(interval.low < truth < interval.high for interval in found) / trials, 0.95, trials)
+    with pytest.raises(ValueError, match="at least two blocks"):
+        jackknife_interval(lambda chosen: 0.0, 1)
