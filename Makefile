@@ -26,8 +26,9 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
+# One thread, as for the tests: two that share their cores with anything else wait for each other most of the time.
 demo: $(STAMP)
-	@$(BIN)/python scripts/demo.py
+	@OMP_NUM_THREADS=1 $(BIN)/python scripts/demo.py
 
 # One thread a worker: two workers on two cores beat one worker with two threads, and never fight over them.
 test: $(STAMP)
