@@ -1,6 +1,8 @@
 """The learning methods, each one LightningModule with one scalar loss."""
 
 from lebm.estimators.base import LatentEstimator
+from lebm.estimators.dual_mcmc import DualMCMCTeaching
+from lebm.estimators.joint_hierarchical import JointHierarchicalPrior
 from lebm.estimators.latent_mle import LatentMLE
 from lebm.estimators.log_ratio import LogRatio, Quality
 from lebm.estimators.multistage_nce import MultiStageNCE
@@ -14,7 +16,9 @@ from lebm.estimators.ulsif import ulsif
 __all__ = [
     "AdamGroups",
     "AdaptiveStages",
+    "DualMCMCTeaching",
     "FixedStages",
+    "JointHierarchicalPrior",
     "LatentEstimator",
     "LatentMLE",
     "LatentPriorModel",

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from lebm.component import Component, describe
 from lebm.errors import UserError
 from lebm.estimators.optim import AdamGroups
+from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["LatentEstimator"]
+__all__ = ["LatentEstimator", "follow"]
 
 
 class LatentEstimator(LightningModule, Component):
@@ -175,3 +176,20 @@ class LatentEstimator(LightningModule, Component):
         assert isinstance(description, dict)
         checkpoint["lebm_format"] = 1
         checkpoint["hyper_parameters"] = description
+
+
+def follow(
+    name: str,
+    sampler: Sampler,
+    target: LogDensity,
+    start: Tensor,
+    noise: RandomSource,
+    figures: dict[str, Tensor] | None,
+    steps: int | None = None,
+) -> Tensor:
+    """The end of a chain, with its health among the figures, as ``mcmc/<name>/...``, if this step is logged."""
+    if figures is None:
+        return sampler(target, start, noise, steps=steps)
+    end, info = sampler.run(target, start, noise, steps=steps)
+    figures.update({f"mcmc/{name}/{key}": value for key, value in info.scalars().items()})
+    return end

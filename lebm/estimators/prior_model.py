@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.base import LatentEstimator, follow
 from lebm.estimators.optim import AdamGroups
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import Prior
@@ -60,32 +60,30 @@ class LatentPriorModel(LatentEstimator):
 
     # For the loss
 
-    def likelihood_loss(self, x: Tensor, z: Tensor, figures: dict[str, Tensor] | None) -> Tensor:
+    def likelihood_loss(self, x: Tensor, z: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
         """``-log p(x | z)``, mean over the batch, on the scale asked for."""
-        nll = -self.likelihood.log_prob(x, z).mean()
+        nll = -self.likelihood.training_log_prob(x, z, self.noise("likelihood", batch_idx)).mean()
         if figures is not None:
             figures["train/nll_given_z"] = nll.detach()
         if self.scale_likelihood:
             return nll
-        likelihood = self.likelihood
-        return (nll - likelihood.log_normaliser(x[0].numel())) * (2 * likelihood.sigma**2)  # type: ignore[operator,union-attr]
+        return self.likelihood.squared_error(nll, x[0].numel())  # type: ignore[operator]
+
+    def chain_start(self, n: int, generator: RandomSource) -> Tensor:
+        """Where ``n`` chains start: at draws of the reference, ``(n, latent_dim)``."""
+        return self.prior.reference(n, generator)
 
     def run_chain(
         self, name: str, sampler: Sampler, target: LogDensity, n: int, batch_idx: int, figures: dict[str, Tensor] | None
     ) -> Tensor:
         """``n`` rows of a training chain from the reference, with its health among the figures if this step is logged."""
         noise = self.noise(name, batch_idx)
-        start = self.prior.reference(n, noise)
-        if figures is None:
-            return sampler(target, start, noise)
-        end, info = sampler.run(target, start, noise)
-        figures.update({f"mcmc/{name}/{key}": value for key, value in info.scalars().items()})
-        return end
+        return follow(name, sampler, target, self.chain_start(n, noise), noise, figures)
 
     def posterior(self, x: Tensor) -> LogDensity:
         """Unnormalised ``log p(z | x)`` as a function of ``z``."""
-        likelihood, prior = self.likelihood, self.prior
-        return lambda z: likelihood.log_prob(x, z) + prior.log_density(z)
+        likelihood, prior = self.likelihood.given(x), self.prior
+        return lambda z: likelihood(z) + prior.log_density(z)
 
     # The answers
 
@@ -96,7 +94,8 @@ class LatentPriorModel(LatentEstimator):
         return self.prior_sampler(self.prior.log_density, start, generator, steps=steps)
 
     def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        return self.decode(self.sample_latent(n, steps=steps, generator=generator))
+        with torch.no_grad():
+            return self.likelihood.draw(self.sample_latent(n, steps=steps, generator=generator), generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         with torch.inference_mode(False):

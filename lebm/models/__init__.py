@@ -2,22 +2,42 @@
 
 from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder
 from lebm.models.energies import Energy, MLPEnergy, SumEnergy
+from lebm.models.frozen import frozen
 from lebm.models.generators import ConvGenerator, Generator, MLPGenerator
+from lebm.models.hierarchical import ConcatenatedEnergy, ConvEnergy, LatentLayout, LayerEnergies
+from lebm.models.hierarchical_priors import GaussianChain, GaussianHierarchy, HierarchicalPrior
 from lebm.models.identity import IdentityGenerator
+from lebm.models.ladder import BottomLayer, LadderEncoder, LadderGenerator
 from lebm.models.likelihoods import GaussianLikelihood, Likelihood
 from lebm.models.priors import EnergyPrior, Prior, StandardNormal
 from lebm.models.ratios import LogConstant, RatioPrior, RatioProduct
+from lebm.models.resnet import ResNetEnergy, ResNetGenerator
+from lebm.models.text import RecurrentGenerator, SequenceGenerator, TransformerGenerator
+from lebm.models.text_encoder import SentenceEncoder
+from lebm.models.text_likelihood import CategoricalLikelihood, vocabulary_of
+from lebm.models.text_vocabulary import Vocabulary
 
 __all__ = [
+    "BottomLayer",
+    "CategoricalLikelihood",
+    "ConcatenatedEnergy",
     "ConvEncoder",
+    "ConvEnergy",
     "ConvGenerator",
     "DiagonalGaussian",
     "Energy",
     "EnergyPrior",
+    "GaussianChain",
     "GaussianEncoder",
+    "GaussianHierarchy",
     "GaussianLikelihood",
     "Generator",
+    "HierarchicalPrior",
     "IdentityGenerator",
+    "LadderEncoder",
+    "LadderGenerator",
+    "LatentLayout",
+    "LayerEnergies",
     "Likelihood",
     "LogConstant",
     "MLPEncoder",
@@ -26,6 +46,15 @@ __all__ = [
     "Prior",
     "RatioPrior",
     "RatioProduct",
+    "RecurrentGenerator",
+    "ResNetEnergy",
+    "ResNetGenerator",
+    "SentenceEncoder",
+    "SequenceGenerator",
     "StandardNormal",
     "SumEnergy",
+    "TransformerGenerator",
+    "Vocabulary",
+    "frozen",
+    "vocabulary_of",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ __all__ = ["GaussianLikelihood", "Likelihood"]
 class Likelihood(nn.Module, Component, ABC):
     """``p(x | z)`` with a generator inside."""
 
-    generator: Generator
+    generator: nn.Module
     latent_dim: int
 
     @abstractmethod
@@ -27,6 +28,18 @@ class Likelihood(nn.Module, Component, ABC):
     @abstractmethod
     def mean(self, z: Tensor) -> Tensor:
         """The most likely or mean observation, shape ``(B, *x)``."""
+
+    def given(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """:meth:`log_prob` of these observations as a function of ``z``, for chains: what ``z`` does not change is done once."""
+        return lambda z: self.log_prob(x, z)
+
+    def training_log_prob(self, x: Tensor, z: Tensor, generator: RandomSource = None) -> Tensor:
+        """What training raises, shape ``(B,)``: :meth:`log_prob`, unless a likelihood is perturbed in training."""
+        return self.log_prob(x, z)
+
+    def draw(self, z: Tensor, generator: RandomSource = None) -> Tensor:
+        """What a sample of the model shows, shape ``(B, *x)``: the mean, unless a mean says nothing, as for sentences."""
+        return self.mean(z)
 
 
 class GaussianLikelihood(Likelihood):
@@ -59,6 +72,10 @@ class GaussianLikelihood(Likelihood):
     def log_normaliser(self, size: int) -> float:
         """``D/2 log(2 pi sigma^2)`` for observations of ``size`` numbers."""
         return 0.5 * size * math.log(2 * math.pi * self.sigma**2)
+
+    def squared_error(self, nll: Tensor, size: int) -> Tensor:
+        """What a negative log-likelihood of ``size`` numbers stands for: ``|x - g(z)|^2``, without scale and constant."""
+        return (nll - self.log_normaliser(size)) * (2 * self.sigma**2)
 
     def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:
         """A draw from ``p(x | z)``, noise included."""

@@ -3,6 +3,7 @@
 from lebm.samplers.adaptation import Adaptive, DualAveraging
 from lebm.samplers.annealed import AnnealedImportanceSampling, Bracket, LogZ
 from lebm.samplers.base import Info, LogDensity, Sampler, log_density_gradient
+from lebm.samplers.boltzmann import Boltzmann
 from lebm.samplers.chains import PersistentChains, gather_pools
 from lebm.samplers.diagnostics import autocorrelation, bulk_ess, split_rhat, tail_ess
 from lebm.samplers.importance import Proposal, SamplingImportanceResampling, resample, weight_ess
@@ -20,6 +21,7 @@ __all__ = [
     "MALA",
     "Adaptive",
     "AnnealedImportanceSampling",
+    "Boltzmann",
     "Bracket",
     "Conditional",
     "DualAveraging",

@@ -1,0 +1,322 @@
+"""An energy on images, a generator and an inference model, each taught by the others' revised samples (paper 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator, follow
+from lebm.estimators.optim import AdamGroups
+from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
+from lebm.models.energies import Energy
+from lebm.models.frozen import frozen
+from lebm.models.likelihoods import GaussianLikelihood
+from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.boltzmann import Boltzmann
+from lebm.samplers.chains import PersistentChains, gather_pools
+from lebm.samplers.noise import RandomSource, normal, uniform
+
+__all__ = ["DualMCMCTeaching"]
+
+ImageStart = Literal["generator", "likelihood", "noise"]
+LatentStart = Literal["encoder", "prior"]
+Turn = Literal["all", "teachers", "energy"]
+
+
+class DualMCMCTeaching(LatentEstimator):
+    r"""Cui, Han: *Learning Energy-based Model via Dual-MCMC Teaching*, NeurIPS 2023.
+
+    Three models: an energy with density :math:`\pi(x) \propto \exp(-E(x) / T)`, a generator
+    :math:`p(x, z) = N(z; 0, I)\, N(x; g(z), \sigma^2 I)` and an inference model :math:`q(z \mid x)`. A chain on :math:`\pi` revises
+    the generator's image ``g(z)`` into :math:`\tilde x`, and a chain on :math:`p(z \mid x)` revises a draw of :math:`q` into
+    :math:`\tilde z`. Both are detached, so that one loss gives each network the gradient of its own objective:
+
+    .. math:: L = E(x) - E(\tilde x) - \log p(x \mid \tilde z) - S \log p(\tilde x \mid z)
+              - \log q(\tilde z \mid x) - \lambda \log q(z \mid \tilde x).
+
+    ``sample`` draws from the energy's chain, started by the generator; with ``steps=0`` from the generator alone. ``encode`` likewise:
+    the posterior chain, started by the inference model, or with ``steps=0`` a draw of the inference model. ``log_joint`` is the
+    generator's, and ``anomaly_score`` is :math:`E(x) / T`, up to a constant.
+
+    Args:
+        energy: the energy on observations, ``(B, *event) -> (B,)``.
+        likelihood: ``p(x | z)``, with the generator inside.
+        encoder: the inference model.
+        image_sampler: chain on the energy's density. Plain Langevin with step n at temperature T is the released chain whose drift
+            has a step s and whose noise has a scale n, with ``T = (n / s)^2``.
+        posterior_sampler: chain on ``p(z | x)``.
+        optimizer: learning rates of ``energy``, ``generator`` and ``encoder``.
+        temperature: the T above, positive; ``(noise / step)^2`` of the released chain, 4e-6 for CIFAR-10.
+        teaching_weight: S, the weight of revised images in the generator's loss beside that of data; 1 in the theory, 50 and 70 as
+            released.
+        revised_inference_weight: lambda, the weight of revised images in the inference model's loss beside that of data; 1 in the
+            theory, 0.1 as released.
+        schedule: ``"simultaneous"``, one optimiser step a batch, or ``"alternate"``, two: first generator and inference model, then the
+            energy, on new chains from the new generator's images of the same ``z`` (the final release).
+        image_start: chains start at ``g(z)`` (``"generator"``, as released), at a draw of ``p(x | z)`` (``"likelihood"``, as in the
+            theory), or at uniform noise in [-1, 1] (``"noise"``, the baseline).
+        latent_start: posterior chains start at a draw of ``q`` (``"encoder"``) or of N(0, I) (``"prior"``, the baseline).
+        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss. ``False`` is the released
+            loss, squared errors summed over pixels.
+        scale_energy: divide the energy's part of the loss by the temperature, as released; under Adam it only changes what Adam's
+            epsilon means, but it makes clipping and half precision impossible.
+        batch_statistics: BatchNorm inside chains uses the statistics of the batch instead of the running ones, as released, which
+            makes the chains of a batch depend on each other. In neither case does a chain change the running ones.
+        seed: of every random stream.
+        noise_shards: pieces of the global batch; the number of processes must divide it.
+        evaluation_steps: posterior transitions in validation, testing and prediction; those of ``posterior_sampler`` if ``None``.
+
+    Attributes:
+        revised: images and latents of the last training step before and after their chains, detached, for guards.
+
+    Raises:
+        ValueError: if networks disagree on the latent size, an argument is out of range, or revised images are to teach where they
+            are not revisions of the generator's.
+    """
+
+    def __init__(
+        self,
+        energy: Energy,
+        likelihood: GaussianLikelihood,
+        encoder: GaussianEncoder,
+        image_sampler: Sampler,
+        posterior_sampler: Sampler,
+        optimizer: AdamGroups,
+        temperature: float = 1.0,
+        teaching_weight: float = 1.0,
+        revised_inference_weight: float = 1.0,
+        schedule: Literal["simultaneous", "alternate"] = "simultaneous",
+        image_start: ImageStart = "generator",
+        latent_start: LatentStart = "encoder",
+        scale_likelihood: bool = True,
+        scale_energy: bool = False,
+        batch_statistics: bool = False,
+        seed: int = 0,
+        noise_shards: int = 8,
+        evaluation_steps: int | None = None,
+    ) -> None:
+        super().__init__(optimizer, seed, noise_shards, evaluation_steps)
+        self.energy = energy
+        self.likelihood = likelihood
+        self.encoder = encoder
+        self.image_sampler = image_sampler
+        self.posterior_sampler = posterior_sampler
+        self.temperature = temperature
+        self.teaching_weight = teaching_weight
+        self.revised_inference_weight = revised_inference_weight
+        self.schedule = schedule
+        self.image_start = image_start
+        self.latent_start = latent_start
+        self.scale_likelihood = scale_likelihood
+        self.scale_energy = scale_energy
+        self.batch_statistics = batch_statistics
+        self.latent_dim = likelihood.latent_dim
+        self.revised: dict[str, Tensor] = {}
+        self._turn: Turn = "all"
+        self._taught: Tensor | float = 0.0
+        self._check()
+        optimizer.check(self.networks())
+
+    def _check(self) -> None:
+        if self.likelihood.latent_dim != self.encoder.latent_dim:
+            raise ValueError(f"the generator takes {self.latent_dim} latent coordinates but the encoder gives {self.encoder.latent_dim}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, not {self.temperature}")
+        if min(self.teaching_weight, self.revised_inference_weight) < 0:
+            raise ValueError(f"weights must not be negative: {self.teaching_weight}, {self.revised_inference_weight}")
+        if self.schedule not in ("simultaneous", "alternate"):
+            raise ValueError(f"schedule must be simultaneous or alternate, not {self.schedule!r}")
+        if self.image_start not in ("generator", "likelihood", "noise") or self.latent_start not in ("encoder", "prior"):
+            raise ValueError(f"unknown start of a chain: image_start {self.image_start!r}, latent_start {self.latent_start!r}")
+        if isinstance(self.posterior_sampler, PersistentChains):
+            raise ValueError("posterior chains belong to the images of one batch and cannot persist: posterior_sampler must not be a pool")
+        unpaired = self.image_start == "noise" or isinstance(self.image_sampler, PersistentChains)
+        if unpaired and self._teaches:
+            raise ValueError(
+                "images whose chains start at noise or persist are not revisions of g(z), so they cannot teach: set teaching_weight and "
+                "revised_inference_weight to 0, or image_start to generator"
+            )
+
+    @property
+    def _teaches(self) -> bool:
+        """Whether revised images take part in what generator and inference model learn."""
+        return bool(self.teaching_weight or self.revised_inference_weight)
+
+    def networks(self) -> Mapping[str, nn.Module]:
+        return {"energy": self.energy, "generator": self.likelihood, "encoder": self.encoder}
+
+    # The loss
+
+    def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+        x = self.observations(batch)
+        n = x.shape[0]
+        z = self.noise("latents", batch_idx).normal((n, self.latent_dim), dtype=x.dtype, device=x.device)
+        if self._turn == "energy":
+            return self._energy_turn(x, z, batch_idx, figures)
+        generated, inferred = self.likelihood.mean(z), self.encoder(x)
+        revised = generated.detach()
+        if self._turn == "all" or self._teaches:
+            revised = self._revise_images("image", revised, self.noise("image", batch_idx), figures)
+        revised_z = self._revise_latents("posterior", x, inferred, self.noise("posterior", batch_idx), figures)
+        self.revised = {"generated images": generated.detach(), "revised images": revised, "revised latents": revised_z}
+        total = self._generator_part(x, revised_z, generated, revised, figures)
+        total = total + self._encoder_part(inferred, revised_z, z, revised, figures)
+        if self._turn == "all":
+            return total + self._energy_part(x, revised, figures)
+        self._taught = total.detach()
+        return total + touch(self.energy)
+
+    def _energy_turn(self, x: Tensor, z: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+        """The second step of a batch: the energy against new chains from what the new generator makes of the same latents."""
+        revised = self._revise_images("image", self.decode(z), self.noise("image again", batch_idx), figures)
+        self.revised["revised images"] = revised
+        # What the first step's loss was is added without a gradient, so that the logged loss is that of the whole batch.
+        return self._energy_part(x, revised, figures) + touch(self.likelihood, self.encoder) + self._taught
+
+    def _energy_part(self, x: Tensor, revised: Tensor, figures: dict[str, Tensor] | None) -> Tensor:
+        # One call, and with it one power iteration of a spectral norm, which is the same for both.
+        data, negative = self.energy(torch.cat([x, revised])).split([x.shape[0], revised.shape[0]])
+        gap = data.mean() - negative.mean()
+        self.revised["energy gap"] = gap.detach()
+        if figures is not None:
+            figures["train/energy_gap"] = gap.detach()
+        return gap / self.temperature if self.scale_energy else gap
+
+    def _generator_part(
+        self, x: Tensor, revised_z: Tensor, generated: Tensor, revised: Tensor, figures: dict[str, Tensor] | None
+    ) -> Tensor:
+        parts = {"train/nll_given_z": -self.likelihood.log_prob(x, revised_z).mean()}
+        if self.teaching_weight:
+            parts["teaching/generator"] = -self.likelihood.log_prob_around(revised, generated).mean()
+        if figures is not None:
+            figures.update({name: part.detach() for name, part in parts.items()})
+        if not self.scale_likelihood:
+            parts = {name: self.likelihood.squared_error(part, x[0].numel()) for name, part in parts.items()}
+        total = parts["train/nll_given_z"]
+        return total + self.teaching_weight * parts["teaching/generator"] if self.teaching_weight else total
+
+    def _encoder_part(
+        self, inferred: DiagonalGaussian, revised_z: Tensor, z: Tensor, revised: Tensor, figures: dict[str, Tensor] | None
+    ) -> Tensor:
+        total = -inferred.log_prob(revised_z).mean()
+        if figures is not None:
+            figures["train/inference_nll"] = total.detach()
+        if self.revised_inference_weight:
+            on_revised = -self.encoder(revised).log_prob(z).mean()
+            total = total + self.revised_inference_weight * on_revised
+            if figures is not None:
+                figures["teaching/encoder"] = on_revised.detach()
+        return total
+
+    # The chains
+
+    def _revise_images(self, name: str, generated: Tensor, noise: RandomSource, figures: dict[str, Tensor] | None) -> Tensor:
+        start = self._image_start(generated, noise)
+        with frozen(self.energy):
+            return follow(name, self.image_sampler, Boltzmann(self.energy, self.temperature), start, noise, figures)
+
+    def _image_start(self, generated: Tensor, noise: RandomSource) -> Tensor:
+        place: dict[str, Any] = {"dtype": generated.dtype, "device": generated.device}
+        if self.image_start == "noise":
+            return 2 * uniform(noise, generated.shape, **place) - 1
+        if self.image_start == "likelihood":
+            return generated + self.likelihood.sigma * normal(noise, generated.shape, **place)
+        return generated
+
+    def _revise_latents(
+        self,
+        name: str,
+        x: Tensor,
+        inferred: DiagonalGaussian,
+        noise: RandomSource,
+        figures: dict[str, Tensor] | None,
+        steps: int | None = None,
+    ) -> Tensor:
+        start = inferred.rsample(noise).detach()
+        if self.latent_start == "prior":
+            start = normal(noise, start.shape, dtype=start.dtype, device=start.device)
+        with frozen(self.likelihood, batch_statistics=self.batch_statistics):
+            return follow(name, self.posterior_sampler, self.posterior(x), start, noise, figures, steps)
+
+    def posterior(self, x: Tensor) -> LogDensity:
+        """Unnormalised ``log p(z | x)`` of the generator as a function of ``z``."""
+        return lambda z: self.likelihood.log_prob(x, z) - 0.5 * z.square().sum(dim=1)
+
+    # The answers
+
+    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """Exact draws of N(0, I); there is no chain to set ``steps`` of."""
+        anchor = next(self.likelihood.parameters())
+        return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
+
+    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """``n`` images from the energy's chain; with ``steps=0`` those of the generator alone."""
+        with torch.inference_mode(False):
+            generated = self.decode(self.sample_latent(n, generator=generator))
+            if steps == 0:
+                return generated
+            start = self._image_start(generated, generator)
+            with frozen(self.energy, self.image_sampler):  # a pool is left alone
+                return self.image_sampler(Boltzmann(self.energy, self.temperature), start, generator, steps=steps)
+
+    def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """A draw of the inference model, revised by the posterior chain; with ``steps=0`` the draw alone."""
+        with torch.inference_mode(False), torch.no_grad():
+            x = x.clone()  # an inference tensor could not take part in the chain's gradient
+            return self._revise_latents("posterior", x, self.encoder(x), generator, None, steps)
+
+    def decode(self, z: Tensor) -> Tensor:
+        with torch.no_grad(), frozen(self.likelihood, batch_statistics=self.batch_statistics):
+            return self.likelihood.mean(z)
+
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """``log p(x, z)`` of the generator model, normalised."""
+        with torch.no_grad():
+            log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)
+            return self.likelihood.log_prob_around(x, self.decode(z)) + log_prior
+
+    def anomaly_score(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """``E(x) / T``, which is ``-log pi(x)`` up to a constant, shape ``(B,)``; there is no chain to set ``steps`` of."""
+        with torch.no_grad(), frozen(self.energy):
+            return self.energy(x).to(x.dtype) / self.temperature
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        outputs = super().validation_step(batch, batch_idx)
+        return {**outputs, "anomaly_score": self.anomaly_score(outputs["x"])}
+
+    @property
+    def chain_settings(self) -> dict[str, Any]:
+        own = ("temperature", "image_start", "latent_start", "batch_statistics")
+        return {**super().chain_settings, **{name: getattr(self, name) for name in own}}
+
+    # Two steps a batch
+
+    def on_fit_start(self) -> None:
+        if self.schedule == "alternate" and self.trainer.accumulate_grad_batches > 1:
+            raise UserError("schedule alternate takes two steps a batch and cannot accumulate: use a larger batch, or simultaneous")
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None) -> None:
+        """One step, or one a turn: the closure computes the loss of the turn it is called in."""
+        turns: tuple[Turn, ...] = ("all",) if self.schedule == "simultaneous" else ("teachers", "energy")
+        for turn in turns:
+            self._turn = turn
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self._turn = "all"
+        if self.trainer.world_size > 1:
+            gather_pools(self)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """A network whose turn it is not has no gradient, not a zero one, from which Adam's moments and weight decay would move it."""
+        for name, network in self.networks().items():
+            if self._turn != "all" and (name == "energy") != (self._turn == "energy"):
+                network.zero_grad(set_to_none=True)
+
+
+def touch(*networks: nn.Module) -> Tensor:
+    """Zero, with a zero gradient for every parameter: data-parallel wrappers wait for all of them."""
+    return sum((0.0 * parameter.sum() for network in networks for parameter in network.parameters()), start=torch.zeros(()))

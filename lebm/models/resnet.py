@@ -1,0 +1,221 @@
+"""Residual networks on images: an energy bounded layer by layer, and a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.utils.parametrizations import spectral_norm as _spectral_norm
+
+from lebm.models.energies import Energy
+from lebm.models.generators import Generator
+from lebm.models.layers import activation as _activation
+
+__all__ = ["ResNetEnergy", "ResNetGenerator"]
+
+NORMS = ("batch", "group", "none")
+
+
+class ResNetEnergy(Energy):
+    """A residual energy on images (Cui and Han, NeurIPS 2023, released networks), with spectral norm on every layer.
+
+    Blocks of two 3x3 convolutions with ReLUs between; a block halves the size by average pooling or keeps it; then a ReLU, the mean
+    over pixels and one linear layer. The shortcut is a 1x1 convolution where size or channels change. So::
+
+        CIFAR-10, 32 px    channels=[512, 512, 512, 512], downsample=[true, true, false, false]
+        CelebA, 64 px      channels=[64, 128, 256, 512, 1024], all down
+        MNIST, 28 px       any, for example channels=[64, 64, 64], downsample=[true, true, false]
+
+    With spectral norm every layer's Lipschitz constant is near 1, which keeps the energy's slope, and with it the chain, from
+    running away; without it the released training diverges. A training forward takes one power iteration, so call it once a
+    step, on positives and negatives together.
+
+    Args:
+        in_shape: channels, height and width of an image.
+        channels: output channels of every block.
+        downsample: whether each block halves the size; all do if absent.
+        activation: ``"relu"`` (released), ``"leaky_relu"`` (slope 0.2), ``"silu"``, ``"gelu"``, ``"softplus"`` or ``"tanh"``.
+        spectral_norm: bound every layer.
+        bias: whether layers but the last have biases; the released ones have none. The last never has one: a constant in an
+            energy has no gradient in a contrast.
+
+    Shapes: ``(B, *in_shape) -> (B,)``.
+
+    Raises:
+        ValueError: if an image would vanish, the lists differ in length, for a width below 1 or an unknown activation.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        channels: Sequence[int],
+        downsample: Sequence[bool] | None = None,
+        activation: str = "relu",
+        spectral_norm: bool = True,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        halves = [True] * len(channels) if downsample is None else list(downsample)
+        _check_energy(in_shape, channels, halves)
+        self.in_shape = tuple(in_shape)
+        wide = [in_shape[0], *channels]
+        self.blocks = nn.Sequential(
+            *(
+                DownBlock(before, after, half, activation, first=not position, bias=bias)
+                for position, ((before, after), half) in enumerate(zip(pairwise(wide), halves, strict=True))
+            )
+        )
+        self.activation = _activation(activation)
+        self.output = nn.Linear(channels[-1], 1, bias=False)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.xavier_normal_(layer.weight)
+        if spectral_norm:
+            for layer in list(self.modules()):
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    _spectral_norm(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.blocks(x.contiguous(memory_format=torch.channels_last))
+        return self.output(self.activation(seen).mean(dim=(2, 3))).squeeze(-1)
+
+
+class DownBlock(nn.Module):
+    """Two convolutions and a shortcut; the first block of a network sees the image itself, without a ReLU before it."""
+
+    def __init__(self, before: int, after: int, half: bool, activation: str, first: bool, bias: bool) -> None:
+        super().__init__()
+        self.half = half
+        self.first = first
+        self.before = nn.Identity() if first else _activation(activation)
+        self.one = nn.Conv2d(before, after, 3, 1, 1, bias=bias)
+        self.between = _activation(activation, inplace=True)
+        self.two = nn.Conv2d(after, after, 3, 1, 1, bias=bias)
+        self.shortcut = nn.Conv2d(before, after, 1, bias=bias) if half or before != after else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        main = self.two(self.between(self.one(self.before(x))))
+        if not self.half:
+            return main + self.shortcut(x)
+        # Pooling and a 1x1 convolution commute, and after pooling the convolution costs a quarter.
+        return avg_pool2d(main, 2) + self.shortcut(avg_pool2d(x, 2))
+
+
+class ResNetGenerator(Generator):
+    """A residual generator (Cui and Han, NeurIPS 2023, released networks).
+
+    A linear layer gives a ``start`` x ``start`` image of ``channels[0]`` channels, each block doubles the size by bilinear
+    interpolation (corners aligned), and norm, ReLU and a 3x3 convolution with tanh end it. So::
+
+        CIFAR-10, 32 px        channels=[512, 512, 512, 512], start=4
+        CelebA, 64 px          channels=[1024, 512, 256, 128, 64], start=4
+        MNIST, 28 px           channels=[128, 64, 64], start=7 (ours)
+        CelebA-HQ, 256 px      channels=[512, 512, 512, 256, 128, 64, 32], start=4 (ours: the published network is not known)
+
+    Args:
+        latent_dim: number of latent coordinates, at least 1.
+        out_shape: channels, height and width of an image; square.
+        channels: channels of the first image and of every block's output.
+        start: height and width of the first image.
+        norm: ``"batch"`` (released), ``"group"``, whose result for a sample does not depend on the others, or ``"none"``.
+        groups: of the group norm, at most; fewer where they do not divide the channels.
+        random_scales: start the scales of the norms at N(0, 1), as the released code does, instead of 1.
+        output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
+
+    Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
+
+    Raises:
+        ValueError: if the blocks do not end at the image's size, for a width below 1 or an unknown name.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        out_shape: Sequence[int],
+        channels: Sequence[int],
+        start: int = 4,
+        norm: str = "batch",
+        groups: int = 16,
+        random_scales: bool = False,
+        output: str = "tanh",
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.out_shape = tuple(out_shape)
+        _check_generator(latent_dim, self.out_shape, channels, start)
+        if norm not in NORMS or output not in ("tanh", "linear"):
+            raise ValueError(f"norm must be one of {', '.join(NORMS)} and output 'tanh' or 'linear', not {norm!r} and {output!r}")
+        self.start = start
+        self.first = nn.Linear(latent_dim, channels[0] * start**2)
+        self.blocks = nn.Sequential(*(UpBlock(before, after, norm, groups) for before, after in pairwise(channels)))
+        self.norm = _norm(norm, channels[-1], groups)
+        self.last = nn.Conv2d(channels[-1], self.out_shape[0], 3, 1, 1)
+        self.tanh = nn.Tanh() if output == "tanh" else nn.Identity()
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.xavier_normal_(layer.weight)
+            elif random_scales and isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
+                nn.init.normal_(layer.weight)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, z: Tensor) -> Tensor:
+        image = self.first(z).unflatten(1, (-1, self.start, self.start))
+        seen = self.blocks(image.contiguous(memory_format=torch.channels_last))
+        return self.tanh(self.last(self.norm(seen).relu()))
+
+
+class UpBlock(nn.Module):
+    """Norm, ReLU, twice the size, convolution, norm, ReLU, convolution; and a 1x1 convolution as the shortcut."""
+
+    def __init__(self, before: int, after: int, norm: str, groups: int) -> None:
+        super().__init__()
+        self.norm_one = _norm(norm, before, groups)
+        self.one = nn.Conv2d(before, after, 3, 1, 1)
+        self.norm_two = _norm(norm, after, groups)
+        self.two = nn.Conv2d(after, after, 3, 1, 1)
+        self.shortcut = nn.Conv2d(before, after, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        main = self.one(_double(self.norm_one(x).relu()))
+        main = self.two(self.norm_two(main).relu())
+        # Interpolation and a 1x1 convolution commute (the weights of interpolation add up to 1), and before it the image is smaller.
+        return main + _double(self.shortcut(x))
+
+
+def _double(x: Tensor) -> Tensor:
+    return interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+
+def _norm(name: str, channels: int, groups: int) -> nn.Module:
+    if name == "batch":
+        return nn.BatchNorm2d(channels)
+    if name == "none":
+        return nn.Identity()
+    return nn.GroupNorm(next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0), channels)
+
+
+def _check_energy(in_shape: Sequence[int], channels: Sequence[int], halves: Sequence[bool]) -> None:
+    if len(in_shape) != 3:
+        raise ValueError(f"in_shape must be channels, height and width, for example [3, 32, 32], not {list(in_shape)}")
+    if not channels or min(*in_shape, *channels) < 1 or len(halves) != len(channels):
+        raise ValueError(f"channels {list(channels)}, downsample {list(halves)}: give some, of one length, all channels at least 1")
+    if min(in_shape[1:]) < 2 ** sum(halves):
+        raise ValueError(f"{sum(halves)} blocks that halve the size leave nothing of {in_shape[1]} x {in_shape[2]} pixels")
+
+
+def _check_generator(latent_dim: int, out_shape: tuple[int, ...], channels: Sequence[int], start: int) -> None:
+    if len(out_shape) != 3 or out_shape[1] != out_shape[2]:
+        raise ValueError(f"out_shape must be channels and two equal sizes, for example [3, 32, 32], not {list(out_shape)}")
+    if not channels or min(latent_dim, start, out_shape[0], *channels) < 1:
+        raise ValueError(
+            f"latent_dim {latent_dim}, start {start}, channels {list(channels)}: all must be at least 1 and some channels given"
+        )
+    reached = start * 2 ** (len(channels) - 1)
+    if reached != out_shape[1]:
+        raise ValueError(
+            f"{len(channels) - 1} blocks from {start} x {start} reach {reached} px, "
+            f"but out_shape asks for {out_shape[1]}: change start or the number of channels"
+        )
