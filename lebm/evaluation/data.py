@@ -1,0 +1,100 @@
+"""The images an evaluation looks at: the run's own splits, and both protocols of a held-out label."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lebm.data.dataset import ImageRows
+from lebm.data.images import ImageData, to_unit_range
+from lebm.errors import UserError
+
+__all__ = ["PROTOCOLS", "RunImages", "batches", "subset"]
+
+PROTOCOLS = ("lebm", "official")
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """The splits of a run, opened again.
+
+    Attributes:
+        train: what it was trained on; ``None`` for a checkpoint that does not say.
+        test: what its test pass looks at.
+        protocols: with a held-out label, the test split of each protocol without the rows that this run was trained on.
+        held_out_label: the anomalous class, or ``None``.
+        description: path, sizes, seed and protocol, as plain values.
+    """
+
+    train: ImageRows | None
+    test: ImageRows
+    protocols: dict[str, ImageRows]
+    held_out_label: int | None
+    description: dict[str, Any]
+
+    @classmethod
+    def open(cls, settings: dict[str, Any], data: str | None, shape: tuple[int, ...], limit: int | None = None) -> RunImages:
+        """Open what a run's data section describes.
+
+        Args:
+            settings: ``init_args`` of the run's ``ImageData``; empty if they are not known.
+            data: another data set to look at in its place.
+            shape: ``(C, H, W)`` of the model's images.
+            limit: use this many test images, chosen by the run's seed.
+
+        Raises:
+            UserError: if there is nothing to read, or the model is not one of square images.
+        """
+        if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
+            raise UserError(f"the model is of data of shape {tuple(shape)}, not of square images, which these suites are about")
+        own = data is None or data == settings.get("path")
+        known = {name: value for name, value in settings.items() if name in inspect.signature(ImageData).parameters}
+        if not own:
+            known = {name: known[name] for name in ("held_out_label", "seed", "anomaly_split", "cache_dir") if name in known}
+        path = data or known.pop("path", None)
+        if path is None:
+            raise UserError("the run does not say which images it was trained on; name some with --data")
+        known.pop("path", None)
+        crop = known.pop("crop", None)
+        fixed = {"image_size": shape[1], "channels": shape[0], "limit_eval": limit, "crop": tuple(crop) if crop else None}
+        module = ImageData(path, **{**known, **fixed})
+        module.setup()
+        if module.test is None:
+            raise UserError(f"data path {path!r}: there is no test split")
+        train = module.train if own and settings else None
+        return cls(train, module.test, _protocols(module, path, {**known, **fixed}, train), module.held_out_label, module.describe_split())
+
+
+def _protocols(module: ImageData, path: str, settings: dict[str, Any], train: ImageRows | None) -> dict[str, ImageRows]:
+    if module.held_out_label is None:
+        return {}
+    trained = np.empty(0, dtype=np.int64) if train is None else train.rows
+    found = {}
+    for name in PROTOCOLS:
+        other = ImageData(path, **{**settings, "anomaly_split": name})
+        other.setup()
+        if other.test is not None:
+            found[name] = subset(other.test, ~np.isin(other.test.rows, trained))
+    return found
+
+
+def subset(rows: ImageRows, keep: np.ndarray) -> ImageRows:
+    """Some rows of a split; ``keep`` are places in it, or one flag a row."""
+    part = copy.copy(rows)
+    part.rows, part.labels = rows.rows[keep], rows.labels[torch.from_numpy(np.asarray(keep))]
+    return part
+
+
+def batches(rows: ImageRows, size: int, device: torch.device | str = "cpu", limit: int | None = None) -> Iterator[dict[str, Tensor]]:
+    """Batches ``{"x", "label", "index", ...}`` in order on the device, ``x`` in [-1, 1]."""
+    count = len(rows) if limit is None else min(limit, len(rows))
+    for start in range(0, count, size):
+        batch = rows.__getitems__(range(start, min(count, start + size)))
+        yield {name: (to_unit_range(part) if name == "x" else part).to(device) for name, part in batch.items()}

@@ -1,0 +1,156 @@
+"""How likely are data under a latent-variable model? Importance sampling and annealed importance sampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lebm.errors import UserError
+from lebm.samplers.adaptation import Adaptive
+from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
+from lebm.samplers.base import LogDensity
+from lebm.samplers.importance import Proposal
+from lebm.samplers.noise import RandomSource, normal
+
+__all__ = ["LatentGaussian", "bits_per_dimension", "log_marginal", "prior_log_z"]
+
+
+@dataclass
+class LatentGaussian:
+    """One Gaussian of the latent a row: ``z = mean + factor u`` with ``u ~ N(0, I)``, where annealing starts.
+
+    Attributes:
+        mean: ``(B, d)``.
+        factor: ``(B, d, d)``, lower triangular.
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    @classmethod
+    def fitted(cls, draws: Tensor, widen: float = 1.2) -> LatentGaussian:
+        """To draws ``(chains, B, d)`` of a posterior chain.
+
+        Only a starting point: whatever it is, the weights stay unbiased. Covariances are drawn toward their diagonal where the
+        chains are few for the coordinates, and widened, because tails that are too thin cost more than tails that are too fat.
+        """
+        chains, _, d = draws.shape
+        mean = draws.mean(dim=0)
+        centred = (draws - mean).transpose(0, 1)
+        covariance = centred.transpose(1, 2) @ centred / max(1, chains - 1)
+        trust = max(0.0, 1 - 2 * d / chains)
+        diagonal = covariance.diagonal(dim1=1, dim2=2)
+        spread = diagonal.clamp_min(1e-8 * float(diagonal.mean()) + 1e-12)
+        covariance = trust * covariance + (1 - trust) * torch.diag_embed(spread) + 1e-6 * torch.diag_embed(spread)
+        return cls(mean, widen * torch.linalg.cholesky(covariance))
+
+    @classmethod
+    def standard(cls, like: Tensor) -> LatentGaussian:
+        """N(0, I) for every row of ``like`` ``(B, d)``."""
+        eye = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
+        return cls(torch.zeros_like(like), eye.expand(len(like), -1, -1))
+
+    def place(self, u: Tensor) -> Tensor:
+        """Latents of whitened coordinates ``(B, d)``."""
+        return self.mean + (self.factor @ u.unsqueeze(2)).squeeze(2)
+
+    def whiten(self, z: Tensor) -> Tensor:
+        """The inverse of :meth:`place`."""
+        return torch.linalg.solve_triangular(self.factor, (z - self.mean).unsqueeze(2), upper=False).squeeze(2)
+
+    def repeated(self, times: int) -> LatentGaussian:
+        """Every row ``times`` times in a row."""
+        return LatentGaussian(self.mean.repeat_interleave(times, 0), self.factor.repeat_interleave(times, 0))
+
+    @property
+    def log_volume(self) -> Tensor:
+        """``log |det factor|``, shape ``(B,)``."""
+        return self.factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+
+
+def log_marginal(
+    joint: Callable[[Tensor], LogDensity],
+    x: Tensor,
+    start: LatentGaussian,
+    annealing: AnnealedImportanceSampling,
+    chains: int,
+    generator: RandomSource = None,
+    *,
+    posterior: Tensor | None = None,
+) -> LogZ:
+    r"""``log ∫ p~(x, z) dz`` of every row of ``x``; with an unnormalised prior that is ``log p(x) + log Z``.
+
+    Annealed from a Gaussian a row to the joint density, in coordinates in which that Gaussian is N(0, I), so that one step size
+    serves all rows and coordinates. One level is importance sampling with that Gaussian as the proposal. The logarithm of the mean
+    weight is low on average; from exact posterior draws backwards it is high on average.
+
+    Args:
+        joint: for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` as a function of ``z`` ``(n, d)``.
+        x: ``(B, *event)``.
+        start: where to begin, one a row of ``x``.
+        annealing: levels and kernel; the kernel's step is adapted in place, on chains whose weights are not used.
+        chains: a row, at least 2.
+        generator: source of randomness.
+        posterior: ``(B, chains, d)`` exact draws given ``x``, for the bound from above.
+
+    Returns:
+        ``(B,)`` estimates with intervals.
+    """
+    wide = start.repeated(chains)
+    target = joint(x.repeat_interleave(chains, dim=0))
+    volume, d = wide.log_volume, start.mean.shape[1]
+
+    def whitened(u: Tensor) -> Tensor:
+        return target(wide.place(u)) + volume
+
+    def base(u: Tensor) -> Tensor:
+        return -0.5 * u.square().sum(dim=1) - 0.5 * d * math.log(2 * math.pi)
+
+    place = {"dtype": start.mean.dtype, "device": start.mean.device}
+    if isinstance(annealing.kernel, Adaptive) and annealing.levels > 1:
+        few = normal(generator, (len(wide.mean), d), **place)  # type: ignore[arg-type]
+        annealing.kernel.warm_up(whitened, few, generator, steps=100)
+    reverse = posterior is not None
+    u = wide.whiten(posterior.flatten(0, 1)) if posterior is not None else normal(generator, (len(wide.mean), d), **place)  # type: ignore
+    weights, _ = annealing.log_weights(whitened, base, u, generator, reverse=reverse)
+    return LogZ.from_log_weights(weights.reshape(len(x), chains).T, reverse=reverse)
+
+
+def prior_log_z(
+    prior: object, annealing: AnnealedImportanceSampling, chains: int, generator: RandomSource = None, *, long_run: Tensor | None = None
+) -> tuple[LogZ, LogZ | None]:
+    """The log-constant of a tilted prior from below and, given draws ``long_run`` of it, from above; both zero for an exact prior.
+
+    The upper bound is only as good as the draws; from a chain that has not settled it is none.
+
+    Raises:
+        UserError: if the prior does not say which normalised density it tilts.
+    """
+    if prior is None or getattr(prior, "is_exact", False):
+        zero = torch.zeros((), dtype=torch.float64)
+        exact = LogZ(zero, zero, zero, zero + chains)
+        return exact, exact
+    base = getattr(prior, "base", None)
+    if not isinstance(base, Proposal):
+        raise UserError(f"{type(prior).__name__} has no base density to anneal from, so its log Z cannot be estimated")
+    log_density: LogDensity = prior.log_density  # type: ignore[attr-defined]
+    if isinstance(annealing.kernel, Adaptive):
+        annealing.kernel.warm_up(log_density, base.reference(min(128, chains), generator).detach(), generator, steps=100)
+    below, _ = annealing.log_weights(log_density, base.log_density, base.reference(chains, generator).detach(), generator)
+    if long_run is None:
+        return LogZ.from_log_weights(below), None
+    above, _ = annealing.log_weights(log_density, base.log_density, long_run, generator, reverse=True)
+    return LogZ.from_log_weights(below), LogZ.from_log_weights(above, reverse=True)
+
+
+def bits_per_dimension(log_density: float, dimensions: int) -> float:
+    r"""Of 8-bit pixels scaled to [-1, 1], from a log-density in nats an image.
+
+    A grey level is a bin of width :math:`1 / 127.5`, whose mass is taken as the density at its centre times its width; that is
+    exact enough while the observation noise spans many levels. :math:`-(\log p(x) - D \log 127.5) / (D \log 2)`.
+    """
+    return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
