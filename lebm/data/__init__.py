@@ -1,6 +1,8 @@
-"""Images from the Hub, from local files or from the package, decoded once and read in an exact order."""
+"""Images and sentences from the Hub, from local files or from the package, read in an exact order."""
 
 from lebm.data.images import ImageData, open_images, to_unit_range
 from lebm.data.synthetic import PlaneData, plane_samples
+from lebm.data.text import TextData
+from lebm.data.text_sources import open_text
 
-__all__ = ["ImageData", "PlaneData", "open_images", "plane_samples", "to_unit_range"]
+__all__ = ["ImageData", "PlaneData", "TextData", "open_images", "open_text", "plane_samples", "to_unit_range"]

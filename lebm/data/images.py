@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lebm.component import Component
 from lebm.data.cache import open_images
 from lebm.data.dataset import ImageRows
 from lebm.data.decoding import Decoding
-from lebm.data.loader import BatchLoader, ShardedBatchSampler, coin_flips
+from lebm.data.loader import coin_flips
+from lebm.data.module import SplitData
 from lebm.data.sets import Sources, Splitting
-from lebm.errors import UserError
 
 __all__ = ["ImageData", "open_images", "to_unit_range"]
 
@@ -31,11 +27,7 @@ def to_unit_range(x: Tensor) -> Tensor:
     return x.to(torch.float32).div_(127.5).sub_(1.0)
 
 
-class NoValidationImages(list):
-    """No loaders. Lightning warns by the name of what has no batches, and this name says why."""
-
-
-class ImageData(LightningDataModule, Component):
+class ImageData(SplitData):
     """Batches ``{"x", "label", "index"}`` and, with a held-out label, ``"anomaly"``; ``x`` is ``(B, C, H, W)`` in [-1, 1] on the device.
 
     After :meth:`setup`: ``image_shape`` is ``(C, H, W)``; ``train``, ``validation`` and ``test`` are
@@ -74,6 +66,8 @@ class ImageData(LightningDataModule, Component):
         UserError: in :meth:`setup`, if the data cannot be had or do not fit the arguments; each time in one line.
         ValueError: for arguments out of range.
     """
+
+    ordering = ("sizes", "batch_size", "seed", "flip")
 
     image_shape: tuple[int, int, int]
     train: ImageRows
@@ -170,87 +164,6 @@ class ImageData(LightningDataModule, Component):
             self._used["anomaly_split"] = None
         elif self.test is not None:
             self._used["anomaly_base_rate"] = self.class_counts["test"].get(self.held_out_label, 0) / len(self.test)
-
-    def describe_split(self) -> dict[str, Any]:
-        """What was used, as plain values for a summary: path, source splits, sizes, class counts, seed and protocol."""
-        self.setup()
-        assert self._used is not None
-        return copy.deepcopy(self._used)
-
-    # Resuming
-
-    def state_dict(self) -> dict[str, Any]:
-        """What decides the order of the data, to notice if a resumed run reads others. The position is the trainer's."""
-        used = self.describe_split()
-        return {name: used[name] for name in ("sizes", "batch_size", "seed", "flip")}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Warn if the run that is resumed read its data differently."""
-        now = self.state_dict()
-        changed = [f"{name} {state_dict[name]} -> {now[name]}" for name in now if state_dict.get(name, now[name]) != now[name]]
-        if changed:
-            rank_zero_warn(f"the checkpoint was made with other data, so the run will not continue exactly: {', '.join(changed)}")
-
-    # Loading
-
-    def _processes(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    def _loader(self, dataset: ImageRows, sampler: ShardedBatchSampler, training: bool) -> BatchLoader:
-        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
-
-    def _position(self) -> tuple[int, int]:
-        """Epoch and batch of the training step that comes next, from the counters that Lightning saves and restores."""
-        if self.trainer is None or not self.trainer.training:
-            return 0, 0
-        return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
-
-    def train_dataloader(self) -> BatchLoader:
-        """Shuffled whole batches of ``batch_size`` rows over all processes; an incomplete last one is left out.
-
-        Raises:
-            UserError: if the processes cannot share a batch evenly, or there is not one whole batch.
-        """
-        rank, processes = self._processes()
-        if self.batch_size % processes:
-            raise UserError(f"batch_size {self.batch_size} is over all processes and cannot be shared evenly by {processes}")
-        if self.batch_size > len(self.train):
-            raise UserError(f"batch_size {self.batch_size} is larger than the {len(self.train)} training images of {self.path!r}")
-        sampler = ShardedBatchSampler(
-            len(self.train), self.batch_size, rank=rank, world_size=processes, shuffle=True, drop_last=True, seed=self.seed
-        )
-        return self._loader(self.train, sampler, training=True)
-
-    def evaluation_dataloader(self, dataset: ImageRows) -> BatchLoader:
-        """All rows of a split in order, for metrics that look at a whole split, the training images included.
-
-        Raises:
-            UserError: if there are fewer rows than processes.
-        """
-        rank, processes = self._processes()
-        if len(dataset) < processes:
-            raise UserError(f"{len(dataset)} images of {self.path!r} cannot be evaluated by {processes} processes")
-        sampler = ShardedBatchSampler(len(dataset), max(self.eval_batch_size, processes), rank=rank, world_size=processes)
-        return self._loader(dataset, sampler, training=False)
-
-    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """The validation split in order; an empty list, for which Lightning skips validation, if there is none."""
-        return NoValidationImages() if self.validation is None else self.evaluation_dataloader(self.validation)
-
-    def test_dataloader(self) -> BatchLoader:
-        """The test split in order.
-
-        Raises:
-            UserError: if there is none.
-        """
-        if self.test is None:
-            raise UserError(f"data path {self.path!r}: there is no test split; name it with test_split")
-        return self.evaluation_dataloader(self.test)
-
-    def predict_dataloader(self) -> BatchLoader:
-        """The same as :meth:`test_dataloader`."""
-        return self.test_dataloader()
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """On the device: flip training images, then scale to [-1, 1]."""

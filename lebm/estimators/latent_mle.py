@@ -69,7 +69,7 @@ class LatentMLE(LatentPriorModel):
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
         x = self.observations(batch)
         positives = self._posterior_latents(x, batch_idx, figures)
-        total = self.likelihood_loss(x, positives, figures)
+        total = self.likelihood_loss(x, positives, batch_idx, figures)
         if not self.prior.is_exact:
             negatives = self._prior_latents(x.shape[0], batch_idx, figures)
             energies = self.prior.energy(torch.cat([positives, negatives]))

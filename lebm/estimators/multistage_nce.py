@@ -113,15 +113,15 @@ class MultiStageNCE(LatentPriorModel):
         negatives = self.negatives(x.shape[0], batch_idx, figures)
         total = self.classification(positives, negatives, batch["index"], figures)
         if self.update_generator_in_stage:
-            total = total + self.likelihood_loss(x, positives, figures)
+            total = total + self.likelihood_loss(x, positives, batch_idx, figures)
         if figures is not None and self._trainer is not None:
             self.log("stage", float(self.stage), prog_bar=True)
         return total
 
     def posterior_so_far(self, x: Tensor) -> LogDensity:
         """Unnormalised log-posterior under the finished stages."""
-        likelihood, prior = self.likelihood, self.prior
-        return lambda z: likelihood.log_prob(x, z) + prior.log_density_so_far(z)
+        likelihood, prior = self.likelihood.given(x), self.prior
+        return lambda z: likelihood(z) + prior.log_density_so_far(z)
 
     def negatives(self, n: int, batch_idx: int, figures: dict[str, Tensor] | None = None) -> Tensor:
         """Draws of the prior so far, ``(n, latent_dim)``: exact ones in stage 1."""

@@ -1,0 +1,129 @@
+"""What the data modules share: splits become loaders whose rows and order are the same on any number of processes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import Dataset
+
+from lebm.component import Component
+from lebm.data.loader import BatchLoader, ShardedBatchSampler
+from lebm.errors import UserError
+
+__all__ = ["NoValidationImages", "NoValidationSentences", "SplitData"]
+
+
+class NoValidationImages(list):
+    """No loaders. Lightning warns by the name of what has no batches, and this name says why."""
+
+
+class NoValidationSentences(list):
+    """The same for text."""
+
+
+class SplitData(LightningDataModule, Component):
+    """Base of the data modules that read a training, a validation and a test split.
+
+    :meth:`setup` of a derived class fills ``train``, ``validation`` and ``test`` and remembers in ``_used``, as plain values, what was
+    read: at least ``sizes``, ``batch_size``, ``seed`` and what else is named in :attr:`ordering`.
+    """
+
+    noun = "images"
+    ordering: tuple[str, ...] = ("sizes", "batch_size", "seed")
+    no_validation: type[list] = NoValidationImages
+
+    path: str
+    batch_size: int
+    eval_batch_size: int
+    seed: int
+    num_workers: int = 0
+    train: Any
+    validation: Any
+    test: Any
+    _used: dict[str, Any] | None = None
+
+    def describe_split(self) -> dict[str, Any]:
+        """What was used, as plain values for a summary: path, source splits, sizes, seed and protocol."""
+        self.setup()  # type: ignore[call-arg]
+        assert self._used is not None
+        return copy.deepcopy(self._used)
+
+    # Resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        """What decides the order of the data, to notice if a resumed run reads others. The position is the trainer's."""
+        used = self.describe_split()
+        return {name: used[name] for name in self.ordering}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Warn if the run that is resumed read its data differently."""
+        now = self.state_dict()
+        changed = [f"{name} {state_dict[name]} -> {now[name]}" for name in now if state_dict.get(name, now[name]) != now[name]]
+        if changed:
+            rank_zero_warn(f"the checkpoint was made with other data, so the run will not continue exactly: {', '.join(changed)}")
+
+    # Loading
+
+    def _processes(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _loader(self, dataset: Dataset, sampler: ShardedBatchSampler, training: bool) -> BatchLoader:
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch and batch of the training step that comes next, from the counters that Lightning saves and restores."""
+        if self.trainer is None or not self.trainer.training:
+            return 0, 0
+        return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
+
+    def _training_sampler(self, rank: int, world_size: int) -> ShardedBatchSampler:
+        return ShardedBatchSampler(
+            len(self.train), self.batch_size, rank=rank, world_size=world_size, shuffle=True, drop_last=True, seed=self.seed
+        )
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled whole batches of ``batch_size`` rows over all processes; an incomplete last one is left out.
+
+        Raises:
+            UserError: if the processes cannot share a batch evenly, or there is not one whole batch.
+        """
+        rank, processes = self._processes()
+        if self.batch_size % processes:
+            raise UserError(f"batch_size {self.batch_size} is over all processes and cannot be shared evenly by {processes}")
+        if self.batch_size > len(self.train):
+            raise UserError(f"batch_size {self.batch_size} is larger than the {len(self.train)} training {self.noun} of {self.path!r}")
+        return self._loader(self.train, self._training_sampler(rank, processes), training=True)
+
+    def evaluation_dataloader(self, dataset: Any) -> BatchLoader:
+        """All rows of a split in order, for metrics that look at a whole split, the training rows included.
+
+        Raises:
+            UserError: if there are fewer rows than processes.
+        """
+        rank, processes = self._processes()
+        if len(dataset) < processes:
+            raise UserError(f"{len(dataset)} {self.noun} of {self.path!r} cannot be evaluated by {processes} processes")
+        sampler = ShardedBatchSampler(len(dataset), max(self.eval_batch_size, processes), rank=rank, world_size=processes)
+        return self._loader(dataset, sampler, training=False)
+
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """The validation split in order; an empty list, for which Lightning skips validation, if there is none."""
+        return self.no_validation() if self.validation is None else self.evaluation_dataloader(self.validation)
+
+    def test_dataloader(self) -> BatchLoader:
+        """The test split in order.
+
+        Raises:
+            UserError: if there is none.
+        """
+        if self.test is None:
+            raise UserError(f"data path {self.path!r}: there is no test split; name it with test_split")
+        return self.evaluation_dataloader(self.test)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """The same as :meth:`test_dataloader`."""
+        return self.test_dataloader()

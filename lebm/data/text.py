@@ -1,0 +1,178 @@
+"""Sentences for every method: one data module for text files, parquet, the Hub and the text inside the package."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from lebm.data.loader import ShardedBatchSampler
+from lebm.data.module import NoValidationSentences, SplitData
+from lebm.data.sets import VALIDATION_SPLITS
+from lebm.data.splits import limited, ordinary_rows
+from lebm.data.text_rows import LengthBatchSampler, TextRows
+from lebm.data.text_sources import Sentences, open_text, text_splits
+from lebm.errors import UserError
+from lebm.models.text_likelihood import CategoricalLikelihood
+from lebm.models.text_vocabulary import UNKNOWN, Vocabulary
+
+__all__ = ["TextData"]
+
+
+class TextData(SplitData):
+    """Batches ``{"x", "index"}``; ``x`` is ``(B, T)`` of ``int64`` token numbers, padded with 0 to the longest sentence of the batch.
+
+    The vocabulary is built on the training split as it is trained on, and handed to the model when a run is set up, whose checkpoints
+    carry it. A sentence of at most ``max_length - 1`` tokens ends with ``<eos>``; a longer one is cut to ``max_length`` tokens and has
+    no ``<eos>``. Empty lines are left out.
+
+    Args:
+        path: a folder with ``train.txt``, ``validation.txt`` and ``test.txt``, one sentence a line; parquet files or a Hub name with a
+            text column; or ``embedded:verses``.
+        config_name: configuration (subset) of a Hub data set.
+        revision: of a Hub data set; fixes its content.
+        tokenizer: ``word``, words and single signs as in the papers; or ``bpe``, byte pairs, to which no word is unknown.
+        vocabulary_size: at most so many tokens, the four special ones included; the generator's must be the same.
+        lowercase: make all letters small.
+        max_length: longest sentence in tokens; the generator's must be the same.
+        batch_size: training sentences a step over all processes together; the number of processes must divide it.
+        eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
+        by_length: put sentences of like length into a batch in training.
+        text_column: column of the sentences; detected if ``null``.
+        train_split: name of the split to train on.
+        test_split: name of the split to test on; ``null`` for none.
+        validation_size: training sentences to set aside for validation, by a seeded permutation, if the source has no validation split.
+        seed: of the permutations and the order of training.
+        limit_train: train on this many sentences only, chosen at random.
+        limit_eval: validate and test on this many sentences only, each chosen at random.
+        on_error: ``fail`` on a line that is not UTF-8 or longer than a million bytes, or ``skip`` it.
+
+    Raises:
+        UserError: in :meth:`setup`, if the data cannot be had or do not fit the arguments; each time in one line.
+        ValueError: for arguments out of range.
+    """
+
+    noun = "sentences"
+    ordering = ("sizes", "batch_size", "seed", "by_length", "max_length")
+    no_validation = NoValidationSentences
+
+    train: TextRows
+    validation: TextRows | None
+    test: TextRows | None
+    vocabulary: Vocabulary
+
+    def __init__(
+        self,
+        path: str,
+        config_name: str | None = None,
+        revision: str | None = None,
+        tokenizer: Literal["word", "bpe"] = "word",
+        vocabulary_size: int = 10000,
+        lowercase: bool = True,
+        max_length: int = 40,
+        batch_size: int = 64,
+        eval_batch_size: int | None = None,
+        by_length: bool = True,
+        text_column: str | None = None,
+        train_split: str = "train",
+        test_split: str | None = "test",
+        validation_size: int = 0,
+        seed: int = 0,
+        limit_train: int | None = None,
+        limit_eval: int | None = None,
+        on_error: Literal["fail", "skip"] = "fail",
+    ) -> None:
+        super().__init__()
+        at_least_one = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "limit_train": limit_train, "limit_eval": limit_eval}
+        for name, value in {**at_least_one, "max_length": max_length, "vocabulary_size": vocabulary_size}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if validation_size < 0:
+            raise ValueError(f"validation_size must not be negative, but is {validation_size}")
+        self.path, self.train_split, self.test_split = path, train_split, test_split
+        self.tokenizer: Literal["word", "bpe"] = tokenizer
+        self.vocabulary_size, self.lowercase, self.max_length = vocabulary_size, lowercase, max_length
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.by_length, self.validation_size, self.seed = by_length, validation_size, seed
+        self.limits = {"limit_train": limit_train, "limit_eval": limit_eval}
+        self._where = {"config_name": config_name, "revision": revision}
+        self._how = {"text_column": text_column, "on_error": on_error}
+
+    # Reading
+
+    def prepare_data(self) -> None:
+        """Fetch what the Hub has to send; Lightning calls this in one process of each machine."""
+        self._sentences()
+
+    def _sentences(self) -> dict[str, Sentences]:
+        names = text_splits(self.path, **self._where)
+        for argument, name in (("train_split", self.train_split), ("test_split", self.test_split)):
+            if name is not None and name not in names:
+                hint = "; null trains without a test set" if argument == "test_split" else ""
+                raise UserError(f"data path {self.path!r}: no split {name!r} ({argument}{hint}); it has {', '.join(names)}")
+        used = (self.train_split, self.test_split)
+        validation = next((name for name in VALIDATION_SPLITS if name in names and name not in used), None)
+        chosen = {"train": self.train_split, "validation": validation, "test": self.test_split}
+        return {kind: open_text(self.path, name, **self._where, **self._how) for kind, name in chosen.items() if name is not None}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and encode the splits and hand the vocabulary to the model; a second call does only the latter."""
+        if self._used is None:
+            self._read()
+        if self.trainer is not None:
+            for module in self.trainer.lightning_module.modules():
+                if isinstance(module, CategoricalLikelihood):
+                    module.adopt(self.vocabulary)
+
+    def _read(self) -> None:
+        sentences = self._sentences()
+        texts = self._split(sentences)
+        self.vocabulary = Vocabulary.learn(texts["train"], self.vocabulary_size, self.tokenizer, self.lowercase)
+        encoded = {name: self.vocabulary.encode(split, self.max_length) for name, split in texts.items()}
+        rows = {name: TextRows(split) for name, split in encoded.items()}
+        self.train, self.validation, self.test = rows["train"], rows.get("validation"), rows.get("test")
+        self._used = {
+            "path": self.path,
+            **self._where,
+            "tokenizer": self.tokenizer,
+            "vocabulary": len(self.vocabulary),
+            "lowercase": self.lowercase,
+            "max_length": self.max_length,
+            "sizes": {name: len(split) for name, split in rows.items()},
+            "tokens": {name: int(split.lengths.sum()) for name, split in rows.items()},
+            "unknown": {name: _share(split, lambda row: row.count(UNKNOWN), len) for name, split in encoded.items()},
+            "cut": {name: _share(split, lambda row: len(row) == self.max_length, lambda row: 1) for name, split in encoded.items()},
+            "empty": {name: found.empty for name, found in sentences.items()},
+            "skipped": {name: found.skipped for name, found in sentences.items()},
+            "batch_size": self.batch_size,
+            "by_length": self.by_length,
+            "validation_size": self.validation_size,
+            "seed": self.seed,
+            **self.limits,
+        }
+
+    def _split(self, sentences: dict[str, Sentences]) -> dict[str, list[str]]:
+        texts = {name: found.texts for name, found in sentences.items()}
+        carve = 0 if "validation" in texts else self.validation_size
+        rows = ordinary_rows(len(texts["train"]), 0, carve, self.seed)
+        if not len(rows.train):
+            raise UserError(f"data path {self.path!r}: no training sentences are left (validation_size {carve})")
+        whole = texts["train"]
+        chosen = {"train": limited(rows.train, self.limits["limit_train"], self.seed)}
+        if carve:
+            chosen["validation"], texts["validation"] = limited(rows.validation, self.limits["limit_eval"], self.seed), whole
+        for name in ("validation", "test"):
+            if name in texts and name not in chosen:
+                chosen[name] = limited(np.arange(len(texts[name])), self.limits["limit_eval"], self.seed)
+        return {name: [texts[name][row] for row in kept] for name, kept in chosen.items()}
+
+    # Loading
+
+    def _training_sampler(self, rank: int, world_size: int) -> ShardedBatchSampler:
+        if not self.by_length:
+            return super()._training_sampler(rank, world_size)
+        return LengthBatchSampler(self.train.lengths, self.batch_size, rank=rank, world_size=world_size, seed=self.seed)
+
+
+def _share(rows: list[list[int]], count: Any, total: Any) -> float:
+    return round(sum(map(count, rows)) / sum(map(total, rows)), 5)

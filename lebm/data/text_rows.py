@@ -1,0 +1,76 @@
+"""Encoded sentences as a data set, and batches of sentences of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lebm.data.loader import ShardedBatchSampler, epoch_seed
+from lebm.models.text_vocabulary import PAD
+
+__all__ = ["LengthBatchSampler", "TextRows"]
+
+BATCHES_A_POOL = 50
+
+
+class TextRows(Dataset):
+    """Token numbers of sentences, one after the other in one array.
+
+    Args:
+        rows: token numbers of each sentence, none empty.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        self.lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        self._starts = np.concatenate([[0], self.lengths.cumsum()])
+        self._tokens = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(self._starts[-1]))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def tokens(self, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
+        """Some sentences (all by default), ``(B, T)`` of ``int64``, T the longest of them, padded after their ends."""
+        chosen = np.arange(len(self)) if indices is None else np.asarray(indices)
+        place = np.arange(self.lengths[chosen].max())
+        inside = place < self.lengths[chosen, None]
+        sources = np.where(inside, self._starts[chosen, None] + place, 0)
+        return torch.from_numpy(np.where(inside, self._tokens[sources], PAD).astype(np.int64))
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """A batch: ``x`` and ``index`` (place in this split)."""
+        return {"x": self.tokens(indices), "index": torch.as_tensor(indices, dtype=torch.int64)}
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in self.__getitems__([index]).items()}
+
+
+class LengthBatchSampler(ShardedBatchSampler):
+    """Shuffled batches whose sentences are of like length, so that little is padded.
+
+    The order of an epoch is cut into pools of ``BATCHES_A_POOL`` batches, each pool sorted by length and cut into batches, and the
+    batches of all pools are shuffled. Like its base it depends on seed and epoch only.
+
+    Args:
+        lengths: of the sentences.
+        batch_size: sentences in a global batch.
+        rank: this process.
+        world_size: number of processes.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, *, rank: int = 0, world_size: int = 1, seed: int = 0) -> None:
+        super().__init__(len(lengths), batch_size, rank=rank, world_size=world_size, shuffle=True, drop_last=True, seed=seed)
+        self.lengths = lengths
+
+    def _order(self) -> np.ndarray:
+        order = super()._order()[: self._end]  # whole batches; another epoch leaves out other rows
+        size = BATCHES_A_POOL * self.batch_size
+        pools = [order[start : start + size] for start in range(0, len(order), size)]
+        sorted_pools = [pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools]
+        batches = np.concatenate(sorted_pools).reshape(-1, self.batch_size)
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, "batches", self.epoch))
+        return batches[torch.randperm(len(batches), generator=generator).numpy()].reshape(-1)

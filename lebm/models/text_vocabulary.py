@@ -1,0 +1,133 @@
+"""From sentences to numbers and back; a vocabulary is plain text, so a checkpoint carries it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lebm.errors import UserError
+
+__all__ = ["END", "PAD", "START", "UNKNOWN", "Vocabulary", "pad_rows"]
+
+PAD, START, UNKNOWN, END = 0, 1, 2, 3
+SPECIAL = ("<pad>", "<bos>", "<unk>", "<eos>")
+BYTES = 256
+
+# A word with its inner apostrophes and hyphens, the mark of unknown words that prepared corpora contain, or one other sign.
+WORD = r"<unk>|\w+(?:['’-]\w+)*|[^\w\s]"
+_NO_SPACE_BEFORE = re.compile(r" (?=[,.;:!?)\]}’”%])")
+_NO_SPACE_AFTER = re.compile(r"(?<=[(\[{“$]) ")
+
+
+class Vocabulary:
+    """The tokens of a training split, by the ``tokenizers`` library.
+
+    ``<pad>``, ``<bos>``, ``<unk>`` and ``<eos>`` are tokens 0 to 3; written out in a sentence they are ordinary text, except ``<unk>``,
+    by which prepared corpora mark unknown words.
+
+    Args:
+        text: as :meth:`to_json` writes it.
+
+    Raises:
+        UserError: if the text is no such vocabulary.
+    """
+
+    def __init__(self, text: str) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"not a readable vocabulary: {str(error).splitlines()[0]}") from error
+        if [self._tokenizer.id_to_token(number) for number in range(len(SPECIAL))] != list(SPECIAL):
+            raise UserError(f"not a vocabulary of lebm: its first tokens must be {', '.join(SPECIAL)}")
+        self._tokenizer.encode_special_tokens = True
+
+    @classmethod
+    def learn(cls, sentences: Iterable[str], size: int, kind: Literal["word", "bpe"] = "word", lowercase: bool = True) -> Vocabulary:
+        """Build a vocabulary; the same sentences give the same one.
+
+        Args:
+            sentences: the training split.
+            size: at most this many tokens, the four special ones included; the most frequent are kept.
+            kind: ``"word"``, words and single signs, the rest unknown; or ``"bpe"``, byte pairs, which know everything.
+            lowercase: make all letters small.
+
+        Raises:
+            ValueError: if ``size`` leaves no room.
+        """
+        from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+        least = len(SPECIAL) + (BYTES if kind == "bpe" else 1)
+        if size < least:
+            raise ValueError(f"vocabulary_size must be at least {least} for tokenizer {kind!r}, not {size}")
+        trainer: Any
+        if kind == "word":
+            tokenizer = Tokenizer(models.WordLevel({}, unk_token=SPECIAL[UNKNOWN]))
+            tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
+            trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
+        else:
+            tokenizer = Tokenizer(models.BPE())
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            tokenizer.decoder = decoders.ByteLevel()
+            alphabet = pre_tokenizers.ByteLevel.alphabet()
+            trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])])
+        tokenizer.train_from_iterator(sentences, trainer)
+        return cls(tokenizer.to_str())
+
+    def to_json(self) -> str:
+        """All of it, as text."""
+        return self._tokenizer.to_str()
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.to_json() == other.to_json()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> Any:
+        return Vocabulary, (self.to_json(),)
+
+    def encode(self, sentences: Sequence[str], max_length: int) -> list[list[int]]:
+        """Token numbers of each sentence, at most ``max_length`` of them.
+
+        A sentence that fits ends with ``<eos>``. A longer one is cut and does not: nothing says that a sentence would end there.
+        """
+        rows = []
+        for encoding in self._tokenizer.encode_batch(list(sentences), add_special_tokens=False):
+            tokens = encoding.ids
+            rows.append([*tokens, END] if len(tokens) < max_length else tokens[:max_length])
+        return rows
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        """Sentences of token numbers ``(B, T)``, each up to its first ``<eos>`` or ``<pad>``; numbers that mean nothing are ``<unk>``."""
+        from tokenizers import models
+
+        words = isinstance(self._tokenizer.model, models.WordLevel)
+        sentences = []
+        for row in tokens.tolist():
+            stop = next((place for place, token in enumerate(row) if token in (END, PAD)), len(row))
+            kept = [token if token < len(self) and token != START else UNKNOWN for token in row[:stop]]
+            if words:
+                sentences.append(_joined([self._tokenizer.id_to_token(token) for token in kept]))
+            else:
+                sentences.append(self._tokenizer.decode(kept, skip_special_tokens=False))
+        return sentences
+
+
+def _joined(words: Sequence[str]) -> str:
+    """Words with spaces where print has them."""
+    return _NO_SPACE_AFTER.sub("", _NO_SPACE_BEFORE.sub("", " ".join(words)))
+
+
+def pad_rows(rows: Sequence[Sequence[int]]) -> Tensor:
+    """``(B, T)`` of ``int64``, T the longest row, filled up with ``<pad>``."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], dtype=torch.int64)
