@@ -11,15 +11,21 @@ import importlib.util
 import inspect
 import typing
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lebm.component import Component
 from lebm.errors import UserError
 
-__all__ = ["ALLOWED", "allowed", "build", "resolve"]
+__all__ = ["ALLOWED", "allowed", "build", "outline", "resolve"]
 
 ALLOWED = ("lebm", "torch.nn")
 _DEPTH = 32
+_VALUES = 100_000
 
 
 def allowed(path: str, trust: Iterable[str] = ()) -> bool:
@@ -68,7 +74,65 @@ def build(description: Any, expected: type, trust: Iterable[str] = (), where: st
     Raises:
         UserError: naming the place and the class, for anything not allowed, not known or not fitting.
     """
+    _count(description, where, {}, 0)
     return _Plan(description, (expected,), tuple(trust), where, 0).make()
+
+
+def outline(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> str:
+    """Why some stored tensors do not fit a description, found without memory for the model; empty if they fit.
+
+    Args:
+        description: as for :func:`build`.
+        expected: as for :func:`build`.
+        state: tensors by the names of the model's parameters and buffers, with whatever else was stored.
+        trust: as for :func:`build`.
+
+    Raises:
+        UserError: as :func:`build`, and for a model much larger than what was stored.
+    """
+    stored = sum(value.numel() for value in state.values() if isinstance(value, Tensor))
+    limit = 2 * stored + 2**22
+    with torch.device("meta"), _Budget(limit, 10_000 + 1_000 * len(state)):
+        model = build(description, expected, trust)
+    if not isinstance(model, nn.Module):
+        return ""
+    if sum(value.numel() for value in chain(model.parameters(), model.buffers())) > limit:
+        raise UserError("the model it describes is much larger than the weights it holds")
+    own = dict(chain(model.named_parameters(), model.named_buffers()))
+    for name in own.keys() & state.keys():
+        if isinstance(state[name], Tensor) and state[name].shape != own[name].shape:
+            return f"{name} has the shape {tuple(state[name].shape)} and not {tuple(own[name].shape)}"
+    return ""
+
+
+class _Budget(TorchFunctionMode):
+    """Limits the numbers in one tensor, and the number of torch's calls: constructors that ask for more are part of no model."""
+
+    def __init__(self, numbers: int, calls: int) -> None:
+        super().__init__()
+        self.numbers = numbers
+        self.calls = calls
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls -= 1
+        result = func(*args, **(kwargs or {}))
+        if self.calls < 0 or (isinstance(result, Tensor) and result.numel() > self.numbers):
+            raise UserError("the model it describes is much larger than the weights it holds")
+        return result
+
+
+def _count(value: Any, where: str, known: dict[int, int], depth: int) -> int:
+    """Number of values once shared ones are written out; a few lists that hold each other can stand for billions."""
+    if depth > 2 * _DEPTH:
+        raise UserError(f"{where}: nested deeper than {_DEPTH} levels")
+    if not isinstance(value, Mapping | list | tuple):
+        return 1
+    if id(value) not in known:
+        items = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + sum(_count(item, where, known, depth + 1) for item in items)
+    if known[id(value)] > _VALUES:
+        raise UserError(f"{where}: more than {_VALUES} values")
+    return known[id(value)]
 
 
 def _is_description(value: Any) -> bool:

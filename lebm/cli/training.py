@@ -63,11 +63,13 @@ class _TrainingCLI(RecipeCLI):
     def prepare_run(self) -> None:
         if self.request.verb == "fit":
             self._prepare_fit()
+        elif self.config.ckpt_path:
+            self.ckpt_path = Path(self.config.ckpt_path)
         else:
-            self.ckpt_path = Path(self.config.ckpt_path) if self.config.ckpt_path else checkpoint.find_checkpoint(self.run_dir)
+            self.ckpt_path = self.run_dir
         if self.ckpt_path is None:
             return
-        content = checkpoint.read(self.ckpt_path)
+        self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
         self.first_step = sys.maxsize if self.request.verb != "fit" else content.get("global_step", 0) if self.request.resume else 0
         stored = content.get("callbacks", {}).get(WandbRun.KEY)
         if self.request.resume or self.request.verb != "fit":
@@ -81,9 +83,8 @@ class _TrainingCLI(RecipeCLI):
             self.fresh = not self.run_dir.exists()
             if self.request.resume:
                 AtomicCheckpointIO.clean(self.run_dir / "checkpoints")
-        last = self.run_dir / "checkpoints" / "last.ckpt"
-        if self.request.resume and last.is_file():
-            self.ckpt_path = last
+        if self.request.resume and any((self.run_dir / "checkpoints").glob("[!.]*.ckpt")):
+            self.ckpt_path = self.run_dir
         elif self.config.ckpt_path:
             self.ckpt_path = Path(self.config.ckpt_path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,20 +135,25 @@ def _target(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     folder = chosen.run if chosen.run.is_dir() else chosen.run.parent
     if suffix != ".csv" and chosen.run.is_dir():
         folder = folder / "images"
+        if not folder.resolve().is_relative_to(chosen.run.resolve()):
+            raise UserError(f"{folder}: a link out of the run folder, which is not followed; choose a place with --out")
     candidates = (folder / f"{name}{'' if number == 1 else f'-{number}'}{suffix}" for number in range(1, 10**6))
-    return next(path for path in candidates if not path.exists() and not (suffix == ".csv" and path.with_suffix(".parquet").exists()))
+    return next(path for path in candidates if not _taken(path) and not (suffix == ".csv" and _taken(path.with_suffix(".parquet"))))
+
+
+def _taken(path: Path) -> bool:
+    return os.path.lexists(path)  # also by a link that leads nowhere, since writing would follow it
 
 
 def _load(chosen: argparse.Namespace) -> LatentEstimator:
-    from lebm import checkpoint
-
-    path = checkpoint.find_checkpoint(chosen.run)  # before torch takes its seconds
     import torch
+
+    from lebm import checkpoint
 
     if chosen.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: there is no CUDA device that torch can use; lebm doctor says more")
     device = "cuda" if chosen.device != "cpu" and torch.cuda.is_available() else "cpu"
-    return checkpoint.load(path, trust=chosen.trust, map_location=device, weights=chosen.weights)
+    return checkpoint.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
 
 
 def _images(chosen: argparse.Namespace, model: LatentEstimator, limit: int | None) -> Images:
