@@ -30,8 +30,8 @@ def frozen(*networks: nn.Module, batch_statistics: bool = False) -> Iterator[Non
     for network in networks:
         network.eval()
     if batch_statistics:
-        for module, _ in remembering:
-            module.training, module.track_running_stats = True, False
+        for norm, _ in remembering:
+            norm.training, norm.track_running_stats = True, False
     try:
         with parametrize.cached():
             with torch.inference_mode(False), torch.no_grad():  # what is cached holds no graph, and gradients may pass it
@@ -43,5 +43,5 @@ def frozen(*networks: nn.Module, batch_statistics: bool = False) -> Iterator[Non
     finally:
         for module, mode in modes:
             module.training = mode
-        for module, remembers in remembering:
-            module.track_running_stats = remembers
+        for norm, remembers in remembering:
+            norm.track_running_stats = remembers

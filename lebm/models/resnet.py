@@ -86,19 +86,19 @@ class ResNetEnergy(Energy):
 class DownBlock(nn.Module):
     """Two convolutions and a shortcut; the first block of a network sees the image itself, without a ReLU before it."""
 
-    def __init__(self, before: int, after: int, half: bool, activation: str, first: bool, bias: bool) -> None:
+    def __init__(self, before: int, after: int, halves: bool, activation: str, first: bool, bias: bool) -> None:
         super().__init__()
-        self.half = half
+        self.halves = halves
         self.first = first
         self.before = nn.Identity() if first else _activation(activation)
         self.one = nn.Conv2d(before, after, 3, 1, 1, bias=bias)
         self.between = _activation(activation, inplace=True)
         self.two = nn.Conv2d(after, after, 3, 1, 1, bias=bias)
-        self.shortcut = nn.Conv2d(before, after, 1, bias=bias) if half or before != after else nn.Identity()
+        self.shortcut = nn.Conv2d(before, after, 1, bias=bias) if halves or before != after else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         main = self.two(self.between(self.one(self.before(x))))
-        if not self.half:
+        if not self.halves:
             return main + self.shortcut(x)
         # Pooling and a 1x1 convolution commute, and after pooling the convolution costs a quarter.
         return avg_pool2d(main, 2) + self.shortcut(avg_pool2d(x, 2))

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lebm.errors import UserError
 from lebm.estimators import AdamGroups, DualMCMCTeaching
-from lebm.models import ConvEncoder, Energy, GaussianLikelihood, MLPEncoder, MLPGenerator, ResNetEnergy, ResNetGenerator
+from lebm.models import ConvEncoder, Energy, GaussianLikelihood, MLPEncoder, ResNetEnergy, ResNetGenerator
 from lebm.samplers import Langevin, Noise, PersistentChains
 
 RATES = {"energy": 1e-4, "generator": 3e-4, "encoder": 2e-4}
