@@ -23,8 +23,9 @@ train
   predict RUN               latents and anomaly scores of the test data, as one file
 
 use a trained run (a run folder or a .ckpt file is enough)
-  sample RUN -n 64          pictures from the model
+  sample RUN -n 64          pictures or sentences from the model
   reconstruct RUN           data above, reconstructions below
+  interpolate RUN "A" "B"   sentences on the way from one to another
   score RUN --data DATA     anomaly scores as CSV or parquet
   diagnose RUN              long chains from prior and posterior, and what is wrong with them
 
@@ -50,6 +51,7 @@ VERBS = {
     "predict": ("lebm.cli.train", "predict"),
     "sample": ("lebm.cli.verbs", "sample"),
     "reconstruct": ("lebm.cli.verbs", "reconstruct"),
+    "interpolate": ("lebm.cli.text_verbs", "interpolate"),
     "score": ("lebm.cli.verbs", "score"),
     "diagnose": ("lebm.cli.diagnose", "main"),
     "ls": ("lebm.cli.recipes", "ls"),

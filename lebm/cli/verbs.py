@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from lebm.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lebm.cli.verb_data import Images
+    from lebm.cli.verb_data import Images, SentenceRows
     from lebm.estimators.base import LatentEstimator
 
 __all__ = ["reconstruct", "sample", "score"]
@@ -22,7 +22,7 @@ __all__ = ["reconstruct", "sample", "score"]
 
 def sample(argv: list[str]) -> int:
     """``lebm sample RUN -n 64``"""
-    parser = _parser("sample", "Draw from the model: prior chain, then generator.")
+    parser = _parser("sample", "Draw from the model: prior chain, then generator. Sentences are printed, one a line.")
     parser.add_argument("-n", type=_count, default=64, help="number of samples (default 64)")
     parser.add_argument("--format", choices=("png", "npy", "png-files"), help="one grid, one array in [-1, 1], or a folder of pictures")
     chosen = parser.parse_args(argv)
@@ -39,6 +39,9 @@ def sample(argv: list[str]) -> int:
         model.sample(stop - start, steps=chosen.steps, generator=Noise.samples(seed, "sample", index=range(start, stop))).cpu()
         for start, stop in _pieces(chosen.n, chosen.batch_size)
     ]
+    if (sentences := _spelled(model, torch.cat(drawn))) is not None:
+        _say(sentences, chosen.out)
+        return 0
     _write_samples(torch.cat(drawn), target, form)
     _report(f"{chosen.n} samples", target, chosen, seed, _chain(model, chosen.steps, "prior_sampler"))
     return 0
@@ -64,6 +67,10 @@ def reconstruct(argv: list[str]) -> int:
         for index, x in images.batches(chosen.batch_size)
     ]
     x, result = images.all(), torch.cat(decoded)
+    if (sentences := _spelled(model, x)) is not None:
+        pairs = zip(sentences, _spelled(model, result) or [], strict=True)
+        _say((f"data   {above}\nmodel  {below}" for above, below in pairs), chosen.out)
+        return 0
     write_png(target, pair_grid(x, result))
     error = (result - x).square().mean().item()
     _report(f"{len(x)} reconstructions of {images.source}", target, chosen, seed, _chain(model, steps, "posterior_sampler"))
@@ -116,7 +123,9 @@ def _parser(verb: str, description: str) -> argparse.ArgumentParser:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", help="Hub name, folder of parquet files or images, or embedded:mnist; the run's own if not given")
+    parser.add_argument(
+        "--data", help="Hub name, folder of parquet files or images, text file, or embedded:mnist; the run's own if not given"
+    )
     parser.add_argument("--split", help="split of the data; its test split if not given")
 
 
@@ -156,7 +165,7 @@ def _load(chosen: argparse.Namespace) -> LatentEstimator:
     return checkpoint.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
 
 
-def _images(chosen: argparse.Namespace, model: LatentEstimator, limit: int | None) -> Images:
+def _images(chosen: argparse.Namespace, model: LatentEstimator, limit: int | None) -> Images | SentenceRows:
     from lebm.cli.verb_data import open_for
 
     return open_for(model, chosen.run, chosen.data, chosen.split, limit)
@@ -171,6 +180,20 @@ def _noise(seed: int, index: Tensor) -> Any:
 
 def _pieces(n: int, size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(n, start + size)) for start in range(0, n, size))
+
+
+def _spelled(model: LatentEstimator, x: Tensor) -> list[str] | None:
+    """Observations as sentences; ``None`` if the model is of something else."""
+    from lebm.models.text_likelihood import sentence_likelihood
+
+    likelihood = sentence_likelihood(model)
+    return None if likelihood is None else likelihood.spell(x)
+
+
+def _say(sentences: Iterable[str], out: Path | None) -> None:
+    from lebm.cli.text_verbs import say
+
+    say(sentences, out)
 
 
 def _write_samples(x: Tensor, target: Path, form: str) -> None:
@@ -193,11 +216,11 @@ def _write_samples(x: Tensor, target: Path, form: str) -> None:
         write_png(target / f"{number:06d}.png", levels)
 
 
-def _write_scores(target: Path, images: Images, values: Tensor) -> None:
+def _write_scores(target: Path, images: Images | SentenceRows, values: Tensor) -> None:
     import pyarrow
     from pyarrow import csv, parquet
 
-    columns = {"index": range(len(values)), "label": images.labels, "anomaly_score": values.tolist()}
+    columns = {"index": images.numbers, "label": images.labels, "anomaly_score": values.tolist()}
     table = pyarrow.table({name: pyarrow.array(column) for name, column in columns.items() if column is not None})
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".parquet":

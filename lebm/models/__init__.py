@@ -14,7 +14,7 @@ from lebm.models.ratios import LogConstant, RatioPrior, RatioProduct
 from lebm.models.resnet import ResNetEnergy, ResNetGenerator
 from lebm.models.text import RecurrentGenerator, SequenceGenerator, TransformerGenerator
 from lebm.models.text_encoder import SentenceEncoder
-from lebm.models.text_likelihood import CategoricalLikelihood, vocabulary_of
+from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
 from lebm.models.text_vocabulary import Vocabulary
 
 __all__ = [
@@ -56,5 +56,5 @@ __all__ = [
     "TransformerGenerator",
     "Vocabulary",
     "frozen",
-    "vocabulary_of",
+    "sentence_likelihood",
 ]

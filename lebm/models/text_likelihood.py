@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 from lebm.errors import UserError
 from lebm.models.likelihoods import Likelihood
 from lebm.models.text import NEVER_WRITTEN, SequenceGenerator
-from lebm.models.text_vocabulary import END, PAD, START, UNKNOWN, Vocabulary
+from lebm.models.text_vocabulary import END, PAD, START, UNKNOWN, Vocabulary, pad_rows
 from lebm.samplers.noise import RandomSource, uniform
 
-__all__ = ["CategoricalLikelihood", "vocabulary_of"]
+__all__ = ["CategoricalLikelihood", "sentence_likelihood"]
 
 
 class CategoricalLikelihood(Likelihood):
@@ -115,6 +115,16 @@ class CategoricalLikelihood(Likelihood):
             )
         self.vocabulary = vocabulary
 
+    def read(self, sentences: Sequence[str]) -> Tensor:
+        """Sentences as observations, ``(B, T)``."""
+        assert self.vocabulary is not None
+        return pad_rows(self.vocabulary.encode(sentences, self.generator.max_length))
+
+    def spell(self, x: Tensor) -> list[str]:
+        """Observations ``(B, T)`` as sentences."""
+        assert self.vocabulary is not None
+        return self.vocabulary.decode(x)
+
     def get_extra_state(self) -> dict[str, Any]:
         return {"vocabulary": None if self.vocabulary is None else self.vocabulary.to_json()}
 
@@ -129,18 +139,16 @@ class CategoricalLikelihood(Likelihood):
         self.vocabulary = stored if self.vocabulary is None else self.vocabulary
 
 
-def vocabulary_of(model: torch.nn.Module) -> Vocabulary | None:
-    """The vocabulary of a model of sentences; ``None`` for a model of something else.
+def sentence_likelihood(model: torch.nn.Module) -> CategoricalLikelihood | None:
+    """The likelihood of a model of sentences; ``None`` for a model of something else.
 
     Raises:
         UserError: if a model of sentences never saw data.
     """
-    for module in model.modules():
-        if isinstance(module, CategoricalLikelihood):
-            if module.vocabulary is None:
-                raise UserError("this model of sentences has no vocabulary yet: it gets the one of the data it is trained on")
-            return module.vocabulary
-    return None
+    found = next((module for module in model.modules() if isinstance(module, CategoricalLikelihood)), None)
+    if found is not None and found.vocabulary is None:
+        raise UserError("this model of sentences has no vocabulary yet: it gets the one of the data it is trained on")
+    return found
 
 
 def _moved_right(x: Tensor) -> Tensor:
