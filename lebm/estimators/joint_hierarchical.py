@@ -1,0 +1,319 @@
+"""A joint energy-based prior on all layers of a multi-layer generator (paper 3 and its sibling)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lebm.errors import UserError
+from lebm.estimators.noise_space import ChainSpace, NoiseSpace, redraw
+from lebm.estimators.optim import AdamGroups
+from lebm.estimators.prior_model import LatentPriorModel
+from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
+from lebm.models.frozen import frozen
+from lebm.models.hierarchical import LatentLayout
+from lebm.models.hierarchical_priors import GaussianHierarchy, HierarchicalPrior
+from lebm.models.likelihoods import Likelihood
+from lebm.models.priors import Prior
+from lebm.samplers.base import Sampler
+from lebm.samplers.noise import RandomSource
+
+__all__ = ["JointHierarchicalPrior"]
+
+
+class JointHierarchicalPrior(LatentPriorModel):
+    r"""Cui, Wu, Han: *Learning Joint Latent Space EBM Prior Model for Multi-layer Generator*, CVPR 2023, and *Learning Hierarchical
+    Features with Joint Latent Space Energy-Based Prior*, ICCV 2023.
+
+    With :math:`\tilde p(z) = e^{-E(z)} p_0(z)` the prior without its constant, and ``z-`` from a chain under it, detached,
+
+    .. math:: L = -\log p_\beta(x \mid z^+) + \log q(z^+ \mid x) - \log \tilde p(z^+) + \log \tilde p(z^-)
+
+    has the gradient of the negative ELBO for generator, encoder, energy and reference at once: the reference's networks lie inside
+    the tilted density, so they are trained contrastively too. ``z+`` is a reparameterised draw of the encoder, through which the encoder
+    feels the energy. Without an energy this is a (hierarchical) variational auto-encoder.
+
+    Args:
+        likelihood: ``p(x | z)``, with the generator inside; :class:`~lebm.models.BottomLayer` for conditional hierarchies.
+        prior: :class:`~lebm.models.EnergyPrior` (layers independent but for the energy, ICCV) or
+            :class:`~lebm.models.HierarchicalPrior` (conditional Gaussians, CVPR); without energy ``StandardNormal`` or ``GaussianChain``.
+        prior_sampler: chain for ``z-`` and for sampling; it moves all layers at once.
+        optimizer: learning rates of ``generator``, ``encoder``, ``energy`` and ``reference`` (the networks of a hierarchy), as far as they
+            train.
+        encoder: ``q(z | x)``. For ``two_stage`` whatever answers a batch with an object that has ``rsample(generator)``.
+        posterior_sampler: chain for ``z+`` in the ``mcmc`` scheme.
+        scheme: where positives come from. ``"variational"``: the encoder. ``"mcmc"``: ``posterior_sampler``, and no encoder.
+            ``"two_stage"``: the encoder of a model trained before, frozen with its generator and reference; only the energy trains.
+        space: what chains move: the ``"latent"`` itself or, in a :class:`~lebm.models.HierarchicalPrior`, its ``"noise"``.
+        noise_target: ``"exact"``, or ``"released"``, see :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
+        kl: ``"closed_form"`` for q against the reference, layer by layer given the draw of the layers above, or ``"monte_carlo"``, as
+            released.
+        warm_up: steps over which the prior's pull on the encoder sets in, as ``1 - exp(-step / warm_up)``. The energy's own update is
+            never weighted.
+        backbone: checkpoint or run folder whose generator, encoder and reference are copied when a ``two_stage`` training starts.
+        scale_likelihood: as for :class:`~lebm.estimators.LatentMLE`.
+        seed: of every random stream.
+        noise_shards: pieces of the global batch; the number of processes must divide it.
+        evaluation_steps: posterior transitions in evaluation, in the ``mcmc`` scheme.
+
+    Raises:
+        ValueError: if the parts disagree on the latent's layers, one that the scheme needs is missing, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        prior: Prior,
+        prior_sampler: Sampler,
+        optimizer: AdamGroups,
+        encoder: GaussianEncoder | None = None,
+        posterior_sampler: Sampler | None = None,
+        scheme: Literal["variational", "mcmc", "two_stage"] = "variational",
+        space: Literal["latent", "noise"] = "latent",
+        noise_target: Literal["exact", "released"] = "exact",
+        kl: Literal["closed_form", "monte_carlo"] = "closed_form",
+        warm_up: float = 0.0,
+        backbone: str | None = None,
+        scale_likelihood: bool = True,
+        seed: int = 0,
+        noise_shards: int = 8,
+        evaluation_steps: int | None = None,
+    ) -> None:
+        super().__init__(
+            likelihood,
+            prior,
+            prior_sampler,
+            posterior_sampler,  # type: ignore[arg-type]  # the schemes with an encoder have none
+            optimizer,
+            scale_likelihood,
+            seed,
+            noise_shards,
+            evaluation_steps,
+        )
+        _check_choice("scheme", scheme, ("variational", "mcmc", "two_stage"))
+        _check_choice("kl", kl, ("closed_form", "monte_carlo"))
+        if (posterior_sampler if scheme == "mcmc" else encoder) is None:
+            raise ValueError(f"scheme {scheme!r} needs {'a posterior_sampler' if scheme == 'mcmc' else 'an encoder'}")
+        if scheme == "mcmc" and encoder is not None:
+            raise ValueError("scheme 'mcmc' has no encoder: its positives come from posterior_sampler")
+        if scheme == "two_stage" and prior.is_exact:
+            raise ValueError("scheme 'two_stage' trains an energy, and this prior has none")
+        if backbone is not None and scheme != "two_stage":
+            raise ValueError("a backbone is for scheme 'two_stage'; start other schemes from a checkpoint with --ckpt_path")
+        if not warm_up >= 0:
+            raise ValueError(f"warm_up must not be negative, but is {warm_up}")
+        self.encoder = encoder
+        self.scheme, self.kl, self.warm_up, self.backbone = scheme, kl, warm_up, backbone
+        self.space = _space(prior, space, noise_target)
+        self.layout = _layout(prior, encoder, getattr(likelihood, "generator", None))
+        if scheme == "two_stage":
+            for part in self._frozen():
+                part.requires_grad_(False)  # from the start and for good: nothing is toggled later
+        optimizer.check(self.networks())
+
+    # What trains
+
+    @property
+    def reference(self) -> Prior:
+        """The prior without its energy."""
+        return getattr(self.prior, "base", self.prior)
+
+    def networks(self) -> Mapping[str, nn.Module]:
+        parts = {"generator": self.likelihood, "encoder": self.encoder, "energy": getattr(self.prior, "tilt", None)}
+        parts["reference"] = self.reference
+        return {name: part for name, part in parts.items() if part is not None and any(p.requires_grad for p in part.parameters())}
+
+    def _frozen(self) -> list[nn.Module]:
+        assert self.encoder is not None
+        return [self.likelihood, self.encoder, self.reference]
+
+    def train(self, mode: bool = True) -> JointHierarchicalPrior:
+        super().train(mode)
+        if self.scheme == "two_stage":
+            for part in self._frozen():
+                part.eval()
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Copy the backbone's weights, once, where a new training starts; a resumed one has them in its checkpoint."""
+        if stage != "fit" or self.backbone is None:
+            return
+        from lebm import checkpoint
+
+        found = checkpoint.load(self.backbone)
+        if not isinstance(found, JointHierarchicalPrior):
+            raise UserError(f"{self.backbone}: holds a {type(found).__name__}, not a JointHierarchicalPrior, as a backbone must")
+        for name, target, source in zip(("likelihood", "encoder", "reference"), self._frozen(), found._frozen(), strict=True):
+            try:
+                target.load_state_dict(source.state_dict())
+            except RuntimeError as error:
+                last = str(error).splitlines()[-1].strip()
+                raise UserError(f"{self.backbone}: its {name} does not fit the one of this recipe ({last})") from error
+
+    # The loss
+
+    def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+        x = self.observations(batch)
+        positives, total = self._positives(x, batch_idx, figures)
+        if self.prior.is_exact:
+            return total
+        negatives = self._negatives(x.shape[0], batch_idx, figures)
+        # One call for both: spectral norm takes one power iteration a step, and both see the same weights.
+        up, down = self.prior.energy(torch.cat([positives, negatives])).split([x.shape[0], x.shape[0]])
+        gap = up.mean() - down.mean()
+        if figures is not None:
+            figures["train/energy_gap"] = gap.detach()
+        if "reference" in self.networks():
+            gap = gap + self.reference.log_density(negatives).mean()
+        return total + gap
+
+    def _positives(self, x: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """``z+`` of shape ``(B, latent_dim)``, and the loss but for what the energy and the negatives add."""
+        if self.scheme == "mcmc":
+            z = self._posterior_chain(x, batch_idx, figures)
+            total = self.likelihood_loss(x, z, batch_idx, figures)
+            return z, total - self.reference.log_density(z).mean() if "reference" in self.networks() else total
+        if self.scheme == "two_stage":
+            with torch.no_grad():
+                z = self.inference(x).rsample(self.noise("posterior", batch_idx))
+            return z, z.new_zeros(())
+        q = self.inference(x)
+        z = q.rsample(self.noise("posterior", batch_idx))
+        total = self.likelihood_loss(x, z, batch_idx, figures)
+        weight = self.prior_weight
+        if weight < 1:
+            q = DiagonalGaussian(_weighted(q.mean, weight), _weighted(q.log_scale, weight))
+            z = _weighted(z, weight)
+        return z, total + self._divergence(q, z, figures)
+
+    def _divergence(self, q: DiagonalGaussian, z: Tensor, figures: dict[str, Tensor] | None) -> Tensor:
+        """``KL(q || p0)``, mean over the batch, as an estimate with z drawn from q."""
+        base = self.reference
+        if self.kl == "monte_carlo":
+            return (q.log_prob(z) - base.log_density(z)).mean()
+        zeros = torch.zeros_like(z)
+        p = base.conditionals(z) if isinstance(base, GaussianHierarchy) else DiagonalGaussian(zeros, zeros)
+        parts = q.divergences(p)
+        if figures is not None:
+            for layer, value in enumerate(self.layout.sums(parts.detach()).mean(dim=0), start=1):
+                figures[f"kl/layer_{layer}"] = value
+        return parts.sum(dim=1).mean()
+
+    @property
+    def prior_weight(self) -> float:
+        """How much of the prior's pull reaches the encoder in this step, in [0, 1]."""
+        if self.warm_up == 0 or self._trainer is None:
+            return 1.0
+        return 1.0 - math.exp(-(self.trainer.global_step + 1) / self.warm_up)
+
+    def _posterior_chain(self, x: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+        with frozen(self.prior, self.likelihood):
+            target = self.space.posterior(self.likelihood.given(x))
+            state = self.run_chain("posterior", self.posterior_sampler, target, x.shape[0], batch_idx, figures)
+            return self._latents(state)
+
+    def _negatives(self, n: int, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+        with frozen(self.prior):
+            return self._latents(self.run_chain("prior", self.prior_sampler, self.space.log_density, n, batch_idx, figures))
+
+    def chain_start(self, n: int, generator: RandomSource) -> Tensor:
+        return self.space.start(n, generator)
+
+    def _latents(self, state: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.space.latents(state)
+
+    # The answers
+
+    def inference(self, x: Tensor) -> DiagonalGaussian:
+        """``q(z | x)``.
+
+        Raises:
+            ValueError: in the ``mcmc`` scheme, which has none.
+        """
+        if self.encoder is None:
+            raise ValueError("scheme 'mcmc' has no encoder")
+        return self.encoder(x)
+
+    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        if self.prior.is_exact:
+            return self.prior.reference(n, generator).detach()
+        with frozen(self.prior):
+            start = self.space.start(n, generator).detach()
+            return self._latents(self.prior_sampler(self.space.log_density, start, generator, steps=steps))
+
+    def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        if self.encoder is not None:
+            with torch.no_grad():
+                return self.inference(x).rsample(generator)
+        with torch.inference_mode(False), frozen(self.prior, self.likelihood):
+            x = x.clone()  # an inference tensor could not take part in the chain's gradient
+            target = self.space.posterior(self.likelihood.given(x))
+            start = self.space.start(x.shape[0], generator)
+            return self._latents(self.posterior_sampler(target, start, generator, steps=steps))
+
+    def redraw(self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """Draw some layers of ``z: (B, latent_dim)`` anew from the prior given the others, see :func:`~lebm.estimators.noise_space.redraw`.
+
+        Args:
+            z: latents.
+            layers: which; 0 is nearest to the data.
+            steps: length of the chain.
+            generator: source of randomness.
+        """
+        with torch.inference_mode(False), frozen(self.prior):
+            return redraw(self.space, self.prior_sampler, z.clone(), self.layout.mask(layers, z.device), generator, steps)
+
+    def log_joint_above(self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        r"""One draw's :math:`L^{>k}` (CVPR 2023, eq. 20): ``log p(x, z)`` unnormalised, the k lowest layers of ``z`` drawn from the prior.
+
+        :math:`\mathrm{LLR}^{>k} = L^{>0} - L^{>k}` is high for what only the lower layers explain.
+
+        Returns:
+            ``(B,)``.
+        """
+        return self.log_joint(x, self.redraw(z, list(range(k)), steps=steps, generator=generator))
+
+    @property
+    def chain_settings(self) -> dict[str, Any]:
+        own = {"scheme": self.scheme, "space": "noise" if isinstance(self.space, NoiseSpace) else "latent"}
+        return {**super().chain_settings, **own}
+
+
+def _weighted(value: Tensor, weight: float) -> Tensor:
+    """The same value, of whose gradient only a part goes on."""
+    return weight * value + (1 - weight) * value.detach()
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
+    _check_choice("space", space, ("latent", "noise"))
+    _check_choice("noise_target", noise_target, ("exact", "released"))
+    if space == "noise":
+        if not isinstance(prior, HierarchicalPrior):
+            raise ValueError("space 'noise' is that of a HierarchicalPrior; the layers of other priors are their own noise")
+        return NoiseSpace(prior, noise_target == "exact")
+    if noise_target == "released":
+        raise ValueError("noise_target 'released' belongs to space 'noise'")
+    return ChainSpace(prior)
+
+
+def _layout(*parts: nn.Module | None) -> LatentLayout:
+    """The layers that the parts agree on; one layer of all coordinates if none of them has any."""
+    layouts = [layout for layout in (getattr(part, "layout", None) for part in parts) if layout is not None]
+    sizes = {tuple(layout.sizes) for layout in layouts}
+    if len(sizes) > 1:
+        raise ValueError(f"prior, encoder and generator disagree on the layers: {', '.join(str(list(each)) for each in sorted(sizes))}")
+    prior = parts[0]
+    assert isinstance(prior, Prior)
+    if layouts and layouts[0].latent_dim != prior.latent_dim:
+        raise ValueError(f"the layers {layouts[0].sizes} hold {layouts[0].latent_dim} coordinates but the prior has {prior.latent_dim}")
+    return layouts[0] if layouts else LatentLayout([prior.latent_dim])

@@ -1,0 +1,173 @@
+"""Priors whose reference is a hierarchy of conditional Gaussians, and the space of their noise."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lebm.models.encoders import DiagonalGaussian
+from lebm.models.energies import Energy
+from lebm.models.hierarchical import LatentLayout
+from lebm.models.layers import mlp
+from lebm.models.priors import Prior
+from lebm.samplers.base import LogDensity
+from lebm.samplers.noise import RandomSource, normal
+
+__all__ = ["GaussianChain", "GaussianHierarchy", "HierarchicalPrior"]
+
+
+class GaussianHierarchy(Prior):
+    r"""A prior :math:`p(z_L) \prod_i p(z_i \mid z_{i+1}, ..., z_L)` of Gaussians, exact to draw from.
+
+    This is all that an energy-based prior needs to know of a hierarchical VAE: derive from it, give the layers' shapes in ``layout``, and
+    implement the two directions between latents and noise.
+    """
+
+    layout: LatentLayout
+
+    @abstractmethod
+    def place(self, noise: Tensor) -> Tensor:
+        r"""Latents of noise, top layer first: :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`, both ``(B, latent_dim)``."""
+
+    @abstractmethod
+    def conditionals(self, z: Tensor) -> DiagonalGaussian:
+        """The Gaussian of every layer given the layers above it in ``z: (B, latent_dim)``, as one of that size."""
+
+    def noise_of(self, z: Tensor) -> Tensor:
+        """The noise that :meth:`place` would turn into ``z``."""
+        given = self.conditionals(z)
+        return (z - given.mean) * (-given.log_scale).exp()
+
+    def energy(self, z: Tensor) -> Tensor:
+        return z.new_zeros(z.shape[0])
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """Normalised: the sum of the layers' conditional log-densities."""
+        return self.conditionals(z).log_prob(z)
+
+    def reference(self, n: int, generator: RandomSource = None) -> Tensor:
+        return self.place(normal(generator, (n, self.latent_dim), **self._place()))  # type: ignore[arg-type]
+
+    @property
+    def is_exact(self) -> bool:
+        return True
+
+
+class GaussianChain(GaussianHierarchy):
+    r"""N(0, I) at the top, and :math:`p(z_i \mid z_{i+1})` Gaussian with a network each (Cui et al., CVPR 2023).
+
+    Log standard deviations are bounded softly, ``limit * tanh(s / limit)``, and standard deviations from below by ``floor``, so that an
+    energy of at most linear growth leaves the joint density proper.
+
+    Args:
+        latent_dims: sizes of the layers, bottom first; at least two.
+        hidden: widths of the hidden layers of each network; four of 200 as released.
+        activation: as for :class:`~lebm.models.MLPEnergy`.
+        floor: smallest standard deviation; 0.01 as released.
+        limit: largest absolute log standard deviation (before the floor is added).
+
+    Raises:
+        ValueError: for fewer than two layers, or a floor or limit that is not positive.
+    """
+
+    def __init__(
+        self,
+        latent_dims: Sequence[int],
+        hidden: Sequence[int] = (200, 200, 200, 200),
+        activation: str = "leaky_relu",
+        floor: float = 0.01,
+        limit: float = 5.0,
+    ) -> None:
+        super().__init__()
+        self.layout = LatentLayout(latent_dims)
+        if len(self.layout) < 2 or not floor > 0 or not limit > 0:
+            raise ValueError(f"a chain needs two layers, floor and limit positive numbers, not {list(latent_dims)}, {floor} and {limit}")
+        self.latent_dim = self.layout.latent_dim
+        self.floor, self.limit = floor, limit
+        sizes = self.layout.sizes
+        nets = (mlp([above, *hidden, 2 * below], activation) for below, above in pairwise(sizes))
+        self.nets = nn.ModuleList(nets)
+
+    def given(self, layer: int, above: Tensor) -> DiagonalGaussian:
+        """The Gaussian of one layer below the top, given the layer above it."""
+        mean, raw = self.nets[layer](above).chunk(2, dim=1)
+        return DiagonalGaussian(mean, (self.floor + (self.limit * torch.tanh(raw / self.limit)).exp()).log())
+
+    def place(self, noise: Tensor) -> Tensor:
+        layers = noise.split(self.layout.sizes, dim=1)
+        placed = [layers[-1]]
+        for layer in range(len(layers) - 2, -1, -1):
+            given = self.given(layer, placed[0])
+            placed.insert(0, given.mean + given.log_scale.exp() * layers[layer])
+        return torch.cat(placed, dim=1)
+
+    def conditionals(self, z: Tensor) -> DiagonalGaussian:
+        layers = z.split(self.layout.sizes, dim=1)
+        given = [self.given(layer, above) for layer, above in enumerate(layers[1:])]
+        top = torch.zeros_like(layers[-1])
+        means, log_scales = [each.mean for each in given], [each.log_scale for each in given]
+        return DiagonalGaussian(torch.cat([*means, top], dim=1), torch.cat([*log_scales, top], dim=1))
+
+
+class HierarchicalPrior(Prior):
+    r"""``p(z) = exp(-E(z)) p0(z) / Z`` where the reference ``p0`` is a hierarchy of Gaussians (CVPR 2023, eq. 4).
+
+    Args:
+        energy: the tilt, :class:`~lebm.models.LayerEnergies` in the paper.
+        base: the reference.
+        start: where chains in ``z`` start: ``"normal"`` is N(0, I) on all layers, as released, ``"ancestral"`` a draw of the reference.
+
+    Raises:
+        ValueError: if energy and base disagree on the latent size, or for another start.
+    """
+
+    def __init__(self, energy: Energy, base: GaussianHierarchy, start: Literal["normal", "ancestral"] = "normal") -> None:
+        super().__init__()
+        if energy.latent_dim not in (None, base.latent_dim):
+            raise ValueError(f"the energy takes {energy.latent_dim} latent coordinates but the base has {base.latent_dim}")
+        if start not in ("normal", "ancestral"):
+            raise ValueError(f"start must be 'normal' or 'ancestral', not {start!r}")
+        self.tilt = energy
+        self.base = base
+        self.start = start
+        self.latent_dim = base.latent_dim
+
+    @property
+    def layout(self) -> LatentLayout:
+        return self.base.layout
+
+    def energy(self, z: Tensor) -> Tensor:
+        return self.tilt(z)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        return self.base.log_density(z) - self.tilt(z)
+
+    def noise(self, n: int, generator: RandomSource = None) -> Tensor:
+        """``n`` standard normals ``(n, latent_dim)``."""
+        return normal(generator, (n, self.latent_dim), **self._place())  # type: ignore[arg-type]
+
+    def reference(self, n: int, generator: RandomSource = None) -> Tensor:
+        noise = self.noise(n, generator)
+        return self.base.place(noise) if self.start == "ancestral" else noise
+
+    def noise_log_density(self, exact: bool = True) -> LogDensity:
+        r"""The unnormalised log-density of the noise :math:`\epsilon` whose latents :math:`z(\epsilon)` follow this prior.
+
+        The change of variables cancels the reference's standard deviations, so it is :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2`.
+
+        Args:
+            exact: ``False`` scores a move in noise by the density of the *latents*, as the released two-stage code does,
+                :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2 - \sum \log \sigma_i(\epsilon)`. Its latents do not follow the prior: they are
+                drawn to where the reference is narrow.
+        """
+
+        def log_density(noise: Tensor) -> Tensor:
+            z = self.base.place(noise)
+            return -self.tilt(z) + (-0.5 * torch.linalg.vecdot(noise, noise) if exact else self.base.log_density(z))
+
+        return log_density
