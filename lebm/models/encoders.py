@@ -50,6 +50,12 @@ class DiagonalGaussian:
         """``KL(self || N(0, I))`` in nats, in closed form, shape ``(B,)``."""
         return 0.5 * (self.mean.square() + (2 * self.log_scale).exp() - 1 - 2 * self.log_scale).sum(dim=1)
 
+    def divergences(self, other: DiagonalGaussian) -> Tensor:
+        """``KL(self || other)`` of every coordinate in nats, in closed form, shape ``(B, d)``."""
+        gap = other.log_scale - self.log_scale
+        shift = (self.mean - other.mean) * (-other.log_scale).exp()
+        return gap + 0.5 * ((-2 * gap).exp() + shift.square() - 1)
+
 
 class GaussianEncoder(nn.Module, Component):
     """Base of the encoders: ``encoder(x: (B, *in_shape))`` is a :class:`DiagonalGaussian` over ``(B, latent_dim)``."""

@@ -14,6 +14,7 @@ __all__ = ["FirstConvTranspose2d", "ThinConvTranspose2d", "activation", "mlp"]
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "leaky_relu_0.01": nn.LeakyReLU,
     "relu": nn.ReLU,
     "silu": nn.SiLU,
     "softplus": nn.Softplus,
@@ -25,7 +26,7 @@ def activation(name: str, inplace: bool = False) -> nn.Module:
     """The activation of that name (leaky_relu has slope 0.2).
 
     Args:
-        name: one of ``"gelu"``, ``"leaky_relu"``, ``"relu"``, ``"silu"``, ``"softplus"``, ``"tanh"``.
+        name: one of ``"gelu"``, ``"leaky_relu"``, ``"leaky_relu_0.01"``, ``"relu"``, ``"silu"``, ``"softplus"``, ``"tanh"``.
         inplace: overwrite the input where the derivative can be had from the output (the two ReLUs); the caller vouches that
             nothing else needs it, which is so after a convolution.
 
