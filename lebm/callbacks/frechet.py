@@ -17,7 +17,7 @@ from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, In
 from lebm.metrics.rows import NonFinite, finite_rows
 from lebm.samplers.noise import Noise
 
-__all__ = ["FrechetDistance"]
+__all__ = ["FrechetDistance", "check_images", "drawn_images"]
 
 _SLACK = 1e-3  # of a grey level's scale of 2; what rounding in half precision leaves
 
@@ -130,7 +130,7 @@ class FrechetDistance(EvaluationCallback):
         empty = self.extractor(batch["x"].new_zeros((1, *batch["x"].shape[1:])).float())
         self._metric = frechet.FrechetDistance(empty.shape[1]).to(model.device)
         for x in _real_images(trainer, model, self.split):
-            _check_range(x, self.split)
+            check_images(x, f"the {self.split} data")
             self._metric.update(self.extractor(x), real=True)
         self._measured_data = data
 
@@ -139,10 +139,24 @@ class FrechetDistance(EvaluationCallback):
         for chunk in range(trainer.global_rank, -(-self.n_samples // self.chunk_size), trainer.world_size):
             first = chunk * self.chunk_size
             count = min(self.chunk_size, self.n_samples - first)
-            x = model.sample(count, steps=self.steps, generator=Noise([(self.seed, "fid", chunk)]))
-            finite = finite_rows(x)
+            x, finite = drawn_images(model, count, chunk, self.seed, self.steps)
             self._bad.update(finite, torch.arange(first, first + count, device=x.device))
-            self._metric.update(self.extractor(x[finite].float().clamp(-1, 1)), real=False)
+            self._metric.update(self.extractor(x[finite]), real=False)
+
+
+def drawn_images(model: Any, count: int, chunk: int, seed: int, steps: int | None = None) -> tuple[Tensor, Tensor]:
+    """One chunk of a model's samples.
+
+    Returns:
+        ``(count, C, H, W)`` clamped to [-1, 1], and which of them are finite.
+
+    Raises:
+        UserError: if the model draws no images of one or three channels.
+    """
+    x = model.sample(count, steps=steps, generator=Noise([(seed, "fid", chunk)]))
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise UserError(f"the model's samples are not images of 1 or 3 channels but {tuple(x.shape)}")
+    return x.float().clamp(-1, 1), finite_rows(x)
 
 
 def _real_images(trainer: Trainer, model: LightningModule, split: str) -> Iterator[Tensor]:
@@ -157,9 +171,13 @@ def _real_images(trainer: Trainer, model: LightningModule, split: str) -> Iterat
         yield data.on_after_batch_transfer(batch, 0)["x"].float()
 
 
-def _check_range(x: Tensor, split: str) -> None:
-    """Refuse what an extractor would take for pixels silently."""
+def check_images(x: Tensor, what: str) -> None:
+    """Refuse what an extractor would take for pixels silently.
+
+    Raises:
+        UserError: for other shapes than ``(B, 1 or 3, H, W)``, pixels outside [-1, 1], or such that are not finite.
+    """
     if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise UserError(f"FrechetDistance: the {split} data are not images of 1 or 3 channels but {tuple(x.shape)}")
+        raise UserError(f"a distance between images: {what} are not images of 1 or 3 channels but {tuple(x.shape)}")
     if not bool(torch.isfinite(x).all()) or bool((x.abs() > 1 + _SLACK).any()):
-        raise UserError(f"FrechetDistance: the {split} images must be finite and in [-1, 1]; scale them in the data module")
+        raise UserError(f"a distance between images: {what} must be finite and in [-1, 1]; scale them in the data module")

@@ -12,7 +12,7 @@ from lebm.errors import UserError
 
 if TYPE_CHECKING:
     from lebm.samplers.base import LogDensity, Sampler
-    from lebm.samplers.trace import Finding, Trace
+    from lebm.samplers.trace import Trace
 
 __all__ = ["main"]
 
@@ -45,8 +45,8 @@ def main(argv: list[str]) -> int:
 
 
 def _diagnose(name: str, model: Any, chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    from lebm.evaluation.chains import long_chains
     from lebm.samplers.noise import Noise
-    from lebm.samplers.trace import findings, record, suggested_step
 
     if name == "prior" and model.prior.is_exact:
         print("prior: drawn exactly, no chain to look at")
@@ -59,15 +59,11 @@ def _diagnose(name: str, model: Any, chosen: argparse.Namespace, folder: Path) -
         print(f"{name}: skipped, {error}")
         return {"skipped": str(error)}
     noise = Noise.samples(model.seed if chosen.seed is None else chosen.seed, "diagnose", index=range(count))
-    start = model.prior.reference(count, noise)
-    thin = max(1, chosen.steps // 100)
-    trace = record(sampler, target, start, noise, draws=chosen.steps // thin, thin=thin, targets=images)
-    step = suggested_step(sampler, target, trace.states[-1], noise) if bool(trace.states[-1].isfinite().all()) else None
-    found = findings(trace, sampler.steps, step)
-    for finding in found:
+    report = long_chains(target, sampler, model.prior.reference(count, noise), noise, chosen.steps, images)
+    for finding in report.findings:
         print(f"{name}: {finding.kind}: {finding.text}")
-    _draw(folder / f"{name}.png", name, trace, sampler.steps)
-    return {"chains": count, "transitions": chosen.steps, "short_run": sampler.steps, **_figures(trace, step, found)}
+    _draw(folder / f"{name}.png", name, report.trace, sampler.steps)
+    return report.plain()
 
 
 def _chain_of(name: str, model: Any, chosen: argparse.Namespace) -> tuple[LogDensity, Sampler, int, int]:
@@ -77,21 +73,6 @@ def _chain_of(name: str, model: Any, chosen: argparse.Namespace) -> tuple[LogDen
     x = _images(chosen, model, chosen.chains // CHAINS_AN_IMAGE).all().to(model.device)
     rows = x.repeat_interleave(CHAINS_AN_IMAGE, dim=0)
     return model.posterior(rows), model.posterior_sampler, len(rows), len(x)
-
-
-def _figures(trace: Trace, step: float | None, found: list[Finding]) -> dict[str, Any]:
-    from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
-
-    return {
-        "findings": [{"kind": finding.kind, "text": finding.text} for finding in found],
-        "split_rhat": split_rhat(trace.settled).max(),
-        "bulk_ess": bulk_ess(trace.settled).min(),
-        "tail_ess": tail_ess(trace.settled).min(),
-        "acceptance": None if trace.acceptance is None else trace.acceptance.double().mean(),
-        "suggested_step_size": step,
-        "log_density": trace.log_density.double().mean(dim=1),
-        "root_mean_square": trace.radius.double().mean(dim=1),
-    }
 
 
 def _draw(path: Path, name: str, trace: Trace, short_run: int) -> None:

@@ -29,6 +29,7 @@ class RunImages:
         train: what it was trained on; ``None`` for a checkpoint that does not say.
         test: what its test pass looks at.
         protocols: with a held-out label, the test split of each protocol without the rows that this run was trained on.
+        protocol_sizes: rows of each protocol's test split before that.
         held_out_label: the anomalous class, or ``None``.
         description: path, sizes, seed and protocol, as plain values.
     """
@@ -36,6 +37,7 @@ class RunImages:
     train: ImageRows | None
     test: ImageRows
     protocols: dict[str, ImageRows]
+    protocol_sizes: dict[str, int]
     held_out_label: int | None
     description: dict[str, Any]
 
@@ -69,19 +71,25 @@ class RunImages:
         if module.test is None:
             raise UserError(f"data path {path!r}: there is no test split")
         train = module.train if own and settings else None
-        return cls(train, module.test, _protocols(module, path, {**known, **fixed}, train), module.held_out_label, module.describe_split())
+        splits = _protocols(module, path, {**known, **fixed})
+        trained = np.empty(0, dtype=np.int64) if train is None else train.rows
+        unseen = {name: subset(rows, ~np.isin(rows.rows, trained)) for name, rows in splits.items()}
+        sizes = {name: len(rows) for name, rows in splits.items()}
+        return cls(train, module.test, unseen, sizes, module.held_out_label, module.describe_split())
 
 
-def _protocols(module: ImageData, path: str, settings: dict[str, Any], train: ImageRows | None) -> dict[str, ImageRows]:
+def _protocols(module: ImageData, path: str, settings: dict[str, Any]) -> dict[str, ImageRows]:
+    """The test split of both protocols of a held-out label; with a limit, the run's own only."""
     if module.held_out_label is None:
         return {}
-    trained = np.empty(0, dtype=np.int64) if train is None else train.rows
+    if settings.get("limit_eval") is not None:
+        return {settings.get("anomaly_split", "lebm"): module.test} if module.test is not None else {}
     found = {}
     for name in PROTOCOLS:
         other = ImageData(path, **{**settings, "anomaly_split": name})
         other.setup()
         if other.test is not None:
-            found[name] = subset(other.test, ~np.isin(other.test.rows, trained))
+            found[name] = other.test
     return found
 
 
@@ -92,9 +100,9 @@ def subset(rows: ImageRows, keep: np.ndarray) -> ImageRows:
     return part
 
 
-def batches(rows: ImageRows, size: int, device: torch.device | str = "cpu", limit: int | None = None) -> Iterator[dict[str, Tensor]]:
-    """Batches ``{"x", "label", "index", ...}`` in order on the device, ``x`` in [-1, 1]."""
-    count = len(rows) if limit is None else min(limit, len(rows))
-    for start in range(0, count, size):
-        batch = rows.__getitems__(range(start, min(count, start + size)))
+def batches(rows: ImageRows, size: int, device: torch.device | str = "cpu", first: int = 0) -> Iterator[dict[str, Tensor]]:
+    """Batches ``{"x", "label", "index", ...}`` in order on the device, ``x`` in [-1, 1]; ``index`` counts from ``first``."""
+    for start in range(0, len(rows), size):
+        batch = rows.__getitems__(range(start, min(len(rows), start + size)))
+        batch["index"] = batch["index"] + first
         yield {name: (to_unit_range(part) if name == "x" else part).to(device) for name, part in batch.items()}

@@ -93,7 +93,7 @@ def test_data_that_are_not_in_range_are_refused(tmp_path: Path) -> None:
         def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
             return {**batch, "x": batch["x"].float()}
 
-    with pytest.raises(UserError, match=r"train images must be finite and in \[-1, 1\]"):
+    with pytest.raises(UserError, match=r"train data must be finite and in \[-1, 1\]"):
         trainer(tmp_path, [FrechetDistance(FlatFeatures(2), n_samples=4)]).test(EchoModel(), datamodule=Unscaled(), verbose=False)
 
 

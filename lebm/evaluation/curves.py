@@ -1,0 +1,54 @@
+"""Histograms, ROC and precision-recall curves as short lists of numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["histogram", "ranking_curves"]
+
+POINTS = 120
+
+
+def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
+    """Shares a bin of several groups of values over the same edges, which span all but the outermost 0.5 % on either side.
+
+    Values beyond are counted in the outermost bins.
+    """
+    pooled = torch.cat([values.double() for values in groups.values()]).sort().values
+    low, high = (float(pooled[round(share * (len(pooled) - 1))]) for share in (0.005, 0.995))
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    shares = {}
+    for name, values in groups.items():
+        counts = torch.histc(values.double().clamp(low, high), bins, low, high)
+        shares[name] = [round(float(count) / max(1, len(values)), 6) for count in counts]
+    return {"low": low, "high": high, "shares": shares}
+
+
+def ranking_curves(score: Tensor, anomaly: Tensor) -> dict[str, list[list[float]]]:
+    """ROC (false against true positive rate) and precision-recall curve, thinned to at most 120 points and their ends.
+
+    Args:
+        score: ``(N,)``, high for anomalies.
+        anomaly: ``(N,)`` of ``bool``, both kinds present.
+    """
+    order = score.argsort(descending=True)
+    score, positive = score[order], anomaly[order].bool()
+    last_of_tie = torch.cat([score[1:] != score[:-1], torch.tensor([True])])
+    true, false = (flags.cumsum(0)[last_of_tie].double() for flags in (positive, ~positive))
+    hit, alarm, precision = true / true[-1], false / false[-1], true / (true + false)
+    roc, pr = torch.stack([alarm, hit], dim=1), torch.stack([hit, precision], dim=1)
+    start = torch.zeros(1, 2, dtype=torch.float64)
+    return {"roc": _thinned(torch.cat([start, roc])), "pr": _thinned(pr)}
+
+
+def _thinned(points: Tensor) -> list[list[float]]:
+    """Points at about equal distances along the curve."""
+    steps = points.diff(dim=0).abs().sum(dim=1)
+    place = torch.cat([torch.zeros(1, dtype=steps.dtype), steps.cumsum(0)])
+    grid = torch.linspace(0, float(place[-1]), POINTS, dtype=steps.dtype)
+    kept = torch.searchsorted(place, grid).clamp(max=len(points) - 1).unique()
+    return [[round(float(value), 5) for value in point] for point in points[kept]]

@@ -1,0 +1,153 @@
+"""The likelihood suite: log p(x) of test images, and how far the estimate is from the truth on images of the model's own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lebm.data.images import to_unit_range
+from lebm.evaluation.context import Settings, Subject
+from lebm.evaluation.data import subset
+from lebm.evaluation.intervals import Interval, mean_interval
+from lebm.evaluation.likelihood import LatentGaussian, bits_per_dimension, log_marginal, prior_log_z
+from lebm.evaluation.record import Figure, SuiteResult
+from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
+from lebm.samplers.base import LogDensity
+from lebm.samplers.metropolis import HMC
+from lebm.samplers.noise import Noise
+
+__all__ = ["likelihood_suite"]
+
+PROPOSAL_CHAINS = 16
+LONG_RUN = 10  # times the prior chain of training, for draws that stand in for exact ones
+
+
+def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
+    """Annealed and plain importance sampling of log p(x), the prior's log Z with its error, nats and bits a dimension.
+
+    For dual-MCMC this is the generator's density, not the image energy's.
+    """
+    model = subject.model
+    result = SuiteResult(_protocol(settings))
+    if not callable(getattr(model, "posterior", None)):
+        result.skipped = f"{type(model).__name__} has no posterior(x), the differentiable log p(x, z) that annealing needs"
+        return result
+    model.requires_grad_(False)
+    estimator = _Estimator(model, settings)
+    below, above = estimator.log_z()
+    result.figures += _constants(below, above, settings)
+    x = _images(subject, settings).to(device=model.device, dtype=model.dtype)
+    start = estimator.start(x, "proposal")
+    estimates = {
+        "ais": estimator.estimate(x, start, settings.levels, "ais"),
+        "importance_sampling": estimator.estimate(x, start, 1, "is"),
+    }
+    dimensions = x[0].numel()
+    for name, found in estimates.items():
+        interval = _normalised(found, below, above)
+        details = {"log_z": float(below.estimate), "median_ess": float(found.ess.median()), "chains": settings.chains}
+        result.figures.append(Figure.of(f"log_likelihood/{name}", interval, len(x), "test", unit="nats an image", **details))
+        value, low, high = (bits_per_dimension(end, dimensions) for end in (interval.value, interval.high, interval.low))
+        bits = Interval(value, low, high, interval.level, interval.method)
+        result.figures.append(Figure.of(f"bits_per_dimension/{name}", bits, len(x), "test", dimensions=dimensions))
+    if hasattr(model, "likelihood") and hasattr(model.likelihood, "sample"):
+        result.figures.append(estimator.gap(min(len(x), 32)))
+    return result
+
+
+def _protocol(settings: Settings) -> dict[str, Any]:
+    return {
+        "name": "bounds on log p(x)",
+        "density": "of pixels in [-1, 1], observation noise included; bits count 256 grey levels",
+        "levels": settings.levels,
+        "chains_an_image": settings.chains,
+        "kernel": "HMC, 3 leapfrog steps, step adapted to 0.8 acceptance",
+        "start": f"a Gaussian an image, fitted to {PROPOSAL_CHAINS} posterior chains and widened by 1.2",
+        "bound": "low on average; the interval is over images and over the error of log Z",
+        "seed": settings.seed,
+    }
+
+
+class _Estimator:
+    """Bounds for one model, with noise named by purpose."""
+
+    def __init__(self, model: Any, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+
+    def noise(self, purpose: str) -> Noise:
+        return Noise([(self.settings.seed, "likelihood", purpose)])
+
+    def annealing(self, levels: int) -> AnnealedImportanceSampling:
+        return AnnealedImportanceSampling(
+            HMC(1, 0.3, leapfrog_steps=3).to(self.model.device), levels, "sigmoid" if levels > 1 else "linear"
+        )
+
+    def log_z(self) -> tuple[LogZ, LogZ | None]:
+        prior, chains = getattr(self.model, "prior", None), 512
+        if prior is None or prior.is_exact:
+            return prior_log_z(None, self.annealing(1), chains)
+        steps = LONG_RUN * getattr(self.model.prior_sampler, "steps", 60)
+        draws = self.model.sample_latent(chains, steps=steps, generator=self.noise("long run"))
+        return prior_log_z(prior, self.annealing(5 * self.settings.levels), chains, self.noise("log z"), long_run=draws)
+
+    def joint(self, x: Tensor) -> LogDensity:
+        """log p(x, z) with its gradient; a method may leave constants out of ``posterior``, which ``log_joint`` has."""
+        target = self.model.posterior(x)
+        probe = torch.zeros(len(x), self.model.latent_dim, dtype=self.model.dtype, device=self.model.device)
+        with torch.no_grad():
+            constant = self.model.log_joint(x, probe) - target(probe)
+        return lambda z: target(z) + constant
+
+    def start(self, x: Tensor, purpose: str) -> LatentGaussian:
+        steps = self.settings.steps or self.model.evaluation_steps
+        wide = x.repeat_interleave(PROPOSAL_CHAINS, dim=0)
+        z = self.model.encode(wide, steps=steps, generator=self.noise(purpose)).detach()
+        return LatentGaussian.fitted(z.reshape(len(x), PROPOSAL_CHAINS, -1).transpose(0, 1))
+
+    def estimate(self, x: Tensor, start: LatentGaussian, levels: int, purpose: str, posterior: Tensor | None = None) -> LogZ:
+        return log_marginal(self.joint, x, start, self.annealing(levels), self.settings.chains, self.noise(purpose), posterior=posterior)
+
+    def gap(self, n: int) -> Figure:
+        """Upper minus lower bound on images drawn from the model, whose latents are known: what the estimate may be off."""
+        steps = LONG_RUN * getattr(getattr(self.model, "prior_sampler", None), "steps", 0) or None
+        z = self.model.sample_latent(n, steps=steps, generator=self.noise("simulated")).detach()
+        with torch.no_grad():
+            x = self.model.likelihood.sample(z, self.noise("observation"))
+        start = self.start(x, "simulated proposal")
+        below = self.estimate(x, start, self.settings.levels, "forward")
+        # One exact draw an image is all there is. Every chain from it has the right mean weight; sharing it only costs precision.
+        above = self.estimate(x, start, self.settings.levels, "reverse", z[:, None].expand(-1, self.settings.chains, -1))
+        interval = mean_interval(above.estimate - below.estimate)
+        return Figure.of("bracket_gap/simulated_images", interval, n, "images drawn from the model", unit="nats an image")
+
+
+def _constants(below: LogZ, above: LogZ | None, settings: Settings) -> list[Figure]:
+    figures = []
+    for name, bound in (("below", below), ("above", above)):
+        if bound is not None:
+            interval = Interval(float(bound.estimate), float(bound.low), float(bound.high), 0.95, "normal, over annealed chains")
+            figures.append(Figure.of(f"log_z/{name}", interval, 512, "prior", ess=float(bound.ess), levels=5 * settings.levels))
+    return figures
+
+
+def _normalised(found: LogZ, below: LogZ, above: LogZ | None) -> Interval:
+    """Mean over images less log Z: Student's interval over images, widened by the interval of log Z."""
+    over_images = mean_interval(found.estimate)
+    log_z = float(below.estimate)
+    high = float(below.high if above is None else max(float(below.high), float(above.high)))
+    low = float(below.low)
+    half = math.hypot(over_images.high - over_images.value, high - log_z), math.hypot(over_images.high - over_images.value, log_z - low)
+    value = over_images.value - log_z
+    return Interval(value, value - half[0], value + half[1], over_images.level, "Student's t over images and the interval of log Z")
+
+
+def _images(subject: Subject, settings: Settings) -> Tensor:
+    """The first images of a seeded permutation of the normal test images."""
+    test, held_out = subject.images.test, subject.images.held_out_label
+    normal = test if held_out is None else subset(test, test.labels.numpy() != held_out)
+    order = np.random.RandomState(settings.seed).permutation(len(normal))[: settings.likelihood_images]
+    return to_unit_range(normal.images(np.sort(order)))

@@ -1,0 +1,124 @@
+"""The OOD suite: the run's own test images against many other sets, with every score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from lebm.data.images import open_images, to_unit_range
+from lebm.errors import UserError
+from lebm.evaluation.context import Settings, Subject
+from lebm.evaluation.curves import histogram, ranking_curves
+from lebm.evaluation.data import subset
+from lebm.evaluation.intervals import ranking_intervals
+from lebm.evaluation.record import Figure, SuiteResult
+from lebm.evaluation.scores import MEANINGS, score_pass
+
+__all__ = ["OUT_SETS", "ood_suite"]
+
+Change = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def _shuffled(x: Tensor, generator: torch.Generator) -> Tensor:
+    order = torch.rand(len(x), x[0, 0].numel(), generator=generator).argsort(dim=1)
+    return x.flatten(2).gather(2, order[:, None].expand(-1, x.shape[1], -1)).reshape(x.shape)
+
+
+def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
+    return 2 * torch.rand(x.shape, generator=generator) - 1
+
+
+OUT_SETS: dict[str, tuple[str, Change]] = {
+    "inverted": ("the same images with dark and light exchanged", lambda x, generator: -x),
+    "rotated": ("the same images turned by a quarter", lambda x, generator: x.rot90(1, (2, 3))),
+    "upside_down": ("the same images upside down", lambda x, generator: x.flip(2)),
+    "blurred": ("the same images blurred (sigma 2 pixels)", lambda x, generator: gaussian_blur(x, [9, 9], [2.0, 2.0])),
+    "shuffled": ("the same images, each with its pixels in another order", _shuffled),
+    "noisy": (
+        "the same images with noise of standard deviation 0.5",
+        lambda x, generator: (x + 0.5 * torch.randn(x.shape, generator=generator)).clamp(-1, 1),
+    ),
+    "noise": ("uniform noise", _uniform),
+    "constant": ("one random grey level an image", lambda x, generator: _uniform(x[:, :1, :1, :1], generator).expand_as(x).clone()),
+}
+"""Sets made from the run's own test images: what they are, and how."""
+
+
+def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
+    """AUROC, AUPRC and the false positive rate at 95 % of the out-set found, for every score and set.
+
+    Raises:
+        UserError: if a further set cannot be read.
+    """
+    inside = _inside(subject, settings)
+    result = SuiteResult(
+        {
+            "name": "own test images against other sets",
+            "images_a_set": settings.ood_images,
+            "in_distribution": "normal test images of the run, the first of a seeded permutation",
+            "sets": {},
+            "seed": settings.seed,
+        }
+    )
+    own = score_pass(subject.model, _batches(inside, settings, subject, 0), "test images")
+    own.pop("label")
+    result.protocol["scores"] = {score: MEANINGS[score] for score in own}
+    for number, (name, told, x) in enumerate(_sets(subject, settings, inside), start=1):
+        result.protocol["sets"][name] = told
+        scores = score_pass(subject.model, _batches(x, settings, subject, number * 10**6), name)
+        anomaly = torch.arange(len(inside) + len(x)) >= len(inside)
+        for score, values in own.items():
+            both = torch.cat([values, scores[score]])
+            details = {"base_rate": len(x) / len(both)}
+            for figure, interval in ranking_intervals(both, anomaly, resamples=settings.resamples, seed=settings.seed).items():
+                result.figures.append(Figure.of(f"{figure}/{score}", interval, len(both), name, **details))
+            result.figures.append(Figure.plain(f"fpr_at_95/{score}", _false_alarms(values, scores[score]), len(both), name))
+            result.curves[f"{name}/{score}"] = {
+                "histogram": histogram({"in": values, name: scores[score]}),
+                **ranking_curves(both, anomaly),
+            }
+    return result
+
+
+def _inside(subject: Subject, settings: Settings) -> Tensor:
+    """Own images ``(n, C, H, W)`` in [-1, 1]."""
+    test = subject.images.test
+    held_out = subject.images.held_out_label
+    normal = test if held_out is None else subset(test, test.labels.numpy() != held_out)
+    order = np.random.RandomState(settings.seed).permutation(len(normal))[: settings.ood_images]
+    return to_unit_range(normal.images(np.sort(order)))
+
+
+def _sets(subject: Subject, settings: Settings, inside: Tensor) -> Iterator[tuple[str, str, Tensor]]:
+    for name, (told, change) in OUT_SETS.items():
+        yield name, told, change(inside, torch.Generator().manual_seed(settings.seed))
+    held_out, test = subject.images.held_out_label, subject.images.test
+    if held_out is not None:
+        rows = subset(test, test.labels.numpy() == held_out)
+        yield f"label_{held_out}", f"the held-out label {held_out}", to_unit_range(rows.images(slice(0, settings.ood_images)))
+    channels, size, _ = test.image_shape
+    for path in settings.ood:
+        found = open_images(path, image_size=size, channels=channels)
+        name = path.rstrip("/").rsplit("/", 1)[-1]
+        order = np.random.RandomState(settings.seed).permutation(len(found))[: settings.ood_images]
+        yield name, f"{path} ({found.split})", to_unit_range(torch.from_numpy(found.images[np.sort(order)]))
+
+
+def _batches(x: Tensor, settings: Settings, subject: Subject, first: int) -> Iterator[dict[str, Tensor]]:
+    """``first`` keeps the noise of one set apart from that of another."""
+    if not len(x):
+        raise UserError("an out-set holds no images")
+    for start in range(0, len(x), settings.batch_size):
+        part = x[start : start + settings.batch_size].to(subject.model.device)
+        index = torch.arange(first + start, first + start + len(part))
+        yield {"x": part, "index": index, "label": torch.full_like(index, -1)}
+
+
+def _false_alarms(inside: Tensor, outside: Tensor) -> float:
+    """Share of own images that score at least as high as 95 % of the out-set."""
+    threshold = outside.sort().values[round(0.05 * (len(outside) - 1))]
+    return float((inside >= threshold).double().mean())

@@ -1,0 +1,39 @@
+"""Running suites one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from lebm.evaluation.anomaly import anomaly_suite
+from lebm.evaluation.chains import chain_suite
+from lebm.evaluation.context import Settings, Subject
+from lebm.evaluation.image import image_suite
+from lebm.evaluation.likelihood_suite import likelihood_suite
+from lebm.evaluation.ood import ood_suite
+from lebm.evaluation.record import SuiteResult
+
+__all__ = ["SUITES", "run_suites"]
+
+Suite = Callable[[Subject, Settings], SuiteResult]
+
+SUITES: dict[str, Suite] = {
+    "image": image_suite,
+    "anomaly": anomaly_suite,
+    "ood": ood_suite,
+    "likelihood": likelihood_suite,
+    "chains": chain_suite,
+}
+
+
+def run_suites(names: Iterable[str], subject: Subject, settings: Settings) -> dict[str, SuiteResult]:
+    """Results by name, each with its wall time; ``settings.steps`` holds for every posterior chain."""
+    if settings.steps is not None:
+        subject.model.evaluation_steps = settings.steps
+    results = {}
+    for name in names:
+        started = time.perf_counter()
+        result = SUITES[name](subject, settings)
+        result.wall_time_seconds = round(time.perf_counter() - started, 2)
+        results[name] = result
+    return results
