@@ -85,14 +85,15 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
     if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
     folder = Path(trainer.default_root_dir) / "images" / name
-    path = write_png(folder / f"{_when(trainer)}.png", picture)
+    path = write_png(folder / f"{moment(trainer)}.png", picture)
     write_png(folder / "latest.png", picture)
     for logger in trainer.loggers:
         _log_image(logger, f"images/{name}", picture, trainer.global_step)
     return path
 
 
-def _when(trainer: Trainer) -> str:
+def moment(trainer: Trainer) -> str:
+    """The name of the present place in a run, for files."""
     if trainer.state.fn == TrainerFn.FITTING:
         return f"epoch-{trainer.current_epoch:04d}-step-{trainer.global_step:08d}"
     return "test" if trainer.state.fn == TrainerFn.TESTING else "validate"

@@ -65,6 +65,9 @@ class SampleGrid(EvaluationCallback):
             return
         with _evaluating(model):
             x = model.sample(self.n, steps=self.steps, generator=Noise.shards(self.seed, "sample grid"))
+        self._show(trainer, model, x)
+
+    def _show(self, trainer: Trainer, model: Any, x: Tensor) -> None:
         publish_image(trainer, "samples", image_grid(x, self.columns))
 
 

@@ -24,11 +24,11 @@ def distinct(sentences: Sequence[Sequence[int]], n: int) -> float:
 
 
 def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
-    """Mean BLEU of every sentence with all others as its references (Zhu et al. 2018), in [0, 1]; high for samples that repeat.
+    """BLEU of all sentences together, each with all the others as its references (Zhu et al. 2018), in [0, 1]; high where they repeat.
 
     Args:
         sentences: token numbers of each, at least two sentences; the time grows with the square of their number.
-        n: longest n-gram; smoothed, since a short sentence may have none of that length.
+        n: longest n-gram.
 
     Raises:
         ValueError: for fewer than two sentences.
@@ -36,8 +36,7 @@ def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
     if len(sentences) < 2:
         raise ValueError(f"self-BLEU compares sentences with each other: give at least two, not {len(sentences)}")
     texts = [" ".join(map(str, sentence)) for sentence in sentences]
-    scores = [bleu_score([text], [[*texts[:place], *texts[place + 1 :]]], n_gram=n, smooth=True) for place, text in enumerate(texts)]
-    return float(torch.stack(scores).mean())
+    return float(bleu_score(texts, [[*texts[:place], *texts[place + 1 :]] for place in range(len(texts))], n_gram=n))
 
 
 class SentenceDiversity(Metric):

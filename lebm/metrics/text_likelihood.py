@@ -1,0 +1,68 @@
+"""Negative log-likelihood and perplexity of a corpus from estimates a sentence, with the error of the estimates."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lebm.samplers.annealed import LogZ
+
+__all__ = ["SentenceLikelihood"]
+
+QUANTILE = NormalDist().inv_cdf(0.975)
+
+
+class SentenceLikelihood(Metric):
+    r"""Mean ``-log p(x)`` a sentence in nats, and ``exp`` of it a token (``<eos>`` included), from importance estimates.
+
+    An estimate of a sentence is ``log ∫ p~(x, z) dz - log Z``. Its first part is low on average, so that the figure is an upper bound
+    of the negative log-likelihood, up to the error of log Z, which all sentences share. The intervals are those of the estimates at
+    the sentences at hand: the errors of single sentences are independent, that of log Z is added to them as it is. They do not say
+    how another test set would come out. All are of 95%.
+    """
+
+    full_state_update = False
+    total: Tensor
+    variance: Tensor
+    sentences: Tensor
+    tokens: Tensor
+    worst: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "variance", "sentences", "tokens"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("worst", torch.tensor(math.inf, dtype=torch.float64), dist_reduce_fx="min")
+
+    def update(self, estimate: LogZ, tokens: Tensor) -> None:
+        """Take unnormalised estimates ``(B,)`` with their intervals, and the number of tokens of each sentence ``(B,)``."""
+        error = (estimate.high - estimate.low) / (2 * QUANTILE)
+        self.total = self.total + estimate.estimate.sum().to(self.total)
+        self.variance = self.variance + error.square().sum().to(self.variance)
+        self.sentences = self.sentences + estimate.estimate.numel()
+        self.tokens = self.tokens + tokens.sum().to(self.tokens)
+        self.worst = torch.minimum(self.worst, estimate.ess.min().to(self.worst))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Without log Z: ``nll`` and ``perplexity`` with ``_low`` and ``_high``, and ``least_ess``; see :meth:`with_constant`."""
+        zero = torch.zeros((), dtype=torch.float64)
+        return self.with_constant(LogZ(zero, zero, zero, zero))
+
+    def with_constant(self, log_z: LogZ) -> dict[str, Tensor]:
+        """The same figures under a prior whose log-constant was estimated.
+
+        Args:
+            log_z: a scalar estimate with its interval; ``low`` from below and ``high`` from above, if both were estimated.
+        """
+        middle = log_z.estimate.to(self.total) - self.total / self.sentences
+        half = QUANTILE * self.variance.sqrt() / self.sentences
+        below = (log_z.estimate - log_z.low).clamp_min(0).to(self.total)
+        above = (log_z.high - log_z.estimate).clamp_min(0).to(self.total)
+        nll = {"nll": middle, "nll_low": middle - half - below, "nll_high": middle + half + above}
+        per_token = self.sentences / self.tokens
+        perplexity = {name.replace("nll", "perplexity"): (value * per_token).exp() for name, value in nll.items()}
+        return {**nll, **perplexity, "least_ess": self.worst}
