@@ -14,13 +14,15 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lebm.callbacks.guards import StopOnNonFinite
+from lebm.callbacks.divergence import Divergence
 from lebm.checkpoint_io import AtomicCheckpointIO
 from lebm.cli import messages
 from lebm.cli.loggers import WandbRun, place, with_defaults
+from lebm.cli.preemption import Preemption
 from lebm.cli.request import Request
 from lebm.cli.run_callbacks import Progress, RunCheckpoint, SaveConfig
 from lebm.errors import UserError
@@ -80,6 +82,9 @@ class RecipeCLI(LightningCLI):
         parser.add_argument("--run_dir", type=str | None, default=None, help="Folder of the run; runs/<recipe> if not given.")
         parser.add_argument("--latent_dim", type=int | None, default=None, help="For recipes to refer to, as ${latent_dim}.")
         parser.add_argument(
+            "--latent_dims", type=list[int] | None, default=None, help="The same for layers, bottom first, as ${latent_dims}."
+        )
+        parser.add_argument(
             "--checkpoint_every", type=int | None, default=None, help="Steps between checkpoints; every epoch if not given."
         )
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to start from or to evaluate.")
@@ -111,7 +116,9 @@ class RecipeCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         chosen = self.config_init.trainer
         callbacks = chosen.callbacks if isinstance(chosen.callbacks, list) else [chosen.callbacks] if chosen.callbacks else []
-        ours: list[Any] = [StopOnNonFinite(), WandbRun()]
+        ours: list[Any] = [WandbRun()]
+        if not any(isinstance(callback, Divergence) for callback in callbacks):
+            ours.append(Divergence())
         for callback in callbacks:
             if isinstance(callback, Checkpoint) and getattr(callback, "dirpath", "") is None:
                 callback.dirpath = str(self.run_dir / "checkpoints")  # type: ignore[attr-defined]
@@ -119,11 +126,12 @@ class RecipeCLI(LightningCLI):
             ours.append(RunCheckpoint(self.run_dir, self.config.checkpoint_every))
         if chosen.enable_progress_bar is not False and not any(isinstance(callback, ProgressBar) for callback in callbacks):
             ours.append(Progress())
+        ours.append(Preemption())  # the last, so that all others have seen the step after which it leaves
         plugins = chosen.plugins if isinstance(chosen.plugins, list) else [chosen.plugins] if chosen.plugins else []
         return super().instantiate_trainer(
             callbacks=[*callbacks, *ours],
             logger=with_defaults(chosen.logger, self.run_dir, self.first_step),
-            plugins=[*plugins, AtomicCheckpointIO()],
+            plugins=[*plugins, *_environment(plugins), AtomicCheckpointIO()],
             **kwargs,
         )
 
@@ -144,6 +152,13 @@ class RecipeCLI(LightningCLI):
         except (TypeError, ValueError) as error:
             where = f"{request.recipes[0]}: " if request.recipes else ""
             raise UserError(f"{where}{messages.constructor_line(error)}") from error
+
+
+def _environment(plugins: list[Any]) -> list[SLURMEnvironment]:
+    """Slurm without Lightning's requeueing, which would write checkpoints of its own inside a signal handler and later prefer them."""
+    if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) or not SLURMEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False)]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 
-from lebm.callbacks.guards import NonFiniteError
+from lebm.callbacks.divergence import DivergenceError
+from lebm.cli.preemption import Preempted
+from lebm.errors import CheckpointWriteError
 
 __all__ = ["Progress", "RunCheckpoint", "SaveConfig", "SavePredictions"]
+
+log = logging.getLogger("lebm.cli")
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -47,8 +53,21 @@ class RunCheckpoint(ModelCheckpoint):
             trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if not isinstance(exception, NonFiniteError):  # whose weights must not replace the last healthy ones
+        if isinstance(exception, DivergenceError | CheckpointWriteError):
+            return  # weights that must not replace the last healthy ones, or a disk that takes no more
+        if trainer.world_size == 1 or isinstance(exception, Preempted):
             super().on_exception(trainer, pl_module, exception)
+        elif trainer.is_global_zero and isinstance(trainer.strategy, DDPStrategy) and self._should_save_on_exception(trainer):
+            self._save_alone(trainer)
+
+    def _save_alone(self, trainer: Trainer) -> None:
+        """Save without the other processes, which may be dead, or waiting somewhere else; every one holds the same weights."""
+        assert self.dirpath is not None
+        try:
+            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            trainer.strategy.checkpoint_io.save_checkpoint(content, Path(self.dirpath) / "last.ckpt")
+        except Exception as error:  # chains that were not gathered, among others; the periodic checkpoint remains
+            log.warning("no checkpoint of step %d: %s; the last one is kept", trainer.global_step, error)
 
 
 class SaveConfig(SaveConfigCallback):

@@ -20,12 +20,13 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lebm import checkpoint
-from lebm.callbacks.guards import NonFiniteError
+from lebm.callbacks.divergence import DivergenceError
 from lebm.checkpoint_io import AtomicCheckpointIO
 from lebm.cli import runs
 from lebm.cli.dispatch import fail
 from lebm.cli.loggers import WandbRun
 from lebm.cli.parser import RecipeCLI
+from lebm.cli.preemption import Preempted
 from lebm.cli.request import Request
 from lebm.cli.run_callbacks import SavePredictions
 from lebm.errors import UserError
@@ -116,12 +117,15 @@ def run(request: Request) -> int:
             print(f"lebm: {verb} in {cli.run_dir}{source}")
         _execute(cli, verb)
         status, code = "finished", 0
-    except NonFiniteError as error:
+    except DivergenceError as error:
         code = fail(str(error), 2) if runs.is_first_process() else 2
     except (UserError, MisconfigurationException, OSError) as error:
         code = fail(str(error), 2)
     except ValueError as error:
         code = fail(f"{error} (LEBM_DEBUG=1 shows where)", 2)
+    except Preempted as stop:
+        # the others leave quietly, because a launcher kills all as soon as one of them has failed
+        status, code = "interrupted", 128 + stop.number if runs.is_first_process() else 0
     except SIGTERMException:
         status, code = "interrupted", 143
     except (KeyboardInterrupt, SystemExit):
@@ -129,13 +133,23 @@ def run(request: Request) -> int:
             raise
         status, code = "interrupted", 130
     except RuntimeError as error:
-        if "out of memory" not in str(error):
-            raise
-        code = fail(f"out of memory; lower --data.init_args.batch_size or the networks' widths ({str(error).splitlines()[0]})", 2)
+        code = _runtime_failure(cli, error)
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning ignores it for good once it has seen one
         _leave(cli, verb, started, status)
     return code
+
+
+def _runtime_failure(cli: _TrainingCLI, error: RuntimeError) -> int:
+    """One line for the failures that are no mistakes of the program: memory, and the other processes."""
+    first = str(error).splitlines()[0][:200]
+    if "out of memory" in str(error):
+        return fail(f"out of memory; lower --data.init_args.batch_size or the networks' widths ({first})", 2)
+    lost = ("connection closed by peer", "connection reset by peer", "timed out waiting", "broken pipe", "watchdog")
+    if cli.trainer.world_size > 1 and any(words in str(error).lower() for words in lost):
+        told = f"process {cli.trainer.global_rank} has lost another process of this run ({first})"
+        return fail(f"{told}; lebm fit --resume {cli.run_dir} continues from its last checkpoint", 1)
+    raise error
 
 
 def _execute(cli: _TrainingCLI, verb: str) -> None:
@@ -170,7 +184,11 @@ def _leave(cli: _TrainingCLI, verb: str, started: float, status: str) -> None:
             status=status,
         )
         target = cli.run_dir / ("summary.json" if verb == "fit" else f"{verb}.json")
-        runs.write_json(target, content)
+        try:
+            runs.write_json(target, content)
+        except OSError as error:  # the run has failed for the same reason and said so, or nothing but the summary is lost
+            fail(f"cannot write {target} ({error.strerror or error})", 2)
+            return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update({"run": content})
@@ -185,6 +203,7 @@ def quiet() -> None:
     """Keep Lightning's notices for debugging; what matters is printed by the command itself."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)  # says that a process died
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning calls
     for notice in _NOTICES:
         warnings.filterwarnings("ignore", notice)

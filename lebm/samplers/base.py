@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -179,10 +180,10 @@ def positive_vector(name: str, entries: Sequence[float] | None) -> Tensor | None
     """
     if entries is None:
         return None
-    vector = torch.tensor([float(entry) for entry in entries])
-    if vector.numel() == 0 or not (torch.isfinite(vector) & (vector > 0)).all():
+    numbers = [float(entry) for entry in entries]  # looked at as numbers: a tensor may be one without memory
+    if not numbers or not all(0 < number < math.inf for number in numbers):
         raise ValueError(f"{name} needs positive finite entries")
-    return vector
+    return torch.tensor(numbers)
 
 
 def summarise(

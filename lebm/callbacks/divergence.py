@@ -1,0 +1,205 @@
+"""The one place where it is decided what happens to training that has gone wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lebm.callbacks.base import log
+from lebm.callbacks.rollback import Rollback, all_finite
+from lebm.component import Component
+from lebm.errors import UserError
+
+__all__ = ["Divergence", "DivergenceError"]
+
+_ADVICE = "Lower the learning rates or the samplers' step_size, or limit gradients with max_grad_norm"
+
+
+class DivergenceError(UserError):
+    """Training has diverged; nothing of the run after that is worth saving."""
+
+
+class Divergence(Callback, Component):
+    """Sees loss, gradients, parameters or the energy gap go wrong within the step, and stops the run or rolls it back.
+
+    Looked at are the loss before its gradients are computed, the gradients before the optimiser uses them, the parameters after the
+    step, and ``train/energy_gap`` where it is logged: at every step on the CPU, and every ``log_every_n_steps`` steps on other
+    devices, where looking waits for the device. A chain that explodes shows in the loss of the same step. Every process takes the
+    same decision. Weights that are not finite never reach a checkpoint.
+
+    ``recover`` goes on from the last healthy state, kept in memory: the optimiser does not take the bad step, learning rates and the
+    samplers' step sizes are multiplied by ``shrink`` for the rest of the run, and the step is counted (``divergence/recoveries``,
+    a warning, and the run's ``summary.json``). Data that are not finite stop the run under either policy, since no step size mends
+    them. Every run has this callback; name it in a recipe to change its arguments.
+
+    Args:
+        policy: ``stop`` with one line, or ``recover``.
+        max_energy_gap: largest ``|E(z+) - E(z-)|``, averaged over a batch, that counts as healthy; any finite one if ``null``.
+        keep_every: with ``recover``, steps between the states kept.
+        shrink: with ``recover``, factor on learning rates and step sizes after each divergence, in (0, 1).
+        max_recoveries: with ``recover``, stop at the next divergence after so many.
+
+    Raises:
+        DivergenceError: from the step, naming it; from a checkpoint about to be written, naming the tensor.
+        ValueError: for arguments out of range.
+    """
+
+    def __init__(
+        self,
+        policy: Literal["stop", "recover"] = "stop",
+        max_energy_gap: float | None = None,
+        keep_every: int = 50,
+        shrink: float = 0.5,
+        max_recoveries: int = 10,
+    ) -> None:
+        if policy not in ("stop", "recover"):
+            raise ValueError(f"policy must be 'stop' or 'recover', not {policy!r}")
+        if max_energy_gap is not None and not max_energy_gap > 0:
+            raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
+        if keep_every < 1 or max_recoveries < 1:
+            raise ValueError(f"keep_every and max_recoveries must be at least 1, not {keep_every} and {max_recoveries}")
+        if not 0 < shrink < 1:
+            raise ValueError(f"shrink must be in (0, 1), not {shrink}")
+        self.policy = policy
+        self.max_energy_gap = max_energy_gap
+        self.keep_every = keep_every
+        self.max_recoveries = max_recoveries
+        self.recoveries: list[dict[str, Any]] = []
+        self._rollback = Rollback(shrink)
+        self._batch: Any = None
+        self._fault = ""
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What happened, for the summary of a run; empty if nothing did."""
+        return {"recoveries": self.recoveries} if self.recoveries else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"recoveries": self.recoveries} if self.recoveries else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.recoveries = list(state_dict.get("recoveries", []))
+
+    # Looking
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.policy == "recover":
+            self._rollback.keep(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._batch = batch
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if not _due(trainer, loss.device):
+            return
+        if _agreed(trainer, not all_finite([loss.reshape(1)])):
+            cause, data = self._loss_cause(pl_module, loss)
+            data = _agreed(trainer, data)
+            self._act(trainer, cause, mendable=not data)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if not self._fault and _due(trainer, pl_module.device) and trainer.precision != "16-mixed":  # whose scaler skips such steps
+            gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
+            if _agreed(trainer, not all_finite(list(gradients.values()))):
+                self._act(trainer, f"the gradient of {_first_bad(gradients)} is not finite")
+        if self._fault:
+            self._recover(trainer, pl_module)
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None  # so the optimiser changes nothing in this step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not _due(trainer, pl_module.device, after=True):
+            return
+        cause = self._state_cause(trainer, pl_module)
+        if _agreed(trainer, bool(cause)):
+            self._act(trainer, cause or "another process has diverged")
+            self._recover(trainer, pl_module)
+        elif self.policy == "recover" and trainer.global_step % self.keep_every == 0 and not self._fault:
+            self._rollback.keep(trainer, pl_module)
+
+    def _loss_cause(self, model: LightningModule, loss: Tensor) -> tuple[str, bool]:
+        """Why a loss is not finite, in words, and whether the data are to blame."""
+        rows = self._bad_rows()
+        if rows:
+            listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+            return f"the data of row {listed} hold values that are not finite", True
+        parameters = dict(model.named_parameters())
+        if not all_finite(list(parameters.values())):
+            return f"the parameter {_first_bad(parameters)} is not finite", False
+        return f"the loss is {loss.detach().item()}", False
+
+    def _bad_rows(self) -> list[int]:
+        """Numbers of the rows of this process's batch whose data are not finite."""
+        x = self._batch.get("x") if isinstance(self._batch, dict) else None
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return []
+        bad = ~torch.isfinite(x).flatten(1).all(dim=1)
+        rows = self._batch.get("index", torch.arange(len(x)))
+        return rows.cpu()[bad.cpu()].tolist()
+
+    def _state_cause(self, trainer: Trainer, model: LightningModule) -> str:
+        parameters = dict(model.named_parameters())
+        if not all_finite(list(parameters.values())):
+            return f"the parameter {_first_bad(parameters)} is not finite"
+        gap = trainer.callback_metrics.get("train/energy_gap") if self.max_energy_gap is not None else None
+        if gap is not None and _just_logged(trainer) and not abs(float(gap)) <= float(self.max_energy_gap or math.inf):
+            return f"the energy gap is {float(gap):.4g}, beyond max_energy_gap {self.max_energy_gap:g}"
+        return ""
+
+    # Acting
+
+    def _act(self, trainer: Trainer, cause: str, mendable: bool = True) -> None:
+        """Stop, or note the fault, which is mended as soon as the step allows."""
+        if self.policy == "recover" and mendable and len(self.recoveries) < self.max_recoveries:
+            self._fault = cause
+            return
+        advice = _ADVICE if mendable else "Repair or leave out these rows"
+        after = f" after {len(self.recoveries)} recoveries" if self.recoveries else ""
+        raise DivergenceError(f"{cause} at step {trainer.global_step}{after}; the last healthy checkpoint is kept. {advice}")
+
+    def _recover(self, trainer: Trainer, model: LightningModule) -> None:
+        step = self._rollback.back(trainer, model)
+        entry = {"step": trainer.global_step, "cause": self._fault, "back_to": step}
+        self.recoveries = [*self.recoveries, entry]
+        self._fault = ""
+        _warn(entry, self._rollback.shrink)
+        model.log("divergence/recoveries", float(len(self.recoveries)))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        own = {name for name, _ in (*pl_module.named_parameters(), *pl_module.named_buffers())}  # chain pools may hold empty places
+        for name, value in checkpoint["state_dict"].items():
+            if name in own and not all_finite([value]):
+                raise DivergenceError(f"{name} is not finite at step {trainer.global_step}; the last healthy checkpoint is kept")
+
+
+def _due(trainer: Trainer, device: torch.device, after: bool = False) -> bool:
+    every = 1 if device.type == "cpu" else max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
+    return (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
+
+
+def _just_logged(trainer: Trainer) -> bool:
+    return trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+
+
+def _agreed(trainer: Trainer, bad: bool) -> bool:
+    """Whether any process says so."""
+    return trainer.strategy.reduce_boolean_decision(bad, all=False) if trainer.world_size > 1 else bad
+
+
+def _first_bad(tensors: Mapping[str, Tensor]) -> str:
+    return next((name for name, value in tensors.items() if not all_finite([value])), "another process")
+
+
+@rank_zero_only
+def _warn(entry: dict[str, Any], shrink: float) -> None:
+    told = f"{entry['cause']} at step {entry['step']}: back to the state of step {entry['back_to']}"
+    log.warning("%s, learning rates and step sizes times %g", told, shrink)
