@@ -7,9 +7,12 @@ from lebm.callbacks.frechet import FrechetDistance
 from lebm.callbacks.health import ChainHealth
 from lebm.callbacks.hierarchical import HierarchicalSamples, LatentTraversal, LayerReconstruction
 from lebm.callbacks.hierarchical_classes import LayerClassification, MutualInformationGap
+from lebm.callbacks.hierarchical_stress import LatentAttack, LongChain
 from lebm.callbacks.images import image_grid, publish_image, write_png
+from lebm.callbacks.interpolation import InterpolationGrid
 from lebm.callbacks.latents import LatentPicture, latent_picture
 from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid
+from lebm.callbacks.revision import RevisionError, RevisionGuard, reconstruction_rows
 from lebm.callbacks.samples import SampleGrid
 from lebm.callbacks.stages import StagePicture, stage_picture
 from lebm.callbacks.text import SampleSentences, SentenceBounds, SentenceQuality
@@ -22,13 +25,18 @@ __all__ = [
     "EvaluationCallback",
     "FrechetDistance",
     "HierarchicalSamples",
+    "InterpolationGrid",
+    "LatentAttack",
     "LatentPicture",
     "LatentTraversal",
     "LayerClassification",
     "LayerReconstruction",
+    "LongChain",
     "MutualInformationGap",
     "ReconstructionError",
     "ReconstructionGrid",
+    "RevisionError",
+    "RevisionGuard",
     "SampleGrid",
     "SampleSentences",
     "SentenceBounds",
@@ -37,6 +45,7 @@ __all__ = [
     "image_grid",
     "latent_picture",
     "publish_image",
+    "reconstruction_rows",
     "stage_picture",
     "write_png",
 ]

@@ -1,0 +1,48 @@
+"""What lies between two images, in the latent space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lebm.callbacks.base import EvaluationCallback, Outputs
+from lebm.callbacks.images import image_grid, publish_image
+
+__all__ = ["InterpolationGrid"]
+
+
+class InterpolationGrid(EvaluationCallback):
+    """Shows decoded points between the latents of pairs of images, in ``images/interpolation``.
+
+    A row begins and ends with the reconstructions of two of the first validation or test images; between them the latents lie on a
+    straight line.
+
+    Args:
+        pairs: number of rows.
+        columns: images a row, the two ends included.
+    """
+
+    def __init__(self, pairs: int = 6, columns: int = 10) -> None:
+        super().__init__()
+        if pairs < 1 or columns < 2:
+            raise ValueError(f"pairs must be at least 1 and columns at least 2, not {pairs} and {columns}")
+        self.pairs = pairs
+        self.columns = columns
+        self._shown = False
+
+    def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
+        self._shown = False
+
+    def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        z = self.output(outputs, "z")[: 2 * self.pairs]
+        if self._shown or not trainer.is_global_zero or len(z) < 2:
+            return
+        self._shown = True
+        rows = len(z) // 2
+        share = torch.linspace(0, 1, self.columns, dtype=z.dtype, device=z.device)[None, :, None]
+        path = torch.lerp(z[:rows, None], z[rows : 2 * rows, None], share)
+        publish_image(trainer, "interpolation", image_grid(model.decode(path.flatten(0, 1)), self.columns))
