@@ -59,7 +59,8 @@ def _diagnose(name: str, model: Any, chosen: argparse.Namespace, folder: Path) -
         print(f"{name}: skipped, {error}")
         return {"skipped": str(error)}
     noise = Noise.samples(model.seed if chosen.seed is None else chosen.seed, "diagnose", index=range(count))
-    report = long_chains(target, sampler, model.prior.reference(count, noise), noise, chosen.steps, images)
+    start = getattr(model, "space", model.prior).reference(count, noise)
+    report = long_chains(target, sampler, start, noise, chosen.steps, images)
     for finding in report.findings:
         print(f"{name}: {finding.kind}: {finding.text}")
     _draw(folder / f"{name}.png", name, report.trace, sampler.steps)
@@ -68,11 +69,15 @@ def _diagnose(name: str, model: Any, chosen: argparse.Namespace, folder: Path) -
 
 def _chain_of(name: str, model: Any, chosen: argparse.Namespace) -> tuple[LogDensity, Sampler, int, int]:
     """Target, sampler, and the number of chains and of targets."""
+    space = getattr(model, "space", None)  # a hierarchical model may move its chains in other coordinates
     if name == "prior":
-        return model.prior.log_density, model.prior_sampler, chosen.chains, 1
+        return (space or model.prior).log_density, model.prior_sampler, chosen.chains, 1
+    if model.posterior_sampler is None:
+        raise UserError("this model infers by its encoder, no chain to look at")
     x = _images(chosen, model, chosen.chains // CHAINS_AN_IMAGE).all().to(model.device)
     rows = x.repeat_interleave(CHAINS_AN_IMAGE, dim=0)
-    return model.posterior(rows), model.posterior_sampler, len(rows), len(x)
+    target = space.posterior(model.likelihood.given(rows)) if space else model.posterior(rows)
+    return target, model.posterior_sampler, len(rows), len(x)
 
 
 def _draw(path: Path, name: str, trace: Trace, short_run: int) -> None:

@@ -221,7 +221,7 @@ class JointHierarchicalPrior(LatentPriorModel):
             return self._latents(self.run_chain("prior", self.prior_sampler, self.space.log_density, n, batch_idx, figures))
 
     def chain_start(self, n: int, generator: RandomSource) -> Tensor:
-        return self.space.start(n, generator)
+        return self.space.reference(n, generator)
 
     def _latents(self, state: Tensor) -> Tensor:
         with torch.no_grad():
@@ -243,7 +243,7 @@ class JointHierarchicalPrior(LatentPriorModel):
         if self.prior.is_exact:
             return self.prior.reference(n, generator).detach()
         with frozen(self.prior):
-            start = self.space.start(n, generator).detach()
+            start = self.space.reference(n, generator).detach()
             return self._latents(self.prior_sampler(self.space.log_density, start, generator, steps=steps))
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
@@ -253,7 +253,7 @@ class JointHierarchicalPrior(LatentPriorModel):
         with torch.inference_mode(False), frozen(self.prior, self.likelihood):
             x = x.clone()  # an inference tensor could not take part in the chain's gradient
             target = self.space.posterior(self.likelihood.given(x))
-            start = self.space.start(x.shape[0], generator)
+            start = self.space.reference(x.shape[0], generator)
             return self._latents(self.posterior_sampler(target, start, generator, steps=steps))
 
     def redraw(self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None) -> Tensor:

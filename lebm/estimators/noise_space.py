@@ -29,7 +29,7 @@ class ChainSpace:
         """The prior's unnormalised log-density in these coordinates."""
         return self.prior.log_density
 
-    def start(self, n: int, generator: RandomSource) -> Tensor:
+    def reference(self, n: int, generator: RandomSource) -> Tensor:
         """``n`` starts of chains."""
         return self.prior.reference(n, generator)
 
@@ -68,7 +68,7 @@ class NoiseSpace(ChainSpace):
     def log_density(self) -> LogDensity:
         return self.prior.noise_log_density(self.exact)
 
-    def start(self, n: int, generator: RandomSource) -> Tensor:
+    def reference(self, n: int, generator: RandomSource) -> Tensor:
         return self.prior.noise(n, generator)
 
     def latents(self, state: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def chain() -> GaussianChain:
 
 
 class Pair(GaussianHierarchy):
-    """Two linear layers of one coordinate: ``z_2 ~ N(0, 1)``, ``z_1 ~ N(a z_2, s(z_2)^2)`` with ``log s = b z_2``; a joint Gaussian if b is 0."""
+    """Two layers of one coordinate: ``z_2 ~ N(0, 1)``, ``z_1 ~ N(a z_2, s(z_2)^2)`` with ``log s = b z_2``; jointly Gaussian if b is 0."""
 
     def __init__(self, a: float, b: float) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def test_both_spaces_sample_the_same_prior() -> None:
     covariance = torch.linalg.inv(torch.linalg.inv(reference) + energy.matrix.detach())
     mean = covariance @ energy.vector.detach()
     for space in (ChainSpace(prior), NoiseSpace(prior)):
-        start = space.start(6000, torch.Generator().manual_seed(0))
+        start = space.reference(6000, torch.Generator().manual_seed(0))
         state = MALA(80, 0.9)(space.log_density, start, torch.Generator().manual_seed(1))
         z = space.latents(state).detach()
         assert z_scores(z, mean) < 4
