@@ -19,18 +19,21 @@ MEANINGS = {
     "reconstruction": "squared error of the reconstruction, mean over pixels and channels, in the [-1, 1] range",
     "prior": "-log p(z), unnormalised, at one posterior sample",
     "energy": "the energy alone at one posterior sample",
-    "llr": "log p(x, z) - log p(x, z'), z' with its lower layers drawn anew from the prior given the others",
+}
+LAYERS = 32
+MEANINGS |= {
+    f"llr_above_{k}": f"log p(x, z) - log p(x, z'), z' with its lowest {k} layers drawn anew from the prior given the others"
+    for k in range(1, LAYERS)
 }
 
 
 @torch.no_grad()
-def all_scores(model: Any, batch: Mapping[str, Tensor], llr_above: int | None = None) -> dict[str, Tensor]:
+def all_scores(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The scores that a model can give, high for what it finds unlikely, from one posterior chain a sample.
 
     Args:
         model: a :class:`~lebm.estimators.LatentEstimator`.
         batch: ``x`` and ``index``, which keys the noise.
-        llr_above: number of layers that the log-likelihood ratio draws anew, in models of several layers; half of them if ``None``.
 
     Returns:
         Names of :data:`MEANINGS`, each ``(B,)`` of float64.
@@ -43,10 +46,9 @@ def all_scores(model: Any, batch: Mapping[str, Tensor], llr_above: int | None = 
     prior = getattr(model, "prior", None)
     if prior is not None and not prior.is_exact:
         scores["prior"], scores["energy"] = -prior.log_density(z), prior.energy(z)
-    layers = len(model.layout.sizes) if hasattr(model, "log_joint_above") else 1
-    if layers > 1:
-        noise = model.sample_noise("llr", batch["index"])
-        scores["llr"] = log_joint - model.log_joint_above(x, z, llr_above or layers // 2, generator=noise)
+    for k in range(1, min(len(model.layout), LAYERS) if hasattr(model, "log_joint_above") else 0):
+        noise = model.sample_noise(f"llr above {k}", batch["index"])
+        scores[f"llr_above_{k}"] = log_joint - model.log_joint_above(x, z, k, generator=noise)
     return {name: score.double().cpu() for name, score in scores.items()}
 
 

@@ -1,12 +1,15 @@
 """Metrics that no library has, and thin feature extractors."""
 
 from lebm.metrics.anomaly import anomaly_figures, lowest_average_precision
+from lebm.metrics.classification import classify, wilson_interval
 from lebm.metrics.digits import DigitFeatures
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
+from lebm.metrics.disentanglement import mutual_information, mutual_information_gap
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, FlatFeatures, InceptionFeatures, RandomProjectionFeatures
 from lebm.metrics.frechet import FrechetDistance, frechet_distance
 from lebm.metrics.neighbours import neighbour_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
+from lebm.metrics.script import ScriptFeatures
 
 __all__ = [
     "DigitFeatures",
@@ -18,10 +21,15 @@ __all__ = [
     "NonFinite",
     "RandomProjectionFeatures",
     "RowCollector",
+    "ScriptFeatures",
     "anomaly_figures",
+    "classify",
     "finite_rows",
     "frechet_distance",
     "lowest_average_precision",
     "maximum_mean_discrepancy",
+    "mutual_information",
+    "mutual_information_gap",
     "neighbour_rows",
+    "wilson_interval",
 ]
