@@ -14,7 +14,7 @@ from lebm.data.text_rows import LengthBatchSampler, TextRows
 from lebm.data.text_sources import Sentences, open_text, text_splits
 from lebm.errors import UserError
 from lebm.models.text_likelihood import CategoricalLikelihood
-from lebm.models.text_vocabulary import UNKNOWN, Vocabulary
+from lebm.models.text_vocabulary import END, UNKNOWN, Vocabulary
 
 __all__ = ["TextData"]
 
@@ -141,7 +141,7 @@ class TextData(SplitData):
             "sizes": {name: len(split) for name, split in rows.items()},
             "tokens": {name: int(split.lengths.sum()) for name, split in rows.items()},
             "unknown": {name: _share(split, lambda row: row.count(UNKNOWN), len) for name, split in encoded.items()},
-            "cut": {name: _share(split, lambda row: len(row) == self.max_length, lambda row: 1) for name, split in encoded.items()},
+            "cut": {name: _share(split, lambda row: row[-1] != END, lambda row: 1) for name, split in encoded.items()},
             "empty": {name: found.empty for name, found in sentences.items()},
             "skipped": {name: found.skipped for name, found in sentences.items()},
             "batch_size": self.batch_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -65,19 +66,22 @@ class Vocabulary:
         least = len(SPECIAL) + (BYTES if kind == "bpe" else 1)
         if size < least:
             raise ValueError(f"vocabulary_size must be at least {least} for tokenizer {kind!r}, not {size}")
-        trainer: Any
+        normalizer = normalizers.Sequence([normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])])
         if kind == "word":
-            tokenizer = Tokenizer(models.WordLevel({}, unk_token=SPECIAL[UNKNOWN]))
-            tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
-            trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
+            splitter = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
+            counts = Counter(word for sentence in sentences for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(sentence)))
+            words = sorted((word for word in counts if word not in SPECIAL), key=lambda word: (-counts[word], word))
+            numbers = {word: number for number, word in enumerate([*SPECIAL, *words][:size])}
+            tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=SPECIAL[UNKNOWN]))
+            tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
         else:
             tokenizer = Tokenizer(models.BPE())
+            tokenizer.normalizer = normalizer
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
             tokenizer.decoder = decoders.ByteLevel()
             alphabet = pre_tokenizers.ByteLevel.alphabet()
             trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
-        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])])
-        tokenizer.train_from_iterator(sentences, trainer)
+            tokenizer.train_from_iterator(sentences, trainer)
         return cls(tokenizer.to_str())
 
     def to_json(self) -> str:
