@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from lebm.cli.dispatch import run
 from lebm.cli.parser import RecipeCLI
 from lebm.cli.request import read_request
 from lebm.data import ImageData
+from lebm.estimators import LatentEstimator
 from lebm.estimators.prior_model import LatentPriorModel
 from tests.conftest import png, write_parquet
 
@@ -87,7 +89,8 @@ PUBLISHED |= {
 ALL = recipes.names()
 OVERLAYS = [name for name in ALL if name.startswith("loggers/")]
 PLANE = ["multistage_nce/toy2d"]  # has its own test
-EXPERIMENTS = [name for name in ALL if name not in (*OVERLAYS, *PLANE)]
+DUAL = [name for name in ALL if name.startswith("dual_mcmc/")]  # test_dual_mcmc.py
+EXPERIMENTS = [name for name in ALL if name not in (*OVERLAYS, *PLANE, *DUAL)]
 GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
 ENERGY = "--model.init_args.prior.init_args.energy.init_args"
 
@@ -138,7 +141,7 @@ def test_header_says_what_a_reader_needs(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_commands_of_the_header_are_accepted(name: str) -> None:
     first, changed = (build(command(name, kind)) for kind in ("Run", "Override"))
-    assert isinstance(first.model, LatentPriorModel)
+    assert isinstance(first.model, LatentEstimator)
     assert first.parser.dump(first.config) != changed.parser.dump(changed.config)
 
 
@@ -199,12 +202,12 @@ def synthetic(name: str, folder: Path) -> list[str]:
     return [f"--data.init_args.{key}={value}" for key, value in changed.items()]
 
 
-def two_steps(words: list[str], run_dir: Path) -> dict[str, Any]:
+def two_steps(words: list[str], run_dir: Path, chains: Sequence[str] = ("prior", "posterior")) -> dict[str, Any]:
     """Train two steps in this process with chains of two steps, and return the summary."""
     limits = ["--trainer.max_steps=2", "--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    chains = [f"--model.init_args.{kind}_sampler.init_args.steps=2" for kind in ("prior", "posterior")]
-    chains.append("--model.init_args.evaluation_steps=2")
-    assert run(["fit", *words, *limits, *chains, "--run_dir", str(run_dir)]) == 0
+    lengths = [f"--model.init_args.{kind}_sampler.init_args.steps=2" for kind in chains]
+    lengths.append("--model.init_args.evaluation_steps=2")
+    assert run(["fit", *words, *limits, *lengths, "--run_dir", str(run_dir)]) == 0
     with (run_dir / "metrics.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
     assert len(losses) == 2
