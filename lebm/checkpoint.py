@@ -68,7 +68,7 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
         if best is not None and found[file] <= int(best[1].get("global_step", 0)):
             continue
         try:
-            best = file, read(_inside(file, path))
+            best = file, _read(_inside(file, path))
         except UserError as error:
             refused.append(str(error))
     if best is None:
@@ -101,15 +101,21 @@ def read(path: str | Path, map_location: str | torch.device = "cpu", described: 
     Raises:
         UserError: if the file is damaged, holds pickled objects, or was not written by lebm.
     """
-    path = Path(path)
+    try:
+        return _read(Path(path), map_location, described)
+    except UserError as error:
+        raise UserError(f"{error}{_beside(Path(path))}") from error
+
+
+def _read(path: Path, map_location: str | torch.device = "cpu", described: bool = True) -> dict[str, Any]:
     try:
         with open_archive(path) as file:
             sealed = is_sealed(file)
             file.seek(0)
             content = torch.load(file, map_location=map_location, weights_only=True)
             size = file.seek(0, 2)
-    except UserError as error:
-        raise UserError(f"{error}{_beside(path)}") from error
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: refused, it holds more than tensors and plain values (or is damaged)") from error
     except FileNotFoundError as error:
@@ -117,7 +123,7 @@ def read(path: str | Path, map_location: str | torch.device = "cpu", described: 
     except RecursionError as error:
         raise UserError(f"{path}: refused, nested too deeply") from error
     except Exception as error:  # torch's reader meets damage with errors of many kinds
-        raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)}){_beside(path)}") from error
+        raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
     _check(path, content, sealed, size, described)
     return content
 
@@ -132,7 +138,7 @@ def _check(path: Path, content: Any, sealed: bool, size: int, described: bool) -
     if isinstance(version, int) and version > SEALED_FORMAT:
         raise UserError(f"{path}: written by a newer lebm (format {version}, this one reads up to {SEALED_FORMAT}); upgrade lebm")
     if version == SEALED_FORMAT and not sealed:
-        raise UserError(f"{path}: not a readable checkpoint (its checksum is missing){_beside(path)}")
+        raise UserError(f"{path}: not a readable checkpoint (its checksum is missing)")
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(content) if tensor.is_cpu}
     if sum(storages.values()) > size:
         raise UserError(f"{path}: refused, its tensors claim more than the file holds")

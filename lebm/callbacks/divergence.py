@@ -43,6 +43,7 @@ class Divergence(Callback, Component):
     Args:
         policy: ``stop`` with one line, or ``recover``.
         max_energy_gap: largest ``|E(z+) - E(z-)|``, averaged over a batch, that counts as healthy; any finite one if ``null``.
+            The default is far beyond every healthy run, so that it is a chain that has exploded without overflowing.
         keep_every: with ``recover``, steps between the states kept.
         shrink: with ``recover``, factor on learning rates and step sizes after each divergence, in (0, 1).
         max_recoveries: with ``recover``, stop at the next divergence after so many.
@@ -55,7 +56,7 @@ class Divergence(Callback, Component):
     def __init__(
         self,
         policy: Literal["stop", "recover"] = "stop",
-        max_energy_gap: float | None = None,
+        max_energy_gap: float | None = 1e6,
         keep_every: int = 50,
         shrink: float = 0.5,
         max_recoveries: int = 10,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ class Rollback:
 
     def __init__(self, shrink: float) -> None:
         self.shrink = shrink
+        self._times = 0
         self._kept: list[dict[str, Any]] = []
         self._stepped_back = False
 
@@ -37,6 +37,7 @@ class Rollback:
         gather_pools(model)
         state = {
             "step": trainer.global_step,
+            "times": self._times,
             "model": _copied(model.state_dict()),
             "optimizers": [_copied(optimizer.state_dict()) for optimizer in trainer.optimizers],
             "averages": [_copied(average.state_dict()) for average in _averages(trainer)],
@@ -53,23 +54,20 @@ class Rollback:
         if self._stepped_back and len(self._kept) > 1:
             self._kept.pop()
         self._stepped_back = True
+        self._times += 1
         state = self._kept[-1]
-        rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers]
-        scales = {name: part.step_scale for name, part in _adaptive(model)}
+        factor = self.shrink ** (self._times - state["times"])  # the state has those before it already
         model.load_state_dict(state["model"])
-        for optimizer, stored, before in zip(trainer.optimizers, state["optimizers"], rates, strict=True):
+        for optimizer, stored in zip(trainer.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(_copied(stored))
-            for group, rate in zip(optimizer.param_groups, before, strict=True):
-                group["lr"] = self.shrink * rate
+            for group in optimizer.param_groups:
+                group["lr"] *= factor
         for average, stored in zip(_averages(trainer), state["averages"], strict=True):
             average.load_state_dict(stored)
-        for name, part in _adaptive(model):
-            part.step_scale = self.shrink * scales[name]
+        for part in model.modules():
+            if isinstance(part, Adaptive):
+                part.step_scale *= factor
         return int(state["step"])
-
-
-def _adaptive(model: nn.Module) -> Iterator[tuple[str, Adaptive]]:
-    return ((name, part) for name, part in model.named_modules() if isinstance(part, Adaptive))
 
 
 def _averages(trainer: Trainer) -> list[nn.Module]:

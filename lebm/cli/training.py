@@ -145,6 +145,8 @@ def _runtime_failure(cli: _TrainingCLI, error: RuntimeError) -> int:
     first = str(error).splitlines()[0][:200]
     if "out of memory" in str(error):
         return fail(f"out of memory; lower --data.init_args.batch_size or the networks' widths ({first})", 2)
+    if "DataLoader worker" in str(error):
+        return fail(f"a process that reads data has died ({first}); lebm fit --resume {cli.run_dir} continues", 1)
     lost = ("connection closed by peer", "connection reset by peer", "timed out waiting", "broken pipe", "watchdog")
     if cli.trainer.world_size > 1 and any(words in str(error).lower() for words in lost):
         told = f"process {cli.trainer.global_rank} has lost another process of this run ({first})"

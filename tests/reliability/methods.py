@@ -1,0 +1,105 @@
+"""Every method, small, on images of 8 by 8: one entry here puts a method into the batteries of faults, resumption and layout."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from lebm.estimators import LatentEstimator
+from lebm.trust import build
+
+__all__ = ["METHODS", "description", "model_of"]
+
+Plain = dict[str, Any]
+SHAPE = [1, 8, 8]
+
+
+def part(path: str, **arguments: Any) -> Plain:
+    return {"class_path": f"lebm.{path}", "init_args": arguments}
+
+
+def langevin(steps: int, step_size: float, **arguments: Any) -> Plain:
+    return part("samplers.Langevin", steps=steps, step_size=step_size, **arguments)
+
+
+def optimizer(*names: str, **arguments: Any) -> Plain:
+    return part("estimators.AdamGroups", lr=dict.fromkeys(names, 0.001), **{"betas": [0.5, 0.999], "lr_decay": 0.9, **arguments})
+
+
+def gaussian(generator: Plain) -> Plain:
+    return part("models.GaussianLikelihood", generator=generator, sigma=0.3)
+
+
+MLP = part("models.MLPGenerator", latent_dim=3, out_shape=SHAPE, hidden=[16])
+DIMS = [2, 1, 2]
+
+METHODS: dict[str, Plain] = {
+    "latent_mle": part(
+        "estimators.LatentMLE",
+        likelihood=gaussian(MLP),
+        prior=part("models.EnergyPrior", energy=part("models.MLPEnergy", latent_dim=3, hidden=[12, 12])),
+        prior_sampler=langevin(4, 0.4, max_grad_norm=5.0),
+        posterior_sampler=langevin(3, 0.1),
+        optimizer=optimizer("generator", "energy", max_grad_norm={"generator": 50.0}),
+        noise_shards=4,
+    ),
+    "multistage_nce": part(
+        "estimators.MultiStageNCE",
+        likelihood=gaussian(MLP),
+        prior=part(
+            "models.RatioPrior",
+            energy=part(
+                "models.RatioProduct",
+                active=part("models.MLPEnergy", latent_dim=3, hidden=[12, 12], output_bias=True),
+                max_stages=3,
+            ),
+        ),
+        prior_sampler=part("samplers.PersistentChains", kernel=langevin(2, 0.4), slots=2, restart_rate=0.2),
+        posterior_sampler=langevin(3, 0.1),
+        optimizer=optimizer("generator", "energy", weight_decay={"energy": 0.01}),
+        stages=part("estimators.FixedStages", steps=[4, 3, 50], held_out=5, window=2),
+        annealing=part("samplers.AnnealedImportanceSampling", kernel=part("samplers.MALA", steps=1, step_size=0.5), levels=3),
+        annealing_chains=20,
+        noise_shards=4,
+    ),
+    "joint_hierarchical": part(
+        "estimators.JointHierarchicalPrior",
+        likelihood=gaussian(
+            part("models.LadderGenerator", latent_dims=DIMS, out_shape=SHAPE, blocks=[["linear 64"], ["linear 8"], ["linear 6"]])
+        ),
+        prior=part("models.EnergyPrior", energy=part("models.ConcatenatedEnergy", latent_dims=DIMS, hidden=[8, 8], spectral_norm=True)),
+        prior_sampler=langevin(4, 0.4),
+        optimizer=optimizer("generator", "encoder", "energy"),
+        encoder=part("models.LadderEncoder", latent_dims=DIMS, in_shape=SHAPE, blocks=[["linear 8"], ["linear 8"], ["linear 6"]]),
+        noise_shards=4,
+    ),
+    "dual_mcmc": part(
+        "estimators.DualMCMCTeaching",
+        energy=part("models.ResNetEnergy", in_shape=SHAPE, channels=[4, 4], downsample=[True, False]),
+        likelihood=gaussian(MLP),
+        encoder=part("models.MLPEncoder", latent_dim=3, in_shape=SHAPE, hidden=[12]),
+        image_sampler=langevin(3, 0.001, clamp=[-1.0, 1.0]),
+        posterior_sampler=langevin(3, 0.1),
+        optimizer=optimizer("energy", "generator", "encoder"),
+        temperature=4e-8,
+        teaching_weight=50.0,
+        revised_inference_weight=0.1,
+        scale_likelihood=False,
+        noise_shards=4,
+    ),
+}
+
+
+def description(method: str, **changed: Any) -> Plain:
+    """A copy of an entry with some arguments of the method changed."""
+    entry = copy.deepcopy(METHODS[method])
+    entry["init_args"] |= changed
+    return entry
+
+
+def model_of(method: str, **changed: Any) -> LatentEstimator:
+    """The method itself, from fixed initial weights."""
+    torch.manual_seed(0)
+    return build(description(method, **changed), LatentEstimator)
