@@ -38,7 +38,9 @@ def reconstruction_rows(x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
         "psnr": peak_signal_noise_ratio(reconstruction, x, data_range=2.0, reduction="none", dim=(1, 2, 3)),
     }
     if min(x.shape[2:]) >= 11:
-        figures["ssim"] = structural_similarity_index_measure(reconstruction, x, data_range=2.0, reduction="none")
+        ssim = structural_similarity_index_measure(reconstruction, x, data_range=2.0, reduction="none")
+        assert isinstance(ssim, Tensor)
+        figures["ssim"] = ssim
     return figures
 
 
@@ -62,8 +64,8 @@ class RevisionError(EvaluationCallback):
     def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
         for steps in self.steps:
             for name in FIGURES:
-                mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
-                self._means[f"{name}/steps{steps}"] = mean.to(model.device)
+                self._means[f"{name}/steps{steps}"] = MeanMetric(nan_strategy="disable").to(model.device)
+                self._means[f"{name}/steps{steps}"].set_dtype(torch.float64)
 
     def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         x, index = self.output(outputs, "x"), batch["index"]

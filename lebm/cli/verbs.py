@@ -25,6 +25,9 @@ def sample(argv: list[str]) -> int:
     parser = _parser("sample", "Draw from the model: prior chain, then generator. Sentences are printed, one a line.")
     parser.add_argument("-n", type=_count, default=64, help="number of samples (default 64)")
     parser.add_argument("--format", choices=("png", "npy", "png-files"), help="one grid, one array in [-1, 1], or a folder of pictures")
+    parser.add_argument(
+        "--from", dest="source", choices=("ebm", "generator"), default="ebm", help="with a chain on images: its end (ebm), or its start"
+    )
     chosen = parser.parse_args(argv)
     form = chosen.format or ("npy" if (chosen.out or Path()).suffix == ".npy" else "png")
     target = _target(chosen, "samples", {"png": ".png", "npy": ".npy", "png-files": ""}[form])
@@ -34,16 +37,18 @@ def sample(argv: list[str]) -> int:
     from lebm.samplers.noise import Noise
 
     seed = model.seed if chosen.seed is None else chosen.seed
+    steps = _sample_steps(model, chosen)
     drawn = [
         # a stream a sample: the first ten of 64 are the ten of -n 10, however they are cut into batches
-        model.sample(stop - start, steps=chosen.steps, generator=Noise.samples(seed, "sample", index=range(start, stop))).cpu()
+        model.sample(stop - start, steps=steps, generator=Noise.samples(seed, "sample", index=range(start, stop))).cpu()
         for start, stop in _pieces(chosen.n, chosen.batch_size)
     ]
     if (sentences := _spelled(model, torch.cat(drawn))) is not None:
         _say(sentences, chosen.out)
         return 0
     _write_samples(torch.cat(drawn), target, form)
-    _report(f"{chosen.n} samples", target, chosen, seed, _chain(model, chosen.steps, "prior_sampler"))
+    name = "image_sampler" if hasattr(model, "image_sampler") else "prior_sampler"
+    _report(f"{chosen.n} samples", target, chosen, seed, "the generator's own, " if steps == 0 else _chain(model, steps, name))
     return 0
 
 
@@ -106,9 +111,12 @@ def score(argv: list[str]) -> int:
     return 0
 
 
-def _parser(verb: str, description: str) -> argparse.ArgumentParser:
+def _parser(verb: str, description: str, several: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(f"lebm {verb}", description=description, allow_abbrev=False)
-    parser.add_argument("run", type=Path, help="a run folder or a .ckpt file")
+    if several:
+        parser.add_argument("run", type=Path, nargs="+", help="run folders or .ckpt files")
+    else:
+        parser.add_argument("run", type=Path, help="a run folder or a .ckpt file")
     parser.add_argument("--steps", type=_count, help="length of the chain; that of training (sample) or evaluation if not given")
     parser.add_argument("--seed", type=int, help="of the chain's noise; the run's own if not given")
     parser.add_argument(
@@ -127,6 +135,17 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--data", help="Hub name, folder of parquet files or images, text file, or embedded:mnist; the run's own if not given"
     )
     parser.add_argument("--split", help="split of the data; its test split if not given")
+
+
+def _sample_steps(model: LatentEstimator, chosen: argparse.Namespace) -> int | None:
+    """Length of the chain that draws; none where the generator is asked alone."""
+    if chosen.source == "ebm":
+        return chosen.steps
+    if not hasattr(model, "image_sampler"):
+        raise UserError(f"--from generator: a {type(model).__name__} has no chain on images that could be left out")
+    if chosen.steps is not None:
+        raise UserError("--from generator takes no --steps: there is no chain")
+    return 0
 
 
 def _count(text: str) -> int:

@@ -12,6 +12,7 @@ from lebm.evaluation.image import image_suite
 from lebm.evaluation.likelihood_suite import likelihood_suite
 from lebm.evaluation.ood import ood_suite
 from lebm.evaluation.record import SuiteResult
+from lebm.evaluation.revision import revision_suite
 
 __all__ = ["SUITES", "run_suites"]
 
@@ -23,6 +24,7 @@ SUITES: dict[str, Suite] = {
     "ood": ood_suite,
     "likelihood": likelihood_suite,
     "chains": chain_suite,
+    "revision": revision_suite,
 }
 
 

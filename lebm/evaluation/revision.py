@@ -1,0 +1,92 @@
+"""The revision suite: what the chains of dual-MCMC teaching add to the networks that they start from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lebm.callbacks.revision import reconstruction_rows
+from lebm.component import describe
+from lebm.evaluation.context import Settings, Subject
+from lebm.evaluation.data import batches
+from lebm.evaluation.image import feature_rows, kernel_distance, real_rows, sample_batches
+from lebm.evaluation.intervals import mean_interval
+from lebm.evaluation.record import Figure, SuiteResult
+from lebm.metrics.frechet import frechet_distance
+
+__all__ = ["revision_suite"]
+
+SETS = 5
+
+
+def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
+    """The generator's samples and their revisions, and reconstructions by inference alone and after posterior steps, each by itself.
+
+    Distances are means over sets of ``n_samples`` images with seeds of their own; both kinds of a set come from the same latents, so
+    the difference, ``.../gain``, has an interval of its own: positive where revision brings samples nearer to the data.
+
+    Raises:
+        UserError: if samples are not finite or cannot be compared with the data.
+    """
+    if not hasattr(subject.model, "image_sampler"):
+        return SuiteResult({"name": "revision"}, skipped="the method has no image chain that revises its generator's samples")
+    subject.model.eval()
+    steps = {"generator": 0, "revised": settings.sample_steps or subject.model.image_sampler.steps}
+    result = SuiteResult(
+        {
+            "name": "networks alone and revised by their chains",
+            "sets": SETS,
+            "n_samples_a_set": settings.n_samples,
+            "real_split": settings.real_split,
+            "features": describe(settings.extractor),
+            "image_steps": steps,
+            "seed": settings.seed,
+        }
+    )
+    result.figures += _reconstructions(subject, settings)
+    settings.extractor.prepare()
+    result.protocol |= {"features_digest": settings.extractor.digest, "features_note": settings.extractor.note}
+    distances = _distances(subject, settings, steps)
+    for figure, values in distances.items():
+        both = {**values, "gain": values["generator"] - values["revised"]}
+        method = f"Student's t over {SETS} sets"
+        for kind, of_sets in both.items():
+            interval = mean_interval(of_sets, method=method)
+            result.figures.append(Figure.of(f"{figure}/{kind}", interval, settings.n_samples, settings.real_split))
+    return result
+
+
+@torch.no_grad()
+def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
+    """Squared error, PSNR and SSIM of the test images, after no and after all posterior steps from the same start."""
+    model = subject.model
+    revised = settings.steps or model.evaluation_steps or model.posterior_sampler.steps
+    rows: dict[str, list[Tensor]] = {}
+    for batch in batches(subject.images.test, settings.batch_size, model.device):
+        for steps in (0, revised):
+            x = batch["x"].to(model.dtype)
+            reconstruction = model.reconstruct(x, steps=steps, generator=model.sample_noise("encode", batch["index"]))
+            for name, values in reconstruction_rows(x, reconstruction).items():
+                rows.setdefault(f"{name}/steps{steps}", []).append(values.cpu())
+    return [Figure.of(name, mean_interval(torch.cat(parts)), len(torch.cat(parts)), "test") for name, parts in rows.items()]
+
+
+@torch.no_grad()
+def _distances(subject: Subject, settings: Settings, steps: dict[str, int]) -> dict[str, dict[str, Tensor]]:
+    """Every distance of every kind of samples, ``(SETS,)``."""
+    extractor = settings.extractor.to(subject.model.device).eval()
+    data = batches(real_rows(subject, settings), settings.batch_size, subject.model.device)
+    real, _ = feature_rows(extractor, (batch["x"] for batch in data), settings.real_split)
+    mean, covariance = real.mean(dim=0), real.T.cov()
+    name = extractor.figure
+    kernel = "kid" if name == "fid" else name.replace("frechet", "kernel")
+    found: dict[str, dict[str, list[float]]] = {name: {}, kernel: {}}
+    for number in range(SETS):
+        for kind, length in steps.items():
+            own = replace(settings, seed=settings.seed + 1000 * number, sample_steps=length)
+            fake, _ = feature_rows(extractor, sample_batches(subject, own), "samples")
+            found[name].setdefault(kind, []).append(float(frechet_distance(mean, covariance, fake.mean(dim=0), fake.T.cov())))
+            found[kernel].setdefault(kind, []).append(kernel_distance(real, fake, own.seed).value)
+    return {figure: {kind: torch.tensor(values, dtype=torch.float64) for kind, values in kinds.items()} for figure, kinds in found.items()}
