@@ -21,6 +21,7 @@ train
   fit -c RECIPE             train; --resume continues, --trainer.max_epochs 3 and the like override the recipe
   validate | test RUN       evaluate the last checkpoint of a run
   predict RUN               latents and anomaly scores of the test data, as one file
+  sweep -c RECIPE --over K V train and evaluate a recipe for every value of an argument; what is done is skipped
 
 use a trained run (a run folder or a .ckpt file is enough)
   sample RUN -n 64          pictures or sentences from the model
@@ -28,6 +29,8 @@ use a trained run (a run folder or a .ckpt file is enough)
   interpolate RUN "A" "B"   sentences on the way from one to another
   score RUN --data DATA     anomaly scores as CSV or parquet
   diagnose RUN              long chains from prior and posterior, and what is wrong with them
+  evaluate RUN...           every metric with its interval, in evaluation.json and a table
+  report RUN...             one HTML page that compares runs
 
 recipes
   ls                        names and titles
@@ -54,6 +57,9 @@ VERBS = {
     "interpolate": ("lebm.cli.text_verbs", "interpolate"),
     "score": ("lebm.cli.verbs", "score"),
     "diagnose": ("lebm.cli.diagnose", "main"),
+    "evaluate": ("lebm.cli.evaluate", "main"),
+    "report": ("lebm.cli.report", "main"),
+    "sweep": ("lebm.cli.sweep", "main"),
     "ls": ("lebm.cli.recipes", "ls"),
     "cat": ("lebm.cli.recipes", "cat"),
     "cp": ("lebm.cli.recipes", "cp"),

@@ -40,7 +40,7 @@ class Settings:
     resamples: int = 1000
     ood: tuple[str, ...] = ()
     ood_images: int = 2000
-    likelihood_images: int = 64
+    likelihood_images: int = 32
     levels: int = 100
     chains: int = 16
     steps: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,12 +21,14 @@ from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, subset
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
+from lebm.metrics.features import FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance
 from lebm.metrics.neighbours import neighbour_rows
 
-__all__ = ["image_suite"]
+__all__ = ["feature_rows", "image_suite", "kernel_distance", "real_rows", "sample_batches"]
 
 BLOCKS = 20
+CHUNK = 250  # samples a noise stream, as in the callback of training
 KERNEL_SUBSET = 1000
 NEIGHBOURS = 5
 
@@ -39,19 +42,23 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         UserError: if images or samples are not finite, not in [-1, 1], or not of one or three channels.
     """
     extractor = settings.extractor
-    extractor.prepare()
+    try:
+        extractor.prepare()
+    except FeaturesUnavailableError as error:
+        figures = [_reconstruction(subject, settings)]
+        return SuiteResult({"name": "reconstructions", "features": None}, figures, skipped=f"the distances are: {error}")
     extractor.to(subject.model.device).eval()
-    real_rows = _real_rows(subject, settings)
+    rows = real_rows(subject, settings)
     result = SuiteResult(
         {
             "name": "samples against real images",
             "n_samples": settings.n_samples,
             "real_split": settings.real_split,
-            "real_images": len(real_rows),
+            "real_images": len(rows),
             "features": describe(extractor),
             "features_digest": extractor.digest,
             "features_note": extractor.note,
-            "chunk_size": settings.batch_size,
+            "chunk_size": CHUNK,
             "prior_steps": settings.sample_steps,
             "kernel": f"(x'y / d + 1)^3, means over disjoint blocks of {KERNEL_SUBSET}",
             "neighbours": NEIGHBOURS,
@@ -61,13 +68,13 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     )
     result.figures.append(_reconstruction(subject, settings))
     with torch.no_grad():
-        real, _ = _features(extractor, _real(real_rows, settings, subject.model.device), settings.real_split)
-        fake, logits = _features(extractor, _samples(subject, settings), "samples")
+        real, _ = feature_rows(extractor, _real(rows, settings, subject.model.device), settings.real_split)
+        fake, logits = feature_rows(extractor, sample_batches(subject, settings), "samples")
     name = extractor.figure
     kernel = "kid" if name == "fid" else name.replace("frechet", "kernel")
     result.figures += [
         Figure.of(name, _frechet(real, fake), len(fake), settings.real_split),
-        Figure.of(kernel, _kernel(real, fake, settings.seed), len(fake), settings.real_split),
+        Figure.of(kernel, kernel_distance(real, fake, settings.seed), len(fake), settings.real_split),
         *_neighbours(real, fake, settings),
     ]
     if logits is not None:
@@ -83,7 +90,8 @@ def _reconstruction(subject: Subject, settings: Settings) -> Figure:
     return Figure.of("reconstruction_mse", mean_interval(normal), len(normal), "test")
 
 
-def _real_rows(subject: Subject, settings: Settings) -> ImageRows:
+def real_rows(subject: Subject, settings: Settings) -> ImageRows:
+    """What samples are compared with: the training rows, or the normal ones of the test split."""
     images = subject.images
     if settings.real_split == "train":
         if images.train is None:
@@ -98,10 +106,11 @@ def _real(rows: ImageRows, settings: Settings, device: torch.device) -> Iterator
         yield batch["x"]
 
 
-def _samples(subject: Subject, settings: Settings) -> Iterator[Tensor]:
+def sample_batches(subject: Subject, settings: Settings) -> Iterator[Tensor]:
+    """The model's samples in chunks ``(n, C, H, W)``, finite and in [-1, 1]."""
     shape = subject.images.test.image_shape
-    for chunk, first in enumerate(range(0, settings.n_samples, settings.batch_size)):
-        count = min(settings.batch_size, settings.n_samples - first)
+    for chunk, first in enumerate(range(0, settings.n_samples, CHUNK)):
+        count = min(CHUNK, settings.n_samples - first)
         x, finite = drawn_images(subject.model, count, chunk, settings.seed, settings.sample_steps)
         if not bool(finite.all()):
             raise UserError(f"{int((~finite).sum())} of the samples {first} to {first + count - 1} are not finite; see lebm diagnose")
@@ -110,13 +119,16 @@ def _samples(subject: Subject, settings: Settings) -> Iterator[Tensor]:
         yield x
 
 
-def _features(extractor: Any, images: Iterator[Tensor], what: str) -> tuple[Tensor, Tensor | None]:
-    features, logits = [], []
+def feature_rows(extractor: Any, images: Iterator[Tensor], what: str) -> tuple[Tensor, Tensor | None]:
+    """Features ``(N, d)`` and logits, where there are any, on the host in float64."""
+    features: list[Tensor] = []
+    logits: list[Tensor] = []
     for x in images:
         check_images(x, f"the {what}")
-        features.append(extractor(x).double().cpu())
-        if hasattr(extractor, "logits"):
-            logits.append(extractor.logits(x).double().cpu())
+        some, more = extractor.with_logits(x)
+        features.append(some.double().cpu())
+        if more is not None:
+            logits.append(more.double().cpu())
     return torch.cat(features), torch.cat(logits) if logits else None
 
 
@@ -137,7 +149,7 @@ def _frechet(real: Tensor, fake: Tensor) -> Interval:
     return jackknife_interval(distance, BLOCKS)
 
 
-def _kernel(real: Tensor, fake: Tensor, seed: int) -> Interval:
+def kernel_distance(real: Tensor, fake: Tensor, seed: int) -> Interval:
     """Unbiased squared maximum mean discrepancy with KID's kernel, on disjoint blocks, whose spread is an honest error."""
     size = min(KERNEL_SUBSET, len(real) // 2, len(fake) // 2)
     generator = torch.Generator().manual_seed(seed)
@@ -156,8 +168,9 @@ def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
 
 def _classifier(logits: Tensor, seed: int, name: str) -> Figure:
     """exp of the mean divergence of the predicted classes from their mean, over ten parts; at most the number of classes."""
-    metric = InceptionScore(feature=torch.nn.Identity(), splits=10)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it keeps the logits
+        metric = InceptionScore(feature=torch.nn.Identity(), splits=10)
         torch.manual_seed(seed)  # torchmetrics shuffles
         metric.update(logits)
         mean, spread = (float(value) for value in metric.compute())

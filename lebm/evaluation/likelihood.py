@@ -14,6 +14,7 @@ from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.base import LogDensity
 from lebm.samplers.importance import Proposal
+from lebm.samplers.metropolis import HMC
 from lebm.samplers.noise import RandomSource, normal
 
 __all__ = ["LatentGaussian", "bits_per_dimension", "log_marginal", "prior_log_z"]
@@ -47,6 +48,48 @@ class LatentGaussian:
         spread = diagonal.clamp_min(1e-8 * float(diagonal.mean()) + 1e-12)
         covariance = trust * covariance + (1 - trust) * torch.diag_embed(spread) + 1e-6 * torch.diag_embed(spread)
         return cls(mean, widen * torch.linalg.cholesky(covariance))
+
+    @classmethod
+    def located(
+        cls,
+        joint: Callable[[Tensor], LogDensity],
+        x: Tensor,
+        candidates: Tensor,
+        generator: RandomSource = None,
+        *,
+        chains: int = 16,
+        rounds: int = 2,
+    ) -> LatentGaussian:
+        """To the most likely of several candidates and its surroundings, which exact chains explore.
+
+        A Gaussian over all of them would be as wide as the posterior's modes are far apart. The mass of modes that are left out is
+        missing from the estimate, which is a lower bound all the same.
+
+        Args:
+            joint: for observations the differentiable ``log p~(x, z)`` as a function of ``z``.
+            x: ``(B, *event)``.
+            candidates: ``(n, B, d)``, for example the ends of posterior chains.
+            generator: source of randomness.
+            chains: that explore, an observation.
+            rounds: of exploring and fitting; every round moves in the coordinates of the last.
+        """
+        _, rows, d = candidates.shape
+        with torch.no_grad():
+            given = joint(x)
+            best = torch.stack([given(z) for z in candidates], dim=1).nan_to_num(-torch.inf).argmax(dim=1)
+        target, start = joint(x.repeat_interleave(chains, dim=0)), cls.standard(candidates[0])
+        z = candidates.transpose(0, 1)[torch.arange(rows, device=x.device), best].repeat_interleave(chains, dim=0)
+        kernel = HMC(30, 0.05, leapfrog_steps=5).to(x.device)
+        for _ in range(rounds):
+            wide = start.repeated(chains)
+
+            def whitened(u: Tensor, wide: LatentGaussian = wide) -> Tensor:
+                return target(wide.place(u))
+
+            u = kernel.warm_up(whitened, wide.whiten(z), generator, steps=60)
+            z = wide.place(kernel(whitened, u, generator))
+            start, kernel = cls.fitted(z.reshape(rows, chains, d).transpose(0, 1)), HMC(30, 0.5, leapfrog_steps=5).to(x.device)
+        return start
 
     @classmethod
     def standard(cls, like: Tensor) -> LatentGaussian:

@@ -72,9 +72,9 @@ class DigitFeatures(FeatureExtractor):
         """Features ``(B, 64)`` of images ``(B, C, H, W)`` in [-1, 1]; ``B`` may be zero."""
         return self._layers(x)[:-2](self._grey(x))
 
-    def logits(self, x: Tensor) -> Tensor:
-        """The network's ten class logits, ``(B, 10)``."""
-        return self._layers(x)(self._grey(x))
+    def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self(x)
+        return features, self._layers(x)[-2:](features)
 
     def _layers(self, x: Tensor) -> nn.Sequential:
         self.prepare()

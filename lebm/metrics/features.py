@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,10 @@ class FeatureExtractor(nn.Module, Component, ABC):
     def digest(self) -> str:
         """First digits of the SHA-256 of the weights; empty where the constructor's arguments say everything."""
         return ""
+
+    def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features ``(B, d)`` and, where the network is a classifier, its logits ``(B, classes)``, in one pass."""
+        return self(x), None
 
     def prepare(self) -> None:
         """Load what the extractor needs, once.
@@ -99,19 +104,23 @@ class RandomProjectionFeatures(FeatureExtractor):
 
 
 class InceptionFeatures(FeatureExtractor):
-    """The 2048 ``pool_3`` features of the TensorFlow Inception network of 2015 that define FID, through torch-fidelity.
+    """Features of the TensorFlow Inception network of 2015, through torch-fidelity; the 2048 of ``pool_3`` define FID.
 
     Images are rounded to 8 bits and resized to 299 px by the original bilinear rule. Grey images are repeated to three channels.
     The weights (91 MB) are fetched into torch's hub folder on first use, or read from ``weights_path``. If the file is not the
-    published one the distance is not called FID.
+    published one, or the layer is another, the distance is not called FID.
 
     Args:
         weights_path: a local copy of ``weights-inception-2015-12-05-6726825d.pth``.
+        num_features: 2048, or the 64, 192 or 768 of an earlier layer.
     """
 
-    def __init__(self, weights_path: str | None = None) -> None:
+    def __init__(self, weights_path: str | None = None, num_features: Literal[64, 192, 768, 2048] = 2048) -> None:
         super().__init__()
+        if num_features not in (64, 192, 768, 2048):
+            raise ValueError(f"num_features must be 64, 192, 768 or 2048, not {num_features}")
         self.weights_path = weights_path
+        self.num_features = num_features
         self._network: nn.Module | None = None
         self._digest = _PUBLISHED_WEIGHTS
         self._repeated = False
@@ -125,7 +134,10 @@ class InceptionFeatures(FeatureExtractor):
 
     @property
     def figure(self) -> str:
-        return "fid" if self._digest == _PUBLISHED_WEIGHTS else f"frechet_distance/inception-{self._digest}"
+        if self._digest == _PUBLISHED_WEIGHTS and self.num_features == 2048:
+            return "fid"
+        layer = "" if self.num_features == 2048 else str(self.num_features)
+        return f"frechet_distance/inception{layer}-{self._digest}"
 
     @property
     def note(self) -> str:
@@ -149,7 +161,8 @@ class InceptionFeatures(FeatureExtractor):
 
         try:
             with torch.inference_mode(False):
-                return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path, verbose=False)
+                layers = [str(self.num_features), "logits_unbiased"]
+                return FeatureExtractorInceptionV3("inception-v3-compat", layers, feature_extractor_weights_path=path, verbose=False)
         except Exception as error:
             if path is not None:
                 raise UserError(f"{path}: not the weights of torch-fidelity's Inception network ({_first_line(error)})") from error
@@ -158,15 +171,25 @@ class InceptionFeatures(FeatureExtractor):
             ) from error
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._layers(x, 1)[0]
+
+    def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        features, logits = self._layers(x, 2)
+        return features, logits
+
+    def _layers(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        """The first ``count`` of features and logits; the network stops at the last one asked for."""
         if self._network is None:
             raise RuntimeError("call prepare() first")
         if x.shape[1] == 1:
             self._repeated = True
             x = x.expand(-1, 3, -1, -1)
         if not x.shape[0]:
-            return x.new_zeros(0, 2048)
+            return (x.new_zeros(0, self.num_features), x.new_zeros(0, 1008))[:count]
         levels = ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return self._network.to(x.device)(levels)[0]
+        network: Any = self._network.to(x.device)
+        network.features_list = [str(self.num_features), "logits_unbiased"][:count]
+        return tuple(network(levels))
 
     def train(self, mode: bool = True) -> InceptionFeatures:
         super().train(False)

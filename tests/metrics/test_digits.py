@@ -31,7 +31,10 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 def test_it_reads_digits(digits: tuple[Tensor, Tensor]) -> None:
     x, label = digits
-    assert (DigitFeatures().logits(x).argmax(dim=1) == label).double().mean() > 0.98
+    features, logits = DigitFeatures().with_logits(x)
+    assert logits is not None
+    assert (logits.argmax(dim=1) == label).double().mean() > 0.98
+    assert torch.equal(features, DigitFeatures()(x))
 
 
 def test_the_shipped_file_is_small_plain_and_named_by_its_digest() -> None:

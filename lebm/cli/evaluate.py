@@ -1,0 +1,169 @@
+"""``lebm evaluate RUN...``: every metric of a trained run, with intervals, in one file and one table."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lebm.cli.runs import hardware, plain, versions, write_json
+from lebm.cli.verbs import _count, _load, _parser
+from lebm.errors import UserError
+
+if TYPE_CHECKING:
+    from lebm.evaluation.context import Settings
+    from lebm.metrics.features import FeatureExtractor
+
+__all__ = ["main"]
+
+SUITES = ("image", "anomaly", "ood", "likelihood", "chains", "revision")
+NAMED_FEATURES = {
+    "digits": "lebm.metrics.DigitFeatures",
+    "inception": "lebm.metrics.InceptionFeatures",
+    "pixels": "lebm.metrics.FlatFeatures",
+    "random": "lebm.metrics.RandomProjectionFeatures",
+}
+
+
+def main(argv: list[str]) -> int:
+    """``lebm evaluate RUN_OR_CHECKPOINT...``"""
+    chosen = _arguments().parse_args(argv)
+    if chosen.out is not None and len(chosen.run) > 1:
+        raise UserError("--out names one file; without it every run gets an evaluation.json of its own")
+    for run in chosen.run:
+        target = chosen.out or _home(run)
+        if chosen.out is not None and target.exists() and not chosen.force:
+            raise UserError(f"{target} exists; choose another --out or add --force")
+        _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
+    return 0
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = _parser("evaluate", "Measure trained runs: figures with intervals in evaluation.json, and a table.", several=True)
+    parser.add_argument(
+        "--data", help="look at other images than the run's own: Hub name, folder of parquet files or images, embedded:mnist"
+    )
+    parser.add_argument("--suite", action="append", choices=(*SUITES, "all"), help="what to measure, repeatable (default all)")
+    parser.add_argument("--limit", type=_count, help="use that many test images only, chosen by the run's seed")
+    parser.add_argument("--n-samples", type=_count, default=10_000, help="generated images of the image suite (default 10000)")
+    parser.add_argument("--real-split", choices=("train", "test"), default="train", help="what they are compared with (default train)")
+    parser.add_argument("--features", default="auto", help="digits, inception, pixels, random, a TorchScript file, or a class path")
+    parser.add_argument("--inception-weights", metavar="FILE", help="local copy of the published Inception weights")
+    parser.add_argument("--ood", action="append", default=[], metavar="DATA", help="a further out-set of the ood suite, repeatable")
+    parser.add_argument("--ood-images", type=_count, default=2000, help="images a set in the ood suite (default 2000)")
+    parser.add_argument("--likelihood-images", type=_count, default=32, help="test images of the likelihood suite (default 32)")
+    parser.add_argument("--levels", type=_count, default=100, help="of annealed importance sampling (default 100)")
+    parser.add_argument("--resamples", type=_count, default=1000, help="of the bootstrap (default 1000)")
+    parser.add_argument("--sample-steps", type=_count, help="length of the prior chain; the model's own if not given")
+    parser.set_defaults(batch_size=250)
+    return parser
+
+
+def _home(run: Path) -> Path:
+    return run / "evaluation.json" if run.is_dir() else run.with_name(f"{run.stem}.evaluation.json")
+
+
+def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str) -> None:
+    from lebm import checkpoint
+    from lebm.evaluation.record import FORMAT, merged, read_evaluation
+    from lebm.evaluation.run import run_suites
+
+    started = time.time()
+    subject, settings = _subject(run, chosen)
+    names = SUITES if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
+    results = run_suites(names, subject, settings)
+    file = checkpoint.find_checkpoint(run)
+    content = {
+        "lebm_evaluation": FORMAT,
+        "run": str(run),
+        "checkpoint": str(file),
+        "checkpoint_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "weights": chosen.weights,
+        "method": type(subject.model).__name__,
+        "command": command,
+        "seed": settings.seed,
+        "versions": versions(),
+        "hardware": hardware(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+        "wall_time_seconds": round(time.time() - started, 2),
+        "data": subject.images.description,
+        "chains": subject.model.chain_settings,
+        "suites": {name: result.plain() for name, result in results.items()},
+    }
+    old = read_evaluation(target) if target.is_file() else None
+    write_json(target, plain(merged(old, plain(content))))
+    _print_table(content, names)
+    print(f"lebm: {sum(len(result.figures) for result in results.values())} figures of {run} in {target}")
+
+
+def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Any, Settings]:
+    import torch
+
+    from lebm.cli.verb_data import _stored
+    from lebm.evaluation.context import Settings, Subject
+    from lebm.evaluation.data import RunImages
+
+    model = _load(argparse.Namespace(**{**vars(chosen), "run": run})).eval()
+    with torch.no_grad():
+        shape = tuple(model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)).shape[1:])
+    images = RunImages.open(_stored(run), chosen.data, shape, chosen.limit)
+    if chosen.seed is not None:
+        model.seed = chosen.seed
+    settings = Settings(
+        seed=model.seed,
+        batch_size=chosen.batch_size,
+        n_samples=chosen.n_samples,
+        real_split=chosen.real_split,
+        extractor=_features(chosen, shape),
+        resamples=chosen.resamples,
+        ood=tuple(chosen.ood),
+        ood_images=chosen.ood_images,
+        likelihood_images=chosen.likelihood_images,
+        levels=chosen.levels,
+        steps=chosen.steps,
+        sample_steps=chosen.sample_steps,
+    )
+    return Subject(model, images), settings
+
+
+def _features(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtractor:
+    from lebm.metrics.features import FeatureExtractor
+    from lebm.trust import build
+
+    name = chosen.features
+    if name == "auto":
+        name = "digits" if shape[0] == 1 and shape[1] <= 32 and not chosen.inception_weights else "inception"
+    arguments: dict[str, Any] = {}
+    if name == "inception" and chosen.inception_weights:
+        arguments = {"weights_path": chosen.inception_weights}
+    if Path(name).suffix in (".pt", ".ts", ".pth"):
+        name, arguments = "lebm.metrics.ScriptFeatures", {"path": name}
+    description = {"class_path": NAMED_FEATURES.get(name, name), "init_args": arguments}
+    return build(description, FeatureExtractor, chosen.trust, "--features")
+
+
+def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{content['method']}, {content['run']}, {content['weights']} weights, seed {content['seed']}")
+    for heading in ("suite", "figure", "split"):
+        table.add_column(heading)
+    for heading in ("value", "95 % interval", "n"):
+        table.add_column(heading, justify="right")
+    skipped = []
+    for name in names:
+        suite = content["suites"][name]
+        if suite["skipped"]:
+            skipped.append(f"{name}: not measured, {suite['skipped']}")
+        for figure in suite["figures"]:
+            ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
+            value = "not finite" if figure["value"] is None else f"{figure['value']:.4g}"
+            table.add_row(name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}")
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(table)
+    for line in skipped:
+        console.print(line, highlight=False)

@@ -1,0 +1,26 @@
+"""``lebm report RUN...``: one HTML page that compares runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lebm.errors import UserError
+
+__all__ = ["main"]
+
+
+def main(argv: list[str]) -> int:
+    """``lebm report RUN... [--out FILE]``"""
+    parser = argparse.ArgumentParser("lebm report", description="Write one self-contained page that compares runs.", allow_abbrev=False)
+    parser.add_argument("run", type=Path, nargs="+", help="run folders; those with an evaluation.json have figures and curves")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default report.html)")
+    parser.add_argument("--force", action="store_true", help="replace --out if it exists")
+    chosen = parser.parse_args(argv)
+    if chosen.out.exists() and not chosen.force:
+        raise UserError(f"{chosen.out} exists; choose another --out or add --force")
+    from lebm.report import report
+
+    size = report(chosen.run, chosen.out)
+    print(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
+    return 0

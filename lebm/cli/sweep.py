@@ -1,0 +1,131 @@
+"""``lebm sweep``: one recipe for every value of an argument, trained, evaluated and kept as one JSON a cell; resumable."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lebm.cli.recipes import find, run_name
+from lebm.cli.runs import write_json
+from lebm.errors import UserError
+from lebm.evaluation.record import read_evaluation
+
+__all__ = ["main"]
+
+SHORT = {"held_out_label": "data.init_args.held_out_label", "seed": "seed_everything"}
+
+
+def main(argv: list[str]) -> int:
+    """``lebm sweep -c RECIPE --over held_out_label 1,4,5,7,9``; words it does not know go to ``lebm fit``."""
+    parser = argparse.ArgumentParser(
+        "lebm sweep",
+        description="Train and evaluate a recipe for every value of an argument. A cell is a run folder and a JSON; what is done is skipped "
+        "and what was interrupted goes on. Further words go to lebm fit.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-c", "--config", required=True, help="a recipe, by path or by a name that lebm ls prints")
+    parser.add_argument(
+        "--over", nargs=2, metavar=("ARGUMENT", "VALUES"), required=True, help="for example: held_out_label 1,4,5,7,9, or latent_dim 4,8"
+    )
+    parser.add_argument("--runs", type=Path, help="folder of the run folders (default runs/sweep-RECIPE)")
+    parser.add_argument("--results", type=Path, help="folder of the cells' JSON files (default: the folder of the runs)")
+    parser.add_argument("--suite", action="append", default=[], help="suites of lebm evaluate (default all), repeatable")
+    parser.add_argument("--evaluate", default="", metavar="WORDS", help="further words for lebm evaluate, as one string")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    chosen, fit_words = parser.parse_known_args(argv)
+    if any(word.split("=")[0] in ("--run_dir", "--resume") for word in fit_words):
+        raise UserError("a sweep names and resumes its runs itself; use --runs for their folder")
+    find(chosen.config)  # refuses an unknown recipe before the first cell
+    failed = 0
+    for cell in _cells(chosen):
+        failed += not _finish(cell, chosen, fit_words)
+    return 1 if failed else 0
+
+
+def _cells(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    argument, values = chosen.over
+    if not values.strip(", "):
+        raise UserError(f"--over {argument}: give values, as in --over {argument} 1,4,5")
+    recipe = run_name(chosen.config)
+    folder = chosen.runs or Path("runs") / f"sweep-{recipe}"
+    results = chosen.results or folder
+    for value in dict.fromkeys(part.strip() for part in values.split(",") if part.strip()):
+        if not re.fullmatch(r"[\w.+-]+", value):
+            raise UserError(f"--over {argument}: {value!r} is no plain value, as names of folders need")
+        name = f"{argument.rsplit('.', 1)[-1]}-{value}"
+        flag = f"--{SHORT.get(argument, argument)}"
+        yield {"name": name, "value": value, "words": [flag, value], "run": folder / name, "result": results / f"{recipe}-{name}.json"}
+
+
+def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[str]) -> bool:
+    """Do what is left of a cell; whether it is complete now."""
+    run, result = cell["run"], cell["result"]
+    fitted = _status(run / "summary.json") == "finished"
+    begun = (run / "config.yaml").is_file() and (run / "checkpoints").is_dir()
+    evaluation = run / "evaluation.json"
+    if fitted and result.is_file() and _covers(evaluation, chosen.suite):
+        print(f"lebm: {cell['name']}: done, {result}")
+        return True
+    fit = ["fit", "--resume", str(run)] if begun else ["fit", "-c", chosen.config, "--run_dir", str(run)]
+    steps = [] if fitted else [[*fit, *cell["words"], *fit_words]]
+    if not _covers(evaluation, chosen.suite) or not fitted:
+        suites = [word for suite in chosen.suite for word in ("--suite", suite)]
+        trust = [word for name, word in zip(fit_words, fit_words[1:], strict=False) if name == "--trust"]
+        trusted = [word for package in trust for word in ("--trust", package)]
+        steps.append(["evaluate", str(run), *suites, *trusted, *shlex.split(chosen.evaluate)])
+    for words in steps:
+        print(f"lebm: {cell['name']}: lebm {shlex.join(words)}", flush=True)
+        # A process of its own: a cell that crashes or runs out of memory does not take the others with it.
+        if not chosen.dry_run and (code := subprocess.run([sys.executable, "-m", "lebm", *words], check=False).returncode):
+            if code in (130, 143, -2, -15):
+                raise KeyboardInterrupt
+            print(f"lebm: {cell['name']}: not done, lebm {words[0]} ended with status {code}", file=sys.stderr)
+            return False
+    if not chosen.dry_run:
+        _write(cell, chosen)
+    return True
+
+
+def _write(cell: dict[str, Any], chosen: argparse.Namespace) -> None:
+    run = cell["run"]
+    content = {
+        "lebm_sweep": 1,
+        "recipe": chosen.config,
+        "argument": chosen.over[0],
+        "value": cell["value"],
+        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "fit": json.loads((run / "summary.json").read_text(encoding="utf-8")),
+        "evaluation": without_curves(read_evaluation(run / "evaluation.json")),
+    }
+    write_json(cell["result"], content)
+    print(f"lebm: {cell['name']}: {cell['result']}")
+
+
+def without_curves(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The figures and protocols of an evaluation, without what only pictures need."""
+    suites = {name: {**suite, "curves": {}} for name, suite in evaluation["suites"].items()}
+    return {**evaluation, "suites": suites}
+
+
+def _status(file: Path) -> str | None:
+    try:
+        return json.loads(file.read_text(encoding="utf-8")).get("status")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _covers(evaluation: Path, suites: list[str]) -> bool:
+    """Whether all suites asked for have been measured."""
+    if not evaluation.is_file():
+        return False
+    measured = read_evaluation(evaluation)["suites"]
+    wanted = [suite for suite in suites if suite != "all"] or ["image"]
+    return all(suite in measured for suite in wanted)

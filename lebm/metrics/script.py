@@ -1,0 +1,57 @@
+"""Features of a network that is given as a TorchScript file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lebm.errors import UserError
+from lebm.metrics.features import FeatureExtractor
+
+__all__ = ["ScriptFeatures"]
+
+
+class ScriptFeatures(FeatureExtractor):
+    """Whatever a TorchScript module makes of images in [-1, 1]; its output is flattened to ``(B, d)``.
+
+    The distance carries the file's name and the first digits of its SHA-256, and is never called FID. A TorchScript file is a
+    program: name only such that you trust.
+
+    Args:
+        path: the file, as written by ``torch.jit.save``.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+        self._network: nn.Module | None = None
+        self._digest = ""
+
+    @property
+    def figure(self) -> str:
+        return f"frechet_distance/{Path(self.path).stem}-{self.digest[:8]}"
+
+    @property
+    def digest(self) -> str:
+        self.prepare()
+        return self._digest
+
+    def prepare(self) -> None:
+        if self._network is not None:
+            return
+        try:
+            self._digest = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()[:16]
+            with torch.inference_mode(False):
+                self._network = torch.jit.load(self.path, map_location="cpu").eval()
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror or error} (TorchScript features)") from error
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{self.path}: not a TorchScript file ({str(error).splitlines()[0][:80]})") from error
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.prepare()
+        assert self._network is not None
+        return self._network.to(x.device)(x.float()).flatten(1)

@@ -1,0 +1,112 @@
+"""What a run folder has to tell."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lebm.cli.recipe_checks import load_recipe
+from lebm.errors import UserError
+from lebm.evaluation.record import read_evaluation
+
+__all__ = ["RunRecord", "gather"]
+
+_SKIPPED = ("step", "epoch")
+
+
+@dataclass
+class RunRecord:
+    """A run as a report shows it; whatever the folder lacks is empty.
+
+    Attributes:
+        name: name of the folder, or with its parents where two folders share a name.
+        config: the resolved recipe.
+        summary: of training.
+        test: of the test pass.
+        evaluation: ``evaluation.json``.
+        curves: by logged name, points ``(step, value)``.
+        pictures: newest picture by what it shows.
+    """
+
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    test: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    pictures: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """Name of the method's class."""
+        path = self.evaluation.get("method") or (self.config.get("model") or {}).get("class_path") or ""
+        return str(path).rsplit(".", 1)[-1]
+
+
+def gather(folders: list[Path]) -> list[RunRecord]:
+    """Read run folders.
+
+    Raises:
+        UserError: for what is no run folder, or holds a damaged file.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such run folder")
+        if not any((folder / name).is_file() for name in ("config.yaml", "summary.json", "evaluation.json")):
+            raise UserError(f"{folder}: not a run folder, it holds neither config.yaml nor evaluation.json")
+    names = [folder.resolve().name for folder in folders]
+    return [_read(folder, name if names.count(name) == 1 else str(folder)) for folder, name in zip(folders, names, strict=True)]
+
+
+def _read(folder: Path, name: str) -> RunRecord:
+    config, evaluation = folder / "config.yaml", folder / "evaluation.json"
+    return RunRecord(
+        name,
+        load_recipe(config) if config.is_file() else {},
+        _json(folder / "summary.json"),
+        _json(folder / "test.json"),
+        read_evaluation(evaluation) if evaluation.is_file() else {},
+        _curves(folder / "metrics.csv"),
+        _pictures(folder / "images"),
+    )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not readable ({str(error)[:80]})") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _curves(file: Path) -> dict[str, list[tuple[float, float]]]:
+    """Points of every column that has values at two steps at least."""
+    if not file.is_file():
+        return {}
+    found: dict[str, list[tuple[float, float]]] = {}
+    with file.open(newline="", encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            for name, text in row.items():
+                if name and name not in _SKIPPED and text:
+                    try:
+                        found.setdefault(name, []).append((float(row["step"]), float(text)))
+                    except (TypeError, ValueError, KeyError):
+                        continue
+    return {name: points for name, points in found.items() if len({step for step, _ in points}) > 1}
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    """``images/<what>/test.png``, else ``latest.png``; and pictures that lie in ``images`` itself, such as ``lebm sample`` writes."""
+    if not folder.is_dir():
+        return {}
+    found = {file.stem: file for file in sorted(folder.glob("*.png"))}
+    for kind in sorted(folder.iterdir()):
+        newest = next((kind / name for name in ("test.png", "latest.png") if (kind / name).is_file()), None)
+        if kind.is_dir() and newest is not None:
+            found[kind.name] = newest
+    return found

@@ -1,0 +1,256 @@
+"""The parts of a report, each a piece of HTML of all runs side by side."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from lebm.report.gather import RunRecord
+from lebm.report.svg import Series, bars, lines
+
+__all__ = ["SECTIONS"]
+
+Records = Sequence[RunRecord]
+PICTURE_WIDTH = 1000  # pixels; larger pictures are drawn smaller
+KEY_FIGURES = ("reconstruction_mse", "fid", "frechet_distance", "auroc/anomaly_score", "auprc/anomaly_score", "log_likelihood/ais")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells are HTML; a cell ``<td ...>`` of its own is kept as it is. Headings sort."""
+    top = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in head)
+    body = "".join("<tr>" + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _number(value: Any, text: str | None = None, note: str = "", missing: str = "not run") -> str:
+    """A cell that sorts by its number; ``missing`` where there is none."""
+    if not isinstance(value, int | float):
+        return f'<td class="none">{missing}</td>'
+    small = f"<small>{escape(note)}</small>" if note else ""
+    return f'<td class="number" data-value="{value!r}">{escape(text or f"{value:.4g}")}{small}</td>'
+
+
+def _figures(record: RunRecord) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Every figure by suite, name and split."""
+    suites = record.evaluation.get("suites", {})
+    return {(suite, figure["name"], figure["split"]): figure for suite, part in suites.items() for figure in part["figures"]}
+
+
+def _figure_cell(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return _number(None)
+    if figure["value"] is None:
+        return "<td>not finite</td>"
+    ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
+    return _number(figure["value"], note=ends)
+
+
+def summary(records: Records) -> str:
+    """Method, cost and key figures, one row a run."""
+    present = [name for name in KEY_FIGURES if any(key[1].startswith(name) for record in records for key in _figures(record))]
+    head = ["run", "method", "steps", "epochs", "CPU min", "wall min", "seed", *present]
+    rows = []
+    for record in records:
+        fit = record.summary
+        figures = _figures(record)
+        minutes = [fit[name] / 60 if name in fit else None for name in ("cpu_time_seconds", "wall_time_seconds")]
+        own_split = (record.evaluation.get("data") or {}).get("anomaly_split")
+        cells = [
+            escape(record.name),
+            escape(record.method),
+            *(_number(fit.get(name), f"{fit.get(name):,}" if fit.get(name) else None, missing="?") for name in ("steps", "epochs")),
+        ]
+        cells += [
+            *(_number(value, f"{value:.1f}" if value is not None else None, missing="?") for value in minutes),
+            _number(fit.get("seed"), missing="?"),
+        ]
+        for name in present:
+            found = [figure for key, figure in figures.items() if key[1].startswith(name) and key[0] != "ood"]
+            own = [figure for figure in found if figure["split"] == own_split] or found
+            cells.append(_figure_cell(own[0] if own else None))
+        rows.append(cells)
+    lost = [
+        f"{record.name}: {record.summary.get('status')}" for record in records if record.summary.get("status") not in (None, "finished")
+    ]
+    told = f'<p class="warn">Not finished: {escape("; ".join(lost))}.</p>' if lost else ""
+    return _table(head, rows) + told + "<p>Small numbers are 95 % intervals. Click a heading to sort.</p>"
+
+
+def all_figures(records: Records) -> str:
+    """Every figure of every run."""
+    keys = list(dict.fromkeys(key for record in records for key in _figures(record)))
+    if not keys:
+        return "<p>No run has an evaluation.json yet: <code>lebm evaluate RUN</code> writes it.</p>"
+    found = [_figures(record) for record in records]
+    rows = [
+        [escape(suite), escape(name), escape(split), *(_figure_cell(figures.get((suite, name, split))) for figures in found)]
+        for suite, name, split in keys
+    ]
+    return _table(["suite", "figure", "split", *(record.name for record in records)], rows)
+
+
+def learning_curves(records: Records) -> str:
+    """One chart a logged name, all runs in it."""
+    names = list(dict.fromkeys(name for record in records for name in record.curves))
+    charts = [
+        lines(
+            name,
+            [Series(record.name, record.curves[name], number) for number, record in enumerate(records) if name in record.curves],
+            "step",
+        )
+        for name in names
+    ]
+    return _grid(charts) or "<p>No run has a metrics.csv.</p>"
+
+
+def pictures(records: Records) -> str:
+    """Samples, reconstructions, hierarchical grids and latent projections, those of one kind side by side."""
+    kinds = list(dict.fromkeys(kind for record in records for kind in record.pictures))
+    parts = []
+    for kind in kinds:
+        shown = [
+            f'<figure><figcaption>{escape(record.name)}</figcaption><img src="{_data_url(record.pictures[kind])}" '
+            f'alt="{escape(kind)} of {escape(record.name, quote=True)}"></figure>'
+            for record in records
+            if kind in record.pictures
+        ]
+        parts.append(f"<h3>{escape(kind.replace('_', ' '))}</h3>{_grid(shown)}")
+    return "".join(parts) or "<p>No run has pictures.</p>"
+
+
+def _data_url(file: Path) -> str:
+    """The picture as a palette PNG at most 1000 pixels wide, whichever is smaller of that and the file."""
+    from PIL import Image
+
+    content = file.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        if image.width > PICTURE_WIDTH or len(content) > 400_000:
+            small = image.convert("RGB")
+            small.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
+            buffer = io.BytesIO()
+            small.quantize(128).save(buffer, "PNG", optimize=True)
+            content = min(content, buffer.getvalue(), key=len) if image.width <= PICTURE_WIDTH else buffer.getvalue()
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def score_curves(records: Records) -> str:
+    """Histograms a run, ROC and precision-recall curves with all runs in one chart, for every split or set and score."""
+    parts = []
+    for suite, title in (("anomaly", "Held-out label"), ("ood", "Other data sets")):
+        keys = list(dict.fromkeys(key for record in records for key in _suite(record, suite)))
+        for key in keys:
+            having = [(number, record, _suite(record, suite)[key]) for number, record in enumerate(records) if key in _suite(record, suite)]
+            charts = [
+                bars(f"{record.name}: {key}", part["histogram"]["low"], part["histogram"]["high"], part["histogram"]["shares"], "score")
+                for _, record, part in having
+            ]
+            for kind, name, labels in (
+                ("roc", "ROC", ("false positive rate", "true positive rate")),
+                ("pr", "precision-recall", ("recall", "precision")),
+            ):
+                drawn = [Series(record.name, part[kind], number) for number, record, part in having]
+                charts.append(lines(f"{name}: {key}", drawn, *labels, x=(0.0, 1.0), y=(0.0, 1.02)))
+            opened = " open" if key.endswith("/anomaly_score") and suite == "anomaly" else ""
+            parts.append(f"<details{opened}><summary>{title}: {escape(key)}</summary>{_grid(charts)}</details>")
+    return "".join(parts) or "<p>No run has scores of anomalies or of other data sets.</p>"
+
+
+def _suite(record: RunRecord, name: str) -> dict[str, Any]:
+    return record.evaluation.get("suites", {}).get(name, {}).get("curves", {})
+
+
+def chains(records: Records) -> str:
+    """Log-densities of long chains, and what is wrong with them in words."""
+    charts, told = [], []
+    for record in records:
+        for name, curve in _suite(record, "chains").items():
+            traces = [
+                Series(
+                    f"chain {number + 1}", [(step * curve["thin"], value) for step, value in enumerate(values) if value is not None], number
+                )
+                for number, values in enumerate(curve["log_density"])
+            ]
+            charts.append(lines(f"{record.name}: {name}, log-density", traces, f"transition (training runs {curve['short_run']})"))
+        found = record.evaluation.get("suites", {}).get("chains", {}).get("protocol", {}).get("findings", {})
+        told += [
+            f"<li><b>{escape(record.name)}</b>, {escape(name)}: {escape(text)}</li>" for name, texts in found.items() for text in texts
+        ]
+    return f"<ul>{''.join(told)}</ul>{_grid(charts)}" if charts or told else "<p>No run has chain diagnostics.</p>"
+
+
+def protocols(records: Records) -> str:
+    """How the figures were obtained."""
+    parts = []
+    for record in records:
+        content = record.evaluation
+        if not content:
+            continue
+        kept = {
+            name: content[name]
+            for name in (
+                "command",
+                "checkpoint",
+                "checkpoint_sha256",
+                "weights",
+                "seed",
+                "versions",
+                "hardware",
+                "started",
+                "wall_time_seconds",
+                "chains",
+            )
+        }
+        kept["suites"] = {
+            name: {"wall_time_seconds": suite["wall_time_seconds"], "skipped": suite["skipped"], **suite["protocol"]}
+            for name, suite in content["suites"].items()
+        }
+        parts.append(f"<details><summary>{escape(record.name)}</summary><pre>{escape(json.dumps(kept, indent=1))}</pre></details>")
+    return "".join(parts) or "<p>No run has an evaluation.json.</p>"
+
+
+def recipe_differences(records: Records) -> str:
+    """Settings of the resolved recipes that are not the same in all runs."""
+    flat = [dict(_flat(record.config)) for record in records]
+    keys = list(dict.fromkeys(key for settings in flat for key in settings))
+    absent = '<td class="none">absent</td>'
+    rows = []
+    for key in keys:
+        values = [settings.get(key, absent) for settings in flat]
+        if any(value != values[0] for value in values):
+            rows.append([f"<code>{escape(key)}</code>", *values])
+    if not rows:
+        return "<p>The resolved recipes are the same.</p>" if len(records) > 1 else "<p>One run has nothing to differ from.</p>"
+    return _table(["setting", *(record.name for record in records)], rows)
+
+
+def _flat(value: Any, where: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _flat(item, f"{where}.{name}".lstrip("."))
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for place, item in enumerate(value):
+            yield from _flat(item, f"{where}[{place}]")
+    else:
+        yield where, f"<code>{escape(json.dumps(value))}</code>"
+
+
+def _grid(parts: Sequence[str]) -> str:
+    return f'<div class="grid">{"".join(parts)}</div>' if parts else ""
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Records], str]]] = {
+    "summary": ("Summary", summary),
+    "curves": ("Learning curves", learning_curves),
+    "pictures": ("Samples, reconstructions, latents", pictures),
+    "scores": ("Scores", score_curves),
+    "chains": ("Chains", chains),
+    "figures": ("All figures", all_figures),
+    "recipes": ("Differences of the recipes", recipe_differences),
+    "protocols": ("How it was measured", protocols),
+}
+"""Name in the address of the page, title, and the function that writes it, in order."""
