@@ -19,6 +19,7 @@ from lebm.metrics.rows import finite_rows
 __all__ = ["RevisionError", "RevisionGuard", "reconstruction_rows"]
 
 FIGURES = ("mse", "psnr", "ssim")
+WINDOW = 11  # pixels that SSIM looks at
 
 
 def reconstruction_rows(x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
@@ -37,7 +38,7 @@ def reconstruction_rows(x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
         "mse": (x - reconstruction).square().flatten(1).mean(dim=1),
         "psnr": peak_signal_noise_ratio(reconstruction, x, data_range=2.0, reduction="none", dim=(1, 2, 3)),
     }
-    if min(x.shape[2:]) >= 11:
+    if min(x.shape[2:]) >= WINDOW:
         ssim = structural_similarity_index_measure(reconstruction, x, data_range=2.0, reduction="none")
         assert isinstance(ssim, Tensor)
         figures["ssim"] = ssim
@@ -62,8 +63,10 @@ class RevisionError(EvaluationCallback):
         self._means: dict[str, MeanMetric] = {}
 
     def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+        names = FIGURES if min(batch["x"].shape[2:]) >= WINDOW else FIGURES[:2]
+        self._means = {}
         for steps in self.steps:
-            for name in FIGURES:
+            for name in names:
                 self._means[f"{name}/steps{steps}"] = MeanMetric(nan_strategy="disable").to(model.device)
                 self._means[f"{name}/steps{steps}"].set_dtype(torch.float64)
 
