@@ -118,9 +118,9 @@ class LayerReconstruction(EvaluationCallback):
         self._errors: list[Metric] = []
 
     def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
-        self._errors = [MeanMetric().set_dtype(torch.float64) for _ in range(len(layers_of(model, self)))]
+        self._errors = [MeanMetric() for _ in range(len(layers_of(model, self)))]
         for error in self._errors:
-            error.to(model.device)
+            error.to(model.device).set_dtype(torch.float64)  # a move makes it round to single precision
         self._first = True
 
     def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:

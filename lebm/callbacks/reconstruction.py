@@ -62,6 +62,7 @@ class ReconstructionError(EvaluationCallback):
     def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
         for metric in (self._mean, self._bad):
             metric.to(model.device).reset()
+        self._mean.set_dtype(torch.float64)  # again, since a move to a device makes it round what it is given to single precision
 
     def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")
