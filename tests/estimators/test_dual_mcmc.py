@@ -55,12 +55,12 @@ def small(norm: str = "batch", energy: Energy | None = None, **settings) -> Dual
     return DualMCMCTeaching(**(arguments | settings)).double()
 
 
-def update(model: DualMCMCTeaching, x: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
+def update(model: DualMCMCTeaching, x: torch.Tensor, optimizer: torch.optim.Optimizer | None = None, number: int = 0) -> None:
     """What the Trainer does with a batch."""
     optimizer = optimizer or model.optimizer_settings.build(model.networks(), fused=True)[0]
     for turn in ("all",) if model.schedule == "simultaneous" else ("teachers", "energy"):
         model._turn = turn
-        loss = model.loss(batch_of(x), 0, None)
+        loss = model.loss(batch_of(x), number, None)
         optimizer.zero_grad()
         loss.backward()
         model.on_before_optimizer_step(optimizer)

@@ -89,6 +89,20 @@ METHODS: dict[str, Plain] = {
         scale_likelihood=False,
         noise_shards=4,
     ),
+    "dual_mcmc_alternate": part(
+        "estimators.DualMCMCTeaching",
+        energy=part("models.ResNetEnergy", in_shape=SHAPE, channels=[4, 4], downsample=[True, False]),
+        likelihood=gaussian(MLP),
+        encoder=part("models.MLPEncoder", latent_dim=3, in_shape=SHAPE, hidden=[12]),
+        image_sampler=part("samplers.PersistentChains", kernel=langevin(3, 0.001), slots=2, restart_rate=0.2),
+        posterior_sampler=langevin(3, 0.1),
+        optimizer=optimizer("energy", "generator", "encoder", weight_decay={"generator": 0.01}),
+        temperature=4e-8,
+        teaching_weight=0.0,
+        revised_inference_weight=0.0,
+        schedule="alternate",
+        noise_shards=4,
+    ),
 }
 
 
