@@ -94,7 +94,7 @@ class SentenceBounds(EvaluationCallback):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(n or 1, levels, prior_levels) < 1 or min(chains, prior_chains) < 2:
+        if min(1 if n is None else n, levels, prior_levels) < 1 or min(chains, prior_chains) < 2:
             raise ValueError("n, levels and prior_levels must be at least 1, chains and prior_chains at least 2")
         self.n, self.chains, self.levels, self.start = n, chains, levels, start
         self.prior_chains, self.prior_levels = prior_chains, prior_levels
@@ -131,19 +131,16 @@ class SentenceBounds(EvaluationCallback):
     def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         if self._log_z is None:
             return
-        chosen = batch["index"] < (len(batch["index"]) + int(batch["index"].max()) if self.n is None else self.n)
-        x, index = self.output(outputs, "x")[chosen], batch["index"][chosen]
+        index = batch["index"]
+        chosen = torch.ones_like(index, dtype=torch.bool) if self.n is None else index < self.n
+        x, index = self.output(outputs, "x")[chosen], index[chosen]
         if not len(x):
             return
-        with torch.no_grad():
-            found = log_marginal(
-                lambda rows: _joint(model, rows),
-                x,
-                self._proposal(model, x, index),
-                self._annealing(model, self.levels),
-                self.chains,
-                Noise.samples(self.seed, "bounds", index=index),
-            )
+        with torch.inference_mode(False), torch.no_grad():
+            x = x.clone()  # an inference tensor could not take part in the chains' gradients
+            start, annealing = self._proposal(model, x, index), self._annealing(model, self.levels)
+            noise = Noise.samples(self.seed, "bounds", index=index)
+            found = log_marginal(lambda rows: _joint(model, rows), x, start, annealing, self.chains, noise)
         self._metric.update(found, (x != PAD).sum(dim=1))
 
     def _proposal(self, model: Any, x: Tensor, index: Tensor) -> LatentGaussian:
@@ -157,9 +154,8 @@ class SentenceBounds(EvaluationCallback):
         log_z = self._log_z
         if log_z is None:
             return
-        self._metric.compute()  # gathers over processes
-        with self._metric.sync_context():
-            figures = self._metric.with_constant(log_z)
+        self._metric.log_z = log_z
+        figures = self._metric.compute()
         constant = {"log_z": log_z.estimate, "log_z_low": log_z.low, "log_z_high": log_z.high}
         self.report(model, {f"{stage}/{name}": float(value) for name, value in {**figures, **constant}.items()})
         names = ("n", "chains", "levels", "start", "prior_chains", "prior_levels", "seed")
@@ -195,6 +191,8 @@ class SentenceQuality(EvaluationCallback):
     def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
         if stage != "test":
             return
+        if trainer.world_size > 1:
+            raise UserError("SentenceQuality trains language models: test on one process, with --trainer.devices 1")
         _sentences_of(model, self)
         self._use = LatentUse(model.latent_dim).to(model.device)
         self._samples = model.sample(self.n, generator=Noise.shards(self.seed, "sentence quality"))
@@ -222,10 +220,7 @@ class SentenceQuality(EvaluationCallback):
         train = self._training_sentences(trainer, length).to(model.device)
         for metric in (forward, reverse, varied, real):
             metric.to(model.device)
-            metric.sync_on_compute = metric is real  # every process holds all samples and its own share of the test sentences
         test = torch.cat([pad(x, (0, length - x.shape[1]), value=PAD) for x in self._real])
-        if trainer.world_size > 1:
-            raise UserError("SentenceQuality trains language models: test on one process, with --trainer.devices 1")
         forward.update(train, learn=True)
         forward.update(self._samples, learn=False)
         reverse.update(self._samples, learn=True)

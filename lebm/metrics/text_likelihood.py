@@ -23,6 +23,9 @@ class SentenceLikelihood(Metric):
     of the negative log-likelihood, up to the error of log Z, which all sentences share. The intervals are those of the estimates at
     the sentences at hand: the errors of single sentences are independent, that of log Z is added to them as it is. They do not say
     how another test set would come out. All are of 95%.
+
+    Attributes:
+        log_z: the prior's log-constant with its interval, the same on every process; to be set before :meth:`compute`.
     """
 
     full_state_update = False
@@ -34,6 +37,8 @@ class SentenceLikelihood(Metric):
 
     def __init__(self) -> None:
         super().__init__()
+        zero = torch.zeros((), dtype=torch.float64)
+        self.log_z = LogZ(zero, zero, zero, zero)  # of a normalised prior
         for name in ("total", "variance", "sentences", "tokens"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("worst", torch.tensor(math.inf, dtype=torch.float64), dist_reduce_fx="min")
@@ -48,16 +53,8 @@ class SentenceLikelihood(Metric):
         self.worst = torch.minimum(self.worst, estimate.ess.min().to(self.worst))
 
     def compute(self) -> dict[str, Tensor]:
-        """Without log Z: ``nll`` and ``perplexity`` with ``_low`` and ``_high``, and ``least_ess``; see :meth:`with_constant`."""
-        zero = torch.zeros((), dtype=torch.float64)
-        return self.with_constant(LogZ(zero, zero, zero, zero))
-
-    def with_constant(self, log_z: LogZ) -> dict[str, Tensor]:
-        """The same figures under a prior whose log-constant was estimated.
-
-        Args:
-            log_z: a scalar estimate with its interval; ``low`` from below and ``high`` from above, if both were estimated.
-        """
+        """``nll`` and ``perplexity``, each with ``_low`` and ``_high``, and ``least_ess``, the least effective number of samples."""
+        log_z = self.log_z
         middle = log_z.estimate.to(self.total) - self.total / self.sentences
         half = QUANTILE * self.variance.sqrt() / self.sentences
         below = (log_z.estimate - log_z.low).clamp_min(0).to(self.total)

@@ -180,7 +180,9 @@ def test_word_dropout_draws_from_noise_and_spares_the_targets() -> None:
     assert not torch.equal(one, other)
     # the same rows on three processes, each padded as far as it needs
     parts = [
-        likelihood.training_log_prob(x[r : r + 1, : int((x[r] != PAD).sum())], z[r : r + 1], Noise.shards(0, "a", shards=3, rank=r, world_size=3))
+        likelihood.training_log_prob(
+            x[r : r + 1, : int((x[r] != PAD).sum())], z[r : r + 1], Noise.shards(0, "a", shards=3, rank=r, world_size=3)
+        )
         for r in range(3)
     ]
     torch.testing.assert_close(torch.cat(parts), one, rtol=0, atol=1e-12)

@@ -15,12 +15,10 @@ TEXT = ["The cat sat, and the dog ran.", "The cat's mother-in-law (it says) ran!
 
 
 def test_words_are_kept_by_frequency_and_the_rest_is_unknown() -> None:
-    words = Vocabulary.learn(TEXT, 8)
-    assert len(words) == 8
-    rows = words.encode(["the cat ran", "zebra the"], 10)
-    assert [words.decode(torch.tensor([row]))[0] for row in rows] == ["the <unk> ran", "<unk> the"] or rows[1][0] == UNKNOWN
-    assert rows[0][-1] == rows[1][-1] == END
-    assert START not in rows[0]
+    words = Vocabulary.learn(["b a c", "b A", "b d"], 6)
+    assert len(words) == 6
+    assert words.encode(["a b c", "zebra B"], 10) == [[5, 4, UNKNOWN, END], [UNKNOWN, 4, END]]
+    assert words.decode(torch.tensor([[4, 5, UNKNOWN, END]])) == ["b a <unk>"]
 
 
 def test_the_same_sentences_give_the_same_vocabulary() -> None:
@@ -46,7 +44,7 @@ def test_byte_pairs_know_everything() -> None:
     words = Vocabulary.learn(TEXT, 300, "bpe", lowercase=False)
     told = ["Ünïcödé ☃ 漢字, \x07 and <eos> <pad>", *TEXT]
     rows = words.encode(told, 200)
-    assert UNKNOWN not in sum(rows, [])
+    assert not any(UNKNOWN in row for row in rows)
     assert words.decode(pad_rows(rows)) == told
 
 

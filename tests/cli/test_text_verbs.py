@@ -1,0 +1,144 @@
+"""Sentences from a run folder or a checkpoint alone."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lebm.cli.text_verbs import between
+from tests.cli.conftest import Run
+
+TINY = """
+seed_everything: 0
+trainer:
+  accelerator: cpu
+  max_epochs: 1
+  enable_progress_bar: false
+  enable_model_summary: false
+model:
+  class_path: lebm.estimators.LatentMLE
+  init_args:
+    likelihood:
+      class_path: lebm.models.CategoricalLikelihood
+      init_args:
+        generator:
+          class_path: lebm.models.RecurrentGenerator
+          init_args: {latent_dim: 2, vocabulary_size: 12, max_length: 6, embedding: 4, hidden: 6}
+    prior: {class_path: lebm.models.StandardNormal, init_args: {latent_dim: 2}}
+    prior_sampler: {class_path: lebm.samplers.Langevin, init_args: {steps: 2, step_size: 0.4}}
+    posterior_sampler: {class_path: lebm.samplers.Langevin, init_args: {steps: 2, step_size: 0.4}}
+    optimizer: {class_path: lebm.estimators.AdamGroups, init_args: {lr: {generator: 1.0e-2}}}
+data:
+  class_path: lebm.data.TextData
+  init_args: {path: ./words, vocabulary_size: 12, max_length: 6, batch_size: 3}
+"""
+
+
+@pytest.fixture
+def talking(tmp_path: Path, tiny: Path, lebm: Run) -> Path:
+    """The folder of a finished run on sentences."""
+    Path("words").mkdir()
+    lines = [f"{a} {b} runs" for a in ("the", "one", "a") for b in ("cat", "dog", "cow")]
+    for split in ("train", "test"):
+        Path(f"words/{split}.txt").write_text("\n".join(lines))
+    Path("talk.yaml").write_text(TINY)
+    assert lebm("fit", "-c", "talk.yaml", "--run_dir", "runs/talk") == 0
+    return Path("runs/talk")
+
+
+def test_sample_prints_sentences(lebm: Run, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert lebm("sample", talking, "-n", 7) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 7
+    known = {"the", "one", "a", "cat", "dog", "cow", "runs", "<unk>"}
+    assert set(" ".join(printed).split()) <= known
+    Path("alone").mkdir()
+    shutil.copy(talking / "checkpoints/last.ckpt", "alone/model.ckpt")
+    shutil.rmtree("words")
+    assert lebm("sample", "alone/model.ckpt", "-n", 7, "--batch-size", 2, "--out", "said.txt") == 0
+    assert capsys.readouterr().out.splitlines() == printed
+    assert Path("said.txt").read_text().splitlines() == printed
+    assert lebm("sample", talking, "-n", 7, "--seed", 5) == 0
+    assert capsys.readouterr().out.splitlines() != printed
+
+
+def written(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(Path(name).read_text().splitlines()))
+
+
+def test_score_of_a_text_file(lebm: Run, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("new.txt").write_text("the cat runs\n\nquite unheard of\nthe cat runs")
+    assert lebm("score", talking, "--data", "new.txt", "--out", "new.csv") == 0
+    said = capsys.readouterr().out
+    assert "3 scores of new.txt (3 of 12 tokens unknown, 1 empty lines left out)" in said
+    rows = written("new.csv")
+    assert [row["index"] for row in rows] == ["0", "2", "3"]
+    scores = [float(row["anomaly_score"]) for row in rows]
+    assert scores[0] != scores[2]  # each line has a chain of its own
+    assert abs(scores[0] - scores[2]) < 20
+    assert lebm("score", talking, "--data", "new.txt", "--out", "small.csv", "--batch-size", 1) == 0
+    again = [float(row["anomaly_score"]) for row in written("small.csv")]
+    assert again == pytest.approx(scores, abs=1e-4)
+
+
+def test_reconstruct_prints_pairs(lebm: Run, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert lebm("reconstruct", talking, "-n", 2) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "data   the cat runs"
+    assert [line.split()[0] for line in printed] == ["data", "model", "data", "model"]
+
+
+def test_interpolate_prints_the_way(lebm: Run, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert lebm("interpolate", talking, "the cat runs", "one cow runs", "-n", 5) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    for words, message in ((["a", " "], "an empty sentence"), (["a", "b", "-n", "1"], "give at least 2")):
+        assert lebm("interpolate", talking, *words) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_pictures_have_no_sentences_between_them(lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lebm("interpolate", trained, "a", "b") == 2
+    assert "interpolate is for models of sentences" in capsys.readouterr().err
+
+
+BAD = {
+    "empty": (b"", "holds no sentences"),
+    "latin": (b"caf\xe9\n", "line 1 is not UTF-8"),
+    "long": (b"a" * 10_000_000, "line 1 has 10,000,000 bytes"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_files_are_one_line_and_status_2(kind: str, lebm: Run, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, message = BAD[kind]
+    Path("bad.txt").write_bytes(content)
+    capsys.readouterr()
+    assert lebm("score", talking, "--data", "bad.txt") == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_another_vocabulary_is_refused(lebm: Run, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("words/train.txt").write_text("quite other words\n" * 9)
+    assert lebm("test", talking) == 2
+    told = capsys.readouterr().err
+    assert "another vocabulary" in told
+    assert told.count("lebm: error") == 1
+
+
+def test_latents_between_two_lie_on_a_circle() -> None:
+    first, last = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0])
+    way = between(first, last, 5)
+    assert torch.allclose(way.norm(dim=1), torch.full((5,), 2.0))
+    assert torch.allclose(way[2], torch.tensor([2.0, 2.0]) / 2**0.5)
+    assert torch.allclose(way[[0, 4]], torch.stack([first, last]), atol=1e-6)
+    same = between(first, first, 3)
+    assert torch.allclose(same, first.expand(3, 2))

@@ -1,0 +1,136 @@
+"""Figures of sentences against counting and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lebm.metrics.text_diversity import SentenceDiversity, distinct, self_bleu
+from lebm.metrics.text_latents import LatentUse
+from lebm.metrics.text_likelihood import SentenceLikelihood
+from lebm.metrics.text_perplexity import Budget, LanguageModelPerplexity
+from lebm.samplers.annealed import LogZ
+
+
+def numbers(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+# Likelihood
+
+
+def test_nll_and_perplexity_with_the_error_of_both_parts() -> None:
+    metric = SentenceLikelihood()
+    metric.update(LogZ(numbers(-10, -20), numbers(-10.3, -20.4), numbers(-9.7, -19.6), numbers(50, 7)), torch.tensor([4, 6]))
+    metric.update(LogZ(numbers(-30), numbers(-30), numbers(-30), numbers(9)), torch.tensor([10]))
+    metric.log_z = LogZ(numbers(1.0)[0], numbers(0.9)[0], numbers(1.2)[0], numbers(30)[0])
+    found = {name: float(value) for name, value in metric.compute().items()}
+    half = math.hypot(0.3, 0.4) / 3
+    assert found["nll"] == pytest.approx(21)
+    assert found["nll_low"] == pytest.approx(21 - half - 0.1)
+    assert found["nll_high"] == pytest.approx(21 + half + 0.2)
+    assert found["perplexity"] == pytest.approx(math.exp(63 / 20))
+    assert found["perplexity_high"] == pytest.approx(math.exp(3 * found["nll_high"] / 20))
+    assert found["least_ess"] == 7
+
+
+# Diversity
+
+
+def test_distinct_counts() -> None:
+    assert distinct([[4, 5, 4], [4]], 1) == 2 / 4
+    assert distinct([[4, 5, 4, 5], [4, 5]], 2) == 2 / 4
+    assert distinct([[4]], 2) == 0
+
+
+def test_self_bleu_of_copies_and_of_strangers() -> None:
+    same = [[4, 5, 6, 7, 8]] * 3
+    assert self_bleu(same) == pytest.approx(1)
+    assert self_bleu([[4, 5, 6, 7], [8, 9, 10, 11]]) == 0
+    # one of two pairs shares its words: unigram precision 8/12, bigram 6/9, and no brevity penalty
+    half = [[4, 5, 6, 7], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert self_bleu(half, n=2) == pytest.approx(math.sqrt(8 / 12 * 6 / 9))
+    with pytest.raises(ValueError, match="at least two"):
+        self_bleu([[4]])
+
+
+def test_diversity_ignores_ends_and_padding() -> None:
+    metric = SentenceDiversity(compared=2)
+    metric.update(torch.tensor([[4, 5, 6, 7, 3], [4, 5, 3, 0, 0]]))
+    metric.update(torch.tensor([[9, 3, 0, 0, 0]]))
+    found = {name: float(value) for name, value in metric.compute().items()}
+    assert found["distinct_1"] == pytest.approx(5 / 7)
+    assert found["distinct_2"] == pytest.approx(3 / 4)
+    with pytest.raises(ValueError, match="at least 2"):
+        SentenceDiversity(compared=1)
+
+
+# Perplexity
+
+
+def test_perplexity_of_a_source_of_known_entropy() -> None:
+    """Sentences of three fair choices among four words, then <eos>: no model can do better than 4^(3/4) a token."""
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(4, 8, (1000, 3), generator=generator)
+    x = torch.cat([words, torch.full((1000, 1), 3)], dim=1)
+    metric = LanguageModelPerplexity(8, Budget(steps=150, lr=2e-2, embedding=8, hidden=16, dropout=0.0))
+    metric.update(x[:500], learn=True)
+    metric.update(x[500:], learn=False)
+    assert float(metric.compute()) == pytest.approx(4 ** (3 / 4), rel=0.02)
+
+
+def test_forward_is_blind_to_missing_words_and_reverse_is_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real = torch.cat([torch.randint(4, 8, (400, 3), generator=generator), torch.full((400, 1), 3)], dim=1)
+    narrow = torch.cat([torch.randint(4, 6, (400, 3), generator=generator), torch.full((400, 1), 3)], dim=1)
+    figures = {}
+    for name, learned, judged in (("forward", real, narrow), ("reverse", narrow, real)):
+        metric = LanguageModelPerplexity(8, Budget(steps=80, lr=2e-2, embedding=8, hidden=16, dropout=0.0))
+        metric.update(learned, learn=True)
+        metric.update(judged, learn=False)
+        figures[name] = float(metric.compute())
+    assert figures["forward"] < 3.2
+    assert figures["reverse"] > 5
+
+
+def test_the_judge_depends_on_its_budget_and_data_alone() -> None:
+    x = torch.randint(4, 8, (50, 4), generator=torch.Generator().manual_seed(0))
+    values = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        metric = LanguageModelPerplexity(8, Budget(steps=3, embedding=4, hidden=4))
+        metric.update(x, learn=True)
+        metric.update(x, learn=False)
+        values.append(float(metric.compute()))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert values[0] == values[1]
+    metric.reset()
+    metric.update(x[:0], learn=True)
+    metric.update(x, learn=False)
+    with pytest.raises(ValueError, match="needs sentences"):
+        metric.compute()
+
+
+# Latents
+
+
+def test_use_of_latents_by_a_linear_gaussian() -> None:
+    """z | x ~ N(a x, 1 - a^2) a coordinate, x ~ N(0, 1): the variance of posterior means is a^2."""
+    a = numbers(0.9, 0.5, 0.0)
+    generator = torch.Generator().manual_seed(0)
+    n = 20_000
+    x = torch.randn(n, 3, dtype=torch.float64, generator=generator)
+    draws = [a * x + (1 - a.square()).sqrt() * torch.randn(n, 3, dtype=torch.float64, generator=generator) for _ in range(2)]
+    metric = LatentUse(3, threshold=0.05)
+    for part in range(4):
+        rows = slice(part * n // 4, (part + 1) * n // 4)
+        metric.update(draws[0][rows], draws[1][rows], x[rows, 0], x[rows, 0] - 2)
+    metric.update(draws[0][:0], draws[1][:0], x[:0, 0], x[:0, 0])
+    found = metric.compute()
+    assert float(found["active_units"]) == 2
+    # the covariance of two unit normals has a standard error of at most sqrt(2 / n); the mean of three coordinates less
+    assert float(found["posterior_mean_variance"]) == pytest.approx(float(a.square().mean()), abs=5 * math.sqrt(2 / n))
+    assert float(found["latent_nats"]) == pytest.approx(2)
