@@ -92,7 +92,7 @@ def outline(description: Any, expected: type, state: Mapping[str, Any], trust: I
     """
     stored = sum(value.numel() for value in state.values() if isinstance(value, Tensor))
     limit = 2 * stored + 2**22
-    with torch.device("meta"), _Budget(limit, 10_000 + 1_000 * len(state)):
+    with torch.device("meta"), _Budget(limit, 5_000 + 200 * len(state)):
         model = build(description, expected, trust)
     if not isinstance(model, nn.Module):
         return ""

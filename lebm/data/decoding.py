@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from PIL import Image, ImageOps
 
 __all__ = ["Decoding", "UndecodableError"]
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""Nothing else is tried, whatever a file is called: Pillow knows formats that start another program, PostScript among them."""
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -60,7 +63,7 @@ class Decoding:
         if content is None or content == b"":
             raise UndecodableError("it is empty")
         try:
-            with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+            with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=_formats()) as image:
                 if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                     raise UndecodableError(f"{image.width}x{image.height} pixels are more than Pillow's limit")
                 return self._array(ImageOps.exif_transpose(image))
@@ -86,6 +89,13 @@ class Decoding:
                 image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         array = np.asarray(image, dtype=np.uint8)
         return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+@cache
+def _formats() -> list[str]:
+    """Those that this build of Pillow has."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -108,6 +108,9 @@ def _readable_files(path: str, location: Path) -> list[Path]:
         return [location]
     found = (Path(folder) / name for folder, _, names in os.walk(location, followlinks=True) for name in names if name[0] != ".")
     files = sorted(file for file in found if file.suffix.lower() in wanted or file.name in SIDECARS)
+    strange = next((file for file in files if not file.is_file()), None)
+    if strange is not None:  # a pipe would be waited for without end
+        raise UserError(f"data path {path!r}: {strange} is no ordinary file, or a link to none")
     if not any(file.suffix.lower() in wanted for file in files):
         raise UserError(f"data path {path!r}: the folder has no parquet files and no images ({', '.join(IMAGE_SUFFIXES)})")
     return files
