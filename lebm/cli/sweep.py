@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from lebm.cli.evaluate import SUITES
 from lebm.cli.recipes import find, run_name
 from lebm.cli.runs import write_json
 from lebm.errors import UserError
@@ -27,8 +29,8 @@ def main(argv: list[str]) -> int:
     """``lebm sweep -c RECIPE --over held_out_label 1,4,5,7,9``; words it does not know go to ``lebm fit``."""
     parser = argparse.ArgumentParser(
         "lebm sweep",
-        description="Train and evaluate a recipe for every value of an argument. A cell is a run folder and a JSON; what is done is skipped "
-        "and what was interrupted goes on. Further words go to lebm fit.",
+        description="Train and evaluate a recipe for every value of an argument. A cell is a run folder and a JSON; what is done is "
+        "skipped and what was interrupted goes on. Further words go to lebm fit.",
         allow_abbrev=False,
     )
     parser.add_argument("-c", "--config", required=True, help="a recipe, by path or by a name that lebm ls prints")
@@ -78,7 +80,7 @@ def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[st
     steps = [] if fitted else [[*fit, *cell["words"], *fit_words]]
     if not _covers(evaluation, chosen.suite) or not fitted:
         suites = [word for suite in chosen.suite for word in ("--suite", suite)]
-        trust = [word for name, word in zip(fit_words, fit_words[1:], strict=False) if name == "--trust"]
+        trust = [word for name, word in pairwise(fit_words) if name == "--trust"]
         trusted = [word for package in trust for word in ("--trust", package)]
         steps.append(["evaluate", str(run), *suites, *trusted, *shlex.split(chosen.evaluate)])
     for words in steps:
@@ -127,5 +129,4 @@ def _covers(evaluation: Path, suites: list[str]) -> bool:
     if not evaluation.is_file():
         return False
     measured = read_evaluation(evaluation)["suites"]
-    wanted = [suite for suite in suites if suite != "all"] or ["image"]
-    return all(suite in measured for suite in wanted)
+    return all(suite in measured for suite in (SUITES if not suites or "all" in suites else suites))

@@ -32,11 +32,16 @@ def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
     return 2 * torch.rand(x.shape, generator=generator) - 1
 
 
+def _blurred(x: Tensor, generator: torch.Generator) -> Tensor:
+    side = min(9, 2 * min(x.shape[2:]) - 1)  # its padding reflects
+    return gaussian_blur(x, [side, side], [2.0, 2.0])
+
+
 OUT_SETS: dict[str, tuple[str, Change]] = {
     "inverted": ("the same images with dark and light exchanged", lambda x, generator: -x),
     "rotated": ("the same images turned by a quarter", lambda x, generator: x.rot90(1, (2, 3))),
     "upside_down": ("the same images upside down", lambda x, generator: x.flip(2)),
-    "blurred": ("the same images blurred (sigma 2 pixels)", lambda x, generator: gaussian_blur(x, [9, 9], [2.0, 2.0])),
+    "blurred": ("the same images blurred (sigma 2 pixels)", _blurred),
     "shuffled": ("the same images, each with its pixels in another order", _shuffled),
     "noisy": (
         "the same images with noise of standard deviation 0.5",

@@ -43,7 +43,7 @@ class Truth:
         self.x = self.likelihood.sample(z, generator).detach()
         self.log_p = marginal(self.weight, SIGMA, self.mean, self.covariance).log_prob(self.x)
 
-    def joint(self, x: Tensor):  # noqa: ANN201
+    def joint(self, x: Tensor):
         return lambda z: self.likelihood.log_prob(x, z) + self.prior.log_density(z)
 
     def posterior_draws(self, n: int, seed: int = 0) -> Tensor:

@@ -1,0 +1,146 @@
+"""``lebm evaluate`` and ``lebm sweep`` from the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lebm.__main__ import main
+from lebm.cli import sweep as sweep_module
+from lebm.evaluation.record import read_evaluation
+from lebm.metrics.digits import DIGIT_WEIGHTS
+from tests.cli.conftest import Run
+from tests.evaluation.conftest import write_pictures
+
+SMALL = ["--n-samples", 40, "--features", "pixels", "--resamples", 20]
+
+
+@pytest.fixture
+def own(lebm: Run, tiny: Path) -> Path:
+    """A recipe on an image folder with a held-out class."""
+    write_pictures(Path("pictures"))
+    Path("own.yaml").write_text(
+        tiny.read_text().replace(
+            "  class_path: tests.cli.toy.ToyData",
+            "  class_path: lebm.data.ImageData\n"
+            "  init_args: {path: ./pictures, image_size: 4, channels: 1, batch_size: 10, held_out_label: 2}",
+        )
+    )
+    return Path("own.yaml")
+
+
+def test_a_file_and_a_table_and_suites_are_added(lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lebm("fit", "-c", own, "--run_dir", "run", "--trainer.max_steps", 2) == 0
+    capsys.readouterr()
+    assert lebm("evaluate", "run", "--suite", "image", *SMALL) == 0
+    shown = capsys.readouterr().out
+    assert "frechet_distance/pixels8" in shown
+    assert "95 % interval" in shown
+    assert lebm("evaluate", "run", "--suite", "anomaly", *SMALL) == 0
+    found = read_evaluation(Path("run/evaluation.json"))
+    assert set(found["suites"]) == {"image", "anomaly"}
+    assert found["checkpoint_sha256"] == hashlib.sha256(Path("run/checkpoints/last.ckpt").read_bytes()).hexdigest()
+    assert found["command"].startswith("lebm evaluate run --suite anomaly")
+    assert found["chains"]["evaluation_steps"] == 5
+    assert found["suites"]["image"]["protocol"]["features"]["class_path"] == "lebm.metrics.features.FlatFeatures"
+    assert {figure["split"] for figure in found["suites"]["anomaly"]["figures"]} == {"lebm", "official"}
+    assert lebm("test", "run") == 0
+    tested = json.loads(Path("run/test.json").read_text())["metrics"]
+    assert not any(name.startswith("test/auroc") for name in tested)  # this recipe has no such callback; only the JSON matters here
+
+
+def test_features_by_name_carry_their_digest(lebm: Run, own: Path) -> None:
+    assert lebm("fit", "-c", own, "--run_dir", "run", "--trainer.max_steps", 1) == 0
+    assert lebm("evaluate", "run/checkpoints/last.ckpt", "--suite", "image", "--n-samples", 30, "--out", "e.json") == 0
+    protocol = read_evaluation(Path("e.json"))["suites"]["image"]["protocol"]
+    assert hashlib.sha256(DIGIT_WEIGHTS.read_bytes()).hexdigest().startswith(protocol["features_digest"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "--suite", "image", "--features", "os.system"], "os.system is outside the trusted packages"),
+        (["run", "--suite", "image", "--features", "lebm.models.StandardNormal"], "--features"),
+        (["run", "--suite", "image", "--features", "absent.pt"], "absent.pt: No such file"),
+        (["run", "--suite", "ood", "--ood", "./nowhere"], "./nowhere"),
+        (["run", "run", "--out", "x.json"], "--out names one file"),
+        (["run", "--suite", "image", "--features", "inception", "--inception-weights", "absent.pth"], "absent.pth: no such file"),
+    ],
+)
+def test_one_line(lebm: Run, own: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
+    assert lebm("fit", "-c", own, "--run_dir", "run", "--trainer.max_steps", 1) == 0
+    capsys.readouterr()
+    assert lebm("evaluate", *words) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+
+
+class Child:
+    """Runs the sweep's commands in this process and counts them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.verbs: list[str] = []
+        self.fail_at = -1
+        patch.setattr(sweep_module.subprocess, "run", self)
+
+    def __call__(self, words: list[str], check: bool) -> subprocess.CompletedProcess:
+        assert words[:3] == [sys.executable, "-m", "lebm"]
+        self.verbs.append(" ".join(words[3:5]))
+        failing = len(self.verbs) - 1 == self.fail_at
+        return subprocess.CompletedProcess(words, 2 if failing else main([str(word) for word in words[3:]]))
+
+
+def sweep(lebm: Run, own: Path, *words: object) -> int:
+    more = ["--suite", "anomaly", "--evaluate", "--resamples 20", "--runs", "cells", "--results", "results", "--trainer.max_steps", 2]
+    return lebm("sweep", "-c", own, "--over", "held_out_label", "0,1", *more, *words)
+
+
+def test_a_sweep_writes_every_cell_and_skips_what_is_done(lebm: Run, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = Child(monkeypatch)
+    assert sweep(lebm, own, "--dry-run") == 0
+    assert child.verbs == []
+    child.fail_at = 2  # the second cell's training
+    assert sweep(lebm, own) == 1
+    assert [path.name for path in sorted(Path("results").iterdir())] == ["own-held_out_label-0.json"]
+    child.fail_at, child.verbs = -1, []
+    assert sweep(lebm, own) == 0
+    assert [verb.split()[0] for verb in child.verbs] == ["fit", "evaluate"]
+    cells: list[Any] = [json.loads(path.read_text()) for path in sorted(Path("results").iterdir())]
+    assert [cell["value"] for cell in cells] == ["0", "1"]
+    assert [cell["fit"]["data"]["held_out_label"] for cell in cells] == [0, 1]
+    assert all(cell["evaluation"]["suites"]["anomaly"]["figures"] for cell in cells)
+    child.verbs = []
+    assert sweep(lebm, own) == 0
+    assert child.verbs == []
+
+
+def test_an_interrupted_cell_goes_on(lebm: Run, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = Child(monkeypatch)
+    assert sweep(lebm, own) == 0
+    summary = Path("cells/held_out_label-1/summary.json")
+    summary.write_text(summary.read_text().replace('"finished"', '"interrupted"'))
+    child.verbs = []
+    assert sweep(lebm, own, "--trainer.max_steps", 3) == 0
+    assert child.verbs == ["fit --resume", "evaluate cells/held_out_label-1"]
+    assert json.loads(Path("results/own-held_out_label-1.json").read_text())["fit"]["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-c", "nowhere", "--over", "seed", "1"], "nowhere"),
+        (["-c", "own.yaml", "--over", "seed", " , "], "give values"),
+        (["-c", "own.yaml", "--over", "seed", "../x"], "no plain value"),
+        (["-c", "own.yaml", "--over", "seed", "1", "--run_dir", "x"], "use --runs"),
+    ],
+)
+def test_refused_sweeps(lebm: Run, own: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
+    assert lebm("sweep", *words) == 2
+    assert expected in capsys.readouterr().err
