@@ -91,7 +91,8 @@ OVERLAYS = [name for name in ALL if name.startswith("loggers/")]
 PLANE = ["multistage_nce/toy2d"]  # has its own test
 DUAL = [name for name in ALL if name.startswith("dual_mcmc/")]  # test_dual_mcmc.py
 JOINT = [name for name in ALL if name.startswith("joint_hierarchical/")]  # test_joint_hierarchical.py
-EXPERIMENTS = [name for name in ALL if name not in (*OVERLAYS, *PLANE, *DUAL, *JOINT)]
+TEXT = [name for name in ALL if "lebm.data.TextData" in ALL[name].read_text()]  # test_text.py
+EXPERIMENTS = [name for name in ALL if name not in (*OVERLAYS, *PLANE, *DUAL, *JOINT, *TEXT)]
 GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
 ENERGY = "--model.init_args.prior.init_args.energy.init_args"
 
