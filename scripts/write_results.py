@@ -17,12 +17,14 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = {
+    "test/prior_mmd_start": "MMD² of N(0, I)",
+    "test/prior_mmd": "MMD² of the prior",
     "test/auprc": "AUPRC (average precision)",
     "test/auprc_trapezoid": "AUPRC (trapezoid)",
     "test/auroc": "AUROC",
     "test/anomaly_base_rate": "by guessing",
     "test/auprc_lowest": "lowest AUPRC",
-    "test/reconstruction_mse": "MSE, normal images",
+    "test/reconstruction_mse": "reconstruction MSE",
 }
 
 
