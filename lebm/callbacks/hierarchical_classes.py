@@ -29,6 +29,8 @@ def _features(model: Any, x: Tensor, outputs: Outputs | None, index: Tensor) -> 
             return model.inference(x).mean
         if outputs is not None:
             return outputs["z"]
+        if not len(x):
+            return x.new_zeros(0, model.latent_dim)
         return model.encode(x, steps=model.evaluation_steps, generator=model.sample_noise("classes", index))
 
 
