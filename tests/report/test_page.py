@@ -1,0 +1,195 @@
+"""The page that compares runs, as HTML."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lebm.__main__ import main
+from lebm.errors import UserError
+from lebm.evaluation.intervals import Interval
+from lebm.evaluation.record import FORMAT, Figure, SuiteResult
+from lebm.report import report
+from lebm.report.svg import Series, bars, lines
+
+HOSTILE = "<script>alert(1)</script>\"'&"
+
+
+def make_run(folder: Path, number: int) -> Path:
+    """A run folder with one of everything, and different numbers in each."""
+    (folder / "images" / "samples").mkdir(parents=True)
+    Image.fromarray(np.full((40, 60, 3), 20 * number, dtype=np.uint8)).save(folder / "images" / "samples" / "test.png")
+    Image.fromarray(np.random.default_rng(number).integers(0, 255, (300, 1200, 3), dtype=np.uint8)).save(folder / "images" / "latents.png")
+    arguments = json.dumps({"seed": number, "note": HOSTILE})
+    (folder / "config.yaml").write_text(f"seed_everything: 0\nmodel: {{class_path: lebm.estimators.LatentMLE, init_args: {arguments}}}\n")
+    summary = {
+        "status": "finished",
+        "steps": 1000 * number,
+        "epochs": number,
+        "cpu_time_seconds": 60 * number,
+        "wall_time_seconds": 90,
+        "seed": 0,
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    rows = "".join(f"{10 * step},0,{number / (step + 1)},{'' if step % 2 else step}\n" for step in range(500))
+    (folder / "metrics.csv").write_text("step,epoch,loss,val/x\n" + rows)
+    figures = [
+        Figure.of("auroc/anomaly_score", Interval(0.1 * number, 0.05, 0.9, 0.95, "bootstrap"), 100, "lebm"),
+        Figure.of("reconstruction_mse", Interval(10.0 - number, 1.0, 20.0, 0.95, "t"), 100, "test"),
+    ]
+    part = {
+        "histogram": {"low": 0.0, "high": 1.0, "shares": {"normal": [0.5, 0.5], HOSTILE: [0.1, 0.9]}},
+        "roc": [[0, 0], [0.2, 0.7], [1, 1]],
+        "pr": [[0.1, 1.0], [1.0, 0.3]],
+    }
+    chains = {"prior": {"thin": 5, "short_run": 60, "log_density": [[1.0, 2.0, None, 3.0]], "root_mean_square": [1.0]}}
+    suites = {
+        "anomaly": SuiteResult({"name": "held-out label"}, figures, {"lebm/anomaly_score": part}).plain(),
+        "chains": SuiteResult({"findings": {"prior": ["healthy: " + HOSTILE]}}, [], chains).plain(),
+    }
+    content: dict[str, Any] = {
+        "run": "r",
+        "checkpoint": "c",
+        "checkpoint_sha256": "0",
+        "weights": "ema",
+        "method": "LatentMLE",
+        "command": "x",
+    }
+    content |= {
+        "seed": 0,
+        "versions": {},
+        "hardware": {},
+        "started": "",
+        "wall_time_seconds": 1.0,
+        "chains": {},
+        "data": {},
+        "suites": suites,
+    }
+    (folder / "evaluation.json").write_text(json.dumps({"lebm_evaluation": FORMAT, **content}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of three runs, the last of which has only been trained."""
+    folder = tmp_path_factory.mktemp("report")
+    runs = [make_run(folder / name, number) for number, name in ((1, "one"), (2, "two"))]
+    bare = folder / "bare"
+    bare.mkdir()
+    (bare / "config.yaml").write_text("seed_everything: 0\nmodel: {class_path: lebm.estimators.MultiStageNCE}\n")
+    report([*runs, bare], folder / "report.html")
+    return folder / "report.html"
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes, and text."""
+
+    VOID = ("meta", "link", "img", "line", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_it_is_well_formed_and_asks_for_nothing_outside(page: Path) -> None:
+    outline = Outline(page.read_text())
+    assert outline.open == []
+    for tag, attributes in outline.tags:
+        for name in ("src", "href"):
+            link = attributes.get(name)
+            assert link is None or link.startswith(("data:", "#")), (tag, link)
+    policy = next(attributes["content"] for tag, attributes in outline.tags if attributes.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    anchors = {attributes["href"] for tag, attributes in outline.tags if tag == "a"}
+    assert anchors == {f"#{attributes['id']}" for tag, attributes in outline.tags if tag == "section"}
+
+
+def test_nothing_from_a_run_becomes_code(page: Path) -> None:
+    text = page.read_text()
+    assert text.count("<script>") == 1
+    assert "alert(1)" in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_every_section_shows_the_runs(page: Path) -> None:
+    text = page.read_text()
+    words = " ".join(Outline(text).words)
+    for expected in ("0.05 to 0.9", "not run", "LatentMLE", "MultiStageNCE", "healthy:", "ROC: lebm/anomaly_score", "model.init_args.seed"):
+        assert expected in words, expected
+    assert "seed_everything" not in words.split("Differences of the recipes")[2].split("How it was measured")[0]  # the same in all
+    assert text.count("<figcaption>loss</figcaption>") == 1
+    cells = re.findall(r'data-value="([^"]+)"', text)
+    assert {"0.1", "0.2", "9.0", "8.0"} <= set(cells)
+
+
+def test_pictures_load_and_large_ones_are_shrunk(page: Path) -> None:
+    sources = [attributes["src"] or "" for tag, attributes in Outline(page.read_text()).tags if tag == "img"]
+    assert len(sources) == 4
+    sizes = [Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))).size for source in sources]
+    assert set(sizes) == {(60, 40), (1000, 250)}
+    assert page.stat().st_size < 15 * 2**20
+
+
+def test_charts_place_points_and_leave_gaps() -> None:
+    chart = lines("t", [Series("a", [(0.0, 0.0), (1.0, 1.0), (2.0, float("nan")), (3.0, 0.5)])], "x", x=(0.0, 3.0), y=(0.0, 1.0))
+    pieces = re.findall(r'points="([^"]+)"', chart)
+    assert len(pieces) == 2
+    assert pieces[0] == "52.0,196.0 151.3,12.0"  # lower left corner, and a third across at the top
+    many = lines("t", [Series("a", [(float(step), 1.0) for step in range(5000)])], "x")
+    assert len(re.findall(r'points="([^"]+)"', many)[0].split()) == 300
+    empty = lines("t", [Series("a", [])], "x")
+    assert "<svg" in empty
+    outline = bars("t", 0.0, 2.0, {"a": [0.25, 0.75]}, "score")
+    assert len(re.findall(r'points="([^"]+)"', outline)[0].split()) == 6
+
+
+def test_a_page_does_not_depend_on_when_it_is_written(page: Path, tmp_path: Path) -> None:
+    folders = [page.parent / name for name in ("one", "two", "bare")]
+    report(folders, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
+def test_from_the_command_line(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = str(page.parent / "one")
+    assert main(["report", one, "--out", str(tmp_path / "r.html")]) == 0
+    assert "1 run(s) in" in capsys.readouterr().out
+    assert main(["report", one, "--out", str(tmp_path / "r.html")]) == 2
+    assert "exists; choose another --out or add --force" in capsys.readouterr().err
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such run folder"):
+        report([tmp_path / "absent"], tmp_path / "r.html")
+    with pytest.raises(UserError, match="not a run folder"):
+        report([tmp_path], tmp_path / "r.html")
+    (tmp_path / "config.yaml").write_text("a: 1\n")
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(UserError, match=r"summary\.json: not readable"):
+        report([tmp_path], tmp_path / "r.html")
