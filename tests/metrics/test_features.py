@@ -30,7 +30,10 @@ def test_random_projection_is_linear_fixed_and_takes_no_rows() -> None:
 
 def test_extractors_describe_themselves() -> None:
     assert describe(FlatFeatures(4)) == {"class_path": "lebm.metrics.features.FlatFeatures", "init_args": {"size": 4}}
-    assert describe(InceptionFeatures()) == {"class_path": "lebm.metrics.features.InceptionFeatures", "init_args": {"weights_path": None, "num_features": 2048}}
+    assert describe(InceptionFeatures()) == {
+        "class_path": "lebm.metrics.features.InceptionFeatures",
+        "init_args": {"weights_path": None, "num_features": 2048},
+    }
 
 
 def test_default_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
