@@ -1,7 +1,8 @@
-"""Time of a LatentMLE training step against the published loop, and what Lightning adds to it.
+"""Time of a training step against the published loops, and what Lightning adds to it.
 
     python benchmarks/step_time.py                       # all sizes, several minutes each
     python benchmarks/step_time.py --size 28-64 --rounds 9 --json step_time.json
+    python benchmarks/step_time.py --method dual_mcmc    # its table only
 
 Same networks, shapes and numbers of steps; variants interleaved; ratios inside a round; median and quartiles. ``floor`` is the
 arithmetic a step cannot do without (forward and input gradient a chain step, forward and both gradients for the update) at the
@@ -21,6 +22,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import dual_mcmc
 from benchmarks.published import PublishedLoop, plain_energy, plain_generator
 from benchmarks.timing import gemm_rate, interleave, machine, quartiles
 from lebm.estimators import AdamGroups, LatentMLE
@@ -140,11 +142,26 @@ def lightning_overhead(rounds: int, batches: int = 200) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=list(SIZES), action="append")
+    parser.add_argument("--method", choices=("latent_mle", "dual_mcmc"), action="append", help="both if not given")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(machine())
-    report: dict = {"machine": machine(), "latent_mle": []}
+    report: dict = {"machine": machine()}
+    methods = options.method or ["latent_mle", "dual_mcmc"]
+    if "latent_mle" in methods:
+        latent_mle(options, report)
+    if "dual_mcmc" in methods:
+        print(dual_mcmc.HEAD)
+        report["dual_mcmc"] = [dual_mcmc.measure(size, options.rounds) for size in dual_mcmc.SIZES]
+        print("\n".join(map(dual_mcmc.show, report["dual_mcmc"])))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def latent_mle(options: argparse.Namespace, report: dict) -> None:
+    """The table of LatentMLE at every size, and what the Trainer adds."""
+    report["latent_mle"] = []
     print(f"{'size':8}{'GFLOP':>8}{'published s':>13}{'eager':>22}{'compiled':>22}{'over floor: eager':>20}{'compiled':>10}")
     for size in options.size or list(SIZES):
         row = measure(size, options.rounds)
@@ -159,8 +176,6 @@ def main() -> None:
     share = overhead["added_ms_a_step"] / 1e3 / (biggest["published_seconds"] / biggest["compiled"]["median"])
     report["lightning"]["share_of_largest_step"] = share
     print(f"that is {100 * share:.2f} % of a compiled step at {biggest['size']}")
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,19 +12,18 @@ from torch import Tensor, nn
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator, follow
 from lebm.estimators.optim import AdamGroups
+from lebm.estimators.starts import ImageStart, LatentStart, are_revisions, check_starts, start_of_images, start_of_latents
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import Energy
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import GaussianLikelihood
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.boltzmann import Boltzmann
-from lebm.samplers.chains import PersistentChains, gather_pools
-from lebm.samplers.noise import RandomSource, normal, uniform
+from lebm.samplers.chains import gather_pools
+from lebm.samplers.noise import RandomSource, normal
 
 __all__ = ["DualMCMCTeaching"]
 
-ImageStart = Literal["generator", "likelihood", "noise"]
-LatentStart = Literal["encoder", "prior"]
 Turn = Literal["all", "teachers", "energy"]
 
 
@@ -107,8 +106,7 @@ class DualMCMCTeaching(LatentEstimator):
         self.image_sampler = image_sampler
         self.posterior_sampler = posterior_sampler
         self.temperature = temperature
-        self.teaching_weight = teaching_weight
-        self.revised_inference_weight = revised_inference_weight
+        self.teaching_weight, self.revised_inference_weight = teaching_weight, revised_inference_weight
         self.schedule = schedule
         self.image_start = image_start
         self.latent_start = latent_start
@@ -131,12 +129,8 @@ class DualMCMCTeaching(LatentEstimator):
             raise ValueError(f"weights must not be negative: {self.teaching_weight}, {self.revised_inference_weight}")
         if self.schedule not in ("simultaneous", "alternate"):
             raise ValueError(f"schedule must be simultaneous or alternate, not {self.schedule!r}")
-        if self.image_start not in ("generator", "likelihood", "noise") or self.latent_start not in ("encoder", "prior"):
-            raise ValueError(f"unknown start of a chain: image_start {self.image_start!r}, latent_start {self.latent_start!r}")
-        if isinstance(self.posterior_sampler, PersistentChains):
-            raise ValueError("posterior chains belong to the images of one batch and cannot persist: posterior_sampler must not be a pool")
-        unpaired = self.image_start == "noise" or isinstance(self.image_sampler, PersistentChains)
-        if unpaired and self._teaches:
+        check_starts(self.image_start, self.latent_start, self.posterior_sampler)
+        if self._teaches and not are_revisions(self.image_start, self.image_sampler):
             raise ValueError(
                 "images whose chains start at noise or persist are not revisions of g(z), so they cannot teach: set teaching_weight and "
                 "revised_inference_weight to 0, or image_start to generator"
@@ -154,15 +148,14 @@ class DualMCMCTeaching(LatentEstimator):
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
         x = self.observations(batch)
-        n = x.shape[0]
-        z = self.noise("latents", batch_idx).normal((n, self.latent_dim), dtype=x.dtype, device=x.device)
+        z = self.noise("latents", batch_idx).normal((len(x), self.latent_dim), dtype=x.dtype, device=x.device)
         if self._turn == "energy":
             return self._energy_turn(x, z, batch_idx, figures)
         generated, inferred = self.likelihood.mean(z), self.encoder(x)
         revised = generated.detach()
         if self._turn == "all" or self._teaches:
-            revised = self._revise_images("image", revised, self.noise("image", batch_idx), figures)
-        revised_z = self._revise_latents("posterior", x, inferred, self.noise("posterior", batch_idx), figures)
+            revised = self._revise_images(revised, self.noise("image", batch_idx), figures)
+        revised_z = self._revise_latents(x, inferred, self.noise("posterior", batch_idx), figures)
         self.revised = {"generated images": generated.detach(), "revised images": revised, "revised latents": revised_z}
         total = self._generator_part(x, revised_z, generated, revised, figures)
         total = total + self._encoder_part(inferred, revised_z, z, revised, figures)
@@ -173,7 +166,7 @@ class DualMCMCTeaching(LatentEstimator):
 
     def _energy_turn(self, x: Tensor, z: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
         """The second step of a batch: the energy against new chains from what the new generator makes of the same latents."""
-        revised = self._revise_images("image", self.decode(z), self.noise("image again", batch_idx), figures)
+        revised = self._revise_images(self.decode(z), self.noise("image again", batch_idx), figures)
         self.revised["revised images"] = revised
         # What the first step's loss was is added without a gradient, so that the logged loss is that of the whole batch.
         return self._energy_part(x, revised, figures) + touch(self.likelihood, self.encoder) + self._taught
@@ -215,33 +208,17 @@ class DualMCMCTeaching(LatentEstimator):
 
     # The chains
 
-    def _revise_images(self, name: str, generated: Tensor, noise: RandomSource, figures: dict[str, Tensor] | None) -> Tensor:
-        start = self._image_start(generated, noise)
+    def _revise_images(self, generated: Tensor, noise: RandomSource, figures: dict[str, Tensor] | None) -> Tensor:
+        start = start_of_images(self.image_start, generated, self.likelihood.sigma, noise)
         with frozen(self.energy):
-            return follow(name, self.image_sampler, Boltzmann(self.energy, self.temperature), start, noise, figures)
-
-    def _image_start(self, generated: Tensor, noise: RandomSource) -> Tensor:
-        place: dict[str, Any] = {"dtype": generated.dtype, "device": generated.device}
-        if self.image_start == "noise":
-            return 2 * uniform(noise, generated.shape, **place) - 1
-        if self.image_start == "likelihood":
-            return generated + self.likelihood.sigma * normal(noise, generated.shape, **place)
-        return generated
+            return follow("image", self.image_sampler, Boltzmann(self.energy, self.temperature), start, noise, figures)
 
     def _revise_latents(
-        self,
-        name: str,
-        x: Tensor,
-        inferred: DiagonalGaussian,
-        noise: RandomSource,
-        figures: dict[str, Tensor] | None,
-        steps: int | None = None,
+        self, x: Tensor, inferred: DiagonalGaussian, noise: RandomSource, figures: dict[str, Tensor] | None, steps: int | None = None
     ) -> Tensor:
-        start = inferred.rsample(noise).detach()
-        if self.latent_start == "prior":
-            start = normal(noise, start.shape, dtype=start.dtype, device=start.device)
+        start = start_of_latents(self.latent_start, inferred, noise)
         with frozen(self.likelihood, batch_statistics=self.batch_statistics):
-            return follow(name, self.posterior_sampler, self.posterior(x), start, noise, figures, steps)
+            return follow("posterior", self.posterior_sampler, self.posterior(x), start, noise, figures, steps)
 
     def posterior(self, x: Tensor) -> LogDensity:
         """Unnormalised ``log p(z | x)`` of the generator as a function of ``z``."""
@@ -260,7 +237,7 @@ class DualMCMCTeaching(LatentEstimator):
             generated = self.decode(self.sample_latent(n, generator=generator))
             if steps == 0:
                 return generated
-            start = self._image_start(generated, generator)
+            start = start_of_images(self.image_start, generated, self.likelihood.sigma, generator)
             with frozen(self.energy, self.image_sampler):  # a pool is left alone
                 return self.image_sampler(Boltzmann(self.energy, self.temperature), start, generator, steps=steps)
 
@@ -268,7 +245,7 @@ class DualMCMCTeaching(LatentEstimator):
         """A draw of the inference model, revised by the posterior chain; with ``steps=0`` the draw alone."""
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone()  # an inference tensor could not take part in the chain's gradient
-            return self._revise_latents("posterior", x, self.encoder(x), generator, None, steps)
+            return self._revise_latents(x, self.encoder(x), generator, None, steps)
 
     def decode(self, z: Tensor) -> Tensor:
         with torch.no_grad(), frozen(self.likelihood, batch_statistics=self.batch_statistics):
@@ -291,8 +268,9 @@ class DualMCMCTeaching(LatentEstimator):
 
     @property
     def chain_settings(self) -> dict[str, Any]:
-        own = ("temperature", "image_start", "latent_start", "batch_statistics")
-        return {**super().chain_settings, **{name: getattr(self, name) for name in own}}
+        return super().chain_settings | {
+            name: getattr(self, name) for name in ("temperature", "image_start", "latent_start", "batch_statistics")
+        }
 
     # Two steps a batch
 
