@@ -1,0 +1,99 @@
+"""Write the comparison of methods: results/comparison.json from evaluated runs, and its table in docs/results.md from that file.
+
+    python scripts/write_comparison.py latent_mle/mnist=runs/mle-mnist baselines/mnist_vae=runs/vae ...
+
+Each run must have been trained and evaluated (`lebm evaluate`). Cells of recipes that are not named stay as they are in the file; what is
+in neither reads "not run". Without arguments only the table is written again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from lebm.cli.sweep import without_curves
+from lebm.evaluation.record import read_evaluation
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "results" / "comparison.json"
+RECIPES = {
+    "latent_mle/mnist": "LatentMLE",
+    "multistage_nce/mnist": "MultiStageNCE",
+    "joint_hierarchical/mnist": "JointHierarchicalPrior",
+    "dual_mcmc/mnist": "DualMCMCTeaching",
+    "baselines/mnist_gaussian": "alternating back-propagation",
+    "baselines/mnist_vae": "VAE",
+}
+FIGURES = {
+    "reconstruction_mse": ("reconstruction MSE", "{:.4f}"),
+    "frechet_distance/digits64": ("Frechet distance, digits64", "{:.1f}"),
+    "precision": ("precision", "{:.3f}"),
+    "recall": ("recall", "{:.3f}"),
+    "density": ("density", "{:.3f}"),
+    "coverage": ("coverage", "{:.3f}"),
+    "log_likelihood/ais": ("log p(x), nats", "{:.0f}"),
+    "bracket_gap/simulated_images": ("its gap", "{:.1f}"),
+}
+
+
+def cell(recipe: str, run: Path) -> dict:
+    fit = json.loads((run / "summary.json").read_text())
+    if fit["status"] != "finished":
+        raise SystemExit(f"{run}: {fit['status']}, not finished")
+    kept = ("command", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "hardware", "versions", "started")
+    return {
+        "recipe": recipe,
+        "fit": {name: fit.get(name) for name in kept},
+        "evaluation": without_curves(read_evaluation(run / "evaluation.json")),
+    }
+
+
+def shown(figure: dict | None, form: str) -> str:
+    if figure is None:
+        return "not run"
+    if figure["value"] is None:
+        return "not finite"
+    ends = "" if figure["low"] is None else f" ({form.format(figure['low'])} to {form.format(figure['high'])})"
+    return form.format(figure["value"]) + ends
+
+
+def table(cells: dict[str, dict]) -> str:
+    lines = ["| recipe | method | steps | CPU min | " + " | ".join(name for name, _ in FIGURES.values()) + " |"]
+    lines.append("|" + "---|" * (4 + len(FIGURES)))
+    counts = set()
+    for recipe, method in RECIPES.items():
+        found = cells.get(recipe)
+        suites = found["evaluation"]["suites"] if found else {}
+        figures = {figure["name"]: figure for suite in suites.values() for figure in suite["figures"]}
+        row = [f"`{recipe}`", method, "not run", "not run"]
+        if found:
+            row[2:] = [f"{found['fit']['steps']:,}", f"{found['fit']['cpu_time_seconds'] / 60:.1f}"]
+            counts |= {
+                suite["protocol"]["n_samples"] for name, suite in suites.items() if name == "image" and "n_samples" in suite["protocol"]
+            }
+        lines.append("| " + " | ".join([*row, *(shown(figures.get(name), form) for name, (_, form) in FIGURES.items())]) + " |")
+    lines += ["", f"95 % intervals in brackets; {', '.join(f'{count:,}' for count in sorted(counts)) or 'no'} samples. Commands:", ""]
+    lines += [f"    {found[part]['command']}" for found in cells.values() for part in ("fit", "evaluation")]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    FILE.parent.mkdir(exist_ok=True)
+    cells = {entry["recipe"]: entry for entry in (json.loads(FILE.read_text()) if FILE.is_file() else [])}
+    for word in sys.argv[1:]:
+        recipe, _, run = word.partition("=")
+        if recipe not in RECIPES or not run:
+            raise SystemExit(f"{word}: expected RECIPE=RUN with one of {', '.join(RECIPES)}")
+        cells[recipe] = cell(recipe, Path(run))
+        FILE.write_text(json.dumps([cells[name] for name in RECIPES if name in cells], indent=1) + "\n")  # what is done is kept
+    page = ROOT / "docs" / "results.md"
+    text, pattern = page.read_text(), re.compile(r"(<!-- comparison -->\n).*?(<!-- end -->)", re.S)
+    if not pattern.search(text):
+        raise SystemExit(f"{page}: no <!-- comparison --> to fill in")
+    page.write_text(pattern.sub(lambda match: match.group(1) + "\n" + table(cells) + "\n\n" + match.group(2), text))
+
+
+if __name__ == "__main__":
+    main()
