@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-SUITES = ("image", "anomaly", "ood", "likelihood", "chains", "revision")
+SUITES = ("image", "anomaly", "ood", "likelihood", "chains", "revision", "text")
 NAMED_FEATURES = {
     "digits": "lebm.metrics.DigitFeatures",
     "inception": "lebm.metrics.InceptionFeatures",
@@ -89,7 +90,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         "hardware": hardware(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
         "wall_time_seconds": round(time.time() - started, 2),
-        "data": subject.images.description,
+        "data": subject.description,
         "chains": subject.model.chain_settings,
         "suites": {name: result.plain() for name, result in results.items()},
     }
@@ -103,13 +104,11 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Any, Settings]:
     import torch
 
     from lebm.cli.verb_data import _stored
-    from lebm.evaluation.context import Settings, Subject
+    from lebm.evaluation.context import SentenceSubject, Settings, Subject
     from lebm.evaluation.data import RunImages
+    from lebm.models.text_likelihood import sentence_likelihood
 
     model = _load(argparse.Namespace(**{**vars(chosen), "run": run})).eval()
-    with torch.no_grad():
-        shape = tuple(model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)).shape[1:])
-    images = RunImages.open(_stored(run), chosen.data, shape, chosen.limit)
     if chosen.seed is not None:
         model.seed = chosen.seed
     settings = Settings(
@@ -117,7 +116,6 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Any, Settings]:
         batch_size=chosen.batch_size,
         n_samples=chosen.n_samples,
         real_split=chosen.real_split,
-        extractor=_features(chosen, shape),
         resamples=chosen.resamples,
         ood=tuple(chosen.ood),
         ood_images=chosen.ood_images,
@@ -126,7 +124,28 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Any, Settings]:
         steps=chosen.steps,
         sample_steps=chosen.sample_steps,
     )
-    return Subject(model, images), settings
+    if sentence_likelihood(model) is not None:
+        return SentenceSubject(model, _sentences(run, chosen)), settings
+    with torch.no_grad():
+        shape = tuple(model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)).shape[1:])
+    images = RunImages.open(_stored(run), chosen.data, shape, chosen.limit)
+    return Subject(model, images), replace(settings, extractor=_features(chosen, shape))
+
+
+def _sentences(run: Path, chosen: argparse.Namespace) -> Any:
+    """The run's own sentences, or those of ``--data`` read the same way."""
+    import inspect
+
+    from lebm.cli.verb_data import _stored
+    from lebm.data import TextData
+
+    stored = {name: value for name, value in _stored(run).items() if name in inspect.signature(TextData).parameters}
+    changes = {"path": chosen.data or stored.get("path"), "limit_eval": chosen.limit or stored.get("limit_eval")}
+    if changes["path"] is None:
+        raise UserError(f"{run} does not say which sentences it was trained on; name some with --data")
+    data = TextData(**{**stored, **changes})
+    data.setup()
+    return data
 
 
 def _features(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtractor:

@@ -9,7 +9,7 @@ from lebm.evaluation.data import RunImages
 from lebm.metrics.digits import DigitFeatures
 from lebm.metrics.features import FeatureExtractor
 
-__all__ = ["Settings", "Subject"]
+__all__ = ["SentenceSubject", "Settings", "Subject"]
 
 
 @dataclass(frozen=True)
@@ -60,3 +60,21 @@ class Subject:
     model: Any
     images: RunImages
     memory: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the data were, as plain values."""
+        return self.images.description
+
+
+@dataclass
+class SentenceSubject:
+    """A model of sentences and its :class:`~lebm.data.TextData`."""
+
+    model: Any
+    data: Any
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the data were, as plain values."""
+        return self.data.describe_split()

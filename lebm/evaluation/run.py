@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 
 from lebm.evaluation.anomaly import anomaly_suite
 from lebm.evaluation.chains import chain_suite
-from lebm.evaluation.context import Settings, Subject
+from lebm.evaluation.context import SentenceSubject, Settings, Subject
 from lebm.evaluation.image import image_suite
 from lebm.evaluation.likelihood_suite import likelihood_suite
 from lebm.evaluation.ood import ood_suite
 from lebm.evaluation.record import SuiteResult
 from lebm.evaluation.revision import revision_suite
+from lebm.evaluation.text import text_suite
 
 __all__ = ["SUITES", "run_suites"]
 
@@ -28,14 +29,24 @@ SUITES: dict[str, Suite] = {
 }
 
 
-def run_suites(names: Iterable[str], subject: Subject, settings: Settings) -> dict[str, SuiteResult]:
+def run_suites(names: Iterable[str], subject: Subject | SentenceSubject, settings: Settings) -> dict[str, SuiteResult]:
     """Results by name, each with its wall time; ``settings.steps`` holds for every posterior chain."""
     if settings.steps is not None:
         subject.model.evaluation_steps = settings.steps
     results = {}
     for name in names:
         started = time.perf_counter()
-        result = SUITES[name](subject, settings)
+        result = _measure(name, subject, settings)
         result.wall_time_seconds = round(time.perf_counter() - started, 2)
         results[name] = result
     return results
+
+
+def _measure(name: str, subject: Subject | SentenceSubject, settings: Settings) -> SuiteResult:
+    if isinstance(subject, SentenceSubject):
+        if name == "text":
+            return text_suite(subject.model, subject.data, settings)
+        return SuiteResult({"name": name}, skipped="the model is one of sentences")
+    if name == "text":
+        return SuiteResult({"name": name}, skipped="the model is one of images")
+    return SUITES[name](subject, settings)

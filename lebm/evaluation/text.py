@@ -1,0 +1,43 @@
+"""The text suite: the callbacks of sentences, run over the test split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+
+from lebm.callbacks.base import EvaluationCallback
+from lebm.callbacks.text import SentenceBounds, SentenceQuality
+from lebm.evaluation.context import Settings
+from lebm.evaluation.record import Figure, SuiteResult
+
+__all__ = ["text_suite"]
+
+
+def text_suite(model: Any, data: LightningDataModule, settings: Settings) -> SuiteResult:
+    """Likelihood bounds and perplexity with their intervals, forward and reverse perplexity, diversity, and use of the latents.
+
+    Args:
+        model: of sentences.
+        data: :class:`~lebm.data.TextData` of the run.
+        settings: ``seed``, ``n_samples``, ``chains`` and ``levels`` matter.
+    """
+    callbacks: list[EvaluationCallback] = [
+        SentenceBounds(chains=max(100, settings.chains), prior_levels=2 * settings.levels, seed=settings.seed),
+        SentenceQuality(n=settings.n_samples, compared=min(200, settings.n_samples), seed=settings.seed),
+    ]
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    accelerator = "gpu" if model.device.type == "cuda" else "cpu"
+    trainer = Trainer(accelerator=accelerator, devices=1, callbacks=list(callbacks), use_distributed_sampler=False, **quiet)  # type: ignore
+    trainer.test(model, datamodule=data, verbose=False)
+    protocols = {type(callback).__name__: callback.protocol for callback in callbacks}
+    result = SuiteResult({"name": "sentences", "seed": settings.seed, **protocols})
+    values = {name.removeprefix("test/"): value for callback in callbacks for name, value in callback.figures.items()}
+    n = len(data.test)  # type: ignore[attr-defined]
+    for name, value in values.items():
+        if name.endswith(("_low", "_high")):
+            continue
+        low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
+        known = low is not None
+        result.figures.append(Figure(name, value, low, high, 0.95 if known else None, "of the estimates" if known else "", n, "test"))
+    return result
