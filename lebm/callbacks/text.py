@@ -53,7 +53,7 @@ class SampleSentences(SampleGrid):
         for name in (moment(trainer), "latest"):
             (folder / f"{name}.txt").write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
         for logger in trainer.loggers:
-            writer = getattr(logger, "experiment", None)
+            writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_text"):
                 writer.add_text("samples", "\n\n".join(sentences), global_step=trainer.global_step)
 

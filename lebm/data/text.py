@@ -95,8 +95,8 @@ class TextData(SplitData):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.by_length, self.validation_size, self.seed = by_length, validation_size, seed
         self.limits = {"limit_train": limit_train, "limit_eval": limit_eval}
-        self._where = {"config_name": config_name, "revision": revision}
-        self._how = {"text_column": text_column, "on_error": on_error}
+        self._where: dict[str, Any] = {"config_name": config_name, "revision": revision}
+        self._how: dict[str, Any] = {"text_column": text_column, "on_error": on_error}
 
     # Reading
 

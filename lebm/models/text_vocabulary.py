@@ -120,7 +120,7 @@ class Vocabulary:
             stop = next((place for place, token in enumerate(row) if token in (END, PAD)), len(row))
             kept = [token if token < len(self) and token != START else UNKNOWN for token in row[:stop]]
             if words:
-                sentences.append(_joined([self._tokenizer.id_to_token(token) for token in kept]))
+                sentences.append(_joined([self._tokenizer.id_to_token(token) or SPECIAL[UNKNOWN] for token in kept]))
             else:
                 sentences.append(self._tokenizer.decode(kept, skip_special_tokens=False))
         return sentences
