@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lebm.errors import UserError
-from lebm.estimators.noise_space import ChainSpace, NoiseSpace, redraw
+from lebm.estimators.backbone import copy_backbone
+from lebm.estimators.noise_space import NoiseSpace, chain_space, check_choice, common_layout, redraw
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.frozen import frozen
-from lebm.models.hierarchical import LatentLayout
-from lebm.models.hierarchical_priors import GaussianHierarchy, HierarchicalPrior
+from lebm.models.hierarchical_priors import GaussianHierarchy
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import Prior
 from lebm.samplers.base import Sampler
@@ -94,8 +94,8 @@ class JointHierarchicalPrior(LatentPriorModel):
             noise_shards,
             evaluation_steps,
         )
-        _check_choice("scheme", scheme, ("variational", "mcmc", "two_stage"))
-        _check_choice("kl", kl, ("closed_form", "monte_carlo"))
+        check_choice("scheme", scheme, ("variational", "mcmc", "two_stage"))
+        check_choice("kl", kl, ("closed_form", "monte_carlo"))
         if (posterior_sampler if scheme == "mcmc" else encoder) is None:
             raise ValueError(f"scheme {scheme!r} needs {'a posterior_sampler' if scheme == 'mcmc' else 'an encoder'}")
         if scheme == "mcmc" and encoder is not None:
@@ -108,8 +108,9 @@ class JointHierarchicalPrior(LatentPriorModel):
             raise ValueError(f"warm_up must not be negative, but is {warm_up}")
         self.encoder = encoder
         self.scheme, self.kl, self.warm_up, self.backbone = scheme, kl, warm_up, backbone
-        self.space = _space(prior, space, noise_target)
-        self.layout = _layout(prior, encoder, getattr(likelihood, "generator", None))
+        self._problem: UserError | None = None
+        self.space = chain_space(prior, space, noise_target)
+        self.layout = common_layout(prior, encoder, getattr(likelihood, "generator", None))
         if scheme == "two_stage":
             for part in self._frozen():
                 part.requires_grad_(False)  # from the start and for good: nothing is toggled later
@@ -139,20 +140,16 @@ class JointHierarchicalPrior(LatentPriorModel):
         return self
 
     def setup(self, stage: str) -> None:
-        """Copy the backbone's weights, once, where a new training starts; a resumed one has them in its checkpoint."""
-        if stage != "fit" or self.backbone is None:
-            return
-        from lebm import checkpoint
-
-        found = checkpoint.load(self.backbone)
-        if not isinstance(found, JointHierarchicalPrior):
-            raise UserError(f"{self.backbone}: holds a {type(found).__name__}, not a JointHierarchicalPrior, as a backbone must")
-        for name, target, source in zip(("likelihood", "encoder", "reference"), self._frozen(), found._frozen(), strict=True):
+        """Copy the backbone's weights; a resumed run restores its own afterwards, and does without the backbone."""
+        if stage == "fit" and self.backbone is not None:
             try:
-                target.load_state_dict(source.state_dict())
-            except RuntimeError as error:
-                last = str(error).splitlines()[-1].strip()
-                raise UserError(f"{self.backbone}: its {name} does not fit the one of this recipe ({last})") from error
+                copy_backbone(self.backbone, dict(zip(("likelihood", "encoder", "reference"), self._frozen(), strict=True)))
+            except UserError as problem:
+                self._problem = problem
+
+    def on_fit_start(self) -> None:
+        if self._problem is not None and self.trainer.ckpt_path is None:
+            raise self._problem
 
     # The loss
 
@@ -287,33 +284,3 @@ class JointHierarchicalPrior(LatentPriorModel):
 def _weighted(value: Tensor, weight: float) -> Tensor:
     """The same value, of whose gradient only a part goes on."""
     return weight * value + (1 - weight) * value.detach()
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-
-
-def _space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
-    _check_choice("space", space, ("latent", "noise"))
-    _check_choice("noise_target", noise_target, ("exact", "released"))
-    if space == "noise":
-        if not isinstance(prior, HierarchicalPrior):
-            raise ValueError("space 'noise' is that of a HierarchicalPrior; the layers of other priors are their own noise")
-        return NoiseSpace(prior, noise_target == "exact")
-    if noise_target == "released":
-        raise ValueError("noise_target 'released' belongs to space 'noise'")
-    return ChainSpace(prior)
-
-
-def _layout(*parts: nn.Module | None) -> LatentLayout:
-    """The layers that the parts agree on; one layer of all coordinates if none of them has any."""
-    layouts = [layout for layout in (getattr(part, "layout", None) for part in parts) if layout is not None]
-    sizes = {tuple(layout.sizes) for layout in layouts}
-    if len(sizes) > 1:
-        raise ValueError(f"prior, encoder and generator disagree on the layers: {', '.join(str(list(each)) for each in sorted(sizes))}")
-    prior = parts[0]
-    assert isinstance(prior, Prior)
-    if layouts and layouts[0].latent_dim != prior.latent_dim:
-        raise ValueError(f"the layers {layouts[0].sizes} hold {layouts[0].latent_dim} coordinates but the prior has {prior.latent_dim}")
-    return layouts[0] if layouts else LatentLayout([prior.latent_dim])

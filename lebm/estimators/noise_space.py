@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lebm.models.hierarchical import LatentLayout
 from lebm.models.hierarchical_priors import GaussianHierarchy, HierarchicalPrior
 from lebm.models.priors import Prior
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.targets import Masked
 
-__all__ = ["ChainSpace", "NoiseSpace", "redraw"]
+__all__ = ["ChainSpace", "NoiseSpace", "chain_space", "check_choice", "common_layout", "redraw"]
 
 
 class ChainSpace:
@@ -118,3 +119,45 @@ def _fresh(space: ChainSpace, z: Tensor, free: Tensor, generator: RandomSource) 
         if isinstance(space, NoiseSpace):
             return mixed
         return torch.where(free, base.place(mixed), z)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse an argument that is none of its choices.
+
+    Raises:
+        ValueError: naming them.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
+    """The space of that name, ``"latent"`` or ``"noise"``.
+
+    Raises:
+        ValueError: for another name, or a prior without that space.
+    """
+    check_choice("space", space, ("latent", "noise"))
+    check_choice("noise_target", noise_target, ("exact", "released"))
+    if space == "noise":
+        if not isinstance(prior, HierarchicalPrior):
+            raise ValueError("space 'noise' is that of a HierarchicalPrior; the layers of other priors are their own noise")
+        return NoiseSpace(prior, noise_target == "exact")
+    if noise_target == "released":
+        raise ValueError("noise_target 'released' belongs to space 'noise'")
+    return ChainSpace(prior)
+
+
+def common_layout(prior: Prior, *parts: nn.Module | None) -> LatentLayout:
+    """The layers that a prior and other parts agree on; one layer of all coordinates if none of them has any.
+
+    Raises:
+        ValueError: if they do not agree.
+    """
+    layouts = [layout for layout in (getattr(part, "layout", None) for part in (prior, *parts)) if layout is not None]
+    sizes = {tuple(layout.sizes) for layout in layouts}
+    if len(sizes) > 1:
+        raise ValueError(f"prior, encoder and generator disagree on the layers: {', '.join(str(list(each)) for each in sorted(sizes))}")
+    if layouts and layouts[0].latent_dim != prior.latent_dim:
+        raise ValueError(f"the layers {layouts[0].sizes} hold {layouts[0].latent_dim} coordinates but the prior has {prior.latent_dim}")
+    return layouts[0] if layouts else LatentLayout([prior.latent_dim])

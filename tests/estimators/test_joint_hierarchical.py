@@ -326,3 +326,52 @@ def test_warm_up_reaches_one() -> None:
     model._trainer = At()  # type: ignore[assignment]
     assert model.prior_weight == pytest.approx(1 - math.exp(-0.5))
     assert encoder().latent_dim == SIZE
+
+
+def test_a_resumed_two_stage_run_does_not_need_its_backbone(tmp_path) -> None:
+    """The frozen weights are in its own checkpoint, and it ends where the undisturbed run ends, bit for bit."""
+    import shutil
+
+    from lightning.pytorch import Trainer
+
+    from lebm.data import ImageData
+
+    def data() -> ImageData:
+        return ImageData("embedded:mnist", image_size=4, channels=1, batch_size=8, limit_train=32, limit_eval=8)
+
+    def trainer(steps: int) -> Trainer:
+        quiet = {
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "logger": False,
+            "enable_checkpointing": False,
+            "use_distributed_sampler": False,
+        }
+        return Trainer(default_root_dir=tmp_path, max_steps=steps, accelerator="cpu", limit_val_batches=0, **quiet)  # type: ignore[arg-type]
+
+    def save(source: Trainer, name: str):
+        path = tmp_path / name
+        source.save_checkpoint(path)
+        return path
+
+    first = trainer(3)
+    first.fit(conditional("variational"), data())
+    backbone = save(first, "backbone.ckpt")
+
+    def second() -> JointHierarchicalPrior:
+        return conditional("two_stage", space="noise", backbone=str(backbone))
+
+    whole, half = trainer(6), trainer(3)
+    model = second()
+    whole.fit(model, data())
+    half.fit(second(), data())
+    middle = save(half, "middle.ckpt")
+    trained = first.lightning_module.state_dict()
+    for name, value in model.state_dict().items():
+        changed = not torch.equal(value, trained[name])
+        assert changed == name.startswith("prior.tilt"), name
+    shutil.move(backbone, tmp_path / "elsewhere.ckpt")
+    rest, resumed = trainer(6), second()
+    rest.fit(resumed, data(), ckpt_path=middle, weights_only=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name

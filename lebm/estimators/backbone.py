@@ -1,0 +1,36 @@
+"""Taking over the weights of a model that was trained before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from lebm import checkpoint
+from lebm.errors import UserError
+
+__all__ = ["copy_backbone"]
+
+
+def copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:
+    """Copy weights from a checkpoint or run folder of a ``JointHierarchicalPrior``; nothing that it names is built.
+
+    Args:
+        source: the checkpoint; its averaged weights where it has some.
+        parts: ``likelihood``, ``encoder`` and ``reference``, changed in place.
+
+    Raises:
+        UserError: if it cannot be read, or a part is absent or does not fit.
+    """
+    state = checkpoint.read(checkpoint.find_checkpoint(source))["state_dict"]
+    tilted = any(name.startswith("prior.base.") for name in state)
+    for name, part in parts.items():
+        prefix = f"{name}." if name != "reference" else "prior.base." if tilted else "prior."
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if name == "encoder" and not own:
+            raise UserError(f"{source}: holds no encoder, which a backbone needs")
+        try:
+            part.load_state_dict(own)
+        except RuntimeError as error:
+            last = str(error).splitlines()[-1].strip()
+            raise UserError(f"{source}: its {name} does not fit the one of this recipe ({last})") from error
