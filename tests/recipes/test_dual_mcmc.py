@@ -153,7 +153,7 @@ def test_networks_and_constants(name: str) -> None:
         assert "ours" in "\n".join(header(name)) or "smaller width" in "\n".join(header(name))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["dual_mcmc/mnist", "dual_mcmc/cifar10"])
 def test_seed_and_latent_size_reach_every_part(name: str) -> None:
     cli = build(["-c", name, "--seed_everything", "7", "--latent_dim", "5"])
     assert (cli.model.seed, cli.datamodule.seed) == (7, 7)
@@ -178,7 +178,10 @@ def narrow(name: str) -> list[str]:
 CHAINS = ("image", "posterior")
 
 
-@pytest.mark.parametrize("name", NAMES)
+FAST = ("dual_mcmc/mnist", "dual_mcmc/cifar10")
+
+
+@pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
 def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
     words = ["-c", name, *narrow(name), *synthetic(name, tmp_path / "data")]
     if name.startswith("dual_mcmc/celebahq256"):
