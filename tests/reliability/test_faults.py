@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,17 @@ EXPECTED: dict[str, Seen] = {
     "error in the program": Seen(None, "", 5),
 }
 # where the fast suite looks; the slow one takes every fault with every method
-FAST = {fault: list(METHODS)[number % len(METHODS)] for number, fault in enumerate(FAULTS)}
-PAIRS = [
-    pytest.param(fault, method, marks=[] if FAST[fault] == method else pytest.mark.slow, id=f"{fault}-{method}")
-    for fault in FAULTS
-    for method in METHODS
-]
+OF_ITS_KIND = ("NaN pixel", "NaN weight, first network", "NaN gradient", "exploding posterior chain", "SIGUSR1", "Ctrl-C", "full disk")
+FAST = {fault: list(METHODS)[number % len(METHODS)] for number, fault in enumerate((*OF_ITS_KIND, "dead data worker", "SIGTERM"))}
+ENDS = ("SIGTERM", "SIGUSR1", "Ctrl-C", "full disk")
+
+
+def pairs(faults: Iterable[str], fast: Mapping[str, str]) -> list[Any]:
+    return [
+        pytest.param(fault, method, marks=[] if fast.get(fault) == method else pytest.mark.slow, id=f"{fault}-{method}")
+        for fault in faults
+        for method in METHODS
+    ]
 
 
 @pytest.fixture
@@ -129,7 +135,7 @@ def ends_as_undisturbed(recipe: Path, method: str) -> None:
         same(resumed[key], state()[key], key)
 
 
-@pytest.mark.parametrize(("fault", "method"), PAIRS)
+@pytest.mark.parametrize(("fault", "method"), pairs(FAULTS, FAST))
 def test_fault(recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: str, method: str) -> None:
     expected = EXPECTED[fault]
     write_recipe(recipe, method, fault=fault, at=AT)
@@ -152,19 +158,28 @@ def test_fault(recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert state()["global_step"] == expected.step
     assert healthy(state())
     assert not list(Path("run").rglob(".*unfinished*"))
-    if fault in ("SIGTERM", "SIGUSR1", "Ctrl-C", "full disk"):
-        ends_as_undisturbed(recipe, method)
+
+
+@pytest.mark.parametrize(("fault", "method"), pairs(ENDS, {"SIGTERM": "multistage_nce"}))
+def test_a_stopped_run_ends_as_an_undisturbed_one(recipe: Path, monkeypatch: pytest.MonkeyPatch, fault: str, method: str) -> None:
+    write_recipe(recipe, method, fault=fault, at=AT)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", os.fsync)
+        assert fit("-c", recipe) == EXPECTED[fault].status
+    ends_as_undisturbed(recipe, method)
 
 
 def test_every_fault_has_an_expectation() -> None:
     assert EXPECTED.keys() == FAULTS.keys()
+    assert FAST.keys() <= FAULTS.keys()
     assert set(FAST.values()) == set(METHODS)
 
 
-IN_VALIDATION = [pytest.param(method, marks=[] if method == "latent_mle" else pytest.mark.slow) for method in METHODS]
+ONE_FAST = [pytest.param(method, marks=[] if method == "latent_mle" else pytest.mark.slow) for method in METHODS]
 
 
-@pytest.mark.parametrize("method", IN_VALIDATION)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
 def test_a_signal_in_validation(recipe: Path, method: str) -> None:
     write_recipe(recipe, method, fault="SIGTERM", at=0, in_validation=True)
     assert fit("-c", recipe) == 143
@@ -174,7 +189,7 @@ def test_a_signal_in_validation(recipe: Path, method: str) -> None:
     assert kept[0] == kept[1]
 
 
-@pytest.mark.parametrize("method", IN_VALIDATION)
+@pytest.mark.parametrize("method", ONE_FAST)
 def test_recover_goes_on(recipe: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, method: str) -> None:
     policy = {"class_path": "lebm.callbacks.Divergence", "init_args": {"policy": "recover", "keep_every": 2}}
     for number, fault in enumerate(("NaN weight, first network", "NaN moment of Adam", "exploding posterior chain")):
@@ -191,7 +206,7 @@ def test_recover_goes_on(recipe: Path, capsys: pytest.CaptureFixture[str], caplo
         assert state()["global_step"] == STEPS
 
 
-@pytest.mark.parametrize("method", IN_VALIDATION)
+@pytest.mark.parametrize("method", ONE_FAST)
 def test_a_damaged_or_missing_last_checkpoint(recipe: Path, caplog: pytest.LogCaptureFixture, method: str) -> None:
     write_recipe(recipe, method, fault="SIGTERM", at=3)
     assert fit("-c", recipe) == 143
