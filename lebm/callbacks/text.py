@@ -225,8 +225,9 @@ class SentenceQuality(EvaluationCallback):
         forward.update(self._samples, learn=False)
         reverse.update(self._samples, learn=True)
         reverse.update(test, learn=False)
-        varied.update(self._samples)
-        real.update(test)
+        compared = min(len(test), self.n)
+        varied.update(self._samples[:compared])  # the share of different words falls with the number of sentences
+        real.update(test[:compared])
         figures = {"forward_perplexity": forward.compute(), "reverse_perplexity": reverse.compute(), **varied.compute()}
         figures |= {f"real_{name}": value for name, value in real.compute().items()}
         figures |= self._use.compute()

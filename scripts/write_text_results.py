@@ -1,0 +1,83 @@
+"""Write the figures of sentences of two or more tested runs: results/NAME.json and the table of that name in docs/results.md.
+
+    python scripts/write_text_results.py kjv runs/latent_mle-kjv runs/latent_mle-kjv-gaussian
+
+A column a run, headed by its prior, a row a figure of its test.json, with 95% ends where it has any; nothing is typed in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+ROWS = {
+    "nll": "negative log-likelihood, nats a sentence",
+    "perplexity": "perplexity, a token",
+    "log_z": "log Z of the prior",
+    "least_ess": "least effective number of importance samples of a sentence",
+    "forward_perplexity": "forward perplexity",
+    "reverse_perplexity": "reverse perplexity",
+    "self_bleu": "self-BLEU",
+    "real_self_bleu": "... of real test sentences",
+    "latent_nats": "what the latent is worth to the generator, nats",
+    "active_units": "active coordinates",
+    "posterior_mean_variance": "variance of posterior means",
+}
+
+
+def column(run: Path) -> dict:
+    test = json.loads((run / "test.json").read_text())
+    if test["status"] != "finished":
+        raise SystemExit(f"{run}: its test did not finish")
+    fit, config = json.loads((run / "summary.json").read_text()), yaml.safe_load((run / "config.yaml").read_text())
+    kept = ("versions", "hardware", "chains", "protocols", "data", "metrics", "started", "command")
+    prior = config["model"]["init_args"]["prior"]["class_path"].rsplit(".", 1)[-1]
+    own = {"run": run.name, "method": config["model"]["class_path"].rsplit(".", 1)[-1], "prior": prior}
+    return {**own, "fit_command": fit["command"], "seed": fit["seed"], "steps": fit["steps"], **{name: test[name] for name in kept}}
+
+
+def cell(metrics: dict, name: str) -> str:
+    value = metrics.get(f"test/{name}")
+    if value is None:
+        return "not run"
+    low, high = (metrics.get(f"test/{name}_{end}") for end in ("low", "high"))
+    digits = 0 if name in ("active_units", "least_ess") else 2
+    return f"{value:.{digits}f}" + ("" if low is None or low == high else f" ({low:.{digits}f} to {high:.{digits}f})")
+
+
+def table(columns: list[dict]) -> str:
+    lines = ["| | " + " | ".join(f"{one['method']}, {one['prior']}, {one['steps']:,} steps" for one in columns) + " |"]
+    lines.append("|---|" + "---|" * len(columns))
+    lines += [f"| {title} | " + " | ".join(cell(one["metrics"], name) for one in columns) + " |" for name, title in ROWS.items()]
+    first = columns[0]
+    hardware, versions = first["hardware"], first["versions"]
+    where = (
+        f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm {versions['lebm']}, {first['started'][:10]}"
+    )
+    commands = "\n".join(f"    {one['fit_command']}" for one in columns)
+    return "\n".join([*lines, "", f"{where}; seed {first['seed']}; commands of the last attempt:", "", commands])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("runs", nargs="+", type=Path)
+    options = parser.parse_args()
+    columns = [column(run) for run in options.runs]
+    (ROOT / "results").mkdir(exist_ok=True)
+    (ROOT / "results" / f"{options.name}.json").write_text(json.dumps(columns, indent=2) + "\n")
+    page = ROOT / "docs" / "results.md"
+    pattern = re.compile(rf"(<!-- {re.escape(options.name)} -->\n).*?(<!-- end -->)", re.S)
+    text = page.read_text()
+    if not pattern.search(text):
+        raise SystemExit(f"{page}: no <!-- {options.name} --> to fill in")
+    page.write_text(pattern.sub(lambda match: match.group(1) + "\n" + table(columns) + "\n\n" + match.group(2), text))
+
+
+if __name__ == "__main__":
+    main()
