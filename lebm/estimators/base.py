@@ -99,6 +99,18 @@ class LatentEstimator(LightningModule, Component):
         """Noise of single samples in evaluation, so that a sample's score depends on neither its neighbours nor the layout."""
         return Noise.samples(self.seed, purpose, index=index)
 
+    def on_train_start(self) -> None:
+        """Count the epoch that a resumed run begins with, where Lightning forgets to.
+
+        It does after a checkpoint of an epoch's last step, whose epoch it then takes for done. Without this, a checkpoint of the last step
+        of the epoch that follows has the wrong epoch number, and a run resumed from *that* one trains with the wrong data and noise.
+        """
+        loop = self.trainer.fit_loop
+        progress = loop.epoch_progress
+        if loop.restarted_mid_epoch and progress.current.ready == progress.current.processed:
+            progress.increment_ready()
+            progress.increment_started()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Re-seed torch's own generator, which modules such as dropout use, so that a resumed run repeats it."""
         digest = Noise([(self.seed, "modules", self.global_rank, self.current_epoch, batch_idx)])

@@ -79,6 +79,16 @@ def test_resume_is_bit_exact(tmp_path: Path, method: str, steps: Any) -> None:
             same(part[key], whole[key], f"{method}, step {step}: {key}")
 
 
+@pytest.mark.parametrize("method", [pytest.param(name, marks=[] if name == "latent_mle" else pytest.mark.slow) for name in METHODS])
+def test_a_resumed_run_may_be_resumed_again(tmp_path: Path, method: str) -> None:
+    """At the last steps of two epochs, where the first resumption must leave the right counters for the second."""
+    whole = run(tmp_path / "whole", method, every_step=True)
+    run(tmp_path / "first", method, resume=tmp_path / "whole" / "step=6.ckpt", every_step=True)
+    second = run(tmp_path / "second", method, resume=tmp_path / "first" / "step=12.ckpt")
+    for key in KEYS:
+        same(second[key], whole[key], f"{method}: {key}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_data_workers_change_nothing(tmp_path: Path, method: str) -> None:
