@@ -107,7 +107,8 @@ class LatentEstimator(LightningModule, Component):
         """
         loop = self.trainer.fit_loop
         progress = loop.epoch_progress
-        if loop.restarted_mid_epoch and progress.current.ready == progress.current.processed:
+        done = progress.current.processed  # type: ignore[attr-defined]
+        if loop.restarted_mid_epoch and progress.current.ready == done:
             progress.increment_ready()
             progress.increment_started()
 
