@@ -231,7 +231,7 @@ def test_checkpoint_never_reaches_the_recipe(lebm: Run, wicked: Path, capsys: py
     assert lebm("fit", "-c", "tiny.yaml", "--run_dir", "good", "--trainer.max_steps", 1) == 0
     content = torch.load("good/checkpoints/last.ckpt", weights_only=True)
     content["hyper_parameters"]["init_args"]["prior_sampler"]["class_path"] = "wicked.Sampler"
-    torch.save(content, "evil.ckpt")
+    torch.save(content | {"lebm_format": 1}, "evil.ckpt")  # the format without a checksum
     assert lebm("test", "-c", "tiny.yaml", "--ckpt_path", "evil.ckpt", "--run_dir", "good") == 0  # its weights alone are read
     assert not wicked.exists()
     capsys.readouterr()
