@@ -92,7 +92,8 @@ PLANE = ["multistage_nce/toy2d"]  # has its own test
 DUAL = [name for name in ALL if name.startswith("dual_mcmc/")]  # test_dual_mcmc.py
 JOINT = [name for name in ALL if name.startswith("joint_hierarchical/")]  # test_joint_hierarchical.py
 TEXT = [name for name in ALL if "lebm.data.TextData" in ALL[name].read_text()]  # test_text.py
-EXPERIMENTS = [name for name in ALL if name not in (*OVERLAYS, *PLANE, *DUAL, *JOINT, *TEXT)]
+BASELINES = [name for name in ALL if name.startswith("baselines/")]  # test_baselines.py
+EXPERIMENTS = [name for name in ALL if name not in (*OVERLAYS, *PLANE, *DUAL, *JOINT, *TEXT, *BASELINES)]
 GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
 ENERGY = "--model.init_args.prior.init_args.energy.init_args"
 
