@@ -54,10 +54,12 @@ def row_of(run: Path) -> dict:
 
 def table(rows: list[dict]) -> str:
     present = [name for name in COLUMNS if any(name in row["metrics"] for row in rows)]
-    head = ["method", "held out", "steps", "CPU min (wall)", *(COLUMNS[name] for name in present)]
+    held_out = any(row["held_out_label"] is not None for row in rows)
+    head = ["method", *(["held out"] if held_out else []), "steps", "CPU min (wall)", *(COLUMNS[name] for name in present)]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        cells = [row["method"], str(row["held_out_label"]), f"{row['steps']:,}", f"{row['cpu_minutes'] or '?'} ({row['wall_minutes']})"]
+        cells = [row["method"], *([str(row["held_out_label"])] if held_out else [])]
+        cells += [f"{row['steps']:,}", f"{row['cpu_minutes'] or '?'} ({row['wall_minutes']})"]
         cells += [f"{row['metrics'][name]:.3f}" if name in row["metrics"] else "not run" for name in present]
         lines.append("| " + " | ".join(cells) + " |")
     first = rows[0]
