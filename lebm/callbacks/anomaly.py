@@ -65,7 +65,8 @@ class AnomalyDetection(EvaluationCallback):
             return
         named = {f"{stage}/{'anomaly_base_rate' if name == 'base_rate' else name}": value for name, value in figures.items()}
         self.report(model, named)
-        self.protocol.update(score="-log p(x, z) at one posterior sample", chain_settings=getattr(model, "chain_settings", {}))
+        score = getattr(model, "anomaly_score_name", "the model's own")
+        self.protocol.update(score=score, chain_settings=getattr(model, "chain_settings", {}))
         if trainer.is_global_zero:
             if self.save_scores and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 _write_scores(Path(trainer.default_root_dir) / "scores" / f"{stage}.csv", rows)

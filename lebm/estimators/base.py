@@ -33,6 +33,8 @@ class LatentEstimator(LightningModule, Component):
     """
 
     latent_dim: int
+    anomaly_score_name = "-log p(x, z) at one posterior sample"
+    """What :meth:`anomaly_score` is, to be recorded beside every figure made of it."""
 
     def __init__(self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8, evaluation_steps: int | None = None) -> None:
         super().__init__()

@@ -78,6 +78,8 @@ class DualMCMCTeaching(LatentEstimator):
             are not revisions of the generator's.
     """
 
+    anomaly_score_name = "E(x) / T of the energy on images"
+
     def __init__(
         self,
         energy: Energy,
