@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PublishedLoop", "plain_energy", "plain_generator"]
+__all__ = ["PublishedLoop", "plain_energy", "plain_generator", "same_size"]
 
 
 def plain_energy(latent_dim: int, width: int = 200) -> nn.Module:
@@ -13,22 +16,25 @@ def plain_energy(latent_dim: int, width: int = 200) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def plain_generator(latent_dim: int, image_size: int, width: int) -> nn.Module:
-    """Transposed convolutions from a 1x1 latent image: 28 px as 7-14-28, 32 px as 4-8-16-32."""
-    if image_size == 28:
-        shapes = [(latent_dim, 2 * width, 7, 1, 0), (2 * width, width, 4, 2, 1), (width, 1, 4, 2, 1)]
-    else:
-        shapes = [
-            (latent_dim, 8 * width, 4, 1, 0),
-            (8 * width, 4 * width, 4, 2, 1),
-            (4 * width, 2 * width, 4, 2, 1),
-            (2 * width, 3, 4, 2, 1),
-        ]
+def plain_generator(latent_dim: int, out_shape: Sequence[int], channels: Sequence[int]) -> nn.Module:
+    """Transposed convolutions from a 1x1 latent image: 28 px as 7-14-28, 32 px as 4-8-16-32; ``channels`` are the hidden ones."""
     layers: list[nn.Module] = []
-    for inputs, outputs, kernel, stride, padding in shapes:
+    start = out_shape[1] // 2 ** len(channels)
+    for position, (inputs, outputs) in enumerate(pairwise([latent_dim, *channels, out_shape[0]])):
+        kernel, stride, padding = (4, 2, 1) if position else (start, 1, 0)
         layers += [nn.ConvTranspose2d(inputs, outputs, kernel, stride, padding), nn.LeakyReLU(0.2)]
     layers[-1] = nn.Tanh()
     return nn.Sequential(*layers)
+
+
+def same_size(ours: nn.Module, plain: nn.Module) -> None:
+    """Refuse to compare networks of different sizes.
+
+    Raises:
+        AssertionError: if their numbers of parameters differ.
+    """
+    counts = [sum(parameter.numel() for parameter in network.parameters()) for network in (ours, plain)]
+    assert counts[0] == counts[1], f"the networks compared have {counts[0]:,} and {counts[1]:,} parameters"
 
 
 class PublishedLoop:

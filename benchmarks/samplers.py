@@ -82,9 +82,9 @@ def networks(device: str, convolutional: bool) -> tuple[EnergyPrior, GaussianLik
     energy = plain_energy(LATENT).to(device)
     energy.load_state_dict(prior.tilt.net.state_dict(), strict=False)  # type: ignore[union-attr]  # the last bias has no effect
     if not convolutional:
-        return prior, None, PublishedLoop(plain_generator(LATENT, 28, 1).to(device), energy)
+        return prior, None, PublishedLoop(plain_generator(LATENT, [1, 28, 28], [2, 1]).to(device), energy)
     likelihood = GaussianLikelihood(ConvGenerator(LATENT, [3, 32, 32], [512, 256, 128]), SIGMA).to(device)
-    generator = plain_generator(LATENT, 32, 64).to(device)
+    generator = plain_generator(LATENT, [3, 32, 32], [512, 256, 128]).to(device)
     for mine, theirs in zip(likelihood.parameters(), generator.parameters(), strict=True):
         theirs.data.copy_(mine.data.reshape(theirs.shape))
     return prior, likelihood, PublishedLoop(generator, energy, SIGMA)

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import dual_mcmc
-from benchmarks.published import PublishedLoop, plain_energy, plain_generator
+from benchmarks.published import PublishedLoop, plain_energy, plain_generator, same_size
 from benchmarks.timing import gemm_rate, interleave, machine, quartiles
 from lebm.estimators import AdamGroups, LatentMLE
 from lebm.models import ConvGenerator, EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
@@ -35,6 +35,10 @@ SIZES = {
     "32-64": {"out_shape": [3, 32, 32], "channels": [512, 256, 128], "start": 4},
 }
 LATENT, BATCH, GEMM = 100, 100, 1536
+
+
+def plain_nets(size: str) -> tuple[torch.nn.Module, torch.nn.Module]:
+    return plain_generator(LATENT, SIZES[size]["out_shape"], SIZES[size]["channels"]), plain_energy(LATENT)
 
 
 def our_model(size: str, compiled: bool) -> LatentMLE:
@@ -63,7 +67,7 @@ def our_step(model: LatentMLE, x: torch.Tensor, parts: dict[str, list[float]] | 
 
 def necessary_flops(size: str) -> float:
     """Of one training step: 2 forwards' worth a chain step, 3 for the update; the energy's own share likewise."""
-    generator, energy = plain_generator(LATENT, SIZES[size]["out_shape"][1], SIZES[size]["channels"][-1]), plain_energy(LATENT)
+    generator, energy = plain_nets(size)
 
     def forward(module: torch.nn.Module, shape: tuple[int, ...]) -> int:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -76,11 +80,12 @@ def necessary_flops(size: str) -> float:
 
 def measure(size: str, rounds: int) -> dict:
     x = torch.rand(BATCH, *SIZES[size]["out_shape"]) * 2 - 1
-    width = SIZES[size]["channels"][-1]
-    published = PublishedLoop(plain_generator(LATENT, x.shape[-1], width), plain_energy(LATENT))
+    generator, energy = plain_nets(size)
+    published, ours = PublishedLoop(generator, energy), our_model(size, False)
+    same_size(ours.likelihood, generator)
     variants = {
         "published": lambda: published.step(x, LATENT),
-        "eager": our_step(our_model(size, False), x),
+        "eager": our_step(ours, x),
         "compiled": our_step(our_model(size, True), x),
         "gemm": gemm_rate(size=GEMM),
     }
