@@ -40,6 +40,7 @@ def on(file: str, *tests: str):  # type: ignore[no-untyped-def]
 
 langevin = on("lebm/samplers/langevin.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py")
 prior = on("lebm/models/priors.py", "tests/samplers/test_langevin.py")
+chain_rule = on("lebm/models/chain_rule.py", "tests/models/test_chain_rule.py")
 shadow = on("lebm/samplers/shadow.py", f"{GROUND}/test_langevin.py")
 gradient = on("lebm/samplers/base.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_contract.py")
 adaptation = on("lebm/samplers/adaptation.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py")
@@ -67,8 +68,12 @@ stages = on("lebm/models/ratios.py", *RATIO_TESTS)
 MUTATIONS = [
     langevin("drop the 1/2 of the drift", "[0.5 * size**2 for size", "[size**2 for size"),
     langevin("drift by s instead of s^2", "[0.5 * size**2 for size", "[0.5 * size for size"),
-    prior("forget the normal part of a tilted prior's gradient", "return downhill - z.detach()", "return downhill"),
-    prior("ascend the energy", "z, sign=-1.0)", "z, sign=1.0)"),
+    prior("forget the normal part of a tilted prior's gradient", "return (uphill + z.detach()).neg_()", "return uphill.neg_()"),
+    prior("ascend the energy", "return (uphill + z.detach()).neg_()", "return uphill - z.detach()"),
+    chain_rule("the input's slope at the output of an activation", "gelu_backward(slope, seen,", "gelu_backward(slope, made,"),
+    chain_rule("wrong slope of the leaky part", "seen, layer.negative_slope, False", "seen, 2 * layer.negative_slope, False"),
+    chain_rule("forget the activations", "else _BACKWARD[type(layer)](slope, seen, made, layer)", "else slope"),
+    chain_rule("ignore hooks", "    if layer._forward_hooks or", "    if False and layer._forward_hooks or False and"),
     langevin("descend instead of ascend", "state.add_(gradient, alpha=drift)", "state.add_(gradient, alpha=-drift)"),
     langevin("noise of scale s^2", "size * math.sqrt(heat) for size", "size**2 * math.sqrt(heat) for size"),
     langevin("noise too large by sqrt 2", "noise.mul_(scales[0])", "noise.mul_(1.414 * scales[0])"),

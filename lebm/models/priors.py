@@ -123,5 +123,6 @@ class TiltedNormal:
 
     def state_gradient(self, z: Tensor) -> Tensor:
         """``-grad E(z) - z``, shape ``(B, d)``, detached."""
-        _, downhill = log_density_gradient(self.prior.tilt, z, sign=-1.0)
-        return downhill - z.detach()
+        own = getattr(self.prior.tilt, "gradient", None)
+        uphill = log_density_gradient(self.prior.tilt, z)[1] if own is None else own(z.detach())
+        return (uphill + z.detach()).neg_()
