@@ -9,14 +9,14 @@ in neither reads "not run". Without arguments only the table is written again.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
+
+from results_page import ROOT, fill, keep
 
 from lebm.cli.sweep import without_curves
 from lebm.evaluation.record import read_evaluation
 
-ROOT = Path(__file__).parents[1]
 FILE = ROOT / "results" / "comparison.json"
 RECIPES = {
     "latent_mle/mnist": "LatentMLE",
@@ -80,19 +80,14 @@ def table(cells: dict[str, dict]) -> str:
 
 
 def main() -> None:
-    FILE.parent.mkdir(exist_ok=True)
     cells = {entry["recipe"]: entry for entry in (json.loads(FILE.read_text()) if FILE.is_file() else [])}
     for word in sys.argv[1:]:
         recipe, _, run = word.partition("=")
         if recipe not in RECIPES or not run:
             raise SystemExit(f"{word}: expected RECIPE=RUN with one of {', '.join(RECIPES)}")
         cells[recipe] = cell(recipe, Path(run))
-        FILE.write_text(json.dumps([cells[name] for name in RECIPES if name in cells], indent=1) + "\n")  # what is done is kept
-    page = ROOT / "docs" / "results.md"
-    text, pattern = page.read_text(), re.compile(r"(<!-- comparison -->\n).*?(<!-- end -->)", re.S)
-    if not pattern.search(text):
-        raise SystemExit(f"{page}: no <!-- comparison --> to fill in")
-    page.write_text(pattern.sub(lambda match: match.group(1) + "\n" + table(cells) + "\n\n" + match.group(2), text))
+        keep("comparison", [cells[name] for name in RECIPES if name in cells])  # what is done is kept
+    fill("comparison", table(cells))
 
 
 if __name__ == "__main__":

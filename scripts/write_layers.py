@@ -15,9 +15,9 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
+from results_page import fill, keep, where
 from scipy.stats import t
 
-ROOT = Path(__file__).parents[1]
 ACCURACY = "test/latent_accuracy/"
 
 
@@ -94,20 +94,14 @@ def main() -> None:
     groups: dict[str, list[dict]] = defaultdict(list)
     for row in sorted(map(row_of, options.runs), key=lambda row: (row["recipe"], row["seed"])):
         groups[row["recipe"]].append(row)
-    (ROOT / "results").mkdir(exist_ok=True)
-    (ROOT / "results" / f"{options.name}.json").write_text(json.dumps(groups, indent=2) + "\n")
+    keep(options.name, groups)
     first = next(iter(groups.values()))[0]
-    where = f"{first['hardware']['cpu']}, {first['hardware']['threads']} thread(s), torch {first['versions']['torch']}, {first['date']}"
+    machine = where(first["hardware"], first["versions"], first["date"])
     commands = "\n".join(f"    {row['command']}" for rows in groups.values() for row in rows)
-    parts = ["\n".join(accuracies(groups)), f"{where}; commands:\n\n{commands}"]
+    parts = ["\n".join(accuracies(groups)), f"{machine}; commands:\n\n{commands}"]
     if any(row["ood"] for rows in groups.values() for row in rows):
         parts.append("\n".join(rankings(groups)))
-    page = ROOT / "docs" / "results.md"
-    pattern = re.compile(rf"(<!-- {re.escape(options.name)} -->\n).*?(<!-- end -->)", re.S)
-    text = page.read_text()
-    if not pattern.search(text):
-        raise SystemExit(f"{page}: no <!-- {options.name} --> to fill in")
-    page.write_text(pattern.sub(lambda match: match.group(1) + "\n" + "\n\n".join(parts) + "\n\n" + match.group(2), text))
+    fill(options.name, "\n\n".join(parts))
 
 
 if __name__ == "__main__":

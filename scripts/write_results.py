@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 import yaml
+from results_page import fill, keep, where
 
-ROOT = Path(__file__).parents[1]
 COLUMNS = {
     "test/prior_mmd_start": "MMD² of N(0, I)",
     "test/prior_mmd": "MMD² of the prior",
@@ -63,10 +62,9 @@ def table(rows: list[dict]) -> str:
         cells += [f"{row['metrics'][name]:.3f}" if name in row["metrics"] else "not run" for name in present]
         lines.append("| " + " | ".join(cells) + " |")
     first = rows[0]
-    hardware, versions = first["hardware"], first["versions"]
-    where = f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm {versions['lebm']}, {first['date']}"
+    machine = where(first["hardware"], first["versions"], first["date"])
     commands = "\n".join(f"    {row['command']}" for row in rows)
-    return "\n".join([*lines, "", f"{where}; seed {first['seed']}; commands:", "", commands])
+    return "\n".join([*lines, "", f"{machine}; seed {first['seed']}; commands:", "", commands])
 
 
 def main() -> None:
@@ -75,14 +73,8 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     options = parser.parse_args()
     rows = sorted((row_of(run) for run in options.runs), key=lambda row: (row["method"], str(row["held_out_label"])))
-    (ROOT / "results").mkdir(exist_ok=True)
-    (ROOT / "results" / f"{options.name}.json").write_text(json.dumps(rows, indent=2) + "\n")
-    page = ROOT / "docs" / "results.md"
-    pattern = re.compile(rf"(<!-- {re.escape(options.name)} -->\n).*?(<!-- end -->)", re.S)
-    text = page.read_text()
-    if not pattern.search(text):
-        raise SystemExit(f"{page}: no <!-- {options.name} --> to fill in")
-    page.write_text(pattern.sub(lambda match: match.group(1) + "\n" + table(rows) + "\n\n" + match.group(2), text))
+    keep(options.name, rows)
+    fill(options.name, table(rows))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from results_page import fill, keep, where
+
 REVISION = {
     "mse": "squared error of test reconstructions",
     "psnr": "PSNR, dB",
@@ -57,24 +57,20 @@ def main() -> None:
     kept = {key: fit[key] for key in ("command", "status", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "started")}
     evaluated = {key: measured[key] for key in ("command", "checkpoint_sha256", "weights", "seed", "versions", "hardware", "chains")}
     content = {"training": kept, "evaluation": {**evaluated, "suites": suites}}
-    (ROOT / "results" / f"{options.name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    keep(options.name, content)
     lines = revision_rows({figure["name"]: figure for figure in suites["revision"]["figures"]})
     lines += ["", *ood_rows(suites["ood"]["figures"], suites["ood"]["protocol"]), ""]
-    hardware, versions, protocol = measured["hardware"], measured["versions"], suites["revision"]["protocol"]
+    protocol = suites["revision"]["protocol"]
+    machine = where(measured["hardware"], measured["versions"], fit["started"][:10])
     lines.append(
         f"{fit['steps']:,} steps in {fit['cpu_time_seconds'] / 60:.1f} CPU minutes ({fit['wall_time_seconds'] / 60:.1f} of wall time, run "
-        f"{fit['status']}); {hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm {versions['lebm']}, "
-        f"{fit['started'][:10]}; seed {fit['seed']}. Distances: {protocol['sets']} sets of {protocol['n_samples_a_set']:,} samples against "
+        f"{fit['status']}); {machine}; "
+        f"seed {fit['seed']}. Distances: {protocol['sets']} sets of {protocol['n_samples_a_set']:,} samples against "
         f"the {protocol['real_split']} split, {protocol['features_note']}; image chain of {protocol['image_steps']['revised']} steps. "
         "In brackets 95 % intervals. Commands:"
     )
     lines += ["", f"    {fit['command']}", f"    {measured['command']}"]
-    page = ROOT / "docs" / "results.md"
-    pattern = re.compile(rf"(<!-- {re.escape(options.name)} -->\n).*?(<!-- end -->)", re.S)
-    text = page.read_text()
-    if not pattern.search(text):
-        raise SystemExit(f"{page}: no <!-- {options.name} --> to fill in")
-    page.write_text(pattern.sub(lambda match: match.group(1) + "\n" + "\n".join(lines) + "\n\n" + match.group(2), text))
+    fill(options.name, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 import yaml
+from results_page import fill, keep, where
 
-ROOT = Path(__file__).parents[1]
 ROWS = {
     "nll": "negative log-likelihood, nats a sentence",
     "perplexity": "perplexity, a token",
@@ -55,12 +54,9 @@ def table(columns: list[dict]) -> str:
     lines.append("|---|" + "---|" * len(columns))
     lines += [f"| {title} | " + " | ".join(cell(one["metrics"], name) for one in columns) + " |" for name, title in ROWS.items()]
     first = columns[0]
-    hardware, versions = first["hardware"], first["versions"]
-    where = (
-        f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm {versions['lebm']}, {first['started'][:10]}"
-    )
+    machine = where(first["hardware"], first["versions"], first["started"][:10])
     commands = "\n".join(f"    {one['fit_command']}" for one in columns)
-    return "\n".join([*lines, "", f"{where}; seed {first['seed']}; commands of the last attempt:", "", commands])
+    return "\n".join([*lines, "", f"{machine}; seed {first['seed']}; commands of the last attempt:", "", commands])
 
 
 def main() -> None:
@@ -69,14 +65,8 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     options = parser.parse_args()
     columns = [column(run) for run in options.runs]
-    (ROOT / "results").mkdir(exist_ok=True)
-    (ROOT / "results" / f"{options.name}.json").write_text(json.dumps(columns, indent=2) + "\n")
-    page = ROOT / "docs" / "results.md"
-    pattern = re.compile(rf"(<!-- {re.escape(options.name)} -->\n).*?(<!-- end -->)", re.S)
-    text = page.read_text()
-    if not pattern.search(text):
-        raise SystemExit(f"{page}: no <!-- {options.name} --> to fill in")
-    page.write_text(pattern.sub(lambda match: match.group(1) + "\n" + table(columns) + "\n\n" + match.group(2), text))
+    keep(options.name, columns)
+    fill(options.name, table(columns))
 
 
 if __name__ == "__main__":
