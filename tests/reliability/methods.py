@@ -75,6 +75,30 @@ METHODS: dict[str, Plain] = {
         encoder=part("models.LadderEncoder", latent_dims=DIMS, in_shape=SHAPE, blocks=[["linear 8"], ["linear 8"], ["linear 6"]]),
         noise_shards=4,
     ),
+    "joint_conditional": part(
+        "estimators.JointHierarchicalPrior",
+        scheme="mcmc",
+        likelihood=gaussian(
+            part(
+                "models.BottomLayer",
+                latent_dims=[3, 2],
+                generator=MLP,
+            )
+        ),
+        prior=part(
+            "models.HierarchicalPrior",
+            start="normal",
+            base=part("models.GaussianChain", latent_dims=[3, 2], hidden=[8]),
+            energy=part(
+                "models.LayerEnergies",
+                energies=[part("models.MLPEnergy", latent_dim=dim, hidden=[8], activation="leaky_relu") for dim in (3, 2)],
+            ),
+        ),
+        prior_sampler=langevin(4, 0.4),
+        posterior_sampler=langevin(3, 0.1),
+        optimizer=optimizer("generator", "reference", "energy"),
+        noise_shards=4,
+    ),
     "dual_mcmc": part(
         "estimators.DualMCMCTeaching",
         energy=part("models.ResNetEnergy", in_shape=SHAPE, channels=[4, 4], downsample=[True, False]),
