@@ -4,7 +4,8 @@
 
 Same networks (with spectral norm), shapes, chain lengths and optimisers; variants interleaved; ratios inside a round. The released
 loop is written anew in plain PyTorch: it draws noise at every step and lets every forward of the energy compute its normalised
-weights and take a power iteration, as code that stays in training mode does. ``step_time.py`` prints this table too.
+weights and take a power iteration, as code that stays in training mode does. Libraries that are installed (see ``peers.py``) run
+the image chain on the same energy. ``step_time.py`` prints this table too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from benchmarks.peers import Potential, peers
 from benchmarks.timing import Timings, interleave, machine
 from lebm.estimators import AdamGroups, DualMCMCTeaching
 from lebm.models import ConvEncoder, ConvGenerator, GaussianLikelihood, ResNetEnergy, ResNetGenerator, frozen
@@ -121,7 +123,16 @@ def measure(size: str, rounds: int, image_steps: int = 30, latent_steps: int = 1
         with frozen(model.likelihood, batch_statistics=True):
             model.posterior_sampler(model.posterior(x), z)
 
+    def of_peer(chain: Callable[[], Tensor]) -> Callable[[], None]:
+        def run() -> None:
+            with frozen(model.energy):  # what a chain of theirs can have: weights normalised once
+                chain()
+
+        return run
+
+    potential = Potential(Boltzmann(model.energy, model.temperature), model.energy)
     variants: dict[str, Callable[[], object]] = {
+        **{f"{name} image chain": of_peer(chain) for name, chain in peers(potential, NOISE, image_steps, x).items()},
         "released step": lambda: released.step(x),
         "step": step,
         "released image chain": lambda: released.revise_images(x),
@@ -138,6 +149,9 @@ def _summary(size: str, timings: Timings) -> dict[str, object]:
     seconds["updates"] = seconds["step"] - seconds["image chain"] - seconds["latent chain"]
     for name in ("step", "image chain", "latent chain"):
         result[name] = dict(zip(("low", "median", "high"), timings.ratio(name, f"released {name}"), strict=True))
+    for name in ("ebmkit", "torchebm"):
+        if f"{name} image chain" in seconds:
+            result[name] = dict(zip(("low", "median", "high"), timings.ratio("image chain", f"{name} image chain"), strict=True))
     return result
 
 
@@ -147,7 +161,8 @@ def show(row: dict) -> str:
         f"{row[n]['median']:>9.2f} ({row[n]['low']:.2f}-{row[n]['high']:.2f})" for n in ("step", "image chain", "latent chain")
     )
     parts = "".join(f"{row['seconds'][name]:>10.3f}" for name in ("step", "image chain", "latent chain", "updates"))
-    return f"{row['size']:10}{ratios}{parts}"
+    others = "".join(f"; image chain over {n}'s {row[n]['median']:.2f}" for n in ("ebmkit", "torchebm") if n in row)
+    return f"{row['size']:10}{ratios}{parts}{others}"
 
 
 HEAD = f"{'size':10}{'step':>21}{'image chain':>21}{'latent chain':>21}{'seconds: step':>14}{'image':>6}{'latent':>10}{'updates':>10}"

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.peers import Potential, peers
 from benchmarks.published import PublishedLoop, plain_energy, plain_generator
 from benchmarks.timing import gemm_rate, interleave, machine, quartiles
 from lebm.models import ConvGenerator, EnergyPrior, GaussianLikelihood, MLPEnergy
@@ -32,47 +33,6 @@ from lebm.samplers import Langevin, product
 
 LATENT, GEMM, SIGMA = 100, 1536, 0.3
 ROWS = {"prior-100": 100, "prior-512": 512, "prior-4096": 4096, "posterior-100": 100}
-
-
-class Potential(nn.Module):
-    """Minus the log-density of a chain, which is what other libraries call the energy."""
-
-    def __init__(self, log_density: Callable[[Tensor], Tensor], *networks: nn.Module) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-        self.log_density = log_density
-
-    def forward(self, z: Tensor) -> Tensor:
-        return -self.log_density(z)
-
-
-def peers(potential: Potential, size: float, steps: int, start: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """The same chain in other libraries: their step is ``size^2 / 2``, their noise ``sqrt(2 step)``."""
-    found: dict[str, Callable[[], Tensor]] = {}
-    try:
-        from ebm.samplers import LangevinDynamics as EbmkitLangevin
-
-        ebmkit = EbmkitLangevin(step_size=size**2 / 2, steps=steps)
-        found["ebmkit"] = lambda: ebmkit.sample(potential, start)
-    except ImportError:
-        pass
-    try:
-        from torchebm.core import BaseModel
-        from torchebm.samplers import LangevinDynamics as TorchebmLangevin
-
-        class Wrapped(BaseModel):  # type: ignore[misc]
-            def __init__(self) -> None:
-                super().__init__()
-                self.potential = potential
-
-            def forward(self, x: Tensor) -> Tensor:
-                return self.potential(x)
-
-        torchebm = TorchebmLangevin(Wrapped(), step_size=size**2 / 2, noise_scale=1.0, device=start.device)
-        found["torchebm"] = lambda: torchebm.sample(x=start, n_steps=steps)
-    except ImportError:
-        pass
-    return found
 
 
 def networks(device: str, convolutional: bool) -> tuple[EnergyPrior, GaussianLikelihood | None, PublishedLoop]:
