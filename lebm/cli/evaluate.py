@@ -168,11 +168,14 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from lebm.evaluation.record import beside
+
     table = Table(title=f"{content['method']}, {content['run']}, {content['weights']} weights, seed {content['seed']}")
     for heading in ("suite", "figure", "split"):
         table.add_column(heading)
     for heading in ("value", "95 % interval", "n"):
         table.add_column(heading, justify="right")
+    table.add_column("to compare with")
     skipped = []
     for name in names:
         suite = content["suites"][name]
@@ -181,7 +184,7 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
         for figure in suite["figures"]:
             ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
             value = "not finite" if figure["value"] is None else f"{figure['value']:.4g}"
-            table.add_row(name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}")
+            table.add_row(name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
     for line in skipped:

@@ -17,6 +17,7 @@ from lebm.evaluation.data import subset
 from lebm.evaluation.intervals import ranking_intervals
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.evaluation.scores import MEANINGS, score_pass
+from lebm.metrics.anomaly import lowest_average_precision
 
 __all__ = ["OUT_SETS", "ood_suite"]
 
@@ -78,7 +79,7 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
         anomaly = torch.arange(len(inside) + len(x)) >= len(inside)
         for score, values in own.items():
             both = torch.cat([values, scores[score]])
-            details = {"base_rate": len(x) / len(both)}
+            details = {"base_rate": len(x) / len(both), "auprc_lowest": lowest_average_precision(len(x), len(inside))}
             for figure, interval in ranking_intervals(both, anomaly, resamples=settings.resamples, seed=settings.seed).items():
                 result.figures.append(Figure.of(f"{figure}/{score}", interval, len(both), name, **details))
             result.figures.append(Figure.plain(f"fpr_at_95/{score}", _false_alarms(values, scores[score]), len(both), name))

@@ -12,7 +12,7 @@ from typing import Any
 from lebm.errors import UserError
 from lebm.evaluation.intervals import Interval
 
-__all__ = ["FORMAT", "Figure", "SuiteResult", "merged", "read_evaluation"]
+__all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation"]
 
 FORMAT = 1
 _HEAD = ("run", "checkpoint", "checkpoint_sha256", "method", "command", "seed", "versions", "hardware", "started", "chains", "suites")
@@ -55,6 +55,15 @@ class Figure:
     def plain(cls, name: str, value: float, n: int, split: str, **details: Any) -> Figure:
         """A figure without an interval."""
         return cls(name, value if math.isfinite(value) else None, None, None, None, "", n, split, details)
+
+
+def beside(figure: Mapping[str, Any]) -> str:
+    """What an area under a precision-recall curve must be read against: its value by guessing, and the lowest there is."""
+    details = figure["details"]
+    if not figure["name"].startswith("auprc/") or "base_rate" not in details:
+        return ""
+    lowest = f", lowest {details['auprc_lowest']:.3g}" if "auprc_lowest" in details else ""
+    return f"guessing {details['base_rate']:.3g}{lowest}"
 
 
 @dataclass

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from lebm.evaluation.record import beside
 from lebm.report.gather import RunRecord
 from lebm.report.svg import Series, bars, lines
 
@@ -47,7 +48,7 @@ def _figure_cell(figure: dict[str, Any] | None) -> str:
     if figure["value"] is None:
         return "<td>not finite</td>"
     ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
-    return _number(figure["value"], note=ends)
+    return _number(figure["value"], note="; ".join(filter(None, (ends, beside(figure)))))
 
 
 def summary(records: Records) -> str:

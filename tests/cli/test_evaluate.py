@@ -43,6 +43,7 @@ def test_a_file_and_a_table_and_suites_are_added(lebm: Run, own: Path, capsys: p
     assert "frechet_distance/pixels8" in shown
     assert "95 % interval" in shown
     assert lebm("evaluate", "run", "--suite", "anomaly", *SMALL) == 0
+    assert "guessing" in capsys.readouterr().out
     found = read_evaluation(Path("run/evaluation.json"))
     assert set(found["suites"]) == {"image", "anomaly"}
     assert found["checkpoint_sha256"] == hashlib.sha256(Path("run/checkpoints/last.ckpt").read_bytes()).hexdigest()

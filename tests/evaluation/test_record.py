@@ -11,7 +11,7 @@ import pytest
 
 from lebm.errors import UserError
 from lebm.evaluation.intervals import Interval
-from lebm.evaluation.record import FORMAT, Figure, SuiteResult, merged, read_evaluation
+from lebm.evaluation.record import FORMAT, Figure, SuiteResult, beside, merged, read_evaluation
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -55,3 +55,10 @@ def test_refusals_name_the_file(tmp_path: Path, text: str, message: str) -> None
     assert str(file) in str(caught.value)
     with pytest.raises(UserError, match="absent"):
         read_evaluation(tmp_path / "absent")
+
+
+def test_an_auprc_is_shown_beside_guessing() -> None:
+    figure = {"name": "auprc/energy", "details": {"base_rate": 0.1, "auprc_lowest": 0.0523}}
+    assert beside(figure) == "guessing 0.1, lowest 0.0523"
+    assert beside(figure | {"name": "auroc/energy"}) == ""
+    assert beside({"name": "auprc/energy", "details": {}}) == ""
