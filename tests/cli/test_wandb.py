@@ -28,7 +28,7 @@ def recorded(run: Path) -> list[Path]:
 
 def record(folder: Path) -> bytes:
     """What was recorded; a process of its own writes it, which on a busy machine may end after ours has gone on."""
-    for _ in range(100):
+    for _ in range(600):
         if files := list(folder.glob("*.wandb")):
             return files[0].read_bytes()
         time.sleep(0.1)
