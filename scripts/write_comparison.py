@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from results_page import ROOT, fill, keep
+from results_page import ROOT, fill, keep, minutes
 
 from lebm.cli.sweep import without_curves
 from lebm.evaluation.record import read_evaluation
@@ -45,7 +45,7 @@ def cell(recipe: str, run: Path) -> dict:
     kept = ("command", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "hardware", "versions", "started")
     return {
         "recipe": recipe,
-        "fit": {name: fit.get(name) for name in kept},
+        "fit": {**{name: fit.get(name) for name in kept}, "earlier_attempts": fit.get("earlier_attempts", [])},
         "evaluation": without_curves(read_evaluation(run / "evaluation.json")),
     }
 
@@ -69,7 +69,7 @@ def table(cells: dict[str, dict]) -> str:
         figures = {figure["name"]: figure for suite in suites.values() for figure in suite["figures"]}
         row = [f"`{recipe}`", method, "not run", "not run"]
         if found:
-            row[2:] = [f"{found['fit']['steps']:,}", f"{found['fit']['cpu_time_seconds'] / 60:.1f}"]
+            row[2:] = [f"{found['fit']['steps']:,}", f"{minutes(found['fit']):.1f}"]
             counts |= {
                 suite["protocol"]["n_samples"] for name, suite in suites.items() if name == "image" and "n_samples" in suite["protocol"]
             }

@@ -15,7 +15,7 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from results_page import fill, keep, where
+from results_page import fill, keep, minutes, where
 from scipy.stats import t
 
 ACCURACY = "test/latent_accuracy/"
@@ -34,8 +34,8 @@ def row_of(run: Path) -> dict:
         "seed": fit["seed"],
         "steps": fit["steps"],
         "command": fit["command"],
-        "cpu_minutes": round(fit["cpu_time_seconds"] / 60, 1),
-        "wall_minutes": round(fit["wall_time_seconds"] / 60, 1),
+        "cpu_minutes": round(minutes(fit), 1),
+        "wall_minutes": round(minutes(fit, "wall"), 1),
         "hardware": fit["hardware"],
         "versions": fit["versions"],
         "date": fit["started"][:10],

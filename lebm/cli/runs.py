@@ -76,6 +76,16 @@ def summary(trainer: Any, model: Any, data: Any, *, recipe: str, command: str, s
     }
 
 
+def earlier_attempts(target: Path) -> list[dict[str, Any]]:
+    """What the attempts took that left ``target`` before this one went on, so that the cost of a resumed run can be added up."""
+    try:
+        last = json.loads(target.read_text(encoding="utf-8"))
+        kept = {name: last[name] for name in ("status", "command", "started", "wall_time_seconds", "cpu_time_seconds", "steps")}
+        return [*last.get("earlier_attempts", []), kept]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or damaged: nothing is known, and nothing is lost
+        return []
+
+
 def versions() -> dict[str, str]:
     """Of everything that can change a number."""
     import lightning

@@ -186,6 +186,8 @@ def _leave(cli: _TrainingCLI, verb: str, started: float, status: str) -> None:
             status=status,
         )
         target = cli.run_dir / ("summary.json" if verb == "fit" else f"{verb}.json")
+        if verb == "fit" and (earlier := runs.earlier_attempts(target)):
+            content["earlier_attempts"] = earlier
         try:
             runs.write_json(target, content)
         except OSError as error:  # the run has failed for the same reason and said so, or nothing but the summary is lost

@@ -59,7 +59,10 @@ def summary(records: Records) -> str:
     for record in records:
         fit = record.summary
         figures = _figures(record)
-        minutes = [fit[name] / 60 if name in fit else None for name in ("cpu_time_seconds", "wall_time_seconds")]
+        attempts = [fit, *fit.get("earlier_attempts", [])]
+        minutes = [
+            sum(attempt[name] for attempt in attempts) / 60 if name in fit else None for name in ("cpu_time_seconds", "wall_time_seconds")
+        ]
         own_split = (record.evaluation.get("data") or {}).get("anomaly_split")
         cells = [
             escape(record.name),

@@ -87,6 +87,11 @@ def test_resumed_run_equals_the_undisturbed_one(lebm: Run, trained: Path, tiny: 
     rates = [checkpoint.read(run / "checkpoints/last.ckpt")["lr_schedulers"] for run in (trained, Path("half"))]
     assert rates[0] == rates[1]
     assert [row["loss"] for row in rows(trained)] == [row["loss"] for row in rows(Path("half"))]
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (trained, Path("half"))]
+    assert "earlier_attempts" not in summaries[0]
+    (earlier,) = summaries[1]["earlier_attempts"]  # what a run has cost is the sum over its attempts
+    assert earlier["steps"] == 3
+    assert earlier["cpu_time_seconds"] > 0
 
 
 def test_resume_by_recipe_starts_where_there_is_nothing_yet(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
