@@ -124,7 +124,7 @@ def place(config: Any, run_dir: Path, wandb_id: str | None) -> None:
         if arguments is None:
             continue
         if "save_dir" in arguments and arguments["save_dir"] in (None, "", "."):
-            arguments["save_dir"] = str(run_dir)
+            arguments["save_dir"] = str(run_dir.absolute())  # wandb's process keeps the working folder in which it was started
         if path.endswith(".WandbLogger") and wandb_id is not None and arguments.get("id") is None and arguments.get("version") is None:
             arguments["id"] = wandb_id
 

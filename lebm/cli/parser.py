@@ -97,8 +97,10 @@ class RecipeCLI(LightningCLI):
         self.run_dir = Path(chosen)
         self.config.run_dir = str(self.run_dir)
         self.config.trainer.default_root_dir = str(self.run_dir)
+        self.recipe = self.config
         if self.trainer_too:
             self.prepare_run()
+            self.config = self.recipe.clone()
             place(self.config.trainer.logger, self.run_dir, self.wandb_id)
 
     def prepare_run(self) -> None:
@@ -114,6 +116,7 @@ class RecipeCLI(LightningCLI):
         self.model, self.datamodule = self.config_init.model, self.config_init.data
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        self.config = self.recipe  # config.yaml names no folder for the loggers, so a run that was moved goes on where it is
         chosen = self.config_init.trainer
         callbacks = chosen.callbacks if isinstance(chosen.callbacks, list) else [chosen.callbacks] if chosen.callbacks else []
         ours: list[Any] = [WandbRun()]

@@ -26,13 +26,13 @@ def recorded(run: Path) -> list[Path]:
     return sorted(run.glob("wandb/offline-run-*"))
 
 
-def record(folder: Path) -> bytes:
-    """What was recorded; a process of its own writes it, which on a busy machine may end after ours has gone on."""
+def wait_for(word: bytes, folder: Path) -> None:
+    """Until the word is in what was recorded: a process of wandb's own writes it, and may end after ours has gone on."""
     for _ in range(600):
-        if files := list(folder.glob("*.wandb")):
-            return files[0].read_bytes()
+        if any(word in file.read_bytes() for file in folder.glob("*.wandb")):
+            return
         time.sleep(0.1)
-    raise AssertionError(f"no record in {folder}, only {sorted(path.name for path in folder.rglob('*'))}")
+    raise AssertionError(f"{word!r} is in no record of {folder}, which holds {sorted(path.name for path in folder.rglob('*'))}")
 
 
 def run_id(run: Path) -> str:
@@ -47,7 +47,7 @@ def test_two_runs_and_a_resumed_one(lebm: Run, tiny: Path) -> None:
     assert [path.name.rpartition("-")[2] for path in recorded(first)] == [run_id(first)]
     assert (first / "metrics.csv").is_file()
     assert not Path("wandb").exists()
-    assert b"sigma" in record(recorded(first)[0])  # the resolved recipe is in the record
+    wait_for(b"sigma", recorded(first)[0])  # the resolved recipe is in the record
 
     before = run_id(first)
     assert lebm("fit", "--resume", first, "--trainer.max_epochs", 2) == 0
@@ -58,3 +58,17 @@ def test_two_runs_and_a_resumed_one(lebm: Run, tiny: Path) -> None:
     import wandb
 
     assert wandb.run is None
+
+
+def test_a_run_that_was_moved_goes_on_where_it_is(lebm: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second attempt runs in another working folder too; wandb's process stays in that of the first."""
+    assert lebm("fit", "-c", tiny, "-c", OVERLAY, "--trainer.max_epochs", 1) == 0
+    elsewhere = Path("elsewhere").absolute()
+    elsewhere.mkdir()
+    moved = Path("runs/tiny").rename(elsewhere / "moved")
+    monkeypatch.chdir(elsewhere)
+    assert lebm("fit", "--resume", "moved", "--trainer.max_epochs", 2) == 0
+    assert len(recorded(moved)) == 2
+    for folder in recorded(moved):
+        wait_for(b"sigma", folder)
+    assert not Path("../runs/tiny").exists()
