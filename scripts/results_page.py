@@ -33,9 +33,3 @@ def fill(name: str, section: str) -> None:
 def where(hardware: dict, versions: dict, date: str) -> str:
     """The machine, the versions and the day, for the line below a table."""
     return f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm {versions['lebm']}, {date}"
-
-
-def minutes(fit: dict, which: str = "cpu") -> float | None:
-    """CPU or wall time of a run's summary, its earlier attempts included."""
-    key = f"{which}_time_seconds"
-    return sum(attempt[key] for attempt in (fit, *fit.get("earlier_attempts", []))) / 60 if fit.get(key) else None

@@ -12,8 +12,9 @@ import json
 import sys
 from pathlib import Path
 
-from results_page import ROOT, fill, keep, minutes
+from results_page import ROOT, fill, keep
 
+from lebm.cli.runs import spent_minutes
 from lebm.cli.sweep import without_curves
 from lebm.evaluation.record import read_evaluation
 
@@ -69,7 +70,7 @@ def table(cells: dict[str, dict]) -> str:
         figures = {figure["name"]: figure for suite in suites.values() for figure in suite["figures"]}
         row = [f"`{recipe}`", method, "not run", "not run"]
         if found:
-            row[2:] = [f"{found['fit']['steps']:,}", f"{minutes(found['fit']):.1f}"]
+            row[2:] = [f"{found['fit']['steps']:,}", f"{spent_minutes(found['fit']):.1f}"]
             counts |= {
                 suite["protocol"]["n_samples"] for name, suite in suites.items() if name == "image" and "n_samples" in suite["protocol"]
             }

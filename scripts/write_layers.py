@@ -15,8 +15,10 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from results_page import fill, keep, minutes, where
+from results_page import fill, keep, where
 from scipy.stats import t
+
+from lebm.cli.runs import spent_minutes
 
 ACCURACY = "test/latent_accuracy/"
 
@@ -34,8 +36,8 @@ def row_of(run: Path) -> dict:
         "seed": fit["seed"],
         "steps": fit["steps"],
         "command": fit["command"],
-        "cpu_minutes": round(minutes(fit), 1),
-        "wall_minutes": round(minutes(fit, "wall"), 1),
+        "cpu_minutes": round(spent_minutes(fit), 1),
+        "wall_minutes": round(spent_minutes(fit, "wall"), 1),
         "hardware": fit["hardware"],
         "versions": fit["versions"],
         "date": fit["started"][:10],

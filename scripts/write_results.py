@@ -13,7 +13,9 @@ import json
 from pathlib import Path
 
 import yaml
-from results_page import fill, keep, minutes, where
+from results_page import fill, keep, where
+
+from lebm.cli.runs import spent_minutes
 
 COLUMNS = {
     "test/prior_mmd_start": "MMD² of N(0, I)",
@@ -40,8 +42,8 @@ def row_of(run: Path) -> dict:
         "seed": fit["seed"],
         "steps": fit["steps"],
         "epochs": fit["epochs"],
-        "cpu_minutes": round(spent, 1) if (spent := minutes(fit)) is not None else None,
-        "wall_minutes": round(minutes(fit, "wall"), 1),
+        "cpu_minutes": round(spent, 1) if (spent := spent_minutes(fit)) is not None else None,
+        "wall_minutes": round(spent_minutes(fit, "wall"), 1),
         "hardware": fit["hardware"],
         "versions": fit["versions"],
         "date": fit["started"][:10],

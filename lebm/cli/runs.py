@@ -86,6 +86,14 @@ def earlier_attempts(target: Path) -> list[dict[str, Any]]:
         return []
 
 
+def spent_minutes(summary: dict[str, Any], which: str = "cpu") -> float | None:
+    """CPU or wall time of a run by its summary, earlier attempts included; ``None`` where the summary does not say."""
+    name = f"{which}_time_seconds"
+    if summary.get(name) is None:
+        return None
+    return sum(attempt[name] for attempt in (summary, *summary.get("earlier_attempts", []))) / 60
+
+
 def versions() -> dict[str, str]:
     """Of everything that can change a number."""
     import lightning

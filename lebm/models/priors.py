@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lebm.component import Component
 from lebm.models.energies import Energy
-from lebm.samplers.base import log_density_gradient
+from lebm.samplers.base import state_gradient
 from lebm.samplers.noise import RandomSource, normal
 
 __all__ = ["EnergyPrior", "Prior", "StandardNormal", "TiltedNormal"]
@@ -123,6 +123,5 @@ class TiltedNormal:
 
     def state_gradient(self, z: Tensor) -> Tensor:
         """``-grad E(z) - z``, shape ``(B, d)``, detached."""
-        own = getattr(self.prior.tilt, "gradient", None)
-        uphill = log_density_gradient(self.prior.tilt, z)[1] if own is None else own(z.detach())
-        return (uphill + z.detach()).neg_()
+        z = z.detach()
+        return (state_gradient(self.prior.tilt, z) + z).neg_()

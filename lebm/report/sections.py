@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from lebm.cli.runs import spent_minutes
 from lebm.evaluation.record import beside
 from lebm.report.gather import RunRecord
 from lebm.report.svg import Series, bars, lines
@@ -59,10 +60,7 @@ def summary(records: Records) -> str:
     for record in records:
         fit = record.summary
         figures = _figures(record)
-        attempts = [fit, *fit.get("earlier_attempts", [])]
-        minutes = [
-            sum(attempt[name] for attempt in attempts) / 60 if name in fit else None for name in ("cpu_time_seconds", "wall_time_seconds")
-        ]
+        minutes = [spent_minutes(fit, which) for which in ("cpu", "wall")]
         own_split = (record.evaluation.get("data") or {}).get("anomaly_split")
         cells = [
             escape(record.name),

@@ -113,8 +113,8 @@ class Sampler(nn.Module, Component, ABC):
         """``steps`` transitions from ``start``, which is the chain's own copy; gradients are enabled."""
 
 
-def log_density_gradient(log_density: LogDensity, state: Tensor, sign: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Value ``(B,)`` and ``sign`` times the gradient ``(B, *event)`` with respect to the state only, both detached.
+def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Value ``(B,)`` and gradient ``(B, *event)`` with respect to the state only, both detached.
 
     The caller must have left inference mode. ``torch.autograd.grad`` computes no parameter gradients, so nothing needs freezing.
 
@@ -127,7 +127,7 @@ def log_density_gradient(log_density: LogDensity, state: Tensor, sign: float = 1
     check_values(value, state)
     if not value.requires_grad:  # a constant, such as the energy of a plain reference
         return value, torch.zeros_like(state)
-    (gradient,) = torch.autograd.grad(value, state, torch.full_like(value, sign), materialize_grads=True)
+    (gradient,) = torch.autograd.grad(value, state, torch.ones_like(value), materialize_grads=True)
     return value.detach(), gradient
 
 

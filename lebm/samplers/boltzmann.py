@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lebm.samplers.base import log_density_gradient
+from lebm.samplers.base import state_gradient
 
 __all__ = ["Boltzmann"]
 
@@ -32,4 +32,4 @@ class Boltzmann:
 
     def state_gradient(self, x: Tensor) -> Tensor:
         """Gradient of the log-density at ``x: (B, *event)``."""
-        return log_density_gradient(self.energy, x, sign=-1.0)[1] / self.temperature
+        return state_gradient(self.energy, x) / -self.temperature

@@ -60,7 +60,7 @@ def test_an_energy_with_a_forward_of_its_own_is_differentiated_as_it_is() -> Non
 
     energy = Doubled(3, hidden=[8])
     z = torch.randn(6, 3)
-    torch.testing.assert_close(energy.gradient(z), by_autograd(energy, z))
+    torch.testing.assert_close(energy.state_gradient(z), by_autograd(energy, z))
     torch.testing.assert_close(EnergyPrior(energy).log_density.state_gradient(z), -by_autograd(energy, z) - z)
 
 

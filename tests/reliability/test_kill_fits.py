@@ -15,6 +15,7 @@ from tests.distributed import _CONTEXT
 from tests.estimators.test_resume import same
 from tests.reliability.methods import METHODS
 from tests.reliability.test_faults import write_recipe
+from tests.reliability.test_process_loss import step_of
 
 STEPS, KILLS = 60, 5  # of every method
 
@@ -35,13 +36,6 @@ def start(folder: Path, run: str) -> object:
     process = _CONTEXT.Process(target=_fit, args=(str(folder), run), daemon=True)
     process.start()
     return process
-
-
-def step_of(run: Path) -> int:
-    try:
-        return int(checkpoint.newest(run)[1]["global_step"])
-    except ValueError:
-        return 0
 
 
 @pytest.mark.slow
