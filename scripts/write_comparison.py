@@ -57,7 +57,8 @@ def shown(figure: dict | None, form: str) -> str:
     if figure["value"] is None:
         return "not finite"
     ends = "" if figure["low"] is None else f" ({form.format(figure['low'])} to {form.format(figure['high'])})"
-    return form.format(figure["value"]) + ends
+    median = figure["details"].get("median")
+    return form.format(figure["value"]) + ends + (f", median {form.format(median)}" if median is not None else "")
 
 
 def table(cells: dict[str, dict]) -> str:

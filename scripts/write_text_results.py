@@ -1,8 +1,10 @@
 """Write the figures of sentences of two or more tested runs: results/NAME.json and the table of that name in docs/results.md.
 
     python scripts/write_text_results.py kjv runs/latent_mle-kjv runs/latent_mle-kjv-gaussian
+    python scripts/write_text_results.py --pairs kjv_attempts "word dropout 0.9"=runs/kjv-wd9 ...
 
-A column a run, headed by its prior, a row a figure of its test.json, with 95% ends where it has any; nothing is typed in.
+A column a run, headed by its prior, a row a figure of its test.json, with 95% ends where it has any; nothing is typed in. With `--pairs` a
+row a setting instead: RUN and RUN-gaussian, which differ in nothing but the prior.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from pathlib import Path
 import yaml
 from results_page import fill, keep, where
 
+from lebm.cli.runs import spent_minutes
+
 ROWS = {
     "nll": "negative log-likelihood, nats a sentence",
     "perplexity": "perplexity, a token",
@@ -21,6 +25,10 @@ ROWS = {
     "least_ess": "least effective number of importance samples of a sentence",
     "forward_perplexity": "forward perplexity",
     "reverse_perplexity": "reverse perplexity",
+    "distinct_1": "share of different words",
+    "real_distinct_1": "... in real test sentences",
+    "distinct_2": "share of different pairs of words",
+    "real_distinct_2": "... in real test sentences",
     "self_bleu": "self-BLEU",
     "real_self_bleu": "... of real test sentences",
     "latent_nats": "what the latent is worth to the generator, nats",
@@ -37,7 +45,14 @@ def column(run: Path) -> dict:
     kept = ("versions", "hardware", "chains", "protocols", "data", "metrics", "started", "command")
     prior = config["model"]["init_args"]["prior"]["class_path"].rsplit(".", 1)[-1]
     own = {"run": run.name, "method": config["model"]["class_path"].rsplit(".", 1)[-1], "prior": prior}
-    return {**own, "fit_command": fit["command"], "seed": fit["seed"], "steps": fit["steps"], **{name: test[name] for name in kept}}
+    return {
+        **own,
+        "fit_command": fit["command"],
+        "seed": fit["seed"],
+        "steps": fit["steps"],
+        "cpu_minutes": spent_minutes(fit),
+        **{name: test[name] for name in kept},
+    }
 
 
 def cell(metrics: dict, name: str) -> str:
@@ -59,12 +74,35 @@ def table(columns: list[dict]) -> str:
     return "\n".join([*lines, "", f"{machine}; seed {first['seed']}; commands of the last attempt:", "", commands])
 
 
+def pairs_table(pairs: dict[str, tuple[dict, dict]]) -> str:
+    """NLL of both priors, their difference, and whether the generator listens: a row a setting."""
+    heads = ["setting", "steps", "CPU min", "NLL, energy-based", "NLL, Gaussian", "gain", "worth of z, energy-based", "Gaussian", "log Z"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---|" * (len(heads) - 1)]
+    for setting, (own, gaussian) in pairs.items():
+        gain = gaussian["metrics"]["test/nll"] - own["metrics"]["test/nll"]
+        row = [setting, f"{own['steps']:,}", f"{own['cpu_minutes']:.1f}, {gaussian['cpu_minutes']:.1f}"]
+        row += [cell(own["metrics"], "nll"), cell(gaussian["metrics"], "nll"), f"{gain:+.2f}"]
+        row += [cell(own["metrics"], "latent_nats"), cell(gaussian["metrics"], "latent_nats"), cell(own["metrics"], "log_z")]
+        lines.append("| " + " | ".join(row) + " |")
+    first = next(iter(pairs.values()))[0]
+    machine = where(first["hardware"], first["versions"], first["started"][:10])
+    commands = "\n".join(f"    {one['fit_command']}" for pair in pairs.values() for one in pair)
+    return "\n".join([*lines, "", f"{machine}; seed {first['seed']}; commands of the last attempt:", "", commands])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--pairs", action="store_true")
     options = parser.parse_args()
-    columns = [column(run) for run in options.runs]
+    if options.pairs:
+        named = [word.rpartition("=")[::2] for word in options.runs]
+        pairs = {setting: (column(Path(run)), column(Path(f"{run}-gaussian"))) for setting, run in named}
+        keep(options.name, {setting: list(pair) for setting, pair in pairs.items()})
+        fill(options.name, pairs_table(pairs))
+        return
+    columns = [column(Path(run)) for run in options.runs]
     keep(options.name, columns)
     fill(options.name, table(columns))
 
