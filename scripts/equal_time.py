@@ -1,7 +1,7 @@
 """Methods and baselines with one generator and the same time: run them, then write results/equal_time/*.json and docs/results.md.
 
     python scripts/equal_time.py run mnist FOLDER        # eight CPU minutes a model, images and likelihood
-    python scripts/equal_time.py run anomaly FOLDER      # three CPU minutes a model, five held-out digits
+    python scripts/equal_time.py run anomaly FOLDER      # two CPU minutes a model, five held-out digits
     python scripts/equal_time.py run anomaly FOLDER --only VAE
     python scripts/equal_time.py write                   # the tables only
 
@@ -53,12 +53,12 @@ PLANS = {
         "VAE": ("baselines/mnist_vae", 19800, 100),
     },
     "anomaly": {
-        "LatentMLE": ("latent_mle/mnist_anomaly", 1300, 100),
-        "MultiStageNCE": ("multistage_nce/mnist_anomaly", 1060, 100),
-        "JointHierarchicalPrior": ("joint_hierarchical/mnist", 3300, 100),
-        "DualMCMCTeaching": ("dual_mcmc/mnist", 580, 50),
-        "alternating back-propagation": ("baselines/mnist_gaussian", 1300, 100),
-        "VAE": ("baselines/mnist_vae", 7000, 100),
+        "LatentMLE": ("latent_mle/mnist_anomaly", 870, 100),
+        "MultiStageNCE": ("multistage_nce/mnist_anomaly", 712, 100),
+        "JointHierarchicalPrior": ("joint_hierarchical/mnist", 2200, 100),
+        "DualMCMCTeaching": ("dual_mcmc/mnist", 390, 50),
+        "alternating back-propagation": ("baselines/mnist_gaussian", 870, 100),
+        "VAE": ("baselines/mnist_vae", 4700, 100),
     },
 }
 IMAGES = {"mnist": 55_000, "anomaly": 50_500}
