@@ -1,7 +1,7 @@
 """Methods and baselines with one generator and the same time: run them, then write results/equal_time/*.json and docs/results.md.
 
-    python scripts/equal_time.py run mnist FOLDER        # eight CPU minutes a model, images and likelihood
-    python scripts/equal_time.py run anomaly FOLDER      # two CPU minutes a model, five held-out digits
+    python scripts/equal_time.py run mnist FOLDER        # ten CPU minutes a model, images and likelihood
+    python scripts/equal_time.py run anomaly FOLDER      # at most three CPU minutes a model, five held-out digits
     python scripts/equal_time.py run anomaly FOLDER --only VAE
     python scripts/equal_time.py write                   # the tables only
 
@@ -47,18 +47,18 @@ PLANS = {
     "mnist": {
         "LatentMLE": ("latent_mle/mnist", 3300, 100),
         "MultiStageNCE": ("multistage_nce/mnist", 2800, 100),
-        "JointHierarchicalPrior": ("joint_hierarchical/mnist", 9350, 100),
-        "DualMCMCTeaching": ("dual_mcmc/mnist", 1600, 50),
-        "alternating back-propagation": ("baselines/mnist_gaussian", 3300, 100),
-        "VAE": ("baselines/mnist_vae", 19800, 100),
+        "JointHierarchicalPrior": ("joint_hierarchical/mnist", 11000, 100),
+        "DualMCMCTeaching": ("dual_mcmc/mnist", 2000, 50),
+        "alternating back-propagation": ("baselines/mnist_gaussian", 4000, 100),
+        "VAE": ("baselines/mnist_vae", 24200, 100),
     },
     "anomaly": {
         "LatentMLE": ("latent_mle/mnist_anomaly", 870, 100),
         "MultiStageNCE": ("multistage_nce/mnist_anomaly", 712, 100),
-        "JointHierarchicalPrior": ("joint_hierarchical/mnist", 2200, 100),
-        "DualMCMCTeaching": ("dual_mcmc/mnist", 390, 50),
-        "alternating back-propagation": ("baselines/mnist_gaussian", 870, 100),
-        "VAE": ("baselines/mnist_vae", 4700, 100),
+        "JointHierarchicalPrior": ("joint_hierarchical/mnist", 2800, 100),
+        "DualMCMCTeaching": ("dual_mcmc/mnist", 480, 50),
+        "alternating back-propagation": ("baselines/mnist_gaussian", 970, 100),
+        "VAE": ("baselines/mnist_vae", 5800, 100),
     },
 }
 IMAGES = {"mnist": 55_000, "anomaly": 50_500}
