@@ -32,6 +32,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "posterior chain of 3 steps": {"latent_steps": 3},
     "posterior chain from N(0, I)": {"latent_start": "prior"},
     "schedule: alternate": {"schedule": "alternate"},
+    "teaching weight 1": {"teaching_weight": 1.0},
+    "teaching weight 10": {"teaching_weight": 10.0},
     "no teaching (both weights 0)": OFF,
     "image chains from noise": {"image_start": "noise", **OFF},
     "persistent image chains": {"pool": True, **OFF},
@@ -41,7 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def model_of(image_steps: int = 10, latent_steps: int = 10, pool: bool = False, **settings: Any) -> DualMCMCTeaching:
     torch.manual_seed(0)
     chain: Sampler = Langevin(image_steps, NOISE, clamp=(-1.0, 1.0))
-    defaults = {"teaching_weight": 10.0, "revised_inference_weight": 0.1}
+    defaults = {"teaching_weight": 0.1, "revised_inference_weight": 0.1}
     return DualMCMCTeaching(
         ResNetEnergy(SHAPE, [8, 16, 32], [True, True, False]),
         GaussianLikelihood(MLPGenerator(LATENT, SHAPE, hidden=[128, 128]), 0.212),

@@ -1,7 +1,7 @@
 """Write the figures of sentences of two or more tested runs: results/NAME.json and the table of that name in docs/results.md.
 
     python scripts/write_text_results.py kjv runs/latent_mle-kjv runs/latent_mle-kjv-gaussian
-    python scripts/write_text_results.py --pairs kjv_attempts "word dropout 0.9"=runs/kjv-wd9 ...
+    python scripts/write_text_results.py --pairs kjv_attempts "word dropout 0.9"=runs/kjv-wd9,runs/kjv-wd9-gaussian ...
 
 A column a run, headed by its prior, a row a figure of its test.json, with 95% ends where it has any; nothing is typed in. With `--pairs` a
 row a setting instead: RUN and RUN-gaussian, which differ in nothing but the prior.
@@ -76,17 +76,18 @@ def table(columns: list[dict]) -> str:
 
 def pairs_table(pairs: dict[str, tuple[dict, dict]]) -> str:
     """NLL of both priors, their difference, and whether the generator listens: a row a setting."""
-    heads = ["setting", "steps", "CPU min", "NLL, energy-based", "NLL, Gaussian", "gain", "worth of z, energy-based", "Gaussian", "log Z"]
+    heads = ["setting", "steps", "NLL, energy-based", "NLL, Gaussian", "gain", "worth of z, energy-based", "Gaussian", "log Z", "least ESS"]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---|" * (len(heads) - 1)]
     for setting, (own, gaussian) in pairs.items():
         gain = gaussian["metrics"]["test/nll"] - own["metrics"]["test/nll"]
-        row = [setting, f"{own['steps']:,}", f"{own['cpu_minutes']:.1f}, {gaussian['cpu_minutes']:.1f}"]
+        row = [setting, f"{own['steps']:,}"]
         row += [cell(own["metrics"], "nll"), cell(gaussian["metrics"], "nll"), f"{gain:+.2f}"]
         row += [cell(own["metrics"], "latent_nats"), cell(gaussian["metrics"], "latent_nats"), cell(own["metrics"], "log_z")]
+        row += [f"{own['metrics']['test/least_ess']:.0f}, {gaussian['metrics']['test/least_ess']:.0f}"]
         lines.append("| " + " | ".join(row) + " |")
     first = next(iter(pairs.values()))[0]
     machine = where(first["hardware"], first["versions"], first["started"][:10])
-    commands = "\n".join(f"    {one['fit_command']}" for pair in pairs.values() for one in pair)
+    commands = "\n".join(dict.fromkeys(f"    {one['fit_command']}" for pair in pairs.values() for one in pair))
     return "\n".join([*lines, "", f"{machine}; seed {first['seed']}; commands of the last attempt:", "", commands])
 
 
@@ -97,8 +98,8 @@ def main() -> None:
     parser.add_argument("--pairs", action="store_true")
     options = parser.parse_args()
     if options.pairs:
-        named = [word.rpartition("=")[::2] for word in options.runs]
-        pairs = {setting: (column(Path(run)), column(Path(f"{run}-gaussian"))) for setting, run in named}
+        named = {setting: runs.split(",") for setting, runs in (word.rsplit("=", 1) for word in options.runs)}
+        pairs = {setting: (column(Path(own)), column(Path(gaussian))) for setting, (own, gaussian) in named.items()}
         keep(options.name, {setting: list(pair) for setting, pair in pairs.items()})
         fill(options.name, pairs_table(pairs))
         return
