@@ -66,7 +66,7 @@ ANOMALY_FIGURES = {"auprc/anomaly_score": ("AUPRC", "{:.3f}"), "auroc/anomaly_sc
 DETAILS = {"base_rate": "by guessing", "auprc_lowest": "lowest possible"}
 
 
-def words(plan: str, method: str, folder: str) -> list[str]:
+def words(plan: str, method: str, folder: str, digits: str = DIGITS) -> list[str]:
     """What a cell gives to `lebm sweep`."""
     recipe, steps, batch = PLANS[plan][method]
     decay = FALL ** (IMAGES[plan] / (steps * batch))
@@ -78,12 +78,12 @@ def words(plan: str, method: str, folder: str) -> list[str]:
     if plan == "mnist":
         return [*chosen, "--over", "seed", "0", "--suite", "image", "--suite", "likelihood", "--evaluate", "--n-samples 5000"]
     chosen += ["--data.init_args.anomaly_split", "lebm", "--data.init_args.validation_size", "0"]
-    return [*chosen, "--over", "held_out_label", DIGITS, "--suite", "anomaly", "--evaluate", "--limit 5000"]
+    return [*chosen, "--over", "held_out_label", digits, "--suite", "anomaly", "--evaluate", "--limit 5000"]
 
 
-def run(plan: str, folder: str, only: str | None) -> None:
+def run(plan: str, folder: str, only: str | None, digits: str) -> None:
     for method in [only] if only else PLANS[plan]:
-        sweep = [sys.executable, "-m", "lebm", "sweep", *words(plan, method, folder)]
+        sweep = [sys.executable, "-m", "lebm", "sweep", *words(plan, method, folder, digits)]
         if subprocess.run(sweep, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode:
             print(f"{method}: not complete", file=sys.stderr)
 
@@ -147,10 +147,11 @@ def main() -> None:
     runner.add_argument("plan", choices=PLANS)
     runner.add_argument("folder", help="of MNIST in the layout of the Hub, or its name there")
     runner.add_argument("--only", choices=ALIKE)
+    runner.add_argument("--digits", default=DIGITS, help="held out in the anomaly plan")
     verbs.add_parser("write")
     chosen = parser.parse_args()
     if chosen.verb == "run":
-        run(chosen.plan, chosen.folder, chosen.only)
+        run(chosen.plan, chosen.folder, chosen.only, chosen.digits)
     fill("equal_time", image_table())
     fill("equal_time_anomaly", anomaly_table())
 
