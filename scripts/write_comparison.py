@@ -56,9 +56,15 @@ def shown(figure: dict | None, form: str) -> str:
         return "not run"
     if figure["value"] is None:
         return "not finite"
-    ends = "" if figure["low"] is None else f" ({form.format(figure['low'])} to {form.format(figure['high'])})"
+    ends = "" if figure["low"] is None else f" ({_number(form, figure['low'])} to {_number(form, figure['high'])})"
     median = figure["details"].get("median")
-    return form.format(figure["value"]) + ends + (f", median {form.format(median)}" if median is not None else "")
+    return _number(form, figure["value"]) + ends + (f", median {_number(form, median)}" if median is not None else "")
+
+
+def _number(form: str, value: float) -> str:
+    """Without the sign of a zero."""
+    text = form.format(value)
+    return text.removeprefix("-") if not float(text) else text
 
 
 def table(cells: dict[str, dict]) -> str:

@@ -108,11 +108,11 @@ TABLE = {
     ),
     "mnist": (
         Networks((1, 28, 28), 16, energy(1, 8, 16, 32), transposed(16, 7, 64, 32, 1, last=4), encoder(16, 1, 16, 32, 64, first=3, end=7)),
-        Constants((10, 3.0, 0.001), 10.0, "simultaneous", False, 50),
+        Constants((10, 3.0, 0.001), 0.1, "simultaneous", False, 50),
     ),
     "cifar10_small": (
         Networks((3, 32, 32), 32, energy(3, 8, 16, 32), transposed(32, 8, 64, 32, 3, last=4), encoder(32, 3, 16, 32, 64, first=3, end=8)),
-        Constants((10, 3.0, 0.001), 10.0, "simultaneous", False, 50),
+        Constants((10, 3.0, 0.001), 0.1, "simultaneous", False, 50),
     ),
 }
 NAMES = [name for name in ALL if name.startswith("dual_mcmc/")]
