@@ -4,7 +4,7 @@
     python scripts/write_text_results.py --pairs kjv_attempts "word dropout 0.9"=runs/kjv-wd9,runs/kjv-wd9-gaussian ...
 
 A column a run, headed by its prior, a row a figure of its test.json, with 95% ends where it has any; nothing is typed in. With `--pairs` a
-row a setting instead: RUN and RUN-gaussian, which differ in nothing but the prior.
+row a setting instead, of two runs that differ in nothing but the prior.
 """
 
 from __future__ import annotations
