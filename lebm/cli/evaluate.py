@@ -72,10 +72,8 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
     from lebm.evaluation.record import FORMAT, merged, read_evaluation
     from lebm.evaluation.run import run_suites
 
-    started = time.time()
     subject, settings = _subject(run, chosen)
     names = SUITES if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
-    results = run_suites(names, subject, settings)
     file = checkpoint.find_checkpoint(run)
     content = {
         "lebm_evaluation": FORMAT,
@@ -84,20 +82,25 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         "checkpoint_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "weights": chosen.weights,
         "method": type(subject.model).__name__,
-        "command": command,
         "seed": settings.seed,
-        "versions": versions(),
-        "hardware": hardware(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-        "wall_time_seconds": round(time.time() - started, 2),
-        "data": subject.description,
-        "chains": subject.model.chain_settings,
-        "suites": {name: result.plain() for name, result in results.items()},
+        "suites": {},
     }
-    old = read_evaluation(target) if target.is_file() else None
-    write_json(target, plain(merged(old, plain(content))))
+    kept = read_evaluation(target) if target.is_file() else None
+    started = time.localtime()
+    for name, result in run_suites(names, subject, settings):
+        result.origin = {
+            "command": command,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", started),
+            "versions": versions(),
+            "hardware": hardware(),
+            "data": subject.description,
+            "chains": subject.model.chain_settings,
+        }
+        content["suites"][name] = plain(result.plain())
+        write_json(target, merged(kept, plain(content)))  # at once: a suite that fails does not lose those before it
+        started = time.localtime()
     _print_table(content, names)
-    print(f"lebm: {sum(len(result.figures) for result in results.values())} figures of {run} in {target}")
+    print(f"lebm: {sum(len(suite['figures']) for suite in content['suites'].values())} figures of {run} in {target}")
 
 
 def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Any, Settings]:
@@ -176,16 +179,39 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     for heading in ("value", "95 % interval", "n"):
         table.add_column(heading, justify="right")
     table.add_column("to compare with")
-    skipped = []
+    told = []
     for name in names:
         suite = content["suites"][name]
-        if suite["skipped"]:
-            skipped.append(f"{name}: not measured, {suite['skipped']}")
+        told.append(f"{name}: {_measured(suite)}" if suite["figures"] else f"{name}: not measured, {suite['skipped']}")
         for figure in suite["figures"]:
             ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
             value = "not finite" if figure["value"] is None else f"{figure['value']:.4g}"
             table.add_row(name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
-    for line in skipped:
-        console.print(line, highlight=False)
+    origin = content["suites"][names[-1]]["origin"]
+    machine = origin["hardware"]
+    devices = ", ".join([f"{machine['cpu']}, {machine['threads']} thread(s)", *machine["gpus"]])
+    for line in (*told, f"samplers: {_samplers(origin['chains'])}", f"hardware: {devices}"):
+        console.print(line, highlight=False, markup=False)
+
+
+def _measured(suite: dict[str, Any]) -> str:
+    """A suite's protocol in one line."""
+    protocol = suite["protocol"]
+    features = f", features {protocol['features']['class_path'].rsplit('.', 1)[-1]}" if protocol.get("features") else ""
+    digest = f" (SHA-256 {protocol['features_digest']})" if protocol.get("features_digest") else ""
+    missing = f"; {suite['skipped']}" if suite["skipped"] else ""
+    return f"{protocol['name']}{features}{digest}, {suite['wall_time_seconds']:.0f} s{missing}"
+
+
+def _samplers(chains: dict[str, Any]) -> str:
+    """Samplers with their steps, and what else a method says of its chains."""
+    told = []
+    for name, value in chains.items():
+        if isinstance(value, dict) and "class_path" in value:
+            given = {key: value["init_args"].get(key) for key in ("steps", "step_size")}
+            words = ", ".join(f"{key}={number}" for key, number in given.items() if number is not None)
+            value = f"{value['class_path'].rsplit('.', 1)[-1]}({words})"
+        told.append(f"{name} {value}")
+    return "; ".join(told) or "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from lebm.component import Component, describe
 from lebm.errors import UserError
 from lebm.estimators.optim import AdamGroups
 from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["LatentEstimator", "follow"]
+__all__ = ["LatentEstimator", "contrast", "follow"]
 
 
 class LatentEstimator(LightningModule, Component):
@@ -29,7 +30,8 @@ class LatentEstimator(LightningModule, Component):
         optimizer: the optimiser and its per-network settings.
         seed: of every random stream of the method.
         noise_shards: pieces the global batch is cut into; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction; the sampler's own number if ``None``.
+        evaluation_steps: posterior transitions of :meth:`encode` where none are asked for, and so of validation, testing and every
+            figure; the sampler's own number if ``None``.
     """
 
     latent_dim: int
@@ -65,7 +67,7 @@ class LatentEstimator(LightningModule, Component):
 
     @abstractmethod
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """One latent ``(B, latent_dim)`` an observation, from the (approximate) posterior."""
+        """One latent ``(B, latent_dim)`` an observation, from the (approximate) posterior; ``evaluation_steps`` by default."""
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
@@ -140,7 +142,7 @@ class LatentEstimator(LightningModule, Component):
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """One posterior chain a batch; callbacks read ``x``, ``z``, ``reconstruction`` and ``anomaly_score`` from the result."""
         x = self.observations(batch)
-        z = self.encode(x, steps=self.evaluation_steps, generator=self.sample_noise("encode", batch["index"]))
+        z = self.encode(x, generator=self.sample_noise("encode", batch["index"]))
         return {"x": x, "z": z, "reconstruction": self.decode(z), "anomaly_score": -self.log_joint(x, z)}
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -154,10 +156,22 @@ class LatentEstimator(LightningModule, Component):
         optimizer, schedule = self.optimizer_settings.build(self.networks(), fused=not half)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None) -> None:
+        """Take the step and, with several processes, gather chain pools: a checkpoint may be written by one process after any step."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.trainer.world_size > 1:
+            gather_pools(self)
+
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip each network by itself; ``--trainer.gradient_clip_val`` is the limit where a network has none of its own."""
+        """Clip each network by itself; ``--trainer.gradient_clip_val`` is the limit where a network has none of its own.
+
+        Raises:
+            UserError: for ``--trainer.gradient_clip_algorithm value``.
+        """
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise UserError(f"trainer.gradient_clip_algorithm {gradient_clip_algorithm}: networks are clipped by norm only; leave it out")
         self.optimizer_settings.clip(optimizer, gradient_clip_val)
 
     @classmethod
@@ -208,3 +222,14 @@ def follow(
     end, info = sampler.run(target, start, noise, steps=steps)
     figures.update({f"mcmc/{name}/{key}": value for key, value in info.scalars().items()})
     return end
+
+
+def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor) -> Tensor:
+    """Mean energy of ``positives: (B, *event)`` less that of ``negatives: (C, *event)``, a scalar.
+
+    One call for both: spectral norm takes one power iteration a step, and both see the same weights. The means are taken in single
+    precision at least: the difference of two half-precision means is mostly rounding.
+    """
+    energies = energy(torch.cat([positives, negatives]))
+    up, down = energies.to(torch.promote_types(energies.dtype, torch.float32)).split([len(positives), len(negatives)])
+    return up.mean() - down.mean()

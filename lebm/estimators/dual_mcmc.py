@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator, follow
+from lebm.estimators.base import LatentEstimator, contrast, follow
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.starts import ImageStart, LatentStart, are_revisions, check_starts, start_of_images, start_of_latents
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
@@ -19,7 +19,6 @@ from lebm.models.frozen import frozen
 from lebm.models.likelihoods import GaussianLikelihood
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.boltzmann import Boltzmann
-from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import RandomSource, normal
 
 __all__ = ["DualMCMCTeaching"]
@@ -174,9 +173,7 @@ class DualMCMCTeaching(LatentEstimator):
         return self._energy_part(x, revised, figures) + touch(self.likelihood, self.encoder) + self._taught
 
     def _energy_part(self, x: Tensor, revised: Tensor, figures: dict[str, Tensor] | None) -> Tensor:
-        # One call, and with it one power iteration of a spectral norm, which is the same for both.
-        data, negative = self.energy(torch.cat([x, revised])).split([x.shape[0], revised.shape[0]])
-        gap = data.mean() - negative.mean()
+        gap = contrast(self.energy, x, revised)
         self.revised["energy gap"] = gap.detach()
         if figures is not None:
             figures["train/energy_gap"] = gap.detach()
@@ -210,15 +207,17 @@ class DualMCMCTeaching(LatentEstimator):
 
     # The chains
 
-    def _revise_images(self, generated: Tensor, noise: RandomSource, figures: dict[str, Tensor] | None) -> Tensor:
-        start = start_of_images(self.image_start, generated, self.likelihood.sigma, noise)
+    # They move in the model's own precision. Autocast hands over half precision, in which steps as small as these are rounded away.
+
+    def _revise_images(self, generated: Tensor, noise: RandomSource, figures: dict[str, Tensor] | None, steps: int | None = None) -> Tensor:
+        start = start_of_images(self.image_start, generated.to(self.dtype), self.likelihood.sigma, noise)
         with frozen(self.energy):
-            return follow("image", self.image_sampler, Boltzmann(self.energy, self.temperature), start, noise, figures)
+            return follow("image", self.image_sampler, Boltzmann(self.energy, self.temperature), start, noise, figures, steps)
 
     def _revise_latents(
         self, x: Tensor, inferred: DiagonalGaussian, noise: RandomSource, figures: dict[str, Tensor] | None, steps: int | None = None
     ) -> Tensor:
-        start = start_of_latents(self.latent_start, inferred, noise)
+        start = start_of_latents(self.latent_start, inferred, noise).to(self.dtype)
         with frozen(self.likelihood, batch_statistics=self.batch_statistics):
             return follow("posterior", self.posterior_sampler, self.posterior(x), start, noise, figures, steps)
 
@@ -239,14 +238,14 @@ class DualMCMCTeaching(LatentEstimator):
             generated = self.decode(self.sample_latent(n, generator=generator))
             if steps == 0:
                 return generated
-            start = start_of_images(self.image_start, generated, self.likelihood.sigma, generator)
-            with frozen(self.energy, self.image_sampler):  # a pool is left alone
-                return self.image_sampler(Boltzmann(self.energy, self.temperature), start, generator, steps=steps)
+            with frozen(self.image_sampler):  # a pool is left alone
+                return self._revise_images(generated, generator, None, steps)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """A draw of the inference model, revised by the posterior chain; with ``steps=0`` the draw alone."""
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), frozen(self.posterior_sampler):
             x = x.clone()  # an inference tensor could not take part in the chain's gradient
+            steps = self.evaluation_steps if steps is None else steps
             return self._revise_latents(x, self.encoder(x), generator, None, steps)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -287,8 +286,6 @@ class DualMCMCTeaching(LatentEstimator):
             self._turn = turn
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self._turn = "all"
-        if self.trainer.world_size > 1:
-            gather_pools(self)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """A network whose turn it is not has no gradient, not a zero one, from which Adam's moments and weight decay would move it."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lebm.errors import UserError
 from lebm.estimators.backbone import copy_backbone
+from lebm.estimators.base import contrast
 from lebm.estimators.noise_space import NoiseSpace, chain_space, check_choice, common_layout, redraw
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
@@ -159,9 +160,7 @@ class JointHierarchicalPrior(LatentPriorModel):
         if self.prior.is_exact:
             return total
         negatives = self._negatives(x.shape[0], batch_idx, figures)
-        # One call for both: spectral norm takes one power iteration a step, and both see the same weights.
-        up, down = self.prior.energy(torch.cat([positives, negatives])).split([x.shape[0], x.shape[0]])
-        gap = up.mean() - down.mean()
+        gap = contrast(self.prior.energy, positives, negatives)
         if figures is not None:
             figures["train/energy_gap"] = gap.detach()
         if "reference" in self.networks():
@@ -208,21 +207,11 @@ class JointHierarchicalPrior(LatentPriorModel):
         return 1.0 - math.exp(-(self.trainer.global_step + 1) / self.warm_up)
 
     def _posterior_chain(self, x: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
-        with frozen(self.prior, self.likelihood):
-            target = self.space.posterior(self.likelihood.given(x))
-            state = self.run_chain("posterior", self.posterior_sampler, target, x.shape[0], batch_idx, figures)
-            return self._latents(state)
+        target = self.space.posterior(self.likelihood.given(x))
+        return self.run_chain("posterior", self.posterior_sampler, target, x.shape[0], batch_idx, figures)
 
     def _negatives(self, n: int, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
-        with frozen(self.prior):
-            return self._latents(self.run_chain("prior", self.prior_sampler, self.space.log_density, n, batch_idx, figures))
-
-    def chain_start(self, n: int, generator: RandomSource) -> Tensor:
-        return self.space.reference(n, generator)
-
-    def _latents(self, state: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.space.latents(state)
+        return self.run_chain("prior", self.prior_sampler, self.space.log_density, n, batch_idx, figures)
 
     # The answers
 
@@ -236,22 +225,11 @@ class JointHierarchicalPrior(LatentPriorModel):
             raise ValueError("scheme 'mcmc' has no encoder")
         return self.encoder(x)
 
-    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        if self.prior.is_exact:
-            return self.prior.reference(n, generator).detach()
-        with frozen(self.prior):
-            start = self.space.reference(n, generator).detach()
-            return self._latents(self.prior_sampler(self.space.log_density, start, generator, steps=steps))
-
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        if self.encoder is not None:
-            with torch.no_grad():
-                return self.inference(x).rsample(generator)
-        with torch.inference_mode(False), frozen(self.prior, self.likelihood):
-            x = x.clone()  # an inference tensor could not take part in the chain's gradient
-            target = self.space.posterior(self.likelihood.given(x))
-            start = self.space.reference(x.shape[0], generator)
-            return self._latents(self.posterior_sampler(target, start, generator, steps=steps))
+        if self.encoder is None:
+            return super().encode(x, steps=steps, generator=generator)
+        with torch.no_grad():
+            return self.inference(x).rsample(generator)
 
     def redraw(self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Draw some layers of ``z: (B, latent_dim)`` anew from the prior given the others, see :func:`~lebm.estimators.noise_space.redraw`.
@@ -262,7 +240,7 @@ class JointHierarchicalPrior(LatentPriorModel):
             steps: length of the chain.
             generator: source of randomness.
         """
-        with torch.inference_mode(False), frozen(self.prior):
+        with torch.inference_mode(False), frozen(self.prior, self.prior_sampler):
             return redraw(self.space, self.prior_sampler, z.clone(), self.layout.mask(layers, z.device), generator, steps)
 
     def log_joint_above(self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:

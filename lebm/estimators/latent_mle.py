@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
+from lebm.estimators.base import contrast
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
 from lebm.models.likelihoods import Likelihood
@@ -72,9 +72,7 @@ class LatentMLE(LatentPriorModel):
         total = self.likelihood_loss(x, positives, batch_idx, figures)
         if not self.prior.is_exact:
             negatives = self._prior_latents(x.shape[0], batch_idx, figures)
-            energies = self.prior.energy(torch.cat([positives, negatives]))
-            up, down = energies.split([x.shape[0], negatives.shape[0]])
-            gap = up.mean() - down.mean()
+            gap = contrast(self.prior.energy, positives, negatives)
             total = total + gap
             if figures is not None:
                 figures["train/energy_gap"] = gap.detach()

@@ -21,7 +21,6 @@ from lebm.models.likelihoods import Likelihood
 from lebm.models.ratios import RatioPrior
 from lebm.samplers.annealed import AnnealedImportanceSampling
 from lebm.samplers.base import LogDensity, Sampler
-from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise
 
 __all__ = ["MultiStageNCE"]
@@ -101,6 +100,12 @@ class MultiStageNCE(LatentPriorModel):
             likelihood.requires_grad_(False)  # from the start and for good: nothing is toggled later
         optimizer.check(self.networks())
 
+    def train(self, mode: bool = True) -> MultiStageNCE:
+        super().train(mode)
+        if not self.update_generator_in_stage:
+            self.likelihood.eval()  # its statistics are left as they are, too
+        return self
+
     def networks(self) -> Mapping[str, nn.Module]:
         trained: dict[str, nn.Module] = {"generator": self.likelihood} if self.update_generator_in_stage else {}
         return {**trained, "energy": self.prior}
@@ -161,8 +166,6 @@ class MultiStageNCE(LatentPriorModel):
         """Take the step, then decide: inside the step, so that a checkpoint made after it has seen the decision."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.after_step(getattr(optimizer, "optimizer", optimizer))
-        if self.trainer.world_size > 1:
-            gather_pools(self)
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> StageRecord | None:
         """Count a step and finish the stage if it was the last; returns the record of a finished stage."""

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from lebm.estimators.base import LatentEstimator, follow
+from lebm.estimators.noise_space import ChainSpace
 from lebm.estimators.optim import AdamGroups
+from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import Prior
 from lebm.samplers.base import LogDensity, Sampler
@@ -18,6 +20,8 @@ __all__ = ["LatentPriorModel"]
 class LatentPriorModel(LatentEstimator):
     """A likelihood, a prior and a chain for each; a method adds its loss.
 
+    Every chain sees the networks :func:`~lebm.models.frozen`, whatever mode the model is in, and a chain pool belongs to training alone.
+
     Args:
         likelihood: ``p(x | z)``, with the generator inside.
         prior: ``p(z)``.
@@ -28,7 +32,7 @@ class LatentPriorModel(LatentEstimator):
             loss, ``|x - g(z)|^2`` summed over pixels. Gaussian likelihoods only.
         seed: of every random stream.
         noise_shards: pieces of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction; those of ``posterior_sampler`` if ``None``.
+        evaluation_steps: posterior transitions of the answers; those of ``posterior_sampler`` if ``None``.
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size, or the loss of an unscaled likelihood is not defined.
@@ -53,6 +57,7 @@ class LatentPriorModel(LatentEstimator):
             raise ValueError("scale_likelihood=False is defined for a GaussianLikelihood only")
         self.likelihood = likelihood
         self.prior = prior
+        self.space = ChainSpace(prior)
         self.prior_sampler = prior_sampler
         self.posterior_sampler = posterior_sampler
         self.scale_likelihood = scale_likelihood
@@ -70,15 +75,20 @@ class LatentPriorModel(LatentEstimator):
         return self.likelihood.squared_error(nll, x[0].numel())  # type: ignore[operator]
 
     def chain_start(self, n: int, generator: RandomSource) -> Tensor:
-        """Where ``n`` chains start: at draws of the reference, ``(n, latent_dim)``."""
-        return self.prior.reference(n, generator)
+        """Where ``n`` chains start: at draws of the reference, ``(n, latent_dim)``, in the coordinates that chains move."""
+        return self.space.reference(n, generator)
 
     def run_chain(
         self, name: str, sampler: Sampler, target: LogDensity, n: int, batch_idx: int, figures: dict[str, Tensor] | None
     ) -> Tensor:
-        """``n`` rows of a training chain from the reference, with its health among the figures if this step is logged."""
+        """``n`` latents of a training chain from the reference, with its health among the figures if this step is logged."""
         noise = self.noise(name, batch_idx)
-        return follow(name, sampler, target, self.chain_start(n, noise), noise, figures)
+        with frozen(self.prior, self.likelihood):
+            return self._latents(follow(name, sampler, target, self.chain_start(n, noise), noise, figures))
+
+    def _latents(self, state: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.space.latents(state)
 
     def posterior(self, x: Tensor) -> LogDensity:
         """Unnormalised ``log p(z | x)`` as a function of ``z``."""
@@ -88,20 +98,22 @@ class LatentPriorModel(LatentEstimator):
     # The answers
 
     def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        start = self.prior.reference(n, generator)
         if self.prior.is_exact:
-            return start
-        return self.prior_sampler(self.prior.log_density, start, generator, steps=steps)
+            return self.prior.reference(n, generator).detach()
+        with frozen(self.prior, self.prior_sampler):
+            start = self.chain_start(n, generator).detach()
+            return self._latents(self.prior_sampler(self.space.log_density, start, generator, steps=steps))
 
     def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         with torch.no_grad():
             return self.likelihood.draw(self.sample_latent(n, steps=steps, generator=generator), generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        with torch.inference_mode(False):
-            x = x.clone()  # an inference tensor could not take part in the chain's gradient
-            start = self.prior.reference(x.shape[0], generator)
-            return self.posterior_sampler(self.posterior(x), start, generator, steps=steps)
+        with torch.inference_mode(False), frozen(self.prior, self.likelihood, self.posterior_sampler):
+            target = self.space.posterior(self.likelihood.given(x.clone()))  # an inference tensor could not take part in the gradient
+            start = self.chain_start(x.shape[0], generator)
+            steps = self.evaluation_steps if steps is None else steps
+            return self._latents(self.posterior_sampler(target, start, generator, steps=steps))
 
     def decode(self, z: Tensor) -> Tensor:
         with torch.no_grad():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import brentq
 from scipy.stats import norm, t
 from torch import Tensor
 
@@ -76,10 +77,12 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int,
 
 
 def ranking_intervals(score: Tensor, anomaly: Tensor, *, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
-    """Area under the ROC curve and average precision, with bootstrap intervals.
+    """Area under the ROC curve, average precision, and the false positive rate at 95 % recall, with bootstrap intervals.
 
     Anomalies and normal samples are resampled each among themselves, so every resample has the base rate of the split, on which
-    average precision depends. The interval is normal on the logit scale, with the resamples' spread there: inside (0, 1) here.
+    average precision depends. The interval is normal on the logit scale, with the resamples' spread there: inside (0, 1) here. Where a
+    resample is at 0 or 1 its spread says nothing of what lies beyond, and the interval is widened to the score interval: Newcombe's of
+    2006 for the area under the ROC curve, Wilson's for the others, over the anomalies and over the normal samples.
 
     Args:
         score: ``(N,)``, finite, high for anomalies. Ties count as half a win, and as one step of the precision-recall curve.
@@ -89,7 +92,8 @@ def ranking_intervals(score: Tensor, anomaly: Tensor, *, resamples: int = 1000, 
         level: coverage of each interval.
 
     Returns:
-        ``auroc`` and ``auprc``.
+        ``auroc``, ``auprc`` and ``fpr_at_95``, the share of normal samples at or above the highest threshold that at least 95 % of
+        the anomalies reach.
 
     Raises:
         ValueError: if one kind is absent.
@@ -102,15 +106,16 @@ def ranking_intervals(score: Tensor, anomaly: Tensor, *, resamples: int = 1000, 
     last_of_tie = torch.cat([score[1:] != score[:-1], torch.tensor([True])]).nonzero().squeeze(1)
     every = _areas(torch.ones(1, len(score), dtype=torch.float64), positive, last_of_tie)
     generator = torch.Generator().manual_seed(seed)
-    drawn: dict[str, list[Tensor]] = {"auroc": [], "auprc": []}
+    drawn: dict[str, list[Tensor]] = {name: [] for name in every}
     left = resamples
     while left:
         count = min(left, max(1, _CELLS // len(score)))
         left -= count
         for name, values in _areas(_counts(positive, count, generator), positive, last_of_tie).items():
             drawn[name].append(values)
-    method = f"stratified bootstrap, {resamples} resamples, on the logit scale"
-    return {name: _logit_interval(float(every[name]), torch.cat(drawn[name]), level, method) for name in drawn}
+    anomalies, normal = int(positive.sum()), int((~positive).sum())
+    variances = {"auroc": _area_variance(anomalies, normal), "auprc": _share_variance(anomalies), "fpr_at_95": _share_variance(normal)}
+    return {name: _unit_interval(float(every[name]), torch.cat(drawn[name]), level, variances[name]) for name in drawn}
 
 
 def _counts(positive: Tensor, resamples: int, generator: torch.Generator) -> Tensor:
@@ -124,21 +129,50 @@ def _counts(positive: Tensor, resamples: int, generator: torch.Generator) -> Ten
 
 
 def _areas(counts: Tensor, positive: Tensor, last_of_tie: Tensor) -> dict[str, Tensor]:
-    """Both areas of weighted samples in descending order, ``(resamples,)`` each."""
+    """The figures of weighted samples in descending order, ``(resamples,)`` each."""
     true = (counts * positive).cumsum(1)[:, last_of_tie]
     false = (counts * ~positive).cumsum(1)[:, last_of_tie]
     true_before, false_before = (torch.nn.functional.pad(part[:, :-1], (1, 0)) for part in (true, false))
     wins = (false - false_before) * (true + true_before) / 2
     precision = true / (true + false).clamp_min(1e-300)
     gain = (true - true_before) / true[:, -1:]
-    return {"auroc": wins.sum(1) / (true[:, -1] * false[:, -1]), "auprc": (gain * precision).sum(1)}
+    enough = (true >= 0.95 * true[:, -1:] - 1e-9).long().argmax(1, keepdim=True)  # the first threshold that finds so many
+    return {
+        "auroc": (wins.sum(1) / (true[:, -1] * false[:, -1])).clamp(max=1),
+        "auprc": (gain * precision).sum(1).clamp(max=1),
+        "fpr_at_95": (false.gather(1, enough) / false[:, -1:]).squeeze(1),
+    }
 
 
-def _logit_interval(value: float, drawn: Tensor, level: float, method: str) -> Interval:
-    if not 0 < value < 1 or not bool(((drawn > 0) & (drawn < 1)).all()):  # a perfect ranking, or nearly
-        tail = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
-        low, high = (float(end) for end in drawn.quantile(tail))
-        return Interval(value, min(low, value), max(high, value), level, method.replace("on the logit scale", "percentiles"))
-    centre, half = math.log(value / (1 - value)), float(norm.ppf(0.5 + level / 2)) * float(drawn.logit().std())
-    low, high = (1 / (1 + math.exp(-(centre + side * half))) for side in (-1, 1))
-    return Interval(value, low, high, level, method)
+def _area_variance(anomalies: int, normal: int) -> Callable[[float], float]:
+    """Of an area under the ROC curve by its true value (Newcombe 2006, method 5)."""
+    spare = (anomalies + normal) / 2 - 1
+    return lambda area: area * (1 - area) * (1 + spare * ((1 - area) / (2 - area) + area / (1 + area))) / (anomalies * normal)
+
+
+def _share_variance(n: int) -> Callable[[float], float]:
+    return lambda share: share * (1 - share) / n
+
+
+def _unit_interval(value: float, drawn: Tensor, level: float, variance: Callable[[float], float]) -> Interval:
+    method, z = f"stratified bootstrap, {len(drawn)} resamples", float(norm.ppf(0.5 + level / 2))
+    if 0 < value < 1 and bool(((drawn > 0) & (drawn < 1)).all()):
+        centre, half = math.log(value / (1 - value)), z * float(drawn.logit().std())
+        low, high = (1 / (1 + math.exp(-(centre + side * half))) for side in (-1, 1))
+        return Interval(value, low, high, level, f"{method}, on the logit scale")
+    tail = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
+    low, high = (float(end) for end in drawn.quantile(tail))
+    widest = _score_interval(value, z, variance)
+    return Interval(value, min(low, widest[0]), max(high, widest[1]), level, f"{method}, percentiles and score interval")
+
+
+def _score_interval(value: float, z: float, variance: Callable[[float], float]) -> tuple[float, float]:
+    """The values from which ``value`` is less than ``z`` standard errors away."""
+
+    def excess(truth: float) -> float:
+        return (value - truth) ** 2 - z * z * variance(truth)
+
+    tiny = 1e-12
+    low = brentq(excess, tiny, value - tiny) if value > 2 * tiny and excess(tiny) > 0 > excess(value - tiny) else 0.0
+    high = brentq(excess, value + tiny, 1 - tiny) if value < 1 - 2 * tiny and excess(1 - tiny) > 0 > excess(value + tiny) else 1.0
+    return float(low), float(high)

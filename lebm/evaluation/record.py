@@ -14,8 +14,9 @@ from lebm.evaluation.intervals import Interval
 
 __all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation"]
 
-FORMAT = 1
-_HEAD = ("run", "checkpoint", "checkpoint_sha256", "method", "command", "seed", "versions", "hardware", "started", "chains", "suites")
+FORMAT = 2
+_HEAD = ("run", "checkpoint", "checkpoint_sha256", "weights", "method", "seed", "suites")
+_ORIGIN = ("command", "started", "versions", "hardware", "data", "chains")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class SuiteResult:
         curves: histograms, ROC and precision-recall curves, traces, as lists of numbers, for a report.
         skipped: why nothing was measured; empty otherwise.
         wall_time_seconds: of the suite.
+        origin: ``command``, ``started``, ``versions``, ``hardware``, ``data`` and ``chains`` (the samplers' settings) of this suite, which
+            need not be those of another suite in the same file.
     """
 
     protocol: dict[str, Any]
@@ -83,6 +86,7 @@ class SuiteResult:
     curves: dict[str, Any] = field(default_factory=dict)
     skipped: str = ""
     wall_time_seconds: float = 0.0
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """As it is written."""
@@ -96,7 +100,7 @@ def merged(old: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """The content of an ``evaluation.json``.
+    """The content of an ``evaluation.json``; one of format 1 as format 2.
 
     Raises:
         UserError: if it is unreadable, of a newer format, or lacks what the format asks for.
@@ -111,6 +115,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not written by lebm evaluate")
     if content["lebm_evaluation"] > FORMAT:
         raise UserError(f"{path}: written by a newer lebm (format {content['lebm_evaluation']}, this one reads up to {FORMAT})")
+    content = _of_format_1(content) if content["lebm_evaluation"] == 1 else content
     missing = [name for name in _HEAD if name not in content]
     if missing:
         raise UserError(f"{path}: damaged, it has no {', '.join(missing)}")
@@ -120,3 +125,11 @@ def read_evaluation(path: Path) -> dict[str, Any]:
             if set(figure) != expected:
                 raise UserError(f"{path}: damaged, a figure of suite {name} has the fields {', '.join(sorted(figure))}")
     return content
+
+
+def _of_format_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 had one origin, that of the last command, for all suites."""
+    origin = {name: content[name] for name in _ORIGIN if name in content}
+    head = {name: value for name, value in content.items() if name not in (*_ORIGIN, "wall_time_seconds")}
+    suites = {name: {**suite, "origin": origin} for name, suite in content.get("suites", {}).items()}
+    return {**head, **({"suites": suites} if "suites" in content else {}), "lebm_evaluation": FORMAT}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from lebm.evaluation.anomaly import anomaly_suite
 from lebm.evaluation.chains import chain_suite
@@ -29,17 +29,15 @@ SUITES: dict[str, Suite] = {
 }
 
 
-def run_suites(names: Iterable[str], subject: Subject | SentenceSubject, settings: Settings) -> dict[str, SuiteResult]:
-    """Results by name, each with its wall time; ``settings.steps`` holds for every posterior chain."""
+def run_suites(names: Iterable[str], subject: Subject | SentenceSubject, settings: Settings) -> Iterator[tuple[str, SuiteResult]]:
+    """Names and results, each as soon as it is there and with its wall time; ``settings.steps`` holds for every posterior chain."""
     if settings.steps is not None:
         subject.model.evaluation_steps = settings.steps
-    results = {}
     for name in names:
         started = time.perf_counter()
         result = _measure(name, subject, settings)
         result.wall_time_seconds = round(time.perf_counter() - started, 2)
-        results[name] = result
-    return results
+        yield name, result
 
 
 def _measure(name: str, subject: Subject | SentenceSubject, settings: Settings) -> SuiteResult:

@@ -19,7 +19,12 @@ __all__ = ["SECTIONS"]
 
 Records = Sequence[RunRecord]
 PICTURE_WIDTH = 1000  # pixels; larger pictures are drawn smaller
-KEY_FIGURES = ("reconstruction_mse", "fid", "frechet_distance", "auroc/anomaly_score", "auprc/anomaly_score", "log_likelihood/ais")
+KEY_FIGURES = {
+    "image": ("reconstruction_mse", "fid", "frechet_distance/"),
+    "anomaly": ("auroc/anomaly_score", "auprc/anomaly_score"),
+    "likelihood": ("log_likelihood/ais",),
+}
+"""By suite; a name that ends with a stroke stands for all that begin with it, each with a column of its own."""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -49,19 +54,18 @@ def _figure_cell(figure: dict[str, Any] | None) -> str:
     if figure["value"] is None:
         return "<td>not finite</td>"
     ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
-    return _number(figure["value"], note="; ".join(filter(None, (ends, beside(figure)))))
+    return _number(figure["value"], note="; ".join(filter(None, (ends, f"n {figure['n']:,}", beside(figure)))))
 
 
 def summary(records: Records) -> str:
     """Method, cost and key figures, one row a run."""
-    present = [name for name in KEY_FIGURES if any(key[1].startswith(name) for record in records for key in _figures(record))]
-    head = ["run", "method", "steps", "epochs", "CPU min", "wall min", "seed", *present]
+    present = _key_figures(records)
+    head = ["run", "method", "steps", "epochs", "CPU min", "wall min", "seed", *(name for _, name in present)]
     rows = []
     for record in records:
         fit = record.summary
         figures = _figures(record)
         minutes = [spent_minutes(fit, which) for which in ("cpu", "wall")]
-        own_split = (record.evaluation.get("data") or {}).get("anomaly_split")
         cells = [
             escape(record.name),
             escape(record.method),
@@ -71,16 +75,32 @@ def summary(records: Records) -> str:
             *(_number(value, f"{value:.1f}" if value is not None else None, missing="?") for value in minutes),
             _number(fit.get("seed"), missing="?"),
         ]
-        for name in present:
-            found = [figure for key, figure in figures.items() if key[1].startswith(name) and key[0] != "ood"]
-            own = [figure for figure in found if figure["split"] == own_split] or found
+        for suite, name in present:
+            found = [figure for key, figure in figures.items() if key[:2] == (suite, name)]
+            own = [figure for figure in found if figure["split"] == _own_split(record, suite)] or found
             cells.append(_figure_cell(own[0] if own else None))
         rows.append(cells)
     lost = [
         f"{record.name}: {record.summary.get('status')}" for record in records if record.summary.get("status") not in (None, "finished")
     ]
     told = f'<p class="warn">Not finished: {escape("; ".join(lost))}.</p>' if lost else ""
-    return _table(head, rows) + told + "<p>Small numbers are 95 % intervals. Click a heading to sort.</p>"
+    return _table(head, rows) + told + "<p>Small numbers are 95 % intervals and numbers of samples. Click a heading to sort.</p>"
+
+
+def _key_figures(records: Records) -> list[tuple[str, str]]:
+    """Suites and names that any run has, in the order of ``KEY_FIGURES``."""
+    having = list(dict.fromkeys(key[:2] for record in records for key in _figures(record)))
+    wanted = [(suite, name) for suite, names in KEY_FIGURES.items() for name in names]
+    return [key for suite, name in wanted for key in having if key == (suite, name) or (key[0] == suite and _begins(key[1], name))]
+
+
+def _begins(name: str, start: str) -> bool:
+    return start.endswith("/") and name.startswith(start)
+
+
+def _own_split(record: RunRecord, suite: str) -> str | None:
+    """The anomaly split of the run itself; a suite may have measured others as well."""
+    return (record.evaluation["suites"][suite]["origin"].get("data") or {}).get("anomaly_split")
 
 
 def all_figures(records: Records) -> str:
@@ -192,25 +212,9 @@ def protocols(records: Records) -> str:
         content = record.evaluation
         if not content:
             continue
-        kept = {
-            name: content[name]
-            for name in (
-                "command",
-                "checkpoint",
-                "checkpoint_sha256",
-                "weights",
-                "seed",
-                "versions",
-                "hardware",
-                "started",
-                "wall_time_seconds",
-                "chains",
-            )
-        }
-        kept["suites"] = {
-            name: {"wall_time_seconds": suite["wall_time_seconds"], "skipped": suite["skipped"], **suite["protocol"]}
-            for name, suite in content["suites"].items()
-        }
+        kept = {name: content[name] for name in ("checkpoint", "checkpoint_sha256", "weights", "seed")}
+        suites = content["suites"].items()
+        kept["suites"] = {name: {key: suite[key] for key in suite if key not in ("figures", "curves")} for name, suite in suites}
         parts.append(f"<details><summary>{escape(record.name)}</summary><pre>{escape(json.dumps(kept, indent=1))}</pre></details>")
     return "".join(parts) or "<p>No run has an evaluation.json.</p>"
 

@@ -42,18 +42,30 @@ def test_a_file_and_a_table_and_suites_are_added(lebm: Run, own: Path, capsys: p
     shown = capsys.readouterr().out
     assert "frechet_distance/pixels8" in shown
     assert "95 % interval" in shown
-    assert lebm("evaluate", "run", "--suite", "anomaly", *SMALL) == 0
+    assert "image: samples against real images, features FlatFeatures, " in shown
+    assert "posterior_sampler Langevin(steps=" in shown
+    assert lebm("evaluate", "run", "--suite", "anomaly", "--steps", 3, *SMALL) == 0
     assert "guessing" in capsys.readouterr().out
     found = read_evaluation(Path("run/evaluation.json"))
     assert set(found["suites"]) == {"image", "anomaly"}
     assert found["checkpoint_sha256"] == hashlib.sha256(Path("run/checkpoints/last.ckpt").read_bytes()).hexdigest()
-    assert found["command"].startswith("lebm evaluate run --suite anomaly")
-    assert found["chains"]["evaluation_steps"] == 5
+    origins = {name: suite["origin"] for name, suite in found["suites"].items()}
+    assert {name: origin["command"].split(" --n-")[0] for name, origin in origins.items()} == {
+        "image": "lebm evaluate run --suite image",
+        "anomaly": "lebm evaluate run --suite anomaly --steps 3",
+    }
+    assert {name: origin["chains"]["evaluation_steps"] for name, origin in origins.items()} == {"image": 5, "anomaly": 3}
     assert found["suites"]["image"]["protocol"]["features"]["class_path"] == "lebm.metrics.features.FlatFeatures"
     assert {figure["split"] for figure in found["suites"]["anomaly"]["figures"]} == {"lebm", "official"}
     assert lebm("test", "run") == 0
     tested = json.loads(Path("run/test.json").read_text())["metrics"]
     assert not any(name.startswith("test/auroc") for name in tested)  # this recipe has no such callback; only the JSON matters here
+
+
+def test_what_was_measured_before_a_failure_is_kept(lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lebm("fit", "-c", own, "--run_dir", "run", "--trainer.max_steps", 1) == 0
+    assert lebm("evaluate", "run", "--suite", "image", "--suite", "ood", "--ood", "./nowhere", *SMALL) == 2
+    assert set(read_evaluation(Path("run/evaluation.json"))["suites"]) == {"image"}
 
 
 def test_features_by_name_carry_their_digest(lebm: Run, own: Path) -> None:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from lebm.checkpoint import load
 from lebm.data import ImageData
 from lebm.estimators import AdamGroups, LatentMLE
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
-from lebm.samplers import Langevin
+from lebm.samplers import Langevin, PersistentChains
 
 RATE = 1e-3
 
@@ -29,6 +30,7 @@ class Keep(Callback):
 
     def on_train_end(self, trainer, pl_module) -> None:
         self.kept["parameters"] = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
+        trainer.save_checkpoint(self.path.with_suffix(".ckpt"))  # with the pools of all processes
         if trainer.is_global_zero:
             torch.save(self.kept, self.path)
 
@@ -38,7 +40,7 @@ def train(folder: Path, processes: int, precision: str, steps: int) -> tuple[dic
     model = LatentMLE(
         GaussianLikelihood(MLPGenerator(4, [1, 28, 28], hidden=[24]), 0.3),
         EnergyPrior(MLPEnergy(4, hidden=[16, 16])),
-        Langevin(8, 0.4, max_grad_norm=5.0),
+        PersistentChains(Langevin(8, 0.4, max_grad_norm=5.0), slots=2, restart_rate=0.2),
         Langevin(6, 0.1),
         AdamGroups({"generator": RATE, "energy": RATE / 5}, max_grad_norm={"generator": 50.0}),
         noise_shards=4,
@@ -62,6 +64,8 @@ def train(folder: Path, processes: int, precision: str, steps: int) -> tuple[dic
     )
     trainer.fit(model, data)
     kept = torch.load(folder / "kept.pt")
+    pool = load(folder / "kept.ckpt").prior_sampler.state_dict()["pool"]  # type: ignore[union-attr]
+    assert pool.shape == (2, 24, 4)
     return kept["parameters"], kept["gradients"]
 
 

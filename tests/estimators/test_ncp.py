@@ -39,6 +39,18 @@ def test_its_weights_degenerate_where_the_prior_is_far():
     assert ess < 20
 
 
+def test_the_callers_generator_is_left_as_it_is():
+    likelihood = GaussianLikelihood(LinearGenerator(2, 4), 0.5)
+    before = {name: value.clone() for name, value in likelihood.state_dict().items()}
+    training = Training(steps=1, batch_size=10)
+    model, _ = noise_contrastive_prior(likelihood, torch.randn(100, 2), MLPEnergy(2, output_bias=True), Langevin(1, 0.1), training, 10)
+    assert all(parameter.requires_grad for parameter in likelihood.parameters())
+    assert not any(parameter.requires_grad for parameter in model.likelihood.parameters())
+    with torch.no_grad():
+        next(likelihood.parameters()).zero_()  # the caller goes on training
+    assert all(torch.equal(value, before[name]) for name, value in model.likelihood.state_dict().items())
+
+
 def test_latents_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"latents must be \(N, 2\)"):
         noise_contrastive_prior(

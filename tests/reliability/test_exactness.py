@@ -118,6 +118,7 @@ def train(folder: Path, method: str, processes: int, precision: str, steps: int)
     model = model_of(method)
     this = trainer(folder, steps, [keep, error], processes, precision=precision, enable_checkpointing=False, limit_val_batches=0)
     this.fit(model, data())
+    this.save_checkpoint(folder / f"{processes}-{steps}.ckpt")  # chain pools are whole after every step
     this.test(model, data(), verbose=False)
     return {
         "parameters": {name: p.detach().double().numpy() for name, p in model.named_parameters()},
