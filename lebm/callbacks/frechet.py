@@ -78,7 +78,7 @@ class FrechetDistance(EvaluationCallback):
         self._bad.to(model.device).reset()
         with torch.no_grad():
             self._measure_real(trainer, model, batch)
-            self._measure_samples(trainer, model)
+            self._measure_samples(trainer, model, batch["x"].shape[1:])
 
     def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
         if not self._measuring or self._metric is None:
@@ -134,12 +134,14 @@ class FrechetDistance(EvaluationCallback):
             self._metric.update(self.extractor(x), real=True)
         self._measured_data = data
 
-    def _measure_samples(self, trainer: Trainer, model: Any) -> None:
+    def _measure_samples(self, trainer: Trainer, model: Any, shape: torch.Size) -> None:
         assert self._metric is not None
         for chunk in range(trainer.global_rank, -(-self.n_samples // self.chunk_size), trainer.world_size):
             first = chunk * self.chunk_size
             count = min(self.chunk_size, self.n_samples - first)
             x, finite = drawn_images(model, count, chunk, self.seed, self.steps)
+            if x.shape[1:] != shape:  # an extractor would resize them silently
+                raise UserError(f"the model draws images of shape {tuple(x.shape[1:])}, the data have {tuple(shape)}")
             self._bad.update(finite, torch.arange(first, first + count, device=x.device))
             self._metric.update(self.extractor(x[finite]), real=False)
 

@@ -56,12 +56,14 @@ class Rollback:
         self._stepped_back = True
         self._times += 1
         state = self._kept[-1]
-        factor = self.shrink ** (self._times - state["times"])  # the state has those before it already
+        factor = self.shrink ** (self._times - state["times"])  # the state's step sizes have those before it already
         model.load_state_dict(state["model"])
         for optimizer, stored in zip(trainer.optimizers, state["optimizers"], strict=True):
+            # not those of the state: a schedule has moved on since, and multiplies what it finds
+            rates = [group["lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict(_copied(stored))
-            for group in optimizer.param_groups:
-                group["lr"] *= factor
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = self.shrink * rate
         for average, stored in zip(_averages(trainer), state["averages"], strict=True):
             average.load_state_dict(stored)
         for part in model.modules():

@@ -67,13 +67,17 @@ class SentenceBounds(EvaluationCallback):
     Args:
         n: the first so many sentences; all if ``None``.
         chains: importance samples, or annealed chains, a sentence; at least 2.
-        levels: of annealing; 1 is importance sampling.
+        levels: of annealing; 1 is importance sampling. With more the step is adapted batch by batch, so that figures depend on the batch
+            size and the number of processes, within their error.
         start: ``prior``, N(0, I) for every sentence, good where sentences say little about their latents; or ``posterior``, a Gaussian
             a sentence fitted to posterior chains.
         prior_chains: annealed chains for log Z.
         prior_levels: of annealing of the prior.
         in_validation: do it after validation too, where it costs as much.
         seed: of the noise.
+
+    Attributes:
+        counts: how many sentences, or chains for log Z, are behind each figure, by its logged name.
 
     Raises:
         ValueError: for a number out of range.
@@ -99,6 +103,7 @@ class SentenceBounds(EvaluationCallback):
         self.n, self.chains, self.levels, self.start = n, chains, levels, start
         self.prior_chains, self.prior_levels = prior_chains, prior_levels
         self.in_validation, self.seed = in_validation, seed
+        self.counts: dict[str, int] = {}
         self._metric = SentenceLikelihood()
         self._log_z: LogZ | None = None
 
@@ -156,8 +161,11 @@ class SentenceBounds(EvaluationCallback):
             return
         self._metric.log_z = log_z
         figures = self._metric.compute()
+        with self._metric.sync_context():
+            sentences = int(self._metric.sentences)
         constant = {"log_z": log_z.estimate, "log_z_low": log_z.low, "log_z_high": log_z.high}
         self.report(model, {f"{stage}/{name}": float(value) for name, value in {**figures, **constant}.items()})
+        self.counts |= {f"{stage}/{name}": sentences for name in figures} | {f"{stage}/{name}": self.prior_chains for name in constant}
         names = ("n", "chains", "levels", "start", "prior_chains", "prior_levels", "seed")
         self.protocol.update({name: getattr(self, name) for name in names}, nll="nats a sentence", perplexity="a token, <eos> included")
 
@@ -176,6 +184,9 @@ class SentenceQuality(EvaluationCallback):
         steps: of the language models' training.
         hidden: width of the language models.
         seed: of samples and language models.
+
+    Attributes:
+        counts: how many sentences are behind each figure, by its logged name: those that a language model judges or that are counted.
     """
 
     def __init__(self, n: int = 2000, compared: int = 200, steps: int = 500, hidden: int = 128, seed: int = 0) -> None:
@@ -184,6 +195,7 @@ class SentenceQuality(EvaluationCallback):
             raise ValueError("n and compared must be at least 2, steps and hidden at least 1")
         self.n, self.compared, self.seed = n, compared, seed
         self.budget = Budget(steps=steps, hidden=hidden, seed=seed)
+        self.counts: dict[str, int] = {}
         self._use: LatentUse | None = None
         self._samples = torch.empty(0)
         self._real: list[Tensor] = []
@@ -228,10 +240,16 @@ class SentenceQuality(EvaluationCallback):
         compared = min(len(test), self.n)
         varied.update(self._samples[:compared])  # the share of different words falls with the number of sentences
         real.update(test[:compared])
-        figures = {"forward_perplexity": forward.compute(), "reverse_perplexity": reverse.compute(), **varied.compute()}
+        variety = varied.compute()
+        figures = {"forward_perplexity": forward.compute(), "reverse_perplexity": reverse.compute(), **variety}
         figures |= {f"real_{name}": value for name, value in real.compute().items()}
-        figures |= self._use.compute()
-        self.report(model, {f"{stage}/{name}": float(value) for name, value in figures.items()})
+        use = self._use.compute()
+        self.report(model, {f"{stage}/{name}": float(value) for name, value in {**figures, **use}.items()})
+        counts = {"forward_perplexity": len(self._samples), "reverse_perplexity": len(test)}
+        for name in variety:
+            counts[name] = counts[f"real_{name}"] = min(compared, self.compared) if name == "self_bleu" else compared
+        counts |= {name: int(self._use.compared if name == "latent_nats" else self._use.count) for name in use}
+        self.counts |= {f"{stage}/{name}": count for name, count in counts.items()}
         self.protocol.update(samples=self.n, compared=self.compared, language_model=dataclasses.asdict(self.budget))
         self._use, self._real, self._samples = None, [], torch.empty(0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -31,8 +33,8 @@ def noise_contrastive_prior(
     """Fit ``p(z) ∝ p0(z) r(z)`` to draws of an aggregate posterior by one classifier (Aneja, Schwing, Kautz & Vahdat 2021).
 
     The generator is left as it is: it comes from a model trained before, a variational autoencoder for instance, of which
-    ``latents`` are encodings of its training data. The prior is drawn from by importance resampling of N(0, I), which
-    works as long as the weights do; their effective number is returned.
+    ``latents`` are encodings of its training data; the new model has a frozen copy of it. The prior is drawn from by importance
+    resampling of N(0, I), which works as long as the weights do; their effective number is returned.
 
     Args:
         likelihood: of the trained model.
@@ -61,7 +63,8 @@ def noise_contrastive_prior(
     resampling = SamplingImportanceResampling(candidates, shared_target=True)
     optimizer = AdamGroups({"energy": training.lr})
     stages = FixedStages(training.steps)
-    model = MultiStageNCE(likelihood, prior, resampling, posterior_sampler, optimizer, stages, update_generator_in_stage=False)
+    own = copy.deepcopy(likelihood)  # which freezes it, and the caller may go on training
+    model = MultiStageNCE(own, prior, resampling, posterior_sampler, optimizer, stages, update_generator_in_stage=False)
     model.stages.ended = True
     _, info = resampling.run(prior.log_density, exact(32, generator), generator)
     return model, float(torch.mean(info.extra["ess"]))

@@ -25,7 +25,7 @@ from lebm.metrics.features import FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance
 from lebm.metrics.neighbours import neighbour_rows
 
-__all__ = ["feature_rows", "image_suite", "kernel_distance", "real_rows", "sample_batches"]
+__all__ = ["check_counts", "feature_rows", "image_suite", "kernel_distance", "real_rows", "sample_batches"]
 
 BLOCKS = 20
 CHUNK = 250  # samples a noise stream, as in the callback of training
@@ -39,7 +39,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     Features are kept on the host: no step holds all images, or all their features, on the accelerator.
 
     Raises:
-        UserError: if images or samples are not finite, not in [-1, 1], or not of one or three channels.
+        UserError: if images or samples are not finite, not in [-1, 1], not of one or three channels, or too few.
     """
     extractor = settings.extractor
     try:
@@ -47,6 +47,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     except FeaturesUnavailableError as error:
         figures = [_reconstruction(subject, settings)]
         return SuiteResult({"name": "reconstructions", "features": None}, figures, skipped=f"the distances are: {error}")
+    check_counts(subject, settings)
     extractor.to(subject.model.device).eval()
     rows = real_rows(subject, settings)
     result = SuiteResult(
@@ -99,6 +100,18 @@ def real_rows(subject: Subject, settings: Settings) -> ImageRows:
         return images.train
     labels = images.test.labels.numpy()
     return images.test if images.held_out_label is None else subset(images.test, labels != images.held_out_label)
+
+
+def check_counts(subject: Subject, settings: Settings) -> None:
+    """Refuse too few images for the intervals of distances, on which they are cut into blocks.
+
+    Raises:
+        UserError: for fewer samples or real images than blocks.
+    """
+    count = len(real_rows(subject, settings))
+    if min(settings.n_samples, count) < BLOCKS:
+        found = f"--n-samples {settings.n_samples} and the {count} of the {settings.real_split} split"
+        raise UserError(f"distances need at least {BLOCKS} samples and {BLOCKS} real images, not {found}")
 
 
 def _real(rows: ImageRows, settings: Settings, device: torch.device) -> Iterator[Tensor]:

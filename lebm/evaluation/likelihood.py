@@ -86,7 +86,7 @@ class LatentGaussian:
             def whitened(u: Tensor, wide: LatentGaussian = wide) -> Tensor:
                 return target(wide.place(u))
 
-            u = kernel.warm_up(whitened, wide.whiten(z), generator, steps=60)
+            u = kernel.warm_up(whitened, wide.whiten(z), generator, steps=60, across_processes=False)
             z = wide.place(kernel(whitened, u, generator))
             start, kernel = cls.fitted(z.reshape(rows, chains, d).transpose(0, 1)), HMC(30, 0.5, leapfrog_steps=5).to(x.device)
         return start
@@ -135,7 +135,7 @@ def log_marginal(
         joint: for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` as a function of ``z`` ``(n, d)``.
         x: ``(B, *event)``.
         start: where to begin, one a row of ``x``.
-        annealing: levels and kernel; the kernel's step is adapted in place, on chains whose weights are not used.
+        annealing: levels and kernel; the kernel's step is adapted in place, on chains of this process whose weights are not used.
         chains: a row, at least 2.
         generator: source of randomness.
         posterior: ``(B, chains, d)`` exact draws given ``x``, for the bound from above.
@@ -156,7 +156,7 @@ def log_marginal(
     place = {"dtype": start.mean.dtype, "device": start.mean.device}
     if isinstance(annealing.kernel, Adaptive) and annealing.levels > 1:
         few = normal(generator, (len(wide.mean), d), **place)  # type: ignore[arg-type]
-        annealing.kernel.warm_up(whitened, few, generator, steps=100)
+        annealing.kernel.warm_up(whitened, few, generator, steps=100, across_processes=False)  # others may have no rows
     reverse = posterior is not None
     u = wide.whiten(posterior.flatten(0, 1)) if posterior is not None else normal(generator, (len(wide.mean), d), **place)  # type: ignore
     weights, _ = annealing.log_weights(whitened, base, u, generator, reverse=reverse)
@@ -182,7 +182,8 @@ def prior_log_z(
         raise UserError(f"{type(prior).__name__} has no base density to anneal from, so its log Z cannot be estimated")
     log_density: LogDensity = prior.log_density  # type: ignore[attr-defined]
     if isinstance(annealing.kernel, Adaptive):
-        annealing.kernel.warm_up(log_density, base.reference(min(128, chains), generator).detach(), generator, steps=100)
+        few = base.reference(min(128, chains), generator).detach()
+        annealing.kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
     below, _ = annealing.log_weights(log_density, base.log_density, base.reference(chains, generator).detach(), generator)
     if long_run is None:
         return LogZ.from_log_weights(below), None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lebm.data.images import to_unit_range
 from lebm.evaluation.context import Settings, Subject
@@ -36,10 +38,16 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     if not callable(getattr(model, "posterior", None)):
         result.skipped = f"{type(model).__name__} has no posterior(x), the differentiable log p(x, z) that annealing needs"
         return result
-    model.requires_grad_(False)
+    with _no_parameter_gradients(model):
+        result.figures += _measured(subject, settings)
+    return result
+
+
+def _measured(subject: Subject, settings: Settings) -> list[Figure]:
+    model = subject.model
     estimator = _Estimator(model, settings)
     below, above = estimator.log_z()
-    result.figures += _constants(below, above, settings)
+    figures = _constants(below, above, settings)
     x = _images(subject, settings).to(device=model.device, dtype=model.dtype)
     start = estimator.start(x, "proposal")
     estimates = {
@@ -50,13 +58,25 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     for name, found in estimates.items():
         interval = _normalised(found, below, above)
         details = {"log_z": float(below.estimate), "median_ess": float(found.ess.median()), "chains": settings.chains}
-        result.figures.append(Figure.of(f"log_likelihood/{name}", interval, len(x), "test", unit="nats an image", **details))
+        figures.append(Figure.of(f"log_likelihood/{name}", interval, len(x), "test", unit="nats an image", **details))
         value, low, high = (bits_per_dimension(end, dimensions) for end in (interval.value, interval.high, interval.low))
         bits = Interval(value, low, high, interval.level, interval.method)
-        result.figures.append(Figure.of(f"bits_per_dimension/{name}", bits, len(x), "test", dimensions=dimensions))
+        figures.append(Figure.of(f"bits_per_dimension/{name}", bits, len(x), "test", dimensions=dimensions))
     if hasattr(model, "likelihood") and hasattr(model.likelihood, "sample"):
-        result.figures.append(estimator.gap(min(len(x), 32)))
-    return result
+        figures.append(estimator.gap(min(len(x), 32)))
+    return figures
+
+
+@contextmanager
+def _no_parameter_gradients(model: nn.Module) -> Iterator[None]:
+    """Chains need gradients of their states only; whoever owns the model finds it as it was."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def _protocol(settings: Settings) -> dict[str, Any]:
@@ -67,7 +87,8 @@ def _protocol(settings: Settings) -> dict[str, Any]:
         "chains_an_image": settings.chains,
         "kernel": "HMC, 3 leapfrog steps, step adapted to 0.8 acceptance",
         "start": f"a Gaussian an image, around the best of {CANDIDATES} posterior chains, fitted to exact chains from there",
-        "bound": "low on average; the interval is over images and over the error of log Z",
+        "bound": "the numerator is low on average; log Z is subtracted as estimated from below, which makes log p(x) high; the interval is "
+        "over images and reaches down to the estimate of log Z from above",
         "seed": settings.seed,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -58,8 +58,9 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """AUROC, AUPRC and the false positive rate at 95 % of the out-set found, for every score and set.
 
     Raises:
-        UserError: if a further set cannot be read.
+        UserError: if a further set cannot be read, or is given twice.
     """
+    names = _names(settings.ood, {"in", *OUT_SETS, f"label_{subject.images.held_out_label}"})
     inside = _inside(subject, settings)
     result = SuiteResult(
         {
@@ -73,7 +74,7 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     own = score_pass(subject.model, _batches(inside, settings, subject, 0), "test images")
     own.pop("label")
     result.protocol["scores"] = {score: MEANINGS[score] for score in own}
-    for number, (name, told, x) in enumerate(_sets(subject, settings, inside), start=1):
+    for number, (name, told, x) in enumerate(_sets(subject, settings, inside, names), start=1):
         result.protocol["sets"][name] = told
         scores = score_pass(subject.model, _batches(x, settings, subject, number * 10**6), name)
         anomaly = torch.arange(len(inside) + len(x)) >= len(inside)
@@ -82,7 +83,6 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
             details = {"base_rate": len(x) / len(both), "auprc_lowest": lowest_average_precision(len(x), len(inside))}
             for figure, interval in ranking_intervals(both, anomaly, resamples=settings.resamples, seed=settings.seed).items():
                 result.figures.append(Figure.of(f"{figure}/{score}", interval, len(both), name, **details))
-            result.figures.append(Figure.plain(f"fpr_at_95/{score}", _false_alarms(values, scores[score]), len(both), name))
             result.curves[f"{name}/{score}"] = {
                 "histogram": histogram({"in": values, name: scores[score]}),
                 **ranking_curves(both, anomaly),
@@ -99,7 +99,20 @@ def _inside(subject: Subject, settings: Settings) -> Tensor:
     return to_unit_range(normal.images(np.sort(order)))
 
 
-def _sets(subject: Subject, settings: Settings, inside: Tensor) -> Iterator[tuple[str, str, Tensor]]:
+def _names(paths: Sequence[str], taken: set[str]) -> list[str]:
+    """The last part of each path, or all of it where that would name another set too."""
+    paths = [path.rstrip("/") for path in paths]
+    last = [path.rsplit("/", 1)[-1] for path in paths]
+    names = [path if part in taken or last.count(part) > 1 else part for path, part in zip(paths, last, strict=True)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--ood {name} is given twice")
+        if name in taken:
+            raise UserError(f"--ood {name} has the name of a set that is there already; write it as ./{name}")
+    return names
+
+
+def _sets(subject: Subject, settings: Settings, inside: Tensor, names: list[str]) -> Iterator[tuple[str, str, Tensor]]:
     for name, (told, change) in OUT_SETS.items():
         yield name, told, change(inside, torch.Generator().manual_seed(settings.seed))
     held_out, test = subject.images.held_out_label, subject.images.test
@@ -107,9 +120,8 @@ def _sets(subject: Subject, settings: Settings, inside: Tensor) -> Iterator[tupl
         rows = subset(test, test.labels.numpy() == held_out)
         yield f"label_{held_out}", f"the held-out label {held_out}", to_unit_range(rows.images(slice(0, settings.ood_images)))
     channels, size, _ = test.image_shape
-    for path in settings.ood:
+    for path, name in zip(settings.ood, names, strict=True):
         found = open_images(path, image_size=size, channels=channels)
-        name = path.rstrip("/").rsplit("/", 1)[-1]
         order = np.random.RandomState(settings.seed).permutation(len(found))[: settings.ood_images]
         yield name, f"{path} ({found.split})", to_unit_range(torch.from_numpy(found.images[np.sort(order)]))
 
@@ -122,9 +134,3 @@ def _batches(x: Tensor, settings: Settings, subject: Subject, first: int) -> Ite
         part = x[start : start + settings.batch_size].to(subject.model.device)
         index = torch.arange(first + start, first + start + len(part))
         yield {"x": part, "index": index, "label": torch.full_like(index, -1)}
-
-
-def _false_alarms(inside: Tensor, outside: Tensor) -> float:
-    """Share of own images that score at least as high as 95 % of the out-set."""
-    threshold = outside.sort().values[round(0.05 * (len(outside) - 1))]
-    return float((inside >= threshold).double().mean())

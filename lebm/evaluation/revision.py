@@ -11,9 +11,10 @@ from lebm.callbacks.revision import reconstruction_rows
 from lebm.component import describe
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches
-from lebm.evaluation.image import feature_rows, kernel_distance, real_rows, sample_batches
+from lebm.evaluation.image import check_counts, feature_rows, kernel_distance, real_rows, sample_batches
 from lebm.evaluation.intervals import mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
+from lebm.metrics.features import FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance
 
 __all__ = ["revision_suite"]
@@ -28,7 +29,7 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
     the difference, ``.../gain``, has an interval of its own: positive where revision brings samples nearer to the data.
 
     Raises:
-        UserError: if samples are not finite or cannot be compared with the data.
+        UserError: if samples are not finite, cannot be compared with the data, or are too few.
     """
     if not hasattr(subject.model, "image_sampler"):
         return SuiteResult({"name": "revision"}, skipped="the method has no image chain that revises its generator's samples")
@@ -45,8 +46,14 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "seed": settings.seed,
         }
     )
+    try:
+        settings.extractor.prepare()
+    except FeaturesUnavailableError as error:
+        result.figures += _reconstructions(subject, settings)
+        result.protocol["features"], result.skipped = None, f"the distances are: {error}"
+        return result
+    check_counts(subject, settings)
     result.figures += _reconstructions(subject, settings)
-    settings.extractor.prepare()
     result.protocol |= {"features_digest": settings.extractor.digest, "features_note": settings.extractor.note}
     distances = _distances(subject, settings, steps)
     for figure, values in distances.items():

@@ -6,12 +6,14 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
 
-from lebm.callbacks.base import EvaluationCallback
 from lebm.callbacks.text import SentenceBounds, SentenceQuality
 from lebm.evaluation.context import Settings
 from lebm.evaluation.record import Figure, SuiteResult
 
 __all__ = ["text_suite"]
+
+ELSEWHERE = {"log_z": "prior", **dict.fromkeys(("forward_perplexity", "distinct_1", "distinct_2", "self_bleu"), "samples")}
+"""What the figures are of that are not of test sentences."""
 
 
 def text_suite(model: Any, data: LightningDataModule, settings: Settings) -> SuiteResult:
@@ -22,7 +24,7 @@ def text_suite(model: Any, data: LightningDataModule, settings: Settings) -> Sui
         data: :class:`~lebm.data.TextData` of the run.
         settings: ``seed``, ``n_samples``, ``chains`` and ``levels`` matter.
     """
-    callbacks: list[EvaluationCallback] = [
+    callbacks: list[SentenceBounds | SentenceQuality] = [
         SentenceBounds(chains=max(100, settings.chains), prior_levels=2 * settings.levels, seed=settings.seed),
         SentenceQuality(n=settings.n_samples, compared=min(200, settings.n_samples), seed=settings.seed),
     ]
@@ -33,11 +35,11 @@ def text_suite(model: Any, data: LightningDataModule, settings: Settings) -> Sui
     protocols = {type(callback).__name__: callback.protocol for callback in callbacks}
     result = SuiteResult({"name": "sentences", "seed": settings.seed, **protocols})
     values = {name.removeprefix("test/"): value for callback in callbacks for name, value in callback.figures.items()}
-    n = len(data.test)  # type: ignore[attr-defined]
+    counts = {name.removeprefix("test/"): count for callback in callbacks for name, count in callback.counts.items()}
     for name, value in values.items():
         if name.endswith(("_low", "_high")):
             continue
         low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
-        known = low is not None
-        result.figures.append(Figure(name, value, low, high, 0.95 if known else None, "of the estimates" if known else "", n, "test"))
+        level, how = (None, "") if low is None else (0.95, "of the estimates")
+        result.figures.append(Figure(name, value, low, high, level, how, counts[name], ELSEWHERE.get(name, "test")))
     return result

@@ -107,8 +107,8 @@ class InceptionFeatures(FeatureExtractor):
     """Features of the TensorFlow Inception network of 2015, through torch-fidelity; the 2048 of ``pool_3`` define FID.
 
     Images are rounded to 8 bits and resized to 299 px by the original bilinear rule. Grey images are repeated to three channels.
-    The weights (91 MB) are fetched into torch's hub folder on first use, or read from ``weights_path``. If the file is not the
-    published one, or the layer is another, the distance is not called FID.
+    The weights (91 MB) are fetched into torch's hub folder on first use, or read from ``weights_path``. If the file, wherever it lies,
+    is not the published one, or the layer is another, the distance is not called FID.
 
     Args:
         weights_path: a local copy of ``weights-inception-2015-12-05-6726825d.pth``.
@@ -150,25 +150,40 @@ class InceptionFeatures(FeatureExtractor):
     def prepare(self) -> None:
         if self._network is not None:
             return
-        if self.weights_path is None:
-            self._network = self._load(None)
-        else:
-            self._digest = _check_weights(self.weights_path)
-            self._network = self._load(self.weights_path)
+        if self.weights_path is not None:
+            self._load(self.weights_path)
+            return
+        try:
+            self._load(self._fetched())
+        except UserError as error:
+            raise FeaturesUnavailableError(f"FID is left out: {error}") from error
 
-    def _load(self, path: str | None) -> nn.Module:
+    def _fetched(self) -> str:
+        """The default weights, from their place or from the net; torch-fidelity itself would fetch and unpickle in one go."""
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+        file = self.default_weights()
+        try:
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), _PUBLISHED_WEIGHTS, progress=False)
+        except Exception as error:
+            raise FeaturesUnavailableError(
+                f"FID is left out: no Inception weights ({_first_line(error)}); give weights_path or put them at {file}"
+            ) from error
+        return str(file)
+
+    def _load(self, path: str) -> None:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+        digest = _check_weights(path)
+        layers = [str(self.num_features), "logits_unbiased"]
         try:
             with torch.inference_mode(False):
-                layers = [str(self.num_features), "logits_unbiased"]
-                return FeatureExtractorInceptionV3("inception-v3-compat", layers, feature_extractor_weights_path=path, verbose=False)
+                network = FeatureExtractorInceptionV3("inception-v3-compat", layers, feature_extractor_weights_path=path, verbose=False)
         except Exception as error:
-            if path is not None:
-                raise UserError(f"{path}: not the weights of torch-fidelity's Inception network ({_first_line(error)})") from error
-            raise FeaturesUnavailableError(
-                f"FID is left out: no Inception weights ({_first_line(error)}); give weights_path or put them at {self.default_weights()}"
-            ) from error
+            raise UserError(f"{path}: not the weights of torch-fidelity's Inception network ({_first_line(error)})") from error
+        self._network, self._digest = network, digest
 
     def forward(self, x: Tensor) -> Tensor:
         return self._layers(x, 1)[0]

@@ -54,7 +54,14 @@ class Adaptive(Sampler):
     step_scale: float = 1.0
 
     def warm_up(
-        self, log_density: LogDensity, init: Tensor, generator: RandomSource = None, *, steps: int = 200, target: float | None = None
+        self,
+        log_density: LogDensity,
+        init: Tensor,
+        generator: RandomSource = None,
+        *,
+        steps: int = 200,
+        target: float | None = None,
+        across_processes: bool = True,
     ) -> Tensor:
         """Run ``steps`` transitions, adapt ``step_scale``, and return where the chains are.
 
@@ -66,6 +73,8 @@ class Adaptive(Sampler):
             generator: source of randomness.
             steps: transitions; 100 or more.
             target: acceptance sought; :attr:`target_acceptance` if ``None``.
+            across_processes: agree on the step with the other processes, so that all of them must make this call, each as many times;
+                ``False`` where they have chains of their own, or none.
 
         Raises:
             ValueError: if this sampler has no acceptance to measure.
@@ -77,7 +86,7 @@ class Adaptive(Sampler):
             state, info = self.run(log_density, state, generator, steps=1)
             if "acceptance" not in info.extra:
                 raise ValueError(f"{type(self).__name__} with these settings has no acceptance to adapt to")
-            averaging.update(_mean_over_processes(info.extra["acceptance"]))
+            averaging.update(_mean(info.extra["acceptance"], across_processes))
         self.step_scale = averaging.average
         return state
 
@@ -89,9 +98,9 @@ class Adaptive(Sampler):
         self.step_scale = float(state)
 
 
-def _mean_over_processes(acceptance: Tensor) -> float:
+def _mean(acceptance: Tensor, across_processes: bool) -> float:
     rates = acceptance.detach().double()
     total = torch.stack([torch.where(torch.isfinite(rates), rates, 0).sum(), rates.new_tensor(float(rates.numel()))])
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)
     return float(total[0] / total[1])

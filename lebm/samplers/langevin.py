@@ -32,8 +32,8 @@ class Langevin(Adaptive):
     :math:`1 / (\lambda (1 - \lambda s^2 / 4))`, and it diverges for :math:`s^2 \lambda \ge 4`.
 
     A row that becomes non-finite stays so, is counted in ``Info.nonfinite`` and never touches another row.
-    ``Info.extra["acceptance"]`` is the Metropolis acceptance that the last step would have had (before clamping), absent
-    without noise; ``warm_up`` adapts ``step_scale`` to it.
+    ``Info.extra["acceptance"]`` is the Metropolis acceptance that the last step would have had, absent without noise and with a
+    clamp, since a clamped state is no draw of the proposal; ``warm_up`` adapts ``step_scale`` to it.
 
     Args:
         steps: number of transitions, at least 0.
@@ -113,7 +113,7 @@ class Langevin(Adaptive):
         info = None
         if want_info:
             extra, value = {}, None
-            if gradient is not None and scales[-1] > 0:
+            if gradient is not None and scales[-1] > 0 and self.clamp is None:
                 extra["acceptance"], value = shadow_acceptance(
                     log_density, before, state, gradient, sizes[-1], scales[-1], self.max_grad_norm, metric
                 )

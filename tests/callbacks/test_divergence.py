@@ -154,6 +154,17 @@ def test_a_state_that_does_not_last_gives_way_to_the_one_before(tmp_path: Path) 
     assert [entry["back_to"] for entry in guard.recoveries] == [6, 3]
 
 
+@pytest.mark.parametrize(("faults", "back_to"), [((), []), ((9,), [5]), ((8, 9), [5, 0])])
+def test_learning_rates_stay_on_their_schedule(tmp_path: Path, faults: tuple[int, ...], back_to: list[int]) -> None:
+    guard, model = Divergence("recover", keep_every=5, shrink=0.25), latent_mle()
+    model.optimizer_settings.lr_decay = 0.5  # after each epoch of 4 steps
+    run = trainer(tmp_path, [Spoil("loss", faults), guard], max_steps=11, max_epochs=4)
+    run.fit(model, datamodule=TinyData())
+    assert [entry["back_to"] for entry in guard.recoveries] == back_to
+    expected = 1e-3 * 0.5**2 * 0.25 ** len(faults)
+    assert all(group["lr"] == pytest.approx(expected) for group in run.optimizers[0].param_groups)
+
+
 def test_recoveries_are_limited_and_remembered(tmp_path: Path) -> None:
     guard = Divergence("recover", max_recoveries=2)
     with pytest.raises(DivergenceError, match="at step 3 after 2 recoveries"):

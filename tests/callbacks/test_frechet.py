@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,6 +87,21 @@ def test_non_finite_samples_are_refused(tmp_path: Path) -> None:
     callback = FrechetDistance(FlatFeatures(2), n_samples=20, chunk_size=10)
     with pytest.raises(UserError, match="generated samples: 2 non-finite.*first at index 9"):
         trainer(tmp_path, [callback]).test(EchoModel(poison=10**6), datamodule=TinyData(), verbose=False)
+
+
+def test_samples_of_another_size_are_refused(tmp_path: Path) -> None:
+    class Larger(EchoModel):
+        def sample(self, n: int, *, steps: int | None = None, generator: Any = None) -> Tensor:
+            return super().sample(n, steps=steps, generator=generator).repeat(1, 1, 2, 2)
+
+    class Seen(FlatFeatures):
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.shape[2:] == (4, 4), "no feature of such a sample"
+            return super().forward(x)
+
+    callback = FrechetDistance(Seen(2), n_samples=20, chunk_size=10)
+    with pytest.raises(UserError, match=r"draws images of shape \(1, 8, 8\), the data have \(1, 4, 4\)"):
+        trainer(tmp_path, [callback]).test(Larger(), datamodule=TinyData(), verbose=False)
 
 
 def test_data_that_are_not_in_range_are_refused(tmp_path: Path) -> None:

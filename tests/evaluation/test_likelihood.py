@@ -59,7 +59,7 @@ def annealing(levels: int) -> AnnealedImportanceSampling:
 
 @pytest.mark.parametrize("d", [2, 10, 50])
 def test_the_closed_form_lies_between_the_bounds(d: int) -> None:
-    """Few levels on purpose, so that each bound is off by more than its error, on its own side."""
+    """Each bound is on its own side of the truth, or as near to it as its error: the start is a Gaussian, as the posterior is."""
     truth = Truth(d)
     start = LatentGaussian.fitted(truth.posterior_draws(400, seed=3), widen=2.0)
     exact = truth.posterior_draws(CHAINS, seed=4).transpose(0, 1)
@@ -98,6 +98,22 @@ def test_a_wrong_model_is_not_bracketed() -> None:
     start = LatentGaussian.fitted(truth.posterior_draws(100))
     found = log_marginal(joint, truth.x, start, annealing(20), CHAINS, source())
     assert abs(float((found.estimate - truth.log_z - truth.log_p).mean())) > 0.3
+
+
+def test_no_process_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has rows of its own, and one without rows makes no call at all."""
+
+    def waiting(*args: object, **options: object) -> None:
+        raise AssertionError("a collective call")
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", waiting)
+    truth = Truth(2)
+    start = LatentGaussian.located(truth.joint, truth.x, truth.posterior_draws(3), source(), chains=4, rounds=1)
+    log_marginal(truth.joint, truth.x, start, annealing(2), 2, source())
+    prior_log_z(truth.prior, annealing(2), 4, source())
+    with pytest.raises(AssertionError, match="a collective call"):
+        HMC(1, 0.3, leapfrog_steps=3).warm_up(truth.prior.log_density, torch.zeros(4, 2).double(), source())
 
 
 def test_log_z_from_both_sides_and_of_exact_priors() -> None:

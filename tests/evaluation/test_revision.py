@@ -12,11 +12,13 @@ from lightning.pytorch import Trainer
 
 from lebm.__main__ import main
 from lebm.data import ImageData
+from lebm.errors import UserError
 from lebm.estimators import AdamGroups, DualMCMCTeaching
+from lebm.evaluation import revision
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import RunImages
 from lebm.evaluation.revision import revision_suite
-from lebm.metrics import FlatFeatures, frechet_distance
+from lebm.metrics import FeaturesUnavailableError, FlatFeatures, frechet_distance
 from lebm.models import GaussianLikelihood, MLPEncoder, MLPGenerator, ResNetEnergy
 from lebm.samplers import Langevin
 from tests.callbacks.tiny import latent_mle
@@ -74,6 +76,27 @@ def test_the_suite_scores_networks_and_revisions_apart(run: Path) -> None:
         drawn = [FlatFeatures(2)(drawn_images(estimator, 100, 0, 2 + 1000 * number, 0)[0]).double() for number in range(5)]
     by_hand = [float(frechet_distance(real.mean(0), real.T.cov(), fake.mean(0), fake.T.cov())) for fake in drawn]
     assert before.value == pytest.approx(float(np.mean(by_hand)), rel=1e-6)
+
+
+class _Unavailable(FlatFeatures):
+    def prepare(self) -> None:
+        raise FeaturesUnavailableError("no weights")
+
+
+def test_without_features_reconstructions_are_kept() -> None:
+    images = RunImages.open({}, "embedded:mnist", tuple(SHAPE), 10)
+    settings = Settings(n_samples=2, extractor=_Unavailable(), batch_size=10)
+    result = revision_suite(Subject(model().eval(), images), settings)
+    assert result.skipped == "the distances are: no weights"
+    assert {figure.name for figure in result.figures} == {f"{name}/steps{steps}" for name in ("mse", "psnr", "ssim") for steps in (0, 5)}
+
+
+def test_too_few_samples_or_images_are_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revision, "_reconstructions", None)
+    for n_samples, images in ((19, 30), (100, 19)):
+        subject = Subject(model().eval(), RunImages.open({}, "embedded:mnist", tuple(SHAPE), images))
+        with pytest.raises(UserError, match=f"at least 20 samples .* --n-samples {n_samples} and the {images} of the test split"):
+            revision_suite(subject, Settings(n_samples=n_samples, real_split="test", extractor=FlatFeatures(2)))
 
 
 def test_a_method_without_an_image_chain_is_passed_over() -> None:

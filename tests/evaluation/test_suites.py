@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,15 @@ from lebm.cli.recipe_checks import load_recipe
 from lebm.data.images import to_unit_range
 from lebm.errors import UserError
 from lebm.evaluation import chains as chains_module
+from lebm.evaluation import likelihood_suite as likelihood_module
 from lebm.evaluation.anomaly import anomaly_suite, test_scores
 from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.curves import histogram, ranking_curves
-from lebm.evaluation.data import RunImages
+from lebm.evaluation.data import RunImages, subset
 from lebm.evaluation.image import image_suite, kernel_distance
 from lebm.evaluation.likelihood_suite import likelihood_suite
-from lebm.evaluation.ood import OUT_SETS, ood_suite
+from lebm.evaluation.ood import OUT_SETS, _names, ood_suite
 from lebm.evaluation.record import SuiteResult
 from lebm.evaluation.scores import all_scores, score_pass
 from lebm.metrics import FlatFeatures
@@ -104,6 +106,16 @@ def test_image_figures_against_torchmetrics(subject: Subject) -> None:
     assert image_suite(subject, SETTINGS).figures == result.figures  # nothing global is drawn from
 
 
+def test_too_few_samples_or_images_are_refused(subject: Subject) -> None:
+    with pytest.raises(UserError, match=r"at least 20 samples and 20 real images, not --n-samples 2 and the \d+ of the train split"):
+        image_suite(subject, Settings(n_samples=2, extractor=FlatFeatures(2)))
+    subject.images = replace(subject.images, test=subset(subject.images.test, np.arange(len(subject.images.test)) < 19))
+    with pytest.raises(UserError, match=r"not --n-samples 20 and the \d+ of the test split"):
+        image_suite(subject, Settings(n_samples=20, real_split="test", extractor=FlatFeatures(2)))
+    enough = image_suite(subject, Settings(n_samples=20, extractor=FlatFeatures(2)))
+    assert all(figure.low is not None for figure in enough.figures)
+
+
 def test_the_kernel_distance_is_the_unbiased_discrepancy() -> None:
     real, fake = torch.randn(2, 2000, 3, generator=torch.Generator().manual_seed(0)).double()
     fake = fake + 0.2
@@ -143,14 +155,31 @@ def test_samples_that_are_not_images_are_refused_before_any_feature(subject: Sub
 def test_ood_sets_and_their_figures(subject: Subject, tmp_path: Path) -> None:
     from tests.evaluation.conftest import write_pictures
 
-    other = write_pictures(tmp_path / "others", test=12)
-    result = ood_suite(subject, Settings(**{**vars(SETTINGS), "ood": (str(other),)}))
-    assert set(result.protocol["sets"]) == {*OUT_SETS, "label_2", "others"}
+    other, noise_too = (str(write_pictures(tmp_path / name, test=12)) for name in ("others", "noise"))
+    result = ood_suite(subject, Settings(**{**vars(SETTINGS), "ood": (other, noise_too)}))
+    assert set(result.protocol["sets"]) == {*OUT_SETS, "label_2", "others", noise_too}
     assert {figure.split for figure in result.figures} == set(result.protocol["sets"])
+    names = [(figure.name, figure.split) for figure in result.figures]
+    assert len(set(names)) == len(names)
     noise = values(result, "noise")
     assert noise["auroc/reconstruction"] > 0.75  # bright dots on what was dark
-    assert 0 <= noise["fpr_at_95/reconstruction"] <= 1
+    assert all(0 <= figure.low <= figure.value <= figure.high <= 1 for figure in result.figures if figure.name.startswith("fpr_at_95/"))
     assert values(result, "others")["auroc/reconstruction"] < 0.75
+
+
+def test_names_of_further_out_sets(subject: Subject) -> None:
+    def names(*paths: str) -> list[str]:
+        return _names(paths, {"noise"})
+
+    assert names("uoft-cs/cifar10", "data/svhn/") == ["cifar10", "svhn"]
+    assert names("a/x", "b/x", "c/y") == ["a/x", "b/x", "y"]
+    assert names("x", "b/x", "./noise") == ["x", "b/x", "./noise"]
+    with pytest.raises(UserError, match="--ood a/x is given twice"):
+        names("a/x", "a/x/")
+    with pytest.raises(UserError, match=r"--ood noise has the name of a set .* write it as \./noise"):
+        names("noise")
+    with pytest.raises(UserError, match="--ood label_2 has the name"):
+        ood_suite(subject, Settings(ood=("label_2",)))
 
 
 def test_what_the_out_sets_are() -> None:
@@ -177,6 +206,20 @@ def test_scores_that_are_not_finite_are_refused(subject: Subject) -> None:
         "prior",
         "energy",
     }
+
+
+def test_the_likelihood_suite_leaves_the_model_as_it_was(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def frozen(*args: object) -> None:
+        assert not any(parameter.requires_grad for parameter in subject.model.parameters())
+        raise RuntimeError("interrupted")
+
+    next(subject.model.parameters()).requires_grad_(False)  # as in a model with a part that does not learn
+    before = [parameter.requires_grad for parameter in subject.model.parameters()]
+    assert any(before)
+    monkeypatch.setattr(likelihood_module, "_Estimator", frozen)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        likelihood_suite(subject, SETTINGS)
+    assert [parameter.requires_grad for parameter in subject.model.parameters()] == before
 
 
 @pytest.mark.slow

@@ -128,6 +128,17 @@ def test_clipping_is_by_row_and_clamping_by_coordinate() -> None:
     assert state.max() == 0.5
 
 
+def test_a_clamped_step_has_no_acceptance() -> None:
+    """A state at a bound is no draw of the proposal that the ratio is about."""
+    init = torch.randn(50, 4, generator=source()).clamp(-1, 1)
+    state, info = Langevin(3, 0.5, clamp=(-1.0, 1.0)).run(standard, init, source(1))
+    assert (state.abs() == 1).any()
+    assert "acceptance" not in info.extra
+    torch.testing.assert_close(info.log_density_change, standard(state) - standard(init))
+    with pytest.raises(ValueError, match="no acceptance"):
+        Langevin(1, 0.5, clamp=(-1.0, 1.0)).warm_up(standard, init)
+
+
 def test_shadow_acceptance_is_the_metropolis_ratio() -> None:
     """Against torch.distributions: pi(z')^(1/T) q(z | z') / (pi(z)^(1/T) q(z' | z))."""
     target, size, noise, metric = gaussian(), 0.5, 0.4, torch.tensor([0.5, 1.0, 2.0]).double()

@@ -1,5 +1,6 @@
 """Feature extractors."""
 
+import hashlib
 from pathlib import Path
 from urllib.error import URLError
 
@@ -36,14 +37,59 @@ def test_extractors_describe_themselves() -> None:
     }
 
 
+@pytest.fixture
+def default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where default weights are looked for, in a folder of the test's own."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    file = InceptionFeatures.default_weights()
+    assert tmp_path in file.parents
+    return file
+
+
+@pytest.mark.usefixtures("default")
 def test_default_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*args: object, **kwargs: object) -> None:
         raise URLError("no network")
 
-    monkeypatch.setattr(published, "load_state_dict_from_url", offline)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(FeaturesUnavailableError, match="FID is left out.*no network.*weights_path") as caught:
         InceptionFeatures().prepare()
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def any_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "FeatureExtractorInceptionV3", lambda *args, **options: nn.Identity())
+
+
+@pytest.mark.usefixtures("any_network")
+@pytest.mark.parametrize("fetched", [False, True])
+def test_another_file_in_the_place_of_the_default_weights_is_not_called_fid(
+    default: Path, monkeypatch: pytest.MonkeyPatch, fetched: bool
+) -> None:
+    def write(url: str, file: str, digest: str, **options: object) -> None:
+        assert url == published.URL_INCEPTION_V3
+        assert digest == "6726825d", "torch compares what it fetches"
+        torch.save({"weight": torch.zeros(1)}, file)
+
+    if not fetched:
+        default.parent.mkdir(parents=True)
+        write(published.URL_INCEPTION_V3, str(default), "6726825d")
+    monkeypatch.setattr(torch.hub, "download_url_to_file", write)
+    features = InceptionFeatures()
+    features.prepare()
+    assert features.digest == hashlib.sha256(default.read_bytes()).hexdigest()[:8]
+    assert features.figure == f"frechet_distance/inception-{features.digest}"
+
+
+def test_default_weights_must_be_plain_tensors_of_the_network(default: Path) -> None:
+    default.parent.mkdir(parents=True)
+    torch.save({"weight": print}, default)
+    with pytest.raises(FeaturesUnavailableError, match="FID is left out.*not a file of plain tensors"):
+        InceptionFeatures().prepare()
+    torch.save({"weight": torch.zeros(1)}, default)
+    with pytest.raises(FeaturesUnavailableError, match="FID is left out.*not the weights of torch-fidelity's Inception"):
+        InceptionFeatures().prepare()
 
 
 def test_given_weights_must_exist_and_be_plain_tensors(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def compiled_and_eager_agree(dim: int, hidden: list[int], rows: int, **settings:
     sampler = Langevin(60, 0.4, compile=True, **settings)  # type: ignore[arg-type]
     compiled, info = sampler.run(target.log_density, init, source(1))
     torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=0)
-    torch.testing.assert_close(info.extra["acceptance"], eager_info.extra["acceptance"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(info.extra, eager_info.extra, atol=1e-4, rtol=0)
+    torch.testing.assert_close(info.gradient_norm, eager_info.gradient_norm, atol=1e-4, rtol=0)
+    assert ("acceptance" in info.extra) == ("clamp" not in settings)
     assert torch.equal(compiled, sampler(target.log_density, init, source(1)))
 
 
@@ -40,8 +42,9 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("captured")
-def test_compiled_chain_is_the_eager_chain() -> None:
-    compiled_and_eager_agree(4, [8], 6, unroll=2, max_grad_norm=1.0, clamp=(-1.5, 1.5), preconditioner=[0.5, 1, 1, 2])
+@pytest.mark.parametrize("settings", [{}, {"clamp": (-1.5, 1.5)}], ids=["free", "clamped"])
+def test_compiled_chain_is_the_eager_chain(settings: dict) -> None:
+    compiled_and_eager_agree(4, [8], 6, unroll=2, max_grad_norm=1.0, preconditioner=[0.5, 1, 1, 2], **settings)
 
 
 @pytest.mark.slow
