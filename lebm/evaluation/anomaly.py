@@ -29,7 +29,7 @@ def test_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
 
 
 def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """AUROC, AUPRC and the false positive rate at 95 % recall of every score, with the base rate and the lowest possible AUPRC beside them."""
+    """AUROC, AUPRC and false positives at 95 % recall of every score, with the base rate and the lowest possible AUPRC beside them."""
     held_out = subject.images.held_out_label
     protocol: dict[str, Any] = {
         "name": "held-out label",
