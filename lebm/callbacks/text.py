@@ -16,7 +16,7 @@ from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.images import moment
 from lebm.callbacks.samples import SampleGrid
 from lebm.errors import UserError
-from lebm.evaluation.likelihood import LatentGaussian, log_marginal, prior_log_z
+from lebm.evaluation.likelihood import LatentGaussian, joint_density, log_marginal, prior_log_z
 from lebm.metrics.text_diversity import SentenceDiversity
 from lebm.metrics.text_latents import LatentUse
 from lebm.metrics.text_likelihood import SentenceLikelihood
@@ -24,7 +24,6 @@ from lebm.metrics.text_perplexity import Budget, LanguageModelPerplexity
 from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
 from lebm.models.text_vocabulary import PAD
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
-from lebm.samplers.base import LogDensity
 from lebm.samplers.metropolis import HMC
 from lebm.samplers.noise import Noise
 
@@ -145,7 +144,7 @@ class SentenceBounds(EvaluationCallback):
             x = x.clone()  # an inference tensor could not take part in the chains' gradients
             start, annealing = self._proposal(model, x, index), self._annealing(model, self.levels)
             noise = Noise.samples(self.seed, "bounds", index=index)
-            found = log_marginal(lambda rows: _joint(model, rows), x, start, annealing, self.chains, noise)
+            found = log_marginal(lambda rows: joint_density(model, rows), x, start, annealing, self.chains, noise)
         self._metric.update(found, (x != PAD).sum(dim=1))
 
     def _proposal(self, model: Any, x: Tensor, index: Tensor) -> LatentGaussian:
@@ -267,12 +266,3 @@ def _sentences_of(model: LightningModule, callback: EvaluationCallback) -> Categ
     if found is None:
         raise UserError(f"{type(callback).__name__} is for models of sentences, with a CategoricalLikelihood")
     return found
-
-
-def _joint(model: Any, x: Tensor) -> LogDensity:
-    """``log p(x, z)`` with its gradient; a method may leave constants out of ``posterior``, which ``log_joint`` has."""
-    target = model.posterior(x)
-    probe = torch.zeros(len(x), model.latent_dim, dtype=model.dtype, device=x.device)
-    with torch.no_grad():
-        constant = model.log_joint(x, probe) - target(probe)
-    return lambda z: target(z) + constant

@@ -16,6 +16,7 @@ from torch.nn.functional import softplus
 from lebm.estimators.constants import staged_log_z
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.ratio import SEPARATED
 from lebm.estimators.stages import StageRecord, StageRule
 from lebm.models.likelihoods import Likelihood
 from lebm.models.ratios import RatioPrior
@@ -26,9 +27,6 @@ from lebm.samplers.noise import Noise
 __all__ = ["MultiStageNCE"]
 
 log = logging.getLogger("lebm.estimators")
-
-SEPARATED = 0.999
-"""Above this accuracy a finished stage is reported as an extrapolation."""
 
 
 class MultiStageNCE(LatentPriorModel):

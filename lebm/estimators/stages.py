@@ -101,7 +101,7 @@ class StageRule(nn.Module, Component):
             return None
         if not fresh and self._sums is not None:
             self._measure()
-        kept = not reason.startswith("one")
+        kept = self._worth_keeping()
         record = StageRecord(len(self.history) + 1, self.steps, self.loss, self.accuracy, reason, kept)
         self.history.append(record)
         self.ended = not kept or slots_left <= 1
@@ -120,7 +120,11 @@ class StageRule(nn.Module, Component):
 
     @abstractmethod
     def _reason(self, measured: bool) -> str | None:
-        """Why the stage ends with this step, or ``None``; a reason that starts with ``one`` discards it and ends the method."""
+        """Why the stage ends with this step, or ``None``."""
+
+    def _worth_keeping(self) -> bool:
+        """Whether the stage that ends has learned anything; one that has not is discarded, and the method ends with it."""
+        return True
 
     def get_extra_state(self) -> dict[str, Any]:
         return {
@@ -220,8 +224,11 @@ class AdaptiveStages(StageRule):
             if self.loss < self.separated:
                 return "the classes are separated"
             if self.stale >= self.patience:
-                return self._levelled()
+                return self._levelled("its loss has levelled off")
         return self._levelled("its steps are done") if self.steps >= self.max_steps else None
 
-    def _levelled(self, otherwise: str = "its loss has levelled off") -> str:
-        return "one: nothing is left to learn" if self.best > ONE - self.one else otherwise
+    def _worth_keeping(self) -> bool:
+        return self.best <= ONE - self.one
+
+    def _levelled(self, otherwise: str) -> str:
+        return otherwise if self._worth_keeping() else "one: nothing is left to learn"

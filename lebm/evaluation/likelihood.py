@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from lebm.samplers.importance import Proposal
 from lebm.samplers.metropolis import HMC
 from lebm.samplers.noise import RandomSource, normal
 
-__all__ = ["LatentGaussian", "bits_per_dimension", "log_marginal", "prior_log_z"]
+__all__ = ["LatentGaussian", "bits_per_dimension", "joint_density", "log_marginal", "prior_log_z"]
 
 
 @dataclass
@@ -198,3 +199,25 @@ def bits_per_dimension(log_density: float, dimensions: int) -> float:
     exact enough while the observation noise spans many levels. :math:`-(\log p(x) - D \log 127.5) / (D \log 2)`.
     """
     return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
+
+
+def joint_density(model: Any, x: Tensor) -> LogDensity:
+    """``log p(x, z)`` of a model as a differentiable function of ``z``, unnormalised if its prior is.
+
+    It is the model's ``posterior``, which may leave out constants that ``log_joint`` has.
+
+    Args:
+        model: with ``posterior``, ``log_joint`` and ``latent_dim``.
+        x: ``(B, *event)``.
+
+    Raises:
+        ValueError: if the two differ by more than a constant, so that one of them is not the model's.
+    """
+    target = model.posterior(x)
+    origin = torch.zeros(len(x), model.latent_dim, dtype=model.dtype, device=x.device)
+    with torch.no_grad():
+        constant, elsewhere = (model.log_joint(x, z) - target(z) for z in (origin, origin + 0.5))
+        slack = 1e-3 * (1 + target(origin).abs().max() + target(origin + 0.5).abs().max())  # single precision rounds large values
+    if bool(((elsewhere - constant).abs() > slack).any()):
+        raise ValueError(f"posterior and log_joint of {type(model).__name__} differ by more than a constant in z")
+    return lambda z: target(z) + constant

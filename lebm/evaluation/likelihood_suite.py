@@ -15,7 +15,7 @@ from lebm.data.images import to_unit_range
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import subset
 from lebm.evaluation.intervals import Interval, mean_interval
-from lebm.evaluation.likelihood import LatentGaussian, bits_per_dimension, log_marginal, prior_log_z
+from lebm.evaluation.likelihood import LatentGaussian, bits_per_dimension, joint_density, log_marginal, prior_log_z
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.base import LogDensity
@@ -116,12 +116,7 @@ class _Estimator:
         return prior_log_z(prior, self.annealing(5 * self.settings.levels), chains, self.noise("log z"), long_run=draws)
 
     def joint(self, x: Tensor) -> LogDensity:
-        """log p(x, z) with its gradient; a method may leave constants out of ``posterior``, which ``log_joint`` has."""
-        target = self.model.posterior(x)
-        probe = torch.zeros(len(x), self.model.latent_dim, dtype=self.model.dtype, device=self.model.device)
-        with torch.no_grad():
-            constant = self.model.log_joint(x, probe) - target(probe)
-        return lambda z: target(z) + constant
+        return joint_density(self.model, x)
 
     def start(self, x: Tensor, purpose: str) -> LatentGaussian:
         steps = self.settings.steps or self.model.evaluation_steps

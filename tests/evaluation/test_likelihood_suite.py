@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lebm.estimators import AdamGroups, DualMCMCTeaching, LatentEstimator, LatentMLE
 from lebm.evaluation.context import Settings, Subject
+from lebm.evaluation.likelihood import joint_density
 from lebm.evaluation.likelihood_suite import _images, likelihood_suite
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEncoder, ResNetEnergy
 from lebm.samplers import Langevin
@@ -71,6 +72,17 @@ def dual_mcmc() -> tuple[LatentEstimator, torch.distributions.MultivariateNormal
     ).double()
     weight = model.likelihood.generator.linear.weight.detach()
     return model, marginal(weight, SIGMA, torch.zeros(D).double(), torch.eye(D).double())
+
+
+def test_a_posterior_that_is_not_that_of_the_joint_is_refused() -> None:
+    model, _ = latent_mle()
+    x = torch.zeros(2, *SHAPE).double()
+    posterior = model.posterior(x)
+    z = torch.tensor([[0.3, -1.0, 2.0], [0.0, 0.1, 0.0]]).double()
+    torch.testing.assert_close(joint_density(model, x)(z), model.log_joint(x, z))
+    model.posterior = lambda x: lambda z: posterior(z) + z[:, 0]  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="LatentMLE differ by more than a constant"):
+        joint_density(model, x)
 
 
 @pytest.mark.parametrize("method", [latent_mle, dual_mcmc])
