@@ -18,11 +18,14 @@ from lebm.cli.runs import spent_minutes
 from lebm.cli.sweep import without_curves
 from lebm.evaluation.record import read_evaluation
 
+SUITES = ("image", "likelihood")
 FILE = ROOT / "results" / "comparison.json"
 RECIPES = {
     "latent_mle/mnist": "LatentMLE",
     "multistage_nce/mnist": "MultiStageNCE",
     "joint_hierarchical/mnist": "JointHierarchicalPrior",
+    "joint_hierarchical/mnist_vae": "the same without energy",
+    "joint_hierarchical/mnist_two_stage": "an energy for that one",
     "dual_mcmc/mnist": "DualMCMCTeaching",
     "baselines/mnist_gaussian": "alternating back-propagation",
     "baselines/mnist_vae": "VAE",
@@ -43,11 +46,13 @@ def cell(recipe: str, run: Path) -> dict:
     fit = json.loads((run / "summary.json").read_text())
     if fit["status"] != "finished":
         raise SystemExit(f"{run}: {fit['status']}, not finished")
+    evaluation = without_curves(read_evaluation(run / "evaluation.json"))
+    evaluation["suites"] = {name: evaluation["suites"][name] for name in SUITES if name in evaluation["suites"]}
     kept = ("command", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "hardware", "versions", "started")
     return {
         "recipe": recipe,
         "fit": {**{name: fit.get(name) for name in kept}, "earlier_attempts": fit.get("earlier_attempts", [])},
-        "evaluation": without_curves(read_evaluation(run / "evaluation.json")),
+        "evaluation": evaluation,
     }
 
 
@@ -83,7 +88,10 @@ def table(cells: dict[str, dict]) -> str:
             }
         lines.append("| " + " | ".join([*row, *(shown(figures.get(name), form) for name, (_, form) in FIGURES.items())]) + " |")
     lines += ["", f"95 % intervals in brackets; {', '.join(f'{count:,}' for count in sorted(counts)) or 'no'} samples. Commands:", ""]
-    lines += [f"    {found[part]['command']}" for found in cells.values() for part in ("fit", "evaluation")]
+    for found in cells.values():
+        suites = found["evaluation"]["suites"]
+        commands = dict.fromkeys([found["fit"]["command"], *(suite["origin"]["command"] for suite in suites.values())])
+        lines += [f"    {command}" for command in commands]
     return "\n".join(lines)
 
 

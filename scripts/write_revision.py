@@ -13,6 +13,9 @@ from pathlib import Path
 
 from results_page import fill, keep, where
 
+from lebm.cli.sweep import without_curves
+from lebm.evaluation.record import read_evaluation
+
 REVISION = {
     "mse": "squared error of test reconstructions",
     "psnr": "PSNR, dB",
@@ -50,18 +53,17 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("run", type=Path)
     options = parser.parse_args()
-    measured, fit = (json.loads((options.run / name).read_text()) for name in ("evaluation.json", "summary.json"))
+    measured, fit = without_curves(read_evaluation(options.run / "evaluation.json")), json.loads((options.run / "summary.json").read_text())
     suites = {name: measured["suites"][name] for name in ("revision", "ood")}
-    for suite in suites.values():
-        suite.pop("curves", None)
+    origin = suites["revision"]["origin"]
     kept = {key: fit[key] for key in ("command", "status", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "started")}
-    evaluated = {key: measured[key] for key in ("command", "checkpoint_sha256", "weights", "seed", "versions", "hardware", "chains")}
+    evaluated = {key: measured[key] for key in ("checkpoint_sha256", "weights", "seed")}
     content = {"training": kept, "evaluation": {**evaluated, "suites": suites}}
     keep(options.name, content)
     lines = revision_rows({figure["name"]: figure for figure in suites["revision"]["figures"]})
     lines += ["", *ood_rows(suites["ood"]["figures"], suites["ood"]["protocol"]), ""]
     protocol = suites["revision"]["protocol"]
-    machine = where(measured["hardware"], measured["versions"], fit["started"][:10])
+    machine = where(origin["hardware"], origin["versions"], fit["started"][:10])
     lines.append(
         f"{fit['steps']:,} steps in {fit['cpu_time_seconds'] / 60:.1f} CPU minutes ({fit['wall_time_seconds'] / 60:.1f} of wall time, run "
         f"{fit['status']}); {machine}; "
@@ -69,7 +71,8 @@ def main() -> None:
         f"the {protocol['real_split']} split, {protocol['features_note']}; image chain of {protocol['image_steps']['revised']} steps. "
         "In brackets 95 % intervals. Commands:"
     )
-    lines += ["", f"    {fit['command']}", f"    {measured['command']}"]
+    commands = dict.fromkeys([fit["command"], *(suite["origin"]["command"] for suite in suites.values())])
+    lines += ["", *(f"    {command}" for command in commands)]
     fill(options.name, "\n".join(lines))
 
 

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+
+import lebm
+from lebm import data
+from lebm.__main__ import main
+from lebm.samplers import Noise
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+WITH_EXAMPLES = [page for page in PAGES if page != ROOT / "README.md" and "```python" in page.read_text()]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M)
 
 
 def test_the_example_of_the_readme_runs_without_lightning():
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    code = blocks(ROOT / "README.md", "python")[0]
     check = "\nimport sys\nassert not any(name.startswith('lightning') for name in sys.modules), 'Lightning was imported'\n"
     result = subprocess.run([sys.executable, "-c", code + check], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
@@ -23,8 +38,88 @@ def test_the_example_of_the_readme_runs_without_lightning():
     assert 0.5 < float(re.search(r"tensor\((.*?)\)", result.stdout).group(1)) < 1.2  # the added term pulls the first coordinate to 1
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "README.md" and blocks(page, "python")], ids=lambda page: page.name
+)
+def test_every_example_of_a_page_runs_alone(page, tmp_path, monkeypatch):
+    """In names of its own, though the files that those before it have written are there."""
+    monkeypatch.chdir(tmp_path)
+    for number, code in enumerate(blocks(page, "python")):
+        exec(compile(code, f"{page.name}, example {number}", "exec"), {"__name__": "example"})
+
+
+@pytest.fixture
+def own_parts(tmp_path, monkeypatch):
+    """The folder of somebody who has written down what docs/extending.md shows."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("LEBM_DEBUG", "LEBM_ALLOW_ENV", "RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    Path("mine.py").write_text("\n\n".join(blocks(DOCS / "extending.md", "python")))
+    Path("mine.yaml").write_text(blocks(DOCS / "extending.md", "yaml")[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("mine", None)
+
+
+FAST = ["--trust", "mine", "--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1", "--trainer.limit_val_batches", "0"]
+FAST += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_energy_sampler_and_generator_of_your_own_train_and_draw(own_parts, capsys):
+    assert main(["fit", "-c", "quickstart", "-c", "mine.yaml", "--run_dir", "runs/mine", *FAST]) == 0
+    config = yaml.safe_load(Path("runs/mine/config.yaml").read_text())["model"]["init_args"]
+    assert config["prior_sampler"] == {"class_path": "mine.LazyLangevin", "init_args": {"steps": 60, "step_size": 0.4, "rest": 0.1}}
+    assert main(["sample", "runs/mine", "-n", "2", "--steps", "3", "--trust", "mine", "--out", "x.npy"]) == 0
+    assert main(["sample", "runs/mine", "-n", "2"]) == 2
+    assert "add --trust mine" in capsys.readouterr().err
+    model = lebm.load("runs/mine", trust=["mine"])
+    assert type(model.prior.tilt).__name__ == "QuadraticEnergy"
+    drawn = model.sample_latent(6, steps=2, generator=Noise.shards("test", shards=2))
+    parts = [model.sample_latent(3, steps=2, generator=Noise.shards("test", shards=2, rank=rank, world_size=2)) for rank in (0, 1)]
+    torch.testing.assert_close(drawn, torch.cat(parts))  # as the page says of processes
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_data_and_method_of_your_own_train(own_parts, capsys):
+    assert main(["cp", "quickstart", "penalised.yaml"]) == 0
+    recipe = Path("penalised.yaml")
+    recipe.write_text(recipe.read_text().replace("lebm.estimators.LatentMLE", "mine.PenalisedMLE"))
+    assert main(["fit", "-c", "penalised.yaml", "--data", "mine.WaveData", "--data.init_args.batch_size", "10", *FAST]) == 0
+    assert "train/penalty" in Path("runs/penalised/metrics.csv").read_text().splitlines()[0]
+    assert yaml.safe_load(Path("runs/penalised/config.yaml").read_text())["data"]["class_path"] == "mine.WaveData"
+
+
+def test_the_options_of_the_data_page_are_those_of_the_code():
+    page = (DOCS / "data.md").read_text()
+    shared = {"path", "batch_size", "eval_batch_size", "seed"}
+    for name in ("ImageData", "ArrayData", "PlaneData", "TextData"):
+        section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        told = {}
+        for options, default in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|([^|]*)\|", section, re.M):
+            told |= {} if options == "`path`" else {option.strip("`"): default.strip().strip("`") for option in options.split(", ")}
+        defaults = {key: value.default for key, value in inspect.signature(getattr(data, name)).parameters.items() if key not in shared}
+        assert told.keys() == defaults.keys(), name
+        written = {option: json.dumps(value).strip('"') for option, value in defaults.items()}  # null, true, false as in a recipe
+        assert {option: default for option, default in told.items() if default} == {
+            option: written[option] for option, default in told.items() if default
+        }
+
+
+def test_importing_the_package_is_cheap():
+    code = "import sys, lebm; assert 'torch' not in sys.modules; lebm.load; assert 'lightning' not in sys.modules; lebm.nothing"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.stderr.splitlines()[-1] == "AttributeError: module 'lebm' has no attribute 'nothing'"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_of_the_documents_exist(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith(("http:", "https:")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_index_lists_every_page():
+    listed = re.findall(r"^\| \[[\w.]+\]\(([\w.]+)\)", (DOCS / "README.md").read_text(), re.M)
+    assert sorted(listed) == sorted(page.name for page in DOCS.glob("*.md") if page.name != "README.md")

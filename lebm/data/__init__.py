@@ -1,8 +1,9 @@
-"""Images and sentences from the Hub, from local files or from the package, read in an exact order."""
+"""Images, sentences and arrays from the Hub, from local files or from the package, read in an exact order."""
 
+from lebm.data.arrays import ArrayData
 from lebm.data.images import ImageData, open_images, to_unit_range
 from lebm.data.synthetic import PlaneData, plane_samples
 from lebm.data.text import TextData
 from lebm.data.text_sources import open_text
 
-__all__ = ["ImageData", "PlaneData", "TextData", "open_images", "open_text", "plane_samples", "to_unit_range"]
+__all__ = ["ArrayData", "ImageData", "PlaneData", "TextData", "open_images", "open_text", "plane_samples", "to_unit_range"]

@@ -25,6 +25,8 @@ __all__ = ["FORMAT", "Columns", "build"]
 FORMAT = 1  # raise it when decoding changes, so that old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "digit")
+SPLIT_FOLDERS = {"train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"}
+"""``datasets`` takes the folders of splits for classes where images lie in them directly."""
 ROWS_AT_ONCE = 512
 
 
@@ -52,8 +54,9 @@ class Columns:
         if image is None:
             raise UserError(f"data path {source.path!r}: no image column among {', '.join(names)}; name it with image_column")
         classes = [name for name in names if isinstance(features[name], datasets.ClassLabel)]
-        label = self.label or next((name for name in (*LABEL_COLUMNS, *classes) if name in names and name != image), None)
-        return image, label
+        folders = [name for name in classes if SPLIT_FOLDERS.issuperset(features[name].names)]
+        detected = (name for name in (*LABEL_COLUMNS, *classes) if name in names and name != image and name not in folders)
+        return image, self.label or next(detected, None)
 
 
 def build(folder: Path, source: Source, data: Any, split: str, columns: Columns, decoding: Decoding, on_error: str) -> None:
@@ -74,7 +77,7 @@ def build(folder: Path, source: Source, data: Any, split: str, columns: Columns,
     import datasets
 
     image_column, label_column = columns.found(source, data.features)
-    labels, names = _labels(source, data, label_column)
+    labels, names = _labels(source, data, label_column, named=columns.label is not None)
     try:
         data = data.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow and datasets raise many kinds
@@ -103,12 +106,12 @@ def build(folder: Path, source: Source, data: Any, split: str, columns: Columns,
         _write_header(file, len(kept), shape)
         file.flush()
         os.fsync(file.fileno())
-    np.save(folder / "labels.npy", labels[kept])
+    np.save(folder / "labels.npy", np.full(len(kept), -1, dtype=np.int64) if labels is None else labels[kept])
     meta = {
         "shape": [len(kept), *shape],
         "sizes": {name: (folder / name).stat().st_size for name in ("images.npy", "labels.npy")},
         "label_names": names,
-        "has_labels": label_column is not None,
+        "has_labels": labels is not None,
         "split": split,
         "skipped": skipped,
         "source": source.path,
@@ -146,10 +149,13 @@ def _decoded(data: Any, column: str, decoding: Decoding) -> Iterator[tuple[int, 
             yield row, name, image
 
 
-def _labels(source: Source, data: Any, column: str | None) -> tuple[np.ndarray, list[str] | None]:
-    """Labels as ``int64`` and the names of the classes; strings are numbered in alphabetical order."""
+def _labels(source: Source, data: Any, column: str | None, named: bool) -> tuple[np.ndarray | None, list[str] | None]:
+    """Labels as ``int64`` and the names of the classes; strings are numbered in alphabetical order.
+
+    Both are ``None`` without a column, and for a detected one (not ``named``) that has no class label in any row.
+    """
     if column is None:
-        return np.full(len(data), -1, dtype=np.int64), None
+        return None, None
     values = np.asarray(data[column])
     names = getattr(data.features[column], "names", None)
     if values.ndim == 1 and values.dtype.kind in "iub":
@@ -157,4 +163,8 @@ def _labels(source: Source, data: Any, column: str | None) -> tuple[np.ndarray, 
     if values.ndim == 1 and (values.dtype.kind == "U" or all(isinstance(value, str) for value in values)):
         unique, numbers = np.unique(values.astype(str), return_inverse=True)
         return numbers.astype(np.int64), [str(name) for name in unique]
-    raise UserError(f"data path {source.path!r}: column {column!r} holds no class labels (whole numbers or strings); set label_column")
+    labelled = sum(isinstance(value, int | str | np.integer) for value in values)
+    if not named and not labelled:
+        return None, None
+    found = f"class labels in {labelled} of {len(values)} rows only" if labelled else "no class labels"
+    raise UserError(f"data path {source.path!r}: column {column!r} holds {found} (whole numbers or strings); set label_column")

@@ -39,7 +39,7 @@ class CachedImages:
         images: ``(N, C, H, W)`` ``uint8``, read-only, memory-mapped.
         labels: ``(N,)`` ``int64``; -1 everywhere if there are no labels.
         label_names: the labels' names, or ``None`` if they have none.
-        has_labels: whether a label column was found.
+        has_labels: whether a label column with labels was found.
         split: the split's name.
         skipped: what was left out as undecodable, one line each.
     """

@@ -34,6 +34,7 @@ class SplitData(LightningDataModule, Component):
     noun = "images"
     ordering: tuple[str, ...] = ("sizes", "batch_size", "seed")
     no_validation: type[list] = NoValidationImages
+    test_hint = "name it with test_split"
 
     path: str
     batch_size: int
@@ -121,7 +122,7 @@ class SplitData(LightningDataModule, Component):
             UserError: if there is none.
         """
         if self.test is None:
-            raise UserError(f"data path {self.path!r}: there is no test split; name it with test_split")
+            raise UserError(f"data path {self.path!r}: there is no test split; {self.test_hint}")
         return self.evaluation_dataloader(self.test)
 
     def predict_dataloader(self) -> BatchLoader:

@@ -67,6 +67,8 @@ class Sources:
         """
         if not self.train.has_labels:
             raise UserError(f"data path {self.path!r}: held_out_label needs labels and no label column was found; set label_column")
+        if self.test is not None and not self.test.has_labels:
+            raise UserError(f"data path {self.path!r}: held_out_label needs labels and the test split has none; set test_split: null")
         known = np.unique(self.train.labels).tolist()
         if label not in known:
             names = dict(enumerate(self.train.label_names or []))

@@ -274,3 +274,35 @@ def test_open_images_is_the_same_data(make_parquet: MakeParquet) -> None:
     data = ready(path=path, batch_size=2)
     assert data.test is not None
     np.testing.assert_array_equal(data.test.images(), open_images(path, "test").images)
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "test"), ("train", "val", "test")])
+def test_images_directly_in_the_folders_of_splits_have_no_labels(make_image_folder: MakeParquet, splits: tuple[str, ...]) -> None:
+    folder = make_image_folder(**dict.fromkeys(splits, 4), classes=1)
+    for file in list(folder.glob("*/*/*.png")):
+        file.rename(file.parents[1] / file.name)
+    for empty in folder.glob("*/class0"):
+        empty.rmdir()
+    data = ready(path=str(folder), test_split="test" if "test" in splits else None, batch_size=2)
+    assert list(data.describe_split()["sizes"].values()) == [4] * len(splits)
+    assert not any(data.class_counts.values())
+    for split in splits:
+        assert not open_images(str(folder), "validation" if split == "val" else split).has_labels
+    with pytest.raises(UserError, match="no label column was found"):
+        ready(path=str(folder), test_split=None, held_out_label=0)
+
+
+def test_a_detected_column_without_labels_and_one_with_a_few(tmp_path: Path) -> None:
+    images = [png(np.full((4, 4), row, np.uint8)) for row in range(3)]
+    for name, labels in (("none", [None] * 3), ("few", [1, None, 0]), ("all", [1, 1, 0])):
+        write_parquet(tmp_path / name / "train.parquet", images, labels)
+    write_parquet(tmp_path / "all" / "test.parquet", images, [None] * 3)
+    without = open_images(str(tmp_path / "none"))
+    assert not without.has_labels
+    assert without.labels.tolist() == [-1] * 3
+    with pytest.raises(UserError, match="column 'label' holds no class labels"):
+        open_images(str(tmp_path / "none"), label_column="label")
+    with pytest.raises(UserError, match="column 'label' holds class labels in 2 of 3 rows only"):
+        open_images(str(tmp_path / "few"))
+    with pytest.raises(UserError, match="the test split has none"):
+        ready(path=str(tmp_path / "all"), held_out_label=1)

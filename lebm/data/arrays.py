@@ -1,0 +1,117 @@
+"""Arrays that are there already: vectors or images from NumPy's files, or from Python."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from lebm.data.images import to_unit_range
+from lebm.data.module import SplitData
+from lebm.data.splits import ordinary_rows
+from lebm.data.synthetic import PlaneRows
+from lebm.errors import UserError
+
+__all__ = ["ArrayData"]
+
+SPLITS = ("train", "validation", "test")
+
+
+class ArrayData(SplitData):
+    """Batches ``{"x", "label", "index"}`` of arrays kept in memory; ``x`` is ``(B, d)`` or ``(B, C, H, W)`` of ``float32``.
+
+    Images are ``uint8``, and then scaled to [-1, 1], or lie there already; vectors are taken as they are. Rows without labels have -1.
+
+    Args:
+        path: a ``.npz`` file with the array ``train`` and, where there are any, ``validation``, ``test`` and the whole-numbered labels
+            ``train_label``, ``validation_label`` and ``test_label``; or a ``.npy`` file, which is ``train`` alone.
+        batch_size: rows a step over all processes together; the number of processes must divide it.
+        eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
+        validation_size: training rows to set aside for validation, by a seeded permutation, if there is no array ``validation``.
+        test_size: the same for testing.
+        seed: of the permutation and the order of training.
+
+    Raises:
+        UserError: in :meth:`setup`, if the arrays cannot be had or used; in one line.
+        ValueError: for arguments out of range.
+    """
+
+    noun = "rows"
+    test_hint = "add an array 'test', or set test_size"
+
+    def __init__(
+        self,
+        path: str,
+        batch_size: int = 100,
+        eval_batch_size: int | None = None,
+        validation_size: int = 0,
+        test_size: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(batch_size, eval_batch_size or 1) < 1 or min(validation_size, test_size) < 0:
+            raise ValueError("batch_size and eval_batch_size must be at least 1, validation_size and test_size at least 0")
+        self.path, self.seed = path, seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.carved = {"validation": validation_size, "test": test_size}
+        self._arrays: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Any], **arguments: Any) -> ArrayData:
+        """From tensors or arrays, by the names of the ``.npz`` file, with the other arguments."""
+        data = cls("arrays", **arguments)
+        data._arrays = arrays
+        return data
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the arrays and make the splits; a second call does nothing."""
+        if self._used is not None:
+            return
+        arrays = {name: np.asarray(value) for name, value in (self._read() if self._arrays is None else self._arrays).items()}
+        known = [*SPLITS, *(f"{name}_label" for name in SPLITS)]
+        if "train" not in arrays or not set(known).issuperset(arrays):
+            raise UserError(
+                f"data path {self.path!r}: holds {', '.join(arrays)}; wanted are train and, of the others, {', '.join(known[1:])}"
+            )
+        splits: dict[str, PlaneRows | None] = {name: self._rows(arrays, name) if name in arrays else None for name in SPLITS}
+        train = splits["train"]
+        assert train is not None
+        carved = {name: 0 if splits[name] else size for name, size in self.carved.items()}
+        if sum(carved.values()) >= len(train):
+            raise UserError(f"data path {self.path!r}: of {len(train)} training rows none are left by {carved}")
+        first = ordinary_rows(len(train), 0, carved["test"], self.seed)
+        second = ordinary_rows(len(first.train), 0, carved["validation"], self.seed + 1)
+        pieces = {"train": first.train[second.train], "validation": first.train[second.validation], "test": first.validation}
+        for name, piece in pieces.items():
+            if len(piece):
+                splits[name] = PlaneRows(train.x[piece], train.label[piece])
+        self.train, self.validation, self.test = (splits[name] for name in SPLITS)
+        shapes = {name: tuple(split.x.shape[1:]) for name, split in splits.items() if split is not None}
+        if len(set(shapes.values())) > 1:
+            raise UserError(f"data path {self.path!r}: rows differ between splits ({shapes})")
+        sizes = {name: len(split) for name, split in splits.items() if split is not None}
+        self._used = {"path": self.path, "shape": list(shapes["train"]), "sizes": sizes, "batch_size": self.batch_size, "seed": self.seed}
+
+    def _read(self) -> Mapping[str, Any]:
+        try:
+            found = np.load(self.path, allow_pickle=False)
+            return {"train": found} if isinstance(found, np.ndarray) else dict(found)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else "not a .npy or .npz file of plain numbers"
+            raise UserError(f"data path {self.path!r}: {reason}") from error
+
+    def _rows(self, arrays: Mapping[str, np.ndarray], name: str) -> PlaneRows:
+        where, values = f"data path {self.path!r}, array {name!r}", arrays[name]
+        if values.ndim not in (2, 4) or values.dtype.kind not in "fiub" or not len(values):
+            raise UserError(f"{where}: wanted are numbers of shape (N, d) or (N, C, H, W), not {values.dtype} of shape {values.shape}")
+        x = torch.from_numpy(values.copy())
+        x = to_unit_range(x) if values.ndim == 4 and values.dtype == np.uint8 else x.to(torch.float32)
+        if not torch.isfinite(x).all() or (values.ndim == 4 and x.abs().max() > 1):
+            raise UserError(f"{where}: wanted are finite numbers, of images in [-1, 1] (or uint8)")
+        label = arrays.get(f"{name}_label", np.full(len(x), -1))
+        if label.shape != x.shape[:1] or label.dtype.kind not in "iub":
+            raise UserError(f"{where}: its labels are {label.dtype} of shape {label.shape}, not {len(x)} whole numbers")
+        return PlaneRows(x, torch.from_numpy(label.astype(np.int64)))

@@ -1,0 +1,114 @@
+"""Arrays as data: from files and from Python, whole or carved, and one line for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lebm.data import ArrayData
+from lebm.errors import UserError
+from tests.data.test_resume import Learner
+
+ROWS = np.arange(60, dtype=np.float32).reshape(30, 2)
+
+
+def ready(data: ArrayData) -> ArrayData:
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_a_file_of_rows_is_carved_by_the_seed(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+    path = str(tmp_path / "rows.npy")
+    data, again, other = (ready(ArrayData(path, 5, validation_size=4, test_size=6, seed=seed)) for seed in (0, 0, 1))
+    assert data.describe_split() == {
+        "path": path,
+        "shape": [2],
+        "sizes": {"train": 20, "validation": 4, "test": 6},
+        "batch_size": 5,
+        "seed": 0,
+    }
+    splits = [data.train.x, data.validation.x, data.test.x]
+    assert sorted(torch.cat(splits)[:, 0].tolist()) == ROWS[:, 0].tolist()
+    assert torch.equal(data.test.x, again.test.x)
+    assert not torch.equal(data.test.x, other.test.x)
+    assert torch.equal(data.test.x, ready(ArrayData(path, 5, test_size=6)).test.x)  # whatever else is set aside
+    batch = next(iter(data.train_dataloader()))
+    assert torch.equal(batch["x"], data.train.x[batch["index"]])
+    assert batch["x"].dtype == torch.float32
+    assert batch["label"].tolist() == [-1] * 5
+    assert torch.cat([batch["index"] for batch in data.test_dataloader()]).tolist() == list(range(6))
+
+
+def test_a_file_with_its_own_splits_is_taken_as_it_is(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 1, 4, 4), dtype=np.uint8)
+    images[0, 0, 0, :2] = 0, 255
+    np.savez(tmp_path / "images.npz", train=images, train_label=np.arange(12, dtype=np.int32), test=images[:3])
+    data = ready(ArrayData(str(tmp_path / "images.npz"), 4, validation_size=2, test_size=5))
+    assert data.describe_split()["sizes"] == {"train": 10, "validation": 2, "test": 3}
+    batch = next(iter(data.test_dataloader()))
+    assert batch["x"][0, 0, 0, :2].tolist() == [-1.0, 1.0]
+    assert batch["label"].tolist() == [-1, -1, -1]
+    whole = torch.cat([data.train.label, data.validation.label])
+    assert sorted(whole.tolist()) == list(range(12))
+
+
+def test_a_training_run_reads_tensors(tmp_path: Path) -> None:
+    x = torch.rand(20, 64, generator=torch.Generator().manual_seed(0))
+    data = ArrayData.of({"train": x, "train_label": torch.arange(20)}, batch_size=4, validation_size=4)
+    learner = Learner()
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(learner, datamodule=data)
+    assert sorted(row for _, _, rows in learner.seen for row in rows) == list(range(16))
+    assert learner.validated == list(range(4))
+    with pytest.raises(UserError, match="there is no test split; add an array 'test', or set test_size"):
+        data.test_dataloader()
+
+
+IMAGES = np.zeros((4, 1, 2, 2), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"test": ROWS}, "holds test; wanted are train and"),
+        ({"train": ROWS, "labels": ROWS}, "holds train, labels; wanted are train and"),
+        ({"train": IMAGES[0]}, r"array 'train': wanted are numbers of shape \(N, d\) or \(N, C, H, W\), not float32 of shape \(1, 2, 2\)"),
+        ({"train": ROWS[:0]}, r"not float32 of shape \(0, 2\)"),
+        ({"train": IMAGES + 2}, r"wanted are finite numbers, of images in \[-1, 1\]"),
+        ({"train": ROWS + np.nan}, "wanted are finite numbers"),
+        ({"train": ROWS, "train_label": ROWS[:, 0]}, r"its labels are float32 of shape \(30,\), not 30 whole numbers"),
+        ({"train": ROWS, "train_label": np.arange(3)}, r"of shape \(3,\), not 30 whole numbers"),
+        ({"train": ROWS, "test": ROWS[:, :1]}, "rows differ between splits"),
+        ({"train": ROWS[:5]}, "of 5 training rows none are left"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arrays: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        ArrayData.of(arrays, validation_size=2, test_size=3).setup()
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
+    (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04")
+    for name, reason in (
+        ("objects.npy", "plain numbers"),
+        ("text.npy", "plain numbers"),
+        ("cut.npz", "plain numbers"),
+        ("x.npy", "no such file"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            ArrayData(str(tmp_path / name)).setup()
+    with pytest.raises(ValueError, match="at least 1"):
+        ArrayData("rows.npy", batch_size=0)
