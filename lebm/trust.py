@@ -12,6 +12,7 @@ import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
     """The class of that path.
 
     Raises:
-        UserError: if the path is not allowed (then nothing has been imported) or names no class of an allowed package.
+        UserError: if the path is not allowed (then nothing has been imported), cannot be imported, or names no class of an allowed
+            package.
     """
     trust = tuple(trust)
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
@@ -48,16 +50,24 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
             f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); if you trust it, add --trust {package}"
         )
     module_name, name = path.rsplit(".", 1)
-    try:
-        # find_spec imports the parents only, and these lie in the same allowed package
-        known = importlib.util.find_spec(module_name) is not None
-        module = importlib.import_module(module_name) if known else None
-    except ImportError:
-        module = None
+    module = _module(module_name, path)
     found = getattr(module, name, None)
     if not inspect.isclass(found) or not allowed(found.__module__, trust):
         raise UserError(f"{path} is not a class of a trusted package")
     return found
+
+
+def _module(name: str, path: str) -> ModuleType:
+    try:
+        # find_spec imports the parents only, and these lie in the same allowed package
+        if importlib.util.find_spec(name) is not None:
+            return importlib.import_module(name)
+        reason = f"there is no module {name}; run in the folder that holds it, or install it"
+    except ModuleNotFoundError as error:
+        reason = f"there is no module {error.name}; run in the folder that holds it, or install it"
+    except Exception as error:  # whatever the user's own module does
+        reason = f"{name} raises {type(error).__name__}: {error}"
+    raise UserError(f"{path} is not a class that can be imported: {reason}")
 
 
 def build(description: Any, expected: type, trust: Iterable[str] = (), where: str = "model") -> Any:

@@ -65,6 +65,13 @@ least_squares = on("lebm/estimators/ulsif.py", *RATIO_TESTS)
 constants = on("lebm/estimators/constants.py", *RATIO_TESTS)
 stages = on("lebm/models/ratios.py", *RATIO_TESTS)
 
+likelihood = on("lebm/evaluation/likelihood_suite.py", "tests/evaluation/test_likelihood_suite.py")
+joint = on("lebm/evaluation/likelihood.py", "tests/evaluation/test_likelihood_suite.py")
+latent_chains = on("lebm/estimators/prior_model.py", "tests/estimators/test_chain_context.py")
+image_chains = on("lebm/estimators/dual_mcmc.py", "tests/estimators/test_chain_context.py")
+estimator = on("lebm/estimators/base.py", "tests/estimators/test_chain_context.py")
+ranks = on("lebm/evaluation/intervals.py", "tests/evaluation/test_intervals.py")
+
 MUTATIONS = [
     langevin("drop the 1/2 of the drift", "[0.5 * size**2 for size", "[size**2 for size"),
     langevin("drift by s instead of s^2", "[0.5 * size**2 for size", "[0.5 * size for size"),
@@ -159,6 +166,15 @@ MUTATIONS = [
     stages("the prior climbs its energies", "log_density(z) - self.tilt.so_far(z)", "log_density(z) + self.tilt.so_far(z)"),
     stages("one stage too few", "self.tilt.stages(z, stage).sum(dim=0)", "self.tilt.stages(z, max(0, stage - 1)).sum(dim=0)"),
     stages("the new stage starts where the old one ended", "last.weight.zero_()", "last.weight.mul_(1)"),
+    likelihood("log Z is added", "value = over_images.value - log_z", "value = over_images.value + log_z"),
+    joint("constants of the joint are lost", "return lambda z: target(z) + constant", "return target"),
+    latent_chains("chains of networks in training mode", "        with frozen(self.prior, self.likelihood):", "        if True:"),
+    latent_chains("answers move the pool", "with frozen(self.prior, self.prior_sampler):", "with frozen(self.prior):"),
+    image_chains("image chains in half precision", "generated.to(self.dtype)", "generated"),
+    image_chains("posterior chains in half precision", "inferred, noise).to(self.dtype)", "inferred, noise)"),
+    estimator("contrast of half-precision means", "energies.to(torch.promote_types(energies.dtype, torch.float32))", "energies"),
+    ranks("score interval forgotten", "min(low, widest[0]), max(high, widest[1])", "low, high"),
+    ranks("resample both kinds together", "for kind in (positive, ~positive):", "for kind in (positive | True,):"),
 ]  # fmt: skip
 
 

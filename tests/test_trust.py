@@ -94,6 +94,16 @@ def test_a_trusted_package_is_accepted(evil_package):
     assert resolve("evil_package.X", trust=["evil_package"]).__name__ == "X"
 
 
+def test_a_trusted_module_that_cannot_be_imported_is_told_from_one_without_the_class(evil_package):
+    with pytest.raises(UserError, match=r"no_such.X is not a class that can be imported: there is no module no_such; run in the folder"):
+        resolve("no_such.X", trust=["no_such"])
+    with pytest.raises(UserError, match=r"evil_package.Y is not a class of a trusted package"):
+        resolve("evil_package.Y", trust=["evil_package"])
+    (evil_package.parent / "evil_package" / "broken.py").write_text("1 / 0\n")
+    with pytest.raises(UserError, match=r"evil_package.broken raises ZeroDivisionError: division by zero"):
+        resolve("evil_package.broken.X", trust=["evil_package"])
+
+
 def test_nesting_is_bounded():
     description: object = {"class_path": "lebm.models.MLPEnergy", "init_args": {"latent_dim": 1}}
     for _ in range(40):

@@ -21,11 +21,11 @@ CHAINS_AN_IMAGE = 4
 
 def main(argv: list[str]) -> int:
     """``lebm diagnose RUN``"""
-    parser = _parser("diagnose", "Run long chains from the prior and the posterior of a trained run, and say what is wrong with them.")
+    description = "Run long chains from the prior and the posterior of a trained run, and say what is wrong with them."
+    parser = _parser("diagnose", description, steps=500)
     _add_data(parser)
     parser.add_argument("--of", choices=("prior", "posterior", "both"), default="both", help="whose chains (default both)")
     parser.add_argument("--chains", type=_count, default=32, help="number of chains (default 32); for the posterior, four an image")
-    parser.set_defaults(steps=500)
     chosen = parser.parse_args(argv)
     if chosen.chains < CHAINS_AN_IMAGE or chosen.steps < 8:
         raise UserError(f"chains are compared with each other over time: give at least --chains {CHAINS_AN_IMAGE} and --steps 8")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lebm._version import __version__
 from lebm.errors import UserError
@@ -77,7 +78,9 @@ def run(argv: list[str]) -> int:
         print(f"lebm {__version__}")
         return 0
     try:
-        return _verb(argv[0])(argv[1:])
+        verb = _verb(argv[0])
+        with _own_modules(argv[1:]):
+            return verb(argv[1:])
     except SystemExit as stop:  # argparse has spoken already, or a signal ended the run
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
@@ -91,6 +94,23 @@ def run(argv: list[str]) -> int:
         return fail("a recipe or checkpoint is nested too deeply", 2)
     except ValueError as error:
         return fail(f"{error}", 2)
+
+
+@contextlib.contextmanager
+def _own_modules(words: list[str]) -> Iterator[None]:
+    """With ``--trust``, modules of the working folder can be imported, which a console script, unlike ``python -m``, does not allow.
+
+    That is as safe as the flag: the user names what may be imported, and other names of recipes and checkpoints are refused before an
+    import. The folder comes last, so that no file in it takes the place of an installed module.
+    """
+    if not any(word.partition("=")[0] == "--trust" for word in words) or (here := os.getcwd()) in sys.path:
+        yield
+        return
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path[:] = [folder for folder in sys.path if folder != here]
 
 
 def _verb(word: str) -> Callable[[list[str]], int]:

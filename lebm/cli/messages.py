@@ -7,13 +7,13 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["constructor_line", "interpolation_line", "parser_line", "suggestion"]
+__all__ = ["constructor_line", "interpolation_line", "parser_line", "suggestion", "trainer_line"]
 
 _NOISE = re.compile(
     r"^(Does not validate against any|Subtypes:|Errors:|Given value|Subclass types expect|a class path \(str\)|a dict with"
@@ -56,7 +56,10 @@ def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options
         leaf = f"the class {denied[1]} is outside lebm, lightning and torch; if you trust it, add --trust {denied[1].split('.')[0]}"
     else:
         given = re.search(r"^ *Given value: (.{1,40})$", text, re.MULTILINE)
-        if given and re.fullmatch(r"Expected a <class '[\w.]+'>", leaf):
+        if choices := _choices(text, leaf):
+            got = re.search(r"Got value: (.*)", leaf) or given
+            leaf = f"expected one of {', '.join(choices)}" + (f", not {got[1]!r}" if got else "")
+        elif given and re.fullmatch(r"Expected a <class '[\w.]+'>", leaf):
             leaf += f". Got value: {given[1]}"
         leaf = _plain(leaf)
     return f"{_place(key, recipes, argv, word)}{leaf}"
@@ -97,6 +100,24 @@ def constructor_line(error: BaseException) -> str:
     return f"{owner}: {message}" if owner and not message.startswith(owner) else message
 
 
+def trainer_line(error: Exception, trainer: Mapping[str, Any]) -> str:
+    """What Lightning says of settings that this machine cannot follow, led by the key.
+
+    Args:
+        error: its ``MisconfigurationException``, or ``ModuleNotFoundError`` for a device or logger whose package is missing.
+        trainer: the section of that name.
+    """
+    text = " ".join(str(error).split())
+    accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
+    if re.search(r"gpu backend|can not run on your system|torch_xla", text):
+        return f"trainer.accelerator {accelerator}: no such device here; leave it auto, or see lebm doctor for what this machine has"
+    if "Trainer(devices=" in text:
+        return f"trainer.devices {devices}: give a number of at least 1, or auto"
+    if "your machine only has" in text:
+        return f"trainer.devices {devices}: {text}"
+    return text
+
+
 def _deepest(text: str) -> tuple[list[str], str, str]:
     """Key path, innermost class path and message of the most deeply nested report that is not noise."""
     best: tuple[int, list[str], str, str] = (-1, [], "", text.strip().splitlines()[0] if text.strip() else "unknown problem")
@@ -122,6 +143,27 @@ def _deepest(text: str) -> tuple[list[str], str, str]:
     return best[1], best[2], best[3]
 
 
+def _choices(text: str, leaf: str) -> list[str]:
+    """The values that the branches of a union beside ``leaf`` list, each once; none if no branch does."""
+    lines = text.splitlines()
+    depth = next((_depth(line) for line in lines if line.strip().removeprefix("- ") == leaf), -1)
+    lists = [found[1] for line in lines if _depth(line) == depth and (found := re.search(r"Expected a typing\.Literal\[(.+?)\]", line))]
+    return list(dict.fromkeys(value.strip("' ") for values in lists for value in values.split(",")))
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _derive(path: str, base: str) -> str:
+    """What to do with a class of the user's own that a part is to be made of."""
+    if path.split(".")[0] in ("lebm", "lightning", "torch"):
+        return ""
+    homes = ("lebm.models", "lebm.samplers", "lebm.estimators", "lightning.pytorch")
+    home = next((home for home in homes if hasattr(sys.modules.get(home), base)), "")
+    return f": derive it from {home}.{base}" if home else f": derive it from {base}"
+
+
 def _plain(leaf: str) -> str:
     leaf = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", leaf)
     if found := re.match(r"Expected a (\w+)\. Got value: (.*)", leaf):
@@ -131,7 +173,7 @@ def _plain(leaf: str) -> str:
     if found := re.match(r"Expected an instantiatable class, but (\S+) is abstract", leaf):
         return f"name the class with class_path, some kind of {_short(found[1])}"
     if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\w+)", leaf):
-        return f"{found[1]} is not a {found[2]}"
+        return f"{found[1]} is no {found[2]}{_derive(found[1], found[2])}"
     if found := re.match(r"module '([^']+)' has no attribute '(\w+)'", leaf):
         return f"there is no {found[1]}.{found[2]}" + suggestion(found[2], _public(found[1]))
     if found := re.match(r"Expected a dot import path string: (.*)", leaf):
@@ -140,7 +182,7 @@ def _plain(leaf: str) -> str:
         got = f", not {found[2]}" if found[2] else ""
         return f"expected a {found[1]}, as class_path and init_args{got}"
     if found := re.match(r"No module named '?([\w.]+)'?", leaf):
-        return f"there is no module {found[1]}"
+        return f"there is no module {found[1]}; run in the folder that holds it, or install it"
     return re.sub(r"\s+", " ", leaf)
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,7 +25,7 @@ from lebm.cli import messages
 from lebm.cli.loggers import WandbRun, place, with_defaults
 from lebm.cli.preemption import Preemption
 from lebm.cli.request import Request
-from lebm.cli.run_callbacks import Progress, RunCheckpoint, SaveConfig
+from lebm.cli.run_callbacks import Progress, RunCheckpoint, SameShape, SaveConfig
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 
@@ -68,6 +69,7 @@ class RecipeCLI(LightningCLI):
                     "exit_on_error": False,
                     "allow_abbrev": False,
                     "prog": f"lebm {request.verb}",
+                    "usage": _USAGE.get(request.verb, _USAGE["test"]).format(verb=request.verb),
                     "description": _DESCRIPTION,
                 },
                 subclass_mode_model=True,
@@ -88,6 +90,12 @@ class RecipeCLI(LightningCLI):
             "--checkpoint_every", type=int | None, default=None, help="Steps between checkpoints; every epoch if not given."
         )
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to start from or to evaluate.")
+        if {"-h", "--help"} & set(self.request.argv):  # read_request takes these two out, so they are here to be listed only
+            if self.request.verb == "fit":
+                parser.add_argument("--resume", metavar="[RUN]", help="Continue a run folder; that of the recipe if none is named.")
+            parser.add_argument(
+                "--trust", metavar="PACKAGE", help="Let recipes name classes of a package besides lebm, lightning and torch; repeatable."
+            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
@@ -119,7 +127,7 @@ class RecipeCLI(LightningCLI):
         self.config = self.recipe  # config.yaml names no folder for the loggers, so a run that was moved goes on where it is
         chosen = self.config_init.trainer
         callbacks = chosen.callbacks if isinstance(chosen.callbacks, list) else [chosen.callbacks] if chosen.callbacks else []
-        ours: list[Any] = [WandbRun()]
+        ours: list[Any] = [SameShape(), WandbRun()]
         if not any(isinstance(callback, Divergence) for callback in callbacks):
             ours.append(Divergence())
         for callback in callbacks:
@@ -152,6 +160,8 @@ class RecipeCLI(LightningCLI):
             raise UserError(messages.parser_line(error.message or str(error), request.recipes, words, options)) from error
         except OmegaConfBaseException as error:
             raise UserError(messages.interpolation_line(error, request.recipes, words)) from error
+        except (MisconfigurationException, ModuleNotFoundError) as error:
+            raise UserError(messages.trainer_line(error, getattr(self, "config", {}).get("trainer") or {})) from error
         except (TypeError, ValueError) as error:
             where = f"{request.recipes[0]}: " if request.recipes else ""
             raise UserError(f"{where}{messages.constructor_line(error)}") from error
@@ -186,6 +196,10 @@ def _restricted(trust: Iterable[str]) -> Iterator[None]:
 
 
 _DESCRIPTION = """\
-A recipe (-c, by path or by a name that `lebm ls` prints) sets everything; later -c files and flags override it. Two flags belong
-to the command itself: --resume [RUN] continues a run folder, --trust PACKAGE (repeatable) lets recipes name classes of a package
-besides lebm, lightning and torch."""
+A recipe (-c, by path or by a name that `lebm ls` prints) sets everything; later -c files and flags override it. A run folder holds
+its recipe, so that --resume RUN, or RUN as the first word of the verbs that evaluate, needs none."""
+_USAGE = {
+    "fit": "lebm fit -c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]\n       lebm fit --resume RUN [--KEY VALUE ...]",
+    "validate-recipe": "lebm validate-recipe RECIPE [--KEY VALUE ...]",
+    "test": "lebm {verb} RUN [--KEY VALUE ...]\n       lebm {verb} -c RECIPE --ckpt_path FILE [--KEY VALUE ...]",
+}

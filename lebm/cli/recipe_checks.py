@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ __all__ = ["check_arguments", "check_recipe", "has_resolver", "load_recipe"]
 _MAX_BYTES = 2**20
 _MAX_VALUES = 100_000
 _MAX_DEPTH = 64
+_BLOCK = ("class_path", "init_args", "dict_kwargs")
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def load_recipe(path: Path) -> dict[str, Any]:
 
 
 def check_recipe(path: Path, seen: set[Path] | None = None) -> dict[str, Any]:
-    """Load a recipe and refuse resolvers and oversized content, also in files that it includes by name.
+    """Load a recipe and refuse resolvers, oversized content and misspelt class blocks, also in files that it includes by name.
 
     Raises:
         UserError: naming the file and the key.
@@ -52,6 +54,7 @@ def check_recipe(path: Path, seen: set[Path] | None = None) -> dict[str, Any]:
     seen.add(path.resolve())
     content = load_recipe(path)
     _count(content, str(path), {}, 0)
+    _check_blocks(content, path, "")
     for key, text in _strings(content, ""):
         _check_text(text, f"{path}: {key}")
         if text.endswith((".yaml", ".yml", ".json")):
@@ -90,6 +93,21 @@ def _check_text(text: str, where: str) -> None:
             f"{where}: {text} calls a resolver, whose value would be stored in the run folder and sent to loggers; "
             "write the value itself, or set LEBM_ALLOW_ENV=1"
         )
+
+
+def _check_blocks(value: Any, path: Path, key: str) -> None:
+    """Where a class is named, there is nothing but its arguments beside it; the parser would blame one of these."""
+    if isinstance(value, dict):
+        for name in value if "class_path" in value else ():
+            if name not in _BLOCK:
+                near = difflib.get_close_matches(str(name), _BLOCK, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "arguments of the class go below init_args"
+                raise UserError(f"{path}: {key}: {name!r} cannot stand beside class_path; {hint}")
+        for name, item in value.items():
+            _check_blocks(item, path, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _check_blocks(item, path, f"{key}[{position}]")
 
 
 def _strings(value: Any, key: str) -> Iterable[tuple[str, str]]:

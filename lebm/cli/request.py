@@ -69,9 +69,22 @@ def read_request(verb: str, typed: list[str]) -> Request:
     for path in request.recipes:
         recipe_checks.check_recipe(path)
     asks_help = {"-h", "--help"} & set(request.argv) or any(word.endswith(".help") or ".help=" in word for word in request.argv)
+    if words := [word for word in typed[:1] if verb == "fit" and not word.startswith("-")]:
+        raise UserError(f"{words[0]}: {_meant(words[0])}")
     if not request.recipes and not asks_help and not any(word.startswith("--model") for word in request.argv):
         raise UserError(f"name a recipe, as in: lebm {verb} -c quickstart (lebm ls prints what there is)")
     return request
+
+
+def _meant(word: str) -> str:
+    """What a word in the place of an argument of ``fit`` should have been."""
+    if (Path(word) / "config.yaml").is_file():
+        return f"a run is continued by --resume {word}"
+    try:
+        recipes.find(word)
+    except UserError:
+        return "fit takes a recipe by -c, as in: lebm fit -c quickstart (lebm ls prints what there is)"
+    return f"did you mean -c {word}?"
 
 
 def _use_recipe(request: Request, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lebm.callbacks.divergence import DivergenceError
 from lebm.cli.preemption import Preempted
-from lebm.errors import CheckpointWriteError
+from lebm.errors import CheckpointWriteError, UserError
 
-__all__ = ["Progress", "RunCheckpoint", "SaveConfig", "SavePredictions"]
+__all__ = ["Progress", "RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions"]
 
 log = logging.getLogger("lebm.cli")
 
@@ -74,8 +75,14 @@ class SaveConfig(SaveConfigCallback):
     """Writes the resolved recipe of a training run to ``config.yaml`` in the run folder and to the loggers.
 
     Lightning's own writes into the log folder and fails where a file of that name exists already, as every second run with
-    Weights & Biases finds out.
+    Weights & Biases finds out. It also writes before a checkpoint is read; here a resumed run that is refused keeps its recipe.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing yet."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -128,6 +135,28 @@ class Progress(RichProgressBar):
             return None
         seconds = int((time.monotonic() - since) / done * (total - trainer.global_step))
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+class SameShape(Callback):
+    """Refuses images of another size than the model makes, before anything is done with them."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compare, where both sides say their shape.
+
+        Raises:
+            UserError: naming both shapes and both keys.
+        """
+        made = getattr(getattr(getattr(pl_module, "likelihood", None), "generator", None), "out_shape", None)
+        read = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
+        if made is not None and read is not None and tuple(made) != tuple(read):
+            raise UserError(
+                f"the generator makes images of {_by(made)} and the data are {_by(read)}: "
+                "change image_size or channels of the data, or the generator's out_shape"
+            )
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 class SavePredictions(Callback):

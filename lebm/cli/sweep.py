@@ -16,6 +16,7 @@ from typing import Any
 
 from lebm.cli.evaluate import SUITES
 from lebm.cli.recipes import find, run_name
+from lebm.cli.request import read_request
 from lebm.cli.runs import write_json
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
@@ -45,9 +46,11 @@ def main(argv: list[str]) -> int:
     chosen, fit_words = parser.parse_known_args(argv)
     if any(word.split("=")[0] in ("--run_dir", "--resume") for word in fit_words):
         raise UserError("a sweep names and resumes its runs itself; use --runs for their folder")
-    find(chosen.config)  # refuses an unknown recipe before the first cell
+    find(chosen.config)
+    cells = list(_cells(chosen))
+    _check(chosen, cells[0], fit_words)
     failed = 0
-    for cell in _cells(chosen):
+    for cell in cells:
         failed += not _finish(cell, chosen, fit_words)
     return 1 if failed else 0
 
@@ -65,6 +68,19 @@ def _cells(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
         name = f"{argument.rsplit('.', 1)[-1]}-{value}"
         flag = f"--{SHORT.get(argument, argument)}"
         yield {"name": name, "value": value, "words": [flag, value], "run": folder / name, "result": results / f"{recipe}-{name}.json"}
+
+
+def _check(chosen: argparse.Namespace, cell: dict[str, Any], fit_words: list[str]) -> None:
+    """Refuse what every cell would be refused for, such as an unknown argument, before the first one."""
+    import torch
+
+    from lebm.cli.parser import RecipeCLI
+    from lebm.cli.training import quiet
+
+    quiet()
+    request = read_request("validate-recipe", ["-c", chosen.config, *cell["words"], *fit_words])
+    with torch.device("meta"):
+        RecipeCLI(request, trainer_too=False)
 
 
 def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[str]) -> bool:

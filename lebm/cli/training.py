@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from lebm import checkpoint
 from lebm.callbacks.divergence import DivergenceError
 from lebm.checkpoint_io import AtomicCheckpointIO
-from lebm.cli import runs
+from lebm.cli import recipe_checks, recipes, runs
 from lebm.cli.dispatch import fail
 from lebm.cli.loggers import WandbRun
 from lebm.cli.parser import RecipeCLI
@@ -50,6 +51,7 @@ class _TrainingCLI(RecipeCLI):
     """Adds the question whether a run may start here, and from which checkpoint."""
 
     ckpt_path: Path | None = None
+    stored: Mapping[str, tuple[int, ...]] = {}
     begun = False
     fresh = False
 
@@ -75,8 +77,33 @@ class _TrainingCLI(RecipeCLI):
         stored = content.get("callbacks", {}).get(WandbRun.KEY)
         if self.request.resume or self.request.verb != "fit":
             self.wandb_id = (stored or {}).get("run_id")
+        self.stored = {name: tuple(value.shape) for name, value in content["state_dict"].items() if hasattr(value, "shape")}
         if self.request.resume:
+            self._same_short_names()
             self._stop_if_finished(content)
+
+    def _same_short_names(self) -> None:
+        """The stored recipe has its references filled in, so that another value would change what is written and not what is trained."""
+        before = recipe_checks.load_recipe(self.run_dir / "config.yaml") if (self.run_dir / "config.yaml").is_file() else {}
+        for name in ("latent_dim", "latent_dims"):
+            if name in before and self.config[name] != before[name]:
+                own = "without" if before[name] is None else f"with {before[name]}"
+                raise UserError(
+                    f"{name}: {self.run_dir} was begun {own}, which a resumed run keeps, not {self.config[name]}; "
+                    f"resume by --resume {self.run_dir} without it, or train a new run with -c and --run_dir"
+                )
+
+    def same_networks(self) -> None:
+        """Refuse a checkpoint of other networks before the run folder is touched.
+
+        Raises:
+            UserError: naming the first weight that differs.
+        """
+        for name, value in self.model.named_parameters():
+            if self.stored.get(name, value.shape) != tuple(value.shape):
+                raise UserError(
+                    _other_networks(self.ckpt_path, f"{name} has the shape {self.stored[name]} there and {tuple(value.shape)} here")
+                )
 
     def _prepare_fit(self) -> None:
         if runs.is_first_process():
@@ -88,6 +115,17 @@ class _TrainingCLI(RecipeCLI):
             self.ckpt_path = self.run_dir
         elif self.config.ckpt_path:
             self.ckpt_path = Path(self.config.ckpt_path)
+        else:
+            self._find_backbone()
+
+    def _find_backbone(self) -> None:
+        """A method that starts from another run's networks says so by an argument of this name."""
+        backbone = (self.config.model.get("init_args") or {}).get("backbone")
+        if backbone is None or Path(backbone).exists():
+            return
+        maker = next((name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name), None)
+        hint = f"train it first: lebm fit -c {maker}" if maker else "name the run folder or checkpoint of the trained backbone"
+        raise UserError(f"model.init_args.backbone: {backbone}: no such run folder or checkpoint; {hint}")
 
     def _stop_if_finished(self, content: dict[str, Any]) -> None:
         limits = self.config.trainer
@@ -107,6 +145,7 @@ def run(request: Request) -> int:
     handler = signal.getsignal(signal.SIGINT)
     try:
         cli = _TrainingCLI(request)
+        cli.same_networks()
     except _FinishedError as news:
         print(f"lebm: {news}")
         return 0
@@ -119,8 +158,10 @@ def run(request: Request) -> int:
         status, code = "finished", 0
     except DivergenceError as error:
         code = fail(str(error), 2) if runs.is_first_process() else 2
-    except (UserError, MisconfigurationException, OSError) as error:
+    except (UserError, MisconfigurationException) as error:
         code = fail(str(error), 2)
+    except OSError as error:
+        code = fail(_file_line(cli, error), 2)
     except ValueError as error:
         code = fail(f"{error} (LEBM_DEBUG=1 shows where)", 2)
     except Preempted as stop:
@@ -134,6 +175,10 @@ def run(request: Request) -> int:
         status, code = "interrupted", 130
     except RuntimeError as error:
         code = _runtime_failure(cli, error)
+    except Exception as error:
+        if not type(error).__module__.startswith("wandb."):
+            raise
+        code = fail(_wandb_line(error), 2)
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning ignores it for good once it has seen one
         _leave(cli, verb, started, status)
@@ -143,6 +188,9 @@ def run(request: Request) -> int:
 def _runtime_failure(cli: _TrainingCLI, error: RuntimeError) -> int:
     """One line for the failures that are no mistakes of the program: memory, and the other processes."""
     first = str(error).splitlines()[0][:200]
+    if "loading state_dict" in first and not cli.begun:
+        detail = "".join(str(error).splitlines()[1:2]).strip()[:200].rstrip(". ")
+        return fail(_other_networks(cli.ckpt_path, detail), 2)
     if "out of memory" in str(error):
         return fail(f"out of memory; lower --data.init_args.batch_size or the networks' widths ({first})", 2)
     if "DataLoader worker" in str(error):
@@ -152,6 +200,23 @@ def _runtime_failure(cli: _TrainingCLI, error: RuntimeError) -> int:
         told = f"process {cli.trainer.global_rank} has lost another process of this run ({first})"
         return fail(f"{told}; lebm fit --resume {cli.run_dir} continues from its last checkpoint", 1)
     raise error
+
+
+def _file_line(cli: _TrainingCLI, error: OSError) -> str:
+    """The system's words, and the way out where they are about the run folder."""
+    file = Path(str(error.filename)).absolute()
+    if cli.request.verb != "fit" or cli.begun or error.filename is None or not file.is_relative_to(cli.run_dir.absolute()):
+        return str(error)
+    return f"{cli.run_dir}: cannot write the run folder ({error.strerror or error}); choose another place with --run_dir"
+
+
+def _wandb_line(error: Exception) -> str:
+    said = next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0][:200].rstrip(".")
+    return f"Weights & Biases: {said}; log in with `wandb login`, or leave trainer.logger.init_args.offline true and `wandb sync` later"
+
+
+def _other_networks(path: Path | None, what: str) -> str:
+    return f"{path}: the checkpoint holds other networks than the recipe ({what}); leave the networks as they were, or start a new run"
 
 
 def _execute(cli: _TrainingCLI, verb: str) -> None:

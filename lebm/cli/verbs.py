@@ -111,19 +111,22 @@ def score(argv: list[str]) -> int:
     return 0
 
 
-def _parser(verb: str, description: str, several: bool = False) -> argparse.ArgumentParser:
+def _parser(verb: str, description: str, several: bool = False, steps: int | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(f"lebm {verb}", description=description, allow_abbrev=False)
     if several:
         parser.add_argument("run", type=Path, nargs="+", help="run folders or .ckpt files")
     else:
         parser.add_argument("run", type=Path, help="a run folder or a .ckpt file")
-    parser.add_argument("--steps", type=_count, help="length of the chain; that of training (sample) or evaluation if not given")
+    length = "that of training (sample) or evaluation if not given" if steps is None else f"{steps} if not given"
+    parser.add_argument("--steps", type=_count, default=steps, help=f"length of the chain; {length}")
     parser.add_argument("--seed", type=int, help="of the chain's noise; the run's own if not given")
     parser.add_argument(
         "--weights", choices=("ema", "raw"), default="ema", help="averaged weights where the run kept them, or the plain ones"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch-size", type=_count, default=100, help="how many at once (default 100); the result does not depend on it")
+    parser.add_argument(
+        "--batch-size", type=_count, default=100, help="how many at once (default %(default)s); the result does not depend on it"
+    )
     parser.add_argument("--out", type=Path, help="file to write; in the run folder if not given")
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the checkpoint may name")

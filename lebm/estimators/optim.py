@@ -36,6 +36,11 @@ class AdamGroups(Component):
         max_grad_norm: Mapping[str, float] | None = None,
         lr_decay: float = 1.0,
     ) -> None:
+        for name, value in {"lr": lr, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}.items():
+            if not isinstance(value, Mapping) and (name == "lr" or value is not None):
+                raise ValueError(
+                    f'{name} maps names of networks to numbers, for example {{"generator": 1e-4, "energy": 2e-5}}, not {value!r}'
+                )
         if not 0 < lr_decay <= 1:
             raise ValueError(f"lr_decay must be in (0, 1], not {lr_decay}")
         if any(not rate > 0 for rate in lr.values()):

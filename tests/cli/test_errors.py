@@ -72,7 +72,7 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "missing nested interpolation key": (put(*GENERATOR, "latent_dim", "${model.size}"), ("${model.size} names no key",)),
     "wrong class": (
         put(*SAMPLER, "class_path", "lebm.models.MLPEnergy"),
-        ("model.prior_sampler", "lebm.models.MLPEnergy is not a Sampler"),
+        ("model.prior_sampler", "lebm.models.MLPEnergy is no Sampler"),
     ),
     "class that does not exist": (
         put(*SAMPLER, "class_path", "lebm.samplers.Langevn"),
@@ -81,6 +81,34 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "short class name that does not exist": (put(*SAMPLER, "class_path", "Langevn"), ("model.prior_sampler", "did you mean 'Langevin'?")),
     "no class_path": (put(*SAMPLER, {"steps": 3, "step_size": 0.1}), ("model.prior_sampler", "class_path", "Sampler")),
     "misspelt class_path": (put(*SAMPLER, {"class_pth": "lebm.samplers.Langevin"}), ("model.prior_sampler", "class_path", "Sampler")),
+    "misspelt init_args": (
+        put(*SAMPLER, {"class_path": "lebm.samplers.Langevin", "init_argz": {"steps": 3, "step_size": 0.1}}),
+        ("bad.yaml", "model.init_args.prior_sampler: 'init_argz' cannot stand beside class_path", "did you mean 'init_args'?"),
+    ),
+    "misspelt init_args of the model": (
+        lambda recipe: recipe["model"].update(init_argz=recipe["model"].pop("init_args")),
+        ("bad.yaml", "model: 'init_argz' cannot stand beside class_path", "did you mean 'init_args'?"),
+    ),
+    "misspelt init_args in a list": (
+        put("trainer", "callbacks", [{"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_arg": {"monitor": "loss"}}]),
+        ("trainer.callbacks[0]: 'init_arg' cannot stand", "did you mean 'init_args'?"),
+    ),
+    "argument beside the class": (
+        put(*SAMPLER, {"class_path": "lebm.samplers.Langevin", "steps": 3}),
+        ("model.init_args.prior_sampler: 'steps' cannot stand beside class_path", "below init_args"),
+    ),
+    "none of the allowed words": (
+        put("trainer", "precision", "bf17"),
+        ("bad.yaml:", "trainer.precision: expected one of", "bf16-mixed", "'bf17'"),
+    ),
+    "none of the allowed words of a class": (
+        put("trainer", "callbacks", [{"class_path": "lebm.callbacks.Divergence", "init_args": {"policy": "stopp"}}]),
+        ("trainer.callbacks.policy: expected one of stop, recover, not 'stopp'",),
+    ),
+    "class of the tests that is no energy": (
+        put(*MODEL, "prior", "init_args", "energy", "class_path", "tests.cli.toy.ToyData"),
+        ("model.prior.energy", "tests.cli.toy.ToyData is no Energy: derive it from lebm.models.Energy"),
+    ),
     "module that does not exist": (
         put(*SAMPLER, "class_path", "lebm.smplers.Langevin"),
         ("model.prior_sampler", "there is no lebm.smplers", "did you mean 'samplers'?"),
@@ -174,6 +202,7 @@ def test_broken_file(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str]
         (["-c", "missing.yaml"], ("no recipe 'missing.yaml'",)),
         (["-c", "."], ("is a folder",)),
         (["--run_dir", "tiny.yaml"], ("tiny.yaml is a file",)),
+        (["--run_dir", "tiny.yaml/x"], ("tiny.yaml/x: cannot write the run folder", "choose another place with --run_dir")),
         (["--ckpt_path", "nothing.ckpt"], ("nothing.ckpt",)),
         (["--ckpt_path", "tiny.yaml"], ("tiny.yaml",)),
         (["--trainer.accelerator", "abacus"], ("abacus",)),

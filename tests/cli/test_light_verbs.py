@@ -123,6 +123,8 @@ def test_run_names(library: Path, recipe: str, name: str) -> None:
         (["-c", "quickstart"], "the verb comes first"),
         (["fit"], "name a recipe"),
         (["fit", "-c"], "-c needs a value"),
+        (["fit", "quickstart"], "did you mean -c quickstart?"),
+        (["fit", "nonsense", "-c", "quickstart"], "nonsense: fit takes a recipe by -c"),
         (["fit", "-c", "quikstart"], "did you mean 'quickstart'?"),
         (["fit", "--resume", "runs/none"], "no such run folder"),
         (["sample", "runs/none"], "no such run folder or checkpoint"),
@@ -135,3 +137,34 @@ def test_one_line_and_status_two(library: Path, capsys: pytest.CaptureFixture[st
     assert error.startswith("lebm: error: ")
     assert error.count("\n") == 1
     assert expected in error
+
+
+def test_a_run_folder_in_the_place_of_a_recipe(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("here").mkdir()
+    Path("here/config.yaml").write_text("latent_dim: 1\n")
+    assert main(["fit", "here"]) == 2
+    assert "a run is continued by --resume here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "expected", "absent"),
+    [
+        ("fit", ("usage: lebm fit -c RECIPE", "lebm fit --resume RUN", "\n  --resume [RUN] ", "\n  --trust PACKAGE "), "lebm fit RUN"),
+        ("test", ("usage: lebm test RUN", "\n  --trust PACKAGE "), "--resume ["),
+        ("validate", ("usage: lebm validate RUN",), "--resume ["),
+        ("predict", ("usage: lebm predict RUN",), "--resume ["),
+        ("validate-recipe", ("usage: lebm validate-recipe RECIPE",), "--resume ["),
+    ],
+)
+def test_help_shows_what_comes_first(capsys: pytest.CaptureFixture[str], verb: str, expected: tuple[str, ...], absent: str) -> None:
+    assert main([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(part in shown for part in expected)
+    assert absent not in shown
+
+
+def test_help_tells_the_verbs_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diagnose", "--help"]) == 0
+    assert "length of the chain; 500 if not given" in " ".join(capsys.readouterr().out.split())
+    assert main(["evaluate", "--help"]) == 0
+    assert "how many at once (default 250)" in " ".join(capsys.readouterr().out.split())
