@@ -161,7 +161,7 @@ class _Plan:
         self.cls = resolve(description["class_path"], trust)
         if not issubclass(self.cls, expected) or inspect.isabstract(self.cls):
             names = " or ".join(sorted(cls.__name__ for cls in expected))
-            raise UserError(f"{where}: {description['class_path']} is not a {names}")
+            raise UserError(f"{where}: {description['class_path']} is no {names}")
         arguments = description.get("init_args") or {}
         if not isinstance(arguments, Mapping):
             raise UserError(f"{where}: init_args must be a mapping")

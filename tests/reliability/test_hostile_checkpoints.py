@@ -181,10 +181,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "function in the place of a class": (saved(lambda: with_prior(class_path="lebm.trust.resolve", init_args={})), "is not a class"),
     "module reached through an allowed one": (saved(lambda: with_prior(class_path="lebm.checkpoint.pickle.Unpickler")), "is not a class"),
     "submodule that does not exist": (saved(lambda: with_prior(class_path="lebm.models.trap.Thing")), "is not a class"),
-    "class of the wrong kind": (saved(lambda: with_prior(class_path="torch.nn.Sequential", init_args={})), "is not a Energy"),
+    "class of the wrong kind": (saved(lambda: with_prior(class_path="torch.nn.Sequential", init_args={})), "is no Energy"),
     "command-line class as the model": (
         saved(lambda: base() | {"hyper_parameters": {"class_path": "lebm.data.ImageData", "init_args": {"path": "/etc"}}}),
-        "is not a LatentEstimator",
+        "is no LatentEstimator",
     ),
     "network without end": (
         saved(lambda: with_prior(init_args={"latent_dim": 3, "hidden": [10**9, 10**9]})),
