@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
-from lebm.evaluation.intervals import jackknife_interval, mean_interval, ranking_intervals
+from lebm.evaluation.intervals import _counts, jackknife_interval, mean_interval, ranking_intervals
 from lebm.metrics import anomaly_figures, frechet_distance
 
 
@@ -93,6 +93,14 @@ def test_resampling_is_a_function_of_the_seed_and_spreads_as_the_samples_do() ->
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     error = math.sqrt((area * (1 - area) + 199 * (q1 - area**2) + 199 * (q2 - area**2)) / 200**2)
     assert (a.high - a.low) / (2 * 1.96) == pytest.approx(error, rel=0.2)
+
+
+def test_resamples_keep_the_base_rate() -> None:
+    positive = torch.arange(50) % 5 == 0
+    counts = _counts(positive, 20, source())
+    assert set(counts[:, positive].sum(1).tolist()) == {10.0}
+    assert set(counts[:, ~positive].sum(1).tolist()) == {40.0}
+    assert counts.max() > 1
 
 
 def test_a_perfect_ranking_is_not_certain() -> None:
