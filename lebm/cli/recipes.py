@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib.util
+import itertools
 from pathlib import Path
 
 import lebm
 from lebm.errors import UserError
 
-__all__ = ["cat", "cp", "find", "folder", "ls", "names", "run_name", "title"]
+__all__ = ["cat", "cp", "find", "folder", "is_measured", "ls", "names", "run_name", "title"]
 
 
 def folder() -> Path:
@@ -67,6 +68,13 @@ def title(path: Path) -> str:
         return next((line.lstrip("# ").strip() for line in lines if line.startswith("#") and line.strip("# \n")), "")
 
 
+def is_measured(path: Path) -> bool:
+    """Whether the header of a recipe says that it has been run at full length."""
+    with path.open(encoding="utf-8") as lines:
+        header = itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), lines)
+        return any(line.startswith("# Status   run at full length") for line in header)
+
+
 def ls(argv: list[str]) -> int:
     """``lebm ls``"""
     argparse.ArgumentParser("lebm ls", description="Print the names and titles of the recipes.").parse_args(argv)
@@ -74,8 +82,11 @@ def ls(argv: list[str]) -> int:
     if not known:
         raise UserError(f"no recipes in {folder()}; is the installation complete?")
     width = max(map(len, known))
+    measured = {name for name, path in known.items() if is_measured(path)}
     for name, path in known.items():
-        print(f"{name:<{width}}  {title(path)}".rstrip())
+        print(f"{name:<{width}} {'*' if name in measured else ' '} {title(path)}".rstrip())
+    if measured:
+        print("\n* run at full length, with the result in its header: lebm cat RECIPE")
     return 0
 
 

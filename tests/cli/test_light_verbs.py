@@ -22,8 +22,8 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe folder of two recipes."""
     root = tmp_path / "library"
     (root / "latent_mle").mkdir(parents=True)
-    (root / "quickstart.yaml").write_text("# Digits in a minute.\nlatent_dim: 8\n")
-    (root / "latent_mle" / "mnist.yaml").write_text("\n# MNIST, table 1.\n# more\nlatent_dim: 16\n")
+    (root / "quickstart.yaml").write_text("# Digits in a minute.\n# Status   not yet run at full length.\nlatent_dim: 8\n")
+    (root / "latent_mle" / "mnist.yaml").write_text("\n# MNIST, table 1.\n# more\n#\n# Status   run at full length: 3 s.\nlatent_dim: 16\n")
     monkeypatch.setattr(recipes, "folder", lambda: root)
     monkeypatch.chdir(tmp_path)
     return root
@@ -75,7 +75,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_ls_prints_names_and_titles(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["quickstart        Digits in a minute.", "latent_mle/mnist  MNIST, table 1."]
+    lines = ["quickstart         Digits in a minute.", "latent_mle/mnist * MNIST, table 1.", ""]
+    assert capsys.readouterr().out.splitlines() == [*lines, "* run at full length, with the result in its header: lebm cat RECIPE"]
 
 
 def test_cat_prints_the_file(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
