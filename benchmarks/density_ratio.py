@@ -1,8 +1,8 @@
 """KL between Gaussians in 20 dimensions, by every ratio estimator on the same samples, network and number of optimiser steps.
 
-    python benchmarks/density_ratio.py                      # the whole table, resumable, about 35 minutes on one thread
-    python benchmarks/density_ratio.py --seeds 1 --kl 1 20  # a part of it
-    python benchmarks/density_ratio.py --table              # print what is there
+    python -m benchmarks.density_ratio                      # the whole table, resumable, about 35 minutes on one thread
+    python -m benchmarks.density_ratio --seeds 1 --kl 1 20  # a part of it
+    python -m benchmarks.density_ratio --table              # print what is there
 
 Two families against N(0, I): a mean shift N(m, I) and a sharpening N(0, vI), both with the KL asked for. Every estimator has the
 same 50,000 samples of the target to train on, fresh draws of N(0, I) (or of its waymarks, or of its own prior so far), and the

@@ -1,7 +1,7 @@
 """What sampling all layers at once costs: a chain of a hierarchical prior beside a single-layer chain of the same total dimension.
 
-    python benchmarks/joint_chain.py                                     # a minute or two
-    python benchmarks/joint_chain.py --device cuda --json joint_chain.json
+    python -m benchmarks.joint_chain                                     # a minute or two
+    python -m benchmarks.joint_chain --device cuda --json joint_chain.json
 
 The single-layer chain has one energy of the same widths. Beside it: one energy on the concatenation (ICCV 2023), one energy a layer on
 conditional Gaussians (CVPR 2023), in latents and in noise, and the concatenation moved as a list of tensors, one a layer, as the

@@ -1,7 +1,7 @@
 """What a learned prior has to learn: the divergence of a run's encodings of training data from N(0, I).
 
-    python benchmarks/prior_gap.py runs/latent_mle-kjv-gaussian runs/latent_mle-kjv
-    python benchmarks/prior_gap.py RUN --rows 10000 --steps 100 --json gap.json
+    python -m benchmarks.prior_gap runs/latent_mle-kjv-gaussian runs/latent_mle-kjv
+    python -m benchmarks.prior_gap RUN --rows 10000 --steps 100 --json gap.json
 
 Encodings are one draw a row of the run's posterior chain, or of its inference model. A classifier tells them from as many draws of
 N(0, I) (``lebm.estimators.logistic``), and the mean of its log-ratio over held-out encodings estimates KL(encodings, N(0, I)). With the

@@ -1,8 +1,8 @@
 """Speed of a Langevin chain against the published loop, two libraries, and the arithmetic it cannot do without.
 
-    python benchmarks/samplers.py                                   # all rows; minutes, and two for compiling
-    python benchmarks/samplers.py --row prior-512 --rounds 15 --json samplers.json
-    python benchmarks/samplers.py --device cuda
+    python -m benchmarks.samplers                                   # all rows; minutes, and two for compiling
+    python -m benchmarks.samplers --row prior-512 --rounds 15 --json samplers.json
+    python -m benchmarks.samplers --device cuda
 
 Rows: the prior chain (60 steps of 0.4, latent 100, energy 200-200-1) at batch 100, 512 and 4096, and the posterior chain
 (steps of 0.1) through the SVHN generator at batch 100. Everyone gets the same energy, start, step size and number of steps, and

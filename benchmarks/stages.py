@@ -1,7 +1,7 @@
 """What finished stages cost: the prior's gradient with K of them, and a training step of MultiStageNCE by part.
 
-    python benchmarks/stages.py                                     # a minute or two
-    python benchmarks/stages.py --device cuda --json stages.json
+    python -m benchmarks.stages                                     # a minute or two
+    python -m benchmarks.stages --device cuda --json stages.json
 
 ``K`` stages are evaluated as one batched network (``RatioProduct``); beside it the same K networks called one after another. Variants
 are interleaved, ratios taken inside a round, medians with quartiles.

@@ -1,8 +1,8 @@
 """Time of a training step against the published loops, and what Lightning adds to it.
 
-    python benchmarks/step_time.py                       # all sizes, several minutes each
-    python benchmarks/step_time.py --size 28-64 --rounds 9 --json step_time.json
-    python benchmarks/step_time.py --method dual_mcmc    # its table only
+    python -m benchmarks.step_time                       # all sizes, several minutes each
+    python -m benchmarks.step_time --size 28-64 --rounds 9 --json step_time.json
+    python -m benchmarks.step_time --method dual_mcmc    # its table only
 
 Same networks, shapes and numbers of steps; variants interleaved; ratios inside a round; median and quartiles. ``floor`` is the
 arithmetic a step cannot do without (forward and input gradient a chain step, forward and both gradients for the update) at the

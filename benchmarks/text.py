@@ -1,8 +1,8 @@
 """Tokens a second of a training step of LatentMLE on sentences, against a plain PyTorch loop of the same model.
 
-    python benchmarks/text.py                                      # minutes
-    python benchmarks/text.py --row small --rounds 7 --json text.json
-    python benchmarks/text.py --device cuda
+    python -m benchmarks.text                                      # minutes
+    python -m benchmarks.text --row small --rounds 7 --json text.json
+    python -m benchmarks.text --device cuda
 
 A step is the posterior chain, the prior chain, the loss and one Adam step, without a Trainer. The plain loop calls the LSTM and one
 cross-entropy over all positions, the padded ones ignored, at every step of the chain, draws its noise there, and takes the gradients of

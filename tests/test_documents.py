@@ -123,3 +123,14 @@ def test_links_and_pictures_of_the_documents_exist(page):
 def test_the_index_lists_every_page():
     listed = re.findall(r"^\| \[[\w.]+\]\(([\w.]+)\)", (DOCS / "README.md").read_text(), re.M)
     assert sorted(listed) == sorted(page.name for page in DOCS.glob("*.md") if page.name != "README.md")
+
+
+def test_documented_benchmarks_are_modules_that_exist():
+    """They import each other, so they start with ``python -m`` only; a path would not find the package."""
+    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("scripts/*.py")]
+    text = "\n".join(file.read_text() for file in files)
+    assert not re.findall(r"python benchmarks/\w+", text)
+    named = set(re.findall(r"python -m benchmarks\.(\w+)", text))
+    assert named >= {"step_time", "samplers", "density_ratio"}
+    for name in named:
+        assert "__main__" in (ROOT / "benchmarks" / f"{name}.py").read_text(), name
