@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd import grad
 
 from lebm.estimators import AdamGroups, JointHierarchicalPrior
 from lebm.models import (
@@ -76,3 +77,12 @@ def conditional(scheme: str, prior: Prior | None = None, **kwargs: Any) -> Joint
 def batch_of(n: int = 8) -> dict[str, torch.Tensor]:
     x = torch.rand(n, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     return {"x": x, "index": torch.arange(n), "label": torch.arange(n) % 3}
+
+
+def gradients(model: JointHierarchicalPrior, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Flat gradients by network."""
+    networks = model.networks()
+    parts = {name: list(network.parameters()) for name, network in networks.items()}
+    found = grad(loss, [p for each in parts.values() for p in each], retain_graph=True, materialize_grads=True)
+    sizes, flat = [len(each) for each in parts.values()], iter(found)
+    return {name: torch.cat([next(flat).flatten() for _ in range(size)]) for name, size in zip(parts, sizes, strict=True)}
