@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -139,25 +139,27 @@ class FrechetDistance(EvaluationCallback):
         for chunk in range(trainer.global_rank, -(-self.n_samples // self.chunk_size), trainer.world_size):
             first = chunk * self.chunk_size
             count = min(self.chunk_size, self.n_samples - first)
-            x, finite = drawn_images(model, count, chunk, self.seed, self.steps)
-            if x.shape[1:] != shape:  # an extractor would resize them silently
-                raise UserError(f"the model draws images of shape {tuple(x.shape[1:])}, the data have {tuple(shape)}")
+            x, finite = drawn_images(model, count, chunk, self.seed, self.steps, shape)
             self._bad.update(finite, torch.arange(first, first + count, device=x.device))
             self._metric.update(self.extractor(x[finite]), real=False)
 
 
-def drawn_images(model: Any, count: int, chunk: int, seed: int, steps: int | None = None) -> tuple[Tensor, Tensor]:
+def drawn_images(
+    model: Any, count: int, chunk: int, seed: int, steps: int | None = None, shape: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
     """One chunk of a model's samples.
 
     Returns:
         ``(count, C, H, W)`` clamped to [-1, 1], and which of them are finite.
 
     Raises:
-        UserError: if the model draws no images of one or three channels.
+        UserError: if the model draws no images of one or three channels, or of another ``shape`` than was asked for.
     """
     x = model.sample(count, steps=steps, generator=Noise([(seed, "fid", chunk)]))
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise UserError(f"the model's samples are not images of 1 or 3 channels but {tuple(x.shape)}")
+    if shape is not None and x.shape[1:] != tuple(shape):  # an extractor would resize them silently
+        raise UserError(f"the model draws images of shape {tuple(x.shape[1:])}, the data have {tuple(shape)}")
     return x.float().clamp(-1, 1), finite_rows(x)
 
 

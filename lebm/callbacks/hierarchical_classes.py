@@ -31,7 +31,7 @@ def _features(model: Any, x: Tensor, outputs: Outputs | None, index: Tensor) -> 
             return outputs["z"]
         if not len(x):
             return x.new_zeros(0, model.latent_dim)
-        return model.encode(x, steps=model.evaluation_steps, generator=model.sample_noise("classes", index))
+        return model.encode(x, generator=model.sample_noise("classes", index))
 
 
 class LayerClassification(EvaluationCallback):

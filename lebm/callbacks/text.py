@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,14 +145,14 @@ class SentenceBounds(EvaluationCallback):
             x = x.clone()  # an inference tensor could not take part in the chains' gradients
             start, annealing = self._proposal(model, x, index), self._annealing(model, self.levels)
             noise = Noise.samples(self.seed, "bounds", index=index)
-            found = log_marginal(lambda rows: joint_density(model, rows), x, start, annealing, self.chains, noise)
+            found = log_marginal(partial(joint_density, model), x, start, annealing, self.chains, noise)
         self._metric.update(found, (x != PAD).sum(dim=1))
 
     def _proposal(self, model: Any, x: Tensor, index: Tensor) -> LatentGaussian:
         if self.start == "prior":
             return LatentGaussian.standard(torch.zeros(len(x), model.latent_dim, dtype=model.dtype, device=x.device))
         noise = Noise.samples(self.seed, "proposal", index=index)
-        z = model.encode(x.repeat_interleave(self.FITTED_TO, dim=0), steps=model.evaluation_steps, generator=noise)
+        z = model.encode(x.repeat_interleave(self.FITTED_TO, dim=0), generator=noise)
         return LatentGaussian.fitted(z.reshape(len(x), self.FITTED_TO, -1).transpose(0, 1))
 
     def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
@@ -214,7 +215,7 @@ class SentenceQuality(EvaluationCallback):
             return
         x, z = self.output(outputs, "x"), self.output(outputs, "z")
         noise = model.sample_noise("second draw", batch["index"])
-        other = model.encode(x, steps=model.evaluation_steps, generator=noise)
+        other = model.encode(x, generator=noise)
         likelihood = _sentences_of(model, self).given(x)
         with torch.no_grad():
             own, foreign = likelihood(z), likelihood(z.roll(1, 0))

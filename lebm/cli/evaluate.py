@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.runs import hardware, plain, versions, write_json
+from lebm.cli.validate_recipe import component_line
 from lebm.cli.verbs import _count, _load, _parser
 from lebm.errors import UserError
 
@@ -86,18 +87,13 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         "suites": {},
     }
     kept = read_evaluation(target) if target.is_file() else None
+    same = {"command": command, "versions": versions(), "hardware": hardware(), "data": subject.description}
     started = time.localtime()
     for name, result in run_suites(names, subject, settings):
-        result.origin = {
-            "command": command,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", started),
-            "versions": versions(),
-            "hardware": hardware(),
-            "data": subject.description,
-            "chains": subject.model.chain_settings,
-        }
+        began = time.strftime("%Y-%m-%dT%H:%M:%S%z", started)
+        result.origin = {**same, "started": began, "chains": subject.model.chain_settings}
         content["suites"][name] = plain(result.plain())
-        write_json(target, merged(kept, plain(content)))  # at once: a suite that fails does not lose those before it
+        write_json(target, merged(kept, content))  # at once: a suite that fails does not lose those before it
         started = time.localtime()
     _print_table(content, names)
     print(f"lebm: {sum(len(suite['figures']) for suite in content['suites'].values())} figures of {run} in {target}")
@@ -210,8 +206,6 @@ def _samplers(chains: dict[str, Any]) -> str:
     told = []
     for name, value in chains.items():
         if isinstance(value, dict) and "class_path" in value:
-            given = {key: value["init_args"].get(key) for key in ("steps", "step_size")}
-            words = ", ".join(f"{key}={number}" for key, number in given.items() if number is not None)
-            value = f"{value['class_path'].rsplit('.', 1)[-1]}({words})"
-        told.append(f"{name} {value}")
+            value = {**value, "init_args": {key: value["init_args"].get(key) for key in ("steps", "step_size")}}
+        told.append(f"{name} {component_line(value)}")
     return "; ".join(told) or "none"

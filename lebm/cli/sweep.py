@@ -18,6 +18,7 @@ from lebm.cli.evaluate import SUITES
 from lebm.cli.recipes import find, run_name
 from lebm.cli.request import read_request
 from lebm.cli.runs import write_json
+from lebm.cli.validate_recipe import built
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
 
@@ -72,15 +73,7 @@ def _cells(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _check(chosen: argparse.Namespace, cell: dict[str, Any], fit_words: list[str]) -> None:
     """Refuse what every cell would be refused for, such as an unknown argument, before the first one."""
-    import torch
-
-    from lebm.cli.parser import RecipeCLI
-    from lebm.cli.training import quiet
-
-    quiet()
-    request = read_request("validate-recipe", ["-c", chosen.config, *cell["words"], *fit_words])
-    with torch.device("meta"):
-        RecipeCLI(request, trainer_too=False)
+    built(read_request("validate-recipe", ["-c", chosen.config, *cell["words"], *fit_words]))
 
 
 def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[str]) -> bool:

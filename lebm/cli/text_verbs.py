@@ -38,7 +38,7 @@ def interpolate(argv: list[str]) -> int:
     x = likelihood.read([chosen.sentence, chosen.other]).to(model.device)
     seed = model.seed if chosen.seed is None else chosen.seed
     noise = Noise.samples(seed, "encode", index=range(2))
-    first, last = model.encode(x, steps=chosen.steps or model.evaluation_steps, generator=noise)
+    first, last = model.encode(x, steps=chosen.steps, generator=noise)
     say(likelihood.spell(model.decode(between(first, last, chosen.n))), chosen.out)
     return 0
 

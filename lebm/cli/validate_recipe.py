@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lebm.cli.request import read_request
+from lebm.cli.request import Request, read_request
 
-__all__ = ["validate_recipe"]
+if TYPE_CHECKING:
+    from lebm.cli.parser import RecipeCLI
+
+__all__ = ["built", "component_line", "validate_recipe"]
 
 
 def validate_recipe(argv: list[str]) -> int:
     """``lebm validate-recipe RECIPE [overrides]``"""
     request = read_request("validate-recipe", argv)
-    import torch
-
-    from lebm.cli.parser import RecipeCLI
-    from lebm.cli.training import quiet
-
-    quiet()
-    with torch.device("meta"):
-        cli = RecipeCLI(request, trainer_too=False)
+    cli = built(request)
     model = cli.model
     print(f"recipe   {request.recipes[0]}")
     print(f"method   {type(model).__name__}, {model.latent_dim} latent coordinates")
@@ -29,16 +25,29 @@ def validate_recipe(argv: list[str]) -> int:
         print(f"network  {name}: {type(network).__name__}, {count:,} parameters")
     for name, chain in model.chain_settings.items():
         if chain is not None:
-            print(f"chain    {name}: {_short(chain)}")
+            print(f"chain    {name}: {component_line(chain)}")
     if cli.datamodule is not None:
         section = cli.config.data
-        print(f"data     {_short({'class_path': section.class_path, 'init_args': section.get('init_args', {})})}")
+        print(f"data     {component_line({'class_path': section.class_path, 'init_args': section.get('init_args', {})})}")
     print(f"trainer  {_limits(cli.config.trainer)}")
     print(f"run      {cli.run_dir}")
     return 0
 
 
-def _short(part: Any) -> str:
+def built(request: Request) -> RecipeCLI:
+    """The recipe of a request with its networks, which take no memory."""
+    import torch
+
+    from lebm.cli.parser import RecipeCLI
+    from lebm.cli.training import quiet
+
+    quiet()
+    with torch.device("meta"):
+        return RecipeCLI(request, trainer_too=False)
+
+
+def component_line(part: Any) -> str:
+    """A described component as one would write it; anything else as it is."""
     if not isinstance(part, Mapping) or "class_path" not in part:
         return str(part)
     arguments = dict(part.get("init_args") or {})

@@ -216,8 +216,9 @@ def joint_density(model: Any, x: Tensor) -> LogDensity:
     target = model.posterior(x)
     origin = torch.zeros(len(x), model.latent_dim, dtype=model.dtype, device=x.device)
     with torch.no_grad():
-        constant, elsewhere = (model.log_joint(x, z) - target(z) for z in (origin, origin + 0.5))
-        slack = 1e-3 * (1 + target(origin).abs().max() + target(origin + 0.5).abs().max())  # single precision rounds large values
+        values = [target(z) for z in (origin, origin + 0.5)]
+        constant, elsewhere = (model.log_joint(x, z) - value for z, value in zip((origin, origin + 0.5), values, strict=True))
+    slack = 1e-3 * (1 + sum(value.abs().max() for value in values))  # single precision rounds large values
     if bool(((elsewhere - constant).abs() > slack).any()):
         raise ValueError(f"posterior and log_joint of {type(model).__name__} differ by more than a constant in z")
     return lambda z: target(z) + constant

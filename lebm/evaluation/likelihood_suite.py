@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from lebm.evaluation.intervals import Interval, mean_interval
 from lebm.evaluation.likelihood import LatentGaussian, bits_per_dimension, joint_density, log_marginal, prior_log_z
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
-from lebm.samplers.base import LogDensity
 from lebm.samplers.metropolis import HMC
 from lebm.samplers.noise import Noise
 
@@ -98,6 +98,7 @@ class _Estimator:
 
     def __init__(self, model: Any, settings: Settings) -> None:
         self.model, self.settings = model, settings
+        self.joint = partial(joint_density, model)
 
     def noise(self, purpose: str) -> Noise:
         return Noise([(self.settings.seed, "likelihood", purpose)])
@@ -115,13 +116,9 @@ class _Estimator:
         draws = self.model.sample_latent(chains, steps=steps, generator=self.noise("long run"))
         return prior_log_z(prior, self.annealing(5 * self.settings.levels), chains, self.noise("log z"), long_run=draws)
 
-    def joint(self, x: Tensor) -> LogDensity:
-        return joint_density(self.model, x)
-
     def start(self, x: Tensor, purpose: str) -> LatentGaussian:
-        steps = self.settings.steps or self.model.evaluation_steps
         wide = x.repeat_interleave(CANDIDATES, dim=0)
-        z = self.model.encode(wide, steps=steps, generator=self.noise(purpose)).detach()
+        z = self.model.encode(wide, steps=self.settings.steps, generator=self.noise(purpose)).detach()
         candidates = z.reshape(len(x), CANDIDATES, -1).transpose(0, 1)
         return LatentGaussian.located(self.joint, x, candidates, self.noise(f"{purpose} surroundings"))
 
