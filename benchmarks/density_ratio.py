@@ -1,13 +1,14 @@
-"""KL between Gaussians in 20 dimensions, by every ratio estimator on the same samples, network and number of optimiser steps.
+"""KL between Gaussians in 20 dimensions, by every ratio estimator on the same samples, network and number of
+optimiser steps.
 
-    python -m benchmarks.density_ratio                      # the whole table, resumable, about 35 minutes on one thread
-    python -m benchmarks.density_ratio --seeds 1 --kl 1 20  # a part of it
-    python -m benchmarks.density_ratio --table              # print what is there
+    python -m benchmarks.density_ratio                      # the whole table, resumable, about 35 minutes on
+    one thread python -m benchmarks.density_ratio --seeds 1 --kl 1 20  # a part of it python -m
+    benchmarks.density_ratio --table              # print what is there
 
-Two families against N(0, I): a mean shift N(m, I) and a sharpening N(0, vI), both with the KL asked for. Every estimator has the
-same 50,000 samples of the target to train on, fresh draws of N(0, I) (or of its waymarks, or of its own prior so far), and the
-same number of optimiser steps in all; every figure is taken on the same 10,000 held-out samples of the target.
-"""
+Two families against N(0, I): a mean shift N(m, I) and a sharpening N(0, vI), both with the KL asked for.
+Every estimator has the same 50,000 samples of the target to train on, fresh draws of N(0, I) (or of its
+waymarks, or of its own prior so far), and the same number of optimiser steps in all; every figure is taken on
+the same 10,000 held-out samples of the target."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import machine
-from lebm.estimators.ratio import Training, logistic, sequential, telescoping
+from lebm.density_ratio.classifiers import Training, logistic, sequential, telescoping
 from lebm.models import MLPEnergy, RatioPrior, RatioProduct
 from lebm.samplers import MALA, AnnealedImportanceSampling
 
@@ -40,7 +41,9 @@ class Problem:
         self.scale = 1.0 if family == "shift" else math.sqrt(_variance(kl))
 
     def draw(self, n: int, generator: torch.Generator, along: float = 1.0) -> Tensor:
-        """Samples of it, or of the Gaussian a part of the way from N(0, I), even in mean and log standard deviation."""
+        """Samples of it, or of the Gaussian a part of the way from N(0, I), even in mean and log standard
+        deviation.
+        """
         return along * self.mean + self.scale**along * torch.randn(n, DIM, generator=generator)
 
     def log_ratio(self, z: Tensor) -> Tensor:
@@ -94,17 +97,32 @@ def measure(method: str, family: str, kl: float, seed: int) -> list[dict]:
         annealing = AnnealedImportanceSampling(MALA(2, 0.8), 40)
         ratio = sequential(samples, prior, each, annealing=annealing, burn_in=20, generator=generator)
         constant = prior.log_constant()
-        extra = {"log_z": constant.log_z, "log_z_low": constant.low, "log_z_high": constant.high, "ess": constant.ess}
+        extra = {
+            "log_z": constant.log_z,
+            "log_z_low": constant.low,
+            "log_z_high": constant.high,
+            "ess": constant.ess,
+        }
     with torch.no_grad():
         truth = problem.log_ratio(tested).mean().item()
-        row = {"family": family, "kl": kl, "seed": seed, "seconds": time.perf_counter() - start, "truth_on_test": truth, **extra}
+        row = {
+            "family": family,
+            "kl": kl,
+            "seed": seed,
+            "seconds": time.perf_counter() - start,
+            "truth_on_test": truth,
+            **extra,
+        }
         quality = ratio.quality
         row |= {"accuracy": quality.accuracy, "calibration_error": quality.calibration_error}
         estimates = [(method, quality.kl, quality.kl_low, quality.kl_high)]
         if method == "sequential":
             raw = ratio.raw(tested).mean().item()
             estimates.append(("sequential, raw", raw, raw, raw))
-    return [row | {"method": name, "estimate": value, "low": low, "high": high} for name, value, low, high in estimates]
+    return [
+        row | {"method": name, "estimate": value, "low": low, "high": high}
+        for name, value, low, high in estimates
+    ]
 
 
 def table(rows: list[dict]) -> str:
@@ -113,9 +131,17 @@ def table(rows: list[dict]) -> str:
     for family, kl in sorted({(row["family"], row["kl"]) for row in rows}):
         cells = []
         for name in ROWS:
-            found = [row["estimate"] for row in rows if (row["family"], row["kl"], row["method"]) == (family, kl, name)]
-            cells.append(f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else "")
-        staged = [row for row in rows if (row["family"], row["kl"], row["method"]) == (family, kl, "sequential")]
+            found = [
+                row["estimate"]
+                for row in rows
+                if (row["family"], row["kl"], row["method"]) == (family, kl, name)
+            ]
+            cells.append(
+                f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else ""
+            )
+        staged = [
+            row for row in rows if (row["family"], row["kl"], row["method"]) == (family, kl, "sequential")
+        ]
         for key, digits in (("log_z", 2), ("ess", 0)):
             cells.append(f"{statistics.median(row[key] for row in staged):.{digits}f}" if staged else "")
         lines.append(f"| {family} | {kl:g} | " + " | ".join(cells) + " |")
@@ -130,21 +156,30 @@ def summary(rows: list[dict]) -> str:
         if of:
             covered = sum(row["low"] <= row["kl"] <= row["high"] for row in of)
             seconds = statistics.median(row["seconds"] for row in of)
-            lines.append(f"{method}: {seconds:.0f} s a run, its own interval covers the true KL in {covered} of {len(of)}")
+            lines.append(
+                f"{method}: {seconds:.0f} s a run, its own interval covers the true KL in {covered} of"
+                f" {len(of)}"
+            )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kl", type=float, nargs="+", default=[1, 5, 10, 20, 40])
-    parser.add_argument("--family", nargs="+", default=["shift", "sharpening"], choices=["shift", "sharpening"])
+    parser.add_argument(
+        "--family", nargs="+", default=["shift", "sharpening"], choices=["shift", "sharpening"]
+    )
     parser.add_argument("--method", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path, default=Path("results/density_ratio.json"))
     parser.add_argument("--table", action="store_true", help="only print what the file holds")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    report = json.loads(options.json.read_text()) if options.json.exists() else {"machine": machine(), "rows": []}
+    report = (
+        json.loads(options.json.read_text()) if options.json.exists() else {"machine": machine(), "rows": []}
+    )
     rows = report["rows"]
     done = {(row["method"], row["family"], row["kl"], row["seed"]) for row in rows}
     for seed in range(0 if options.table else options.seeds):
@@ -156,7 +191,9 @@ def main() -> None:
                     new = measure(method, family, kl, seed)
                     rows.extend(new)
                     print(
-                        f"{method:20}{family:12}KL {kl:<4g} seed {seed}: {new[0]['estimate']:.2f} in {new[0]['seconds']:.0f} s", flush=True
+                        f"{method:20}{family:12}KL {kl:<4g} seed {seed}: {new[0]['estimate']:.2f} in"
+                        f" {new[0]['seconds']:.0f} s",
+                        flush=True,
                     )
                     options.json.parent.mkdir(parents=True, exist_ok=True)
                     options.json.write_text(json.dumps(report, indent=1) + "\n")

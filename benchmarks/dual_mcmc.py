@@ -2,11 +2,11 @@
 
     python -m benchmarks.dual_mcmc --rounds 9
 
-Same networks (with spectral norm), shapes, chain lengths and optimisers; variants interleaved; ratios inside a round. The released
-loop is written anew in plain PyTorch: it draws noise at every step and lets every forward of the energy compute its normalised
-weights and take a power iteration, as code that stays in training mode does. Libraries that are installed (see ``peers.py``) run
-the image chain on the same energy. ``step_time.py`` prints this table too.
-"""
+Same networks (with spectral norm), shapes, chain lengths and optimisers; variants interleaved; ratios inside
+a round. The released loop is written anew in plain PyTorch: it draws noise at every step and lets every
+forward of the energy compute its normalised weights and take a power iteration, as code that stays in
+training mode does. Libraries that are installed (see ``peers.py``) run the image chain on the same energy.
+``step_time.py`` prints this table too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ __all__ = ["SIZES", "measure", "show"]
 
 DRIFT, NOISE, LATENT = 0.5, 0.001, 32
 SIZES = {
-    "28-small": {"image": [1, 28, 28], "energy": [8, 16, 32], "generator": [64, 32], "encoder": [16, 32, 64], "end": 7, "batch": 50},
+    "28-small": {
+        "image": [1, 28, 28],
+        "energy": [8, 16, 32],
+        "generator": [64, 32],
+        "encoder": [16, 32, 64],
+        "end": 7,
+        "batch": 50,
+    },
     "32-32": {
         "image": [3, 32, 32],
         "energy": [32, 32, 32, 32],
@@ -62,10 +69,15 @@ def model_of(size: str, image_steps: int, latent_steps: int) -> DualMCMCTeaching
 class ReleasedLoop:
     """One iteration in the order of the paper: both chains, then one step of each of three Adams."""
 
-    def __init__(self, energy: nn.Module, generator: nn.Module, encoder: nn.Module, image_steps: int, latent_steps: int) -> None:
+    def __init__(
+        self, energy: nn.Module, generator: nn.Module, encoder: nn.Module, image_steps: int, latent_steps: int
+    ) -> None:
         self.energy, self.generator, self.encoder = energy, generator, encoder
         self.image_steps, self.latent_steps = image_steps, latent_steps
-        self.adams = [torch.optim.Adam(net.parameters(), lr=1e-4, betas=(0.0, 0.9)) for net in (energy, generator, encoder)]
+        self.adams = [
+            torch.optim.Adam(net.parameters(), lr=1e-4, betas=(0.0, 0.9))
+            for net in (energy, generator, encoder)
+        ]
 
     def revise_images(self, x: Tensor) -> Tensor:
         x = x.clone().detach().requires_grad_(True)
@@ -91,7 +103,8 @@ class ReleasedLoop:
         again = self.encoder(revised)
         losses = (
             self.energy(x).mean() - self.energy(revised).mean(),
-            ((x - self.generator(z_revised)) ** 2).sum() / len(x) + 50 * ((generated - revised) ** 2).sum() / len(x),
+            ((x - self.generator(z_revised)) ** 2).sum() / len(x)
+            + 50 * ((generated - revised) ** 2).sum() / len(x),
             -q.log_prob(z_revised).mean() - 0.1 * again.log_prob(z).mean(),
         )
         for adam, loss in zip(self.adams, losses, strict=True):
@@ -132,7 +145,10 @@ def measure(size: str, rounds: int, image_steps: int = 30, latent_steps: int = 1
 
     potential = Potential(Boltzmann(model.energy, model.temperature), model.energy)
     variants: dict[str, Callable[[], object]] = {
-        **{f"{name} image chain": of_peer(chain) for name, chain in peers(potential, NOISE, image_steps, x).items()},
+        **{
+            f"{name} image chain": of_peer(chain)
+            for name, chain in peers(potential, NOISE, image_steps, x).items()
+        },
         "released step": lambda: released.step(x),
         "step": step,
         "released image chain": lambda: released.revise_images(x),
@@ -148,20 +164,33 @@ def _summary(size: str, timings: Timings) -> dict[str, object]:
     result: dict[str, object] = {"size": size, "seconds": seconds}
     seconds["updates"] = seconds["step"] - seconds["image chain"] - seconds["latent chain"]
     for name in ("step", "image chain", "latent chain"):
-        result[name] = dict(zip(("low", "median", "high"), timings.ratio(name, f"released {name}"), strict=True))
+        result[name] = dict(
+            zip(("low", "median", "high"), timings.ratio(name, f"released {name}"), strict=True)
+        )
     for name in ("ebmkit", "torchebm"):
         if f"{name} image chain" in seconds:
-            result[name] = dict(zip(("low", "median", "high"), timings.ratio("image chain", f"{name} image chain"), strict=True))
+            result[name] = dict(
+                zip(
+                    ("low", "median", "high"),
+                    timings.ratio("image chain", f"{name} image chain"),
+                    strict=True,
+                )
+            )
     return result
 
 
 def show(row: dict) -> str:
     """One line: ratios above 1 mean faster than the released loop."""
     ratios = "".join(
-        f"{row[n]['median']:>9.2f} ({row[n]['low']:.2f}-{row[n]['high']:.2f})" for n in ("step", "image chain", "latent chain")
+        f"{row[n]['median']:>9.2f} ({row[n]['low']:.2f}-{row[n]['high']:.2f})"
+        for n in ("step", "image chain", "latent chain")
     )
-    parts = "".join(f"{row['seconds'][name]:>10.3f}" for name in ("step", "image chain", "latent chain", "updates"))
-    others = "".join(f"; image chain over {n}'s {row[n]['median']:.2f}" for n in ("ebmkit", "torchebm") if n in row)
+    parts = "".join(
+        f"{row['seconds'][name]:>10.3f}" for name in ("step", "image chain", "latent chain", "updates")
+    )
+    others = "".join(
+        f"; image chain over {n}'s {row[n]['median']:.2f}" for n in ("ebmkit", "torchebm") if n in row
+    )
     return f"{row['size']:10}{ratios}{parts}{others}"
 
 
@@ -169,7 +198,9 @@ HEAD = f"{'size':10}{'step':>21}{'image chain':>21}{'latent chain':>21}{'seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", choices=list(SIZES), action="append")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--image-steps", type=int, default=30)

@@ -1,11 +1,12 @@
-"""Chain lengths, starts and schedules of DualMCMCTeaching beside each other, on 14 px digits: seconds a setting.
+"""Chain lengths, starts and schedules of DualMCMCTeaching beside each other, on 14 px digits: seconds a
+setting.
 
     python -m benchmarks.dual_mcmc_ablation --steps 300 --out results/dual_mcmc_ablation.md
 
-Every setting trains the same small networks on the embedded digits from the same weights, data and seed. Columns: squared error of test
-reconstructions by inference alone and after 10 posterior steps; Fréchet distance of 1,000 samples from 1,000 test digits, in the
-digit features, of the generator's own samples and of revised ones (10 steps). One run each, so small differences mean nothing.
-"""
+Every setting trains the same small networks on the embedded digits from the same weights, data and seed.
+Columns: squared error of test reconstructions by inference alone and after 10 posterior steps; Fréchet
+distance of 1,000 samples from 1,000 test digits, in the digit features, of the generator's own samples and of
+revised ones (10 steps). One run each, so small differences mean nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def model_of(image_steps: int = 10, latent_steps: int = 10, pool: bool = False, **settings: Any) -> DualMCMCTeaching:
+def model_of(
+    image_steps: int = 10, latent_steps: int = 10, pool: bool = False, **settings: Any
+) -> DualMCMCTeaching:
     torch.manual_seed(0)
     chain: Sampler = Langevin(image_steps, NOISE, clamp=(-1.0, 1.0))
     defaults = {"teaching_weight": 0.1, "revised_inference_weight": 0.1}
@@ -76,7 +79,13 @@ def train(model: DualMCMCTeaching, data: torch.Tensor, steps: int) -> None:
 def figures(model: DualMCMCTeaching, test: torch.Tensor, extractor: DigitFeatures) -> list[float]:
     model.eval()
     errors = [
-        (model.reconstruct(test, steps=steps, generator=Noise.samples(0, "encode", index=range(len(test)))) - test).square().mean().item()
+        (
+            model.reconstruct(test, steps=steps, generator=Noise.samples(0, "encode", index=range(len(test))))
+            - test
+        )
+        .square()
+        .mean()
+        .item()
         for steps in (0, 10)
     ]
     real = extractor(test).double()
@@ -88,7 +97,9 @@ def figures(model: DualMCMCTeaching, test: torch.Tensor, extractor: DigitFeature
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -96,15 +107,22 @@ def main() -> None:
     data.prepare_data()
     data.setup("fit")
     data.setup("test")
-    train_images, test = (rows.images(slice(0, n)).float() / 127.5 - 1 for rows, n in ((data.train, 8000), (data.test, 1000)))
+    train_images, test = (
+        rows.images(slice(0, n)).float() / 127.5 - 1 for rows, n in ((data.train, 8000), (data.test, 1000))
+    )
     lines = [f"{options.steps} steps of {BATCH}; {machine()}.", ""]
-    lines += ["| setting | MSE, inference | MSE, + 10 steps | Fréchet, generator | Fréchet, revised | CPU s |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| setting | MSE, inference | MSE, + 10 steps | Fréchet, generator | Fréchet, revised | CPU s |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, settings in SETTINGS.items():
         model, started = model_of(**settings), time.process_time()
         train(model, train_images, options.steps)
         seconds = time.process_time() - started
         alone, revised, generator, ebm = figures(model, test, DigitFeatures())
-        lines.append(f"| {name} | {alone:.4f} | {revised:.4f} | {generator:.0f} | {ebm:.0f} | {seconds:.0f} |")
+        lines.append(
+            f"| {name} | {alone:.4f} | {revised:.4f} | {generator:.0f} | {ebm:.0f} | {seconds:.0f} |"
+        )
         print(lines[-1], flush=True)
     if options.out is not None:
         options.out.write_text("\n".join([*lines, ""]))

@@ -3,11 +3,12 @@
     python -m benchmarks.prior_gap runs/latent_mle-kjv-gaussian runs/latent_mle-kjv
     python -m benchmarks.prior_gap RUN --rows 10000 --steps 100 --json gap.json
 
-Encodings are one draw a row of the run's posterior chain, or of its inference model. A classifier tells them from as many draws of
-N(0, I) (``lebm.estimators.logistic``), and the mean of its log-ratio over held-out encodings estimates KL(encodings, N(0, I)). With the
-generator held fixed and exact posterior draws, it is what the likelihood gains at least, a row, if the density of the encodings
-replaces N(0, I) as the prior (one step of EM). A classifier that is nearly always right (accuracy near 1) gives a number that is too
-small. The chain's own bias is part of it: unadjusted steps of size s widen N(0, I) to a variance of 1 / (1 - s^2 / 4).
+Encodings are one draw a row of the run's posterior chain, or of its inference model. A classifier tells them
+from as many draws of N(0, I) (``lebm.estimators.logistic``), and the mean of its log-ratio over held-out
+encodings estimates KL(encodings, N(0, I)). With the generator held fixed and exact posterior draws, it is
+what the likelihood gains at least, a row, if the density of the encodings replaces N(0, I) as the prior (one
+step of EM). A classifier that is nearly always right (accuracy near 1) gives a number that is too small. The
+chain's own bias is part of it: unadjusted steps of size s widen N(0, I) to a variance of 1 / (1 - s^2 / 4).
 """
 
 from __future__ import annotations
@@ -18,28 +19,38 @@ from pathlib import Path
 
 import torch
 
-from lebm import checkpoint
-from lebm.cli.verb_data import open_for
-from lebm.estimators import logistic
-from lebm.estimators.ratio import Training
+import lebm
+from lebm.cli.run_data import open_for
+from lebm.density_ratio import logistic
+from lebm.density_ratio.classifiers import Training
 from lebm.models import MLPEnergy
 
 
 def gap(run: Path, rows: int, steps: int | None, seed: int) -> dict:
-    model = checkpoint.load(run).eval()
+    model = lebm.load(run).eval()
     data = open_for(model, run, None, "train", rows)
     source = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     encoded = torch.cat([model.encode(x, steps=steps, generator=source) for _, x in data.batches(500)])
     encoded = encoded[torch.randperm(len(encoded), generator=source)]
     energy = MLPEnergy(model.latent_dim, [200, 200], output_bias=True)
-    quality = logistic(encoded, torch.randn(encoded.shape, generator=source), energy, Training(), source).quality
+    quality = logistic(
+        encoded, torch.randn(encoded.shape, generator=source), energy, Training(), source
+    ).quality
     kl = {"kl": quality.kl, "low": quality.kl_low, "high": quality.kl_high, "accuracy": quality.accuracy}
-    return {"run": str(run), "rows": len(encoded), "steps": steps, "standard deviation": encoded.std().item(), **kl}
+    return {
+        "run": str(run),
+        "rows": len(encoded),
+        "steps": steps,
+        "standard deviation": encoded.std().item(),
+        **kl,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--steps", type=int, help="of the posterior chain; the run's own if not given")
@@ -50,9 +61,8 @@ def main() -> None:
     for run in options.runs:
         measured.append(gap(run, options.rows, options.steps, options.seed))
         print(
-            "{run}: KL {kl:.3f} ({low:.3f} to {high:.3f}) nats, accuracy {accuracy:.3f}, deviation {standard deviation:.2f}".format(
-                **measured[-1]
-            )
+            "{run}: KL {kl:.3f} ({low:.3f} to {high:.3f}) nats, accuracy {accuracy:.3f}, deviation {standard"
+            " deviation:.2f}".format(**measured[-1])
         )
     if options.json:
         options.json.write_text(json.dumps(measured, indent=1) + "\n")

@@ -1,4 +1,6 @@
-"""The published latent-EBM training loop, written anew in plain PyTorch: the alternative our figures are ratios to."""
+"""The published latent-EBM training loop, written anew in plain PyTorch: the alternative our figures are
+ratios to.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,20 @@ __all__ = ["PublishedLoop", "plain_energy", "plain_generator", "same_size"]
 
 
 def plain_energy(latent_dim: int, width: int = 200) -> nn.Module:
-    layers = [nn.Linear(latent_dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1)]
+    layers = [
+        nn.Linear(latent_dim, width),
+        nn.GELU(),
+        nn.Linear(width, width),
+        nn.GELU(),
+        nn.Linear(width, 1),
+    ]
     return nn.Sequential(*layers)
 
 
 def plain_generator(latent_dim: int, out_shape: Sequence[int], channels: Sequence[int]) -> nn.Module:
-    """Transposed convolutions from a 1x1 latent image: 28 px as 7-14-28, 32 px as 4-8-16-32; ``channels`` are the hidden ones."""
+    """Transposed convolutions from a 1x1 latent image: 28 px as 7-14-28, 32 px as 4-8-16-32; ``channels`` are
+    the hidden ones.
+    """
     layers: list[nn.Module] = []
     start = out_shape[1] // 2 ** len(channels)
     for position, (inputs, outputs) in enumerate(pairwise([latent_dim, *channels, out_shape[0]])):
@@ -40,12 +50,19 @@ def same_size(ours: nn.Module, plain: nn.Module) -> None:
 class PublishedLoop:
     """Two short-run chains from N(0, I), then one Adam step for each network.
 
-    As released: latents are ``(B, d, 1, 1)``, noise is drawn at every step, the gradients of likelihood and prior are separate
-    calls, and gradient norms are taken at every step.
-    """
+    As released: latents are ``(B, d, 1, 1)``, noise is drawn at every step, the gradients of likelihood and
+    prior are separate calls, and gradient norms are taken at every step."""
 
-    def __init__(self, generator: nn.Module, energy: nn.Module, sigma=0.3, posterior=(20, 0.1), prior=(60, 0.4)) -> None:
-        self.generator, self.energy, self.sigma, self.posterior, self.prior = generator, energy, sigma, posterior, prior
+    def __init__(
+        self, generator: nn.Module, energy: nn.Module, sigma=0.3, posterior=(20, 0.1), prior=(60, 0.4)
+    ) -> None:
+        self.generator, self.energy, self.sigma, self.posterior, self.prior = (
+            generator,
+            energy,
+            sigma,
+            posterior,
+            prior,
+        )
         self.adam_g = torch.optim.Adam(generator.parameters(), lr=1e-4, betas=(0.5, 0.999))
         self.adam_e = torch.optim.Adam(energy.parameters(), lr=2e-5, betas=(0.5, 0.999))
 
@@ -65,7 +82,9 @@ class PublishedLoop:
             error = ((x - self.generator(z)) ** 2).sum() / (2 * self.sigma**2)
             slope_g = torch.autograd.grad(error, z)[0]
             slope_e = torch.autograd.grad(self.energy(z.flatten(1)).sum(), z)[0]
-            z.data = z.data - 0.5 * size * size * (slope_g + slope_e + z.data) + size * torch.randn_like(z).data
+            z.data = (
+                z.data - 0.5 * size * size * (slope_g + slope_e + z.data) + size * torch.randn_like(z).data
+            )
             slope_g.view(z.shape[0], -1).norm(dim=1).mean()
             slope_e.view(z.shape[0], -1).norm(dim=1).mean()
         return z.detach()

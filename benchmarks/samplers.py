@@ -1,14 +1,16 @@
-"""Speed of a Langevin chain against the published loop, two libraries, and the arithmetic it cannot do without.
+"""Speed of a Langevin chain against the published loop, two libraries, and the arithmetic it cannot do
+without.
 
     python -m benchmarks.samplers                                   # all rows; minutes, and two for compiling
     python -m benchmarks.samplers --row prior-512 --rounds 15 --json samplers.json
     python -m benchmarks.samplers --device cuda
 
-Rows: the prior chain (60 steps of 0.4, latent 100, energy 200-200-1) at batch 100, 512 and 4096, and the posterior chain
-(steps of 0.1) through the SVHN generator at batch 100. Everyone gets the same energy, start, step size and number of steps, and
-draws as many normals. Variants are interleaved in random order; ratios are taken inside a round; printed are median and
-quartiles. ``over floor`` is time over that of the necessary arithmetic (a forward pass and the backward pass to the input a
-step) at the rate of a large matrix product in the same rounds.
+Rows: the prior chain (60 steps of 0.4, latent 100, energy 200-200-1) at batch 100, 512 and 4096, and the
+posterior chain (steps of 0.1) through the SVHN generator at batch 100. Everyone gets the same energy, start,
+step size and number of steps, and draws as many normals. Variants are interleaved in random order; ratios are
+taken inside a round; printed are median and quartiles. ``over floor`` is time over that of the necessary
+arithmetic (a forward pass and the backward pass to the input a step) at the rate of a large matrix product in
+the same rounds.
 
 The peers are used if they can be imported: ``pip install --no-deps torchebm==0.8.9 ebmkit==0.16.0``.
 """
@@ -35,7 +37,9 @@ LATENT, GEMM, SIGMA = 100, 1536, 0.3
 ROWS = {"prior-100": 100, "prior-512": 512, "prior-4096": 4096, "posterior-100": 100}
 
 
-def networks(device: str, convolutional: bool) -> tuple[EnergyPrior, GaussianLikelihood | None, PublishedLoop]:
+def networks(
+    device: str, convolutional: bool
+) -> tuple[EnergyPrior, GaussianLikelihood | None, PublishedLoop]:
     """Ours, and the published loop on copies of the same weights."""
     torch.manual_seed(0)
     prior = EnergyPrior(MLPEnergy(LATENT)).to(device)
@@ -64,7 +68,9 @@ def prior_row(batch: int, device: str, mode: str | None) -> tuple[dict[str, Call
     }, 60 * flops_a_step(start, published.energy)
 
 
-def posterior_row(batch: int, device: str, mode: str | None, steps: int = 4) -> tuple[dict[str, Callable[[], Tensor]], float]:
+def posterior_row(
+    batch: int, device: str, mode: str | None, steps: int = 4
+) -> tuple[dict[str, Callable[[], Tensor]], float]:
     prior, likelihood, published = networks(device, convolutional=True)
     assert likelihood is not None
     start = torch.randn(batch, LATENT, device=device)
@@ -77,11 +83,15 @@ def posterior_row(batch: int, device: str, mode: str | None, steps: int = 4) -> 
         "eager": lambda: eager(log_density, start),
         "compiled": lambda: compiled(log_density, start),
         **peers(Potential(log_density, prior, likelihood), 0.1, steps, start),
-    }, steps * (flops_a_step(start, published.energy) + flops_a_step(start[:, :, None, None], published.generator))
+    }, steps * (
+        flops_a_step(start, published.energy) + flops_a_step(start[:, :, None, None], published.generator)
+    )
 
 
 def flops_a_step(start: Tensor, *modules: nn.Module) -> float:
-    """Of one forward pass through the plain networks and the backward pass to the state alone, which costs as much again."""
+    """Of one forward pass through the plain networks and the backward pass to the state alone, which costs as
+    much again.
+    """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         for module in modules:
             module(start)
@@ -89,7 +99,9 @@ def flops_a_step(start: Tensor, *modules: nn.Module) -> float:
 
 
 def check_agreement(variants: dict[str, Callable[[], Tensor]]) -> None:
-    """All variants must sample the same thing: mean squares of the ends within five standard errors of the first one's."""
+    """All variants must sample the same thing: mean squares of the ends within five standard errors of the
+    first one's.
+    """
     figures = {}
     for name, variant in variants.items():
         squares = torch.cat([variant().square().mean(dim=1) for _ in range(2)]).double()
@@ -97,7 +109,10 @@ def check_agreement(variants: dict[str, Callable[[], Tensor]]) -> None:
     middle, error = figures["published"]
     for name, (mean, spread) in figures.items():
         if abs(mean - middle) > 5 * math.hypot(error, spread):
-            raise SystemExit(f"{name} does not sample the same chain: mean square {mean:.4f}, published {middle:.4f} +- {error:.4f}")
+            raise SystemExit(
+                f"{name} does not sample the same chain: mean square {mean:.4f}, published {middle:.4f} +-"
+                f" {error:.4f}"
+            )
 
 
 def measure(row: str, rounds: int, device: str, mode: str | None) -> dict:
@@ -107,7 +122,12 @@ def measure(row: str, rounds: int, device: str, mode: str | None) -> dict:
     product_of_matrices = gemm_rate(device, size=GEMM)
     timings = interleave({**variants, "gemm": product_of_matrices}, rounds, warm_up=2)
     floors = [flops / (2 * GEMM**3) * seconds for seconds in timings.seconds["gemm"]]
-    result: dict = {"row": row, "gflop": flops / 1e9, "published_seconds": timings.median("published"), "variants": {}}
+    result: dict = {
+        "row": row,
+        "gflop": flops / 1e9,
+        "published_seconds": timings.median("published"),
+        "variants": {},
+    }
     for name in variants:
         over = [seconds / floor for seconds, floor in zip(timings.seconds[name], floors, strict=True)]
         ratio = dict(zip(("low", "median", "high"), timings.ratio(name, "published"), strict=True))
@@ -116,22 +136,30 @@ def measure(row: str, rounds: int, device: str, mode: str | None) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--row", choices=list(ROWS), action="append")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile-mode", help="default: 'reduce-overhead' (CUDA graphs) on a GPU, none on a CPU")
+    parser.add_argument(
+        "--compile-mode", help="default: 'reduce-overhead' (CUDA graphs) on a GPU, none on a CPU"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     mode = options.compile_mode or ("reduce-overhead" if options.device.startswith("cuda") else None)
     print(machine())
     report: dict = {"machine": machine(), "device": options.device, "compile_mode": mode, "rows": []}
-    print(f"{'row':15}{'published s':>12}  times as fast as the published loop, median (quartiles); [over floor]")
+    print(
+        f"{'row':15}{'published s':>12}  times as fast as the published loop, median (quartiles); [over"
+        " floor]"
+    )
     for row in options.row or list(ROWS):
         result = measure(row, options.rounds, options.device, mode)
         report["rows"].append(result)
         cells = "  ".join(
-            f"{name} {v['median']:.2f} ({v['low']:.2f}-{v['high']:.2f}) [{v['over_floor']:.1f}]" for name, v in result["variants"].items()
+            f"{name} {v['median']:.2f} ({v['low']:.2f}-{v['high']:.2f}) [{v['over_floor']:.1f}]"
+            for name, v in result["variants"].items()
         )
         print(f"{row:15}{result['published_seconds']:>12.4f}  {cells}", flush=True)
     if options.json:

@@ -1,11 +1,11 @@
-"""What finished stages cost: the prior's gradient with K of them, and a training step of MultiStageNCE by part.
+"""What finished stages cost: the prior's gradient with K of them, and a training step of MultiStageNCE by
+part.
 
     python -m benchmarks.stages                                     # a minute or two
     python -m benchmarks.stages --device cuda --json stages.json
 
-``K`` stages are evaluated as one batched network (``RatioProduct``); beside it the same K networks called one after another. Variants
-are interleaved, ratios taken inside a round, medians with quartiles.
-"""
+``K`` stages are evaluated as one batched network (``RatioProduct``); beside it the same K networks called one
+after another. Variants are interleaved, ratios taken inside a round, medians with quartiles."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def gradient_cost(size: str, rounds: int, device: str) -> dict:
         "size": size,
         "milliseconds": {name: 1e3 * timings.median(name) for name in variants},
         "of one stage": {stages: _spread(timings, f"batched {stages}", "batched 1") for stages in STAGES},
-        "of separate calls": {stages: _spread(timings, f"batched {stages}", f"separate {stages}") for stages in STAGES},
+        "of separate calls": {
+            stages: _spread(timings, f"batched {stages}", f"separate {stages}") for stages in STAGES
+        },
     }
 
 
@@ -64,7 +66,9 @@ def _spread(timings: Timings, variant: str, reference: str) -> list[float]:
 
 
 def step_cost(rounds: int, device: str, batch: int = 100) -> dict:
-    """Milliseconds of the parts of a training step at the size of the MNIST recipes, with 0, 1, 3 and 7 finished stages."""
+    """Milliseconds of the parts of a training step at the size of the MNIST recipes, with 0, 1, 3 and 7
+    finished stages.
+    """
     x = torch.rand(batch, 1, 28, 28, device=device) * 2 - 1
     optimizer = AdamGroups({"generator": 1e-3, "energy": 1e-3})
     parts: dict[str, Callable[[], object]] = {}
@@ -72,7 +76,9 @@ def step_cost(rounds: int, device: str, batch: int = 100) -> dict:
     def likelihood() -> GaussianLikelihood:
         return GaussianLikelihood(MLPGenerator(8, [1, 28, 28]), 0.3)
 
-    def add(name: str, model: LatentMLE | MultiStageNCE, target: Callable, negatives: Callable[[], Tensor]) -> None:
+    def add(
+        name: str, model: LatentMLE | MultiStageNCE, target: Callable, negatives: Callable[[], Tensor]
+    ) -> None:
         model.to(device)
         adam, _ = model.optimizer_settings.build(model.networks(), fused=True)
         counter = iter(range(10**9))
@@ -82,7 +88,9 @@ def step_cost(rounds: int, device: str, batch: int = 100) -> dict:
             model.loss({"x": x, "index": torch.arange(batch)}, next(counter), None).backward()
             adam.step()
 
-        parts[f"{name}: posterior"] = lambda: model.run_chain("posterior", model.posterior_sampler, target(x), batch, 0, None)
+        parts[f"{name}: posterior"] = lambda: model.run_chain(
+            "posterior", model.posterior_sampler, target(x), batch, 0, None
+        )
         parts[f"{name}: negatives"] = negatives
         parts[f"{name}: step"] = whole
 
@@ -90,8 +98,15 @@ def step_cost(rounds: int, device: str, batch: int = 100) -> dict:
     mle = LatentMLE(likelihood(), EnergyPrior(MLPEnergy(8)), *chains, optimizer)
     add("LatentMLE", mle, mle.posterior, lambda: mle._prior_latents(batch, 0, None))
     for stages in (0, 1, 3, 7):
-        model = MultiStageNCE(likelihood(), staged_prior(stages, 8, 200), *chains, optimizer, FixedStages(10**9))
-        add(f"MultiStageNCE, {stages} finished", model, model.posterior_so_far, lambda model=model: model.negatives(batch, 0))
+        model = MultiStageNCE(
+            likelihood(), staged_prior(stages, 8, 200), *chains, optimizer, FixedStages(10**9)
+        )
+        add(
+            f"MultiStageNCE, {stages} finished",
+            model,
+            model.posterior_so_far,
+            lambda model=model: model.negatives(batch, 0),
+        )
     timings = interleave(parts, rounds, warm_up=2)
     report: dict = {name: 1e3 * timings.median(name) for name in parts}
     for stages in (0, 1, 3, 7):
@@ -101,7 +116,9 @@ def step_cost(rounds: int, device: str, batch: int = 100) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
@@ -114,10 +131,18 @@ def main() -> None:
         for stages in STAGES:
             one, calls = row["of one stage"][stages], row["of separate calls"][stages]
             time = row["milliseconds"][f"batched {stages}"]
-            print(f"{size:9}{stages} stages {time:7.2f} ms, {one[1]:.2f} of one stage, {calls[1]:.2f} of separate calls", flush=True)
+            print(
+                f"{size:9}{stages} stages {time:7.2f} ms, {one[1]:.2f} of one stage, {calls[1]:.2f} of"
+                " separate calls",
+                flush=True,
+            )
     report["step"] = step_cost(max(5, options.rounds // 2), options.device)
     for name, value in report["step"].items():
-        print(f"{name:45}{value:8.1f} ms" if isinstance(value, float) else f"{name:45}{value[1]:8.2f} ({value[0]:.2f} to {value[2]:.2f})")
+        print(
+            f"{name:45}{value:8.1f} ms"
+            if isinstance(value, float)
+            else f"{name:45}{value[1]:8.2f} ({value[0]:.2f} to {value[2]:.2f})"
+        )
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 

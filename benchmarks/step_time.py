@@ -4,10 +4,9 @@
     python -m benchmarks.step_time --size 28-64 --rounds 9 --json step_time.json
     python -m benchmarks.step_time --method dual_mcmc    # its table only
 
-Same networks, shapes and numbers of steps; variants interleaved; ratios inside a round; median and quartiles. ``floor`` is the
-arithmetic a step cannot do without (forward and input gradient a chain step, forward and both gradients for the update) at the
-rate a large matrix product reached in the same rounds.
-"""
+Same networks, shapes and numbers of steps; variants interleaved; ratios inside a round; median and quartiles.
+``floor`` is the arithmetic a step cannot do without (forward and input gradient a chain step, forward and
+both gradients for the update) at the rate a large matrix product reached in the same rounds."""
 
 from __future__ import annotations
 
@@ -66,7 +65,9 @@ def our_step(model: LatentMLE, x: torch.Tensor, parts: dict[str, list[float]] | 
 
 
 def necessary_flops(size: str) -> float:
-    """Of one training step: 2 forwards' worth a chain step, 3 for the update; the energy's own share likewise."""
+    """Of one training step: 2 forwards' worth a chain step, 3 for the update; the energy's own share
+    likewise.
+    """
     generator, energy = plain_nets(size)
 
     def forward(module: torch.nn.Module, shape: tuple[int, ...]) -> int:
@@ -125,7 +126,9 @@ def lightning_overhead(rounds: int, batches: int = 200) -> dict[str, float]:
     def tiny() -> LatentMLE:
         generator = MLPGenerator(4, [16], hidden=[16], output="linear")
         networks = GaussianLikelihood(generator), EnergyPrior(MLPEnergy(4, hidden=[16]))
-        return LatentMLE(*networks, Langevin(2, 0.4), Langevin(2, 0.1), AdamGroups({"generator": 1e-4, "energy": 2e-5}))
+        return LatentMLE(
+            *networks, Langevin(2, 0.4), Langevin(2, 0.1), AdamGroups({"generator": 1e-4, "energy": 2e-5})
+        )
 
     x, added = torch.rand(BATCH, 16), []
     for _ in range(rounds):
@@ -136,7 +139,12 @@ def lightning_overhead(rounds: int, batches: int = 200) -> dict[str, float]:
             step()
             bare.append(time.perf_counter() - start)
         clock = _Clock()
-        settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+        settings = {
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
         trainer = Trainer(max_epochs=1, accelerator="cpu", callbacks=[clock], **settings)
         trainer.fit(tiny(), DataLoader(_Same(x, batches), batch_size=None))
         gaps = [b - a for a, b in zip(clock.starts[:-1], clock.starts[1:], strict=True)]
@@ -145,9 +153,13 @@ def lightning_overhead(rounds: int, batches: int = 200) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", choices=list(SIZES), action="append")
-    parser.add_argument("--method", choices=("latent_mle", "dual_mcmc"), action="append", help="both if not given")
+    parser.add_argument(
+        "--method", choices=("latent_mle", "dual_mcmc"), action="append", help="both if not given"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -167,16 +179,26 @@ def main() -> None:
 def latent_mle(options: argparse.Namespace, report: dict) -> None:
     """The table of LatentMLE at every size, and what the Trainer adds."""
     report["latent_mle"] = []
-    print(f"{'size':8}{'GFLOP':>8}{'published s':>13}{'eager':>22}{'compiled':>22}{'over floor: eager':>20}{'compiled':>10}")
+    print(
+        f"{'size':8}{'GFLOP':>8}{'published s':>13}{'eager':>22}{'compiled':>22}{'over floor: eager':>20}{'compiled':>10}"
+    )
     for size in options.size or list(SIZES):
         row = measure(size, options.rounds)
         report["latent_mle"].append(row)
-        cells = "".join(f"{row[n]['median']:>9.2f} ({row[n]['low']:.2f}-{row[n]['high']:.2f})" for n in ("eager", "compiled"))
+        cells = "".join(
+            f"{row[n]['median']:>9.2f} ({row[n]['low']:.2f}-{row[n]['high']:.2f})"
+            for n in ("eager", "compiled")
+        )
         over = f"{row['eager_over_floor']:>20.1f}{row['compiled_over_floor']:>10.1f}"
-        print(f"{size:8}{row['gflop_a_step']:>8.1f}{row['published_seconds']:>13.3f}{cells}{over}", flush=True)
+        print(
+            f"{size:8}{row['gflop_a_step']:>8.1f}{row['published_seconds']:>13.3f}{cells}{over}", flush=True
+        )
     overhead = lightning_overhead(max(3, options.rounds // 3))
     report["lightning"] = overhead
-    print(f"Lightning adds {overhead['added_ms_a_step']:.2f} ms a step ({overhead['low']:.2f} to {overhead['high']:.2f})")
+    print(
+        f"Lightning adds {overhead['added_ms_a_step']:.2f} ms a step ({overhead['low']:.2f} to"
+        f" {overhead['high']:.2f})"
+    )
     biggest = report["latent_mle"][-1]
     share = overhead["added_ms_a_step"] / 1e3 / (biggest["published_seconds"] / biggest["compiled"]["median"])
     report["lightning"]["share_of_largest_step"] = share

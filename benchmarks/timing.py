@@ -1,4 +1,6 @@
-"""Interleaved timing: all variants once a round in random order, ratios taken inside a round, medians over rounds."""
+"""Interleaved timing: all variants once a round in random order, ratios taken inside a round, medians over
+rounds.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class Timings:
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def ratio(self, variant: str, reference: str) -> tuple[float, float, float]:
-        """Lower quartile, median and upper quartile of ``reference / variant``: above 1 the variant is faster."""
+        """Lower quartile, median and upper quartile of ``reference / variant``: above 1 the variant is
+        faster.
+        """
         pairs = [b / a for a, b in zip(self.seconds[variant], self.seconds[reference], strict=True)]
         return quartiles(pairs)
 
@@ -36,8 +40,12 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def interleave(variants: Mapping[str, Callable[[], object]], rounds: int, seed: int = 0, warm_up: int = 1) -> Timings:
-    """Run every variant once a round, in a new random order each round, after ``warm_up`` rounds that do not count."""
+def interleave(
+    variants: Mapping[str, Callable[[], object]], rounds: int, seed: int = 0, warm_up: int = 1
+) -> Timings:
+    """Run every variant once a round, in a new random order each round, after ``warm_up`` rounds that do not
+    count.
+    """
     order, shuffle, timings = list(variants), random.Random(seed), Timings({name: [] for name in variants})
     for round_number in range(-warm_up, rounds):
         shuffle.shuffle(order)
@@ -52,7 +60,9 @@ def interleave(variants: Mapping[str, Callable[[], object]], rounds: int, seed: 
 
 
 def gemm_rate(device: str = "cpu", size: int = 1536) -> Callable[[], object]:
-    """A matrix product of ``2 size^3`` floating-point operations, to be timed in the same rounds as the variants."""
+    """A matrix product of ``2 size^3`` floating-point operations, to be timed in the same rounds as the
+    variants.
+    """
     a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
     return lambda: a @ b
 
@@ -62,8 +72,13 @@ def machine() -> str:
     processor = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as lines:
-            processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
+            processor = next(
+                (line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor
+            )
     except OSError:
         pass
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{processor}, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}, Python {platform.python_version()}"
+    return (
+        f"{processor}, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}, Python"
+        f" {platform.python_version()}"
+    )

@@ -1,24 +1,54 @@
 """lebm: latent-space energy-based models as a modular PyTorch Lightning toolkit.
 
-Importing ``lebm`` itself is cheap: torch and Lightning load only with the sub-packages ``lebm.models``, ``lebm.samplers``,
-``lebm.estimators``, ``lebm.data``, ``lebm.metrics`` and ``lebm.callbacks``, and with the first use of ``lebm.load``.
-"""
+Importing ``lebm`` itself is cheap: torch and Lightning load only with its sub-packages, such as
+``lebm.models``, and when ``lebm.load`` is called."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lebm._version import __version__
 
 if TYPE_CHECKING:
-    from lebm.checkpoint import load
+    import torch
+
+    from lebm.estimators import LatentEstimator
 
 __all__ = ["__version__", "load"]
 
 
-def __getattr__(name: str) -> Any:
-    if name != "load":
-        raise AttributeError(f"module 'lebm' has no attribute {name!r}")
-    from lebm.checkpoint import load
+def load(
+    run_or_file: str | Path,
+    *,
+    trust: Iterable[str] = (),
+    map_location: str | torch.device = "cpu",
+    weights: str = "ema",
+) -> LatentEstimator:
+    """Rebuild the model of a run folder or checkpoint, in evaluation mode.
 
-    return load
+    Args:
+        run_or_file: a run folder or a ``.ckpt`` file.
+        trust: packages, besides lebm and torch.nn, whose classes the checkpoint may name.
+        map_location: device of the result.
+        weights: ``"ema"`` for the averaged weights where the run kept them (the plain ones otherwise),
+            ``"raw"`` for the plain ones.
+
+    Returns:
+        The :class:`~lebm.estimators.LatentEstimator`.
+
+    Raises:
+        UserError: if the file is damaged or names a class that is not trusted; then nothing was imported or
+            executed.
+    """
+    from lebm import checkpoint
+    from lebm.estimators import LatentEstimator
+
+    return checkpoint.load(
+        run_or_file,
+        LatentEstimator,  # type: ignore[type-abstract]
+        trust=trust,
+        map_location=map_location,
+        weights=weights,
+    )

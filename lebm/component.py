@@ -1,8 +1,7 @@
 """Components that can describe themselves: a class path and plain arguments, nothing else.
 
-A checkpoint stores these descriptions and rebuilds the nested model from them, so that no module is ever pickled and a
-model built in Python is stored exactly as one built from a recipe.
-"""
+A checkpoint stores these descriptions and rebuilds the nested model from them, so that no module is ever
+pickled and a model built in Python is stored exactly as one built from a recipe."""
 
 from __future__ import annotations
 
@@ -23,9 +22,9 @@ class DescriptionError(TypeError):
 class Component:
     """Mixin that records the arguments of the outermost constructor call.
 
-    Any argument may be plain (``None``, ``bool``, ``int``, ``float``, ``str``, lists and string-keyed mappings of these) or
-    another component. Nothing is checked at construction, so that experiments in Python stay free; :func:`describe`, which
-    is called when a checkpoint is saved, refuses what cannot be rebuilt.
+    Any argument may be plain (``None``, ``bool``, ``int``, ``float``, ``str``, lists and string-keyed
+    mappings of these) or another component. Nothing is checked at construction, so that experiments in Python
+    stay free; :func:`describe`, which is called when a checkpoint is saved, refuses what cannot be rebuilt.
     """
 
     _init_arguments: dict[str, Any]
@@ -57,14 +56,16 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def describe(obj: Any, where: str = "") -> Plain:
-    """Turn a component into ``{"class_path": ..., "init_args": {...}}``, recursively; plain values pass through.
+    """Turn a component into ``{"class_path": ..., "init_args": {...}}``, recursively; plain values pass
+    through.
 
     Args:
         obj: a component or a plain value.
         where: the name of the argument, for the error message.
 
     Raises:
-        DescriptionError: if some argument is neither plain nor a component, or its class cannot be named by a path.
+        DescriptionError: if some argument is neither plain nor a component, or its class cannot be named by a
+            path.
     """
     if obj is None or isinstance(obj, bool | int | float | str):
         return obj
@@ -72,16 +73,23 @@ def describe(obj: Any, where: str = "") -> Plain:
         return [describe(item, f"{where}[{position}]") for position, item in enumerate(obj)]
     if isinstance(obj, Mapping):
         if not all(isinstance(key, str) for key in obj):
-            raise DescriptionError(f"{where or 'mapping'}: a mapping in a component's arguments must have string keys")
+            raise DescriptionError(
+                f"{where or 'mapping'}: a mapping in a component's arguments must have string keys"
+            )
         return {key: describe(item, f"{where}.{key}") for key, item in obj.items()}
     cls = type(obj)
     if isinstance(obj, Component):
         if "<" in cls.__qualname__:
-            raise DescriptionError(f"{where or cls.__qualname__}: a class defined inside a function cannot be rebuilt; move it to a module")
+            raise DescriptionError(
+                f"{where or cls.__qualname__}: a class defined inside a function cannot be rebuilt; move it"
+                " to a module"
+            )
         arguments = getattr(obj, "_init_arguments", {})
         return {
             "class_path": f"{cls.__module__}.{cls.__qualname__}",
-            "init_args": {key: describe(item, f"{where}.{key}".lstrip(".")) for key, item in arguments.items()},
+            "init_args": {
+                key: describe(item, f"{where}.{key}".lstrip(".")) for key, item in arguments.items()
+            },
         }
     raise DescriptionError(
         f"{where or 'object'}: {cls.__module__}.{cls.__qualname__} has no plain description; "

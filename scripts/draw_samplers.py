@@ -48,11 +48,15 @@ def contours(axis: plt.Axes, log_density: Callable[[Tensor], Tensor], span: floa
     line = torch.linspace(-span, span, 121)
     grid = torch.cartesian_prod(line, line)
     density = log_density(grid).exp().reshape(121, 121).T
-    axis.contour(line, line, density / density.max(), levels=[0.02, 0.1, 0.3, 0.6, 0.9], colors="0.6", linewidths=0.7)
+    axis.contour(
+        line, line, density / density.max(), levels=[0.02, 0.1, 0.3, 0.6, 0.9], colors="0.6", linewidths=0.7
+    )
     axis.set(xlim=(-span, span), ylim=(-span, span), xticks=[], yticks=[], aspect="equal")
 
 
-def cloud(axis: plt.Axes, sampler: Sampler, log_density: Callable[[Tensor], Tensor], start: Tensor, title: str) -> None:
+def cloud(
+    axis: plt.Axes, sampler: Sampler, log_density: Callable[[Tensor], Tensor], start: Tensor, title: str
+) -> None:
     contours(axis, log_density)
     ends = sampler(log_density, start, source(1))
     axis.scatter(*ends.T, s=4, alpha=0.5, linewidths=0)
@@ -63,11 +67,15 @@ def draw_bias() -> None:
     """Variance of Langevin chains on N(0, 1) against the closed form."""
     sizes = torch.linspace(0.1, 1.8, 18)
     found = [
-        Langevin(math.ceil(16 / float(s) ** 2), float(s))(lambda z: -0.5 * z.square().sum(1), torch.zeros(4000, 2), source()).var()
+        Langevin(math.ceil(16 / float(s) ** 2), float(s))(
+            lambda z: -0.5 * z.square().sum(1), torch.zeros(4000, 2), source()
+        ).var()
         for s in sizes
     ]
     exact = [
-        MALA(max(200, math.ceil(16 / float(s) ** 2)), float(s))(lambda z: -0.5 * z.square().sum(1), torch.zeros(4000, 2), source()).var()
+        MALA(max(200, math.ceil(16 / float(s) ** 2)), float(s))(
+            lambda z: -0.5 * z.square().sum(1), torch.zeros(4000, 2), source()
+        ).var()
         for s in sizes
     ]
     _, axis = plt.subplots(figsize=(5, 3))
@@ -90,11 +98,29 @@ def draw_clouds() -> None:
     cloud(axes[0, 3], HMC(12, 0.35, leapfrog_steps=5), banana, start, "HMC, 12 x 5 leapfrog steps")
     left = start - torch.tensor([3.0, 0.0])
     cloud(axes[1, 0], MALA(200, 0.7), two_modes, left, "MALA, 200 steps, started left")
-    cloud(axes[1, 1], ParallelTempering(MALA(1, 0.7), [1.0, 3.0, 9.0], 200), two_modes, left, "tempered, 3 replicas, 200 steps")
+    cloud(
+        axes[1, 1],
+        ParallelTempering(MALA(1, 0.7), [1.0, 3.0, 9.0], 200),
+        two_modes,
+        left,
+        "tempered, 3 replicas, 200 steps",
+    )
     candidates = SamplingImportanceResampling(64, 3, shared_target=True)
-    cloud(axes[1, 2], candidates, two_modes, torch.randn(600, 2, generator=source()), "importance resampling, 3 x 64")
+    cloud(
+        axes[1, 2],
+        candidates,
+        two_modes,
+        torch.randn(600, 2, generator=source()),
+        "importance resampling, 3 x 64",
+    )
     given = torch.cat([torch.linspace(-3, 3, 600).unsqueeze(1), torch.zeros(600, 1)], dim=1)
-    cloud(axes[1, 3], Masked(MALA(60, 0.6), [True, False]), banana, given, "masked: second coordinate given the first")
+    cloud(
+        axes[1, 3],
+        Masked(MALA(60, 0.6), [True, False]),
+        banana,
+        given,
+        "masked: second coordinate given the first",
+    )
     save("samplers_clouds")
 
 
@@ -141,18 +167,25 @@ def draw_persistence() -> None:
 
 
 def draw_bracket() -> None:
-    """Both bounds on log Z against the number of levels, for N(0, I) tilted to a fifth of its variance in ten dimensions."""
+    """Both bounds on log Z against the number of levels, for N(0, I) tilted to a fifth of its variance in ten
+    dimensions.
+    """
     base = StandardNormal(10)
     tilted = lambda z: base.log_density(z) - 2.0 * z.square().sum(1)  # noqa: E731
     samples = base.reference(200, source()) / 5**0.5
     levels = [1, 2, 4, 8, 16, 32, 64]
-    brackets = [AnnealedImportanceSampling(MALA(1, 0.4), count).bracket(tilted, base, samples, source(2)) for count in levels]
+    brackets = [
+        AnnealedImportanceSampling(MALA(1, 0.4), count).bracket(tilted, base, samples, source(2))
+        for count in levels
+    ]
     _, axis = plt.subplots(figsize=(5, 3))
     for name, side, shift in (("forward", "below", 0.95), ("reverse", "above", 1.05)):
         bounds = [getattr(bracket, side) for bracket in brackets]
         middle = [float(bound.estimate) for bound in bounds]
         spread = [[float(b.estimate - b.low) for b in bounds], [float(b.high - b.estimate) for b in bounds]]
-        axis.errorbar([shift * count for count in levels], middle, spread, fmt="o", ms=4, capsize=2, label=name)
+        axis.errorbar(
+            [shift * count for count in levels], middle, spread, fmt="o", ms=4, capsize=2, label=name
+        )
     axis.axhline(-5 * math.log(5), color="0.6", label="exact")
     axis.set(xscale="log", xlabel="levels", ylabel="log Z, 95% intervals")
     axis.legend(frameon=False)

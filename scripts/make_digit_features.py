@@ -2,10 +2,10 @@
 
     python scripts/make_digit_features.py PATH_TO_MNIST [DESTINATION]
 
-PATH_TO_MNIST is a folder with the parquet files of ``ylecun/mnist``. The network sees the 60,000 training images and their labels, each
-shifted at random by up to two pixels, for four epochs, about a minute of one CPU core. Test images are only counted at the end. The
-weights' SHA-256 is printed; the same versions, machine and thread count give the same one.
-"""
+PATH_TO_MNIST is a folder with the parquet files of ``ylecun/mnist``. The network sees the 60,000 training
+images and their labels, each shifted at random by up to two pixels, for four epochs, about a minute of one
+CPU core. Test images are only counted at the end. The weights' SHA-256 is printed; the same versions, machine
+and thread count give the same one."""
 
 from __future__ import annotations
 
@@ -37,11 +37,15 @@ def shifted(x: Tensor, source: torch.Generator) -> Tensor:
     down, right = torch.randint(0, 2 * SHIFT + 1, (2, len(x)), generator=source)
     padded = pad(x, [SHIFT] * 4, value=-1.0)
     batch = torch.arange(len(x))[:, None, None]
-    return padded[batch, 0, (rows + down[:, None])[:, :, None], (rows + right[:, None])[:, None, :]].unsqueeze(1)
+    return padded[
+        batch, 0, (rows + down[:, None])[:, :, None], (rows + right[:, None])[:, None, :]
+    ].unsqueeze(1)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("mnist", type=Path)
     parser.add_argument("destination", type=Path, nargs="?", default=DIGIT_WEIGHTS)
     arguments = parser.parse_args()
@@ -62,7 +66,9 @@ def main() -> None:
             schedule.step()
         print(f"epoch {epoch + 1}: loss {loss.item():.3f}")
     arguments.destination.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, arguments.destination)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, arguments.destination
+    )
     size = arguments.destination.stat().st_size
     if size > LIMIT:
         raise SystemExit(f"{size} bytes, more than the {LIMIT} that may ship")

@@ -2,10 +2,9 @@
 
     python scripts/make_embedded_mnist.py PATH_TO_MNIST [DESTINATION]
 
-PATH_TO_MNIST is a folder with the parquet files of ``ylecun/mnist``. Training and validation rows come from MNIST's training
-split and test rows from its test split, the same number of every digit, chosen by a fixed seed. The same input gives the same
-files under the same versions of Pillow and pyarrow.
-"""
+PATH_TO_MNIST is a folder with the parquet files of ``ylecun/mnist``. Training and validation rows come from
+MNIST's training split and test rows from its test split, the same number of every digit, chosen by a fixed
+seed. The same input gives the same files under the same versions of Pillow and pyarrow."""
 
 from __future__ import annotations
 
@@ -67,7 +66,9 @@ def write(table: pa.Table, rows: np.ndarray, file: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("mnist", type=Path)
     default = Path(__file__).parents[1] / "lebm" / "data" / "embedded"
     parser.add_argument("destination", type=Path, nargs="?", default=default)
@@ -75,10 +76,16 @@ def main() -> None:
 
     random = np.random.RandomState(SEED)
     train, test = read(arguments.mnist, "train"), read(arguments.mnist, "test")
-    train_rows, validation_rows = balanced(train["label"].to_numpy(), [SIZES["train"], SIZES["validation"]], random)
+    train_rows, validation_rows = balanced(
+        train["label"].to_numpy(), [SIZES["train"], SIZES["validation"]], random
+    )
     (test_rows,) = balanced(test["label"].to_numpy(), [SIZES["test"]], random)
     total = 0
-    for split, table, rows in (("train", train, train_rows), ("validation", train, validation_rows), ("test", test, test_rows)):
+    for split, table, rows in (
+        ("train", train, train_rows),
+        ("validation", train, validation_rows),
+        ("test", test, test_rows),
+    ):
         file = arguments.destination / f"mnist_{split}.parquet"
         write(table, rows, file)
         total += file.stat().st_size

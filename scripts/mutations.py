@@ -4,9 +4,8 @@
     python scripts/mutations.py --only langevin    # those of files whose path contains the word
     python scripts/mutations.py --list
 
-Every mutation is an exact replacement in one file, made in a copy of the package; the tests named beside it must fail there. The
-last line is the score; the exit status is 1 unless every mutation was caught.
-"""
+Every mutation is an exact replacement in one file, made in a copy of the package; the tests named beside it
+must fail there. The last line is the score; the exit status is 1 unless every mutation was caught."""
 
 from __future__ import annotations
 
@@ -40,12 +39,17 @@ def on(file: str, *tests: str):  # type: ignore[no-untyped-def]
 
 langevin = on("lebm/samplers/langevin.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py")
 prior = on("lebm/models/priors.py", "tests/samplers/test_langevin.py")
-chain_rule = on("lebm/models/chain_rule.py", "tests/models/test_chain_rule.py")
+chain_rule = on("lebm/models/input_gradient.py", "tests/models/test_input_gradient.py")
 shadow = on("lebm/samplers/shadow.py", f"{GROUND}/test_langevin.py")
 gradient = on("lebm/samplers/base.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_contract.py")
-adaptation = on("lebm/samplers/adaptation.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py")
+adaptation = on(
+    "lebm/samplers/adaptation.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py"
+)
 metropolis = on(
-    "lebm/samplers/metropolis.py", f"{GROUND}/test_metropolis.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_contract.py"
+    "lebm/samplers/metropolis.py",
+    f"{GROUND}/test_metropolis.py",
+    f"{GROUND}/test_langevin.py",
+    "tests/samplers/test_contract.py",
 )
 tempering = on("lebm/samplers/tempering.py", f"{GROUND}/test_metropolis.py")
 targets = on("lebm/samplers/targets.py", "tests/samplers/test_targets.py", f"{GROUND}/test_metropolis.py")
@@ -57,16 +61,16 @@ diagnostics = on("lebm/samplers/diagnostics.py", "tests/samplers/test_diagnostic
 RATIO_TESTS = (
     "tests/models/test_ratios.py",
     f"{GROUND}/test_ratio_prior.py",
-    "tests/estimators/test_ratio.py",
+    "tests/density_ratio/test_classifiers.py",
     "tests/estimators/test_multistage_nce.py",
 )
-loss = on("lebm/estimators/log_ratio.py", *RATIO_TESTS)
-least_squares = on("lebm/estimators/ulsif.py", *RATIO_TESTS)
-constants = on("lebm/estimators/constants.py", *RATIO_TESTS)
+loss = on("lebm/density_ratio/log_ratio.py", *RATIO_TESTS)
+least_squares = on("lebm/density_ratio/ulsif.py", *RATIO_TESTS)
+constants = on("lebm/density_ratio/log_z.py", *RATIO_TESTS)
 stages = on("lebm/models/ratios.py", *RATIO_TESTS)
 
 likelihood = on("lebm/evaluation/likelihood_suite.py", "tests/evaluation/test_likelihood_suite.py")
-joint = on("lebm/evaluation/likelihood.py", "tests/evaluation/test_likelihood_suite.py")
+joint = on("lebm/evaluation/marginal_likelihood.py", "tests/evaluation/test_likelihood_suite.py")
 latent_chains = on("lebm/estimators/prior_model.py", "tests/estimators/test_chain_context.py")
 image_chains = on("lebm/estimators/dual_mcmc.py", "tests/estimators/test_chain_context.py")
 estimator = on("lebm/estimators/base.py", "tests/estimators/test_chain_context.py")
@@ -180,13 +184,34 @@ MUTATIONS = [
 
 def run_tests(folder: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
     """Whether the tests pass in a copy, and the first failure."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=no", *tests]
-    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow",
+        "--no-header",
+        "--tb=no",
+        *tests,
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return done.returncode == 0, failed[0].removeprefix("FAILED ").split(" - ")[
-        0
-    ] if failed else "all tests pass" if done.returncode == 0 else done.stdout[-500:]
+    return done.returncode == 0, (
+        failed[0].removeprefix("FAILED ").split(" - ")[0]
+        if failed
+        else "all tests pass"
+        if done.returncode == 0
+        else done.stdout[-500:]
+    )
 
 
 def copy_of_the_package(parent: Path) -> Path:
@@ -202,7 +227,10 @@ def survives(mutation: Mutation, parent: Path) -> tuple[bool, str]:
     file = folder / mutation.file
     source = file.read_text()
     if source.count(mutation.old) != 1:
-        return True, f"the text to replace occurs {source.count(mutation.old)} times, not once: {mutation.old!r}"
+        return (
+            True,
+            f"the text to replace occurs {source.count(mutation.old)} times, not once: {mutation.old!r}",
+        )
     file.write_text(source.replace(mutation.old, mutation.new))
     passed, detail = run_tests(folder, mutation.tests)
     shutil.rmtree(folder)
@@ -217,7 +245,9 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = [mutation for mutation in MUTATIONS if arguments.only in mutation.file]
     if arguments.list or not chosen:
-        print("\n".join(f"{mutation.file}: {mutation.meaning}" for mutation in chosen) or "no mutation matches")
+        print(
+            "\n".join(f"{mutation.file}: {mutation.meaning}" for mutation in chosen) or "no mutation matches"
+        )
         return 0
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(arguments.jobs) as pool:
         parent = Path(name)
@@ -227,10 +257,14 @@ def main() -> int:
             print(f"the tests fail without any mutation: {detail}")
             return 1
         caught = 0
-        for mutation, (survived, detail) in zip(chosen, pool.map(lambda one: survives(one, parent), chosen), strict=True):
+        for mutation, (survived, detail) in zip(
+            chosen, pool.map(lambda one: survives(one, parent), chosen), strict=True
+        ):
             caught += not survived
             print(
-                f"{'SURVIVED' if survived else 'caught  '}  {mutation.file}: {mutation.meaning}  [{detail if detail else ''}]", flush=True
+                f"{'SURVIVED' if survived else 'caught  '}  {mutation.file}: {mutation.meaning} "
+                f" [{detail if detail else ''}]",
+                flush=True,
             )
     print(f"caught {caught} of {len(chosen)} mutations")
     return 0 if caught == len(chosen) else 1

@@ -32,4 +32,7 @@ def fill(name: str, section: str) -> None:
 
 def where(hardware: dict, versions: dict, date: str) -> str:
     """The machine, the versions and the day, for the line below a table."""
-    return f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm {versions['lebm']}, {date}"
+    return (
+        f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm"
+        f" {versions['lebm']}, {date}"
+    )

@@ -1,4 +1,5 @@
-"""Trains on two pretended machines, each in a network namespace of its own, and compares with one process. Needs root on Linux.
+"""Trains on two pretended machines, each in a network namespace of its own, and compares with one process.
+Needs root on Linux.
 
 sudo python scripts/two_machines.py
 """
@@ -56,14 +57,27 @@ def main() -> None:
             several = ("--trainer.num_nodes=2", "--trainer.devices=1", "--trainer.strategy=ddp")
             meeting = {"MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29500"}
             jobs = [
-                start(f"{folder}/two", *several, space=space, **meeting, NODE_RANK=str(number), GLOO_SOCKET_IFNAME=f"lebm{number}")
+                start(
+                    f"{folder}/two",
+                    *several,
+                    space=space,
+                    **meeting,
+                    NODE_RANK=str(number),
+                    GLOO_SOCKET_IFNAME=f"lebm{number}",
+                )
                 for number, space in enumerate(spaces)
             ]
             if any(job.wait() for job in jobs) or start(f"{folder}/one").wait():
                 sys.exit("a run has failed")
             one, two = (checkpoint.newest(Path(folder) / run)[1] for run in ("one", "two"))
-            apart = max(float((one["state_dict"][name] - two["state_dict"][name]).abs().max()) for name in one["state_dict"])
-            print(f"two machines and one process after {two['global_step']} steps in double precision: at most {apart:.1e} apart")
+            apart = max(
+                float((one["state_dict"][name] - two["state_dict"][name]).abs().max())
+                for name in one["state_dict"]
+            )
+            print(
+                f"two machines and one process after {two['global_step']} steps in double precision: at most"
+                f" {apart:.1e} apart"
+            )
             if apart > 1e-9:
                 sys.exit("too far apart")
     finally:

@@ -1,9 +1,10 @@
-"""Write the comparison of methods: results/comparison.json from evaluated runs, and its table in docs/results.md from that file.
+"""Write the comparison of methods: results/comparison.json from evaluated runs, and its table in
+docs/results.md from that file.
 
     python scripts/write_comparison.py latent_mle/mnist=runs/mle-mnist baselines/mnist_vae=runs/vae ...
 
-Each run must have been trained and evaluated (`lebm evaluate`). Cells of recipes that are not named stay as they are in the file; what is
-in neither reads "not run". Without arguments only the table is written again.
+Each run must have been trained and evaluated (`lebm evaluate`). Cells of recipes that are not named stay as
+they are in the file; what is in neither reads "not run". Without arguments only the table is written again.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from pathlib import Path
 
 from results_page import ROOT, fill, keep
 
-from lebm.cli.runs import spent_minutes
 from lebm.cli.sweep import without_curves
 from lebm.evaluation.record import read_evaluation
+from lebm.run.folder import spent_minutes
 
 SUITES = ("image", "likelihood")
 FILE = ROOT / "results" / "comparison.json"
@@ -47,11 +48,26 @@ def cell(recipe: str, run: Path) -> dict:
     if fit["status"] != "finished":
         raise SystemExit(f"{run}: {fit['status']}, not finished")
     evaluation = without_curves(read_evaluation(run / "evaluation.json"))
-    evaluation["suites"] = {name: evaluation["suites"][name] for name in SUITES if name in evaluation["suites"]}
-    kept = ("command", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "hardware", "versions", "started")
+    evaluation["suites"] = {
+        name: evaluation["suites"][name] for name in SUITES if name in evaluation["suites"]
+    }
+    kept = (
+        "command",
+        "seed",
+        "steps",
+        "epochs",
+        "cpu_time_seconds",
+        "wall_time_seconds",
+        "hardware",
+        "versions",
+        "started",
+    )
     return {
         "recipe": recipe,
-        "fit": {**{name: fit.get(name) for name in kept}, "earlier_attempts": fit.get("earlier_attempts", [])},
+        "fit": {
+            **{name: fit.get(name) for name in kept},
+            "earlier_attempts": fit.get("earlier_attempts", []),
+        },
         "evaluation": evaluation,
     }
 
@@ -61,9 +77,17 @@ def shown(figure: dict | None, form: str) -> str:
         return "not run"
     if figure["value"] is None:
         return "not finite"
-    ends = "" if figure["low"] is None else f" ({_number(form, figure['low'])} to {_number(form, figure['high'])})"
+    ends = (
+        ""
+        if figure["low"] is None
+        else f" ({_number(form, figure['low'])} to {_number(form, figure['high'])})"
+    )
     median = figure["details"].get("median")
-    return _number(form, figure["value"]) + ends + (f", median {_number(form, median)}" if median is not None else "")
+    return (
+        _number(form, figure["value"])
+        + ends
+        + (f", median {_number(form, median)}" if median is not None else "")
+    )
 
 
 def _number(form: str, value: float) -> str:
@@ -73,7 +97,9 @@ def _number(form: str, value: float) -> str:
 
 
 def table(cells: dict[str, dict]) -> str:
-    lines = ["| recipe | method | steps | CPU min | " + " | ".join(name for name, _ in FIGURES.values()) + " |"]
+    lines = [
+        "| recipe | method | steps | CPU min | " + " | ".join(name for name, _ in FIGURES.values()) + " |"
+    ]
     lines.append("|" + "---|" * (4 + len(FIGURES)))
     counts = set()
     for recipe, method in RECIPES.items():
@@ -84,13 +110,28 @@ def table(cells: dict[str, dict]) -> str:
         if found:
             row[2:] = [f"{found['fit']['steps']:,}", f"{spent_minutes(found['fit']):.1f}"]
             counts |= {
-                suite["protocol"]["n_samples"] for name, suite in suites.items() if name == "image" and "n_samples" in suite["protocol"]
+                suite["protocol"]["n_samples"]
+                for name, suite in suites.items()
+                if name == "image" and "n_samples" in suite["protocol"]
             }
-        lines.append("| " + " | ".join([*row, *(shown(figures.get(name), form) for name, (_, form) in FIGURES.items())]) + " |")
-    lines += ["", f"95 % intervals in brackets; {', '.join(f'{count:,}' for count in sorted(counts)) or 'no'} samples. Commands:", ""]
+        lines.append(
+            "| "
+            + " | ".join([*row, *(shown(figures.get(name), form) for name, (_, form) in FIGURES.items())])
+            + " |"
+        )
+    lines += [
+        "",
+        (
+            f"95 % intervals in brackets; {', '.join(f'{count:,}' for count in sorted(counts)) or 'no'}"
+            " samples. Commands:"
+        ),
+        "",
+    ]
     for found in cells.values():
         suites = found["evaluation"]["suites"]
-        commands = dict.fromkeys([found["fit"]["command"], *(suite["origin"]["command"] for suite in suites.values())])
+        commands = dict.fromkeys(
+            [found["fit"]["command"], *(suite["origin"]["command"] for suite in suites.values())]
+        )
         lines += [f"    {command}" for command in commands]
     return "\n".join(lines)
 

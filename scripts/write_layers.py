@@ -1,10 +1,11 @@
-"""Write what the layers of trained models hold: results/NAME.json and the tables of that name in docs/results.md.
+"""Write what the layers of trained models hold: results/NAME.json and the tables of that name in
+docs/results.md.
 
     python scripts/write_layers.py joint_mnist runs/joint-mnist-* runs/joint-mnist_vae-*
 
-Each run must have been trained and tested with LayerClassification; where `lebm evaluate --suite ood` has been run too, its ranking
-figures follow. Runs are grouped by recipe; where there are several seeds, means with 95 % Student intervals over seeds.
-"""
+Each run must have been trained and tested with LayerClassification; where `lebm evaluate --suite ood` has
+been run too, its ranking figures follow. Runs are grouped by recipe; where there are several seeds, means
+with 95 % Student intervals over seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from results_page import fill, keep, where
 from scipy.stats import t
 
-from lebm.cli.runs import spent_minutes
+from lebm.run.folder import spent_minutes
 
 ACCURACY = "test/latent_accuracy/"
 
@@ -57,14 +58,28 @@ def interval(rows: list[dict], name: str) -> str:
 
 
 def accuracies(groups: dict[str, list[dict]]) -> list[str]:
-    layers = [name for name in next(iter(groups.values()))[0]["metrics"] if re.fullmatch(rf"{ACCURACY}(layer_\d+|all)", name)]
-    lines = ["| recipe | seeds | steps | CPU min a run | " + " | ".join(name.removeprefix(ACCURACY).replace("_", " ") for name in layers)]
+    layers = [
+        name
+        for name in next(iter(groups.values()))[0]["metrics"]
+        if re.fullmatch(rf"{ACCURACY}(layer_\d+|all)", name)
+    ]
+    lines = [
+        "| recipe | seeds | steps | CPU min a run | "
+        + " | ".join(name.removeprefix(ACCURACY).replace("_", " ") for name in layers)
+    ]
     lines[0] += " | reconstruction MSE |"
     lines.append("|" + "---|" * (5 + len(layers)))
     for recipe, rows in groups.items():
         error = statistics.mean(row["metrics"]["test/reconstruction_mse"] for row in rows)
         cpu = statistics.mean(row["cpu_minutes"] for row in rows)
-        cells = [recipe, str(len(rows)), f"{rows[0]['steps']:,}", f"{cpu:.1f}", *(interval(rows, name) for name in layers), f"{error:.4f}"]
+        cells = [
+            recipe,
+            str(len(rows)),
+            f"{rows[0]['steps']:,}",
+            f"{cpu:.1f}",
+            *(interval(rows, name) for name in layers),
+            f"{error:.4f}",
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -81,15 +96,23 @@ def rankings(groups: dict[str, list[dict]]) -> list[str]:
         for split, found in table.items():
             shown = [score for score in scores if f"auroc/{score}" in found]
             if not lines:
-                lines += ["| out-set | recipe | seeds | " + " | ".join(shown) + " |", "|" + "---|" * (3 + len(shown))]
-            cells = [" / ".join(f"{statistics.mean(found[f'{area}/{score}']):.3f}" for area in ("auroc", "auprc")) for score in shown]
+                lines += [
+                    "| out-set | recipe | seeds | " + " | ".join(shown) + " |",
+                    "|" + "---|" * (3 + len(shown)),
+                ]
+            cells = [
+                " / ".join(f"{statistics.mean(found[f'{area}/{score}']):.3f}" for area in ("auroc", "auprc"))
+                for score in shown
+            ]
             count = len(found[f"auroc/{shown[0]}"])
             lines.append(f"| {split} | {recipe} | {count} | " + " | ".join(cells) + " |")
     return lines[:2] + sorted(lines[2:])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+", type=Path)
     options = parser.parse_args()

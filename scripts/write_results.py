@@ -2,9 +2,9 @@
 
     python scripts/write_results.py mnist_anomaly runs/anomaly-*
 
-Each run must have been trained and tested. A figure is taken from the run's test.json, everything else about it from both summaries;
-nothing is typed in. The table replaces what stands between `<!-- NAME -->` and `<!-- end -->`.
-"""
+Each run must have been trained and tested. A figure is taken from the run's test.json, everything else about
+it from both summaries; nothing is typed in. The table replaces what stands between `<!-- NAME -->` and `<!--
+end -->`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 from results_page import fill, keep, where
 
-from lebm.cli.runs import spent_minutes
+from lebm.run.folder import spent_minutes
 
 COLUMNS = {
     "test/prior_mmd_start": "MMD² of N(0, I)",
@@ -56,7 +56,13 @@ def row_of(run: Path) -> dict:
 def table(rows: list[dict]) -> str:
     present = [name for name in COLUMNS if any(name in row["metrics"] for row in rows)]
     held_out = any(row["held_out_label"] is not None for row in rows)
-    head = ["method", *(["held out"] if held_out else []), "steps", "CPU min (wall)", *(COLUMNS[name] for name in present)]
+    head = [
+        "method",
+        *(["held out"] if held_out else []),
+        "steps",
+        "CPU min (wall)",
+        *(COLUMNS[name] for name in present),
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         cells = [row["method"], *([str(row["held_out_label"])] if held_out else [])]
@@ -70,11 +76,15 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+", type=Path)
     options = parser.parse_args()
-    rows = sorted((row_of(run) for run in options.runs), key=lambda row: (row["method"], str(row["held_out_label"])))
+    rows = sorted(
+        (row_of(run) for run in options.runs), key=lambda row: (row["method"], str(row["held_out_label"]))
+    )
     keep(options.name, rows)
     fill(options.name, table(rows))
 

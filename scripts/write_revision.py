@@ -1,4 +1,5 @@
-"""Write what `lebm evaluate --suite revision --suite ood` measured of a run: results/NAME.json, and its table in docs/results.md.
+"""Write what `lebm evaluate --suite revision --suite ood` measured of a run: results/NAME.json, and its table
+in docs/results.md.
 
     python scripts/write_revision.py dual_mcmc_mnist runs/dual_mcmc-mnist
 
@@ -36,7 +37,9 @@ def revision_rows(figures: dict[str, dict]) -> list[str]:
     for prefix, label in REVISION.items():
         own = {name: figure for name, figure in figures.items() if name.startswith(f"{prefix}/")}
         alone = next(figure for name, figure in own.items() if name.endswith(("/steps0", "/generator")))
-        revised = next(figure for name, figure in own.items() if not name.endswith(("/steps0", "/generator", "/gain")))
+        revised = next(
+            figure for name, figure in own.items() if not name.endswith(("/steps0", "/generator", "/gain"))
+        )
         gain = next((figure for name, figure in own.items() if name.endswith("/gain")), None)
         rows.append(f"| {label} | {show(alone)} | {show(revised)} | {show(gain) if gain else ''} |")
     return rows
@@ -45,18 +48,37 @@ def revision_rows(figures: dict[str, dict]) -> list[str]:
 def ood_rows(figures: list[dict], protocol: dict) -> list[str]:
     rows = ["| other images | AUROC of the energy | what they are |", "|---|---|---|"]
     energy = [figure for figure in figures if figure["name"] == "auroc/anomaly_score"]
-    return rows + [f"| {figure['split']} | {show(figure)} | {protocol['sets'][figure['split']]} |" for figure in energy]
+    return rows + [
+        f"| {figure['split']} | {show(figure)} | {protocol['sets'][figure['split']]} |" for figure in energy
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name")
     parser.add_argument("run", type=Path)
     options = parser.parse_args()
-    measured, fit = without_curves(read_evaluation(options.run / "evaluation.json")), json.loads((options.run / "summary.json").read_text())
+    measured, fit = (
+        without_curves(read_evaluation(options.run / "evaluation.json")),
+        json.loads((options.run / "summary.json").read_text()),
+    )
     suites = {name: measured["suites"][name] for name in ("revision", "ood")}
     origin = suites["revision"]["origin"]
-    kept = {key: fit[key] for key in ("command", "status", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "started")}
+    kept = {
+        key: fit[key]
+        for key in (
+            "command",
+            "status",
+            "seed",
+            "steps",
+            "epochs",
+            "cpu_time_seconds",
+            "wall_time_seconds",
+            "started",
+        )
+    }
     evaluated = {key: measured[key] for key in ("checkpoint_sha256", "weights", "seed")}
     content = {"training": kept, "evaluation": {**evaluated, "suites": suites}}
     keep(options.name, content)
@@ -65,11 +87,11 @@ def main() -> None:
     protocol = suites["revision"]["protocol"]
     machine = where(origin["hardware"], origin["versions"], fit["started"][:10])
     lines.append(
-        f"{fit['steps']:,} steps in {fit['cpu_time_seconds'] / 60:.1f} CPU minutes ({fit['wall_time_seconds'] / 60:.1f} of wall time, run "
-        f"{fit['status']}); {machine}; "
-        f"seed {fit['seed']}. Distances: {protocol['sets']} sets of {protocol['n_samples_a_set']:,} samples against "
-        f"the {protocol['real_split']} split, {protocol['features_note']}; image chain of {protocol['image_steps']['revised']} steps. "
-        "In brackets 95 % intervals. Commands:"
+        f"{fit['steps']:,} steps in {fit['cpu_time_seconds'] / 60:.1f} CPU minutes"
+        f" ({fit['wall_time_seconds'] / 60:.1f} of wall time, run {fit['status']}); {machine}; seed"
+        f" {fit['seed']}. Distances: {protocol['sets']} sets of {protocol['n_samples_a_set']:,} samples"
+        f" against the {protocol['real_split']} split, {protocol['features_note']}; image chain of"
+        f" {protocol['image_steps']['revised']} steps. In brackets 95 % intervals. Commands:"
     )
     commands = dict.fromkeys([fit["command"], *(suite["origin"]["command"] for suite in suites.values())])
     lines += ["", *(f"    {command}" for command in commands)]

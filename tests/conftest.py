@@ -48,7 +48,12 @@ def pictures(n: int, size: int = 8, channels: int = 1, seed: int = 0) -> np.ndar
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def write_parquet(file: Path, images: Sequence[bytes | None], labels: Sequence[object] | None, names: Sequence[str] | None = None) -> None:
+def write_parquet(
+    file: Path,
+    images: Sequence[bytes | None],
+    labels: Sequence[object] | None,
+    names: Sequence[str] | None = None,
+) -> None:
     """A parquet file in the layout of the Hub's image data sets."""
     features: dict[str, object] = {"image": {"_type": "Image"}}
     columns: dict[str, object] = {"image": [{"bytes": image, "path": None} for image in images]}
@@ -56,7 +61,9 @@ def write_parquet(file: Path, images: Sequence[bytes | None], labels: Sequence[o
     if labels is not None:
         text = bool(labels) and isinstance(labels[0], str)
         features["label"] = (
-            {"names": list(names), "_type": "ClassLabel"} if names else {"dtype": "string" if text else "int64", "_type": "Value"}
+            {"names": list(names), "_type": "ClassLabel"}
+            if names
+            else {"dtype": "string" if text else "int64", "_type": "Value"}
         )
         columns["label"] = list(labels)
         fields.append(pa.field("label", pa.string() if text else pa.int64()))
@@ -69,7 +76,9 @@ def write_parquet(file: Path, images: Sequence[bytes | None], labels: Sequence[o
 def make_parquet(tmp_path: Path) -> MakeParquet:
     """Makes a folder of parquet files: ``make_parquet(train=40, test=20, size=8, channels=1, classes=4)``."""
 
-    def make(folder: str = "parquet", *, size: int = 8, channels: int = 1, classes: int | None = 4, **splits: int) -> Path:
+    def make(
+        folder: str = "parquet", *, size: int = 8, channels: int = 1, classes: int | None = 4, **splits: int
+    ) -> Path:
         for number, (split, n) in enumerate(splits.items()):
             images = [png(picture) for picture in pictures(n, size, channels, seed=number)]
             labels = None if classes is None else [row % classes for row in range(n)]
@@ -82,9 +91,13 @@ def make_parquet(tmp_path: Path) -> MakeParquet:
 
 @pytest.fixture
 def make_image_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder ``split/class/number.png``: ``make_image_folder(train=8, test=4, size=8, channels=3, classes=2)``."""
+    """Makes a folder ``split/class/number.png``: ``make_image_folder(train=8, test=4, size=8, channels=3,
+    classes=2)``.
+    """
 
-    def make(folder: str = "pictures", *, size: int = 8, channels: int = 3, classes: int = 2, **splits: int) -> Path:
+    def make(
+        folder: str = "pictures", *, size: int = 8, channels: int = 3, classes: int = 2, **splits: int
+    ) -> Path:
         for number, (split, n) in enumerate(splits.items()):
             for row, picture in enumerate(pictures(n, size, channels, seed=number)):
                 file = tmp_path / folder / split / f"class{row % classes}" / f"{row:03d}.png"

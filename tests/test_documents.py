@@ -30,17 +30,26 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def test_the_example_of_the_readme_runs_without_lightning():
     code = blocks(ROOT / "README.md", "python")[0]
-    check = "\nimport sys\nassert not any(name.startswith('lightning') for name in sys.modules), 'Lightning was imported'\n"
-    result = subprocess.run([sys.executable, "-c", code + check], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    check = (
+        "\nimport sys\nassert not any(name.startswith('lightning') for name in sys.modules), 'Lightning was"
+        " imported'\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code + check], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, result.stderr
     assert "torch.Size([1000, 8])" in result.stdout
     assert "'nonfinite': 0.0" in result.stdout
-    assert 0.5 < float(re.search(r"tensor\((.*?)\)", result.stdout).group(1)) < 1.2  # the added term pulls the first coordinate to 1
+    assert (
+        0.5 < float(re.search(r"tensor\((.*?)\)", result.stdout).group(1)) < 1.2
+    )  # the added term pulls the first coordinate to 1
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name != "README.md" and blocks(page, "python")], ids=lambda page: page.name
+    "page",
+    [page for page in PAGES if page.name != "README.md" and blocks(page, "python")],
+    ids=lambda page: page.name,
 )
 def test_every_example_of_a_page_runs_alone(page, tmp_path, monkeypatch):
     """In names of its own, though the files that those before it have written are there."""
@@ -62,7 +71,16 @@ def own_parts(tmp_path, monkeypatch):
     sys.modules.pop("mine", None)
 
 
-FAST = ["--trust", "mine", "--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1", "--trainer.limit_val_batches", "0"]
+FAST = [
+    "--trust",
+    "mine",
+    "--trainer.max_steps",
+    "2",
+    "--trainer.log_every_n_steps",
+    "1",
+    "--trainer.limit_val_batches",
+    "0",
+]
 FAST += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 
 
@@ -70,14 +88,20 @@ FAST += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summa
 def test_energy_sampler_and_generator_of_your_own_train_and_draw(own_parts, capsys):
     assert main(["fit", "-c", "quickstart", "-c", "mine.yaml", "--run_dir", "runs/mine", *FAST]) == 0
     config = yaml.safe_load(Path("runs/mine/config.yaml").read_text())["model"]["init_args"]
-    assert config["prior_sampler"] == {"class_path": "mine.LazyLangevin", "init_args": {"steps": 60, "step_size": 0.4, "rest": 0.1}}
+    assert config["prior_sampler"] == {
+        "class_path": "mine.LazyLangevin",
+        "init_args": {"steps": 60, "step_size": 0.4, "rest": 0.1},
+    }
     assert main(["sample", "runs/mine", "-n", "2", "--steps", "3", "--trust", "mine", "--out", "x.npy"]) == 0
     assert main(["sample", "runs/mine", "-n", "2"]) == 2
     assert "add --trust mine" in capsys.readouterr().err
     model = lebm.load("runs/mine", trust=["mine"])
     assert type(model.prior.tilt).__name__ == "QuadraticEnergy"
     drawn = model.sample_latent(6, steps=2, generator=Noise.shards("test", shards=2))
-    parts = [model.sample_latent(3, steps=2, generator=Noise.shards("test", shards=2, rank=rank, world_size=2)) for rank in (0, 1)]
+    parts = [
+        model.sample_latent(3, steps=2, generator=Noise.shards("test", shards=2, rank=rank, world_size=2))
+        for rank in (0, 1)
+    ]
     torch.testing.assert_close(drawn, torch.cat(parts))  # as the page says of processes
 
 
@@ -86,9 +110,26 @@ def test_data_and_method_of_your_own_train(own_parts, capsys):
     assert main(["cp", "quickstart", "penalised.yaml"]) == 0
     recipe = Path("penalised.yaml")
     recipe.write_text(recipe.read_text().replace("lebm.estimators.LatentMLE", "mine.PenalisedMLE"))
-    assert main(["fit", "-c", "penalised.yaml", "--data", "mine.WaveData", "--data.init_args.batch_size", "10", *FAST]) == 0
+    assert (
+        main(
+            [
+                "fit",
+                "-c",
+                "penalised.yaml",
+                "--data",
+                "mine.WaveData",
+                "--data.init_args.batch_size",
+                "10",
+                *FAST,
+            ]
+        )
+        == 0
+    )
     assert "train/penalty" in Path("runs/penalised/metrics.csv").read_text().splitlines()[0]
-    assert yaml.safe_load(Path("runs/penalised/config.yaml").read_text())["data"]["class_path"] == "mine.WaveData"
+    assert (
+        yaml.safe_load(Path("runs/penalised/config.yaml").read_text())["data"]["class_path"]
+        == "mine.WaveData"
+    )
 
 
 def test_the_options_of_the_data_page_are_those_of_the_code():
@@ -98,18 +139,33 @@ def test_the_options_of_the_data_page_are_those_of_the_code():
         section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
         told = {}
         for options, default in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|([^|]*)\|", section, re.M):
-            told |= {} if options == "`path`" else {option.strip("`"): default.strip().strip("`") for option in options.split(", ")}
-        defaults = {key: value.default for key, value in inspect.signature(getattr(data, name)).parameters.items() if key not in shared}
+            told |= (
+                {}
+                if options == "`path`"
+                else {option.strip("`"): default.strip().strip("`") for option in options.split(", ")}
+            )
+        defaults = {
+            key: value.default
+            for key, value in inspect.signature(getattr(data, name)).parameters.items()
+            if key not in shared
+        }
         assert told.keys() == defaults.keys(), name
-        written = {option: json.dumps(value).strip('"') for option, value in defaults.items()}  # null, true, false as in a recipe
+        written = {
+            option: json.dumps(value).strip('"') for option, value in defaults.items()
+        }  # null, true, false as in a recipe
         assert {option: default for option, default in told.items() if default} == {
             option: written[option] for option, default in told.items() if default
         }
 
 
 def test_importing_the_package_is_cheap():
-    code = "import sys, lebm; assert 'torch' not in sys.modules; lebm.load; assert 'lightning' not in sys.modules; lebm.nothing"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    code = (
+        "import sys, lebm; assert 'torch' not in sys.modules; lebm.load; assert 'lightning' not in"
+        " sys.modules; lebm.nothing"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert result.stderr.splitlines()[-1] == "AttributeError: module 'lebm' has no attribute 'nothing'"
 
 
@@ -127,7 +183,12 @@ def test_the_index_lists_every_page():
 
 def test_documented_benchmarks_are_modules_that_exist():
     """They import each other, so they start with ``python -m`` only; a path would not find the package."""
-    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("scripts/*.py")]
+    files = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("benchmarks/*.py"),
+        *ROOT.glob("scripts/*.py"),
+    ]
     text = "\n".join(file.read_text() for file in files)
     assert not re.findall(r"python benchmarks/\w+", text)
     named = set(re.findall(r"python -m benchmarks\.(\w+)", text))

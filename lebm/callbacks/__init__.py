@@ -8,14 +8,14 @@ from lebm.callbacks.health import ChainHealth
 from lebm.callbacks.hierarchical import HierarchicalSamples, LatentTraversal, LayerReconstruction
 from lebm.callbacks.hierarchical_classes import LayerClassification, MutualInformationGap
 from lebm.callbacks.hierarchical_stress import LatentAttack, LongChain
-from lebm.callbacks.images import image_grid, publish_image, write_png
 from lebm.callbacks.interpolation import InterpolationGrid
-from lebm.callbacks.latents import LatentPicture, latent_picture
+from lebm.callbacks.latents import LatentPicture
+from lebm.callbacks.publish import publish_image
 from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid
 from lebm.callbacks.revision import RevisionError, RevisionGuard, reconstruction_rows
 from lebm.callbacks.samples import SampleGrid
-from lebm.callbacks.stages import StagePicture, stage_picture
-from lebm.callbacks.text import SampleSentences, SentenceBounds, SentenceQuality
+from lebm.callbacks.sentences import SampleSentences, SentenceBounds, SentenceQuality
+from lebm.callbacks.stages import StagePicture
 
 __all__ = [
     "AnomalyDetection",
@@ -42,10 +42,6 @@ __all__ = [
     "SentenceBounds",
     "SentenceQuality",
     "StagePicture",
-    "image_grid",
-    "latent_picture",
     "publish_image",
     "reconstruction_rows",
-    "stage_picture",
-    "write_png",
 ]

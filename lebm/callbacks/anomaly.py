@@ -23,9 +23,10 @@ __all__ = ["AnomalyDetection"]
 class AnomalyDetection(EvaluationCallback):
     """Ranks samples by ``anomaly_score`` with ``batch["anomaly"]`` as the truth.
 
-    Logs ``auroc``, ``auprc`` (average precision), ``auprc_trapezoid`` (the papers' area), and beside them ``anomaly_base_rate`` and
-    ``auprc_lowest``, what guessing and the worst possible ranking reach on this split. A stage without anomalies, or without
-    anything else, has no such figures. Prints a table after a test.
+    Logs ``auroc``, ``auprc`` (average precision), ``auprc_trapezoid`` (the papers' area), and beside them
+    ``anomaly_base_rate`` and ``auprc_lowest``, what guessing and the worst possible ranking reach on this
+    split. A stage without anomalies, or without anything else, has no such figures. Prints a table after a
+    test.
 
     Args:
         save_scores: write ``<run>/scores/<stage>.csv`` with one row a sample.
@@ -38,11 +39,20 @@ class AnomalyDetection(EvaluationCallback):
         self._bad = NonFinite()
         self._told = False
 
-    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         for metric in (self._rows, self._bad):
             metric.to(model.device).reset()
 
-    def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self,
+        trainer: Trainer,
+        model: LightningModule,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
+    ) -> None:
         if "anomaly" not in batch:
             return
         score = self.output(outputs, "anomaly_score").double()
@@ -50,20 +60,33 @@ class AnomalyDetection(EvaluationCallback):
         self._bad.update(finite, batch["index"])
         label = batch.get("label", torch.full_like(batch["index"], -1))
         # One byte a flag, because not every backend gathers booleans.
-        self._rows.update(index=batch["index"][finite], score=score[finite], anomaly=batch["anomaly"][finite].byte(), label=label[finite])
+        self._rows.update(
+            index=batch["index"][finite],
+            score=score[finite],
+            anomaly=batch["anomaly"][finite].byte(),
+            label=label[finite],
+        )
 
     def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
         if not self._rows.update_called:
             self._explain(trainer, "the data has no 'anomaly' flags; give the data module a held_out_label")
             return
-        self._bad.refuse(f"{stage} anomaly scores", "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size")
+        self._bad.refuse(
+            f"{stage} anomaly scores",
+            "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size",
+        )
         rows = {name: column.cpu() for name, column in self._rows.table().items()}
         self._rows.reset()
         figures = anomaly_figures(rows["score"], rows["anomaly"].bool())
         if not figures:
-            self._explain(trainer, f"the {stage} split holds {'only' if rows['anomaly'].any() else 'no'} anomalies")
+            self._explain(
+                trainer, f"the {stage} split holds {'only' if rows['anomaly'].any() else 'no'} anomalies"
+            )
             return
-        named = {f"{stage}/{'anomaly_base_rate' if name == 'base_rate' else name}": value for name, value in figures.items()}
+        named = {
+            f"{stage}/{'anomaly_base_rate' if name == 'base_rate' else name}": value
+            for name, value in figures.items()
+        }
         self.report(model, named)
         score = getattr(model, "anomaly_score_name", "the model's own")
         self.protocol.update(score=score, chain_settings=getattr(model, "chain_settings", {}))

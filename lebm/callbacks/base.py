@@ -20,11 +20,13 @@ log = logging.getLogger("lebm.callbacks")
 
 
 class EvaluationCallback(Callback, Component):
-    """Base of what looks at a validation or test pass: :meth:`begin`, :meth:`collect` a batch, :meth:`finish`.
+    """Base of what looks at a validation or test pass: :meth:`begin`, :meth:`collect` a batch,
+    :meth:`finish`.
 
-    ``begin`` and ``collect`` run inside batch hooks, where averaged weights (EMA) are in place whatever the order of the callbacks;
-    anything that draws from the model belongs there. The check before training is left out, and so are further data loaders
-    after the first. ``stage`` is ``"val"`` or ``"test"``, the prefix of every figure.
+    ``begin`` and ``collect`` run inside batch hooks, where averaged weights (EMA) are in place whatever the
+    order of the callbacks; anything that draws from the model belongs there. The check before training is
+    left out, and so are further data loaders after the first. ``stage`` is ``"val"`` or ``"test"``, the
+    prefix of every figure.
 
     Attributes:
         figures: the last values by their logged name, in double precision, the same on every process.
@@ -36,11 +38,22 @@ class EvaluationCallback(Callback, Component):
         self.protocol: dict[str, Any] = {}
         self._open = False
 
-    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         """Before the first batch of a pass, with that batch already on the device."""
 
-    def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
-        """After a batch; ``outputs`` is what the model's step returned. A process's part of a batch may have zero rows."""
+    def collect(
+        self,
+        trainer: Trainer,
+        model: LightningModule,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
+    ) -> None:
+        """After a batch; ``outputs`` is what the model's step returned. A process's part of a batch may have
+        zero rows.
+        """
 
     def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
         """At the end of the pass, on every process."""
@@ -57,17 +70,36 @@ class EvaluationCallback(Callback, Component):
             UserError: if the model's step does not return it.
         """
         if not isinstance(outputs, Mapping) or name not in outputs:
-            raise UserError(f"{type(self).__name__} needs the model's validation and test steps to return a dictionary with {name!r}")
+            raise UserError(
+                f"{type(self).__name__} needs the model's validation and test steps to return a dictionary"
+                f" with {name!r}"
+            )
         return outputs[name]
 
     # Lightning's hooks
 
-    def _begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
+    def _begin(
+        self,
+        trainer: Trainer,
+        model: LightningModule,
+        stage: str,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
         if batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking:
             self._open = True
             self.begin(trainer, model, stage, batch)
 
-    def _collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Any, batch: Any, dataloader_idx: int) -> None:
+    def _collect(
+        self,
+        trainer: Trainer,
+        model: LightningModule,
+        stage: str,
+        outputs: Any,
+        batch: Any,
+        dataloader_idx: int,
+    ) -> None:
         if self._open and dataloader_idx == 0:
             self.collect(trainer, model, stage, outputs, batch)
 
@@ -77,12 +109,23 @@ class EvaluationCallback(Callback, Component):
             self.finish(trainer, model, stage)
 
     def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._begin(trainer, pl_module, "val", batch, batch_idx, dataloader_idx)
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._collect(trainer, pl_module, "val", outputs, batch, dataloader_idx)
 
@@ -90,12 +133,23 @@ class EvaluationCallback(Callback, Component):
         self._finish(trainer, pl_module, "val")
 
     def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._begin(trainer, pl_module, "test", batch, batch_idx, dataloader_idx)
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._collect(trainer, pl_module, "test", outputs, batch, dataloader_idx)
 

@@ -28,22 +28,26 @@ class DivergenceError(UserError):
 
 
 class Divergence(Callback, Component):
-    """Sees loss, gradients, parameters or the energy gap go wrong within the step, and stops the run or rolls it back.
+    """Sees loss, gradients, parameters or the energy gap go wrong within the step, and stops the run or rolls
+    it back.
 
-    Looked at are the loss before its gradients are computed, the gradients before the optimiser uses them, the parameters after the
-    step, and ``train/energy_gap`` where it is logged: at every step on the CPU, and every ``log_every_n_steps`` steps on other
-    devices, where looking waits for the device. A chain that explodes shows in the loss of the same step. Every process takes the
-    same decision. Weights that are not finite never reach a checkpoint.
+    Looked at are the loss before its gradients are computed, the gradients before the optimiser uses them,
+    the parameters after the step, and ``train/energy_gap`` where it is logged: at every step on the CPU, and
+    every ``log_every_n_steps`` steps on other devices, where looking waits for the device. A chain that
+    explodes shows in the loss of the same step. Every process takes the same decision. Weights that are not
+    finite never reach a checkpoint.
 
-    ``recover`` goes on from the last healthy state, kept in memory: the optimiser does not take the bad step, learning rates and the
-    samplers' step sizes are multiplied by ``shrink`` for the rest of the run, and the step is counted (``divergence/recoveries``,
-    a warning, and the run's ``summary.json``). Data that are not finite stop the run under either policy, since no step size mends
-    them. Every run has this callback; name it in a recipe to change its arguments.
+    ``recover`` goes on from the last healthy state, kept in memory: the optimiser does not take the bad step,
+    learning rates and the samplers' step sizes are multiplied by ``shrink`` for the rest of the run, and the
+    step is counted (``divergence/recoveries``, a warning, and the run's ``summary.json``). Data that are not
+    finite stop the run under either policy, since no step size mends them. Every run has this callback; name
+    it in a recipe to change its arguments.
 
     Args:
         policy: ``stop`` with one line, or ``recover``.
-        max_energy_gap: largest ``|E(z+) - E(z-)|``, averaged over a batch, that counts as healthy; any finite one if ``null``.
-            The default is far beyond every healthy run, so that it is a chain that has exploded without overflowing.
+        max_energy_gap: largest ``|E(z+) - E(z-)|``, averaged over a batch, that counts as healthy; any finite
+            one if ``null``. The default is far beyond every healthy run, so that it is a chain that has
+            exploded without overflowing.
         keep_every: with ``recover``, steps between the states kept.
         shrink: with ``recover``, factor on learning rates and step sizes after each divergence, in (0, 1).
         max_recoveries: with ``recover``, stop at the next divergence after so many.
@@ -66,7 +70,9 @@ class Divergence(Callback, Component):
         if max_energy_gap is not None and not max_energy_gap > 0:
             raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
         if keep_every < 1 or max_recoveries < 1:
-            raise ValueError(f"keep_every and max_recoveries must be at least 1, not {keep_every} and {max_recoveries}")
+            raise ValueError(
+                f"keep_every and max_recoveries must be at least 1, not {keep_every} and {max_recoveries}"
+            )
         if not 0 < shrink < 1:
             raise ValueError(f"shrink must be in (0, 1), not {shrink}")
         self.policy = policy
@@ -95,7 +101,9 @@ class Divergence(Callback, Component):
         if self.policy == "recover":
             self._rollback.keep(trainer, pl_module)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -106,8 +114,12 @@ class Divergence(Callback, Component):
             data = _agreed(trainer, data)
             self._act(trainer, cause, mendable=not data)
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        if not self._fault and _due(trainer, pl_module.device) and trainer.precision != "16-mixed":  # whose scaler skips such steps
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        if (
+            not self._fault and _due(trainer, pl_module.device) and trainer.precision != "16-mixed"
+        ):  # whose scaler skips such steps
             gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
             if _agreed(trainer, not all_finite(list(gradients.values()))):
                 self._act(trainer, f"the gradient of {_first_bad(gradients)} is not finite")
@@ -117,7 +129,9 @@ class Divergence(Callback, Component):
                 for parameter in group["params"]:
                     parameter.grad = None  # so the optimiser changes nothing in this step
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if not _due(trainer, pl_module.device, after=True):
             return
         cause = self._state_cause(trainer, pl_module)
@@ -152,7 +166,11 @@ class Divergence(Callback, Component):
         if not all_finite(list(parameters.values())):
             return f"the parameter {_first_bad(parameters)} is not finite"
         gap = trainer.callback_metrics.get("train/energy_gap") if self.max_energy_gap is not None else None
-        if gap is not None and _just_logged(trainer) and not abs(float(gap)) <= float(self.max_energy_gap or math.inf):
+        if (
+            gap is not None
+            and _just_logged(trainer)
+            and not abs(float(gap)) <= float(self.max_energy_gap or math.inf)
+        ):
             return f"the energy gap is {float(gap):.4g}, beyond max_energy_gap {self.max_energy_gap:g}"
         return ""
 
@@ -165,7 +183,9 @@ class Divergence(Callback, Component):
             return
         advice = _ADVICE if mendable else "Repair or leave out these rows"
         after = f" after {len(self.recoveries)} recoveries" if self.recoveries else ""
-        raise DivergenceError(f"{cause} at step {trainer.global_step}{after}; the last healthy checkpoint is kept. {advice}")
+        raise DivergenceError(
+            f"{cause} at step {trainer.global_step}{after}; the last healthy checkpoint is kept. {advice}"
+        )
 
     def _recover(self, trainer: Trainer, model: LightningModule) -> None:
         step = self._rollback.back(trainer, model)
@@ -175,11 +195,17 @@ class Divergence(Callback, Component):
         _warn(entry, self._rollback.shrink)
         model.log("divergence/recoveries", float(len(self.recoveries)))
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        own = {name for name, _ in (*pl_module.named_parameters(), *pl_module.named_buffers())}  # chain pools may hold empty places
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        own = {
+            name for name, _ in (*pl_module.named_parameters(), *pl_module.named_buffers())
+        }  # chain pools may hold empty places
         for name, value in checkpoint["state_dict"].items():
             if name in own and not all_finite([value]):
-                raise DivergenceError(f"{name} is not finite at step {trainer.global_step}; the last healthy checkpoint is kept")
+                raise DivergenceError(
+                    f"{name} is not finite at step {trainer.global_step}; the last healthy checkpoint is kept"
+                )
 
 
 def _due(trainer: Trainer, device: torch.device, after: bool = False) -> bool:

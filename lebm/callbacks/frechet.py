@@ -23,18 +23,22 @@ _SLACK = 1e-3  # of a grey level's scale of 2; what rounding in half precision l
 
 
 class FrechetDistance(EvaluationCallback):
-    """Logs ``val/fid`` and ``test/fid``, or ``.../frechet_distance/<features>`` where the features are not Inception's.
+    """Logs ``val/fid`` and ``test/fid``, or ``.../frechet_distance/<features>`` where the features are not
+    Inception's.
 
-    The papers' protocol is 50,000 samples against all training images, without flips; the value falls with the number of samples, so
-    compare at equal numbers only. Samples are clamped to [-1, 1]. They come in chunks, each with a noise stream of its own, and the
-    chunks are dealt to the processes, so the value does not depend on their number; it does depend on ``seed`` and, as other
-    noise would, on ``chunk_size``. If Inception's weights cannot be had, one line says so and the figure is absent.
+    The papers' protocol is 50,000 samples against all training images, without flips; the value falls with
+    the number of samples, so compare at equal numbers only. Samples are clamped to [-1, 1]. They come in
+    chunks, each with a noise stream of its own, and the chunks are dealt to the processes, so the value does
+    not depend on their number; it does depend on ``seed`` and, as other noise would, on ``chunk_size``. If
+    Inception's weights cannot be had, one line says so and the figure is absent.
 
     Args:
         extractor: the features; Inception's ``pool_3`` if absent.
         n_samples: number of generated samples, at least 2.
-        split: the real images to compare with, all of ``train``, ``validation`` or ``test``; their statistics are kept in memory.
-        every_n_epochs: distance between measurements in training; by default only ``validate`` and ``test`` measure.
+        split: the real images to compare with, all of ``train``, ``validation`` or ``test``; their statistics
+            are kept in memory.
+        every_n_epochs: distance between measurements in training; by default only ``validate`` and ``test``
+            measure.
         chunk_size: samples drawn at once.
         steps: length of the chain; the model's own if absent.
         seed: of the samples' noise.
@@ -53,7 +57,8 @@ class FrechetDistance(EvaluationCallback):
         super().__init__()
         if n_samples < 2 or chunk_size < 1 or (every_n_epochs is not None and every_n_epochs < 1):
             raise ValueError(
-                f"n_samples must be at least 2, chunk_size and every_n_epochs at least 1: {n_samples}, {chunk_size}, {every_n_epochs}"
+                f"n_samples must be at least 2, chunk_size and every_n_epochs at least 1: {n_samples},"
+                f" {chunk_size}, {every_n_epochs}"
             )
         if split not in ("train", "validation", "test"):
             raise ValueError(f"split must be train, validation or test, not {split!r}")
@@ -70,7 +75,9 @@ class FrechetDistance(EvaluationCallback):
         self._measuring = False
         self._unavailable = False
 
-    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         self._measuring = self._due(trainer) and not self._unavailable and self._prepare(trainer)
         if not self._measuring:
             return
@@ -83,7 +90,9 @@ class FrechetDistance(EvaluationCallback):
     def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
         if not self._measuring or self._metric is None:
             return
-        self._bad.refuse("generated samples", "look at mcmc/prior/nonfinite and lower the prior sampler's step size")
+        self._bad.refuse(
+            "generated samples", "look at mcmc/prior/nonfinite and lower the prior sampler's step size"
+        )
         name, value = f"{stage}/{self.extractor.figure}", float(self._metric.compute())
         self.report(model, {name: value})
         self.protocol.update(
@@ -98,7 +107,10 @@ class FrechetDistance(EvaluationCallback):
         )
         if trainer.is_global_zero and trainer.state.fn != TrainerFn.FITTING:
             note = f"; {self.extractor.note}" if self.extractor.note else ""
-            print(f"{name} = {value:.4g} ({self.n_samples} samples of seed {self.seed} against all of the {self.split} split{note})")
+            print(
+                f"{name} = {value:.4g} ({self.n_samples} samples of seed {self.seed} against all of the"
+                f" {self.split} split{note})"
+            )
 
     def _due(self, trainer: Trainer) -> bool:
         if trainer.state.fn != TrainerFn.FITTING:
@@ -106,7 +118,9 @@ class FrechetDistance(EvaluationCallback):
         return self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _prepare(self, trainer: Trainer) -> bool:
-        """Load the extractor, the first process of a machine before the others so that one of them fetches the weights."""
+        """Load the extractor, the first process of a machine before the others so that one of them fetches
+        the weights.
+        """
         problem: FeaturesUnavailableError | None = None
         for turn in (True, False):
             if (trainer.local_rank == 0) == turn:
@@ -145,7 +159,12 @@ class FrechetDistance(EvaluationCallback):
 
 
 def drawn_images(
-    model: Any, count: int, chunk: int, seed: int, steps: int | None = None, shape: Sequence[int] | None = None
+    model: Any,
+    count: int,
+    chunk: int,
+    seed: int,
+    steps: int | None = None,
+    shape: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One chunk of a model's samples.
 
@@ -153,7 +172,8 @@ def drawn_images(
         ``(count, C, H, W)`` clamped to [-1, 1], and which of them are finite.
 
     Raises:
-        UserError: if the model draws no images of one or three channels, or of another ``shape`` than was asked for.
+        UserError: if the model draws no images of one or three channels, or of another ``shape`` than was
+            asked for.
     """
     x = model.sample(count, steps=steps, generator=Noise([(seed, "fid", chunk)]))
     if x.dim() != 4 or x.shape[1] not in (1, 3):
@@ -168,7 +188,9 @@ def _real_images(trainer: Trainer, model: LightningModule, split: str) -> Iterat
     data: Any = getattr(trainer, "datamodule", None)
     rows = getattr(data, split, None)
     if rows is None or not hasattr(data, "evaluation_dataloader"):
-        raise UserError(f"FrechetDistance: the data module has no {split} split with an evaluation_dataloader")
+        raise UserError(
+            f"FrechetDistance: the data module has no {split} split with an evaluation_dataloader"
+        )
     for batch in data.evaluation_dataloader(rows):
         batch = data.on_before_batch_transfer(batch, 0)
         batch = data.transfer_batch_to_device(batch, model.device, 0)
@@ -179,9 +201,14 @@ def check_images(x: Tensor, what: str) -> None:
     """Refuse what an extractor would take for pixels silently.
 
     Raises:
-        UserError: for other shapes than ``(B, 1 or 3, H, W)``, pixels outside [-1, 1], or such that are not finite.
+        UserError: for other shapes than ``(B, 1 or 3, H, W)``, pixels outside [-1, 1], or such that are not
+            finite.
     """
     if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise UserError(f"a distance between images: {what} are not images of 1 or 3 channels but {tuple(x.shape)}")
+        raise UserError(
+            f"a distance between images: {what} are not images of 1 or 3 channels but {tuple(x.shape)}"
+        )
     if not bool(torch.isfinite(x).all()) or bool((x.abs() > 1 + _SLACK).any()):
-        raise UserError(f"a distance between images: {what} must be finite and in [-1, 1]; scale them in the data module")
+        raise UserError(
+            f"a distance between images: {what} must be finite and in [-1, 1]; scale them in the data module"
+        )

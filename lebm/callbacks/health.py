@@ -13,7 +13,8 @@ __all__ = ["ChainHealth"]
 
 
 class ChainHealth(Callback, Component):
-    """Watches logged ``mcmc/*/nonfinite`` and ``train/energy_gap`` and warns once for each; it changes nothing.
+    """Watches logged ``mcmc/*/nonfinite`` and ``train/energy_gap`` and warns once for each; it changes
+    nothing.
 
     Energies of positive and negative latents should stay close; a growing gap comes before divergence.
 
@@ -27,7 +28,9 @@ class ChainHealth(Callback, Component):
         self.max_energy_gap = max_energy_gap
         self._told: set[str] = set()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return  # figures exist on the logged steps only, and reading them waits for the device
         for name, value in trainer.callback_metrics.items():

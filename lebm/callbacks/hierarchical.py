@@ -12,9 +12,10 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
-from lebm.callbacks.images import image_grid, publish_image
+from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.models.hierarchical import LatentLayout
+from lebm.plots.grids import image_grid
 from lebm.samplers.noise import Noise
 
 __all__ = ["HierarchicalSamples", "LatentTraversal", "LayerReconstruction", "layers_of"]
@@ -31,17 +32,20 @@ def layers_of(model: Any, callback: EvaluationCallback) -> LatentLayout:
     layout = getattr(model, "layout", None)
     if not isinstance(layout, LatentLayout):
         raise UserError(
-            f"{type(callback).__name__} looks at the layers of a hierarchical model, which {type(model).__name__} does not have"
+            f"{type(callback).__name__} looks at the layers of a hierarchical model, which"
+            f" {type(model).__name__} does not have"
         )
     return layout
 
 
 class HierarchicalSamples(EvaluationCallback):
-    """One grid a layer: a sample in the first column, and beside it the same sample with that layer drawn anew.
+    """One grid a layer: a sample in the first column, and beside it the same sample with that layer drawn
+    anew.
 
-    What changes along a row is what the layer holds. In ``images/layer_1_substitution`` (layer 1 is nearest to the data) the layer
-    comes from other draws of the prior, as the released code does it, which ignores that the layers depend on each other; in
-    ``images/layer_1_conditional`` it is drawn from the prior *given* the other layers, by a chain that moves it alone.
+    What changes along a row is what the layer holds. In ``images/layer_1_substitution`` (layer 1 is nearest
+    to the data) the layer comes from other draws of the prior, as the released code does it, which ignores
+    that the layers depend on each other; in ``images/layer_1_conditional`` it is drawn from the prior *given*
+    the other layers, by a chain that moves it alone.
 
     Args:
         rows: samples, one a row; the released grid has one.
@@ -63,7 +67,10 @@ class HierarchicalSamples(EvaluationCallback):
     ) -> None:
         super().__init__()
         if min(rows, columns) < 1 or (every_n_epochs is not None and every_n_epochs < 1):
-            raise ValueError(f"rows, columns and every_n_epochs must be at least 1, not {rows}, {columns} and {every_n_epochs}")
+            raise ValueError(
+                f"rows, columns and every_n_epochs must be at least 1, not {rows}, {columns} and"
+                f" {every_n_epochs}"
+            )
         if not kinds or any(kind not in ("substitution", "conditional") for kind in kinds):
             raise ValueError(f"kinds must be of substitution and conditional, not {list(kinds)}")
         self.rows, self.columns, self.kinds = rows, columns, list(kinds)
@@ -78,7 +85,9 @@ class HierarchicalSamples(EvaluationCallback):
             return
         if not trainer.is_global_zero:
             return
-        codes = model.sample_latent(self.rows + self.columns, steps=self.steps, generator=Noise.shards(self.seed, "hierarchical"))
+        codes = model.sample_latent(
+            self.rows + self.columns, steps=self.steps, generator=Noise.shards(self.seed, "hierarchical")
+        )
         for layer in range(len(layout)):
             for kind in self.kinds:
                 z = self.codes(model, codes, layer, kind)
@@ -86,22 +95,30 @@ class HierarchicalSamples(EvaluationCallback):
                 publish_image(trainer, f"layer_{layer + 1}_{kind}", picture)
 
     def codes(self, model: Any, codes: Tensor, layer: int, kind: str) -> Tensor:
-        """Latents ``(rows, 1 + columns, d)`` of a grid; the first column is the first ``rows`` of ``codes`` as they are."""
+        """Latents ``(rows, 1 + columns, d)`` of a grid; the first column is the first ``rows`` of ``codes``
+        as they are.
+        """
         own, others = codes.split([self.rows, self.columns])
         changed = own.unsqueeze(1).expand(-1, self.columns, -1)
         if kind == "substitution":
-            changed = torch.where(model.layout.mask([layer], codes.device), others.unsqueeze(0).expand_as(changed), changed)
+            changed = torch.where(
+                model.layout.mask([layer], codes.device), others.unsqueeze(0).expand_as(changed), changed
+            )
         else:
             noise = Noise.shards(self.seed, "hierarchical", layer)
-            changed = model.redraw(changed.flatten(0, 1), [layer], steps=self.steps, generator=noise).reshape(changed.shape)
+            changed = model.redraw(changed.flatten(0, 1), [layer], steps=self.steps, generator=noise).reshape(
+                changed.shape
+            )
         return torch.cat([own.unsqueeze(1), changed], dim=1)
 
 
 class LayerReconstruction(EvaluationCallback):
-    """What of an image the upper layers keep: reconstructions whose lowest k layers come from the prior given the layers above.
+    """What of an image the upper layers keep: reconstructions whose lowest k layers come from the prior given
+    the layers above.
 
-    The picture ``images/layer_reconstructions`` has the data, then k = 0 (all layers from the posterior), 1, ... Logs the squared error
-    of each k as ``reconstruction_mse_above_k``, in the [-1, 1] range, over all images of a ``validate`` or ``test`` pass.
+    The picture ``images/layer_reconstructions`` has the data, then k = 0 (all layers from the posterior), 1,
+    ... Logs the squared error of each k as ``reconstruction_mse_above_k``, in the [-1, 1] range, over all
+    images of a ``validate`` or ``test`` pass.
 
     Args:
         n: images in the picture, from the first batch.
@@ -117,34 +134,55 @@ class LayerReconstruction(EvaluationCallback):
         self._first = True
         self._errors: list[Metric] = []
 
-    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         self._errors = [MeanMetric() for _ in range(len(layers_of(model, self)))]
         for error in self._errors:
             error.to(model.device).set_dtype(torch.float64)  # a move makes it round to single precision
         self._first = True
 
-    def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+    ) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not self._first:
             return
         x, z = self.output(outputs, "x"), self.output(outputs, "z")
         noise = model.sample_noise("layers", batch["index"]) if len(x) else None
         shown = [x]
         for k, error in enumerate(self._errors):
-            mean = model.decode(model.redraw(z, list(range(k)), steps=self.steps, generator=noise)) if len(x) else x
+            mean = (
+                model.decode(model.redraw(z, list(range(k)), steps=self.steps, generator=noise))
+                if len(x)
+                else x
+            )
             error.update((mean.double() - x.double()).square().flatten(1).mean(dim=1))
             shown.append(mean)
         if self._first and len(x):
-            publish_image(trainer, "layer_reconstructions", image_grid(torch.cat([part[: self.n] for part in shown]), min(self.n, len(x))))
+            publish_image(
+                trainer,
+                "layer_reconstructions",
+                image_grid(torch.cat([part[: self.n] for part in shown]), min(self.n, len(x))),
+            )
         self._first = False
 
     def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
-            self.report(model, {f"{stage}/reconstruction_mse_above_{k}": float(error.compute()) for k, error in enumerate(self._errors)})
-            self.protocol.update(range=[-1, 1], lower_layers="one draw of the prior given the layers above", steps=self.steps)
+            self.report(
+                model,
+                {
+                    f"{stage}/reconstruction_mse_above_{k}": float(error.compute())
+                    for k, error in enumerate(self._errors)
+                },
+            )
+            self.protocol.update(
+                range=[-1, 1], lower_layers="one draw of the prior given the layers above", steps=self.steps
+            )
 
 
 class LatentTraversal(EvaluationCallback):
-    """One row a coordinate, bottom layer first: the image as that coordinate of one encoded image goes from low to high.
+    """One row a coordinate, bottom layer first: the image as that coordinate of one encoded image goes from
+    low to high.
 
     In ``images/traversal``. Works for every model, layered or not.
 
@@ -158,14 +196,21 @@ class LatentTraversal(EvaluationCallback):
     def __init__(self, extent: float = 2.5, columns: int = 11, rows: int = 24, image: int = 0) -> None:
         super().__init__()
         if not extent > 0 or columns < 2 or rows < 1 or image < 0:
-            raise ValueError(f"needs extent > 0, columns >= 2, rows >= 1, image >= 0, not {extent}, {columns}, {rows} and {image}")
+            raise ValueError(
+                f"needs extent > 0, columns >= 2, rows >= 1, image >= 0, not {extent}, {columns}, {rows} and"
+                f" {image}"
+            )
         self.extent, self.columns, self.rows, self.image = extent, columns, rows, image
         self._open_picture = False
 
-    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         self._open_picture = True
 
-    def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+    ) -> None:
         z = self.output(outputs, "z")
         if not self._open_picture or not len(z):
             return
@@ -173,7 +218,9 @@ class LatentTraversal(EvaluationCallback):
         code = z[min(self.image, len(z) - 1)]
         layout = getattr(model, "layout", None) or LatentLayout([len(code)])
         share = max(1, self.rows // len(layout))
-        chosen = [place for part in layout.slices for place in range(part.start, min(part.stop, part.start + share))][: self.rows]
+        chosen = [
+            place for part in layout.slices for place in range(part.start, min(part.stop, part.start + share))
+        ][: self.rows]
         codes = code.repeat(len(chosen), self.columns, 1)
         for row, place in enumerate(chosen):
             codes[row, :, place] = torch.linspace(-self.extent, self.extent, self.columns).to(code)

@@ -35,10 +35,12 @@ def _features(model: Any, x: Tensor, outputs: Outputs | None, index: Tensor) -> 
 
 
 class LayerClassification(EvaluationCallback):
-    """Logs ``latent_accuracy/layer_1`` (nearest to the data), ``layer_2``, ... and ``latent_accuracy/all``, of ``validate`` and ``test``.
+    """Logs ``latent_accuracy/layer_1`` (nearest to the data), ``layer_2``, ... and ``latent_accuracy/all``,
+    of ``validate`` and ``test``.
 
-    For each layer a classifier Linear-ReLU(256)-Linear is trained on the layer's latents of the training split and measured on the split
-    that is evaluated. Latents are the means of q, or posterior samples of a model without encoder. Prints a table after a test.
+    For each layer a classifier Linear-ReLU(256)-Linear is trained on the layer's latents of the training
+    split and measured on the split that is evaluated. Latents are the means of q, or posterior samples of a
+    model without encoder. Prints a table after a test.
 
     Args:
         hidden: width.
@@ -50,7 +52,9 @@ class LayerClassification(EvaluationCallback):
     def __init__(self, hidden: int = 256, epochs: int = 20, limit: int | None = None, seed: int = 0) -> None:
         super().__init__()
         if hidden < 1 or epochs < 1 or (limit is not None and limit < 1):
-            raise ValueError(f"hidden, epochs and limit must be at least 1, not {hidden}, {epochs} and {limit}")
+            raise ValueError(
+                f"hidden, epochs and limit must be at least 1, not {hidden}, {epochs} and {limit}"
+            )
         self.hidden, self.epochs, self.limit, self.seed = hidden, epochs, limit, seed
         self._train, self._test = RowCollector(["z", "label"]), RowCollector(["z", "label"])
 
@@ -59,8 +63,15 @@ class LayerClassification(EvaluationCallback):
         if trainer.state.fn == TrainerFn.FITTING:
             return
         data: Any = getattr(trainer, "datamodule", None)
-        if getattr(data, "train", None) is None or not hasattr(data, "evaluation_dataloader") or "label" not in batch:
-            raise UserError("LayerClassification needs labels, and a data module with a train split and an evaluation_dataloader")
+        if (
+            getattr(data, "train", None) is None
+            or not hasattr(data, "evaluation_dataloader")
+            or "label" not in batch
+        ):
+            raise UserError(
+                "LayerClassification needs labels, and a data module with a train split and an"
+                " evaluation_dataloader"
+            )
         for rows in (self._train, self._test):
             rows.to(model.device).reset()
         for part in data.evaluation_dataloader(data.train):
@@ -71,13 +82,24 @@ class LayerClassification(EvaluationCallback):
                 part = {name: value[keep] for name, value in part.items()}
             self._add(self._train, model, part, None)
 
-    def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self,
+        trainer: Trainer,
+        model: LightningModule,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
+    ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             self._add(self._test, model, batch, outputs)
 
-    def _add(self, rows: RowCollector, model: Any, batch: Mapping[str, Tensor], outputs: Outputs | None) -> None:
+    def _add(
+        self, rows: RowCollector, model: Any, batch: Mapping[str, Tensor], outputs: Outputs | None
+    ) -> None:
         x = model.observations(batch)
-        rows.update(index=batch["index"], label=batch["label"], z=_features(model, x, outputs, batch["index"]))
+        rows.update(
+            index=batch["index"], label=batch["label"], z=_features(model, x, outputs, batch["index"])
+        )
 
     def finish(self, trainer: Trainer, model: Any, stage: str) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
@@ -85,9 +107,16 @@ class LayerClassification(EvaluationCallback):
         train, test = self._train.table(), self._test.table()
         self._train.reset()
         self._test.reset()
-        names = {f"layer_{layer}": part for layer, part in enumerate(model.layout.slices, start=1)} | {"all": slice(None)}
+        names = {f"layer_{layer}": part for layer, part in enumerate(model.layout.slices, start=1)} | {
+            "all": slice(None)
+        }
         values: dict[str, float] = {}
-        table = Table(title=f"Linear-ReLU({self.hidden})-Linear on each layer, {len(test['label'])} images of the {stage} split")
+        table = Table(
+            title=(
+                f"Linear-ReLU({self.hidden})-Linear on each layer, {len(test['label'])} images of the {stage}"
+                " split"
+            )
+        )
         for column in ("layer", "accuracy", "95 % interval"):
             table.add_column(column)
         for name, part in names.items():
@@ -99,7 +128,13 @@ class LayerClassification(EvaluationCallback):
             table.add_row(name.replace("_", " "), f"{share:.4f}", f"{low:.4f} to {high:.4f}")
         self.report(model, values)
         kind = "mean of q" if getattr(model, "encoder", None) is not None else "one posterior sample"
-        self.protocol.update(latent=kind, classifier=[self.hidden], epochs=self.epochs, interval="Wilson, images only", seed=self.seed)
+        self.protocol.update(
+            latent=kind,
+            classifier=[self.hidden],
+            epochs=self.epochs,
+            interval="Wilson, images only",
+            seed=self.seed,
+        )
         if trainer.is_global_zero and stage == "test":
             Console().print(table)
 
@@ -107,7 +142,8 @@ class LayerClassification(EvaluationCallback):
 class MutualInformationGap(EvaluationCallback):
     """Logs ``mig`` and ``mig_sup`` of the latents against labelled factors of variation.
 
-    Factors are ``batch["factors"]``, ``(B, K)`` of ``long``, or the class label where the data have nothing else; ``mig_sup`` needs two.
+    Factors are ``batch["factors"]``, ``(B, K)`` of ``long``, or the class label where the data have nothing
+    else; ``mig_sup`` needs two.
 
     Args:
         bins: of each coordinate.
@@ -120,12 +156,16 @@ class MutualInformationGap(EvaluationCallback):
         self.bins = bins
         self._rows = RowCollector(["z", "factors"])
 
-    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         if "factors" not in batch and "label" not in batch:
             raise UserError("MutualInformationGap needs batches with factors or labels")
         self._rows.to(model.device).reset()
 
-    def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+    ) -> None:
         factors = batch["factors"] if "factors" in batch else batch["label"].unsqueeze(1)
         z = _features(model, self.output(outputs, "x"), outputs, batch["index"])
         self._rows.update(index=batch["index"], z=z, factors=factors)
@@ -134,5 +174,7 @@ class MutualInformationGap(EvaluationCallback):
         rows = self._rows.table()
         self._rows.reset()
         gap, supervised = mutual_information_gap(rows["z"], rows["factors"], self.bins)
-        self.report(model, {f"{stage}/mig": gap} | ({} if supervised is None else {f"{stage}/mig_sup": supervised}))
+        self.report(
+            model, {f"{stage}/mig": gap} | ({} if supervised is None else {f"{stage}/mig_sup": supervised})
+        )
         self.protocol.update(bins=self.bins, factors=rows["factors"].shape[1])

@@ -14,20 +14,23 @@ from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.hierarchical import layers_of
-from lebm.callbacks.images import image_grid, publish_image
+from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.metrics.attack import latent_attack, layer_divergences
+from lebm.plots.grids import image_grid
 from lebm.samplers.noise import Noise
 
 __all__ = ["LatentAttack", "LongChain"]
 
 
 class LatentAttack(EvaluationCallback):
-    """Attacks the encoder layer by layer on images of the first batch, each made to be taken for its neighbour.
+    """Attacks the encoder layer by layer on images of the first batch, each made to be taken for its
+    neighbour.
 
-    Logs ``attack/layer_1``, ...: ``KL(q(z_i | attacked) || q(z_i | target))`` of the attacked layer in nats, and ``attack/layer_1_before``,
-    the same of the image as it was. An attack that stays near the latter has failed. The picture ``images/attack`` has images,
-    targets, then for each layer the attacked images and their reconstructions. The form of the attack is ours.
+    Logs ``attack/layer_1``, ...: ``KL(q(z_i | attacked) || q(z_i | target))`` of the attacked layer in nats,
+    and ``attack/layer_1_before``, the same of the image as it was. An attack that stays near the latter has
+    failed. The picture ``images/attack`` has images, targets, then for each layer the attacked images and
+    their reconstructions. The form of the attack is ours.
 
     Args:
         n: number of images.
@@ -38,7 +41,9 @@ class LatentAttack(EvaluationCallback):
     def __init__(self, n: int = 32, radius: float = 0.2, steps: int = 50) -> None:
         super().__init__()
         if n < 2 or not radius > 0 or steps < 1:
-            raise ValueError(f"needs n of at least 2, a positive radius and at least 1 step, not {n}, {radius} and {steps}")
+            raise ValueError(
+                f"needs n of at least 2, a positive radius and at least 1 step, not {n}, {radius} and {steps}"
+            )
         self.n, self.radius, self.steps = n, radius, steps
         self._due = False
 
@@ -48,7 +53,9 @@ class LatentAttack(EvaluationCallback):
             raise UserError("LatentAttack attacks an encoder, and this model has none")
         self._due = trainer.state.fn != TrainerFn.FITTING
 
-    def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+    ) -> None:
         x = self.output(outputs, "x")[: self.n].clone()
         if not self._due or len(x) < 2:
             return
@@ -59,23 +66,31 @@ class LatentAttack(EvaluationCallback):
             before = layer_divergences(model.inference(x), wanted, layout).mean(dim=0)
         rows, values = [x, target], dict[str, float]()
         for layer in range(len(layout)):
-            attacked = latent_attack(model.inference, x, target, layout, layer, radius=self.radius, steps=self.steps)
+            attacked = latent_attack(
+                model.inference, x, target, layout, layer, radius=self.radius, steps=self.steps
+            )
             with torch.no_grad():
                 after = layer_divergences(model.inference(attacked), wanted, layout).mean(dim=0)
                 rows += [attacked, model.decode(model.inference(attacked).mean)]
             name = f"{stage}/attack/layer_{layer + 1}"
             values |= {name: float(after[layer]), f"{name}_before": float(before[layer])}
         self.report(model, values)
-        self.protocol.update(images=len(x), radius=self.radius, steps=self.steps, attack="sign gradient, projected onto the box")
+        self.protocol.update(
+            images=len(x),
+            radius=self.radius,
+            steps=self.steps,
+            attack="sign gradient, projected onto the box",
+        )
         publish_image(trainer, "attack", image_grid(torch.cat([row[:12] for row in rows]), min(12, len(x))))
 
 
 class LongChain(EvaluationCallback):
-    """Does the prior's chain stay where it should when it runs on? Draws the model at several lengths of *one* chain.
+    """Does the prior's chain stay where it should when it runs on? Draws the model at several lengths of
+    *one* chain.
 
-    In ``images/long_chain`` a row is a chain, a column a length. Logs ``long_chain/rms`` of the latents and, where there is one,
-    ``long_chain/log_density`` of the prior (unnormalised), each at the model's own length and, with ``_end``, at the last. For
-    every method whose ``sample_latent`` runs a chain.
+    In ``images/long_chain`` a row is a chain, a column a length. Logs ``long_chain/rms`` of the latents and,
+    where there is one, ``long_chain/log_density`` of the prior (unnormalised), each at the model's own length
+    and, with ``_end``, at the last. For every method whose ``sample_latent`` runs a chain.
 
     Args:
         lengths: numbers of transitions, each a multiple of ten, so that a longer chain repeats a shorter one.
@@ -83,10 +98,20 @@ class LongChain(EvaluationCallback):
         seed: of their noise.
     """
 
-    def __init__(self, lengths: tuple[int, ...] = (0, 60, 250, 500, 1000, 2500), n: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self, lengths: tuple[int, ...] = (0, 60, 250, 500, 1000, 2500), n: int = 64, seed: int = 0
+    ) -> None:
         super().__init__()
-        if n < 1 or not lengths or any(length < 0 or length % 10 for length in lengths) or sorted(lengths) != list(lengths):
-            raise ValueError(f"needs at least one chain, and lengths that rise in multiples of ten, not {n} and {list(lengths)}")
+        if (
+            n < 1
+            or not lengths
+            or any(length < 0 or length % 10 for length in lengths)
+            or sorted(lengths) != list(lengths)
+        ):
+            raise ValueError(
+                f"needs at least one chain, and lengths that rise in multiples of ten, not {n} and"
+                f" {list(lengths)}"
+            )
         self.lengths, self.n, self.seed = tuple(lengths), n, seed
 
     def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
@@ -94,7 +119,10 @@ class LongChain(EvaluationCallback):
             return
         # Every process draws the same chains, so that the figures agree.
         lengths = {length: Noise.shards(self.seed, "long chain") for length in self.lengths}
-        states = {length: model.sample_latent(self.n, steps=length, generator=noise) for length, noise in lengths.items()}
+        states = {
+            length: model.sample_latent(self.n, steps=length, generator=noise)
+            for length, noise in lengths.items()
+        }
         own = model.sample_latent(self.n, generator=Noise.shards(self.seed, "long chain"))
         values: dict[str, float] = {}
         for suffix, z in (("", own), ("_end", states[self.lengths[-1]])):

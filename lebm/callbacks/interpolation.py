@@ -10,7 +10,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
-from lebm.callbacks.images import image_grid, publish_image
+from lebm.callbacks.publish import publish_image
+from lebm.plots.grids import image_grid
 
 __all__ = ["InterpolationGrid"]
 
@@ -18,8 +19,8 @@ __all__ = ["InterpolationGrid"]
 class InterpolationGrid(EvaluationCallback):
     """Shows decoded points between the latents of pairs of images, in ``images/interpolation``.
 
-    A row begins and ends with the reconstructions of two of the first validation or test images; between them the latents lie on a
-    straight line.
+    A row begins and ends with the reconstructions of two of the first validation or test images; between them
+    the latents lie on a straight line.
 
     Args:
         pairs: number of rows.
@@ -37,7 +38,9 @@ class InterpolationGrid(EvaluationCallback):
     def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
         self._shown = False
 
-    def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+    ) -> None:
         z = self.output(outputs, "z")[: 2 * self.pairs]
         if self._shown or not trainer.is_global_zero or len(z) < 2:
             return

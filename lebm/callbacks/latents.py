@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from PIL import Image
 from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
-from lebm.callbacks.images import publish_image
-from lebm.metrics.rows import RowCollector, finite_rows
+from lebm.callbacks.publish import publish_image
+from lebm.metrics.rows import RowCollector
+from lebm.plots.latents import latent_picture
 from lebm.samplers.noise import Noise
 
-__all__ = ["LatentPicture", "latent_picture"]
+__all__ = ["LatentPicture"]
 
 
 class LatentPicture(EvaluationCallback):
     """Shows samples of the prior beside posterior samples of data, in ``images/latents``.
 
-    A learned prior should cover the aggregate posterior. Left: both clouds on the posterior's first two principal components.
-    Right: all coordinates pooled, with N(0, 1) for comparison.
+    A learned prior should cover the aggregate posterior. Left: both clouds on the posterior's first two
+    principal components. Right: all coordinates pooled, with N(0, 1) for comparison.
 
     Args:
         n: number of points of each cloud.
@@ -47,9 +44,18 @@ class LatentPicture(EvaluationCallback):
         self._rows.to(model.device).reset()
         self._held = 0
         if trainer.is_global_zero:
-            self._prior = model.sample_latent(self.n, steps=self.steps, generator=Noise.shards(self.seed, "latent picture"))
+            self._prior = model.sample_latent(
+                self.n, steps=self.steps, generator=Noise.shards(self.seed, "latent picture")
+            )
 
-    def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self,
+        trainer: Trainer,
+        model: LightningModule,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
+    ) -> None:
         # The first n rows of each process hold the first n of all, whatever their number.
         z = self.output(outputs, "z")[: self.n - self._held]
         self._rows.update(index=batch["index"][: z.shape[0]], z=z)
@@ -61,52 +67,3 @@ class LatentPicture(EvaluationCallback):
         prior, self._prior = self._prior, None
         if prior is not None and posterior.shape[0] > 1:
             publish_image(trainer, "latents", latent_picture(prior, posterior))
-
-
-def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
-    """Draw two clouds of latents.
-
-    Args:
-        prior: ``(n, d)``.
-        posterior: ``(m, d)``; the axes are its principal components.
-
-    Returns:
-        ``(height, width, 3)`` of ``uint8``. Non-finite rows are left out and counted in the title.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    clouds = {"posterior": posterior.detach().cpu().double().flatten(1), "prior": prior.detach().cpu().double().flatten(1)}
-    lost = sum(int((~finite_rows(cloud)).sum()) for cloud in clouds.values())
-    clouds = {name: cloud[finite_rows(cloud)] for name, cloud in clouds.items()}
-    figure = Figure(figsize=(10, 5), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    if lost:
-        figure.suptitle(f"{lost} non-finite latents left out")
-    colours = {"posterior": "tab:orange", "prior": "tab:blue"}
-    points = dict(zip(clouds, _projection(clouds["posterior"], *clouds.values()), strict=True))
-    values = torch.linspace(-4, 4, 200, dtype=torch.float64)
-    for name, cloud in clouds.items():
-        left.scatter(*points[name].T.tolist(), s=6, alpha=0.5, linewidths=0, color=colours[name], label=f"{name} ({cloud.shape[0]})")
-        right.hist(cloud.flatten().numpy(), bins=100, density=True, histtype="step", color=colours[name], label=name)
-    right.plot(values, torch.exp(-values.square() / 2) / (2 * torch.pi) ** 0.5, color="black", linewidth=1, linestyle="--", label="N(0, 1)")
-    left.set(xlabel="posterior component 1", ylabel="posterior component 2", title="prior and posterior latents")
-    right.set(xlabel="coordinate", ylabel="density", title="all coordinates")
-    left.legend()
-    right.legend()
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    return np.asarray(Image.open(buffer).convert("RGB"))
-
-
-def _projection(basis: Tensor, *clouds: Tensor) -> list[Tensor]:
-    """Each cloud ``(n, d)`` on the first two principal components of ``basis``, ``(n, 2)``; signs are fixed by the largest loading."""
-    if basis.shape[1] < 2:
-        return [torch.cat([cloud, torch.zeros_like(cloud)], dim=1) for cloud in clouds]
-    if basis.shape[0] < 3:  # too few for an axis
-        return [cloud[:, :2] for cloud in clouds]
-    centre = basis.mean(dim=0)
-    axes = torch.linalg.svd(basis - centre, full_matrices=False).Vh[:2]
-    largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
-    return [(cloud - centre) @ (axes * largest.sign()).T for cloud in clouds]

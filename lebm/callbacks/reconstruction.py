@@ -10,14 +10,16 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
-from lebm.callbacks.images import pair_grid, publish_image
+from lebm.callbacks.publish import publish_image
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
+from lebm.plots.grids import pair_grid
 
 __all__ = ["ReconstructionError", "ReconstructionGrid"]
 
 
 class ReconstructionGrid(EvaluationCallback):
-    """Shows the first images of the validation or test data above their reconstructions, in ``images/reconstructions``.
+    """Shows the first images of the validation or test data above their reconstructions, in
+    ``images/reconstructions``.
 
     Args:
         n: number of images; fewer are shown if the first batch is smaller.
@@ -32,54 +34,90 @@ class ReconstructionGrid(EvaluationCallback):
         self.columns = columns
         self._rows: RowCollector | None = None
 
-    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         self._rows = RowCollector(["x", "reconstruction"]).to(model.device)
 
-    def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self,
+        trainer: Trainer,
+        model: LightningModule,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
+    ) -> None:
         if self._rows is None:
             return
         x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")
-        self._rows.update(index=batch["index"][: self.n], x=x[: self.n], reconstruction=reconstruction[: self.n])
+        self._rows.update(
+            index=batch["index"][: self.n], x=x[: self.n], reconstruction=reconstruction[: self.n]
+        )
         rows = self._rows.table()  # each process's first n rows of one batch hold the batch's first n
         self._rows = None
         if rows["x"].shape[0]:
-            publish_image(trainer, "reconstructions", pair_grid(rows["x"][: self.n], rows["reconstruction"][: self.n], self.columns))
+            publish_image(
+                trainer,
+                "reconstructions",
+                pair_grid(rows["x"][: self.n], rows["reconstruction"][: self.n], self.columns),
+            )
 
 
 class ReconstructionError(EvaluationCallback):
     """Logs ``val/reconstruction_mse`` and ``test/reconstruction_mse``.
 
-    The squared error in the [-1, 1] range, averaged over pixels and channels and then over samples (the convention of the papers
-    that report it), of the reconstruction that the model's evaluation step returned, summed in double precision. Divide by 4
-    for the [0, 1] range. Where one label is held out, its samples are left out here: they are not what the model was to learn.
-    """
+    The squared error in the [-1, 1] range, averaged over pixels and channels and then over samples (the
+    convention of the papers that report it), of the reconstruction that the model's evaluation step returned,
+    summed in double precision. Divide by 4 for the [0, 1] range. Where one label is held out, its samples are
+    left out here: they are not what the model was to learn."""
 
     def __init__(self) -> None:
         super().__init__()
         self._mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
         self._bad = NonFinite()
 
-    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         for metric in (self._mean, self._bad):
             metric.to(model.device).reset()
-        self._mean.set_dtype(torch.float64)  # again, since a move to a device makes it round what it is given to single precision
+        self._mean.set_dtype(
+            torch.float64
+        )  # again, since a move to a device makes it round what it is given to single precision
 
-    def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self,
+        trainer: Trainer,
+        model: LightningModule,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
+    ) -> None:
         x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")
         index = batch["index"]
         if "anomaly" in batch:
             normal = ~batch["anomaly"]
             x, reconstruction, index = x[normal], reconstruction[normal], index[normal]
-        error = (x.double() - reconstruction.double()).square().reshape(x.shape[0], x[:1].numel() or 1).mean(dim=1)
+        error = (
+            (x.double() - reconstruction.double())
+            .square()
+            .reshape(x.shape[0], x[:1].numel() or 1)
+            .mean(dim=1)
+        )
         finite = finite_rows(error)
         self._bad.update(finite, index)
         self._mean.update(error[finite])
 
     def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
-        self._bad.refuse(f"{stage} reconstructions", "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size")
+        self._bad.refuse(
+            f"{stage} reconstructions",
+            "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size",
+        )
         value = float(self._mean.compute())
         if value == value:  # no sample at all
             self.report(model, {f"{stage}/reconstruction_mse": value})
         self.protocol.update(
-            range=[-1, 1], mean_over="pixels, channels and normal samples", chain_settings=getattr(model, "chain_settings", {})
+            range=[-1, 1],
+            mean_over="pixels, channels and normal samples",
+            chain_settings=getattr(model, "chain_settings", {}),
         )

@@ -30,8 +30,8 @@ def reconstruction_rows(x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
         reconstruction: of the same shape.
 
     Returns:
-        ``mse``, the squared error, mean over pixels and channels; ``psnr`` in decibels, for the range 2; ``ssim``; each ``(B,)`` of
-        float64.
+        ``mse``, the squared error, mean over pixels and channels; ``psnr`` in decibels, for the range 2;
+        ``ssim``; each ``(B,)`` of float64.
     """
     x, reconstruction = x.double(), reconstruction.double()
     figures = {
@@ -48,8 +48,9 @@ def reconstruction_rows(x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
 class RevisionError(EvaluationCallback):
     """Scores reconstructions by the inference model alone and after posterior steps, each by itself.
 
-    Logs ``<stage>/mse/steps0``, ``psnr`` and ``ssim`` likewise, and the same for every other number of steps: means over images of the
-    [-1, 1] range. Both start at the same draw of the inference model, from the noise of the evaluation step.
+    Logs ``<stage>/mse/steps0``, ``psnr`` and ``ssim`` likewise, and the same for every other number of steps:
+    means over images of the [-1, 1] range. Both start at the same draw of the inference model, from the noise
+    of the evaluation step.
 
     Args:
         steps: numbers of posterior transitions; 0 is the inference model alone.
@@ -62,7 +63,9 @@ class RevisionError(EvaluationCallback):
         self.steps = list(steps)
         self._means: dict[str, MeanMetric] = {}
 
-    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         names = FIGURES if min(batch["x"].shape[2:]) >= WINDOW else FIGURES[:2]
         self._means = {}
         for steps in self.steps:
@@ -70,7 +73,9 @@ class RevisionError(EvaluationCallback):
                 self._means[f"{name}/steps{steps}"] = MeanMetric(nan_strategy="disable").to(model.device)
                 self._means[f"{name}/steps{steps}"].set_dtype(torch.float64)
 
-    def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+    ) -> None:
         x, index = self.output(outputs, "x"), batch["index"]
         if not x.shape[0]:
             return
@@ -82,30 +87,42 @@ class RevisionError(EvaluationCallback):
     def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
         values = {f"{stage}/{name}": float(mean.compute()) for name, mean in self._means.items()}
         self.report(model, {name: value for name, value in values.items() if value == value})
-        self.protocol.update(range=[-1, 1], mean_over="images", steps=self.steps, chain_settings=getattr(model, "chain_settings", {}))
+        self.protocol.update(
+            range=[-1, 1],
+            mean_over="images",
+            steps=self.steps,
+            chain_settings=getattr(model, "chain_settings", {}),
+        )
 
 
 class RevisionGuard(Callback, Component):
-    """Ends a run whose revised images or latents have gone wrong, in the step in which they have, naming what and where.
+    """Ends a run whose revised images or latents have gone wrong, in the step in which they have, naming what
+    and where.
 
-    Looked at, before the gradients of every step are computed, are the ends of the two chains, the generator's images, and the gap
-    ``E(x) - E(x~)``. On an accelerator that waits for the device once a step, which is short beside two chains. To go back and on
-    with smaller steps instead, leave this out and use :class:`~lebm.callbacks.Divergence` with ``policy: recover``.
+    Looked at, before the gradients of every step are computed, are the ends of the two chains, the
+    generator's images, and the gap ``E(x) - E(x~)``. On an accelerator that waits for the device once a step,
+    which is short beside two chains. To go back and on with smaller steps instead, leave this out and use
+    :class:`~lebm.callbacks.Divergence` with ``policy: recover``.
 
     Args:
-        max_energy_gap: largest harmless ``|E(x) - E(x~)|``, mean over a batch; the released code stops at 1e4.
+        max_energy_gap: largest harmless ``|E(x) - E(x~)|``, mean over a batch; the released code stops at
+            1e4.
         max_pixel: largest harmless absolute value of a revised image, whose data are in [-1, 1].
-        min_spread: a generator whose images of a batch differ by less, in standard deviation a pixel, is dead.
+        min_spread: a generator whose images of a batch differ by less, in standard deviation a pixel, is
+            dead.
 
     Raises:
         DivergenceError: naming the tensor; the last healthy checkpoint is kept.
         ValueError: for arguments out of range.
     """
 
-    def __init__(self, max_energy_gap: float = 1e4, max_pixel: float = 100.0, min_spread: float = 1e-4) -> None:
+    def __init__(
+        self, max_energy_gap: float = 1e4, max_pixel: float = 100.0, min_spread: float = 1e-4
+    ) -> None:
         if not min(max_energy_gap, max_pixel) > 0 or min_spread < 0:
             raise ValueError(
-                f"max_energy_gap and max_pixel must be positive, min_spread not negative: {max_energy_gap}, {max_pixel}, {min_spread}"
+                f"max_energy_gap and max_pixel must be positive, min_spread not negative: {max_energy_gap},"
+                f" {max_pixel}, {min_spread}"
             )
         self.max_energy_gap = max_energy_gap
         self.max_pixel = max_pixel
@@ -116,23 +133,45 @@ class RevisionGuard(Callback, Component):
         if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(bool(fault), all=False):
             fault = fault or "another process has diverged"
         if fault:
-            raise DivergenceError(f"{fault} at step {trainer.global_step}; the last healthy checkpoint is kept. {_ADVICE}")
+            raise DivergenceError(
+                f"{fault} at step {trainer.global_step}; the last healthy checkpoint is kept. {_ADVICE}"
+            )
 
     def fault(self, revised: Mapping[str, Tensor]) -> str:
         """What is wrong with the tensors of a step, in words; nothing if empty."""
         for name, value in revised.items():
             bad = int((~finite_rows(value.reshape(1) if not value.dim() else value)).sum())
             if bad:
-                return f"the {name} are not finite ({bad} of {len(value)} rows)" if value.dim() else f"the {name} is not finite"
+                return (
+                    f"the {name} are not finite ({bad} of {len(value)} rows)"
+                    if value.dim()
+                    else f"the {name} is not finite"
+                )
         if "energy gap" in revised and abs(float(revised["energy gap"])) > self.max_energy_gap:
-            return f"the energy gap is {float(revised['energy gap']):.4g}, beyond max_energy_gap {self.max_energy_gap:g}"
+            return (
+                f"the energy gap is {float(revised['energy gap']):.4g}, beyond max_energy_gap"
+                f" {self.max_energy_gap:g}"
+            )
         images = revised.get("revised images")
         if images is not None and (largest := float(images.abs().max())) > self.max_pixel:
-            return f"the revised images reach {largest:.4g}, beyond max_pixel {self.max_pixel:g}: their chain explodes"
+            return (
+                f"the revised images reach {largest:.4g}, beyond max_pixel {self.max_pixel:g}: their chain"
+                " explodes"
+            )
         generated = revised.get("generated images")
-        if generated is not None and len(generated) > 1 and (spread := float(generated.std(dim=0).mean())) < self.min_spread:
-            return f"the generated images are all alike (spread {spread:.2g}, below min_spread {self.min_spread:g}): a dead generator"
+        if (
+            generated is not None
+            and len(generated) > 1
+            and (spread := float(generated.std(dim=0).mean())) < self.min_spread
+        ):
+            return (
+                f"the generated images are all alike (spread {spread:.2g}, below min_spread"
+                f" {self.min_spread:g}): a dead generator"
+            )
         return ""
 
 
-_ADVICE = "Raise the temperature (a smaller drift), clamp the image chain, keep spectral norm, or lower the energy's learning rate"
+_ADVICE = (
+    "Raise the temperature (a smaller drift), clamp the image chain, keep spectral norm, or lower the"
+    " energy's learning rate"
+)

@@ -16,9 +16,11 @@ __all__ = ["Rollback"]
 
 
 class Rollback:
-    """Keeps the two newest healthy states of model, optimiser and averaged weights, and goes back to one of them.
+    """Keeps the two newest healthy states of model, optimiser and averaged weights, and goes back to one of
+    them.
 
-    Going back leaves counters, schedules and the position in the data alone: the steps that are lost are not repeated.
+    Going back leaves counters, schedules and the position in the data alone: the steps that are lost are not
+    repeated.
 
     Args:
         shrink: factor, in (0, 1), on learning rates and on the samplers' step sizes each time.
@@ -56,7 +58,9 @@ class Rollback:
         self._stepped_back = True
         self._times += 1
         state = self._kept[-1]
-        factor = self.shrink ** (self._times - state["times"])  # the state's step sizes have those before it already
+        factor = self.shrink ** (
+            self._times - state["times"]
+        )  # the state's step sizes have those before it already
         model.load_state_dict(state["model"])
         for optimizer, stored in zip(trainer.optimizers, state["optimizers"], strict=True):
             # not those of the state: a schedule has moved on since, and multiplies what it finds

@@ -12,7 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback
-from lebm.callbacks.images import image_grid, publish_image
+from lebm.callbacks.publish import publish_image
+from lebm.plots.grids import image_grid
 from lebm.samplers.noise import Noise
 
 __all__ = ["SampleGrid"]
@@ -21,9 +22,9 @@ __all__ = ["SampleGrid"]
 class SampleGrid(EvaluationCallback):
     """Draws samples from the same noise every time and shows them in ``images/samples``.
 
-    It draws where the model is validated, or after a training epoch where there is no validation, and always the model that
-    training ends with. The first process draws all of them, so the picture does not depend on their number. Pixels are
-    clamped to [-1, 1] and shown on that one scale, not stretched image by image.
+    It draws where the model is validated, or after a training epoch where there is no validation, and always
+    the model that training ends with. The first process draws all of them, so the picture does not depend on
+    their number. Pixels are clamped to [-1, 1] and shown on that one scale, not stretched image by image.
 
     Args:
         n: number of samples.
@@ -33,10 +34,14 @@ class SampleGrid(EvaluationCallback):
         seed: of the noise.
     """
 
-    def __init__(self, n: int = 64, every_n_epochs: int = 1, steps: int | None = None, columns: int = 8, seed: int = 0) -> None:
+    def __init__(
+        self, n: int = 64, every_n_epochs: int = 1, steps: int | None = None, columns: int = 8, seed: int = 0
+    ) -> None:
         super().__init__()
         if n < 1 or every_n_epochs < 1 or columns < 1:
-            raise ValueError(f"n, every_n_epochs and columns must be at least 1, not {n}, {every_n_epochs} and {columns}")
+            raise ValueError(
+                f"n, every_n_epochs and columns must be at least 1, not {n}, {every_n_epochs} and {columns}"
+            )
         self.n = n
         self.every_n_epochs = every_n_epochs
         self.steps = steps
@@ -44,7 +49,9 @@ class SampleGrid(EvaluationCallback):
         self.seed = seed
         self._drawn: int | None = None
 
-    def begin(self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         if trainer.state.fn != TrainerFn.FITTING or self._due(trainer):
             self._draw(trainer, model)
 
@@ -57,7 +64,9 @@ class SampleGrid(EvaluationCallback):
             self._draw(trainer, pl_module)
 
     def _due(self, trainer: Trainer) -> bool:
-        return (trainer.current_epoch + 1) % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs
+        return (
+            trainer.current_epoch + 1
+        ) % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs
 
     def _draw(self, trainer: Trainer, model: Any) -> None:
         self._drawn = trainer.global_step

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from PIL import Image
 from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
-from lebm.callbacks.images import publish_image
-from lebm.callbacks.latents import _projection
+from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
 from lebm.metrics.rows import RowCollector, finite_rows
 from lebm.models.ratios import RatioPrior
+from lebm.plots.stages import stage_picture
 from lebm.samplers.noise import Noise
 
-__all__ = ["StagePicture", "stage_picture"]
+__all__ = ["StagePicture"]
 
 LogDensity = Callable[[Tensor], Tensor]
 
 
 class StagePicture(EvaluationCallback):
-    """Shows the aggregate posterior and the prior after each stage, in ``images/stages``, for a model with a ``RatioPrior``.
+    """Shows the aggregate posterior and the prior after each stage, in ``images/stages``, for a model with a
+    ``RatioPrior``.
 
-    Both clouds are drawn on the posterior's first two principal components; with two latent coordinates there is the density of
-    every prior too. Logs ``prior_mmd``, the squared maximum mean discrepancy between prior and aggregate posterior as they are now,
-    and ``prior_mmd_start``, that of N(0, I): the ratio says how much of the way the stages have come.
+    Both clouds are drawn on the posterior's first two principal components; with two latent coordinates there
+    is the density of every prior too. Logs ``prior_mmd``, the squared maximum mean discrepancy between prior
+    and aggregate posterior as they are now, and ``prior_mmd_start``, that of N(0, I): the ratio says how much
+    of the way the stages have come.
 
     Args:
         n: number of points of each cloud, at least 2.
@@ -55,7 +52,9 @@ class StagePicture(EvaluationCallback):
     def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
         prior = getattr(model, "prior", None)
         if not isinstance(prior, RatioPrior):
-            raise UserError(f"StagePicture shows the stages of a RatioPrior, which {type(model).__name__} does not have")
+            raise UserError(
+                f"StagePicture shows the stages of a RatioPrior, which {type(model).__name__} does not have"
+            )
         self._rows.to(model.device).reset()
         self._held = 0
         finished = prior.tilt.finished
@@ -64,15 +63,25 @@ class StagePicture(EvaluationCallback):
         if not prior.tilt.active_is_one:
             names.append(f"stage {finished + 1}, in training")
             targets.append(prior.log_density)
-        # Every process draws the same points, so that the figures agree. Chains go on from stage to stage, as in training.
+        # Every process draws the same points, so that the figures agree. Chains go on from stage to stage, as
+        # in training.
         self._priors, self._densities = {}, targets
         points = prior.reference(self.n, Noise.shards(self.seed, "stages", names[0]))
         for name, target in zip(names, targets, strict=True):
             if name != names[0]:
-                points = model.prior_sampler(target, points, Noise.shards(self.seed, "stages", name), steps=self.steps)
+                points = model.prior_sampler(
+                    target, points, Noise.shards(self.seed, "stages", name), steps=self.steps
+                )
             self._priors[name] = points
 
-    def collect(self, trainer: Trainer, model: LightningModule, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+    def collect(
+        self,
+        trainer: Trainer,
+        model: LightningModule,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
+    ) -> None:
         z = self.output(outputs, "z")[: self.n - self._held]
         self._rows.update(index=batch["index"][: z.shape[0]], z=z)
         self._held += z.shape[0]
@@ -89,51 +98,15 @@ class StagePicture(EvaluationCallback):
         far = {name: float(maximum_mean_discrepancy(cloud, posterior)) for name, cloud in clouds.items()}
         first, last = next(iter(far)), list(far)[-1]
         self.report(model, {f"{stage}/prior_mmd": far[last], f"{stage}/prior_mmd_start": far[first]})
-        self.protocol = {"n": self.n, "steps": self.steps, "kernel": "Gaussian, median distance of the posterior"}
+        self.protocol = {
+            "n": self.n,
+            "steps": self.steps,
+            "kernel": "Gaussian, median distance of the posterior",
+        }
         if trainer.is_global_zero:
             titles = {f"{name}\nMMD² {far[name]:.4f}": cloud for name, cloud in clouds.items()}
-            publish_image(trainer, "stages", stage_picture(posterior, titles, densities if posterior.shape[1] == 2 else None))
-
-
-def stage_picture(posterior: Tensor, priors: Mapping[str, Tensor], densities: Sequence[LogDensity] | None = None) -> np.ndarray:
-    """Draw the aggregate posterior and one panel a prior.
-
-    Args:
-        posterior: ``(n, d)``; its principal components are the axes, or the coordinates themselves if ``d`` is 2.
-        priors: samples ``(m, d)`` by title.
-        densities: the unnormalised log-density of each, drawn under the points where ``d`` is 2.
-
-    Returns:
-        ``(height, width, 3)`` of ``uint8``.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    clouds = [cloud.detach() for cloud in (posterior, *priors.values())]
-    flat = densities is not None
-    points = [cloud.cpu() for cloud in clouds] if flat else [cloud.cpu() for cloud in _projection(clouds[0], *clouds)]
-    limit = max(1e-3, 1.15 * float(torch.cat(points[:2]).abs().quantile(0.998)))
-    columns = min(4, len(points))
-    rows = math.ceil(len(points) / columns)
-    figure = Figure(figsize=(3.2 * columns, 3.5 * rows), dpi=100, layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for number, (panel, title, cloud) in enumerate(zip(panels, ("aggregate posterior", *priors), points, strict=False)):
-        if number and densities is not None:
-            panel.imshow(_heat(densities[number - 1], clouds[0], limit), extent=[-limit, limit] * 2, origin="lower", cmap="Blues")
-        colour = "tab:blue" if number and not flat else "black" if number else "tab:orange"
-        panel.scatter(*cloud.T.tolist(), s=3, alpha=0.5, linewidths=0, color=colour)
-        panel.set(title=title, xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    for panel in panels[len(points) :]:
-        panel.set_axis_off()
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return np.asarray(Image.open(buffer).convert("RGB"))
-
-
-def _heat(log_density: LogDensity, like: Tensor, limit: float, cells: int = 120) -> np.ndarray:
-    """The density on a grid, with 1 the highest, as its square root, which shows the flanks too."""
-    axis = torch.linspace(-limit, limit, cells).to(like)
-    across, up = torch.meshgrid(axis, axis, indexing="xy")
-    with torch.no_grad():
-        value = log_density(torch.stack([across.flatten(), up.flatten()], dim=1)).reshape(cells, cells)
-    return (0.5 * (value - value.max())).exp().cpu().numpy()
+            publish_image(
+                trainer,
+                "stages",
+                stage_picture(posterior, titles, densities if posterior.shape[1] == 2 else None),
+            )

@@ -7,13 +7,13 @@ import difflib
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 
 from lebm._version import __version__
+from lebm.cli.common import fail
 from lebm.errors import UserError
 
-__all__ = ["fail", "run"]
+__all__ = ["run"]
 
 OVERVIEW = """\
 usage: lebm VERB [...]        lebm VERB --help explains a verb
@@ -53,10 +53,10 @@ VERBS = {
     "validate": ("lebm.cli.train", "validate"),
     "test": ("lebm.cli.train", "test"),
     "predict": ("lebm.cli.train", "predict"),
-    "sample": ("lebm.cli.verbs", "sample"),
-    "reconstruct": ("lebm.cli.verbs", "reconstruct"),
-    "interpolate": ("lebm.cli.text_verbs", "interpolate"),
-    "score": ("lebm.cli.verbs", "score"),
+    "sample": ("lebm.cli.sample", "sample"),
+    "reconstruct": ("lebm.cli.reconstruct", "reconstruct"),
+    "interpolate": ("lebm.cli.interpolate", "interpolate"),
+    "score": ("lebm.cli.score", "score"),
     "diagnose": ("lebm.cli.diagnose", "main"),
     "evaluate": ("lebm.cli.evaluate", "main"),
     "report": ("lebm.cli.report", "main"),
@@ -98,11 +98,12 @@ def run(argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def _own_modules(words: list[str]) -> Iterator[None]:
-    """With ``--trust``, modules of the working folder can be imported, which a console script, unlike ``python -m``, does not allow.
+    """With ``--trust``, modules of the working folder can be imported, which a console script, unlike
+    ``python -m``, does not allow.
 
-    That is as safe as the flag: the user names what may be imported, and other names of recipes and checkpoints are refused before an
-    import. The folder comes last, so that no file in it takes the place of an installed module.
-    """
+    That is as safe as the flag: the user names what may be imported, and other names of recipes and
+    checkpoints are refused before an import. The folder comes last, so that no file in it takes the place of
+    an installed module."""
     if not any(word.partition("=")[0] == "--trust" for word in words) or (here := os.getcwd()) in sys.path:
         yield
         return
@@ -118,14 +119,9 @@ def _verb(word: str) -> Callable[[list[str]], int]:
         raise UserError(f"the verb comes first, as in: lebm fit {word} ...; lebm --help lists the verbs")
     if word not in VERBS:
         near = difflib.get_close_matches(word, VERBS, n=1)
-        raise UserError(f"unknown verb {word!r}" + (f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs"))
+        raise UserError(
+            f"unknown verb {word!r}"
+            + (f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs")
+        )
     module, function = VERBS[word]
     return getattr(importlib.import_module(module), function)
-
-
-def fail(message: str, status: int) -> int:
-    """Print one line on stderr (and the traceback where ``LEBM_DEBUG`` asks for it); returns ``status``."""
-    if os.environ.get("LEBM_DEBUG", "0") not in ("", "0") and sys.exc_info()[0] is not None:
-        traceback.print_exc()
-    print(f"lebm: error: {' '.join(message.split())}", file=sys.stderr)
-    return status

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.runs import hardware, plain, versions, write_json
+from lebm.cli.common import count, load_model, run_parser
 from lebm.cli.validate_recipe import component_line
-from lebm.cli.verbs import _count, _load, _parser
 from lebm.errors import UserError
+from lebm.run.folder import hardware, plain, versions, write_json
 
 if TYPE_CHECKING:
     from lebm.evaluation.context import Settings
@@ -44,22 +44,61 @@ def main(argv: list[str]) -> int:
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = _parser("evaluate", "Measure trained runs: figures with intervals in evaluation.json, and a table.", several=True)
-    parser.add_argument(
-        "--data", help="look at other images than the run's own: Hub name, folder of parquet files or images, embedded:mnist"
+    parser = run_parser(
+        "evaluate",
+        "Measure trained runs: figures with intervals in evaluation.json, and a table.",
+        several=True,
     )
-    parser.add_argument("--suite", action="append", choices=(*SUITES, "all"), help="what to measure, repeatable (default all)")
-    parser.add_argument("--limit", type=_count, help="use that many test images only, chosen by the run's seed")
-    parser.add_argument("--n-samples", type=_count, default=10_000, help="generated images of the image suite (default 10000)")
-    parser.add_argument("--real-split", choices=("train", "test"), default="train", help="what they are compared with (default train)")
-    parser.add_argument("--features", default="auto", help="digits, inception, pixels, random, a TorchScript file, or a class path")
-    parser.add_argument("--inception-weights", metavar="FILE", help="local copy of the published Inception weights")
-    parser.add_argument("--ood", action="append", default=[], metavar="DATA", help="a further out-set of the ood suite, repeatable")
-    parser.add_argument("--ood-images", type=_count, default=2000, help="images a set in the ood suite (default 2000)")
-    parser.add_argument("--likelihood-images", type=_count, default=32, help="test images of the likelihood suite (default 32)")
-    parser.add_argument("--levels", type=_count, default=100, help="of annealed importance sampling (default 100)")
-    parser.add_argument("--resamples", type=_count, default=1000, help="of the bootstrap (default 1000)")
-    parser.add_argument("--sample-steps", type=_count, help="length of the prior chain; the model's own if not given")
+    parser.add_argument(
+        "--data",
+        help=(
+            "look at other images than the run's own: Hub name, folder of parquet files or images,"
+            " embedded:mnist"
+        ),
+    )
+    parser.add_argument(
+        "--suite", action="append", choices=(*SUITES, "all"), help="what to measure, repeatable (default all)"
+    )
+    parser.add_argument(
+        "--limit", type=count, help="use that many test images only, chosen by the run's seed"
+    )
+    parser.add_argument(
+        "--n-samples", type=count, default=10_000, help="generated images of the image suite (default 10000)"
+    )
+    parser.add_argument(
+        "--real-split",
+        choices=("train", "test"),
+        default="train",
+        help="what they are compared with (default train)",
+    )
+    parser.add_argument(
+        "--features",
+        default="auto",
+        help="digits, inception, pixels, random, a TorchScript file, or a class path",
+    )
+    parser.add_argument(
+        "--inception-weights", metavar="FILE", help="local copy of the published Inception weights"
+    )
+    parser.add_argument(
+        "--ood",
+        action="append",
+        default=[],
+        metavar="DATA",
+        help="a further out-set of the ood suite, repeatable",
+    )
+    parser.add_argument(
+        "--ood-images", type=count, default=2000, help="images a set in the ood suite (default 2000)"
+    )
+    parser.add_argument(
+        "--likelihood-images", type=count, default=32, help="test images of the likelihood suite (default 32)"
+    )
+    parser.add_argument(
+        "--levels", type=count, default=100, help="of annealed importance sampling (default 100)"
+    )
+    parser.add_argument("--resamples", type=count, default=1000, help="of the bootstrap (default 1000)")
+    parser.add_argument(
+        "--sample-steps", type=count, help="length of the prior chain; the model's own if not given"
+    )
     parser.set_defaults(batch_size=250)
     return parser
 
@@ -96,18 +135,21 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         write_json(target, merged(kept, content))  # at once: a suite that fails does not lose those before it
         started = time.localtime()
     _print_table(content, names)
-    print(f"lebm: {sum(len(suite['figures']) for suite in content['suites'].values())} figures of {run} in {target}")
+    print(
+        f"lebm: {sum(len(suite['figures']) for suite in content['suites'].values())} figures of {run} in"
+        f" {target}"
+    )
 
 
 def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Any, Settings]:
     import torch
 
-    from lebm.cli.verb_data import _stored
+    from lebm.cli.run_data import _stored
     from lebm.evaluation.context import SentenceSubject, Settings, Subject
     from lebm.evaluation.data import RunImages
     from lebm.models.text_likelihood import sentence_likelihood
 
-    model = _load(argparse.Namespace(**{**vars(chosen), "run": run})).eval()
+    model = load_model(argparse.Namespace(**{**vars(chosen), "run": run})).eval()
     if chosen.seed is not None:
         model.seed = chosen.seed
     settings = Settings(
@@ -126,7 +168,9 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Any, Settings]:
     if sentence_likelihood(model) is not None:
         return SentenceSubject(model, _sentences(run, chosen)), settings
     with torch.no_grad():
-        shape = tuple(model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)).shape[1:])
+        shape = tuple(
+            model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)).shape[1:]
+        )
     images = RunImages.open(_stored(run), chosen.data, shape, chosen.limit)
     return Subject(model, images), replace(settings, extractor=_features(chosen, shape))
 
@@ -135,11 +179,16 @@ def _sentences(run: Path, chosen: argparse.Namespace) -> Any:
     """The run's own sentences, or those of ``--data`` read the same way."""
     import inspect
 
-    from lebm.cli.verb_data import _stored
+    from lebm.cli.run_data import _stored
     from lebm.data import TextData
 
-    stored = {name: value for name, value in _stored(run).items() if name in inspect.signature(TextData).parameters}
-    changes = {"path": chosen.data or stored.get("path"), "limit_eval": chosen.limit or stored.get("limit_eval")}
+    stored = {
+        name: value for name, value in _stored(run).items() if name in inspect.signature(TextData).parameters
+    }
+    changes = {
+        "path": chosen.data or stored.get("path"),
+        "limit_eval": chosen.limit or stored.get("limit_eval"),
+    }
     if changes["path"] is None:
         raise UserError(f"{run} does not say which sentences it was trained on; name some with --data")
     data = TextData(**{**stored, **changes})
@@ -148,8 +197,8 @@ def _sentences(run: Path, chosen: argparse.Namespace) -> Any:
 
 
 def _features(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtractor:
+    from lebm.checkpoint.rebuild import build
     from lebm.metrics.features import FeatureExtractor
-    from lebm.trust import build
 
     name = chosen.features
     if name == "auto":
@@ -169,7 +218,9 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
 
     from lebm.evaluation.record import beside
 
-    table = Table(title=f"{content['method']}, {content['run']}, {content['weights']} weights, seed {content['seed']}")
+    table = Table(
+        title=f"{content['method']}, {content['run']}, {content['weights']} weights, seed {content['seed']}"
+    )
     for heading in ("suite", "figure", "split"):
         table.add_column(heading)
     for heading in ("value", "95 % interval", "n"):
@@ -178,11 +229,15 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     told = []
     for name in names:
         suite = content["suites"][name]
-        told.append(f"{name}: {_measured(suite)}" if suite["figures"] else f"{name}: not measured, {suite['skipped']}")
+        told.append(
+            f"{name}: {_measured(suite)}" if suite["figures"] else f"{name}: not measured, {suite['skipped']}"
+        )
         for figure in suite["figures"]:
             ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
             value = "not finite" if figure["value"] is None else f"{figure['value']:.4g}"
-            table.add_row(name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure))
+            table.add_row(
+                name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure)
+            )
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
     origin = content["suites"][names[-1]]["origin"]
@@ -195,7 +250,11 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
 def _measured(suite: dict[str, Any]) -> str:
     """A suite's protocol in one line."""
     protocol = suite["protocol"]
-    features = f", features {protocol['features']['class_path'].rsplit('.', 1)[-1]}" if protocol.get("features") else ""
+    features = (
+        f", features {protocol['features']['class_path'].rsplit('.', 1)[-1]}"
+        if protocol.get("features")
+        else ""
+    )
     digest = f" (SHA-256 {protocol['features_digest']})" if protocol.get("features_digest") else ""
     missing = f"; {suite['skipped']}" if suite["skipped"] else ""
     return f"{protocol['name']}{features}{digest}, {suite['wall_time_seconds']:.0f} s{missing}"
@@ -206,6 +265,9 @@ def _samplers(chains: dict[str, Any]) -> str:
     told = []
     for name, value in chains.items():
         if isinstance(value, dict) and "class_path" in value:
-            value = {**value, "init_args": {key: value["init_args"].get(key) for key in ("steps", "step_size")}}
+            value = {
+                **value,
+                "init_args": {key: value["init_args"].get(key) for key in ("steps", "step_size")},
+            }
         told.append(f"{name} {component_line(value)}")
     return "; ".join(told) or "none"

@@ -1,83 +1,21 @@
-"""The recipes that come with the package: where they are, and ``ls``, ``cat`` and ``cp``."""
+"""``lebm ls | cat | cp``: the recipes that come with the package."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
-import importlib.util
-import itertools
 from pathlib import Path
 
-import lebm
+from lebm.config.recipes import find, folder, is_measured, names, title
 from lebm.errors import UserError
 
-__all__ = ["cat", "cp", "find", "folder", "is_measured", "ls", "names", "run_name", "title"]
-
-
-def folder() -> Path:
-    """The folder of the packaged recipes, also in a source tree that was never installed."""
-    try:
-        spec = importlib.util.find_spec("lebm.recipes")
-    except ImportError:
-        spec = None
-    if spec is not None and spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations)))
-    return Path(lebm.__file__).resolve().parent.parent / "recipes"
-
-
-def names() -> dict[str, Path]:
-    """All recipes: name, such as ``latent_mle/mnist``, to file."""
-    root = folder()
-    found = {path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*.yaml")}
-    return dict(sorted(found.items(), key=lambda item: ("/" in item[0], item[0])))
-
-
-def find(recipe: str) -> Path:
-    """The file of a recipe given by path or by name.
-
-    Raises:
-        UserError: if there is neither such a file nor such a name.
-    """
-    path = Path(recipe)
-    if path.is_file():
-        return path
-    known = names()
-    name = recipe.removesuffix(".yaml").removesuffix(".yml").removeprefix("recipes/")
-    if name in known:
-        return known[name]
-    if path.is_dir():
-        raise UserError(f"{recipe} is a folder, not a recipe; to continue a run: lebm fit --resume {recipe}")
-    near = difflib.get_close_matches(name, known, n=1) or [other for other in known if other.split("/")[-1] == name.split("/")[-1]]
-    hint = f"did you mean {near[0]!r}?" if near else "lebm ls prints the recipes there are"
-    raise UserError(f"no recipe {recipe!r}, neither as a file nor by name; {hint}")
-
-
-def run_name(recipe: str) -> str:
-    """What a run of a recipe is called: its name with dashes, or folder and stem of a file of the user's own."""
-    path = find(recipe).resolve()
-    for name, known in names().items():
-        if known.resolve() == path:
-            return name.replace("/", "-")
-    parent = Path(recipe).parent.name
-    return path.stem if parent in ("", ".", "..", "recipes") else f"{parent}-{path.stem}"
-
-
-def title(path: Path) -> str:
-    """The first comment line of a recipe."""
-    with path.open(encoding="utf-8") as lines:
-        return next((line.lstrip("# ").strip() for line in lines if line.startswith("#") and line.strip("# \n")), "")
-
-
-def is_measured(path: Path) -> bool:
-    """Whether the header of a recipe says that it has been run at full length."""
-    with path.open(encoding="utf-8") as lines:
-        header = itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), lines)
-        return any(line.startswith("# Status   run at full length") for line in header)
+__all__ = ["cat", "cp", "ls"]
 
 
 def ls(argv: list[str]) -> int:
     """``lebm ls``"""
-    argparse.ArgumentParser("lebm ls", description="Print the names and titles of the recipes.").parse_args(argv)
+    argparse.ArgumentParser("lebm ls", description="Print the names and titles of the recipes.").parse_args(
+        argv
+    )
     known = names()
     if not known:
         raise UserError(f"no recipes in {folder()}; is the installation complete?")

@@ -1,4 +1,6 @@
-"""``lebm sweep``: one recipe for every value of an argument, trained, evaluated and kept as one JSON a cell; resumable."""
+"""``lebm sweep``: one recipe for every value of an argument, trained, evaluated and kept as one JSON a cell;
+resumable.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from lebm.cli.evaluate import SUITES
-from lebm.cli.recipes import find, run_name
-from lebm.cli.request import read_request
-from lebm.cli.runs import write_json
 from lebm.cli.validate_recipe import built
+from lebm.config.recipes import find, run_name
+from lebm.config.request import read_request
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
+from lebm.run.folder import write_json
 
 __all__ = ["main"]
 
@@ -31,18 +33,32 @@ def main(argv: list[str]) -> int:
     """``lebm sweep -c RECIPE --over held_out_label 1,4,5,7,9``; words it does not know go to ``lebm fit``."""
     parser = argparse.ArgumentParser(
         "lebm sweep",
-        description="Train and evaluate a recipe for every value of an argument. A cell is a run folder and a JSON; what is done is "
-        "skipped and what was interrupted goes on. Further words go to lebm fit.",
+        description=(
+            "Train and evaluate a recipe for every value of an argument. A cell is a run folder and a JSON;"
+            " what is done is skipped and what was interrupted goes on. Further words go to lebm fit."
+        ),
         allow_abbrev=False,
     )
-    parser.add_argument("-c", "--config", required=True, help="a recipe, by path or by a name that lebm ls prints")
     parser.add_argument(
-        "--over", nargs=2, metavar=("ARGUMENT", "VALUES"), required=True, help="for example: held_out_label 1,4,5,7,9, or latent_dim 4,8"
+        "-c", "--config", required=True, help="a recipe, by path or by a name that lebm ls prints"
+    )
+    parser.add_argument(
+        "--over",
+        nargs=2,
+        metavar=("ARGUMENT", "VALUES"),
+        required=True,
+        help="for example: held_out_label 1,4,5,7,9, or latent_dim 4,8",
     )
     parser.add_argument("--runs", type=Path, help="folder of the run folders (default runs/sweep-RECIPE)")
-    parser.add_argument("--results", type=Path, help="folder of the cells' JSON files (default: the folder of the runs)")
-    parser.add_argument("--suite", action="append", default=[], help="suites of lebm evaluate (default all), repeatable")
-    parser.add_argument("--evaluate", default="", metavar="WORDS", help="further words for lebm evaluate, as one string")
+    parser.add_argument(
+        "--results", type=Path, help="folder of the cells' JSON files (default: the folder of the runs)"
+    )
+    parser.add_argument(
+        "--suite", action="append", default=[], help="suites of lebm evaluate (default all), repeatable"
+    )
+    parser.add_argument(
+        "--evaluate", default="", metavar="WORDS", help="further words for lebm evaluate, as one string"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     chosen, fit_words = parser.parse_known_args(argv)
     if any(word.split("=")[0] in ("--run_dir", "--resume") for word in fit_words):
@@ -68,7 +84,13 @@ def _cells(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
             raise UserError(f"--over {argument}: {value!r} is no plain value, as names of folders need")
         name = f"{argument.rsplit('.', 1)[-1]}-{value}"
         flag = f"--{SHORT.get(argument, argument)}"
-        yield {"name": name, "value": value, "words": [flag, value], "run": folder / name, "result": results / f"{recipe}-{name}.json"}
+        yield {
+            "name": name,
+            "value": value,
+            "words": [flag, value],
+            "run": folder / name,
+            "result": results / f"{recipe}-{name}.json",
+        }
 
 
 def _check(chosen: argparse.Namespace, cell: dict[str, Any], fit_words: list[str]) -> None:
@@ -95,10 +117,14 @@ def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[st
     for words in steps:
         print(f"lebm: {cell['name']}: lebm {shlex.join(words)}", flush=True)
         # A process of its own: a cell that crashes or runs out of memory does not take the others with it.
-        if not chosen.dry_run and (code := subprocess.run([sys.executable, "-m", "lebm", *words], check=False).returncode):
+        if not chosen.dry_run and (
+            code := subprocess.run([sys.executable, "-m", "lebm", *words], check=False).returncode
+        ):
             if code in (130, 143, -2, -15):
                 raise KeyboardInterrupt
-            print(f"lebm: {cell['name']}: not done, lebm {words[0]} ended with status {code}", file=sys.stderr)
+            print(
+                f"lebm: {cell['name']}: not done, lebm {words[0]} ended with status {code}", file=sys.stderr
+            )
             return False
     if not chosen.dry_run:
         _write(cell, chosen)

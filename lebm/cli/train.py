@@ -1,8 +1,10 @@
-"""``lebm fit | validate | test | predict``: the request is read and checked before Lightning takes its seconds to import."""
+"""``lebm fit | validate | test | predict``: the request is read and checked before Lightning takes its
+seconds to import.
+"""
 
 from __future__ import annotations
 
-from lebm.cli.request import read_request
+from lebm.config.request import read_request
 
 __all__ = ["fit", "predict", "test", "validate"]
 

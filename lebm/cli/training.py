@@ -22,15 +22,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from lebm import checkpoint
 from lebm.callbacks.divergence import DivergenceError
-from lebm.checkpoint_io import AtomicCheckpointIO
-from lebm.cli import recipe_checks, recipes, runs
-from lebm.cli.dispatch import fail
-from lebm.cli.loggers import WandbRun
-from lebm.cli.parser import RecipeCLI
-from lebm.cli.preemption import Preempted
-from lebm.cli.request import Request
-from lebm.cli.run_callbacks import SavePredictions
+from lebm.checkpoint.writing import AtomicCheckpointIO
+from lebm.cli.common import fail
+from lebm.config import checks, recipes
+from lebm.config.parser import RecipeCLI
+from lebm.config.request import Request
 from lebm.errors import UserError
+from lebm.run import folder as runs
+from lebm.run.callbacks import SavePredictions
+from lebm.run.loggers import WandbRun
+from lebm.run.preemption import Preempted
 
 __all__ = ["quiet", "run"]
 
@@ -73,24 +74,41 @@ class _TrainingCLI(RecipeCLI):
         if self.ckpt_path is None:
             return
         self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
-        self.first_step = sys.maxsize if self.request.verb != "fit" else content.get("global_step", 0) if self.request.resume else 0
+        self.first_step = (
+            sys.maxsize
+            if self.request.verb != "fit"
+            else content.get("global_step", 0)
+            if self.request.resume
+            else 0
+        )
         stored = content.get("callbacks", {}).get(WandbRun.KEY)
         if self.request.resume or self.request.verb != "fit":
             self.wandb_id = (stored or {}).get("run_id")
-        self.stored = {name: tuple(value.shape) for name, value in content["state_dict"].items() if hasattr(value, "shape")}
+        self.stored = {
+            name: tuple(value.shape)
+            for name, value in content["state_dict"].items()
+            if hasattr(value, "shape")
+        }
         if self.request.resume:
             self._same_short_names()
             self._stop_if_finished(content)
 
     def _same_short_names(self) -> None:
-        """The stored recipe has its references filled in, so that another value would change what is written and not what is trained."""
-        before = recipe_checks.load_recipe(self.run_dir / "config.yaml") if (self.run_dir / "config.yaml").is_file() else {}
+        """The stored recipe has its references filled in, so that another value would change what is written
+        and not what is trained.
+        """
+        before = (
+            checks.load_recipe(self.run_dir / "config.yaml")
+            if (self.run_dir / "config.yaml").is_file()
+            else {}
+        )
         for name in ("latent_dim", "latent_dims"):
             if name in before and self.config[name] != before[name]:
                 own = "without" if before[name] is None else f"with {before[name]}"
                 raise UserError(
-                    f"{name}: {self.run_dir} was begun {own}, which a resumed run keeps, not {self.config[name]}; "
-                    f"resume by --resume {self.run_dir} without it, or train a new run with -c and --run_dir"
+                    f"{name}: {self.run_dir} was begun {own}, which a resumed run keeps, not"
+                    f" {self.config[name]}; resume by --resume {self.run_dir} without it, or train a new run"
+                    " with -c and --run_dir"
                 )
 
     def same_networks(self) -> None:
@@ -102,7 +120,10 @@ class _TrainingCLI(RecipeCLI):
         for name, value in self.model.named_parameters():
             if self.stored.get(name, value.shape) != tuple(value.shape):
                 raise UserError(
-                    _other_networks(self.ckpt_path, f"{name} has the shape {self.stored[name]} there and {tuple(value.shape)} here")
+                    _other_networks(
+                        self.ckpt_path,
+                        f"{name} has the shape {self.stored[name]} there and {tuple(value.shape)} here",
+                    )
                 )
 
     def _prepare_fit(self) -> None:
@@ -123,17 +144,26 @@ class _TrainingCLI(RecipeCLI):
         backbone = (self.config.model.get("init_args") or {}).get("backbone")
         if backbone is None or Path(backbone).exists():
             return
-        maker = next((name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name), None)
-        hint = f"train it first: lebm fit -c {maker}" if maker else "name the run folder or checkpoint of the trained backbone"
+        maker = next(
+            (name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name), None
+        )
+        hint = (
+            f"train it first: lebm fit -c {maker}"
+            if maker
+            else "name the run folder or checkpoint of the trained backbone"
+        )
         raise UserError(f"model.init_args.backbone: {backbone}: no such run folder or checkpoint; {hint}")
 
     def _stop_if_finished(self, content: dict[str, Any]) -> None:
         limits = self.config.trainer
         progress = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
         epochs, steps = progress.get("processed", 0), content.get("global_step", 0)
-        if (limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs) or 0 <= limits.max_steps <= steps:
+        if (
+            limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
+        ) or 0 <= limits.max_steps <= steps:
             raise _FinishedError(
-                f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or --trainer.max_steps to go on"
+                f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or"
+                " --trainer.max_steps to go on"
             )
 
 
@@ -194,8 +224,16 @@ def _runtime_failure(cli: _TrainingCLI, error: RuntimeError) -> int:
     if "out of memory" in str(error):
         return fail(f"out of memory; lower --data.init_args.batch_size or the networks' widths ({first})", 2)
     if "DataLoader worker" in str(error):
-        return fail(f"a process that reads data has died ({first}); lebm fit --resume {cli.run_dir} continues", 1)
-    lost = ("connection closed by peer", "connection reset by peer", "timed out waiting", "broken pipe", "watchdog")
+        return fail(
+            f"a process that reads data has died ({first}); lebm fit --resume {cli.run_dir} continues", 1
+        )
+    lost = (
+        "connection closed by peer",
+        "connection reset by peer",
+        "timed out waiting",
+        "broken pipe",
+        "watchdog",
+    )
     if cli.trainer.world_size > 1 and any(words in str(error).lower() for words in lost):
         told = f"process {cli.trainer.global_rank} has lost another process of this run ({first})"
         return fail(f"{told}; lebm fit --resume {cli.run_dir} continues from its last checkpoint", 1)
@@ -205,18 +243,32 @@ def _runtime_failure(cli: _TrainingCLI, error: RuntimeError) -> int:
 def _file_line(cli: _TrainingCLI, error: OSError) -> str:
     """The system's words, and the way out where they are about the run folder."""
     file = Path(str(error.filename)).absolute()
-    if cli.request.verb != "fit" or cli.begun or error.filename is None or not file.is_relative_to(cli.run_dir.absolute()):
+    if (
+        cli.request.verb != "fit"
+        or cli.begun
+        or error.filename is None
+        or not file.is_relative_to(cli.run_dir.absolute())
+    ):
         return str(error)
-    return f"{cli.run_dir}: cannot write the run folder ({error.strerror or error}); choose another place with --run_dir"
+    return (
+        f"{cli.run_dir}: cannot write the run folder ({error.strerror or error}); choose another place with"
+        " --run_dir"
+    )
 
 
 def _wandb_line(error: Exception) -> str:
     said = next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0][:200].rstrip(".")
-    return f"Weights & Biases: {said}; log in with `wandb login`, or leave trainer.logger.init_args.offline true and `wandb sync` later"
+    return (
+        f"Weights & Biases: {said}; log in with `wandb login`, or leave trainer.logger.init_args.offline true"
+        " and `wandb sync` later"
+    )
 
 
 def _other_networks(path: Path | None, what: str) -> str:
-    return f"{path}: the checkpoint holds other networks than the recipe ({what}); leave the networks as they were, or start a new run"
+    return (
+        f"{path}: the checkpoint holds other networks than the recipe ({what}); leave the networks as they"
+        " were, or start a new run"
+    )
 
 
 def _execute(cli: _TrainingCLI, verb: str) -> None:
@@ -225,7 +277,9 @@ def _execute(cli: _TrainingCLI, verb: str) -> None:
         trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
     elif verb == "predict":
         trainer.callbacks.append(SavePredictions(cli.run_dir / "predictions.npz"))  # type: ignore[attr-defined]
-        trainer.predict(cli.model, cli.datamodule, return_predictions=False, ckpt_path=ckpt_path, weights_only=True)
+        trainer.predict(
+            cli.model, cli.datamodule, return_predictions=False, ckpt_path=ckpt_path, weights_only=True
+        )
     else:
         getattr(trainer, verb)(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
     # Lightning ends a run that was asked to stop without raising
@@ -238,7 +292,9 @@ def _leave(cli: _TrainingCLI, verb: str, started: float, status: str) -> None:
     trainer = cli.trainer
     if verb == "fit" and not cli.begun:
         if cli.fresh and trainer.is_global_zero:
-            shutil.rmtree(cli.run_dir, ignore_errors=True)  # only what loggers prepared; the corrected recipe shall find it free
+            shutil.rmtree(
+                cli.run_dir, ignore_errors=True
+            )  # only what loggers prepared; the corrected recipe shall find it free
     elif trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         content = runs.summary(
             trainer,
@@ -255,7 +311,9 @@ def _leave(cli: _TrainingCLI, verb: str, started: float, status: str) -> None:
             content["earlier_attempts"] = earlier
         try:
             runs.write_json(target, content)
-        except OSError as error:  # the run has failed for the same reason and said so, or nothing but the summary is lost
+        except (
+            OSError
+        ) as error:  # the run has failed for the same reason and said so, or nothing but the summary is lost
             fail(f"cannot write {target} ({error.strerror or error})", 2)
             return
         for logger in trainer.loggers:
@@ -272,7 +330,9 @@ def quiet() -> None:
     """Keep Lightning's notices for debugging; what matters is printed by the command itself."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)  # says that a process died
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(
+        logging.INFO
+    )  # says that a process died
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning calls
     for notice in _NOTICES:
         warnings.filterwarnings("ignore", notice)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.request import Request, read_request
+from lebm.config.request import Request, read_request
 
 if TYPE_CHECKING:
-    from lebm.cli.parser import RecipeCLI
+    from lebm.config.parser import RecipeCLI
 
 __all__ = ["built", "component_line", "validate_recipe"]
 
@@ -28,7 +28,10 @@ def validate_recipe(argv: list[str]) -> int:
             print(f"chain    {name}: {component_line(chain)}")
     if cli.datamodule is not None:
         section = cli.config.data
-        print(f"data     {component_line({'class_path': section.class_path, 'init_args': section.get('init_args', {})})}")
+        print(
+            "data    "
+            f" {component_line({'class_path': section.class_path, 'init_args': section.get('init_args', {})})}"
+        )
     print(f"trainer  {_limits(cli.config.trainer)}")
     print(f"run      {cli.run_dir}")
     return 0
@@ -38,8 +41,8 @@ def built(request: Request) -> RecipeCLI:
     """The recipe of a request with its networks, which take no memory."""
     import torch
 
-    from lebm.cli.parser import RecipeCLI
     from lebm.cli.training import quiet
+    from lebm.config.parser import RecipeCLI
 
     quiet()
     with torch.device("meta"):

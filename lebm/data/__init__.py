@@ -6,4 +6,13 @@ from lebm.data.synthetic import PlaneData, plane_samples
 from lebm.data.text import TextData
 from lebm.data.text_sources import open_text
 
-__all__ = ["ArrayData", "ImageData", "PlaneData", "TextData", "open_images", "open_text", "plane_samples", "to_unit_range"]
+__all__ = [
+    "ArrayData",
+    "ImageData",
+    "PlaneData",
+    "TextData",
+    "open_images",
+    "open_text",
+    "plane_samples",
+    "to_unit_range",
+]

@@ -21,16 +21,20 @@ SPLITS = ("train", "validation", "test")
 
 
 class ArrayData(SplitData):
-    """Batches ``{"x", "label", "index"}`` of arrays kept in memory; ``x`` is ``(B, d)`` or ``(B, C, H, W)`` of ``float32``.
+    """Batches ``{"x", "label", "index"}`` of arrays kept in memory; ``x`` is ``(B, d)`` or ``(B, C, H, W)``
+    of ``float32``.
 
-    Images are ``uint8``, and then scaled to [-1, 1], or lie there already; vectors are taken as they are. Rows without labels have -1.
+    Images are ``uint8``, and then scaled to [-1, 1], or lie there already; vectors are taken as they are.
+    Rows without labels have -1.
 
     Args:
-        path: a ``.npz`` file with the array ``train`` and, where there are any, ``validation``, ``test`` and the whole-numbered labels
-            ``train_label``, ``validation_label`` and ``test_label``; or a ``.npy`` file, which is ``train`` alone.
+        path: a ``.npz`` file with the array ``train`` and, where there are any, ``validation``, ``test`` and
+            the whole-numbered labels ``train_label``, ``validation_label`` and ``test_label``; or a ``.npy``
+            file, which is ``train`` alone.
         batch_size: rows a step over all processes together; the number of processes must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
-        validation_size: training rows to set aside for validation, by a seeded permutation, if there is no array ``validation``.
+        validation_size: training rows to set aside for validation, by a seeded permutation, if there is no
+            array ``validation``.
         test_size: the same for testing.
         seed: of the permutation and the order of training.
 
@@ -53,7 +57,9 @@ class ArrayData(SplitData):
     ) -> None:
         super().__init__()
         if min(batch_size, eval_batch_size or 1) < 1 or min(validation_size, test_size) < 0:
-            raise ValueError("batch_size and eval_batch_size must be at least 1, validation_size and test_size at least 0")
+            raise ValueError(
+                "batch_size and eval_batch_size must be at least 1, validation_size and test_size at least 0"
+            )
         self.path, self.seed = path, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.carved = {"validation": validation_size, "test": test_size}
@@ -70,21 +76,33 @@ class ArrayData(SplitData):
         """Read the arrays and make the splits; a second call does nothing."""
         if self._used is not None:
             return
-        arrays = {name: np.asarray(value) for name, value in (self._read() if self._arrays is None else self._arrays).items()}
+        arrays = {
+            name: np.asarray(value)
+            for name, value in (self._read() if self._arrays is None else self._arrays).items()
+        }
         known = [*SPLITS, *(f"{name}_label" for name in SPLITS)]
         if "train" not in arrays or not set(known).issuperset(arrays):
             raise UserError(
-                f"data path {self.path!r}: holds {', '.join(arrays)}; wanted are train and, of the others, {', '.join(known[1:])}"
+                f"data path {self.path!r}: holds {', '.join(arrays)}; wanted are train and, of the others,"
+                f" {', '.join(known[1:])}"
             )
-        splits: dict[str, PlaneRows | None] = {name: self._rows(arrays, name) if name in arrays else None for name in SPLITS}
+        splits: dict[str, PlaneRows | None] = {
+            name: self._rows(arrays, name) if name in arrays else None for name in SPLITS
+        }
         train = splits["train"]
         assert train is not None
         carved = {name: 0 if splits[name] else size for name, size in self.carved.items()}
         if sum(carved.values()) >= len(train):
-            raise UserError(f"data path {self.path!r}: of {len(train)} training rows none are left by {carved}")
+            raise UserError(
+                f"data path {self.path!r}: of {len(train)} training rows none are left by {carved}"
+            )
         first = ordinary_rows(len(train), 0, carved["test"], self.seed)
         second = ordinary_rows(len(first.train), 0, carved["validation"], self.seed + 1)
-        pieces = {"train": first.train[second.train], "validation": first.train[second.validation], "test": first.validation}
+        pieces = {
+            "train": first.train[second.train],
+            "validation": first.train[second.validation],
+            "test": first.validation,
+        }
         for name, piece in pieces.items():
             if len(piece):
                 splits[name] = PlaneRows(train.x[piece], train.label[piece])
@@ -93,25 +111,40 @@ class ArrayData(SplitData):
         if len(set(shapes.values())) > 1:
             raise UserError(f"data path {self.path!r}: rows differ between splits ({shapes})")
         sizes = {name: len(split) for name, split in splits.items() if split is not None}
-        self._used = {"path": self.path, "shape": list(shapes["train"]), "sizes": sizes, "batch_size": self.batch_size, "seed": self.seed}
+        self._used = {
+            "path": self.path,
+            "shape": list(shapes["train"]),
+            "sizes": sizes,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+        }
 
     def _read(self) -> Mapping[str, Any]:
         try:
             found = np.load(self.path, allow_pickle=False)
             return {"train": found} if isinstance(found, np.ndarray) else dict(found)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else "not a .npy or .npz file of plain numbers"
+            reason = (
+                "no such file"
+                if isinstance(error, FileNotFoundError)
+                else "not a .npy or .npz file of plain numbers"
+            )
             raise UserError(f"data path {self.path!r}: {reason}") from error
 
     def _rows(self, arrays: Mapping[str, np.ndarray], name: str) -> PlaneRows:
         where, values = f"data path {self.path!r}, array {name!r}", arrays[name]
         if values.ndim not in (2, 4) or values.dtype.kind not in "fiub" or not len(values):
-            raise UserError(f"{where}: wanted are numbers of shape (N, d) or (N, C, H, W), not {values.dtype} of shape {values.shape}")
+            raise UserError(
+                f"{where}: wanted are numbers of shape (N, d) or (N, C, H, W), not {values.dtype} of shape"
+                f" {values.shape}"
+            )
         x = torch.from_numpy(values.copy())
         x = to_unit_range(x) if values.ndim == 4 and values.dtype == np.uint8 else x.to(torch.float32)
         if not torch.isfinite(x).all() or (values.ndim == 4 and x.abs().max() > 1):
             raise UserError(f"{where}: wanted are finite numbers, of images in [-1, 1] (or uint8)")
         label = arrays.get(f"{name}_label", np.full(len(x), -1))
         if label.shape != x.shape[:1] or label.dtype.kind not in "iub":
-            raise UserError(f"{where}: its labels are {label.dtype} of shape {label.shape}, not {len(x)} whole numbers")
+            raise UserError(
+                f"{where}: its labels are {label.dtype} of shape {label.shape}, not {len(x)} whole numbers"
+            )
         return PlaneRows(x, torch.from_numpy(label.astype(np.int64)))

@@ -1,4 +1,6 @@
-"""Filling a folder of the image cache: columns are found, every row is decoded, rows are written as they come."""
+"""Filling a folder of the image cache: columns are found, every row is decoded, rows are written as they
+come.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,18 @@ __all__ = ["FORMAT", "Columns", "build"]
 FORMAT = 1  # raise it when decoding changes, so that old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "digit")
-SPLIT_FOLDERS = {"train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"}
+SPLIT_FOLDERS = {
+    "train",
+    "training",
+    "validation",
+    "valid",
+    "val",
+    "dev",
+    "test",
+    "testing",
+    "eval",
+    "evaluation",
+}
 """``datasets`` takes the folders of splits for classes where images lie in them directly."""
 ROWS_AT_ONCE = 512
 
@@ -48,18 +61,29 @@ class Columns:
         names = list(features)
         for argument, name in (("image_column", self.image), ("label_column", self.label)):
             if name is not None and name not in names:
-                raise UserError(f"data path {source.path!r}: no column {name!r} ({argument}); it has {', '.join(names)}")
+                raise UserError(
+                    f"data path {source.path!r}: no column {name!r} ({argument}); it has {', '.join(names)}"
+                )
         images = [name for name in names if isinstance(features[name], datasets.Image)]
         image = self.image or next((name for name in (*images, *IMAGE_COLUMNS) if name in names), None)
         if image is None:
-            raise UserError(f"data path {source.path!r}: no image column among {', '.join(names)}; name it with image_column")
+            raise UserError(
+                f"data path {source.path!r}: no image column among {', '.join(names)}; name it with"
+                " image_column"
+            )
         classes = [name for name in names if isinstance(features[name], datasets.ClassLabel)]
         folders = [name for name in classes if SPLIT_FOLDERS.issuperset(features[name].names)]
-        detected = (name for name in (*LABEL_COLUMNS, *classes) if name in names and name != image and name not in folders)
+        detected = (
+            name
+            for name in (*LABEL_COLUMNS, *classes)
+            if name in names and name != image and name not in folders
+        )
         return image, self.label or next(detected, None)
 
 
-def build(folder: Path, source: Source, data: Any, split: str, columns: Columns, decoding: Decoding, on_error: str) -> None:
+def build(
+    folder: Path, source: Source, data: Any, split: str, columns: Columns, decoding: Decoding, on_error: str
+) -> None:
     """Decode a split into ``folder``.
 
     Args:
@@ -72,7 +96,8 @@ def build(folder: Path, source: Source, data: Any, split: str, columns: Columns,
         on_error: ``"fail"`` or ``"skip"``.
 
     Raises:
-        UserError: for an undecodable image under ``"fail"``, images of different shapes, unusable labels, or no images at all.
+        UserError: for an undecodable image under ``"fail"``, images of different shapes, unusable labels, or
+            no images at all.
     """
     import datasets
 
@@ -98,11 +123,16 @@ def build(folder: Path, source: Source, data: Any, split: str, columns: Columns,
                 shape = image.shape
                 _write_header(file, 0, shape)
             elif image.shape != shape:
-                raise UserError(f"{where}: {_shape(image.shape)}, but those before are {_shape(shape)}; set image_size and channels")
+                raise UserError(
+                    f"{where}: {_shape(image.shape)}, but those before are {_shape(shape)}; set image_size"
+                    " and channels"
+                )
             file.write(image.data)
             kept.append(row)
         if shape is None:
-            raise UserError(f"data path {source.path!r}, split {split!r}: {skipped[0] if skipped else 'no rows'}")
+            raise UserError(
+                f"data path {source.path!r}, split {split!r}: {skipped[0] if skipped else 'no rows'}"
+            )
         _write_header(file, len(kept), shape)
         file.flush()
         os.fsync(file.fileno())
@@ -125,12 +155,18 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
-    """A ``.npy`` header. NumPy reserves room for the first axis to grow, so the final one fits over the first."""
+    """A ``.npy`` header. NumPy reserves room for the first axis to grow, so the final one fits over the
+    first.
+    """
     file.seek(0)
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
+    )
 
 
-def _decoded(data: Any, column: str, decoding: Decoding) -> Iterator[tuple[int, str, np.ndarray | UndecodableError]]:
+def _decoded(
+    data: Any, column: str, decoding: Decoding
+) -> Iterator[tuple[int, str, np.ndarray | UndecodableError]]:
     """Row number, ``" (name)"`` if the image has one, and the image or why it has none, in order."""
 
     def decode(item: dict[str, Any] | None) -> tuple[str, np.ndarray | UndecodableError]:
@@ -149,11 +185,13 @@ def _decoded(data: Any, column: str, decoding: Decoding) -> Iterator[tuple[int, 
             yield row, name, image
 
 
-def _labels(source: Source, data: Any, column: str | None, named: bool) -> tuple[np.ndarray | None, list[str] | None]:
+def _labels(
+    source: Source, data: Any, column: str | None, named: bool
+) -> tuple[np.ndarray | None, list[str] | None]:
     """Labels as ``int64`` and the names of the classes; strings are numbered in alphabetical order.
 
-    Both are ``None`` without a column, and for a detected one (not ``named``) that has no class label in any row.
-    """
+    Both are ``None`` without a column, and for a detected one (not ``named``) that has no class label in any
+    row."""
     if column is None:
         return None, None
     values = np.asarray(data[column])
@@ -167,4 +205,7 @@ def _labels(source: Source, data: Any, column: str | None, named: bool) -> tuple
     if not named and not labelled:
         return None, None
     found = f"class labels in {labelled} of {len(values)} rows only" if labelled else "no class labels"
-    raise UserError(f"data path {source.path!r}: column {column!r} holds {found} (whole numbers or strings); set label_column")
+    raise UserError(
+        f"data path {source.path!r}: column {column!r} holds {found} (whole numbers or strings); set"
+        " label_column"
+    )

@@ -1,9 +1,9 @@
 """Images decoded once: memory-mapped ``uint8`` arrays on disk, made by one process and shared by all.
 
-A split lies in ``CACHE/images/<source>/<split and decoding>/`` as ``images.npy`` (N, C, H, W), ``labels.npy`` (N,) and
-``meta.json``, where CACHE is the argument ``cache_dir``, else ``$LEBM_CACHE``, else ``~/.cache/lebm``. The folder is written
-under another name and renamed when it is complete. Deleting any of it is safe: it is made again.
-"""
+A split lies in ``CACHE/images/<source>/<split and decoding>/`` as ``images.npy`` (N, C, H, W), ``labels.npy``
+(N,) and ``meta.json``, where CACHE is the argument ``cache_dir``, else ``$LEBM_CACHE``, else
+``~/.cache/lebm``. The folder is written under another name and renamed when it is complete. Deleting any of
+it is safe: it is made again."""
 
 from __future__ import annotations
 
@@ -65,12 +65,18 @@ def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot create the image cache {folder} ({error.strerror}); name another folder with LEBM_CACHE") from error
+        raise UserError(
+            f"cannot create the image cache {folder} ({error.strerror}); name another folder with LEBM_CACHE"
+        ) from error
     return folder
 
 
 def split_names(
-    path: str, *, config_name: str | None = None, revision: str | None = None, cache_dir: str | os.PathLike | None = None
+    path: str,
+    *,
+    config_name: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
 ) -> list[str]:
     """The splits of a data set (see :func:`open_images` for the arguments and errors)."""
     cache = cache_folder(cache_dir)
@@ -94,9 +100,10 @@ def open_images(
     """Open one split, decoding it if that has not been done before.
 
     Args:
-        path: a Hub name (``ylecun/mnist``), a folder of parquet files in that layout, a parquet file, a folder of images, an image,
-            or ``embedded:mnist``.
-        split: name of the split; ``None`` takes the only one, else the first there is of test, validation and train.
+        path: a Hub name (``ylecun/mnist``), a folder of parquet files in that layout, a parquet file, a
+            folder of images, an image, or ``embedded:mnist``.
+        split: name of the split; ``None`` takes the only one, else the first there is of test, validation and
+            train.
         config_name: configuration (subset) of the data set.
         revision: of a Hub data set. Without it a Hub data set that was decoded once is not looked up again.
         image_size: see :class:`~lebm.data.decoding.Decoding`, as for ``channels`` and ``crop``.
@@ -115,7 +122,9 @@ def open_images(
     columns = Columns(image_column, label_column)
     names = _split_names(source, cache)
     if split is None:
-        split = names[0] if len(names) == 1 else next((name for name in DEFAULT_SPLITS if name in names), None)
+        split = (
+            names[0] if len(names) == 1 else next((name for name in DEFAULT_SPLITS if name in names), None)
+        )
     if split not in names:
         raise UserError(f"data path {path!r}: no split {split!r}; it has {', '.join(names)}")
     key = short_hash([FORMAT, split, decoding.plain(), image_column, label_column])
@@ -128,7 +137,10 @@ def open_images(
                 _make(folder, source, split, columns, decoding, on_error)
                 cached = _load(folder)
     if cached is None:
-        raise UserError(f"the image cache {folder} is unreadable right after it was written; is the disk full or being cleaned?")
+        raise UserError(
+            f"the image cache {folder} is unreadable right after it was written; is the disk full or being"
+            " cleaned?"
+        )
     return _accept(cached, path, on_error)
 
 
@@ -137,7 +149,9 @@ def _accept(cached: CachedImages, path: str, on_error: str) -> CachedImages:
         if on_error == "fail":
             raise UserError(cached.skipped[0])
         listed = "; ".join(cached.skipped[:3]) + ("; ..." if len(cached.skipped) > 3 else "")
-        warnings.warn(f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}", stacklevel=3)
+        warnings.warn(
+            f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}", stacklevel=3
+        )
     return cached
 
 
@@ -163,18 +177,29 @@ def _load(folder: Path) -> CachedImages | None:
         images = np.load(folder / "images.npy", mmap_mode="r")
         labels = np.load(folder / "labels.npy")
         sizes = {name: (folder / name).stat().st_size for name in meta["sizes"]}
-        whole = sizes == meta["sizes"] and list(images.shape) == meta["shape"] and labels.shape == (len(images),)
+        whole = (
+            sizes == meta["sizes"] and list(images.shape) == meta["shape"] and labels.shape == (len(images),)
+        )
         if not whole or images.dtype != np.uint8 or labels.dtype != np.int64:
             return None
         return CachedImages(
-            images, labels, meta["label_names"], bool(meta["has_labels"]), str(meta["split"]), [str(line) for line in meta["skipped"]]
+            images,
+            labels,
+            meta["label_names"],
+            bool(meta["has_labels"]),
+            str(meta["split"]),
+            [str(line) for line in meta["skipped"]],
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
 
 
-def _make(folder: Path, source: Source, split: str, columns: Columns, decoding: Decoding, on_error: str) -> None:
-    for orphan in folder.parent.glob(f".{folder.name}.*.unfinished"):  # of killed processes; this one holds the lock
+def _make(
+    folder: Path, source: Source, split: str, columns: Columns, decoding: Decoding, on_error: str
+) -> None:
+    for orphan in folder.parent.glob(
+        f".{folder.name}.*.unfinished"
+    ):  # of killed processes; this one holds the lock
         shutil.rmtree(orphan, ignore_errors=True)
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
     unfinished.mkdir()
@@ -202,4 +227,6 @@ def _writing(target: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"cannot write the image cache {target.parent} ({reason}); name another folder with LEBM_CACHE") from error
+        raise UserError(
+            f"cannot write the image cache {target.parent} ({reason}); name another folder with LEBM_CACHE"
+        ) from error

@@ -23,8 +23,16 @@ class ImageRows(Dataset):
         held_out_label: makes the flag ``anomaly`` a part of the batches.
     """
 
-    def __init__(self, sources: Sequence[np.ndarray], labels: np.ndarray, rows: np.ndarray, held_out_label: int | None = None) -> None:
-        self.sources = [np.asarray(source) for source in sources]  # a plain view: indexing np.memmap itself is slower
+    def __init__(
+        self,
+        sources: Sequence[np.ndarray],
+        labels: np.ndarray,
+        rows: np.ndarray,
+        held_out_label: int | None = None,
+    ) -> None:
+        self.sources = [
+            np.asarray(source) for source in sources
+        ]  # a plain view: indexing np.memmap itself is slower
         self._files = [getattr(source, "filename", None) for source in sources]
         self.rows = rows
         self.labels = torch.from_numpy(labels[rows])
@@ -58,7 +66,9 @@ class ImageRows(Dataset):
         return torch.from_numpy(images)
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """A batch: ``x`` ``uint8``, ``label``, ``index`` (place in this split) and, with a held-out label, ``anomaly``."""
+        """A batch: ``x`` ``uint8``, ``label``, ``index`` (place in this split) and, with a held-out label,
+        ``anomaly``.
+        """
         index = torch.as_tensor(indices, dtype=torch.int64)
         batch = {"x": self.images(index.numpy()), "label": self.labels[index], "index": index}
         if self.held_out_label is not None:
@@ -71,7 +81,9 @@ class ImageRows(Dataset):
     def __getstate__(self) -> dict[str, Any]:
         """Worker processes that are not forked open the memory maps again instead of being sent the images."""
         state = dict(self.__dict__)
-        state["sources"] = [source if file is None else None for source, file in zip(self.sources, self._files, strict=True)]
+        state["sources"] = [
+            source if file is None else None for source, file in zip(self.sources, self._files, strict=True)
+        ]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

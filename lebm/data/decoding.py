@@ -14,7 +14,9 @@ from PIL import Image, ImageOps
 __all__ = ["Decoding", "UndecodableError"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-"""Nothing else is tried, whatever a file is called: Pillow knows formats that start another program, PostScript among them."""
+"""Nothing else is tried, whatever a file is called: Pillow knows formats that start another program,
+PostScript among them.
+"""
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -27,8 +29,8 @@ class Decoding:
     """What is done to every image of a data set, in this order: box, central square, resize, channels.
 
     Args:
-        image_size: side of the square result in pixels. Images that are not square are cut to their central square first.
-            ``None`` keeps the size; all images must then have the same.
+        image_size: side of the square result in pixels. Images that are not square are cut to their central
+            square first. ``None`` keeps the size; all images must then have the same.
         channels: 1 (grey by luma) or 3 (grey is repeated); ``None`` keeps what the image has.
         crop: a box (left, top, right, bottom) in pixels, right and bottom exclusive.
     """
@@ -45,7 +47,10 @@ class Decoding:
         if self.crop is not None:
             left, top, right, bottom = self.crop
             if not (0 <= left < right and 0 <= top < bottom):
-                raise ValueError(f"crop must be (left, top, right, bottom) with 0 <= left < right and 0 <= top < bottom, not {self.crop}")
+                raise ValueError(
+                    "crop must be (left, top, right, bottom) with 0 <= left < right and 0 <= top < bottom,"
+                    f" not {self.crop}"
+                )
 
     def plain(self) -> dict[str, Any]:
         """The settings as plain values, for cache keys."""
@@ -63,9 +68,13 @@ class Decoding:
         if content is None or content == b"":
             raise UndecodableError("it is empty")
         try:
-            with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=_formats()) as image:
+            with Image.open(
+                io.BytesIO(content) if isinstance(content, bytes) else content, formats=_formats()
+            ) as image:
                 if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                    raise UndecodableError(f"{image.width}x{image.height} pixels are more than Pillow's limit")
+                    raise UndecodableError(
+                        f"{image.width}x{image.height} pixels are more than Pillow's limit"
+                    )
                 return self._array(ImageOps.exif_transpose(image))
         except UndecodableError:
             raise
@@ -78,7 +87,9 @@ class Decoding:
     def _array(self, image: Image.Image) -> np.ndarray:
         if self.crop is not None:
             if self.crop[2] > image.width or self.crop[3] > image.height:
-                raise UndecodableError(f"the crop box {self.crop} reaches outside its {image.width}x{image.height} pixels")
+                raise UndecodableError(
+                    f"the crop box {self.crop} reaches outside its {image.width}x{image.height} pixels"
+                )
             image = image.crop(self.crop)
         image = _eight_bit(image)
         if self.channels is not None:

@@ -1,4 +1,6 @@
-"""Images for every method: one data module for the Hub, local parquet, image folders and the data inside the package."""
+"""Images for every method: one data module for the Hub, local parquet, image folders and the data inside the
+package.
+"""
 
 from __future__ import annotations
 
@@ -28,32 +30,34 @@ def to_unit_range(x: Tensor) -> Tensor:
 
 
 class ImageData(SplitData):
-    """Batches ``{"x", "label", "index"}`` and, with a held-out label, ``"anomaly"``; ``x`` is ``(B, C, H, W)`` in [-1, 1] on the device.
+    """Batches ``{"x", "label", "index"}`` and, with a held-out label, ``"anomaly"``; ``x`` is ``(B, C, H,
+    W)`` in [-1, 1] on the device.
 
     After :meth:`setup`: ``image_shape`` is ``(C, H, W)``; ``train``, ``validation`` and ``test`` are
     :class:`~lebm.data.dataset.ImageRows` or ``None``; ``class_counts`` counts labels by split.
 
     Args:
-        path: a Hub name such as ``ylecun/mnist``, a local folder of parquet files in that layout, a folder of images, or
-            ``embedded:mnist``.
+        path: a Hub name such as ``ylecun/mnist``, a local folder of parquet files in that layout, a folder of
+            images, or ``embedded:mnist``.
         config_name: configuration (subset) of the data set, such as ``cropped_digits`` of SVHN.
         revision: of a Hub data set; fixes its content.
-        image_size: side in pixels of the square images; ``null`` keeps the size of the files. Images that are not square are cut to
-            their central square.
+        image_size: side in pixels of the square images; ``null`` keeps the size of the files. Images that are
+            not square are cut to their central square.
         channels: 1 or 3; ``null`` keeps those of the files.
         crop: box (left, top, right, bottom) in pixels to cut out before resizing.
-        batch_size: training images a step over all processes together; the number of processes must divide it.
+        batch_size: training images a step over all processes together; the number of processes must divide
+            it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
         image_column: column of the images; detected if ``null``.
         label_column: column of the labels; detected if ``null``.
         train_split: name of the split to train on.
         test_split: name of the split to test on; ``null`` for none.
-        validation_size: training images to set aside for validation, by a seeded permutation, if the source has no validation split
-            of its own (which is used whole if it is there).
+        validation_size: training images to set aside for validation, by a seeded permutation, if the source
+            has no validation split of its own (which is used whole if it is there).
         held_out_label: class that is never trained on and counts as anomalous in the test set.
-        anomaly_split: with a held-out label, ``lebm`` joins train and test split, trains on 80% of the normal images and tests on the
-            other 20% and all held-out images; ``official`` leaves the held-out class out of the training split and tests on the test
-            split as it is.
+        anomaly_split: with a held-out label, ``lebm`` joins train and test split, trains on 80% of the normal
+            images and tests on the other 20% and all held-out images; ``official`` leaves the held-out class
+            out of the training split and tests on the test split as it is.
         seed: of the permutations, the order of training and the flips.
         flip: mirror training images left to right with probability one half.
         num_workers: processes that read ahead; decoded images are read fastest without.
@@ -63,7 +67,8 @@ class ImageData(SplitData):
         cache_dir: folder for decoded images; ``null`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
 
     Raises:
-        UserError: in :meth:`setup`, if the data cannot be had or do not fit the arguments; each time in one line.
+        UserError: in :meth:`setup`, if the data cannot be had or do not fit the arguments; each time in one
+            line.
         ValueError: for arguments out of range.
     """
 
@@ -101,7 +106,12 @@ class ImageData(SplitData):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
-        at_least_one = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "limit_train": limit_train, "limit_eval": limit_eval}
+        at_least_one = {
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "limit_train": limit_train,
+            "limit_eval": limit_eval,
+        }
         for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -122,7 +132,9 @@ class ImageData(SplitData):
             "label_column": label_column,
             "on_error": on_error,
         }
-        self.splitting = Splitting(validation_size, held_out_label, anomaly_split, seed, limit_train, limit_eval)
+        self.splitting = Splitting(
+            validation_size, held_out_label, anomaly_split, seed, limit_train, limit_eval
+        )
         self._used: dict[str, Any] | None = None
 
     # Reading
@@ -142,7 +154,9 @@ class ImageData(SplitData):
         splits = self.splitting.apply(sources)
         self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
         self.image_shape = self.train.image_shape
-        self.class_counts = {name: _counts(split.labels) if sources.train.has_labels else {} for name, split in splits.items()}
+        self.class_counts = {
+            name: _counts(split.labels) if sources.train.has_labels else {} for name, split in splits.items()
+        }
         self._used = {
             "path": self.path,
             **{name: self._where[name] for name in ("config_name", "revision")},
@@ -154,7 +168,10 @@ class ImageData(SplitData):
                 "test": self.test_split,
             },
             "sizes": {name: len(split) for name, split in splits.items()},
-            "class_counts": {name: {str(label): n for label, n in counts.items()} for name, counts in self.class_counts.items()},
+            "class_counts": {
+                name: {str(label): n for label, n in counts.items()}
+                for name, counts in self.class_counts.items()
+            },
             "skipped": sources.skipped,
             "batch_size": self.batch_size,
             "flip": self.flip,
@@ -163,7 +180,9 @@ class ImageData(SplitData):
         if self.held_out_label is None:
             self._used["anomaly_split"] = None
         elif self.test is not None:
-            self._used["anomaly_base_rate"] = self.class_counts["test"].get(self.held_out_label, 0) / len(self.test)
+            self._used["anomaly_base_rate"] = self.class_counts["test"].get(self.held_out_label, 0) / len(
+                self.test
+            )
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """On the device: flip training images, then scale to [-1, 1]."""

@@ -23,7 +23,8 @@ def epoch_seed(*key: object) -> int:
 
 
 def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
-    """One fair coin a row, a pure function of seed, epoch and row, so that it does not depend on how a batch is spread.
+    """One fair coin a row, a pure function of seed, epoch and row, so that it does not depend on how a batch
+    is spread.
 
     Args:
         seed: of the data set.
@@ -43,9 +44,9 @@ def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
 class ShardedBatchSampler:
     """This process's rows of each global batch.
 
-    The rows of an epoch are put in an order that depends on seed and epoch only and cut into global batches of ``batch_size``;
-    process ``r`` of ``W`` takes the rows ``floor(r B / W) .. floor((r + 1) B / W)`` of a global batch of ``B`` rows. Together the
-    processes see what a single one would.
+    The rows of an epoch are put in an order that depends on seed and epoch only and cut into global batches
+    of ``batch_size``; process ``r`` of ``W`` takes the rows ``floor(r B / W) .. floor((r + 1) B / W)`` of a
+    global batch of ``B`` rows. Together the processes see what a single one would.
 
     Args:
         rows: number of rows in the data set.
@@ -53,12 +54,13 @@ class ShardedBatchSampler:
         rank: this process, ``0 <= rank < world_size``.
         world_size: number of processes.
         shuffle: a new order each epoch; otherwise ascending.
-        drop_last: leave out an incomplete last batch. Otherwise it is kept, and joined to the one before if it has fewer rows than
-            there are processes, so that no process is left without rows.
+        drop_last: leave out an incomplete last batch. Otherwise it is kept, and joined to the one before if
+            it has fewer rows than there are processes, so that no process is left without rows.
         seed: of the order.
 
     Raises:
-        ValueError: if there are fewer rows than processes, or a global batch is smaller than the number of processes.
+        ValueError: if there are fewer rows than processes, or a global batch is smaller than the number of
+            processes.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class ShardedBatchSampler:
             first = batch * self.batch_size
             last = self._end if batch == self._batches - 1 else first + self.batch_size
             size = last - first
-            piece = slice(first + self.rank * size // self.world_size, first + (self.rank + 1) * size // self.world_size)
+            piece = slice(
+                first + self.rank * size // self.world_size, first + (self.rank + 1) * size // self.world_size
+            )
             yield order[piece].tolist()
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -112,16 +116,19 @@ class ShardedBatchSampler:
 class BatchLoader:
     """Yields the batches of a sampler, starting where training stands.
 
-    In training the place to start is asked of the trainer when the first batch of an epoch is drawn: the epoch and the number of
-    the batch that the training step is about to be given. Those counters are what Lightning saves and restores, so after any
-    resumption the step gets the rows it would have had, however far workers had read ahead, and nothing has to be stored here.
+    In training the place to start is asked of the trainer when the first batch of an epoch is drawn: the
+    epoch and the number of the batch that the training step is about to be given. Those counters are what
+    Lightning saves and restores, so after any resumption the step gets the rows it would have had, however
+    far workers had read ahead, and nothing has to be stored here.
 
-    It is no ``torch.utils.data.DataLoader``, so that Lightning leaves the sampler alone whatever ``use_distributed_sampler`` says.
+    It is no ``torch.utils.data.DataLoader``, so that Lightning leaves the sampler alone whatever
+    ``use_distributed_sampler`` says.
 
     Args:
         dataset: map-style, with ``__getitems__(rows)`` that returns a whole batch.
         sampler: decides which rows.
-        position: returns ``(epoch, batch)`` to start from; ``None`` always starts at batch 0 of the sampler's epoch.
+        position: returns ``(epoch, batch)`` to start from; ``None`` always starts at batch 0 of the sampler's
+            epoch.
         num_workers: processes that read ahead; 0 reads in this one, which is fastest for decoded images.
         pin_memory: let the workers' batches be copied to page-locked memory.
     """
@@ -144,7 +151,8 @@ class BatchLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator: nothing below runs before the first batch is asked for. Lightning calls iter() before it has set the epoch.
+        # A generator: nothing below runs before the first batch is asked for. Lightning calls iter() before
+        # it has set the epoch.
         start = 0
         if self._position is not None:
             epoch, start = self._position()
@@ -160,11 +168,15 @@ class BatchLoader:
                 num_workers=self.num_workers,
                 collate_fn=_as_it_is,
                 pin_memory=self._pin_memory,
-                generator=torch.Generator().manual_seed(0),  # otherwise each epoch would draw from torch's global generator
+                generator=torch.Generator().manual_seed(
+                    0
+                ),  # otherwise each epoch would draw from torch's global generator
             )
 
     def state_dict(self) -> dict[str, int]:
-        """Empty: the position is the trainer's. Its presence tells Lightning that resumption within an epoch is exact."""
+        """Empty: the position is the trainer's. Its presence tells Lightning that resumption within an epoch
+        is exact.
+        """
         return {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

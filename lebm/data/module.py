@@ -1,4 +1,6 @@
-"""What the data modules share: splits become loaders whose rows and order are the same on any number of processes."""
+"""What the data modules share: splits become loaders whose rows and order are the same on any number of
+processes.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ class NoValidationSentences(list):
 class SplitData(LightningDataModule, Component):
     """Base of the data modules that read a training, a validation and a test split.
 
-    :meth:`setup` of a derived class fills ``train``, ``validation`` and ``test`` and remembers in ``_used``, as plain values, what was
-    read: at least ``sizes``, ``batch_size``, ``seed`` and what else is named in :attr:`ordering`.
-    """
+    :meth:`setup` of a derived class fills ``train``, ``validation`` and ``test`` and remembers in ``_used``,
+    as plain values, what was read: at least ``sizes``, ``batch_size``, ``seed`` and what else is named in
+    :attr:`ordering`."""
 
     noun = "images"
     ordering: tuple[str, ...] = ("sizes", "batch_size", "seed")
@@ -55,16 +57,25 @@ class SplitData(LightningDataModule, Component):
     # Resuming
 
     def state_dict(self) -> dict[str, Any]:
-        """What decides the order of the data, to notice if a resumed run reads others. The position is the trainer's."""
+        """What decides the order of the data, to notice if a resumed run reads others. The position is the
+        trainer's.
+        """
         used = self.describe_split()
         return {name: used[name] for name in self.ordering}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Warn if the run that is resumed read its data differently."""
         now = self.state_dict()
-        changed = [f"{name} {state_dict[name]} -> {now[name]}" for name in now if state_dict.get(name, now[name]) != now[name]]
+        changed = [
+            f"{name} {state_dict[name]} -> {now[name]}"
+            for name in now
+            if state_dict.get(name, now[name]) != now[name]
+        ]
         if changed:
-            rank_zero_warn(f"the checkpoint was made with other data, so the run will not continue exactly: {', '.join(changed)}")
+            rank_zero_warn(
+                "the checkpoint was made with other data, so the run will not continue exactly:"
+                f" {', '.join(changed)}"
+            )
 
     # Loading
 
@@ -76,27 +87,42 @@ class SplitData(LightningDataModule, Component):
         return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
 
     def _position(self) -> tuple[int, int]:
-        """Epoch and batch of the training step that comes next, from the counters that Lightning saves and restores."""
+        """Epoch and batch of the training step that comes next, from the counters that Lightning saves and
+        restores.
+        """
         if self.trainer is None or not self.trainer.training:
             return 0, 0
         return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
 
     def _training_sampler(self, rank: int, world_size: int) -> ShardedBatchSampler:
         return ShardedBatchSampler(
-            len(self.train), self.batch_size, rank=rank, world_size=world_size, shuffle=True, drop_last=True, seed=self.seed
+            len(self.train),
+            self.batch_size,
+            rank=rank,
+            world_size=world_size,
+            shuffle=True,
+            drop_last=True,
+            seed=self.seed,
         )
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled whole batches of ``batch_size`` rows over all processes; an incomplete last one is left out.
+        """Shuffled whole batches of ``batch_size`` rows over all processes; an incomplete last one is left
+        out.
 
         Raises:
             UserError: if the processes cannot share a batch evenly, or there is not one whole batch.
         """
         rank, processes = self._processes()
         if self.batch_size % processes:
-            raise UserError(f"batch_size {self.batch_size} is over all processes and cannot be shared evenly by {processes}")
+            raise UserError(
+                f"batch_size {self.batch_size} is over all processes and cannot be shared evenly by"
+                f" {processes}"
+            )
         if self.batch_size > len(self.train):
-            raise UserError(f"batch_size {self.batch_size} is larger than the {len(self.train)} training {self.noun} of {self.path!r}")
+            raise UserError(
+                f"batch_size {self.batch_size} is larger than the {len(self.train)} training {self.noun} of"
+                f" {self.path!r}"
+            )
         return self._loader(self.train, self._training_sampler(rank, processes), training=True)
 
     def evaluation_dataloader(self, dataset: Any) -> BatchLoader:
@@ -107,13 +133,21 @@ class SplitData(LightningDataModule, Component):
         """
         rank, processes = self._processes()
         if len(dataset) < processes:
-            raise UserError(f"{len(dataset)} {self.noun} of {self.path!r} cannot be evaluated by {processes} processes")
-        sampler = ShardedBatchSampler(len(dataset), max(self.eval_batch_size, processes), rank=rank, world_size=processes)
+            raise UserError(
+                f"{len(dataset)} {self.noun} of {self.path!r} cannot be evaluated by {processes} processes"
+            )
+        sampler = ShardedBatchSampler(
+            len(dataset), max(self.eval_batch_size, processes), rank=rank, world_size=processes
+        )
         return self._loader(dataset, sampler, training=False)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """The validation split in order; an empty list, for which Lightning skips validation, if there is none."""
-        return self.no_validation() if self.validation is None else self.evaluation_dataloader(self.validation)
+        """The validation split in order; an empty list, for which Lightning skips validation, if there is
+        none.
+        """
+        return (
+            self.no_validation() if self.validation is None else self.evaluation_dataloader(self.validation)
+        )
 
     def test_dataloader(self) -> BatchLoader:
         """The test split in order.

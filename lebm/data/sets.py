@@ -27,7 +27,9 @@ class Sources:
     test: CachedImages | None
 
     @classmethod
-    def open(cls, path: str, train_split: str, test_split: str | None, where: dict[str, Any], how: dict[str, Any]) -> Sources:
+    def open(
+        cls, path: str, train_split: str, test_split: str | None, where: dict[str, Any], how: dict[str, Any]
+    ) -> Sources:
         """Open what is needed; a validation split is taken if the data set has one.
 
         Args:
@@ -44,20 +46,32 @@ class Sources:
         for argument, name in (("train_split", train_split), ("test_split", test_split)):
             if name is not None and name not in names:
                 hint = "; null trains without a test set" if argument == "test_split" else ""
-                raise UserError(f"data path {path!r}: no split {name!r} ({argument}{hint}); it has {', '.join(names)}")
-        validation = next((name for name in VALIDATION_SPLITS if name in names and name not in (train_split, test_split)), None)
+                raise UserError(
+                    f"data path {path!r}: no split {name!r} ({argument}{hint}); it has {', '.join(names)}"
+                )
+        validation = next(
+            (name for name in VALIDATION_SPLITS if name in names and name not in (train_split, test_split)),
+            None,
+        )
         train = open_images(path, train_split, **where, **how)
-        others = [None if name is None else open_images(path, name, **where, **how) for name in (validation, test_split)]
+        others = [
+            None if name is None else open_images(path, name, **where, **how)
+            for name in (validation, test_split)
+        ]
         shapes = {cached.split: cached.images.shape[1:] for cached in (train, *others) if cached is not None}
         if len(set(shapes.values())) > 1:
             listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-            raise UserError(f"data path {path!r}: images differ between splits ({listed}); set image_size and channels")
+            raise UserError(
+                f"data path {path!r}: images differ between splits ({listed}); set image_size and channels"
+            )
         return cls(path, train, *others)
 
     @property
     def skipped(self) -> int:
         """Number of undecodable images left out."""
-        return sum(len(cached.skipped) for cached in (self.train, self.validation, self.test) if cached is not None)
+        return sum(
+            len(cached.skipped) for cached in (self.train, self.validation, self.test) if cached is not None
+        )
 
     def check_label(self, label: int) -> None:
         """Refuse a label that the training split does not have.
@@ -66,16 +80,30 @@ class Sources:
             UserError: listing the labels.
         """
         if not self.train.has_labels:
-            raise UserError(f"data path {self.path!r}: held_out_label needs labels and no label column was found; set label_column")
+            raise UserError(
+                f"data path {self.path!r}: held_out_label needs labels and no label column was found; set"
+                " label_column"
+            )
         if self.test is not None and not self.test.has_labels:
-            raise UserError(f"data path {self.path!r}: held_out_label needs labels and the test split has none; set test_split: null")
+            raise UserError(
+                f"data path {self.path!r}: held_out_label needs labels and the test split has none; set"
+                " test_split: null"
+            )
         known = np.unique(self.train.labels).tolist()
         if label not in known:
             names = dict(enumerate(self.train.label_names or []))
             listed = [
-                str(number) if names.get(number, str(number)) == str(number) else f"{number} ({names[number]})" for number in known[:50]
+                (
+                    str(number)
+                    if names.get(number, str(number)) == str(number)
+                    else f"{number} ({names[number]})"
+                )
+                for number in known[:50]
             ]
-            raise UserError(f"data path {self.path!r}: held_out_label {label} does not exist; the labels are {', '.join(listed)}")
+            raise UserError(
+                f"data path {self.path!r}: held_out_label {label} does not exist; the labels are"
+                f" {', '.join(listed)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -94,7 +122,8 @@ class Splitting:
         return asdict(self)
 
     def apply(self, sources: Sources) -> dict[str, ImageRows]:
-        """The splits that are not empty, by name: ``train`` always, ``validation`` and ``test`` if there are any.
+        """The splits that are not empty, by name: ``train`` always, ``validation`` and ``test`` if there are
+        any.
 
         Raises:
             UserError: if the held-out label does not exist or no training images are left.
@@ -109,14 +138,28 @@ class Splitting:
             test_labels = np.empty(0, dtype=np.int64) if test is None else test.labels
             rows = held_out_rows(train.labels, test_labels, held_out, self.anomaly_split, carve, self.seed)
         if not len(rows.train):
-            raise UserError(f"data path {sources.path!r}: no training images are left (validation_size {carve}, held-out label {held_out})")
+            raise UserError(
+                f"data path {sources.path!r}: no training images are left (validation_size {carve}, held-out"
+                f" label {held_out})"
+            )
         both = [cached for cached in (train, test) if cached is not None]
-        images, labels = [cached.images for cached in both], np.concatenate([cached.labels for cached in both])
-        splits = {"train": ImageRows(images, labels, limited(rows.train, self.limit_train, self.seed), held_out)}
+        images, labels = (
+            [cached.images for cached in both],
+            np.concatenate([cached.labels for cached in both]),
+        )
+        splits = {
+            "train": ImageRows(images, labels, limited(rows.train, self.limit_train, self.seed), held_out)
+        }
         if valid is not None:
-            normal = np.flatnonzero(np.ones(len(valid), dtype=bool) if held_out is None else valid.labels != held_out)
-            splits["validation"] = ImageRows([valid.images], valid.labels, limited(normal, self.limit_eval, self.seed), held_out)
+            normal = np.flatnonzero(
+                np.ones(len(valid), dtype=bool) if held_out is None else valid.labels != held_out
+            )
+            splits["validation"] = ImageRows(
+                [valid.images], valid.labels, limited(normal, self.limit_eval, self.seed), held_out
+            )
         else:
-            splits["validation"] = ImageRows(images, labels, limited(rows.validation, self.limit_eval, self.seed), held_out)
+            splits["validation"] = ImageRows(
+                images, labels, limited(rows.validation, self.limit_eval, self.seed), held_out
+            )
         splits["test"] = ImageRows(images, labels, limited(rows.test, self.limit_eval, self.seed), held_out)
         return {name: split for name, split in splits.items() if len(split)}

@@ -1,8 +1,9 @@
-"""Where images come from: the Hugging Face Hub, local parquet files in its layout, image folders, or the package itself.
+"""Where images come from: the Hugging Face Hub, local parquet files in its layout, image folders, or the
+package itself.
 
-The library ``datasets`` is slow to import and is needed only to decode a data set for the first time, so it is imported inside
-the functions that read rows; what a source *is* (its files, their content, its name) is found without it.
-"""
+The library ``datasets`` is slow to import and is needed only to decode a data set for the first time, so it
+is imported inside the functions that read rows; what a source *is* (its files, their content, its name) is
+found without it."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class Source:
     Attributes:
         path: as the user wrote it.
         location: what ``datasets`` is asked for: a Hub name, a folder, or a file.
-        key: identifies the content: of local files their names and bytes, of a Hub data set its name, configuration and revision.
+        key: identifies the content: of local files their names and bytes, of a Hub data set its name,
+            configuration and revision.
         config_name: configuration (subset) of the data set.
         revision: of a Hub data set.
         files: local files; empty for the Hub.
@@ -62,7 +64,9 @@ def short_hash(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
-def find_source(path: str, cache: Path, config_name: str | None = None, revision: str | None = None) -> Source:
+def find_source(
+    path: str, cache: Path, config_name: str | None = None, revision: str | None = None
+) -> Source:
     """Decide what a path means.
 
     Args:
@@ -80,14 +84,22 @@ def find_source(path: str, cache: Path, config_name: str | None = None, revision
         location = os.path.expanduser(path)
         if not os.path.exists(location):
             if not HUB_NAME.fullmatch(path):
-                raise UserError(f"data path {path!r}: no such file or folder (nor a Hugging Face Hub name such as ylecun/mnist)")
+                raise UserError(
+                    f"data path {path!r}: no such file or folder (nor a Hugging Face Hub name such as"
+                    " ylecun/mnist)"
+                )
             key = short_hash(["hub", path, config_name, revision])
             return Source(path, path, key, config_name, revision)
         location = os.path.abspath(location)
         files = _readable_files(path, Path(location))
     root = Path(location) if os.path.isdir(location) else Path(location).parent
-    digests = [(str(file.relative_to(root)), digest) for file, digest in zip(files, _digests(files, cache), strict=True)]
-    return Source(path, location, short_hash(["local", digests, config_name]), config_name, None, tuple(files))
+    digests = [
+        (str(file.relative_to(root)), digest)
+        for file, digest in zip(files, _digests(files, cache), strict=True)
+    ]
+    return Source(
+        path, location, short_hash(["local", digests, config_name]), config_name, None, tuple(files)
+    )
 
 
 def _embedded(path: str) -> tuple[str, list[Path]]:
@@ -96,7 +108,10 @@ def _embedded(path: str) -> tuple[str, list[Path]]:
     files = sorted(folder.glob(f"{name}_*.parquet"))
     if not name.isidentifier() or not files:
         known = sorted({file.name.split("_")[0] for file in folder.glob("*.parquet")})
-        raise UserError(f"data path {path!r}: the package has no such data set; it has {', '.join(EMBEDDED + name for name in known)}")
+        raise UserError(
+            f"data path {path!r}: the package has no such data set; it has"
+            f" {', '.join(EMBEDDED + name for name in known)}"
+        )
     return str(folder), files
 
 
@@ -104,20 +119,31 @@ def _readable_files(path: str, location: Path) -> list[Path]:
     wanted = (".parquet", *IMAGE_SUFFIXES)
     if location.is_file():
         if location.suffix.lower() not in wanted:
-            raise UserError(f"data path {path!r}: not a parquet file and not an image ({', '.join(IMAGE_SUFFIXES)})")
+            raise UserError(
+                f"data path {path!r}: not a parquet file and not an image ({', '.join(IMAGE_SUFFIXES)})"
+            )
         return [location]
-    found = (Path(folder) / name for folder, _, names in os.walk(location, followlinks=True) for name in names if name[0] != ".")
+    found = (
+        Path(folder) / name
+        for folder, _, names in os.walk(location, followlinks=True)
+        for name in names
+        if name[0] != "."
+    )
     files = sorted(file for file in found if file.suffix.lower() in wanted or file.name in SIDECARS)
     strange = next((file for file in files if not file.is_file()), None)
     if strange is not None:  # a pipe would be waited for without end
         raise UserError(f"data path {path!r}: {strange} is no ordinary file, or a link to none")
     if not any(file.suffix.lower() in wanted for file in files):
-        raise UserError(f"data path {path!r}: the folder has no parquet files and no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise UserError(
+            f"data path {path!r}: the folder has no parquet files and no images ({', '.join(IMAGE_SUFFIXES)})"
+        )
     return files
 
 
 def _digests(files: list[Path], cache: Path) -> list[str]:
-    """Digests of the files' bytes. A digest is remembered for as long as path, inode, size and times of the file stay the same."""
+    """Digests of the files' bytes. A digest is remembered for as long as path, inode, size and times of the
+    file stay the same.
+    """
     identity: list[list[Any]] = []
     for file in files:
         stat = file.stat()
@@ -160,7 +186,9 @@ class Reader:
             kind = "parquet" if source.location.lower().endswith(".parquet") else "imagefolder"
             return kind, {"data_files": {"train": [source.location]}}
         if source.path.startswith(EMBEDDED):
-            return "parquet", {"data_files": {file.stem.split("_", 1)[1]: [str(file)] for file in source.files}}
+            return "parquet", {
+                "data_files": {file.stem.split("_", 1)[1]: [str(file)] for file in source.files}
+            }
         arguments = {"name": source.config_name, "revision": source.revision}
         return source.location, {key: value for key, value in arguments.items() if value is not None}
 
@@ -195,8 +223,8 @@ class Reader:
             if self.source.is_local:
                 raise UserError(f"data path {self.source.path!r}: cannot be read: {reason}") from error
             raise UserError(
-                f"data path {self.source.path!r}: no such folder, and it could not be downloaded from the Hugging Face Hub ({reason}); "
-                "give a local folder with --data.init_args.path"
+                f"data path {self.source.path!r}: no such folder, and it could not be downloaded from the"
+                f" Hugging Face Hub ({reason}); give a local folder with --data.init_args.path"
             ) from error
 
 
@@ -206,8 +234,8 @@ def reading(source: Source, scratch: Path | None = None) -> Iterator[Reader]:
 
     Args:
         source: what to read.
-        scratch: an existing folder for what ``datasets`` writes of local files; removed by the caller. Downloads from the Hub stay
-            in the Hub's own cache.
+        scratch: an existing folder for what ``datasets`` writes of local files; removed by the caller.
+            Downloads from the Hub stay in the Hub's own cache.
     """
     import datasets
 

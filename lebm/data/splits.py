@@ -13,7 +13,9 @@ TRAIN_FRACTION = 0.8  # of the normals, under the "lebm" protocol
 
 @dataclass(frozen=True)
 class SplitRows:
-    """Rows by split, ascending. Rows number the training source first and, where both are joined, the test source after it."""
+    """Rows by split, ascending. Rows number the training source first and, where both are joined, the test
+    source after it.
+    """
 
     train: np.ndarray
     validation: np.ndarray
@@ -44,7 +46,12 @@ def ordinary_rows(train: int, test: int, validation_size: int, seed: int) -> Spl
 
 
 def held_out_rows(
-    train_labels: np.ndarray, test_labels: np.ndarray, held_out: int, protocol: str, validation_size: int, seed: int
+    train_labels: np.ndarray,
+    test_labels: np.ndarray,
+    held_out: int,
+    protocol: str,
+    validation_size: int,
+    seed: int,
 ) -> SplitRows:
     """Splits for anomaly detection; the held-out class never trains nor validates.
 
@@ -52,8 +59,9 @@ def held_out_rows(
         train_labels: of the training source, shape (N,).
         test_labels: of the test source, shape (M,).
         held_out: the label of the anomalies.
-        protocol: ``"lebm"``: both sources are joined, one permutation of all normals gives its first 80% to training, and the test set
-            is the other 20% with every held-out image. ``"official"``: training rows without the held-out class; all test rows.
+        protocol: ``"lebm"``: both sources are joined, one permutation of all normals gives its first 80% to
+            training, and the test set is the other 20% with every held-out image. ``"official"``: training
+            rows without the held-out class; all test rows.
         validation_size: rows to carve out of the training rows (normals).
         seed: of the permutations.
     """
@@ -62,7 +70,10 @@ def held_out_rows(
     if protocol == "lebm":
         shuffled = _permutation(np.flatnonzero(normal), seed)
         cut = int(TRAIN_FRACTION * len(shuffled))
-        train, test = np.sort(shuffled[:cut]), np.sort(np.concatenate([shuffled[cut:], np.flatnonzero(~normal)]))
+        train, test = (
+            np.sort(shuffled[:cut]),
+            np.sort(np.concatenate([shuffled[cut:], np.flatnonzero(~normal)])),
+        )
     else:
         train = np.flatnonzero(normal[: len(train_labels)])
         test = np.arange(len(train_labels), len(labels))

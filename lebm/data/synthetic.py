@@ -29,7 +29,9 @@ def _moons(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     label = torch.randint(2, (n,), generator=generator)
     angle = math.pi * torch.rand(n, generator=generator)
     side = 1.0 - 2.0 * label
-    points = 1.4 * torch.stack([side * angle.cos() + 0.5 * (1 - side) - 0.5, side * angle.sin() + 0.25 * (1 - side)], dim=1)
+    points = 1.4 * torch.stack(
+        [side * angle.cos() + 0.5 * (1 - side) - 0.5, side * angle.sin() + 0.25 * (1 - side)], dim=1
+    )
     return points + torch.tensor([0.0, -0.35]) + 0.1 * torch.randn(n, 2, generator=generator), label
 
 
@@ -37,7 +39,11 @@ def _spiral(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     label = torch.randint(2, (n,), generator=generator)
     angle = 3 * math.pi * torch.rand(n, generator=generator).sqrt()
     radius = 0.25 * angle * (1.0 - 2.0 * label)
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1) + 0.08 * torch.randn(n, 2, generator=generator), label
+    return (
+        torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
+        + 0.08 * torch.randn(n, 2, generator=generator),
+        label,
+    )
 
 
 def _grid(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -116,11 +122,16 @@ class PlaneData(LightningDataModule, Component):
     ) -> None:
         super().__init__()
         if min(n_train, n_eval, batch_size, eval_batch_size or 1) < 1:
-            raise ValueError(f"n_train {n_train}, n_eval {n_eval}, batch sizes {batch_size} and {eval_batch_size} must all be at least 1")
+            raise ValueError(
+                f"n_train {n_train}, n_eval {n_eval}, batch sizes {batch_size} and {eval_batch_size} must all"
+                " be at least 1"
+            )
         self.shape, self.seed = shape, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         sizes = {"train": n_train, "validation": n_eval, "test": n_eval}
-        self._rows = {split: PlaneRows(*plane_samples(shape, n, epoch_seed(seed, split))) for split, n in sizes.items()}
+        self._rows = {
+            split: PlaneRows(*plane_samples(shape, n, epoch_seed(seed, split))) for split, n in sizes.items()
+        }
 
     def describe_split(self) -> dict[str, Any]:
         """What was used, as plain values for a summary."""
@@ -128,7 +139,9 @@ class PlaneData(LightningDataModule, Component):
         return {"shape": self.shape, "sizes": sizes, "batch_size": self.batch_size, "seed": self.seed}
 
     def _place(self) -> dict[str, Any]:
-        rank, processes = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        rank, processes = (
+            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        )
         return {"rank": rank, "world_size": processes}
 
     def _position(self) -> tuple[int, int]:
@@ -141,14 +154,19 @@ class PlaneData(LightningDataModule, Component):
         rows, place = self._rows["train"], self._place()
         if self.batch_size % place["world_size"] or self.batch_size > len(rows):
             raise UserError(
-                f"batch_size {self.batch_size} must be shared evenly by {place['world_size']} processes and fit {len(rows)} points"
+                f"batch_size {self.batch_size} must be shared evenly by {place['world_size']} processes and"
+                f" fit {len(rows)} points"
             )
-        sampler = ShardedBatchSampler(len(rows), self.batch_size, shuffle=True, drop_last=True, seed=self.seed, **place)
+        sampler = ShardedBatchSampler(
+            len(rows), self.batch_size, shuffle=True, drop_last=True, seed=self.seed, **place
+        )
         return BatchLoader(rows, sampler, self._position)
 
     def _evaluation(self, split: str) -> BatchLoader:
         rows, place = self._rows[split], self._place()
-        return BatchLoader(rows, ShardedBatchSampler(len(rows), max(self.eval_batch_size, place["world_size"]), **place))
+        return BatchLoader(
+            rows, ShardedBatchSampler(len(rows), max(self.eval_batch_size, place["world_size"]), **place)
+        )
 
     def val_dataloader(self) -> BatchLoader:
         return self._evaluation("validation")

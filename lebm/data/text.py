@@ -1,4 +1,6 @@
-"""Sentences for every method: one data module for text files, parquet, the Hub and the text inside the package."""
+"""Sentences for every method: one data module for text files, parquet, the Hub and the text inside the
+package.
+"""
 
 from __future__ import annotations
 
@@ -20,35 +22,41 @@ __all__ = ["TextData"]
 
 
 class TextData(SplitData):
-    """Batches ``{"x", "index"}``; ``x`` is ``(B, T)`` of ``int64`` token numbers, padded with 0 to the longest sentence of the batch.
+    """Batches ``{"x", "index"}``; ``x`` is ``(B, T)`` of ``int64`` token numbers, padded with 0 to the
+    longest sentence of the batch.
 
-    The vocabulary is built on the training split as it is trained on, and handed to the model when a run is set up, whose checkpoints
-    carry it. A sentence of at most ``max_length - 1`` tokens ends with ``<eos>``; a longer one is cut to ``max_length`` tokens and has
-    no ``<eos>``. Empty lines are left out.
+    The vocabulary is built on the training split as it is trained on, and handed to the model when a run is
+    set up, whose checkpoints carry it. A sentence of at most ``max_length - 1`` tokens ends with ``<eos>``; a
+    longer one is cut to ``max_length`` tokens and has no ``<eos>``. Empty lines are left out.
 
     Args:
-        path: a folder with ``train.txt``, ``validation.txt`` and ``test.txt``, one sentence a line; parquet files or a Hub name with a
-            text column; or ``embedded:verses``.
+        path: a folder with ``train.txt``, ``validation.txt`` and ``test.txt``, one sentence a line; parquet
+            files or a Hub name with a text column; or ``embedded:verses``.
         config_name: configuration (subset) of a Hub data set.
         revision: of a Hub data set; fixes its content.
-        tokenizer: ``word``, words and single signs as in the papers; or ``bpe``, byte pairs, to which no word is unknown.
-        vocabulary_size: at most so many tokens, the four special ones included; the generator's must be the same.
+        tokenizer: ``word``, words and single signs as in the papers; or ``bpe``, byte pairs, to which no word
+            is unknown.
+        vocabulary_size: at most so many tokens, the four special ones included; the generator's must be the
+            same.
         lowercase: make all letters small.
         max_length: longest sentence in tokens; the generator's must be the same.
-        batch_size: training sentences a step over all processes together; the number of processes must divide it.
+        batch_size: training sentences a step over all processes together; the number of processes must divide
+            it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
         by_length: put sentences of like length into a batch in training.
         text_column: column of the sentences; detected if ``null``.
         train_split: name of the split to train on.
         test_split: name of the split to test on; ``null`` for none.
-        validation_size: training sentences to set aside for validation, by a seeded permutation, if the source has no validation split.
+        validation_size: training sentences to set aside for validation, by a seeded permutation, if the
+            source has no validation split.
         seed: of the permutations and the order of training.
         limit_train: train on this many sentences only, chosen at random.
         limit_eval: validate and test on this many sentences only, each chosen at random.
         on_error: ``fail`` on a line that is not UTF-8 or longer than a million bytes, or ``skip`` it.
 
     Raises:
-        UserError: in :meth:`setup`, if the data cannot be had or do not fit the arguments; each time in one line.
+        UserError: in :meth:`setup`, if the data cannot be had or do not fit the arguments; each time in one
+            line.
         ValueError: for arguments out of range.
     """
 
@@ -83,8 +91,17 @@ class TextData(SplitData):
         on_error: Literal["fail", "skip"] = "fail",
     ) -> None:
         super().__init__()
-        at_least_one = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "limit_train": limit_train, "limit_eval": limit_eval}
-        for name, value in {**at_least_one, "max_length": max_length, "vocabulary_size": vocabulary_size}.items():
+        at_least_one = {
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "limit_train": limit_train,
+            "limit_eval": limit_eval,
+        }
+        for name, value in {
+            **at_least_one,
+            "max_length": max_length,
+            "vocabulary_size": vocabulary_size,
+        }.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if validation_size < 0:
@@ -109,14 +126,23 @@ class TextData(SplitData):
         for argument, name in (("train_split", self.train_split), ("test_split", self.test_split)):
             if name is not None and name not in names:
                 hint = "; null trains without a test set" if argument == "test_split" else ""
-                raise UserError(f"data path {self.path!r}: no split {name!r} ({argument}{hint}); it has {', '.join(names)}")
+                raise UserError(
+                    f"data path {self.path!r}: no split {name!r} ({argument}{hint}); it has"
+                    f" {', '.join(names)}"
+                )
         used = (self.train_split, self.test_split)
         validation = next((name for name in VALIDATION_SPLITS if name in names and name not in used), None)
         chosen = {"train": self.train_split, "validation": validation, "test": self.test_split}
-        return {kind: open_text(self.path, name, **self._where, **self._how) for kind, name in chosen.items() if name is not None}
+        return {
+            kind: open_text(self.path, name, **self._where, **self._how)
+            for kind, name in chosen.items()
+            if name is not None
+        }
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and encode the splits and hand the vocabulary to the model; a second call does only the latter."""
+        """Read and encode the splits and hand the vocabulary to the model; a second call does only the
+        latter.
+        """
         if self._used is None:
             self._read()
         if self.trainer is not None:
@@ -127,7 +153,9 @@ class TextData(SplitData):
     def _read(self) -> None:
         sentences = self._sentences()
         texts = self._split(sentences)
-        self.vocabulary = Vocabulary.learn(texts["train"], self.vocabulary_size, self.tokenizer, self.lowercase)
+        self.vocabulary = Vocabulary.learn(
+            texts["train"], self.vocabulary_size, self.tokenizer, self.lowercase
+        )
         encoded = {name: self.vocabulary.encode(split, self.max_length) for name, split in texts.items()}
         rows = {name: TextRows(split) for name, split in encoded.items()}
         self.train, self.validation, self.test = rows["train"], rows.get("validation"), rows.get("test")
@@ -140,8 +168,13 @@ class TextData(SplitData):
             "max_length": self.max_length,
             "sizes": {name: len(split) for name, split in rows.items()},
             "tokens": {name: int(split.lengths.sum()) for name, split in rows.items()},
-            "unknown": {name: _share(split, lambda row: row.count(UNKNOWN), len) for name, split in encoded.items()},
-            "cut": {name: _share(split, lambda row: row[-1] != END, lambda row: 1) for name, split in encoded.items()},
+            "unknown": {
+                name: _share(split, lambda row: row.count(UNKNOWN), len) for name, split in encoded.items()
+            },
+            "cut": {
+                name: _share(split, lambda row: row[-1] != END, lambda row: 1)
+                for name, split in encoded.items()
+            },
             "empty": {name: found.empty for name, found in sentences.items()},
             "skipped": {name: found.skipped for name, found in sentences.items()},
             "batch_size": self.batch_size,
@@ -156,11 +189,16 @@ class TextData(SplitData):
         carve = 0 if "validation" in texts else self.validation_size
         rows = ordinary_rows(len(texts["train"]), 0, carve, self.seed)
         if not len(rows.train):
-            raise UserError(f"data path {self.path!r}: no training sentences are left (validation_size {carve})")
+            raise UserError(
+                f"data path {self.path!r}: no training sentences are left (validation_size {carve})"
+            )
         whole = texts["train"]
         chosen = {"train": limited(rows.train, self.limits["limit_train"], self.seed)}
         if carve:
-            chosen["validation"], texts["validation"] = limited(rows.validation, self.limits["limit_eval"], self.seed), whole
+            chosen["validation"], texts["validation"] = (
+                limited(rows.validation, self.limits["limit_eval"], self.seed),
+                whole,
+            )
         for name in ("validation", "test"):
             if name in texts and name not in chosen:
                 chosen[name] = limited(np.arange(len(texts[name])), self.limits["limit_eval"], self.seed)
@@ -171,7 +209,9 @@ class TextData(SplitData):
     def _training_sampler(self, rank: int, world_size: int) -> ShardedBatchSampler:
         if not self.by_length:
             return super()._training_sampler(rank, world_size)
-        return LengthBatchSampler(self.train.lengths, self.batch_size, rank=rank, world_size=world_size, seed=self.seed)
+        return LengthBatchSampler(
+            self.train.lengths, self.batch_size, rank=rank, world_size=world_size, seed=self.seed
+        )
 
 
 def _share(rows: list[list[int]], count: Any, total: Any) -> float:

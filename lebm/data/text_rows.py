@@ -27,13 +27,17 @@ class TextRows(Dataset):
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
         self.lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         self._starts = np.concatenate([[0], self.lengths.cumsum()])
-        self._tokens = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(self._starts[-1]))
+        self._tokens = np.fromiter(
+            (token for row in rows for token in row), dtype=np.int32, count=int(self._starts[-1])
+        )
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def tokens(self, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
-        """Some sentences (all by default), ``(B, T)`` of ``int64``, T the longest of them, padded after their ends."""
+        """Some sentences (all by default), ``(B, T)`` of ``int64``, T the longest of them, padded after their
+        ends.
+        """
         chosen = np.arange(len(self)) if indices is None else np.asarray(indices)
         place = np.arange(self.lengths[chosen].max())
         inside = place < self.lengths[chosen, None]
@@ -51,8 +55,8 @@ class TextRows(Dataset):
 class LengthBatchSampler(ShardedBatchSampler):
     """Shuffled batches whose sentences are of like length, so that little is padded.
 
-    The order of an epoch is cut into pools of ``BATCHES_A_POOL`` batches, each pool sorted by length and cut into batches, and the
-    batches of all pools are shuffled. Like its base it depends on seed and epoch only.
+    The order of an epoch is cut into pools of ``BATCHES_A_POOL`` batches, each pool sorted by length and cut
+    into batches, and the batches of all pools are shuffled. Like its base it depends on seed and epoch only.
 
     Args:
         lengths: of the sentences.
@@ -62,8 +66,18 @@ class LengthBatchSampler(ShardedBatchSampler):
         seed: of the order.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, *, rank: int = 0, world_size: int = 1, seed: int = 0) -> None:
-        super().__init__(len(lengths), batch_size, rank=rank, world_size=world_size, shuffle=True, drop_last=True, seed=seed)
+    def __init__(
+        self, lengths: np.ndarray, batch_size: int, *, rank: int = 0, world_size: int = 1, seed: int = 0
+    ) -> None:
+        super().__init__(
+            len(lengths),
+            batch_size,
+            rank=rank,
+            world_size=world_size,
+            shuffle=True,
+            drop_last=True,
+            seed=seed,
+        )
         self.lengths = lengths
 
     def _order(self) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Where sentences come from: text files with one a line, parquet files or the Hub with a text column, or the package itself."""
+"""Where sentences come from: text files with one a line, parquet files or the Hub with a text column, or the
+package itself.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ def open_text(
     else:
         found = _column(_source(path, config_name, revision), split, text_column, on_error)
     if not found.texts:
-        raise UserError(f"data path {path!r}: the split {split!r} holds no sentences (one a line is expected)")
+        raise UserError(
+            f"data path {path!r}: the split {split!r} holds no sentences (one a line is expected)"
+        )
     return found
 
 
@@ -100,14 +104,24 @@ def _text_files(path: str) -> dict[str, Path]:
 
 def _source(path: str, config_name: str | None, revision: str | None) -> Source:
     if not path.startswith(EMBEDDED) and Path(path).is_dir() and not any(Path(path).rglob("*.parquet")):
-        raise UserError(f"data path {path!r}: the folder has neither train.txt, validation.txt and test.txt nor parquet files")
-    with tempfile.TemporaryDirectory() as scratch:  # what is remembered of files is for images, which cost more
+        raise UserError(
+            f"data path {path!r}: the folder has neither train.txt, validation.txt and test.txt nor parquet"
+            " files"
+        )
+    with (
+        tempfile.TemporaryDirectory() as scratch
+    ):  # what is remembered of files is for images, which cost more
         return find_source(path, Path(scratch), config_name, revision)
 
 
 def _lines(file: Path, on_error: str) -> Sentences:
     with file.open("rb") as lines:
-        return _gathered(((number, line.rstrip(b"\r\n")) for number, line in enumerate(lines)), f"{file}: line", 1, on_error)
+        return _gathered(
+            ((number, line.rstrip(b"\r\n")) for number, line in enumerate(lines)),
+            f"{file}: line",
+            1,
+            on_error,
+        )
 
 
 def _column(source: Source, split: str, column: str | None, on_error: str) -> Sentences:
@@ -116,10 +130,15 @@ def _column(source: Source, split: str, column: str | None, on_error: str) -> Se
         column = column or next((name for name in TEXT_COLUMNS if name in table.column_names), None)
         if column not in table.column_names:
             known = ", ".join(table.column_names)
-            raise UserError(f"data path {source.path!r}: no text column {column or ''}found; set text_column to one of {known}")
+            raise UserError(
+                f"data path {source.path!r}: no text column {column or ''}found; set text_column to one of"
+                f" {known}"
+            )
         values: list[Any] = table[column][:]
     if any(value is not None and not isinstance(value, str) for value in values):
-        raise UserError(f"data path {source.path!r}: the column {column!r} does not hold text; set text_column")
+        raise UserError(
+            f"data path {source.path!r}: the column {column!r} does not hold text; set text_column"
+        )
     return _gathered(
         ((number, (value or "").encode("utf-8", "surrogatepass")) for number, value in enumerate(values)),
         f"{source.path} ({split}): row",
@@ -135,12 +154,17 @@ def _gathered(lines: Iterable[tuple[int, bytes]], place: str, first: int, on_err
             line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
         reason = ""
         if len(line) > LONGEST_LINE:
-            reason = f"has {len(line):,} bytes, and no sentence is longer than {LONGEST_LINE:,}: write one sentence a line"
+            reason = (
+                f"has {len(line):,} bytes, and no sentence is longer than {LONGEST_LINE:,}: write one"
+                " sentence a line"
+            )
         else:
             try:
                 text = " ".join(line.decode("utf-8").split())
             except UnicodeDecodeError as error:
-                reason = f"is not UTF-8 (byte {error.start + 1} is 0x{line[error.start]:02x}): convert the file"
+                reason = (
+                    f"is not UTF-8 (byte {error.start + 1} is 0x{line[error.start]:02x}): convert the file"
+                )
         if reason and on_error == "fail":
             raise UserError(f"{place} {number + first} {reason}, or leave such lines out with on_error: skip")
         if reason:

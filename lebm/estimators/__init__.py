@@ -1,17 +1,14 @@
-"""The learning methods, each one LightningModule with one scalar loss."""
+"""The learning methods, each a LightningModule with one scalar loss, and what only they need."""
 
 from lebm.estimators.base import LatentEstimator
 from lebm.estimators.dual_mcmc import DualMCMCTeaching
 from lebm.estimators.joint_hierarchical import JointHierarchicalPrior
 from lebm.estimators.latent_mle import LatentMLE
-from lebm.estimators.log_ratio import LogRatio, Quality
 from lebm.estimators.multistage_nce import MultiStageNCE
 from lebm.estimators.ncp import noise_contrastive_prior
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
-from lebm.estimators.ratio import Training, logistic, sequential, telescoping
 from lebm.estimators.stages import AdaptiveStages, FixedStages, StageRule
-from lebm.estimators.ulsif import ulsif
 
 __all__ = [
     "AdamGroups",
@@ -22,14 +19,7 @@ __all__ = [
     "LatentEstimator",
     "LatentMLE",
     "LatentPriorModel",
-    "LogRatio",
     "MultiStageNCE",
-    "Quality",
     "StageRule",
-    "Training",
-    "logistic",
     "noise_contrastive_prior",
-    "sequential",
-    "telescoping",
-    "ulsif",
 ]

@@ -13,7 +13,8 @@ __all__ = ["copy_backbone"]
 
 
 def copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:
-    """Copy weights from a checkpoint or run folder of a ``JointHierarchicalPrior``; nothing that it names is built.
+    """Copy weights from a checkpoint or run folder of a ``JointHierarchicalPrior``; nothing that it names is
+    built.
 
     Args:
         source: the checkpoint; its averaged weights where it has some.

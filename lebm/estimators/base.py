@@ -1,4 +1,6 @@
-"""What all methods share: the answers a latent-variable model gives, and the training plumbing around one scalar loss."""
+"""What all methods share: the answers a latent-variable model gives, and the training plumbing around one
+scalar loss.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +25,25 @@ __all__ = ["LatentEstimator", "contrast", "follow"]
 class LatentEstimator(LightningModule, Component):
     """Base of the learning methods.
 
-    A method says which networks it trains (:meth:`networks`), what its loss is (:meth:`loss`) and how it draws, encodes and
-    scores. Batches are dictionaries with ``"x"`` of shape ``(B, *event)`` (images in [-1, 1]) and ``"index"`` of shape ``(B,)``.
+    A method says which networks it trains (:meth:`networks`), what its loss is (:meth:`loss`) and how it
+    draws, encodes and scores. Batches are dictionaries with ``"x"`` of shape ``(B, *event)`` (images in [-1,
+    1]) and ``"index"`` of shape ``(B,)``.
 
     Args:
         optimizer: the optimiser and its per-network settings.
         seed: of every random stream of the method.
         noise_shards: pieces the global batch is cut into; the number of processes must divide it.
-        evaluation_steps: posterior transitions of :meth:`encode` where none are asked for, and so of validation, testing and every
-            figure; the sampler's own number if ``None``.
+        evaluation_steps: posterior transitions of :meth:`encode` where none are asked for, and so of
+            validation, testing and every figure; the sampler's own number if ``None``.
     """
 
     latent_dim: int
     anomaly_score_name = "-log p(x, z) at one posterior sample"
     """What :meth:`anomaly_score` is, to be recorded beside every figure made of it."""
 
-    def __init__(self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8, evaluation_steps: int | None = None) -> None:
+    def __init__(
+        self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8, evaluation_steps: int | None = None
+    ) -> None:
         super().__init__()
         self.evaluation_steps = evaluation_steps
         self.optimizer_settings = optimizer
@@ -53,7 +58,9 @@ class LatentEstimator(LightningModule, Component):
 
     @abstractmethod
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
-        """The scalar training loss. If ``figures`` is not ``None`` this step is logged: put detached scalars into it."""
+        """The scalar training loss. If ``figures`` is not ``None`` this step is logged: put detached scalars
+        into it.
+        """
 
     # What any latent-variable model can answer
 
@@ -67,7 +74,9 @@ class LatentEstimator(LightningModule, Component):
 
     @abstractmethod
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """One latent ``(B, latent_dim)`` an observation, from the (approximate) posterior; ``evaluation_steps`` by default."""
+        """One latent ``(B, latent_dim)`` an observation, from the (approximate) posterior;
+        ``evaluation_steps`` by default.
+        """
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
@@ -88,27 +97,33 @@ class LatentEstimator(LightningModule, Component):
     @property
     def chain_settings(self) -> dict[str, Any]:
         """The samplers in use, as plain values, to be recorded beside every figure."""
-        samplers = {name: describe(module) for name, module in self.named_children() if name.endswith("sampler")}
+        samplers = {
+            name: describe(module) for name, module in self.named_children() if name.endswith("sampler")
+        }
         return {**samplers, "evaluation_steps": self.evaluation_steps}
 
     # Randomness
 
     def noise(self, purpose: str, batch_idx: int) -> Noise:
         """This process's noise for one purpose in one training step."""
-        rank, world_size = (self.global_rank, self.trainer.world_size) if self._trainer is not None else (0, 1)
+        rank, world_size = (
+            (self.global_rank, self.trainer.world_size) if self._trainer is not None else (0, 1)
+        )
         key = (self.seed, purpose, self.current_epoch, batch_idx)
         return Noise.shards(*key, shards=self.noise_shards, rank=rank, world_size=world_size)
 
     def sample_noise(self, purpose: str, index: Tensor) -> Noise:
-        """Noise of single samples in evaluation, so that a sample's score depends on neither its neighbours nor the layout."""
+        """Noise of single samples in evaluation, so that a sample's score depends on neither its neighbours
+        nor the layout.
+        """
         return Noise.samples(self.seed, purpose, index=index)
 
     def on_train_start(self) -> None:
         """Count the epoch that a resumed run begins with, where Lightning forgets to.
 
-        It does after a checkpoint of an epoch's last step, whose epoch it then takes for done. Without this, a checkpoint of the last step
-        of the epoch that follows has the wrong epoch number, and a run resumed from *that* one trains with the wrong data and noise.
-        """
+        It does after a checkpoint of an epoch's last step, whose epoch it then takes for done. Without this,
+        a checkpoint of the last step of the epoch that follows has the wrong epoch number, and a run resumed
+        from *that* one trains with the wrong data and noise."""
         loop = self.trainer.fit_loop
         progress = loop.epoch_progress
         done = progress.current.processed  # type: ignore[attr-defined]
@@ -132,7 +147,8 @@ class LatentEstimator(LightningModule, Component):
         figures: dict[str, Tensor] | None = {} if due else None
         loss = self.loss(batch, batch_idx, figures)
         if figures is not None:
-            # Collecting figures costs more than a small training step, so it happens only on the steps that are written.
+            # Collecting figures costs more than a small training step, so it happens only on the steps that
+            # are written.
             self.log("loss", loss.detach(), prog_bar=True)
             shown = {name: value for name, value in figures.items() if name.startswith("train/")}
             self.log_dict(shown, prog_bar=True)
@@ -140,7 +156,9 @@ class LatentEstimator(LightningModule, Component):
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """One posterior chain a batch; callbacks read ``x``, ``z``, ``reconstruction`` and ``anomaly_score`` from the result."""
+        """One posterior chain a batch; callbacks read ``x``, ``z``, ``reconstruction`` and ``anomaly_score``
+        from the result.
+        """
         x = self.observations(batch)
         z = self.encode(x, generator=self.sample_noise("encode", batch["index"]))
         return {"x": x, "z": z, "reconstruction": self.decode(z), "anomaly_score": -self.log_joint(x, z)}
@@ -152,26 +170,39 @@ class LatentEstimator(LightningModule, Component):
         return self.validation_step(batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
-        half = self._trainer is not None and self.trainer.precision == "16-mixed"  # a gradient scaler and fused Adam clash in clipping
+        half = (
+            self._trainer is not None and self.trainer.precision == "16-mixed"
+        )  # a gradient scaler and fused Adam clash in clipping
         optimizer, schedule = self.optimizer_settings.build(self.networks(), fused=not half)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None) -> None:
-        """Take the step and, with several processes, gather chain pools: a checkpoint may be written by one process after any step."""
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Take the step and, with several processes, gather chain pools: a checkpoint may be written by one
+        process after any step.
+        """
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.trainer.world_size > 1:
             gather_pools(self)
 
     def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip each network by itself; ``--trainer.gradient_clip_val`` is the limit where a network has none of its own.
+        """Clip each network by itself; ``--trainer.gradient_clip_val`` is the limit where a network has none
+        of its own.
 
         Raises:
             UserError: for ``--trainer.gradient_clip_algorithm value``.
         """
         if gradient_clip_algorithm not in (None, "norm"):
-            raise UserError(f"trainer.gradient_clip_algorithm {gradient_clip_algorithm}: networks are clipped by norm only; leave it out")
+            raise UserError(
+                f"trainer.gradient_clip_algorithm {gradient_clip_algorithm}: networks are clipped by norm"
+                " only; leave it out"
+            )
         self.optimizer_settings.clip(optimizer, gradient_clip_val)
 
     @classmethod
@@ -188,16 +219,17 @@ class LatentEstimator(LightningModule, Component):
 
         Raises:
             ValueError: for ``weights_only=False`` and for ``hparams_file``: neither is ever needed.
-            UserError: if the file cannot be read, names a class outside the trusted packages, or holds another method.
+            UserError: if the file cannot be read, names a class outside the trusted packages, or holds
+                another method.
         """
         from lebm.checkpoint import load
 
         if weights_only is False or hparams_file is not None:
-            raise ValueError("lebm checkpoints hold no pickles and need no hparams_file; leave both arguments at their defaults")
-        model = load(checkpoint_path, trust=trust, map_location=map_location or "cpu")
-        if not isinstance(model, cls):
-            raise UserError(f"{checkpoint_path}: holds a {type(model).__name__}, not a {cls.__name__}")
-        return model
+            raise ValueError(
+                "lebm checkpoints hold no pickles and need no hparams_file; leave both arguments at their"
+                " defaults"
+            )
+        return load(checkpoint_path, cls, trust=trust, map_location=map_location or "cpu")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store how to rebuild the model as plain data."""
@@ -227,9 +259,11 @@ def follow(
 def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor) -> Tensor:
     """Mean energy of ``positives: (B, *event)`` less that of ``negatives: (C, *event)``, a scalar.
 
-    One call for both: spectral norm takes one power iteration a step, and both see the same weights. The means are taken in single
-    precision at least: the difference of two half-precision means is mostly rounding.
-    """
+    One call for both: spectral norm takes one power iteration a step, and both see the same weights. The
+    means are taken in single precision at least: the difference of two half-precision means is mostly
+    rounding."""
     energies = energy(torch.cat([positives, negatives]))
-    up, down = energies.to(torch.promote_types(energies.dtype, torch.float32)).split([len(positives), len(negatives)])
+    up, down = energies.to(torch.promote_types(energies.dtype, torch.float32)).split(
+        [len(positives), len(negatives)]
+    )
     return up.mean() - down.mean()

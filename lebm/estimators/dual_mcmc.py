@@ -1,4 +1,6 @@
-"""An energy on images, a generator and an inference model, each taught by the others' revised samples (paper 4)."""
+"""An energy on images, a generator and an inference model, each taught by the others' revised samples (paper
+4).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from torch import Tensor, nn
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator, contrast, follow
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.starts import ImageStart, LatentStart, are_revisions, check_starts, start_of_images, start_of_latents
+from lebm.estimators.starts import (
+    ImageStart,
+    LatentStart,
+    are_revisions,
+    check_starts,
+    start_of_images,
+    start_of_latents,
+)
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import Energy
 from lebm.models.frozen import frozen
@@ -31,50 +40,57 @@ class DualMCMCTeaching(LatentEstimator):
 
     Three models: an energy with density :math:`\pi(x) \propto \exp(-E(x) / T)`, a generator
     :math:`p(x, z) = N(z; 0, I)\, N(x; g(z), \sigma^2 I)` and an inference model :math:`q(z \mid x)`. A chain on :math:`\pi` revises
-    the generator's image ``g(z)`` into :math:`\tilde x`, and a chain on :math:`p(z \mid x)` revises a draw of :math:`q` into
+    the generator's image ``g(z)`` into :math:`\tilde x`, and a chain on :math:`p(z \mid x)` revises a draw of
+    :math:`q` into
     :math:`\tilde z`. Both are detached, so that one loss gives each network the gradient of its own objective:
 
     .. math:: L = E(x) - E(\tilde x) - \log p(x \mid \tilde z) - S \log p(\tilde x \mid z)
               - \log q(\tilde z \mid x) - \lambda \log q(z \mid \tilde x).
 
-    ``sample`` draws from the energy's chain, started by the generator; with ``steps=0`` from the generator alone. ``encode`` likewise:
-    the posterior chain, started by the inference model, or with ``steps=0`` a draw of the inference model. ``log_joint`` is the
-    generator's, and ``anomaly_score`` is :math:`E(x) / T`, up to a constant.
+    ``sample`` draws from the energy's chain, started by the generator; with ``steps=0`` from the generator
+    alone. ``encode`` likewise: the posterior chain, started by the inference model, or with ``steps=0`` a
+    draw of the inference model. ``log_joint`` is the generator's, and ``anomaly_score`` is :math:`E(x) / T`,
+    up to a constant.
 
     Args:
         energy: the energy on observations, ``(B, *event) -> (B,)``.
         likelihood: ``p(x | z)``, with the generator inside.
         encoder: the inference model.
-        image_sampler: chain on the energy's density. Plain Langevin with step n at temperature T is the released chain whose drift
-            has a step s and whose noise has a scale n, with ``T = (n / s)^2``.
+        image_sampler: chain on the energy's density. Plain Langevin with step n at temperature T is the
+            released chain whose drift has a step s and whose noise has a scale n, with ``T = (n / s)^2``.
         posterior_sampler: chain on ``p(z | x)``.
         optimizer: learning rates of ``energy``, ``generator`` and ``encoder``.
         temperature: the T above, positive; ``(noise / step)^2`` of the released chain, 4e-6 for CIFAR-10.
-        teaching_weight: S, the weight of revised images in the generator's loss beside that of data; 1 in the theory, 50 and 70 as
-            released.
-        revised_inference_weight: lambda, the weight of revised images in the inference model's loss beside that of data; 1 in the
-            theory, 0.1 as released.
-        schedule: ``"simultaneous"``, one optimiser step a batch, or ``"alternate"``, two: first generator and inference model, then the
-            energy, on new chains from the new generator's images of the same ``z`` (the final release).
-        image_start: chains start at ``g(z)`` (``"generator"``, as released), at a draw of ``p(x | z)`` (``"likelihood"``, as in the
-            theory), or at uniform noise in [-1, 1] (``"noise"``, the baseline).
-        latent_start: posterior chains start at a draw of ``q`` (``"encoder"``) or of N(0, I) (``"prior"``, the baseline).
-        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss. ``False`` is the released
-            loss, squared errors summed over pixels.
-        scale_energy: divide the energy's part of the loss by the temperature, as released; under Adam it only changes what Adam's
-            epsilon means, but it makes clipping and half precision impossible.
-        batch_statistics: BatchNorm inside chains uses the statistics of the batch instead of the running ones, as released, which
-            makes the chains of a batch depend on each other. In neither case does a chain change the running ones.
+        teaching_weight: S, the weight of revised images in the generator's loss beside that of data; 1 in the
+            theory, 50 and 70 as released.
+        revised_inference_weight: lambda, the weight of revised images in the inference model's loss beside
+            that of data; 1 in the theory, 0.1 as released.
+        schedule: ``"simultaneous"``, one optimiser step a batch, or ``"alternate"``, two: first generator and
+            inference model, then the energy, on new chains from the new generator's images of the same ``z``
+            (the final release).
+        image_start: chains start at ``g(z)`` (``"generator"``, as released), at a draw of ``p(x | z)``
+            (``"likelihood"``, as in the theory), or at uniform noise in [-1, 1] (``"noise"``, the baseline).
+        latent_start: posterior chains start at a draw of ``q`` (``"encoder"``) or of N(0, I) (``"prior"``,
+            the baseline).
+        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
+            ``False`` is the released loss, squared errors summed over pixels.
+        scale_energy: divide the energy's part of the loss by the temperature, as released; under Adam it only
+            changes what Adam's epsilon means, but it makes clipping and half precision impossible.
+        batch_statistics: BatchNorm inside chains uses the statistics of the batch instead of the running
+            ones, as released, which makes the chains of a batch depend on each other. In neither case does a
+            chain change the running ones.
         seed: of every random stream.
         noise_shards: pieces of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction; those of ``posterior_sampler`` if ``None``.
+        evaluation_steps: posterior transitions in validation, testing and prediction; those of
+            ``posterior_sampler`` if ``None``.
 
     Attributes:
-        revised: images and latents of the last training step before and after their chains, detached, for guards.
+        revised: images and latents of the last training step before and after their chains, detached, for
+            guards.
 
     Raises:
-        ValueError: if networks disagree on the latent size, an argument is out of range, or revised images are to teach where they
-            are not revisions of the generator's.
+        ValueError: if networks disagree on the latent size, an argument is out of range, or revised images
+            are to teach where they are not revisions of the generator's.
     """
 
     anomaly_score_name = "E(x) / T of the energy on images"
@@ -123,18 +139,23 @@ class DualMCMCTeaching(LatentEstimator):
 
     def _check(self) -> None:
         if self.likelihood.latent_dim != self.encoder.latent_dim:
-            raise ValueError(f"the generator takes {self.latent_dim} latent coordinates but the encoder gives {self.encoder.latent_dim}")
+            raise ValueError(
+                f"the generator takes {self.latent_dim} latent coordinates but the encoder gives"
+                f" {self.encoder.latent_dim}"
+            )
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, not {self.temperature}")
         if min(self.teaching_weight, self.revised_inference_weight) < 0:
-            raise ValueError(f"weights must not be negative: {self.teaching_weight}, {self.revised_inference_weight}")
+            raise ValueError(
+                f"weights must not be negative: {self.teaching_weight}, {self.revised_inference_weight}"
+            )
         if self.schedule not in ("simultaneous", "alternate"):
             raise ValueError(f"schedule must be simultaneous or alternate, not {self.schedule!r}")
         check_starts(self.image_start, self.latent_start, self.posterior_sampler)
         if self._teaches and not are_revisions(self.image_start, self.image_sampler):
             raise ValueError(
-                "images whose chains start at noise or persist are not revisions of g(z), so they cannot teach: set teaching_weight and "
-                "revised_inference_weight to 0, or image_start to generator"
+                "images whose chains start at noise or persist are not revisions of g(z), so they cannot"
+                " teach: set teaching_weight and revised_inference_weight to 0, or image_start to generator"
             )
 
     @property
@@ -157,7 +178,11 @@ class DualMCMCTeaching(LatentEstimator):
         if self._turn == "all" or self._teaches:
             revised = self._revise_images(revised, self.noise("image", batch_idx), figures)
         revised_z = self._revise_latents(x, inferred, self.noise("posterior", batch_idx), figures)
-        self.revised = {"generated images": generated.detach(), "revised images": revised, "revised latents": revised_z}
+        self.revised = {
+            "generated images": generated.detach(),
+            "revised images": revised,
+            "revised latents": revised_z,
+        }
         total = self._generator_part(x, revised_z, generated, revised, figures)
         total = total + self._encoder_part(inferred, revised_z, z, revised, figures)
         if self._turn == "all":
@@ -166,10 +191,13 @@ class DualMCMCTeaching(LatentEstimator):
         return total + touch(self.energy)
 
     def _energy_turn(self, x: Tensor, z: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
-        """The second step of a batch: the energy against new chains from what the new generator makes of the same latents."""
+        """The second step of a batch: the energy against new chains from what the new generator makes of the
+        same latents.
+        """
         revised = self._revise_images(self.decode(z), self.noise("image again", batch_idx), figures)
         self.revised["revised images"] = revised
-        # What the first step's loss was is added without a gradient, so that the logged loss is that of the whole batch.
+        # What the first step's loss was is added without a gradient, so that the logged loss is that of the
+        # whole batch.
         return self._energy_part(x, revised, figures) + touch(self.likelihood, self.encoder) + self._taught
 
     def _energy_part(self, x: Tensor, revised: Tensor, figures: dict[str, Tensor] | None) -> Tensor:
@@ -180,7 +208,12 @@ class DualMCMCTeaching(LatentEstimator):
         return gap / self.temperature if self.scale_energy else gap
 
     def _generator_part(
-        self, x: Tensor, revised_z: Tensor, generated: Tensor, revised: Tensor, figures: dict[str, Tensor] | None
+        self,
+        x: Tensor,
+        revised_z: Tensor,
+        generated: Tensor,
+        revised: Tensor,
+        figures: dict[str, Tensor] | None,
     ) -> Tensor:
         parts = {"train/nll_given_z": -self.likelihood.log_prob(x, revised_z).mean()}
         if self.teaching_weight:
@@ -193,7 +226,12 @@ class DualMCMCTeaching(LatentEstimator):
         return total + self.teaching_weight * parts["teaching/generator"] if self.teaching_weight else total
 
     def _encoder_part(
-        self, inferred: DiagonalGaussian, revised_z: Tensor, z: Tensor, revised: Tensor, figures: dict[str, Tensor] | None
+        self,
+        inferred: DiagonalGaussian,
+        revised_z: Tensor,
+        z: Tensor,
+        revised: Tensor,
+        figures: dict[str, Tensor] | None,
     ) -> Tensor:
         total = -inferred.log_prob(revised_z).mean()
         if figures is not None:
@@ -207,19 +245,41 @@ class DualMCMCTeaching(LatentEstimator):
 
     # The chains
 
-    # They move in the model's own precision. Autocast hands over half precision, in which steps as small as these are rounded away.
+    # They move in the model's own precision. Autocast hands over half precision, in which steps as small as
+    # these are rounded away.
 
-    def _revise_images(self, generated: Tensor, noise: RandomSource, figures: dict[str, Tensor] | None, steps: int | None = None) -> Tensor:
+    def _revise_images(
+        self,
+        generated: Tensor,
+        noise: RandomSource,
+        figures: dict[str, Tensor] | None,
+        steps: int | None = None,
+    ) -> Tensor:
         start = start_of_images(self.image_start, generated.to(self.dtype), self.likelihood.sigma, noise)
         with frozen(self.energy):
-            return follow("image", self.image_sampler, Boltzmann(self.energy, self.temperature), start, noise, figures, steps)
+            return follow(
+                "image",
+                self.image_sampler,
+                Boltzmann(self.energy, self.temperature),
+                start,
+                noise,
+                figures,
+                steps,
+            )
 
     def _revise_latents(
-        self, x: Tensor, inferred: DiagonalGaussian, noise: RandomSource, figures: dict[str, Tensor] | None, steps: int | None = None
+        self,
+        x: Tensor,
+        inferred: DiagonalGaussian,
+        noise: RandomSource,
+        figures: dict[str, Tensor] | None,
+        steps: int | None = None,
     ) -> Tensor:
         start = start_of_latents(self.latent_start, inferred, noise).to(self.dtype)
         with frozen(self.likelihood, batch_statistics=self.batch_statistics):
-            return follow("posterior", self.posterior_sampler, self.posterior(x), start, noise, figures, steps)
+            return follow(
+                "posterior", self.posterior_sampler, self.posterior(x), start, noise, figures, steps
+            )
 
     def posterior(self, x: Tensor) -> LogDensity:
         """Unnormalised ``log p(z | x)`` of the generator as a function of ``z``."""
@@ -259,7 +319,9 @@ class DualMCMCTeaching(LatentEstimator):
             return self.likelihood.log_prob_around(x, self.decode(z)) + log_prior
 
     def anomaly_score(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """``E(x) / T``, which is ``-log pi(x)`` up to a constant, shape ``(B,)``; there is no chain to set ``steps`` of."""
+        """``E(x) / T``, which is ``-log pi(x)`` up to a constant, shape ``(B,)``; there is no chain to set
+        ``steps`` of.
+        """
         with torch.no_grad(), frozen(self.energy):
             return self.energy(x).to(x.dtype) / self.temperature
 
@@ -270,16 +332,22 @@ class DualMCMCTeaching(LatentEstimator):
     @property
     def chain_settings(self) -> dict[str, Any]:
         return super().chain_settings | {
-            name: getattr(self, name) for name in ("temperature", "image_start", "latent_start", "batch_statistics")
+            name: getattr(self, name)
+            for name in ("temperature", "image_start", "latent_start", "batch_statistics")
         }
 
     # Two steps a batch
 
     def on_fit_start(self) -> None:
         if self.schedule == "alternate" and self.trainer.accumulate_grad_batches > 1:
-            raise UserError("schedule alternate takes two steps a batch and cannot accumulate: use a larger batch, or simultaneous")
+            raise UserError(
+                "schedule alternate takes two steps a batch and cannot accumulate: use a larger batch, or"
+                " simultaneous"
+            )
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None) -> None:
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
         """One step, or one a turn: the closure computes the loss of the turn it is called in."""
         turns: tuple[Turn, ...] = ("all",) if self.schedule == "simultaneous" else ("teachers", "energy")
         for turn in turns:
@@ -288,7 +356,9 @@ class DualMCMCTeaching(LatentEstimator):
         self._turn = "all"
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """A network whose turn it is not has no gradient, not a zero one, from which Adam's moments and weight decay would move it."""
+        """A network whose turn it is not has no gradient, not a zero one, from which Adam's moments and
+        weight decay would move it.
+        """
         for name, network in self.networks().items():
             if self._turn != "all" and (name == "energy") != (self._turn == "energy"):
                 network.zero_grad(set_to_none=True)
@@ -296,4 +366,7 @@ class DualMCMCTeaching(LatentEstimator):
 
 def touch(*networks: nn.Module) -> Tensor:
     """Zero, with a zero gradient for every parameter: data-parallel wrappers wait for all of them."""
-    return sum((0.0 * parameter.sum() for network in networks for parameter in network.parameters()), start=torch.zeros(()))
+    return sum(
+        (0.0 * parameter.sum() for network in networks for parameter in network.parameters()),
+        start=torch.zeros(()),
+    )

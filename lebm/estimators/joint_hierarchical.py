@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lebm.errors import UserError
 from lebm.estimators.backbone import copy_backbone
 from lebm.estimators.base import contrast
-from lebm.estimators.noise_space import NoiseSpace, chain_space, check_choice, common_layout, redraw
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
+from lebm.models.chain_space import NoiseSpace, chain_space, check_choice, common_layout, redraw
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.frozen import frozen
 from lebm.models.hierarchical_priors import GaussianHierarchy
@@ -27,42 +27,52 @@ __all__ = ["JointHierarchicalPrior"]
 
 
 class JointHierarchicalPrior(LatentPriorModel):
-    r"""Cui, Wu, Han: *Learning Joint Latent Space EBM Prior Model for Multi-layer Generator*, CVPR 2023, and *Learning Hierarchical
-    Features with Joint Latent Space Energy-Based Prior*, ICCV 2023.
+    r"""Cui, Wu, Han: *Learning Joint Latent Space EBM Prior Model for Multi-layer Generator*, CVPR 2023, and
+    *Learning Hierarchical Features with Joint Latent Space Energy-Based Prior*, ICCV 2023.
 
-    With :math:`\tilde p(z) = e^{-E(z)} p_0(z)` the prior without its constant, and ``z-`` from a chain under it, detached,
+    With :math:`\tilde p(z) = e^{-E(z)} p_0(z)` the prior without its constant, and ``z-`` from a chain under
+    it, detached,
 
     .. math:: L = -\log p_\beta(x \mid z^+) + \log q(z^+ \mid x) - \log \tilde p(z^+) + \log \tilde p(z^-)
 
-    has the gradient of the negative ELBO for generator, encoder, energy and reference at once: the reference's networks lie inside
-    the tilted density, so they are trained contrastively too. ``z+`` is a reparameterised draw of the encoder, through which the encoder
-    feels the energy. Without an energy this is a (hierarchical) variational auto-encoder.
+    has the gradient of the negative ELBO for generator, encoder, energy and reference at once: the
+    reference's networks lie inside the tilted density, so they are trained contrastively too. ``z+`` is a
+    reparameterised draw of the encoder, through which the encoder feels the energy. Without an energy this is
+    a (hierarchical) variational auto-encoder.
 
     Args:
-        likelihood: ``p(x | z)``, with the generator inside; :class:`~lebm.models.BottomLayer` for conditional hierarchies.
+        likelihood: ``p(x | z)``, with the generator inside; :class:`~lebm.models.BottomLayer` for conditional
+            hierarchies.
         prior: :class:`~lebm.models.EnergyPrior` (layers independent but for the energy, ICCV) or
-            :class:`~lebm.models.HierarchicalPrior` (conditional Gaussians, CVPR); without energy ``StandardNormal`` or ``GaussianChain``.
+            :class:`~lebm.models.HierarchicalPrior` (conditional Gaussians, CVPR); without energy
+            ``StandardNormal`` or ``GaussianChain``.
         prior_sampler: chain for ``z-`` and for sampling; it moves all layers at once.
-        optimizer: learning rates of ``generator``, ``encoder``, ``energy`` and ``reference`` (the networks of a hierarchy), as far as they
-            train.
-        encoder: ``q(z | x)``. For ``two_stage`` whatever answers a batch with an object that has ``rsample(generator)``.
+        optimizer: learning rates of ``generator``, ``encoder``, ``energy`` and ``reference`` (the networks of
+            a hierarchy), as far as they train.
+        encoder: ``q(z | x)``. For ``two_stage`` whatever answers a batch with an object that has
+            ``rsample(generator)``.
         posterior_sampler: chain for ``z+`` in the ``mcmc`` scheme.
-        scheme: where positives come from. ``"variational"``: the encoder. ``"mcmc"``: ``posterior_sampler``, and no encoder.
-            ``"two_stage"``: the encoder of a model trained before, frozen with its generator and reference; only the energy trains.
-        space: what chains move: the ``"latent"`` itself or, in a :class:`~lebm.models.HierarchicalPrior`, its ``"noise"``.
-        noise_target: ``"exact"``, or ``"released"``, see :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
-        kl: ``"closed_form"`` for q against the reference, layer by layer given the draw of the layers above, or ``"monte_carlo"``, as
-            released.
-        warm_up: steps over which the prior's pull on the encoder sets in, as ``1 - exp(-step / warm_up)``. The energy's own update is
-            never weighted.
-        backbone: checkpoint or run folder whose generator, encoder and reference are copied when a ``two_stage`` training starts.
+        scheme: where positives come from. ``"variational"``: the encoder. ``"mcmc"``: ``posterior_sampler``,
+            and no encoder. ``"two_stage"``: the encoder of a model trained before, frozen with its generator
+            and reference; only the energy trains.
+        space: what chains move: the ``"latent"`` itself or, in a :class:`~lebm.models.HierarchicalPrior`, its
+            ``"noise"``.
+        noise_target: ``"exact"``, or ``"released"``, see
+            :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
+        kl: ``"closed_form"`` for q against the reference, layer by layer given the draw of the layers above,
+            or ``"monte_carlo"``, as released.
+        warm_up: steps over which the prior's pull on the encoder sets in, as ``1 - exp(-step / warm_up)``.
+            The energy's own update is never weighted.
+        backbone: checkpoint or run folder whose generator, encoder and reference are copied when a
+            ``two_stage`` training starts.
         scale_likelihood: as for :class:`~lebm.estimators.LatentMLE`.
         seed: of every random stream.
         noise_shards: pieces of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in evaluation, in the ``mcmc`` scheme.
 
     Raises:
-        ValueError: if the parts disagree on the latent's layers, one that the scheme needs is missing, or an argument is out of range.
+        ValueError: if the parts disagree on the latent's layers, one that the scheme needs is missing, or an
+            argument is out of range.
     """
 
     def __init__(
@@ -98,13 +108,17 @@ class JointHierarchicalPrior(LatentPriorModel):
         check_choice("scheme", scheme, ("variational", "mcmc", "two_stage"))
         check_choice("kl", kl, ("closed_form", "monte_carlo"))
         if (posterior_sampler if scheme == "mcmc" else encoder) is None:
-            raise ValueError(f"scheme {scheme!r} needs {'a posterior_sampler' if scheme == 'mcmc' else 'an encoder'}")
+            raise ValueError(
+                f"scheme {scheme!r} needs {'a posterior_sampler' if scheme == 'mcmc' else 'an encoder'}"
+            )
         if scheme == "mcmc" and encoder is not None:
             raise ValueError("scheme 'mcmc' has no encoder: its positives come from posterior_sampler")
         if scheme == "two_stage" and prior.is_exact:
             raise ValueError("scheme 'two_stage' trains an energy, and this prior has none")
         if backbone is not None and scheme != "two_stage":
-            raise ValueError("a backbone is for scheme 'two_stage'; start other schemes from a checkpoint with --ckpt_path")
+            raise ValueError(
+                "a backbone is for scheme 'two_stage'; start other schemes from a checkpoint with --ckpt_path"
+            )
         if not warm_up >= 0:
             raise ValueError(f"warm_up must not be negative, but is {warm_up}")
         self.encoder = encoder
@@ -125,9 +139,17 @@ class JointHierarchicalPrior(LatentPriorModel):
         return getattr(self.prior, "base", self.prior)
 
     def networks(self) -> Mapping[str, nn.Module]:
-        parts = {"generator": self.likelihood, "encoder": self.encoder, "energy": getattr(self.prior, "tilt", None)}
+        parts = {
+            "generator": self.likelihood,
+            "encoder": self.encoder,
+            "energy": getattr(self.prior, "tilt", None),
+        }
         parts["reference"] = self.reference
-        return {name: part for name, part in parts.items() if part is not None and any(p.requires_grad for p in part.parameters())}
+        return {
+            name: part
+            for name, part in parts.items()
+            if part is not None and any(p.requires_grad for p in part.parameters())
+        }
 
     def _frozen(self) -> list[nn.Module]:
         assert self.encoder is not None
@@ -141,10 +163,15 @@ class JointHierarchicalPrior(LatentPriorModel):
         return self
 
     def setup(self, stage: str) -> None:
-        """Copy the backbone's weights; a resumed run restores its own afterwards, and does without the backbone."""
+        """Copy the backbone's weights; a resumed run restores its own afterwards, and does without the
+        backbone.
+        """
         if stage == "fit" and self.backbone is not None:
             try:
-                copy_backbone(self.backbone, dict(zip(("likelihood", "encoder", "reference"), self._frozen(), strict=True)))
+                copy_backbone(
+                    self.backbone,
+                    dict(zip(("likelihood", "encoder", "reference"), self._frozen(), strict=True)),
+                )
             except UserError as problem:
                 self._problem = problem
 
@@ -167,12 +194,16 @@ class JointHierarchicalPrior(LatentPriorModel):
             gap = gap + self.reference.log_density(negatives).mean()
         return total + gap
 
-    def _positives(self, x: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
+    def _positives(
+        self, x: Tensor, batch_idx: int, figures: dict[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
         """``z+`` of shape ``(B, latent_dim)``, and the loss but for what the energy and the negatives add."""
         if self.scheme == "mcmc":
             z = self._posterior_chain(x, batch_idx, figures)
             total = self.likelihood_loss(x, z, batch_idx, figures)
-            return z, total - self.reference.log_density(z).mean() if "reference" in self.networks() else total
+            return z, (
+                total - self.reference.log_density(z).mean() if "reference" in self.networks() else total
+            )
         if self.scheme == "two_stage":
             with torch.no_grad():
                 z = self.inference(x).rsample(self.noise("posterior", batch_idx))
@@ -231,8 +262,11 @@ class JointHierarchicalPrior(LatentPriorModel):
         with torch.no_grad():
             return self.inference(x).rsample(generator)
 
-    def redraw(self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Draw some layers of ``z: (B, latent_dim)`` anew from the prior given the others, see :func:`~lebm.estimators.noise_space.redraw`.
+    def redraw(
+        self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None
+    ) -> Tensor:
+        """Draw some layers of ``z: (B, latent_dim)`` anew from the prior given the others, see
+        :func:`~lebm.models.chain_space.redraw`.
 
         Args:
             z: latents.
@@ -241,10 +275,20 @@ class JointHierarchicalPrior(LatentPriorModel):
             generator: source of randomness.
         """
         with torch.inference_mode(False), frozen(self.prior, self.prior_sampler):
-            return redraw(self.space, self.prior_sampler, z.clone(), self.layout.mask(layers, z.device), generator, steps)
+            return redraw(
+                self.space,
+                self.prior_sampler,
+                z.clone(),
+                self.layout.mask(layers, z.device),
+                generator,
+                steps,
+            )
 
-    def log_joint_above(self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        r"""One draw's :math:`L^{>k}` (CVPR 2023, eq. 20): ``log p(x, z)`` unnormalised, the k lowest layers of ``z`` drawn from the prior.
+    def log_joint_above(
+        self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None
+    ) -> Tensor:
+        r"""One draw's :math:`L^{>k}` (CVPR 2023, eq. 20): ``log p(x, z)`` unnormalised, the k lowest layers
+        of ``z`` drawn from the prior.
 
         :math:`\mathrm{LLR}^{>k} = L^{>0} - L^{>k}` is high for what only the lower layers explain.
 

@@ -19,12 +19,13 @@ __all__ = ["LatentMLE"]
 class LatentMLE(LatentPriorModel):
     r"""Pang, Han, Nijkamp, Zhu, Wu: *Learning Latent Space Energy-Based Prior Model*, NeurIPS 2020.
 
-    With ``z+`` from the posterior and ``z-`` from the prior, both by short Langevin chains from N(0, I) and detached,
+    With ``z+`` from the posterior and ``z-`` from the prior, both by short Langevin chains from N(0, I) and
+    detached,
 
     .. math:: L = -\log p_\beta(x \mid z^+) + E_\alpha(z^+) - E_\alpha(z^-)
 
-    has the gradients of eqs. 9 and 10 for generator and energy. With a :class:`~lebm.models.StandardNormal` prior the last
-    two terms vanish and this is alternating back-propagation.
+    has the gradients of eqs. 9 and 10 for generator and energy. With a :class:`~lebm.models.StandardNormal`
+    prior the last two terms vanish and this is alternating back-propagation.
 
     Args:
         likelihood: ``p(x | z)``, with the generator inside.
@@ -32,12 +33,13 @@ class LatentMLE(LatentPriorModel):
         prior_sampler: chain for ``z-``; 60 steps of 0.4 in the released SVHN script.
         posterior_sampler: chain for ``z+``; 20 steps of 0.1 there.
         optimizer: learning rates of ``generator`` and ``energy``.
-        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss. ``False`` is the released
-            loss, ``|x - g(z)|^2`` summed over pixels, which under Adam differs only through Adam's epsilon. Gaussian likelihoods only.
+        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
+            ``False`` is the released loss, ``|x - g(z)|^2`` summed over pixels, which under Adam differs only
+            through Adam's epsilon. Gaussian likelihoods only.
         seed: of every random stream.
         noise_shards: pieces of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction, where the paper leaves their number open;
-            those of ``posterior_sampler`` if ``None``.
+        evaluation_steps: posterior transitions in validation, testing and prediction, where the paper leaves
+            their number open; those of ``posterior_sampler`` if ``None``.
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size.
@@ -56,7 +58,15 @@ class LatentMLE(LatentPriorModel):
         evaluation_steps: int | None = None,
     ) -> None:
         super().__init__(
-            likelihood, prior, prior_sampler, posterior_sampler, optimizer, scale_likelihood, seed, noise_shards, evaluation_steps
+            likelihood,
+            prior,
+            prior_sampler,
+            posterior_sampler,
+            optimizer,
+            scale_likelihood,
+            seed,
+            noise_shards,
+            evaluation_steps,
         )
         optimizer.check(self.networks())
 
@@ -79,7 +89,9 @@ class LatentMLE(LatentPriorModel):
         return total
 
     def _posterior_latents(self, x: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
-        return self.run_chain("posterior", self.posterior_sampler, self.posterior(x), x.shape[0], batch_idx, figures)
+        return self.run_chain(
+            "posterior", self.posterior_sampler, self.posterior(x), x.shape[0], batch_idx, figures
+        )
 
     def _prior_latents(self, n: int, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
         return self.run_chain("prior", self.prior_sampler, self.prior.log_density, n, batch_idx, figures)

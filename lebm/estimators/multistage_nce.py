@@ -13,10 +13,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lebm.estimators.constants import staged_log_z
+from lebm.density_ratio.classifiers import SEPARATED
+from lebm.density_ratio.log_z import staged_log_z
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
-from lebm.estimators.ratio import SEPARATED
 from lebm.estimators.stages import StageRecord, StageRule
 from lebm.models.likelihoods import Likelihood
 from lebm.models.ratios import RatioPrior
@@ -30,36 +30,41 @@ log = logging.getLogger("lebm.estimators")
 
 
 class MultiStageNCE(LatentPriorModel):
-    r"""Xiao, Han: *Adaptive Multi-stage Density Ratio Estimation for Learning Latent Space Energy-based Model*, NeurIPS 2022.
+    r"""Xiao, Han: *Adaptive Multi-stage Density Ratio Estimation for Learning Latent Space Energy-based
+    Model*, NeurIPS 2022.
 
-    The prior is :math:`p_K(z) \propto p_0(z) \prod_k r_k(z)`. In stage k a classifier with logit :math:`\log r_k = -E_k` separates
-    draws of the aggregate posterior from draws of the prior so far; with both detached the loss is
+    The prior is :math:`p_K(z) \propto p_0(z) \prod_k r_k(z)`. In stage k a classifier with logit :math:`\log
+    r_k = -E_k` separates draws of the aggregate posterior from draws of the prior so far; with both detached
+    the loss is
 
     .. math:: L = -\log p_\beta(x \mid z^+) + \mathrm{softplus}(E_k(z^+)) + \mathrm{softplus}(-E_k(z^-)).
 
-    ``z+`` comes from a short posterior chain whose prior is the product of the *finished* stages, so no chain ever runs through
-    the network in training. ``z-`` are exact draws of N(0, I) in stage 1, and chains under the finished stages after that.
-    What of this is the paper's and what is our reading of it is said in the documentation of the method.
+    ``z+`` comes from a short posterior chain whose prior is the product of the *finished* stages, so no chain
+    ever runs through the network in training. ``z-`` are exact draws of N(0, I) in stage 1, and chains under
+    the finished stages after that. What of this is the paper's and what is our reading of it is said in the
+    documentation of the method.
 
-    The answers (``sample``, ``encode``, ``log_joint``, ...) use the prior with the stage in training, as it is.
+    The answers (``sample``, ``encode``, ``log_joint``, ...) use the prior with the stage in training, as it
+    is.
 
     Args:
         likelihood: ``p(x | z)``, with the generator inside.
         prior: the product of ratios.
-        prior_sampler: chain for ``z-`` and for sampling; wrapped in :class:`~lebm.samplers.PersistentChains` it goes on from step to
-            step, which the target, constant within a stage, allows.
+        prior_sampler: chain for ``z-`` and for sampling; wrapped in :class:`~lebm.samplers.PersistentChains`
+            it goes on from step to step, which the target, constant within a stage, allows.
         posterior_sampler: chain for ``z+``.
         optimizer: learning rates of ``generator`` and ``energy``.
         stages: when a stage ends.
         annealing: estimates log Z at the end of every stage; without it ``log_prob`` is unnormalised.
         annealing_chains: their number, at least 2.
-        update_generator_in_stage: train the generator beside the classifier. ``False`` leaves it as it is, for a generator that
-            was trained before; then there is no ``generator`` in ``optimizer``.
+        update_generator_in_stage: train the generator beside the classifier. ``False`` leaves it as it is,
+            for a generator that was trained before; then there is no ``generator`` in ``optimizer``.
         warm_start: a stage starts from the hidden layers of the last one, instead of new ones.
         scale_likelihood: as for :class:`~lebm.estimators.LatentMLE`.
         seed: of every random stream.
         noise_shards: pieces of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction; those of ``posterior_sampler`` if ``None``.
+        evaluation_steps: posterior transitions in validation, testing and prediction; those of
+            ``posterior_sampler`` if ``None``.
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size, or an argument is out of range.
@@ -85,7 +90,15 @@ class MultiStageNCE(LatentPriorModel):
         evaluation_steps: int | None = None,
     ) -> None:
         super().__init__(
-            likelihood, prior, prior_sampler, posterior_sampler, optimizer, scale_likelihood, seed, noise_shards, evaluation_steps
+            likelihood,
+            prior,
+            prior_sampler,
+            posterior_sampler,
+            optimizer,
+            scale_likelihood,
+            seed,
+            noise_shards,
+            evaluation_steps,
         )
         if annealing_chains < 2:
             raise ValueError(f"annealing_chains must be at least 2, not {annealing_chains}")
@@ -105,14 +118,18 @@ class MultiStageNCE(LatentPriorModel):
         return self
 
     def networks(self) -> Mapping[str, nn.Module]:
-        trained: dict[str, nn.Module] = {"generator": self.likelihood} if self.update_generator_in_stage else {}
+        trained: dict[str, nn.Module] = (
+            {"generator": self.likelihood} if self.update_generator_in_stage else {}
+        )
         return {**trained, "energy": self.prior}
 
     # The loss
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
         x = self.observations(batch)
-        positives = self.run_chain("posterior", self.posterior_sampler, self.posterior_so_far(x), x.shape[0], batch_idx, figures)
+        positives = self.run_chain(
+            "posterior", self.posterior_sampler, self.posterior_so_far(x), x.shape[0], batch_idx, figures
+        )
         negatives = self.negatives(x.shape[0], batch_idx, figures)
         total = self.classification(positives, negatives, batch["index"], figures)
         if self.update_generator_in_stage:
@@ -130,16 +147,21 @@ class MultiStageNCE(LatentPriorModel):
         """Draws of the prior so far, ``(n, latent_dim)``: exact ones in stage 1."""
         if self.prior.tilt.finished == 0:
             return self.prior.reference(n, self.noise("prior", batch_idx))
-        return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far, n, batch_idx, figures)
+        return self.run_chain(
+            "prior", self.prior_sampler, self.prior.log_density_so_far, n, batch_idx, figures
+        )
 
-    def classification(self, positives: Tensor, negatives: Tensor, index: Tensor, figures: dict[str, Tensor] | None) -> Tensor:
+    def classification(
+        self, positives: Tensor, negatives: Tensor, index: Tensor, figures: dict[str, Tensor] | None
+    ) -> Tensor:
         """The classifier's loss; held-out rows are measured and not trained on."""
         energies = self.prior.tilt.active(torch.cat([positives, negatives]))
         up, down = energies.split([len(positives), len(negatives)])
         every = self.stages.held_out
         measured = index.to(up.device) % every == 0 if every else torch.ones_like(up, dtype=torch.bool)
         self.stages.record(up.detach(), down.detach(), measured)
-        # The expected share of trained rows, not the actual one, so that the loss is a mean over rows in any layout.
+        # The expected share of trained rows, not the actual one, so that the loss is a mean over rows in any
+        # layout.
         weight = (~measured).to(up.dtype) * (every / (every - 1)) if every else torch.ones_like(up)
         loss = (weight * (softplus(up) + softplus(-down))).mean()
         if figures is not None:
@@ -151,7 +173,11 @@ class MultiStageNCE(LatentPriorModel):
     def chain_settings(self) -> dict[str, Any]:
         """The samplers, and what the stages were and how far their sum of logits is off."""
         stages = [asdict(record) for record in self.stages.history]
-        return {**super().chain_settings, "stages": stages, "log_z": [asdict(constant) for constant in self.prior.constants.values()]}
+        return {
+            **super().chain_settings,
+            "stages": stages,
+            "log_z": [asdict(constant) for constant in self.prior.constants.values()],
+        }
 
     @property
     def stage(self) -> int:
@@ -160,8 +186,12 @@ class MultiStageNCE(LatentPriorModel):
 
     # The end of a stage
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None) -> None:
-        """Take the step, then decide: inside the step, so that a checkpoint made after it has seen the decision."""
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Take the step, then decide: inside the step, so that a checkpoint made after it has seen the
+        decision.
+        """
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.after_step(getattr(optimizer, "optimizer", optimizer))
 
@@ -180,7 +210,8 @@ class MultiStageNCE(LatentPriorModel):
                 if isinstance(moment, Tensor):
                     moment.zero_()
         if record.kept and self.annealing is not None:
-            # The same stream on every process, which all do the same work: it is short, and what it adapts must agree.
+            # The same stream on every process, which all do the same work: it is short, and what it adapts
+            # must agree.
             noise = Noise([(self.seed, "annealing", record.stage)])
             self.prior.remember(staged_log_z(self.prior, self.annealing, self.annealing_chains, noise))
         self._renew_averages()
@@ -194,7 +225,9 @@ class MultiStageNCE(LatentPriorModel):
         if self._trainer is None:
             return
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            average = getattr(callback, "_average_model", None) if isinstance(callback, WeightAveraging) else None
+            average = (
+                getattr(callback, "_average_model", None) if isinstance(callback, WeightAveraging) else None
+            )
             if average is not None:
                 average.module.prior.load_state_dict(self.prior.state_dict())
                 average.module.stages.load_state_dict(self.stages.state_dict())
@@ -203,17 +236,28 @@ class MultiStageNCE(LatentPriorModel):
     def _tell(self, record: StageRecord) -> None:
         tell = print if self._trainer is None else self.print
         held_out = "held-out " if self.stages.held_out else ""
-        figures = f"{held_out}loss {record.loss:.3f} (1.386 for the ratio one), accuracy {record.accuracy:.3f}"
+        figures = (
+            f"{held_out}loss {record.loss:.3f} (1.386 for the ratio one), accuracy {record.accuracy:.3f}"
+        )
         tell(f"stage {record.stage} ended after {record.steps} steps, {record.reason}: {figures}")
         if record.kept and self.annealing is not None:
             constant = self.prior.log_constant()
-            tell(f"  log Z = {constant.log_z:.2f} [{constant.low:.2f}, {constant.high:.2f}], {constant.ess:.0f} effective chains")
+            tell(
+                f"  log Z = {constant.log_z:.2f} [{constant.low:.2f}, {constant.high:.2f}],"
+                f" {constant.ess:.0f} effective chains"
+            )
         if record.kept and record.accuracy > SEPARATED:
-            cure = "no stage is left to correct that: raise max_stages" if self.prior.tilt.complete else "later stages have to correct that"
+            cure = (
+                "no stage is left to correct that: raise max_stages"
+                if self.prior.tilt.complete
+                else "later stages have to correct that"
+            )
             told = f"stage {record.stage} tells prior and posterior apart perfectly"
             log.warning(f"{told}, so its ratio is an extrapolation; {cure}")
 
     def log_prior(self, z: Tensor, normalised: bool = True) -> Tensor:
-        """Log-density of the prior at ``z: (B, latent_dim)``, shape ``(B,)``; see :meth:`lebm.models.RatioPrior.log_prob`."""
+        """Log-density of the prior at ``z: (B, latent_dim)``, shape ``(B,)``; see
+        :meth:`lebm.models.RatioPrior.log_prob`.
+        """
         with torch.no_grad():
             return self.prior.log_prob(z, normalised)

@@ -1,4 +1,6 @@
-"""The one-classifier baseline: a contrastive prior fitted after the fact to a trained model's aggregate posterior."""
+"""The one-classifier baseline: a contrastive prior fitted after the fact to a trained model's aggregate
+posterior.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ import copy
 import torch
 from torch import Tensor
 
+from lebm.density_ratio.classifiers import Training, logistic
 from lebm.estimators.multistage_nce import MultiStageNCE
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.ratio import Training, logistic
 from lebm.estimators.stages import FixedStages
 from lebm.models.energies import MLPEnergy
 from lebm.models.likelihoods import Likelihood
@@ -30,11 +32,13 @@ def noise_contrastive_prior(
     candidates: int = 5000,
     generator: RandomSource = None,
 ) -> tuple[MultiStageNCE, float]:
-    """Fit ``p(z) ∝ p0(z) r(z)`` to draws of an aggregate posterior by one classifier (Aneja, Schwing, Kautz & Vahdat 2021).
+    """Fit ``p(z) ∝ p0(z) r(z)`` to draws of an aggregate posterior by one classifier (Aneja, Schwing, Kautz &
+    Vahdat 2021).
 
-    The generator is left as it is: it comes from a model trained before, a variational autoencoder for instance, of which
-    ``latents`` are encodings of its training data; the new model has a frozen copy of it. The prior is drawn from by importance
-    resampling of N(0, I), which works as long as the weights do; their effective number is returned.
+    The generator is left as it is: it comes from a model trained before, a variational autoencoder for
+    instance, of which ``latents`` are encodings of its training data; the new model has a frozen copy of it.
+    The prior is drawn from by importance resampling of N(0, I), which works as long as the weights do; their
+    effective number is returned.
 
     Args:
         likelihood: of the trained model.
@@ -52,7 +56,9 @@ def noise_contrastive_prior(
         ValueError: if sizes disagree, or there are too few latents to be split.
     """
     if latents.dim() != 2 or latents.shape[1] != likelihood.latent_dim:
-        raise ValueError(f"latents must be (N, {likelihood.latent_dim}) for this likelihood, not {tuple(latents.shape)}")
+        raise ValueError(
+            f"latents must be (N, {likelihood.latent_dim}) for this likelihood, not {tuple(latents.shape)}"
+        )
     prior = RatioPrior(RatioProduct(network, max_stages=1)).to(latents)
 
     def exact(n: int, source: RandomSource) -> Tensor:
@@ -64,7 +70,9 @@ def noise_contrastive_prior(
     optimizer = AdamGroups({"energy": training.lr})
     stages = FixedStages(training.steps)
     own = copy.deepcopy(likelihood)  # which freezes it, and the caller may go on training
-    model = MultiStageNCE(own, prior, resampling, posterior_sampler, optimizer, stages, update_generator_in_stage=False)
+    model = MultiStageNCE(
+        own, prior, resampling, posterior_sampler, optimizer, stages, update_generator_in_stage=False
+    )
     model.stages.ended = True
     _, info = resampling.run(prior.log_density, exact(32, generator), generator)
     return model, float(torch.mean(info.extra["ess"]))

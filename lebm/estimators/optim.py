@@ -17,11 +17,13 @@ __all__ = ["AdamGroups"]
 class AdamGroups(Component):
     """Adam over named networks, each with its own learning rate, weight decay and gradient-norm limit.
 
-    One optimiser keeps Lightning's automatic optimisation, and with it accumulation, precision, EMA and ``max_steps``, in their
-    usual meaning; as Adam acts on each parameter by itself, the result is that of one Adam a network.
+    One optimiser keeps Lightning's automatic optimisation, and with it accumulation, precision, EMA and
+    ``max_steps``, in their usual meaning; as Adam acts on each parameter by itself, the result is that of one
+    Adam a network.
 
     Args:
-        lr: learning rate of every network of the method, positive, for example ``{"generator": 1e-4, "energy": 2e-5}``.
+        lr: learning rate of every network of the method, positive, for example ``{"generator": 1e-4,
+            "energy": 2e-5}``.
         betas: Adam's moment decays, each in [0, 1).
         weight_decay: L2 penalty a network, 0 where absent.
         max_grad_norm: limit on the norm of a network's gradient; unlimited where absent.
@@ -39,7 +41,8 @@ class AdamGroups(Component):
         for name, value in {"lr": lr, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}.items():
             if not isinstance(value, Mapping) and (name == "lr" or value is not None):
                 raise ValueError(
-                    f'{name} maps names of networks to numbers, for example {{"generator": 1e-4, "energy": 2e-5}}, not {value!r}'
+                    f'{name} maps names of networks to numbers, for example {{"generator": 1e-4, "energy":'
+                    f" 2e-5}}, not {value!r}"
                 )
         if not 0 < lr_decay <= 1:
             raise ValueError(f"lr_decay must be in (0, 1], not {lr_decay}")
@@ -60,7 +63,10 @@ class AdamGroups(Component):
         for setting in ("lr", "weight_decay", "max_grad_norm"):
             for name in getattr(self, setting):
                 if name not in networks:
-                    raise ValueError(f"optimizer.{setting}: this method has no network {name!r}; it has {', '.join(sorted(networks))}")
+                    raise ValueError(
+                        f"optimizer.{setting}: this method has no network {name!r}; it has"
+                        f" {', '.join(sorted(networks))}"
+                    )
         for name in networks:
             if name not in self.lr:
                 raise ValueError(f"optimizer.lr: give a learning rate for {name!r}")
@@ -69,7 +75,12 @@ class AdamGroups(Component):
         """The optimiser and its per-epoch schedule."""
         self.check(networks)
         groups = [
-            {"params": list(network.parameters()), "name": name, "lr": self.lr[name], "weight_decay": self.weight_decay.get(name, 0.0)}
+            {
+                "params": list(network.parameters()),
+                "name": name,
+                "lr": self.lr[name],
+                "weight_decay": self.weight_decay.get(name, 0.0),
+            }
             for name, network in networks.items()
         ]
         optimizer = Adam(groups, betas=self.betas, fused=fused)

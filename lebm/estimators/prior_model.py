@@ -1,4 +1,6 @@
-"""A generator with a learned prior, both sampled by chains: what the methods without an inference network share."""
+"""A generator with a learned prior, both sampled by chains: what the methods without an inference network
+share.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lebm.estimators.base import LatentEstimator, follow
-from lebm.estimators.noise_space import ChainSpace
 from lebm.estimators.optim import AdamGroups
+from lebm.models.chain_space import ChainSpace
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import Prior
@@ -20,7 +22,8 @@ __all__ = ["LatentPriorModel"]
 class LatentPriorModel(LatentEstimator):
     """A likelihood, a prior and a chain for each; a method adds its loss.
 
-    Every chain sees the networks :func:`~lebm.models.frozen`, whatever mode the model is in, and a chain pool belongs to training alone.
+    Every chain sees the networks :func:`~lebm.models.frozen`, whatever mode the model is in, and a chain pool
+    belongs to training alone.
 
     Args:
         likelihood: ``p(x | z)``, with the generator inside.
@@ -28,14 +31,15 @@ class LatentPriorModel(LatentEstimator):
         prior_sampler: chain for ``p(z)``.
         posterior_sampler: chain for ``p(z | x)``.
         optimizer: the optimiser and its per-network settings.
-        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss. ``False`` is the published
-            loss, ``|x - g(z)|^2`` summed over pixels. Gaussian likelihoods only.
+        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
+            ``False`` is the published loss, ``|x - g(z)|^2`` summed over pixels. Gaussian likelihoods only.
         seed: of every random stream.
         noise_shards: pieces of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions of the answers; those of ``posterior_sampler`` if ``None``.
 
     Raises:
-        ValueError: if likelihood and prior disagree on the latent size, or the loss of an unscaled likelihood is not defined.
+        ValueError: if likelihood and prior disagree on the latent size, or the loss of an unscaled likelihood
+            is not defined.
     """
 
     def __init__(
@@ -52,7 +56,10 @@ class LatentPriorModel(LatentEstimator):
     ) -> None:
         super().__init__(optimizer, seed, noise_shards, evaluation_steps)
         if likelihood.latent_dim != prior.latent_dim:
-            raise ValueError(f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has {prior.latent_dim}")
+            raise ValueError(
+                f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has"
+                f" {prior.latent_dim}"
+            )
         if not scale_likelihood and not hasattr(likelihood, "sigma"):
             raise ValueError("scale_likelihood=False is defined for a GaussianLikelihood only")
         self.likelihood = likelihood
@@ -65,7 +72,9 @@ class LatentPriorModel(LatentEstimator):
 
     # For the loss
 
-    def likelihood_loss(self, x: Tensor, z: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+    def likelihood_loss(
+        self, x: Tensor, z: Tensor, batch_idx: int, figures: dict[str, Tensor] | None
+    ) -> Tensor:
         """``-log p(x | z)``, mean over the batch, on the scale asked for."""
         nll = -self.likelihood.training_log_prob(x, z, self.noise("likelihood", batch_idx)).mean()
         if figures is not None:
@@ -75,13 +84,23 @@ class LatentPriorModel(LatentEstimator):
         return self.likelihood.squared_error(nll, x[0].numel())  # type: ignore[operator]
 
     def chain_start(self, n: int, generator: RandomSource) -> Tensor:
-        """Where ``n`` chains start: at draws of the reference, ``(n, latent_dim)``, in the coordinates that chains move."""
+        """Where ``n`` chains start: at draws of the reference, ``(n, latent_dim)``, in the coordinates that
+        chains move.
+        """
         return self.space.reference(n, generator)
 
     def run_chain(
-        self, name: str, sampler: Sampler, target: LogDensity, n: int, batch_idx: int, figures: dict[str, Tensor] | None
+        self,
+        name: str,
+        sampler: Sampler,
+        target: LogDensity,
+        n: int,
+        batch_idx: int,
+        figures: dict[str, Tensor] | None,
     ) -> Tensor:
-        """``n`` latents of a training chain from the reference, with its health among the figures if this step is logged."""
+        """``n`` latents of a training chain from the reference, with its health among the figures if this
+        step is logged.
+        """
         noise = self.noise(name, batch_idx)
         with frozen(self.prior, self.likelihood):
             return self._latents(follow(name, sampler, target, self.chain_start(n, noise), noise, figures))
@@ -110,7 +129,9 @@ class LatentPriorModel(LatentEstimator):
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         with torch.inference_mode(False), frozen(self.prior, self.likelihood, self.posterior_sampler):
-            target = self.space.posterior(self.likelihood.given(x.clone()))  # an inference tensor could not take part in the gradient
+            target = self.space.posterior(
+                self.likelihood.given(x.clone())
+            )  # an inference tensor could not take part in the gradient
             start = self.chain_start(x.shape[0], generator)
             steps = self.evaluation_steps if steps is None else steps
             return self._latents(self.posterior_sampler(target, start, generator, steps=steps))

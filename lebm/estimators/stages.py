@@ -16,7 +16,9 @@ from lebm.component import Component
 
 __all__ = ["AdaptiveStages", "FixedStages", "StageRecord", "StageRule"]
 
-ONE = 2 * math.log(2)  # the loss of a classifier that cannot tell: nats a pair of one positive and one negative
+ONE = 2 * math.log(
+    2
+)  # the loss of a classifier that cannot tell: nats a pair of one positive and one negative
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class StageRecord:
     Attributes:
         stage: its number, from 1.
         steps: optimiser steps it took.
-        loss: last measured loss, nats a pair; ``2 log 2`` is that of the ratio one, 0 that of classes without overlap.
+        loss: last measured loss, nats a pair; ``2 log 2`` is that of the ratio one, 0 that of classes without
+            overlap.
         accuracy: last measured accuracy, in [0, 1].
         reason: why it ended.
         kept: whether its ratio became part of the prior.
@@ -45,8 +48,8 @@ class StageRule(nn.Module, Component):
 
     Args:
         window: steps over which the loss is averaged.
-        held_out: every ``held_out``-th observation (by index) never trains the classifier, and only these are measured. With
-            0 all are trained on, and measured just before the step that uses them.
+        held_out: every ``held_out``-th observation (by index) never trains the classifier, and only these are
+            measured. With 0 all are trained on, and measured just before the step that uses them.
     """
 
     def __init__(self, window: int, held_out: int) -> None:
@@ -70,7 +73,8 @@ class StageRule(nn.Module, Component):
         self._sums = None
 
     def record(self, positive: Tensor, negative: Tensor, measured: Tensor) -> None:
-        """Add a batch; a collective call where there are several processes, and never one that waits for the device.
+        """Add a batch; a collective call where there are several processes, and never one that waits for the
+        device.
 
         Args:
             positive: ``(B,)`` energies ``-log r`` of the positives.
@@ -123,7 +127,9 @@ class StageRule(nn.Module, Component):
         """Why the stage ends with this step, or ``None``."""
 
     def _worth_keeping(self) -> bool:
-        """Whether the stage that ends has learned anything; one that has not is discarded, and the method ends with it."""
+        """Whether the stage that ends has learned anything; one that has not is discarded, and the method
+        ends with it.
+        """
         return True
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -140,7 +146,11 @@ class StageRule(nn.Module, Component):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.steps, self.stale, self.ended = int(state["steps"]), int(state["stale"]), bool(state["ended"])
-        self.loss, self.accuracy, self.best = float(state["loss"]), float(state["accuracy"]), float(state["best"])
+        self.loss, self.accuracy, self.best = (
+            float(state["loss"]),
+            float(state["accuracy"]),
+            float(state["best"]),
+        )
         self._sums = None if state["sums"] is None else torch.tensor(state["sums"], dtype=torch.float64)
         self.history = [StageRecord(**entry) for entry in state["history"]]
 
@@ -149,7 +159,8 @@ class FixedStages(StageRule):
     """Stages of fixed length.
 
     Args:
-        steps: optimiser steps of every stage; or one number a stage, the last of which is kept for further stages.
+        steps: optimiser steps of every stage; or one number a stage, the last of which is kept for further
+            stages.
         window: steps over which the reported loss is averaged.
         held_out: every so many observations are measured and not trained on; 0 for none.
 
@@ -171,10 +182,11 @@ class FixedStages(StageRule):
 class AdaptiveStages(StageRule):
     """Stages that end when their classifier has nothing more to learn, by its smoothed held-out loss.
 
-    After every window of at least ``min_steps`` steps: a loss within ``one`` of ``2 log 2`` means that prior and aggregate posterior
-    cannot be told apart, so the stage is dropped and no other is added. A loss below ``separated`` means that the
-    classes hardly overlap, where more training would only make the ratio over-confident; and a loss that has not improved by
-    ``improvement`` in ``patience`` windows has levelled off, or begun to over-fit: the next stage begins.
+    After every window of at least ``min_steps`` steps: a loss within ``one`` of ``2 log 2`` means that prior
+    and aggregate posterior cannot be told apart, so the stage is dropped and no other is added. A loss below
+    ``separated`` means that the classes hardly overlap, where more training would only make the ratio
+    over-confident; and a loss that has not improved by ``improvement`` in ``patience`` windows has levelled
+    off, or begun to over-fit: the next stage begins.
 
     Args:
         min_steps: of every stage.
@@ -203,11 +215,19 @@ class AdaptiveStages(StageRule):
     ) -> None:
         super().__init__(window, held_out)
         if not 1 <= min_steps <= max_steps or patience < 1:
-            raise ValueError(f"needs 1 <= min_steps <= max_steps and patience >= 1, not {min_steps}, {max_steps} and {patience}")
+            raise ValueError(
+                f"needs 1 <= min_steps <= max_steps and patience >= 1, not {min_steps}, {max_steps} and"
+                f" {patience}"
+            )
         if held_out < 2:
-            raise ValueError(f"an adaptive rule needs held-out observations: held_out at least 2, not {held_out}")
+            raise ValueError(
+                f"an adaptive rule needs held-out observations: held_out at least 2, not {held_out}"
+            )
         if min(improvement, one, separated) < 0 or separated >= ONE - one:
-            raise ValueError(f"improvement, one and separated must not be negative, nor meet: {improvement}, {one}, {separated}")
+            raise ValueError(
+                f"improvement, one and separated must not be negative, nor meet: {improvement}, {one},"
+                f" {separated}"
+            )
         self.min_steps = min_steps
         self.max_steps = max_steps
         self.patience = patience

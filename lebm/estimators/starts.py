@@ -11,14 +11,23 @@ from lebm.samplers.base import Sampler
 from lebm.samplers.chains import PersistentChains
 from lebm.samplers.noise import RandomSource, normal, uniform
 
-__all__ = ["ImageStart", "LatentStart", "are_revisions", "check_starts", "start_of_images", "start_of_latents"]
+__all__ = [
+    "ImageStart",
+    "LatentStart",
+    "are_revisions",
+    "check_starts",
+    "start_of_images",
+    "start_of_latents",
+]
 
 ImageStart = Literal["generator", "likelihood", "noise"]
 LatentStart = Literal["encoder", "prior"]
 
 
 def start_of_images(kind: ImageStart, generated: Tensor, sigma: float, noise: RandomSource) -> Tensor:
-    """The generator's images ``(B, *event)``, a draw of ``N(., sigma^2 I)`` around them, or uniform noise in [-1, 1]."""
+    """The generator's images ``(B, *event)``, a draw of ``N(., sigma^2 I)`` around them, or uniform noise in
+    [-1, 1].
+    """
     place: dict[str, Any] = {"dtype": generated.dtype, "device": generated.device}
     if kind == "noise":
         return 2 * uniform(noise, generated.shape, **place) - 1
@@ -48,4 +57,7 @@ def check_starts(images: ImageStart, latents: LatentStart, posterior_sampler: Sa
     if images not in ("generator", "likelihood", "noise") or latents not in ("encoder", "prior"):
         raise ValueError(f"unknown start of a chain: image_start {images!r}, latent_start {latents!r}")
     if isinstance(posterior_sampler, PersistentChains):
-        raise ValueError("posterior chains belong to the images of one batch and cannot persist: posterior_sampler must not be a pool")
+        raise ValueError(
+            "posterior chains belong to the images of one batch and cannot persist: posterior_sampler must"
+            " not be a pool"
+        )

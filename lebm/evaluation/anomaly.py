@@ -20,7 +20,9 @@ __all__ = ["anomaly_suite", "test_scores"]
 
 
 def test_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
-    """Scores of the run's own test split, ``(N,)`` each in its order, computed once; the same as those of ``lebm test``."""
+    """Scores of the run's own test split, ``(N,)`` each in its order, computed once; the same as those of
+    ``lebm test``.
+    """
     if "test scores" not in subject.memory:
         device = subject.model.device
         data = batches(subject.images.test, settings.batch_size, device)
@@ -29,7 +31,9 @@ def test_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
 
 
 def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """AUROC, AUPRC and false positives at 95 % recall of every score, with the base rate and the lowest possible AUPRC beside them."""
+    """AUROC, AUPRC and false positives at 95 % recall of every score, with the base rate and the lowest
+    possible AUPRC beside them.
+    """
     held_out = subject.images.held_out_label
     protocol: dict[str, Any] = {
         "name": "held-out label",
@@ -54,7 +58,9 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "rows_left_out_as_trained_on": _left_out(subject, name, len(rows)),
         }
         for score, values in scores.items():
-            for figure, interval in ranking_intervals(values, anomaly, resamples=settings.resamples, seed=settings.seed).items():
+            for figure, interval in ranking_intervals(
+                values, anomaly, resamples=settings.resamples, seed=settings.seed
+            ).items():
                 result.figures.append(Figure.of(f"{figure}/{score}", interval, len(values), name, **details))
             result.curves[f"{name}/{score}"] = {
                 "histogram": histogram({"normal": values[~anomaly], f"label {held_out}": values[anomaly]}),
@@ -65,13 +71,17 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
 
 
 def _scores_of(subject: Subject, settings: Settings, numbers: np.ndarray, name: str) -> dict[str, Tensor]:
-    """Scores of rows by their source number: from the run's own test pass where they are in it, else computed."""
+    """Scores of rows by their source number: from the run's own test pass where they are in it, else
+    computed.
+    """
     own = subject.images.test.rows
     found = test_scores(subject, settings)
     extra = np.setdiff1d(numbers, own)
     if len(extra):
         rows = subject.images.protocols[name]
-        data = batches(subset(rows, np.isin(rows.rows, extra)), settings.batch_size, subject.model.device, first=len(own))
+        data = batches(
+            subset(rows, np.isin(rows.rows, extra)), settings.batch_size, subject.model.device, first=len(own)
+        )
         more = score_pass(subject.model, data, f"test images of the {name} split")
         found = {score: torch.cat([values, more[score]]) for score, values in found.items()}
     every = np.concatenate([own, extra])

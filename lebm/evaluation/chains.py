@@ -55,18 +55,30 @@ class ChainReport:
         }
 
 
-def long_chains(target: LogDensity, sampler: Sampler, start: Tensor, noise: Noise, steps: int, targets: int = 1) -> ChainReport:
-    """Run ``start`` ``(chains, *event)`` for ``steps`` transitions, keep about a hundred states, and look at them."""
+def long_chains(
+    target: LogDensity, sampler: Sampler, start: Tensor, noise: Noise, steps: int, targets: int = 1
+) -> ChainReport:
+    """Run ``start`` ``(chains, *event)`` for ``steps`` transitions, keep about a hundred states, and look at
+    them.
+    """
     thin = max(1, steps // 100)
     trace = record(sampler, target, start, noise, draws=steps // thin, thin=thin, targets=targets)
-    step = suggested_step(sampler, target, trace.states[-1], noise) if bool(trace.states[-1].isfinite().all()) else None
+    step = (
+        suggested_step(sampler, target, trace.states[-1], noise)
+        if bool(trace.states[-1].isfinite().all())
+        else None
+    )
     return ChainReport(trace, sampler.steps, findings(trace, sampler.steps, step), step)
 
 
 def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Split R-hat, effective draws and acceptance of long chains from prior and posterior, with traces for a report."""
+    """Split R-hat, effective draws and acceptance of long chains from prior and posterior, with traces for a
+    report.
+    """
     model = subject.model
-    result = SuiteResult({"name": "long chains", "chains": CHAINS, "transitions": STEPS, "seed": settings.seed, "findings": {}})
+    result = SuiteResult(
+        {"name": "long chains", "chains": CHAINS, "transitions": STEPS, "seed": settings.seed, "findings": {}}
+    )
     for name in ("prior", "posterior"):
         prepared = _target(name, subject, settings)
         if isinstance(prepared, str):
@@ -79,18 +91,26 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
         result.protocol["findings"][name] = [f"{finding.kind}: {finding.text}" for finding in report.findings]
         for figure in ("split_rhat", "bulk_ess", "tail_ess", "acceptance"):
             if figures[figure] is not None:
-                result.figures.append(Figure.plain(f"{figure}/{name}", float(figures[figure]), CHAINS, "chains"))
+                result.figures.append(
+                    Figure.plain(f"{figure}/{name}", float(figures[figure]), CHAINS, "chains")
+                )
         result.curves[name] = {
             "thin": report.trace.thin,
             "short_run": report.short_run,
-            "log_density": [[round(float(value), 3) for value in row] for row in report.trace.log_density[:, :8].T],
+            "log_density": [
+                [round(float(value), 3) for value in row] for row in report.trace.log_density[:, :8].T
+            ],
             "root_mean_square": [round(float(value), 4) for value in figures["root_mean_square"]],
         }
     return result
 
 
 def _start(model: Any, n: int, noise: Noise) -> Tensor:
-    return model.chain_start(n, noise) if hasattr(model, "chain_start") else model.sample_latent(n, generator=noise)
+    return (
+        model.chain_start(n, noise)
+        if hasattr(model, "chain_start")
+        else model.sample_latent(n, generator=noise)
+    )
 
 
 def _target(name: str, subject: Subject, settings: Settings) -> tuple[LogDensity, Sampler, int] | str:

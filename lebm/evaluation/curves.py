@@ -13,7 +13,8 @@ POINTS = 120
 
 
 def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
-    """Shares a bin of several groups of values over the same edges, which span all but the outermost 0.5 % on either side.
+    """Shares a bin of several groups of values over the same edges, which span all but the outermost 0.5 % on
+    either side.
 
     Values beyond are counted in the outermost bins.
     """
@@ -29,7 +30,8 @@ def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
 
 
 def ranking_curves(score: Tensor, anomaly: Tensor) -> dict[str, list[list[float]]]:
-    """ROC (false against true positive rate) and precision-recall curve, thinned to at most 120 points and their ends.
+    """ROC (false against true positive rate) and precision-recall curve, thinned to at most 120 points and
+    their ends.
 
     Args:
         score: ``(N,)``, high for anomalies.

@@ -28,7 +28,8 @@ class RunImages:
     Attributes:
         train: what it was trained on; ``None`` for a checkpoint that does not say.
         test: what its test pass looks at.
-        protocols: with a held-out label, the test split of each protocol without the rows that this run was trained on.
+        protocols: with a held-out label, the test split of each protocol without the rows that this run was
+            trained on.
         protocol_sizes: rows of each protocol's test split before that.
         held_out_label: the anomalous class, or ``None``.
         description: path, sizes, seed and protocol, as plain values.
@@ -42,7 +43,9 @@ class RunImages:
     description: dict[str, Any]
 
     @classmethod
-    def open(cls, settings: dict[str, Any], data: str | None, shape: tuple[int, ...], limit: int | None = None) -> RunImages:
+    def open(
+        cls, settings: dict[str, Any], data: str | None, shape: tuple[int, ...], limit: int | None = None
+    ) -> RunImages:
         """Open what a run's data section describes.
 
         Args:
@@ -55,17 +58,31 @@ class RunImages:
             UserError: if there is nothing to read, or the model is not one of square images.
         """
         if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
-            raise UserError(f"the model is of data of shape {tuple(shape)}, not of square images, which these suites are about")
+            raise UserError(
+                f"the model is of data of shape {tuple(shape)}, not of square images, which these suites are"
+                " about"
+            )
         own = data is None or data == settings.get("path")
-        known = {name: value for name, value in settings.items() if name in inspect.signature(ImageData).parameters}
+        known = {
+            name: value for name, value in settings.items() if name in inspect.signature(ImageData).parameters
+        }
         if not own:
-            known = {name: known[name] for name in ("held_out_label", "seed", "anomaly_split", "cache_dir") if name in known}
+            known = {
+                name: known[name]
+                for name in ("held_out_label", "seed", "anomaly_split", "cache_dir")
+                if name in known
+            }
         path = data or known.pop("path", None)
         if path is None:
             raise UserError("the run does not say which images it was trained on; name some with --data")
         known.pop("path", None)
         crop = known.pop("crop", None)
-        fixed = {"image_size": shape[1], "channels": shape[0], "limit_eval": limit, "crop": tuple(crop) if crop else None}
+        fixed = {
+            "image_size": shape[1],
+            "channels": shape[0],
+            "limit_eval": limit,
+            "crop": tuple(crop) if crop else None,
+        }
         module = ImageData(path, **{**known, **fixed})
         module.setup()
         if module.test is None:
@@ -100,9 +117,15 @@ def subset(rows: ImageRows, keep: np.ndarray) -> ImageRows:
     return part
 
 
-def batches(rows: ImageRows, size: int, device: torch.device | str = "cpu", first: int = 0) -> Iterator[dict[str, Tensor]]:
-    """Batches ``{"x", "label", "index", ...}`` in order on the device, ``x`` in [-1, 1]; ``index`` counts from ``first``."""
+def batches(
+    rows: ImageRows, size: int, device: torch.device | str = "cpu", first: int = 0
+) -> Iterator[dict[str, Tensor]]:
+    """Batches ``{"x", "label", "index", ...}`` in order on the device, ``x`` in [-1, 1]; ``index`` counts
+    from ``first``.
+    """
     for start in range(0, len(rows), size):
         batch = rows.__getitems__(range(start, min(len(rows), start + size)))
         batch["index"] = batch["index"] + first
-        yield {name: (to_unit_range(part) if name == "x" else part).to(device) for name, part in batch.items()}
+        yield {
+            name: (to_unit_range(part) if name == "x" else part).to(device) for name, part in batch.items()
+        }

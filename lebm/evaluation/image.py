@@ -34,19 +34,23 @@ NEIGHBOURS = 5
 
 
 def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Squared error of reconstructions, Frechet and kernel distance, precision, recall, density, coverage, and a classifier's score.
+    """Squared error of reconstructions, Frechet and kernel distance, precision, recall, density, coverage,
+    and a classifier's score.
 
     Features are kept on the host: no step holds all images, or all their features, on the accelerator.
 
     Raises:
-        UserError: if images or samples are not finite, not in [-1, 1], not of one or three channels, or too few.
+        UserError: if images or samples are not finite, not in [-1, 1], not of one or three channels, or too
+            few.
     """
     extractor = settings.extractor
     try:
         extractor.prepare()
     except FeaturesUnavailableError as error:
         figures = [_reconstruction(subject, settings)]
-        return SuiteResult({"name": "reconstructions", "features": None}, figures, skipped=f"the distances are: {error}")
+        return SuiteResult(
+            {"name": "reconstructions", "features": None}, figures, skipped=f"the distances are: {error}"
+        )
     check_counts(subject, settings)
     extractor.to(subject.model.device).eval()
     rows = real_rows(subject, settings)
@@ -63,7 +67,9 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "prior_steps": settings.sample_steps,
             "kernel": f"(x'y / d + 1)^3, means over disjoint blocks of at most {KERNEL_SUBSET}",
             "neighbours": NEIGHBOURS,
-            "mean_squared_error": "range [-1, 1], mean over pixels, channels and the normal images of the test split",
+            "mean_squared_error": (
+                "range [-1, 1], mean over pixels, channels and the normal images of the test split"
+            ),
             "seed": settings.seed,
         }
     )
@@ -79,7 +85,9 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         *_neighbours(real, fake, settings),
     ]
     if logits is not None:
-        result.figures.append(_classifier(logits, settings.seed, "inception_score" if name == "fid" else "classifier_score"))
+        result.figures.append(
+            _classifier(logits, settings.seed, "inception_score" if name == "fid" else "classifier_score")
+        )
     return result
 
 
@@ -96,10 +104,15 @@ def real_rows(subject: Subject, settings: Settings) -> ImageRows:
     images = subject.images
     if settings.real_split == "train":
         if images.train is None:
-            raise UserError("the training images are not known, so samples cannot be compared with them; add --real-split test")
+            raise UserError(
+                "the training images are not known, so samples cannot be compared with them; add --real-split"
+                " test"
+            )
         return images.train
     labels = images.test.labels.numpy()
-    return images.test if images.held_out_label is None else subset(images.test, labels != images.held_out_label)
+    return (
+        images.test if images.held_out_label is None else subset(images.test, labels != images.held_out_label)
+    )
 
 
 def check_counts(subject: Subject, settings: Settings) -> None:
@@ -126,7 +139,10 @@ def sample_batches(subject: Subject, settings: Settings) -> Iterator[Tensor]:
         count = min(CHUNK, settings.n_samples - first)
         x, finite = drawn_images(subject.model, count, chunk, settings.seed, settings.sample_steps, shape)
         if not bool(finite.all()):
-            raise UserError(f"{int((~finite).sum())} of the samples {first} to {first + count - 1} are not finite; see lebm diagnose")
+            raise UserError(
+                f"{int((~finite).sum())} of the samples {first} to {first + count - 1} are not finite; see"
+                " lebm diagnose"
+            )
         yield x
 
 
@@ -161,8 +177,12 @@ def _frechet(real: Tensor, fake: Tensor) -> Interval:
 
 
 def kernel_distance(real: Tensor, fake: Tensor, seed: int) -> Interval:
-    """Unbiased squared maximum mean discrepancy with KID's kernel, on disjoint blocks, whose spread is an honest error."""
-    size = max(2, min(KERNEL_SUBSET, len(real) // 10, len(fake) // 10))  # ten blocks for an interval, where there are so few
+    """Unbiased squared maximum mean discrepancy with KID's kernel, on disjoint blocks, whose spread is an
+    honest error.
+    """
+    size = max(
+        2, min(KERNEL_SUBSET, len(real) // 10, len(fake) // 10)
+    )  # ten blocks for an interval, where there are so few
     generator = torch.Generator().manual_seed(seed)
     parts = [x[torch.randperm(len(x), generator=generator)].split(size) for x in (real, fake)]
     values = [float(poly_mmd(a, b)) for a, b in zip(*parts, strict=False) if len(a) == len(b) == size]
@@ -174,11 +194,16 @@ def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
     chosen = np.random.RandomState(settings.seed).permutation(len(real))[: len(fake)]
     rows = neighbour_rows(real[torch.from_numpy(chosen)].float(), fake.float(), NEIGHBOURS)
     method = "Student's t over samples, the other set fixed"
-    return [Figure.of(name, mean_interval(values, method=method), len(values), settings.real_split) for name, values in rows.items()]
+    return [
+        Figure.of(name, mean_interval(values, method=method), len(values), settings.real_split)
+        for name, values in rows.items()
+    ]
 
 
 def _classifier(logits: Tensor, seed: int, name: str) -> Figure:
-    """exp of the mean divergence of the predicted classes from their mean, over ten parts; at most the number of classes."""
+    """exp of the mean divergence of the predicted classes from their mean, over ten parts; at most the number
+    of classes.
+    """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it keeps the logits
         metric = InceptionScore(feature=torch.nn.Identity(), splits=10)
@@ -186,4 +211,9 @@ def _classifier(logits: Tensor, seed: int, name: str) -> Figure:
         metric.update(logits)
         mean, spread = (float(value) for value in metric.compute())
     half = 2.262 * spread / 10**0.5  # Student's t with 9 degrees of freedom
-    return Figure.of(name, Interval(mean, mean - half, mean + half, 0.95, "Student's t over 10 parts"), len(logits), "samples")
+    return Figure.of(
+        name,
+        Interval(mean, mean - half, mean + half, 0.95, "Student's t over 10 parts"),
+        len(logits),
+        "samples",
+    )

@@ -1,4 +1,6 @@
-"""Figures with their uncertainty: resampling for rankings, standard errors for means, the jackknife for smooth functions."""
+"""Figures with their uncertainty: resampling for rankings, standard errors for means, the jackknife for
+smooth functions.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,15 @@ def mean_interval(values: Tensor, level: float = 0.95, method: str = "") -> Inte
     return Interval(mean, mean - half, mean + half, level, method or f"Student's t, {n} values")
 
 
-def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int, level: float = 0.95) -> Interval:
+def jackknife_interval(
+    statistic: Callable[[Sequence[int]], float], blocks: int, level: float = 0.95
+) -> Interval:
     r"""Leave out one block of the samples at a time (Quenouille, Tukey):
 
     .. math:: \mathrm{se}^2 = \tfrac{g - 1}{g} \sum_{i=1}^{g} (\theta_{(i)} - \bar\theta_{(\cdot)})^2 .
 
-    For a smooth function of means, such as a Frechet distance. It measures the noise of the samples at their number; the bias
-    that the number itself causes is in the value.
+    For a smooth function of means, such as a Frechet distance. It measures the noise of the samples at their
+    number; the bias that the number itself causes is in the value.
 
     Args:
         statistic: the figure of the samples of some of the blocks, given their numbers.
@@ -70,30 +74,39 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int,
         raise ValueError(f"a jackknife needs at least two blocks, not {blocks}")
     everything = list(range(blocks))
     value = statistic(everything)
-    left_out = torch.tensor([statistic([one for one in everything if one != gone]) for gone in everything], dtype=torch.float64)
+    left_out = torch.tensor(
+        [statistic([one for one in everything if one != gone]) for gone in everything], dtype=torch.float64
+    )
     error = math.sqrt((blocks - 1) / blocks * float((left_out - left_out.mean()).square().sum()))
     half = float(t.ppf(0.5 + level / 2, blocks - 1)) * error
-    return Interval(value, value - half, value + half, level, f"jackknife over {blocks} blocks of the samples")
+    return Interval(
+        value, value - half, value + half, level, f"jackknife over {blocks} blocks of the samples"
+    )
 
 
-def ranking_intervals(score: Tensor, anomaly: Tensor, *, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
-    """Area under the ROC curve, average precision, and the false positive rate at 95 % recall, with bootstrap intervals.
+def ranking_intervals(
+    score: Tensor, anomaly: Tensor, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> dict[str, Interval]:
+    """Area under the ROC curve, average precision, and the false positive rate at 95 % recall, with bootstrap
+    intervals.
 
-    Anomalies and normal samples are resampled each among themselves, so every resample has the base rate of the split, on which
-    average precision depends. The interval is normal on the logit scale, with the resamples' spread there: inside (0, 1) here. Where a
-    resample is at 0 or 1 its spread says nothing of what lies beyond, and the interval is widened to the score interval: Newcombe's of
-    2006 for the area under the ROC curve, Wilson's for the others, over the anomalies and over the normal samples.
+    Anomalies and normal samples are resampled each among themselves, so every resample has the base rate of
+    the split, on which average precision depends. The interval is normal on the logit scale, with the
+    resamples' spread there: inside (0, 1) here. Where a resample is at 0 or 1 its spread says nothing of what
+    lies beyond, and the interval is widened to the score interval: Newcombe's of 2006 for the area under the
+    ROC curve, Wilson's for the others, over the anomalies and over the normal samples.
 
     Args:
-        score: ``(N,)``, finite, high for anomalies. Ties count as half a win, and as one step of the precision-recall curve.
+        score: ``(N,)``, finite, high for anomalies. Ties count as half a win, and as one step of the
+            precision-recall curve.
         anomaly: ``(N,)`` of ``bool``; both kinds must be present.
         resamples: bootstrap samples, at least 2.
         seed: of the resampling.
         level: coverage of each interval.
 
     Returns:
-        ``auroc``, ``auprc`` and ``fpr_at_95``, the share of normal samples at or above the highest threshold that at least 95 % of
-        the anomalies reach.
+        ``auroc``, ``auprc`` and ``fpr_at_95``, the share of normal samples at or above the highest threshold
+        that at least 95 % of the anomalies reach.
 
     Raises:
         ValueError: if one kind is absent.
@@ -114,8 +127,15 @@ def ranking_intervals(score: Tensor, anomaly: Tensor, *, resamples: int = 1000, 
         for name, values in _areas(_counts(positive, count, generator), positive, last_of_tie).items():
             drawn[name].append(values)
     anomalies, normal = int(positive.sum()), int((~positive).sum())
-    variances = {"auroc": _area_variance(anomalies, normal), "auprc": _share_variance(anomalies), "fpr_at_95": _share_variance(normal)}
-    return {name: _unit_interval(float(every[name]), torch.cat(drawn[name]), level, variances[name]) for name in drawn}
+    variances = {
+        "auroc": _area_variance(anomalies, normal),
+        "auprc": _share_variance(anomalies),
+        "fpr_at_95": _share_variance(normal),
+    }
+    return {
+        name: _unit_interval(float(every[name]), torch.cat(drawn[name]), level, variances[name])
+        for name in drawn
+    }
 
 
 def _counts(positive: Tensor, resamples: int, generator: torch.Generator) -> Tensor:
@@ -136,7 +156,9 @@ def _areas(counts: Tensor, positive: Tensor, last_of_tie: Tensor) -> dict[str, T
     wins = (false - false_before) * (true + true_before) / 2
     precision = true / (true + false).clamp_min(1e-300)
     gain = (true - true_before) / true[:, -1:]
-    enough = (true >= 0.95 * true[:, -1:] - 1e-9).long().argmax(1, keepdim=True)  # the first threshold that finds so many
+    enough = (
+        (true >= 0.95 * true[:, -1:] - 1e-9).long().argmax(1, keepdim=True)
+    )  # the first threshold that finds so many
     return {
         "auroc": (wins.sum(1) / (true[:, -1] * false[:, -1])).clamp(max=1),
         "auprc": (gain * precision).sum(1).clamp(max=1),
@@ -147,7 +169,9 @@ def _areas(counts: Tensor, positive: Tensor, last_of_tie: Tensor) -> dict[str, T
 def _area_variance(anomalies: int, normal: int) -> Callable[[float], float]:
     """Of an area under the ROC curve by its true value (Newcombe 2006, method 5)."""
     spare = (anomalies + normal) / 2 - 1
-    return lambda area: area * (1 - area) * (1 + spare * ((1 - area) / (2 - area) + area / (1 + area))) / (anomalies * normal)
+    return lambda area: (
+        area * (1 - area) * (1 + spare * ((1 - area) / (2 - area) + area / (1 + area))) / (anomalies * normal)
+    )
 
 
 def _share_variance(n: int) -> Callable[[float], float]:
@@ -163,7 +187,9 @@ def _unit_interval(value: float, drawn: Tensor, level: float, variance: Callable
     tail = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
     low, high = (float(end) for end in drawn.quantile(tail))
     widest = _score_interval(value, z, variance)
-    return Interval(value, min(low, widest[0]), max(high, widest[1]), level, f"{method}, percentiles and score interval")
+    return Interval(
+        value, min(low, widest[0]), max(high, widest[1]), level, f"{method}, percentiles and score interval"
+    )
 
 
 def _score_interval(value: float, z: float, variance: Callable[[float], float]) -> tuple[float, float]:
@@ -173,6 +199,14 @@ def _score_interval(value: float, z: float, variance: Callable[[float], float]) 
         return (value - truth) ** 2 - z * z * variance(truth)
 
     tiny = 1e-12
-    low = brentq(excess, tiny, value - tiny) if value > 2 * tiny and excess(tiny) > 0 > excess(value - tiny) else 0.0
-    high = brentq(excess, value + tiny, 1 - tiny) if value < 1 - 2 * tiny and excess(1 - tiny) > 0 > excess(value + tiny) else 1.0
+    low = (
+        brentq(excess, tiny, value - tiny)
+        if value > 2 * tiny and excess(tiny) > 0 > excess(value - tiny)
+        else 0.0
+    )
+    high = (
+        brentq(excess, value + tiny, 1 - tiny)
+        if value < 1 - 2 * tiny and excess(1 - tiny) > 0 > excess(value + tiny)
+        else 1.0
+    )
     return float(low), float(high)

@@ -1,4 +1,6 @@
-"""The likelihood suite: log p(x) of test images, and how far the estimate is from the truth on images of the model's own."""
+"""The likelihood suite: log p(x) of test images, and how far the estimate is from the truth on images of the
+model's own.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from lebm.data.images import to_unit_range
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import subset
 from lebm.evaluation.intervals import Interval, mean_interval
-from lebm.evaluation.likelihood import LatentGaussian, bits_per_dimension, joint_density, log_marginal, prior_log_z
+from lebm.evaluation.marginal_likelihood import (
+    LatentGaussian,
+    bits_per_dimension,
+    joint_density,
+    log_marginal,
+    prior_log_z,
+)
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.metropolis import HMC
@@ -29,14 +37,17 @@ LONG_RUN = 10  # times the prior chain of training, for draws that stand in for 
 
 
 def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Annealed and plain importance sampling of log p(x), the prior's log Z with its error, nats and bits a dimension.
+    """Annealed and plain importance sampling of log p(x), the prior's log Z with its error, nats and bits a
+    dimension.
 
     For dual-MCMC this is the generator's density, not the image energy's.
     """
     model = subject.model
     result = SuiteResult(_protocol(settings))
     if not callable(getattr(model, "posterior", None)):
-        result.skipped = f"{type(model).__name__} has no posterior(x), the differentiable log p(x, z) that annealing needs"
+        result.skipped = (
+            f"{type(model).__name__} has no posterior(x), the differentiable log p(x, z) that annealing needs"
+        )
         return result
     with _no_parameter_gradients(model):
         result.figures += _measured(subject, settings)
@@ -57,9 +68,17 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
     dimensions = x[0].numel()
     for name, found in estimates.items():
         interval = _normalised(found, below, above)
-        details = {"log_z": float(below.estimate), "median_ess": float(found.ess.median()), "chains": settings.chains}
-        figures.append(Figure.of(f"log_likelihood/{name}", interval, len(x), "test", unit="nats an image", **details))
-        value, low, high = (bits_per_dimension(end, dimensions) for end in (interval.value, interval.high, interval.low))
+        details = {
+            "log_z": float(below.estimate),
+            "median_ess": float(found.ess.median()),
+            "chains": settings.chains,
+        }
+        figures.append(
+            Figure.of(f"log_likelihood/{name}", interval, len(x), "test", unit="nats an image", **details)
+        )
+        value, low, high = (
+            bits_per_dimension(end, dimensions) for end in (interval.value, interval.high, interval.low)
+        )
         bits = Interval(value, low, high, interval.level, interval.method)
         figures.append(Figure.of(f"bits_per_dimension/{name}", bits, len(x), "test", dimensions=dimensions))
     if hasattr(model, "likelihood") and hasattr(model.likelihood, "sample"):
@@ -86,9 +105,14 @@ def _protocol(settings: Settings) -> dict[str, Any]:
         "levels": settings.levels,
         "chains_an_image": settings.chains,
         "kernel": "HMC, 3 leapfrog steps, step adapted to 0.8 acceptance",
-        "start": f"a Gaussian an image, around the best of {CANDIDATES} posterior chains, fitted to exact chains from there",
-        "bound": "the numerator is low on average; log Z is subtracted as estimated from below, which makes log p(x) high; the interval is "
-        "over images and reaches down to the estimate of log Z from above",
+        "start": (
+            f"a Gaussian an image, around the best of {CANDIDATES} posterior chains, fitted to exact chains"
+            " from there"
+        ),
+        "bound": (
+            "the numerator is low on average; log Z is subtracted as estimated from below, which makes log"
+            " p(x) high; the interval is over images and reaches down to the estimate of log Z from above"
+        ),
         "seed": settings.seed,
     }
 
@@ -114,7 +138,9 @@ class _Estimator:
             return prior_log_z(None, self.annealing(1), chains)
         steps = LONG_RUN * getattr(self.model.prior_sampler, "steps", 60)
         draws = self.model.sample_latent(chains, steps=steps, generator=self.noise("long run"))
-        return prior_log_z(prior, self.annealing(5 * self.settings.levels), chains, self.noise("log z"), long_run=draws)
+        return prior_log_z(
+            prior, self.annealing(5 * self.settings.levels), chains, self.noise("log z"), long_run=draws
+        )
 
     def start(self, x: Tensor, purpose: str) -> LatentGaussian:
         wide = x.repeat_interleave(CANDIDATES, dim=0)
@@ -122,30 +148,62 @@ class _Estimator:
         candidates = z.reshape(len(x), CANDIDATES, -1).transpose(0, 1)
         return LatentGaussian.located(self.joint, x, candidates, self.noise(f"{purpose} surroundings"))
 
-    def estimate(self, x: Tensor, start: LatentGaussian, levels: int, purpose: str, posterior: Tensor | None = None) -> LogZ:
-        return log_marginal(self.joint, x, start, self.annealing(levels), self.settings.chains, self.noise(purpose), posterior=posterior)
+    def estimate(
+        self, x: Tensor, start: LatentGaussian, levels: int, purpose: str, posterior: Tensor | None = None
+    ) -> LogZ:
+        return log_marginal(
+            self.joint,
+            x,
+            start,
+            self.annealing(levels),
+            self.settings.chains,
+            self.noise(purpose),
+            posterior=posterior,
+        )
 
     def gap(self, n: int) -> Figure:
-        """Upper minus lower bound on images drawn from the model, whose latents are known: what the estimate may be off."""
+        """Upper minus lower bound on images drawn from the model, whose latents are known: what the estimate
+        may be off.
+        """
         steps = LONG_RUN * getattr(getattr(self.model, "prior_sampler", None), "steps", 0) or None
         z = self.model.sample_latent(n, steps=steps, generator=self.noise("simulated")).detach()
         with torch.no_grad():
             x = self.model.likelihood.sample(z, self.noise("observation"))
         start = self.start(x, "simulated proposal")
         below = self.estimate(x, start, self.settings.levels, "forward")
-        # One exact draw an image is all there is. Every chain from it has the right mean weight; sharing it only costs precision.
-        above = self.estimate(x, start, self.settings.levels, "reverse", z[:, None].expand(-1, self.settings.chains, -1))
+        # One exact draw an image is all there is. Every chain from it has the right mean weight; sharing it
+        # only costs precision.
+        above = self.estimate(
+            x, start, self.settings.levels, "reverse", z[:, None].expand(-1, self.settings.chains, -1)
+        )
         interval = mean_interval(above.estimate - below.estimate)
         median = float((above.estimate - below.estimate).median())
-        return Figure.of("bracket_gap/simulated_images", interval, n, "images drawn from the model", unit="nats an image", median=median)
+        return Figure.of(
+            "bracket_gap/simulated_images",
+            interval,
+            n,
+            "images drawn from the model",
+            unit="nats an image",
+            median=median,
+        )
 
 
 def _constants(below: LogZ, above: LogZ | None, settings: Settings) -> list[Figure]:
     figures = []
     for name, bound in (("below", below), ("above", above)):
         if bound is not None:
-            interval = Interval(float(bound.estimate), float(bound.low), float(bound.high), 0.95, "normal, over annealed chains")
-            figures.append(Figure.of(f"log_z/{name}", interval, 512, "prior", ess=float(bound.ess), levels=5 * settings.levels))
+            interval = Interval(
+                float(bound.estimate),
+                float(bound.low),
+                float(bound.high),
+                0.95,
+                "normal, over annealed chains",
+            )
+            figures.append(
+                Figure.of(
+                    f"log_z/{name}", interval, 512, "prior", ess=float(bound.ess), levels=5 * settings.levels
+                )
+            )
     return figures
 
 
@@ -155,9 +213,18 @@ def _normalised(found: LogZ, below: LogZ, above: LogZ | None) -> Interval:
     log_z = float(below.estimate)
     high = float(below.high if above is None else max(float(below.high), float(above.high)))
     low = float(below.low)
-    half = math.hypot(over_images.high - over_images.value, high - log_z), math.hypot(over_images.high - over_images.value, log_z - low)
+    half = (
+        math.hypot(over_images.high - over_images.value, high - log_z),
+        math.hypot(over_images.high - over_images.value, log_z - low),
+    )
     value = over_images.value - log_z
-    return Interval(value, value - half[0], value + half[1], over_images.level, "Student's t over images and the interval of log Z")
+    return Interval(
+        value,
+        value - half[0],
+        value + half[1],
+        over_images.level,
+        "Student's t over images and the interval of log Z",
+    )
 
 
 def _images(subject: Subject, settings: Settings) -> Tensor:

@@ -49,7 +49,10 @@ OUT_SETS: dict[str, tuple[str, Change]] = {
         lambda x, generator: (x + 0.5 * torch.randn(x.shape, generator=generator)).clamp(-1, 1),
     ),
     "noise": ("uniform noise", _uniform),
-    "constant": ("one random grey level an image", lambda x, generator: _uniform(x[:, :1, :1, :1], generator).expand_as(x).clone()),
+    "constant": (
+        "one random grey level an image",
+        lambda x, generator: _uniform(x[:, :1, :1, :1], generator).expand_as(x).clone(),
+    ),
 }
 """Sets made from the run's own test images: what they are, and how."""
 
@@ -80,8 +83,13 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
         anomaly = torch.arange(len(inside) + len(x)) >= len(inside)
         for score, values in own.items():
             both = torch.cat([values, scores[score]])
-            details = {"base_rate": len(x) / len(both), "auprc_lowest": lowest_average_precision(len(x), len(inside))}
-            for figure, interval in ranking_intervals(both, anomaly, resamples=settings.resamples, seed=settings.seed).items():
+            details = {
+                "base_rate": len(x) / len(both),
+                "auprc_lowest": lowest_average_precision(len(x), len(inside)),
+            }
+            for figure, interval in ranking_intervals(
+                both, anomaly, resamples=settings.resamples, seed=settings.seed
+            ).items():
                 result.figures.append(Figure.of(f"{figure}/{score}", interval, len(both), name, **details))
             result.curves[f"{name}/{score}"] = {
                 "histogram": histogram({"in": values, name: scores[score]}),
@@ -103,7 +111,10 @@ def _names(paths: Sequence[str], taken: set[str]) -> list[str]:
     """The last part of each path, or all of it where that would name another set too."""
     paths = [path.rstrip("/") for path in paths]
     last = [path.rsplit("/", 1)[-1] for path in paths]
-    names = [path if part in taken or last.count(part) > 1 else part for path, part in zip(paths, last, strict=True)]
+    names = [
+        path if part in taken or last.count(part) > 1 else part
+        for path, part in zip(paths, last, strict=True)
+    ]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--ood {name} is given twice")
@@ -112,13 +123,19 @@ def _names(paths: Sequence[str], taken: set[str]) -> list[str]:
     return names
 
 
-def _sets(subject: Subject, settings: Settings, inside: Tensor, names: list[str]) -> Iterator[tuple[str, str, Tensor]]:
+def _sets(
+    subject: Subject, settings: Settings, inside: Tensor, names: list[str]
+) -> Iterator[tuple[str, str, Tensor]]:
     for name, (told, change) in OUT_SETS.items():
         yield name, told, change(inside, torch.Generator().manual_seed(settings.seed))
     held_out, test = subject.images.held_out_label, subject.images.test
     if held_out is not None:
         rows = subset(test, test.labels.numpy() == held_out)
-        yield f"label_{held_out}", f"the held-out label {held_out}", to_unit_range(rows.images(slice(0, settings.ood_images)))
+        yield (
+            f"label_{held_out}",
+            f"the held-out label {held_out}",
+            to_unit_range(rows.images(slice(0, settings.ood_images))),
+        )
     channels, size, _ = test.image_shape
     for path, name in zip(settings.ood, names, strict=True):
         found = open_images(path, image_size=size, channels=channels)

@@ -1,4 +1,6 @@
-"""What an evaluation leaves behind: figures with everything needed to repeat them, in one versioned JSON file."""
+"""What an evaluation leaves behind: figures with everything needed to repeat them, in one versioned JSON
+file.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Figure:
 
 
 def beside(figure: Mapping[str, Any]) -> str:
-    """What an area under a precision-recall curve must be read against: its value by guessing, and the lowest there is."""
+    """What an area under a precision-recall curve must be read against: its value by guessing, and the lowest
+    there is.
+    """
     details = figure["details"]
     if not figure["name"].startswith("auprc/") or "base_rate" not in details:
         return ""
@@ -77,8 +81,8 @@ class SuiteResult:
         curves: histograms, ROC and precision-recall curves, traces, as lists of numbers, for a report.
         skipped: why nothing was measured; empty otherwise.
         wall_time_seconds: of the suite.
-        origin: ``command``, ``started``, ``versions``, ``hardware``, ``data`` and ``chains`` (the samplers' settings) of this suite, which
-            need not be those of another suite in the same file.
+        origin: ``command``, ``started``, ``versions``, ``hardware``, ``data`` and ``chains`` (the samplers'
+            settings) of this suite, which need not be those of another suite in the same file.
     """
 
     protocol: dict[str, Any]
@@ -94,7 +98,9 @@ class SuiteResult:
 
 
 def merged(old: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """``new`` with the suites of ``old`` that were not measured again, if both are of the same weights and seed."""
+    """``new`` with the suites of ``old`` that were not measured again, if both are of the same weights and
+    seed.
+    """
     same = old is not None and all(old[key] == new[key] for key in ("checkpoint_sha256", "seed", "weights"))
     return {**new, "suites": {**(old["suites"] if old is not None and same else {}), **new["suites"]}}
 
@@ -114,7 +120,10 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("lebm_evaluation"), int):
         raise UserError(f"{path}: not written by lebm evaluate")
     if content["lebm_evaluation"] > FORMAT:
-        raise UserError(f"{path}: written by a newer lebm (format {content['lebm_evaluation']}, this one reads up to {FORMAT})")
+        raise UserError(
+            f"{path}: written by a newer lebm (format {content['lebm_evaluation']}, this one reads up to"
+            f" {FORMAT})"
+        )
     content = _of_format_1(content) if content["lebm_evaluation"] == 1 else content
     missing = [name for name in _HEAD if name not in content]
     if missing:
@@ -123,7 +132,9 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     for name, suite in content["suites"].items():
         for figure in suite["figures"]:
             if set(figure) != expected:
-                raise UserError(f"{path}: damaged, a figure of suite {name} has the fields {', '.join(sorted(figure))}")
+                raise UserError(
+                    f"{path}: damaged, a figure of suite {name} has the fields {', '.join(sorted(figure))}"
+                )
     return content
 
 

@@ -23,16 +23,20 @@ SETS = 5
 
 
 def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """The generator's samples and their revisions, and reconstructions by inference alone and after posterior steps, each by itself.
+    """The generator's samples and their revisions, and reconstructions by inference alone and after posterior
+    steps, each by itself.
 
-    Distances are means over sets of ``n_samples`` images with seeds of their own; both kinds of a set come from the same latents, so
-    the difference, ``.../gain``, has an interval of its own: positive where revision brings samples nearer to the data.
+    Distances are means over sets of ``n_samples`` images with seeds of their own; both kinds of a set come
+    from the same latents, so the difference, ``.../gain``, has an interval of its own: positive where
+    revision brings samples nearer to the data.
 
     Raises:
         UserError: if samples are not finite, cannot be compared with the data, or are too few.
     """
     if not hasattr(subject.model, "image_sampler"):
-        return SuiteResult({"name": "revision"}, skipped="the method has no image chain that revises its generator's samples")
+        return SuiteResult(
+            {"name": "revision"}, skipped="the method has no image chain that revises its generator's samples"
+        )
     subject.model.eval()
     steps = {"generator": 0, "revised": settings.sample_steps or subject.model.image_sampler.steps}
     result = SuiteResult(
@@ -54,30 +58,42 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
         return result
     check_counts(subject, settings)
     result.figures += _reconstructions(subject, settings)
-    result.protocol |= {"features_digest": settings.extractor.digest, "features_note": settings.extractor.note}
+    result.protocol |= {
+        "features_digest": settings.extractor.digest,
+        "features_note": settings.extractor.note,
+    }
     distances = _distances(subject, settings, steps)
     for figure, values in distances.items():
         both = {**values, "gain": values["generator"] - values["revised"]}
         method = f"Student's t over {SETS} sets"
         for kind, of_sets in both.items():
             interval = mean_interval(of_sets, method=method)
-            result.figures.append(Figure.of(f"{figure}/{kind}", interval, settings.n_samples, settings.real_split))
+            result.figures.append(
+                Figure.of(f"{figure}/{kind}", interval, settings.n_samples, settings.real_split)
+            )
     return result
 
 
 @torch.no_grad()
 def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
-    """Squared error, PSNR and SSIM of the test images, after no and after all posterior steps from the same start."""
+    """Squared error, PSNR and SSIM of the test images, after no and after all posterior steps from the same
+    start.
+    """
     model = subject.model
     revised = settings.steps or model.evaluation_steps or model.posterior_sampler.steps
     rows: dict[str, list[Tensor]] = {}
     for batch in batches(subject.images.test, settings.batch_size, model.device):
         for steps in (0, revised):
             x = batch["x"].to(model.dtype)
-            reconstruction = model.reconstruct(x, steps=steps, generator=model.sample_noise("encode", batch["index"]))
+            reconstruction = model.reconstruct(
+                x, steps=steps, generator=model.sample_noise("encode", batch["index"])
+            )
             for name, values in reconstruction_rows(x, reconstruction).items():
                 rows.setdefault(f"{name}/steps{steps}", []).append(values.cpu())
-    return [Figure.of(name, mean_interval(torch.cat(parts)), len(torch.cat(parts)), "test") for name, parts in rows.items()]
+    return [
+        Figure.of(name, mean_interval(torch.cat(parts)), len(torch.cat(parts)), "test")
+        for name, parts in rows.items()
+    ]
 
 
 @torch.no_grad()
@@ -94,6 +110,11 @@ def _distances(subject: Subject, settings: Settings, steps: dict[str, int]) -> d
         for kind, length in steps.items():
             own = replace(settings, seed=settings.seed + 1000 * number, sample_steps=length)
             fake, _ = feature_rows(extractor, sample_batches(subject, own), "samples")
-            found[name].setdefault(kind, []).append(float(frechet_distance(mean, covariance, fake.mean(dim=0), fake.T.cov())))
+            found[name].setdefault(kind, []).append(
+                float(frechet_distance(mean, covariance, fake.mean(dim=0), fake.T.cov()))
+            )
             found[kernel].setdefault(kind, []).append(kernel_distance(real, fake, own.seed).value)
-    return {figure: {kind: torch.tensor(values, dtype=torch.float64) for kind, values in kinds.items()} for figure, kinds in found.items()}
+    return {
+        figure: {kind: torch.tensor(values, dtype=torch.float64) for kind, values in kinds.items()}
+        for figure, kinds in found.items()
+    }

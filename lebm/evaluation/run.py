@@ -13,7 +13,7 @@ from lebm.evaluation.likelihood_suite import likelihood_suite
 from lebm.evaluation.ood import ood_suite
 from lebm.evaluation.record import SuiteResult
 from lebm.evaluation.revision import revision_suite
-from lebm.evaluation.text import text_suite
+from lebm.evaluation.sentences import text_suite
 
 __all__ = ["SUITES", "run_suites"]
 
@@ -29,8 +29,12 @@ SUITES: dict[str, Suite] = {
 }
 
 
-def run_suites(names: Iterable[str], subject: Subject | SentenceSubject, settings: Settings) -> Iterator[tuple[str, SuiteResult]]:
-    """Names and results, each as soon as it is there and with its wall time; ``settings.steps`` holds for every posterior chain."""
+def run_suites(
+    names: Iterable[str], subject: Subject | SentenceSubject, settings: Settings
+) -> Iterator[tuple[str, SuiteResult]]:
+    """Names and results, each as soon as it is there and with its wall time; ``settings.steps`` holds for
+    every posterior chain.
+    """
     if settings.steps is not None:
         subject.model.evaluation_steps = settings.steps
     for name in names:

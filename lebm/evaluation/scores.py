@@ -14,15 +14,22 @@ from lebm.metrics.rows import finite_rows
 __all__ = ["MEANINGS", "all_scores", "score_pass"]
 
 MEANINGS = {
-    "anomaly_score": "the method's own: -log p(x, z) at one posterior sample, or the image energy over its temperature",
+    "anomaly_score": (
+        "the method's own: -log p(x, z) at one posterior sample, or the image energy over its temperature"
+    ),
     "log_joint": "-log p(x, z), unnormalised, at one posterior sample",
-    "reconstruction": "squared error of the reconstruction, mean over pixels and channels, in the [-1, 1] range",
+    "reconstruction": (
+        "squared error of the reconstruction, mean over pixels and channels, in the [-1, 1] range"
+    ),
     "prior": "-log p(z), unnormalised, at one posterior sample",
     "energy": "the energy alone at one posterior sample",
 }
 LAYERS = 32
 MEANINGS |= {
-    f"llr_above_{k}": f"log p(x, z) - log p(x, z'), z' with its lowest {k} layers drawn anew from the prior given the others"
+    f"llr_above_{k}": (
+        f"log p(x, z) - log p(x, z'), z' with its lowest {k} layers drawn anew from the prior given the"
+        " others"
+    )
     for k in range(1, LAYERS)
 }
 
@@ -69,5 +76,7 @@ def score_pass(model: Any, data: Iterable[Mapping[str, Tensor]], what: str) -> d
         bad = (~finite_rows(values)).nonzero().flatten()
         if len(bad):
             advice = "lower the posterior sampler's step size, or see lebm diagnose"
-            raise UserError(f"{what}: {len(bad)} non-finite values of {name}, the first at row {int(bad[0])}; {advice}")
+            raise UserError(
+                f"{what}: {len(bad)} non-finite values of {name}, the first at row {int(bad[0])}; {advice}"
+            )
     return columns

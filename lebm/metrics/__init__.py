@@ -5,7 +5,13 @@ from lebm.metrics.classification import classify, wilson_interval
 from lebm.metrics.digits import DigitFeatures
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
 from lebm.metrics.disentanglement import mutual_information, mutual_information_gap
-from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, FlatFeatures, InceptionFeatures, RandomProjectionFeatures
+from lebm.metrics.features import (
+    FeatureExtractor,
+    FeaturesUnavailableError,
+    FlatFeatures,
+    InceptionFeatures,
+    RandomProjectionFeatures,
+)
 from lebm.metrics.frechet import FrechetDistance, frechet_distance
 from lebm.metrics.neighbours import neighbour_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_precision_recall_curve
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_precision_recall_curve,
+)
 from torchmetrics.utilities.compute import auc
 
 __all__ = ["anomaly_figures", "lowest_average_precision"]
@@ -18,16 +22,18 @@ def anomaly_figures(score: Tensor, anomaly: Tensor) -> dict[str, float]:
         anomaly: ``(N,)`` of ``bool``.
 
     Returns:
-        ``auroc``; ``auprc``, the average precision, a step-wise sum; ``auprc_trapezoid``, the trapezoidal area under the same
-        curve that the papers report, which linear interpolation makes too large where scores are tied; ``base_rate``, the share
-        of anomalies and the ``auprc`` of guessing; ``auprc_lowest``, see :func:`lowest_average_precision`. Empty if one of the
-        two classes is absent, for which none of them is defined.
+        ``auroc``; ``auprc``, the average precision, a step-wise sum; ``auprc_trapezoid``, the trapezoidal
+        area under the same curve that the papers report, which linear interpolation makes too large where
+        scores are tied; ``base_rate``, the share of anomalies and the ``auprc`` of guessing;
+        ``auprc_lowest``, see :func:`lowest_average_precision`. Empty if one of the two classes is absent, for
+        which none of them is defined.
     """
     positives = int(anomaly.sum())
     negatives = anomaly.numel() - positives
     if not positives or not negatives:
         return {}
-    # torchmetrics puts scores outside [0, 1] through a sigmoid, which ties all large ones; ranks keep the order and the ties.
+    # torchmetrics puts scores outside [0, 1] through a sigmoid, which ties all large ones; ranks keep the
+    # order and the ties.
     _, rank = torch.unique(score, return_inverse=True)
     preds, target = (rank + 1).double() / (rank.max() + 1), anomaly.long()
     precision, recall, _ = binary_precision_recall_curve(preds, target)

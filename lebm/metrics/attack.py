@@ -28,9 +28,11 @@ def latent_attack(
     radius: float = 0.2,
     steps: int = 50,
 ) -> Tensor:
-    r"""Change images a little so that the encoder takes them for others: :math:`\min_{\tilde x} KL(q(z_i|\tilde x) \| q(z_i|x_t))`.
+    r"""Change images a little so that the encoder takes them for others: :math:`\min_{\tilde x}
+    KL(q(z_i|\tilde x) \| q(z_i|x_t))`.
 
-    Projected gradient descent on the sign of the gradient, inside a box around the image, with steps of ``2.5 * radius / steps``.
+    Projected gradient descent on the sign of the gradient, inside a box around the image, with steps of ``2.5
+    * radius / steps``.
 
     Args:
         encoder: ``(B, *x) -> DiagonalGaussian``.

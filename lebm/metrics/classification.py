@@ -21,10 +21,11 @@ def classify(
     lr: float = 3e-3,
     seed: int = 0,
 ) -> float:
-    """Train Linear-ReLU-Linear on features by cross-entropy, and return its accuracy on features it has not seen.
+    """Train Linear-ReLU-Linear on features by cross-entropy, and return its accuracy on features it has not
+    seen.
 
-    Features are standardised by the training part's mean and deviation; Adam's rate falls to zero along a cosine. Torch's own generator
-    is left alone.
+    Features are standardised by the training part's mean and deviation; Adam's rate falls to zero along a
+    cosine. Torch's own generator is left alone.
 
     Args:
         train: features ``(N, d)`` and labels ``(N,)`` from 0.
@@ -43,7 +44,10 @@ def classify(
     """
     for features, labels in (train, test):
         if not len(features) or len(features) != len(labels):
-            raise ValueError(f"a classifier needs as many labels as features, at least one, not {len(labels)} for {len(features)}")
+            raise ValueError(
+                f"a classifier needs as many labels as features, at least one, not {len(labels)} for"
+                f" {len(features)}"
+            )
     x, y = train[0].detach().float(), train[1].to(train[0].device)
     mean, scale = x.mean(dim=0), x.std(dim=0, correction=0).clamp_min(1e-6)
     x = (x - mean) / scale

@@ -18,7 +18,9 @@ SIZE = 28
 
 
 def digit_network() -> nn.Sequential:
-    """Three strided convolutions, 64 features, 10 classes: ``(B, 1, 28, 28)`` to logits ``(B, 10)``; two layers follow the features."""
+    """Three strided convolutions, 64 features, 10 classes: ``(B, 1, 28, 28)`` to logits ``(B, 10)``; two
+    layers follow the features.
+    """
     return nn.Sequential(
         nn.Conv2d(1, 16, 5, stride=2, padding=2),
         nn.ReLU(),
@@ -34,12 +36,13 @@ def digit_network() -> nn.Sequential:
 
 
 class DigitFeatures(FeatureExtractor):
-    """The 64 numbers before the last ReLU of a classifier of MNIST's training digits, for sample quality without a download.
+    """The 64 numbers before the last ReLU of a classifier of MNIST's training digits, for sample quality
+    without a download.
 
-    The network was trained by ``scripts/make_digit_features.py`` on labels alone and ships with the package (360 kB). It knows digits
-    and nothing else: use it for MNIST and its relatives. Colours are averaged to grey; images of another size are resized to
-    28 px. A distance in these features is no FID and cannot be compared with one.
-    """
+    The network was trained by ``scripts/make_digit_features.py`` on labels alone and ships with the package
+    (360 kB). It knows digits and nothing else: use it for MNIST and its relatives. Colours are averaged to
+    grey; images of another size are resized to 28 px. A distance in these features is no FID and cannot be
+    compared with one."""
 
     num_features = 64
 

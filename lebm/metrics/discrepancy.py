@@ -9,7 +9,8 @@ __all__ = ["maximum_mean_discrepancy"]
 
 
 def maximum_mean_discrepancy(a: Tensor, b: Tensor, width: float | None = None) -> Tensor:
-    r"""Squared maximum mean discrepancy with a Gaussian kernel, the unbiased estimate (Gretton et al. 2012, eq. 3):
+    r"""Squared maximum mean discrepancy with a Gaussian kernel, the unbiased estimate (Gretton et al. 2012,
+    eq. 3):
 
     .. math:: \mathrm{MMD}^2 = E[k(a, a')] + E[k(b, b')] - 2 E[k(a, b)], \qquad k(u, v) = \exp(-|u - v|^2 / 2 w^2).
 
@@ -18,7 +19,8 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, width: float | None = None) -
     Args:
         a: ``(n, d)``, n at least 2.
         b: ``(m, d)``, m at least 2.
-        width: w; the median distance between points of ``b`` if ``None``, so that figures against one reference compare.
+        width: w; the median distance between points of ``b`` if ``None``, so that figures against one
+            reference compare.
 
     Returns:
         A scalar.
@@ -27,7 +29,9 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, width: float | None = None) -
         ValueError: for fewer than two points.
     """
     if a.shape[0] < 2 or b.shape[0] < 2:
-        raise ValueError(f"a discrepancy needs at least two points of each kind, not {a.shape[0]} and {b.shape[0]}")
+        raise ValueError(
+            f"a discrepancy needs at least two points of each kind, not {a.shape[0]} and {b.shape[0]}"
+        )
     within_b = torch.cdist(b, b)
     if width is None:
         width = float(torch.pdist(b).median().clamp_min(1e-12))
@@ -39,4 +43,8 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, width: float | None = None) -
         n = distance.shape[0]
         return (kernel(distance).sum() - n) / (n * (n - 1))
 
-    return between_different(torch.cdist(a, a)) + between_different(within_b) - 2 * kernel(torch.cdist(a, b)).mean()
+    return (
+        between_different(torch.cdist(a, a))
+        + between_different(within_b)
+        - 2 * kernel(torch.cdist(a, b)).mean()
+    )

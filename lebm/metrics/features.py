@@ -14,13 +14,23 @@ from torch.nn.functional import adaptive_avg_pool2d
 from lebm.component import Component
 from lebm.errors import UserError
 
-__all__ = ["FeatureExtractor", "FeaturesUnavailableError", "FlatFeatures", "InceptionFeatures", "RandomProjectionFeatures"]
+__all__ = [
+    "FeatureExtractor",
+    "FeaturesUnavailableError",
+    "FlatFeatures",
+    "InceptionFeatures",
+    "RandomProjectionFeatures",
+]
 
-_PUBLISHED_WEIGHTS = "6726825d"  # first digits of the SHA-256 of the 2015-12-05 TensorFlow Inception as converted by torch-fidelity
+_PUBLISHED_WEIGHTS = (  # first digits of the SHA-256 of the 2015-12-05 TensorFlow Inception as converted by torch-fidelity
+    "6726825d"
+)
 
 
 class FeaturesUnavailableError(RuntimeError):
-    """The default weights of an extractor can neither be found nor fetched; the figure is absent then, not zero."""
+    """The default weights of an extractor can neither be found nor fetched; the figure is absent then, not
+    zero.
+    """
 
 
 class FeatureExtractor(nn.Module, Component, ABC):
@@ -42,7 +52,9 @@ class FeatureExtractor(nn.Module, Component, ABC):
         return ""
 
     def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features ``(B, d)`` and, where the network is a classifier, its logits ``(B, classes)``, in one pass."""
+        """Features ``(B, d)`` and, where the network is a classifier, its logits ``(B, classes)``, in one
+        pass.
+        """
         return self(x), None
 
     def prepare(self) -> None:
@@ -104,18 +116,22 @@ class RandomProjectionFeatures(FeatureExtractor):
 
 
 class InceptionFeatures(FeatureExtractor):
-    """Features of the TensorFlow Inception network of 2015, through torch-fidelity; the 2048 of ``pool_3`` define FID.
+    """Features of the TensorFlow Inception network of 2015, through torch-fidelity; the 2048 of ``pool_3``
+    define FID.
 
-    Images are rounded to 8 bits and resized to 299 px by the original bilinear rule. Grey images are repeated to three channels.
-    The weights (91 MB) are fetched into torch's hub folder on first use, or read from ``weights_path``. If the file, wherever it lies,
-    is not the published one, or the layer is another, the distance is not called FID.
+    Images are rounded to 8 bits and resized to 299 px by the original bilinear rule. Grey images are repeated
+    to three channels. The weights (91 MB) are fetched into torch's hub folder on first use, or read from
+    ``weights_path``. If the file, wherever it lies, is not the published one, or the layer is another, the
+    distance is not called FID.
 
     Args:
         weights_path: a local copy of ``weights-inception-2015-12-05-6726825d.pth``.
         num_features: 2048, or the 64, 192 or 768 of an earlier layer.
     """
 
-    def __init__(self, weights_path: str | None = None, num_features: Literal[64, 192, 768, 2048] = 2048) -> None:
+    def __init__(
+        self, weights_path: str | None = None, num_features: Literal[64, 192, 768, 2048] = 2048
+    ) -> None:
         super().__init__()
         if num_features not in (64, 192, 768, 2048):
             raise ValueError(f"num_features must be 64, 192, 768 or 2048, not {num_features}")
@@ -159,17 +175,22 @@ class InceptionFeatures(FeatureExtractor):
             raise FeaturesUnavailableError(f"FID is left out: {error}") from error
 
     def _fetched(self) -> str:
-        """The default weights, from their place or from the net; torch-fidelity itself would fetch and unpickle in one go."""
+        """The default weights, from their place or from the net; torch-fidelity itself would fetch and
+        unpickle in one go.
+        """
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
         file = self.default_weights()
         try:
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), _PUBLISHED_WEIGHTS, progress=False)
+                torch.hub.download_url_to_file(
+                    URL_INCEPTION_V3, str(file), _PUBLISHED_WEIGHTS, progress=False
+                )
         except Exception as error:
             raise FeaturesUnavailableError(
-                f"FID is left out: no Inception weights ({_first_line(error)}); give weights_path or put them at {file}"
+                f"FID is left out: no Inception weights ({_first_line(error)}); give weights_path or put them"
+                f" at {file}"
             ) from error
         return str(file)
 
@@ -180,9 +201,13 @@ class InceptionFeatures(FeatureExtractor):
         layers = [str(self.num_features), "logits_unbiased"]
         try:
             with torch.inference_mode(False):
-                network = FeatureExtractorInceptionV3("inception-v3-compat", layers, feature_extractor_weights_path=path, verbose=False)
+                network = FeatureExtractorInceptionV3(
+                    "inception-v3-compat", layers, feature_extractor_weights_path=path, verbose=False
+                )
         except Exception as error:
-            raise UserError(f"{path}: not the weights of torch-fidelity's Inception network ({_first_line(error)})") from error
+            raise UserError(
+                f"{path}: not the weights of torch-fidelity's Inception network ({_first_line(error)})"
+            ) from error
         self._network, self._digest = network, digest
 
     def forward(self, x: Tensor) -> Tensor:
@@ -216,12 +241,16 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_weights(path: str) -> str:
-    """The first digits of a weight file's digest, if it holds plain tensors only; torch-fidelity itself would unpickle anything."""
+    """The first digits of a weight file's digest, if it holds plain tensors only; torch-fidelity itself would
+    unpickle anything.
+    """
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{path}: no such file (Inception weights)")
     try:
         torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path}: not a file of plain tensors, so it is not opened (Inception weights)") from error
+        raise UserError(
+            f"{path}: not a file of plain tensors, so it is not opened (Inception weights)"
+        ) from error
     return hashlib.sha256(file.read_bytes()).hexdigest()[:8]

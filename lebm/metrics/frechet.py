@@ -15,8 +15,8 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
     .. math:: |\mu_a - \mu_b|^2 + \mathrm{tr}\,\Sigma_a + \mathrm{tr}\,\Sigma_b - 2\,\mathrm{tr}\,(R \Sigma_b R)^{1/2},
               \qquad R = \Sigma_a^{1/2}.
 
-    The symmetric form has real eigenvalues, so that rounding can only push them below zero, where they are cut off; covariances
-    may be rank deficient.
+    The symmetric form has real eigenvalues, so that rounding can only push them below zero, where they are
+    cut off; covariances may be rank deficient.
 
     Args:
         mean_a, mean_b: ``(d,)``.
@@ -35,8 +35,9 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
 class FrechetDistance(Metric):
     """Streaming Frechet distance between real and generated features.
 
-    States are sums in float64 and add up over processes, so that neither the batch size nor the number of processes matters.
-    On the same features the value is that of torchmetrics' ``FrechetInceptionDistance``, from a symmetric eigenproblem.
+    States are sums in float64 and add up over processes, so that neither the batch size nor the number of
+    processes matters. On the same features the value is that of torchmetrics' ``FrechetInceptionDistance``,
+    from a symmetric eigenproblem.
 
     Args:
         num_features: length ``d`` of a feature vector.
@@ -54,8 +55,14 @@ class FrechetDistance(Metric):
         super().__init__()
         self.reset_real_features = reset_real_features
         for name in ("real", "fake"):
-            self.add_state(f"{name}_sum", torch.zeros(num_features, dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state(f"{name}_outer", torch.zeros(num_features, num_features, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(
+                f"{name}_sum", torch.zeros(num_features, dtype=torch.float64), dist_reduce_fx="sum"
+            )
+            self.add_state(
+                f"{name}_outer",
+                torch.zeros(num_features, num_features, dtype=torch.float64),
+                dist_reduce_fx="sum",
+            )
             self.add_state(f"{name}_count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, features: Tensor, real: bool) -> None:
@@ -83,7 +90,11 @@ class FrechetDistance(Metric):
         return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)
 
     def reset(self) -> None:
-        kept = {} if self.reset_real_features else {f"real_{part}": getattr(self, f"real_{part}") for part in ("sum", "outer", "count")}
+        kept = (
+            {}
+            if self.reset_real_features
+            else {f"real_{part}": getattr(self, f"real_{part}") for part in ("sum", "outer", "count")}
+        )
         super().reset()
         for name, value in kept.items():
             setattr(self, name, value)

@@ -13,10 +13,11 @@ _CELLS = 2**24  # distances at once, 64 MB
 def neighbour_rows(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Tensor]:
     r"""Per-sample terms whose means are precision, recall, density and coverage.
 
-    With :math:`B(y)` the ball around y that reaches its k-th neighbour among its own kind, precision is the share of generated
-    samples inside some real ball and recall the share of real samples inside some generated one (Kynkaanniemi et al. 2019, eq. 1);
-    density is the number of real balls a generated sample lies in, over k, and coverage the share of real balls that hold a generated
-    sample (Naeem et al. 2020, eqs. 2 and 3). Density may exceed 1. Distances are Euclidean; a boundary belongs to its ball.
+    With :math:`B(y)` the ball around y that reaches its k-th neighbour among its own kind, precision is the
+    share of generated samples inside some real ball and recall the share of real samples inside some
+    generated one (Kynkaanniemi et al. 2019, eq. 1); density is the number of real balls a generated sample
+    lies in, over k, and coverage the share of real balls that hold a generated sample (Naeem et al. 2020,
+    eqs. 2 and 3). Density may exceed 1. Distances are Euclidean; a boundary belongs to its ball.
 
     Args:
         real: features ``(n, d)``, more than k.
@@ -30,7 +31,10 @@ def neighbour_rows(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Tensor]:
         ValueError: for too few samples.
     """
     if k < 1 or min(len(real), len(fake)) <= k:
-        raise ValueError(f"{k} neighbours need k of at least 1 and more than {k} samples of each kind, not {len(real)} and {len(fake)}")
+        raise ValueError(
+            f"{k} neighbours need k of at least 1 and more than {k} samples of each kind, not {len(real)} and"
+            f" {len(fake)}"
+        )
     real_radius, fake_radius = _radius(real, k), _radius(fake, k)
     inside = torch.zeros(len(fake), dtype=torch.long, device=real.device)
     recalled, nearest = [], []

@@ -18,15 +18,19 @@ _NOWHERE = 2**62
 
 def finite_rows(x: Tensor) -> Tensor:
     """Which rows of ``(B, *event)`` hold neither NaN nor infinity: ``(B,)`` of ``bool``."""
-    return torch.isfinite(x).reshape(x.shape[0], -1).all(dim=1) if x.shape[0] else torch.ones(0, dtype=torch.bool, device=x.device)
+    return (
+        torch.isfinite(x).reshape(x.shape[0], -1).all(dim=1)
+        if x.shape[0]
+        else torch.ones(0, dtype=torch.bool, device=x.device)
+    )
 
 
 class NonFinite(Metric):
     """How many rows were non-finite, and which came first, over all processes.
 
-    Metrics never see such rows: torchmetrics answers NaN, or crashes in LAPACK, where a line of text should stand. The refusal
-    comes at the end of a pass, on all processes together, so that none is left waiting for another.
-    """
+    Metrics never see such rows: torchmetrics answers NaN, or crashes in LAPACK, where a line of text should
+    stand. The refusal comes at the end of a pass, on all processes together, so that none is left waiting for
+    another."""
 
     full_state_update = False
     count: Tensor
@@ -54,7 +58,9 @@ class NonFinite(Metric):
         """
         count, first = (int(value) for value in self.compute())
         if count:
-            raise UserError(f"{what}: {count} non-finite (NaN or infinite), the first at index {first}; {advice}")
+            raise UserError(
+                f"{what}: {count} non-finite (NaN or infinite), the first at index {first}; {advice}"
+            )
 
 
 class RowCollector(Metric):
@@ -86,7 +92,8 @@ class RowCollector(Metric):
         """All rows, ``(N, *event)`` a column.
 
         Raises:
-            UserError: if a row came twice, as it does when Lightning's own sampler pads the data of several processes.
+            UserError: if a row came twice, as it does when Lightning's own sampler pads the data of several
+                processes.
         """
         events = {name: getattr(self, f"rows_{name}")[0].shape[1:] for name in self.columns}
         # torchmetrics squeezes a result of one number
@@ -96,7 +103,7 @@ class RowCollector(Metric):
         repeated = index[1:][index[1:] == index[:-1]]
         if repeated.numel():
             raise UserError(
-                f"sample {int(repeated[0])} was evaluated twice; set trainer.use_distributed_sampler to false and let the data module "
-                "cut the batches"
+                f"sample {int(repeated[0])} was evaluated twice; set trainer.use_distributed_sampler to false"
+                " and let the data module cut the batches"
             )
         return {name: column[order] for name, column in columns.items()}

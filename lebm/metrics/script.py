@@ -17,8 +17,8 @@ __all__ = ["ScriptFeatures"]
 class ScriptFeatures(FeatureExtractor):
     """Whatever a TorchScript module makes of images in [-1, 1]; its output is flattened to ``(B, d)``.
 
-    The distance carries the file's name and the first digits of its SHA-256, and is never called FID. A TorchScript file is a
-    program: name only such that you trust.
+    The distance carries the file's name and the first digits of its SHA-256, and is never called FID. A
+    TorchScript file is a program: name only such that you trust.
 
     Args:
         path: the file, as written by ``torch.jit.save``.
@@ -49,7 +49,9 @@ class ScriptFeatures(FeatureExtractor):
         except OSError as error:
             raise UserError(f"{self.path}: {error.strerror or error} (TorchScript features)") from error
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"{self.path}: not a TorchScript file ({str(error).splitlines()[0][:80]})") from error
+            raise UserError(
+                f"{self.path}: not a TorchScript file ({str(error).splitlines()[0][:80]})"
+            ) from error
 
     def forward(self, x: Tensor) -> Tensor:
         self.prepare()

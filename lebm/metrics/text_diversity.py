@@ -13,30 +13,39 @@ __all__ = ["SentenceDiversity", "distinct", "self_bleu"]
 
 
 def distinct(sentences: Sequence[Sequence[int]], n: int) -> float:
-    """Share of different n-grams among all n-grams of all sentences (Li et al. 2016), in (0, 1]; 0 if there is none.
+    """Share of different n-grams among all n-grams of all sentences (Li et al. 2016), in (0, 1]; 0 if there
+    is none.
 
     Args:
         sentences: token numbers of each, without ``<eos>`` and padding.
         n: length of the n-grams, at least 1.
     """
-    grams = [tuple(sentence[start : start + n]) for sentence in sentences for start in range(len(sentence) - n + 1)]
+    grams = [
+        tuple(sentence[start : start + n]) for sentence in sentences for start in range(len(sentence) - n + 1)
+    ]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
-    """BLEU of all sentences together, each with all the others as its references (Zhu et al. 2018), in [0, 1]; high where they repeat.
+    """BLEU of all sentences together, each with all the others as its references (Zhu et al. 2018), in [0,
+    1]; high where they repeat.
 
     Args:
-        sentences: token numbers of each, at least two sentences; the time grows with the square of their number.
+        sentences: token numbers of each, at least two sentences; the time grows with the square of their
+            number.
         n: longest n-gram.
 
     Raises:
         ValueError: for fewer than two sentences.
     """
     if len(sentences) < 2:
-        raise ValueError(f"self-BLEU compares sentences with each other: give at least two, not {len(sentences)}")
+        raise ValueError(
+            f"self-BLEU compares sentences with each other: give at least two, not {len(sentences)}"
+        )
     texts = [" ".join(map(str, sentence)) for sentence in sentences]
-    return float(bleu_score(texts, [[*texts[:place], *texts[place + 1 :]] for place in range(len(texts))], n_gram=n))
+    return float(
+        bleu_score(texts, [[*texts[:place], *texts[place + 1 :]] for place in range(len(texts))], n_gram=n)
+    )
 
 
 class SentenceDiversity(Metric):

@@ -1,4 +1,6 @@
-"""Negative log-likelihood and perplexity of a corpus from estimates a sentence, with the error of the estimates."""
+"""Negative log-likelihood and perplexity of a corpus from estimates a sentence, with the error of the
+estimates.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,18 @@ QUANTILE = NormalDist().inv_cdf(0.975)
 
 
 class SentenceLikelihood(Metric):
-    r"""Mean ``-log p(x)`` a sentence in nats, and ``exp`` of it a token (``<eos>`` included), from importance estimates.
+    r"""Mean ``-log p(x)`` a sentence in nats, and ``exp`` of it a token (``<eos>`` included), from importance
+    estimates.
 
-    An estimate of a sentence is ``log ∫ p~(x, z) dz - log Z``. Its first part is low on average, so that the figure is an upper bound
-    of the negative log-likelihood, up to the error of log Z, which all sentences share. The intervals are those of the estimates at
-    the sentences at hand: the errors of single sentences are independent, that of log Z is added to them as it is. They do not say
-    how another test set would come out. All are of 95%.
+    An estimate of a sentence is ``log ∫ p~(x, z) dz - log Z``. Its first part is low on average, so that the
+    figure is an upper bound of the negative log-likelihood, up to the error of log Z, which all sentences
+    share. The intervals are those of the estimates at the sentences at hand: the errors of single sentences
+    are independent, that of log Z is added to them as it is. They do not say how another test set would come
+    out. All are of 95%.
 
     Attributes:
-        log_z: the prior's log-constant with its interval, the same on every process; to be set before :meth:`compute`.
+        log_z: the prior's log-constant with its interval, the same on every process; to be set before
+            :meth:`compute`.
     """
 
     full_state_update = False
@@ -44,7 +49,9 @@ class SentenceLikelihood(Metric):
         self.add_state("worst", torch.tensor(math.inf, dtype=torch.float64), dist_reduce_fx="min")
 
     def update(self, estimate: LogZ, tokens: Tensor) -> None:
-        """Take unnormalised estimates ``(B,)`` with their intervals, and the number of tokens of each sentence ``(B,)``."""
+        """Take unnormalised estimates ``(B,)`` with their intervals, and the number of tokens of each
+        sentence ``(B,)``.
+        """
         error = (estimate.high - estimate.low) / (2 * QUANTILE)
         self.total = self.total + estimate.estimate.sum().to(self.total)
         self.variance = self.variance + error.square().sum().to(self.variance)
@@ -53,7 +60,9 @@ class SentenceLikelihood(Metric):
         self.worst = torch.minimum(self.worst, estimate.ess.min().to(self.worst))
 
     def compute(self) -> dict[str, Tensor]:
-        """``nll`` and ``perplexity``, each with ``_low`` and ``_high``, and ``least_ess``, the least effective number of samples."""
+        """``nll`` and ``perplexity``, each with ``_low`` and ``_high``, and ``least_ess``, the least
+        effective number of samples.
+        """
         log_z = self.log_z
         middle = log_z.estimate.to(self.total) - self.total / self.sentences
         half = QUANTILE * self.variance.sqrt() / self.sentences
@@ -61,5 +70,7 @@ class SentenceLikelihood(Metric):
         above = (log_z.high - log_z.estimate).clamp_min(0).to(self.total)
         nll = {"nll": middle, "nll_low": middle - half - below, "nll_high": middle + half + above}
         per_token = self.sentences / self.tokens
-        perplexity = {name.replace("nll", "perplexity"): (value * per_token).exp() for name, value in nll.items()}
+        perplexity = {
+            name.replace("nll", "perplexity"): (value * per_token).exp() for name, value in nll.items()
+        }
         return {**nll, **perplexity, "least_ess": self.worst}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lebm.models.text import RecurrentGenerator
+from lebm.models.sequence_generators import RecurrentGenerator
 from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import PAD
 
@@ -18,7 +18,8 @@ __all__ = ["Budget", "LanguageModelPerplexity", "train_language_model"]
 
 @dataclass(frozen=True)
 class Budget:
-    """What the judging language model is and how long it is trained; figures compare only under the same budget.
+    """What the judging language model is and how long it is trained; figures compare only under the same
+    budget.
 
     Attributes:
         steps: of Adam.
@@ -40,7 +41,8 @@ class Budget:
 
 
 def train_language_model(x: Tensor, vocabulary_size: int, budget: Budget) -> CategoricalLikelihood:
-    """A one-layer LSTM without latent, trained on sentences ``x`` ``(N, T)``; the same data and budget give the same model.
+    """A one-layer LSTM without latent, trained on sentences ``x`` ``(N, T)``; the same data and budget give
+    the same model.
 
     Raises:
         ValueError: if there are no sentences.
@@ -49,7 +51,9 @@ def train_language_model(x: Tensor, vocabulary_size: int, budget: Budget) -> Cat
         raise ValueError("a language model needs sentences to be trained on")
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(budget.seed)
-        network = RecurrentGenerator(1, vocabulary_size, x.shape[1], budget.embedding, budget.hidden, dropout=budget.dropout)
+        network = RecurrentGenerator(
+            1, vocabulary_size, x.shape[1], budget.embedding, budget.hidden, dropout=budget.dropout
+        )
         model = CategoricalLikelihood(network).to(x.device).train()
         optimizer = torch.optim.Adam(model.parameters(), budget.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, budget.steps)
@@ -70,8 +74,9 @@ def train_language_model(x: Tensor, vocabulary_size: int, budget: Budget) -> Cat
 class LanguageModelPerplexity(Metric):
     """Perplexity a token, ``<eos>`` included, of some sentences under a language model trained on others.
 
-    Trained on data and judging samples it is the *forward* perplexity, low for fluent samples, also if they are all the same; trained
-    on samples and judging test data it is the *reverse* perplexity, low only if the samples cover the data.
+    Trained on data and judging samples it is the *forward* perplexity, low for fluent samples, also if they
+    are all the same; trained on samples and judging test data it is the *reverse* perplexity, low only if the
+    samples cover the data.
 
     Args:
         vocabulary_size: number of tokens.
@@ -94,7 +99,9 @@ class LanguageModelPerplexity(Metric):
         (self.learned if learn else self.judged).append(x)
 
     def compute(self) -> Tensor:
-        learned, judged = (torch.cat(list(rows)) if isinstance(rows, list) else rows for rows in (self.learned, self.judged))
+        learned, judged = (
+            torch.cat(list(rows)) if isinstance(rows, list) else rows for rows in (self.learned, self.judged)
+        )
         model = train_language_model(learned, self.vocabulary_size, self.budget)
         return perplexity(model, judged)
 

@@ -12,7 +12,7 @@ from lebm.models.likelihoods import GaussianLikelihood, Likelihood
 from lebm.models.priors import EnergyPrior, Prior, StandardNormal
 from lebm.models.ratios import LogConstant, RatioPrior, RatioProduct
 from lebm.models.resnet import ResNetEnergy, ResNetGenerator
-from lebm.models.text import RecurrentGenerator, SequenceGenerator, TransformerGenerator
+from lebm.models.sequence_generators import RecurrentGenerator, SequenceGenerator, TransformerGenerator
 from lebm.models.text_encoder import SentenceEncoder
 from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
 from lebm.models.text_vocabulary import Vocabulary

@@ -58,7 +58,9 @@ class DiagonalGaussian:
 
 
 class GaussianEncoder(nn.Module, Component):
-    """Base of the encoders: ``encoder(x: (B, *in_shape))`` is a :class:`DiagonalGaussian` over ``(B, latent_dim)``."""
+    """Base of the encoders: ``encoder(x: (B, *in_shape))`` is a :class:`DiagonalGaussian` over ``(B,
+    latent_dim)``.
+    """
 
     latent_dim: int
     in_shape: tuple[int, ...]
@@ -79,14 +81,19 @@ class MLPEncoder(GaussianEncoder):
         latent_dim: number of latent coordinates, at least 1.
         in_shape: shape of one observation, for example ``[1, 28, 28]``.
         hidden: widths of the hidden layers.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or ``"tanh"``.
+        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or
+            ``"tanh"``.
 
     Raises:
         ValueError: for a width below 1 or an unknown activation.
     """
 
     def __init__(
-        self, latent_dim: int, in_shape: Sequence[int], hidden: Sequence[int] = (400, 400), activation: str = "leaky_relu"
+        self,
+        latent_dim: int,
+        in_shape: Sequence[int],
+        hidden: Sequence[int] = (400, 400),
+        activation: str = "leaky_relu",
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -101,9 +108,9 @@ class MLPEncoder(GaussianEncoder):
 class ConvEncoder(GaussianEncoder):
     """A convolutional encoder without normalisation (Cui and Han, NeurIPS 2023, released networks).
 
-    The mirror of :class:`~lebm.models.ConvGenerator`: every layer halves the size (kernel 4, stride 2) down to ``end``, except the
-    first, which keeps it (kernel 3) where one layer fewer is enough; two convolutions over all that remains give mean and
-    log-variance. So::
+    The mirror of :class:`~lebm.models.ConvGenerator`: every layer halves the size (kernel 4, stride 2) down
+    to ``end``, except the first, which keeps it (kernel 3) where one layer fewer is enough; two convolutions
+    over all that remains give mean and log-variance. So::
 
         CIFAR-10, 32 px    channels=[128, 256, 512, 1024], end=4    (first layer keeps 32)
         CelebA, 64 px      channels=[128, 256, 512, 1024], end=4    (first layer halves)
@@ -114,11 +121,13 @@ class ConvEncoder(GaussianEncoder):
         in_shape: channels, height and width of an image; square.
         channels: output channels of the layers before the two heads.
         end: height and width that the heads see.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or ``"tanh"``.
+        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or
+            ``"tanh"``.
         bias: whether convolutions have biases; the released ones have none.
 
     Raises:
-        ValueError: if the layers do not lead from the image's size to ``end``, for a width below 1 or an unknown activation.
+        ValueError: if the layers do not lead from the image's size to ``end``, for a width below 1 or an
+            unknown activation.
     """
 
     def __init__(
@@ -135,9 +144,13 @@ class ConvEncoder(GaussianEncoder):
         self.in_shape = tuple(in_shape)
         first_halves = _first_halves(latent_dim, self.in_shape, channels, end)
         self.net = nn.Sequential()
-        for position, (before, after) in enumerate(zip([self.in_shape[0], *channels[:-1]], channels, strict=True)):
+        for position, (before, after) in enumerate(
+            zip([self.in_shape[0], *channels[:-1]], channels, strict=True)
+        ):
             shape = (4, 2, 1) if position or first_halves else (3, 1, 1)
-            self.net.extend([nn.Conv2d(before, after, *shape, bias=bias), _activation(activation, inplace=True)])
+            self.net.extend(
+                [nn.Conv2d(before, after, *shape, bias=bias), _activation(activation, inplace=True)]
+            )
         self.mean = nn.Conv2d(channels[-1], latent_dim, end, bias=bias)
         self.log_variance = nn.Conv2d(channels[-1], latent_dim, end, bias=bias)
         for layer in self.modules():
@@ -151,9 +164,14 @@ class ConvEncoder(GaussianEncoder):
 
 def _first_halves(latent_dim: int, in_shape: tuple[int, ...], channels: Sequence[int], end: int) -> bool:
     if len(in_shape) != 3 or in_shape[1] != in_shape[2]:
-        raise ValueError(f"in_shape must be channels and two equal sizes, for example [3, 32, 32], not {list(in_shape)}")
+        raise ValueError(
+            f"in_shape must be channels and two equal sizes, for example [3, 32, 32], not {list(in_shape)}"
+        )
     if not channels or min(latent_dim, end, in_shape[0], *channels) < 1:
-        raise ValueError(f"latent_dim {latent_dim}, end {end}, channels {list(channels)}: all must be at least 1 and some channels given")
+        raise ValueError(
+            f"latent_dim {latent_dim}, end {end}, channels {list(channels)}: all must be at least 1 and some"
+            " channels given"
+        )
     reached = end * 2 ** (len(channels) - 1)
     if in_shape[1] not in (reached, 2 * reached):
         raise ValueError(

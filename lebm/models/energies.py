@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from lebm.component import Component
-from lebm.models.chain_rule import input_gradient
+from lebm.models.input_gradient import input_gradient
 from lebm.models.layers import mlp
 from lebm.samplers.base import log_density_gradient
 
@@ -32,9 +32,11 @@ class MLPEnergy(Energy):
     Args:
         latent_dim: number of latent coordinates, at least 1.
         hidden: widths of the hidden layers.
-        activation: ``"gelu"`` (the released scripts) or ``"leaky_relu"`` (slope 0.2), ``"relu"``, ``"silu"``, ``"tanh"``, ``"softplus"``.
-        output_bias: whether the last layer has a bias. A constant in an energy has exactly zero gradient in a contrastive
-            loss, so leave it off, except where the constant itself is learned (noise-contrastive estimation).
+        activation: ``"gelu"`` (the released scripts) or ``"leaky_relu"`` (slope 0.2), ``"relu"``, ``"silu"``,
+            ``"tanh"``, ``"softplus"``.
+        output_bias: whether the last layer has a bias. A constant in an energy has exactly zero gradient in a
+            contrastive loss, so leave it off, except where the constant itself is learned (noise-contrastive
+            estimation).
         spectral_norm: bound every layer's Lipschitz constant by 1 (the released hierarchical code).
 
     Shapes: ``(B, latent_dim) -> (B,)``.
@@ -50,7 +52,9 @@ class MLPEnergy(Energy):
     ) -> None:
         super().__init__()
         if latent_dim < 1 or any(width < 1 for width in hidden):
-            raise ValueError(f"latent_dim and hidden widths must be at least 1, not {latent_dim} and {list(hidden)}")
+            raise ValueError(
+                f"latent_dim and hidden widths must be at least 1, not {latent_dim} and {list(hidden)}"
+            )
         self.latent_dim = latent_dim
         self.net = mlp([latent_dim, *hidden, 1], activation, output_bias, spectral_norm)
 
@@ -58,7 +62,9 @@ class MLPEnergy(Energy):
         return self.net(z).squeeze(-1)
 
     def state_gradient(self, state: Tensor) -> Tensor:
-        """Gradient ``(B, d)`` of the energy, detached: autograd's, but a third faster at 200-200-1 and batches of 100."""
+        """Gradient ``(B, d)`` of the energy, detached: autograd's, but a third faster at 200-200-1 and
+        batches of 100.
+        """
         known = input_gradient(self.net, state) if type(self).forward is MLPEnergy.forward else None
         return log_density_gradient(self, state)[1] if known is None else known
 

@@ -36,7 +36,10 @@ class LatentLayout:
         self.shapes = [(shape,) if isinstance(shape, int) else tuple(shape) for shape in shapes]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         if not self.sizes or any(min(shape, default=0) < 1 for shape in self.shapes):
-            raise ValueError(f"a layered latent needs at least one layer, and every layer at least one coordinate, not {list(shapes)}")
+            raise ValueError(
+                "a layered latent needs at least one layer, and every layer at least one coordinate, not"
+                f" {list(shapes)}"
+            )
         self.latent_dim = sum(self.sizes)
         self.slices = [slice(start, end) for start, end in pairwise(accumulate(self.sizes, initial=0))]
 
@@ -45,7 +48,10 @@ class LatentLayout:
 
     def split(self, z: Tensor) -> list[Tensor]:
         """The layers of ``(B, latent_dim)`` as views ``(B, *shape)``."""
-        return [part.unflatten(1, shape) for part, shape in zip(z.split(self.sizes, dim=1), self.shapes, strict=True)]
+        return [
+            part.unflatten(1, shape)
+            for part, shape in zip(z.split(self.sizes, dim=1), self.shapes, strict=True)
+        ]
 
     def join(self, layers: Sequence[Tensor]) -> Tensor:
         """Layers ``(B, *shape)`` as one flat latent."""
@@ -64,28 +70,37 @@ class LatentLayout:
         mask = torch.zeros(self.latent_dim, dtype=torch.bool, device=device)
         for layer in layers:
             if not 0 <= layer < len(self):
-                raise ValueError(f"there is no layer {layer}; the layers are 0 (nearest to the data) to {len(self) - 1}")
+                raise ValueError(
+                    f"there is no layer {layer}; the layers are 0 (nearest to the data) to {len(self) - 1}"
+                )
             mask[self.slices[layer]] = True
         return mask
 
 
 class ConcatenatedEnergy(MLPEnergy):
-    """One fully connected energy on all layers together, which couples them (Cui et al., ICCV 2023, released networks).
+    """One fully connected energy on all layers together, which couples them (Cui et al., ICCV 2023, released
+    networks).
 
     Args:
         latent_dims: sizes of the layers, bottom first.
         hidden: widths of the hidden layers.
         activation: see :class:`~lebm.models.MLPEnergy`.
-        spectral_norm: bound every layer's Lipschitz constant by 1, as released: it keeps an inference network, which follows the
-            energy's slope, from running away.
+        spectral_norm: bound every layer's Lipschitz constant by 1, as released: it keeps an inference
+            network, which follows the energy's slope, from running away.
 
     Shapes: ``(B, sum(latent_dims)) -> (B,)``.
     """
 
     def __init__(
-        self, latent_dims: Sequence[int], hidden: Sequence[int] = (100, 100), activation: str = "leaky_relu", spectral_norm: bool = True
+        self,
+        latent_dims: Sequence[int],
+        hidden: Sequence[int] = (100, 100),
+        activation: str = "leaky_relu",
+        spectral_norm: bool = True,
     ) -> None:
-        super().__init__(LatentLayout(latent_dims).latent_dim, hidden, activation, spectral_norm=spectral_norm)
+        super().__init__(
+            LatentLayout(latent_dims).latent_dim, hidden, activation, spectral_norm=spectral_norm
+        )
 
 
 class LayerEnergies(Energy):
@@ -117,7 +132,8 @@ class LayerEnergies(Energy):
 class ConvEnergy(Energy):
     """An energy on a convolutional group of latents (CVPR 2023, released networks).
 
-    Layers that halve the size (kernel 4, stride 2) down to 4 x 4, then as many fully connected ones, at least one.
+    Layers that halve the size (kernel 4, stride 2) down to 4 x 4, then as many fully connected ones, at least
+    one.
 
     Args:
         shape: channels, height and width of the group; square, a power of two, at least 4.
@@ -133,7 +149,10 @@ class ConvEnergy(Energy):
     def __init__(self, shape: Sequence[int], channels: int = 64, hidden: int = 200) -> None:
         super().__init__()
         if len(shape) != 3 or shape[1] != shape[2] or shape[1] < 4 or shape[1] & (shape[1] - 1):
-            raise ValueError(f"a convolutional energy needs a shape (C, H, H) with H a power of two of at least 4, not {list(shape)}")
+            raise ValueError(
+                "a convolutional energy needs a shape (C, H, H) with H a power of two of at least 4, not"
+                f" {list(shape)}"
+            )
         halvings = int(math.log2(shape[1])) - 2
         self.latent_dim = math.prod(shape)
         self.net = nn.Sequential(nn.Unflatten(1, tuple(shape)))

@@ -24,19 +24,22 @@ __all__ = ["GaussianChain", "GaussianHierarchy", "HierarchicalPrior"]
 class GaussianHierarchy(Prior):
     r"""A prior :math:`p(z_L) \prod_i p(z_i \mid z_{i+1}, ..., z_L)` of Gaussians, exact to draw from.
 
-    This is all that an energy-based prior needs to know of a hierarchical VAE: derive from it, give the layers' shapes in ``layout``, and
-    implement the two directions between latents and noise.
-    """
+    This is all that an energy-based prior needs to know of a hierarchical VAE: derive from it, give the
+    layers' shapes in ``layout``, and implement the two directions between latents and noise."""
 
     layout: LatentLayout
 
     @abstractmethod
     def place(self, noise: Tensor) -> Tensor:
-        r"""Latents of noise, top layer first: :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`, both ``(B, latent_dim)``."""
+        r"""Latents of noise, top layer first: :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`, both
+        ``(B, latent_dim)``.
+        """
 
     @abstractmethod
     def conditionals(self, z: Tensor) -> DiagonalGaussian:
-        """The Gaussian of every layer given the layers above it in ``z: (B, latent_dim)``, as one of that size."""
+        """The Gaussian of every layer given the layers above it in ``z: (B, latent_dim)``, as one of that
+        size.
+        """
 
     def noise_of(self, z: Tensor) -> Tensor:
         """The noise that :meth:`place` would turn into ``z``."""
@@ -59,10 +62,11 @@ class GaussianHierarchy(Prior):
 
 
 class GaussianChain(GaussianHierarchy):
-    r"""N(0, I) at the top, and :math:`p(z_i \mid z_{i+1})` Gaussian with a network each (Cui et al., CVPR 2023).
+    r"""N(0, I) at the top, and :math:`p(z_i \mid z_{i+1})` Gaussian with a network each (Cui et al., CVPR
+    2023).
 
-    Log standard deviations are bounded softly, ``limit * tanh(s / limit)``, and standard deviations from below by ``floor``, so that an
-    energy of at most linear growth leaves the joint density proper.
+    Log standard deviations are bounded softly, ``limit * tanh(s / limit)``, and standard deviations from
+    below by ``floor``, so that an energy of at most linear growth leaves the joint density proper.
 
     Args:
         latent_dims: sizes of the layers, bottom first; at least two.
@@ -86,7 +90,10 @@ class GaussianChain(GaussianHierarchy):
         super().__init__()
         self.layout = LatentLayout(latent_dims)
         if len(self.layout) < 2 or not floor > 0 or not limit > 0:
-            raise ValueError(f"a chain needs two layers, floor and limit positive numbers, not {list(latent_dims)}, {floor} and {limit}")
+            raise ValueError(
+                f"a chain needs two layers, floor and limit positive numbers, not {list(latent_dims)},"
+                f" {floor} and {limit}"
+            )
         self.latent_dim = self.layout.latent_dim
         self.floor, self.limit = floor, limit
         sizes = self.layout.sizes
@@ -115,21 +122,27 @@ class GaussianChain(GaussianHierarchy):
 
 
 class HierarchicalPrior(Prior):
-    r"""``p(z) = exp(-E(z)) p0(z) / Z`` where the reference ``p0`` is a hierarchy of Gaussians (CVPR 2023, eq. 4).
+    r"""``p(z) = exp(-E(z)) p0(z) / Z`` where the reference ``p0`` is a hierarchy of Gaussians (CVPR 2023, eq.
+    4).
 
     Args:
         energy: the tilt, :class:`~lebm.models.LayerEnergies` in the paper.
         base: the reference.
-        start: where chains in ``z`` start: ``"normal"`` is N(0, I) on all layers, as released, ``"ancestral"`` a draw of the reference.
+        start: where chains in ``z`` start: ``"normal"`` is N(0, I) on all layers, as released,
+            ``"ancestral"`` a draw of the reference.
 
     Raises:
         ValueError: if energy and base disagree on the latent size, or for another start.
     """
 
-    def __init__(self, energy: Energy, base: GaussianHierarchy, start: Literal["normal", "ancestral"] = "normal") -> None:
+    def __init__(
+        self, energy: Energy, base: GaussianHierarchy, start: Literal["normal", "ancestral"] = "normal"
+    ) -> None:
         super().__init__()
         if energy.latent_dim not in (None, base.latent_dim):
-            raise ValueError(f"the energy takes {energy.latent_dim} latent coordinates but the base has {base.latent_dim}")
+            raise ValueError(
+                f"the energy takes {energy.latent_dim} latent coordinates but the base has {base.latent_dim}"
+            )
         if start not in ("normal", "ancestral"):
             raise ValueError(f"start must be 'normal' or 'ancestral', not {start!r}")
         self.tilt = energy
@@ -156,18 +169,23 @@ class HierarchicalPrior(Prior):
         return self.base.place(noise) if self.start == "ancestral" else noise
 
     def noise_log_density(self, exact: bool = True) -> LogDensity:
-        r"""The unnormalised log-density of the noise :math:`\epsilon` whose latents :math:`z(\epsilon)` follow this prior.
+        r"""The unnormalised log-density of the noise :math:`\epsilon` whose latents :math:`z(\epsilon)`
+        follow this prior.
 
-        The change of variables cancels the reference's standard deviations, so it is :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2`.
+        The change of variables cancels the reference's standard deviations, so it is :math:`-E(z(\epsilon)) -
+        |\epsilon|^2 / 2`.
 
         Args:
-            exact: ``False`` scores a move in noise by the density of the *latents*, as the released two-stage code does,
+            exact: ``False`` scores a move in noise by the density of the *latents*, as the released two-stage
+                code does,
                 :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2 - \sum \log \sigma_i(\epsilon)`. Its latents do not follow the prior: they are
                 drawn to where the reference is narrow.
         """
 
         def log_density(noise: Tensor) -> Tensor:
             z = self.base.place(noise)
-            return -self.tilt(z) + (-0.5 * torch.linalg.vecdot(noise, noise) if exact else self.base.log_density(z))
+            return -self.tilt(z) + (
+                -0.5 * torch.linalg.vecdot(noise, noise) if exact else self.base.log_density(z)
+            )
 
         return log_density

@@ -19,19 +19,22 @@ MERGES = ("concat", "add", "gated_add")
 
 
 class LadderGenerator(Generator):
-    r""":math:`h_L = g_L(z_L)`, :math:`h_i = g_i([z_i, h_{i+1}])`, and :math:`h_1` is the mean image (Cui et al., ICCV 2023, eq. 3).
+    r""":math:`h_L = g_L(z_L)`, :math:`h_i = g_i([z_i, h_{i+1}])`, and :math:`h_1` is the mean image (Cui et
+    al., ICCV 2023, eq. 3).
 
-    Layers of the latent are a priori independent; the hierarchy is in the network alone: what enters at the top passes through
-    more of it, and so tends to carry what is more abstract.
+    Layers of the latent are a priori independent; the hierarchy is in the network alone: what enters at the
+    top passes through more of it, and so tends to carry what is more abstract.
 
     Args:
         latent_dims: sizes of the layers, bottom first.
         out_shape: channels, height and width of an image.
-        blocks: one list of layers each, bottom first, see :func:`~lebm.models.ladder_layers.stack`. The top block starts from the top
-            layer's coordinates; the last layer of the bottom block gives the image. ``"linear 784"`` may stand for ``1x28x28``.
-        merge: how ``z_i``, made as large as ``h_{i+1}`` by a linear map, joins it: ``"concat"`` on the channels, ``"add"``, or
-            ``"gated_add"`` with one learned factor a channel.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or ``"tanh"``.
+        blocks: one list of layers each, bottom first, see :func:`~lebm.models.ladder_layers.stack`. The top
+            block starts from the top layer's coordinates; the last layer of the bottom block gives the image.
+            ``"linear 784"`` may stand for ``1x28x28``.
+        merge: how ``z_i``, made as large as ``h_{i+1}`` by a linear map, joins it: ``"concat"`` on the
+            channels, ``"add"``, or ``"gated_add"`` with one learned factor a channel.
+        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or
+            ``"tanh"``.
         projection_activation: whether the linear maps of ``z_i`` are followed by norm and activation.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         norm: ``"none"``, ``"group"`` or ``"batch"``, after every layer but the last.
@@ -41,7 +44,8 @@ class LadderGenerator(Generator):
     Shapes: ``(B, sum(latent_dims)) -> (B, *out_shape)``.
 
     Raises:
-        ValueError: if blocks and layers differ in number, a layer does not fit, or the image does not come out.
+        ValueError: if blocks and layers differ in number, a layer does not fit, or the image does not come
+            out.
     """
 
     def __init__(
@@ -87,7 +91,10 @@ class LadderGenerator(Generator):
             net, shape = stack(blocks[layer], shape, activation, norm=norm, bias=bias, plain_end=layer == 0)
             nets.append(net)
         if math.prod(shape) != math.prod(self.out_shape):
-            raise ValueError(f"the blocks lead to {'x'.join(map(str, shape))}, but an image is {'x'.join(map(str, self.out_shape))}")
+            raise ValueError(
+                f"the blocks lead to {'x'.join(map(str, shape))}, but an image is"
+                f" {'x'.join(map(str, self.out_shape))}"
+            )
         # bottom first, as everywhere
         self.nets, self.projections = nn.ModuleList(reversed(nets)), nn.ModuleList(reversed(projections))
         self.gates = nn.ParameterList(reversed(gates))
@@ -107,7 +114,8 @@ class LadderGenerator(Generator):
 
 
 class LadderEncoder(GaussianEncoder):
-    r"""Bottom-up inference: :math:`r_1 = h_1(x)`, :math:`r_i = h_i(r_{i-1})`, and a Gaussian over :math:`z_i` read at each height.
+    r"""Bottom-up inference: :math:`r_1 = h_1(x)`, :math:`r_i = h_i(r_{i-1})`, and a Gaussian over :math:`z_i`
+    read at each height.
 
     Given x the layers are independent of each other.
 
@@ -115,8 +123,8 @@ class LadderEncoder(GaussianEncoder):
         latent_dims: sizes of the layers, bottom first.
         in_shape: channels, height and width of an image.
         blocks: one list of layers each, bottom first, see :func:`~lebm.models.ladder_layers.stack`.
-        separate: mean and log-variance of a layer are read from a block of their own beside the one that leads on (as released); otherwise
-            from that one. The top block is always its own.
+        separate: mean and log-variance of a layer are read from a block of their own beside the one that
+            leads on (as released); otherwise from that one. The top block is always its own.
         activation: as for the generator; ``"leaky_relu_0.01"`` in the released networks.
         norm: ``"none"``, ``"group"`` or ``"batch"``.
         bias: of the convolutions.
@@ -162,7 +170,8 @@ class LadderEncoder(GaussianEncoder):
 
 
 class BottomLayer(Generator):
-    """A generator of the bottom layer alone, for hierarchies whose upper layers reach the data only through the layers below.
+    """A generator of the bottom layer alone, for hierarchies whose upper layers reach the data only through
+    the layers below.
 
     Args:
         generator: takes the bottom layer.
@@ -178,7 +187,10 @@ class BottomLayer(Generator):
         super().__init__()
         self.layout = LatentLayout(latent_dims)
         if generator.latent_dim != self.layout.sizes[0]:
-            raise ValueError(f"the generator takes {generator.latent_dim} coordinates but the bottom layer has {self.layout.sizes[0]}")
+            raise ValueError(
+                f"the generator takes {generator.latent_dim} coordinates but the bottom layer has"
+                f" {self.layout.sizes[0]}"
+            )
         self.generator = generator
         self.latent_dim = self.layout.latent_dim
         self.out_shape = generator.out_shape

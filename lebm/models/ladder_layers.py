@@ -26,8 +26,9 @@ def stack(
     """Build layers and follow the shape of one sample through them.
 
     Args:
-        words: ``"linear 400"`` (of all there is), ``"linear 64x4x4"`` (the result as an image), ``"conv 64"`` (kernel 3, keeps the size),
-            ``"down 64"`` (kernel 4, halves it) or ``"up 64"`` (transposed, kernel 4, doubles it).
+        words: ``"linear 400"`` (of all there is), ``"linear 64x4x4"`` (the result as an image), ``"conv 64"``
+            (kernel 3, keeps the size), ``"down 64"`` (kernel 4, halves it) or ``"up 64"`` (transposed, kernel
+            4, doubles it).
         shape: of what goes in, ``(d,)`` or ``(C, H, W)``.
         activation: after every layer.
         norm: ``"none"``, ``"group"`` or ``"batch"``, between a layer and its activation.
@@ -63,7 +64,10 @@ def _append(net: nn.Sequential, word: str, shape: tuple[int, ...], bias: bool) -
         sizes = ()
     fits = len(sizes) in (1, 3) if kind == "linear" else len(sizes) == 1
     if kind not in ("linear", "conv", "down", "up") or not fits or min(sizes) < 1:
-        raise ValueError(f"cannot read the layer {word!r}; write 'linear 400', 'linear 64x4x4', 'conv 64', 'down 64' or 'up 64'")
+        raise ValueError(
+            f"cannot read the layer {word!r}; write 'linear 400', 'linear 64x4x4', 'conv 64', 'down 64' or"
+            " 'up 64'"
+        )
     if kind == "linear":
         if len(shape) > 1:
             net.append(nn.Flatten())
@@ -72,7 +76,10 @@ def _append(net: nn.Sequential, word: str, shape: tuple[int, ...], bias: bool) -
             net.append(nn.Unflatten(1, sizes))
         return sizes
     if len(shape) != 3:
-        raise ValueError(f"the layer {word!r} needs an image, but there are {shape[0]} numbers; put 'linear CxHxW' before it")
+        raise ValueError(
+            f"the layer {word!r} needs an image, but there are {shape[0]} numbers; put 'linear CxHxW'"
+            " before it"
+        )
     before, height, width = shape
     after = sizes[0]
     if kind == "conv":

@@ -26,9 +26,10 @@ def activation(name: str, inplace: bool = False) -> nn.Module:
     """The activation of that name (leaky_relu has slope 0.2).
 
     Args:
-        name: one of ``"gelu"``, ``"leaky_relu"``, ``"leaky_relu_0.01"``, ``"relu"``, ``"silu"``, ``"softplus"``, ``"tanh"``.
-        inplace: overwrite the input where the derivative can be had from the output (the two ReLUs); the caller vouches that
-            nothing else needs it, which is so after a convolution.
+        name: one of ``"gelu"``, ``"leaky_relu"``, ``"leaky_relu_0.01"``, ``"relu"``, ``"silu"``,
+            ``"softplus"``, ``"tanh"``.
+        inplace: overwrite the input where the derivative can be had from the output (the two ReLUs); the
+            caller vouches that nothing else needs it, which is so after a convolution.
 
     Raises:
         ValueError: if there is none; the message lists the names.
@@ -41,7 +42,9 @@ def activation(name: str, inplace: bool = False) -> nn.Module:
     return layer
 
 
-def mlp(widths: Sequence[int], name: str, output_bias: bool = True, spectral_norm: bool = False) -> nn.Sequential:
+def mlp(
+    widths: Sequence[int], name: str, output_bias: bool = True, spectral_norm: bool = False
+) -> nn.Sequential:
     """Linear layers of the given widths with activations between them, none after the last.
 
     Args:
@@ -66,7 +69,8 @@ def mlp(widths: Sequence[int], name: str, output_bias: bool = True, spectral_nor
 
 
 class FirstConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution (stride 1, no padding) of a 1x1 image, computed as the matrix product that it is.
+    """A transposed convolution (stride 1, no padding) of a 1x1 image, computed as the matrix product that it
+    is.
 
     Parameters and results are those of ``nn.ConvTranspose2d(latent_dim, channels, size)``.
 
@@ -87,10 +91,9 @@ class FirstConvTranspose2d(nn.ConvTranspose2d):
 class ThinConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution that doubles the size (kernel 4, stride 2, padding 1) and gives few channels.
 
-    Parameters and results are those of ``nn.ConvTranspose2d(channels, out_channels, 4, 2, 1)``. The four pixels of a 2x2 output
-    block see the same 3x3 inputs, so a 3x3 convolution to four times the channels and a pixel shuffle give them all, which
-    is quicker while the channels are few.
-    """
+    Parameters and results are those of ``nn.ConvTranspose2d(channels, out_channels, 4, 2, 1)``. The four
+    pixels of a 2x2 output block see the same 3x3 inputs, so a 3x3 convolution to four times the channels and
+    a pixel shuffle give them all, which is quicker while the channels are few."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__(channels, out_channels, 4, 2, 1)

@@ -30,15 +30,21 @@ class Likelihood(nn.Module, Component, ABC):
         """The most likely or mean observation, shape ``(B, *x)``."""
 
     def given(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """:meth:`log_prob` of these observations as a function of ``z``, for chains: what ``z`` does not change is done once."""
+        """:meth:`log_prob` of these observations as a function of ``z``, for chains: what ``z`` does not
+        change is done once.
+        """
         return lambda z: self.log_prob(x, z)
 
     def training_log_prob(self, x: Tensor, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """What training raises, shape ``(B,)``: :meth:`log_prob`, unless a likelihood is perturbed in training."""
+        """What training raises, shape ``(B,)``: :meth:`log_prob`, unless a likelihood is perturbed in
+        training.
+        """
         return self.log_prob(x, z)
 
     def draw(self, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """What a sample of the model shows, shape ``(B, *x)``: the mean, unless a mean says nothing, as for sentences."""
+        """What a sample of the model shows, shape ``(B, *x)``: the mean, unless a mean says nothing, as for
+        sentences.
+        """
         return self.mean(z)
 
 
@@ -47,7 +53,8 @@ class GaussianLikelihood(Likelihood):
 
     Args:
         generator: the network ``g``, ``(B, d) -> (B, C, H, W)`` or ``(B, D)``.
-        sigma: standard deviation of the observation noise, in the units of ``x``; positive. 0.3 in the released scripts.
+        sigma: standard deviation of the observation noise, in the units of ``x``; positive. 0.3 in the
+            released scripts.
     """
 
     def __init__(self, generator: Generator, sigma: float = 0.3) -> None:
@@ -74,7 +81,9 @@ class GaussianLikelihood(Likelihood):
         return 0.5 * size * math.log(2 * math.pi * self.sigma**2)
 
     def squared_error(self, nll: Tensor, size: int) -> Tensor:
-        """What a negative log-likelihood of ``size`` numbers stands for: ``|x - g(z)|^2``, without scale and constant."""
+        """What a negative log-likelihood of ``size`` numbers stands for: ``|x - g(z)|^2``, without scale and
+        constant.
+        """
         return (nll - self.log_normaliser(size)) * (2 * self.sigma**2)
 
     def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:

@@ -24,7 +24,9 @@ class Prior(nn.Module, Component, ABC):
 
     @abstractmethod
     def energy(self, z: Tensor) -> Tensor:
-        """The learned tilt ``E(z)``, shape ``(B,)``, low where latents are likely; zero for a plain reference."""
+        """The learned tilt ``E(z)``, shape ``(B,)``, low where latents are likely; zero for a plain
+        reference.
+        """
 
     @abstractmethod
     def log_density(self, z: Tensor) -> Tensor:
@@ -110,7 +112,8 @@ class EnergyPrior(Prior):
 
 
 class TiltedNormal:
-    """The log-density of an :class:`EnergyPrior`, with a gradient that does not send the normal part through autograd.
+    """The log-density of an :class:`EnergyPrior`, with a gradient that does not send the normal part through
+    autograd.
 
     That is a sixth of a chain's time for a small energy.
     """

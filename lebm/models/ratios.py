@@ -20,16 +20,18 @@ CACHED_NUMBERS = 2**19
 
 
 class RatioProduct(Energy):
-    r"""The energy :math:`-\sum_k \log r_k(z)` of a product of ratios: the finished stages, and the one in training.
+    r"""The energy :math:`-\sum_k \log r_k(z)` of a product of ratios: the finished stages, and the one in
+    training.
 
-    The stage in training is one ordinary network, ``active``, with the same parameters for the whole run. A finished stage is
-    a slot of preallocated buffers; the slots in use are evaluated as *one* batched network. :meth:`switch` copies ``active``
-    into the next slot and makes it the ratio one, so the product does not change at a switch, no parameter is added or frozen,
-    and an optimiser or a data-parallel wrapper notices nothing.
+    The stage in training is one ordinary network, ``active``, with the same parameters for the whole run. A
+    finished stage is a slot of preallocated buffers; the slots in use are evaluated as *one* batched network.
+    :meth:`switch` copies ``active`` into the next slot and makes it the ratio one, so the product does not
+    change at a switch, no parameter is added or frozen, and an optimiser or a data-parallel wrapper notices
+    nothing.
 
     Args:
-        active: the network of a stage, with ``output_bias=True``, since a ratio's constant is learned, and without spectral
-            norm. Its last layer is set to zero here: a stage starts as the ratio one.
+        active: the network of a stage, with ``output_bias=True``, since a ratio's constant is learned, and
+            without spectral norm. Its last layer is set to zero here: a stage starts as the ratio one.
         max_stages: number of slots, at least 1.
 
     Shapes: ``(B, latent_dim) -> (B,)``.
@@ -42,22 +44,32 @@ class RatioProduct(Energy):
         super().__init__()
         if max_stages < 1:
             raise ValueError(
-                f"max_stages must be at least 1, not {max_stages}; without stages the prior is N(0, I): LatentMLE with StandardNormal"
+                f"max_stages must be at least 1, not {max_stages}; without stages the prior is N(0, I):"
+                " LatentMLE with StandardNormal"
             )
         if any(hasattr(layer, "parametrizations") for layer in active.net):
-            raise ValueError("a stage starts from a zero layer, which has no spectral norm; bound a ratio with weight_decay instead")
+            raise ValueError(
+                "a stage starts from a zero layer, which has no spectral norm; bound a ratio with"
+                " weight_decay instead"
+            )
         if active.net[-1].bias is None:
             raise ValueError("the constant of a ratio is learned: build its network with output_bias=True")
         self.latent_dim = active.latent_dim
         self.active = active
         self.activation = copy.deepcopy(active.net[1]) if len(active.net) > 1 else nn.Identity()
         self.max_stages = max_stages
-        self.finished = 0  # a Python number, so that only the slots in use are evaluated; saved as extra state
+        self.finished = (
+            0  # a Python number, so that only the slots in use are evaluated; saved as extra state
+        )
         self.depth = len(self._active_layers())
         self.width = max(layer.out_features for layer in self._active_layers())
         for position, layer in enumerate(self._active_layers()):
-            self.register_buffer(f"slot_weight_{position}", layer.weight.new_zeros(max_stages, *layer.weight.shape))
-            self.register_buffer(f"slot_bias_{position}", layer.weight.new_zeros(max_stages, layer.out_features))
+            self.register_buffer(
+                f"slot_weight_{position}", layer.weight.new_zeros(max_stages, *layer.weight.shape)
+            )
+            self.register_buffer(
+                f"slot_bias_{position}", layer.weight.new_zeros(max_stages, layer.out_features)
+            )
         self._make_active_one()
 
     def forward(self, z: Tensor) -> Tensor:
@@ -77,9 +89,12 @@ class RatioProduct(Energy):
         count = self.finished if first is None else first
         if count == 0:
             return z.new_zeros(0, z.shape[0])
-        # One batched network on a GPU. On a CPU so many stages at a time as the cache holds: more would be slower than one by one.
+        # One batched network on a GPU. On a CPU so many stages at a time as the cache holds: more would be
+        # slower than one by one.
         group = count if z.is_cuda else max(1, CACHED_NUMBERS // (z.shape[0] * self.width))
-        parts = [self._batched(z, slice(start, min(start + group, count))) for start in range(0, count, group)]
+        parts = [
+            self._batched(z, slice(start, min(start + group, count))) for start in range(0, count, group)
+        ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _batched(self, z: Tensor, some: slice) -> Tensor:
@@ -87,14 +102,17 @@ class RatioProduct(Energy):
         for position in range(self.depth):
             weight: Tensor = getattr(self, f"slot_weight_{position}")[some]
             bias: Tensor = getattr(self, f"slot_bias_{position}")[some]
-            hidden = torch.baddbmm(bias.unsqueeze(1), self.activation(hidden) if position else hidden, weight.transpose(1, 2))
+            hidden = torch.baddbmm(
+                bias.unsqueeze(1), self.activation(hidden) if position else hidden, weight.transpose(1, 2)
+            )
         return hidden.squeeze(-1)
 
     @torch.no_grad()
     def switch(self, warm_start: bool = True, seed: int = 0) -> None:
         """Finish the stage in training: copy it into a slot, then make ``active`` the ratio one.
 
-        The optimiser's moments of ``active`` and any average of its weights are stale afterwards; clearing them is the caller's.
+        The optimiser's moments of ``active`` and any average of its weights are stale afterwards; clearing
+        them is the caller's.
 
         Args:
             warm_start: keep the hidden layers for the next stage; draw them anew otherwise.
@@ -167,8 +185,9 @@ class LogConstant:
 class RatioPrior(EnergyPrior):
     r"""``p(z) = p0(z) prod_k r_k(z) / Z``, with the constant of the finished stages kept beside them.
 
-    Every logit is a log-ratio to the *normalised* prior of its stage, so their sum misses the log-constants of the stages
-    before it, which are near zero only while the classes overlap and the negatives are exact draws.
+    Every logit is a log-ratio to the *normalised* prior of its stage, so their sum misses the log-constants
+    of the stages before it, which are near zero only while the classes overlap and the negatives are exact
+    draws.
 
     Args:
         energy: the product of ratios.
@@ -186,7 +205,9 @@ class RatioPrior(EnergyPrior):
         return lambda z: self.base.log_density(z) - self.tilt.stages(z, stage).sum(dim=0)
 
     def log_density_so_far(self, z: Tensor) -> Tensor:
-        """Unnormalised log-density of the finished stages alone: what a stage's classifier has as its negatives, ``(B,)``."""
+        """Unnormalised log-density of the finished stages alone: what a stage's classifier has as its
+        negatives, ``(B,)``.
+        """
         return self.base.log_density(z) - self.tilt.so_far(z)
 
     def log_prob(self, z: Tensor, normalised: bool = True) -> Tensor:
@@ -194,7 +215,8 @@ class RatioPrior(EnergyPrior):
 
         Args:
             z: latents ``(B, latent_dim)``.
-            normalised: subtract the stored ``log Z``; otherwise the raw sum, which includes the stage in training.
+            normalised: subtract the stored ``log Z``; otherwise the raw sum, which includes the stage in
+                training.
 
         Raises:
             ValueError: if ``log Z`` of the product as it is now was never estimated.
@@ -202,7 +224,10 @@ class RatioPrior(EnergyPrior):
         if not normalised:
             return self.log_density(z)
         if not self.tilt.active_is_one:
-            raise ValueError(f"stage {self.tilt.finished + 1} is in training and its log Z is not known; ask with normalised=False")
+            raise ValueError(
+                f"stage {self.tilt.finished + 1} is in training and its log Z is not known; ask with"
+                " normalised=False"
+            )
         return self.log_density_so_far(z) - self.log_constant().log_z
 
     def log_constant(self) -> LogConstant:
@@ -215,7 +240,10 @@ class RatioPrior(EnergyPrior):
         if stage == 0:
             return LogConstant(0, 0.0, 0.0, 0.0, float("inf"))
         if stage not in self.constants:
-            raise ValueError(f"log Z of {stage} finished stages has not been estimated; ask with normalised=False, or estimate it first")
+            raise ValueError(
+                f"log Z of {stage} finished stages has not been estimated; ask with normalised=False, or"
+                " estimate it first"
+            )
         return self.constants[stage]
 
     def remember(self, constant: LogConstant) -> None:

@@ -20,32 +20,36 @@ NORMS = ("batch", "group", "none")
 
 
 class ResNetEnergy(Energy):
-    """A residual energy on images (Cui and Han, NeurIPS 2023, released networks), with spectral norm on every layer.
+    """A residual energy on images (Cui and Han, NeurIPS 2023, released networks), with spectral norm on every
+    layer.
 
-    Blocks of two 3x3 convolutions with ReLUs between; a block halves the size by average pooling or keeps it; then a ReLU, the mean
-    over pixels and one linear layer. The shortcut is a 1x1 convolution where size or channels change. So::
+    Blocks of two 3x3 convolutions with ReLUs between; a block halves the size by average pooling or keeps it;
+    then a ReLU, the mean over pixels and one linear layer. The shortcut is a 1x1 convolution where size or
+    channels change. So::
 
         CIFAR-10, 32 px    channels=[512, 512, 512, 512], downsample=[true, true, false, false]
         CelebA, 64 px      channels=[64, 128, 256, 512, 1024], all down
         MNIST, 28 px       any, for example channels=[64, 64, 64], downsample=[true, true, false]
 
-    With spectral norm every layer's Lipschitz constant is near 1, which keeps the energy's slope, and with it the chain, from
-    running away; without it the released training diverges. A training forward takes one power iteration, so call it once a
-    step, on positives and negatives together.
+    With spectral norm every layer's Lipschitz constant is near 1, which keeps the energy's slope, and with it
+    the chain, from running away; without it the released training diverges. A training forward takes one
+    power iteration, so call it once a step, on positives and negatives together.
 
     Args:
         in_shape: channels, height and width of an image.
         channels: output channels of every block.
         downsample: whether each block halves the size; all do if absent.
-        activation: ``"relu"`` (released), ``"leaky_relu"`` (slope 0.2), ``"silu"``, ``"gelu"``, ``"softplus"`` or ``"tanh"``.
+        activation: ``"relu"`` (released), ``"leaky_relu"`` (slope 0.2), ``"silu"``, ``"gelu"``,
+            ``"softplus"`` or ``"tanh"``.
         spectral_norm: bound every layer.
-        bias: whether layers but the last have biases; the released ones have none. The last never has one: a constant in an
-            energy has no gradient in a contrast.
+        bias: whether layers but the last have biases; the released ones have none. The last never has one: a
+            constant in an energy has no gradient in a contrast.
 
     Shapes: ``(B, *in_shape) -> (B,)``.
 
     Raises:
-        ValueError: if an image would vanish, the lists differ in length, for a width below 1 or an unknown activation.
+        ValueError: if an image would vanish, the lists differ in length, for a width below 1 or an unknown
+            activation.
     """
 
     def __init__(
@@ -84,9 +88,13 @@ class ResNetEnergy(Energy):
 
 
 class DownBlock(nn.Module):
-    """Two convolutions and a shortcut; the first block of a network sees the image itself, without a ReLU before it."""
+    """Two convolutions and a shortcut; the first block of a network sees the image itself, without a ReLU
+    before it.
+    """
 
-    def __init__(self, before: int, after: int, halves: bool, activation: str, first: bool, bias: bool) -> None:
+    def __init__(
+        self, before: int, after: int, halves: bool, activation: str, first: bool, bias: bool
+    ) -> None:
         super().__init__()
         self.halves = halves
         self.first = first
@@ -107,20 +115,22 @@ class DownBlock(nn.Module):
 class ResNetGenerator(Generator):
     """A residual generator (Cui and Han, NeurIPS 2023, released networks).
 
-    A linear layer gives a ``start`` x ``start`` image of ``channels[0]`` channels, each block doubles the size by bilinear
-    interpolation (corners aligned), and norm, ReLU and a 3x3 convolution with tanh end it. So::
+    A linear layer gives a ``start`` x ``start`` image of ``channels[0]`` channels, each block doubles the
+    size by bilinear interpolation (corners aligned), and norm, ReLU and a 3x3 convolution with tanh end it.
+    So::
 
-        CIFAR-10, 32 px        channels=[512, 512, 512, 512], start=4
-        CelebA, 64 px          channels=[1024, 512, 256, 128, 64], start=4
-        MNIST, 28 px           channels=[128, 64, 64], start=7 (ours)
-        CelebA-HQ, 256 px      channels=[512, 512, 512, 256, 128, 64, 32], start=4 (ours: the published network is not known)
+        CIFAR-10, 32 px        channels=[512, 512, 512, 512], start=4 CelebA, 64 px          channels=[1024,
+        512, 256, 128, 64], start=4 MNIST, 28 px           channels=[128, 64, 64], start=7 (ours) CelebA-HQ,
+        256 px      channels=[512, 512, 512, 256, 128, 64, 32], start=4 (ours: the published network is not
+        known)
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
         out_shape: channels, height and width of an image; square.
         channels: channels of the first image and of every block's output.
         start: height and width of the first image.
-        norm: ``"batch"`` (released), ``"group"``, whose result for a sample does not depend on the others, or ``"none"``.
+        norm: ``"batch"`` (released), ``"group"``, whose result for a sample does not depend on the others, or
+            ``"none"``.
         groups: of the group norm, at most; fewer where they do not divide the channels.
         random_scales: start the scales of the norms at N(0, 1), as the released code does, instead of 1.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
@@ -147,10 +157,15 @@ class ResNetGenerator(Generator):
         self.out_shape = tuple(out_shape)
         _check_generator(latent_dim, self.out_shape, channels, start)
         if norm not in NORMS or output not in ("tanh", "linear"):
-            raise ValueError(f"norm must be one of {', '.join(NORMS)} and output 'tanh' or 'linear', not {norm!r} and {output!r}")
+            raise ValueError(
+                f"norm must be one of {', '.join(NORMS)} and output 'tanh' or 'linear', not {norm!r} and"
+                f" {output!r}"
+            )
         self.start = start
         self.first = nn.Linear(latent_dim, channels[0] * start**2)
-        self.blocks = nn.Sequential(*(UpBlock(before, after, norm, groups) for before, after in pairwise(channels)))
+        self.blocks = nn.Sequential(
+            *(UpBlock(before, after, norm, groups) for before, after in pairwise(channels))
+        )
         self.norm = _norm(norm, channels[-1], groups)
         self.last = nn.Conv2d(channels[-1], self.out_shape[0], 3, 1, 1)
         self.tanh = nn.Tanh() if output == "tanh" else nn.Identity()
@@ -168,7 +183,9 @@ class ResNetGenerator(Generator):
 
 
 class UpBlock(nn.Module):
-    """Norm, ReLU, twice the size, convolution, norm, ReLU, convolution; and a 1x1 convolution as the shortcut."""
+    """Norm, ReLU, twice the size, convolution, norm, ReLU, convolution; and a 1x1 convolution as the
+    shortcut.
+    """
 
     def __init__(self, before: int, after: int, norm: str, groups: int) -> None:
         super().__init__()
@@ -181,7 +198,8 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         main = self.one(_double(self.norm_one(x).relu()))
         main = self.two(self.norm_two(main).relu())
-        # Interpolation and a 1x1 convolution commute (the weights of interpolation add up to 1), and before it the image is smaller.
+        # Interpolation and a 1x1 convolution commute (the weights of interpolation add up to 1), and before
+        # it the image is smaller.
         return main + _double(self.shortcut(x))
 
 
@@ -194,24 +212,38 @@ def _norm(name: str, channels: int, groups: int) -> nn.Module:
         return nn.BatchNorm2d(channels)
     if name == "none":
         return nn.Identity()
-    return nn.GroupNorm(next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0), channels)
+    return nn.GroupNorm(
+        next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0), channels
+    )
 
 
 def _check_energy(in_shape: Sequence[int], channels: Sequence[int], halves: Sequence[bool]) -> None:
     if len(in_shape) != 3:
-        raise ValueError(f"in_shape must be channels, height and width, for example [3, 32, 32], not {list(in_shape)}")
+        raise ValueError(
+            f"in_shape must be channels, height and width, for example [3, 32, 32], not {list(in_shape)}"
+        )
     if not channels or min(*in_shape, *channels) < 1 or len(halves) != len(channels):
-        raise ValueError(f"channels {list(channels)}, downsample {list(halves)}: give some, of one length, all channels at least 1")
+        raise ValueError(
+            f"channels {list(channels)}, downsample {list(halves)}: give some, of one length, all channels at"
+            " least 1"
+        )
     if min(in_shape[1:]) < 2 ** sum(halves):
-        raise ValueError(f"{sum(halves)} blocks that halve the size leave nothing of {in_shape[1]} x {in_shape[2]} pixels")
+        raise ValueError(
+            f"{sum(halves)} blocks that halve the size leave nothing of {in_shape[1]} x {in_shape[2]} pixels"
+        )
 
 
-def _check_generator(latent_dim: int, out_shape: tuple[int, ...], channels: Sequence[int], start: int) -> None:
+def _check_generator(
+    latent_dim: int, out_shape: tuple[int, ...], channels: Sequence[int], start: int
+) -> None:
     if len(out_shape) != 3 or out_shape[1] != out_shape[2]:
-        raise ValueError(f"out_shape must be channels and two equal sizes, for example [3, 32, 32], not {list(out_shape)}")
+        raise ValueError(
+            f"out_shape must be channels and two equal sizes, for example [3, 32, 32], not {list(out_shape)}"
+        )
     if not channels or min(latent_dim, start, out_shape[0], *channels) < 1:
         raise ValueError(
-            f"latent_dim {latent_dim}, start {start}, channels {list(channels)}: all must be at least 1 and some channels given"
+            f"latent_dim {latent_dim}, start {start}, channels {list(channels)}: all must be at least 1 and"
+            " some channels given"
         )
     reached = start * 2 ** (len(channels) - 1)
     if reached != out_shape[1]:

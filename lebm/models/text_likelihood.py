@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from lebm.errors import UserError
 from lebm.models.likelihoods import Likelihood
-from lebm.models.text import NEVER_WRITTEN, SequenceGenerator
+from lebm.models.sequence_generators import NEVER_WRITTEN, SequenceGenerator
 from lebm.models.text_vocabulary import END, PAD, START, UNKNOWN, Vocabulary, pad_rows
 from lebm.samplers.noise import RandomSource, uniform
 
@@ -21,12 +21,14 @@ __all__ = ["CategoricalLikelihood", "sentence_likelihood"]
 class CategoricalLikelihood(Likelihood):
     """``log p(x | z) = sum_t log p(x_t | x_<t, z)`` over the words of a sentence and its ``<eos>``.
 
-    Sentences are ``(B, T)`` of ``int64``, filled up with ``<pad>`` after their ends, which counts for nothing.
+    Sentences are ``(B, T)`` of ``int64``, filled up with ``<pad>`` after their ends, which counts for
+    nothing.
 
     Args:
         generator: the network.
-        word_dropout: share of the words that the generator is told as ``<unk>`` while it is trained (Bowman et al. 2016), which makes it
-            rely on z; in [0, 1). The words it has to predict, and chains, are left alone.
+        word_dropout: share of the words that the generator is told as ``<unk>`` while it is trained (Bowman
+            et al. 2016), which makes it rely on z; in [0, 1). The words it has to predict, and chains, are
+            left alone.
 
     Raises:
         ValueError: if ``word_dropout`` is out of range.
@@ -53,11 +55,16 @@ class CategoricalLikelihood(Likelihood):
         return lambda z: self._log_prob(self.generator.features(z, previous), x, place)
 
     def training_log_prob(self, x: Tensor, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """:meth:`log_prob` with dropout: of words from ``generator``, of network entries from torch's own generator."""
+        """:meth:`log_prob` with dropout: of words from ``generator``, of network entries from torch's own
+        generator.
+        """
         previous = _moved_right(x)
         if self.word_dropout:
-            # for all positions a sentence can have, so that the numbers do not depend on how far this batch is padded
-            chance = uniform(generator, (len(x), self.generator.max_length), dtype=torch.float32, device=x.device)
+            # for all positions a sentence can have, so that the numbers do not depend on how far this batch
+            # is padded
+            chance = uniform(
+                generator, (len(x), self.generator.max_length), dtype=torch.float32, device=x.device
+            )
             dropped = chance[:, : x.shape[1]] < self.word_dropout
             previous = torch.where(dropped & (previous > END), UNKNOWN, previous)
         return self._log_prob(self.generator.features(z, previous, dropping=self.training), x, _words(x))
@@ -80,7 +87,11 @@ class CategoricalLikelihood(Likelihood):
         def draw(logits: Tensor, place: int) -> Tensor:
             cumulative = logits.double().softmax(dim=1).cumsum(dim=1)
             threshold = chance[:, place : place + 1] * cumulative[:, -1:]
-            return torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+            return (
+                torch.searchsorted(cumulative, threshold, right=True)
+                .squeeze(1)
+                .clamp(max=logits.shape[1] - 1)
+            )
 
         return self._write(z, draw)
 
@@ -111,7 +122,8 @@ class CategoricalLikelihood(Likelihood):
         """
         if len(vocabulary) > self.generator.vocabulary_size:
             raise UserError(
-                f"the data have {len(vocabulary)} tokens but the generator's vocabulary_size is {self.generator.vocabulary_size}"
+                f"the data have {len(vocabulary)} tokens but the generator's vocabulary_size is"
+                f" {self.generator.vocabulary_size}"
             )
         self.vocabulary = vocabulary
 
@@ -133,8 +145,8 @@ class CategoricalLikelihood(Likelihood):
         stored = None if text is None else Vocabulary(text)
         if self.vocabulary is not None and stored is not None and stored != self.vocabulary:
             raise UserError(
-                "the checkpoint was trained with another vocabulary than these data give; use the data, tokenizer and vocabulary_size of "
-                "its run, or lebm score for other sentences"
+                "the checkpoint was trained with another vocabulary than these data give; use the data,"
+                " tokenizer and vocabulary_size of its run, or lebm score for other sentences"
             )
         self.vocabulary = stored if self.vocabulary is None else self.vocabulary
 
@@ -147,7 +159,9 @@ def sentence_likelihood(model: torch.nn.Module) -> CategoricalLikelihood | None:
     """
     found = next((module for module in model.modules() if isinstance(module, CategoricalLikelihood)), None)
     if found is not None and found.vocabulary is None:
-        raise UserError("this model of sentences has no vocabulary yet: it gets the one of the data it is trained on")
+        raise UserError(
+            "this model of sentences has no vocabulary yet: it gets the one of the data it is trained on"
+        )
     return found
 
 

@@ -18,7 +18,8 @@ PAD, START, UNKNOWN, END = 0, 1, 2, 3
 SPECIAL = ("<pad>", "<bos>", "<unk>", "<eos>")
 BYTES = 256
 
-# A word with its inner apostrophes and hyphens, the mark of unknown words that prepared corpora contain, or one other sign.
+# A word with its inner apostrophes and hyphens, the mark of unknown words that prepared corpora contain, or
+# one other sign.
 WORD = r"<unk>|\w+(?:['’-]\w+)*|[^\w\s]"
 _NO_SPACE_BEFORE = re.compile(r" (?=[,.;:!?)\]}’”%])")
 _NO_SPACE_AFTER = re.compile(r"(?<=[(\[{“$]) ")
@@ -27,8 +28,8 @@ _NO_SPACE_AFTER = re.compile(r"(?<=[(\[{“$]) ")
 class Vocabulary:
     """The tokens of a training split, by the ``tokenizers`` library.
 
-    ``<pad>``, ``<bos>``, ``<unk>`` and ``<eos>`` are tokens 0 to 3; written out in a sentence they are ordinary text, except ``<unk>``,
-    by which prepared corpora mark unknown words.
+    ``<pad>``, ``<bos>``, ``<unk>`` and ``<eos>`` are tokens 0 to 3; written out in a sentence they are
+    ordinary text, except ``<unk>``, by which prepared corpora mark unknown words.
 
     Args:
         text: as :meth:`to_json` writes it.
@@ -49,13 +50,20 @@ class Vocabulary:
         self._tokenizer.encode_special_tokens = True
 
     @classmethod
-    def learn(cls, sentences: Iterable[str], size: int, kind: Literal["word", "bpe"] = "word", lowercase: bool = True) -> Vocabulary:
+    def learn(
+        cls,
+        sentences: Iterable[str],
+        size: int,
+        kind: Literal["word", "bpe"] = "word",
+        lowercase: bool = True,
+    ) -> Vocabulary:
         """Build a vocabulary; the same sentences give the same one.
 
         Args:
             sentences: the training split.
             size: at most this many tokens, the four special ones included; the most frequent are kept.
-            kind: ``"word"``, words and single signs, the rest unknown; or ``"bpe"``, byte pairs, which know everything.
+            kind: ``"word"``, words and single signs, the rest unknown; or ``"bpe"``, byte pairs, which know
+                everything.
             lowercase: make all letters small.
 
         Raises:
@@ -66,11 +74,19 @@ class Vocabulary:
         least = len(SPECIAL) + (BYTES if kind == "bpe" else 1)
         if size < least:
             raise ValueError(f"vocabulary_size must be at least {least} for tokenizer {kind!r}, not {size}")
-        normalizer = normalizers.Sequence([normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])])
+        normalizer = normalizers.Sequence(
+            [normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])]
+        )
         if kind == "word":
             splitter = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
-            counts = Counter(word for sentence in sentences for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(sentence)))
-            words = sorted((word for word in counts if word not in SPECIAL), key=lambda word: (-counts[word], word))
+            counts = Counter(
+                word
+                for sentence in sentences
+                for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(sentence))
+            )
+            words = sorted(
+                (word for word in counts if word not in SPECIAL), key=lambda word: (-counts[word], word)
+            )
             numbers = {word: number for number, word in enumerate([*SPECIAL, *words][:size])}
             tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=SPECIAL[UNKNOWN]))
             tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
@@ -80,7 +96,9 @@ class Vocabulary:
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
             tokenizer.decoder = decoders.ByteLevel()
             alphabet = pre_tokenizers.ByteLevel.alphabet()
-            trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
+            trainer = trainers.BpeTrainer(
+                vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
+            )
             tokenizer.train_from_iterator(sentences, trainer)
         return cls(tokenizer.to_str())
 
@@ -102,8 +120,8 @@ class Vocabulary:
     def encode(self, sentences: Sequence[str], max_length: int) -> list[list[int]]:
         """Token numbers of each sentence, at most ``max_length`` of them.
 
-        A sentence that fits ends with ``<eos>``. A longer one is cut and does not: nothing says that a sentence would end there.
-        """
+        A sentence that fits ends with ``<eos>``. A longer one is cut and does not: nothing says that a
+        sentence would end there."""
         rows = []
         for encoding in self._tokenizer.encode_batch(list(sentences), add_special_tokens=False):
             tokens = encoding.ids
@@ -111,7 +129,9 @@ class Vocabulary:
         return rows
 
     def decode(self, tokens: Tensor) -> list[str]:
-        """Sentences of token numbers ``(B, T)``, each up to its first ``<eos>`` or ``<pad>``; numbers that mean nothing are ``<unk>``."""
+        """Sentences of token numbers ``(B, T)``, each up to its first ``<eos>`` or ``<pad>``; numbers that
+        mean nothing are ``<unk>``.
+        """
         from tokenizers import models
 
         words = isinstance(self._tokenizer.model, models.WordLevel)
@@ -120,7 +140,9 @@ class Vocabulary:
             stop = next((place for place, token in enumerate(row) if token in (END, PAD)), len(row))
             kept = [token if token < len(self) and token != START else UNKNOWN for token in row[:stop]]
             if words:
-                sentences.append(_joined([self._tokenizer.id_to_token(token) or SPECIAL[UNKNOWN] for token in kept]))
+                sentences.append(
+                    _joined([self._tokenizer.id_to_token(token) or SPECIAL[UNKNOWN] for token in kept])
+                )
             else:
                 sentences.append(self._tokenizer.decode(kept, skip_special_tokens=False))
         return sentences

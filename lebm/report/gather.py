@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lebm.cli.recipe_checks import load_recipe
+from lebm.config.checks import load_recipe
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
 
@@ -58,7 +58,10 @@ def gather(folders: list[Path]) -> list[RunRecord]:
         if not any((folder / name).is_file() for name in ("config.yaml", "summary.json", "evaluation.json")):
             raise UserError(f"{folder}: not a run folder, it holds neither config.yaml nor evaluation.json")
     names = [folder.resolve().name for folder in folders]
-    return [_read(folder, name if names.count(name) == 1 else str(folder)) for folder, name in zip(folders, names, strict=True)]
+    return [
+        _read(folder, name if names.count(name) == 1 else str(folder))
+        for folder, name in zip(folders, names, strict=True)
+    ]
 
 
 def _read(folder: Path, name: str) -> RunRecord:
@@ -101,7 +104,9 @@ def _curves(file: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """``images/<what>/test.png``, else ``latest.png``; and pictures that lie in ``images`` itself, such as ``lebm sample`` writes."""
+    """``images/<what>/test.png``, else ``latest.png``; and pictures that lie in ``images`` itself, such as
+    ``lebm sample`` writes.
+    """
     if not folder.is_dir():
         return {}
     found = {file.stem: file for file in sorted(folder.glob("*.png"))}

@@ -19,14 +19,18 @@ def html(records: list[RunRecord]) -> str:
     title = " and ".join(record.name for record in records) if len(records) < 3 else f"{len(records)} runs"
     menu = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, (heading, _) in SECTIONS.items())
     parts = "".join(
-        f'<section id="{name}"><h2>{escape(heading)}</h2>{write(records)}</section>' for name, (heading, write) in SECTIONS.items()
+        f'<section id="{name}"><h2>{escape(heading)}</h2>{write(records)}</section>'
+        for name, (heading, write) in SECTIONS.items()
     )
-    style, script = ((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, script = (
+        (Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,"><title>{escape(title)}</title>'
-        f"<style>{style}</style></head><body><h1>{escape(title)}</h1><nav>{menu}</nav>{parts}"
-        f"<p><small>Written by lebm {escape(__version__)}.</small></p><script>{script}</script></body></html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta'
+        f' http-equiv="Content-Security-Policy" content="{POLICY}"><meta name="viewport"'
+        ' content="width=device-width, initial-scale=1"><link rel="icon"'
+        f' href="data:,"><title>{escape(title)}</title><style>{style}</style></head><body><h1>{escape(title)}</h1><nav>{menu}</nav>{parts}<p><small>Written'
+        f" by lebm {escape(__version__)}.</small></p><script>{script}</script></body></html>\n"
     )
 
 

@@ -10,10 +10,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lebm.cli.runs import spent_minutes
 from lebm.evaluation.record import beside
 from lebm.report.gather import RunRecord
 from lebm.report.svg import Series, bars, lines
+from lebm.run.folder import spent_minutes
 
 __all__ = ["SECTIONS"]
 
@@ -24,13 +24,17 @@ KEY_FIGURES = {
     "anomaly": ("auroc/anomaly_score", "auprc/anomaly_score"),
     "likelihood": ("log_likelihood/ais",),
 }
-"""By suite; a name that ends with a stroke stands for all that begin with it, each with a column of its own."""
+"""By suite; a name that ends with a stroke stands for all that begin with it, each with a column of its own.
+"""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells are HTML; a cell ``<td ...>`` of its own is kept as it is. Headings sort."""
     top = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in head)
-    body = "".join("<tr>" + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -45,7 +49,11 @@ def _number(value: Any, text: str | None = None, note: str = "", missing: str = 
 def _figures(record: RunRecord) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Every figure by suite, name and split."""
     suites = record.evaluation.get("suites", {})
-    return {(suite, figure["name"], figure["split"]): figure for suite, part in suites.items() for figure in part["figures"]}
+    return {
+        (suite, figure["name"], figure["split"]): figure
+        for suite, part in suites.items()
+        for figure in part["figures"]
+    }
 
 
 def _figure_cell(figure: dict[str, Any] | None) -> str:
@@ -54,7 +62,9 @@ def _figure_cell(figure: dict[str, Any] | None) -> str:
     if figure["value"] is None:
         return "<td>not finite</td>"
     ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
-    return _number(figure["value"], note="; ".join(filter(None, (ends, f"n {figure['n']:,}", beside(figure)))))
+    return _number(
+        figure["value"], note="; ".join(filter(None, (ends, f"n {figure['n']:,}", beside(figure))))
+    )
 
 
 def summary(records: Records) -> str:
@@ -69,10 +79,16 @@ def summary(records: Records) -> str:
         cells = [
             escape(record.name),
             escape(record.method),
-            *(_number(fit.get(name), f"{fit.get(name):,}" if fit.get(name) else None, missing="?") for name in ("steps", "epochs")),
+            *(
+                _number(fit.get(name), f"{fit.get(name):,}" if fit.get(name) else None, missing="?")
+                for name in ("steps", "epochs")
+            ),
         ]
         cells += [
-            *(_number(value, f"{value:.1f}" if value is not None else None, missing="?") for value in minutes),
+            *(
+                _number(value, f"{value:.1f}" if value is not None else None, missing="?")
+                for value in minutes
+            ),
             _number(fit.get("seed"), missing="?"),
         ]
         for suite, name in present:
@@ -81,17 +97,28 @@ def summary(records: Records) -> str:
             cells.append(_figure_cell(own[0] if own else None))
         rows.append(cells)
     lost = [
-        f"{record.name}: {record.summary.get('status')}" for record in records if record.summary.get("status") not in (None, "finished")
+        f"{record.name}: {record.summary.get('status')}"
+        for record in records
+        if record.summary.get("status") not in (None, "finished")
     ]
     told = f'<p class="warn">Not finished: {escape("; ".join(lost))}.</p>' if lost else ""
-    return _table(head, rows) + told + "<p>Small numbers are 95 % intervals and numbers of samples. Click a heading to sort.</p>"
+    return (
+        _table(head, rows)
+        + told
+        + "<p>Small numbers are 95 % intervals and numbers of samples. Click a heading to sort.</p>"
+    )
 
 
 def _key_figures(records: Records) -> list[tuple[str, str]]:
     """Suites and names that any run has, in the order of ``KEY_FIGURES``."""
     having = list(dict.fromkeys(key[:2] for record in records for key in _figures(record)))
     wanted = [(suite, name) for suite, names in KEY_FIGURES.items() for name in names]
-    return [key for suite, name in wanted for key in having if key == (suite, name) or (key[0] == suite and _begins(key[1], name))]
+    return [
+        key
+        for suite, name in wanted
+        for key in having
+        if key == (suite, name) or (key[0] == suite and _begins(key[1], name))
+    ]
 
 
 def _begins(name: str, start: str) -> bool:
@@ -110,7 +137,12 @@ def all_figures(records: Records) -> str:
         return "<p>No run has an evaluation.json yet: <code>lebm evaluate RUN</code> writes it.</p>"
     found = [_figures(record) for record in records]
     rows = [
-        [escape(suite), escape(name), escape(split), *(_figure_cell(figures.get((suite, name, split))) for figures in found)]
+        [
+            escape(suite),
+            escape(name),
+            escape(split),
+            *(_figure_cell(figures.get((suite, name, split))) for figures in found),
+        ]
         for suite, name, split in keys
     ]
     return _table(["suite", "figure", "split", *(record.name for record in records)], rows)
@@ -122,7 +154,11 @@ def learning_curves(records: Records) -> str:
     charts = [
         lines(
             name,
-            [Series(record.name, record.curves[name], number) for number, record in enumerate(records) if name in record.curves],
+            [
+                Series(record.name, record.curves[name], number)
+                for number, record in enumerate(records)
+                if name in record.curves
+            ],
             "step",
         )
         for name in names
@@ -136,8 +172,9 @@ def pictures(records: Records) -> str:
     parts = []
     for kind in kinds:
         shown = [
-            f'<figure><figcaption>{escape(record.name)}</figcaption><img src="{_data_url(record.pictures[kind])}" '
-            f'alt="{escape(kind)} of {escape(record.name, quote=True)}"></figure>'
+            f"<figure><figcaption>{escape(record.name)}</figcaption><img"
+            f' src="{_data_url(record.pictures[kind])}" alt="{escape(kind)} of'
+            f' {escape(record.name, quote=True)}"></figure>'
             for record in records
             if kind in record.pictures
         ]
@@ -156,19 +193,35 @@ def _data_url(file: Path) -> str:
             small.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
             buffer = io.BytesIO()
             small.quantize(128).save(buffer, "PNG", optimize=True)
-            content = min(content, buffer.getvalue(), key=len) if image.width <= PICTURE_WIDTH else buffer.getvalue()
+            content = (
+                min(content, buffer.getvalue(), key=len)
+                if image.width <= PICTURE_WIDTH
+                else buffer.getvalue()
+            )
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def score_curves(records: Records) -> str:
-    """Histograms a run, ROC and precision-recall curves with all runs in one chart, for every split or set and score."""
+    """Histograms a run, ROC and precision-recall curves with all runs in one chart, for every split or set
+    and score.
+    """
     parts = []
     for suite, title in (("anomaly", "Held-out label"), ("ood", "Other data sets")):
         keys = list(dict.fromkeys(key for record in records for key in _suite(record, suite)))
         for key in keys:
-            having = [(number, record, _suite(record, suite)[key]) for number, record in enumerate(records) if key in _suite(record, suite)]
+            having = [
+                (number, record, _suite(record, suite)[key])
+                for number, record in enumerate(records)
+                if key in _suite(record, suite)
+            ]
             charts = [
-                bars(f"{record.name}: {key}", part["histogram"]["low"], part["histogram"]["high"], part["histogram"]["shares"], "score")
+                bars(
+                    f"{record.name}: {key}",
+                    part["histogram"]["low"],
+                    part["histogram"]["high"],
+                    part["histogram"]["shares"],
+                    "score",
+                )
                 for _, record, part in having
             ]
             for kind, name, labels in (
@@ -178,7 +231,9 @@ def score_curves(records: Records) -> str:
                 drawn = [Series(record.name, part[kind], number) for number, record, part in having]
                 charts.append(lines(f"{name}: {key}", drawn, *labels, x=(0.0, 1.0), y=(0.0, 1.02)))
             opened = " open" if key.endswith("/anomaly_score") and suite == "anomaly" else ""
-            parts.append(f"<details{opened}><summary>{title}: {escape(key)}</summary>{_grid(charts)}</details>")
+            parts.append(
+                f"<details{opened}><summary>{title}: {escape(key)}</summary>{_grid(charts)}</details>"
+            )
     return "".join(parts) or "<p>No run has scores of anomalies or of other data sets.</p>"
 
 
@@ -193,16 +248,30 @@ def chains(records: Records) -> str:
         for name, curve in _suite(record, "chains").items():
             traces = [
                 Series(
-                    f"chain {number + 1}", [(step * curve["thin"], value) for step, value in enumerate(values) if value is not None], number
+                    f"chain {number + 1}",
+                    [(step * curve["thin"], value) for step, value in enumerate(values) if value is not None],
+                    number,
                 )
                 for number, values in enumerate(curve["log_density"])
             ]
-            charts.append(lines(f"{record.name}: {name}, log-density", traces, f"transition (training runs {curve['short_run']})"))
+            charts.append(
+                lines(
+                    f"{record.name}: {name}, log-density",
+                    traces,
+                    f"transition (training runs {curve['short_run']})",
+                )
+            )
         found = record.evaluation.get("suites", {}).get("chains", {}).get("protocol", {}).get("findings", {})
         told += [
-            f"<li><b>{escape(record.name)}</b>, {escape(name)}: {escape(text)}</li>" for name, texts in found.items() for text in texts
+            f"<li><b>{escape(record.name)}</b>, {escape(name)}: {escape(text)}</li>"
+            for name, texts in found.items()
+            for text in texts
         ]
-    return f"<ul>{''.join(told)}</ul>{_grid(charts)}" if charts or told else "<p>No run has chain diagnostics.</p>"
+    return (
+        f"<ul>{''.join(told)}</ul>{_grid(charts)}"
+        if charts or told
+        else "<p>No run has chain diagnostics.</p>"
+    )
 
 
 def protocols(records: Records) -> str:
@@ -214,8 +283,13 @@ def protocols(records: Records) -> str:
             continue
         kept = {name: content[name] for name in ("checkpoint", "checkpoint_sha256", "weights", "seed")}
         suites = content["suites"].items()
-        kept["suites"] = {name: {key: suite[key] for key in suite if key not in ("figures", "curves")} for name, suite in suites}
-        parts.append(f"<details><summary>{escape(record.name)}</summary><pre>{escape(json.dumps(kept, indent=1))}</pre></details>")
+        kept["suites"] = {
+            name: {key: suite[key] for key in suite if key not in ("figures", "curves")}
+            for name, suite in suites
+        }
+        parts.append(
+            f"<details><summary>{escape(record.name)}</summary><pre>{escape(json.dumps(kept, indent=1))}</pre></details>"
+        )
     return "".join(parts) or "<p>No run has an evaluation.json.</p>"
 
 
@@ -230,7 +304,11 @@ def recipe_differences(records: Records) -> str:
         if any(value != values[0] for value in values):
             rows.append([f"<code>{escape(key)}</code>", *values])
     if not rows:
-        return "<p>The resolved recipes are the same.</p>" if len(records) > 1 else "<p>One run has nothing to differ from.</p>"
+        return (
+            "<p>The resolved recipes are the same.</p>"
+            if len(records) > 1
+            else "<p>One run has nothing to differ from.</p>"
+        )
     return _table(["setting", *(record.name for record in records)], rows)
 
 

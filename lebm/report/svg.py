@@ -20,7 +20,9 @@ Point = Sequence[float]
 
 @dataclass(frozen=True)
 class Series:
-    """One line or histogram of a chart: its name, its points, and its number, which decides colour and dashes."""
+    """One line or histogram of a chart: its name, its points, and its number, which decides colour and
+    dashes.
+    """
 
     name: str
     points: Sequence[Point]
@@ -29,8 +31,16 @@ class Series:
     @property
     def style(self) -> str:
         """Colour and dashes, so that lines differ in print too."""
-        dash = DASHES[self.number // len(COLOURS) % len(DASHES) if self.number >= len(COLOURS) else self.number % len(DASHES)]
-        return f'stroke="{COLOURS[self.number % len(COLOURS)]}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+        dash = DASHES[
+            (
+                self.number // len(COLOURS) % len(DASHES)
+                if self.number >= len(COLOURS)
+                else self.number % len(DASHES)
+            )
+        ]
+        return f'stroke="{COLOURS[self.number % len(COLOURS)]}"' + (
+            f' stroke-dasharray="{dash}"' if dash else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,10 @@ def lines(
 ) -> str:
     """A line chart; values that are not finite break the line. Ranges are those of the data unless given."""
     kept = [Series(one.name, _thinned(one.points), one.number) for one in series]
-    frame = _Frame(x or _range([p[0] for one in kept for p in one.points]), y or _range([p[1] for one in kept for p in one.points]))
+    frame = _Frame(
+        x or _range([p[0] for one in kept for p in one.points]),
+        y or _range([p[1] for one in kept for p in one.points]),
+    )
     drawn = []
     for one in kept:
         pieces: list[list[str]] = [[]]
@@ -64,7 +77,10 @@ def lines(
             elif pieces[-1]:
                 pieces.append([])
         for piece in filter(None, pieces):
-            drawn.append(f'<polyline points="{" ".join(piece)}" {one.style}><title>{escape(one.name)}</title></polyline>')
+            drawn.append(
+                f'<polyline points="{" ".join(piece)}"'
+                f" {one.style}><title>{escape(one.name)}</title></polyline>"
+            )
     return _chart(title, frame, "".join(drawn), kept, x_label, y_label)
 
 
@@ -108,7 +124,9 @@ def _label(value: float) -> str:
     return f"{0.0 if abs(value) < 1e-12 else value:.4g}"
 
 
-def _chart(title: str, frame: _Frame, drawn: str, series: Sequence[Series], x_label: str, y_label: str) -> str:
+def _chart(
+    title: str, frame: _Frame, drawn: str, series: Sequence[Series], x_label: str, y_label: str
+) -> str:
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">']
     for value in _ticks(*frame.y):
         _, down = frame.place(frame.x[0], value)
@@ -116,16 +134,24 @@ def _chart(title: str, frame: _Frame, drawn: str, series: Sequence[Series], x_la
         parts.append(f'<text x="{LEFT - 5}" y="{down + 3.5}" text-anchor="end">{_label(value)}</text>')
     for value in _ticks(*frame.x):
         across, _ = frame.place(value, frame.y[0])
-        parts.append(f'<text x="{across}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{_label(value)}</text>')
+        parts.append(
+            f'<text x="{across}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{_label(value)}</text>'
+        )
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
     if y_label:
         height = (TOP + HEIGHT - BOTTOM) / 2
-        parts.append(f'<text x="11" y="{height}" text-anchor="middle" transform="rotate(-90 11 {height})">{escape(y_label)}</text>')
+        parts.append(
+            f'<text x="11" y="{height}" text-anchor="middle" transform="rotate(-90 11'
+            f' {height})">{escape(y_label)}</text>'
+        )
     parts.append(f"{drawn}</svg>")
     keys = "".join(
-        f'<span><svg viewBox="0 0 22 8" class="key"><line x1="0" x2="22" y1="4" y2="4" stroke-width="2.5" {one.style}/></svg>'
-        f"{escape(one.name)}</span>"
+        '<span><svg viewBox="0 0 22 8" class="key"><line x1="0" x2="22" y1="4" y2="4" stroke-width="2.5"'
+        f" {one.style}/></svg>{escape(one.name)}</span>"
         for one in series
     )
-    return f'<figure><figcaption>{escape(title)}</figcaption>{"".join(parts)}<div class="keys">{keys}</div></figure>'
+    return (
+        f"<figure><figcaption>{escape(title)}</figcaption>{''.join(parts)}<div"
+        f' class="keys">{keys}</div></figure>'
+    )

@@ -1,4 +1,6 @@
-"""Samplers: ``sampler(log_density, init, generator=None)`` moves one tensor under one log-density. Nothing here needs Lightning."""
+"""Samplers: ``sampler(log_density, init, generator=None)`` moves one tensor under one log-density. Nothing
+here needs Lightning.
+"""
 
 from lebm.samplers.adaptation import Adaptive, DualAveraging
 from lebm.samplers.annealed import AnnealedImportanceSampling, Bracket, LogZ

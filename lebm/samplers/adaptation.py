@@ -39,14 +39,18 @@ class DualAveraging:
         """Learn from one transition's mean acceptance; something non-finite counts as a rejection."""
         self._count += 1
         self._error_sum += self.target - (acceptance if math.isfinite(acceptance) else 0.0)
-        log_current = self._shrink - math.sqrt(self._count) / self.gamma * self._error_sum / (self._count + self.offset)
+        log_current = self._shrink - math.sqrt(self._count) / self.gamma * self._error_sum / (
+            self._count + self.offset
+        )
         weight = self._count**-self.kappa
         self.average = math.exp(weight * log_current + (1 - weight) * math.log(self.average))
         self.current = math.exp(log_current)
 
 
 class Adaptive(Sampler):
-    """A sampler with a ``step_scale`` that multiplies its step size: 1 until :meth:`warm_up` is called, kept in the ``state_dict``."""
+    """A sampler with a ``step_scale`` that multiplies its step size: 1 until :meth:`warm_up` is called, kept
+    in the ``state_dict``.
+    """
 
     target_acceptance: float = 0.574
     """Default target: the optimum for Langevin proposals in many dimensions (Roberts & Rosenthal 1998)."""
@@ -73,8 +77,8 @@ class Adaptive(Sampler):
             generator: source of randomness.
             steps: transitions; 100 or more.
             target: acceptance sought; :attr:`target_acceptance` if ``None``.
-            across_processes: agree on the step with the other processes, so that all of them must make this call, each as many times;
-                ``False`` where they have chains of their own, or none.
+            across_processes: agree on the step with the other processes, so that all of them must make this
+                call, each as many times; ``False`` where they have chains of their own, or none.
 
         Raises:
             ValueError: if this sampler has no acceptance to measure.
@@ -91,7 +95,8 @@ class Adaptive(Sampler):
         return state
 
     def get_extra_state(self) -> Tensor:
-        # A plain number beside the buffers: reading a buffer in every chain would make the host wait for the GPU.
+        # A plain number beside the buffers: reading a buffer in every chain would make the host wait for the
+        # GPU.
         return torch.tensor(self.step_scale, dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -100,7 +105,9 @@ class Adaptive(Sampler):
 
 def _mean(acceptance: Tensor, across_processes: bool) -> float:
     rates = acceptance.detach().double()
-    total = torch.stack([torch.where(torch.isfinite(rates), rates, 0).sum(), rates.new_tensor(float(rates.numel()))])
+    total = torch.stack(
+        [torch.where(torch.isfinite(rates), rates, 0).sum(), rates.new_tensor(float(rates.numel()))]
+    )
     if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)
     return float(total[0] / total[1])

@@ -23,7 +23,8 @@ class LogZ:
     """An estimate of a log normalising constant with its confidence interval.
 
     Attributes:
-        estimate: log of the mean weight (negated for reverse weights), shape of the log-weights without their first dimension.
+        estimate: log of the mean weight (negated for reverse weights), shape of the log-weights without their
+            first dimension.
         low: lower end of the interval.
         high: upper end.
         ess: effective number of the n weights; below about 10 the interval itself is not to be trusted.
@@ -38,7 +39,8 @@ class LogZ:
     def from_log_weights(cls, log_weights: Tensor, *, reverse: bool = False, level: float = 0.95) -> LogZ:
         r"""From n independent log-weights ``(n, ...)``.
 
-        The standard error of :math:`\log \bar w` is :math:`\mathrm{sd}(w) / (\bar w \sqrt n)` (delta method), the interval normal.
+        The standard error of :math:`\log \bar w` is :math:`\mathrm{sd}(w) / (\bar w \sqrt n)` (delta method),
+        the interval normal.
 
         Args:
             log_weights: with mean weight Z, or 1/Z if ``reverse``. Anything non-finite is a weight of zero.
@@ -53,7 +55,9 @@ class LogZ:
         if n < 2:
             raise ValueError("an interval needs at least two weights")
         if torch.isinf(log_weights).all(dim=0).any():
-            raise ValueError("all annealed importance weights are zero: the log-density is nowhere finite on the samples")
+            raise ValueError(
+                "all annealed importance weights are zero: the log-density is nowhere finite on the samples"
+            )
         mean = log_weights.logsumexp(0) - math.log(n)
         relative = (log_weights - mean).exp()
         error = relative.std(dim=0) / math.sqrt(n)
@@ -78,17 +82,21 @@ class Bracket:
 class AnnealedImportanceSampling(nn.Module, Component):
     r"""Annealed importance sampling (Neal 2001), forward and reverse (Grosse, Ghahramani & Adams 2015).
 
-    Along :math:`\log \pi_\beta = (1 - \beta) \log p_0 + \beta \log \pi`, with a kernel that leaves every :math:`\pi_\beta`
-    invariant and :math:`d = \log \pi - \log p_0`, a forward chain from :math:`z_0 \sim p_0` has the weight
+    Along :math:`\log \pi_\beta = (1 - \beta) \log p_0 + \beta \log \pi`, with a kernel that leaves every
+    :math:`\pi_\beta` invariant and :math:`d = \log \pi - \log p_0`, a forward chain from :math:`z_0 \sim p_0`
+    has the weight
     :math:`\log w = \sum_k (\beta_k - \beta_{k-1})\, d(z_{k-1})` with :math:`E[w] = Z`, so that :math:`\log \bar w` is low on
-    average; a chain from an exact draw of :math:`\pi` back to :math:`p_0` has mean weight 1/Z and bounds log Z from above.
-    The upper bound is only as good as the draws it starts from.
+    average; a chain from an exact draw of :math:`\pi` back to :math:`p_0` has mean weight 1/Z and bounds log
+    Z from above. The upper bound is only as good as the draws it starts from.
 
-    This is an estimator, not a sampler: it needs a base that can be drawn from and whose density is normalised.
+    This is an estimator, not a sampler: it needs a base that can be drawn from and whose density is
+    normalised.
 
     Args:
-        kernel: an exact sampler (``kernel.exact``), for example ``HMC(steps=1, ...)``; its ``steps`` are run at every level.
-        levels: number of steps from :math:`\beta = 0` to 1, at least 1; the gap between the bounds shrinks as 1 / levels.
+        kernel: an exact sampler (``kernel.exact``), for example ``HMC(steps=1, ...)``; its ``steps`` are run
+            at every level.
+        levels: number of steps from :math:`\beta = 0` to 1, at least 1; the gap between the bounds shrinks as
+            1 / levels.
         spacing: ``"linear"`` or ``"sigmoid"`` in beta, the latter denser at both ends.
 
     Raises:
@@ -98,7 +106,9 @@ class AnnealedImportanceSampling(nn.Module, Component):
     def __init__(self, kernel: Sampler, levels: int = 500, spacing: str = "linear") -> None:
         super().__init__()
         if not kernel.exact:
-            raise ValueError(f"{type(kernel).__name__} is biased, so its weights would estimate nothing; use MALA or HMC")
+            raise ValueError(
+                f"{type(kernel).__name__} is biased, so its weights would estimate nothing; use MALA or HMC"
+            )
         if levels < 1:
             raise ValueError(f"levels must be at least 1, not {levels}")
         if spacing not in ("linear", "sigmoid"):
@@ -117,19 +127,27 @@ class AnnealedImportanceSampling(nn.Module, Component):
         return [(value - raw[0]) / (raw[-1] - raw[0]) for value in raw]
 
     def log_weights(
-        self, log_density: LogDensity, base: LogDensity, start: Tensor, generator: RandomSource = None, *, reverse: bool = False
+        self,
+        log_density: LogDensity,
+        base: LogDensity,
+        start: Tensor,
+        generator: RandomSource = None,
+        *,
+        reverse: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """One weight a row.
 
         Args:
-            log_density: unnormalised log-density whose constant is sought, ``(B, *event) -> (B,)``; rows may differ (a posterior a row).
+            log_density: unnormalised log-density whose constant is sought, ``(B, *event) -> (B,)``; rows may
+                differ (a posterior a row).
             base: normalised log-density, the same shapes.
             start: ``(B, *event)``, draws of the base, or of the target if ``reverse``.
             generator: source of randomness.
             reverse: go from the target to the base.
 
         Returns:
-            ``(B,)`` float64 log-weights, of mean Z (1/Z if ``reverse``); ``(B, *event)`` where the chains ended.
+            ``(B,)`` float64 log-weights, of mean Z (1/Z if ``reverse``); ``(B, *event)`` where the chains
+            ended.
         """
         path = self.betas[::-1] if reverse else self.betas
         state = start.detach().clone()
@@ -141,14 +159,28 @@ class AnnealedImportanceSampling(nn.Module, Component):
                 state = self.kernel(_between(log_density, base, after), state, generator)
         return total, state
 
-    def forward(self, log_density: LogDensity, base: Proposal, n: int, generator: RandomSource = None, *, level: float = 0.95) -> LogZ:
+    def forward(
+        self,
+        log_density: LogDensity,
+        base: Proposal,
+        n: int,
+        generator: RandomSource = None,
+        *,
+        level: float = 0.95,
+    ) -> LogZ:
         """log Z from below, by ``n`` chains from the base."""
         start = base.reference(n, generator)
         weights, _ = self.log_weights(log_density, base.log_density, start, generator)
         return LogZ.from_log_weights(weights, level=level)
 
     def bracket(
-        self, log_density: LogDensity, base: Proposal, samples: Tensor, generator: RandomSource = None, *, level: float = 0.95
+        self,
+        log_density: LogDensity,
+        base: Proposal,
+        samples: Tensor,
+        generator: RandomSource = None,
+        *,
+        level: float = 0.95,
     ) -> Bracket:
         """log Z from both sides.
 

@@ -16,23 +16,25 @@ from lebm.samplers.noise import RandomSource
 __all__ = ["Info", "LogDensity", "Sampler", "log_density_gradient"]
 
 LogDensity = Callable[[Tensor], Tensor]
-"""An unnormalised log-density ``(B, *event) -> (B,)``; row ``i`` of the result may depend on row ``i`` of the input only.
+"""An unnormalised log-density ``(B, *event) -> (B,)``; row ``i`` of the result may depend on row ``i`` of the
+input only.
 
-One that knows a cheaper way to its gradient than autograd may have a method ``state_gradient(state) -> (B, *event)``.
-"""
+One that knows a cheaper way to its gradient than autograd may have a method ``state_gradient(state) -> (B,
+*event)``. """
 
 
 @dataclass
 class Info:
-    """What a chain did. All tensors are detached and stay on the chain's device; nothing here synchronises with the host.
+    """What a chain did. All tensors are detached and stay on the chain's device; nothing here synchronises
+    with the host.
 
     Attributes:
         gradient_norm: ``(B,)``, norm of the gradient of the log-density at the last evaluated state.
         displacement: ``(B,)``, distance from the start to the end of the chain.
         log_density_change: ``(B,)``, unnormalised log-density at the end minus at the start.
         nonfinite: scalar, number of rows that ended non-finite.
-        extra: further figures of a particular sampler; ``acceptance`` ``(B,)`` wherever there is a Metropolis test, real or
-            shadowed.
+        extra: further figures of a particular sampler; ``acceptance`` ``(B,)`` wherever there is a Metropolis
+            test, real or shadowed.
     """
 
     gradient_norm: Tensor
@@ -55,10 +57,10 @@ class Info:
 class Sampler(nn.Module, Component, ABC):
     """Moves one tensor under one log-density.
 
-    ``sampler(log_density, init, generator=None)`` returns the end of the chain, detached. Gradients are taken with respect
-    to the state only: parameters of the log-density never receive any, whatever the surrounding grad mode, and inference
-    mode is lifted inside. Global random state is touched only if ``generator`` is ``None``.
-    """
+    ``sampler(log_density, init, generator=None)`` returns the end of the chain, detached. Gradients are taken
+    with respect to the state only: parameters of the log-density never receive any, whatever the surrounding
+    grad mode, and inference mode is lifted inside. Global random state is touched only if ``generator`` is
+    ``None``."""
 
     exact: bool = False
     """Whether a transition leaves the target exactly invariant, so that long chains are unbiased."""
@@ -69,7 +71,14 @@ class Sampler(nn.Module, Component, ABC):
             raise ValueError(f"steps must be at least 0, not {steps}")
         self.steps = steps
 
-    def forward(self, log_density: LogDensity, init: Tensor, generator: RandomSource = None, *, steps: int | None = None) -> Tensor:
+    def forward(
+        self,
+        log_density: LogDensity,
+        init: Tensor,
+        generator: RandomSource = None,
+        *,
+        steps: int | None = None,
+    ) -> Tensor:
         """Run the chain.
 
         Args:
@@ -82,23 +91,39 @@ class Sampler(nn.Module, Component, ABC):
             ``(B, *event)``, detached, of the dtype and device of ``init``.
 
         Raises:
-            ValueError: if ``init`` has no event dimension or is not floating point, or the log-density does not return ``(B,)``.
+            ValueError: if ``init`` has no event dimension or is not floating point, or the log-density does
+                not return ``(B,)``.
         """
         return self._guarded(log_density, init, generator, steps, want_info=False)[0]
 
     def run(
-        self, log_density: LogDensity, init: Tensor, generator: RandomSource = None, *, steps: int | None = None
+        self,
+        log_density: LogDensity,
+        init: Tensor,
+        generator: RandomSource = None,
+        *,
+        steps: int | None = None,
     ) -> tuple[Tensor, Info]:
-        """As calling the sampler, with the :class:`Info` of the chain; the same chain from the same randomness."""
+        """As calling the sampler, with the :class:`Info` of the chain; the same chain from the same
+        randomness.
+        """
         state, info = self._guarded(log_density, init, generator, steps, want_info=True)
         assert info is not None
         return state, info
 
     def _guarded(
-        self, log_density: LogDensity, init: Tensor, generator: RandomSource, steps: int | None, want_info: bool
+        self,
+        log_density: LogDensity,
+        init: Tensor,
+        generator: RandomSource,
+        steps: int | None,
+        want_info: bool,
     ) -> tuple[Tensor, Info | None]:
         if init.dim() < 2 or not init.is_floating_point():
-            raise ValueError(f"a chain starts from a floating-point tensor (B, *event), not {init.dtype} of shape {tuple(init.shape)}")
+            raise ValueError(
+                f"a chain starts from a floating-point tensor (B, *event), not {init.dtype} of shape"
+                f" {tuple(init.shape)}"
+            )
         total = self.steps if steps is None else steps
         if total < 0:
             raise ValueError(f"steps must be at least 0, not {total}")
@@ -116,7 +141,8 @@ class Sampler(nn.Module, Component, ABC):
 def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor, Tensor]:
     """Value ``(B,)`` and gradient ``(B, *event)`` with respect to the state only, both detached.
 
-    The caller must have left inference mode. ``torch.autograd.grad`` computes no parameter gradients, so nothing needs freezing.
+    The caller must have left inference mode. ``torch.autograd.grad`` computes no parameter gradients, so
+    nothing needs freezing.
 
     Raises:
         ValueError: if the log-density does not return one number a row.
@@ -140,7 +166,10 @@ def state_gradient(log_density: LogDensity, state: Tensor) -> Tensor:
 def check_values(value: Tensor, state: Tensor) -> None:
     """Refuse a log-density that does not return one number a row."""
     if value.shape != state.shape[:1]:
-        raise ValueError(f"a log-density must return one number a row, shape ({state.shape[0]},), but returned {tuple(value.shape)}")
+        raise ValueError(
+            f"a log-density must return one number a row, shape ({state.shape[0]},), but returned"
+            f" {tuple(value.shape)}"
+        )
 
 
 def values_of_all(log_density: LogDensity, states: Tensor) -> Tensor:
@@ -167,7 +196,8 @@ def as_event(per_coordinate: Tensor | None, state: Tensor) -> Tensor | None:
         return None
     if per_coordinate.numel() != state[0].numel():
         raise ValueError(
-            f"the preconditioner has {per_coordinate.numel()} entries but a row of the state has {state[0].numel()} coordinates"
+            f"the preconditioner has {per_coordinate.numel()} entries but a row of the state has"
+            f" {state[0].numel()} coordinates"
         )
     return per_coordinate.to(state).reshape(state.shape[1:])
 
@@ -194,7 +224,9 @@ def summarise(
     value: Tensor | None = None,
     extra: dict[str, Tensor] | None = None,
 ) -> Info:
-    """The :class:`Info` of a chain from its two ends; what the sampler already knows of the last state saves an evaluation."""
+    """The :class:`Info` of a chain from its two ends; what the sampler already knows of the last state saves
+    an evaluation.
+    """
     if gradient is None:
         value, gradient = log_density_gradient(log_density, state)
     with torch.no_grad():

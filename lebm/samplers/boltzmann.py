@@ -14,7 +14,8 @@ __all__ = ["Boltzmann"]
 class Boltzmann:
     """``-E(x) / T``, the log-density of an energy at a temperature, up to a constant.
 
-    The division comes last, also in the gradient: at a temperature of 1e-6 anything before it would leave the range of half precision.
+    The division comes last, also in the gradient: at a temperature of 1e-6 anything before it would leave the
+    range of half precision.
 
     Args:
         energy: ``(B, *event) -> (B,)``.

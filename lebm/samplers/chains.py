@@ -17,14 +17,16 @@ __all__ = ["PersistentChains", "gather_pools"]
 class PersistentChains(Sampler):
     """Continues a kernel's chains from call to call (Tieleman 2008), with restarts (Du & Mordatch 2019).
 
-    In training mode call number t works on slot ``t % slots`` of the pool: row i goes on where row i of that slot ended, except
-    that with probability ``restart_rate``, or if the slot was never used, it starts at ``init``. In eval mode every chain starts
-    at ``init`` and the pool is left alone. A pool row that has become non-finite is restarted.
+    In training mode call number t works on slot ``t % slots`` of the pool: row i goes on where row i of that
+    slot ended, except that with probability ``restart_rate``, or if the slot was never used, it starts at
+    ``init``. In eval mode every chain starts at ``init`` and the pool is left alone. A pool row that has
+    become non-finite is restarted.
 
-    The pool is one global pool of ``slots`` times the global batch. A process holds its own rows only, as it does of a batch;
-    it is no buffer, so data-parallel wrappers do not overwrite it. It is part of the ``state_dict``: before saving with several
-    processes, all of them must call :func:`gather_pools`; loading cuts it again, also for another number of processes. The
-    slot is a turn and not a draw, and restarts are drawn by row, so a pool does not depend on the layout.
+    The pool is one global pool of ``slots`` times the global batch. A process holds its own rows only, as it
+    does of a batch; it is no buffer, so data-parallel wrappers do not overwrite it. It is part of the
+    ``state_dict``: before saving with several processes, all of them must call :func:`gather_pools`; loading
+    cuts it again, also for another number of processes. The slot is a turn and not a draw, and restarts are
+    drawn by row, so a pool does not depend on the layout.
 
     ``Info.extra``: those of the kernel, and ``restarted`` ``(B,)``, 0 or 1.
 
@@ -34,7 +36,8 @@ class PersistentChains(Sampler):
         restart_rate: in [0, 1].
 
     Raises:
-        ValueError: for arguments out of range, or in training mode for more rows than the pool was started with.
+        ValueError: for arguments out of range, or in training mode for more rows than the pool was started
+            with.
     """
 
     def __init__(self, kernel: Sampler, slots: int = 1, restart_rate: float = 0.0) -> None:
@@ -84,11 +87,14 @@ class PersistentChains(Sampler):
             total = self._whole.shape[1]
             self._own = self._whole[:, rank * total // world_size : (rank + 1) * total // world_size].clone()
         if self._own is None:
-            self._own = torch.full((self.slots, *start.shape), torch.nan, dtype=start.dtype, device=start.device)
+            self._own = torch.full(
+                (self.slots, *start.shape), torch.nan, dtype=start.dtype, device=start.device
+            )
         if self._own.shape[2:] != start.shape[1:] or self._own.shape[1] < start.shape[0]:
             held = tuple(self._own.shape[1:])
             raise ValueError(
-                f"the pool holds rows of {held} but got a batch of {tuple(start.shape)}; call .eval() to sample without the pool"
+                f"the pool holds rows of {held} but got a batch of {tuple(start.shape)}; call .eval() to"
+                " sample without the pool"
             )
         self._own = self._own.to(start.device)
         return self._own
@@ -101,7 +107,8 @@ class PersistentChains(Sampler):
         if world_size == 1:
             self._whole = self._own.clone()
             return
-        # Uneven shards (a global batch that the processes do not divide) are padded, since gathering wants equal shapes.
+        # Uneven shards (a global batch that the processes do not divide) are padded, since gathering wants
+        # equal shapes.
         sizes = [torch.zeros(1, dtype=torch.long, device=self._own.device) for _ in range(world_size)]
         dist.all_gather(sizes, torch.tensor([self._own.shape[1]], device=self._own.device))
         largest = int(torch.stack(sizes).max())
@@ -109,13 +116,18 @@ class PersistentChains(Sampler):
         padded[:, : self._own.shape[1]] = self._own
         parts = [torch.empty_like(padded) for _ in range(world_size)]
         dist.all_gather(parts, padded)
-        self._whole = torch.cat([part[:, : int(size)] for part, size in zip(parts, sizes, strict=True)], dim=1)
+        self._whole = torch.cat(
+            [part[:, : int(size)] for part, size in zip(parts, sizes, strict=True)], dim=1
+        )
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self._own is not None and self._whole is None:
             if _place()[1] > 1:
-                raise RuntimeError("the chain pool is spread over processes: call lebm.samplers.gather_pools(module) on all of them first")
+                raise RuntimeError(
+                    "the chain pool is spread over processes: call lebm.samplers.gather_pools(module) on all"
+                    " of them first"
+                )
             self.gather()
         pool = torch.zeros(0) if self._whole is None else self._whole
         destination[prefix + "pool"] = pool.clone()
@@ -133,7 +145,9 @@ class PersistentChains(Sampler):
     ) -> None:
         keys = [prefix + "pool", prefix + "calls"]
         found = {key: state_dict.pop(key) for key in keys if key in state_dict}
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
         state_dict.update(found)
         missing_keys.extend(key for key in keys if key not in found)
         if len(found) == len(keys):
@@ -146,7 +160,9 @@ class PersistentChains(Sampler):
 
 
 def gather_pools(module: nn.Module) -> None:
-    """Gather every chain pool inside ``module``; all processes must call it, before any of them calls ``state_dict()``."""
+    """Gather every chain pool inside ``module``; all processes must call it, before any of them calls
+    ``state_dict()``.
+    """
     for part in module.modules():
         if isinstance(part, PersistentChains):
             part.gather()

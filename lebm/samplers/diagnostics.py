@@ -1,8 +1,8 @@
 """Do the chains mix? Rank-normalised split R-hat, effective sample sizes, autocorrelation.
 
-All take draws of shape ``(draws, chains, *event)`` and return one number an event coordinate, in float64, following Vehtari,
-Gelman, Simpson, Carpenter & Buerkner (2021), *Rank-normalization, folding, and localization: an improved R-hat*.
-"""
+All take draws of shape ``(draws, chains, *event)`` and return one number an event coordinate, in float64,
+following Vehtari, Gelman, Simpson, Carpenter & Buerkner (2021), *Rank-normalization, folding, and
+localization: an improved R-hat*."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def autocorrelation(draws: Tensor, max_lag: int | None = None) -> Tensor:
 
 
 def split_rhat(draws: Tensor) -> Tensor:
-    """The larger of the rank-normalised split R-hat and that of the folded draws, ``(*event)``; 1.01 and below is good.
+    """The larger of the rank-normalised split R-hat and that of the folded draws, ``(*event)``; 1.01 and
+    below is good.
 
     The fold, distances from the median, catches chains that agree in location and differ in scale.
     """
@@ -45,12 +46,17 @@ def tail_ess(draws: Tensor) -> Tensor:
     """The smaller effective number for the 5% and the 95% quantile, ``(*event)``."""
     draws = _checked(draws)
     flat = draws.flatten(0, 1)
-    return torch.minimum(*[_ess(_split((draws <= _quantile(flat, level)).double())) for level in (0.05, 0.95)])
+    return torch.minimum(
+        *[_ess(_split((draws <= _quantile(flat, level)).double())) for level in (0.05, 0.95)]
+    )
 
 
 def _checked(draws: Tensor) -> Tensor:
     if draws.dim() < 2 or draws.shape[0] < 4:
-        raise ValueError(f"diagnostics need draws of shape (draws, chains, *event) with at least 4 draws, not {tuple(draws.shape)}")
+        raise ValueError(
+            "diagnostics need draws of shape (draws, chains, *event) with at least 4 draws, not"
+            f" {tuple(draws.shape)}"
+        )
     return draws.double()
 
 
@@ -61,7 +67,9 @@ def _split(draws: Tensor) -> Tensor:
 
 
 def _quantile(draws: Tensor, level: float) -> Tensor:
-    """Linear interpolation between order statistics of ``(n, *event)``; torch's own refuses more than 16 million numbers."""
+    """Linear interpolation between order statistics of ``(n, *event)``; torch's own refuses more than 16
+    million numbers.
+    """
     ordered = draws.sort(dim=0).values
     position = level * (draws.shape[0] - 1)
     low = int(position)
@@ -73,7 +81,9 @@ def _normal_scores(draws: Tensor) -> Tensor:
     flat = draws.flatten(0, 1)
     columns = flat.reshape(flat.shape[0], -1).T.contiguous()
     ordered = columns.sort(dim=1).values
-    rank = (torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True) + 1).double() / 2
+    rank = (
+        torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True) + 1
+    ).double() / 2
     scores = torch.special.ndtri((rank - 0.375) / (flat.shape[0] + 0.25))
     return scores.T.reshape(draws.shape)
 
@@ -86,7 +96,9 @@ def _rhat(draws: Tensor) -> Tensor:
 
 
 def _autocovariance(draws: Tensor) -> Tensor:
-    """Biased autocovariances ``(draws, chains, *event)`` by FFT, zero-padded so that the chain does not wrap around."""
+    """Biased autocovariances ``(draws, chains, *event)`` by FFT, zero-padded so that the chain does not wrap
+    around.
+    """
     count = draws.shape[0]
     centred = draws - draws.mean(dim=0)
     spectrum = torch.fft.rfft(centred, n=2 * count, dim=0)
@@ -104,7 +116,9 @@ def _ess(draws: Tensor) -> Tensor:
     pairs = correlation[: count // 2 * 2].unflatten(0, (-1, 2))
     sums = pairs.sum(dim=1)
     positive = (sums >= 0).long().cumprod(dim=0).bool()
-    positive[(count - 3) // 2 :] = False  # the longest lags are mostly noise; where nothing turned negative, stop as Stan does
+    positive[(count - 3) // 2 :] = (
+        False  # the longest lags are mostly noise; where nothing turned negative, stop as Stan does
+    )
     monotone = sums.cummin(dim=0).values
     length = positive.sum(dim=0, keepdim=True)
     # The even term of the first pair that is left out halves the bias of the cut.

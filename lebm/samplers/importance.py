@@ -8,7 +8,16 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from lebm.samplers.base import Info, LogDensity, Sampler, check_values, finite_rows, rows, summarise, values_of_all
+from lebm.samplers.base import (
+    Info,
+    LogDensity,
+    Sampler,
+    check_values,
+    finite_rows,
+    rows,
+    summarise,
+    values_of_all,
+)
 from lebm.samplers.noise import RandomSource, normal, uniform
 
 __all__ = ["Proposal", "SamplingImportanceResampling", "clean_log_weights", "resample", "weight_ess"]
@@ -31,7 +40,9 @@ def clean_log_weights(log_weights: Tensor) -> Tensor:
 
 
 def weight_ess(log_weights: Tensor, dim: int = 0) -> Tensor:
-    r"""Kong's effective sample size :math:`(\sum w)^2 / \sum w^2` along ``dim``; 1 to n, and 0 if all weights are zero; float64."""
+    r"""Kong's effective sample size :math:`(\sum w)^2 / \sum w^2` along ``dim``; 1 to n, and 0 if all weights
+    are zero; float64.
+    """
     log_weights = clean_log_weights(log_weights).double()
     ess = (2 * log_weights.logsumexp(dim) - (2 * log_weights).logsumexp(dim)).exp()
     return torch.nan_to_num(ess, nan=0.0)
@@ -58,31 +69,38 @@ def resample(log_weights: Tensor, generator: RandomSource = None) -> Tensor:
 class SamplingImportanceResampling(Sampler):
     r"""Resampling by importance weights (Rubin 1988), iterated (Andrieu, Lee & Vihola 2018, i-SIR).
 
-    A transition puts each row among M - 1 fresh draws of a proposal q and moves it to one of the M in proportion to
+    A transition puts each row among M - 1 fresh draws of a proposal q and moves it to one of the M in
+    proportion to
     :math:`w(z) = \pi(z) / q(z)`. With ``init`` drawn from q, one transition is classical SIR with M candidates, biased by
-    O(1/M); every further one keeps the target exactly invariant. No gradient is used (one for ``Info.gradient_norm``). It works where
-    q covers the target: watch ``ess``, which is near M for a good q and 1 for a useless one.
+    O(1/M); every further one keeps the target exactly invariant. No gradient is used (one for
+    ``Info.gradient_norm``). It works where q covers the target: watch ``ess``, which is near M for a good q
+    and 1 for a useless one.
 
-    Rows do not share candidates, so a row depends on neither its neighbours nor the layout. A candidate with a non-finite
-    log-density has weight zero; a row with no candidate left stays.
-    ``Info.extra``: ``ess`` ``(B,)`` of the last transition's weights; ``acceptance`` ``(B,)``, the share of transitions that moved.
+    Rows do not share candidates, so a row depends on neither its neighbours nor the layout. A candidate with
+    a non-finite log-density has weight zero; a row with no candidate left stays. ``Info.extra``: ``ess``
+    ``(B,)`` of the last transition's weights; ``acceptance`` ``(B,)``, the share of transitions that moved.
 
     Args:
         candidates: M, at least 2.
         steps: number of transitions; 1 is SIR.
         proposal: q; a standard normal of ``init``'s shape if ``None``.
-        shared_target: the log-density is the same for every row (a prior, not a posterior given a batch), so that
-            candidates can be evaluated in large batches.
+        shared_target: the log-density is the same for every row (a prior, not a posterior given a batch), so
+            that candidates can be evaluated in large batches.
     """
 
     exact = True
 
-    def __init__(self, candidates: int, steps: int = 1, proposal: nn.Module | None = None, shared_target: bool = False) -> None:
+    def __init__(
+        self, candidates: int, steps: int = 1, proposal: nn.Module | None = None, shared_target: bool = False
+    ) -> None:
         super().__init__(steps)
         if candidates < 2:
             raise ValueError(f"candidates must be at least 2, not {candidates}")
         if proposal is not None and not isinstance(proposal, Proposal):
-            raise ValueError(f"a proposal needs the methods reference and log_density, which {type(proposal).__name__} lacks")
+            raise ValueError(
+                f"a proposal needs the methods reference and log_density, which {type(proposal).__name__}"
+                " lacks"
+            )
         self.candidates = candidates
         self.proposal = proposal
         self.shared_target = shared_target
@@ -122,7 +140,9 @@ class SamplingImportanceResampling(Sampler):
         """``(B, m)`` of ``(B, m, *event)``, with zero weight for what is not finite."""
         flat = states.flatten(0, 1)
         if self.proposal is None:
-            log_proposal = -0.5 * flat.flatten(1).square().sum(dim=1) - 0.5 * flat[0].numel() * math.log(2 * math.pi)
+            log_proposal = -0.5 * flat.flatten(1).square().sum(dim=1) - 0.5 * flat[0].numel() * math.log(
+                2 * math.pi
+            )
         else:
             assert isinstance(self.proposal, Proposal)
             log_proposal = self.proposal.log_density(flat)
@@ -133,5 +153,9 @@ class SamplingImportanceResampling(Sampler):
             values = flat_values.reshape(states.shape[:2])
         else:
             values = values_of_all(log_density, states)
-        log_weights = torch.where(finite_rows(flat).reshape(states.shape[:2]), values - log_proposal.reshape(states.shape[:2]), -torch.inf)
+        log_weights = torch.where(
+            finite_rows(flat).reshape(states.shape[:2]),
+            values - log_proposal.reshape(states.shape[:2]),
+            -torch.inf,
+        )
         return clean_log_weights(log_weights)

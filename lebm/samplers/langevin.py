@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from lebm.samplers.adaptation import Adaptive
-from lebm.samplers.base import Info, LogDensity, as_event, check_values, positive_vector, state_gradient, summarise
+from lebm.samplers.base import (
+    Info,
+    LogDensity,
+    as_event,
+    check_values,
+    positive_vector,
+    state_gradient,
+    summarise,
+)
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.schedules import Schedule, check_schedule, values
 from lebm.samplers.shadow import clip_rows, shadow_acceptance
@@ -28,26 +36,32 @@ class Langevin(Adaptive):
 
     with ``M = I`` unless a preconditioner is given. Libraries that write
     :math:`z + \eta \nabla \log \pi + \sqrt{2 \eta}\,\epsilon` mean the same with :math:`\eta = s^2/2`.
-    The chain is biased by its step: in a Gaussian direction of precision :math:`\lambda` its stationary variance is
+    The chain is biased by its step: in a Gaussian direction of precision :math:`\lambda` its stationary
+    variance is
     :math:`1 / (\lambda (1 - \lambda s^2 / 4))`, and it diverges for :math:`s^2 \lambda \ge 4`.
 
     A row that becomes non-finite stays so, is counted in ``Info.nonfinite`` and never touches another row.
-    ``Info.extra["acceptance"]`` is the Metropolis acceptance that the last step would have had, absent without noise and with a
-    clamp, since a clamped state is no draw of the proposal; ``warm_up`` adapts ``step_scale`` to it.
+    ``Info.extra["acceptance"]`` is the Metropolis acceptance that the last step would have had, absent
+    without noise and with a clamp, since a clamped state is no draw of the proposal; ``warm_up`` adapts
+    ``step_scale`` to it.
 
     Args:
         steps: number of transitions, at least 0.
-        step_size: the ``s`` above, positive; or one value a step, the last of which is kept if the chain is longer.
+        step_size: the ``s`` above, positive; or one value a step, the last of which is kept if the chain is
+            longer.
         noise_scale: the ``n`` above; ``s * sqrt(temperature)`` if ``None``. With ``n < s`` the chain samples
             ``pi ** (s / n) ** 2``, and with 0 it is gradient ascent. A list as for ``step_size``.
-        temperature: samples ``pi ** (1 / temperature)``; non-negative; a list anneals. Give this or ``noise_scale``, not both.
+        temperature: samples ``pi ** (1 / temperature)``; non-negative; a list anneals. Give this or
+            ``noise_scale``, not both.
         max_grad_norm: rescale a row's gradient to at most this norm, each row by itself.
         clamp: keep the state inside ``[low, high]`` after every step, for images.
-        compile: run blocks of ``unroll`` steps through ``torch.compile``. The chain is the same up to rounding.
-        unroll: steps a compiled block; 10 is near the best speed, compiles in about 10 s, and more is used as 10.
+        compile: run blocks of ``unroll`` steps through ``torch.compile``. The chain is the same up to
+            rounding.
+        unroll: steps a compiled block; 10 is near the best speed, compiles in about 10 s, and more is used as
+            10.
         compile_mode: passed to ``torch.compile``; ``"reduce-overhead"`` uses CUDA graphs on a GPU.
-        preconditioner: the diagonal of ``M``, one positive number a coordinate of the flattened event. Close to the target's
-            variances it makes all directions mix alike; it changes no target.
+        preconditioner: the diagonal of ``M``, one positive number a coordinate of the flattened event. Close
+            to the target's variances it makes all directions mix alike; it changes no target.
 
     Raises:
         ValueError: for arguments out of range.
@@ -78,8 +92,12 @@ class Langevin(Adaptive):
         if unroll < 1:
             raise ValueError(f"unroll must be at least 1, not {unroll}")
         self.step_size = check_schedule("step_size", step_size, steps, positive=True)
-        self.noise_scale = None if noise_scale is None else check_schedule("noise_scale", noise_scale, steps, positive=False)
-        self.temperature = check_schedule("temperature", 1.0 if temperature is None else temperature, steps, positive=False)
+        self.noise_scale = (
+            None if noise_scale is None else check_schedule("noise_scale", noise_scale, steps, positive=False)
+        )
+        self.temperature = check_schedule(
+            "temperature", 1.0 if temperature is None else temperature, steps, positive=False
+        )
         self.max_grad_norm = max_grad_norm
         self.clamp = None if clamp is None else (float(clamp[0]), float(clamp[1]))
         self.unroll = unroll
@@ -94,7 +112,10 @@ class Langevin(Adaptive):
         """Step size and noise scale of every step."""
         sizes = [self.step_scale * size for size in values(self.step_size, steps)]
         if self.noise_scale is None:
-            return sizes, [size * math.sqrt(heat) for size, heat in zip(sizes, values(self.temperature, steps), strict=True)]
+            return sizes, [
+                size * math.sqrt(heat)
+                for size, heat in zip(sizes, values(self.temperature, steps), strict=True)
+            ]
         return sizes, [self.step_scale * scale for scale in values(self.noise_scale, steps)]
 
     def _chain(
@@ -106,9 +127,13 @@ class Langevin(Adaptive):
         state, before, gradient = start, start, None
         for first in range(0, steps, STEPS_A_DRAW):
             part = slice(first, min(first + STEPS_A_DRAW, steps))
-            state = before = state.clone()  # a view into the last draw would keep it alive beside the next one
+            state = before = (
+                state.clone()
+            )  # a view into the last draw would keep it alive beside the next one
             noise = self._noise(generator, state, scales[part], metric)
-            state, before, gradient = advance(log_density, state, noise, [0.5 * size**2 for size in sizes[part]], metric)
+            state, before, gradient = advance(
+                log_density, state, noise, [0.5 * size**2 for size in sizes[part]], metric
+            )
             del noise
         info = None
         if want_info:
@@ -126,25 +151,43 @@ class Langevin(Adaptive):
         if len(set(scales)) == 1:
             noise.mul_(scales[0])
         else:
-            noise.mul_(torch.tensor(scales, dtype=noise.dtype, device=noise.device).reshape(-1, *[1] * state.dim()))
+            noise.mul_(
+                torch.tensor(scales, dtype=noise.dtype, device=noise.device).reshape(-1, *[1] * state.dim())
+            )
         return noise if metric is None else noise.mul_(metric.sqrt())
 
     def _eager(
-        self, log_density: LogDensity, state: Tensor, noise: Tensor, drifts: list[float], metric: Tensor | None
+        self,
+        log_density: LogDensity,
+        state: Tensor,
+        noise: Tensor,
+        drifts: list[float],
+        metric: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         for kick, drift in zip(noise, drifts, strict=True):
             before = state
             gradient = state_gradient(log_density, before)
             if self.max_grad_norm is not None:
                 gradient = clip_rows(gradient, self.max_grad_norm)
-            state = kick.add_(before)  # into the noise's memory: the state before must survive for the shadow step
-            state = state.add_(gradient, alpha=drift) if metric is None else state.addcmul_(gradient, metric, value=drift)
+            state = kick.add_(
+                before
+            )  # into the noise's memory: the state before must survive for the shadow step
+            state = (
+                state.add_(gradient, alpha=drift)
+                if metric is None
+                else state.addcmul_(gradient, metric, value=drift)
+            )
             if self.clamp is not None:
                 state = state.clamp_(*self.clamp)
         return state, before, gradient
 
     def _blocks(
-        self, log_density: LogDensity, state: Tensor, noise: Tensor, drifts: list[float], metric: Tensor | None
+        self,
+        log_density: LogDensity,
+        state: Tensor,
+        noise: Tensor,
+        drifts: list[float],
+        metric: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         compiled = self._compiled = self._compiled or _compile(self.compile_mode)
         # A tensor, because a graph is compiled anew for every new Python number.
@@ -152,7 +195,9 @@ class Langevin(Adaptive):
         with torch.no_grad():
             for block, rates in zip(noise.split(self.unroll), drift.split(self.unroll), strict=True):
                 outputs = compiled(log_density, state, block, rates, self.max_grad_norm, self.clamp, metric)
-                state, before, gradient = (output.clone() for output in outputs)  # CUDA graphs reuse their output memory
+                state, before, gradient = (
+                    output.clone() for output in outputs
+                )  # CUDA graphs reuse their output memory
         return state, before, gradient
 
 
@@ -171,7 +216,9 @@ def _block(
     clamp: tuple[float, float] | None,
     metric: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Several steps in one graph; noise comes from outside, because a random draw inside would break the graph."""
+    """Several steps in one graph; noise comes from outside, because a random draw inside would break the
+    graph.
+    """
 
     def total(state: Tensor) -> Tensor:
         value = log_density(state)

@@ -8,31 +8,42 @@ import torch
 from torch import Tensor
 
 from lebm.samplers.adaptation import Adaptive
-from lebm.samplers.base import Info, LogDensity, as_event, finite_rows, log_density_gradient, positive_vector, rows, summarise
+from lebm.samplers.base import (
+    Info,
+    LogDensity,
+    as_event,
+    finite_rows,
+    log_density_gradient,
+    positive_vector,
+    rows,
+    summarise,
+)
 from lebm.samplers.noise import RandomSource, normal, uniform
 
 __all__ = ["HMC", "MALA"]
 
 
 class HMC(Adaptive):
-    r"""Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2011): with a fresh momentum :math:`p \sim N(0, I)`, L leapfrog steps
+    r"""Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2011): with a fresh momentum :math:`p \sim N(0, I)`,
+    L leapfrog steps
 
     .. math:: p \leftarrow p + \tfrac{s}{2} M^{1/2} \nabla \log \pi(z), \quad z \leftarrow z + s M^{1/2} p, \quad
         p \leftarrow p + \tfrac{s}{2} M^{1/2} \nabla \log \pi(z),
 
-    accepted with probability :math:`\min(1, e^{H_0 - H_L})`, :math:`H = -\log \pi(z) + |p|^2 / 2`. With one leapfrog step this
-    is MALA of the same ``step_size`` as :class:`Langevin`. Each transition costs L gradients.
+    accepted with probability :math:`\min(1, e^{H_0 - H_L})`, :math:`H = -\log \pi(z) + |p|^2 / 2`. With one
+    leapfrog step this is MALA of the same ``step_size`` as :class:`Langevin`. Each transition costs L
+    gradients.
 
-    A proposal whose state, log-density or gradient is not finite is rejected. A row that *starts* where its log-density is
-    not finite moves at its first finite proposal, and otherwise stays.
-    ``Info.extra``: ``acceptance`` ``(B,)`` in [0, 1], mean over the chain, and ``nonfinite_proposals`` ``(B,)``, a count.
+    A proposal whose state, log-density or gradient is not finite is rejected. A row that *starts* where its
+    log-density is not finite moves at its first finite proposal, and otherwise stays. ``Info.extra``:
+    ``acceptance`` ``(B,)`` in [0, 1], mean over the chain, and ``nonfinite_proposals`` ``(B,)``, a count.
 
     Args:
         steps: number of transitions, at least 0.
         step_size: s, positive; ``warm_up`` multiplies it by what it finds.
         leapfrog_steps: L, at least 1.
-        jitter: each row's step is multiplied by a uniform number in [1 - jitter, 1 + jitter] at every transition, so that no
-            trajectory closes on itself; in [0, 1).
+        jitter: each row's step is multiplied by a uniform number in [1 - jitter, 1 + jitter] at every
+            transition, so that no trajectory closes on itself; in [0, 1).
         preconditioner: the diagonal of M, one positive number a coordinate of the flattened event.
 
     Raises:
@@ -67,7 +78,9 @@ class HMC(Adaptive):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         metric = as_event(self.preconditioner, start)
-        base_step = torch.full(start.shape[1:], self.step_scale * self.step_size, dtype=start.dtype, device=start.device)
+        base_step = torch.full(
+            start.shape[1:], self.step_scale * self.step_size, dtype=start.dtype, device=start.device
+        )
         if metric is not None:
             base_step = base_step * metric.sqrt()
         place = {"dtype": start.dtype, "device": start.device}
@@ -82,9 +95,16 @@ class HMC(Adaptive):
             if self.jitter:
                 factor = 1 + self.jitter * (2 * uniform(generator, count, **place) - 1)  # type: ignore[arg-type]
                 step = step * rows(factor, start)
-            proposal, turned, new_value, new_gradient = self._leapfrog(log_density, state, momentum, gradient, step)
+            proposal, turned, new_value, new_gradient = self._leapfrog(
+                log_density, state, momentum, gradient, step
+            )
             log_ratio = _kinetic(momentum) - _kinetic(turned) + _difference(new_value, value)
-            finite = finite_rows(proposal) & finite_rows(new_gradient) & torch.isfinite(new_value) & ~torch.isnan(log_ratio)
+            finite = (
+                finite_rows(proposal)
+                & finite_rows(new_gradient)
+                & torch.isfinite(new_value)
+                & ~torch.isnan(log_ratio)
+            )
             log_ratio = torch.where(finite, log_ratio, -torch.inf)
             chance = uniform(generator, count, dtype=torch.float32, device=start.device)
             accept = chance.log() < log_ratio
@@ -108,10 +128,12 @@ class HMC(Adaptive):
 
 
 class MALA(HMC):
-    r"""The Metropolis-adjusted Langevin algorithm (Roberts & Tweedie 1996): the step of :class:`Langevin`, then a Metropolis test.
+    r"""The Metropolis-adjusted Langevin algorithm (Roberts & Tweedie 1996): the step of :class:`Langevin`,
+    then a Metropolis test.
 
-    The proposal :math:`z' = z + \tfrac{s^2}{2} M \nabla \log \pi(z) + s M^{1/2} \epsilon` is one leapfrog step, and HMC's
-    acceptance is then MALA's. One gradient a transition. Non-finite proposals are rejected, see :class:`HMC`.
+    The proposal :math:`z' = z + \tfrac{s^2}{2} M \nabla \log \pi(z) + s M^{1/2} \epsilon` is one leapfrog
+    step, and HMC's acceptance is then MALA's. One gradient a transition. Non-finite proposals are rejected,
+    see :class:`HMC`.
 
     Args:
         steps: number of transitions, at least 0.

@@ -1,9 +1,9 @@
 """Random numbers that do not depend on how a batch is spread over processes.
 
-A :class:`Noise` is a list of independent streams. Rows of a batch are dealt to the streams in contiguous pieces, and every
-stream is seeded from a key that names what it is for, never from a process. In training there is one stream a *noise shard*
-(a fixed cut of the global batch); in evaluation there is one a sample, so that a score does not depend on its neighbours.
-"""
+A :class:`Noise` is a list of independent streams. Rows of a batch are dealt to the streams in contiguous
+pieces, and every stream is seeded from a key that names what it is for, never from a process. In training
+there is one stream a *noise shard* (a fixed cut of the global batch); in evaluation there is one a sample, so
+that a score does not depend on its neighbours."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ def _seed(key: tuple[object, ...]) -> int:
 class Noise:
     """Standard normals and uniforms for this process's rows, from keyed streams.
 
-    The streams are sequential: two calls give fresh numbers, and two objects made with the same keys give the same numbers.
-    Rows ``floor(i n / k) .. floor((i+1) n / k)`` of a batch of ``n`` belong to stream ``i`` of ``k``.
+    The streams are sequential: two calls give fresh numbers, and two objects made with the same keys give the
+    same numbers. Rows ``floor(i n / k) .. floor((i+1) n / k)`` of a batch of ``n`` belong to stream ``i`` of
+    ``k``.
 
-    On the CPU torch's generator uses 32 bits of a seed; among the millions of streams of a long run a few pairs coincide, at
-    different steps and therefore harmlessly.
+    On the CPU torch's generator uses 32 bits of a seed; among the millions of streams of a long run a few
+    pairs coincide, at different steps and therefore harmlessly.
 
     Args:
         keys: one tuple of strings and integers a stream.
-        on_host: draw on the CPU and move; right for many streams of few rows, where a kernel a stream would cost more.
+        on_host: draw on the CPU and move; right for many streams of few rows, where a kernel a stream would
+            cost more.
     """
 
     def __init__(self, keys: Sequence[tuple[object, ...]], on_host: bool = False) -> None:
@@ -56,13 +58,17 @@ class Noise:
             ValueError: if ``world_size`` does not divide ``shards``.
         """
         if shards < 1 or shards % world_size:
-            raise ValueError(f"the number of processes ({world_size}) must divide the number of noise shards ({shards})")
+            raise ValueError(
+                f"the number of processes ({world_size}) must divide the number of noise shards ({shards})"
+            )
         own = shards // world_size
         return cls([(*key, shard) for shard in range(rank * own, (rank + 1) * own)])
 
     @classmethod
     def samples(cls, *key: object, index: Tensor | Sequence[int]) -> Noise:
-        """One stream a sample, keyed by its index in the data set: shape of ``index`` ``(B,)``, and draws must have ``B`` rows."""
+        """One stream a sample, keyed by its index in the data set: shape of ``index`` ``(B,)``, and draws
+        must have ``B`` rows.
+        """
         numbers = index.tolist() if isinstance(index, Tensor) else list(index)
         return cls([(*key, "sample", int(number)) for number in numbers], on_host=True)
 
@@ -72,7 +78,9 @@ class Noise:
             self._generators = [torch.Generator(place).manual_seed(seed) for seed in self.seeds]
         return self._generators
 
-    def _draw(self, kind: str, shape: Sequence[int], steps: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def _draw(
+        self, kind: str, shape: Sequence[int], steps: int | None, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
         draw = torch.randn if kind == "normal" else torch.rand
         streams = self._streams(device)
         rows, event = shape[0], tuple(shape[1:])
@@ -80,18 +88,32 @@ class Noise:
         pieces = []
         for position, generator in enumerate(streams):
             mine = (position + 1) * rows // len(streams) - position * rows // len(streams)
-            pieces.append(draw((*lead, mine, *event), generator=generator, dtype=dtype, device=generator.device))
+            pieces.append(
+                draw((*lead, mine, *event), generator=generator, dtype=dtype, device=generator.device)
+            )
         drawn = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=len(lead))
         return drawn.to(device)
 
     def normal(
-        self, shape: Sequence[int], *, steps: int | None = None, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self,
+        shape: Sequence[int],
+        *,
+        steps: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
     ) -> Tensor:
-        """Standard normals of shape ``(rows, *event)``, or ``(steps, rows, *event)`` for a whole chain at once."""
+        """Standard normals of shape ``(rows, *event)``, or ``(steps, rows, *event)`` for a whole chain at
+        once.
+        """
         return self._draw("normal", shape, steps, dtype, torch.device(device))
 
     def uniform(
-        self, shape: Sequence[int], *, steps: int | None = None, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self,
+        shape: Sequence[int],
+        *,
+        steps: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
     ) -> Tensor:
         """Uniforms on [0, 1) of shape ``(rows, *event)``, or ``(steps, rows, *event)``."""
         return self._draw("uniform", shape, steps, dtype, torch.device(device))
@@ -102,9 +124,16 @@ RandomSource = torch.Generator | Noise | None
 
 
 def normal(
-    source: RandomSource, shape: Sequence[int], *, steps: int | None = None, dtype: torch.dtype, device: torch.device | str
+    source: RandomSource,
+    shape: Sequence[int],
+    *,
+    steps: int | None = None,
+    dtype: torch.dtype,
+    device: torch.device | str,
 ) -> Tensor:
-    """Standard normals from any :data:`RandomSource`, of shape ``(rows, *event)`` or ``(steps, rows, *event)``."""
+    """Standard normals from any :data:`RandomSource`, of shape ``(rows, *event)`` or ``(steps, rows,
+    *event)``.
+    """
     if isinstance(source, Noise):
         return source.normal(shape, steps=steps, dtype=dtype, device=device)
     full = tuple(shape) if steps is None else (steps, *shape)
@@ -112,9 +141,16 @@ def normal(
 
 
 def uniform(
-    source: RandomSource, shape: Sequence[int], *, steps: int | None = None, dtype: torch.dtype, device: torch.device | str
+    source: RandomSource,
+    shape: Sequence[int],
+    *,
+    steps: int | None = None,
+    dtype: torch.dtype,
+    device: torch.device | str,
 ) -> Tensor:
-    """Uniforms on [0, 1) from any :data:`RandomSource`, of shape ``(rows, *event)`` or ``(steps, rows, *event)``."""
+    """Uniforms on [0, 1) from any :data:`RandomSource`, of shape ``(rows, *event)`` or ``(steps, rows,
+    *event)``.
+    """
     if isinstance(source, Noise):
         return source.uniform(shape, steps=steps, dtype=dtype, device=device)
     full = tuple(shape) if steps is None else (steps, *shape)

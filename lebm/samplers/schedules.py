@@ -7,7 +7,9 @@ from collections.abc import Sequence
 __all__ = ["Schedule", "check_schedule", "geometric", "linear", "values"]
 
 Schedule = float | Sequence[float]
-"""A constant, or one value a step. A chain longer than the list stays at its last value; a shorter one uses its beginning."""
+"""A constant, or one value a step. A chain longer than the list stays at its last value; a shorter one uses
+its beginning.
+"""
 
 
 def check_schedule(name: str, schedule: Schedule, steps: int, *, positive: bool) -> Schedule:
@@ -19,7 +21,9 @@ def check_schedule(name: str, schedule: Schedule, steps: int, *, positive: bool)
     scheduled = isinstance(schedule, Sequence)
     entries = [float(value) for value in schedule] if isinstance(schedule, Sequence) else [float(schedule)]
     if not entries or (scheduled and len(entries) > steps):
-        raise ValueError(f"{name} has {len(entries)} entries, but a schedule needs 1 to steps={steps} of them")
+        raise ValueError(
+            f"{name} has {len(entries)} entries, but a schedule needs 1 to steps={steps} of them"
+        )
     if any(not (value > 0 if positive else value >= 0) for value in entries):
         raise ValueError(f"{name} must {'be positive' if positive else 'not be negative'}, not {schedule}")
     return entries if scheduled else entries[0]

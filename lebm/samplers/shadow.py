@@ -56,7 +56,9 @@ def shadow_acceptance(
         weight = 1.0 if metric is None else metric
         drift = 0.5 * step_size**2
         forward = ((after - before - drift * weight * gradient) * inverse).flatten(1).square().sum(dim=1)
-        backward = ((before - after - drift * weight * gradient_after) * inverse).flatten(1).square().sum(dim=1)
+        backward = (
+            ((before - after - drift * weight * gradient_after) * inverse).flatten(1).square().sum(dim=1)
+        )
         log_ratio = difference * (step_size / noise_scale) ** 2 + (forward - backward) / (2 * noise_scale**2)
         acceptance = log_ratio.clamp(max=0.0).exp()
         return torch.where(torch.isfinite(acceptance), acceptance, 0.0), value_after

@@ -1,4 +1,6 @@
-"""Log-densities made of log-densities: sums, tempering, and the conditional that is left when a part of the state is frozen."""
+"""Log-densities made of log-densities: sums, tempering, and the conditional that is left when a part of the
+state is frozen.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def product(*log_densities: LogDensity) -> LogDensity:
 
 
 def tempered(log_density: LogDensity, temperature: float, base: LogDensity | None = None) -> LogDensity:
-    r""":math:`\pi^{1/T}`, or with a base the geometric path :math:`\pi^{1/T} p_0^{1 - 1/T}`, which stays proper as T grows.
+    r""":math:`\pi^{1/T}`, or with a base the geometric path :math:`\pi^{1/T} p_0^{1 - 1/T}`, which stays
+    proper as T grows.
 
     Args:
         log_density: of :math:`\pi`.
@@ -48,7 +51,8 @@ def tempered(log_density: LogDensity, temperature: float, base: LogDensity | Non
 
 
 class Conditional:
-    """The density of some coordinates given the others, unnormalised: the joint as a function of the free coordinates alone.
+    """The density of some coordinates given the others, unnormalised: the joint as a function of the free
+    coordinates alone.
 
     Args:
         log_density: of the joint, ``(B, *event) -> (B,)``.
@@ -58,7 +62,9 @@ class Conditional:
 
     def __init__(self, log_density: LogDensity, given: Tensor, frozen: Tensor) -> None:
         if frozen.shape != given.shape[1:]:
-            raise ValueError(f"the mask has shape {tuple(frozen.shape)} but a row has {tuple(given.shape[1:])}")
+            raise ValueError(
+                f"the mask has shape {tuple(frozen.shape)} but a row has {tuple(given.shape[1:])}"
+            )
         self.log_density = log_density
         self.given = given
         self.free = (~frozen).flatten().nonzero().squeeze(1).to(given.device)
@@ -76,10 +82,11 @@ class Conditional:
 
 
 class Masked(Sampler):
-    """Any sampler on a part of the state, the rest frozen at its start: samples the conditional given the frozen part.
+    """Any sampler on a part of the state, the rest frozen at its start: samples the conditional given the
+    frozen part.
 
-    For hierarchical latents: hold the upper layers and re-draw a lower one. Invariance and non-finite handling are the
-    kernel's. A kernel's preconditioner has one entry a free coordinate.
+    For hierarchical latents: hold the upper layers and re-draw a lower one. Invariance and non-finite
+    handling are the kernel's. A kernel's preconditioner has one entry a free coordinate.
 
     Args:
         kernel: moves the free coordinates, as ``(B, f)``.
@@ -106,7 +113,10 @@ class Masked(Sampler):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         if self.frozen.numel() != start[0].numel():
-            raise ValueError(f"the mask has {self.frozen.numel()} entries but a row of the state has {start[0].numel()} coordinates")
+            raise ValueError(
+                f"the mask has {self.frozen.numel()} entries but a row of the state has {start[0].numel()}"
+                " coordinates"
+            )
         target = Conditional(log_density, start, self.frozen.reshape(start.shape[1:]))
         if want_info:
             part, info = self.kernel.run(target, target.restrict(start), generator, steps=steps)

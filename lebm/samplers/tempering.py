@@ -17,16 +17,19 @@ __all__ = ["ParallelTempering"]
 class ParallelTempering(Sampler):
     r"""Replica exchange (Geyer 1991) over any sampler.
 
-    Each row has one replica a temperature :math:`1 = T_1 < \dots < T_R`, replica k at :math:`\pi^{1/T_k}`. A transition runs the
-    kernel on every replica and then offers swaps of neighbours, pairs (1,2), (3,4), ... and (2,3), ... in turn, accepted with
+    Each row has one replica a temperature :math:`1 = T_1 < \dots < T_R`, replica k at :math:`\pi^{1/T_k}`. A
+    transition runs the kernel on every replica and then offers swaps of neighbours, pairs (1,2), (3,4), ...
+    and (2,3), ... in turn, accepted with
 
     .. math:: \min\bigl(1, \exp[(1/T_i - 1/T_j)(\log \pi(z_j) - \log \pi(z_i))]\bigr).
 
-    The kernel moves in :math:`u = z / \sqrt{T_k}`, so that its step grows with the width of the flattened target. The result
-    is the cold replica. It costs R times the kernel, and is exact if the kernel is. A replica whose log-density is not finite
-    counts as having density zero: it leaves the cold end and never enters it.
+    The kernel moves in :math:`u = z / \sqrt{T_k}`, so that its step grows with the width of the flattened
+    target. The result is the cold replica. It costs R times the kernel, and is exact if the kernel is. A
+    replica whose log-density is not finite counts as having density zero: it leaves the cold end and never
+    enters it.
 
-    ``Info.extra``: ``swap_acceptance`` ``(R - 1,)``, mean over rows and offers, a pair of neighbours each; aim at 0.2 to 0.5.
+    ``Info.extra``: ``swap_acceptance`` ``(R - 1,)``, mean over rows and offers, a pair of neighbours each;
+    aim at 0.2 to 0.5.
 
     Args:
         kernel: moves a replica, for example :class:`~lebm.samplers.MALA`.
@@ -38,7 +41,9 @@ class ParallelTempering(Sampler):
         ValueError: for arguments out of range.
     """
 
-    def __init__(self, kernel: Sampler, temperatures: Sequence[float], steps: int, kernel_steps: int = 1) -> None:
+    def __init__(
+        self, kernel: Sampler, temperatures: Sequence[float], steps: int, kernel_steps: int = 1
+    ) -> None:
         super().__init__(steps)
         ladder = [float(temperature) for temperature in temperatures]
         if len(ladder) < 2 or ladder[0] != 1.0 or any(low >= high for low, high in pairwise(ladder)):
@@ -56,12 +61,20 @@ class ParallelTempering(Sampler):
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
-        replicas, swaps = self.exchange(log_density, start.unsqueeze(1).repeat_interleave(len(self.temperatures), 1), generator, steps)
+        replicas, swaps = self.exchange(
+            log_density, start.unsqueeze(1).repeat_interleave(len(self.temperatures), 1), generator, steps
+        )
         cold = replicas[:, 0].contiguous()
-        return cold, summarise(log_density, start, cold, extra={"swap_acceptance": swaps}) if want_info else None
+        return cold, summarise(
+            log_density, start, cold, extra={"swap_acceptance": swaps}
+        ) if want_info else None
 
     def exchange(
-        self, log_density: LogDensity, replicas: Tensor, generator: RandomSource = None, steps: int | None = None
+        self,
+        log_density: LogDensity,
+        replicas: Tensor,
+        generator: RandomSource = None,
+        steps: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Move a whole ladder, for chains that are continued.
 
@@ -86,21 +99,31 @@ class ParallelTempering(Sampler):
             return (values_of_all(log_density, states) * cold_to_hot).flatten()
 
         for step in range(self.steps if steps is None else steps):
-            moved = self.kernel(ladder, (replicas / stretch).flatten(0, 1), generator, steps=self.kernel_steps)
+            moved = self.kernel(
+                ladder, (replicas / stretch).flatten(0, 1), generator, steps=self.kernel_steps
+            )
             replicas = moved.reshape(shape) * stretch
             with torch.no_grad():
-                replicas, chance = self._swap(values_of_all(log_density, replicas), replicas, cold_to_hot, step % 2, generator)
+                replicas, chance = self._swap(
+                    values_of_all(log_density, replicas), replicas, cold_to_hot, step % 2, generator
+                )
             accepted[step % 2 :: 2] += chance
             offers[step % 2 :: 2] += 1
         return replicas, accepted / offers.clamp_min(1)
 
     @staticmethod
-    def _swap(values: Tensor, replicas: Tensor, inverse: Tensor, parity: int, generator: RandomSource) -> tuple[Tensor, Tensor]:
-        values = torch.where(torch.isfinite(values), values, -torch.inf).to(torch.promote_types(values.dtype, torch.float32))
+    def _swap(
+        values: Tensor, replicas: Tensor, inverse: Tensor, parity: int, generator: RandomSource
+    ) -> tuple[Tensor, Tensor]:
+        values = torch.where(torch.isfinite(values), values, -torch.inf).to(
+            torch.promote_types(values.dtype, torch.float32)
+        )
         colder = torch.arange(parity, values.shape[1] - 1, 2, device=values.device)
         hotter = colder + 1
         log_ratio = (inverse[colder] - inverse[hotter]) * (values[:, hotter] - values[:, colder])
-        log_ratio = torch.where(torch.isnan(log_ratio), -torch.inf, log_ratio)  # two of density zero stay where they are
+        log_ratio = torch.where(
+            torch.isnan(log_ratio), -torch.inf, log_ratio
+        )  # two of density zero stay where they are
         chance = uniform(generator, log_ratio.shape, dtype=torch.float32, device=values.device)
         accept = chance.log() < log_ratio
         order = torch.arange(values.shape[1], device=values.device).repeat(values.shape[0], 1)

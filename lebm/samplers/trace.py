@@ -25,7 +25,8 @@ class Trace:
         acceptance: ``(draws, chains)`` where the sampler reports one, else ``None``.
         thin: transitions between two records.
         exact: whether the sampler has no bias of its own, so that rejections cost time only.
-        targets: number of different targets, for example of posteriors; rows ``i k .. (i + 1) k`` are the k chains of target i.
+        targets: number of different targets, for example of posteriors; rows ``i k .. (i + 1) k`` are the k
+            chains of target i.
     """
 
     states: Tensor
@@ -37,7 +38,9 @@ class Trace:
 
     @property
     def settled(self) -> Tensor:
-        """The second half of the states, the first being the way there: ``(n, chains of a target, targets, *event)``."""
+        """The second half of the states, the first being the way there: ``(n, chains of a target, targets,
+        *event)``.
+        """
         half = self.states[self.states.shape[0] // 2 :]
         return half.unflatten(1, (self.targets, -1)).transpose(1, 2)
 
@@ -52,8 +55,8 @@ class Finding:
     """One observation about a run of chains.
 
     Attributes:
-        kind: ``"non-finite"``, ``"running away"``, ``"step too large"``, ``"step too small"``, ``"not mixing"``,
-            ``"short run not settled"`` or ``"healthy"``.
+        kind: ``"non-finite"``, ``"running away"``, ``"step too large"``, ``"step too small"``, ``"not
+            mixing"``, ``"short run not settled"`` or ``"healthy"``.
         text: what was seen, with its numbers, and what to do.
     """
 
@@ -82,7 +85,8 @@ def record(
         generator: source of randomness.
         draws: records after the start, at least 8.
         thin: transitions between records, at least 1.
-        targets: how many targets the rows of ``log_density`` belong to, the same number of neighbouring rows each, at least 2.
+        targets: how many targets the rows of ``log_density`` belong to, the same number of neighbouring rows
+            each, at least 2.
 
     Raises:
         ValueError: for too few draws, or rows that the targets do not share evenly.
@@ -90,7 +94,9 @@ def record(
     if draws < 8 or thin < 1:
         raise ValueError(f"a trace needs draws of at least 8 and thin of at least 1, not {draws} and {thin}")
     if init.shape[0] % targets or init.shape[0] < 2 * targets:
-        raise ValueError(f"{init.shape[0]} chains do not give each of {targets} targets the same number, at least 2")
+        raise ValueError(
+            f"{init.shape[0]} chains do not give each of {targets} targets the same number, at least 2"
+        )
     states, accepted = [init.detach().clone()], []
     for _ in range(draws):
         state, info = sampler.run(log_density, states[-1], generator, steps=thin)
@@ -99,7 +105,9 @@ def record(
             accepted.append(info.extra["acceptance"])
     with torch.no_grad():
         values = torch.stack([log_density(state) for state in states])
-    return Trace(torch.stack(states), values, torch.stack(accepted) if accepted else None, thin, sampler.exact, targets)
+    return Trace(
+        torch.stack(states), values, torch.stack(accepted) if accepted else None, thin, sampler.exact, targets
+    )
 
 
 def findings(trace: Trace, short_run: int | None = None, better_step: float | None = None) -> list[Finding]:
@@ -108,22 +116,35 @@ def findings(trace: Trace, short_run: int | None = None, better_step: float | No
     Args:
         trace: of a long run.
         short_run: number of transitions that training uses, to be compared with the long run.
-        better_step: a step size known to be accepted more often, to be named where the step is too large or small.
+        better_step: a step size known to be accepted more often, to be named where the step is too large or
+            small.
     """
     finite = finite_rows(trace.states[-1])
     broken = int((~finite).sum())
     if broken:
-        first = int((~torch.isfinite(trace.states.flatten(2)).all(dim=2).all(dim=1)).nonzero()[0]) * trace.thin
-        cure = "lower the step size, clip gradients (max_grad_norm), or keep the energy smooth by weight decay or spectral norm"
-        text = f"{broken} of {len(finite)} chains became non-finite, the first within {first} transitions; {cure}"
+        first = (
+            int((~torch.isfinite(trace.states.flatten(2)).all(dim=2).all(dim=1)).nonzero()[0]) * trace.thin
+        )
+        cure = (
+            "lower the step size, clip gradients (max_grad_norm), or keep the energy smooth by weight decay"
+            " or spectral norm"
+        )
+        text = (
+            f"{broken} of {len(finite)} chains became non-finite, the first within {first} transitions;"
+            f" {cure}"
+        )
         return [Finding("non-finite", text)]
     named = "" if better_step is None else f"; dual averaging suggests a step of {better_step:.3g}"
     found = [*_running_away(trace), *_step(trace, named), *_mixing(trace), *_short_run(trace, short_run)]
     return found or [Finding("healthy", "no fault found: " + _figures(trace))]
 
 
-def suggested_step(sampler: Sampler, log_density: LogDensity, init: Tensor, generator: RandomSource = None) -> float | None:
-    """The step size that dual averaging finds from here, for samplers with one constant step; the sampler is left as it was."""
+def suggested_step(
+    sampler: Sampler, log_density: LogDensity, init: Tensor, generator: RandomSource = None
+) -> float | None:
+    """The step size that dual averaging finds from here, for samplers with one constant step; the sampler is
+    left as it was.
+    """
     size = getattr(sampler, "step_size", None)
     if not isinstance(sampler, Adaptive) or not isinstance(size, float):
         return None
@@ -141,12 +162,16 @@ def _running_away(trace: Trace) -> list[Finding]:
     radius = trace.radius.double().mean(dim=1)
     quarter = len(radius) // 4
     early, late = radius[quarter : 2 * quarter].mean(), radius[-quarter:].mean()
-    gain = trace.log_density[-quarter:].double().mean() - trace.log_density[quarter : 2 * quarter].double().mean()
+    gain = (
+        trace.log_density[-quarter:].double().mean()
+        - trace.log_density[quarter : 2 * quarter].double().mean()
+    )
     if late < 1.2 * early or gain < 0:
         return []
     text = (
-        f"the chains move outwards while their log-density rises by {gain:.3g}: root mean square {early:.3g} in the second quarter, "
-        f"{late:.3g} in the last; the energy is not bounded against its reference, so bound its slope (spectral norm, weight decay)"
+        f"the chains move outwards while their log-density rises by {gain:.3g}: root mean square {early:.3g}"
+        f" in the second quarter, {late:.3g} in the last; the energy is not bounded against its reference, so"
+        " bound its slope (spectral norm, weight decay)"
     )
     return [Finding("running away", text)]
 
@@ -155,12 +180,23 @@ def _step(trace: Trace, named: str) -> list[Finding]:
     if trace.acceptance is None:
         return []
     rate = float(trace.acceptance[len(trace.acceptance) // 2 :].double().mean())
-    # On N(0, I) in 100 dimensions a Langevin chain of shadow acceptance 0.62 is a third too wide, in 3 dimensions more.
+    # On N(0, I) in 100 dimensions a Langevin chain of shadow acceptance 0.62 is a third too wide, in 3
+    # dimensions more.
     if rate < (0.3 if trace.exact else 0.65):
         cost = "most steps are wasted" if trace.exact else "the chains are wider than their target"
-        return [Finding("step too large", f"a Metropolis test accepts only {100 * rate:.0f}% of the steps, so {cost}{named}")]
+        return [
+            Finding(
+                "step too large",
+                f"a Metropolis test accepts only {100 * rate:.0f}% of the steps, so {cost}{named}",
+            )
+        ]
     if rate > 0.99 and float(split_rhat(trace.settled).max()) > 1.05:
-        return [Finding("step too small", f"{100 * rate:.1f}% of the steps pass a Metropolis test, and the chains hardly move{named}")]
+        return [
+            Finding(
+                "step too small",
+                f"{100 * rate:.1f}% of the steps pass a Metropolis test, and the chains hardly move{named}",
+            )
+        ]
     return []
 
 
@@ -171,7 +207,8 @@ def _mixing(trace: Trace) -> list[Finding]:
     if not bad:
         return []
     text = (
-        f"split R-hat is above 1.1 in {bad} of {len(rhat)} coordinates, {rhat.max():.2f} at worst: chains do not forget where they started"
+        f"split R-hat is above 1.1 in {bad} of {len(rhat)} coordinates, {rhat.max():.2f} at worst: chains do"
+        " not forget where they started"
     )
     return [Finding("not mixing", f"{text}; take more steps, HMC, or ParallelTempering")]
 
@@ -184,14 +221,29 @@ def _short_run(trace: Trace, short_run: int | None) -> list[Finding]:
     spread, gaps = float(later.std(dim=0).mean()), there - later.mean(dim=0)
     if abs(gaps.mean()) < max(0.5 * spread, 4 * float(gaps.std()) / len(gaps) ** 0.5):
         return []
-    means = f"{there.mean():.4g} after the {short_run} transitions that training uses, {later.mean():.4g} +- {spread:.2g} later"
+    means = (
+        f"{there.mean():.4g} after the {short_run} transitions that training uses, {later.mean():.4g} +-"
+        f" {spread:.2g} later"
+    )
     text = f"the mean log-density is {means}"
-    return [Finding("short run not settled", f"{text}: short chains do not sample the target, as is usual for short-run learning")]
+    return [
+        Finding(
+            "short run not settled",
+            f"{text}: short chains do not sample the target, as is usual for short-run learning",
+        )
+    ]
 
 
 def _figures(trace: Trace) -> str:
     settled = trace.settled
     ess = torch.minimum(bulk_ess(settled), tail_ess(settled)).min()
-    rate = "" if trace.acceptance is None else f", acceptance {trace.acceptance[len(trace.acceptance) // 2 :].double().mean():.2f}"
+    rate = (
+        ""
+        if trace.acceptance is None
+        else f", acceptance {trace.acceptance[len(trace.acceptance) // 2 :].double().mean():.2f}"
+    )
     total = settled.shape[0] * settled.shape[1]  # a target
-    return f"split R-hat at most {split_rhat(settled).max():.3f}, effective draws at least {ess:.0f} of {total}{rate}"
+    return (
+        f"split R-hat at most {split_rhat(settled).max():.3f}, effective draws at least {ess:.0f} of"
+        f" {total}{rate}"
+    )

@@ -21,7 +21,13 @@ def test_figures_table_and_scores(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert truth is not None
     assert callback.figures["test/auroc"] == pytest.approx(roc_auc_score(truth, score), abs=1e-6)
     assert callback.figures["test/auprc"] == pytest.approx(average_precision_score(truth, score), abs=1e-6)
-    assert results[0].keys() == {"test/auroc", "test/auprc", "test/auprc_trapezoid", "test/anomaly_base_rate", "test/auprc_lowest"}
+    assert results[0].keys() == {
+        "test/auroc",
+        "test/auprc",
+        "test/auprc_trapezoid",
+        "test/anomaly_base_rate",
+        "test/auprc_lowest",
+    }
     assert callback.figures["test/anomaly_base_rate"] == pytest.approx(7 / 23)
     printed = capsys.readouterr().out
     assert "7 anomalies among 23 samples" in printed
@@ -36,7 +42,9 @@ def test_figures_table_and_scores(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_non_finite_scores_are_refused_before_any_metric(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="test anomaly scores: 1 non-finite.*first at index 11"):
-        trainer(tmp_path, [AnomalyDetection()]).test(EchoModel(poison=11), datamodule=TinyData(), verbose=False)
+        trainer(tmp_path, [AnomalyDetection()]).test(
+            EchoModel(poison=11), datamodule=TinyData(), verbose=False
+        )
 
 
 @pytest.mark.parametrize(("held_out", "reason"), [(None, "no 'anomaly' flags"), (9, "no anomalies")])
@@ -48,5 +56,9 @@ def test_absent_figures_are_absent_and_explained_once(
     with caplog.at_level(logging.WARNING, logger="lebm"):
         for _ in range(2):
             assert run.test(EchoModel(), datamodule=TinyData(held_out_label=held_out), verbose=False) == [{}]
-    assert [record.message for record in caplog.records if record.name == "lebm.callbacks" and reason in record.message].__len__() == 1
+    assert [
+        record.message
+        for record in caplog.records
+        if record.name == "lebm.callbacks" and reason in record.message
+    ].__len__() == 1
     assert callback.figures == {}

@@ -1,4 +1,6 @@
-"""The policy against divergence, piece by piece and under a trainer; whole commands are in tests/cli and tests/reliability."""
+"""The policy against divergence, piece by piece and under a trainer; whole commands are in tests/cli and
+tests/reliability.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ def stub(step: int, every: int = 1, votes: bool | None = None) -> Any:
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=step))
     strategy = SimpleNamespace(reduce_boolean_decision=lambda bad, all: votes)
     return SimpleNamespace(
-        global_step=step, log_every_n_steps=every, fit_loop=loop, world_size=1 if votes is None else 2, strategy=strategy
+        global_step=step,
+        log_every_n_steps=every,
+        fit_loop=loop,
+        world_size=1 if votes is None else 2,
+        strategy=strategy,
     )
 
 
@@ -29,7 +35,9 @@ def stub(step: int, every: int = 1, votes: bool | None = None) -> Any:
 def test_stops_at_the_step(value: float) -> None:
     guard = Divergence()
     guard.on_before_backward(stub(6), latent_mle(), torch.tensor(1.0))
-    with pytest.raises(DivergenceError, match=f"the loss is {value} at step 7; the last healthy checkpoint is kept"):
+    with pytest.raises(
+        DivergenceError, match=f"the loss is {value} at step 7; the last healthy checkpoint is kept"
+    ):
         guard.on_before_backward(stub(7), latent_mle(), torch.tensor(value))
 
 
@@ -59,13 +67,18 @@ def test_broken_data_stop_under_either_policy(policy: Any) -> None:
     x = torch.zeros(4, 1, 2, 2)
     x[1, 0, 0, 0], x[3, 0, 1, 1] = NAN, float("inf")
     guard.on_train_batch_start(None, None, {"x": x, "index": torch.tensor([9, 5, 2, 7])}, 0)  # type: ignore[arg-type]
-    with pytest.raises(DivergenceError, match=r"the data of row 5, 7 hold values that are not finite at step 2; .* Repair or leave out"):
+    with pytest.raises(
+        DivergenceError,
+        match=r"the data of row 5, 7 hold values that are not finite at step 2; .* Repair or leave out",
+    ):
         guard.on_before_backward(stub(2), latent_mle(), torch.tensor(NAN))
 
 
 def test_no_broken_weight_is_saved() -> None:
     guard, model = Divergence(), latent_mle()
-    state = model.state_dict() | {"prior_sampler.pool": torch.full((2,), NAN)}  # places of a pool that were never used
+    state = model.state_dict() | {
+        "prior_sampler.pool": torch.full((2,), NAN)
+    }  # places of a pool that were never used
     guard.on_save_checkpoint(stub(4), model, {"state_dict": state})
     name = next(iter(dict(model.named_parameters())))
     state[name] = state[name] * NAN
@@ -74,7 +87,8 @@ def test_no_broken_weight_is_saved() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"policy": "hope"}, {"max_energy_gap": 0.0}, {"keep_every": 0}, {"shrink": 1.0}, {"max_recoveries": 0}]
+    "arguments",
+    [{"policy": "hope"}, {"max_energy_gap": 0.0}, {"keep_every": 0}, {"shrink": 1.0}, {"max_recoveries": 0}],
 )
 def test_impossible_arguments(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
@@ -120,14 +134,21 @@ FAULTS = ["loss", "gradient", "parameter", "gap"]
 @pytest.mark.parametrize("fault", FAULTS)
 def test_stop_names_the_fault_within_the_step(tmp_path: Path, fault: str) -> None:
     guard = Divergence(max_energy_gap=1e3)
-    words = {"loss": "the loss is nan", "gradient": "the gradient of", "parameter": "the parameter", "gap": "the energy gap is 1e\\+06"}
+    words = {
+        "loss": "the loss is nan",
+        "gradient": "the gradient of",
+        "parameter": "the parameter",
+        "gap": "the energy gap is 1e\\+06",
+    }
     step = 2 if fault in ("loss", "gradient") else 3  # before and after the third step
     with pytest.raises(DivergenceError, match=f"{words[fault]}.* at step {step}"):
         trainer(tmp_path, [Spoil(fault, (2,)), guard], max_steps=5).fit(latent_mle(), datamodule=TinyData())
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_recover_goes_back_shrinks_and_goes_on(tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_recover_goes_back_shrinks_and_goes_on(
+    tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
     guard, watch = Divergence("recover", max_energy_gap=1e3, keep_every=2, shrink=0.25), Watch()
     averages = EMAWeightAveraging(decay=0.5)
     model = latent_mle()
@@ -136,10 +157,15 @@ def test_recover_goes_back_shrinks_and_goes_on(tmp_path: Path, fault: str, caplo
         run.fit(model, datamodule=TinyData())
     assert run.global_step == 6
     after = watch.seen
-    # the fourth step was undone: the state after it is that of step 2, which was kept, and training went on from there
+    # the fourth step was undone: the state after it is that of step 2, which was kept, and training went on
+    # from there
     assert all(torch.equal(after[3][name], after[1][name]) for name in after[1])
     assert any(not torch.equal(after[4][name], after[3][name]) for name in after[3])
-    assert all(torch.isfinite(value).all() for value in model.state_dict().values() if isinstance(value, torch.Tensor))
+    assert all(
+        torch.isfinite(value).all()
+        for value in model.state_dict().values()
+        if isinstance(value, torch.Tensor)
+    )
     assert all(group["lr"] == pytest.approx(0.25e-3) for group in run.optimizers[0].param_groups)
     assert model.prior_sampler.step_scale == model.posterior_sampler.step_scale == 0.25  # type: ignore[union-attr]
     (entry,) = guard.protocol["recoveries"]
@@ -150,12 +176,16 @@ def test_recover_goes_back_shrinks_and_goes_on(tmp_path: Path, fault: str, caplo
 
 def test_a_state_that_does_not_last_gives_way_to_the_one_before(tmp_path: Path) -> None:
     guard = Divergence("recover", keep_every=3)
-    trainer(tmp_path, [Spoil("loss", (7, 8)), guard], max_steps=12, max_epochs=4).fit(latent_mle(), datamodule=TinyData())
+    trainer(tmp_path, [Spoil("loss", (7, 8)), guard], max_steps=12, max_epochs=4).fit(
+        latent_mle(), datamodule=TinyData()
+    )
     assert [entry["back_to"] for entry in guard.recoveries] == [6, 3]
 
 
 @pytest.mark.parametrize(("faults", "back_to"), [((), []), ((9,), [5]), ((8, 9), [5, 0])])
-def test_learning_rates_stay_on_their_schedule(tmp_path: Path, faults: tuple[int, ...], back_to: list[int]) -> None:
+def test_learning_rates_stay_on_their_schedule(
+    tmp_path: Path, faults: tuple[int, ...], back_to: list[int]
+) -> None:
     guard, model = Divergence("recover", keep_every=5, shrink=0.25), latent_mle()
     model.optimizer_settings.lr_decay = 0.5  # after each epoch of 4 steps
     run = trainer(tmp_path, [Spoil("loss", faults), guard], max_steps=11, max_epochs=4)
@@ -168,7 +198,9 @@ def test_learning_rates_stay_on_their_schedule(tmp_path: Path, faults: tuple[int
 def test_recoveries_are_limited_and_remembered(tmp_path: Path) -> None:
     guard = Divergence("recover", max_recoveries=2)
     with pytest.raises(DivergenceError, match="at step 3 after 2 recoveries"):
-        trainer(tmp_path, [Spoil("loss", (1, 2, 3)), guard], max_steps=6).fit(latent_mle(), datamodule=TinyData())
+        trainer(tmp_path, [Spoil("loss", (1, 2, 3)), guard], max_steps=6).fit(
+            latent_mle(), datamodule=TinyData()
+        )
     other = Divergence("recover")
     other.load_state_dict(guard.state_dict())
     assert other.protocol == {"recoveries": guard.recoveries}
@@ -181,4 +213,8 @@ def test_a_healthy_run_is_left_alone(tmp_path: Path) -> None:
         model = latent_mle()
         trainer(tmp_path, callbacks, max_steps=6).fit(model, datamodule=TinyData())
         states.append(model.state_dict())
-    assert all(torch.equal(states[0][name], states[1][name]) for name, value in states[0].items() if isinstance(value, torch.Tensor))
+    assert all(
+        torch.equal(states[0][name], states[1][name])
+        for name, value in states[0].items()
+        if isinstance(value, torch.Tensor)
+    )

@@ -33,7 +33,9 @@ def _expected(data: TinyData, split: str, model: EchoModel, counts: list[int]) -
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_equals_torchmetrics_over_the_whole_split(tmp_path: Path, split: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_equals_torchmetrics_over_the_whole_split(
+    tmp_path: Path, split: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, model = TinyData(), EchoModel()
     callback = FrechetDistance(FlatFeatures(2), n_samples=25, split=split, chunk_size=10, seed=3)  # type: ignore[arg-type]
     results = trainer(tmp_path, [callback]).test(model, datamodule=data, verbose=False)
@@ -44,22 +46,32 @@ def test_equals_torchmetrics_over_the_whole_split(tmp_path: Path, split: str, ca
     assert f"25 samples of seed 3 against all of the {split} split" in capsys.readouterr().out
 
 
-def test_when_it_measures_in_training_and_real_statistics_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_it_measures_in_training_and_real_statistics_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passes = []
     whole = TinyData.evaluation_dataloader
-    monkeypatch.setattr(TinyData, "evaluation_dataloader", lambda self, rows: passes.append(rows is self.train) or whole(self, rows))
+    monkeypatch.setattr(
+        TinyData,
+        "evaluation_dataloader",
+        lambda self, rows: passes.append(rows is self.train) or whole(self, rows),
+    )
     callback = FrechetDistance(FlatFeatures(2), n_samples=20, chunk_size=10, seed=3, every_n_epochs=2)
     data, model = TinyData(), EchoModel()
     run = trainer(tmp_path, [callback], max_epochs=4)
     values = []
     callback_report = callback.report
-    monkeypatch.setattr(callback, "report", lambda model, figures: values.append(figures) or callback_report(model, figures))
+    monkeypatch.setattr(
+        callback, "report", lambda model, figures: values.append(figures) or callback_report(model, figures)
+    )
     run.fit(model, datamodule=data)
     assert [list(figures) for figures in values] == [[f"val/{NAME}"]] * 2
     assert values[0] != values[1]  # the trained number moved
     assert sum(passes) == 1
     assert values[1][f"val/{NAME}"] == pytest.approx(_expected(data, "train", model, [10, 10]), rel=1e-5)
-    trainer(tmp_path, [silent := FrechetDistance(FlatFeatures(2))], max_epochs=1).fit(EchoModel(), datamodule=data)
+    trainer(tmp_path, [silent := FrechetDistance(FlatFeatures(2))], max_epochs=1).fit(
+        EchoModel(), datamodule=data
+    )
     assert silent.figures == {}
 
 
@@ -110,7 +122,9 @@ def test_data_that_are_not_in_range_are_refused(tmp_path: Path) -> None:
             return {**batch, "x": batch["x"].float()}
 
     with pytest.raises(UserError, match=r"train data must be finite and in \[-1, 1\]"):
-        trainer(tmp_path, [FrechetDistance(FlatFeatures(2), n_samples=4)]).test(EchoModel(), datamodule=Unscaled(), verbose=False)
+        trainer(tmp_path, [FrechetDistance(FlatFeatures(2), n_samples=4)]).test(
+            EchoModel(), datamodule=Unscaled(), verbose=False
+        )
 
 
 def test_arguments_out_of_range() -> None:

@@ -51,7 +51,9 @@ def test_one_run_with_every_callback(tmp_path: Path) -> None:
     assert size(images / "long_chain" / "test.png") == (3, 2)
     figures = {name: value for callback in callbacks for name, value in callback.figures.items()}
     for layer in (1, 2, 3):
-        share, low, high = (figures[f"test/latent_accuracy/layer_{layer}{end}"] for end in ("", "_low", "_high"))
+        share, low, high = (
+            figures[f"test/latent_accuracy/layer_{layer}{end}"] for end in ("", "_low", "_high")
+        )
         assert low < share < high
         assert min(figures[f"test/attack/layer_{layer}"], figures[f"test/attack/layer_{layer}_before"]) > 0
     assert figures["test/reconstruction_mse_above_0"] != figures["test/reconstruction_mse_above_2"]
@@ -61,7 +63,9 @@ def test_one_run_with_every_callback(tmp_path: Path) -> None:
 
 def test_a_model_without_encoder_has_its_posterior_samples_classified(tmp_path: Path) -> None:
     callback = LayerClassification(epochs=1, limit=10)
-    trainer(tmp_path, [callback, LayerReconstruction(steps=2)]).test(conditional("mcmc"), datamodule=TinyData(), verbose=False)
+    trainer(tmp_path, [callback, LayerReconstruction(steps=2)]).test(
+        conditional("mcmc"), datamodule=TinyData(), verbose=False
+    )
     assert callback.protocol["latent"] == "one posterior sample"
     with pytest.raises(UserError, match="attacks an encoder"):
         trainer(tmp_path, [LatentAttack()]).test(conditional("mcmc"), datamodule=TinyData(), verbose=False)
@@ -86,12 +90,16 @@ def test_a_longer_chain_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
     model = variational()
     from lebm.samplers import Noise
 
-    ten, twenty = (model.sample_latent(3, steps=steps, generator=Noise.shards(0, "long chain")) for steps in (10, 20))
+    ten, twenty = (
+        model.sample_latent(3, steps=steps, generator=Noise.shards(0, "long chain")) for steps in (10, 20)
+    )
     noise = Noise.shards(0, "long chain")
     start = model.chain_start(3, noise)
     ten_again = model.prior_sampler(model.prior.log_density, start, noise, steps=10)
     torch.testing.assert_close(ten, ten_again)
-    torch.testing.assert_close(twenty, model.prior_sampler(model.prior.log_density, ten_again, noise, steps=10))
+    torch.testing.assert_close(
+        twenty, model.prior_sampler(model.prior.log_density, ten_again, noise, steps=10)
+    )
 
 
 def test_any_method_has_long_chains_and_traversals(tmp_path: Path) -> None:

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lebm.callbacks import AnomalyDetection, FrechetDistance, LatentPicture, ReconstructionError, ReconstructionGrid, SampleGrid
+from lebm.callbacks import (
+    AnomalyDetection,
+    FrechetDistance,
+    LatentPicture,
+    ReconstructionError,
+    ReconstructionGrid,
+    SampleGrid,
+)
 from lebm.errors import UserError
 from lebm.metrics import FlatFeatures
 from tests.callbacks.tiny import EchoModel, TinyData, latent_mle, trainer
@@ -31,7 +38,9 @@ def _measure(folder: Path, devices: int, empty_pieces: bool) -> dict[str, float]
     return {name: value for callback in measuring for name, value in callback.figures.items()}
 
 
-@pytest.mark.parametrize("empty_pieces", [False, True])  # 21 rows by 8 end in 5, shared 2 and 3; by 4 in 1, shared 0 and 1
+@pytest.mark.parametrize(
+    "empty_pieces", [False, True]
+)  # 21 rows by 8 end in 5, shared 2 and 3; by 4 in 1, shared 0 and 1
 def test_two_processes_equal_one(tmp_path: Path, empty_pieces: bool) -> None:
     (one,) = run_processes(_measure, tmp_path, 1, empty_pieces, world_size=1)
     first, second = run_processes(_measure, tmp_path, 2, empty_pieces, world_size=2)
@@ -40,7 +49,11 @@ def test_two_processes_equal_one(tmp_path: Path, empty_pieces: bool) -> None:
     assert {"test/auroc", "test/reconstruction_mse", "test/frechet_distance/pixels2"} <= one.keys()
     for name, value in one.items():
         assert first[name] == pytest.approx(value, rel=1e-6), name
-    written = sorted(file.relative_to(tmp_path / "1") for file in (tmp_path / "1").rglob("*") if file.suffix in (".png", ".csv"))
+    written = sorted(
+        file.relative_to(tmp_path / "1")
+        for file in (tmp_path / "1").rglob("*")
+        if file.suffix in (".png", ".csv")
+    )
     assert len(written) >= 7
     for file in written:
         a, b = tmp_path / "1" / file, tmp_path / "2" / file
@@ -54,7 +67,9 @@ def test_two_processes_equal_one(tmp_path: Path, empty_pieces: bool) -> None:
 
 def _refusals() -> str:
     try:
-        trainer("unused", [AnomalyDetection()], 2).test(EchoModel(poison=0), datamodule=TinyData(), verbose=False)
+        trainer("unused", [AnomalyDetection()], 2).test(
+            EchoModel(poison=0), datamodule=TinyData(), verbose=False
+        )
     except UserError as error:
         return str(error)
     return ""

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lebm.callbacks import ReconstructionError, ReconstructionGrid, image_grid
+from lebm.callbacks import ReconstructionError, ReconstructionGrid
 from lebm.data.images import to_unit_range
 from lebm.errors import UserError
+from lebm.plots import image_grid
 from tests.callbacks.tiny import EchoModel, TinyData, trainer
 
 
@@ -43,7 +44,9 @@ def test_validation_is_a_figure_of_its_own_and_passes_do_not_mix(tmp_path: Path)
 
 def test_non_finite_reconstructions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="test reconstructions: 1 non-finite.*first at index 6"):
-        trainer(tmp_path, [ReconstructionError()]).test(EchoModel(poison=6), datamodule=TinyData(), verbose=False)
+        trainer(tmp_path, [ReconstructionError()]).test(
+            EchoModel(poison=6), datamodule=TinyData(), verbose=False
+        )
 
 
 def test_a_model_that_returns_no_reconstruction(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Figures of revision against other libraries and by hand, and the guard against every way in which a chain goes wrong."""
+"""Figures of revision against other libraries and by hand, and the guard against every way in which a chain
+goes wrong.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,12 @@ def test_steps_are_scored_separately(tmp_path: Path) -> None:
     for batch in data.val_dataloader():
         x = data.on_after_batch_transfer(batch, 0)["x"].double()
         noise = [estimator.sample_noise("encode", batch["index"]) for _ in range(2)]
-        batches.append([(estimator.reconstruct(x, steps=k, generator=n) - x).square().flatten(1).mean(1) for k, n in zip((0, 10), noise)])
+        batches.append(
+            [
+                (estimator.reconstruct(x, steps=k, generator=n) - x).square().flatten(1).mean(1)
+                for k, n in zip((0, 10), noise)
+            ]
+        )
     alone, revised = (torch.cat(parts).mean().item() for parts in zip(*batches))
     assert callback.figures["val/mse/steps0"] == pytest.approx(alone)
     assert callback.figures["val/mse/steps10"] == pytest.approx(revised)
@@ -95,9 +102,15 @@ def test_the_guard_names_the_tensor_and_leaves_sound_ones_alone() -> None:
     broken = sound()
     broken["revised images"][2, 0, 1, 1] = torch.nan
     assert guard.fault(broken) == "the revised images are not finite (1 of 4 rows)"
-    assert "revised latents are not finite" in guard.fault({**sound(), "revised latents": torch.full((4, 2), torch.inf)})
-    assert "revised images reach 6, beyond max_pixel 5" in guard.fault({**sound(), "revised images": torch.full((4, 1, 4, 4), -6.0)})
-    assert "energy gap is -11, beyond max_energy_gap 10" in guard.fault({**sound(), "energy gap": torch.tensor(-11.0)})
+    assert "revised latents are not finite" in guard.fault(
+        {**sound(), "revised latents": torch.full((4, 2), torch.inf)}
+    )
+    assert "revised images reach 6, beyond max_pixel 5" in guard.fault(
+        {**sound(), "revised images": torch.full((4, 1, 4, 4), -6.0)}
+    )
+    assert "energy gap is -11, beyond max_energy_gap 10" in guard.fault(
+        {**sound(), "energy gap": torch.tensor(-11.0)}
+    )
     assert "a dead generator" in guard.fault({**sound(), "generated images": torch.full((4, 1, 4, 4), 0.3)})
     with pytest.raises(ValueError, match="must be positive"):
         RevisionGuard(max_pixel=0.0)
@@ -112,7 +125,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("order", ["before", "after"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_run_that_goes_wrong_ends_in_that_step_with_its_last_checkpoint_intact(tmp_path: Path, fault: str, order: str) -> None:
+def test_a_run_that_goes_wrong_ends_in_that_step_with_its_last_checkpoint_intact(
+    tmp_path: Path, fault: str, order: str
+) -> None:
     settings, message = FAULTS[fault]
     estimator = model()
 

@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from PIL import Image
 
-from lebm.callbacks import SampleGrid, image_grid
+from lebm.callbacks import SampleGrid
+from lebm.plots import image_grid
 from lebm.samplers import Noise
 from tests.callbacks.tiny import EchoModel, TinyData, latent_mle, trainer
 
@@ -21,7 +22,9 @@ def test_same_noise_every_time_and_torch_randomness_untouched(tmp_path: Path) ->
     model = latent_mle()
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    trainer(tmp_path, [SampleGrid(n=6, columns=3, steps=2, seed=5)]).test(model, datamodule=TinyData(), verbose=False)
+    trainer(tmp_path, [SampleGrid(n=6, columns=3, steps=2, seed=5)]).test(
+        model, datamodule=TinyData(), verbose=False
+    )
     assert torch.equal(before, torch.get_rng_state())
     expected = image_grid(model.sample(6, steps=2, generator=Noise.shards(5, "sample grid")), 3)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "images" / "samples" / "test.png")), expected)
@@ -29,7 +32,9 @@ def test_same_noise_every_time_and_torch_randomness_untouched(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("every", "epochs"), [(1, [0, 1, 2, 3]), (2, [1, 3]), (3, [2, 3]), (10, [3])])
 def test_every_n_epochs_and_the_last(tmp_path: Path, every: int, epochs: list[int]) -> None:
-    trainer(tmp_path, [SampleGrid(n=1, every_n_epochs=every)], max_epochs=4).fit(EchoModel(), datamodule=TinyData())
+    trainer(tmp_path, [SampleGrid(n=1, every_n_epochs=every)], max_epochs=4).fit(
+        EchoModel(), datamodule=TinyData()
+    )
     assert _files(tmp_path) == [f"epoch-{epoch:04d}-step-{4 * (epoch + 1):08d}" for epoch in epochs]
 
 
@@ -37,7 +42,9 @@ def test_without_validation_and_when_training_ends_in_between(tmp_path: Path) ->
     model = EchoModel()
     trainer(tmp_path / "a", [SampleGrid(n=1)], limit_val_batches=0).fit(model, datamodule=TinyData())
     assert _files(tmp_path / "a") == ["epoch-0000-step-00000004", "epoch-0001-step-00000008"]
-    trainer(tmp_path / "b", [SampleGrid(n=1)], max_epochs=-1, max_steps=6).fit(EchoModel(), datamodule=TinyData())
+    trainer(tmp_path / "b", [SampleGrid(n=1)], max_epochs=-1, max_steps=6).fit(
+        EchoModel(), datamodule=TinyData()
+    )
     assert len(_files(tmp_path / "b")) == 2
     assert _files(tmp_path / "b")[-1].endswith("step-00000006")
     assert model.training

@@ -9,10 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
-from lebm.callbacks import StagePicture, stage_picture
+from lebm.callbacks import StagePicture
 from lebm.errors import UserError
 from lebm.estimators import AdamGroups, FixedStages, MultiStageNCE
-from lebm.models import GaussianLikelihood, IdentityGenerator, MLPEnergy, MLPGenerator, RatioPrior, RatioProduct
+from lebm.models import (
+    GaussianLikelihood,
+    IdentityGenerator,
+    MLPEnergy,
+    MLPGenerator,
+    RatioPrior,
+    RatioProduct,
+)
+from lebm.plots import stage_picture
 from lebm.samplers import Langevin
 from tests.callbacks.tiny import EchoModel, TinyData, latent_mle, trainer
 
@@ -41,7 +49,10 @@ def test_one_panel_a_stage(tmp_path: Path, stages: int, trained: bool, panels: i
     callback = StagePicture(n=20)
     trainer(tmp_path, [callback]).test(staged(stages, trained), datamodule=TinyData(), verbose=False)
     columns = min(4, panels)
-    assert Image.open(tmp_path / "images" / "stages" / "test.png").size == (320 * columns, 350 * -(-panels // columns))
+    assert Image.open(tmp_path / "images" / "stages" / "test.png").size == (
+        320 * columns,
+        350 * -(-panels // columns),
+    )
     far, start = callback.figures["test/prior_mmd"], callback.figures["test/prior_mmd_start"]
     assert (far == start) == (panels == 2)
     if panels > 2:  # the posterior of a fresh generator is near N(0, I), the shifted prior is not
@@ -54,13 +65,17 @@ def test_clouds_are_those_of_the_stages(tmp_path: Path) -> None:
     callback.begin(trainer(tmp_path, []), model, "test", {})
     means = [cloud.mean(dim=0) for cloud in callback._priors.values()]
     for mean, expected in zip(means, (0.0, 2.0, 4.0), strict=True):
-        torch.testing.assert_close(mean, torch.tensor([expected, 0.0], dtype=mean.dtype), rtol=0, atol=4 * 1.03 / 4000**0.5)
+        torch.testing.assert_close(
+            mean, torch.tensor([expected, 0.0], dtype=mean.dtype), rtol=0, atol=4 * 1.03 / 4000**0.5
+        )
 
 
 @pytest.mark.parametrize("d", [2, 5])
 def test_picture_in_any_dimension(d: int) -> None:
     densities = [lambda z: -0.5 * z.square().sum(dim=1)] * 5 if d == 2 else None
-    picture = stage_picture(torch.randn(50, d), {f"stage {k}": torch.randn(50, d) for k in range(5)}, densities)
+    picture = stage_picture(
+        torch.randn(50, d), {f"stage {k}": torch.randn(50, d) for k in range(5)}, densities
+    )
     assert picture.shape == (700, 1280, 3)
     assert picture.dtype == np.uint8
 

@@ -98,7 +98,11 @@ class TinyData(LightningDataModule):
     """
 
     def __init__(
-        self, sizes: tuple[int, int, int] = (17, 9, 23), batch_size: int = 4, empty_pieces: bool = False, held_out_label: int | None = 2
+        self,
+        sizes: tuple[int, int, int] = (17, 9, 23),
+        batch_size: int = 4,
+        empty_pieces: bool = False,
+        held_out_label: int | None = 2,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
@@ -134,7 +138,13 @@ class TinyData(LightningDataModule):
 
 def trainer(folder: str | Path, callbacks: list[Any], devices: int = 1, **options: Any) -> Trainer:
     """A quiet CPU trainer with its run folder at ``folder``."""
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "max_epochs": 2}
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "max_epochs": 2,
+    }
     strategy = "ddp" if devices > 1 else "auto"
     return Trainer(
         accelerator="cpu",

@@ -23,7 +23,9 @@ def pictures(tiny: Path) -> Path:
     folder = Path("pictures/test/digit")
     folder.mkdir(parents=True)
     for number in range(4):
-        Image.fromarray(np.random.default_rng(number).integers(0, 255, (4, 4), dtype=np.uint8)).save(folder / f"{number}.png")
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (4, 4), dtype=np.uint8)).save(
+            folder / f"{number}.png"
+        )
     return Path("pictures")
 
 

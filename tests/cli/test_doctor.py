@@ -23,7 +23,17 @@ def report(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
 def test_all_is_well_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     found = report(capsys)
-    assert {"python", "torch", "lightning", "torch pair", "cpu", "disk here", "wandb", "FID weights", "image cache"} <= set(found)
+    assert {
+        "python",
+        "torch",
+        "lightning",
+        "torch pair",
+        "cpu",
+        "disk here",
+        "wandb",
+        "FID weights",
+        "image cache",
+    } <= set(found)
     assert not [name for name, (level, _) in found.items() if level == "broken"]
 
 
@@ -50,7 +60,9 @@ def test_reports_even_where_torch_cannot_be_imported() -> None:
         ({"omegaconf": None}, "broken", "pip install omegaconf"),
     ],
 )
-def test_packages(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str | None], level: str, text: str) -> None:
+def test_packages(
+    monkeypatch: pytest.MonkeyPatch, versions: dict[str, str | None], level: str, text: str
+) -> None:
     real = importlib.metadata.version
 
     def version(name: str) -> str:
@@ -66,7 +78,9 @@ def test_packages(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str | Non
     assert text in found[name][1]
 
 
-def test_metric_weights_are_looked_for_where_the_libraries_look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_metric_weights_are_looked_for_where_the_libraries_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert [level for level, _, _ in doctor._inception()] == ["note"]
     target = tmp_path / "hub" / "checkpoints" / doctor._INCEPTION

@@ -45,31 +45,59 @@ def drop(*path: str) -> Change:
 
 RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "unknown section": (put("modle", {"a": 1}), ("bad.yaml:", "modle", "did you mean 'model'?")),
-    "unknown trainer key": (put("trainer", "max_epoch", 3), ("bad.yaml:", "trainer.max_epoch", "did you mean 'trainer.max_epochs'?")),
+    "unknown trainer key": (
+        put("trainer", "max_epoch", 3),
+        ("bad.yaml:", "trainer.max_epoch", "did you mean 'trainer.max_epochs'?"),
+    ),
     "unknown argument": (
         put(*GENERATOR, "hiden", [3]),
-        ("bad.yaml:", "model.likelihood.generator.hiden", "MLPGenerator has no argument", "did you mean 'hidden'?"),
+        (
+            "bad.yaml:",
+            "model.likelihood.generator.hiden",
+            "MLPGenerator has no argument",
+            "did you mean 'hidden'?",
+        ),
     ),
-    "unknown data argument": (put("data", "init_args", {"batchsize": 3}), ("data.batchsize", "ToyData", "did you mean 'batch_size'?")),
+    "unknown data argument": (
+        put("data", "init_args", {"batchsize": 3}),
+        ("data.batchsize", "ToyData", "did you mean 'batch_size'?"),
+    ),
     "wrong type": (
         put(*GENERATOR, "latent_dim", "many"),
         ("bad.yaml:", "model.likelihood.generator.latent_dim", "a whole number", "'many'"),
     ),
-    "wrong type in a list": (put(*GENERATOR, "hidden", ["wide"]), ("model.likelihood.generator.hidden", "a whole number", "'wide'")),
+    "wrong type in a list": (
+        put(*GENERATOR, "hidden", ["wide"]),
+        ("model.likelihood.generator.hidden", "a whole number", "'wide'"),
+    ),
     "wrong type in a mapping": (
         put(*MODEL, "optimizer", "init_args", "lr", {"generator": "fast"}),
         ("model.optimizer.lr", "a number", "'fast'"),
     ),
-    "wrong type of the trainer": (put("trainer", "max_steps", "many"), ("bad.yaml:", "trainer.max_steps", "a whole number", "'many'")),
-    "missing argument": (drop(*SAMPLER, "init_args", "steps"), ("bad.yaml:", "model.prior_sampler", "Langevin needs steps")),
+    "wrong type of the trainer": (
+        put("trainer", "max_steps", "many"),
+        ("bad.yaml:", "trainer.max_steps", "a whole number", "'many'"),
+    ),
+    "missing argument": (
+        drop(*SAMPLER, "init_args", "steps"),
+        ("bad.yaml:", "model.prior_sampler", "Langevin needs steps"),
+    ),
     "missing part": (drop(*MODEL, "prior"), ("bad.yaml:", "model", "LatentMLE needs prior")),
     "missing section": (drop("model"), ("bad.yaml", "the section model is missing")),
     "missing data": (drop("data"), ("bad.yaml", "the section data is missing")),
     "missing interpolation key": (
         put(*GENERATOR, "latent_dim", "${latentdim}"),
-        ("bad.yaml:", "model.likelihood.generator.latent_dim", "${latentdim} names no key", "did you mean 'latent_dim'?"),
+        (
+            "bad.yaml:",
+            "model.likelihood.generator.latent_dim",
+            "${latentdim} names no key",
+            "did you mean 'latent_dim'?",
+        ),
     ),
-    "missing nested interpolation key": (put(*GENERATOR, "latent_dim", "${model.size}"), ("${model.size} names no key",)),
+    "missing nested interpolation key": (
+        put(*GENERATOR, "latent_dim", "${model.size}"),
+        ("${model.size} names no key",),
+    ),
     "wrong class": (
         put(*SAMPLER, "class_path", "lebm.models.MLPEnergy"),
         ("model.prior_sampler", "lebm.models.MLPEnergy is no Sampler"),
@@ -78,19 +106,36 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
         put(*SAMPLER, "class_path", "lebm.samplers.Langevn"),
         ("model.prior_sampler", "there is no lebm.samplers.Langevn", "did you mean 'Langevin'?"),
     ),
-    "short class name that does not exist": (put(*SAMPLER, "class_path", "Langevn"), ("model.prior_sampler", "did you mean 'Langevin'?")),
-    "no class_path": (put(*SAMPLER, {"steps": 3, "step_size": 0.1}), ("model.prior_sampler", "class_path", "Sampler")),
-    "misspelt class_path": (put(*SAMPLER, {"class_pth": "lebm.samplers.Langevin"}), ("model.prior_sampler", "class_path", "Sampler")),
+    "short class name that does not exist": (
+        put(*SAMPLER, "class_path", "Langevn"),
+        ("model.prior_sampler", "did you mean 'Langevin'?"),
+    ),
+    "no class_path": (
+        put(*SAMPLER, {"steps": 3, "step_size": 0.1}),
+        ("model.prior_sampler", "class_path", "Sampler"),
+    ),
+    "misspelt class_path": (
+        put(*SAMPLER, {"class_pth": "lebm.samplers.Langevin"}),
+        ("model.prior_sampler", "class_path", "Sampler"),
+    ),
     "misspelt init_args": (
         put(*SAMPLER, {"class_path": "lebm.samplers.Langevin", "init_argz": {"steps": 3, "step_size": 0.1}}),
-        ("bad.yaml", "model.init_args.prior_sampler: 'init_argz' cannot stand beside class_path", "did you mean 'init_args'?"),
+        (
+            "bad.yaml",
+            "model.init_args.prior_sampler: 'init_argz' cannot stand beside class_path",
+            "did you mean 'init_args'?",
+        ),
     ),
     "misspelt init_args of the model": (
         lambda recipe: recipe["model"].update(init_argz=recipe["model"].pop("init_args")),
         ("bad.yaml", "model: 'init_argz' cannot stand beside class_path", "did you mean 'init_args'?"),
     ),
     "misspelt init_args in a list": (
-        put("trainer", "callbacks", [{"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_arg": {"monitor": "loss"}}]),
+        put(
+            "trainer",
+            "callbacks",
+            [{"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_arg": {"monitor": "loss"}}],
+        ),
         ("trainer.callbacks[0]: 'init_arg' cannot stand", "did you mean 'init_args'?"),
     ),
     "argument beside the class": (
@@ -102,7 +147,11 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("bad.yaml:", "trainer.precision: expected one of", "bf16-mixed", "'bf17'"),
     ),
     "none of the allowed words of a class": (
-        put("trainer", "callbacks", [{"class_path": "lebm.callbacks.Divergence", "init_args": {"policy": "stopp"}}]),
+        put(
+            "trainer",
+            "callbacks",
+            [{"class_path": "lebm.callbacks.Divergence", "init_args": {"policy": "stopp"}}],
+        ),
         ("trainer.callbacks.policy: expected one of stop, recover, not 'stopp'",),
     ),
     "class of the tests that is no energy": (
@@ -114,21 +163,49 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("model.prior_sampler", "there is no lebm.smplers", "did you mean 'samplers'?"),
     ),
     "unknown callback argument": (
-        put("trainer", "callbacks", [{"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"patence": 3}}]),
+        put(
+            "trainer",
+            "callbacks",
+            [{"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"patence": 3}}],
+        ),
         ("trainer.callbacks", "EarlyStopping", "patence"),
     ),
-    "value out of range": (put(*SAMPLER, "init_args", "step_size", -1.0), ("bad.yaml", "Langevin", "step_size must be positive, not -1.0")),
-    "parts that do not fit": (put(*GENERATOR, "latent_dim", 5), ("LatentMLE", "5 latent coordinates but the prior has 2")),
-    "unknown network": (put(*MODEL, "optimizer", "init_args", "lr", {"generatr": 1.0}), ("no network 'generatr'",)),
-    "class outside the packages": (put(*SAMPLER, "class_path", "wicked.Sampler"), ("bad.yaml:", "wicked.Sampler", "add --trust wicked")),
-    "class given as a text": (put(*SAMPLER, "wicked.Sampler"), ("bad.yaml:", "wicked.Sampler", "add --trust wicked")),
-    "class of the standard library": (put(*SAMPLER, "class_path", "subprocess.Popen"), ("subprocess.Popen", "outside lebm")),
+    "value out of range": (
+        put(*SAMPLER, "init_args", "step_size", -1.0),
+        ("bad.yaml", "Langevin", "step_size must be positive, not -1.0"),
+    ),
+    "parts that do not fit": (
+        put(*GENERATOR, "latent_dim", 5),
+        ("LatentMLE", "5 latent coordinates but the prior has 2"),
+    ),
+    "unknown network": (
+        put(*MODEL, "optimizer", "init_args", "lr", {"generatr": 1.0}),
+        ("no network 'generatr'",),
+    ),
+    "class outside the packages": (
+        put(*SAMPLER, "class_path", "wicked.Sampler"),
+        ("bad.yaml:", "wicked.Sampler", "add --trust wicked"),
+    ),
+    "class given as a text": (
+        put(*SAMPLER, "wicked.Sampler"),
+        ("bad.yaml:", "wicked.Sampler", "add --trust wicked"),
+    ),
+    "class of the standard library": (
+        put(*SAMPLER, "class_path", "subprocess.Popen"),
+        ("subprocess.Popen", "outside lebm"),
+    ),
     "callback outside the packages": (
         put("trainer", "callbacks", [{"class_path": "wicked.Callback"}]),
         ("wicked.Callback", "add --trust wicked"),
     ),
-    "environment variable": (put("run_dir", "${oc.env:HOME}"), ("bad.yaml: run_dir", "${oc.env:HOME}", "LEBM_ALLOW_ENV=1")),
-    "nested resolver": (put(*GENERATOR, "latent_dim", "${oc.decode:${oc.env:HOME}}"), ("bad.yaml", "resolver")),
+    "environment variable": (
+        put("run_dir", "${oc.env:HOME}"),
+        ("bad.yaml: run_dir", "${oc.env:HOME}", "LEBM_ALLOW_ENV=1"),
+    ),
+    "nested resolver": (
+        put(*GENERATOR, "latent_dim", "${oc.decode:${oc.env:HOME}}"),
+        ("bad.yaml", "resolver"),
+    ),
     "resolver by a computed name": (put("run_dir", "${oc.${run_dir}:HOME}"), ("bad.yaml", "resolver")),
 }
 TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -138,7 +215,8 @@ TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "list": ("[1, 2]", ("bad.yaml", "a recipe is a mapping")),
     "empty": ("", ("bad.yaml", "this one is empty")),
     "billion laughs": (
-        "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)),
+        "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n"
+        + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)),
         ("bad.yaml", "anchors"),
     ),
     "endless recursion": ("a: &a [*a]", ("bad.yaml", "nested too deeply")),
@@ -151,7 +229,9 @@ TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
 @pytest.fixture
 def wicked(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An importable module that leaves a mark when it is imported."""
-    Path("wicked.py").write_text("open('owned', 'w').close()\nclass Sampler: pass\nclass Callback: pass\ndef function(*a): pass\n")
+    Path("wicked.py").write_text(
+        "open('owned', 'w').close()\nclass Sampler: pass\nclass Callback: pass\ndef function(*a): pass\n"
+    )
     monkeypatch.syspath_prepend(str(Path.cwd()))
     return Path("owned")
 
@@ -175,7 +255,9 @@ def test_broken_recipe(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[st
     recipe = copy.deepcopy(TINY)
     change(recipe)
     Path("bad.yaml").write_text(yaml.safe_dump(recipe))
-    verb = ("fit", "-c") if len(case) % 2 else ("validate-recipe",)  # they share the parser; half the time is saved
+    verb = (
+        ("fit", "-c") if len(case) % 2 else ("validate-recipe",)
+    )  # they share the parser; half the time is saved
     refused(capsys, lebm(*verb, "bad.yaml"), expected)
 
 
@@ -189,31 +271,44 @@ def test_broken_file(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--trainer.max_epoch", "3"], ("unknown argument --trainer.max_epoch", "did you mean 'trainer.max_epochs'?")),
+        (
+            ["--trainer.max_epoch", "3"],
+            ("unknown argument --trainer.max_epoch", "did you mean 'trainer.max_epochs'?"),
+        ),
         (["--latnt_dim=3"], ("unknown argument --latnt_dim", "did you mean 'latent_dim'?")),
         (["extra"], ("unknown argument extra",)),
         (["--trainer.max_epochs"], ("--trainer.max_epochs", "expected one argument")),
         (["--trainer.max_epochs", "many"], ("trainer.max_epochs", "whole number", "'many'")),
         (["--latent_dim", "x"], ("latent_dim", "whole number")),
-        (["--model.init_args.prior_sampler.init_args.stepss", "3"], ("Langevin has no argument 'stepss'", "did you mean 'steps'?")),
+        (
+            ["--model.init_args.prior_sampler.init_args.stepss", "3"],
+            ("Langevin has no argument 'stepss'", "did you mean 'steps'?"),
+        ),
         (["--model.init_args.prior_sampler", "wicked.Sampler"], ("wicked.Sampler", "add --trust wicked")),
         (["--trainer.callbacks+=wicked.Callback"], ("wicked.Callback", "add --trust wicked")),
         (["--run_dir", "${oc.env:HOME}"], ("command line", "resolver")),
         (["-c", "missing.yaml"], ("no recipe 'missing.yaml'",)),
         (["-c", "."], ("is a folder",)),
         (["--run_dir", "tiny.yaml"], ("tiny.yaml is a file",)),
-        (["--run_dir", "tiny.yaml/x"], ("tiny.yaml/x: cannot write the run folder", "choose another place with --run_dir")),
+        (
+            ["--run_dir", "tiny.yaml/x"],
+            ("tiny.yaml/x: cannot write the run folder", "choose another place with --run_dir"),
+        ),
         (["--ckpt_path", "nothing.ckpt"], ("nothing.ckpt",)),
         (["--ckpt_path", "tiny.yaml"], ("tiny.yaml",)),
         (["--trainer.accelerator", "abacus"], ("abacus",)),
     ],
 )
-def test_broken_arguments(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: tuple[str, ...]) -> None:
+def test_broken_arguments(
+    lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: tuple[str, ...]
+) -> None:
     refused(capsys, lebm("fit", "-c", "tiny.yaml", *words), expected)
 
 
 @pytest.mark.parametrize("name", ["model.yaml", "model"])
-def test_included_file_gets_no_further(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_included_file_gets_no_further(
+    lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     recipe = copy.deepcopy(TINY)
     model = recipe["model"]
     put("init_args", "prior_sampler", "class_path", "wicked.Sampler")(model)
@@ -221,7 +316,15 @@ def test_included_file_gets_no_further(lebm: Run, wicked: Path, capsys: pytest.C
     recipe["model"] = name
     Path("bad.yaml").write_text(yaml.safe_dump(recipe))
     refused(capsys, lebm("fit", "-c", "bad.yaml"), ("wicked.Sampler",))
-    put("init_args", "likelihood", "init_args", "generator", "init_args", "latent_dim", "${oc.decode:${oc.env:LEBM_SECRET}}")(model)
+    put(
+        "init_args",
+        "likelihood",
+        "init_args",
+        "generator",
+        "init_args",
+        "latent_dim",
+        "${oc.decode:${oc.env:LEBM_SECRET}}",
+    )(model)
     put("init_args", "prior_sampler", "class_path", "lebm.samplers.Langevin")(model)
     Path(name).write_text(yaml.safe_dump(model))
     with pytest.MonkeyPatch.context() as patch:
@@ -238,7 +341,11 @@ def test_the_file_that_is_wrong_is_named(lebm: Run, tiny: Path, capsys: pytest.C
     Path("over.yaml").write_text("trainer: {max_epochs: lots}\n")
     refused(capsys, lebm("fit", "-c", tiny, "-c", "over.yaml"), ("over.yaml:1: trainer.max_epochs", "'lots'"))
     Path("over.yaml").write_text("latent_dim: 3\n")
-    refused(capsys, lebm("fit", "-c", "over.yaml", "-c", tiny, "--latent_dim=x"), ("lebm: error: latent_dim: ", "'x'"))
+    refused(
+        capsys,
+        lebm("fit", "-c", "over.yaml", "-c", tiny, "--latent_dim=x"),
+        ("lebm: error: latent_dim: ", "'x'"),
+    )
 
 
 def test_environment_may_be_allowed(lebm: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,20 +361,26 @@ def test_trust_lasts_for_one_command(lebm: Run, tiny: Path, capsys: pytest.Captu
     refused(capsys, main(["validate-recipe", str(tiny)]), ("tests.cli.toy.ToyData", "add --trust tests"))
 
 
-def test_checkpoint_never_reaches_the_recipe(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoint_never_reaches_the_recipe(
+    lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import torch
 
     assert lebm("fit", "-c", "tiny.yaml", "--run_dir", "good", "--trainer.max_steps", 1) == 0
     content = torch.load("good/checkpoints/last.ckpt", weights_only=True)
     content["hyper_parameters"]["init_args"]["prior_sampler"]["class_path"] = "wicked.Sampler"
     torch.save(content | {"lebm_format": 1}, "evil.ckpt")  # the format without a checksum
-    assert lebm("test", "-c", "tiny.yaml", "--ckpt_path", "evil.ckpt", "--run_dir", "good") == 0  # its weights alone are read
+    assert (
+        lebm("test", "-c", "tiny.yaml", "--ckpt_path", "evil.ckpt", "--run_dir", "good") == 0
+    )  # its weights alone are read
     assert not wicked.exists()
     capsys.readouterr()
     refused(capsys, lebm("sample", "evil.ckpt"), ("evil.ckpt", "wicked.Sampler", "add --trust wicked"))
 
 
-def test_debug_shows_the_traceback(lebm: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_the_traceback(
+    lebm: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("LEBM_DEBUG", "1")
     assert lebm("fit", "-c", tiny, "--latent_dim", "x") == 2
     assert "Traceback" in capsys.readouterr().err
@@ -302,11 +415,19 @@ def corrupt(folder: Path) -> None:
     ],
 )
 def test_broken_data(
-    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str], prepare: Callable[[Path], None], words: list[str], expected: tuple[str, ...]
+    lebm: Run,
+    tiny: Path,
+    capsys: pytest.CaptureFixture[str],
+    prepare: Callable[[Path], None],
+    words: list[str],
+    expected: tuple[str, ...],
 ) -> None:
     prepare(Path("pictures"))
     recipe = copy.deepcopy(TINY)
-    recipe["data"] = {"class_path": "lebm.data.images.ImageData", "init_args": {"path": "./pictures", "batch_size": 4}}
+    recipe["data"] = {
+        "class_path": "lebm.data.images.ImageData",
+        "init_args": {"path": "./pictures", "batch_size": 4},
+    }
     Path("bad.yaml").write_text(yaml.safe_dump(recipe))
     refused(capsys, lebm("fit", "-c", "bad.yaml", *words), expected)
 
@@ -314,7 +435,9 @@ def test_broken_data(
 def test_process_prints_one_line_and_exits_with_two(tiny: Path) -> None:
     words = [sys.executable, "-m", "lebm", "fit", "-c", "tiny.yaml", "--latent_dim", "x", "--trust", "tests"]
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(words, capture_output=True, text=True, env={"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        words, capture_output=True, text=True, env={"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 2
     assert done.stderr == "lebm: error: latent_dim: expected a whole number, not 'x'\n"
     assert done.stdout == ""

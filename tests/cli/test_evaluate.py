@@ -35,7 +35,9 @@ def own(lebm: Run, tiny: Path) -> Path:
     return Path("own.yaml")
 
 
-def test_a_file_and_a_table_and_suites_are_added(lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_and_a_table_and_suites_are_added(
+    lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lebm("fit", "-c", own, "--run_dir", "run", "--trainer.max_steps", 2) == 0
     capsys.readouterr()
     assert lebm("evaluate", "run", "--suite", "image", *SMALL) == 0
@@ -48,21 +50,33 @@ def test_a_file_and_a_table_and_suites_are_added(lebm: Run, own: Path, capsys: p
     assert "guessing" in capsys.readouterr().out
     found = read_evaluation(Path("run/evaluation.json"))
     assert set(found["suites"]) == {"image", "anomaly"}
-    assert found["checkpoint_sha256"] == hashlib.sha256(Path("run/checkpoints/last.ckpt").read_bytes()).hexdigest()
+    assert (
+        found["checkpoint_sha256"]
+        == hashlib.sha256(Path("run/checkpoints/last.ckpt").read_bytes()).hexdigest()
+    )
     origins = {name: suite["origin"] for name, suite in found["suites"].items()}
     assert {name: origin["command"].split(" --n-")[0] for name, origin in origins.items()} == {
         "image": "lebm evaluate run --suite image",
         "anomaly": "lebm evaluate run --suite anomaly --steps 3",
     }
-    assert {name: origin["chains"]["evaluation_steps"] for name, origin in origins.items()} == {"image": 5, "anomaly": 3}
-    assert found["suites"]["image"]["protocol"]["features"]["class_path"] == "lebm.metrics.features.FlatFeatures"
+    assert {name: origin["chains"]["evaluation_steps"] for name, origin in origins.items()} == {
+        "image": 5,
+        "anomaly": 3,
+    }
+    assert (
+        found["suites"]["image"]["protocol"]["features"]["class_path"] == "lebm.metrics.features.FlatFeatures"
+    )
     assert {figure["split"] for figure in found["suites"]["anomaly"]["figures"]} == {"lebm", "official"}
     assert lebm("test", "run") == 0
     tested = json.loads(Path("run/test.json").read_text())["metrics"]
-    assert not any(name.startswith("test/auroc") for name in tested)  # this recipe has no such callback; only the JSON matters here
+    assert not any(
+        name.startswith("test/auroc") for name in tested
+    )  # this recipe has no such callback; only the JSON matters here
 
 
-def test_what_was_measured_before_a_failure_is_kept(lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_measured_before_a_failure_is_kept(
+    lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lebm("fit", "-c", own, "--run_dir", "run", "--trainer.max_steps", 1) == 0
     assert lebm("evaluate", "run", "--suite", "image", "--suite", "ood", "--ood", "./nowhere", *SMALL) == 2
     assert set(read_evaluation(Path("run/evaluation.json"))["suites"]) == {"image"}
@@ -70,7 +84,12 @@ def test_what_was_measured_before_a_failure_is_kept(lebm: Run, own: Path, capsys
 
 def test_features_by_name_carry_their_digest(lebm: Run, own: Path) -> None:
     assert lebm("fit", "-c", own, "--run_dir", "run", "--trainer.max_steps", 1) == 0
-    assert lebm("evaluate", "run/checkpoints/last.ckpt", "--suite", "image", "--n-samples", 30, "--out", "e.json") == 0
+    assert (
+        lebm(
+            "evaluate", "run/checkpoints/last.ckpt", "--suite", "image", "--n-samples", 30, "--out", "e.json"
+        )
+        == 0
+    )
     protocol = read_evaluation(Path("e.json"))["suites"]["image"]["protocol"]
     assert hashlib.sha256(DIGIT_WEIGHTS.read_bytes()).hexdigest().startswith(protocol["features_digest"])
 
@@ -83,10 +102,15 @@ def test_features_by_name_carry_their_digest(lebm: Run, own: Path) -> None:
         (["run", "--suite", "image", "--features", "absent.pt"], "absent.pt: No such file"),
         (["run", "--suite", "ood", "--ood", "./nowhere"], "./nowhere"),
         (["run", "run", "--out", "x.json"], "--out names one file"),
-        (["run", "--suite", "image", "--features", "inception", "--inception-weights", "absent.pth"], "absent.pth: no such file"),
+        (
+            ["run", "--suite", "image", "--features", "inception", "--inception-weights", "absent.pth"],
+            "absent.pth: no such file",
+        ),
     ],
 )
-def test_one_line(lebm: Run, own: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
+def test_one_line(
+    lebm: Run, own: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
     assert lebm("fit", "-c", own, "--run_dir", "run", "--trainer.max_steps", 1) == 0
     capsys.readouterr()
     assert lebm("evaluate", *words) == 2
@@ -111,11 +135,24 @@ class Child:
 
 
 def sweep(lebm: Run, own: Path, *words: object) -> int:
-    more = ["--suite", "anomaly", "--evaluate", "--resamples 20", "--runs", "cells", "--results", "results", "--trainer.max_steps", 2]
+    more = [
+        "--suite",
+        "anomaly",
+        "--evaluate",
+        "--resamples 20",
+        "--runs",
+        "cells",
+        "--results",
+        "results",
+        "--trainer.max_steps",
+        2,
+    ]
     return lebm("sweep", "-c", own, "--over", "held_out_label", "0,1", *more, *words)
 
 
-def test_a_sweep_writes_every_cell_and_skips_what_is_done(lebm: Run, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_writes_every_cell_and_skips_what_is_done(
+    lebm: Run, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child = Child(monkeypatch)
     assert sweep(lebm, own, "--dry-run") == 0
     assert child.verbs == []
@@ -154,6 +191,8 @@ def test_an_interrupted_cell_goes_on(lebm: Run, own: Path, monkeypatch: pytest.M
         (["-c", "own.yaml", "--over", "seed", "1", "--run_dir", "x"], "use --runs"),
     ],
 )
-def test_refused_sweeps(lebm: Run, own: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
+def test_refused_sweeps(
+    lebm: Run, own: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
     assert lebm("sweep", *words) == 2
     assert expected in capsys.readouterr().err

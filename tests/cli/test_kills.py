@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """The quickstart, small: 300 steps over several epochs, validation and EMA included, a checkpoint every 3 steps."""
+    """The quickstart, small: 300 steps over several epochs, validation and EMA included, a checkpoint every 3
+    steps.
+    """
     content = yaml.safe_load((ROOT / "recipes" / "quickstart.yaml").read_text())
     content["latent_dim"] = 3
     content["checkpoint_every"] = 3
@@ -48,7 +50,9 @@ def recipe(tmp_path: Path) -> Path:
 def start(recipe: Path, run_dir: Path, *more: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "lebm", "fit", "-c", str(recipe), "--run_dir", str(run_dir), *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def steps_of(run_dir: Path) -> int:
@@ -79,10 +83,18 @@ def test_three_kills(recipe, tmp_path):
     output, _ = last.communicate(timeout=300)
     assert last.returncode == 0, output
     one, other = (read(find_checkpoint(tmp_path / name)) for name in ("whole", "killed"))
-    for key in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+    for key in (
+        "state_dict",
+        "current_model_state",
+        "optimizer_states",
+        "lr_schedulers",
+        "global_step",
+        "epoch",
+    ):
         same(other[key], one[key], key)
     figures = [
-        json.loads((tmp_path / name / "summary.json").read_text())["metrics"]["val/reconstruction_mse"] for name in ("whole", "killed")
+        json.loads((tmp_path / name / "summary.json").read_text())["metrics"]["val/reconstruction_mse"]
+        for name in ("whole", "killed")
     ]
     assert figures[0] == figures[1]
     rows = [(tmp_path / name / "metrics.csv").read_text() for name in ("whole", "killed")]

@@ -12,7 +12,7 @@ import pytest
 
 from lebm import __version__
 from lebm.__main__ import main
-from lebm.cli import recipes
+from lebm.config import recipes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -22,34 +22,44 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe folder of two recipes."""
     root = tmp_path / "library"
     (root / "latent_mle").mkdir(parents=True)
-    (root / "quickstart.yaml").write_text("# Digits in a minute.\n# Status   not yet run at full length.\nlatent_dim: 8\n")
-    (root / "latent_mle" / "mnist.yaml").write_text("\n# MNIST, table 1.\n# more\n#\n# Status   run at full length: 3 s.\nlatent_dim: 16\n")
+    (root / "quickstart.yaml").write_text(
+        "# Digits in a minute.\n# Status   not yet run at full length.\nlatent_dim: 8\n"
+    )
+    (root / "latent_mle" / "mnist.yaml").write_text(
+        "\n# MNIST, table 1.\n# more\n#\n# Status   run at full length: 3 s.\nlatent_dim: 16\n"
+    )
     monkeypatch.setattr(recipes, "folder", lambda: root)
     monkeypatch.chdir(tmp_path)
     return root
 
 
-@pytest.mark.parametrize("words", [["ls"], ["--help"], ["--version"], ["cat", "{recipe}"], ["cp", "{recipe}", "{copy}"]])
+@pytest.mark.parametrize(
+    "words", [["ls"], ["--help"], ["--version"], ["cat", "{recipe}"], ["cp", "{recipe}", "{copy}"]]
+)
 def test_answers_in_under_a_second_without_torch(words: list[str], tmp_path: Path) -> None:
     recipe = REPOSITORY / "tests" / "cli" / "tiny.yaml"
     words = [word.format(recipe=recipe, copy=tmp_path / "copy.yaml") for word in words]
     code = (
-        "import sys, time; t = time.perf_counter()\n"
-        "from lebm.__main__ import main\n"
-        f"status = main({words!r})\n"
-        "print('heavy', sorted({'torch', 'lightning', 'jsonargparse', 'numpy', 'wandb'} & set(sys.modules)), file=sys.stderr)\n"
-        "print('seconds', time.perf_counter() - t, file=sys.stderr)"
+        "import sys, time; t = time.perf_counter()\nfrom lebm.__main__ import main\nstatus ="
+        f" main({words!r})\nprint('heavy', sorted({{'torch', 'lightning', 'jsonargparse', 'numpy', 'wandb'}}"
+        " & set(sys.modules)), file=sys.stderr)\nprint('seconds', time.perf_counter() - t, file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
     assert "heavy []" in done.stderr, done.stderr
     assert float(done.stderr.split("seconds")[1]) < 1
 
 
 def test_module_and_command_are_the_same() -> None:
     started = time.perf_counter()
-    module = subprocess.run([sys.executable, "-m", "lebm", "sample", "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    module = subprocess.run(
+        [sys.executable, "-m", "lebm", "sample", "--help"], cwd=REPOSITORY, capture_output=True, text=True
+    )
     code = "import sys; from lebm.__main__ import main; sys.argv[0] = 'whatever'; sys.exit(main())"
-    command = subprocess.run([sys.executable, "-c", code, "sample", "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    command = subprocess.run(
+        [sys.executable, "-c", code, "sample", "--help"], cwd=REPOSITORY, capture_output=True, text=True
+    )
     assert module.stdout == command.stdout
     assert module.stdout.startswith("usage: lebm sample")
     assert time.perf_counter() - started < 5
@@ -76,7 +86,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_ls_prints_names_and_titles(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls"]) == 0
     lines = ["quickstart         Digits in a minute.", "latent_mle/mnist * MNIST, table 1.", ""]
-    assert capsys.readouterr().out.splitlines() == [*lines, "* run at full length, with the result in its header: lebm cat RECIPE"]
+    assert capsys.readouterr().out.splitlines() == [
+        *lines,
+        "* run at full length, with the result in its header: lebm cat RECIPE",
+    ]
 
 
 def test_cat_prints_the_file(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +145,9 @@ def test_run_names(library: Path, recipe: str, name: str) -> None:
         (["fit", "-c", "quickstart", "--trust", "a b"], "--trust a b"),
     ],
 )
-def test_one_line_and_status_two(library: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
+def test_one_line_and_status_two(
+    library: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
     assert main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("lebm: error: ")
@@ -150,14 +165,25 @@ def test_a_run_folder_in_the_place_of_a_recipe(library: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("verb", "expected", "absent"),
     [
-        ("fit", ("usage: lebm fit -c RECIPE", "lebm fit --resume RUN", "\n  --resume [RUN] ", "\n  --trust PACKAGE "), "lebm fit RUN"),
+        (
+            "fit",
+            (
+                "usage: lebm fit -c RECIPE",
+                "lebm fit --resume RUN",
+                "\n  --resume [RUN] ",
+                "\n  --trust PACKAGE ",
+            ),
+            "lebm fit RUN",
+        ),
         ("test", ("usage: lebm test RUN", "\n  --trust PACKAGE "), "--resume ["),
         ("validate", ("usage: lebm validate RUN",), "--resume ["),
         ("predict", ("usage: lebm predict RUN",), "--resume ["),
         ("validate-recipe", ("usage: lebm validate-recipe RECIPE",), "--resume ["),
     ],
 )
-def test_help_shows_what_comes_first(capsys: pytest.CaptureFixture[str], verb: str, expected: tuple[str, ...], absent: str) -> None:
+def test_help_shows_what_comes_first(
+    capsys: pytest.CaptureFixture[str], verb: str, expected: tuple[str, ...], absent: str
+) -> None:
     assert main([verb, "--help"]) == 0
     shown = capsys.readouterr().out
     assert all(part in shown for part in expected)

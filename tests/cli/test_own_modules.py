@@ -27,7 +27,9 @@ class Plain:
 
 @pytest.fixture
 def own(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A recipe with an energy of a module in the working folder, which is not on Python's path, as with a console script."""
+    """A recipe with an energy of a module in the working folder, which is not on Python's path, as with a
+    console script.
+    """
     root = str(Path(__file__).resolve().parents[2])
     monkeypatch.setattr(sys, "path", [root, *(folder for folder in sys.path if folder not in ("", root))])
     Path("own_energies.py").write_text(TEXT)
@@ -39,7 +41,9 @@ def own(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("own_energies", None)
 
 
-def test_a_module_of_the_working_folder_trains_and_is_loaded(lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_module_of_the_working_folder_trains_and_is_loaded(
+    lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = list(sys.path)
     assert lebm("fit", "-c", own, "--trust", "own_energies") == 0
     assert lebm("sample", "runs/own", "-n", 2, "--format", "npy", "--trust=own_energies") == 0
@@ -49,14 +53,23 @@ def test_a_module_of_the_working_folder_trains_and_is_loaded(lebm: Run, own: Pat
     capsys.readouterr()
     assert lebm("sample", "runs/own", "-n", 2, "--format", "npy", "--trust", "own_energies") == 2
     error = capsys.readouterr().err
-    assert "own_energies.OwnEnergy is not a class that can be imported: there is no module own_energies; run in the folder" in error
+    assert (
+        "own_energies.OwnEnergy is not a class that can be imported: there is no module own_energies; run in"
+        " the folder" in error
+    )
 
 
-def test_a_module_of_the_working_folder_needs_its_name(lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_module_of_the_working_folder_needs_its_name(
+    lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     refused(capsys, lebm("validate-recipe", own), ("own_energies.OwnEnergy", "add --trust own_energies"))
     assert "own_energies" not in sys.modules
 
 
 def test_a_missing_module_is_named(lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("own_energies.py").unlink()
-    refused(capsys, lebm("validate-recipe", own, "--trust", "own_energies"), ("there is no module own_energies; run in the folder",))
+    refused(
+        capsys,
+        lebm("validate-recipe", own, "--trust", "own_energies"),
+        ("there is no module own_energies; run in the folder",),
+    )

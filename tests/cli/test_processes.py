@@ -14,24 +14,40 @@ import pytest
 import yaml
 
 from lebm import checkpoint
-from lebm.cli import runs
 from lebm.errors import UserError
+from lebm.run import folder as runs
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(*words: object) -> tuple[list[str], dict[str, str]]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LEBM_", "SLURM_"))}
-    return [sys.executable, "-m", "lebm", *map(str, words)], {**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("LEBM_", "SLURM_"))
+    }
+    return [sys.executable, "-m", "lebm", *map(str, words)], {
+        **environment,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_leaves_a_checkpoint_that_resumes(tiny: Path, number: signal.Signals, status: int) -> None:
     words, environment = command(
-        "fit", "-c", tiny, "--trust", "tests", "--trainer.max_epochs", 10**6, "--trainer.enable_progress_bar", "false"
+        "fit",
+        "-c",
+        tiny,
+        "--trust",
+        "tests",
+        "--trainer.max_epochs",
+        10**6,
+        "--trainer.enable_progress_bar",
+        "false",
     )
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not Path("runs/tiny/checkpoints/last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -44,7 +60,15 @@ def test_signal_leaves_a_checkpoint_that_resumes(tiny: Path, number: signal.Sign
     step = checkpoint.read("runs/tiny/checkpoints/last.ckpt")["global_step"]
     assert step == json.loads(Path("runs/tiny/summary.json").read_text())["steps"] > 0
     words, environment = command(
-        "fit", "--resume", "runs/tiny", "--trust", "tests", "--trainer.max_epochs", "-1", "--trainer.max_steps", step + 2
+        "fit",
+        "--resume",
+        "runs/tiny",
+        "--trust",
+        "tests",
+        "--trainer.max_epochs",
+        "-1",
+        "--trainer.max_steps",
+        step + 2,
     )
     assert subprocess.run(words, env=environment, capture_output=True).returncode == 0
     assert json.loads(Path("runs/tiny/summary.json").read_text())["steps"] == step + 2
@@ -52,10 +76,21 @@ def test_signal_leaves_a_checkpoint_that_resumes(tiny: Path, number: signal.Sign
 
 @pytest.mark.slow
 def test_two_processes_share_one_run_folder(tiny: Path) -> None:
-    arguments = {"path": "embedded:mnist", "image_size": 4, "batch_size": 8, "limit_train": 32, "limit_eval": 9}
-    recipe = {**yaml.safe_load(tiny.read_text()), "data": {"class_path": "lebm.data.images.ImageData", "init_args": arguments}}
+    arguments = {
+        "path": "embedded:mnist",
+        "image_size": 4,
+        "batch_size": 8,
+        "limit_train": 32,
+        "limit_eval": 9,
+    }
+    recipe = {
+        **yaml.safe_load(tiny.read_text()),
+        "data": {"class_path": "lebm.data.images.ImageData", "init_args": arguments},
+    }
     tiny.write_text(yaml.safe_dump(recipe))
-    words, environment = command("fit", "-c", tiny, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--trainer.max_steps", 4)
+    words, environment = command(
+        "fit", "-c", tiny, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--trainer.max_steps", 4
+    )
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     summary = json.loads(Path("runs/tiny/summary.json").read_text())

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from lebm.cli import messages
+from lebm.config import messages
 from tests.cli.conftest import Run
 from tests.cli.test_errors import TINY, images, refused
 
@@ -20,17 +20,26 @@ GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
     ("words", "expected"),
     [
         (["--trainer.accelerator", "gpu"], ("trainer.accelerator gpu: no such device here", "lebm doctor")),
-        (["--trainer.accelerator", "gpu", "--trainer.devices", 8, "--trainer.strategy", "ddp"], ("trainer.accelerator gpu",)),
+        (
+            ["--trainer.accelerator", "gpu", "--trainer.devices", 8, "--trainer.strategy", "ddp"],
+            ("trainer.accelerator gpu",),
+        ),
         (["--trainer.accelerator", "cuda"], ("trainer.accelerator cuda: no such device here",)),
         (["--trainer.accelerator", "tpu"], ("trainer.accelerator tpu: no such device here",)),
         (["--trainer.devices", 0], ("trainer.devices 0: give a number of at least 1, or auto",)),
     ],
 )
 def test_settings_that_the_machine_cannot_follow(
-    lebm: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[object], expected: tuple[str, ...]
+    lebm: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[object],
+    expected: tuple[str, ...],
 ) -> None:
     for backend in ("cuda.CUDAAccelerator", "mps.MPSAccelerator"):
-        monkeypatch.setattr(f"lightning.pytorch.accelerators.{backend}.is_available", staticmethod(lambda: False))
+        monkeypatch.setattr(
+            f"lightning.pytorch.accelerators.{backend}.is_available", staticmethod(lambda: False)
+        )
     refused(capsys, lebm("fit", "-c", "tiny.yaml", *words), expected)
 
 
@@ -43,9 +52,16 @@ def test_missing_devices_are_counted() -> None:
 def test_images_of_another_size(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images(Path("pictures"))
     recipe = copy.deepcopy(TINY)
-    recipe["data"] = {"class_path": "lebm.data.images.ImageData", "init_args": {"path": "./pictures", "batch_size": 4, "image_size": 8}}
+    recipe["data"] = {
+        "class_path": "lebm.data.images.ImageData",
+        "init_args": {"path": "./pictures", "batch_size": 4, "image_size": 8},
+    }
     Path("bad.yaml").write_text(yaml.safe_dump(recipe))
-    refused(capsys, lebm("fit", "-c", "bad.yaml"), ("images of 1 x 4 x 4 and the data are 1 x 8 x 8", "image_size", "out_shape"))
+    refused(
+        capsys,
+        lebm("fit", "-c", "bad.yaml"),
+        ("images of 1 x 4 x 4 and the data are 1 x 8 x 8", "image_size", "out_shape"),
+    )
     assert lebm("fit", "-c", "bad.yaml", "--data.init_args.image_size", 4, "--trainer.max_steps", 1) == 0
     capsys.readouterr()
     assert lebm("test", "runs/bad", "--data.init_args.image_size", 8) == 2
@@ -57,15 +73,27 @@ def test_images_of_another_size(lebm: Run, tiny: Path, capsys: pytest.CaptureFix
     [
         (["--latent_dim", 3], ("latent_dim: runs/tiny was begun with 2", "not 3")),
         (["--latent_dims", "[2, 2]"], ("latent_dims: runs/tiny was begun without", "not [2, 2]")),
-        ([f"{GENERATOR}.hidden", "[5]"], ("last.ckpt: the checkpoint holds other networks", "has the shape (8, 2) there and (5, 2) here")),
-        ([f"{GENERATOR}.hidden", "[8, 8]"], ("last.ckpt: the checkpoint holds other networks", "generator.net.2.weight")),
+        (
+            [f"{GENERATOR}.hidden", "[5]"],
+            ("last.ckpt: the checkpoint holds other networks", "has the shape (8, 2) there and (5, 2) here"),
+        ),
+        (
+            [f"{GENERATOR}.hidden", "[8, 8]"],
+            ("last.ckpt: the checkpoint holds other networks", "generator.net.2.weight"),
+        ),
         ([f"{GENERATOR}.hidden", "[8, 16, 8]"], ("last.ckpt: the checkpoint holds other networks",)),
     ],
 )
 def test_other_networks_are_not_resumed(
-    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str], words: list[object], expected: tuple[str, ...]
+    lebm: Run,
+    trained: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[object],
+    expected: tuple[str, ...],
 ) -> None:
-    before = {path: path.read_bytes() for path in (trained / "config.yaml", trained / "checkpoints" / "last.ckpt")}
+    before = {
+        path: path.read_bytes() for path in (trained / "config.yaml", trained / "checkpoints" / "last.ckpt")
+    }
     capsys.readouterr()
     assert lebm("fit", "--resume", trained, "--trainer.max_epochs", 3, *words) == 2
     error = capsys.readouterr().err
@@ -75,13 +103,28 @@ def test_other_networks_are_not_resumed(
     assert before == {path: path.read_bytes() for path in before}
 
 
-def test_missing_weights_are_refused_too(lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A network whose weights have names of their own is met only when the weights are loaded; the recipe is kept all the same."""
+def test_missing_weights_are_refused_too(
+    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network whose weights have names of their own is met only when the weights are loaded; the recipe is
+    kept all the same.
+    """
     before = (trained / "config.yaml").read_bytes()
     energy = {"class_path": "lebm.models.MLPEnergy", "init_args": {"latent_dim": 2, "hidden": [8]}}
     both = {"class_path": "lebm.models.SumEnergy", "init_args": {"energies": [energy, energy]}}
     capsys.readouterr()
-    assert lebm("fit", "--resume", trained, "--trainer.max_epochs", 3, "--model.init_args.prior.init_args.energy", both) == 2
+    assert (
+        lebm(
+            "fit",
+            "--resume",
+            trained,
+            "--trainer.max_epochs",
+            3,
+            "--model.init_args.prior.init_args.energy",
+            both,
+        )
+        == 2
+    )
     assert "last.ckpt: the checkpoint holds other networks than the recipe" in capsys.readouterr().err
     assert (trained / "config.yaml").read_bytes() == before
 
@@ -98,7 +141,9 @@ def test_weights_and_biases_without_a_login(
     monkeypatch.setattr(wandb, "init", init)
     words = ["-c", "loggers/wandb", "--trainer.logger.init_args.offline", "false"]
     refused(
-        capsys, lebm("fit", "-c", "tiny.yaml", *words), ("Weights & Biases: No API key configured; log in with `wandb login`", "offline")
+        capsys,
+        lebm("fit", "-c", "tiny.yaml", *words),
+        ("Weights & Biases: No API key configured; log in with `wandb login`", "offline"),
     )
 
 
@@ -107,14 +152,29 @@ def test_weights_and_biases_without_a_login(
     [
         (
             None,
-            "runs/joint_hierarchical-mnist_vae: no such run folder or checkpoint; train it first: lebm fit -c joint_hierarchical/mnist_vae",
+            (
+                "runs/joint_hierarchical-mnist_vae: no such run folder or checkpoint; train it first: lebm"
+                " fit -c joint_hierarchical/mnist_vae"
+            ),
         ),
-        ("elsewhere", "elsewhere: no such run folder or checkpoint; name the run folder or checkpoint of the trained backbone"),
+        (
+            "elsewhere",
+            (
+                "elsewhere: no such run folder or checkpoint; name the run folder or checkpoint of the"
+                " trained backbone"
+            ),
+        ),
     ],
 )
-def test_a_missing_backbone(lebm: Run, capsys: pytest.CaptureFixture[str], backbone: str | None, expected: str) -> None:
+def test_a_missing_backbone(
+    lebm: Run, capsys: pytest.CaptureFixture[str], backbone: str | None, expected: str
+) -> None:
     words = ["--model.init_args.backbone", backbone] if backbone else []
-    refused(capsys, lebm("fit", "-c", "joint_hierarchical/mnist_two_stage", *words), (f"model.init_args.backbone: {expected}",))
+    refused(
+        capsys,
+        lebm("fit", "-c", "joint_hierarchical/mnist_two_stage", *words),
+        (f"model.init_args.backbone: {expected}",),
+    )
 
 
 def test_a_sweep_over_an_unknown_argument(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lebm.cli.text_verbs import between
+from lebm.cli.interpolate import between
 from tests.cli.conftest import Run
 
 TINY = """
@@ -103,7 +103,9 @@ def test_interpolate_prints_the_way(lebm: Run, talking: Path, capsys: pytest.Cap
         assert message in capsys.readouterr().err
 
 
-def test_pictures_have_no_sentences_between_them(lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_have_no_sentences_between_them(
+    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lebm("interpolate", trained, "a", "b") == 2
     assert "interpolate is for models of sentences" in capsys.readouterr().err
 
@@ -116,7 +118,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_files_are_one_line_and_status_2(kind: str, lebm: Run, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_files_are_one_line_and_status_2(
+    kind: str, lebm: Run, talking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content, message = BAD[kind]
     Path("bad.txt").write_bytes(content)
     capsys.readouterr()

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from lebm import checkpoint
+from lebm import checkpoint, load
 from tests.cli.conftest import Run
 
 
@@ -30,7 +30,13 @@ def loss_steps(run: Path) -> list[int]:
 
 
 def test_run_folder_is_complete(trained: Path) -> None:
-    assert {path.name for path in trained.iterdir()} == {"config.yaml", "checkpoints", "metrics.csv", "summary.json", "tensorboard"}
+    assert {path.name for path in trained.iterdir()} == {
+        "config.yaml",
+        "checkpoints",
+        "metrics.csv",
+        "summary.json",
+        "tensorboard",
+    }
     assert {path.name for path in (trained / "checkpoints").iterdir()} == {"last.ckpt", "step=00000006.ckpt"}
     assert loss_steps(trained) == [0, 1, 2, 3, 4, 5]
     config = yaml.safe_load((trained / "config.yaml").read_text())
@@ -56,12 +62,18 @@ def test_summary_says_what_was_run(trained: Path) -> None:
     assert summary["metrics"]["loss"] == pytest.approx(float(last["loss"]))
 
 
-def test_existing_run_is_left_alone(lebm: Run, trained: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_run_is_left_alone(
+    lebm: Run, trained: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in trained.rglob("*")}
     capsys.readouterr()
     assert lebm("fit", "-c", tiny) == 2
     error = capsys.readouterr().err
-    assert error == "lebm: error: runs/tiny exists; continue it with --resume, or choose another folder with --run_dir runs/tiny-2\n"
+    assert (
+        error
+        == "lebm: error: runs/tiny exists; continue it with --resume, or choose another folder with --run_dir"
+        " runs/tiny-2\n"
+    )
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in trained.rglob("*")} == before
 
 
@@ -75,8 +87,8 @@ def test_interpolated_key_reaches_every_place(lebm: Run, tiny: Path) -> None:
     Path("over.yaml").write_text("latent_dim: 4\n")
     assert lebm("fit", "-c", tiny, "-c", "over.yaml", "--run_dir", "a") == 0
     assert lebm("fit", "-c", tiny, "--latent_dim", 5, "--run_dir", "b") == 0
-    assert checkpoint.load("a").latent_dim == 4
-    assert checkpoint.load("b").latent_dim == 5
+    assert load("a").latent_dim == 4
+    assert load("b").latent_dim == 5
 
 
 def test_resumed_run_equals_the_undisturbed_one(lebm: Run, trained: Path, tiny: Path) -> None:
@@ -84,7 +96,9 @@ def test_resumed_run_equals_the_undisturbed_one(lebm: Run, trained: Path, tiny: 
     assert lebm("fit", "--resume", "half", "--trainer.max_epochs", 2) == 0
     expected, found = weights(trained), weights(Path("half"))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    rates = [checkpoint.read(run / "checkpoints/last.ckpt")["lr_schedulers"] for run in (trained, Path("half"))]
+    rates = [
+        checkpoint.read(run / "checkpoints/last.ckpt")["lr_schedulers"] for run in (trained, Path("half"))
+    ]
     assert rates[0] == rates[1]
     assert [row["loss"] for row in rows(trained)] == [row["loss"] for row in rows(Path("half"))]
     summaries = [json.loads((run / "summary.json").read_text()) for run in (trained, Path("half"))]
@@ -94,7 +108,9 @@ def test_resumed_run_equals_the_undisturbed_one(lebm: Run, trained: Path, tiny: 
     assert earlier["cpu_time_seconds"] > 0
 
 
-def test_resume_by_recipe_starts_where_there_is_nothing_yet(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_by_recipe_starts_where_there_is_nothing_yet(
+    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lebm("fit", "-c", tiny, "--resume", "--trainer.max_epochs", 1) == 0
     assert loss_steps(Path("runs/tiny")) == [0, 1, 2]
     assert lebm("fit", "-c", tiny, "--resume") == 0
@@ -102,7 +118,9 @@ def test_resume_by_recipe_starts_where_there_is_nothing_yet(lebm: Run, tiny: Pat
     assert "from runs/tiny/checkpoints/last.ckpt" in capsys.readouterr().out
 
 
-def test_resume_of_a_finished_run_says_so(lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_of_a_finished_run_says_so(
+    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (trained / "summary.json").read_bytes()
     capsys.readouterr()
     assert lebm("fit", "--resume", trained) == 0
@@ -112,7 +130,9 @@ def test_resume_of_a_finished_run_says_so(lebm: Run, trained: Path, capsys: pyte
 
 def test_rows_of_a_lost_tail_are_written_once(lebm: Run, trained: Path) -> None:
     with (trained / "metrics.csv").open("a") as file:
-        file.write("6,2.0,1.0\n7,2.0,1.0\n8,2.")  # what a kill leaves: steps after the checkpoint, and half a line
+        file.write(
+            "6,2.0,1.0\n7,2.0,1.0\n8,2."
+        )  # what a kill leaves: steps after the checkpoint, and half a line
     assert lebm("fit", "--resume", trained, "--trainer.max_epochs", 3) == 0
     assert loss_steps(trained) == list(range(9))
 
@@ -138,11 +158,16 @@ def test_interrupted_run_keeps_a_checkpoint(lebm: Run, tiny: Path) -> None:
 
 def test_checkpoints_by_step_and_at_the_end(lebm: Run, tiny: Path) -> None:
     assert lebm("fit", "-c", tiny, "--checkpoint_every", 4, "--trainer.max_steps", 5) == 0
-    assert {path.name for path in Path("runs/tiny/checkpoints").iterdir()} == {"last.ckpt", "step=00000004.ckpt"}
+    assert {path.name for path in Path("runs/tiny/checkpoints").iterdir()} == {
+        "last.ckpt",
+        "step=00000004.ckpt",
+    }
     assert checkpoint.read("runs/tiny/checkpoints/last.ckpt")["global_step"] == 5
 
 
-def test_nan_pixel_stops_before_the_healthy_checkpoint_is_lost(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nan_pixel_stops_before_the_healthy_checkpoint_is_lost(
+    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lebm("fit", "-c", tiny, "--trainer.max_epochs", 1) == 0
     capsys.readouterr()
     assert lebm("fit", "--resume", "runs/tiny", "--trainer.max_epochs", 2, "--data.init_args.nan_row", 6) == 2
@@ -161,7 +186,9 @@ def test_diverging_loss_stops_the_run(lebm: Run, tiny: Path, capsys: pytest.Capt
     assert not list(Path("runs/tiny").glob("checkpoints/*"))
 
 
-def test_a_refused_start_leaves_the_folder_free(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_start_leaves_the_folder_free(
+    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lebm("fit", "-c", tiny, "--data.init_args.refuse", "no such label 12") == 2
     assert "no such label 12" in capsys.readouterr().err
     assert not Path("runs/tiny").exists()
@@ -195,11 +222,17 @@ def test_predictions_are_one_file(lebm: Run, trained: Path) -> None:
 
 def test_logger_can_be_switched_off(lebm: Run, tiny: Path) -> None:
     assert lebm("fit", "-c", tiny, "--trainer.logger", "false") == 0
-    assert {path.name for path in Path("runs/tiny").iterdir()} == {"config.yaml", "checkpoints", "summary.json"}
+    assert {path.name for path in Path("runs/tiny").iterdir()} == {
+        "config.yaml",
+        "checkpoints",
+        "summary.json",
+    }
 
 
 def test_logger_of_the_recipe_joins_the_csv(lebm: Run, tiny: Path) -> None:
-    Path("over.yaml").write_text("trainer: {logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: extra}}}\n")
+    Path("over.yaml").write_text(
+        "trainer: {logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: extra}}}\n"
+    )
     assert lebm("fit", "-c", tiny, "-c", "over.yaml") == 0
     assert Path("extra/lightning_logs/version_0/metrics.csv").is_file()
     assert loss_steps(Path("runs/tiny")) == [0, 1, 2, 3, 4, 5]
@@ -207,7 +240,7 @@ def test_logger_of_the_recipe_joins_the_csv(lebm: Run, tiny: Path) -> None:
 
 
 def test_progress_shows_loss_health_and_time_left(lebm: Run, tiny: Path) -> None:
-    from lebm.cli.run_callbacks import Progress
+    from lebm.run.callbacks import Progress
 
     seen: list[dict[str, object]] = []
     original = Progress.get_metrics

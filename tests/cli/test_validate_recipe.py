@@ -24,5 +24,15 @@ def test_prints_what_would_be_trained(lebm: Run, tiny: Path, capsys: pytest.Capt
 
 def test_needs_no_memory_for_the_weights(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     width = 2_000_000  # 32 TB of weights
-    assert lebm("validate-recipe", tiny, "--model.init_args.prior.init_args.energy.init_args.hidden", f"[{width},{width},{width}]") == 0
-    assert f"{2 * width + width + 2 * (width * width + width) + width:,} parameters" in capsys.readouterr().out
+    assert (
+        lebm(
+            "validate-recipe",
+            tiny,
+            "--model.init_args.prior.init_args.energy.init_args.hidden",
+            f"[{width},{width},{width}]",
+        )
+        == 0
+    )
+    assert (
+        f"{2 * width + width + 2 * (width * width + width) + width:,} parameters" in capsys.readouterr().out
+    )

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from lebm import checkpoint
+from lebm import load
 from tests.cli.conftest import Run
 
 
@@ -30,8 +30,14 @@ def pictures(tiny: Path) -> Path:
 
 def test_samples_as_picture(lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lebm("sample", trained, "-n", 9) == 0
-    assert "9 samples in runs/tiny/images/samples.png (chain of 2 steps, seed 0, ema weights of runs/tiny)" in capsys.readouterr().out
-    assert Image.open(trained / "images/samples.png").size == (8 * 6 + 2, 2 * 6 + 2)  # 4 pixels and 2 of border an image
+    assert (
+        "9 samples in runs/tiny/images/samples.png (chain of 2 steps, seed 0, ema weights of runs/tiny)"
+        in capsys.readouterr().out
+    )
+    assert Image.open(trained / "images/samples.png").size == (
+        8 * 6 + 2,
+        2 * 6 + 2,
+    )  # 4 pixels and 2 of border an image
     assert lebm("sample", trained, "-n", 9) == 0
     assert (trained / "images/samples-2.png").read_bytes() == (trained / "images/samples.png").read_bytes()
 
@@ -53,13 +59,18 @@ def test_samples_as_files_and_from_a_lone_checkpoint(lebm: Run, trained: Path) -
     Path("lone").mkdir()
     shutil.copy(trained / "checkpoints/last.ckpt", "lone/model.ckpt")
     assert lebm("sample", "lone/model.ckpt", "-n", 3, "--format", "png-files") == 0
-    assert sorted(path.name for path in Path("lone/samples").iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    assert sorted(path.name for path in Path("lone/samples").iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+    ]
     assert Image.open("lone/samples/000000.png").size == (4, 4)
 
 
 def test_weights_choose_between_averaged_and_raw(lebm: Run, tiny: Path) -> None:
     Path("ema.yaml").write_text(
-        "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args: {decay: 0.5}}]}\n"
+        "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args:"
+        " {decay: 0.5}}]}\n"
     )
     assert lebm("fit", "-c", tiny, "-c", "ema.yaml", "--run_dir", "run") == 0
     assert lebm("sample", "run", "--out", "ema.npy") == 0
@@ -67,27 +78,40 @@ def test_weights_choose_between_averaged_and_raw(lebm: Run, tiny: Path) -> None:
     assert np.abs(np.load("ema.npy") - np.load("raw.npy")).max() > 1e-6
 
 
-def test_out_is_never_overwritten_unasked(lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_out_is_never_overwritten_unasked(
+    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("mine.png").write_text("precious")
     assert lebm("sample", trained, "--out", "mine.png") == 2
-    assert capsys.readouterr().err.endswith("lebm: error: mine.png exists; choose another --out or add --force\n")
+    assert capsys.readouterr().err.endswith(
+        "lebm: error: mine.png exists; choose another --out or add --force\n"
+    )
     assert Path("mine.png").read_text() == "precious"
     assert lebm("sample", trained, "--out", "mine.png", "--force") == 0
     assert Image.open("mine.png").format == "PNG"
 
 
-def test_reconstructions_are_below_the_data(lebm: Run, trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reconstructions_are_below_the_data(
+    lebm: Run, trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lebm("reconstruct", trained, "--data", "./pictures", "-n", 5) == 0
     shown = capsys.readouterr().out
-    assert "5 reconstructions of ./pictures (test) in runs/tiny/images/reconstructions.png (chain of 5 steps" in shown
+    assert (
+        "5 reconstructions of ./pictures (test) in runs/tiny/images/reconstructions.png (chain of 5 steps"
+        in shown
+    )
     assert "mean squared error" in shown
     grid = np.asarray(Image.open(trained / "images/reconstructions.png").convert("L"))
     assert grid.shape == (2 * 6 + 2, 5 * 6 + 2)
     small = np.asarray(Image.open("pictures/test/class0/0.png").resize((4, 4)), dtype=float)
-    assert np.corrcoef(grid[2:6, 2:6].ravel(), small.ravel())[0, 1] > 0.9  # resized by another filter in the cache, but the same picture
+    assert (
+        np.corrcoef(grid[2:6, 2:6].ravel(), small.ravel())[0, 1] > 0.9
+    )  # resized by another filter in the cache, but the same picture
 
 
-def test_scores_have_index_label_and_the_model_s_own_numbers(lebm: Run, trained: Path, pictures: Path) -> None:
+def test_scores_have_index_label_and_the_model_s_own_numbers(
+    lebm: Run, trained: Path, pictures: Path
+) -> None:
     assert lebm("score", trained, "--data", "./pictures", "--batch-size", 5) == 0
     with (trained / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -95,21 +119,27 @@ def test_scores_have_index_label_and_the_model_s_own_numbers(lebm: Run, trained:
     assert [int(row["label"]) for row in rows] == [0] * 6 + [1] * 6
     from lebm.data.images import open_images, to_unit_range
 
-    model = checkpoint.load(trained)
+    model = load(trained)
     x = to_unit_range(torch.tensor(open_images("./pictures", "test", image_size=4, channels=1).images))
     expected = model.anomaly_score(x, steps=5, generator=model.sample_noise("encode", torch.arange(12)))
     np.testing.assert_allclose([float(row["anomaly_score"]) for row in rows], expected.numpy(), rtol=1e-5)
 
 
 def test_scores_as_parquet(lebm: Run, trained: Path, pictures: Path) -> None:
-    assert lebm("score", trained, "--data", "./pictures", "--split", "train", "--limit", 4, "--out", "s.parquet") == 0
+    assert (
+        lebm("score", trained, "--data", "./pictures", "--split", "train", "--limit", 4, "--out", "s.parquet")
+        == 0
+    )
     assert parquet.read_table("s.parquet").column_names == ["index", "label", "anomaly_score"]
     assert parquet.read_table("s.parquet").num_rows == 4
 
 
-def test_data_of_the_run_itself(lebm: Run, tiny: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_of_the_run_itself(
+    lebm: Run, tiny: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("own.yaml").write_text(
-        "data: {class_path: lebm.data.images.ImageData, init_args: {path: ./pictures, image_size: 4, channels: 1, batch_size: 4}}\n"
+        "data: {class_path: lebm.data.images.ImageData, init_args: {path: ./pictures, image_size: 4,"
+        " channels: 1, batch_size: 4}}\n"
     )
     assert lebm("fit", "-c", tiny, "-c", "own.yaml", "--run_dir", "run", "--trainer.max_steps", 2) == 0
     assert lebm("score", "run") == 0
@@ -130,7 +160,14 @@ def test_data_of_the_run_itself(lebm: Run, tiny: Path, pictures: Path, capsys: p
         (["sample", "{run}", "--device", "cuda"], "no CUDA device"),
     ],
 )
-def test_one_line(lebm: Run, trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
+def test_one_line(
+    lebm: Run,
+    trained: Path,
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    expected: str,
+) -> None:
     if "cuda" in words and torch.cuda.is_available():
         assert lebm(*(word.format(run=trained) for word in words)) == 0
         return
@@ -142,6 +179,8 @@ def test_one_line(lebm: Run, trained: Path, pictures: Path, capsys: pytest.Captu
     assert expected in error
 
 
-def test_wrong_option_is_explained_by_usage(lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_option_is_explained_by_usage(
+    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lebm("sample", trained, "-n", "none") == 2
     assert "expected a whole number of at least 1, not 'none'" in capsys.readouterr().err

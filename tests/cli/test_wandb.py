@@ -27,12 +27,16 @@ def recorded(run: Path) -> list[Path]:
 
 
 def wait_for(word: bytes, folder: Path) -> None:
-    """Until the word is in what was recorded: a process of wandb's own writes it, and may end after ours has gone on."""
+    """Until the word is in what was recorded: a process of wandb's own writes it, and may end after ours has
+    gone on.
+    """
     for _ in range(600):
         if any(word in file.read_bytes() for file in folder.glob("*.wandb")):
             return
         time.sleep(0.1)
-    raise AssertionError(f"{word!r} is in no record of {folder}, which holds {sorted(path.name for path in folder.rglob('*'))}")
+    raise AssertionError(
+        f"{word!r} is in no record of {folder}, which holds {sorted(path.name for path in folder.rglob('*'))}"
+    )
 
 
 def run_id(run: Path) -> str:
@@ -60,7 +64,9 @@ def test_two_runs_and_a_resumed_one(lebm: Run, tiny: Path) -> None:
     assert wandb.run is None
 
 
-def test_a_run_that_was_moved_goes_on_where_it_is(lebm: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_moved_goes_on_where_it_is(
+    lebm: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second attempt runs in another working folder too; wandb's process stays in that of the first."""
     assert lebm("fit", "-c", tiny, "-c", OVERLAY, "--trainer.max_epochs", 1) == 0
     elsewhere = Path("elsewhere").absolute()

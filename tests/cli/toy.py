@@ -21,7 +21,13 @@ class ToyData(LightningDataModule, Component):
         refuse: message of a refusal when the data are opened.
     """
 
-    def __init__(self, batch_size: int = 4, nan_row: int | None = None, interrupt_at: int | None = None, refuse: str | None = None) -> None:
+    def __init__(
+        self,
+        batch_size: int = 4,
+        nan_row: int | None = None,
+        interrupt_at: int | None = None,
+        refuse: str | None = None,
+    ) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.nan_row = nan_row
@@ -40,7 +46,9 @@ class ToyData(LightningDataModule, Component):
         x = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(7)) * 2 - 1
         if self.nan_row is not None:
             x[self.nan_row, 0, 1, 1] = float("nan")
-        rows: list[Any] = [{"x": x[row], "label": torch.tensor(row % 3), "index": torch.tensor(row)} for row in range(12)]
+        rows: list[Any] = [
+            {"x": x[row], "label": torch.tensor(row % 3), "index": torch.tensor(row)} for row in range(12)
+        ]
         return DataLoader(rows, batch_size=self.batch_size)  # type: ignore[arg-type]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -26,7 +26,9 @@ def ready(data: ArrayData) -> ArrayData:
 def test_a_file_of_rows_is_carved_by_the_seed(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", ROWS)
     path = str(tmp_path / "rows.npy")
-    data, again, other = (ready(ArrayData(path, 5, validation_size=4, test_size=6, seed=seed)) for seed in (0, 0, 1))
+    data, again, other = (
+        ready(ArrayData(path, 5, validation_size=4, test_size=6, seed=seed)) for seed in (0, 0, 1)
+    )
     assert data.describe_split() == {
         "path": path,
         "shape": [2],
@@ -38,7 +40,9 @@ def test_a_file_of_rows_is_carved_by_the_seed(tmp_path: Path) -> None:
     assert sorted(torch.cat(splits)[:, 0].tolist()) == ROWS[:, 0].tolist()
     assert torch.equal(data.test.x, again.test.x)
     assert not torch.equal(data.test.x, other.test.x)
-    assert torch.equal(data.test.x, ready(ArrayData(path, 5, test_size=6)).test.x)  # whatever else is set aside
+    assert torch.equal(
+        data.test.x, ready(ArrayData(path, 5, test_size=6)).test.x
+    )  # whatever else is set aside
     batch = next(iter(data.train_dataloader()))
     assert torch.equal(batch["x"], data.train.x[batch["index"]])
     assert batch["x"].dtype == torch.float32
@@ -49,7 +53,9 @@ def test_a_file_of_rows_is_carved_by_the_seed(tmp_path: Path) -> None:
 def test_a_file_with_its_own_splits_is_taken_as_it_is(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (12, 1, 4, 4), dtype=np.uint8)
     images[0, 0, 0, :2] = 0, 255
-    np.savez(tmp_path / "images.npz", train=images, train_label=np.arange(12, dtype=np.int32), test=images[:3])
+    np.savez(
+        tmp_path / "images.npz", train=images, train_label=np.arange(12, dtype=np.int32), test=images[:3]
+    )
     data = ready(ArrayData(str(tmp_path / "images.npz"), 4, validation_size=2, test_size=5))
     assert data.describe_split()["sizes"] == {"train": 10, "validation": 2, "test": 3}
     batch = next(iter(data.test_dataloader()))
@@ -82,11 +88,20 @@ IMAGES = np.zeros((4, 1, 2, 2), dtype=np.float32)
     [
         ({"test": ROWS}, "holds test; wanted are train and"),
         ({"train": ROWS, "labels": ROWS}, "holds train, labels; wanted are train and"),
-        ({"train": IMAGES[0]}, r"array 'train': wanted are numbers of shape \(N, d\) or \(N, C, H, W\), not float32 of shape \(1, 2, 2\)"),
+        (
+            {"train": IMAGES[0]},
+            (
+                r"array 'train': wanted are numbers of shape \(N, d\) or \(N, C, H, W\), not float32 of shape"
+                r" \(1, 2, 2\)"
+            ),
+        ),
         ({"train": ROWS[:0]}, r"not float32 of shape \(0, 2\)"),
         ({"train": IMAGES + 2}, r"wanted are finite numbers, of images in \[-1, 1\]"),
         ({"train": ROWS + np.nan}, "wanted are finite numbers"),
-        ({"train": ROWS, "train_label": ROWS[:, 0]}, r"its labels are float32 of shape \(30,\), not 30 whole numbers"),
+        (
+            {"train": ROWS, "train_label": ROWS[:, 0]},
+            r"its labels are float32 of shape \(30,\), not 30 whole numbers",
+        ),
         ({"train": ROWS, "train_label": np.arange(3)}, r"of shape \(3,\), not 30 whole numbers"),
         ({"train": ROWS, "test": ROWS[:, :1]}, "rows differ between splits"),
         ({"train": ROWS[:5]}, "of 5 training rows none are left"),

@@ -25,7 +25,9 @@ def leftovers(cache: Path) -> list[Path]:
 
 
 def test_parquet_rows_keep_pixels_order_and_labels(make_parquet: MakeParquet, tmp_path: Path) -> None:
-    cached = open_images(str(make_parquet(train=11, test=5, channels=3)), "train", cache_dir=tmp_path / "cache")
+    cached = open_images(
+        str(make_parquet(train=11, test=5, channels=3)), "train", cache_dir=tmp_path / "cache"
+    )
     np.testing.assert_array_equal(cached.images, pictures(11, channels=3, seed=0).transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(cached.labels, np.arange(11) % 4)
     assert cached.label_names == ["class 0", "class 1", "class 2", "class 3"]
@@ -34,7 +36,9 @@ def test_parquet_rows_keep_pixels_order_and_labels(make_parquet: MakeParquet, tm
     assert not leftovers(tmp_path / "cache")
 
 
-def test_every_kind_of_source_gives_the_same_pixels(make_parquet: MakeParquet, make_image_folder: MakeParquet, tmp_path: Path) -> None:
+def test_every_kind_of_source_gives_the_same_pixels(
+    make_parquet: MakeParquet, make_image_folder: MakeParquet, tmp_path: Path
+) -> None:
     parquet = make_parquet(test=6, channels=3, classes=2)
     folder = make_image_folder(test=6)
     whole = open_images(str(parquet))
@@ -54,13 +58,21 @@ def test_the_settings_are_part_of_the_key(make_parquet: MakeParquet, tmp_path: P
     path, cache = str(make_parquet(train=3)), tmp_path / "cache"
     shapes = [
         open_images(path, image_size=image_size, channels=channels, crop=crop, cache_dir=cache).images.shape
-        for image_size, channels, crop in [(None, None, None), (4, None, None), (4, 3, None), (4, 3, (0, 0, 6, 6)), (4, 3, None)]
+        for image_size, channels, crop in [
+            (None, None, None),
+            (4, None, None),
+            (4, 3, None),
+            (4, 3, (0, 0, 6, 6)),
+            (4, 3, None),
+        ]
     ]
     assert shapes == [(3, 1, 8, 8), (3, 1, 4, 4), (3, 3, 4, 4), (3, 3, 4, 4), (3, 3, 4, 4)]
     assert len(built(cache)) == 4
 
 
-def test_datasets_is_imported_only_to_decode(make_parquet: MakeParquet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_datasets_is_imported_only_to_decode(
+    make_parquet: MakeParquet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = str(make_parquet(train=5))
     first = open_images(path, cache_dir=tmp_path / "cache")
     monkeypatch.setitem(sys.modules, "datasets", None)  # importing it fails now
@@ -92,7 +104,9 @@ def damage_extend(folder: Path) -> None:
         file.write(b"x")
 
 
-@pytest.mark.parametrize("damage", [damage_truncate, damage_extend, damage_meta, damage_labels, damage_header])
+@pytest.mark.parametrize(
+    "damage", [damage_truncate, damage_extend, damage_meta, damage_labels, damage_header]
+)
 def test_a_damaged_cache_is_made_again(make_parquet: MakeParquet, tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
     path, cache = str(make_parquet(train=5)), tmp_path / "cache"
     expected = open_images(path, cache_dir=cache).images.copy()
@@ -136,7 +150,9 @@ def test_two_processes_at_once_build_it_once(make_parquet: MakeParquet, tmp_path
     path, cache = str(make_parquet(train=300)), str(tmp_path / "cache")
     context = multiprocessing.get_context("fork")
     barrier, counts = context.Barrier(2), context.Queue()
-    processes = [context.Process(target=_open_and_count, args=(path, cache, barrier, counts)) for _ in range(2)]
+    processes = [
+        context.Process(target=_open_and_count, args=(path, cache, barrier, counts)) for _ in range(2)
+    ]
     for process in processes:
         process.start()
     results = [counts.get(timeout=60) for _ in processes]
@@ -165,7 +181,9 @@ def test_undecodable_images_fail_by_name(damaged: Path, tmp_path: Path) -> None:
 
 def test_undecodable_images_are_left_out_on_request(damaged: Path, tmp_path: Path) -> None:
     for _ in range(2):  # made, then read from the cache
-        with pytest.warns(UserWarning, match=r"left out 3 undecodable image\(s\): .*row 1: .*row 3: .*row 4: "):
+        with pytest.warns(
+            UserWarning, match=r"left out 3 undecodable image\(s\): .*row 1: .*row 3: .*row 4: "
+        ):
             cached = open_images(str(damaged), cache_dir=tmp_path / "cache", on_error="skip")
         assert cached.labels.tolist() == [0, 2, 5]
         np.testing.assert_array_equal(cached.images[:, 0], pictures(6)[[0, 1, 3]])
@@ -184,13 +202,20 @@ def test_an_undecodable_file_of_a_folder_is_named(make_image_folder: MakeParquet
 def test_images_of_different_shapes(tmp_path: Path) -> None:
     images = [png(pictures(1, 8)[0]), png(pictures(1, 1)[0])]
     write_parquet(tmp_path / "train.parquet", images, None)
-    with pytest.raises(UserError, match="row 1: 1x1 pixels with 1 channel, but those before are 8x8 pixels with 1 channel; set image_size"):
+    with pytest.raises(
+        UserError,
+        match=(
+            "row 1: 1x1 pixels with 1 channel, but those before are 8x8 pixels with 1 channel; set image_size"
+        ),
+    ):
         open_images(str(tmp_path))
     assert open_images(str(tmp_path), image_size=8).images.shape == (2, 1, 8, 8)
 
 
 def test_columns_and_labels(tmp_path: Path, make_parquet: MakeParquet) -> None:
-    write_parquet(tmp_path / "words" / "train.parquet", [png(picture) for picture in pictures(3)], ["cat", "ant", "cat"])
+    write_parquet(
+        tmp_path / "words" / "train.parquet", [png(picture) for picture in pictures(3)], ["cat", "ant", "cat"]
+    )
     words = open_images(str(tmp_path / "words"))
     assert words.label_names == ["ant", "cat"]
     assert words.labels.tolist() == [1, 0, 1]
@@ -242,14 +267,20 @@ def test_a_full_disk(make_parquet: MakeParquet, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("lebm.data.cache.build", full)
     with pytest.raises(
-        UserError, match=r"cannot write the image cache .* \(No space left on device\); name another folder with LEBM_CACHE"
+        UserError,
+        match=(
+            r"cannot write the image cache .* \(No space left on device\); name another folder with"
+            r" LEBM_CACHE"
+        ),
     ):
         open_images(str(make_parquet(train=3)), cache_dir=tmp_path / "cache")
     assert not leftovers(tmp_path / "cache")
 
 
 def test_embedded_mnist() -> None:
-    splits: dict[str, CachedImages] = {name: open_images("embedded:mnist", name) for name in ("train", "validation", "test")}
+    splits: dict[str, CachedImages] = {
+        name: open_images("embedded:mnist", name) for name in ("train", "validation", "test")
+    }
     assert {name: cached.images.shape for name, cached in splits.items()} == {
         "train": (8000, 1, 28, 28),
         "validation": (1000, 1, 28, 28),

@@ -31,7 +31,9 @@ def test_box_then_central_square_then_resize() -> None:
     picture = np.zeros((10, 20), dtype=np.uint8)
     picture[2:8, 5:15] = 200
     np.testing.assert_array_equal(Decoding(crop=(5, 2, 15, 8))(png(picture)), np.full((1, 6, 10), 200))
-    np.testing.assert_array_equal(Decoding(image_size=3, crop=(5, 2, 15, 8))(png(picture)), np.full((1, 3, 3), 200))
+    np.testing.assert_array_equal(
+        Decoding(image_size=3, crop=(5, 2, 15, 8))(png(picture)), np.full((1, 3, 3), 200)
+    )
     ramp = np.tile(np.arange(20, dtype=np.uint8), (10, 1))
     np.testing.assert_array_equal(Decoding(image_size=10)(png(ramp))[0, 0], np.arange(5, 15))
 
@@ -79,7 +81,9 @@ def test_a_box_outside_the_image_is_refused() -> None:
         Decoding(crop=(0, 0, 7, 6))(png(pictures(1, 6)[0]))
 
 
-@pytest.mark.parametrize("arguments", [{"image_size": 0}, {"channels": 2}, {"crop": (3, 0, 3, 5)}, {"crop": (-1, 0, 3, 5)}])
+@pytest.mark.parametrize(
+    "arguments", [{"image_size": 0}, {"channels": 2}, {"crop": (3, 0, 3, 5)}, {"crop": (-1, 0, 3, 5)}]
+)
 def test_impossible_settings(arguments: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         Decoding(**arguments)

@@ -34,7 +34,12 @@ def processes(data: ImageData, rank: int, world_size: int) -> ImageData:
     device = types.SimpleNamespace(root_device=torch.device("cpu"))
     loop = types.SimpleNamespace(batch_idx=-1)
     data.trainer = types.SimpleNamespace(  # type: ignore[assignment]
-        global_rank=rank, world_size=world_size, strategy=device, training=True, current_epoch=0, fit_loop=loop
+        global_rank=rank,
+        world_size=world_size,
+        strategy=device,
+        training=True,
+        current_epoch=0,
+        fit_loop=loop,
     )
     return data
 
@@ -140,11 +145,19 @@ def test_the_published_split_of_mnist(data_root: Path) -> None:
         assert len(data.test) == normals - len(data.train) + held_out
         assert data.validation is None
         rates[digit] = round(data.describe_split()["anomaly_base_rate"], 3)
-    assert rates == {1: 0.388, 4: 0.351, 5: 0.331, 7: 0.368, 9: 0.356}  # as computed from the class sizes of MNIST
+    assert rates == {
+        1: 0.388,
+        4: 0.351,
+        5: 0.331,
+        7: 0.368,
+        9: 0.356,
+    }  # as computed from the class sizes of MNIST
 
 
 def test_the_official_split_of_mnist(data_root: Path) -> None:
-    data = ready(path=str(data_root / "mnist"), held_out_label=4, anomaly_split="official", validation_size=1000)
+    data = ready(
+        path=str(data_root / "mnist"), held_out_label=4, anomaly_split="official", validation_size=1000
+    )
     assert data.validation is not None
     assert data.test is not None
     assert len(data.train) + len(data.validation) == 60_000 - 5_842
@@ -162,7 +175,13 @@ def test_limits(make_parquet: MakeParquet) -> None:
 
 
 def test_a_source_with_its_own_names(make_parquet: MakeParquet) -> None:
-    data = ready(path=str(make_parquet(train=12, test=4, valid=3, size=6)), image_size=4, channels=3, crop=(0, 0, 5, 6), batch_size=4)
+    data = ready(
+        path=str(make_parquet(train=12, test=4, valid=3, size=6)),
+        image_size=4,
+        channels=3,
+        crop=(0, 0, 5, 6),
+        batch_size=4,
+    )
     assert data.image_shape == (3, 4, 4)
     assert data.validation is not None
     assert len(data.validation) == 3
@@ -172,19 +191,27 @@ def test_a_source_with_its_own_names(make_parquet: MakeParquet) -> None:
 def test_processes_share_global_batches(make_parquet: MakeParquet, world_size: int) -> None:
     path = str(make_parquet(train=40, test=27))
     single = ready(path=path, batch_size=8, eval_batch_size=8)
-    ranks = [processes(ready(path=path, batch_size=8, eval_batch_size=8), rank, world_size) for rank in range(world_size)]
+    ranks = [
+        processes(ready(path=path, batch_size=8, eval_batch_size=8), rank, world_size)
+        for rank in range(world_size)
+    ]
     for batches in zip(single.train_dataloader(), *(rank.train_dataloader() for rank in ranks), strict=True):
         whole, *parts = batches
         for name in whole:
             assert torch.equal(whole[name], torch.cat([part[name] for part in parts]))
-    seen = [torch.cat([batch["index"] for batch in batches]) for batches in zip(*(rank.test_dataloader() for rank in ranks), strict=True)]
+    seen = [
+        torch.cat([batch["index"] for batch in batches])
+        for batches in zip(*(rank.test_dataloader() for rank in ranks), strict=True)
+    ]
     assert torch.cat(seen).tolist() == list(range(27))
 
 
 def test_sharing_that_cannot_be_even(make_parquet: MakeParquet) -> None:
     path = str(make_parquet(train=40, test=2))
     data = processes(ready(path=path, batch_size=10), 0, 4)
-    with pytest.raises(UserError, match="batch_size 10 is over all processes and cannot be shared evenly by 4"):
+    with pytest.raises(
+        UserError, match="batch_size 10 is over all processes and cannot be shared evenly by 4"
+    ):
         data.train_dataloader()
     with pytest.raises(UserError, match="2 images .* cannot be evaluated by 4 processes"):
         data.test_dataloader()
@@ -193,10 +220,16 @@ def test_sharing_that_cannot_be_even(make_parquet: MakeParquet) -> None:
 
 
 def test_mistakes_are_told_in_one_line(make_parquet: MakeParquet, make_image_folder: MakeParquet) -> None:
-    labelled, unlabelled = str(make_parquet(train=8, test=4)), str(make_parquet("bare", train=8, test=4, classes=None))
+    labelled, unlabelled = (
+        str(make_parquet(train=8, test=4)),
+        str(make_parquet("bare", train=8, test=4, classes=None)),
+    )
     only_train = str(make_image_folder(train=8))
     cases = {
-        "held_out_label 7 does not exist; the labels are 0 (class 0), 1 (class 1)": {"path": labelled, "held_out_label": 7},
+        "held_out_label 7 does not exist; the labels are 0 (class 0), 1 (class 1)": {
+            "path": labelled,
+            "held_out_label": 7,
+        },
         "no label column was found; set label_column": {"path": unlabelled, "held_out_label": 1},
         "no split 'test' (test_split; null trains without a test set); it has train": {"path": only_train},
         "no split 'learn' (train_split); it has train, test": {"path": labelled, "train_split": "learn"},
@@ -223,7 +256,14 @@ def test_splits_of_different_shapes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"batch_size": 0}, {"eval_batch_size": -1}, {"limit_train": 0}, {"validation_size": -1}, {"num_workers": -1}, {"image_size": 0}],
+    [
+        {"batch_size": 0},
+        {"eval_batch_size": -1},
+        {"limit_train": 0},
+        {"validation_size": -1},
+        {"num_workers": -1},
+        {"image_size": 0},
+    ],
 )
 def test_arguments_out_of_range(arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
@@ -233,22 +273,39 @@ def test_arguments_out_of_range(arguments: dict[str, int]) -> None:
 def test_a_recipe_and_python_describe_the_same(tmp_path: Path) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageData, "data")
-    arguments = {"path": "embedded:mnist", "crop": [2, 2, 26, 26], "channels": 1, "held_out_label": 4, "on_error": "skip"}
-    parsed = parser.parse_string(yaml.safe_dump({"data": {"class_path": "lebm.data.images.ImageData", "init_args": arguments}}))
+    arguments = {
+        "path": "embedded:mnist",
+        "crop": [2, 2, 26, 26],
+        "channels": 1,
+        "held_out_label": 4,
+        "on_error": "skip",
+    }
+    parsed = parser.parse_string(
+        yaml.safe_dump({"data": {"class_path": "lebm.data.images.ImageData", "init_args": arguments}})
+    )
     built = parser.instantiate(parsed)["data"]
     assert isinstance(built, ImageData)
     python = ImageData("embedded:mnist", crop=(2, 2, 26, 26), channels=1, held_out_label=4, on_error="skip")
     assert describe(built) == describe(python)
     with pytest.raises(Exception, match="channels"):
         parser.parse_string(
-            yaml.safe_dump({"data": {"class_path": "lebm.data.images.ImageData", "init_args": arguments | {"channels": 2}}})
+            yaml.safe_dump(
+                {
+                    "data": {
+                        "class_path": "lebm.data.images.ImageData",
+                        "init_args": arguments | {"channels": 2},
+                    }
+                }
+            )
         )
 
 
 @pytest.mark.filterwarnings("ignore:Total length of `NoValidationImages`")
 @pytest.mark.parametrize("validation_size", [0, 3])
 def test_every_verb_of_the_trainer(make_parquet: MakeParquet, tmp_path: Path, validation_size: int) -> None:
-    data = ImageData(str(make_parquet(train=20, test=5)), batch_size=4, eval_batch_size=2, validation_size=validation_size)
+    data = ImageData(
+        str(make_parquet(train=20, test=5)), batch_size=4, eval_batch_size=2, validation_size=validation_size
+    )
     learner = Learner()
     learner.test_step = learner.validation_step  # type: ignore[method-assign]
     learner.predict_step = lambda batch, batch_idx: batch["x"]  # type: ignore[method-assign]
@@ -277,7 +334,9 @@ def test_open_images_is_the_same_data(make_parquet: MakeParquet) -> None:
 
 
 @pytest.mark.parametrize("splits", [("train",), ("train", "test"), ("train", "val", "test")])
-def test_images_directly_in_the_folders_of_splits_have_no_labels(make_image_folder: MakeParquet, splits: tuple[str, ...]) -> None:
+def test_images_directly_in_the_folders_of_splits_have_no_labels(
+    make_image_folder: MakeParquet, splits: tuple[str, ...]
+) -> None:
     folder = make_image_folder(**dict.fromkeys(splits, 4), classes=1)
     for file in list(folder.glob("*/*/*.png")):
         file.rename(file.parents[1] / file.name)

@@ -1,4 +1,6 @@
-"""The order of the data: complete, the same for any number of processes, and exact after resuming from any step."""
+"""The order of the data: complete, the same for any number of processes, and exact after resuming from any
+step.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,15 @@ def numbered(rows: int) -> ImageRows:
 def test_processes_together_see_what_one_sees(rows: int, batch_size: int, world_size: int) -> None:
     for shuffle, drop_last in ((True, True), (False, False)):
         samplers = [
-            ShardedBatchSampler(rows, batch_size, rank=rank, world_size=world_size, shuffle=shuffle, drop_last=drop_last, seed=3)
+            ShardedBatchSampler(
+                rows,
+                batch_size,
+                rank=rank,
+                world_size=world_size,
+                shuffle=shuffle,
+                drop_last=drop_last,
+                seed=3,
+            )
             for rank in range(world_size)
         ]
         for epoch in range(2):
@@ -40,7 +50,9 @@ def test_processes_together_see_what_one_sees(rows: int, batch_size: int, world_
             pieces = [list(sampler) for sampler in samplers]
             assert {len(piece) for piece in pieces} == {len(samplers[0])}
             joined = [flat(piece[batch] for piece in pieces) for batch in range(len(samplers[0]))]
-            assert all(piece[batch] for piece in pieces for batch in range(len(joined)))  # nobody is left without rows
+            assert all(
+                piece[batch] for piece in pieces for batch in range(len(joined))
+            )  # nobody is left without rows
             single = ShardedBatchSampler(rows, batch_size, shuffle=shuffle, drop_last=drop_last, seed=3)
             single.set_epoch(epoch)
             assert flat(joined) == flat(single)

@@ -1,4 +1,6 @@
-"""A run resumed from any checkpoint sees the rows, and ends with the weights, of the run that was never stopped."""
+"""A run resumed from any checkpoint sees the rows, and ends with the weights, of the run that was never
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +50,27 @@ class Learner(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.05)
 
 
-def run(data: dict[str, Any], folder: Path, resume: str | None = None, callbacks: list[Callback] | None = None, **trainer: Any) -> Learner:
+def run(
+    data: dict[str, Any],
+    folder: Path,
+    resume: str | None = None,
+    callbacks: list[Callback] | None = None,
+    **trainer: Any,
+) -> Learner:
     learner = Learner()
-    settings: dict[str, Any] = {"max_epochs": 3, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    settings |= {"accelerator": "cpu", "devices": 1, "default_root_dir": folder, "num_sanity_val_steps": 0, **trainer}
+    settings: dict[str, Any] = {
+        "max_epochs": 3,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    settings |= {
+        "accelerator": "cpu",
+        "devices": 1,
+        "default_root_dir": folder,
+        "num_sanity_val_steps": 0,
+        **trainer,
+    }
     if not callbacks:
         settings["enable_checkpointing"] = False
     with warnings.catch_warnings():
@@ -85,10 +104,14 @@ def ready(data: dict[str, Any]) -> ImageData:
     return module
 
 
-def compare(data: dict[str, Any], folder: Path, picked: slice = slice(None), expected: int = 32, **trainer: Any) -> None:
+def compare(
+    data: dict[str, Any], folder: Path, picked: slice = slice(None), expected: int = 32, **trainer: Any
+) -> None:
     """Train once saving after each step, then resume from the checkpoints."""
     whole = run(data, folder, callbacks=[every_step(folder)], **trainer)
-    sampler = ShardedBatchSampler(len(ready(data).train), data["batch_size"], shuffle=True, drop_last=True, seed=data["seed"])
+    sampler = ShardedBatchSampler(
+        len(ready(data).train), data["batch_size"], shuffle=True, drop_last=True, seed=data["seed"]
+    )
     for epoch, batch, seen in whole.seen:
         sampler.set_epoch(epoch)
         assert seen == next(sampler.batches(batch))
@@ -96,7 +119,9 @@ def compare(data: dict[str, Any], folder: Path, picked: slice = slice(None), exp
     files = by_step(folder)[:-1][picked]  # after the last step there is nothing left to do
     assert len(files) >= expected
     for file in files:
-        progress = torch.load(file, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
+        progress = torch.load(file, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"][
+            "total"
+        ]["ready"]
         resumed = run(data, folder, str(file), **trainer)
         assert resumed.seen == whole.seen[progress:], file.name
         for name, weight in whole.state_dict().items():
@@ -117,7 +142,9 @@ def test_with_a_limit_of_steps(data: dict[str, Any], tmp_path: Path) -> None:
     compare(data, tmp_path, max_epochs=-1, max_steps=33)
 
 
-def test_gradient_accumulation_validation_within_epochs_and_flips(data: dict[str, Any], tmp_path: Path) -> None:
+def test_gradient_accumulation_validation_within_epochs_and_flips(
+    data: dict[str, Any], tmp_path: Path
+) -> None:
     data |= {"validation_size": 8, "batch_size": 7, "flip": True}  # 11 batches, 6 optimiser steps an epoch
     compare(data, tmp_path, accumulate_grad_batches=2, val_check_interval=4, max_epochs=6)
 
@@ -136,9 +163,13 @@ def test_fewer_batches_than_there_are(data: dict[str, Any], tmp_path: Path) -> N
 
 @pytest.mark.parametrize("trainer", [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 33}])
 @pytest.mark.parametrize("at_validation", [False, True])
-def test_checkpoints_of_epoch_ends(data: dict[str, Any], tmp_path: Path, at_validation: bool, trainer: dict[str, int]) -> None:
+def test_checkpoints_of_epoch_ends(
+    data: dict[str, Any], tmp_path: Path, at_validation: bool, trainer: dict[str, int]
+) -> None:
     data["validation_size"] = 1
-    saver = ModelCheckpoint(tmp_path, "{epoch}-{step}", save_top_k=-1, every_n_epochs=1, save_on_train_epoch_end=not at_validation)
+    saver = ModelCheckpoint(
+        tmp_path, "{epoch}-{step}", save_top_k=-1, every_n_epochs=1, save_on_train_epoch_end=not at_validation
+    )
     whole = run(data, tmp_path, callbacks=[saver], **trainer)
     files = by_step(tmp_path)
     assert len(files) == 3
@@ -151,12 +182,16 @@ def test_checkpoints_of_epoch_ends(data: dict[str, Any], tmp_path: Path, at_vali
 class Stop(Callback):
     """Fails within a training step, before anything has been learnt from it."""
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step == 15:
             raise InterruptedError
 
 
-def test_a_checkpoint_written_on_an_exception_repeats_the_unfinished_step(data: dict[str, Any], tmp_path: Path) -> None:
+def test_a_checkpoint_written_on_an_exception_repeats_the_unfinished_step(
+    data: dict[str, Any], tmp_path: Path
+) -> None:
     whole = run(data, tmp_path)
     saver = ModelCheckpoint(tmp_path, save_on_exception=True)
     with pytest.raises(InterruptedError):

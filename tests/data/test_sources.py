@@ -30,7 +30,9 @@ def test_key_follows_content_not_place(make_parquet: MakeParquet, tmp_path: Path
     assert find_source(str(first), tmp_path, config_name="small").key != keys[0]
 
 
-def test_a_change_is_seen_and_digests_are_remembered(make_parquet: MakeParquet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_is_seen_and_digests_are_remembered(
+    make_parquet: MakeParquet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = next(make_parquet(train=6).iterdir())
     before = find_source(str(file), tmp_path).key
     changed = bytearray(file.read_bytes())

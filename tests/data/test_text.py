@@ -46,11 +46,16 @@ def test_a_folder_of_text_files(tmp_path: Path) -> None:
 
 
 def test_parquet_with_a_text_column(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"id": [1, 2, 3], "sentence": ["one", None, "two"]}), tmp_path / "train-00000-of-00001.parquet")
+    pq.write_table(
+        pa.table({"id": [1, 2, 3], "sentence": ["one", None, "two"]}),
+        tmp_path / "train-00000-of-00001.parquet",
+    )
     pq.write_table(pa.table({"id": [1], "sentence": ["three"]}), tmp_path / "test-00000-of-00001.parquet")
     found = open_text(str(tmp_path), "train")
     assert (found.texts, found.rows, found.empty) == (["one", "two"], [0, 2], 1)
-    with pytest.raises(ValueError, match="no text column nowhere found; set text_column to one of id, sentence"):
+    with pytest.raises(
+        ValueError, match="no text column nowhere found; set text_column to one of id, sentence"
+    ):
         open_text(str(tmp_path), "train", text_column="nowhere ")
     with pytest.raises(ValueError, match="'id' does not hold text"):
         open_text(str(tmp_path), "train", text_column="id")
@@ -58,7 +63,11 @@ def test_parquet_with_a_text_column(tmp_path: Path) -> None:
 
 def test_the_text_inside_the_package() -> None:
     splits = {name: open_text("embedded:verses", name).texts for name in ("train", "validation", "test")}
-    assert {name: len(texts) for name, texts in splits.items()} == {"train": 4000, "validation": 300, "test": 300}
+    assert {name: len(texts) for name, texts in splits.items()} == {
+        "train": 4000,
+        "validation": 300,
+        "test": 300,
+    }
     assert max(len(text.split()) for texts in splits.values() for text in texts) <= 20
     assert not set(splits["train"]) & set(splits["test"])
 
@@ -66,8 +75,14 @@ def test_the_text_inside_the_package() -> None:
 BAD = {
     "empty": (b"", "holds no sentences"),
     "blank": (b"\n \n\t\n", "holds no sentences"),
-    "latin": ("fine\ncaf\u00e9\n".encode("latin-1"), r"line 2 is not UTF-8 \(byte 4 is 0xe9\): convert the file, or .* on_error: skip"),
-    "long": (b"fine\n" + b"a" * 10_000_000 + b"\nfine", "line 2 has 10,000,000 bytes, and no sentence is longer than 1,000,000"),
+    "latin": (
+        "fine\ncaf\u00e9\n".encode("latin-1"),
+        r"line 2 is not UTF-8 \(byte 4 is 0xe9\): convert the file, or .* on_error: skip",
+    ),
+    "long": (
+        b"fine\n" + b"a" * 10_000_000 + b"\nfine",
+        "line 2 has 10,000,000 bytes, and no sentence is longer than 1,000,000",
+    ),
     "binary": (bytes(range(128, 256)), "line 1 is not UTF-8"),
 }
 
@@ -83,21 +98,32 @@ def test_bad_files_get_one_line(kind: str, tmp_path: Path) -> None:
 
 
 def test_bad_lines_can_be_left_out(tmp_path: Path) -> None:
-    path = write(tmp_path / "t", train=b"\xef\xbb\xbffirst\n\n" + "caf\u00e9\n".encode("latin-1") + b"a" * (LONGEST_LINE + 1) + b"\nlast\n")
+    path = write(
+        tmp_path / "t",
+        train=b"\xef\xbb\xbffirst\n\n"
+        + "caf\u00e9\n".encode("latin-1")
+        + b"a" * (LONGEST_LINE + 1)
+        + b"\nlast\n",
+    )
     found = open_text(path, "train", on_error="skip")
     assert (found.texts, found.rows, found.empty, found.skipped) == (["first", "last"], [0, 4], 1, 2)
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(ValueError, match=r"the folder has neither train.txt, validation.txt and test.txt nor parquet"):
+    with pytest.raises(
+        ValueError, match=r"the folder has neither train.txt, validation.txt and test.txt nor parquet"
+    ):
         text_splits(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="no such file or folder"):
         text_splits(str(tmp_path / "no where"))
     path = write(tmp_path / "t", train="one", test="two")
     with pytest.raises(ValueError, match="no split 'dev'; it has train, test"):
         open_text(path, "dev")
-    with pytest.raises(ValueError, match=r"no split 'tset' \(test_split; null trains without a test set\); it has train, test"):
+    with pytest.raises(
+        ValueError,
+        match=r"no split 'tset' \(test_split; null trains without a test set\); it has train, test",
+    ):
         ready(path, test_split="tset")
 
 
@@ -157,7 +183,9 @@ def test_batches_of_the_module(tmp_path: Path) -> None:
     assert used["unknown"] == {"train": 0.0, "validation": 0.0, "test": 0.0}
     expected = [min(8, 3 + (7 * row) % 12) for row in range(40)]
     assert data.train.lengths.tolist() == expected
-    assert used["cut"]["train"] == pytest.approx(sum(3 + (7 * row) % 12 > 8 for row in range(40)) / 40, abs=1e-5)
+    assert used["cut"]["train"] == pytest.approx(
+        sum(3 + (7 * row) % 12 > 8 for row in range(40)) / 40, abs=1e-5
+    )
     ended = [END in row for row in data.train.tokens().tolist()]
     assert ended == [3 + (7 * row) % 12 <= 8 for row in range(40)]
 
@@ -172,7 +200,9 @@ def test_the_vocabulary_is_of_the_training_rows_alone(tmp_path: Path) -> None:
     assert len(set(spelled)) == 20
 
 
-@pytest.mark.parametrize("argument", ["batch_size", "max_length", "validation_size", "limit_eval", "vocabulary_size"])
+@pytest.mark.parametrize(
+    "argument", ["batch_size", "max_length", "validation_size", "limit_eval", "vocabulary_size"]
+)
 def test_arguments_out_of_range(argument: str) -> None:
     with pytest.raises(ValueError, match=argument):
         TextData("embedded:verses", **{argument: -1})  # type: ignore[arg-type]

@@ -42,7 +42,9 @@ def concatenated(spectral_norm: bool = False) -> EnergyPrior:
 
 
 def chain_prior(**kwargs: Any) -> HierarchicalPrior:
-    return HierarchicalPrior(LayerEnergies([MLPEnergy(size, [8]) for size in DIMS]), GaussianChain(DIMS, hidden=[8]), **kwargs)
+    return HierarchicalPrior(
+        LayerEnergies([MLPEnergy(size, [8]) for size in DIMS]), GaussianChain(DIMS, hidden=[8]), **kwargs
+    )
 
 
 def rates(*names: str) -> AdamGroups:
@@ -55,7 +57,13 @@ def variational(prior: Prior | None = None, **kwargs: Any) -> JointHierarchicalP
     prior = concatenated() if prior is None else prior
     names = ["generator", "encoder", *(["energy"] if not prior.is_exact else [])]
     return JointHierarchicalPrior(
-        GaussianLikelihood(ladder(), 0.5), prior, Langevin(5, 0.4), rates(*names), encoder=encoder(), noise_shards=4, **kwargs
+        GaussianLikelihood(ladder(), 0.5),
+        prior,
+        Langevin(5, 0.4),
+        rates(*names),
+        encoder=encoder(),
+        noise_shards=4,
+        **kwargs,
     ).double()
 
 
@@ -64,11 +72,16 @@ def conditional(scheme: str, prior: Prior | None = None, **kwargs: Any) -> Joint
     torch.manual_seed(0)
     prior = chain_prior() if prior is None else prior
     likelihood = GaussianLikelihood(BottomLayer(MLPGenerator(DIMS[0], SHAPE, [8]), DIMS), 0.5)
-    names = {"variational": ["generator", "encoder", "energy", "reference"], "mcmc": ["generator", "energy", "reference"]}
+    names = {
+        "variational": ["generator", "encoder", "energy", "reference"],
+        "mcmc": ["generator", "energy", "reference"],
+    }
     trained = names.get(scheme, ["energy"])
     if prior.is_exact:
         trained.remove("energy")
-    parts: dict[str, Any] = {"posterior_sampler": Langevin(4, 0.1)} if scheme == "mcmc" else {"encoder": encoder()}
+    parts: dict[str, Any] = (
+        {"posterior_sampler": Langevin(4, 0.1)} if scheme == "mcmc" else {"encoder": encoder()}
+    )
     return JointHierarchicalPrior(
         likelihood, prior, Langevin(5, 0.4), rates(*trained), scheme=scheme, noise_shards=4, **parts, **kwargs
     ).double()
@@ -83,6 +96,11 @@ def gradients(model: JointHierarchicalPrior, loss: torch.Tensor) -> dict[str, to
     """Flat gradients by network."""
     networks = model.networks()
     parts = {name: list(network.parameters()) for name, network in networks.items()}
-    found = grad(loss, [p for each in parts.values() for p in each], retain_graph=True, materialize_grads=True)
+    found = grad(
+        loss, [p for each in parts.values() for p in each], retain_graph=True, materialize_grads=True
+    )
     sizes, flat = [len(each) for each in parts.values()], iter(found)
-    return {name: torch.cat([next(flat).flatten() for _ in range(size)]) for name, size in zip(parts, sizes, strict=True)}
+    return {
+        name: torch.cat([next(flat).flatten() for _ in range(size)])
+        for name, size in zip(parts, sizes, strict=True)
+    }

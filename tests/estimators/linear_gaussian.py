@@ -41,13 +41,17 @@ class QuadraticEnergy(Energy, Component):
         return covariance @ self.vector, covariance
 
 
-def marginal(weight: Tensor, sigma: float, mean: Tensor, covariance: Tensor) -> torch.distributions.MultivariateNormal:
+def marginal(
+    weight: Tensor, sigma: float, mean: Tensor, covariance: Tensor
+) -> torch.distributions.MultivariateNormal:
     """The exact density of ``x`` under ``z ~ N(mean, covariance)``, ``x = W z + N(0, sigma^2)``."""
     noise = sigma**2 * torch.eye(weight.shape[0]).to(weight)
     return torch.distributions.MultivariateNormal(weight @ mean, weight @ covariance @ weight.T + noise)
 
 
-def posterior(x: Tensor, weight: Tensor, sigma: float, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+def posterior(
+    x: Tensor, weight: Tensor, sigma: float, mean: Tensor, covariance: Tensor
+) -> tuple[Tensor, Tensor]:
     """Means ``(B, d)`` and the shared covariance ``(d, d)`` of ``z`` given ``x``."""
     precision = torch.linalg.inv(covariance)
     shared = torch.linalg.inv(precision + weight.T @ weight / sigma**2)

@@ -19,12 +19,17 @@ BATCHES = ["latent_mle", "multistage_nce", "joint_conditional"]
 
 
 def batch(n: int = 6) -> dict[str, Tensor]:
-    return {"x": torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(3)) * 2 - 1, "index": torch.arange(n)}
+    return {
+        "x": torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(3)) * 2 - 1,
+        "index": torch.arange(n),
+    }
 
 
 def with_batch_norm(method: str, **changed: Any) -> LatentEstimator:
     """The method with BatchNorm in its generator and spectral norm in its energy, where it has a latent one."""
-    generator = part("models.ResNetGenerator", latent_dim=3, out_shape=[1, 8, 8], channels=[4, 4], start=4, norm="batch")
+    generator = part(
+        "models.ResNetGenerator", latent_dim=3, out_shape=[1, 8, 8], channels=[4, 4], start=4, norm="batch"
+    )
     likelihood = gaussian(generator)
     if method == "joint_conditional":
         likelihood = gaussian(part("models.BottomLayer", latent_dims=[3, 2], generator=generator))
@@ -33,10 +38,14 @@ def with_batch_norm(method: str, **changed: Any) -> LatentEstimator:
 
 @pytest.mark.parametrize("method", BATCHES)
 def test_chains_leave_no_trace_in_buffers(method: str) -> None:
-    """One training step of chains of 3 and 4 transitions is one forward pass of the generator, and running statistics say so."""
+    """One training step of chains of 3 and 4 transitions is one forward pass of the generator, and running
+    statistics say so.
+    """
     model = with_batch_norm(method).train()
     model.loss(batch(), 0, None)
-    counts = {name: int(buffer) for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked")}
+    counts = {
+        name: int(buffer) for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked")
+    }
     assert counts
     assert set(counts.values()) == {1}
     assert all(module.training for module in model.likelihood.modules())  # type: ignore[union-attr]
@@ -59,7 +68,9 @@ def test_spectral_norm_takes_one_power_iteration_a_step() -> None:
 def test_the_chain_of_an_image_does_not_depend_on_its_batch(method: str) -> None:
     model, data = with_batch_norm(method).train(), batch()
     other = {**data, "x": torch.cat([data["x"][:1], -data["x"][1:]])}
-    ends = [model.encode(x["x"], generator=model.sample_noise("encode", x["index"]))[0] for x in (data, other)]
+    ends = [
+        model.encode(x["x"], generator=model.sample_noise("encode", x["index"]))[0] for x in (data, other)
+    ]
     torch.testing.assert_close(*ends, rtol=0, atol=1e-6)
 
 
@@ -95,7 +106,9 @@ class Watched(Sampler):
         super().__init__(steps)
         self.seen: list[tuple[torch.dtype, int]] = []
 
-    def _chain(self, log_density: Any, start: Tensor, generator: Any, steps: int, want_info: bool) -> tuple[Tensor, None]:
+    def _chain(
+        self, log_density: Any, start: Tensor, generator: Any, steps: int, want_info: bool
+    ) -> tuple[Tensor, None]:
         self.seen.append((start.dtype, steps))
         return start, None
 
@@ -117,7 +130,9 @@ def test_chains_move_in_the_precision_of_the_model_under_autocast(method: str) -
 
 @pytest.mark.parametrize("method", ["latent_mle", "multistage_nce", "joint_conditional", "dual_mcmc"])
 def test_answers_are_those_of_the_figures(method: str) -> None:
-    """Without ``steps`` a latent is found as in validation, in ``evaluation_steps``; training has its own number."""
+    """Without ``steps`` a latent is found as in validation, in ``evaluation_steps``; training has its own
+    number.
+    """
     model = model_of(method, evaluation_steps=7).eval()
     model.posterior_sampler = watched = Watched()
     x = batch(2)["x"]

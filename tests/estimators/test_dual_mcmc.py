@@ -55,7 +55,9 @@ def small(norm: str = "batch", energy: Energy | None = None, **settings) -> Dual
     return DualMCMCTeaching(**(arguments | settings)).double()
 
 
-def update(model: DualMCMCTeaching, x: torch.Tensor, optimizer: torch.optim.Optimizer | None = None, number: int = 0) -> None:
+def update(
+    model: DualMCMCTeaching, x: torch.Tensor, optimizer: torch.optim.Optimizer | None = None, number: int = 0
+) -> None:
     """What the Trainer does with a batch."""
     optimizer = optimizer or model.optimizer_settings.build(model.networks(), fused=True)[0]
     for turn in ("all",) if model.schedule == "simultaneous" else ("teachers", "energy"):
@@ -82,10 +84,14 @@ def drawn(model: DualMCMCTeaching, n: int) -> dict[str, torch.Tensor]:
 
 
 def published_step(x, energy, generator, encoder, noise, alternate):
-    """The released iteration, written anew in its own terms: three Adams, drift step and noise scale apart, pixel sums."""
+    """The released iteration, written anew in its own terms: three Adams, drift step and noise scale apart,
+    pixel sums.
+    """
     networks = {"energy": energy, "generator": generator, "encoder": encoder}
     adams = {
-        name: torch.optim.Adam(net.parameters(), lr=RATES[name], betas=(0.0, 0.9), weight_decay=DECAY.get(name, 0.0))
+        name: torch.optim.Adam(
+            net.parameters(), lr=RATES[name], betas=(0.0, 0.9), weight_decay=DECAY.get(name, 0.0)
+        )
         for name, net in networks.items()
     }
 
@@ -133,21 +139,34 @@ def published_step(x, energy, generator, encoder, noise, alternate):
 
 @pytest.mark.parametrize("schedule", ["simultaneous", "alternate"])
 def test_one_step_equals_the_published_update(schedule):
-    """Released networks with BatchNorm on batch statistics, released constants; sigma is what 0.3 without the one half means."""
+    """Released networks with BatchNorm on batch statistics, released constants; sigma is what 0.3 without the
+    one half means.
+    """
     x = images()
     ours = small(schedule=schedule, batch_statistics=True)
     ours.likelihood.sigma = 0.3 / 2**0.5
     theirs = copy.deepcopy(ours)
     before = {name: p.clone() for name, p in ours.named_parameters()}
-    published_step(x, theirs.energy, theirs.likelihood.generator, theirs.encoder, drawn(ours, len(x)), schedule == "alternate")
+    published_step(
+        x,
+        theirs.energy,
+        theirs.likelihood.generator,
+        theirs.encoder,
+        drawn(ours, len(x)),
+        schedule == "alternate",
+    )
     update(ours, x)
     for (name, ours_p), theirs_p in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert not torch.equal(theirs_p, before[name]), name
-        torch.testing.assert_close(ours_p, theirs_p, rtol=0, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            ours_p, theirs_p, rtol=0, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_with_a_zero_energy_the_chain_adds_its_noise_and_teaching_has_its_closed_form():
-    """After k steps of noise n the image moved by N(0, k n^2), so the released teaching error is S D k n^2 in the mean."""
+    """After k steps of noise n the image moved by N(0, k n^2), so the released teaching error is S D k n^2 in
+    the mean.
+    """
     steps, n = 30, 400
     model = small("none", ZeroEnergy(), image_sampler=Langevin(steps, NOISE))
     figures: dict[str, torch.Tensor] = {}
@@ -170,26 +189,34 @@ def test_each_networks_gradient_is_its_own(scale):
     x = images()
     model = small("none", scale_likelihood=scale, scale_energy=scale)
     model.loss(batch_of(x), 0, None).backward()
-    together = {name: [p.grad.clone() for p in network.parameters()] for name, network in model.networks().items()}
+    together = {
+        name: [p.grad.clone() for p in network.parameters()] for name, network in model.networks().items()
+    }
     z = drawn(model, len(x))["z"]
     x_revised, z_revised = model.revised["revised images"], model.revised["revised latents"]
     generator, encoder = model.likelihood.generator, model.encoder
     model.energy.eval()  # at the vector that the step's power iteration has left
     parts = {
         "energy": (model.energy(x) - model.energy(x_revised)).mean() / (TEMPERATURE if scale else 1),
-        "generator": ((x - generator(z_revised)).square().sum() + 50 * (x_revised - generator(z)).square().sum())
-        / (len(x) * (2 * SIGMA**2 if scale else 1)),
+        "generator": (
+            ((x - generator(z_revised)).square().sum() + 50 * (x_revised - generator(z)).square().sum())
+            / (len(x) * (2 * SIGMA**2 if scale else 1))
+        ),
         "encoder": -(encoder(x).log_prob(z_revised) + 0.1 * encoder(x_revised).log_prob(z)).mean(),
     }
     for name, network in model.networks().items():
-        for got, want in zip(together[name], torch.autograd.grad(parts[name], list(network.parameters())), strict=True):
+        for got, want in zip(
+            together[name], torch.autograd.grad(parts[name], list(network.parameters())), strict=True
+        ):
             torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.parametrize("batch_statistics", [False, True])
 @pytest.mark.parametrize("schedule", ["simultaneous", "alternate"])
 def test_chains_leave_no_trace_in_buffers(schedule, batch_statistics):
-    """Running statistics see the two training forwards of the generator, spectral norm one power iteration a step, and no chain."""
+    """Running statistics see the two training forwards of the generator, spectral norm one power iteration a
+    step, and no chain.
+    """
     model, x = small(schedule=schedule, batch_statistics=batch_statistics), images()
     twin = copy.deepcopy(model)
     update(model, x)
@@ -220,8 +247,12 @@ def test_no_steps_are_the_networks_alone():
     torch.testing.assert_close(model.sample(4, steps=0, generator=noise), model.likelihood.generator(z))
     q = model.encoder(x)
     draw = Noise([(6,)]).normal((6, 3), dtype=torch.float64)
-    torch.testing.assert_close(model.encode(x, steps=0, generator=Noise([(6,)])), q.mean + q.log_scale.exp() * draw)
-    assert not torch.equal(model.sample(4, generator=Noise([(5,)])), model.sample(4, steps=0, generator=Noise([(5,)])))
+    torch.testing.assert_close(
+        model.encode(x, steps=0, generator=Noise([(6,)])), q.mean + q.log_scale.exp() * draw
+    )
+    assert not torch.equal(
+        model.sample(4, generator=Noise([(5,)])), model.sample(4, steps=0, generator=Noise([(5,)]))
+    )
 
 
 def test_scores_are_energies_and_do_not_depend_on_the_batch():
@@ -229,7 +260,9 @@ def test_scores_are_energies_and_do_not_depend_on_the_batch():
     outputs = model.validation_step(batch_of(x), 0)
     torch.testing.assert_close(outputs["anomaly_score"], model.energy(x) / TEMPERATURE)
     with torch.inference_mode():
-        alone = torch.cat([model.validation_step({"x": x[i : i + 1], "index": torch.tensor([i])}, 0)["z"] for i in range(6)])
+        alone = torch.cat(
+            [model.validation_step({"x": x[i : i + 1], "index": torch.tensor([i])}, 0)["z"] for i in range(6)]
+        )
         assert model.sample(3, generator=Noise([(0,)])).shape == (3, *SHAPE)
     torch.testing.assert_close(outputs["z"], alone)
     z = outputs["z"]

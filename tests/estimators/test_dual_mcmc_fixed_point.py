@@ -1,17 +1,18 @@
-"""Where DualMCMCTeaching comes to rest, for a quadratic energy and a linear-Gaussian generator with orthogonal columns.
+"""Where DualMCMCTeaching comes to rest, for a quadratic energy and a linear-Gaussian generator with
+orthogonal columns.
 
-Everything is Gaussian and falls apart into directions. In a direction of data variance D let w be the generator's column length,
-``N(mu x, v)`` the inference model, and let a chain of k steps turn a state into ``M`` times it plus independent noise of variance
-``U``. At rest the four gradients vanish:
+Everything is Gaussian and falls apart into directions. In a direction of data variance D let w be the
+generator's column length, ``N(mu x, v)`` the inference model, and let a chain of k steps turn a state into
+``M`` times it plus independent noise of variance ``U``. At rest the four gradients vanish:
 
     energy     M^2 t + U = D                              with t the variance at the start of the image chain
     generator  a D - w (a^2 D + c) + S (M - 1) w = 0      with z revised to N(a x, c), given x
     inference  mu = (a D + L M w) / (D + L D)
                v (1 + L) = c + (a - mu)^2 D + L (1 - 2 mu M w + mu^2 D)
 
-So the models agree with the data, w^2 = D - sigma^2, only if M = 1: a revised image that has moved on its own is no longer the one
-that its z describes, and teaching pulls w down, or up where the energy is concave along the generator's images.
-"""
+So the models agree with the data, w^2 = D - sigma^2, only if M = 1: a revised image that has moved on its own
+is no longer the one that its z describes, and teaching pulls w down, or up where the energy is concave along
+the generator's images."""
 
 from __future__ import annotations
 
@@ -109,20 +110,28 @@ def revised_latent(setting: Setting, w: float, mu: float, v: float) -> tuple[flo
 
 
 def across(setting: Setting) -> float:
-    """Curvature of the energy in a direction that the generator does not reach, where data and chain have the variance sigma^2."""
+    """Curvature of the energy in a direction that the generator does not reach, where data and chain have the
+    variance sigma^2.
+    """
 
     def excess(curvature: float) -> float:
         M, U = chain(curvature / setting.temperature, setting.image_steps, setting.image_step)
         return M**2 * (setting.sigma**2 if setting.start == "likelihood" else 0.0) + U - setting.sigma**2
 
-    (solution,), _, found, message = fsolve(lambda c: excess(c[0]), [setting.temperature / setting.sigma**2], full_output=True)
+    (solution,), _, found, message = fsolve(
+        lambda c: excess(c[0]), [setting.temperature / setting.sigma**2], full_output=True
+    )
     assert found == 1, message
     return float(solution)
 
 
 def model_at(setting: Setting, directions: list[Rest], outside: float) -> DualMCMCTeaching:
     """The columns point along the first two axes."""
-    energy, likelihood, encoder = QuadraticEnergy(SIZE), GaussianLikelihood(LinearGenerator(LATENT, SIZE), setting.sigma), LinearEncoder()
+    energy, likelihood, encoder = (
+        QuadraticEnergy(SIZE),
+        GaussianLikelihood(LinearGenerator(LATENT, SIZE), setting.sigma),
+        LinearEncoder(),
+    )
     model = DualMCMCTeaching(
         energy,
         likelihood,
@@ -138,14 +147,20 @@ def model_at(setting: Setting, directions: list[Rest], outside: float) -> DualMC
     with torch.no_grad():
         curvatures = [rest.curvature for rest in directions] + [outside] * (SIZE - LATENT)
         energy.matrix.copy_(torch.diag(torch.tensor(curvatures)))
-        likelihood.generator.linear.weight.copy_(torch.eye(SIZE)[:, :LATENT] * torch.tensor([rest.column for rest in directions]))
-        encoder.linear.weight.copy_(torch.eye(LATENT, SIZE) * torch.tensor([[rest.slope] for rest in directions]))
+        likelihood.generator.linear.weight.copy_(
+            torch.eye(SIZE)[:, :LATENT] * torch.tensor([rest.column for rest in directions])
+        )
+        encoder.linear.weight.copy_(
+            torch.eye(LATENT, SIZE) * torch.tensor([[rest.slope] for rest in directions])
+        )
         encoder.log_variance.copy_(torch.tensor([math.log(rest.variance) for rest in directions]))
     return model
 
 
 def data(setting: Setting, n: int, seed: int) -> torch.Tensor:
-    scales = torch.tensor([*(math.hypot(w, setting.sigma) for w in setting.columns), *[setting.sigma] * (SIZE - LATENT)]).double()
+    scales = torch.tensor(
+        [*(math.hypot(w, setting.sigma) for w in setting.columns), *[setting.sigma] * (SIZE - LATENT)]
+    ).double()
     return torch.randn(n, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * scales
 
 
@@ -161,12 +176,16 @@ RELEASED = Setting(
     teaching=50.0,
     revised_inference=0.1,
 )
-"""The released CIFAR-10 chains and weights; the start at samples of p(x|z) is kept, since a linear generator alone has no other width."""
+"""The released CIFAR-10 chains and weights; the start at samples of p(x|z) is kept, since a linear generator
+alone has no other width.
+"""
 
 
 @pytest.mark.parametrize("setting", [LONG, RELEASED], ids=["long", "released"])
 def test_the_expected_gradient_vanishes_at_rest_and_nowhere_near(setting):
-    """Every mean gradient lies within its Monte-Carlo error at the fixed point; columns 8 per cent longer is told apart."""
+    """Every mean gradient lies within its Monte-Carlo error at the fixed point; columns 8 per cent longer is
+    told apart.
+    """
     directions = [rest(setting, w) for w in setting.columns]
     for factor in (1.0, 1.08):
         model = model_at(setting, [replace(d, column=d.column * factor) for d in directions], across(setting))
@@ -174,7 +193,14 @@ def test_the_expected_gradient_vanishes_at_rest_and_nowhere_near(setting):
         for repeat in range(24):
             x = data(setting, 4000, repeat)
             loss = model.loss({"x": x}, repeat, None)
-            gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, [p for p in model.parameters() if p.numel() > 1])]))
+            gradients.append(
+                torch.cat(
+                    [
+                        g.flatten()
+                        for g in torch.autograd.grad(loss, [p for p in model.parameters() if p.numel() > 1])
+                    ]
+                )
+            )
         stacked = torch.stack(gradients)
         scores = stacked.mean(0) / (stacked.std(0) / len(gradients) ** 0.5 + 1e-300)
         if factor == 1.0:
@@ -184,7 +210,9 @@ def test_the_expected_gradient_vanishes_at_rest_and_nowhere_near(setting):
 
 
 def test_training_comes_to_rest_there():
-    """From the models of the data themselves, which are no fixed point, to the one of the equations, within the noise of the last steps."""
+    """From the models of the data themselves, which are no fixed point, to the one of the equations, within
+    the noise of the last steps.
+    """
     truth = [Rest(1 / (w**2 + 0.64), w, w / (w**2 + 0.64), 0.64 / (w**2 + 0.64)) for w in LONG.columns]
     target = [rest(LONG, w) for w in LONG.columns]
     model = model_at(LONG, truth, across(LONG))
@@ -205,21 +233,28 @@ def test_training_comes_to_rest_there():
         assert abs(slopes[i] - at.slope) < 0.02, "slope"
         assert abs(variances[i] - at.variance) < 0.04, "variance"
         assert abs(curvatures[i] - at.curvature) < 0.04, "curvature"
-    # the energy meets the data up to the chain's bias, which is known: lambda (1 - lambda s^2 / 4) = 1 / D, and a rest of the start
+    # the energy meets the data up to the chain's bias, which is known: lambda (1 - lambda s^2 / 4) = 1 / D,
+    # and a rest of the start
     for i, w in enumerate(LONG.columns):
         D, s = w**2 + 0.64, LONG.image_step
         assert target[i].curvature == pytest.approx(2 * (1 - math.sqrt(1 - s**2 / D)) / s**2, rel=0.015)
 
 
 def test_how_far_each_setting_rests_from_the_data():
-    """Forgetting more than halves the columns; released chains hardly part a pair; without teaching only the chain's bias is left."""
+    """Forgetting more than halves the columns; released chains hardly part a pair; without teaching only the
+    chain's bias is left.
+    """
 
     def shares(setting: Setting) -> list[float]:
         return [rest(setting, w).column / w for w in setting.columns]
 
     fine = replace(LONG, latent_steps=10**6, latent_step=0.02)
-    # with an exact posterior and M = 0 the second equation is t^2 + sigma^2 t = D sigma^2, for t = w^2 + sigma^2
-    forgotten = [math.sqrt(0.5 * (-0.64 + math.sqrt(0.64**2 + 4 * 0.64 * (w**2 + 0.64))) - 0.64) / w for w in LONG.columns]
+    # with an exact posterior and M = 0 the second equation is t^2 + sigma^2 t = D sigma^2, for t = w^2 +
+    # sigma^2
+    forgotten = [
+        math.sqrt(0.5 * (-0.64 + math.sqrt(0.64**2 + 4 * 0.64 * (w**2 + 0.64))) - 0.64) / w
+        for w in LONG.columns
+    ]
     assert shares(replace(fine, image_steps=400)) == pytest.approx(forgotten, rel=2e-3)
     assert max(forgotten) < 0.45
     assert shares(replace(fine, teaching=0.0)) == pytest.approx([1.0, 1.0], rel=2e-3)

@@ -43,7 +43,9 @@ def negative_elbo(model: JointHierarchicalPrior, x: torch.Tensor, kl: str) -> to
     posterior = torch.distributions.Normal(q.mean, q.log_scale.exp())
     prior = torch.distributions.Normal(torch.zeros_like(q.mean), 1.0)
     z = q.mean + q.log_scale.exp() * noise
-    likelihood = torch.distributions.Normal(model.likelihood.generator(z), 0.5).log_prob(x).flatten(1).sum(dim=1)
+    likelihood = (
+        torch.distributions.Normal(model.likelihood.generator(z), 0.5).log_prob(x).flatten(1).sum(dim=1)
+    )
     if kl == "closed_form":
         divergence = torch.distributions.kl_divergence(posterior, prior).sum(dim=1)
     else:
@@ -69,8 +71,13 @@ def test_without_energy_the_loss_is_the_negative_elbo(kl: str, energy: str) -> N
 
 
 def test_the_two_estimates_of_the_divergence_agree_on_average() -> None:
-    """The closed form is the expectation of the released estimate: also for conditional Gaussians, of whose average it is a part."""
-    for model in (variational(StandardNormal(SIZE)), conditional("variational", GaussianChain(DIMS, hidden=[8]))):
+    """The closed form is the expectation of the released estimate: also for conditional Gaussians, of whose
+    average it is a part.
+    """
+    for model in (
+        variational(StandardNormal(SIZE)),
+        conditional("variational", GaussianChain(DIMS, hidden=[8])),
+    ):
         x = batch_of(1)["x"].expand(50_000, -1, -1, -1)
         with torch.no_grad():
             q = model.inference(x)
@@ -84,8 +91,12 @@ def test_the_two_estimates_of_the_divergence_agree_on_average() -> None:
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])
-def test_every_network_has_the_gradient_of_its_own_objective(weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variational, one energy on all layers: eqs. of the ICCV paper piece by piece; a weight reaches the encoder alone."""
+def test_every_network_has_the_gradient_of_its_own_objective(
+    weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variational, one energy on all layers: eqs. of the ICCV paper piece by piece; a weight reaches the
+    encoder alone.
+    """
     monkeypatch.setattr(JointHierarchicalPrior, "prior_weight", weight)
     model, batch = variational(), batch_of()
     x = batch["x"]
@@ -99,7 +110,9 @@ def test_every_network_has_the_gradient_of_its_own_objective(weight: float, monk
         "generator": gradients(model, nll)["generator"],
         # the encoder follows the energy's slope through z
         "encoder": gradients(model, nll + weight * (kl + up))["encoder"],
-        "energy": gradients(model, model.prior.energy(z.detach()).mean() - model.prior.energy(negatives).mean())["energy"],
+        "energy": gradients(
+            model, model.prior.energy(z.detach()).mean() - model.prior.energy(negatives).mean()
+        )["energy"],
     }
     without = gradients(model, nll + weight * kl)["encoder"]
     assert (expected["encoder"] - without).abs().max() > 1e-4
@@ -110,8 +123,13 @@ def test_every_network_has_the_gradient_of_its_own_objective(weight: float, monk
 
 @pytest.mark.parametrize("scheme", ["variational", "mcmc"])
 def test_the_inter_layer_gaussians_are_trained_contrastively(scheme: str) -> None:
-    """CVPR: E_post[grad log p0] - E_prior[grad log p0] for the reference, and the same contrast for each layer's energy."""
-    model, batch = conditional(scheme, kl="monte_carlo" if scheme == "variational" else "closed_form"), batch_of()
+    """CVPR: E_post[grad log p0] - E_prior[grad log p0] for the reference, and the same contrast for each
+    layer's energy.
+    """
+    model, batch = (
+        conditional(scheme, kl="monte_carlo" if scheme == "variational" else "closed_form"),
+        batch_of(),
+    )
     x = batch["x"]
     joint = gradients(model, model.loss(batch, 0, None))
     if scheme == "mcmc":
@@ -120,12 +138,16 @@ def test_the_inter_layer_gaussians_are_trained_contrastively(scheme: str) -> Non
         z = model.inference(x).rsample(model.noise("posterior", 0)).detach()
     negatives, base = model._negatives(len(x), 0, None), model.prior.base
     contrast = base.log_density(negatives).mean() - base.log_density(z).mean()
-    torch.testing.assert_close(joint["reference"], gradients(model, contrast)["reference"], rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(
+        joint["reference"], gradients(model, contrast)["reference"], rtol=1e-10, atol=1e-13
+    )
     plain = gradients(model, -base.log_density(z).mean())["reference"]
     assert (joint["reference"] - plain).abs().max() > 0.01
     gap = sum(
         energy(up).mean() - energy(down).mean()
-        for energy, up, down in zip(model.prior.tilt.energies, model.layout.split(z), model.layout.split(negatives), strict=True)
+        for energy, up, down in zip(
+            model.prior.tilt.energies, model.layout.split(z), model.layout.split(negatives), strict=True
+        )
     )
     torch.testing.assert_close(joint["energy"], gradients(model, gap)["energy"], rtol=1e-10, atol=1e-13)
     nll = -model.likelihood.log_prob(x, z).mean()
@@ -134,14 +156,24 @@ def test_the_inter_layer_gaussians_are_trained_contrastively(scheme: str) -> Non
         q = model.inference(x)
         z = q.rsample(model.noise("posterior", 0))
         whole = q.log_prob(z) - model.likelihood.log_prob(x, z) - model.prior.log_density(z)
-        torch.testing.assert_close(joint["encoder"], gradients(model, whole.mean())["encoder"], rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(
+            joint["encoder"], gradients(model, whole.mean())["encoder"], rtol=1e-10, atol=1e-13
+        )
 
 
 def test_with_one_layer_the_mcmc_scheme_is_latent_mle() -> None:
     torch.manual_seed(3)
-    likelihood, prior = GaussianLikelihood(MLPGenerator(3, [1, 4, 4], [8]), 0.5), EnergyPrior(MLPEnergy(3, [8]))
+    likelihood, prior = (
+        GaussianLikelihood(MLPGenerator(3, [1, 4, 4], [8]), 0.5),
+        EnergyPrior(MLPEnergy(3, [8])),
+    )
     chains = {"prior_sampler": Langevin(5, 0.4), "posterior_sampler": Langevin(4, 0.1)}
-    parts = {"likelihood": likelihood, "prior": prior, "optimizer": rates("generator", "energy"), "noise_shards": 4}
+    parts = {
+        "likelihood": likelihood,
+        "prior": prior,
+        "optimizer": rates("generator", "energy"),
+        "noise_shards": 4,
+    }
     ours = JointHierarchicalPrior(**parts, **chains, scheme="mcmc").double()
     theirs = LatentMLE(**parts, **chains).double()
     batch = batch_of()
@@ -178,11 +210,15 @@ def test_a_quadratic_energy_makes_everything_gaussian() -> None:
 
 
 def test_learning_reaches_the_known_evidence() -> None:
-    """Linear-Gaussian data with a shifted prior mean: the ELBO with the energy's constant comes near log p(x) only with an energy."""
+    """Linear-Gaussian data with a shifted prior mean: the ELBO with the energy's constant comes near log p(x)
+    only with an energy.
+    """
     torch.manual_seed(0)
     weight = torch.linalg.qr(torch.randn(6, 2, dtype=torch.float64)).Q
     shift, sigma = torch.tensor([1.5, -1.0]).double(), 0.5
-    truth = torch.distributions.MultivariateNormal(weight @ shift, weight @ weight.T + sigma**2 * torch.eye(6).double())
+    truth = torch.distributions.MultivariateNormal(
+        weight @ shift, weight @ weight.T + sigma**2 * torch.eye(6).double()
+    )
     data = truth.sample((4000,))
 
     class LinearEncoder(torch.nn.Module):
@@ -197,9 +233,15 @@ def test_learning_reaches_the_known_evidence() -> None:
     generator = LinearGenerator(2, 6)
     with torch.no_grad():
         generator.linear.weight.copy_(weight)
-    settings = AdamGroups({"generator": 1e-3, "encoder": 3e-2, "energy": 5e-2}, betas=(0.9, 0.999), lr_decay=0.9)
+    settings = AdamGroups(
+        {"generator": 1e-3, "encoder": 3e-2, "energy": 5e-2}, betas=(0.9, 0.999), lr_decay=0.9
+    )
     model = JointHierarchicalPrior(
-        GaussianLikelihood(generator, sigma), EnergyPrior(energy), Langevin(30, 0.5), settings, encoder=LinearEncoder()
+        GaussianLikelihood(generator, sigma),
+        EnergyPrior(energy),
+        Langevin(30, 0.5),
+        settings,
+        encoder=LinearEncoder(),
     ).double()
     optimizer, schedule = model.optimizer_settings.build(model.networks(), fused=True)
 
@@ -235,7 +277,12 @@ def test_the_likelihood_ratio_without_replaced_layers_is_zero(name: str) -> None
 
 
 def test_answers_have_the_shapes_of_the_contract() -> None:
-    for model in (variational(), conditional("mcmc"), conditional("variational", space="noise"), variational(StandardNormal(SIZE))):
+    for model in (
+        variational(),
+        conditional("mcmc"),
+        conditional("variational", space="noise"),
+        variational(StandardNormal(SIZE)),
+    ):
         x = batch_of(3)["x"]
         with torch.inference_mode():
             assert model.sample(4, steps=2, generator=torch.Generator().manual_seed(0)).shape == (4, 1, 4, 4)
@@ -261,7 +308,9 @@ def test_spectral_norm_takes_one_power_iteration_a_step() -> None:
     chain = model._negatives(8, 0, None)
     assert torch.equal(layer._u, before)
     assert torch.equal(chain, model._negatives(8, 0, None))
-    once = torch.nn.functional.normalize((model.prior.tilt.net[0].parametrizations.weight.original @ layer._v).detach(), dim=0)
+    once = torch.nn.functional.normalize(
+        (model.prior.tilt.net[0].parametrizations.weight.original @ layer._v).detach(), dim=0
+    )
     model.loss(batch_of(), 0, None)
     assert (layer._u - once).abs().max() < 1e-6
     assert model.prior.tilt.training
@@ -269,7 +318,9 @@ def test_spectral_norm_takes_one_power_iteration_a_step() -> None:
 
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(ValueError, match="scheme 'variational' needs an encoder"):
-        JointHierarchicalPrior(GaussianLikelihood(ladder()), concatenated(), Langevin(1, 0.1), rates("generator", "energy"))
+        JointHierarchicalPrior(
+            GaussianLikelihood(ladder()), concatenated(), Langevin(1, 0.1), rates("generator", "energy")
+        )
     with pytest.raises(ValueError, match="disagree on the layers"):
         JointHierarchicalPrior(
             GaussianLikelihood(MLPGenerator(SIZE, [4])),

@@ -38,9 +38,15 @@ def test_two_stage_trains_the_energy_and_nothing_else() -> None:
     z = model.inference(batch["x"]).rsample(model.noise("posterior", 0)).detach()
     negatives = model._negatives(8, 0, None)
     expected = model.prior.energy(z).mean() - model.prior.energy(negatives).mean()
-    torch.testing.assert_close(gradients(model, loss)["energy"], gradients(model, expected)["energy"], rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(
+        gradients(model, loss)["energy"], gradients(model, expected)["energy"], rtol=1e-10, atol=1e-13
+    )
     loss.backward()
-    assert all(p.grad is None for part in (model.likelihood, model.encoder, model.reference) for p in part.parameters())
+    assert all(
+        p.grad is None
+        for part in (model.likelihood, model.encoder, model.reference)
+        for p in part.parameters()
+    )
 
 
 def test_a_resumed_two_stage_run_does_not_need_its_backbone(tmp_path) -> None:
@@ -60,11 +66,16 @@ def test_a_resumed_two_stage_run_does_not_need_its_backbone(tmp_path) -> None:
             use_distributed_sampler=False,
             **settings,
         )
-        data = ImageData("embedded:mnist", image_size=4, channels=1, batch_size=8, limit_train=32, limit_eval=8)
+        data = ImageData(
+            "embedded:mnist", image_size=4, channels=1, batch_size=8, limit_train=32, limit_eval=8
+        )
         trainer.fit(model, data, ckpt_path=resume, weights_only=True)
         return trainer
 
-    first, whole, resumed = conditional("variational"), *(conditional("two_stage", space="noise", backbone=str(backbone)) for _ in range(2))
+    first, whole, resumed = (
+        conditional("variational"),
+        *(conditional("two_stage", space="noise", backbone=str(backbone)) for _ in range(2)),
+    )
     fit(first, 2, enable_checkpointing=False).save_checkpoint(backbone)
     fit(whole, 6, callbacks=[every])
     for name, value in whole.state_dict().items():
@@ -88,7 +99,9 @@ class GroupHierarchy(GaussianHierarchy):
 
     def conditionals(self, z: torch.Tensor) -> DiagonalGaussian:
         top = self.layout.split(z)[1]
-        return DiagonalGaussian(self.layout.join([top.mean(dim=(2, 3)).repeat(1, 2), torch.zeros_like(top)]), torch.zeros_like(z))
+        return DiagonalGaussian(
+            self.layout.join([top.mean(dim=(2, 3)).repeat(1, 2), torch.zeros_like(top)]), torch.zeros_like(z)
+        )
 
     def place(self, noise: torch.Tensor) -> torch.Tensor:
         bottom, top = self.layout.split(noise)
@@ -117,10 +130,18 @@ class TopDownEncoder(torch.nn.Module):
 
 def test_a_foreign_hierarchy_gets_an_energy() -> None:
     torch.manual_seed(0)
-    prior = HierarchicalPrior(LayerEnergies([MLPEnergy(4, [8]), ConvEnergy([2, 8, 8], 4, 8)]), GroupHierarchy())
+    prior = HierarchicalPrior(
+        LayerEnergies([MLPEnergy(4, [8]), ConvEnergy([2, 8, 8], 4, 8)]), GroupHierarchy()
+    )
     likelihood = GaussianLikelihood(BottomLayer(MLPGenerator(4, [1, 4, 4], [8]), [4, 128]), 0.5)
     model = JointHierarchicalPrior(
-        likelihood, prior, Langevin(5, 0.1), rates("energy"), encoder=TopDownEncoder(), scheme="two_stage", space="noise"
+        likelihood,
+        prior,
+        Langevin(5, 0.1),
+        rates("energy"),
+        encoder=TopDownEncoder(),
+        scheme="two_stage",
+        space="noise",
     ).double()
     batch = batch_of()
     model.loss(batch, 0, None).backward()

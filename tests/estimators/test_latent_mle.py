@@ -30,8 +30,12 @@ def small_model(scale_likelihood: bool = True, **kwargs) -> LatentMLE:
     )
 
 
-def published_step(x, generator, energy, start_post, noise_post, start_prior, noise_prior, sigma=0.3, s_post=0.1, s_prior=0.4):
-    """The released update, written anew in its own terms: potentials, a squared error without 1/(2 sigma^2), two Adams."""
+def published_step(
+    x, generator, energy, start_post, noise_post, start_prior, noise_prior, sigma=0.3, s_post=0.1, s_prior=0.4
+):
+    """The released update, written anew in its own terms: potentials, a squared error without 1/(2 sigma^2),
+    two Adams.
+    """
     z = start_post.clone()
     for eps in noise_post:
         z = z.detach().requires_grad_()
@@ -63,12 +67,15 @@ def test_one_step_equals_the_published_update(scale_likelihood):
     start_post, noise_post = post.normal((8, 3), **draw), post.normal((8, 3), steps=5, **draw)
     start_prior, noise_prior = prior.normal((8, 3), **draw), prior.normal((8, 3), steps=6, **draw)
     before = [p.clone() for p in theirs.parameters()]
-    published_step(x, theirs.likelihood.generator, theirs.prior.tilt, start_post, noise_post, start_prior, noise_prior)
+    published_step(
+        x, theirs.likelihood.generator, theirs.prior.tilt, start_post, noise_post, start_prior, noise_prior
+    )
 
     optimizer, _ = ours.optimizer_settings.build(ours.networks(), fused=True)
     ours.loss(batch_of(x), 0, None).backward()
     optimizer.step()
-    # With the likelihood's own scale only Adam's epsilon (1e-8 against gradients of 1e-3 and more) tells the two apart.
+    # With the likelihood's own scale only Adam's epsilon (1e-8 against gradients of 1e-3 and more) tells the
+    # two apart.
     tolerance = 1e-13 if not scale_likelihood else 1e-7
     for ours_p, theirs_p, before_p in zip(ours.parameters(), theirs.parameters(), before, strict=True):
         assert not torch.equal(theirs_p, before_p)
@@ -76,11 +83,19 @@ def test_one_step_equals_the_published_update(scale_likelihood):
 
 
 def test_posterior_chain_matches_the_closed_form():
-    """Mean, and covariance including the chain's own bias, of a linear-Gaussian posterior under a Gaussian prior."""
+    """Mean, and covariance including the chain's own bias, of a linear-Gaussian posterior under a Gaussian
+    prior.
+    """
     torch.manual_seed(0)
     sigma, s, chains = 0.5, 0.2, 40_000
     likelihood = GaussianLikelihood(LinearGenerator(2, 5), sigma).double()
-    model = LatentMLE(likelihood, StandardNormal(2).double(), Langevin(0, 1.0), Langevin(300, s), AdamGroups({"generator": 1e-3}))
+    model = LatentMLE(
+        likelihood,
+        StandardNormal(2).double(),
+        Langevin(0, 1.0),
+        Langevin(300, s),
+        AdamGroups({"generator": 1e-3}),
+    )
     weight = likelihood.generator.linear.weight.detach()
     x = torch.tensor([[1.0, -0.5, 0.3, 2.0, -1.0]], dtype=torch.float64).expand(chains, -1)
     z = model.encode(x, generator=torch.Generator().manual_seed(3))
@@ -96,14 +111,22 @@ def test_posterior_chain_matches_the_closed_form():
 
 
 def test_learning_recovers_the_known_marginal_likelihood():
-    """Trained on data of a linear-Gaussian model with a shifted, correlated prior, the model reaches the true likelihood.
+    """Trained on data of a linear-Gaussian model with a shifted, correlated prior, the model reaches the true
+    likelihood.
 
     The generator has no bias, so the mean can only be learned by the energy.
     """
     torch.manual_seed(0)
     sigma, n = 0.7, 4000
-    true_weight = torch.linalg.qr(torch.randn(5, 2, dtype=torch.float64)).Q * torch.tensor([1.5, 1.2]).double()
-    truth = marginal(true_weight, sigma, torch.tensor([1.0, -0.7]).double(), torch.tensor([[0.6, 0.2], [0.2, 0.5]]).double())
+    true_weight = (
+        torch.linalg.qr(torch.randn(5, 2, dtype=torch.float64)).Q * torch.tensor([1.5, 1.2]).double()
+    )
+    truth = marginal(
+        true_weight,
+        sigma,
+        torch.tensor([1.0, -0.7]).double(),
+        torch.tensor([[0.6, 0.2], [0.2, 0.5]]).double(),
+    )
     data, test = truth.sample((n,)), truth.sample((20_000,))
     energy = QuadraticEnergy(2)
     model = LatentMLE(
@@ -130,20 +153,25 @@ def test_learning_recovers_the_known_marginal_likelihood():
         optimizer.step()
         if step % 30 == 29:
             schedule.step()
-    # 13 free parameters on 4,000 points cost 13 / (2 * 4000) nats; the rest is the chains' bias at these steps.
+    # 13 free parameters on 4,000 points cost 13 / (2 * 4000) nats; the rest is the chains' bias at these
+    # steps.
     assert at_start > 0.3
     assert shortfall() < 0.03
 
 
 def test_chains_leave_no_parameter_gradients_and_the_loss_separates_them():
-    """Each network's gradient is its own term's: the likelihood's for the generator, the energy gap's for the energy."""
+    """Each network's gradient is its own term's: the likelihood's for the generator, the energy gap's for the
+    energy.
+    """
     x = torch.rand(8, 1, 4, 4) * 2 - 1
     model = small_model()
     model.loss(batch_of(x), 0, None).backward()
     joint = {name: [p.grad.clone() for p in net.parameters()] for name, net in model.networks().items()}
     positives = model._posterior_latents(x, 0, None)
     negatives = model._prior_latents(8, 0, None)
-    alone_g = torch.autograd.grad(-model.likelihood.log_prob(x, positives).mean(), list(model.likelihood.parameters()))
+    alone_g = torch.autograd.grad(
+        -model.likelihood.log_prob(x, positives).mean(), list(model.likelihood.parameters())
+    )
     gap = model.prior.energy(positives).mean() - model.prior.energy(negatives).mean()
     alone_e = torch.autograd.grad(gap, list(model.prior.parameters()))
     for got, want in zip(joint["generator"] + joint["energy"], [*alone_g, *alone_e], strict=True):
@@ -151,7 +179,9 @@ def test_chains_leave_no_parameter_gradients_and_the_loss_separates_them():
 
 
 def test_zero_energy_prior_equals_the_gaussian_baseline():
-    """With a zero energy the posterior chain and the generator's gradient are those of alternating back-propagation."""
+    """With a zero energy the posterior chain and the generator's gradient are those of alternating
+    back-propagation.
+    """
     x = torch.rand(8, 1, 4, 4) * 2 - 1
     tilted = small_model()
     with torch.no_grad():
@@ -159,7 +189,9 @@ def test_zero_energy_prior_equals_the_gaussian_baseline():
             p.zero_()
     torch.manual_seed(1)
     likelihood = GaussianLikelihood(MLPGenerator(3, [1, 4, 4], hidden=[16]), sigma=0.3)
-    plain = LatentMLE(likelihood, StandardNormal(3), Langevin(0, 1.0), Langevin(5, 0.1), AdamGroups({"generator": 1e-3}))
+    plain = LatentMLE(
+        likelihood, StandardNormal(3), Langevin(0, 1.0), Langevin(5, 0.1), AdamGroups({"generator": 1e-3})
+    )
     torch.testing.assert_close(tilted.loss(batch_of(x), 0, None), plain.loss(batch_of(x), 0, None))
     assert list(plain.networks()) == ["generator"]
 
@@ -169,7 +201,12 @@ def test_scores_do_not_depend_on_the_batch():
     x = torch.rand(6, 1, 4, 4) * 2 - 1
     index = torch.arange(10, 16)
     together = model.anomaly_score(x, generator=model.sample_noise("encode", index))
-    alone = torch.cat([model.anomaly_score(x[i : i + 1], generator=model.sample_noise("encode", index[i : i + 1])) for i in range(6)])
+    alone = torch.cat(
+        [
+            model.anomaly_score(x[i : i + 1], generator=model.sample_noise("encode", index[i : i + 1]))
+            for i in range(6)
+        ]
+    )
     torch.testing.assert_close(together, alone)
 
 
@@ -189,6 +226,14 @@ def test_wrong_settings_are_named():
         LatentMLE(likelihood, prior, Langevin(1, 0.1), Langevin(1, 0.1), AdamGroups(RATES))
     small = EnergyPrior(MLPEnergy(3))
     with pytest.raises(ValueError, match="no network 'encoder'"):
-        LatentMLE(likelihood, small, Langevin(1, 0.1), Langevin(1, 0.1), AdamGroups({**RATES, "encoder": 1e-3}))
+        LatentMLE(
+            likelihood, small, Langevin(1, 0.1), Langevin(1, 0.1), AdamGroups({**RATES, "encoder": 1e-3})
+        )
     with pytest.raises(ValueError, match="give a learning rate for 'energy'"):
-        LatentMLE(likelihood, EnergyPrior(MLPEnergy(3)), Langevin(1, 0.1), Langevin(1, 0.1), AdamGroups({"generator": 1e-3}))
+        LatentMLE(
+            likelihood,
+            EnergyPrior(MLPEnergy(3)),
+            Langevin(1, 0.1),
+            Langevin(1, 0.1),
+            AdamGroups({"generator": 1e-3}),
+        )

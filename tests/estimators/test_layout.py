@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from lebm.checkpoint import load
+from lebm import load
 from lebm.data import ImageData
 from lebm.estimators import AdamGroups, LatentMLE
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
@@ -84,7 +84,8 @@ def test_float32_first_gradients_agree(tmp_path):
     two_after, two = train(tmp_path, 2, "32-true", 20)
     for name in one:
         assert (one[name] - two[name]).norm() <= 1e-5 * one[name].norm(), name
-        # Adam turns the rounding of a near-zero gradient into a whole step, so only a few learning rates can be asked of parameters
+        # Adam turns the rounding of a near-zero gradient into a whole step, so only a few learning rates can
+        # be asked of parameters
         assert (one_after[name] - two_after[name]).abs().max() < 10 * RATE, name
 
 

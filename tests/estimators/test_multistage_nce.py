@@ -10,19 +10,21 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from lebm.checkpoint.rebuild import build
 from lebm.component import describe
 from lebm.estimators import AdamGroups, AdaptiveStages, FixedStages, MultiStageNCE
 from lebm.estimators.base import LatentEstimator
 from lebm.models import GaussianLikelihood, MLPEnergy, MLPGenerator, RatioPrior, RatioProduct
 from lebm.samplers import MALA, AnnealedImportanceSampling, Langevin, PersistentChains
-from lebm.trust import build
 from tests.estimators.linear_gaussian import LinearGenerator
 
 RATES = {"generator": 1e-3, "energy": 2e-3}
 TWO_LOG_TWO = 2 * math.log(2)
 
 
-def small_model(stages=None, max_stages: int = 3, prior_sampler=None, optimizer=None, **kwargs) -> MultiStageNCE:
+def small_model(
+    stages=None, max_stages: int = 3, prior_sampler=None, optimizer=None, **kwargs
+) -> MultiStageNCE:
     torch.manual_seed(1)
     return MultiStageNCE(
         GaussianLikelihood(MLPGenerator(3, [1, 4, 4], hidden=[16]), sigma=0.3),
@@ -40,7 +42,9 @@ def batch_of(x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def images(n: int = 8, **place) -> torch.Tensor:
-    return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=place.get("dtype")) * 2 - 1
+    return (
+        torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=place.get("dtype")) * 2 - 1
+    )
 
 
 class Training:
@@ -68,7 +72,10 @@ def test_one_stage_equals_plain_noise_contrastive_estimation_step_for_step():
     training = Training(ours)
     for step in range(12):
         noise = ours.noise("posterior", step)
-        z, kicks = noise.normal((8, 3), dtype=torch.float64), noise.normal((8, 3), steps=5, dtype=torch.float64)
+        z, kicks = (
+            noise.normal((8, 3), dtype=torch.float64),
+            noise.normal((8, 3), steps=5, dtype=torch.float64),
+        )
         for kick in kicks:
             z = z.detach().requires_grad_()
             potential = ((x - generator(z)) ** 2).sum() / (2 * 0.3**2) + (z**2).sum() / 2
@@ -83,7 +90,9 @@ def test_one_stage_equals_plain_noise_contrastive_estimation_step_for_step():
         assert training.step(x) is None
     for (name, mine), its in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, its, rtol=0, atol=1e-11, msg=name)
-    assert not torch.equal(classifier.net[0].weight, small_model(max_stages=1).double().prior.tilt.active.net[0].weight)
+    assert not torch.equal(
+        classifier.net[0].weight, small_model(max_stages=1).double().prior.tilt.active.net[0].weight
+    )
 
 
 def test_chains_run_through_the_finished_stages_only():
@@ -105,7 +114,9 @@ def test_chains_run_through_the_finished_stages_only():
         assert not torch.equal(got, want)
     # and no gradient reaches the samples or comes back from a chain
     model.loss(batch_of(x), 0, None).backward()
-    alone = torch.autograd.grad(-model.likelihood.log_prob(x, chains()[0]).mean(), list(model.likelihood.parameters()))
+    alone = torch.autograd.grad(
+        -model.likelihood.log_prob(x, chains()[0]).mean(), list(model.likelihood.parameters())
+    )
     for parameter, gradient in zip(model.likelihood.parameters(), alone, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
 
@@ -121,7 +132,9 @@ def test_a_switch_clears_the_moments_and_frozen_slots_stay_bit_equal():
     assert model.stage == 2
     for parameter in model.prior.tilt.active.parameters():
         assert all(not moment.any() for moment in training.optimizer.state[parameter].values())
-    assert any(moment.any() for moment in training.optimizer.state[next(model.likelihood.parameters())].values())
+    assert any(
+        moment.any() for moment in training.optimizer.state[next(model.likelihood.parameters())].values()
+    )
     frozen = {name: buffer.clone() for name, buffer in model.prior.tilt.named_buffers()}
     assert any(buffer[0].any() for buffer in frozen.values())
     moved = model.prior.tilt.active.net[0].weight.clone()
@@ -149,11 +162,15 @@ def test_the_last_stage_ends_the_method_and_the_classifier_rests():
     state = {name: parameter.clone() for name, parameter in model.prior.named_parameters()}
     assert training.step(x) is None
     assert all(torch.equal(parameter, state[name]) for name, parameter in model.prior.named_parameters())
-    assert all(parameter.grad is not None for parameter in model.parameters())  # a data-parallel wrapper wants all of them
+    assert all(
+        parameter.grad is not None for parameter in model.parameters()
+    )  # a data-parallel wrapper wants all of them
 
 
 def test_learns_a_known_prior_that_one_step_of_a_chain_cannot_hold():
-    """A linear-Gaussian model with its true generator: the learned prior's mean, spread and constant are the true ones."""
+    """A linear-Gaussian model with its true generator: the learned prior's mean, spread and constant are the
+    true ones.
+    """
     torch.manual_seed(0)
     mean, spread, sigma = torch.tensor([2.5, -1.5]), 0.5, 0.2
     generator = LinearGenerator(2, 4)
@@ -177,7 +194,8 @@ def test_learns_a_known_prior_that_one_step_of_a_chain_cannot_hold():
     assert torch.equal(generator.linear.weight, weight)
     model.eval()
     drawn = model.prior_sampler(model.prior.log_density, torch.randn(4000, 2), steps=200)
-    # The posterior chain starts under the prior so far and its steps are biased a little, hence a tenth of a unit.
+    # The posterior chain starts under the prior so far and its steps are biased a little, hence a tenth of a
+    # unit.
     assert (drawn.mean(0) - mean).abs().max() < 0.1
     assert (drawn.std(0) - spread).abs().max() < 0.1
     truth = torch.distributions.Normal(mean, spread)
@@ -253,7 +271,10 @@ def test_held_out_observations_train_nothing():
     model = small_model(AdaptiveStages(held_out=4))
     energies = []
     for moved in (0, 1):  # an observation that is held out, and one that is not
-        positives, negatives = torch.randn(8, 3, generator=torch.Generator().manual_seed(1)), torch.zeros(8, 3)
+        positives, negatives = (
+            torch.randn(8, 3, generator=torch.Generator().manual_seed(1)),
+            torch.zeros(8, 3),
+        )
         positives[moved] += 3.0
         model.zero_grad()
         with torch.no_grad():
@@ -273,7 +294,9 @@ def test_a_stage_that_separates_perfectly_is_reported(caplog):
     optimizer, _ = model.optimizer_settings.build(model.networks(), fused=True)
     with caplog.at_level(logging.WARNING, "lebm.estimators"):
         for _ in range(5):
-            model.stages.record(torch.full((8,), -9.0), torch.full((8,), 9.0), torch.ones(8, dtype=torch.bool))
+            model.stages.record(
+                torch.full((8,), -9.0), torch.full((8,), 9.0), torch.ones(8, dtype=torch.bool)
+            )
             record = model.after_step(optimizer)
     assert record.kept
     assert "stage 1 tells prior and posterior apart perfectly" in caplog.text
@@ -281,7 +304,10 @@ def test_a_stage_that_separates_perfectly_is_reported(caplog):
 
 
 def test_an_empty_pool_starts_from_the_reference():
-    model, x = small_model(FixedStages(2), prior_sampler=PersistentChains(Langevin(0, 0.1), slots=1)), images()
+    model, x = (
+        small_model(FixedStages(2), prior_sampler=PersistentChains(Langevin(0, 0.1), slots=1)),
+        images(),
+    )
     training = Training(model)
     for _ in range(2):
         training.step(x)
@@ -317,7 +343,11 @@ def test_a_description_rebuilds_the_model_with_its_stages():
     other = build(describe(model), LatentEstimator)
     other.load_state_dict(copy.deepcopy(model.state_dict()))
     assert other.stages.history == model.stages.history
-    assert (other.stage, other.stages.steps, other.prior.tilt.finished) == (model.stage, model.stages.steps, model.prior.tilt.finished)
+    assert (other.stage, other.stages.steps, other.prior.tilt.finished) == (
+        model.stage,
+        model.stages.steps,
+        model.prior.tilt.finished,
+    )
     z = torch.randn(4, 3)
     assert torch.equal(other.log_prior(z, normalised=False), model.log_prior(z, normalised=False))
     torch.testing.assert_close(

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
-from lebm.checkpoint_io import AtomicCheckpointIO
+from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.data import ImageData
 from lebm.estimators import AdamGroups, AdaptiveStages, FixedStages, MultiStageNCE
 from lebm.models import GaussianLikelihood, MLPEnergy, MLPGenerator, RatioPrior, RatioProduct
@@ -27,7 +27,12 @@ def model(stages, max_stages: int = 3) -> MultiStageNCE:
         RatioPrior(RatioProduct(MLPEnergy(3, hidden=[12, 12], output_bias=True), max_stages)),
         prior_sampler=PersistentChains(Langevin(2, 0.4), slots=2, restart_rate=0.2),
         posterior_sampler=Langevin(3, 0.1),
-        optimizer=AdamGroups({"generator": 1e-3, "energy": 1e-3}, betas=(0.9, 0.999), weight_decay={"energy": 0.01}, lr_decay=0.9),
+        optimizer=AdamGroups(
+            {"generator": 1e-3, "energy": 1e-3},
+            betas=(0.9, 0.999),
+            weight_decay={"energy": 0.01},
+            lr_decay=0.9,
+        ),
         stages=stages,
         annealing=AnnealedImportanceSampling(MALA(1, 0.5), 3),
         annealing_chains=20,
@@ -50,7 +55,9 @@ def trainer_for(folder: Path, steps: int, **settings) -> Trainer:
     )
 
 
-def run(folder: Path, steps: int, accumulate: int, resume: Path | None = None, every_step: bool = False) -> dict:
+def run(
+    folder: Path, steps: int, accumulate: int, resume: Path | None = None, every_step: bool = False
+) -> dict:
     callbacks = [EMAWeightAveraging(decay=0.9)]
     if every_step:
         callbacks.append(ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, filename="{step}"))
@@ -76,8 +83,17 @@ def test_resume_inside_a_stage_and_across_its_end_is_bit_exact(tmp_path, accumul
     assert len(whole["state_dict"]["prior._extra_state"]["constants"]) == 2
     # before and after the switches at 4 and 7, and in the middle of a stage and of an averaging window
     for step in (2, 3, 4, 5, 7, 9):
-        part = run(tmp_path / f"part-{step}", steps, accumulate, resume=tmp_path / "whole" / f"step={step}.ckpt")
-        for key in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        part = run(
+            tmp_path / f"part-{step}", steps, accumulate, resume=tmp_path / "whole" / f"step={step}.ckpt"
+        )
+        for key in (
+            "state_dict",
+            "current_model_state",
+            "optimizer_states",
+            "lr_schedulers",
+            "global_step",
+            "epoch",
+        ):
             same(part[key], whole[key], f"step {step}: {key}")
 
 
@@ -88,7 +104,9 @@ def test_the_average_of_the_weights_starts_anew_with_a_stage(tmp_path):
     for name in current:
         if name.startswith("prior.tilt.") and isinstance(current[name], torch.Tensor):
             torch.testing.assert_close(average[name], current[name], rtol=1e-6, atol=0, msg=name)
-    assert (average["likelihood.generator.net.0.weight"] - current["likelihood.generator.net.0.weight"]).abs().max() > 1e-5
+    assert (
+        average["likelihood.generator.net.0.weight"] - current["likelihood.generator.net.0.weight"]
+    ).abs().max() > 1e-5
 
 
 def test_the_run_ends_with_the_last_stage(tmp_path):
@@ -112,7 +130,9 @@ def train(folder: str, processes: int) -> dict[str, object]:
         limit_val_batches=0,
     )
     estimator = model(AdaptiveStages(min_steps=4, max_steps=9, window=2, patience=1, held_out=3, one=0.0))
-    trainer.fit(estimator, ImageData("embedded:mnist", batch_size=24, limit_train=120, limit_eval=24, flip=True))
+    trainer.fit(
+        estimator, ImageData("embedded:mnist", batch_size=24, limit_train=120, limit_eval=24, flip=True)
+    )
     return {
         "parameters": {name: value.detach().numpy() for name, value in estimator.named_parameters()},
         "slots": {name: value.numpy() for name, value in estimator.prior.tilt.named_buffers()},

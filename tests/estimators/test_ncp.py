@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lebm.density_ratio.classifiers import Training
 from lebm.estimators.ncp import noise_contrastive_prior
-from lebm.estimators.ratio import Training
 from lebm.models import GaussianLikelihood, MLPEnergy
 from lebm.samplers import Langevin
 from tests.estimators.linear_gaussian import LinearGenerator
@@ -43,7 +43,9 @@ def test_the_callers_generator_is_left_as_it_is():
     likelihood = GaussianLikelihood(LinearGenerator(2, 4), 0.5)
     before = {name: value.clone() for name, value in likelihood.state_dict().items()}
     training = Training(steps=1, batch_size=10)
-    model, _ = noise_contrastive_prior(likelihood, torch.randn(100, 2), MLPEnergy(2, output_bias=True), Langevin(1, 0.1), training, 10)
+    model, _ = noise_contrastive_prior(
+        likelihood, torch.randn(100, 2), MLPEnergy(2, output_bias=True), Langevin(1, 0.1), training, 10
+    )
     assert all(parameter.requires_grad for parameter in likelihood.parameters())
     assert not any(parameter.requires_grad for parameter in model.likelihood.parameters())
     with torch.no_grad():
@@ -54,5 +56,8 @@ def test_the_callers_generator_is_left_as_it_is():
 def test_latents_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"latents must be \(N, 2\)"):
         noise_contrastive_prior(
-            GaussianLikelihood(LinearGenerator(2, 4), 0.5), torch.randn(50, 3), MLPEnergy(3, output_bias=True), Langevin(1, 0.1)
+            GaussianLikelihood(LinearGenerator(2, 4), 0.5),
+            torch.randn(50, 3),
+            MLPEnergy(3, output_bias=True),
+            Langevin(1, 0.1),
         )

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from lebm.callbacks import ReconstructionError
-from lebm.checkpoint_io import AtomicCheckpointIO
+from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.data import ImageData
 from lebm.estimators import AdamGroups, LatentMLE
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
@@ -40,12 +40,15 @@ class Record(Callback):
 
     def on_validation_end(self, trainer, pl_module) -> None:
         if not trainer.sanity_checking:
-            self.seen[trainer.global_step] = [value.item() for name, value in sorted(trainer.callback_metrics.items()) if "val" in name]
+            self.seen[trainer.global_step] = [
+                value.item() for name, value in sorted(trainer.callback_metrics.items()) if "val" in name
+            ]
 
 
 def run(folder: Path, accumulate: int, resume: Path | None = None, every_step: bool = False):
     record = Record()
-    # 5 batches an epoch (or 10 for two to accumulate), so that 32 steps cross several epochs; validation in their middle too
+    # 5 batches an epoch (or 10 for two to accumulate), so that 32 steps cross several epochs; validation in
+    # their middle too
     data = ImageData("embedded:mnist", batch_size=20, limit_train=100 * accumulate, limit_eval=50, seed=3)
     callbacks: list[Callback] = [record, ReconstructionError(), EMAWeightAveraging(decay=0.9)]
     if every_step:
@@ -98,8 +101,17 @@ def test_resume_from_each_of_32_consecutive_steps(tmp_path, accumulate):
     whole, whole_seen = run(tmp_path / "whole", accumulate, every_step=True)
     assert whole["global_step"] == STEPS + 2
     for step in range(1, STEPS + 1):
-        part, part_seen = run(tmp_path / f"part-{step}", accumulate, resume=tmp_path / "whole" / f"step={step}.ckpt")
-        for key in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        part, part_seen = run(
+            tmp_path / f"part-{step}", accumulate, resume=tmp_path / "whole" / f"step={step}.ckpt"
+        )
+        for key in (
+            "state_dict",
+            "current_model_state",
+            "optimizer_states",
+            "lr_schedulers",
+            "global_step",
+            "epoch",
+        ):
             same(part[key], whole[key], f"step {step}: {key}")
         assert part_seen, step
         for at, numbers in part_seen.items():

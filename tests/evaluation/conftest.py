@@ -20,7 +20,9 @@ def write_pictures(folder: Path, train: int = 60, test: int = 30) -> Path:
             label = number % 3
             place = folder / split / f"class{label}"
             place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(noise.integers(60 * (label == 2), 120 + 60 * label, (4, 4), dtype=np.uint8)).save(place / f"{number:03d}.png")
+            Image.fromarray(noise.integers(60 * (label == 2), 120 + 60 * label, (4, 4), dtype=np.uint8)).save(
+                place / f"{number:03d}.png"
+            )
     return folder
 
 
@@ -32,8 +34,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         write_pictures(folder / "pictures")
         (folder / "own.yaml").write_text(
-            "data: {class_path: lebm.data.ImageData, init_args: {path: ./pictures, image_size: 4, channels: 1, batch_size: 10, "
-            "held_out_label: 2}}\ntrainer: {max_steps: 2, callbacks: [{class_path: lebm.callbacks.SampleGrid, init_args: {n: 4}}]}\n"
+            "data: {class_path: lebm.data.ImageData, init_args: {path: ./pictures, image_size: 4, channels:"
+            " 1, batch_size: 10, held_out_label: 2}}\ntrainer: {max_steps: 2, callbacks: [{class_path:"
+            " lebm.callbacks.SampleGrid, init_args: {n: 4}}]}\n"
         )
-        assert main(["fit", "-c", str(RECIPE), "-c", "own.yaml", "--run_dir", "runs/a", "--trust", "tests"]) == 0
+        assert (
+            main(["fit", "-c", str(RECIPE), "-c", "own.yaml", "--run_dir", "runs/a", "--trust", "tests"]) == 0
+        )
         yield folder / "runs/a"

@@ -42,11 +42,17 @@ def test_labels_follow_their_rows(path: str) -> None:
     images = RunImages.open(settings(path, "lebm"), None, SHAPE)
     part = subset(images.test, images.test.labels.numpy() == 2)
     assert part.labels.unique().tolist() == [2]
-    assert torch.equal(part.images([0, 3]), images.test.images(np.flatnonzero(images.test.labels.numpy() == 2)[[0, 3]]))
+    assert torch.equal(
+        part.images([0, 3]), images.test.images(np.flatnonzero(images.test.labels.numpy() == 2)[[0, 3]])
+    )
     seen = list(batches(part, 4, first=100))
     assert torch.cat([batch["index"] for batch in seen]).tolist() == list(range(100, 100 + len(part)))
     assert all(batch["x"].abs().max() <= 1 for batch in seen)
-    assert sum(len(batch["x"]) for batch in seen) == len(part) == len(images.test.rows) - int(images.test.labels.ne(2).sum())
+    assert (
+        sum(len(batch["x"]) for batch in seen)
+        == len(part)
+        == len(images.test.rows) - int(images.test.labels.ne(2).sum())
+    )
 
 
 def test_other_data_know_no_training_rows(path: str, tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ def source(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _scores(positives: int, negatives: int, shift: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _scores(
+    positives: int, negatives: int, shift: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     score = torch.randn(positives + negatives, generator=generator, dtype=torch.float64)
     anomaly = torch.arange(positives + negatives) < positives
     return score + shift * anomaly, anomaly
@@ -43,15 +45,23 @@ def _covers(share: float, level: float, trials: int) -> bool:
     return abs(share - level) < 3 * math.sqrt(level * (1 - level) / trials) + 0.02
 
 
-@pytest.mark.parametrize(("positives", "negatives", "shift"), [(100, 300, 1.0), (300, 100, 0.3), (60, 540, 2.0)])
-def test_bootstrap_intervals_of_rankings_cover_at_their_level(positives: int, negatives: int, shift: float) -> None:
+@pytest.mark.parametrize(
+    ("positives", "negatives", "shift"), [(100, 300, 1.0), (300, 100, 0.3), (60, 540, 2.0)]
+)
+def test_bootstrap_intervals_of_rankings_cover_at_their_level(
+    positives: int, negatives: int, shift: float
+) -> None:
     trials, level = 300, 0.9
     hits = _hits(positives, negatives, shift, trials, level)
     assert all(_covers(count / trials, level, trials) for count in hits.values()), hits
 
 
-@pytest.mark.parametrize(("positives", "negatives", "shift"), [(30, 300, 3.0), (50, 50, 3.0), (100, 300, 4.07), (20, 20, 2.33)])
-def test_intervals_of_nearly_perfect_rankings_cover_at_their_level_or_above(positives: int, negatives: int, shift: float) -> None:
+@pytest.mark.parametrize(
+    ("positives", "negatives", "shift"), [(30, 300, 3.0), (50, 50, 3.0), (100, 300, 4.07), (20, 20, 2.33)]
+)
+def test_intervals_of_nearly_perfect_rankings_cover_at_their_level_or_above(
+    positives: int, negatives: int, shift: float
+) -> None:
     """Areas of .95 to .998, where many a resample is perfect and percentiles alone cover 82 to 90 %."""
     trials, level = 200, 0.95
     hits = _hits(positives, negatives, shift, trials, level)
@@ -64,7 +74,9 @@ def _hits(positives: int, negatives: int, shift: float, trials: int, level: floa
     generator, truth = source(), _truth(positives / (positives + negatives), shift)
     hits = dict.fromkeys(truth, 0)
     for trial in range(trials):
-        found = ranking_intervals(*_scores(positives, negatives, shift, generator), resamples=200, seed=trial, level=level)
+        found = ranking_intervals(
+            *_scores(positives, negatives, shift, generator), resamples=200, seed=trial, level=level
+        )
         for name, interval in found.items():
             hits[name] += interval.low < truth[name] < interval.high
     return hits
@@ -126,9 +138,14 @@ def test_student_intervals_of_a_mean_cover_at_their_level() -> None:
 
 
 def test_the_jackknife_knows_the_spread_of_a_frechet_distance() -> None:
-    """Repeated draws of 1,000 samples against one fixed Gaussian; the mean distance at this number is the truth to cover."""
+    """Repeated draws of 1,000 samples against one fixed Gaussian; the mean distance at this number is the
+    truth to cover.
+    """
     generator, trials, blocks = source(), 200, 10
-    mean, covariance = torch.tensor([0.3, 0.0, 0.0]).double(), torch.diag(torch.tensor([1.0, 2.0, 0.5])).double()
+    mean, covariance = (
+        torch.tensor([0.3, 0.0, 0.0]).double(),
+        torch.diag(torch.tensor([1.0, 2.0, 0.5])).double(),
+    )
 
     def distance(x: Tensor) -> float:
         return float(frechet_distance(x.mean(0), x.T.cov(), mean, covariance))
@@ -136,7 +153,9 @@ def test_the_jackknife_knows_the_spread_of_a_frechet_distance() -> None:
     found = []
     for _ in range(trials):
         parts = torch.randn(blocks, 100, 3, generator=generator, dtype=torch.float64)
-        found.append(jackknife_interval(lambda chosen, parts=parts: distance(parts[chosen].flatten(0, 1)), blocks))
+        found.append(
+            jackknife_interval(lambda chosen, parts=parts: distance(parts[chosen].flatten(0, 1)), blocks)
+        )
     truth = sum(interval.value for interval in found) / trials
     assert _covers(sum(interval.low < truth < interval.high for interval in found) / trials, 0.95, trials)
     with pytest.raises(ValueError, match="at least two blocks"):

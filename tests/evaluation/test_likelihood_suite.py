@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lebm.estimators import AdamGroups, DualMCMCTeaching, LatentEstimator, LatentMLE
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.likelihood import joint_density
 from lebm.evaluation.likelihood_suite import _images, likelihood_suite
+from lebm.evaluation.marginal_likelihood import joint_density
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEncoder, ResNetEnergy
 from lebm.samplers import Langevin
 from tests.estimators.linear_gaussian import LinearGenerator, QuadraticEnergy, marginal
@@ -58,7 +58,9 @@ def latent_mle() -> tuple[LatentEstimator, torch.distributions.MultivariateNorma
         AdamGroups({"generator": 1e-3, "energy": 1e-3}),
     ).double()
     mean, covariance = energy.prior()
-    return model, marginal(model.likelihood.generator.linear.weight.detach(), SIGMA, mean.detach(), covariance.detach())
+    return model, marginal(
+        model.likelihood.generator.linear.weight.detach(), SIGMA, mean.detach(), covariance.detach()
+    )
 
 
 def dual_mcmc() -> tuple[LatentEstimator, torch.distributions.MultivariateNormal]:
@@ -94,7 +96,8 @@ def test_it_finds_the_closed_form(method) -> None:
     settings = Settings(likelihood_images=24, levels=30, chains=16, seed=5)
     figures = {figure.name: figure for figure in likelihood_suite(subject, settings).figures}
     exact = truth.log_prob(_images(subject, settings).double().flatten(1)).mean()
-    # log Z: a standard error a quarter of its interval, the images: the spread of 16 chains over 24 images, below .02
+    # log Z: a standard error a quarter of its interval, the images: the spread of 16 chains over 24 images,
+    # below .02
     error = 0.02
     for name in ("log_z/below", "log_z/above"):
         if name in figures:
@@ -102,9 +105,13 @@ def test_it_finds_the_closed_form(method) -> None:
     found = figures["log_likelihood/ais"]
     assert found.value == pytest.approx(float(exact), abs=3 * error)
     assert found.low < float(exact) < found.high
-    assert figures["log_likelihood/importance_sampling"].value == pytest.approx(float(exact), abs=3 * error + 0.05)
+    assert figures["log_likelihood/importance_sampling"].value == pytest.approx(
+        float(exact), abs=3 * error + 0.05
+    )
     bits = -float(exact) / (16 * math.log(2)) + math.log2(127.5)
     assert figures["bits_per_dimension/ais"].value == pytest.approx(bits, abs=3 * error / 16 / math.log(2))
     gap = figures["bracket_gap/simulated_images"]
     assert abs(gap.value) < 0.1
-    assert all(parameter.requires_grad for parameter in model.parameters())  # what was frozen for the chains is free again
+    assert all(
+        parameter.requires_grad for parameter in model.parameters()
+    )  # what was frozen for the chains is free again

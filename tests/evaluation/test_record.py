@@ -16,8 +16,17 @@ from lebm.evaluation.record import FORMAT, Figure, SuiteResult, beside, merged, 
 
 def content(**changes: Any) -> dict[str, Any]:
     figure = Figure.of("auroc", Interval(0.7, 0.6, 0.8, 0.95, "bootstrap"), 100, "test", base_rate=0.3)
-    suite = SuiteResult({"name": "held-out label"}, [figure], wall_time_seconds=1.0, origin={"command": "lebm"}).plain()
-    head = {"run": "r", "checkpoint": "c", "checkpoint_sha256": "00", "weights": "ema", "method": "M", "seed": 0}
+    suite = SuiteResult(
+        {"name": "held-out label"}, [figure], wall_time_seconds=1.0, origin={"command": "lebm"}
+    ).plain()
+    head = {
+        "run": "r",
+        "checkpoint": "c",
+        "checkpoint_sha256": "00",
+        "weights": "ema",
+        "method": "M",
+        "seed": 0,
+    }
     return {"lebm_evaluation": FORMAT, **head, "suites": {"anomaly": suite}, **changes}
 
 
@@ -31,7 +40,13 @@ def test_written_and_read_again(tmp_path: Path) -> None:
 def test_a_file_of_format_1_is_read_as_one_of_format_2(tmp_path: Path) -> None:
     new = content()
     suite = {name: value for name, value in new["suites"]["anomaly"].items() if name != "origin"}
-    old = {**new, "lebm_evaluation": 1, "command": "lebm", "wall_time_seconds": 2.0, "suites": {"anomaly": suite}}
+    old = {
+        **new,
+        "lebm_evaluation": 1,
+        "command": "lebm",
+        "wall_time_seconds": 2.0,
+        "suites": {"anomaly": suite},
+    }
     file = tmp_path / "evaluation.json"
     file.write_text(json.dumps(old))
     assert read_evaluation(file) == new

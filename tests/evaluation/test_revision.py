@@ -44,7 +44,12 @@ def model() -> DualMCMCTeaching:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint after a few steps."""
     folder = tmp_path_factory.mktemp("revision")
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = Trainer(default_root_dir=folder, accelerator="cpu", max_steps=20, limit_val_batches=0, **quiet)
     trainer.fit(model(), ImageData("embedded:mnist", batch_size=50, limit_train=1000, limit_eval=60))
     trainer.save_checkpoint(folder / "model.ckpt")
@@ -73,8 +78,13 @@ def test_the_suite_scores_networks_and_revisions_apart(run: Path) -> None:
     with torch.no_grad():
         from lebm.callbacks.frechet import drawn_images
 
-        drawn = [FlatFeatures(2)(drawn_images(estimator, 100, 0, 2 + 1000 * number, 0)[0]).double() for number in range(5)]
-    by_hand = [float(frechet_distance(real.mean(0), real.T.cov(), fake.mean(0), fake.T.cov())) for fake in drawn]
+        drawn = [
+            FlatFeatures(2)(drawn_images(estimator, 100, 0, 2 + 1000 * number, 0)[0]).double()
+            for number in range(5)
+        ]
+    by_hand = [
+        float(frechet_distance(real.mean(0), real.T.cov(), fake.mean(0), fake.T.cov())) for fake in drawn
+    ]
     assert before.value == pytest.approx(float(np.mean(by_hand)), rel=1e-6)
 
 
@@ -88,15 +98,24 @@ def test_without_features_reconstructions_are_kept() -> None:
     settings = Settings(n_samples=2, extractor=_Unavailable(), batch_size=10)
     result = revision_suite(Subject(model().eval(), images), settings)
     assert result.skipped == "the distances are: no weights"
-    assert {figure.name for figure in result.figures} == {f"{name}/steps{steps}" for name in ("mse", "psnr", "ssim") for steps in (0, 5)}
+    assert {figure.name for figure in result.figures} == {
+        f"{name}/steps{steps}" for name in ("mse", "psnr", "ssim") for steps in (0, 5)
+    }
 
 
-def test_too_few_samples_or_images_are_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_samples_or_images_are_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(revision, "_reconstructions", None)
     for n_samples, images in ((19, 30), (100, 19)):
         subject = Subject(model().eval(), RunImages.open({}, "embedded:mnist", tuple(SHAPE), images))
-        with pytest.raises(UserError, match=f"at least 20 samples .* --n-samples {n_samples} and the {images} of the test split"):
-            revision_suite(subject, Settings(n_samples=n_samples, real_split="test", extractor=FlatFeatures(2)))
+        with pytest.raises(
+            UserError,
+            match=f"at least 20 samples .* --n-samples {n_samples} and the {images} of the test split",
+        ):
+            revision_suite(
+                subject, Settings(n_samples=n_samples, real_split="test", extractor=FlatFeatures(2))
+            )
 
 
 def test_a_method_without_an_image_chain_is_passed_over() -> None:
@@ -104,12 +123,18 @@ def test_a_method_without_an_image_chain_is_passed_over() -> None:
     assert "no image chain" in revision_suite(Subject(latent_mle(), images), Settings()).skipped
 
 
-def test_samples_of_the_generator_and_of_the_energy(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samples_of_the_generator_and_of_the_energy(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def draw(name: str, *words: str) -> np.ndarray:
         assert main(["sample", str(run), "-n", "6", "--out", str(tmp_path / f"{name}.npy"), *words]) == 0
         return np.load(tmp_path / f"{name}.npy")
 
-    generator, ebm, longer = draw("a", "--from", "generator"), draw("b"), draw("c", "--from", "ebm", "--steps", "9")
+    generator, ebm, longer = (
+        draw("a", "--from", "generator"),
+        draw("b"),
+        draw("c", "--from", "ebm", "--steps", "9"),
+    )
     told = capsys.readouterr().out
     assert "the generator's own, seed 2" in told
     assert "chain of 2 steps" in told
@@ -123,7 +148,18 @@ def test_samples_of_the_generator_and_of_the_energy(run: Path, tmp_path: Path, c
 
 def test_the_command_writes_the_suite(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "evaluation.json"
-    words = ["--data", "embedded:mnist", "--suite", "revision", "--n-samples", "20", "--limit", "20", "--features", "pixels"]
+    words = [
+        "--data",
+        "embedded:mnist",
+        "--suite",
+        "revision",
+        "--n-samples",
+        "20",
+        "--limit",
+        "20",
+        "--features",
+        "pixels",
+    ]
     assert main(["evaluate", str(run), *words, "--real-split", "test", "--out", str(out)]) == 0
     figures = {figure["name"] for figure in json.loads(out.read_text())["suites"]["revision"]["figures"]}
     assert {"mse/steps0", "mse/steps5"} <= figures

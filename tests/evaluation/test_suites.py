@@ -13,9 +13,9 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from lebm import checkpoint
+import lebm
 from lebm.callbacks.frechet import drawn_images
-from lebm.cli.recipe_checks import load_recipe
+from lebm.config.checks import load_recipe
 from lebm.data.images import to_unit_range
 from lebm.errors import UserError
 from lebm.evaluation import chains as chains_module
@@ -34,7 +34,16 @@ from lebm.metrics import FlatFeatures
 
 test_scores.__test__ = False  # type: ignore[attr-defined]
 
-SETTINGS = Settings(seed=3, n_samples=300, extractor=FlatFeatures(2), resamples=50, ood_images=15, likelihood_images=4, levels=5, chains=4)
+SETTINGS = Settings(
+    seed=3,
+    n_samples=300,
+    extractor=FlatFeatures(2),
+    resamples=50,
+    ood_images=15,
+    likelihood_images=4,
+    levels=5,
+    chains=4,
+)
 
 
 class _Features(FlatFeatures):
@@ -44,7 +53,7 @@ class _Features(FlatFeatures):
 @pytest.fixture
 def subject(run: Path) -> Subject:
     settings = load_recipe(run / "config.yaml")["data"]["init_args"]
-    return Subject(checkpoint.load(run), RunImages.open(settings, None, (1, 4, 4)))
+    return Subject(lebm.load(run), RunImages.open(settings, None, (1, 4, 4)))
 
 
 def values(result: SuiteResult, split: str | None = None) -> dict[str, float]:
@@ -56,11 +65,15 @@ def test_scores_are_those_of_the_test_pass_and_of_their_parts(subject: Subject) 
     batch = {"x": x, "index": torch.arange(len(x)), "label": subject.images.test.labels}
     found, model = test_scores(subject, SETTINGS), subject.model
     outputs = model.test_step(batch, 0)
-    torch.testing.assert_close(found["anomaly_score"], outputs["anomaly_score"].double(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        found["anomaly_score"], outputs["anomaly_score"].double(), rtol=1e-5, atol=1e-4
+    )
     error = (outputs["x"] - outputs["reconstruction"]).square().flatten(1).mean(1).double()
     torch.testing.assert_close(found["reconstruction"], error, rtol=1e-4, atol=1e-6)
     normaliser = 0.5 * 16 * np.log(2 * np.pi * 0.3**2)
-    torch.testing.assert_close(found["log_joint"], found["prior"] + 16 * error / (2 * 0.3**2) + normaliser, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        found["log_joint"], found["prior"] + 16 * error / (2 * 0.3**2) + normaliser, rtol=1e-4, atol=1e-3
+    )
     reference = 0.5 * outputs["z"].double().square().sum(1) + np.log(2 * np.pi)
     torch.testing.assert_close(found["prior"] - found["energy"], reference, rtol=1e-4, atol=1e-4)
 
@@ -71,11 +84,15 @@ def test_anomaly_figures_of_both_splits(subject: Subject) -> None:
     for name, score in scores.items():
         if name != "label":
             assert values(result, "lebm")[f"auroc/{name}"] == pytest.approx(roc_auc_score(labels == 2, score))
-            assert values(result, "lebm")[f"auprc/{name}"] == pytest.approx(average_precision_score(labels == 2, score))
+            assert values(result, "lebm")[f"auprc/{name}"] == pytest.approx(
+                average_precision_score(labels == 2, score)
+            )
     kept = subject.images.protocols["official"].rows
     places = [int(np.flatnonzero(subject.images.test.rows == row)[0]) for row in kept]
     score = scores["anomaly_score"][places]
-    assert values(result, "official")["auroc/anomaly_score"] == pytest.approx(roc_auc_score(labels[places] == 2, score))
+    assert values(result, "official")["auroc/anomaly_score"] == pytest.approx(
+        roc_auc_score(labels[places] == 2, score)
+    )
     details = next(figure.details for figure in result.figures if figure.split == "official")
     assert details["rows_left_out_as_trained_on"] == 30 - len(kept) > 0
     assert details["auprc_lowest"] < details["base_rate"]
@@ -83,7 +100,7 @@ def test_anomaly_figures_of_both_splits(subject: Subject) -> None:
 
 def test_rows_of_the_other_split_that_the_test_pass_never_saw_are_scored(run: Path) -> None:
     settings = {**load_recipe(run / "config.yaml")["data"]["init_args"], "anomaly_split": "official"}
-    subject = Subject(checkpoint.load(run), RunImages.open(settings, None, (1, 4, 4)))
+    subject = Subject(lebm.load(run), RunImages.open(settings, None, (1, 4, 4)))
     result = anomaly_suite(subject, SETTINGS)
     figure = next(figure for figure in result.figures if figure.split == "lebm")
     assert figure.n == len(subject.images.protocols["lebm"])
@@ -92,7 +109,9 @@ def test_rows_of_the_other_split_that_the_test_pass_never_saw_are_scored(run: Pa
 
 def test_image_figures_against_torchmetrics(subject: Subject) -> None:
     result = image_suite(subject, SETTINGS)
-    fake = torch.cat([drawn_images(subject.model, count, chunk, 3)[0] for chunk, count in enumerate((250, 50))])
+    fake = torch.cat(
+        [drawn_images(subject.model, count, chunk, 3)[0] for chunk, count in enumerate((250, 50))]
+    )
     assert subject.images.train is not None
     real = to_unit_range(subject.images.train.images())
     metric = FrechetInceptionDistance(feature=_Features(2)).set_dtype(torch.float64)
@@ -101,15 +120,22 @@ def test_image_figures_against_torchmetrics(subject: Subject) -> None:
     found = values(result)
     assert found["frechet_distance/pixels2"] == pytest.approx(float(metric.compute()), rel=1e-4)
     normal = subject.images.test.labels != 2
-    assert found["reconstruction_mse"] == pytest.approx(float(test_scores(subject, SETTINGS)["reconstruction"][normal].mean()))
+    assert found["reconstruction_mse"] == pytest.approx(
+        float(test_scores(subject, SETTINGS)["reconstruction"][normal].mean())
+    )
     assert {"kernel_distance/pixels2", "precision", "recall", "density", "coverage"} <= found.keys()
     assert image_suite(subject, SETTINGS).figures == result.figures  # nothing global is drawn from
 
 
 def test_too_few_samples_or_images_are_refused(subject: Subject) -> None:
-    with pytest.raises(UserError, match=r"at least 20 samples and 20 real images, not --n-samples 2 and the \d+ of the train split"):
+    with pytest.raises(
+        UserError,
+        match=r"at least 20 samples and 20 real images, not --n-samples 2 and the \d+ of the train split",
+    ):
         image_suite(subject, Settings(n_samples=2, extractor=FlatFeatures(2)))
-    subject.images = replace(subject.images, test=subset(subject.images.test, np.arange(len(subject.images.test)) < 19))
+    subject.images = replace(
+        subject.images, test=subset(subject.images.test, np.arange(len(subject.images.test)) < 19)
+    )
     with pytest.raises(UserError, match=r"not --n-samples 20 and the \d+ of the test split"):
         image_suite(subject, Settings(n_samples=20, real_split="test", extractor=FlatFeatures(2)))
     enough = image_suite(subject, Settings(n_samples=20, extractor=FlatFeatures(2)))
@@ -139,7 +165,9 @@ class Watched(FlatFeatures):
         return super().forward(x)
 
 
-def test_samples_that_are_not_images_are_refused_before_any_feature(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_that_are_not_images_are_refused_before_any_feature(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(x: Tensor, message: str) -> None:
         monkeypatch.setattr(subject.model, "sample", lambda n, **options: x.expand(n, *x.shape[1:]))
         with pytest.raises(UserError, match=message):
@@ -163,7 +191,11 @@ def test_ood_sets_and_their_figures(subject: Subject, tmp_path: Path) -> None:
     assert len(set(names)) == len(names)
     noise = values(result, "noise")
     assert noise["auroc/reconstruction"] > 0.75  # bright dots on what was dark
-    assert all(0 <= figure.low <= figure.value <= figure.high <= 1 for figure in result.figures if figure.name.startswith("fpr_at_95/"))
+    assert all(
+        0 <= figure.low <= figure.value <= figure.high <= 1
+        for figure in result.figures
+        if figure.name.startswith("fpr_at_95/")
+    )
     assert values(result, "others")["auroc/reconstruction"] < 0.75
 
 
@@ -196,7 +228,11 @@ def test_what_the_out_sets_are() -> None:
 
 
 def test_scores_that_are_not_finite_are_refused(subject: Subject) -> None:
-    batch = {"x": torch.full((2, 1, 4, 4), torch.nan), "index": torch.arange(2), "label": torch.zeros(2).long()}
+    batch = {
+        "x": torch.full((2, 1, 4, 4), torch.nan),
+        "index": torch.arange(2),
+        "label": torch.zeros(2).long(),
+    }
     with pytest.raises(UserError, match="2 non-finite values of .*, the first at row 0"):
         score_pass(subject.model, [batch], "test images")
     assert set(all_scores(subject.model, {**batch, "x": torch.zeros(2, 1, 4, 4)})) == {
@@ -208,7 +244,9 @@ def test_scores_that_are_not_finite_are_refused(subject: Subject) -> None:
     }
 
 
-def test_the_likelihood_suite_leaves_the_model_as_it_was(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_likelihood_suite_leaves_the_model_as_it_was(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def frozen(*args: object) -> None:
         assert not any(parameter.requires_grad for parameter in subject.model.parameters())
         raise RuntimeError("interrupted")
@@ -229,7 +267,9 @@ def test_likelihood_and_chains_of_a_run(subject: Subject, monkeypatch: pytest.Mo
     found = values(result)
     assert abs(found["log_z/below"] - found["log_z/above"]) < 0.5
     assert found["log_likelihood/importance_sampling"] < found["log_likelihood/ais"] + 3
-    assert found["bits_per_dimension/ais"] == pytest.approx(-(found["log_likelihood/ais"] - 16 * np.log(127.5)) / 16 / np.log(2))
+    assert found["bits_per_dimension/ais"] == pytest.approx(
+        -(found["log_likelihood/ais"] - 16 * np.log(127.5)) / 16 / np.log(2)
+    )
     assert found["bracket_gap/simulated_images"] > -1
     chains = chain_suite(subject, SETTINGS)
     assert {"split_rhat/prior", "split_rhat/posterior", "bulk_ess/prior"} <= values(chains).keys()
@@ -246,8 +286,12 @@ def test_curves_are_thinned_and_keep_their_areas() -> None:
     assert len(roc) <= 121
     assert roc[0].tolist() == [0, 0]
     assert roc[-1].tolist() == [1, 1]
-    assert float(torch.trapezoid(roc[:, 1], roc[:, 0])) == pytest.approx(roc_auc_score(anomaly, score), abs=2e-3)
-    assert float(torch.trapezoid(pr[:, 1], pr[:, 0])) == pytest.approx(average_precision_score(anomaly, score), abs=5e-3)
+    assert float(torch.trapezoid(roc[:, 1], roc[:, 0])) == pytest.approx(
+        roc_auc_score(anomaly, score), abs=2e-3
+    )
+    assert float(torch.trapezoid(pr[:, 1], pr[:, 0])) == pytest.approx(
+        average_precision_score(anomaly, score), abs=5e-3
+    )
     shares = histogram({"a": score[:1000], "b": torch.zeros(5)})
     assert sum(shares["shares"]["a"]) == pytest.approx(1, abs=1e-3)
     assert shares["low"] < shares["high"]

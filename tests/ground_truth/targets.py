@@ -36,7 +36,13 @@ def gaussian() -> Target:
         return torch.cat([z, (z.unsqueeze(2) * z.unsqueeze(1)).flatten(1)], dim=1)
 
     expected = torch.cat([mean, (covariance + torch.outer(mean, mean)).flatten()])
-    return Target(log_density, 3, features, expected, lambda n, g: mean + torch.randn(n, 3, generator=g, dtype=torch.float64) @ factor.T)
+    return Target(
+        log_density,
+        3,
+        features,
+        expected,
+        lambda n, g: mean + torch.randn(n, 3, generator=g, dtype=torch.float64) @ factor.T,
+    )
 
 
 def mixture(distance: float = 1.5, weight: float = 0.3) -> Target:

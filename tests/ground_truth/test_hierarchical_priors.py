@@ -5,14 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lebm.checkpoint.rebuild import build
 from lebm.component import describe
-from lebm.estimators.noise_space import ChainSpace, NoiseSpace, redraw
-from lebm.models import EnergyPrior, GaussianChain, HierarchicalPrior, LayerEnergies, MLPEnergy, StandardNormal
+from lebm.models import (
+    EnergyPrior,
+    GaussianChain,
+    HierarchicalPrior,
+    LayerEnergies,
+    MLPEnergy,
+    StandardNormal,
+)
+from lebm.models.chain_space import ChainSpace, NoiseSpace, redraw
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.hierarchical_priors import GaussianHierarchy
 from lebm.samplers import MALA, Langevin
-from lebm.trust import build
 from tests.estimators.linear_gaussian import QuadraticEnergy
 from tests.ground_truth.monte_carlo import second_moments, z_scores
 
@@ -25,7 +32,9 @@ def chain() -> GaussianChain:
 
 
 class Pair(GaussianHierarchy):
-    """Two layers of one coordinate: ``z_2 ~ N(0, 1)``, ``z_1 ~ N(a z_2, s(z_2)^2)`` with ``log s = b z_2``; jointly Gaussian if b is 0."""
+    """Two layers of one coordinate: ``z_2 ~ N(0, 1)``, ``z_1 ~ N(a z_2, s(z_2)^2)`` with ``log s = b z_2``;
+    jointly Gaussian if b is 0.
+    """
 
     def __init__(self, a: float, b: float) -> None:
         super().__init__()
@@ -67,14 +76,18 @@ def test_standard_deviations_are_floored_and_bounded() -> None:
     with torch.no_grad():
         base.nets[0][0].weight.copy_(torch.tensor([[0.0], [1e4]]))
     scales = base.given(0, torch.tensor([[-1.0], [1.0]])).log_scale.exp().flatten()
-    torch.testing.assert_close(scales, torch.tensor([0.01 + torch.tensor(-5.0).exp(), 0.01 + torch.tensor(5.0).exp()]))
+    torch.testing.assert_close(
+        scales, torch.tensor([0.01 + torch.tensor(-5.0).exp(), 0.01 + torch.tensor(5.0).exp()])
+    )
     with pytest.raises(ValueError, match="a chain needs two layers"):
         GaussianChain([3])
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_in_noise_space_only_the_exact_target_keeps_the_standard_normal(exact: bool) -> None:
-    """No energy: noise must stay N(0, I). Under the released target its density is that of the latents, whose top is then N(-b, 1)."""
+    """No energy: noise must stay N(0, I). Under the released target its density is that of the latents, whose
+    top is then N(-b, 1).
+    """
     prior = HierarchicalPrior(zero_energy(), Pair(0.7, 0.6))
     start = torch.randn(4000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kernel = MALA(150, 0.9)
@@ -90,7 +103,9 @@ def test_in_noise_space_only_the_exact_target_keeps_the_standard_normal(exact: b
 
 
 def test_both_spaces_sample_the_same_prior() -> None:
-    """A quadratic energy on a linear hierarchy makes the prior Gaussian: precision of the reference plus that of the energy."""
+    """A quadratic energy on a linear hierarchy makes the prior Gaussian: precision of the reference plus that
+    of the energy.
+    """
     energy = QuadraticEnergy(2).double()
     with torch.no_grad():
         energy.matrix.copy_(torch.tensor([[0.8, 0.3], [0.3, 0.5]]))
@@ -115,7 +130,9 @@ def test_a_lower_layer_is_redrawn_from_its_conditional(space: type[ChainSpace]) 
         energy.matrix.copy_(torch.tensor([[0.8, 0.3], [0.3, 0.5]]))
     prior = HierarchicalPrior(energy, Pair(0.7, 0.0))
     z = torch.tensor([[9.0, 1.3]], dtype=torch.float64).expand(6000, -1)
-    drawn = redraw(space(prior), MALA(60, 0.9), z, torch.tensor([True, False]), torch.Generator().manual_seed(0)).detach()
+    drawn = redraw(
+        space(prior), MALA(60, 0.9), z, torch.tensor([True, False]), torch.Generator().manual_seed(0)
+    ).detach()
     torch.testing.assert_close(drawn[:, 1], z[:, 1])
     precision = 1.0 + 0.8
     mean = (0.7 * 1.3 - 0.3 * 1.3) / precision
@@ -140,7 +157,9 @@ def test_without_energy_lower_layers_are_redrawn_without_a_chain() -> None:
 
 def test_starts_are_what_they_are_called() -> None:
     tilt = LayerEnergies([MLPEnergy(size, [4]) for size in DIMS])
-    normal, ancestral = (HierarchicalPrior(tilt, chain().float(), start=start) for start in ("normal", "ancestral"))  # type: ignore[arg-type]
+    normal, ancestral = (
+        HierarchicalPrior(tilt, chain().float(), start=start) for start in ("normal", "ancestral")
+    )  # type: ignore[arg-type]
     draws = [prior.reference(3, torch.Generator().manual_seed(0)) for prior in (normal, ancestral)]
     torch.testing.assert_close(normal.base.place(draws[0]), draws[1])
     with pytest.raises(ValueError, match="start must be"):
@@ -150,7 +169,9 @@ def test_starts_are_what_they_are_called() -> None:
 
 
 def test_a_description_rebuilds_the_prior() -> None:
-    prior = HierarchicalPrior(LayerEnergies([MLPEnergy(size, [4]) for size in DIMS]), GaussianChain(DIMS, hidden=[8]))
+    prior = HierarchicalPrior(
+        LayerEnergies([MLPEnergy(size, [4]) for size in DIMS]), GaussianChain(DIMS, hidden=[8])
+    )
     again = build(describe(prior), HierarchicalPrior)
     again.load_state_dict(prior.state_dict())
     z = torch.randn(4, 5)

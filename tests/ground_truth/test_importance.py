@@ -1,4 +1,6 @@
-"""Importance weights against direct calculation, and normalising constants against quadrature and closed forms."""
+"""Importance weights against direct calculation, and normalising constants against quadrature and closed
+forms.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ import torch
 from torch import Tensor
 
 from lebm.models import StandardNormal
-from lebm.samplers import HMC, MALA, AnnealedImportanceSampling, Langevin, LogZ, SamplingImportanceResampling, resample, weight_ess
+from lebm.samplers import (
+    HMC,
+    MALA,
+    AnnealedImportanceSampling,
+    Langevin,
+    LogZ,
+    SamplingImportanceResampling,
+    resample,
+    weight_ess,
+)
 from tests.ground_truth.monte_carlo import z_scores
 from tests.ground_truth.targets import mixture
 
@@ -45,7 +56,9 @@ def test_resampling_frequencies_are_the_normalised_weights() -> None:
 
 
 def test_classical_sir_has_its_exact_distribution() -> None:
-    """With M candidates the bias is O(1/M); the mean of the chosen one is E[sum w z / sum w], computed here directly."""
+    """With M candidates the bias is O(1/M); the mean of the chosen one is E[sum w z / sum w], computed here
+    directly.
+    """
     candidates = 3
     init = torch.randn(60_000, 2, generator=source(), dtype=torch.float64)
     state = SamplingImportanceResampling(candidates)(shifted, init, source(1))
@@ -71,7 +84,9 @@ def test_iterated_sir_has_no_bias(proposal: StandardNormal | None, shared: bool)
 
 def test_ess_of_the_last_transition_is_that_of_its_weights() -> None:
     """With the same density as the proposal all weights are equal."""
-    _, info = SamplingImportanceResampling(16).run(lambda z: -0.5 * z.square().sum(1), torch.randn(5, 2, generator=source()), source())
+    _, info = SamplingImportanceResampling(16).run(
+        lambda z: -0.5 * z.square().sum(1), torch.randn(5, 2, generator=source()), source()
+    )
     torch.testing.assert_close(info.extra["ess"], torch.full((5,), 16.0).double())
 
 
@@ -81,7 +96,9 @@ def test_candidates_without_density_are_never_chosen() -> None:
 
     state = SamplingImportanceResampling(32, 3)(half, torch.ones(500, 2), source())
     assert (state[:, 0] > 0).all()
-    nowhere, info = SamplingImportanceResampling(4).run(lambda z: torch.nan * z.sum(1), torch.ones(5, 2), source())
+    nowhere, info = SamplingImportanceResampling(4).run(
+        lambda z: torch.nan * z.sum(1), torch.ones(5, 2), source()
+    )
     assert nowhere.eq(1).all()
     assert info.extra["ess"].eq(0).all()
 
@@ -103,7 +120,9 @@ def test_log_z_in_two_dimensions_against_quadrature() -> None:
     log_density, expected = energy_tilt_2d()
     base = StandardNormal(2).double()
     estimator = AnnealedImportanceSampling(MALA(2, 0.8), levels=40)
-    samples = SamplingImportanceResampling(64, 10, shared_target=True)(log_density, base.reference(1000, source(3)), source(4))
+    samples = SamplingImportanceResampling(64, 10, shared_target=True)(
+        log_density, base.reference(1000, source(3)), source(4)
+    )
     bracket = estimator.bracket(log_density, base, samples, source())
     for side in (bracket.below, bracket.above):
         assert side.low < expected < side.high
@@ -133,7 +152,9 @@ def test_log_z_of_a_gaussian_tilt_in_a_hundred_dimensions(spacing: str) -> None:
 
 
 def test_the_bounds_are_on_their_sides_of_the_truth() -> None:
-    """With few levels the forward mean falls short and the reverse mean overshoots, both by more than the other's error."""
+    """With few levels the forward mean falls short and the reverse mean overshoots, both by more than the
+    other's error.
+    """
     base = StandardNormal(20).double()
     log_density = lambda z: base.log_density(z) - 2.0 * z.square().sum(1)  # noqa: E731
     exact = base.reference(50, source(1)) / 5**0.5
@@ -146,7 +167,9 @@ def test_the_bounds_are_on_their_sides_of_the_truth() -> None:
 def test_one_level_is_plain_importance_sampling() -> None:
     base, target = StandardNormal(2).double(), shifted
     start = base.reference(10, source(1))
-    weights, end = AnnealedImportanceSampling(MALA(1, 0.5), levels=1).log_weights(target, base.log_density, start, source())
+    weights, end = AnnealedImportanceSampling(MALA(1, 0.5), levels=1).log_weights(
+        target, base.log_density, start, source()
+    )
     torch.testing.assert_close(weights, target(start) - base.log_density(start))
     assert torch.equal(end, start)
 

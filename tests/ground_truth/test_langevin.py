@@ -1,4 +1,6 @@
-"""Langevin against closed forms: on a Gaussian the chain is linear, so its moments at every step are known, bias included."""
+"""Langevin against closed forms: on a Gaussian the chain is linear, so its moments at every step are known,
+bias included.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def source(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def variance_after(steps: list[tuple[float, float]], precision: float = 1.0, start: float = 0.0, metric: float = 1.0) -> float:
+def variance_after(
+    steps: list[tuple[float, float]], precision: float = 1.0, start: float = 0.0, metric: float = 1.0
+) -> float:
     """The variance recursion of the linear chain, v <- (1 - lambda M s^2/2)^2 v + n^2 M."""
     for size, noise in steps:
         start = (1 - 0.5 * size**2 * precision * metric) ** 2 * start + noise**2 * metric
@@ -52,13 +56,15 @@ def test_a_linear_energy_moves_every_chain_by_the_same_known_amount() -> None:
     init, sampler = torch.randn(50, 3, generator=source(), dtype=torch.float64), Langevin(60, 0.4)
     shifted = sampler(lambda z: standard(z) - z @ tilt, init, source(1))
     expected = -tilt * (1 - (1 - 0.4**2 / 2) ** 60)  # the mean -tilt, up to what the start still contributes
-    torch.testing.assert_close(shifted - sampler(standard, init, source(1)), expected.expand(50, 3), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        shifted - sampler(standard, init, source(1)), expected.expand(50, 3), atol=1e-12, rtol=0
+    )
 
 
 @pytest.mark.parametrize("metric", [None, [0.5, 1.0, 2.0]])
 def test_linear_gaussian_posterior_with_the_closed_form_bias(metric: list[float] | None) -> None:
-    """p(z) = N(0, I), x = W z + N(0, sigma^2): precision P = I + W'W / sigma^2; in M-coordinates the covariance of ULA solves
-    C = A C A' + s^2 I with A = I - s^2/2 P, that is C = (P (I - s^2 P / 4))^-1."""
+    """p(z) = N(0, I), x = W z + N(0, sigma^2): precision P = I + W'W / sigma^2; in M-coordinates the
+    covariance of ULA solves C = A C A' + s^2 I with A = I - s^2/2 P, that is C = (P (I - s^2 P / 4))^-1."""
     weights, x, sigma, size = (
         torch.tensor([[1.0, 0.5, 0.0], [0.0, -0.7, 0.3]], dtype=torch.float64),
         torch.tensor([1.5, -0.5]).double(),
@@ -74,10 +80,14 @@ def test_linear_gaussian_posterior_with_the_closed_form_bias(metric: list[float]
     def posterior(z: Tensor) -> Tensor:
         return standard(z) - (x - z @ weights.T).square().sum(1) / (2 * sigma**2)
 
-    state = Langevin(200, size, preconditioner=metric)(posterior, torch.zeros(4 * CHAINS, 3).double(), source())
+    state = Langevin(200, size, preconditioner=metric)(
+        posterior, torch.zeros(4 * CHAINS, 3).double(), source()
+    )
     assert z_scores(state, mean) < 4
     assert z_scores(second_moments(state, mean), covariance) < 4
-    assert z_scores(second_moments(state, mean), precision.inverse()) > 4, "this many chains must be able to see the bias"
+    assert z_scores(second_moments(state, mean), precision.inverse()) > 4, (
+        "this many chains must be able to see the bias"
+    )
 
 
 def test_diverges_beyond_the_stability_limit() -> None:
@@ -107,7 +117,12 @@ def test_noise_scale_is_a_temperature_and_annealing_follows_the_recursion() -> N
     torch.testing.assert_close(by_noise, Langevin(10, 0.5, temperature=0.04)(standard, init, source()))
     heats = [4.0, 2.0, 1.0, 0.5]
     state = Langevin(4, 0.6, temperature=heats)(standard, torch.zeros(CHAINS, 10), source())
-    assert z_scores(state.square().flatten().unsqueeze(1), variance_after([(0.6, 0.6 * heat**0.5) for heat in heats])) < 4
+    assert (
+        z_scores(
+            state.square().flatten().unsqueeze(1), variance_after([(0.6, 0.6 * heat**0.5) for heat in heats])
+        )
+        < 4
+    )
 
 
 def test_without_noise_it_is_gradient_ascent() -> None:
@@ -150,11 +165,17 @@ def test_shadow_acceptance_is_the_metropolis_ratio() -> None:
         return torch.autograd.grad(target.log_density(z).sum(), z)[0]
 
     def proposal(start: Tensor) -> MultivariateNormal:
-        return MultivariateNormal(start + 0.5 * size**2 * metric * slope(start), noise**2 * torch.diag(metric))
+        return MultivariateNormal(
+            start + 0.5 * size**2 * metric * slope(start), noise**2 * torch.diag(metric)
+        )
 
     tempered = (target.log_density(after) - target.log_density(before)) * (size / noise) ** 2
-    expected = (tempered + proposal(after).log_prob(before) - proposal(before).log_prob(after)).exp().clamp(max=1)
-    found, value = shadow_acceptance(target.log_density, before, after, slope(before), size, noise, metric=metric)
+    expected = (
+        (tempered + proposal(after).log_prob(before) - proposal(before).log_prob(after)).exp().clamp(max=1)
+    )
+    found, value = shadow_acceptance(
+        target.log_density, before, after, slope(before), size, noise, metric=metric
+    )
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(value, target.log_density(after))
     assert 0.05 < expected.mean() < 0.95
@@ -165,7 +186,9 @@ def test_shadow_acceptance_equals_that_of_mala_for_the_same_step() -> None:
     init = target.exact(500, source())
     _, shadow = Langevin(1, 0.8).run(target.log_density, init, source(1))
     _, real = MALA(1, 0.8).run(target.log_density, init, source(1))
-    torch.testing.assert_close(shadow.extra["acceptance"], real.extra["acceptance"].double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        shadow.extra["acceptance"], real.extra["acceptance"].double(), atol=1e-6, rtol=0
+    )
     assert 0.2 < shadow.extra["acceptance"].mean() < 0.95
 
 
@@ -173,13 +196,19 @@ def test_the_reported_acceptance_is_that_of_the_last_step() -> None:
     target, generator = gaussian(), source(1)
     init = target.exact(64, source())
     _, whole = Langevin(23, 0.5).run(target.log_density, init, source(1))
-    before = Langevin(22, 0.5)(target.log_density, init, generator)  # 64 rows of 3: draws in pieces are the same numbers
+    before = Langevin(22, 0.5)(
+        target.log_density, init, generator
+    )  # 64 rows of 3: draws in pieces are the same numbers
     _, last = Langevin(1, 0.5).run(target.log_density, before, generator)
     torch.testing.assert_close(whole.extra["acceptance"], last.extra["acceptance"])
     assert 0.5 < last.extra["acceptance"].mean() < 0.99
 
 
-@pytest.mark.parametrize("sampler", [Langevin(1, 0.01), MALA(1, 3.0), HMC(1, 0.01, leapfrog_steps=4)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "sampler",
+    [Langevin(1, 0.01), MALA(1, 3.0), HMC(1, 0.01, leapfrog_steps=4)],
+    ids=lambda s: type(s).__name__,
+)
 def test_warm_up_finds_the_step_of_the_target_acceptance(sampler: Langevin | MALA | HMC) -> None:
     target = gaussian()
     state = sampler.warm_up(target.log_density, target.exact(200, source()), source(), steps=300, target=0.7)

@@ -12,7 +12,9 @@ from tests.ground_truth.targets import TARGETS, Target, gaussian, mixture
 
 CHAINS = 3000
 SAMPLERS = {
-    "MALA": lambda name: MALA(*{"gaussian": (300, 0.7), "mixture": (300, 1.2), "banana": (400, 0.9), "funnel": (1500, 0.7)}[name]),
+    "MALA": lambda name: MALA(
+        *{"gaussian": (300, 0.7), "mixture": (300, 1.2), "banana": (400, 0.9), "funnel": (1500, 0.7)}[name]
+    ),
     "HMC": lambda name: HMC(40 if name != "funnel" else 150, 0.45, leapfrog_steps=5),
     "PT": lambda name: ParallelTempering(MALA(1, 0.8), [1.0, 2.0, 4.0], 150 if name != "funnel" else 300),
 }
@@ -31,7 +33,9 @@ def test_no_bias(name: str, target: Target) -> None:
     assert z_scores(target.features(state), target.expected) < 4
 
 
-@pytest.mark.parametrize("sampler", [MALA(1, 1.5), HMC(1, 1.0, leapfrog_steps=3, jitter=0.3)], ids=["MALA", "HMC"])
+@pytest.mark.parametrize(
+    "sampler", [MALA(1, 1.5), HMC(1, 1.0, leapfrog_steps=3, jitter=0.3)], ids=["MALA", "HMC"]
+)
 def test_one_transition_leaves_the_target_invariant(sampler: Sampler) -> None:
     """Steps so large that a good part is rejected: a test wrongly done shows at once."""
     target = TARGETS["banana"]
@@ -52,7 +56,10 @@ def test_unadjusted_langevin_of_the_same_step_is_biased() -> None:
 
 def test_preconditioned_kernels_have_the_target_they_had() -> None:
     target = gaussian()
-    for sampler in (MALA(200, 0.7, preconditioner=[1.5, 1.0, 0.6]), HMC(40, 0.4, 4, preconditioner=[1.5, 1.0, 0.6])):
+    for sampler in (
+        MALA(200, 0.7, preconditioner=[1.5, 1.0, 0.6]),
+        HMC(40, 0.4, 4, preconditioner=[1.5, 1.0, 0.6]),
+    ):
         state = sampler(target.log_density, torch.zeros(CHAINS, 3).double(), source())
         assert z_scores(target.features(state), target.expected) < 4
 
@@ -66,7 +73,9 @@ def test_leapfrog_is_reversible_and_conserves_energy_to_second_order() -> None:
         return torch.autograd.grad(target.log_density(z).sum(), z)[0]
 
     def fly(size: float, leaps: int, z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        end, turned, _, _ = HMC(1, size, leaps)._leapfrog(target.log_density, z, p, slope(z), torch.tensor(size).double())
+        end, turned, _, _ = HMC(1, size, leaps)._leapfrog(
+            target.log_density, z, p, slope(z), torch.tensor(size).double()
+        )
         return end, turned
 
     def hamiltonian(z: Tensor, p: Tensor) -> Tensor:
@@ -75,7 +84,10 @@ def test_leapfrog_is_reversible_and_conserves_energy_to_second_order() -> None:
     end, turned = fly(0.1, 10, init, momentum)
     back, _ = fly(0.1, 10, end, -turned)
     torch.testing.assert_close(back, init)
-    coarse, fine = ((hamiltonian(*fly(1 / leaps, leaps, init, momentum)) - hamiltonian(init, momentum)).abs().mean() for leaps in (20, 40))
+    coarse, fine = (
+        (hamiltonian(*fly(1 / leaps, leaps, init, momentum)) - hamiltonian(init, momentum)).abs().mean()
+        for leaps in (20, 40)
+    )
     assert 3.5 < coarse / fine < 4.5
 
 
@@ -148,8 +160,14 @@ def test_a_start_without_density_moves_at_the_first_finite_proposal(far: float) 
         (lambda: HMC(1, 0.1, leapfrog_steps=0), "leapfrog_steps must be at least 1"),
         (lambda: HMC(1, 0.1, jitter=1.0), "jitter must be in"),
         (lambda: ParallelTempering(MALA(1, 0.1), [1.0], 1), "temperatures must start at 1 and increase"),
-        (lambda: ParallelTempering(MALA(1, 0.1), [1.0, 3.0, 2.0], 1), "temperatures must start at 1 and increase"),
-        (lambda: ParallelTempering(MALA(1, 0.1), [1.0, 2.0], 1, kernel_steps=0), "kernel_steps must be at least 1"),
+        (
+            lambda: ParallelTempering(MALA(1, 0.1), [1.0, 3.0, 2.0], 1),
+            "temperatures must start at 1 and increase",
+        ),
+        (
+            lambda: ParallelTempering(MALA(1, 0.1), [1.0, 2.0], 1, kernel_steps=0),
+            "kernel_steps must be at least 1",
+        ),
         (lambda: Masked(MALA(1, 0.1), [True, True]), "at least one coordinate free"),
     ],
 )

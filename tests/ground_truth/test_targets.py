@@ -1,4 +1,6 @@
-"""The known targets are what they say: their exact draws have the expected moments and their densities match by quadrature."""
+"""The known targets are what they say: their exact draws have the expected moments and their densities match
+by quadrature.
+"""
 
 import pytest
 import torch

@@ -20,7 +20,9 @@ def test_equals_scikit_learn(scale: float, ties: bool) -> None:
     figures = anomaly_figures(score, anomaly)
     precision, recall, _ = precision_recall_curve(anomaly.numpy(), score.numpy())
     assert figures["auroc"] == pytest.approx(roc_auc_score(anomaly.numpy(), score.numpy()), abs=1e-6)
-    assert figures["auprc"] == pytest.approx(average_precision_score(anomaly.numpy(), score.numpy()), abs=1e-6)
+    assert figures["auprc"] == pytest.approx(
+        average_precision_score(anomaly.numpy(), score.numpy()), abs=1e-6
+    )
     assert figures["auprc_trapezoid"] == pytest.approx(auc(recall, precision), abs=1e-6)
     assert figures["base_rate"] == pytest.approx(float(anomaly.double().mean()))
 
@@ -42,7 +44,9 @@ def test_lowest_average_precision_by_trying_every_ranking(positives: int, negati
     assert lowest_average_precision(positives, negatives) == pytest.approx(lowest, rel=1e-12)
 
 
-@pytest.mark.parametrize(("rate", "published"), [(0.388, 0.225), (0.351, 0.200), (0.331, 0.188), (0.368, 0.212), (0.356, 0.204)])
+@pytest.mark.parametrize(
+    ("rate", "published"), [(0.388, 0.225), (0.351, 0.200), (0.331, 0.188), (0.368, 0.212), (0.356, 0.204)]
+)
 def test_lowest_average_precision_of_large_splits(rate: float, published: float) -> None:
     value = lowest_average_precision(round(rate * 20_000), round((1 - rate) * 20_000))
     assert value == pytest.approx(1 + (1 - rate) / rate * math.log(1 - rate), abs=1e-4)

@@ -15,7 +15,10 @@ def clouds(n: int, gap: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Two unit Gaussians ``gap`` apart."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(2, (n,), generator=generator)
-    return torch.randn(n, 2, generator=generator) + gap * labels.unsqueeze(1) * torch.tensor([1.0, 0.0]), labels
+    return (
+        torch.randn(n, 2, generator=generator) + gap * labels.unsqueeze(1) * torch.tensor([1.0, 0.0]),
+        labels,
+    )
 
 
 def test_a_classifier_reaches_what_can_be_known() -> None:
@@ -62,7 +65,9 @@ def linear_encoder(x: torch.Tensor) -> DiagonalGaussian:
 
 
 def test_an_attack_on_a_linear_encoder_goes_as_far_as_the_box_allows() -> None:
-    """KL is 2 |x - x_t|^2 over a layer's pixels, so the attack clips their difference at the radius and leaves the other pixels alone."""
+    """KL is 2 |x - x_t|^2 over a layer's pixels, so the attack clips their difference at the radius and
+    leaves the other pixels alone.
+    """
     generator = torch.Generator().manual_seed(0)
     x, target = (torch.rand(5, 1, 3, 3, generator=generator) * 1.6 - 0.8 for _ in range(2))
     layout = LatentLayout([2, 2])

@@ -55,7 +55,9 @@ def test_the_distance_grows_with_what_is_wrong_with_the_images(digits: tuple[Ten
     noise = torch.randn(x[~half].shape, generator=torch.Generator().manual_seed(0))
     same = _distance(real, features(x[~half]).double())
     without_four = _distance(real, features(x[~half & (label != 4)]).double())
-    blurred = _distance(real, features(torch.nn.functional.avg_pool2d(x[~half], 5, stride=1, padding=2)).double())
+    blurred = _distance(
+        real, features(torch.nn.functional.avg_pool2d(x[~half], 5, stride=1, padding=2)).double()
+    )
     noisy = _distance(real, features((x[~half] + 0.7 * noise).clamp(-1, 1)).double())
     assert 0 < same < without_four < min(blurred, noisy)
 

@@ -30,7 +30,10 @@ def test_random_projection_is_linear_fixed_and_takes_no_rows() -> None:
 
 
 def test_extractors_describe_themselves() -> None:
-    assert describe(FlatFeatures(4)) == {"class_path": "lebm.metrics.features.FlatFeatures", "init_args": {"size": 4}}
+    assert describe(FlatFeatures(4)) == {
+        "class_path": "lebm.metrics.features.FlatFeatures",
+        "init_args": {"size": 4},
+    }
     assert describe(InceptionFeatures()) == {
         "class_path": "lebm.metrics.features.InceptionFeatures",
         "init_args": {"weights_path": None, "num_features": 2048},
@@ -88,7 +91,9 @@ def test_default_weights_must_be_plain_tensors_of_the_network(default: Path) -> 
     with pytest.raises(FeaturesUnavailableError, match="FID is left out.*not a file of plain tensors"):
         InceptionFeatures().prepare()
     torch.save({"weight": torch.zeros(1)}, default)
-    with pytest.raises(FeaturesUnavailableError, match="FID is left out.*not the weights of torch-fidelity's Inception"):
+    with pytest.raises(
+        FeaturesUnavailableError, match="FID is left out.*not the weights of torch-fidelity's Inception"
+    ):
         InceptionFeatures().prepare()
 
 
@@ -117,14 +122,18 @@ def untrained_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_inception_sees_eight_bit_images_and_other_weights_are_not_called_fid(untrained_weights: Path) -> None:
+def test_inception_sees_eight_bit_images_and_other_weights_are_not_called_fid(
+    untrained_weights: Path,
+) -> None:
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     features = InceptionFeatures(str(untrained_weights))
     assert features.figure == "fid"  # until the file is known
     features.prepare()
     assert features.figure.startswith("frechet_distance/inception-")
-    levels = torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    levels = torch.randint(
+        0, 256, (2, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     ours = features(levels.float() / 127.5 - 1)
     theirs = NoTrainInceptionV3("untrained", ["2048"], str(untrained_weights), antialias=False)
     torch.testing.assert_close(ours, theirs(levels.expand(-1, 3, -1, -1)))

@@ -15,11 +15,18 @@ def _covariance(d: int, rank: int, seed: int) -> Tensor:
 
 
 def test_two_gaussians_with_a_common_basis_have_a_closed_form() -> None:
-    a, b = torch.tensor([4.0, 1.0, 0.25], dtype=torch.float64), torch.tensor([1.0, 9.0, 0.25], dtype=torch.float64)
-    basis = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
+    a, b = (
+        torch.tensor([4.0, 1.0, 0.25], dtype=torch.float64),
+        torch.tensor([1.0, 9.0, 0.25], dtype=torch.float64),
+    )
+    basis = torch.linalg.qr(
+        torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ).Q
     mean_a, mean_b = torch.zeros(3, dtype=torch.float64), torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64)
     value = frechet_distance(mean_a, basis * a @ basis.T, mean_b, basis * b @ basis.T)
-    assert float(value) == pytest.approx(5 + 1 + 4, rel=1e-12)  # |mean difference|^2 and sum of (sqrt a - sqrt b)^2
+    assert float(value) == pytest.approx(
+        5 + 1 + 4, rel=1e-12
+    )  # |mean difference|^2 and sum of (sqrt a - sqrt b)^2
 
 
 @pytest.mark.parametrize("d", [1, 5, 40])
@@ -28,8 +35,12 @@ def test_equals_the_matrix_square_root_of_scipy(d: int) -> None:
     mean = torch.linspace(0, 1, d, dtype=torch.float64)
     root = scipy.linalg.sqrtm((first @ second).numpy()).real
     expected = float(mean.square().sum() + first.trace() + second.trace()) - 2 * root.trace()
-    assert float(frechet_distance(mean, first, torch.zeros_like(mean), second)) == pytest.approx(expected, rel=1e-9)
-    assert float(frechet_distance(torch.zeros_like(mean), second, mean, first)) == pytest.approx(expected, rel=1e-9)
+    assert float(frechet_distance(mean, first, torch.zeros_like(mean), second)) == pytest.approx(
+        expected, rel=1e-9
+    )
+    assert float(frechet_distance(torch.zeros_like(mean), second, mean, first)) == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_rank_deficient_covariances() -> None:
@@ -39,7 +50,9 @@ def test_rank_deficient_covariances() -> None:
     zero = torch.zeros_like(u)
     value = frechet_distance(zero, 4 * torch.outer(u, u), zero, 9 * torch.outer(v, v))
     assert float(value) == pytest.approx(4 + 9 - 2 * 0.6 * 6, abs=1e-6)
-    assert float(frechet_distance(zero, 4 * torch.outer(u, u), zero, 4 * torch.outer(u, u))) == pytest.approx(0, abs=1e-6)
+    assert float(frechet_distance(zero, 4 * torch.outer(u, u), zero, 4 * torch.outer(u, u))) == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 class _Identity(nn.Module):
@@ -49,7 +62,9 @@ class _Identity(nn.Module):
         return x
 
 
-@pytest.mark.parametrize(("real", "fake"), [(200, 150), (10, 30)])  # the second with fewer samples than features
+@pytest.mark.parametrize(
+    ("real", "fake"), [(200, 150), (10, 30)]
+)  # the second with fewer samples than features
 def test_equals_torchmetrics_on_the_same_features(real: int, fake: int) -> None:
     source = torch.Generator().manual_seed(3)
     first = torch.randn(real, 24, generator=source) * torch.linspace(0.1, 3, 24) + 5

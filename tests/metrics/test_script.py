@@ -27,7 +27,9 @@ def test_it_is_the_network_in_evaluation_mode_under_its_own_name(file: Path) -> 
     x = torch.randn(5, 1, 4, 4)
     whole = features(x)
     assert whole.shape == (5, 27)
-    torch.testing.assert_close(torch.cat([features(x[:2]), features(x[2:])]), whole)  # batch statistics would differ
+    torch.testing.assert_close(
+        torch.cat([features(x[:2]), features(x[2:])]), whole
+    )  # batch statistics would differ
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert features.figure == f"frechet_distance/mine-{digest[:8]}"
     assert digest.startswith(features.digest)

@@ -23,7 +23,10 @@ def numbers(*values: float) -> torch.Tensor:
 
 def test_nll_and_perplexity_with_the_error_of_both_parts() -> None:
     metric = SentenceLikelihood()
-    metric.update(LogZ(numbers(-10, -20), numbers(-10.3, -20.4), numbers(-9.7, -19.6), numbers(50, 7)), torch.tensor([4, 6]))
+    metric.update(
+        LogZ(numbers(-10, -20), numbers(-10.3, -20.4), numbers(-9.7, -19.6), numbers(50, 7)),
+        torch.tensor([4, 6]),
+    )
     metric.update(LogZ(numbers(-30), numbers(-30), numbers(-30), numbers(9)), torch.tensor([10]))
     metric.log_z = LogZ(numbers(1.0)[0], numbers(0.9)[0], numbers(1.2)[0], numbers(30)[0])
     found = {name: float(value) for name, value in metric.compute().items()}
@@ -71,7 +74,9 @@ def test_diversity_ignores_ends_and_padding() -> None:
 
 
 def test_perplexity_of_a_source_of_known_entropy() -> None:
-    """Sentences of three fair choices among four words, then <eos>: no model can do better than 4^(3/4) a token."""
+    """Sentences of three fair choices among four words, then <eos>: no model can do better than 4^(3/4) a
+    token.
+    """
     generator = torch.Generator().manual_seed(0)
     words = torch.randint(4, 8, (1000, 3), generator=generator)
     x = torch.cat([words, torch.full((1000, 1), 3)], dim=1)
@@ -123,7 +128,10 @@ def test_use_of_latents_by_a_linear_gaussian() -> None:
     generator = torch.Generator().manual_seed(0)
     n = 20_000
     x = torch.randn(n, 3, dtype=torch.float64, generator=generator)
-    draws = [a * x + (1 - a.square()).sqrt() * torch.randn(n, 3, dtype=torch.float64, generator=generator) for _ in range(2)]
+    draws = [
+        a * x + (1 - a.square()).sqrt() * torch.randn(n, 3, dtype=torch.float64, generator=generator)
+        for _ in range(2)
+    ]
     metric = LatentUse(3, threshold=0.05)
     for part in range(4):
         rows = slice(part * n // 4, (part + 1) * n // 4)
@@ -131,6 +139,9 @@ def test_use_of_latents_by_a_linear_gaussian() -> None:
     metric.update(draws[0][:0], draws[1][:0], x[:0, 0], x[:0, 0])
     found = metric.compute()
     assert float(found["active_units"]) == 2
-    # the covariance of two unit normals has a standard error of at most sqrt(2 / n); the mean of three coordinates less
-    assert float(found["posterior_mean_variance"]) == pytest.approx(float(a.square().mean()), abs=5 * math.sqrt(2 / n))
+    # the covariance of two unit normals has a standard error of at most sqrt(2 / n); the mean of three
+    # coordinates less
+    assert float(found["posterior_mean_variance"]) == pytest.approx(
+        float(a.square().mean()), abs=5 * math.sqrt(2 / n)
+    )
     assert float(found["latent_nats"]) == pytest.approx(2)

@@ -22,13 +22,20 @@ def test_log_prob_entropy_and_divergence(gaussian: tuple[DiagonalGaussian, Indep
     torch.testing.assert_close(ours.log_prob(z), reference.log_prob(z), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(ours.entropy(), reference.entropy(), rtol=1e-12, atol=1e-12)
     standard = Independent(Normal(torch.zeros_like(z), torch.ones_like(z)), 1)
-    torch.testing.assert_close(ours.kl_to_standard_normal(), kl_divergence(reference, standard), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        ours.kl_to_standard_normal(), kl_divergence(reference, standard), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_draws_have_the_right_moments_and_gradients() -> None:
     n = 40_000
-    mean, log_scale = torch.tensor([[1.0, -2.0]]).requires_grad_(True), torch.tensor([[0.5, -1.0]]).requires_grad_(True)
-    drawn = DiagonalGaussian(mean.expand(n, 2), log_scale.expand(n, 2)).rsample(torch.Generator().manual_seed(1))
+    mean, log_scale = (
+        torch.tensor([[1.0, -2.0]]).requires_grad_(True),
+        torch.tensor([[0.5, -1.0]]).requires_grad_(True),
+    )
+    drawn = DiagonalGaussian(mean.expand(n, 2), log_scale.expand(n, 2)).rsample(
+        torch.Generator().manual_seed(1)
+    )
     scale = log_scale.exp()
     assert ((drawn.mean(0) - mean).abs() < 5 * scale / n**0.5).all()
     assert ((drawn.std(0) / scale - 1).abs() < 5 / (2 * n) ** 0.5).all()
@@ -52,7 +59,9 @@ def test_draws_repeat_from_the_same_stream(gaussian: tuple[DiagonalGaussian, Ind
         ([1, 28, 28], [8, 16, 16], 7, [(3, 1, 1), (4, 2, 1), (4, 2, 1)]),
     ],
 )
-def test_conv_encoder_is_the_plain_stack(shape: list[int], channels: list[int], end: int, layers: list[tuple[int, int, int]]) -> None:
+def test_conv_encoder_is_the_plain_stack(
+    shape: list[int], channels: list[int], end: int, layers: list[tuple[int, int, int]]
+) -> None:
     torch.manual_seed(2)
     encoder = ConvEncoder(5, shape, channels, end).double()
     hidden = x = torch.rand(3, *shape, dtype=torch.float64) * 2 - 1
@@ -62,7 +71,9 @@ def test_conv_encoder_is_the_plain_stack(shape: list[int], channels: list[int], 
         hidden = nn.functional.leaky_relu(nn.functional.conv2d(hidden, weight, None, stride, padding), 0.2)
     posterior = encoder(x)
     torch.testing.assert_close(posterior.mean, torch.einsum("bchw,dchw->bd", hidden, encoder.mean.weight))
-    torch.testing.assert_close(2 * posterior.log_scale, torch.einsum("bchw,dchw->bd", hidden, encoder.log_variance.weight))
+    torch.testing.assert_close(
+        2 * posterior.log_scale, torch.einsum("bchw,dchw->bd", hidden, encoder.log_variance.weight)
+    )
 
 
 def test_released_cifar10_encoder_size() -> None:

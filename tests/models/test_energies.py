@@ -18,7 +18,12 @@ def test_mlp_energy_is_the_plain_network() -> None:
     first, second, third = (layer for layer in energy.net if isinstance(layer, nn.Linear))
     assert third.bias is None
     z = torch.randn(3, 5)
-    expected = nn.functional.gelu(nn.functional.gelu(z @ first.weight.T + first.bias) @ second.weight.T + second.bias) @ third.weight[0]
+    expected = (
+        nn.functional.gelu(
+            nn.functional.gelu(z @ first.weight.T + first.bias) @ second.weight.T + second.bias
+        )
+        @ third.weight[0]
+    )
     torch.testing.assert_close(energy(z), expected)
 
 

@@ -30,7 +30,9 @@ def test_buffers_stay_and_modes_come_back(batch_statistics):
     assert net[1].track_running_stats
     net(x)
     assert net[1].num_batches_tracked == 1
-    assert not torch.equal(net.state_dict()["0.parametrizations.weight.0._u"], before["0.parametrizations.weight.0._u"])
+    assert not torch.equal(
+        net.state_dict()["0.parametrizations.weight.0._u"], before["0.parametrizations.weight.0._u"]
+    )
 
 
 def test_which_statistics_are_used():

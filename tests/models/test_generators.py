@@ -107,7 +107,9 @@ def test_empty_and_single_batches() -> None:
 
 
 @pytest.mark.parametrize(("latent_dim", "shape", "channels", "start", "parameters"), FULL)
-def test_published_parameter_counts(latent_dim: int, shape: list[int], channels: list[int], start: int, parameters: int) -> None:
+def test_published_parameter_counts(
+    latent_dim: int, shape: list[int], channels: list[int], start: int, parameters: int
+) -> None:
     with torch.device("meta"):
         generator = ConvGenerator(latent_dim, shape, channels, start)
         assert generator(torch.empty(2, latent_dim)).shape == (2, *shape)
@@ -150,7 +152,9 @@ def test_a_copy_and_a_reload_agree() -> None:
         ([3, 32, 32], [8, 0, 8], 4, "at least 1"),
     ],
 )
-def test_impossible_sizes_are_refused(shape: list[int], channels: list[int], start: int, message: str) -> None:
+def test_impossible_sizes_are_refused(
+    shape: list[int], channels: list[int], start: int, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         ConvGenerator(4, shape, channels, start)
 

@@ -51,7 +51,9 @@ def test_a_sum_of_energies_looks_at_each_layer_alone() -> None:
     assert joint.latent_dim == 195
 
 
-@pytest.mark.parametrize(("shape", "layers"), [([2, 4, 4], [nn.Linear]), ([20, 16, 16], [nn.Conv2d] * 2 + [nn.Linear] * 2)])
+@pytest.mark.parametrize(
+    ("shape", "layers"), [([2, 4, 4], [nn.Linear]), ([20, 16, 16], [nn.Conv2d] * 2 + [nn.Linear] * 2)]
+)
 def test_convolutional_energy_has_the_published_depth(shape: list[int], layers: list[type]) -> None:
     """As many halvings as lead to 4 x 4, the same number of layers of 200, then one number."""
     energy = ConvEnergy(shape)
@@ -72,7 +74,9 @@ def test_a_ladder_is_the_recursion_of_the_paper() -> None:
     """h_3 = g_3(z_3), h_i = g_i([z_i, h_{i+1}]), written out."""
     torch.manual_seed(0)
     for merge in ("concat", "add", "gated_add"):
-        ladder = LadderGenerator([2, 3, 1], [1, 4, 4], [["linear 16"], ["linear 6"], ["linear 5"]], merge=merge, activation="tanh")
+        ladder = LadderGenerator(
+            [2, 3, 1], [1, 4, 4], [["linear 16"], ["linear 6"], ["linear 5"]], merge=merge, activation="tanh"
+        )
         z = torch.randn(7, 6)
         h = torch.tanh(ladder.nets[2][0](z[:, 5:]))
         for layer, part in ((1, z[:, 2:5]), (0, z[:, :2])):
@@ -81,14 +85,18 @@ def test_a_ladder_is_the_recursion_of_the_paper() -> None:
             merged = torch.cat([own, h], dim=1) if merge == "concat" else h + gate * own
             h = torch.tanh(ladder.nets[layer][0](merged))
         torch.testing.assert_close(ladder(z), h.reshape(7, 1, 4, 4))
-        assert merge != "gated_add" or bool((torch.cat([gate.flatten() for gate in ladder.gates]) == 0.1).all())
+        assert merge != "gated_add" or bool(
+            (torch.cat([gate.flatten() for gate in ladder.gates]) == 0.1).all()
+        )
 
 
 def test_bottom_up_inference_reads_a_layer_at_its_own_height() -> None:
     """The bottom layer's Gaussian does not change when the trunk above it does."""
     torch.manual_seed(0)
     for separate in (False, True):
-        encoder = LadderEncoder([2, 2, 2], [1, 8, 8], [["down 4", "conv 4"], ["down 4"], ["linear 6"]], separate=separate)
+        encoder = LadderEncoder(
+            [2, 2, 2], [1, 8, 8], [["down 4", "conv 4"], ["down 4"], ["linear 6"]], separate=separate
+        )
         x = torch.randn(3, 1, 8, 8)
         before = encoder(x)
         with torch.no_grad():
@@ -101,7 +109,9 @@ def test_bottom_up_inference_reads_a_layer_at_its_own_height() -> None:
             for parameter in encoder.trunk[0].parameters():
                 parameter.add_(0.3)
         again = encoder(x)
-        assert torch.equal(after.mean[:, :2], again.mean[:, :2]) == separate  # a separate branch leaves the trunk alone
+        assert (
+            torch.equal(after.mean[:, :2], again.mean[:, :2]) == separate
+        )  # a separate branch leaves the trunk alone
         assert not torch.equal(after.mean[:, 2:4], again.mean[:, 2:4])
 
 

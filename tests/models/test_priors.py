@@ -36,7 +36,9 @@ def test_energy_prior_tilts_its_base() -> None:
     z = torch.randn(6, 3, dtype=torch.float64)
     shifted = Independent(Normal(-slope.expand(6, 3), torch.ones(6, 3, dtype=torch.float64)), 1)
     log_normaliser = slope.square().sum() / 2
-    torch.testing.assert_close(prior.log_density(z) - log_normaliser, shifted.log_prob(z), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        prior.log_density(z) - log_normaliser, shifted.log_prob(z), rtol=1e-12, atol=1e-12
+    )
     torch.testing.assert_close(prior.energy(z), z @ slope)
     assert not prior.is_exact
 
@@ -58,7 +60,9 @@ def test_reference_follows_keyed_noise_only() -> None:
     prior = EnergyPrior(MLPEnergy(3, [4]))
     before = torch.random.get_rng_state()
     whole = prior.reference(8, Noise.shards(0, "prior", shards=4))
-    halves = [prior.reference(4, Noise.shards(0, "prior", shards=4, rank=rank, world_size=2)) for rank in range(2)]
+    halves = [
+        prior.reference(4, Noise.shards(0, "prior", shards=4, rank=rank, world_size=2)) for rank in range(2)
+    ]
     assert torch.equal(whole, torch.cat(halves))
     assert not torch.equal(whole, prior.reference(8, Noise.shards(1, "prior", shards=4)))
     assert torch.equal(torch.random.get_rng_state(), before), "torch's own stream is left alone"

@@ -104,8 +104,12 @@ def test_works_under_function_transforms():
     product, _ = product_of(3)
     z = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(product.so_far(z).sum(), z)
-    torch.testing.assert_close(torch.func.grad(lambda state: product.so_far(state).sum())(z.detach()), expected)
-    one_by_one = torch.func.vmap(torch.func.grad(lambda row: product.so_far(row.unsqueeze(0)).squeeze()))(z.detach())
+    torch.testing.assert_close(
+        torch.func.grad(lambda state: product.so_far(state).sum())(z.detach()), expected
+    )
+    one_by_one = torch.func.vmap(torch.func.grad(lambda row: product.so_far(row.unsqueeze(0)).squeeze()))(
+        z.detach()
+    )
     torch.testing.assert_close(one_by_one, expected)
 
 
@@ -115,7 +119,10 @@ def test_compiled_chain_equals_eager_before_and_after_a_switch():
     eager, compiled = Langevin(20, 0.3), Langevin(20, 0.3, compile=True)
     for _ in range(2):
         start = torch.randn(9, 6, generator=torch.Generator().manual_seed(1))
-        ends = [chain(prior.log_density_so_far, start, torch.Generator().manual_seed(2)) for chain in (eager, compiled)]
+        ends = [
+            chain(prior.log_density_so_far, start, torch.Generator().manual_seed(2))
+            for chain in (eager, compiled)
+        ]
         torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-5)
         trained_like(prior.tilt, 4)
         prior.tilt.switch()

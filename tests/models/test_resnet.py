@@ -20,7 +20,9 @@ def test_the_energy_is_the_released_network_written_out():
     net = ResNetEnergy([3, 8, 8], [4, 4, 5], [True, False, False]).double().eval()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     a1, a2, a_short, b1, b2, c1, c2, c_short, out = weights(net)
-    h = avg_pool2d(conv2d(relu(conv2d(x, a1, padding=1)), a2, padding=1), 2) + avg_pool2d(conv2d(x, a_short), 2)
+    h = avg_pool2d(conv2d(relu(conv2d(x, a1, padding=1)), a2, padding=1), 2) + avg_pool2d(
+        conv2d(x, a_short), 2
+    )
     h = h + conv2d(relu(conv2d(relu(h), b1, padding=1)), b2, padding=1)
     h = conv2d(h, c_short) + conv2d(relu(conv2d(relu(h), c1, padding=1)), c2, padding=1)
     expected = (relu(h).mean(dim=(2, 3)) @ out.T).squeeze(1)

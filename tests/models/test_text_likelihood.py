@@ -9,8 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lebm.models import CategoricalLikelihood, RecurrentGenerator, SentenceEncoder, TransformerGenerator, Vocabulary, sentence_likelihood
-from lebm.models.text import NEVER_WRITTEN, SequenceGenerator
+from lebm.models import (
+    CategoricalLikelihood,
+    RecurrentGenerator,
+    SentenceEncoder,
+    TransformerGenerator,
+    Vocabulary,
+    sentence_likelihood,
+)
+from lebm.models.sequence_generators import NEVER_WRITTEN, SequenceGenerator
 from lebm.models.text_vocabulary import END, PAD, START, UNKNOWN
 from lebm.samplers import Langevin, Noise, log_density_gradient
 
@@ -47,7 +54,11 @@ def slow_log_prob(generator: SequenceGenerator, sentence: list[int], z: Tensor) 
         features, state = generator.step(z.unsqueeze(0), torch.tensor([previous]), state)
         scores = generator.output(features)[0].tolist()
         largest = max(scores)
-        total += scores[word - NEVER_WRITTEN] - largest - math.log(sum(math.exp(score - largest) for score in scores))
+        total += (
+            scores[word - NEVER_WRITTEN]
+            - largest
+            - math.log(sum(math.exp(score - largest) for score in scores))
+        )
         previous = word
     return total
 
@@ -98,7 +109,9 @@ def test_gradient_is_a_difference_quotient(generator: SequenceGenerator) -> None
 
 @EACH
 def test_draws_have_the_probabilities_of_their_sentences(generator: SequenceGenerator) -> None:
-    """Frequencies of the first two words in 40,000 draws: chi-square of 40 or so cells below its 1e-4 quantile."""
+    """Frequencies of the first two words in 40,000 draws: chi-square of 40 or so cells below its 1e-4
+    quantile.
+    """
     likelihood = CategoricalLikelihood(generator)
     n, z = 40_000, latents(1)
     with torch.no_grad():
@@ -155,7 +168,11 @@ def test_posterior_chain_samples_a_known_posterior() -> None:
     likelihood = CategoricalLikelihood(TwoTopics(1.5))
     x = torch.tensor([[4, 4, 5, 4, 4, 4]])
     grid = torch.linspace(-8, 8, 4001, dtype=torch.float64)
-    log_density = -0.5 * grid.square() + 5 * torch.nn.functional.logsigmoid(1.5 * grid) + torch.nn.functional.logsigmoid(-1.5 * grid)
+    log_density = (
+        -0.5 * grid.square()
+        + 5 * torch.nn.functional.logsigmoid(1.5 * grid)
+        + torch.nn.functional.logsigmoid(-1.5 * grid)
+    )
     weight = log_density.softmax(0)
     mean = (weight * grid).sum()
     variance = (weight * (grid - mean).square()).sum()
@@ -163,8 +180,11 @@ def test_posterior_chain_samples_a_known_posterior() -> None:
     n, step = 4000, 0.2
     given = likelihood.given(x.expand(n, -1))
     start = torch.randn(n, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    end = Langevin(100, step)(lambda z: given(z) - 0.5 * z.square().sum(dim=1), start, torch.Generator().manual_seed(1))
-    # five standard errors, and for the variance the chain's own bias, at most precision * step^2 / 4 of it with a precision below 5
+    end = Langevin(100, step)(
+        lambda z: given(z) - 0.5 * z.square().sum(dim=1), start, torch.Generator().manual_seed(1)
+    )
+    # five standard errors, and for the variance the chain's own bias, at most precision * step^2 / 4 of it
+    # with a precision below 5
     assert end.mean().item() == pytest.approx(mean.item(), abs=5 * math.sqrt(variance / n) + 0.01)
     assert end.var().item() == pytest.approx(variance.item(), rel=5 * math.sqrt(2 / n) + 5 * step**2 / 4)
     assert abs(mean) > 0.5
@@ -181,13 +201,18 @@ def test_word_dropout_draws_from_noise_and_spares_the_targets() -> None:
     # the same rows on three processes, each padded as far as it needs
     parts = [
         likelihood.training_log_prob(
-            x[r : r + 1, : int((x[r] != PAD).sum())], z[r : r + 1], Noise.shards(0, "a", shards=3, rank=r, world_size=3)
+            x[r : r + 1, : int((x[r] != PAD).sum())],
+            z[r : r + 1],
+            Noise.shards(0, "a", shards=3, rank=r, world_size=3),
         )
         for r in range(3)
     ]
     torch.testing.assert_close(torch.cat(parts), one, rtol=0, atol=1e-12)
-    torch.testing.assert_close(likelihood.log_prob(x, z)[2], one[2], rtol=0, atol=1e-12)  # nothing but <bos> to drop
-    # which words were dropped decides the value: it is the loop's with these words unknown to the generator, not to the target
+    torch.testing.assert_close(
+        likelihood.log_prob(x, z)[2], one[2], rtol=0, atol=1e-12
+    )  # nothing but <bos> to drop
+    # which words were dropped decides the value: it is the loop's with these words unknown to the generator,
+    # not to the target
     chance = Noise.shards(0, "a", shards=3).uniform((3, LONGEST)) < 0.5
     told = torch.where(chance[:1, :3], UNKNOWN, torch.tensor([[START, 4, 5]]))
     told[0, 0] = START

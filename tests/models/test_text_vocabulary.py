@@ -32,7 +32,12 @@ def test_the_same_sentences_give_the_same_vocabulary() -> None:
 def test_a_sentence_that_is_too_long_is_cut_and_does_not_end() -> None:
     words = Vocabulary.learn(["a b c d e"], 20)
     assert [len(row) for row in words.encode(["a b c", "a b c d", "a b c d e", "a"], 4)] == [4, 4, 4, 2]
-    assert [row[-1] == END for row in words.encode(["a b c", "a b c d", "a b c d e", "a"], 4)] == [True, False, False, True]
+    assert [row[-1] == END for row in words.encode(["a b c", "a b c d", "a b c d e", "a"], 4)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_print_has_its_spaces() -> None:

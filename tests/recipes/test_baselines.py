@@ -11,7 +11,10 @@ from tests.recipes.test_recipes import BASELINES, MNIST, build, linear, syntheti
 
 NETWORKS = {
     "baselines/mnist_gaussian": {"generator": MNIST.generator},
-    "baselines/mnist_vae": {"generator": MNIST.generator, "encoder": linear(784, 400, 400, 2 * MNIST.latent_dim)},
+    "baselines/mnist_vae": {
+        "generator": MNIST.generator,
+        "encoder": linear(784, 400, 400, 2 * MNIST.latent_dim),
+    },
 }
 
 
@@ -22,7 +25,9 @@ def test_every_baseline_is_here() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_generator_is_that_of_the_method_and_the_prior_has_nothing_to_learn(name: str) -> None:
     cli = build(["-c", name])
-    sizes = {key: sum(p.numel() for p in network.parameters()) for key, network in cli.model.networks().items()}
+    sizes = {
+        key: sum(p.numel() for p in network.parameters()) for key, network in cli.model.networks().items()
+    }
     assert sizes == NETWORKS[name]
     assert isinstance(cli.model.prior, StandardNormal)
     assert (cli.model.latent_dim, cli.model.likelihood.sigma) == (MNIST.latent_dim, MNIST.sigma)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from lebm.cli import recipes
+from lebm.config import recipes
 from lebm.estimators import DualMCMCTeaching
 from tests.recipes.test_recipes import ALL, build, header, synthetic, two_steps
 
@@ -38,7 +38,9 @@ class Constants:
 
 
 def energy(*channels: int, halves: tuple[bool, ...] | None = None) -> int:
-    """Residual blocks without biases: two 3x3 convolutions and a 1x1 one where size or channels change; one linear layer."""
+    """Residual blocks without biases: two 3x3 convolutions and a 1x1 one where size or channels change; one
+    linear layer.
+    """
     total = channels[-1]
     for position, (before, after) in enumerate(pairwise(channels)):
         half = halves is None or halves[position]
@@ -47,10 +49,14 @@ def energy(*channels: int, halves: tuple[bool, ...] | None = None) -> int:
 
 
 def generator(latent_dim: int, start: int, *channels: int, colours: int = 3) -> int:
-    """A linear layer, residual blocks with two norms and three convolutions with biases, a norm and a last convolution."""
+    """A linear layer, residual blocks with two norms and three convolutions with biases, a norm and a last
+    convolution.
+    """
     total = (latent_dim + 1) * channels[0] * start**2
     for before, after in pairwise(channels):
-        total += 2 * before + (9 * before + 1) * after + 2 * after + (9 * after + 1) * after + (before + 1) * after
+        total += (
+            2 * before + (9 * before + 1) * after + 2 * after + (9 * after + 1) * after + (before + 1) * after
+        )
     return total + 2 * channels[-1] + (9 * channels[-1] + 1) * colours
 
 
@@ -63,7 +69,10 @@ def encoder(latent_dim: int, colours: int, *channels: int, first: int, end: int 
 def transposed(latent_dim: int, start: int, *channels: int, last: int) -> int:
     kernels = [start, *[4] * (len(channels) - 2), last]
     inputs = [latent_dim, *channels[:-1]]
-    return sum((before * kernel**2 + 1) * after for before, after, kernel in zip(inputs, channels, kernels, strict=True))
+    return sum(
+        (before * kernel**2 + 1) * after
+        for before, after, kernel in zip(inputs, channels, kernels, strict=True)
+    )
 
 
 CELEBA = Networks(
@@ -107,11 +116,23 @@ TABLE = {
         Constants((30, 0.5, 0.001), 50.0, "alternate", False),
     ),
     "mnist": (
-        Networks((1, 28, 28), 16, energy(1, 8, 16, 32), transposed(16, 7, 64, 32, 1, last=4), encoder(16, 1, 16, 32, 64, first=3, end=7)),
+        Networks(
+            (1, 28, 28),
+            16,
+            energy(1, 8, 16, 32),
+            transposed(16, 7, 64, 32, 1, last=4),
+            encoder(16, 1, 16, 32, 64, first=3, end=7),
+        ),
         Constants((10, 3.0, 0.001), 0.1, "simultaneous", False, 50),
     ),
     "cifar10_small": (
-        Networks((3, 32, 32), 32, energy(3, 8, 16, 32), transposed(32, 8, 64, 32, 3, last=4), encoder(32, 3, 16, 32, 64, first=3, end=8)),
+        Networks(
+            (3, 32, 32),
+            32,
+            energy(3, 8, 16, 32),
+            transposed(32, 8, 64, 32, 3, last=4),
+            encoder(32, 3, 16, 32, 64, first=3, end=8),
+        ),
         Constants((10, 3.0, 0.001), 0.1, "simultaneous", False, 50),
     ),
 }
@@ -128,7 +149,10 @@ def test_networks_and_constants(name: str) -> None:
     cli = build(["-c", name])
     model = cli.model
     assert isinstance(model, DualMCMCTeaching)
-    images, latents = torch.empty(2, *networks.image, device="meta"), torch.empty(2, networks.latent_dim, device="meta")
+    images, latents = (
+        torch.empty(2, *networks.image, device="meta"),
+        torch.empty(2, networks.latent_dim, device="meta"),
+    )
     assert model.likelihood.mean(latents).shape == images.shape
     assert model.energy(images).shape == (2,)
     assert model.encoder(images).mean.shape == latents.shape
@@ -143,7 +167,11 @@ def test_networks_and_constants(name: str) -> None:
     assert (model.schedule, model.batch_statistics) == (constants.schedule, constants.batch_statistics)
     assert not model.scale_likelihood
     assert not model.scale_energy
-    assert all(hasattr(layer, "parametrizations") for layer in model.energy.modules() if isinstance(layer, torch.nn.Conv2d))
+    assert all(
+        hasattr(layer, "parametrizations")
+        for layer in model.energy.modules()
+        if isinstance(layer, torch.nn.Conv2d)
+    )
     assert cli.datamodule.batch_size == constants.batch_size
     if constants.batch_statistics:
         assert model.optimizer_settings.betas == (0.0, 0.9)
@@ -181,7 +209,9 @@ CHAINS = ("image", "posterior")
 FAST = ("dual_mcmc/mnist", "dual_mcmc/cifar10")
 
 
-@pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
     words = ["-c", name, *narrow(name), *synthetic(name, tmp_path / "data")]
     if name.startswith("dual_mcmc/celebahq256"):
@@ -195,5 +225,11 @@ def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dual_mcmc/mnist", "dual_mcmc/fashion_mnist", "dual_mcmc/cifar10_small"])
 def test_two_steps_at_full_width(name: str, tmp_path: Path) -> None:
-    words = ["-c", name, *synthetic(name, tmp_path / "data"), "--trainer.callbacks=null", "--trainer.enable_checkpointing=false"]
+    words = [
+        "-c",
+        name,
+        *synthetic(name, tmp_path / "data"),
+        "--trainer.callbacks=null",
+        "--trainer.enable_checkpointing=false",
+    ]
     assert two_steps(words, tmp_path / "run", chains=CHAINS)["steps"] == 2

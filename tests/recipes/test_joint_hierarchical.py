@@ -15,7 +15,11 @@ from lebm.estimators import JointHierarchicalPrior
 from lebm.samplers import Langevin
 from tests.recipes.test_recipes import ALL, build, header, linear, synthetic, transposed, two_steps
 
-NAMES = [name for name in ALL if name.startswith("joint_hierarchical/") and "lebm.data.ImageData" in ALL[name].read_text()]
+NAMES = [
+    name
+    for name in ALL
+    if name.startswith("joint_hierarchical/") and "lebm.data.ImageData" in ALL[name].read_text()
+]
 
 
 def conv(*layers: tuple[int, int, int]) -> int:
@@ -44,26 +48,51 @@ def chain(*dims: int) -> int:
 
 TEN = [10] * 5
 SAMPLES = {
-    "generator": spread(TEN, 256 * 16**2, 256 * 8**2, 512 * 4**2, 1024 * 2**2)
-    + linear(10, 2048, 2048, 1024 * 4)
-    + conv((2048, 1024, 3), (1024, 512, 4), (512, 512, 3), (1024, 512, 3), (512, 256, 4), (256, 256, 3))
-    + conv((512, 256, 3), (256, 256, 4), (256, 256, 3), (512, 256, 3), (256, 128, 4), (128, 128, 3), (128, 3, 3)),
+    "generator": (
+        spread(TEN, 256 * 16**2, 256 * 8**2, 512 * 4**2, 1024 * 2**2)
+        + linear(10, 2048, 2048, 1024 * 4)
+        + conv((2048, 1024, 3), (1024, 512, 4), (512, 512, 3), (1024, 512, 3), (512, 256, 4), (256, 256, 3))
+        + conv(
+            (512, 256, 3),
+            (256, 256, 4),
+            (256, 256, 3),
+            (512, 256, 3),
+            (256, 128, 4),
+            (128, 128, 3),
+            (128, 3, 3),
+        )
+    ),
     # every branch stands beside the trunk
-    "encoder": 2
-    * conv((3, 128, 4), (128, 128, 3), (128, 256, 4), (256, 256, 3), (256, 256, 4), (256, 256, 3), (256, 512, 4), (512, 512, 3))
-    + linear(2048, 1024, 1024)
-    + heads(TEN, 32768, 16384, 4096, 2048, 1024),
+    "encoder": (
+        2
+        * conv(
+            (3, 128, 4),
+            (128, 128, 3),
+            (128, 256, 4),
+            (256, 256, 3),
+            (256, 256, 4),
+            (256, 256, 3),
+            (256, 512, 4),
+            (512, 512, 3),
+        )
+        + linear(2048, 1024, 1024)
+        + heads(TEN, 32768, 16384, 4096, 2048, 1024)
+    ),
     "energy": energy(50, 100, 100),
 }
 SHORT = [2, 2, 2, 10]
 HIERARCHY = {
-    "generator": spread(SHORT, 32 * 16**2, 64 * 8**2, 64)
-    + linear(10, 256, 256, 64)
-    + linear(64, 64 * 4**2)
-    + conv((64, 64, 4), (64, 64, 3), (64, 64, 4), (64, 32, 3), (32, 32, 4), (32, 3, 3)),
-    "encoder": 2 * conv((3, 32, 4), (32, 32, 3), (32, 64, 4), (64, 64, 3), (64, 64, 4), (64, 64, 3))
-    + linear(64 * 4**2, 256, 256)
-    + heads(SHORT, 32 * 16**2, 64 * 8**2, 64 * 4**2, 256),
+    "generator": (
+        spread(SHORT, 32 * 16**2, 64 * 8**2, 64)
+        + linear(10, 256, 256, 64)
+        + linear(64, 64 * 4**2)
+        + conv((64, 64, 4), (64, 64, 3), (64, 64, 4), (64, 32, 3), (32, 32, 4), (32, 3, 3))
+    ),
+    "encoder": (
+        2 * conv((3, 32, 4), (32, 32, 3), (32, 64, 4), (64, 64, 3), (64, 64, 4), (64, 64, 3))
+        + linear(64 * 4**2, 256, 256)
+        + heads(SHORT, 32 * 16**2, 64 * 8**2, 64 * 4**2, 256)
+    ),
     "energy": energy(16, 50, 50, 50, 50),
 }
 PUBLISHED = {
@@ -89,11 +118,19 @@ def test_networks_and_chains_are_the_released_ones(name: str) -> None:
     if name in ("svhn", "svhn_hierarchical_sampling", "cifar10"):
         # a concatenation makes the merged image twice as wide only where it is a concatenation
         assert model.likelihood.generator.merge == ("add" if name.endswith("sampling") else "concat")
-        assert 1 / (2 * model.likelihood.sigma**2) == pytest.approx(3 if name.endswith("sampling") else 10, rel=1e-5)
+        assert 1 / (2 * model.likelihood.sigma**2) == pytest.approx(
+            3 if name.endswith("sampling") else 10, rel=1e-5
+        )
         assert model.optimizer_settings.betas == (0.0, 0.9)
         assert model.optimizer_settings.weight_decay == {"generator": 5e-4, "encoder": 5e-4}
-        assert all(hasattr(layer, "parametrizations") for layer in model.prior.tilt.modules() if isinstance(layer, torch.nn.Linear))
-    assert {part: sum(p.numel() for p in network.parameters()) for part, network in model.networks().items()} == sizes
+        assert all(
+            hasattr(layer, "parametrizations")
+            for layer in model.prior.tilt.modules()
+            if isinstance(layer, torch.nn.Linear)
+        )
+    assert {
+        part: sum(p.numel() for p in network.parameters()) for part, network in model.networks().items()
+    } == sizes
     assert isinstance(model.prior_sampler, Langevin)
     assert (model.prior_sampler.steps, model.prior_sampler.step_size) == (steps, step_size)
     if model.scheme == "mcmc":
@@ -112,7 +149,10 @@ def test_seed_and_layers_reach_every_part(name: str) -> None:
     image = (cli.config.data.init_args.channels, *[cli.config.data.init_args.image_size] * 2)
     latents = torch.empty(2, model.latent_dim, device="meta")
     assert model.likelihood.mean(latents).shape == (2, *image)
-    assert model.encoder is None or model.encoder(torch.empty(2, *image, device="meta")).mean.shape == latents.shape
+    assert (
+        model.encoder is None
+        or model.encoder(torch.empty(2, *image, device="meta")).mean.shape == latents.shape
+    )
     expected = "variational"
     if name.endswith("_conditional"):
         expected = "mcmc"
@@ -163,17 +203,27 @@ def narrow(name: str) -> list[str]:
     return words
 
 
-QUICK = {"joint_hierarchical/mnist", "joint_hierarchical/svhn_hierarchical_sampling", "joint_hierarchical/cifar10_two_stage"}
+QUICK = {
+    "joint_hierarchical/mnist",
+    "joint_hierarchical/svhn_hierarchical_sampling",
+    "joint_hierarchical/cifar10_two_stage",
+}
 
 
-@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
     words = ["-c", name, *narrow(name), *synthetic(name, tmp_path / "data")]
     chains = ("prior", "posterior") if name.endswith("_conditional") else ("prior",)
     if name.endswith("_two_stage"):
         first = name.replace("_two_stage", "_vae")
         bare = ["--trainer.callbacks=null"]
-        two_steps(["-c", first, *narrow(first), *bare, *synthetic(first, tmp_path / "first")], tmp_path / "backbone", chains)
+        two_steps(
+            ["-c", first, *narrow(first), *bare, *synthetic(first, tmp_path / "first")],
+            tmp_path / "backbone",
+            chains,
+        )
         words.append(f"--model.init_args.backbone={tmp_path / 'backbone'}")
     summary = two_steps(words, tmp_path / "run", chains)
     assert summary["status"] == "finished"
@@ -181,11 +231,14 @@ def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     if name.endswith("_two_stage"):
         trained, frozen = (
-            JointHierarchicalPrior.load_from_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("run", "backbone")
+            JointHierarchicalPrior.load_from_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt")
+            for run in ("run", "backbone")
         )
         for part in ("likelihood", "encoder", "reference"):
             theirs = getattr(frozen, part).state_dict()
-            assert all(torch.equal(value, theirs[key]) for key, value in getattr(trained, part).state_dict().items())
+            assert all(
+                torch.equal(value, theirs[key]) for key, value in getattr(trained, part).state_dict().items()
+            )
 
 
 def test_a_backbone_that_does_not_fit_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

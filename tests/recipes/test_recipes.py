@@ -18,10 +18,10 @@ import pytest
 import torch
 import yaml
 
-from lebm.cli import recipes
 from lebm.cli.dispatch import run
-from lebm.cli.parser import RecipeCLI
-from lebm.cli.request import read_request
+from lebm.config import recipes
+from lebm.config.parser import RecipeCLI
+from lebm.config.request import read_request
 from lebm.data import ImageData
 from lebm.estimators import LatentEstimator
 from lebm.estimators.prior_model import LatentPriorModel
@@ -54,7 +54,10 @@ def transposed(latent_dim: int, start: int, *channels: int, last: int = 4) -> in
     """Parameters of transposed convolutions with biases: kernel ``start``, then 4, then ``last``."""
     kernels = [start, *[4] * (len(channels) - 2), last]
     inputs = [latent_dim, *channels[:-1]]
-    return sum((before * kernel**2 + 1) * after for before, after, kernel in zip(inputs, channels, kernels, strict=True))
+    return sum(
+        (before * kernel**2 + 1) * after
+        for before, after, kernel in zip(inputs, channels, kernels, strict=True)
+    )
 
 
 def fully_connected(latent_dim: int) -> Published:
@@ -69,21 +72,46 @@ PUBLISHED = {
     "latent_mle/mnist": MNIST,
     "latent_mle/mnist_anomaly": MNIST,
     "latent_mle/fashion_mnist": Published(
-        (1, 28, 28), 32, transposed(32, 7, 1024, 512, 256, 1, last=3), linear(32, 200, 200, 1) - 1, (60, 0.4), (20, 0.1), 0.3, 100
+        (1, 28, 28),
+        32,
+        transposed(32, 7, 1024, 512, 256, 1, last=3),
+        linear(32, 200, 200, 1) - 1,
+        (60, 0.4),
+        (20, 0.1),
+        0.3,
+        100,
     ),
     "latent_mle/svhn": Published((3, 32, 32), 100, 3_447_683, 60_601 - 1, (60, 0.4), (20, 0.1), 0.3, 100),
     "latent_mle/cifar10": Published((3, 32, 32), 128, 18_883_075, 66_201 - 1, (60, 0.4), (40, 0.1), 0.3, 100),
-    "latent_mle/celeba64": Published((3, 64, 64), 100, 12_656_515, 60_601 - 1, (40, 0.4), (20, 0.1), 0.3, 100),
+    "latent_mle/celeba64": Published(
+        (3, 64, 64), 100, 12_656_515, 60_601 - 1, (40, 0.4), (20, 0.1), 0.3, 100
+    ),
     "latent_mle/celeba128": Published(
-        (3, 128, 128), 100, transposed(100, 4, 2048, 1024, 512, 256, 128, 3), linear(100, 1000, 1000, 1) - 1, (80, 0.4), (40, 0.1), 0.3, 400
+        (3, 128, 128),
+        100,
+        transposed(100, 4, 2048, 1024, 512, 256, 128, 3),
+        linear(100, 1000, 1000, 1) - 1,
+        (80, 0.4),
+        (40, 0.1),
+        0.3,
+        400,
     ),
     "latent_mle/celebahq256": Published(
-        (3, 256, 256), 128, transposed(128, 4, 2048, 1024, 512, 512, 256, 128, 3), 66_201 - 1, (80, 0.4), (40, 0.1), 1.0, 64
+        (3, 256, 256),
+        128,
+        transposed(128, 4, 2048, 1024, 512, 512, 256, 128, 3),
+        66_201 - 1,
+        (80, 0.4),
+        (40, 0.1),
+        1.0,
+        64,
     ),
 }
 # Stage after stage with the same networks and chains; here the constant of an energy is learned too.
 PUBLISHED |= {
-    f"multistage_nce/{name}": replace(PUBLISHED[f"latent_mle/{name}"], energy=PUBLISHED[f"latent_mle/{name}"].energy + 1)
+    f"multistage_nce/{name}": replace(
+        PUBLISHED[f"latent_mle/{name}"], energy=PUBLISHED[f"latent_mle/{name}"].energy + 1
+    )
     for name in ("mnist", "mnist_anomaly", "svhn", "cifar10", "celeba64", "celebahq256")
 }
 ALL = recipes.names()
@@ -163,9 +191,17 @@ def test_full_width_is_what_was_published(name: str) -> None:
     assert sum(p.numel() for p in model.likelihood.parameters()) == expected.generator
     assert sum(p.numel() for p in model.prior.parameters()) == expected.energy
     samplers = (model.prior_sampler, model.posterior_sampler)
-    assert [(sampler.steps, sampler.step_size) for sampler in samplers] == [expected.prior, expected.posterior]
-    for settings in (cli.config.model.init_args.prior_sampler.init_args, cli.config.model.init_args.posterior_sampler.init_args):
-        assert settings.noise_scale is settings.temperature is None, "every published chain keeps the noise of its step"
+    assert [(sampler.steps, sampler.step_size) for sampler in samplers] == [
+        expected.prior,
+        expected.posterior,
+    ]
+    for settings in (
+        cli.config.model.init_args.prior_sampler.init_args,
+        cli.config.model.init_args.posterior_sampler.init_args,
+    ):
+        assert settings.noise_scale is settings.temperature is None, (
+            "every published chain keeps the noise of its step"
+        )
     assert model.likelihood.sigma == expected.sigma
     assert data.batch_size == expected.batch_size
     settings = cli.config.data.init_args
@@ -182,7 +218,9 @@ def test_seed_and_latent_size_reach_every_part(name: str) -> None:
 
 def small(name: str) -> list[str]:
     """Overrides: published depth, at most 64 channels."""
-    arguments = yaml.safe_load(ALL[name].read_text())["model"]["init_args"]["likelihood"]["init_args"]["generator"]["init_args"]
+    arguments = yaml.safe_load(ALL[name].read_text())["model"]["init_args"]["likelihood"]["init_args"][
+        "generator"
+    ]["init_args"]
     active = ".active.init_args" if name.startswith("multistage_nce/") else ""
     words = [f"{ENERGY}{active}.hidden=[16, 16]"]
     if "channels" in arguments:
@@ -199,15 +237,28 @@ def synthetic(name: str, folder: Path) -> list[str]:
         shape = (n, *size) if settings["channels"] == 1 else (n, *size, 3)
         images = [png(image) for image in random.integers(0, 256, shape, dtype=np.uint8)]
         write_parquet(folder / f"{split}-00000-of-00001.parquet", images, [row % 6 for row in range(n)])
-    changed = {"path": folder, "config_name": "null", "image_column": "image", "batch_size": 2, "eval_batch_size": 4}
+    changed = {
+        "path": folder,
+        "config_name": "null",
+        "image_column": "image",
+        "batch_size": 2,
+        "eval_batch_size": 4,
+    }
     if settings.get("validation_size"):
         changed["validation_size"] = 4
     return [f"--data.init_args.{key}={value}" for key, value in changed.items()]
 
 
-def two_steps(words: list[str], run_dir: Path, chains: Sequence[str] = ("prior", "posterior")) -> dict[str, Any]:
+def two_steps(
+    words: list[str], run_dir: Path, chains: Sequence[str] = ("prior", "posterior")
+) -> dict[str, Any]:
     """Train two steps in this process with chains of two steps, and return the summary."""
-    limits = ["--trainer.max_steps=2", "--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    limits = [
+        "--trainer.max_steps=2",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+    ]
     lengths = [f"--model.init_args.{kind}_sampler.init_args.steps=2" for kind in chains]
     lengths.append("--model.init_args.evaluation_steps=2")
     assert run(["fit", *words, *limits, *lengths, "--run_dir", str(run_dir)]) == 0
@@ -230,9 +281,20 @@ def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_two_steps_with_a_logger(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
-    words = ["-c", "quickstart", "-c", name, *small("quickstart"), *synthetic("quickstart", tmp_path / "data")]
+    words = [
+        "-c",
+        "quickstart",
+        "-c",
+        name,
+        *small("quickstart"),
+        *synthetic("quickstart", tmp_path / "data"),
+    ]
     assert two_steps(words, tmp_path / "run")["steps"] == 2
-    written = {path.relative_to(tmp_path / "run").parts[0] for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    written = {
+        path.relative_to(tmp_path / "run").parts[0]
+        for path in (tmp_path / "run").rglob("*")
+        if path.is_file()
+    }
     own = {"loggers/wandb": "wandb", "loggers/tensorboard": "tensorboard", "loggers/csv": "metrics.csv"}
     assert own[name] in written
     assert not (set(own.values()) - {own[name], "metrics.csv"}) & written
@@ -241,14 +303,31 @@ def test_two_steps_with_a_logger(name: str, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_two_steps_at_full_width(name: str, tmp_path: Path) -> None:
-    words = ["-c", name, *synthetic(name, tmp_path / "data"), "--trainer.callbacks=null", "--trainer.enable_checkpointing=false"]
+    words = [
+        "-c",
+        name,
+        *synthetic(name, tmp_path / "data"),
+        "--trainer.callbacks=null",
+        "--trainer.enable_checkpointing=false",
+    ]
     assert two_steps(words, tmp_path / "run")["steps"] == 2
 
 
 def test_the_plane_is_learned_in_stages(tmp_path: Path) -> None:
-    """Of full length but for its stages: each of the four becomes a panel, and the prior comes nearer to the data."""
-    words = ["-c", "multistage_nce/toy2d", "--model.init_args.stages.init_args.steps=30", "--trainer.max_epochs=6"]
-    quick = ["--trainer.check_val_every_n_epoch=6", "--trainer.enable_progress_bar=false", "--model.init_args.annealing.init_args.levels=5"]
+    """Of full length but for its stages: each of the four becomes a panel, and the prior comes nearer to the
+    data.
+    """
+    words = [
+        "-c",
+        "multistage_nce/toy2d",
+        "--model.init_args.stages.init_args.steps=30",
+        "--trainer.max_epochs=6",
+    ]
+    quick = [
+        "--trainer.check_val_every_n_epoch=6",
+        "--trainer.enable_progress_bar=false",
+        "--model.init_args.annealing.init_args.levels=5",
+    ]
     assert run(["fit", *words, *quick, "--run_dir", str(tmp_path / "run")]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 120

@@ -19,7 +19,9 @@ LATENT = 32
 
 def test_all_are_here() -> None:
     assert set(TEXT) == {f"latent_mle/{name}" for name in WIDTHS} | {
-        f"{method}/{name}" for method in ("multistage_nce", "joint_hierarchical") for name in ("text_small", "kjv")
+        f"{method}/{name}"
+        for method in ("multistage_nce", "joint_hierarchical")
+        for name in ("text_small", "kjv")
     }
 
 
@@ -33,7 +35,9 @@ def test_networks_have_the_stated_widths(name: str) -> None:
     assert (likelihood.generator.vocabulary_size, likelihood.generator.max_length) == (words, longest)
     assert (cli.datamodule.vocabulary_size, cli.datamodule.max_length) == (words, longest)
     lstm = 4 * hidden * (embedding + LATENT + hidden + 2)
-    expected = words * embedding + linear(LATENT, hidden) + lstm + linear(hidden, words - 2)  # no logits for <pad> and <bos>
+    expected = (
+        words * embedding + linear(LATENT, hidden) + lstm + linear(hidden, words - 2)
+    )  # no logits for <pad> and <bos>
     assert sum(parameter.numel() for parameter in likelihood.parameters()) == expected
     constant = 1 if name.startswith("multistage_nce/") else 0
     assert sum(p.numel() for p in cli.model.prior.parameters()) == linear(LATENT, 200, 200, 1) - 1 + constant
@@ -42,7 +46,9 @@ def test_networks_have_the_stated_widths(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEXT)
 def test_seed_latent_size_and_vocabulary_reach_every_part(name: str) -> None:
-    cli = build(["-c", name, "--seed_everything", "7", "--latent_dim", "5", "--data.init_args.vocabulary_size", "77"])
+    cli = build(
+        ["-c", name, "--seed_everything", "7", "--latent_dim", "5", "--data.init_args.vocabulary_size", "77"]
+    )
     assert (cli.model.seed, cli.datamodule.seed) == (7, 7)
     assert cli.model.likelihood.latent_dim == cli.model.prior.latent_dim == 5
     assert cli.model.likelihood.generator.vocabulary_size == cli.datamodule.vocabulary_size == 77
@@ -52,19 +58,30 @@ def small(name: str, folder: Path) -> list[str]:
     """Narrow networks and a handful of sentences."""
     folder.mkdir()
     for split in ("train", "validation", "test"):
-        (folder / f"{split}.txt").write_text("\n".join(f"the verse of number {row} is {'very ' * (row % 5)}short ." for row in range(16)))
+        (folder / f"{split}.txt").write_text(
+            "\n".join(f"the verse of number {row} is {'very ' * (row % 5)}short ." for row in range(16))
+        )
     text_column = "--data.init_args.text_column=null"
     active = ".active.init_args" if name.startswith("multistage_nce/") else ""
     words = [f"--model.init_args.prior.init_args.energy.init_args{active}.hidden=[8, 8]", text_column]
-    networks = [GENERATOR] + (["--model.init_args.encoder.init_args"] if name.startswith("joint_hierarchical/") else [])
+    networks = [GENERATOR] + (
+        ["--model.init_args.encoder.init_args"] if name.startswith("joint_hierarchical/") else []
+    )
     words += [f"{network}.{width}=8" for network in networks for width in ("embedding", "hidden")]
     changed = {"path": folder, "vocabulary_size": 30, "batch_size": 8, "eval_batch_size": 8}
     return [*words, *(f"--data.init_args.{key}={value}" for key, value in changed.items())]
 
 
-@pytest.mark.parametrize("name", [name if name.endswith("text_small") else pytest.param(name, marks=pytest.mark.slow) for name in TEXT])
+@pytest.mark.parametrize(
+    "name",
+    [name if name.endswith("text_small") else pytest.param(name, marks=pytest.mark.slow) for name in TEXT],
+)
 def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
-    chains = ("prior", "posterior") if "posterior_sampler" in yaml.safe_load(ALL[name].read_text())["model"]["init_args"] else ("prior",)
+    chains = (
+        ("prior", "posterior")
+        if "posterior_sampler" in yaml.safe_load(ALL[name].read_text())["model"]["init_args"]
+        else ("prior",)
+    )
     summary = two_steps(["-c", name, *small(name, tmp_path / "data")], tmp_path / "run", chains)
     assert summary["status"] == "finished"
     assert summary["steps"] == 2

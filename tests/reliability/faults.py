@@ -50,7 +50,9 @@ def _moment(trainer: Trainer, batch: dict[str, Tensor]) -> None:
 def _chain(name: str) -> Callable[[Trainer, dict[str, Tensor]], None]:
     def explode(trainer: Trainer, batch: dict[str, Tensor]) -> None:
         """The step of one chain, or of any where the method has none of that name."""
-        samplers = {n: part for n, part in trainer.lightning_module.named_modules() if isinstance(part, Adaptive)}
+        samplers = {
+            n: part for n, part in trainer.lightning_module.named_modules() if isinstance(part, Adaptive)
+        }
         chosen = [part for n, part in samplers.items() if n.startswith(name)] or list(samplers.values())
         for part in chosen:
             part.step_scale = 1e15
@@ -133,8 +135,17 @@ class FaultyData(ImageData):
         batch_size: images a step.
     """
 
-    def __init__(self, fault: str | None = None, at: int = 5, in_validation: bool = False, batch_size: int = 20) -> None:
-        super().__init__("embedded:mnist", image_size=8, channels=1, batch_size=batch_size, limit_train=4 * batch_size, limit_eval=40)
+    def __init__(
+        self, fault: str | None = None, at: int = 5, in_validation: bool = False, batch_size: int = 20
+    ) -> None:
+        super().__init__(
+            "embedded:mnist",
+            image_size=8,
+            channels=1,
+            batch_size=batch_size,
+            limit_train=4 * batch_size,
+            limit_eval=40,
+        )
         self.fault = fault
         self.left = at
         self.in_validation = in_validation
@@ -143,7 +154,11 @@ class FaultyData(ImageData):
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
         trainer = self.trainer
         assert trainer is not None
-        if self.fault is not None and not trainer.sanity_checking and (trainer.validating if self.in_validation else trainer.training):
+        if (
+            self.fault is not None
+            and not trainer.sanity_checking
+            and (trainer.validating if self.in_validation else trainer.training)
+        ):
             if self.left == 0:
                 with torch.no_grad():
                     FAULTS[self.fault](trainer, batch)

@@ -1,4 +1,6 @@
-"""Every method, small, on images of 8 by 8: one entry here puts a method into the batteries of faults, resumption and layout."""
+"""Every method, small, on images of 8 by 8: one entry here puts a method into the batteries of faults,
+resumption and layout.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from typing import Any
 
 import torch
 
+from lebm.checkpoint.rebuild import build
 from lebm.estimators import LatentEstimator
-from lebm.trust import build
 
 __all__ = ["METHODS", "description", "model_of"]
 
@@ -25,7 +27,11 @@ def langevin(steps: int, step_size: float, **arguments: Any) -> Plain:
 
 
 def optimizer(*names: str, **arguments: Any) -> Plain:
-    return part("estimators.AdamGroups", lr=dict.fromkeys(names, 0.001), **{"betas": [0.5, 0.999], "lr_decay": 0.9, **arguments})
+    return part(
+        "estimators.AdamGroups",
+        lr=dict.fromkeys(names, 0.001),
+        **{"betas": [0.5, 0.999], "lr_decay": 0.9, **arguments},
+    )
 
 
 def gaussian(generator: Plain) -> Plain:
@@ -60,38 +66,52 @@ METHODS: dict[str, Plain] = {
         posterior_sampler=langevin(3, 0.1),
         optimizer=optimizer("generator", "energy", weight_decay={"energy": 0.01}),
         stages=part("estimators.FixedStages", steps=[4, 3, 50], held_out=5, window=2),
-        annealing=part("samplers.AnnealedImportanceSampling", kernel=part("samplers.MALA", steps=1, step_size=0.5), levels=3),
+        annealing=part(
+            "samplers.AnnealedImportanceSampling",
+            kernel=part("samplers.MALA", steps=1, step_size=0.5),
+            levels=3,
+        ),
         annealing_chains=20,
         noise_shards=4,
     ),
     "joint_hierarchical": part(
         "estimators.JointHierarchicalPrior",
         likelihood=gaussian(
-            part("models.LadderGenerator", latent_dims=DIMS, out_shape=SHAPE, blocks=[["linear 64"], ["linear 8"], ["linear 6"]])
+            part(
+                "models.LadderGenerator",
+                latent_dims=DIMS,
+                out_shape=SHAPE,
+                blocks=[["linear 64"], ["linear 8"], ["linear 6"]],
+            )
         ),
-        prior=part("models.EnergyPrior", energy=part("models.ConcatenatedEnergy", latent_dims=DIMS, hidden=[8, 8], spectral_norm=True)),
+        prior=part(
+            "models.EnergyPrior",
+            energy=part("models.ConcatenatedEnergy", latent_dims=DIMS, hidden=[8, 8], spectral_norm=True),
+        ),
         prior_sampler=langevin(4, 0.4),
         optimizer=optimizer("generator", "encoder", "energy"),
-        encoder=part("models.LadderEncoder", latent_dims=DIMS, in_shape=SHAPE, blocks=[["linear 8"], ["linear 8"], ["linear 6"]]),
+        encoder=part(
+            "models.LadderEncoder",
+            latent_dims=DIMS,
+            in_shape=SHAPE,
+            blocks=[["linear 8"], ["linear 8"], ["linear 6"]],
+        ),
         noise_shards=4,
     ),
     "joint_conditional": part(
         "estimators.JointHierarchicalPrior",
         scheme="mcmc",
-        likelihood=gaussian(
-            part(
-                "models.BottomLayer",
-                latent_dims=[3, 2],
-                generator=MLP,
-            )
-        ),
+        likelihood=gaussian(part("models.BottomLayer", latent_dims=[3, 2], generator=MLP)),
         prior=part(
             "models.HierarchicalPrior",
             start="normal",
             base=part("models.GaussianChain", latent_dims=[3, 2], hidden=[8]),
             energy=part(
                 "models.LayerEnergies",
-                energies=[part("models.MLPEnergy", latent_dim=dim, hidden=[8], activation="leaky_relu") for dim in (3, 2)],
+                energies=[
+                    part("models.MLPEnergy", latent_dim=dim, hidden=[8], activation="leaky_relu")
+                    for dim in (3, 2)
+                ],
             ),
         ),
         prior_sampler=part("samplers.PersistentChains", kernel=langevin(4, 0.4), slots=2, restart_rate=0.2),

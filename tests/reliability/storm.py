@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lebm import checkpoint
-from lebm.checkpoint_io import AtomicCheckpointIO
+from lebm.checkpoint.writing import AtomicCheckpointIO
 
 __all__ = ["kill_storm"]
 
@@ -22,13 +22,18 @@ def _write_for_ever(folder: Path, numbers: int, start: int) -> None:
     io, step = AtomicCheckpointIO(), start
     while True:
         step += 1
-        content = {"lebm_format": 1, "global_step": step, "state_dict": {"w": torch.full((numbers,), float(step))}}
+        content = {
+            "lebm_format": 1,
+            "global_step": step,
+            "state_dict": {"w": torch.full((numbers,), float(step))},
+        }
         for name in ("step=00000000.ckpt", "last.ckpt"):
             io.save_checkpoint(content, folder / name)
 
 
 def kill_storm(run: Path, kills: int, numbers: int, temporary: Path, seed: int = 0) -> dict[str, int]:
-    """Kill a forked writer at random moments; after each kill the newest checkpoint must be whole and no older than before.
+    """Kill a forked writer at random moments; after each kill the newest checkpoint must be whole and no
+    older than before.
 
     Args:
         run: a run folder.
@@ -38,7 +43,8 @@ def kill_storm(run: Path, kills: int, numbers: int, temporary: Path, seed: int =
         seed: of the moments.
 
     Returns:
-        Counts: ``kills``, ``unreadable``, ``lost`` (a step older than one seen before), ``orphans`` removed, and ``steps`` written.
+        Counts: ``kills``, ``unreadable``, ``lost`` (a step older than one seen before), ``orphans`` removed,
+            and ``steps`` written.
     """
     folder = run / "checkpoints"
     folder.mkdir(parents=True)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+import lebm
 from lebm import checkpoint
-from lebm.checkpoint_io import AtomicCheckpointIO
+from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.errors import UserError
 from tests.estimators.test_latent_mle import small_model
 
@@ -21,7 +22,12 @@ PLACES = 200
 
 def write(path: Path, step: int = 3, io: AtomicCheckpointIO | None = None) -> Path:
     model = small_model(seed=step)
-    content = {"state_dict": model.state_dict(), "epoch": 0, "global_step": step, "pytorch-lightning_version": "2.6.6"}
+    content = {
+        "state_dict": model.state_dict(),
+        "epoch": 0,
+        "global_step": step,
+        "pytorch-lightning_version": "2.6.6",
+    }
     model.on_save_checkpoint(content)
     (io or AtomicCheckpointIO()).save_checkpoint(content, path)
     return path
@@ -90,8 +96,10 @@ def test_the_newest_good_one_is_found(tmp_path: Path, caplog: pytest.LogCaptureF
         assert "last.ckpt: not a readable checkpoint (its checksum is wrong)" in caplog.text
         spoil(folder / "step=00000006.ckpt")
         assert checkpoint.newest(tmp_path / "run")[1]["global_step"] == 4
-        assert checkpoint.load(tmp_path / "run").latent_dim
-    with pytest.raises(UserError, match=r"last\.ckpt.*checksum is wrong.*step=00000004\.ckpt beside it is good"):
+        assert lebm.load(tmp_path / "run").latent_dim
+    with pytest.raises(
+        UserError, match=r"last\.ckpt.*checksum is wrong.*step=00000004\.ckpt beside it is good"
+    ):
         checkpoint.read(last)
     spoil(folder / "step=00000004.ckpt")
     with pytest.raises(UserError, match="none of the other 2 beside it is good"):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lebm import checkpoint
-from lebm.checkpoint_io import AtomicCheckpointIO
+from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.errors import CheckpointWriteError
 from tests.distributed import run_processes
 from tests.reliability.test_damage import write
@@ -21,7 +21,9 @@ from tests.reliability.test_damage import write
 def _write_on_a_full_disk(last: Path) -> str:
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # what a full disk looks like to a writer
     try:
-        AtomicCheckpointIO().save_checkpoint({"lebm_format": 1, "state_dict": {"w": torch.randn(100_000)}}, last)
+        AtomicCheckpointIO().save_checkpoint(
+            {"lebm_format": 1, "state_dict": {"w": torch.randn(100_000)}}, last
+        )
     except CheckpointWriteError as error:
         return str(error)
     return "written"
@@ -39,7 +41,9 @@ def test_a_disk_that_fills_while_writing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT])
-def test_every_step_of_writing_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
+def test_every_step_of_writing_may_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
     last = write(tmp_path / "last.ckpt")
     before = last.read_bytes()
 
@@ -48,11 +52,13 @@ def test_every_step_of_writing_may_fail(tmp_path: Path, monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch:
         if call == "open":
-            patch.setattr("lebm.checkpoint_io.open", refuse, raising=False)
+            patch.setattr("lebm.checkpoint.writing.open", refuse, raising=False)
         else:
-            patch.setattr(f"lebm.checkpoint_io.os.{call}", refuse)
+            patch.setattr(f"lebm.checkpoint.writing.os.{call}", refuse)
         with pytest.raises(CheckpointWriteError, match=os.strerror(number)) as caught:
-            AtomicCheckpointIO().save_checkpoint({"lebm_format": 1, "state_dict": {"w": torch.zeros(3)}}, last)
+            AtomicCheckpointIO().save_checkpoint(
+                {"lebm_format": 1, "state_dict": {"w": torch.zeros(3)}}, last
+            )
     assert "\n" not in str(caught.value)
     assert last.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
@@ -63,7 +69,10 @@ def test_a_folder_that_has_vanished_is_not_made_again(tmp_path: Path) -> None:
     io = AtomicCheckpointIO()
     last = write(tmp_path / "run" / "checkpoints" / "last.ckpt", io=io)
     shutil.rmtree(tmp_path / "run")
-    with pytest.raises(CheckpointWriteError, match=r"last\.ckpt \(the folder has vanished since the last checkpoint was written\)"):
+    with pytest.raises(
+        CheckpointWriteError,
+        match=r"last\.ckpt \(the folder has vanished since the last checkpoint was written\)",
+    ):
         write(last, io=io)
     assert not (tmp_path / "run").exists()
 

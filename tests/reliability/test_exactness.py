@@ -1,4 +1,6 @@
-"""Results depend on no luck: resumption at any step, the number of processes, data workers, and the way a run is started."""
+"""Results depend on no luck: resumption at any step, the number of processes, data workers, and the way a run
+is started.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from lebm import checkpoint
 from lebm.callbacks import Divergence, ReconstructionError
-from lebm.checkpoint_io import AtomicCheckpointIO
+from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.data import ImageData
 from tests.distributed import run_processes
 from tests.estimators.test_resume import same
@@ -27,7 +29,9 @@ STEPS = 12
 KEYS = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "global_step", "epoch")
 
 
-def trainer(folder: Path, steps: int, callbacks: list[Callback], processes: int = 1, **settings: Any) -> Trainer:
+def trainer(
+    folder: Path, steps: int, callbacks: list[Callback], processes: int = 1, **settings: Any
+) -> Trainer:
     return Trainer(
         default_root_dir=folder,
         max_steps=steps,
@@ -49,14 +53,24 @@ def trainer(folder: Path, steps: int, callbacks: list[Callback], processes: int 
 def data(workers: int = 0) -> ImageData:
     """Six batches an epoch, with flips."""
     return ImageData(
-        "embedded:mnist", image_size=8, channels=1, batch_size=24, limit_train=144, limit_eval=24, flip=True, seed=3, num_workers=workers
+        "embedded:mnist",
+        image_size=8,
+        channels=1,
+        batch_size=24,
+        limit_train=144,
+        limit_eval=24,
+        flip=True,
+        seed=3,
+        num_workers=workers,
     )
 
 
 # Resumption
 
 
-def run(folder: Path, method: str, resume: Path | None = None, every_step: bool = False, workers: int = 0) -> dict[str, Any]:
+def run(
+    folder: Path, method: str, resume: Path | None = None, every_step: bool = False, workers: int = 0
+) -> dict[str, Any]:
     callbacks: list[Callback] = [ReconstructionError(), EMAWeightAveraging(decay=0.9), Divergence()]
     if every_step:
         callbacks.append(ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, filename="{step}"))
@@ -67,7 +81,11 @@ def run(folder: Path, method: str, resume: Path | None = None, every_step: bool 
 
 
 @pytest.mark.parametrize(
-    "steps", [pytest.param((5,), id="one step"), pytest.param(range(1, STEPS + 1), id="every step", marks=pytest.mark.slow)]
+    "steps",
+    [
+        pytest.param((5,), id="one step"),
+        pytest.param(range(1, STEPS + 1), id="every step", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("method", METHODS)
 def test_resume_is_bit_exact(tmp_path: Path, method: str, steps: Any) -> None:
@@ -79,9 +97,13 @@ def test_resume_is_bit_exact(tmp_path: Path, method: str, steps: Any) -> None:
             same(part[key], whole[key], f"{method}, step {step}: {key}")
 
 
-@pytest.mark.parametrize("method", [pytest.param(name, marks=[] if name == "latent_mle" else pytest.mark.slow) for name in METHODS])
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[] if name == "latent_mle" else pytest.mark.slow) for name in METHODS]
+)
 def test_a_resumed_run_may_be_resumed_again(tmp_path: Path, method: str) -> None:
-    """At the last steps of two epochs, where the first resumption must leave the right counters for the second."""
+    """At the last steps of two epochs, where the first resumption must leave the right counters for the
+    second.
+    """
     whole = run(tmp_path / "whole", method, every_step=True)
     run(tmp_path / "first", method, resume=tmp_path / "whole" / "step=6.ckpt", every_step=True)
     second = run(tmp_path / "second", method, resume=tmp_path / "first" / "step=12.ckpt")
@@ -109,14 +131,26 @@ class Keep(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         if not self.gradients:
-            self.gradients = {name: p.grad.double().numpy().copy() for name, p in pl_module.named_parameters() if p.grad is not None}
+            self.gradients = {
+                name: p.grad.double().numpy().copy()
+                for name, p in pl_module.named_parameters()
+                if p.grad is not None
+            }
 
 
 def train(folder: Path, method: str, processes: int, precision: str, steps: int) -> dict[str, Any]:
     """Runs in every process: what training and a validation pass ended with."""
     keep, error = Keep(), ReconstructionError()
     model = model_of(method)
-    this = trainer(folder, steps, [keep, error], processes, precision=precision, enable_checkpointing=False, limit_val_batches=0)
+    this = trainer(
+        folder,
+        steps,
+        [keep, error],
+        processes,
+        precision=precision,
+        enable_checkpointing=False,
+        limit_val_batches=0,
+    )
     this.fit(model, data())
     this.save_checkpoint(folder / f"{processes}-{steps}.ckpt")  # chain pools are whole after every step
     this.test(model, data(), verbose=False)
@@ -130,7 +164,9 @@ def train(folder: Path, method: str, processes: int, precision: str, steps: int)
 norm = np.linalg.norm
 # one pair is fast; the other methods have tests of two processes of their own
 LAYOUTS = [
-    pytest.param(method, processes, marks=[] if (method, processes) == ("joint_hierarchical", 2) else pytest.mark.slow)
+    pytest.param(
+        method, processes, marks=[] if (method, processes) == ("joint_hierarchical", 2) else pytest.mark.slow
+    )
     for method in METHODS
     for processes in (2, 4)
 ]
@@ -167,25 +203,44 @@ def test_first_gradients_agree_in_single_precision(tmp_path: Path, method: str, 
 
 @pytest.mark.slow
 def test_lebm_its_module_and_python_agree(tmp_path: Path) -> None:
-    images = {"path": "embedded:mnist", "image_size": 8, "channels": 1, "batch_size": 24, "limit_train": 144, "limit_eval": 24}
+    images = {
+        "path": "embedded:mnist",
+        "image_size": 8,
+        "channels": 1,
+        "batch_size": 24,
+        "limit_train": 144,
+        "limit_eval": 24,
+    }
     recipe = {
         "seed_everything": 0,
         "model": description("latent_mle"),
         "data": {"class_path": "lebm.data.ImageData", "init_args": images},
-        "trainer": {"max_steps": 8, "accelerator": "cpu", "enable_progress_bar": False, "logger": False, "num_sanity_val_steps": 0},
+        "trainer": {
+            "max_steps": 8,
+            "accelerator": "cpu",
+            "enable_progress_bar": False,
+            "logger": False,
+            "num_sanity_val_steps": 0,
+        },
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for name, command in {"script": [str(Path(sys.executable).with_name("lebm"))], "module": [sys.executable, "-m", "lebm"]}.items():
+    for name, command in {
+        "script": [str(Path(sys.executable).with_name("lebm"))],
+        "module": [sys.executable, "-m", "lebm"],
+    }.items():
         words = [*command, "fit", "-c", str(tmp_path / "recipe.yaml"), "--run_dir", str(tmp_path / name)]
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
     seed_everything(0, verbose=False)
+    from lebm.checkpoint.rebuild import build
     from lebm.estimators import LatentEstimator
-    from lebm.trust import build
 
     model = build(description("latent_mle"), LatentEstimator)
     trainer(tmp_path / "python", 8, [], enable_checkpointing=False).fit(model, ImageData(**images))  # type: ignore[arg-type]
-    ends = [checkpoint.read(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("script", "module")]
+    ends = [
+        checkpoint.read(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"]
+        for name in ("script", "module")
+    ]
     for other in (ends[1], model.state_dict()):
         same(dict(other), dict(ends[0]))

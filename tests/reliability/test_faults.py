@@ -1,4 +1,6 @@
-"""What a user sees of each fault, and what survives it. ``docs/reliability.md`` holds the same table in words."""
+"""What a user sees of each fault, and what survives it. ``docs/reliability.md`` holds the same table in
+words.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ from lebm.__main__ import main
 from tests.reliability.faults import FAULTS
 from tests.reliability.methods import METHODS, description
 
-AT, EVERY, STEPS = 5, 2, 8  # the fault strikes in the sixth step, checkpoints are written every second, eight are asked for
+AT, EVERY, STEPS = (
+    5,
+    2,
+    8,
+)  # the fault strikes in the sixth step, checkpoints are written every second, eight are asked for
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,21 @@ class Seen:
 
 
 NOT_FINITE = Seen(
-    2, r"(the loss is (nan|-?inf)|the (gradient of|parameter) \S+ is not finite|the energy gap is \S+, beyond \S+ \S+) at step [56]; ", 4
+    2,
+    r"(the loss is (nan|-?inf)|the (gradient of|parameter) \S+ is not finite|the energy gap is \S+, beyond"
+    r" \S+ \S+) at step [56]; ",
+    4,
 )
-FULL = r"cannot write the checkpoint \S+ \({}\); last.ckpt, step=00000004.ckpt there are untouched, continue with --resume"
+FULL = (
+    r"cannot write the checkpoint \S+ \({}\); last.ckpt, step=00000004.ckpt there are untouched, continue"
+    r" with --resume"
+)
 EXPECTED: dict[str, Seen] = {
-    "NaN pixel": Seen(2, r"the data of row \d+ hold values that are not finite at step 5; .*Repair or leave out these rows", 4),
+    "NaN pixel": Seen(
+        2,
+        r"the data of row \d+ hold values that are not finite at step 5; .*Repair or leave out these rows",
+        4,
+    ),
     "infinite pixel": Seen(2, r"the data of row \d+ hold values that are not finite at step 5", 4),
     "NaN weight, first network": NOT_FINITE,
     "infinite weight, first network": NOT_FINITE,
@@ -63,20 +79,37 @@ EXPECTED: dict[str, Seen] = {
     "full disk": Seen(2, FULL.format("No space left on device"), 4),
     "read-only file system": Seen(2, FULL.format("Read-only file system"), 4),
     "disk error": Seen(2, FULL.format("Input/output error"), 4),
-    "checkpoint folder deleted": Seen(2, r"\(the folder has vanished since the last checkpoint was written\)", -1),
+    "checkpoint folder deleted": Seen(
+        2, r"\(the folder has vanished since the last checkpoint was written\)", -1
+    ),
     "out of GPU memory": Seen(2, "out of memory; lower --data.init_args.batch_size", 5),
-    "dead data worker": Seen(1, r"a process that reads data has died .*killed by signal: Killed.*--resume", 5),
+    "dead data worker": Seen(
+        1, r"a process that reads data has died .*killed by signal: Killed.*--resume", 5
+    ),
     "error in the program": Seen(None, "", 5),
 }
 # where the fast suite looks; the slow one takes every fault with every method
-OF_ITS_KIND = ("NaN pixel", "NaN weight, first network", "NaN gradient", "exploding posterior chain", "SIGUSR1", "Ctrl-C", "full disk")
-FAST = {fault: list(METHODS)[number % len(METHODS)] for number, fault in enumerate((*OF_ITS_KIND, "dead data worker", "SIGTERM"))}
+OF_ITS_KIND = (
+    "NaN pixel",
+    "NaN weight, first network",
+    "NaN gradient",
+    "exploding posterior chain",
+    "SIGUSR1",
+    "Ctrl-C",
+    "full disk",
+)
+FAST = {
+    fault: list(METHODS)[number % len(METHODS)]
+    for number, fault in enumerate((*OF_ITS_KIND, "dead data worker", "SIGTERM"))
+}
 ENDS = ("SIGTERM", "SIGUSR1", "Ctrl-C", "full disk")
 
 
 def pairs(faults: Iterable[str], fast: Mapping[str, str]) -> list[Any]:
     return [
-        pytest.param(fault, method, marks=[] if fast.get(fault) == method else pytest.mark.slow, id=f"{fault}-{method}")
+        pytest.param(
+            fault, method, marks=[] if fast.get(fault) == method else pytest.mark.slow, id=f"{fault}-{method}"
+        )
         for fault in faults
         for method in METHODS
     ]
@@ -94,7 +127,11 @@ def write_recipe(target: Path, method: str, callbacks: list[Any] | None = None, 
     content = {
         "seed_everything": 3,
         "checkpoint_every": EVERY,
-        "model": description(method, evaluation_steps=2) if "posterior_sampler" in METHODS[method]["init_args"] else description(method),
+        "model": (
+            description(method, evaluation_steps=2)
+            if "posterior_sampler" in METHODS[method]["init_args"]
+            else description(method)
+        ),
         "data": {"class_path": "tests.reliability.faults.FaultyData", "init_args": fault},
         "trainer": {
             "max_steps": STEPS,
@@ -118,7 +155,9 @@ def state() -> dict[str, Any]:
 
 def healthy(content: dict[str, Any]) -> bool:
     return all(
-        torch.isfinite(value).all() for name, value in content["state_dict"].items() if torch.is_tensor(value) and "pool" not in name
+        torch.isfinite(value).all()
+        for name, value in content["state_dict"].items()
+        if torch.is_tensor(value) and "pool" not in name
     )
 
 
@@ -136,9 +175,12 @@ def ends_as_undisturbed(recipe: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize(("fault", "method"), pairs(FAULTS, FAST))
-def test_fault(recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: str, method: str) -> None:
+def test_fault(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: str, method: str
+) -> None:
     expected = EXPECTED[fault]
-    # what an optimiser step spoils is seen in the next batch, or before the second optimiser step of the same one
+    # what an optimiser step spoils is seen in the next batch, or before the second optimiser step of the same
+    # one
     pattern = expected.line.replace("{after}", "5" if method == "dual_mcmc_alternate" else "6")
     write_recipe(recipe, method, fault=fault, at=AT)
     with monkeypatch.context() as patch:
@@ -163,7 +205,9 @@ def test_fault(recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
 
 
 @pytest.mark.parametrize(("fault", "method"), pairs(ENDS, {"SIGTERM": "multistage_nce"}))
-def test_a_stopped_run_ends_as_an_undisturbed_one(recipe: Path, monkeypatch: pytest.MonkeyPatch, fault: str, method: str) -> None:
+def test_a_stopped_run_ends_as_an_undisturbed_one(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, fault: str, method: str
+) -> None:
     write_recipe(recipe, method, fault=fault, at=AT)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", os.fsync)
@@ -177,7 +221,9 @@ def test_every_fault_has_an_expectation() -> None:
     assert set(FAST.values()) == set(METHODS)
 
 
-ONE_FAST = [pytest.param(method, marks=[] if method == "latent_mle" else pytest.mark.slow) for method in METHODS]
+ONE_FAST = [
+    pytest.param(method, marks=[] if method == "latent_mle" else pytest.mark.slow) for method in METHODS
+]
 
 
 @pytest.mark.slow
@@ -187,14 +233,21 @@ def test_a_signal_in_validation(recipe: Path, method: str) -> None:
     assert fit("-c", recipe) == 143
     assert state()["global_step"] == 4
     ends_as_undisturbed(recipe, method)
-    kept = [json.loads((Path(run) / "summary.json").read_text())["metrics"]["val/reconstruction_mse"] for run in ("disturbed", "run")]
+    kept = [
+        json.loads((Path(run) / "summary.json").read_text())["metrics"]["val/reconstruction_mse"]
+        for run in ("disturbed", "run")
+    ]
     assert kept[0] == kept[1]
 
 
 @pytest.mark.parametrize("method", ONE_FAST)
-def test_recover_goes_on(recipe: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, method: str) -> None:
+def test_recover_goes_on(
+    recipe: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, method: str
+) -> None:
     policy = {"class_path": "lebm.callbacks.Divergence", "init_args": {"policy": "recover", "keep_every": 2}}
-    for number, fault in enumerate(("NaN weight, first network", "NaN moment of Adam", "exploding posterior chain")):
+    for number, fault in enumerate(
+        ("NaN weight, first network", "NaN moment of Adam", "exploding posterior chain")
+    ):
         shutil.rmtree("run", ignore_errors=True)
         write_recipe(recipe, method, [policy], fault=fault, at=AT)
         with caplog.at_level(logging.WARNING):
@@ -209,7 +262,9 @@ def test_recover_goes_on(recipe: Path, capsys: pytest.CaptureFixture[str], caplo
 
 
 @pytest.mark.parametrize("method", ONE_FAST)
-def test_a_damaged_or_missing_last_checkpoint(recipe: Path, caplog: pytest.LogCaptureFixture, method: str) -> None:
+def test_a_damaged_or_missing_last_checkpoint(
+    recipe: Path, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
     write_recipe(recipe, method, fault="SIGTERM", at=3)
     assert fit("-c", recipe) == 143
     last = Path("run/checkpoints/last.ckpt")
@@ -219,12 +274,17 @@ def test_a_damaged_or_missing_last_checkpoint(recipe: Path, caplog: pytest.LogCa
     (last.parent / ".last.ckpt.0123abcd.unfinished").write_bytes(b"what a killed writer leaves")
     with caplog.at_level(logging.WARNING):
         ends_as_undisturbed(recipe, method)
-    assert "last.ckpt: not a readable checkpoint (its checksum is wrong); using run/checkpoints/step=00000004.ckpt" in caplog.text
+    assert (
+        "last.ckpt: not a readable checkpoint (its checksum is wrong); using"
+        " run/checkpoints/step=00000004.ckpt" in caplog.text
+    )
     assert not list(Path("disturbed").rglob(".*unfinished"))
 
 
 def test_metrics_refuse_what_is_not_finite(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_recipe(recipe, "latent_mle", fault="NaN pixel", at=0, in_validation=True)
     assert fit("-c", recipe) == 2
-    assert re.search("lebm: error: .*ReconstructionError.*not finite|lebm: error: .*non-finite", capsys.readouterr().err)
+    assert re.search(
+        "lebm: error: .*ReconstructionError.*not finite|lebm: error: .*non-finite", capsys.readouterr().err
+    )
     assert healthy(state())

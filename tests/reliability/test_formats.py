@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import lebm
 from lebm import checkpoint
-from lebm.checkpoint_io import AtomicCheckpointIO
+from lebm.checkpoint.writing import AtomicCheckpointIO
 from tests.estimators.test_latent_mle import small_model
 
 FOLDER = Path(__file__).parents[1] / "checkpoints"
@@ -17,7 +18,7 @@ FILES = sorted(FOLDER.glob("*.ckpt"))
 
 
 def answers(file: Path) -> list[float]:
-    model = checkpoint.load(file)
+    model = lebm.load(file)
     z = torch.linspace(-1, 1, 2 * model.latent_dim).reshape(2, model.latent_dim)
     return [*model.log_joint(model.decode(z), z).double().tolist(), model.decode(z).double().sum().item()]
 
@@ -25,11 +26,18 @@ def answers(file: Path) -> list[float]:
 def make(folder: Path) -> None:
     """How the files were made, once for each new format."""
     model = small_model(seed=5)
-    content = {"state_dict": model.state_dict(), "epoch": 2, "global_step": 7, "pytorch-lightning_version": "2.6.6"}
+    content = {
+        "state_dict": model.state_dict(),
+        "epoch": 2,
+        "global_step": 7,
+        "pytorch-lightning_version": "2.6.6",
+    }
     model.on_save_checkpoint(content)
     torch.save(content, folder / "format1.ckpt")
     AtomicCheckpointIO().save_checkpoint(content, folder / "format2.ckpt")
-    (folder / "expected.json").write_text(json.dumps({file.name: answers(file) for file in sorted(folder.glob("*.ckpt"))}, indent=1) + "\n")
+    (folder / "expected.json").write_text(
+        json.dumps({file.name: answers(file) for file in sorted(folder.glob("*.ckpt"))}, indent=1) + "\n"
+    )
 
 
 def test_there_is_a_file_of_every_format() -> None:

@@ -1,4 +1,6 @@
-"""Checkpoints made to hurt: each is refused in one line, and neither ``sys.modules`` nor the file system knows of it."""
+"""Checkpoints made to hurt: each is refused in one line, and neither ``sys.modules`` nor the file system
+knows of it.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,9 @@ import pytest
 import torch
 import torch._utils
 
-from lebm import checkpoint
+import lebm
 from lebm.__main__ import main
-from lebm.checkpoint_io import AtomicCheckpointIO
+from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.component import describe
 from lebm.errors import UserError
 from tests.estimators.test_latent_mle import small_model
@@ -34,7 +36,9 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "packages" / "trap"
     folder.mkdir(parents=True)
     mark = tmp_path / "sprung"
-    (folder / "__init__.py").write_text(f"open({str(mark)!r}, 'w').close()\ndef call(*a, **k): pass\nclass Thing: pass\n")
+    (folder / "__init__.py").write_text(
+        f"open({str(mark)!r}, 'w').close()\ndef call(*a, **k): pass\nclass Thing: pass\n"
+    )
     monkeypatch.syspath_prepend(str(folder.parent))
     monkeypatch.chdir(tmp_path)
     yield mark
@@ -59,7 +63,12 @@ def global_pickle(name: str) -> bytes:
 
 def base() -> Content:
     model = small_model(seed=1)
-    content: Content = {"state_dict": dict(model.state_dict()), "epoch": 0, "global_step": 1, "pytorch-lightning_version": "2.6.6"}
+    content: Content = {
+        "state_dict": dict(model.state_dict()),
+        "epoch": 0,
+        "global_step": 1,
+        "pytorch-lightning_version": "2.6.6",
+    }
     model.on_save_checkpoint(content)
     return content
 
@@ -85,13 +94,22 @@ def shared_lists() -> Any:
 
 def saved(content: Any) -> Callable[[Path], None]:
     """An archive as torch writes it, with a good checksum: the writer is the attacker."""
-    return lambda path: AtomicCheckpointIO().save_checkpoint(content() if callable(content) else content, path)
+    return lambda path: AtomicCheckpointIO().save_checkpoint(
+        content() if callable(content) else content, path
+    )
 
 
-def archive(pickled: bytes, data: dict[str, bytes] | None = None, compression: int = zipfile.ZIP_STORED) -> Callable[[Path], None]:
+def archive(
+    pickled: bytes, data: dict[str, bytes] | None = None, compression: int = zipfile.ZIP_STORED
+) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         with zipfile.ZipFile(path, "w", compression) as file:
-            for name, content in {"data.pkl": pickled, "byteorder": b"little", "version": b"3\n", **(data or {})}.items():
+            for name, content in {
+                "data.pkl": pickled,
+                "byteorder": b"little",
+                "version": b"3\n",
+                **(data or {}),
+            }.items():
                 file.writestr(f"archive/{name}", content)
 
     return write
@@ -104,13 +122,19 @@ class _Storage:
 
 class _Pickler(pickle._Pickler):  # type: ignore[misc]
     def persistent_id(self, value: Any) -> Any:
-        return ("storage", torch.FloatStorage, "0", "cpu", value.numbers) if isinstance(value, _Storage) else None
+        return (
+            ("storage", torch.FloatStorage, "0", "cpu", value.numbers)
+            if isinstance(value, _Storage)
+            else None
+        )
 
 
 def tensor_claim(numbers: int, size: int) -> bytes:
     """A pickle whose tensor claims more numbers than its record holds."""
     buffer = io.BytesIO()
-    tensor = Call(torch._utils._rebuild_tensor_v2, _Storage(numbers), 0, (size,), (1,), False, collections.OrderedDict())
+    tensor = Call(
+        torch._utils._rebuild_tensor_v2, _Storage(numbers), 0, (size,), (1,), False, collections.OrderedDict()
+    )
     _Pickler(buffer, 2).dump({"lebm_format": 1, "state_dict": {"w": tensor}})
     return buffer.getvalue()
 
@@ -134,7 +158,12 @@ def overlapping(path: Path) -> None:
         first = file.infolist()[0]
         for number in range(50):
             again = zipfile.ZipInfo(f"archive/data/{number}")
-            again.header_offset, again.file_size, again.compress_size, again.CRC = first.header_offset, 1000, 1000, first.CRC
+            again.header_offset, again.file_size, again.compress_size, again.CRC = (
+                first.header_offset,
+                1000,
+                1000,
+                first.CRC,
+            )
             file.filelist.append(again)
         file._didModify = True  # type: ignore[attr-defined]
     path.write_bytes(content.getvalue())
@@ -164,51 +193,97 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "pickle that calls eval": (archive(global_pickle("builtins.eval")), REFUSED),
     "pickle that names a module not yet imported": (archive(global_pickle("trap.call")), REFUSED),
     "pickle that calls torch.load": (archive(pickle.dumps(Call(torch.load, "/dev/zero"), 2)), REFUSED),
-    "whole module pickled": (saved(lambda: {"lebm_format": 1, "state_dict": {}, "model": torch.nn.Linear(1, 1)}), REFUSED),
+    "whole module pickled": (
+        saved(lambda: {"lebm_format": 1, "state_dict": {}, "model": torch.nn.Linear(1, 1)}),
+        REFUSED,
+    ),
     "old pickle without an archive": (
         lambda path: path.write_bytes(pickle.dumps(Call(os.system, "touch sprung"))) and None,
         "not a readable",
     ),
     "Lightning's _instantiator": (
-        saved(lambda: base() | {"hyper_parameters": {"_instantiator": "trap.call", "_class_path": "trap.Thing"}}),
+        saved(
+            lambda: base() | {"hyper_parameters": {"_instantiator": "trap.call", "_class_path": "trap.Thing"}}
+        ),
         "expected a class_path with init_args",
     ),
-    "class outside the packages": (saved(lambda: with_prior(class_path="trap.Thing")), "outside the trusted packages"),
+    "class outside the packages": (
+        saved(lambda: with_prior(class_path="trap.Thing")),
+        "outside the trusted packages",
+    ),
     "class of another package as the model": (
         saved(lambda: base() | {"hyper_parameters": {"class_path": "trap.Thing", "init_args": {}}}),
         "outside the trusted packages",
     ),
-    "function in the place of a class": (saved(lambda: with_prior(class_path="lebm.trust.resolve", init_args={})), "is not a class"),
-    "module reached through an allowed one": (saved(lambda: with_prior(class_path="lebm.checkpoint.pickle.Unpickler")), "is not a class"),
-    "submodule that does not exist": (saved(lambda: with_prior(class_path="lebm.models.trap.Thing")), "is not a class"),
-    "class of the wrong kind": (saved(lambda: with_prior(class_path="torch.nn.Sequential", init_args={})), "is no Energy"),
+    "function in the place of a class": (
+        saved(lambda: with_prior(class_path="lebm.checkpoint.rebuild.resolve", init_args={})),
+        "is not a class",
+    ),
+    "module reached through an allowed one": (
+        saved(lambda: with_prior(class_path="lebm.checkpoint.pickle.Unpickler")),
+        "is not a class",
+    ),
+    "submodule that does not exist": (
+        saved(lambda: with_prior(class_path="lebm.models.trap.Thing")),
+        "is not a class",
+    ),
+    "class of the wrong kind": (
+        saved(lambda: with_prior(class_path="torch.nn.Sequential", init_args={})),
+        "is no Energy",
+    ),
     "command-line class as the model": (
-        saved(lambda: base() | {"hyper_parameters": {"class_path": "lebm.data.ImageData", "init_args": {"path": "/etc"}}}),
+        saved(
+            lambda: (
+                base()
+                | {"hyper_parameters": {"class_path": "lebm.data.ImageData", "init_args": {"path": "/etc"}}}
+            )
+        ),
         "is no LatentEstimator",
     ),
     "network without end": (
         saved(lambda: with_prior(init_args={"latent_dim": 3, "hidden": [10**9, 10**9]})),
         "much larger than the weights it holds",
     ),
-    "a hundred thousand layers": (saved(lambda: with_prior(init_args={"latent_dim": 3, "hidden": [1] * 90_000})), "much larger"),
+    "a hundred thousand layers": (
+        saved(lambda: with_prior(init_args={"latent_dim": 3, "hidden": [1] * 90_000})),
+        "much larger",
+    ),
     "lists that hold each other": (
         saved(lambda: with_prior(init_args={"latent_dim": 3, "hidden": shared_lists()})),
         "more than 100000 values",
     ),
-    "tensor in a description": (saved(lambda: with_model("seed", torch.zeros(3))), "a Tensor is not a plain value"),
-    "tensor that claims a terabyte": (archive(tensor_claim(10**12, 10**12), {"data/0": b"\0" * 40}), "not a readable checkpoint"),
-    "tensor beyond its record": (archive(tensor_claim(10, 10**6), {"data/0": b"\0" * 40}), "not a readable checkpoint"),
-    "record shorter than its tensor": (archive(tensor_claim(1000, 1000), {"data/0": b"\0" * 40}), "not a readable checkpoint"),
+    "tensor in a description": (
+        saved(lambda: with_model("seed", torch.zeros(3))),
+        "a Tensor is not a plain value",
+    ),
+    "tensor that claims a terabyte": (
+        archive(tensor_claim(10**12, 10**12), {"data/0": b"\0" * 40}),
+        "not a readable checkpoint",
+    ),
+    "tensor beyond its record": (
+        archive(tensor_claim(10, 10**6), {"data/0": b"\0" * 40}),
+        "not a readable checkpoint",
+    ),
+    "record shorter than its tensor": (
+        archive(tensor_claim(1000, 1000), {"data/0": b"\0" * 40}),
+        "not a readable checkpoint",
+    ),
     "decompression bomb": (bomb, "packed or encrypted entries"),
     "two entries of one name": (twice, "claim more than the file holds"),
     "entries that share their bytes": (overlapping, "claim more than the file holds|not a readable"),
     "entry that leads outside": (outside_names, "not one archive of torch|checksum is missing"),
-    "weights that are no mapping": (saved(lambda: base() | {"state_dict": [1, 2]}), "not a checkpoint written by lebm"),
+    "weights that are no mapping": (
+        saved(lambda: base() | {"state_dict": [1, 2]}),
+        "not a checkpoint written by lebm",
+    ),
     "weights that are text": (
         saved(lambda: base() | {"state_dict": dict.fromkeys(base()["state_dict"], "x")}),
         "do not fit the model it describes",
     ),
-    "format that is no number": (lambda path: torch.save(base() | {"lebm_format": "one"}, path), "not a checkpoint written by lebm"),
+    "format that is no number": (
+        lambda path: torch.save(base() | {"lebm_format": "one"}, path),
+        "not a checkpoint written by lebm",
+    ),
     "format of the future": (lambda path: torch.save(base() | {"lebm_format": 10**6}, path), "newer lebm"),
     "pipe": (pipe, "not an ordinary file"),
     "link to a device": (device, "not an ordinary file"),
@@ -225,11 +300,11 @@ def _warm() -> None:
     import encodings.cp437  # noqa: F401, which zipfile uses for foreign names
     import tempfile
 
-    import lebm.data  # noqa: F401
+    import lebm.data
 
     with tempfile.TemporaryDirectory() as place:
         saved(base)(Path(place) / "good.ckpt")
-        checkpoint.load(Path(place) / "good.ckpt")
+        lebm.load(Path(place) / "good.ckpt")
 
 
 @pytest.mark.parametrize("case", HOSTILE)
@@ -240,7 +315,7 @@ def test_hostile_checkpoint(trap: Path, tmp_path: Path, case: str) -> None:
     modules, files = set(sys.modules), tree(tmp_path)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError) as caught:
-        checkpoint.load(path)
+        lebm.load(path)
     text = str(caught.value)
     assert text.startswith(str(path)), text
     assert re.search(message, text), text
@@ -256,7 +331,9 @@ def test_the_corpus_is_as_large_as_promised() -> None:
     assert len(HOSTILE) >= 15
 
 
-def test_the_command_says_the_same_in_one_line(trap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_the_same_in_one_line(
+    trap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     saved(lambda: with_prior(class_path="trap.Thing"))(tmp_path / "hostile.ckpt")
     for verb in ("sample", "score", "reconstruct"):
         assert main([verb, "hostile.ckpt"]) == 2
@@ -279,11 +356,13 @@ def test_a_link_out_of_the_run_folder_is_not_followed(tmp_path: Path) -> None:
     (run / "checkpoints" / "last.ckpt").rename(tmp_path / "secret.ckpt")
     (run / "checkpoints" / "last.ckpt").symlink_to(tmp_path / "secret.ckpt")
     with pytest.raises(UserError, match="a link to a file outside the run folder"):
-        checkpoint.load(run)
+        lebm.load(run)
     (run / "checkpoints" / "step=1.ckpt").write_bytes((tmp_path / "secret.ckpt").read_bytes())
     (run / "checkpoints" / "last.ckpt").unlink()
-    (run / "checkpoints" / "last.ckpt").symlink_to("step=1.ckpt")  # as ModelCheckpoint(save_last="link") makes it
-    assert describe(checkpoint.load(run)) == describe(small_model(seed=1))
+    (run / "checkpoints" / "last.ckpt").symlink_to(
+        "step=1.ckpt"
+    )  # as ModelCheckpoint(save_last="link") makes it
+    assert describe(lebm.load(run)) == describe(small_model(seed=1))
 
 
 def test_nothing_is_written_through_a_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

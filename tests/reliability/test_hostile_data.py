@@ -52,7 +52,9 @@ BROKEN: dict[str, bytes] = {
     "text called an image": b"this is no image\n" * 20,
     "a web page called an image": b"<!DOCTYPE html><html><body>404</body></html>",
     "an archive called an image": b"PK\x03\x04" + b"\0" * 100,
-    "PostScript called an image": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) (w) file\nshowpage\n%%EOF\n",
+    "PostScript called an image": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) (w) file\nshowpage\n%%EOF\n"
+    ),
     "decompression bomb": claims(60_000, 60_000),
     "beyond every memory": claims(2**31 - 1, 2**31 - 1),
     "bomb in a comment": text_bomb(),
@@ -65,10 +67,16 @@ USABLE: dict[str, tuple[bytes, list[int]]] = {
     "CMYK": (encoded(RED.convert("CMYK"), "TIFF"), [255, 0, 0]),
     "16 bit": (encoded(Image.fromarray(np.full((8, 8), 65535, np.uint16)), "PNG"), [255, 255, 255]),
     "palette": (encoded(RED.convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), [255, 0, 0]),
-    "palette with a transparent colour": (encoded(RED.convert("P", palette=Image.Palette.ADAPTIVE), "GIF", transparency=0), [255, 0, 0]),
+    "palette with a transparent colour": (
+        encoded(RED.convert("P", palette=Image.Palette.ADAPTIVE), "GIF", transparency=0),
+        [255, 0, 0],
+    ),
     "transparent": (encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "PNG"), [255, 0, 0]),
     "black and white": (encoded(Image.new("1", (8, 8), 1), "PNG"), [255, 255, 255]),
-    "several pictures": (encoded(RED.convert("P"), "GIF", save_all=True, append_images=[Image.new("P", (8, 8))]), [255, 0, 0]),
+    "several pictures": (
+        encoded(RED.convert("P"), "GIF", save_all=True, append_images=[Image.new("P", (8, 8))]),
+        [255, 0, 0],
+    ),
     "a JPEG called PNG": (encoded(RED, "JPEG"), [254, 0, 0]),
     "not square": (png(np.full((4, 30), 9, np.uint8)), [9, 9, 9]),
 }
@@ -87,12 +95,16 @@ def pictured(folder: Path, odd: bytes) -> Path:
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_images_are_named_or_left_out(tmp_path: Path, case: str) -> None:
     path = pictured(tmp_path, BROKEN[case])
-    with pytest.raises(UserError, match=r"odd\.png\): the image cannot be used: .*on_error=skip would leave it out") as caught:
+    with pytest.raises(
+        UserError, match=r"odd\.png\): the image cannot be used: .*on_error=skip would leave it out"
+    ) as caught:
         open_images(str(path), image_size=8, channels=3, cache_dir=tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
     with pytest.warns(UserWarning, match=r"left out 1 undecodable image\(s\): .*odd\.png"):
-        images = open_images(str(path), image_size=8, channels=3, cache_dir=tmp_path / "cache", on_error="skip")
+        images = open_images(
+            str(path), image_size=8, channels=3, cache_dir=tmp_path / "cache", on_error="skip"
+        )
     assert len(images) == 4
     assert len(images.skipped) == 1
 
@@ -100,14 +112,21 @@ def test_broken_images_are_named_or_left_out(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("case", USABLE)
 def test_unusual_images_become_what_they_show(tmp_path: Path, case: str) -> None:
     content, expected = USABLE[case]
-    images = open_images(str(pictured(tmp_path, content)), image_size=8, channels=3, cache_dir=tmp_path / "cache")
+    images = open_images(
+        str(pictured(tmp_path, content)), image_size=8, channels=3, cache_dir=tmp_path / "cache"
+    )
     assert len(images) == 5
     assert abs(images.images[4, :, 4, 4].astype(int) - expected).max() <= 2
 
 
 def test_the_count_reaches_the_summary(tmp_path: Path) -> None:
     data = ImageData(
-        str(pictured(tmp_path, b"")), image_size=8, channels=3, test_split=None, on_error="skip", cache_dir=str(tmp_path / "c")
+        str(pictured(tmp_path, b"")),
+        image_size=8,
+        channels=3,
+        test_split=None,
+        on_error="skip",
+        cache_dir=str(tmp_path / "c"),
     )
     with pytest.warns(UserWarning, match="left out 1"):
         assert data.describe_split()["skipped"] == 1
@@ -122,7 +141,9 @@ def good_table(folder: Path) -> Path:
 TABLES = {
     "truncated": lambda content: content[: len(content) // 2],
     "without its end": lambda content: content[:-8],
-    "changed in the middle": lambda content: content[: len(content) // 2] + b"\xff" * 60 + content[len(content) // 2 + 60 :],
+    "changed in the middle": lambda content: (
+        content[: len(content) // 2] + b"\xff" * 60 + content[len(content) // 2 + 60 :]
+    ),
     "no bytes": lambda content: b"",
     "text called parquet": lambda content: b"not a table\n" * 50,
     "only the mark": lambda content: b"PAR1" * 3,
@@ -145,6 +166,8 @@ def test_what_is_no_ordinary_file_is_named(tmp_path: Path, kind: str) -> None:
     if kind == "pipe":
         os.mkfifo(odd)
     else:
-        odd.symlink_to({"link to nothing": "nowhere.png", "link to itself": "odd.png", "device": "/dev/zero"}[kind])
+        odd.symlink_to(
+            {"link to nothing": "nowhere.png", "link to itself": "odd.png", "device": "/dev/zero"}[kind]
+        )
     with pytest.raises(UserError, match=r"odd\.png is no ordinary file, or a link to none"):
         open_images(str(tmp_path / "data"), cache_dir=tmp_path / "cache")

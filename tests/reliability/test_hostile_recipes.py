@@ -1,4 +1,6 @@
-"""Recipes made to hurt, beside the broken ones of ``tests/cli/test_errors.py``: one line, nothing imported, written or told."""
+"""Recipes made to hurt, beside the broken ones of ``tests/cli/test_errors.py``: one line, nothing imported,
+written or told.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import yaml
 
 from lebm.__main__ import main
 from tests.cli.conftest import Run, lebm, tiny  # noqa: F401
-from tests.cli.test_errors import GENERATOR, MODEL, RECIPES, SAMPLER, TEXTS, TINY, Change, put, refused, wicked  # noqa: F401
+from tests.cli.test_errors import GENERATOR, MODEL, RECIPES, SAMPLER, TEXTS, TINY, Change, put, refused
 
 SECRET = "hunter2-is-secret"
 
@@ -23,11 +25,14 @@ def callback(path: str, **arguments: Any) -> Change:
 
 
 HOSTILE: dict[str, tuple[Change, tuple[str, ...]]] = {
-    "function of the standard library as a callback": (callback("os.system", command="touch owned"), ("os.system", "add --trust os")),
+    "function of the standard library as a callback": (
+        callback("os.system", command="touch owned"),
+        ("os.system", "add --trust os"),
+    ),
     "builtin as a callback": (callback("builtins.eval"), ("builtins.eval", "add --trust builtins")),
     "module hidden behind torch": (callback("torch.os.system"), ("the class posix.system is outside",)),
     "module hidden behind lebm": (
-        put(*SAMPLER, "class_path", "lebm.trust.importlib.import_module"),
+        put(*SAMPLER, "class_path", "lebm.checkpoint.rebuild.importlib.import_module"),
         ("the class importlib.import_module is outside",),
     ),
     "function in an argument": (
@@ -38,16 +43,41 @@ HOSTILE: dict[str, tuple[Change, tuple[str, ...]]] = {
         callback("lightning.pytorch.callbacks.LambdaCallback", on_train_start="torch.os.system"),
         ("posix.system is outside",),
     ),
-    "logger outside": (put("trainer", "logger", {"class_path": "wicked.Callback"}), ("wicked.Callback", "add --trust wicked")),
-    "strategy outside": (put("trainer", "strategy", {"class_path": "wicked.Callback"}), ("wicked.Callback", "add --trust wicked")),
-    "plugin outside": (put("trainer", "plugins", [{"class_path": "wicked.Callback"}]), ("wicked.Callback", "add --trust wicked")),
-    "profiler outside": (put("trainer", "profiler", {"class_path": "wicked.Callback"}), ("wicked.Callback", "add --trust wicked")),
+    "logger outside": (
+        put("trainer", "logger", {"class_path": "wicked.Callback"}),
+        ("wicked.Callback", "add --trust wicked"),
+    ),
+    "strategy outside": (
+        put("trainer", "strategy", {"class_path": "wicked.Callback"}),
+        ("wicked.Callback", "add --trust wicked"),
+    ),
+    "plugin outside": (
+        put("trainer", "plugins", [{"class_path": "wicked.Callback"}]),
+        ("wicked.Callback", "add --trust wicked"),
+    ),
+    "profiler outside": (
+        put("trainer", "profiler", {"class_path": "wicked.Callback"}),
+        ("wicked.Callback", "add --trust wicked"),
+    ),
     "data outside": (put("data", "class_path", "wicked.Callback"), ("wicked.Callback", "add --trust wicked")),
     "model outside": (put("model", "class_path", "wicked.Sampler"), ("wicked.Sampler", "add --trust wicked")),
-    "optimiser outside": (put(*MODEL, "optimizer", {"class_path": "wicked.Sampler"}), ("wicked.Sampler", "add --trust wicked")),
-    "secret in a run folder": (put("run_dir", "runs/${oc.env:LEBM_SECRET}"), ("resolver", "LEBM_ALLOW_ENV=1")),
+    "optimiser outside": (
+        put(*MODEL, "optimizer", {"class_path": "wicked.Sampler"}),
+        ("wicked.Sampler", "add --trust wicked"),
+    ),
+    "secret in a run folder": (
+        put("run_dir", "runs/${oc.env:LEBM_SECRET}"),
+        ("resolver", "LEBM_ALLOW_ENV=1"),
+    ),
     "secret in an argument of a logger": (
-        put("trainer", "logger", {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "${oc.env:LEBM_SECRET}"}}),
+        put(
+            "trainer",
+            "logger",
+            {
+                "class_path": "lightning.pytorch.loggers.CSVLogger",
+                "init_args": {"save_dir": "${oc.env:LEBM_SECRET}"},
+            },
+        ),
         ("resolver", "LEBM_ALLOW_ENV=1"),
     ),
     "secret in a key": (put("${oc.env:LEBM_SECRET}", 3), ("resolver",)),
@@ -66,7 +96,7 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_recipe(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:  # noqa: F811
+def test_hostile_recipe(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
     change, expected = HOSTILE[case]
     recipe = copy.deepcopy(TINY)
     change(recipe)
@@ -85,7 +115,9 @@ def test_the_corpus_is_as_large_as_promised() -> None:
     assert len(HOSTILE) + len(RECIPES) + len(TEXTS) >= 40
 
 
-def test_a_secret_is_in_no_file_and_no_message(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_a_secret_is_in_no_file_and_no_message(
+    lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = copy.deepcopy(TINY)
     put(*GENERATOR, "latent_dim", "${oc.env:LEBM_SECRET}")(recipe)
     Path("bad.yaml").write_text(yaml.safe_dump(recipe))
@@ -98,18 +130,22 @@ def test_a_secret_is_in_no_file_and_no_message(lebm: Run, wicked: Path, capsys: 
 
 
 @pytest.mark.parametrize("kind", ["link to nothing", "link to itself", "pipe", "folder", "device"])
-def test_a_recipe_that_is_no_file(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:  # noqa: F811
+def test_a_recipe_that_is_no_file(
+    lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     path = Path("bad.yaml")
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
     else:
-        path.symlink_to({"link to nothing": "nowhere.yaml", "link to itself": "bad.yaml", "device": "/dev/zero"}[kind])
+        path.symlink_to(
+            {"link to nothing": "nowhere.yaml", "link to itself": "bad.yaml", "device": "/dev/zero"}[kind]
+        )
     refused(capsys, lebm("fit", "-c", "bad.yaml"), ("bad.yaml",))
 
 
-def test_trust_names_packages_only(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_trust_names_packages_only(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for package in ("jsonargparse", "../evil", "os;true", "*", ""):
         assert main(["fit", "-c", "tiny.yaml", "--trust", package]) == 2
         assert "not the name of a package" in capsys.readouterr().err

@@ -28,7 +28,18 @@ def _fit(folder: str, run: str) -> None:
     from lebm.__main__ import main
 
     torch.set_num_threads(1)
-    words = ["fit", "-c", "recipe.yaml", "--resume", "--run_dir", run, "--trainer.max_steps", str(STEPS), "--trust", "tests"]
+    words = [
+        "fit",
+        "-c",
+        "recipe.yaml",
+        "--resume",
+        "--run_dir",
+        run,
+        "--trainer.max_steps",
+        str(STEPS),
+        "--trust",
+        "tests",
+    ]
     os._exit(main([*words, "--checkpoint_every", "1"]))
 
 
@@ -68,6 +79,8 @@ def test_five_kills(tmp_path: Path, method: str) -> None:
     assert set(killed) <= set(whole)
     assert len(whole) - len(killed) <= 2 * KILLS  # the rows of a step may be unwritten when its checkpoint is
     assert killed[-1] == whole[-1]
-    figures = [json.loads((tmp_path / run / "summary.json").read_text())["metrics"] for run in ("killed", "whole")]
+    figures = [
+        json.loads((tmp_path / run / "summary.json").read_text())["metrics"] for run in ("killed", "whole")
+    ]
     assert figures[0]["val/reconstruction_mse"] == figures[1]["val/reconstruction_mse"]
     assert not list((tmp_path / "killed" / "checkpoints").glob(".*"))

@@ -26,7 +26,9 @@ def temporary(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 def storm(tmp_path: Path, temporary: Path, kills: int, numbers: int) -> dict[str, int]:
     # in a process of its own, because the writers are forked and must not inherit threads
-    (counts,) = run_processes(kill_storm, tmp_path / "run", kills, numbers, temporary, world_size=1, timeout=600)
+    (counts,) = run_processes(
+        kill_storm, tmp_path / "run", kills, numbers, temporary, world_size=1, timeout=600
+    )
     assert counts["kills"] == kills
     assert counts["unreadable"] == counts["lost"] == 0, counts
     assert not list(temporary.iterdir())

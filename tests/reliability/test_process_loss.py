@@ -20,10 +20,26 @@ pytestmark = pytest.mark.slow
 
 
 def fit(run: Path, recipe: Path, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "lebm", "fit", "-c", str(recipe), "--run_dir", str(run), "--trust", "tests", *more]
-    keep = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "LEBM_DEBUG"))}
+    command = [
+        sys.executable,
+        "-m",
+        "lebm",
+        "fit",
+        "-c",
+        str(recipe),
+        "--run_dir",
+        str(run),
+        "--trust",
+        "tests",
+        *more,
+    ]
+    keep = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "LEBM_DEBUG"))
+    }
     environment = keep | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, cwd=run.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, cwd=run.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def two(run: Path, recipe: Path, *more: str) -> subprocess.Popen:
@@ -70,7 +86,9 @@ def test_a_killed_process_ends_the_job(tmp_path: Path, recipe: Path) -> None:
     os.kill(child, signal.SIGKILL)
     _, error = process.communicate(timeout=300)
     assert process.returncode in (1, -signal.SIGKILL), error
-    assert "has lost another process of this run" in error or f"PID {child} terminated with code -9" in error, error
+    assert (
+        "has lost another process of this run" in error or f"PID {child} terminated with code -9" in error
+    ), error
     assert "Traceback" not in error
     content = checkpoint.newest(run)[1]
     assert content["global_step"] >= 6
@@ -86,7 +104,9 @@ def test_a_signal_to_any_process_stops_all_after_one_step(tmp_path: Path, recipe
     run = tmp_path / "run"
     process = two(run, recipe, "--trainer.max_steps=1000000")
     wait_for(run, 4)
-    pids = {"first": [process.pid], "second": children(process), "both": [process.pid, *children(process)]}[told]
+    pids = {"first": [process.pid], "second": children(process), "both": [process.pid, *children(process)]}[
+        told
+    ]
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
     _, error = process.communicate(timeout=300)

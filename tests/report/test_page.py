@@ -27,10 +27,16 @@ HOSTILE = "<script>alert(1)</script>\"'&"
 def make_run(folder: Path, number: int) -> Path:
     """A run folder with one of everything, and different numbers in each."""
     (folder / "images" / "samples").mkdir(parents=True)
-    Image.fromarray(np.full((40, 60, 3), 20 * number, dtype=np.uint8)).save(folder / "images" / "samples" / "test.png")
-    Image.fromarray(np.random.default_rng(number).integers(0, 255, (300, 1200, 3), dtype=np.uint8)).save(folder / "images" / "latents.png")
+    Image.fromarray(np.full((40, 60, 3), 20 * number, dtype=np.uint8)).save(
+        folder / "images" / "samples" / "test.png"
+    )
+    Image.fromarray(np.random.default_rng(number).integers(0, 255, (300, 1200, 3), dtype=np.uint8)).save(
+        folder / "images" / "latents.png"
+    )
     arguments = json.dumps({"seed": number, "note": HOSTILE})
-    (folder / "config.yaml").write_text(f"seed_everything: 0\nmodel: {{class_path: lebm.estimators.LatentMLE, init_args: {arguments}}}\n")
+    (folder / "config.yaml").write_text(
+        f"seed_everything: 0\nmodel: {{class_path: lebm.estimators.LatentMLE, init_args: {arguments}}}\n"
+    )
     summary = {
         "status": "finished",
         "steps": 1000 * number,
@@ -48,7 +54,9 @@ def make_run(folder: Path, number: int) -> Path:
     ]
     of_images = [
         Figure.of("reconstruction_mse", Interval(10.0 - number, 1.0, 20.0, 0.95, "t"), 100, "test"),
-        Figure.plain(f"frechet_distance/{'pixels8' if number == 1 else 'digits64'}", 70.0 + number, 5000, "train"),
+        Figure.plain(
+            f"frechet_distance/{'pixels8' if number == 1 else 'digits64'}", 70.0 + number, 5000, "train"
+        ),
     ]
     of_revision = [Figure.plain("frechet_distance/digits64/generator", 115.0, 2000, "train")]
     part = {
@@ -56,11 +64,20 @@ def make_run(folder: Path, number: int) -> Path:
         "roc": [[0, 0], [0.2, 0.7], [1, 1]],
         "pr": [[0.1, 1.0], [1.0, 0.3]],
     }
-    chains = {"prior": {"thin": 5, "short_run": 60, "log_density": [[1.0, 2.0, None, 3.0]], "root_mean_square": [1.0]}}
+    chains = {
+        "prior": {
+            "thin": 5,
+            "short_run": 60,
+            "log_density": [[1.0, 2.0, None, 3.0]],
+            "root_mean_square": [1.0],
+        }
+    }
     own = {"data": {"anomaly_split": "lebm"}}
     suites = {
         "revision": SuiteResult({"name": "networks alone and revised"}, of_revision).plain(),
-        "anomaly": SuiteResult({"name": "held-out label"}, figures, {"lebm/anomaly_score": part}, origin=own).plain(),
+        "anomaly": SuiteResult(
+            {"name": "held-out label"}, figures, {"lebm/anomaly_score": part}, origin=own
+        ).plain(),
         "image": SuiteResult({"name": "samples against real images"}, of_images).plain(),
         "chains": SuiteResult({"findings": {"prior": ["healthy: " + HOSTILE]}}, [], chains).plain(),
     }
@@ -84,7 +101,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [make_run(folder / name, number) for number, name in ((1, "one"), (2, "two"))]
     bare = folder / "bare"
     bare.mkdir()
-    (bare / "config.yaml").write_text("seed_everything: 0\nmodel: {class_path: lebm.estimators.MultiStageNCE}\n")
+    (bare / "config.yaml").write_text(
+        "seed_everything: 0\nmodel: {class_path: lebm.estimators.MultiStageNCE}\n"
+    )
     report([*runs, bare], folder / "report.html")
     return folder / "report.html"
 
@@ -122,7 +141,10 @@ def test_the_summary_has_a_column_for_every_distance_and_each_run_s_own_split(pa
     head = re.findall(r"<button[^>]*>(.*?)</button>", table)
     of = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
     distances = [name for name in head if name.startswith("frechet")]
-    assert distances == ["frechet_distance/pixels8", "frechet_distance/digits64"]  # not those of the revision suite
+    assert distances == [
+        "frechet_distance/pixels8",
+        "frechet_distance/digits64",
+    ]  # not those of the revision suite
     assert of["one"]["frechet_distance/pixels8"] == "71<small>n 5,000</small>"
     assert of["one"]["frechet_distance/digits64"] == "not run"
     assert of["two"]["frechet_distance/digits64"].startswith("72<")
@@ -136,7 +158,11 @@ def test_it_is_well_formed_and_asks_for_nothing_outside(page: Path) -> None:
         for name in ("src", "href"):
             link = attributes.get(name)
             assert link is None or link.startswith(("data:", "#")), (tag, link)
-    policy = next(attributes["content"] for tag, attributes in outline.tags if attributes.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attributes["content"]
+        for tag, attributes in outline.tags
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy is not None
     assert policy.startswith("default-src 'none'")
     anchors = {attributes["href"] for tag, attributes in outline.tags if tag == "a"}
@@ -153,9 +179,19 @@ def test_nothing_from_a_run_becomes_code(page: Path) -> None:
 def test_every_section_shows_the_runs(page: Path) -> None:
     text = page.read_text()
     words = " ".join(Outline(text).words)
-    for expected in ("0.05 to 0.9", "not run", "LatentMLE", "MultiStageNCE", "healthy:", "ROC: lebm/anomaly_score", "model.init_args.seed"):
+    for expected in (
+        "0.05 to 0.9",
+        "not run",
+        "LatentMLE",
+        "MultiStageNCE",
+        "healthy:",
+        "ROC: lebm/anomaly_score",
+        "model.init_args.seed",
+    ):
         assert expected in words, expected
-    assert "seed_everything" not in words.split("Differences of the recipes")[2].split("How it was measured")[0]  # the same in all
+    assert (
+        "seed_everything" not in words.split("Differences of the recipes")[2].split("How it was measured")[0]
+    )  # the same in all
     assert text.count("<figcaption>loss</figcaption>") == 1
     cells = re.findall(r'data-value="([^"]+)"', text)
     assert {"0.1", "0.2", "9.0", "8.0"} <= set(cells)
@@ -170,7 +206,13 @@ def test_pictures_load_and_large_ones_are_shrunk(page: Path) -> None:
 
 
 def test_charts_place_points_and_leave_gaps() -> None:
-    chart = lines("t", [Series("a", [(0.0, 0.0), (1.0, 1.0), (2.0, float("nan")), (3.0, 0.5)])], "x", x=(0.0, 3.0), y=(0.0, 1.0))
+    chart = lines(
+        "t",
+        [Series("a", [(0.0, 0.0), (1.0, 1.0), (2.0, float("nan")), (3.0, 0.5)])],
+        "x",
+        x=(0.0, 3.0),
+        y=(0.0, 1.0),
+    )
     pieces = re.findall(r'points="([^"]+)"', chart)
     assert len(pieces) == 2
     assert pieces[0] == "52.0,196.0 151.3,12.0"  # lower left corner, and a third across at the top

@@ -93,7 +93,10 @@ def test_resuming_continues_bit_for_bit() -> None:
     resumed = nn.ModuleDict({"chains": pool(slots=2, restart_rate=0.3)})
     resumed.load_state_dict(nn.ModuleDict({"chains": straight}).state_dict())
     for call in range(3, 7):
-        assert torch.equal(straight(standard, starts(call), noise(call)), resumed["chains"](standard, starts(call), noise(call)))
+        assert torch.equal(
+            straight(standard, starts(call), noise(call)),
+            resumed["chains"](standard, starts(call), noise(call)),
+        )
 
 
 def test_fresh_pools_save_and_load_too() -> None:
@@ -117,7 +120,10 @@ def test_data_parallel_wrappers_find_no_buffer_to_broadcast() -> None:
     assert not list(chains.buffers())
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"slots": 0}, "slots must be"), ({"restart_rate": 1.5}, "restart_rate must be")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"slots": 0}, "slots must be"), ({"restart_rate": 1.5}, "restart_rate must be")],
+)
 def test_refusals(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pool(**arguments)
@@ -126,7 +132,9 @@ def test_refusals(arguments: dict, message: str) -> None:
 def worker(rank: int, folder: str) -> None:
     """Two calls, gather, save, load what one process saved, two more calls."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
     chains = pool(slots=2, restart_rate=0.3)
     for call in range(2):
         chains(standard, starts(call, rank, 2), noise(call, rank, 2))
@@ -139,7 +147,9 @@ def worker(rank: int, folder: str) -> None:
     gathered = chains.state_dict()
     resumed = pool(slots=2, restart_rate=0.3)
     resumed.load_state_dict(torch.load(f"{folder}/single.pt", weights_only=True))
-    ends = torch.stack([resumed(standard, starts(call, rank, 2), noise(call, rank, 2)) for call in range(2, 5)])
+    ends = torch.stack(
+        [resumed(standard, starts(call, rank, 2), noise(call, rank, 2)) for call in range(2, 5)]
+    )
     torch.save({"refused": refused, "gathered": gathered, "ends": ends}, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -157,4 +167,6 @@ def test_two_processes_hold_one_global_pool(tmp_path: Path) -> None:
         assert "gather_pools(module) on all of them" in result["refused"]
         torch.testing.assert_close(result["gathered"]["pool"], single["pool"], atol=1e-6, rtol=0)
         assert result["gathered"]["calls"] == single["calls"]
-    torch.testing.assert_close(torch.cat([result["ends"] for result in results], dim=1), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        torch.cat([result["ends"] for result in results], dim=1), expected, atol=1e-6, rtol=0
+    )

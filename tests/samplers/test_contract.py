@@ -41,10 +41,20 @@ CASES = {
     Langevin: Case(lambda: Langevin(12, 0.3), exact=False, keeps_finite=False),
     MALA: Case(lambda: MALA(12, 0.3), exact=True, keeps_finite=True),
     HMC: Case(lambda: HMC(4, 0.3, leapfrog_steps=3), exact=True, keeps_finite=True),
-    ParallelTempering: Case(lambda: ParallelTempering(MALA(1, 0.3), [1.0, 2.0, 4.0], 5), exact=True, keeps_finite=True),
-    PersistentChains: Case(lambda: PersistentChains(MALA(6, 0.3), slots=2, restart_rate=0.2), exact=True, keeps_finite=True),
-    SamplingImportanceResampling: Case(lambda: SamplingImportanceResampling(8, steps=2), exact=True, keeps_finite=True),
-    Masked: Case(lambda: Masked(Langevin(12, 0.3), [True, False, False, False, True, False]), exact=False, keeps_finite=False),
+    ParallelTempering: Case(
+        lambda: ParallelTempering(MALA(1, 0.3), [1.0, 2.0, 4.0], 5), exact=True, keeps_finite=True
+    ),
+    PersistentChains: Case(
+        lambda: PersistentChains(MALA(6, 0.3), slots=2, restart_rate=0.2), exact=True, keeps_finite=True
+    ),
+    SamplingImportanceResampling: Case(
+        lambda: SamplingImportanceResampling(8, steps=2), exact=True, keeps_finite=True
+    ),
+    Masked: Case(
+        lambda: Masked(Langevin(12, 0.3), [True, False, False, False, True, False]),
+        exact=False,
+        keeps_finite=False,
+    ),
 }
 OPTIONS = {
     "annealed": lambda: Langevin(12, [0.4, 0.3, 0.2], temperature=[2.0, 1.0]),
@@ -181,7 +191,10 @@ def test_rows_do_not_depend_on_the_number_of_processes(make: Callable[[], Sample
     init, target = start(dtype=torch.float64), Target().double()
     alone = make()(target, init, Noise.shards(1, "chain", shards=4))
     shares = init.chunk(processes)
-    spread = [make()(target, share, Noise.shards(1, "chain", shards=4, rank=r, world_size=processes)) for r, share in enumerate(shares)]
+    spread = [
+        make()(target, share, Noise.shards(1, "chain", shards=4, rank=r, world_size=processes))
+        for r, share in enumerate(shares)
+    ]
     torch.testing.assert_close(torch.cat(spread), alone, rtol=0, atol=1e-12)
 
 
@@ -202,7 +215,9 @@ def test_a_start_that_is_not_finite_is_counted(case: Case) -> None:
     init = start()
     init[3] = torch.nan
     _, info = case.make().run(Target(), init, source())
-    expected = 0 if isinstance(case.make(), SamplingImportanceResampling) else 1  # resampling replaces it by a candidate
+    expected = (
+        0 if isinstance(case.make(), SamplingImportanceResampling) else 1
+    )  # resampling replaces it by a candidate
     assert info.nonfinite.item() == expected
 
 

@@ -12,7 +12,9 @@ from lebm.samplers import autocorrelation, bulk_ess, split_rhat, tail_ess
 
 def autoregression(rho: float, draws: int, chains: int, event: int, seed: int = 0) -> Tensor:
     """Stationary AR(1) of unit variance, ``(draws, chains, event)``."""
-    noise = torch.randn(draws, chains, event, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    noise = torch.randn(
+        draws, chains, event, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     states = [noise[0]]
     for kick in noise[1:]:
         states.append(rho * states[-1] + (1 - rho**2) ** 0.5 * kick)
@@ -36,10 +38,17 @@ SETS = {
 def test_agrees_with_arviz(draws: Tensor) -> None:
     array = draws.permute(2, 1, 0).numpy()  # (event, chain, draw)
     if draws.shape[1] > 1:  # the library declines single chains, which splitting makes two
-        torch.testing.assert_close(split_rhat(draws), torch.from_numpy(array_stats.rhat(array, method="rank")), rtol=1e-9, atol=0)
-    torch.testing.assert_close(bulk_ess(draws), torch.from_numpy(array_stats.ess(array, method="bulk")), rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            split_rhat(draws), torch.from_numpy(array_stats.rhat(array, method="rank")), rtol=1e-9, atol=0
+        )
     torch.testing.assert_close(
-        tail_ess(draws), torch.from_numpy(array_stats.ess(array, method="tail", prob=(0.05, 0.95))), rtol=1e-6, atol=0
+        bulk_ess(draws), torch.from_numpy(array_stats.ess(array, method="bulk")), rtol=1e-6, atol=0
+    )
+    torch.testing.assert_close(
+        tail_ess(draws),
+        torch.from_numpy(array_stats.ess(array, method="tail", prob=(0.05, 0.95))),
+        rtol=1e-6,
+        atol=0,
     )
 
 

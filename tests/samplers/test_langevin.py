@@ -37,18 +37,26 @@ def compiled_and_eager_agree(dim: int, hidden: list[int], rows: int, **settings:
 
 @pytest.fixture
 def captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace and differentiate the whole graph, but run it without generating code, which takes most of a minute from cold."""
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
+    """Trace and differentiate the whole graph, but run it without generating code, which takes most of a
+    minute from cold.
+    """
+    monkeypatch.setattr(
+        torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+    )
 
 
 @pytest.mark.usefixtures("captured")
 @pytest.mark.parametrize("settings", [{}, {"clamp": (-1.5, 1.5)}], ids=["free", "clamped"])
 def test_compiled_chain_is_the_eager_chain(settings: dict) -> None:
-    compiled_and_eager_agree(4, [8], 6, unroll=2, max_grad_norm=1.0, preconditioner=[0.5, 1, 1, 2], **settings)
+    compiled_and_eager_agree(
+        4, [8], 6, unroll=2, max_grad_norm=1.0, preconditioner=[0.5, 1, 1, 2], **settings
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"max_grad_norm": 1.0, "clamp": (-1.5, 1.5)}], ids=["plain", "guarded"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"max_grad_norm": 1.0, "clamp": (-1.5, 1.5)}], ids=["plain", "guarded"]
+)
 def test_compiled_chain_is_the_eager_chain_at_full_size(settings: dict) -> None:
     compiled_and_eager_agree(100, [200, 200], 100, **settings)
 
@@ -61,7 +69,10 @@ def test_compiled_schedules_and_changed_parameters_are_followed() -> None:
         Langevin(10, [0.4, 0.2], temperature=[2.0, 1.0]),
     )
     for _ in range(2):
-        found, expected = sampler(target.log_density, init, source(1)), eager(target.log_density, init, source(1))
+        found, expected = (
+            sampler(target.log_density, init, source(1)),
+            eager(target.log_density, init, source(1)),
+        )
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
         with torch.no_grad():
             next(target.parameters()).mul_(-2.0)

@@ -12,7 +12,15 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lebm.samplers import HMC, MALA, Langevin, ParallelTempering, PersistentChains, Sampler, SamplingImportanceResampling
+from lebm.samplers import (
+    HMC,
+    MALA,
+    Langevin,
+    ParallelTempering,
+    PersistentChains,
+    Sampler,
+    SamplingImportanceResampling,
+)
 
 
 class PeakMemory(TorchDispatchMode):
@@ -56,7 +64,12 @@ def peak(make: Callable[[], Sampler], steps: int) -> int:
     net = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 1))
     init = torch.randn(64, 16)
     with PeakMemory() as memory:
-        make().run(lambda z: net(z).squeeze(1) - z.square().sum(1), init, torch.Generator().manual_seed(0), steps=steps)
+        make().run(
+            lambda z: net(z).squeeze(1) - z.square().sum(1),
+            init,
+            torch.Generator().manual_seed(0),
+            steps=steps,
+        )
     return memory.peak
 
 

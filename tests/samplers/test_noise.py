@@ -9,7 +9,9 @@ from lebm.samplers.noise import Noise, normal, uniform
 @pytest.mark.parametrize("processes", [2, 4, 8])
 @pytest.mark.parametrize("batch", [8, 64, 104])
 @pytest.mark.parametrize("steps", [None, 3])
-def test_a_process_draws_its_rows_of_what_one_would_draw(processes: int, batch: int, steps: int | None) -> None:
+def test_a_process_draws_its_rows_of_what_one_would_draw(
+    processes: int, batch: int, steps: int | None
+) -> None:
     alone = Noise.shards("x", 1, shards=8)
     shares = [Noise.shards("x", 1, shards=8, rank=rank, world_size=processes) for rank in range(processes)]
     for kind in ("normal", "uniform", "normal"):

@@ -26,7 +26,9 @@ def test_products_add() -> None:
 
 def test_tempering_divides_and_keeps_the_base() -> None:
     torch.testing.assert_close(tempered(linear, 4.0)(STATE), linear(STATE) / 4)
-    torch.testing.assert_close(tempered(linear, 4.0, base=standard)(STATE), linear(STATE) / 4 + 0.75 * standard(STATE))
+    torch.testing.assert_close(
+        tempered(linear, 4.0, base=standard)(STATE), linear(STATE) / 4 + 0.75 * standard(STATE)
+    )
     with pytest.raises(ValueError, match="temperature must be positive"):
         tempered(linear, 0.0)
 

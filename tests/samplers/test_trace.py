@@ -39,7 +39,9 @@ def test_a_trace_is_the_chain_in_pieces() -> None:
     torch.testing.assert_close(trace.radius, trace.states.square().mean(2).sqrt())
 
 
-@pytest.mark.parametrize("sampler", [Langevin(60, 0.6), MALA(60, 0.9), HMC(10, 0.4)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "sampler", [Langevin(60, 0.6), MALA(60, 0.9), HMC(10, 0.4)], ids=lambda s: type(s).__name__
+)
 def test_healthy(sampler: Langevin | MALA | HMC) -> None:
     found = findings(record(sampler, standard, start(), source(), draws=100, thin=3), short_run=60)
     assert [finding.kind for finding in found] == ["healthy"]
@@ -58,21 +60,30 @@ def test_step_too_large() -> None:
 
 
 def test_step_too_small_and_not_mixing() -> None:
-    assert kinds(record(Langevin(1, 0.02), standard, start(), source(), draws=50, thin=2)) == ["step too small", "not mixing"]
+    assert kinds(record(Langevin(1, 0.02), standard, start(), source(), draws=50, thin=2)) == [
+        "step too small",
+        "not mixing",
+    ]
 
 
 def test_not_mixing() -> None:
     apart = mixture(distance=6.0, weight=0.5).log_density
-    init = torch.randn(32, 2, generator=source()) + torch.where(torch.arange(32) < 16, -6.0, 6.0).unsqueeze(1) * torch.tensor([1.0, 0.0])
+    init = torch.randn(32, 2, generator=source()) + torch.where(torch.arange(32) < 16, -6.0, 6.0).unsqueeze(
+        1
+    ) * torch.tensor([1.0, 0.0])
     assert kinds(record(MALA(1, 0.9), apart, init, source(), draws=100, thin=3)) == ["not mixing"]
 
 
 def test_running_away() -> None:
-    assert "running away" in kinds(record(Langevin(1, 0.3), lambda z: 0.02 * z.square().sum(1), start(), source(), draws=100, thin=10))
+    assert "running away" in kinds(
+        record(Langevin(1, 0.3), lambda z: 0.02 * z.square().sum(1), start(), source(), draws=100, thin=10)
+    )
 
 
 def test_non_finite() -> None:
-    found = findings(record(Langevin(1, 3.0), lambda z: -z.pow(4).sum(1), start(), source(), draws=20, thin=2))
+    found = findings(
+        record(Langevin(1, 3.0), lambda z: -z.pow(4).sum(1), start(), source(), draws=20, thin=2)
+    )
     assert [finding.kind for finding in found] == ["non-finite"]
     assert "chains became non-finite" in found[0].text
 

@@ -1,0 +1,251 @@
+"""Opening checkpoints: plain data in, a rebuilt model out, nothing executed on the way."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lebm.checkpoint.rebuild import build, outline
+from lebm.checkpoint.seal import is_sealed, open_archive
+from lebm.errors import UserError
+
+__all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "newest", "read"]
+
+FORMAT = 1
+"""What a model describes; any trainer may write it."""
+SEALED_FORMAT = 2
+"""The same with a checksum of the whole file, as :class:`lebm.checkpoint.writing.AtomicCheckpointIO` writes
+it.
+"""
+
+Model = TypeVar("Model", bound=nn.Module)
+
+log = logging.getLogger("lebm.checkpoint")
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def find_checkpoint(run_or_file: str | Path) -> Path:
+    """The newest good checkpoint of a run folder, or the file itself.
+
+    Raises:
+        UserError: if there is none.
+    """
+    return newest(run_or_file)[0] if Path(run_or_file).is_dir() else _existing(Path(run_or_file))
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"{path}: no such run folder or checkpoint")
+    return path
+
+
+def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The newest good checkpoint of a run folder with its content, or those of the file itself.
+
+    That is ``checkpoints/last.ckpt``, unless it is damaged or missing, or a kill has left a file of a later
+    step beside it. A file that is passed over because it is damaged is named in a warning.
+
+    Raises:
+        UserError: if there is none; if a single file was named and it is damaged, with the name of a good one
+            beside it.
+    """
+    path = _existing(Path(run_or_file))
+    if not path.is_dir():
+        return path, read(path)
+    folder = path / "checkpoints"
+    found = {file: _step_in_name(file) for file in folder.glob("*.ckpt") if not file.name.startswith(".")}
+    ordered = sorted(
+        found, key=lambda file: (file.name != "last.ckpt", -found[file], -file.lstat().st_mtime_ns)
+    )
+    if not ordered:
+        raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")
+    refused: list[str] = []
+    best: tuple[Path, dict[str, Any]] | None = None
+    for file in ordered:
+        if best is not None and found[file] <= int(best[1].get("global_step", 0)):
+            continue
+        try:
+            best = file, _read(_inside(file, path))
+        except UserError as error:
+            refused.append(str(error))
+    if best is None:
+        raise UserError(
+            refused[0]
+            if len(refused) == 1
+            else f"{refused[0]}; none of the other {len(refused) - 1} beside it is good"
+        )
+    for line in refused:
+        log.warning("%s; using %s", line, best[0])
+    return best
+
+
+def _step_in_name(file: Path) -> int:
+    step = re.search(r"step=(\d+)", file.name)
+    return int(step[1]) if step else -1
+
+
+def _inside(file: Path, run: Path) -> Path:
+    """A link out of a run folder, which may have come from anywhere, is not followed."""
+    if not file.resolve().is_relative_to(run.resolve()):
+        raise UserError(
+            f"{file}: refused, a link to a file outside the run folder; name that file itself if you trust it"
+        )
+    return file
+
+
+def read(
+    path: str | Path, map_location: str | torch.device = "cpu", described: bool = True
+) -> dict[str, Any]:
+    """The content of a checkpoint, tensors and plain values only.
+
+    Args:
+        path: the file.
+        map_location: device of the tensors.
+        described: ask that the file says which model it holds, as all do that lebm's methods write.
+
+    Raises:
+        UserError: if the file is damaged, holds pickled objects, or was not written by lebm.
+    """
+    try:
+        return _read(Path(path), map_location, described)
+    except UserError as error:
+        raise UserError(f"{error}{_beside(Path(path))}") from error
+
+
+def _read(path: Path, map_location: str | torch.device = "cpu", described: bool = True) -> dict[str, Any]:
+    try:
+        with open_archive(path) as file:
+            sealed = is_sealed(file)
+            file.seek(0)
+            content = torch.load(file, map_location=map_location, weights_only=True)
+            size = file.seek(0, 2)
+    except UserError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: refused, it holds more than tensors and plain values (or is damaged)"
+        ) from error
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such run folder or checkpoint") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: refused, nested too deeply") from error
+    except Exception as error:  # torch's reader meets damage with errors of many kinds
+        raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
+    _check(path, content, sealed, size, described)
+    return content
+
+
+def _check(path: Path, content: Any, sealed: bool, size: int, described: bool) -> None:
+    version = content.get("lebm_format") if isinstance(content, dict) else None
+    wanted = ("lebm_format", "state_dict") if described else ("state_dict",)
+    if (
+        not isinstance(content, dict)
+        or any(name not in content for name in wanted)
+        or not isinstance(content["state_dict"], Mapping)
+    ):
+        raise UserError(f"{path}: not a checkpoint written by lebm")
+    if described and (not isinstance(version, int) or isinstance(version, bool) or version < 1):
+        raise UserError(f"{path}: not a checkpoint written by lebm (format {str(version)[:40]!r})")
+    if isinstance(version, int) and version > SEALED_FORMAT:
+        raise UserError(
+            f"{path}: written by a newer lebm (format {version}, this one reads up to {SEALED_FORMAT});"
+            " upgrade lebm"
+        )
+    if version == SEALED_FORMAT and not sealed:
+        raise UserError(f"{path}: not a readable checkpoint (its checksum is missing)")
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in _tensors(content)
+        if tensor.is_cpu
+    }
+    if sum(storages.values()) > size:
+        raise UserError(f"{path}: refused, its tensors claim more than the file holds")
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    """Every dense tensor in nested containers, each container once."""
+    seen: set[int] = set()
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            if value.layout == torch.strided and not value.is_quantized:
+                yield value
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, Mapping) else value)
+
+
+def _beside(path: Path) -> str:
+    """Names a good checkpoint beside a bad one; in a run folder :func:`newest` finds it by itself."""
+    others = (
+        [file for file in path.parent.glob("*.ckpt") if file != path]
+        if path.parent.name == "checkpoints"
+        else []
+    )
+    for other in sorted(others, key=lambda file: -file.lstat().st_mtime_ns):
+        try:
+            with open_archive(other) as file:
+                if is_sealed(file):
+                    return f"; {other} beside it is good"
+        except (OSError, ValueError):
+            continue
+    return ""
+
+
+def load(
+    run_or_file: str | Path,
+    expected: type[Model],
+    *,
+    trust: Iterable[str] = (),
+    map_location: str | torch.device = "cpu",
+    weights: str = "ema",
+) -> Model:
+    """Rebuild the model of a run folder or checkpoint, in evaluation mode; :func:`lebm.load` is the same for
+    any method.
+
+    Args:
+        run_or_file: a run folder or a ``.ckpt`` file.
+        expected: the class that the model must be an instance of.
+        trust: packages, besides lebm and torch.nn, whose classes the checkpoint may name.
+        map_location: device of the result.
+        weights: ``"ema"`` for the averaged weights where the run kept them (the plain ones otherwise),
+            ``"raw"`` for the plain ones.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: if the file is damaged or names a class that is not trusted; then nothing was imported or
+            executed.
+    """
+    if weights not in ("ema", "raw"):
+        raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
+    path, content = newest(run_or_file)
+    state = content["state_dict"]
+    if weights == "raw" and isinstance(content.get("current_model_state"), Mapping):
+        state = content["current_model_state"]
+    try:
+        # Sizes are compared before memory is spent, since a description may ask for any.
+        misfit = outline(content.get("hyper_parameters"), expected, state, trust)
+        model = None if misfit else build(content.get("hyper_parameters"), expected, trust)
+        if model is not None:
+            model.load_state_dict(state)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (RuntimeError, TypeError, KeyError, AttributeError, IndexError, ValueError) as error:
+        misfit = str(error).splitlines()[-1].strip()
+    if misfit:
+        raise UserError(f"{path}: its weights do not fit the model it describes ({misfit})")
+    assert model is not None
+    return model.to(map_location).eval()

@@ -1,0 +1,233 @@
+"""Rebuilding components from descriptions that somebody else may have written.
+
+A description names classes by path. Nothing is imported for a path unless its module lies in an allowed
+package; the object must be a class defined in an allowed package, and it must fit the type of the argument it
+is meant for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import typing
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lebm.component import Component
+from lebm.errors import UserError
+
+__all__ = ["ALLOWED", "allowed", "build", "outline", "resolve"]
+
+ALLOWED = ("lebm", "torch.nn")
+_DEPTH = 32
+_VALUES = 100_000
+
+
+def allowed(path: str, trust: Iterable[str] = ()) -> bool:
+    """Whether a dotted path lies in ``lebm``, ``torch.nn`` or one of the packages in ``trust``."""
+    return any(path == package or path.startswith(package + ".") for package in (*ALLOWED, *trust))
+
+
+def resolve(path: str, trust: Iterable[str] = ()) -> type:
+    """The class of that path.
+
+    Raises:
+        UserError: if the path is not allowed (then nothing has been imported), cannot be imported, or names
+            no class of an allowed package.
+    """
+    trust = tuple(trust)
+    if (
+        not isinstance(path, str)
+        or not all(part.isidentifier() for part in path.split("."))
+        or "." not in path
+    ):
+        raise UserError(f"{path!r} is not a class path")
+    if not allowed(path, trust):
+        package = path.split(".")[0]
+        raise UserError(
+            f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); if you"
+            f" trust it, add --trust {package}"
+        )
+    module_name, name = path.rsplit(".", 1)
+    module = _module(module_name, path)
+    found = getattr(module, name, None)
+    if not inspect.isclass(found) or not allowed(found.__module__, trust):
+        raise UserError(f"{path} is not a class of a trusted package")
+    return found
+
+
+def _module(name: str, path: str) -> ModuleType:
+    try:
+        # find_spec imports the parents only, and these lie in the same allowed package
+        if importlib.util.find_spec(name) is not None:
+            return importlib.import_module(name)
+        reason = f"there is no module {name}; run in the folder that holds it, or install it"
+    except ModuleNotFoundError as error:
+        reason = f"there is no module {error.name}; run in the folder that holds it, or install it"
+    except Exception as error:  # whatever the user's own module does
+        reason = f"{name} raises {type(error).__name__}: {error}"
+    raise UserError(f"{path} is not a class that can be imported: {reason}")
+
+
+def build(description: Any, expected: type, trust: Iterable[str] = (), where: str = "model") -> Any:
+    """Instantiate ``{"class_path": ..., "init_args": {...}}`` and everything nested in it.
+
+    The whole description is checked before the first constructor runs.
+
+    Args:
+        description: as made by :func:`lebm.component.describe`.
+        expected: the class the result must be an instance of.
+        trust: further packages whose classes are accepted.
+        where: name of the place, for messages.
+
+    Raises:
+        UserError: naming the place and the class, for anything not allowed, not known or not fitting.
+    """
+    _count(description, where, {}, 0)
+    return _Plan(description, (expected,), tuple(trust), where, 0).make()
+
+
+def outline(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> str:
+    """Why some stored tensors do not fit a description, found without memory for the model; empty if they
+    fit.
+
+    Args:
+        description: as for :func:`build`.
+        expected: as for :func:`build`.
+        state: tensors by the names of the model's parameters and buffers, with whatever else was stored.
+        trust: as for :func:`build`.
+
+    Raises:
+        UserError: as :func:`build`, and for a model much larger than what was stored.
+    """
+    stored = sum(value.numel() for value in state.values() if isinstance(value, Tensor))
+    limit = 2 * stored + 2**22
+    with torch.device("meta"), _Budget(limit, 5_000 + 200 * len(state)):
+        model = build(description, expected, trust)
+    if not isinstance(model, nn.Module):
+        return ""
+    if sum(value.numel() for value in chain(model.parameters(), model.buffers())) > limit:
+        raise UserError("the model it describes is much larger than the weights it holds")
+    own = dict(chain(model.named_parameters(), model.named_buffers()))
+    for name in own.keys() & state.keys():
+        if isinstance(state[name], Tensor) and state[name].shape != own[name].shape:
+            return f"{name} has the shape {tuple(state[name].shape)} and not {tuple(own[name].shape)}"
+    return ""
+
+
+class _Budget(TorchFunctionMode):
+    """Limits the numbers in one tensor, and the number of torch's calls: constructors that ask for more are
+    part of no model.
+    """
+
+    def __init__(self, numbers: int, calls: int) -> None:
+        super().__init__()
+        self.numbers = numbers
+        self.calls = calls
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls -= 1
+        result = func(*args, **(kwargs or {}))
+        if self.calls < 0 or (isinstance(result, Tensor) and result.numel() > self.numbers):
+            raise UserError("the model it describes is much larger than the weights it holds")
+        return result
+
+
+def _count(value: Any, where: str, known: dict[int, int], depth: int) -> int:
+    """Number of values once shared ones are written out; a few lists that hold each other can stand for
+    billions.
+    """
+    if depth > 2 * _DEPTH:
+        raise UserError(f"{where}: nested deeper than {_DEPTH} levels")
+    if not isinstance(value, Mapping | list | tuple):
+        return 1
+    if id(value) not in known:
+        items = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + sum(_count(item, where, known, depth + 1) for item in items)
+    if known[id(value)] > _VALUES:
+        raise UserError(f"{where}: more than {_VALUES} values")
+    return known[id(value)]
+
+
+def _is_description(value: Any) -> bool:
+    return isinstance(value, Mapping) and "class_path" in value
+
+
+class _Plan:
+    """A checked description, ready to be made."""
+
+    def __init__(
+        self, description: Any, expected: tuple[type, ...], trust: tuple[str, ...], where: str, depth: int
+    ) -> None:
+        if depth > _DEPTH:
+            raise UserError(f"{where}: nested deeper than {_DEPTH} components")
+        if not _is_description(description) or set(description) - {"class_path", "init_args"}:
+            raise UserError(f"{where}: expected a class_path with init_args")
+        self.where = where
+        self.cls = resolve(description["class_path"], trust)
+        if not issubclass(self.cls, expected) or inspect.isabstract(self.cls):
+            names = " or ".join(sorted(cls.__name__ for cls in expected))
+            raise UserError(f"{where}: {description['class_path']} is no {names}")
+        arguments = description.get("init_args") or {}
+        if not isinstance(arguments, Mapping):
+            raise UserError(f"{where}: init_args must be a mapping")
+        parameters = inspect.signature(self.cls).parameters
+        hints = typing.get_type_hints(self.cls.__init__)
+        self.arguments: dict[str, Any] = {}
+        for name, value in arguments.items():
+            if name not in parameters:
+                raise UserError(f"{where}: {self.cls.__name__} has no argument {name!r}")
+            slot = tuple(
+                cls
+                for cls in _classes(hints.get(name))
+                if issubclass(cls, Component) or cls.__module__.startswith("torch.nn")
+            )
+            self.arguments[name] = self._plan(value, slot, trust, f"{where}.{name}", depth + 1)
+
+    def _plan(
+        self, value: Any, slot: tuple[type, ...], trust: tuple[str, ...], where: str, depth: int
+    ) -> Any:
+        if depth > _DEPTH:
+            raise UserError(f"{where}: nested deeper than {_DEPTH} levels")
+        if _is_description(value):
+            return _Plan(value, slot or (Component,), trust, where, depth)
+        if isinstance(value, Mapping):
+            return {
+                key: self._plan(item, slot, trust, f"{where}.{key}", depth + 1) for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self._plan(item, slot, trust, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise UserError(f"{where}: a {type(value).__name__} is not a plain value")
+
+    def make(self) -> Any:
+        try:
+            return self.cls(**{name: _made(value) for name, value in self.arguments.items()})
+        except (TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{self.where}: {self.cls.__name__} cannot be built: {error}") from error
+
+
+def _made(value: Any) -> Any:
+    if isinstance(value, _Plan):
+        return value.make()
+    if isinstance(value, dict):
+        return {key: _made(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_made(item) for item in value]
+    return value
+
+
+def _classes(hint: Any) -> list[type]:
+    """All classes that occur in a type hint."""
+    if inspect.isclass(hint) and not typing.get_args(hint):
+        return [hint]
+    return [cls for part in typing.get_args(hint) for cls in _classes(part)]

@@ -1,0 +1,106 @@
+"""The file around a checkpoint: a checksum over every byte, and an archive without tricks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from lebm.errors import UserError
+
+__all__ = ["is_sealed", "open_archive", "seal"]
+
+# A zip archive may end with a comment; its length is stored in the two bytes before it.
+_MARK = b"lebm sha256 "
+_COMMENT = len(_MARK) + 64
+_BLOCK = 1 << 20
+_MAX_ENTRIES = 1_000_000
+_MAX_PICKLE = 256 << 20
+
+
+def seal(file: BinaryIO) -> None:
+    """Append the checksum of all bytes written so far, as the comment of the zip archive that they are.
+
+    Args:
+        file: open for reading and writing, holding what ``torch.save`` wrote.
+    """
+    file.seek(-2, os.SEEK_END)
+    file.write(_COMMENT.to_bytes(2, "little"))
+    file.write(_MARK + _digest(file, file.tell()))
+
+
+def is_sealed(file: BinaryIO) -> bool:
+    """Whether the file ends with a checksum, which then was found to be right.
+
+    Raises:
+        ValueError: if the checksum is wrong.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if size < _COMMENT + 2:
+        return False
+    file.seek(size - _COMMENT)
+    mark, stored = file.read(len(_MARK)), file.read()
+    if mark != _MARK:
+        return False
+    if stored != _digest(file, size - _COMMENT):
+        raise ValueError("its checksum is wrong")
+    return True
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while block := file.read(min(_BLOCK, size)):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest().encode()
+
+
+def open_archive(path: Path) -> BinaryIO:
+    """Open a checkpoint for reading, once it is known to be an ordinary file and an archive of stored
+    entries.
+
+    An entry that unpacks to more than it occupies (a decompression bomb), two entries of one name, or entries
+    that share bytes are never written by torch, and are refused before anything is unpacked.
+
+    Raises:
+        UserError: naming the file.
+        OSError: if it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for ever
+    file = os.fdopen(descriptor, "rb")
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UserError(f"{path}: refused, not an ordinary file")
+        _check_entries(path, file)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_entries(path: Path, file: BinaryIO) -> None:
+    try:
+        entries = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:
+        raise UserError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0] if str(error) else 'damaged'})"
+        ) from error
+    size = file.seek(0, os.SEEK_END)
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
+        raise UserError(f"{path}: refused, it holds packed or encrypted entries, which no checkpoint does")
+    names = [entry.filename for entry in entries]
+    if (
+        len(set(names)) < len(names)
+        or len(names) > _MAX_ENTRIES
+        or sum(entry.file_size for entry in entries) > size
+    ):
+        raise UserError(f"{path}: refused, its entries claim more than the file holds")
+    if len({name.partition("/")[0] for name in names}) != 1:
+        raise UserError(f"{path}: refused, not one archive of torch")
+    if any(entry.file_size > _MAX_PICKLE for entry in entries if entry.filename.endswith("data.pkl")):
+        raise UserError(f"{path}: refused, its description is larger than {_MAX_PICKLE} bytes")
+    file.seek(0)

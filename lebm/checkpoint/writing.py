@@ -1,0 +1,110 @@
+"""Writing checkpoints so that a kill at any moment leaves the last one intact, and reading none that is
+damaged.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from lebm.checkpoint import SEALED_FORMAT, read
+from lebm.checkpoint.seal import seal
+from lebm.errors import CheckpointWriteError
+
+__all__ = ["AtomicCheckpointIO"]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target with a checksum, flushes to disk, then renames; reads through
+    :func:`lebm.checkpoint.read`.
+
+    Lightning's own writer goes through the system's temporary folder and *copies* from there if that is
+    another file system, so a kill during the copy leaves a broken file. A rename within one folder is atomic.
+    """
+
+    SUFFIX = ".unfinished"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._used: set[Path] = set()
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointWriteError: naming file and reason; what was there before is untouched.
+        """
+        target = Path(path)
+        unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{self.SUFFIX}")
+        if "lebm_format" in checkpoint:
+            checkpoint = {**checkpoint, "lebm_format": SEALED_FORMAT}
+        try:
+            self._write(checkpoint, unfinished, target)
+        except OSError as error:
+            raise CheckpointWriteError(_reason(target, error)) from error
+        except RuntimeError as error:  # torch's writer hides the system's error in one of its own
+            if not isinstance(error.__context__, OSError):
+                raise
+            raise CheckpointWriteError(_reason(target, error.__context__)) from error
+        finally:
+            _remove(unfinished)
+
+    def _write(self, checkpoint: dict[str, Any], unfinished: Path, target: Path) -> None:
+        folder = target.parent
+        if folder in self._used and not folder.is_dir():
+            raise FileNotFoundError(2, "the folder has vanished since the last checkpoint was written")
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "w+b") as file:
+            torch.save(checkpoint, file)
+            seal(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, target)
+        self._used.add(folder)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def load_checkpoint(
+        self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """The verified content of a checkpoint, on the CPU; tensors and plain values only, whatever
+        ``weights_only`` says.
+
+        Raises:
+            UserError: if the file is damaged or holds anything else.
+        """
+        return read(Path(path), described=False)
+
+    @classmethod
+    def clean(cls, folder: str | os.PathLike) -> list[Path]:
+        """Remove what killed writers left behind in a folder of checkpoints; returns what was removed."""
+        orphans = sorted(Path(folder).glob(f".*{cls.SUFFIX}"))
+        return [orphan for orphan in orphans if _remove(orphan)]
+
+
+def _remove(file: Path) -> bool:
+    try:
+        file.unlink()
+    except OSError:  # not there, or a folder that has become read-only: it is cleaned at the next start
+        return False
+    return True
+
+
+def _reason(target: Path, error: OSError) -> str:
+    words = error.strerror or str(error)
+    before = sorted(file.name for file in target.parent.glob("*.ckpt")) if target.parent.is_dir() else []
+    kept = (
+        f"; {', '.join(before)} there {'is' if len(before) == 1 else 'are'} untouched, continue with --resume"
+        " once it is mended"
+    )
+    return f"cannot write the checkpoint {target} ({words}){kept if before else ''}"

@@ -1,0 +1,162 @@
+"""The images that ``lebm reconstruct`` and ``lebm score`` look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lebm.config.checks import load_recipe
+from lebm.data.images import open_images, to_unit_range
+from lebm.data.text_rows import TextRows
+from lebm.data.text_sources import open_text
+from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
+from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
+from lebm.models.text_vocabulary import UNKNOWN
+
+__all__ = ["Images", "SentenceRows", "open_for"]
+
+_READING = ("config_name", "revision", "crop", "image_column", "label_column", "on_error", "cache_dir")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Rows of one split.
+
+    Attributes:
+        pixels: ``(N, C, H, W)`` of ``uint8``.
+        labels: one a row, or ``None``.
+        source: what was opened, for messages.
+    """
+
+    pixels: Any
+    labels: list[int] | None
+    source: str
+
+    @property
+    def numbers(self) -> list[int]:
+        """The row of each."""
+        return list(range(len(self.pixels)))
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Row numbers ``(B,)`` and images ``(B, C, H, W)`` in [-1, 1]."""
+        for start in range(0, len(self.pixels), size):
+            part = torch.tensor(self.pixels[start : start + size])
+            yield torch.arange(start, start + len(part)), to_unit_range(part)
+
+    def all(self) -> Tensor:
+        """Every image, in [-1, 1]."""
+        return to_unit_range(torch.tensor(self.pixels))
+
+
+@dataclass(frozen=True)
+class SentenceRows:
+    """Sentences of one split, in the tokens of a model.
+
+    Attributes:
+        rows: the sentences.
+        numbers: the line, from 0, of each; empty lines are left out.
+        source: what was opened, for messages.
+    """
+
+    rows: TextRows
+    numbers: list[int]
+    source: str
+    labels: None = None
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Row numbers ``(B,)`` and sentences ``(B, T)``."""
+        for start in range(0, len(self.rows), size):
+            index = torch.arange(start, min(start + size, len(self.rows)))
+            yield index, self.rows.tokens(index.numpy())
+
+    def all(self) -> Tensor:
+        """Every sentence, ``(N, T)``."""
+        return self.rows.tokens()
+
+
+def open_for(
+    model: LatentEstimator, run: Path, data: str | None, split: str | None, limit: int | None
+) -> Images | SentenceRows:
+    """Open images in the size and colours, or sentences in the vocabulary, that a model was made for.
+
+    Args:
+        model: its decoded shape decides size and channels.
+        run: run folder or checkpoint; the data section of its ``config.yaml`` says how images were read.
+        data: as ``path`` of :class:`~lebm.data.ImageData`; the run's own if ``None``.
+        split: name of the split; the run's test split, or the data's own choice, if ``None``.
+        limit: use the first rows only.
+
+    Raises:
+        UserError: if there is nothing to read, or the model is one of neither.
+    """
+    settings = _stored(run)
+    sentences = sentence_likelihood(model)
+    if sentences is not None:
+        return _open_sentences(sentences, run, settings, data, split, limit)
+    shape = model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)).shape[1:]
+    if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
+        raise UserError(f"{run}: the model is of data of shape {tuple(shape)}, not of square images")
+    path = data or settings.get("path")
+    if path is None:
+        raise UserError(f"{run} does not say which data it was trained on; name some with --data")
+    own = data is None or data == settings.get("path")
+    reading = {
+        name: settings[name]
+        for name in _READING
+        if settings.get(name) is not None and (own or name in ("on_error", "cache_dir"))
+    }
+    if "crop" in reading:
+        reading["crop"] = tuple(reading["crop"])
+    split = split or (settings.get("test_split") if own else None)
+    found = open_images(path, split, image_size=int(shape[1]), channels=int(shape[0]), **reading)
+    rows = slice(None, limit)
+    labels = [int(label) for label in found.labels[rows]] if found.has_labels else None
+    return Images(found.images[rows], labels, f"{path} ({found.split})")
+
+
+def _open_sentences(
+    model: CategoricalLikelihood,
+    run: Path,
+    settings: dict[str, Any],
+    data: str | None,
+    split: str | None,
+    limit: int | None,
+) -> SentenceRows:
+    path = data or settings.get("path")
+    if path is None:
+        raise UserError(f"{run} does not say which data it was trained on; name some with --data")
+    own = data is None or data == settings.get("path")
+    named = ("config_name", "revision", "text_column", "on_error") if own else ("on_error",)
+    split = split or (settings.get("test_split") if own else None)
+    found = open_text(
+        path, split, **{name: settings[name] for name in named if settings.get(name) is not None}
+    )
+    assert model.vocabulary is not None
+    encoded = model.vocabulary.encode(found.texts[:limit], model.generator.max_length)
+    unknown, total = sum(row.count(UNKNOWN) for row in encoded), sum(map(len, encoded))
+    notes = [f"{unknown} of {total} tokens unknown"] if unknown else []
+    notes += [
+        f"{count} {what} lines left out"
+        for count, what in ((found.empty, "empty"), (found.skipped, "unreadable"))
+        if count
+    ]
+    source = f"{path} ({', '.join(notes)})" if notes else path
+    return SentenceRows(TextRows(encoded), found.rows[:limit], source)
+
+
+def _stored(run: Path) -> dict[str, Any]:
+    """``init_args`` of the data section of a run; of the run around a checkpoint in its ``checkpoints``
+    folder.
+    """
+    folder = run if run.is_dir() else run.parent.parent
+    config = folder / "config.yaml"
+    if not config.is_file():
+        return {}
+    section = load_recipe(config).get("data")
+    return (section or {}).get("init_args") or {}

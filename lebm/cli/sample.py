@@ -1,0 +1,111 @@
+"""``lebm sample RUN``: draws from the model, as pictures, arrays or sentences."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lebm.cli.common import (
+    chain_words,
+    count,
+    load_model,
+    pieces,
+    report,
+    run_parser,
+    say,
+    spelled,
+    target_file,
+)
+from lebm.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lebm.estimators.base import LatentEstimator
+
+__all__ = ["sample"]
+
+
+def sample(argv: list[str]) -> int:
+    """``lebm sample RUN -n 64``"""
+    parser = run_parser(
+        "sample", "Draw from the model: prior chain, then generator. Sentences are printed, one a line."
+    )
+    parser.add_argument("-n", type=count, default=64, help="number of samples (default 64)")
+    parser.add_argument(
+        "--format",
+        choices=("png", "npy", "png-files"),
+        help="one grid, one array in [-1, 1], or a folder of pictures",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=("ebm", "generator"),
+        default="ebm",
+        help="with a chain on images: its end (ebm), or its start",
+    )
+    chosen = parser.parse_args(argv)
+    form = chosen.format or ("npy" if (chosen.out or Path()).suffix == ".npy" else "png")
+    target = target_file(chosen, "samples", {"png": ".png", "npy": ".npy", "png-files": ""}[form])
+    model = load_model(chosen)
+    import torch
+
+    from lebm.samplers.noise import Noise
+
+    seed = model.seed if chosen.seed is None else chosen.seed
+    steps = _sample_steps(model, chosen)
+    drawn = [
+        # a stream a sample: the first ten of 64 are the ten of -n 10, however they are cut into batches
+        model.sample(
+            stop - start, steps=steps, generator=Noise.samples(seed, "sample", index=range(start, stop))
+        ).cpu()
+        for start, stop in pieces(chosen.n, chosen.batch_size)
+    ]
+    if (sentences := spelled(model, torch.cat(drawn))) is not None:
+        say(sentences, chosen.out)
+        return 0
+    _write_samples(torch.cat(drawn), target, form)
+    name = "image_sampler" if hasattr(model, "image_sampler") else "prior_sampler"
+    report(
+        f"{chosen.n} samples",
+        target,
+        chosen,
+        seed,
+        "the generator's own, " if steps == 0 else chain_words(model, steps, name),
+    )
+    return 0
+
+
+def _sample_steps(model: LatentEstimator, chosen: argparse.Namespace) -> int | None:
+    """Length of the chain that draws; none where the generator is asked alone."""
+    if chosen.source == "ebm":
+        return chosen.steps
+    if not hasattr(model, "image_sampler"):
+        raise UserError(
+            f"--from generator: a {type(model).__name__} has no chain on images that could be left out"
+        )
+    if chosen.steps is not None:
+        raise UserError("--from generator takes no --steps: there is no chain")
+    return 0
+
+
+def _write_samples(x: Tensor, target: Path, form: str) -> None:
+    import numpy
+
+    from lebm.plots.grids import image_grid, write_png
+
+    if form == "npy":
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            numpy.save(file, x.numpy())
+        return
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise UserError(f"samples of shape {tuple(x.shape[1:])} are no pictures; use --format npy")
+    if form == "png":
+        write_png(target, image_grid(x, max(8, math.isqrt(len(x)))))
+        return
+    for number, image in enumerate(x):
+        levels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
+        write_png(target / f"{number:06d}.png", levels)

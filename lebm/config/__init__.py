@@ -1,0 +1,1 @@
+"""From recipes and flags to objects."""

@@ -1,0 +1,153 @@
+"""What is refused in a recipe before any of it is acted upon."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lebm.errors import UserError
+
+__all__ = ["check_arguments", "check_recipe", "has_resolver", "load_recipe"]
+
+_MAX_BYTES = 2**20
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 64
+_BLOCK = ("class_path", "init_args", "dict_kwargs")
+
+
+def load_recipe(path: Path) -> dict[str, Any]:
+    """The content of a recipe as plain data.
+
+    Raises:
+        UserError: if it is unreadable, too large, not YAML, not a mapping, or holds Python tags.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(
+                f"{path}: {path.stat().st_size} bytes is too large for a recipe (limit {_MAX_BYTES})"
+            )
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8") from error
+    except yaml.YAMLError as error:
+        raise UserError(_yaml_message(path, error)) from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply for a recipe") from error
+    if not isinstance(content, dict):
+        kind = "empty" if content is None else f"a {type(content).__name__}"
+        raise UserError(
+            f"{path}: a recipe is a mapping with the sections model, data and trainer, this one is {kind}"
+        )
+    return content
+
+
+def check_recipe(path: Path, seen: set[Path] | None = None) -> dict[str, Any]:
+    """Load a recipe and refuse resolvers, oversized content and misspelt class blocks, also in files that it
+    includes by name.
+
+    Raises:
+        UserError: naming the file and the key.
+    """
+    seen = set() if seen is None else seen
+    seen.add(path.resolve())
+    content = load_recipe(path)
+    _count(content, str(path), {}, 0)
+    _check_blocks(content, path, "")
+    for key, text in _strings(content, ""):
+        _check_text(text, f"{path}: {key}")
+        if text.endswith((".yaml", ".yml", ".json")):
+            for included in (path.parent / text, Path(text)):
+                if included.is_file() and included.resolve() not in seen:
+                    check_recipe(included, seen)
+    return content
+
+
+def check_arguments(argv: Iterable[str]) -> None:
+    """Refuse resolvers in command-line values.
+
+    Raises:
+        UserError: naming the argument.
+    """
+    for word in argv:
+        _check_text(word, "command line")
+
+
+def has_resolver(text: str) -> bool:
+    """Whether a string calls an OmegaConf resolver, such as ``${oc.env:HOME}``; plain ``${key}`` does not."""
+    depth = 0
+    for position, character in enumerate(text):
+        if text.startswith("${", position):
+            depth += 1
+        elif character == "}" and depth:
+            depth -= 1
+        elif character == ":" and depth:
+            return True
+    return False
+
+
+def _check_text(text: str, where: str) -> None:
+    if has_resolver(text) and os.environ.get("LEBM_ALLOW_ENV") != "1":
+        raise UserError(
+            f"{where}: {text} calls a resolver, whose value would be stored in the run folder and sent to"
+            " loggers; write the value itself, or set LEBM_ALLOW_ENV=1"
+        )
+
+
+def _check_blocks(value: Any, path: Path, key: str) -> None:
+    """Where a class is named, there is nothing but its arguments beside it; the parser would blame one of
+    these.
+    """
+    if isinstance(value, dict):
+        for name in value if "class_path" in value else ():
+            if name not in _BLOCK:
+                near = difflib.get_close_matches(str(name), _BLOCK, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "arguments of the class go below init_args"
+                raise UserError(f"{path}: {key}: {name!r} cannot stand beside class_path; {hint}")
+        for name, item in value.items():
+            _check_blocks(item, path, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _check_blocks(item, path, f"{key}[{position}]")
+
+
+def _strings(value: Any, key: str) -> Iterable[tuple[str, str]]:
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            if isinstance(name, str) and "${" in name:
+                yield key, name
+            yield from _strings(item, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _strings(item, f"{key}[{position}]")
+
+
+def _count(value: Any, where: str, known: dict[int, int], depth: int) -> int:
+    """Number of values after anchors are expanded; a few lines of anchors can stand for billions."""
+    if depth > _MAX_DEPTH:
+        raise UserError(f"{where}: nested too deeply for a recipe (limit {_MAX_DEPTH})")
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        items = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(item, where, known, depth + 1) for item in items)
+    if known[id(value)] > _MAX_VALUES:
+        raise UserError(f"{where}: more than {_MAX_VALUES} values once its anchors are expanded")
+    return known[id(value)]
+
+
+def _yaml_message(path: Path, error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    line = f":{mark.line + 1}" if mark is not None else ""
+    problem = getattr(error, "problem", None) or str(error)
+    if "could not determine a constructor" in problem:
+        return f"{path}{line}: Python tags are refused in a recipe; name classes by class_path"
+    return f"{path}{line}: not valid YAML: {problem}"

@@ -1,0 +1,315 @@
+"""Turning the parser's long reports into one line that names the file, the key and the mending."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["constructor_line", "interpolation_line", "parser_line", "suggestion", "trainer_line"]
+
+_NOISE = re.compile(
+    r"^(Does not validate against any|Subtypes:|Errors:|Given value|Subclass types expect|a class path"
+    r" \(str\)|a dict with"
+    r"|Expected a <class 'NoneType'>|Expected a path but|a dict without)"
+)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options: Iterable[str]) -> str:
+    """One line from a message of jsonargparse.
+
+    Args:
+        text: the message, often nested by indentation.
+        recipes: the files that were read, to say which one holds the key.
+        argv: the other words of the command line.
+        options: all keys the parser knows, for suggestions.
+    """
+    key, cls, leaf = _deepest(text)
+    known = list(options)
+    word = _last_word(leaf)
+    if unknown := re.search(r"Group '(.+)' does not accept option '(.+)'", leaf):
+        key = [f"{unknown[1]}.{unknown[2]}"]
+        leaf = "no such setting" + suggestion(key[0], known)
+    elif unknown := re.search(r"Option '(.+)' is not accepted", leaf):
+        name = unknown[1].split(".")[0] if not key else unknown[1]
+        leaf = (
+            f"{_short(cls)} has no argument {name!r}" + suggestion(name, _arguments(cls))
+            if key
+            else "no such section"
+        )
+        leaf += "" if key else suggestion(name, [other for other in known if "." not in other])
+        key = [*key, name]
+    elif unknown := re.match(r"unrecognized arguments: (\S+)", leaf):
+        word = unknown[1].split("=")[0]
+        return f"unknown argument {word}" + suggestion(word.lstrip("-"), known)
+    elif missing := re.search(r"following arguments are required: (.+)", leaf):
+        leaf = f"{_short(cls)} needs {missing[1]}" if key else f"the section {missing[1]} is missing"
+    elif denied := re.search(r"Importing '([^']+)' is not allowed", leaf):
+        leaf = (
+            f"the class {denied[1]} is outside lebm, lightning and torch; if you trust it, add --trust"
+            f" {denied[1].split('.')[0]}"
+        )
+    else:
+        given = re.search(r"^ *Given value: (.{1,40})$", text, re.MULTILINE)
+        if choices := _choices(text, leaf):
+            got = re.search(r"Got value: (.*)", leaf) or given
+            leaf = f"expected one of {', '.join(choices)}" + (f", not {got[1]!r}" if got else "")
+        elif given and re.fullmatch(r"Expected a <class '[\w.]+'>", leaf):
+            leaf += f". Got value: {given[1]}"
+        leaf = _plain(leaf)
+    return f"{_place(key, recipes, argv, word)}{leaf}"
+
+
+def interpolation_line(error: Exception, recipes: Sequence[Path], argv: Sequence[str]) -> str:
+    """One line for a ``${...}`` that leads nowhere."""
+    text = str(error)
+    found = re.search(r"Interpolation key '([^']+)' not found", text)
+    holder = re.search(r"full_key: (\S+)", text)
+    key = [holder[1]] if holder else []
+    if unsupported := re.search(r"Unsupported interpolation type (\S+)", text):
+        return (
+            f"{_place(key, recipes, argv)}${{{unsupported[1]}:...}} calls a resolver; write the value itself,"
+            " or set LEBM_ALLOW_ENV=1"
+        )
+    if found is None:
+        return f"{_place(key, recipes, argv)}{text.splitlines()[0]}"
+    resolved = re.search(r"resolved to '([^']+)'", text)
+    target = resolved[1] if resolved else found[1].lstrip(".")
+    known = [name for path in recipes for name in _node_keys(path)]
+    return f"{_place(key, recipes, argv)}${{{target}}} names no key of the recipe{suggestion(target, known)}"
+
+
+def constructor_line(error: BaseException) -> str:
+    """The message of a constructor, led by the class that refused; the parser wraps it in a report of its
+    own.
+    """
+    message = _deepest(str(error))[2]
+    chain: list[BaseException] = []
+    step: BaseException | None = error
+    while step is not None and step not in chain:
+        chain.append(step)
+        step = step.__cause__ or step.__context__
+    origin = next((link for link in reversed(chain) if message in str(link)), error)
+    owner = ""
+    trace = origin.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        if (
+            frame.f_code.co_name == "__init__"
+            and "self" in frame.f_locals
+            and "cli" not in frame.f_globals.get("__name__", "")
+        ):
+            owner = type(frame.f_locals["self"]).__name__
+        trace = trace.tb_next
+    return f"{owner}: {message}" if owner and not message.startswith(owner) else message
+
+
+def trainer_line(error: Exception, trainer: Mapping[str, Any]) -> str:
+    """What Lightning says of settings that this machine cannot follow, led by the key.
+
+    Args:
+        error: its ``MisconfigurationException``, or ``ModuleNotFoundError`` for a device or logger whose
+            package is missing.
+        trainer: the section of that name.
+    """
+    text = " ".join(str(error).split())
+    accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
+    if re.search(r"gpu backend|can not run on your system|torch_xla", text):
+        return (
+            f"trainer.accelerator {accelerator}: no such device here; leave it auto, or see lebm doctor for"
+            " what this machine has"
+        )
+    if "Trainer(devices=" in text:
+        return f"trainer.devices {devices}: give a number of at least 1, or auto"
+    if "your machine only has" in text:
+        return f"trainer.devices {devices}: {text}"
+    return text
+
+
+def _deepest(text: str) -> tuple[list[str], str, str]:
+    """Key path, innermost class path and message of the most deeply nested report that is not noise."""
+    best: tuple[int, list[str], str, str] = (
+        -1,
+        [],
+        "",
+        text.strip().splitlines()[0] if text.strip() else "unknown problem",
+    )
+    stack: list[tuple[int, str, str]] = []  # indentation, kind, value
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        rest = line.strip().removeprefix("- ")
+        while stack and stack[-1][0] >= indent:
+            stack.pop()
+        if found := re.match(r'Parser key "([^"]+)":\s*(.*)', rest):
+            stack.append((indent, "key", found[1]))
+            rest, indent = found[2], indent + 1
+        elif found := re.match(r"Problem with given class_path '([^']+)':\s*(.*)", rest):
+            stack.append((indent, "class", found[1]))
+            rest, indent = found[2], indent + 1
+        if not rest or _NOISE.match(rest):
+            continue
+        # among equals the first wins, because later branches of a union only say that the value is of another
+        # kind
+        if indent > best[0]:
+            keys = [value for _, kind, value in stack if kind == "key"]
+            classes = [value for _, kind, value in stack if kind == "class"]
+            best = (indent, keys, classes[-1] if classes else "", rest)
+    return best[1], best[2], best[3]
+
+
+def _choices(text: str, leaf: str) -> list[str]:
+    """The values that the branches of a union beside ``leaf`` list, each once; none if no branch does."""
+    lines = text.splitlines()
+    depth = next((_depth(line) for line in lines if line.strip().removeprefix("- ") == leaf), -1)
+    lists = [
+        found[1]
+        for line in lines
+        if _depth(line) == depth and (found := re.search(r"Expected a typing\.Literal\[(.+?)\]", line))
+    ]
+    return list(dict.fromkeys(value.strip("' ") for values in lists for value in values.split(",")))
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _derive(path: str, base: str) -> str:
+    """What to do with a class of the user's own that a part is to be made of."""
+    if path.split(".")[0] in ("lebm", "lightning", "torch"):
+        return ""
+    homes = ("lebm.models", "lebm.samplers", "lebm.estimators", "lightning.pytorch")
+    home = next((home for home in homes if hasattr(sys.modules.get(home), base)), "")
+    return f": derive it from {home}.{base}" if home else f": derive it from {base}"
+
+
+def _plain(leaf: str) -> str:
+    leaf = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", leaf)
+    if found := re.match(r"Expected a (\w+)\. Got value: (.*)", leaf):
+        return f"expected {_a(found[1])}, not {found[2]!r}"
+    if found := re.match(r"Expected a (\w+)$", leaf):
+        return f"expected {_a(found[1])}"
+    if found := re.match(r"Expected an instantiatable class, but (\S+) is abstract", leaf):
+        return f"name the class with class_path, some kind of {_short(found[1])}"
+    if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\w+)", leaf):
+        return f"{found[1]} is no {found[2]}{_derive(found[1], found[2])}"
+    if found := re.match(r"module '([^']+)' has no attribute '(\w+)'", leaf):
+        return f"there is no {found[1]}.{found[2]}" + suggestion(found[2], _public(found[1]))
+    if found := re.match(r"Expected a dot import path string: (.*)", leaf):
+        return f"{found[1]!r} is not a class here" + suggestion(found[1], _loaded_classes())
+    if found := re.match(r"Not a valid subclass of (\w+)\.? ?(?:Got value: (.*))?", leaf):
+        got = f", not {found[2]}" if found[2] else ""
+        return f"expected a {found[1]}, as class_path and init_args{got}"
+    if found := re.match(r"No module named '?([\w.]+)'?", leaf):
+        return f"there is no module {found[1]}; run in the folder that holds it, or install it"
+    return re.sub(r"\s+", " ", leaf)
+
+
+def _last_word(leaf: str) -> str:
+    """What a message complains about: its last quoted word, or the value it got."""
+    quoted = re.findall(r"'([\w.${}]+)'", leaf.split(", denied by")[0])
+    got = re.search(r"Got value: (\S+)$", leaf)
+    return got[1] if got else quoted[-1] if quoted else ""
+
+
+def _place(keys: Sequence[str], recipes: Sequence[Path], argv: Sequence[str], word: str = "") -> str:
+    """``file:line: key: `` where known; of several files with the key, the last one that also holds the word
+    complained about.
+    """
+    key = _bare(part for key in keys for part in key.split("."))
+    if not key:
+        return f"{recipes[-1]}: " if len(recipes) == 1 else ""
+    for argument in argv:
+        if argument.startswith("--"):
+            given = _bare(argument[2:].split("=")[0].rstrip("+").split("."))
+            if given == key or key.startswith(f"{given}."):
+                return f"{key}: "
+    holders = [(path, line) for path in recipes if (line := _line(path, key.split("."))) is not None]
+    telling = [(path, line) for path, line in holders if word in path.read_text(encoding="utf-8")]
+    for path, line in reversed(telling or holders):
+        return f"{path}:{line}: {key}: "
+    return f"{key}: "
+
+
+def _bare(parts: Iterable[str]) -> str:
+    """A key as people say it, without the parser's own levels."""
+    return ".".join(part for part in parts if part not in ("init_args", "dict_kwargs"))
+
+
+def _line(path: Path, key: Sequence[str]) -> int | None:
+    """The line of a key in a recipe, or of the deepest part of it that is there (beyond the first)."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None
+    found = None
+    for part in key:
+        entry = _child(node, part)
+        if entry is None:
+            break
+        found, node = entry[0].start_mark.line + 1, entry[1]
+    return found
+
+
+def _child(node: Any, part: str) -> tuple[Any, Any] | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    entries = {name.value: (name, value) for name, value in node.value}
+    if part in entries:
+        return entries[part]
+    return _child(entries["init_args"][1], part) if "init_args" in entries else None
+
+
+def _node_keys(path: Path) -> list[str]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return []
+    return [str(key) for key in content] if isinstance(content, dict) else []
+
+
+def _arguments(cls: str) -> list[str]:
+    """Argument names of a class that the parser has accepted, and therefore imported, already."""
+    module, _, name = cls.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return list(inspect.signature(found).parameters) if inspect.isclass(found) else []
+
+
+def _public(module: str) -> list[str]:
+    try:
+        return [name for name in dir(importlib.import_module(module)) if not name.startswith("_")]
+    except ImportError:
+        return []
+
+
+def _loaded_classes() -> list[str]:
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("lebm.")]
+    return [name for module in modules for name in getattr(module, "__all__", [])]
+
+
+def _short(path: str) -> str:
+    return path.rpartition(".")[2] or "the recipe"
+
+
+def _a(kind: str) -> str:
+    words = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "str": "a text",
+        "Sequence": "a list",
+        "list": "a list",
+    }
+    return words.get(kind, f"a {kind}")

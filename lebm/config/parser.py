@@ -1,0 +1,261 @@
+"""From recipes and flags to model, data and trainer: a thin LightningCLI."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lebm.callbacks.divergence import Divergence
+from lebm.checkpoint.writing import AtomicCheckpointIO
+from lebm.config import messages
+from lebm.config.request import Request
+from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
+from lebm.run.callbacks import Progress, RunCheckpoint, SameShape, SaveConfig
+from lebm.run.loggers import WandbRun, place, with_defaults
+from lebm.run.preemption import Preemption
+
+__all__ = ["TRUSTED", "RecipeCLI"]
+
+TRUSTED = ("lebm", "lightning", "torch")
+_RESOLVERS = (
+    "oc.env",
+    "oc.decode",
+    "oc.create",
+    "oc.select",
+    "oc.deprecated",
+    "oc.dict.keys",
+    "oc.dict.values",
+)
+_trusted_before: set[str] = set()
+
+
+class RecipeCLI(LightningCLI):
+    """Parses a request and builds its parts; running them is left to the caller.
+
+    ``run=False`` keeps LightningCLI from adding sub-commands, and with them from merging the hyper-parameters
+    of a checkpoint given by ``--ckpt_path`` into the recipe, which would import whatever classes the
+    checkpoint names.
+
+    Args:
+        request: what was asked for.
+        trainer_too: build the trainer, its loggers and callbacks.
+
+    Raises:
+        UserError: one line, for anything wrong with the recipe.
+    """
+
+    def __init__(self, request: Request, trainer_too: bool = True) -> None:
+        self.request = request
+        self.trainer_too = trainer_too
+        self.run_dir = request.default_run_dir
+        self.first_step = 0
+        self.wandb_id: str | None = None
+        with _restricted(request.trust), self._one_line():
+            super().__init__(
+                LatentEstimator,
+                LightningDataModule,
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                trainer_defaults={"use_distributed_sampler": False},
+                seed_everything_default=0,
+                parser_kwargs={
+                    "parser_mode": "omegaconf+",
+                    "exit_on_error": False,
+                    "allow_abbrev": False,
+                    "prog": f"lebm {request.verb}",
+                    "usage": _USAGE.get(request.verb, _USAGE["test"]).format(verb=request.verb),
+                    "description": _DESCRIPTION,
+                },
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                args=request.argv,
+                run=False,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir", type=str | None, default=None, help="Folder of the run; runs/<recipe> if not given."
+        )
+        parser.add_argument(
+            "--latent_dim", type=int | None, default=None, help="For recipes to refer to, as ${latent_dim}."
+        )
+        parser.add_argument(
+            "--latent_dims",
+            type=list[int] | None,
+            default=None,
+            help="The same for layers, bottom first, as ${latent_dims}.",
+        )
+        parser.add_argument(
+            "--checkpoint_every",
+            type=int | None,
+            default=None,
+            help="Steps between checkpoints; every epoch if not given.",
+        )
+        parser.add_argument(
+            "--ckpt_path", type=str | None, default=None, help="Checkpoint to start from or to evaluate."
+        )
+        if {"-h", "--help"} & set(
+            self.request.argv
+        ):  # read_request takes these two out, so they are here to be listed only
+            if self.request.verb == "fit":
+                parser.add_argument(
+                    "--resume",
+                    metavar="[RUN]",
+                    help="Continue a run folder; that of the recipe if none is named.",
+                )
+            parser.add_argument(
+                "--trust",
+                metavar="PACKAGE",
+                help="Let recipes name classes of a package besides lebm, lightning and torch; repeatable.",
+            )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        chosen = (
+            self.config.run_dir or self.config.trainer.default_root_dir or str(self.request.default_run_dir)
+        )
+        self.run_dir = Path(chosen)
+        self.config.run_dir = str(self.run_dir)
+        self.config.trainer.default_root_dir = str(self.run_dir)
+        self.recipe = self.config
+        if self.trainer_too:
+            self.prepare_run()
+            self.config = self.recipe.clone()
+            place(self.config.trainer.logger, self.run_dir, self.wandb_id)
+
+    def prepare_run(self) -> None:
+        """Decide, before anything is built or written, whether the run may start."""
+
+    def instantiate_classes(self) -> None:
+        if self.trainer_too:
+            super().instantiate_classes()
+            return
+        bare = self.config.clone()
+        bare.trainer.callbacks = bare.trainer.logger = None
+        self.config_init = self.parser.instantiate_classes(bare)
+        self.model, self.datamodule = self.config_init.model, self.config_init.data
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        self.config = (
+            self.recipe
+        )  # config.yaml names no folder for the loggers, so a run that was moved goes on where it is
+        chosen = self.config_init.trainer
+        callbacks = (
+            chosen.callbacks
+            if isinstance(chosen.callbacks, list)
+            else [chosen.callbacks]
+            if chosen.callbacks
+            else []
+        )
+        ours: list[Any] = [SameShape(), WandbRun()]
+        if not any(isinstance(callback, Divergence) for callback in callbacks):
+            ours.append(Divergence())
+        for callback in callbacks:
+            if isinstance(callback, Checkpoint) and getattr(callback, "dirpath", "") is None:
+                callback.dirpath = str(self.run_dir / "checkpoints")  # type: ignore[attr-defined]
+        if chosen.enable_checkpointing is not False:
+            ours.append(RunCheckpoint(self.run_dir, self.config.checkpoint_every))
+        if chosen.enable_progress_bar is not False and not any(
+            isinstance(callback, ProgressBar) for callback in callbacks
+        ):
+            ours.append(Progress())
+        ours.append(Preemption())  # the last, so that all others have seen the step after which it leaves
+        plugins = (
+            chosen.plugins if isinstance(chosen.plugins, list) else [chosen.plugins] if chosen.plugins else []
+        )
+        return super().instantiate_trainer(
+            callbacks=[*callbacks, *ours],
+            logger=with_defaults(chosen.logger, self.run_dir, self.first_step),
+            plugins=[*plugins, *_environment(plugins), AtomicCheckpointIO()],
+            **kwargs,
+        )
+
+    @contextlib.contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """Translate what parser and constructors raise into one line."""
+        request = self.request
+        words = [word for word in request.argv if word not in map(str, request.recipes)]
+        try:
+            yield
+        except UserError:
+            raise
+        except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
+            options = [str(key) for key in self.parser.get_defaults().keys(branches=True)]
+            raise UserError(
+                messages.parser_line(error.message or str(error), request.recipes, words, options)
+            ) from error
+        except OmegaConfBaseException as error:
+            raise UserError(messages.interpolation_line(error, request.recipes, words)) from error
+        except (MisconfigurationException, ModuleNotFoundError) as error:
+            raise UserError(
+                messages.trainer_line(error, getattr(self, "config", {}).get("trainer") or {})
+            ) from error
+        except (TypeError, ValueError) as error:
+            where = f"{request.recipes[0]}: " if request.recipes else ""
+            raise UserError(f"{where}{messages.constructor_line(error)}") from error
+
+
+def _environment(plugins: list[Any]) -> list[SLURMEnvironment]:
+    """Slurm without Lightning's requeueing, which would write checkpoints of its own inside a signal handler
+    and later prefer them.
+    """
+    if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) or not SLURMEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False)]
+
+
+@contextlib.contextmanager
+def _restricted(trust: Iterable[str]) -> Iterator[None]:
+    """Let recipes name classes of trusted packages only, and call no OmegaConf resolvers; jsonargparse
+    enforces the former.
+    """
+    trusted = {*TRUSTED, *trust}
+    set_parsing_settings(
+        omegaconf_absolute_to_relative_paths=True,
+        import_path_denylist=["*", *sorted(_trusted_before - trusted)],
+        import_path_allowlist=sorted(trusted),
+    )
+    _trusted_before.update(trust)
+    if os.environ.get("LEBM_ALLOW_ENV") == "1":
+        yield
+        return
+    for name in _RESOLVERS:
+        OmegaConf.clear_resolver(name)
+    try:
+        yield
+    finally:
+        OmegaConf.clear_resolvers()  # which brings OmegaConf's own back
+
+
+_DESCRIPTION = """\
+A recipe (-c, by path or by a name that `lebm ls` prints) sets everything; later -c files and flags override it. A run folder holds
+its recipe, so that --resume RUN, or RUN as the first word of the verbs that evaluate, needs none."""
+_USAGE = {
+    "fit": (
+        "lebm fit -c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]\n       lebm fit --resume RUN [--KEY VALUE"
+        " ...]"
+    ),
+    "validate-recipe": "lebm validate-recipe RECIPE [--KEY VALUE ...]",
+    "test": (
+        "lebm {verb} RUN [--KEY VALUE ...]\n       lebm {verb} -c RECIPE --ckpt_path FILE [--KEY VALUE ...]"
+    ),
+}

@@ -1,0 +1,114 @@
+"""Reading the words of a verb that takes a recipe, before Lightning is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lebm.config import checks, recipes
+from lebm.errors import UserError
+
+__all__ = ["Request", "read_request"]
+
+
+@dataclass
+class Request:
+    """What was asked for, once the words that LightningCLI does not know are taken out.
+
+    Args:
+        verb: ``fit``, ``validate``, ``test``, ``predict`` or ``validate-recipe``.
+        typed: all words, as typed.
+        argv: words for the parser.
+        recipes: the files among them, in order.
+        trust: further packages that recipes may name classes of.
+        resume: whether to continue the run folder.
+        default_run_dir: used where neither flag nor recipe names one.
+    """
+
+    verb: str
+    typed: list[str]
+    argv: list[str] = field(default_factory=list)
+    recipes: list[Path] = field(default_factory=list)
+    trust: list[str] = field(default_factory=list)
+    resume: bool = False
+    default_run_dir: Path = Path("runs/run")
+
+
+def read_request(verb: str, typed: list[str]) -> Request:
+    """Resolve recipe names, take out ``--resume`` and ``--trust``, and check the recipes.
+
+    A run folder stands for its own ``config.yaml``: after ``--resume``, and as the first word of the verbs
+    that evaluate.
+
+    Raises:
+        UserError: for a recipe or run folder that is not there, or that is refused by
+            :mod:`lebm.config.checks`.
+    """
+    request = Request(verb, typed)
+    words = list(typed)
+    if verb == "validate-recipe" and words and not words[0].startswith("-"):
+        words.insert(0, "-c")
+    elif verb != "fit" and words and not words[0].startswith("-"):
+        _use_run(request, Path(words.pop(0)))
+    while words:
+        word = words.pop(0)
+        flag, has_value, value = word.partition("=")
+        if flag == "--resume" and verb == "fit":
+            request.resume = True
+            if has_value or (words and not words[0].startswith("-")):
+                _use_run(request, Path(value if has_value else words.pop(0)))
+        elif flag in ("--trust", "-c", "--config"):
+            if not has_value and not words:
+                raise UserError(f"{flag} needs a value")
+            value = value if has_value else words.pop(0)
+            if flag == "--trust":
+                _trust(request, value)
+            else:
+                _use_recipe(request, value)
+        else:
+            request.argv.append(word)
+    checks.check_arguments(request.argv)
+    for path in request.recipes:
+        checks.check_recipe(path)
+    asks_help = {"-h", "--help"} & set(request.argv) or any(
+        word.endswith(".help") or ".help=" in word for word in request.argv
+    )
+    if words := [word for word in typed[:1] if verb == "fit" and not word.startswith("-")]:
+        raise UserError(f"{words[0]}: {_meant(words[0])}")
+    if not request.recipes and not asks_help and not any(word.startswith("--model") for word in request.argv):
+        raise UserError(f"name a recipe, as in: lebm {verb} -c quickstart (lebm ls prints what there is)")
+    return request
+
+
+def _meant(word: str) -> str:
+    """What a word in the place of an argument of ``fit`` should have been."""
+    if (Path(word) / "config.yaml").is_file():
+        return f"a run is continued by --resume {word}"
+    try:
+        recipes.find(word)
+    except UserError:
+        return "fit takes a recipe by -c, as in: lebm fit -c quickstart (lebm ls prints what there is)"
+    return f"did you mean -c {word}?"
+
+
+def _use_recipe(request: Request, name: str) -> None:
+    path = recipes.find(name)
+    if not request.recipes:
+        request.default_run_dir = Path("runs") / recipes.run_name(name)
+    request.recipes.append(path)
+    request.argv += ["-c", str(path)]
+
+
+def _use_run(request: Request, run: Path) -> None:
+    config = run / "config.yaml"
+    if not config.is_file():
+        what = "no such run folder" if not run.exists() else "not a run folder, it holds no config.yaml"
+        raise UserError(f"{run}: {what}")
+    request.recipes.append(config)
+    request.argv += ["-c", str(config), "--run_dir", str(run)]
+
+
+def _trust(request: Request, package: str) -> None:
+    if not all(part.isidentifier() for part in package.split(".")) or package.split(".")[0] == "jsonargparse":
+        raise UserError(f"--trust {package}: not the name of a package that can be trusted")
+    request.trust.append(package)

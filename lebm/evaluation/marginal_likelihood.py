@@ -1,0 +1,256 @@
+"""How likely are data under a latent-variable model? Importance sampling and annealed importance sampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lebm.errors import UserError
+from lebm.samplers.adaptation import Adaptive
+from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
+from lebm.samplers.base import LogDensity
+from lebm.samplers.importance import Proposal
+from lebm.samplers.metropolis import HMC
+from lebm.samplers.noise import RandomSource, normal
+
+__all__ = ["LatentGaussian", "bits_per_dimension", "joint_density", "log_marginal", "prior_log_z"]
+
+
+@dataclass
+class LatentGaussian:
+    """One Gaussian of the latent a row: ``z = mean + factor u`` with ``u ~ N(0, I)``, where annealing starts.
+
+    Attributes:
+        mean: ``(B, d)``.
+        factor: ``(B, d, d)``, lower triangular.
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    @classmethod
+    def fitted(cls, draws: Tensor, widen: float = 1.2) -> LatentGaussian:
+        """To draws ``(chains, B, d)`` of a posterior chain.
+
+        Only a starting point: whatever it is, the weights stay unbiased. Covariances are drawn toward their
+        diagonal where the chains are few for the coordinates, and widened, because tails that are too thin
+        cost more than tails that are too fat."""
+        chains, _, d = draws.shape
+        mean = draws.mean(dim=0)
+        centred = (draws - mean).transpose(0, 1)
+        covariance = centred.transpose(1, 2) @ centred / max(1, chains - 1)
+        trust = max(0.0, 1 - 2 * d / chains)
+        diagonal = covariance.diagonal(dim1=1, dim2=2)
+        spread = diagonal.clamp_min(1e-8 * float(diagonal.mean()) + 1e-12)
+        covariance = (
+            trust * covariance + (1 - trust) * torch.diag_embed(spread) + 1e-6 * torch.diag_embed(spread)
+        )
+        return cls(mean, widen * torch.linalg.cholesky(covariance))
+
+    @classmethod
+    def located(
+        cls,
+        joint: Callable[[Tensor], LogDensity],
+        x: Tensor,
+        candidates: Tensor,
+        generator: RandomSource = None,
+        *,
+        chains: int = 16,
+        rounds: int = 2,
+    ) -> LatentGaussian:
+        """To the most likely of several candidates and its surroundings, which exact chains explore.
+
+        A Gaussian over all of them would be as wide as the posterior's modes are far apart. The mass of modes
+        that are left out is missing from the estimate, which is a lower bound all the same.
+
+        Args:
+            joint: for observations the differentiable ``log p~(x, z)`` as a function of ``z``.
+            x: ``(B, *event)``.
+            candidates: ``(n, B, d)``, for example the ends of posterior chains.
+            generator: source of randomness.
+            chains: that explore, an observation.
+            rounds: of exploring and fitting; every round moves in the coordinates of the last.
+        """
+        _, rows, d = candidates.shape
+        with torch.no_grad():
+            given = joint(x)
+            best = torch.stack([given(z) for z in candidates], dim=1).nan_to_num(-torch.inf).argmax(dim=1)
+        target, start = joint(x.repeat_interleave(chains, dim=0)), cls.standard(candidates[0])
+        z = candidates.transpose(0, 1)[torch.arange(rows, device=x.device), best].repeat_interleave(
+            chains, dim=0
+        )
+        kernel = HMC(30, 0.05, leapfrog_steps=5).to(x.device)
+        for _ in range(rounds):
+            wide = start.repeated(chains)
+
+            def whitened(u: Tensor, wide: LatentGaussian = wide) -> Tensor:
+                return target(wide.place(u))
+
+            u = kernel.warm_up(whitened, wide.whiten(z), generator, steps=60, across_processes=False)
+            z = wide.place(kernel(whitened, u, generator))
+            start, kernel = (
+                cls.fitted(z.reshape(rows, chains, d).transpose(0, 1)),
+                HMC(30, 0.5, leapfrog_steps=5).to(x.device),
+            )
+        return start
+
+    @classmethod
+    def standard(cls, like: Tensor) -> LatentGaussian:
+        """N(0, I) for every row of ``like`` ``(B, d)``."""
+        eye = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
+        return cls(torch.zeros_like(like), eye.expand(len(like), -1, -1))
+
+    def place(self, u: Tensor) -> Tensor:
+        """Latents of whitened coordinates ``(B, d)``."""
+        return self.mean + (self.factor @ u.unsqueeze(2)).squeeze(2)
+
+    def whiten(self, z: Tensor) -> Tensor:
+        """The inverse of :meth:`place`."""
+        return torch.linalg.solve_triangular(self.factor, (z - self.mean).unsqueeze(2), upper=False).squeeze(
+            2
+        )
+
+    def repeated(self, times: int) -> LatentGaussian:
+        """Every row ``times`` times in a row."""
+        return LatentGaussian(self.mean.repeat_interleave(times, 0), self.factor.repeat_interleave(times, 0))
+
+    @property
+    def log_volume(self) -> Tensor:
+        """``log |det factor|``, shape ``(B,)``."""
+        return self.factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+
+
+def log_marginal(
+    joint: Callable[[Tensor], LogDensity],
+    x: Tensor,
+    start: LatentGaussian,
+    annealing: AnnealedImportanceSampling,
+    chains: int,
+    generator: RandomSource = None,
+    *,
+    posterior: Tensor | None = None,
+) -> LogZ:
+    r"""``log ∫ p~(x, z) dz`` of every row of ``x``; with an unnormalised prior that is ``log p(x) + log Z``.
+
+    Annealed from a Gaussian a row to the joint density, in coordinates in which that Gaussian is N(0, I), so
+    that one step size serves all rows and coordinates. One level is importance sampling with that Gaussian as
+    the proposal. The logarithm of the mean weight is low on average; from exact posterior draws backwards it
+    is high on average.
+
+    Args:
+        joint: for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` as a function of ``z``
+            ``(n, d)``.
+        x: ``(B, *event)``.
+        start: where to begin, one a row of ``x``.
+        annealing: levels and kernel; the kernel's step is adapted in place, on chains of this process whose
+            weights are not used.
+        chains: a row, at least 2.
+        generator: source of randomness.
+        posterior: ``(B, chains, d)`` exact draws given ``x``, for the bound from above.
+
+    Returns:
+        ``(B,)`` estimates with intervals.
+    """
+    wide = start.repeated(chains)
+    target = joint(x.repeat_interleave(chains, dim=0))
+    volume, d = wide.log_volume, start.mean.shape[1]
+
+    def whitened(u: Tensor) -> Tensor:
+        return target(wide.place(u)) + volume
+
+    def base(u: Tensor) -> Tensor:
+        return -0.5 * u.square().sum(dim=1) - 0.5 * d * math.log(2 * math.pi)
+
+    place = {"dtype": start.mean.dtype, "device": start.mean.device}
+    if isinstance(annealing.kernel, Adaptive) and annealing.levels > 1:
+        few = normal(generator, (len(wide.mean), d), **place)  # type: ignore[arg-type]
+        annealing.kernel.warm_up(
+            whitened, few, generator, steps=100, across_processes=False
+        )  # others may have no rows
+    reverse = posterior is not None
+    u = (
+        wide.whiten(posterior.flatten(0, 1))
+        if posterior is not None
+        else normal(generator, (len(wide.mean), d), **place)  # type: ignore[arg-type]
+    )
+    weights, _ = annealing.log_weights(whitened, base, u, generator, reverse=reverse)
+    return LogZ.from_log_weights(weights.reshape(len(x), chains).T, reverse=reverse)
+
+
+def prior_log_z(
+    prior: object,
+    annealing: AnnealedImportanceSampling,
+    chains: int,
+    generator: RandomSource = None,
+    *,
+    long_run: Tensor | None = None,
+) -> tuple[LogZ, LogZ | None]:
+    """The log-constant of a tilted prior from below and, given draws ``long_run`` of it, from above; both
+    zero for an exact prior.
+
+    The upper bound is only as good as the draws; from a chain that has not settled it is none.
+
+    Raises:
+        UserError: if the prior does not say which normalised density it tilts.
+    """
+    if prior is None or getattr(prior, "is_exact", False):
+        zero = torch.zeros((), dtype=torch.float64)
+        exact = LogZ(zero, zero, zero, zero + chains)
+        return exact, exact
+    base = getattr(prior, "base", None)
+    if not isinstance(base, Proposal):
+        raise UserError(
+            f"{type(prior).__name__} has no base density to anneal from, so its log Z cannot be estimated"
+        )
+    log_density: LogDensity = prior.log_density  # type: ignore[attr-defined]
+    if isinstance(annealing.kernel, Adaptive):
+        few = base.reference(min(128, chains), generator).detach()
+        annealing.kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
+    below, _ = annealing.log_weights(
+        log_density, base.log_density, base.reference(chains, generator).detach(), generator
+    )
+    if long_run is None:
+        return LogZ.from_log_weights(below), None
+    above, _ = annealing.log_weights(log_density, base.log_density, long_run, generator, reverse=True)
+    return LogZ.from_log_weights(below), LogZ.from_log_weights(above, reverse=True)
+
+
+def bits_per_dimension(log_density: float, dimensions: int) -> float:
+    r"""Of 8-bit pixels scaled to [-1, 1], from a log-density in nats an image.
+
+    A grey level is a bin of width :math:`1 / 127.5`, whose mass is taken as the density at its centre times
+    its width; that is exact enough while the observation noise spans many levels. :math:`-(\log p(x) - D \log
+    127.5) / (D \log 2)`."""
+    return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
+
+
+def joint_density(model: Any, x: Tensor) -> LogDensity:
+    """``log p(x, z)`` of a model as a differentiable function of ``z``, unnormalised if its prior is.
+
+    It is the model's ``posterior``, which may leave out constants that ``log_joint`` has.
+
+    Args:
+        model: with ``posterior``, ``log_joint`` and ``latent_dim``.
+        x: ``(B, *event)``.
+
+    Raises:
+        ValueError: if the two differ by more than a constant, so that one of them is not the model's.
+    """
+    target = model.posterior(x)
+    origin = torch.zeros(len(x), model.latent_dim, dtype=model.dtype, device=x.device)
+    with torch.no_grad():
+        values = [target(z) for z in (origin, origin + 0.5)]
+        constant, elsewhere = (
+            model.log_joint(x, z) - value for z, value in zip((origin, origin + 0.5), values, strict=True)
+        )
+    slack = 1e-3 * (1 + sum(value.abs().max() for value in values))  # single precision rounds large values
+    if bool(((elsewhere - constant).abs() > slack).any()):
+        raise ValueError(
+            f"posterior and log_joint of {type(model).__name__} differ by more than a constant in z"
+        )
+    return lambda z: target(z) + constant

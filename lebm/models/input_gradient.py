@@ -1,0 +1,60 @@
+"""The gradient of a small fully connected network with respect to its input, without autograd's bookkeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["input_gradient"]
+
+_aten = torch.ops.aten
+
+# The kernels that autograd itself would call, so the result is that of autograd: (gradient, what the layer
+# saw, what it returned, layer).
+_BACKWARD: dict[type[nn.Module], Callable[[Tensor, Tensor, Tensor, nn.Module], Tensor]] = {
+    nn.GELU: lambda slope, seen, made, layer: _aten.gelu_backward(slope, seen, approximate=layer.approximate),
+    nn.LeakyReLU: lambda slope, seen, made, layer: _aten.leaky_relu_backward(
+        slope, seen, layer.negative_slope, False
+    ),
+    nn.ReLU: lambda slope, seen, made, layer: _aten.threshold_backward(slope, made, 0),
+    nn.SiLU: lambda slope, seen, made, layer: _aten.silu_backward(slope, seen),
+    nn.Softplus: lambda slope, seen, made, layer: _aten.softplus_backward(
+        slope, seen, layer.beta, layer.threshold
+    ),
+    nn.Tanh: lambda slope, seen, made, layer: _aten.tanh_backward(slope, made),
+}
+
+
+def input_gradient(net: nn.Sequential, state: Tensor) -> Tensor | None:
+    """Gradient ``(B, d)`` of the sum of ``net(state)``, ``(B, d) -> (B, 1)``, detached; a third faster than
+    autograd for small networks.
+
+    Returns:
+        ``None`` where it would not be what autograd gives: layers other than plain linear ones and known
+        activations, hooks, mixed precision, or a state of another type than the weights.
+    """
+    if torch.is_autocast_enabled(state.device.type) or any(not _plain(layer, state) for layer in net):
+        return None
+    with torch.no_grad():
+        trace, value = [], state
+        for layer in net:
+            seen, value = value, layer(value)
+            trace.append((layer, seen, value))
+        slope = torch.ones_like(value)
+        for layer, seen, made in reversed(trace):
+            slope = (
+                slope @ layer.weight
+                if isinstance(layer, nn.Linear)
+                else _BACKWARD[type(layer)](slope, seen, made, layer)
+            )
+    return slope
+
+
+def _plain(layer: nn.Module, state: Tensor) -> bool:
+    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        return False
+    if type(layer) is nn.Linear:  # not a parametrised one, whose weight may change when it is read
+        return layer.weight.dtype == state.dtype
+    return type(layer) in _BACKWARD and not getattr(layer, "inplace", False)

@@ -1,0 +1,187 @@
+"""Sequence generators: networks from a latent and the words so far to the features of the next word."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout as _dropout
+
+from lebm.component import Component
+
+__all__ = ["NEVER_WRITTEN", "RecurrentGenerator", "SequenceGenerator", "TransformerGenerator"]
+
+NEVER_WRITTEN = 2
+"""``<pad>`` and ``<bos>``, tokens 0 and 1, have no probability: the output layer begins with token 2."""
+
+
+class SequenceGenerator(nn.Module, Component):
+    """Base of the generators of sentences, ``p(x | z) = prod_t p(x_t | x_<t, z)``.
+
+    Args:
+        latent_dim: number of latent coordinates, at least 1.
+        vocabulary_size: number of tokens, the special ones included.
+        max_length: longest sentence in tokens, ``<eos>`` included.
+        width: of the features of a position.
+        dropout: share of word embeddings' and features' entries that are zeroed in training, in [0, 1).
+            Chains run without.
+
+    Raises:
+        ValueError: for an argument out of range.
+    """
+
+    def __init__(
+        self, latent_dim: int, vocabulary_size: int, max_length: int, width: int, dropout: float
+    ) -> None:
+        super().__init__()
+        if min(latent_dim, max_length, width) < 1 or vocabulary_size < 5:
+            raise ValueError(
+                f"latent_dim {latent_dim}, max_length {max_length} and widths must be at least 1 and"
+                f" vocabulary_size {vocabulary_size} at least 5"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        self.latent_dim = latent_dim
+        self.vocabulary_size = vocabulary_size
+        self.max_length = max_length
+        self.dropout = dropout
+        self.output = nn.Linear(width, vocabulary_size - NEVER_WRITTEN)
+
+    @abstractmethod
+    def features(self, z: Tensor, previous: Tensor, dropping: bool = False) -> Tensor:
+        """Features of every position, given the words before it.
+
+        Args:
+            z: ``(B, latent_dim)``.
+            previous: ``(B, T)``, the sentence moved right by one, ``<bos>`` first.
+            dropping: apply dropout, from torch's own generator.
+
+        Returns:
+            ``(B, T, width)``; ``output`` makes logits of them, one a token from ``NEVER_WRITTEN`` on.
+        """
+
+    @abstractmethod
+    def step(self, z: Tensor, previous: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One more word: features ``(B, width)`` after the words ``previous`` ``(B,)``, and what the next
+        step needs.
+
+        ``state`` is ``None`` at the first.
+        """
+
+
+class RecurrentGenerator(SequenceGenerator):
+    """One recurrent layer; z is beside every word's embedding and, through a linear map, the initial state
+    (Pang et al. 2020, text).
+
+    All weights start uniform in [-0.1, 0.1], as in the released code of the paper's successors.
+
+    Args:
+        latent_dim: number of latent coordinates, at least 1.
+        vocabulary_size: number of tokens, the special ones included.
+        max_length: longest sentence in tokens, ``<eos>`` included.
+        embedding: width of a word's embedding.
+        hidden: width of the recurrent state.
+        cell: ``"lstm"`` (the paper) or ``"gru"``.
+        dropout: share of embeddings' and features' entries zeroed in training, in [0, 1). Chains run without.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        vocabulary_size: int,
+        max_length: int,
+        embedding: int = 128,
+        hidden: int = 256,
+        cell: Literal["lstm", "gru"] = "lstm",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(latent_dim, vocabulary_size, max_length, hidden, dropout)
+        if embedding < 1 or cell not in ("lstm", "gru"):
+            raise ValueError(
+                f"embedding must be at least 1 and cell 'lstm' or 'gru', not {embedding} and {cell!r}"
+            )
+        self.cell = cell
+        self.embedding = nn.Embedding(vocabulary_size, embedding)
+        self.start = nn.Linear(latent_dim, hidden)
+        self.recurrent = (nn.LSTM if cell == "lstm" else nn.GRU)(
+            embedding + latent_dim, hidden, batch_first=True
+        )
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -0.1, 0.1)
+
+    def train(self, mode: bool = True) -> RecurrentGenerator:
+        """The recurrent layer stays in training mode, without which cuDNN gives no gradients; it has nothing
+        that the mode changes.
+        """
+        super().train(mode)
+        self.recurrent.train()
+        return self
+
+    def _first(self, z: Tensor) -> Any:
+        hidden = self.start(z).unsqueeze(0)
+        return (hidden, torch.zeros_like(hidden)) if self.cell == "lstm" else hidden
+
+    def features(self, z: Tensor, previous: Tensor, dropping: bool = False) -> Tensor:
+        words = _dropout(self.embedding(previous), self.dropout, dropping)
+        beside = z.unsqueeze(1).expand(-1, previous.shape[1], -1)
+        seen, _ = self.recurrent(torch.cat([words, beside], dim=2), self._first(z))
+        return _dropout(seen, self.dropout, dropping)
+
+    def step(self, z: Tensor, previous: Tensor, state: Any) -> tuple[Tensor, Any]:
+        state = self._first(z) if state is None else state
+        seen, state = self.recurrent(torch.cat([self.embedding(previous), z], dim=1).unsqueeze(1), state)
+        return seen.squeeze(1), state
+
+
+class TransformerGenerator(SequenceGenerator):
+    """A small causal Transformer; a linear map of z is added to every position.
+
+    Args:
+        latent_dim: number of latent coordinates, at least 1.
+        vocabulary_size: number of tokens, the special ones included.
+        max_length: longest sentence in tokens, ``<eos>`` included.
+        width: of a position; ``heads`` must divide it.
+        layers: number of layers, at least 1.
+        heads: attention heads a layer.
+        dropout: share of embeddings' and features' entries zeroed in training, in [0, 1). Chains run without.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        vocabulary_size: int,
+        max_length: int,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(latent_dim, vocabulary_size, max_length, width, dropout)
+        if layers < 1 or heads < 1 or width % heads:
+            raise ValueError(
+                f"layers and heads must be at least 1 and heads divide width, not {layers}, {heads} and"
+                f" {width}"
+            )
+        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.position = nn.Embedding(max_length, width)
+        self.latent = nn.Linear(latent_dim, width)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.body = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        for embedding in (self.embedding, self.position):
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    def features(self, z: Tensor, previous: Tensor, dropping: bool = False) -> Tensor:
+        length = previous.shape[1]
+        places = self.position.weight[:length]
+        words = _dropout(self.embedding(previous) + places, self.dropout, dropping)
+        ahead = torch.ones(length, length, dtype=torch.bool, device=z.device).triu(1)
+        seen = self.body(words + self.latent(z).unsqueeze(1), mask=ahead, is_causal=True)
+        return _dropout(seen, self.dropout, dropping)
+
+    def step(self, z: Tensor, previous: Tensor, state: Any) -> tuple[Tensor, Any]:
+        words = previous.unsqueeze(1) if state is None else torch.cat([state, previous.unsqueeze(1)], dim=1)
+        return self.features(z, words)[:, -1], words

@@ -1,0 +1,66 @@
+"""Long chains: their log-density, radius and coordinates over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lebm.samplers.diagnostics import autocorrelation, split_rhat
+from lebm.samplers.trace import Trace
+
+__all__ = ["draw_chains"]
+
+
+def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
+    """Log-density, radius and two coordinates over time, the log-densities' histogram, and autocorrelations."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    time = [trace.thin * record for record in range(len(trace.log_density))]
+    coordinates = (
+        trace.states[:, : trace.states.shape[1] // trace.targets].flatten(2).cpu()
+    )  # of the first target
+    figure, axes = plt.subplots(2, 3, figsize=(12, 6))
+    for axis, title, values in (
+        (axes[0, 0], "log-density", trace.log_density),
+        (axes[0, 1], "root mean square of the state", trace.radius),
+        (axes[1, 0], "first coordinate", coordinates[:, :, 0]),
+        (
+            axes[1, 1],
+            "coordinate of the largest R-hat",
+            coordinates[:, :, int(split_rhat(coordinates).nan_to_num(0).argmax())],
+        ),
+    ):
+        axis.plot(time, values[:, :8].cpu().float(), lw=0.7, alpha=0.7)
+        axis.plot(time, values.float().mean(dim=1).cpu(), color="black", lw=1.2)
+        axis.axvline(short_run, color="0.6", ls=":")
+        axis.set(title=title, xlabel="transition")
+    settled = (
+        trace.log_density[len(time) // 8 :][trace.log_density[len(time) // 8 :].isfinite()].cpu().float()
+    )
+    if (
+        settled.numel() and settled.max() > settled.min()
+    ):  # the first steps from the reference would flatten all others
+        margin = 0.1 * float(settled.max() - settled.min())
+        axes[0, 0].set_ylim(float(settled.min()) - margin, float(settled.max()) + margin)
+    finite = trace.log_density[:, trace.log_density[-1].isfinite()].cpu().float()
+    if finite.numel():
+        at_end_of_short_run = finite[min(round(short_run / trace.thin), len(finite) - 1)]
+        axes[0, 2].hist(
+            [at_end_of_short_run.numpy(), finite[-1].numpy()],
+            bins=20,
+            label=[f"after {short_run}", f"after {time[-1]}"],
+        )
+        axes[0, 2].legend(frameon=False)
+    axes[0, 2].set(title="log-density of the chains")
+    correlation = autocorrelation(trace.settled.flatten(2).cpu(), max_lag=len(trace.settled) // 2)
+    axes[1, 2].plot(time[: len(correlation)], correlation[:, : min(20, correlation.shape[1])], lw=0.7)
+    axes[1, 2].set(title="autocorrelation of 20 coordinates", xlabel="transition")
+    figure.suptitle(
+        f"{name} chains; dotted: the {short_run} transitions of training; black: mean of all chains"
+    )
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)

@@ -1,0 +1,71 @@
+"""Pictures of images in [-1, 1], and the file that holds a picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+__all__ = ["image_grid", "pair_grid", "write_png"]
+
+_MAGENTA = (255, 0, 255)
+
+
+def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
+    """Lay images out in rows, first image top left, with a white line of 2 pixels between and around several.
+
+    All images share one fixed scale: values are clamped to [-1, 1], and -1 is black and 1 white. Nothing is
+    stretched to an image's own extremes. Non-finite pixels are magenta.
+
+    Args:
+        x: ``(B, C, H, W)`` in [-1, 1] with one (grey) or three channels.
+        columns: images a row, at least 1.
+
+    Returns:
+        ``(height, width, 3)`` of ``uint8``.
+
+    Raises:
+        ValueError: for another shape, or no image at all.
+    """
+    if x.dim() != 4 or x.shape[1] not in (1, 3) or not x.shape[0]:
+        raise ValueError(
+            f"a picture needs images of shape (B, 1 or 3, H, W) with B at least 1, not {tuple(x.shape)}"
+        )
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, not {columns}")
+    x = x.detach().cpu().float()
+    levels = ((x.nan_to_num().clamp(-1, 1) + 1) * 127.5).round().expand(-1, 3, -1, -1)
+    broken = ~torch.isfinite(x).all(dim=1, keepdim=True)
+    levels = torch.where(broken, torch.tensor(_MAGENTA).float().reshape(1, 3, 1, 1), levels)
+    grid = make_grid(levels, nrow=min(columns, x.shape[0]), padding=2, pad_value=255)
+    return grid.to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def pair_grid(above: Tensor, below: Tensor, columns: int = 8) -> np.ndarray:
+    """Two sets of images ``(B, C, H, W)`` as :func:`image_grid`, each row of the first followed by its row of
+    the second.
+    """
+    columns = min(columns, above.shape[0])
+    white = above.new_ones((-above.shape[0] % columns, *above.shape[1:]))
+    pairs = [torch.cat([images, white]).split(columns) for images in (above, below)]
+    return image_grid(torch.cat([row for pair in zip(*pairs, strict=True) for row in pair]), columns)
+
+
+def write_png(path: str | Path, picture: np.ndarray) -> Path:
+    """Write ``(height, width, 3)`` of ``uint8`` as PNG, making folders as needed; a reader never sees half a
+    file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        Image.fromarray(picture).save(partial, format="PNG")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

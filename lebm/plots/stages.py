@@ -1,0 +1,76 @@
+"""The prior after each stage, beside the aggregate posterior."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lebm.plots.latents import projection
+
+__all__ = ["stage_picture"]
+
+LogDensity = Callable[[Tensor], Tensor]
+
+
+def stage_picture(
+    posterior: Tensor, priors: Mapping[str, Tensor], densities: Sequence[LogDensity] | None = None
+) -> np.ndarray:
+    """Draw the aggregate posterior and one panel a prior.
+
+    Args:
+        posterior: ``(n, d)``; its principal components are the axes, or the coordinates themselves if ``d``
+            is 2.
+        priors: samples ``(m, d)`` by title.
+        densities: the unnormalised log-density of each, drawn under the points where ``d`` is 2.
+
+    Returns:
+        ``(height, width, 3)`` of ``uint8``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    clouds = [cloud.detach() for cloud in (posterior, *priors.values())]
+    flat = densities is not None
+    points = (
+        [cloud.cpu() for cloud in clouds]
+        if flat
+        else [cloud.cpu() for cloud in projection(clouds[0], *clouds)]
+    )
+    limit = max(1e-3, 1.15 * float(torch.cat(points[:2]).abs().quantile(0.998)))
+    columns = min(4, len(points))
+    rows = math.ceil(len(points) / columns)
+    figure = Figure(figsize=(3.2 * columns, 3.5 * rows), dpi=100, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for number, (panel, title, cloud) in enumerate(
+        zip(panels, ("aggregate posterior", *priors), points, strict=False)
+    ):
+        if number and densities is not None:
+            panel.imshow(
+                _heat(densities[number - 1], clouds[0], limit),
+                extent=[-limit, limit] * 2,
+                origin="lower",
+                cmap="Blues",
+            )
+        colour = "tab:blue" if number and not flat else "black" if number else "tab:orange"
+        panel.scatter(*cloud.T.tolist(), s=3, alpha=0.5, linewidths=0, color=colour)
+        panel.set(title=title, xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    for panel in panels[len(points) :]:
+        panel.set_axis_off()
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _heat(log_density: LogDensity, like: Tensor, limit: float, cells: int = 120) -> np.ndarray:
+    """The density on a grid, with 1 the highest, as its square root, which shows the flanks too."""
+    axis = torch.linspace(-limit, limit, cells).to(like)
+    across, up = torch.meshgrid(axis, axis, indexing="xy")
+    with torch.no_grad():
+        value = log_density(torch.stack([across.flatten(), up.flatten()], dim=1)).reshape(cells, cells)
+    return (0.5 * (value - value.max())).exp().cpu().numpy()

@@ -1,0 +1,215 @@
+"""What every run has besides the callbacks of its recipe: checkpoints, the stored recipe, the progress bar."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+
+from lebm.callbacks.divergence import DivergenceError
+from lebm.errors import CheckpointWriteError, UserError
+from lebm.run.preemption import Preempted
+
+__all__ = ["Progress", "RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions"]
+
+log = logging.getLogger("lebm.cli")
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Keeps the newest checkpoint and ``last.ckpt``: periodically, at the end, and when the run is
+    interrupted or fails.
+
+    Args:
+        run_dir: the run folder; files go to its ``checkpoints/``.
+        every_n_train_steps: steps between checkpoints; the end of every epoch if ``None``.
+    """
+
+    def __init__(self, run_dir: str | Path, every_n_train_steps: int | None = None) -> None:
+        super().__init__(
+            dirpath=Path(run_dir) / "checkpoints",
+            filename="step={step:08d}",
+            auto_insert_metric_name=False,
+            save_last=True,
+            save_on_exception=True,
+            every_n_train_steps=every_n_train_steps,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        self._written_step = -1
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._written_step = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._written_step != trainer.global_step and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            assert self.dirpath is not None
+            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, DivergenceError | CheckpointWriteError):
+            return  # weights that must not replace the last healthy ones, or a disk that takes no more
+        if trainer.world_size == 1 or isinstance(exception, Preempted):
+            super().on_exception(trainer, pl_module, exception)
+        elif (
+            trainer.is_global_zero
+            and isinstance(trainer.strategy, DDPStrategy)
+            and self._should_save_on_exception(trainer)
+        ):
+            self._save_alone(trainer)
+
+    def _save_alone(self, trainer: Trainer) -> None:
+        """Save without the other processes, which may be dead, or waiting somewhere else; every one holds the
+        same weights.
+        """
+        assert self.dirpath is not None
+        try:
+            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            trainer.strategy.checkpoint_io.save_checkpoint(content, Path(self.dirpath) / "last.ckpt")
+        except (
+            Exception
+        ) as error:  # chains that were not gathered, among others; the periodic checkpoint remains
+            log.warning("no checkpoint of step %d: %s; the last one is kept", trainer.global_step, error)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the resolved recipe of a training run to ``config.yaml`` in the run folder and to the loggers.
+
+    Lightning's own writes into the log folder and fails where a file of that name exists already, as every
+    second run with Weights & Biases finds out. It also writes before a checkpoint is read; here a resumed run
+    that is refused keeps its recipe."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing yet."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().setup(trainer, pl_module, "fit")
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        text = self.parser.dump(self.config, skip_unset=False)
+        target = Path(trainer.default_root_dir) / "config.yaml"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(".config.yaml.unfinished")
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(target)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("config", f"```yaml\n{text}\n```")
+            else:
+                logger.log_hyperparams(yaml.safe_load(text))
+
+
+class Progress(RichProgressBar):
+    """A rich bar with the loss, the health of the chains and the time left to the end of the run."""
+
+    HEALTH = {"displacement": "move", "gradient_norm": "grad"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = (0.0, 0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._started = (time.monotonic(), trainer.global_step)
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        shown = super().get_metrics(trainer, pl_module)
+        shown = {
+            name: value for name, value in shown.items() if name != "v_num" and not name.startswith("train/")
+        }
+        for name, value in trainer.callback_metrics.items():
+            group, _, figure = name.removeprefix("mcmc/").rpartition("/")
+            if name.startswith("mcmc/") and figure in self.HEALTH:
+                shown[f"{group}-{self.HEALTH[figure]}"] = round(float(value), 2)
+        left = self._time_left(trainer)
+        if left is not None:
+            shown["left"] = left
+        return shown
+
+    def _time_left(self, trainer: Trainer) -> str | None:
+        since, first = self._started
+        done = trainer.global_step - first
+        if not trainer.training or done < 1:
+            return None
+        total = trainer.estimated_stepping_batches
+        if total == float("inf"):
+            return None
+        seconds = int((time.monotonic() - since) / done * (total - trainer.global_step))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+class SameShape(Callback):
+    """Refuses images of another size than the model makes, before anything is done with them."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compare, where both sides say their shape.
+
+        Raises:
+            UserError: naming both shapes and both keys.
+        """
+        made = getattr(getattr(getattr(pl_module, "likelihood", None), "generator", None), "out_shape", None)
+        read = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
+        if made is not None and read is not None and tuple(made) != tuple(read):
+            raise UserError(
+                f"the generator makes images of {_by(made)} and the data are {_by(read)}: "
+                "change image_size or channels of the data, or the generator's out_shape"
+            )
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+class SavePredictions(Callback):
+    """Collects latents and anomaly scores and writes them as one ``.npz`` file a process.
+
+    Args:
+        target: the file; with several processes its stem is followed by the rank.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self._rows: dict[str, list[Any]] = {}
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        found = {
+            "index": batch["index"],
+            "label": batch.get("label"),
+            "z": outputs["z"],
+            "anomaly_score": outputs["anomaly_score"],
+        }
+        for name, value in found.items():
+            if value is not None:
+                self._rows.setdefault(name, []).append(value.detach().cpu())
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        import numpy
+        import torch
+
+        if trainer.world_size > 1:
+            self.target = self.target.with_name(f"{self.target.stem}-{trainer.global_rank}.npz")
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        columns: dict[str, Any] = {name: torch.cat(parts).numpy() for name, parts in self._rows.items()}
+        numpy.savez(self.target, **columns)

@@ -1,0 +1,155 @@
+"""The loggers of a run: ``metrics.csv`` always, TensorBoard where the recipe names none, Weights & Biases as
+the recipe says.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+__all__ = ["MetricsFile", "WandbRun", "place", "with_defaults"]
+
+
+class MetricsFile(Logger):
+    """Writes ``metrics.csv``, a row a logging call, into the run folder itself, and continues it on resume.
+
+    Args:
+        run_dir: the run folder.
+        first_step: rows of an earlier attempt from this step on are dropped, because they will be written
+            again.
+    """
+
+    def __init__(self, run_dir: str | Path, first_step: int = 0) -> None:
+        super().__init__()
+        self.path = Path(run_dir) / "metrics.csv"
+        self.first_step = first_step
+        self._columns: list[str] | None = None
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: ``config.yaml`` holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        row = {"step": step, **{key: float(value) for key, value in metrics.items()}}
+        if self._columns is None:
+            self._open()
+        assert self._columns is not None
+        fresh = [name for name in row if name not in self._columns]
+        if fresh:
+            self._columns += fresh
+            self._rewrite(self._read())
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [row for row in self._read() if _is_before(row, self.first_step)]
+        self._columns = list(dict.fromkeys(["step", "epoch", *(name for row in rows for name in row)]))
+        self._rewrite(rows)
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        unfinished = self.path.with_name(f".{self.path.name}.unfinished")
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns or [])
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(unfinished, self.path)
+
+
+def _is_before(row: Mapping[str, str | None], step: int) -> bool:
+    try:
+        return int(row.get("step") or "") < step
+    except ValueError:  # the last line of a killed run
+        return False
+
+
+class WandbRun(Callback):
+    """Keeps the id of the Weights & Biases run in the checkpoint, so that a resumed run continues the same
+    record.
+    """
+
+    KEY = "WandbRun"
+
+    def __init__(self) -> None:
+        self.run_id: str | None = None
+
+    @property
+    def state_key(self) -> str:
+        return self.KEY
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and logger.version is not None:
+                self.run_id = str(logger.version)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"run_id": self.run_id}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.run_id = self.run_id or state_dict.get("run_id")
+
+
+def place(config: Any, run_dir: Path, wandb_id: str | None) -> None:
+    """Point the loggers of a parsed recipe at the run folder, before they are built.
+
+    Args:
+        config: ``trainer.logger`` as parsed: ``None``, a truth value, one logger or a list.
+        run_dir: where they write unless the recipe says otherwise.
+        wandb_id: of the run to continue.
+    """
+    for logger in config if isinstance(config, list) else [config]:
+        path = logger.get("class_path", "") if hasattr(logger, "get") else ""
+        arguments = logger.get("init_args") if path else None
+        if arguments is None:
+            continue
+        if "save_dir" in arguments and arguments["save_dir"] in (None, "", "."):
+            arguments["save_dir"] = str(
+                run_dir.absolute()
+            )  # wandb's process keeps the working folder in which it was started
+        if (
+            path.endswith(".WandbLogger")
+            and wandb_id is not None
+            and arguments.get("id") is None
+            and arguments.get("version") is None
+        ):
+            arguments["id"] = wandb_id
+
+
+def with_defaults(chosen: Any, run_dir: Path, first_step: int) -> list[Logger] | bool:
+    """The loggers of a run: those chosen (TensorBoard if nothing is said) and ``metrics.csv``; ``False``
+    switches all off.
+    """
+    if chosen is False:
+        return False
+    if chosen is None or chosen is True:
+        loggers: list[Logger] = [TensorBoardLogger(str(run_dir), name="tensorboard", version="")]
+    else:
+        loggers = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
+    # first, because Lightning asks the first logger for the folder of the run
+    return [MetricsFile(run_dir, first_step), *loggers]

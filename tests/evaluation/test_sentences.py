@@ -1,0 +1,57 @@
+"""The text suite gives the figures of the callbacks, with their intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lebm.data import TextData
+from lebm.evaluation.context import SentenceSubject, Settings, Subject
+from lebm.evaluation.run import run_suites
+from tests.callbacks.test_sentences import sentence_model
+from tests.callbacks.tiny import latent_mle
+
+
+@pytest.mark.slow
+def test_figures_of_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "words"
+    folder.mkdir()
+    lines = [f"{a} {b} runs" for a in ("the", "one", "a") for b in ("cat", "dog", "cow")]
+    for name in ("train", "test"):
+        (folder / f"{name}.txt").write_text("\n".join(lines))
+    data = TextData(str(folder), vocabulary_size=12, max_length=6, batch_size=3)
+    data.setup()
+    model = sentence_model(2)
+    model.likelihood.vocabulary = data.vocabulary
+    results = dict(
+        run_suites(
+            ("text", "image"), SentenceSubject(model, data), Settings(n_samples=30, levels=5, chains=20)
+        )
+    )
+    found = {figure.name: figure for figure in results["text"].figures}
+    assert {
+        "nll",
+        "perplexity",
+        "log_z",
+        "forward_perplexity",
+        "reverse_perplexity",
+        "self_bleu",
+        "active_units",
+    } <= found.keys()
+    assert found["nll"].low < found["nll"].value < found["nll"].high  # type: ignore[operator]
+    assert (found["nll"].n, found["nll"].split) == (9, "test")
+    assert (found["log_z"].n, found["log_z"].split) == (512, "prior")
+    assert (found["forward_perplexity"].n, found["forward_perplexity"].split) == (30, "samples")
+    assert (found["reverse_perplexity"].n, found["reverse_perplexity"].split) == (9, "test")
+    assert (found["self_bleu"].n, found["self_bleu"].split) == (9, "samples")
+    assert (found["active_units"].n, found["active_units"].split) == (9, "test")
+    assert found["self_bleu"].low is None
+    assert "sentences" in results["image"].skipped
+    assert results["text"].wall_time_seconds > 0
+
+
+def test_other_models_have_no_text() -> None:
+    result = dict(run_suites(("text",), Subject(latent_mle(), None), Settings()))["text"]  # type: ignore[arg-type]
+    assert "images" in result.skipped
+    assert result.figures == []
