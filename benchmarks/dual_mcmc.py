@@ -125,7 +125,7 @@ def measure(size: str, rounds: int, image_steps: int = 30, latent_steps: int = 1
 
     def step() -> None:
         optimizer.zero_grad()
-        model.loss({"x": x}, next(counter), None).backward()
+        model.loss({"x": x}, next(counter)).backward()
         optimizer.step()
 
     def image_chain() -> None:

@@ -68,7 +68,7 @@ def train(model: DualMCMCTeaching, data: torch.Tensor, steps: int) -> None:
         x = data[torch.randint(len(data), (BATCH,), generator=rows)]
         for turn in ("all",) if model.schedule == "simultaneous" else ("teachers", "energy"):
             model._turn = turn  # type: ignore[assignment]
-            loss = model.loss({"x": x}, number, None)
+            loss = model.loss({"x": x}, number)
             optimizer.zero_grad()
             loss.backward()
             model.on_before_optimizer_step(optimizer)

@@ -85,7 +85,7 @@ def step_cost(rounds: int, device: str, batch: int = 100) -> dict:
 
         def whole() -> None:
             adam.zero_grad()
-            model.loss({"x": x, "index": torch.arange(batch)}, next(counter), None).backward()
+            model.loss({"x": x, "index": torch.arange(batch)}, next(counter)).backward()
             adam.step()
 
         parts[f"{name}: posterior"] = lambda: model.run_chain(

@@ -58,7 +58,7 @@ def our_step(model: LatentMLE, x: torch.Tensor, parts: dict[str, list[float]] | 
     def step() -> None:
         number = next(counter)
         optimizer.zero_grad()
-        model.loss(batch, number, None).backward()
+        model.loss(batch, number).backward()
         optimizer.step()
 
     return step

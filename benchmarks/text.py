@@ -124,7 +124,7 @@ def measure(row: str, ragged: bool, rounds: int, device: str) -> dict:
 
     def our_step() -> None:
         optimizer.zero_grad()
-        ours.loss(batch, 0, None).backward()
+        ours.loss(batch, 0).backward()
         optimizer.step()
 
     timings = interleave(

@@ -5,7 +5,8 @@ scalar loss.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 
 from lebm.component import Component, describe
 from lebm.errors import UserError
+from lebm.estimators.answers import ModelChain, NoChainError
 from lebm.estimators.optim import AdamGroups
+from lebm.models.encoders import DiagonalGaussian
+from lebm.models.priors import Prior
+from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["LatentEstimator", "contrast", "follow"]
+__all__ = ["LatentEstimator", "contrast"]
 
 
 class LatentEstimator(LightningModule, Component):
@@ -49,6 +54,7 @@ class LatentEstimator(LightningModule, Component):
         self.optimizer_settings = optimizer
         self.seed = seed
         self.noise_shards = noise_shards
+        self._notes: dict[str, Tensor] | None = None
 
     # What a method provides
 
@@ -57,10 +63,23 @@ class LatentEstimator(LightningModule, Component):
         """The trained networks by name; each is one parameter group."""
 
     @abstractmethod
-    def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
-        """The scalar training loss. If ``figures`` is not ``None`` this step is logged: put detached scalars
-        into it.
-        """
+    def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """The scalar training loss. :meth:`note` scalars that are worth logging."""
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Log a scalar of this training step under ``name``, detached; nothing on a step that is not logged."""
+        if self._notes is not None:
+            self._notes[name] = value.detach()
+
+    @contextmanager
+    def noting(self, wanted: bool = True) -> Iterator[dict[str, Tensor]]:
+        """Collect what is noted inside; nothing if it is not wanted."""
+        notes: dict[str, Tensor] = {}
+        self._notes = notes if wanted else None
+        try:
+            yield notes
+        finally:
+            self._notes = None
 
     # What any latent-variable model can answer
 
@@ -102,7 +121,60 @@ class LatentEstimator(LightningModule, Component):
         }
         return {**samplers, "evaluation_steps": self.evaluation_steps}
 
+    # What some models can answer; see also the types in lebm.estimators.answers
+
+    @property
+    def latent_prior(self) -> Prior | None:
+        """The prior of the latents; ``None`` if it is N(0, I) and nothing more can be asked of it."""
+        return None
+
+    @property
+    def sentences(self) -> CategoricalLikelihood | None:
+        """The likelihood of a model of sentences; ``None`` for a model of something else.
+
+        Raises:
+            UserError: if a model of sentences never saw data.
+        """
+        return sentence_likelihood(self)
+
+    def inferred(self, x: Tensor) -> DiagonalGaussian | None:
+        """``q(z | x)`` of the inference model; ``None`` for a model without one."""
+        return None
+
+    def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
+        """``n`` chains of the prior, as sampling runs them.
+
+        Raises:
+            NoChainError: if the prior is drawn without a chain.
+        """
+        raise NoChainError("drawn exactly, no chain to look at")
+
+    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
+        """A chain of the posterior for each observation of ``x: (B, *event)``, as :meth:`encode` runs them.
+
+        Raises:
+            NoChainError: if latents are inferred without a chain.
+        """
+        raise NoChainError("from the inference network, no chain to look at")
+
     # Randomness
+
+    def follow(
+        self,
+        name: str,
+        sampler: Sampler,
+        target: LogDensity,
+        start: Tensor,
+        noise: RandomSource,
+        steps: int | None = None,
+    ) -> Tensor:
+        """The end of a chain; its health is noted as ``mcmc/<name>/...`` on a step that is logged."""
+        if self._notes is None:
+            return sampler(target, start, noise, steps=steps)
+        end, info = sampler.run(target, start, noise, steps=steps)
+        for key, value in info.scalars().items():
+            self.note(f"mcmc/{name}/{key}", value)
+        return end
 
     def noise(self, purpose: str, batch_idx: int) -> Noise:
         """This process's noise for one purpose in one training step."""
@@ -144,15 +216,17 @@ class LatentEstimator(LightningModule, Component):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         due = (self.trainer.global_step + 1) % max(1, self.trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
-        figures: dict[str, Tensor] | None = {} if due else None
-        loss = self.loss(batch, batch_idx, figures)
-        if figures is not None:
-            # Collecting figures costs more than a small training step, so it happens only on the steps that
-            # are written.
+        with self.noting(due) as notes:
+            loss = self.loss(batch, batch_idx)
+        if (
+            due
+        ):  # logging costs more than a small training step, so it happens only on the steps that are written
             self.log("loss", loss.detach(), prog_bar=True)
-            shown = {name: value for name, value in figures.items() if name.startswith("train/")}
+            shown = {
+                name: value for name, value in notes.items() if name == "stage" or name.startswith("train/")
+            }
             self.log_dict(shown, prog_bar=True)
-            self.log_dict({name: value for name, value in figures.items() if name not in shown})
+            self.log_dict({name: value for name, value in notes.items() if name not in shown})
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -237,23 +311,6 @@ class LatentEstimator(LightningModule, Component):
         assert isinstance(description, dict)
         checkpoint["lebm_format"] = 1
         checkpoint["hyper_parameters"] = description
-
-
-def follow(
-    name: str,
-    sampler: Sampler,
-    target: LogDensity,
-    start: Tensor,
-    noise: RandomSource,
-    figures: dict[str, Tensor] | None,
-    steps: int | None = None,
-) -> Tensor:
-    """The end of a chain, with its health among the figures, as ``mcmc/<name>/...``, if this step is logged."""
-    if figures is None:
-        return sampler(target, start, noise, steps=steps)
-    end, info = sampler.run(target, start, noise, steps=steps)
-    figures.update({f"mcmc/{name}/{key}": value for key, value in info.scalars().items()})
-    return end
 
 
 def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator, contrast, follow
+from lebm.estimators.answers import ModelChain
+from lebm.estimators.base import LatentEstimator, contrast
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.starts import (
     ImageStart,
@@ -168,79 +169,64 @@ class DualMCMCTeaching(LatentEstimator):
 
     # The loss
 
-    def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+    def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
         z = self.noise("latents", batch_idx).normal((len(x), self.latent_dim), dtype=x.dtype, device=x.device)
         if self._turn == "energy":
-            return self._energy_turn(x, z, batch_idx, figures)
+            return self._energy_turn(x, z, batch_idx)
         generated, inferred = self.likelihood.mean(z), self.encoder(x)
         revised = generated.detach()
         if self._turn == "all" or self._teaches:
-            revised = self._revise_images(revised, self.noise("image", batch_idx), figures)
-        revised_z = self._revise_latents(x, inferred, self.noise("posterior", batch_idx), figures)
+            revised = self._revise_images(revised, self.noise("image", batch_idx))
+        revised_z = self._revise_latents(x, inferred, self.noise("posterior", batch_idx))
         self.revised = {
             "generated images": generated.detach(),
             "revised images": revised,
             "revised latents": revised_z,
         }
-        total = self._generator_part(x, revised_z, generated, revised, figures)
-        total = total + self._encoder_part(inferred, revised_z, z, revised, figures)
+        total = self._generator_part(x, revised_z, generated, revised)
+        total = total + self._encoder_part(inferred, revised_z, z, revised)
         if self._turn == "all":
-            return total + self._energy_part(x, revised, figures)
+            return total + self._energy_part(x, revised)
         self._taught = total.detach()
         return total + touch(self.energy)
 
-    def _energy_turn(self, x: Tensor, z: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+    def _energy_turn(self, x: Tensor, z: Tensor, batch_idx: int) -> Tensor:
         """The second step of a batch: the energy against new chains from what the new generator makes of the
         same latents.
         """
-        revised = self._revise_images(self.decode(z), self.noise("image again", batch_idx), figures)
+        revised = self._revise_images(self.decode(z), self.noise("image again", batch_idx))
         self.revised["revised images"] = revised
         # What the first step's loss was is added without a gradient, so that the logged loss is that of the
         # whole batch.
-        return self._energy_part(x, revised, figures) + touch(self.likelihood, self.encoder) + self._taught
+        return self._energy_part(x, revised) + touch(self.likelihood, self.encoder) + self._taught
 
-    def _energy_part(self, x: Tensor, revised: Tensor, figures: dict[str, Tensor] | None) -> Tensor:
+    def _energy_part(self, x: Tensor, revised: Tensor) -> Tensor:
         gap = contrast(self.energy, x, revised)
         self.revised["energy gap"] = gap.detach()
-        if figures is not None:
-            figures["train/energy_gap"] = gap.detach()
+        self.note("train/energy_gap", gap)
         return gap / self.temperature if self.scale_energy else gap
 
-    def _generator_part(
-        self,
-        x: Tensor,
-        revised_z: Tensor,
-        generated: Tensor,
-        revised: Tensor,
-        figures: dict[str, Tensor] | None,
-    ) -> Tensor:
+    def _generator_part(self, x: Tensor, revised_z: Tensor, generated: Tensor, revised: Tensor) -> Tensor:
         parts = {"train/nll_given_z": -self.likelihood.log_prob(x, revised_z).mean()}
         if self.teaching_weight:
             parts["teaching/generator"] = -self.likelihood.log_prob_around(revised, generated).mean()
-        if figures is not None:
-            figures.update({name: part.detach() for name, part in parts.items()})
+        for name, part in parts.items():
+            self.note(name, part)
         if not self.scale_likelihood:
             parts = {name: self.likelihood.squared_error(part, x[0].numel()) for name, part in parts.items()}
         total = parts["train/nll_given_z"]
         return total + self.teaching_weight * parts["teaching/generator"] if self.teaching_weight else total
 
     def _encoder_part(
-        self,
-        inferred: DiagonalGaussian,
-        revised_z: Tensor,
-        z: Tensor,
-        revised: Tensor,
-        figures: dict[str, Tensor] | None,
+        self, inferred: DiagonalGaussian, revised_z: Tensor, z: Tensor, revised: Tensor
     ) -> Tensor:
         total = -inferred.log_prob(revised_z).mean()
-        if figures is not None:
-            figures["train/inference_nll"] = total.detach()
+        self.note("train/inference_nll", total)
         if self.revised_inference_weight:
             on_revised = -self.encoder(revised).log_prob(z).mean()
             total = total + self.revised_inference_weight * on_revised
-            if figures is not None:
-                figures["teaching/encoder"] = on_revised.detach()
+            self.note("teaching/encoder", on_revised)
         return total
 
     # The chains
@@ -248,44 +234,36 @@ class DualMCMCTeaching(LatentEstimator):
     # They move in the model's own precision. Autocast hands over half precision, in which steps as small as
     # these are rounded away.
 
-    def _revise_images(
-        self,
-        generated: Tensor,
-        noise: RandomSource,
-        figures: dict[str, Tensor] | None,
-        steps: int | None = None,
-    ) -> Tensor:
+    def _revise_images(self, generated: Tensor, noise: RandomSource, steps: int | None = None) -> Tensor:
         start = start_of_images(self.image_start, generated.to(self.dtype), self.likelihood.sigma, noise)
         with frozen(self.energy):
-            return follow(
-                "image",
-                self.image_sampler,
-                Boltzmann(self.energy, self.temperature),
-                start,
-                noise,
-                figures,
-                steps,
-            )
+            target = Boltzmann(self.energy, self.temperature)
+            return self.follow("image", self.image_sampler, target, start, noise, steps)
 
     def _revise_latents(
-        self,
-        x: Tensor,
-        inferred: DiagonalGaussian,
-        noise: RandomSource,
-        figures: dict[str, Tensor] | None,
-        steps: int | None = None,
+        self, x: Tensor, inferred: DiagonalGaussian, noise: RandomSource, steps: int | None = None
     ) -> Tensor:
         start = start_of_latents(self.latent_start, inferred, noise).to(self.dtype)
         with frozen(self.likelihood, batch_statistics=self.batch_statistics):
-            return follow(
-                "posterior", self.posterior_sampler, self.posterior(x), start, noise, figures, steps
-            )
+            return self.follow("posterior", self.posterior_sampler, self.posterior(x), start, noise, steps)
 
     def posterior(self, x: Tensor) -> LogDensity:
         """Unnormalised ``log p(z | x)`` of the generator as a function of ``z``."""
         return lambda z: self.likelihood.log_prob(x, z) - 0.5 * z.square().sum(dim=1)
 
     # The answers
+
+    def inferred(self, x: Tensor) -> DiagonalGaussian:
+        return self.encoder(x)
+
+    def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """Observations ``(B, *event)`` after the energy's chain, which starts at ``x``, or as ``image_start`` says."""
+        with torch.inference_mode(False), frozen(self.image_sampler):  # a pool is left alone
+            return self._revise_images(x.clone(), generator, steps)
+
+    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
+        start = start_of_latents(self.latent_start, self.encoder(x), generator).to(self.dtype)
+        return ModelChain(self.posterior(x), self.posterior_sampler, start)
 
     def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Exact draws of N(0, I); there is no chain to set ``steps`` of."""
@@ -299,14 +277,14 @@ class DualMCMCTeaching(LatentEstimator):
             if steps == 0:
                 return generated
             with frozen(self.image_sampler):  # a pool is left alone
-                return self._revise_images(generated, generator, None, steps)
+                return self._revise_images(generated, generator, steps)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """A draw of the inference model, revised by the posterior chain; with ``steps=0`` the draw alone."""
         with torch.inference_mode(False), torch.no_grad(), frozen(self.posterior_sampler):
             x = x.clone()  # an inference tensor could not take part in the chain's gradient
             steps = self.evaluation_steps if steps is None else steps
-            return self._revise_latents(x, self.encoder(x), generator, None, steps)
+            return self._revise_latents(x, self.encoder(x), generator, steps)
 
     def decode(self, z: Tensor) -> Tensor:
         with torch.no_grad(), frozen(self.likelihood, batch_statistics=self.batch_statistics):

@@ -181,26 +181,23 @@ class JointHierarchicalPrior(LatentPriorModel):
 
     # The loss
 
-    def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+    def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
-        positives, total = self._positives(x, batch_idx, figures)
+        positives, total = self._positives(x, batch_idx)
         if self.prior.is_exact:
             return total
-        negatives = self._negatives(x.shape[0], batch_idx, figures)
+        negatives = self._negatives(x.shape[0], batch_idx)
         gap = contrast(self.prior.energy, positives, negatives)
-        if figures is not None:
-            figures["train/energy_gap"] = gap.detach()
+        self.note("train/energy_gap", gap)
         if "reference" in self.networks():
             gap = gap + self.reference.log_density(negatives).mean()
         return total + gap
 
-    def _positives(
-        self, x: Tensor, batch_idx: int, figures: dict[str, Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
+    def _positives(self, x: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """``z+`` of shape ``(B, latent_dim)``, and the loss but for what the energy and the negatives add."""
         if self.scheme == "mcmc":
-            z = self._posterior_chain(x, batch_idx, figures)
-            total = self.likelihood_loss(x, z, batch_idx, figures)
+            z = self._posterior_chain(x, batch_idx)
+            total = self.likelihood_loss(x, z, batch_idx)
             return z, (
                 total - self.reference.log_density(z).mean() if "reference" in self.networks() else total
             )
@@ -210,14 +207,14 @@ class JointHierarchicalPrior(LatentPriorModel):
             return z, z.new_zeros(())
         q = self.inference(x)
         z = q.rsample(self.noise("posterior", batch_idx))
-        total = self.likelihood_loss(x, z, batch_idx, figures)
+        total = self.likelihood_loss(x, z, batch_idx)
         weight = self.prior_weight
         if weight < 1:
             q = DiagonalGaussian(_weighted(q.mean, weight), _weighted(q.log_scale, weight))
             z = _weighted(z, weight)
-        return z, total + self._divergence(q, z, figures)
+        return z, total + self._divergence(q, z)
 
-    def _divergence(self, q: DiagonalGaussian, z: Tensor, figures: dict[str, Tensor] | None) -> Tensor:
+    def _divergence(self, q: DiagonalGaussian, z: Tensor) -> Tensor:
         """``KL(q || p0)``, mean over the batch, as an estimate with z drawn from q."""
         base = self.reference
         if self.kl == "monte_carlo":
@@ -225,9 +222,8 @@ class JointHierarchicalPrior(LatentPriorModel):
         zeros = torch.zeros_like(z)
         p = base.conditionals(z) if isinstance(base, GaussianHierarchy) else DiagonalGaussian(zeros, zeros)
         parts = q.divergences(p)
-        if figures is not None:
-            for layer, value in enumerate(self.layout.sums(parts.detach()).mean(dim=0), start=1):
-                figures[f"kl/layer_{layer}"] = value
+        for layer, value in enumerate(self.layout.sums(parts.detach()).mean(dim=0), start=1):
+            self.note(f"kl/layer_{layer}", value)
         return parts.sum(dim=1).mean()
 
     @property
@@ -237,14 +233,17 @@ class JointHierarchicalPrior(LatentPriorModel):
             return 1.0
         return 1.0 - math.exp(-(self.trainer.global_step + 1) / self.warm_up)
 
-    def _posterior_chain(self, x: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+    def _posterior_chain(self, x: Tensor, batch_idx: int) -> Tensor:
         target = self.space.posterior(self.likelihood.given(x))
-        return self.run_chain("posterior", self.posterior_sampler, target, x.shape[0], batch_idx, figures)
+        return self.run_chain("posterior", self.posterior_sampler, target, x.shape[0], batch_idx)
 
-    def _negatives(self, n: int, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
-        return self.run_chain("prior", self.prior_sampler, self.space.log_density, n, batch_idx, figures)
+    def _negatives(self, n: int, batch_idx: int) -> Tensor:
+        return self.run_chain("prior", self.prior_sampler, self.space.log_density, n, batch_idx)
 
     # The answers
+
+    def inferred(self, x: Tensor) -> DiagonalGaussian | None:
+        return None if self.encoder is None else self.encoder(x)
 
     def inference(self, x: Tensor) -> DiagonalGaussian:
         """``q(z | x)``.

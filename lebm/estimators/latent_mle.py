@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from lebm.estimators.base import contrast
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
 from lebm.models.likelihoods import Likelihood
@@ -76,22 +75,11 @@ class LatentMLE(LatentPriorModel):
             trained["energy"] = self.prior
         return trained
 
-    def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
-        x = self.observations(batch)
-        positives = self._posterior_latents(x, batch_idx, figures)
-        total = self.likelihood_loss(x, positives, batch_idx, figures)
+    def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        x, n = self.observations(batch), len(batch["x"])
+        positives = self.run_chain("posterior", self.posterior_sampler, self.posterior(x), n, batch_idx)
+        total = self.likelihood_loss(x, positives, batch_idx)
         if not self.prior.is_exact:
-            negatives = self._prior_latents(x.shape[0], batch_idx, figures)
-            gap = contrast(self.prior.energy, positives, negatives)
-            total = total + gap
-            if figures is not None:
-                figures["train/energy_gap"] = gap.detach()
+            negatives = self.run_chain("prior", self.prior_sampler, self.prior.log_density, n, batch_idx)
+            total = total + self.energy_gap(positives, negatives)
         return total
-
-    def _posterior_latents(self, x: Tensor, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
-        return self.run_chain(
-            "posterior", self.posterior_sampler, self.posterior(x), x.shape[0], batch_idx, figures
-        )
-
-    def _prior_latents(self, n: int, batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
-        return self.run_chain("prior", self.prior_sampler, self.prior.log_density, n, batch_idx, figures)

@@ -125,17 +125,16 @@ class MultiStageNCE(LatentPriorModel):
 
     # The loss
 
-    def loss(self, batch: Mapping[str, Tensor], batch_idx: int, figures: dict[str, Tensor] | None) -> Tensor:
+    def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
         positives = self.run_chain(
-            "posterior", self.posterior_sampler, self.posterior_so_far(x), x.shape[0], batch_idx, figures
+            "posterior", self.posterior_sampler, self.posterior_so_far(x), x.shape[0], batch_idx
         )
-        negatives = self.negatives(x.shape[0], batch_idx, figures)
-        total = self.classification(positives, negatives, batch["index"], figures)
+        negatives = self.negatives(x.shape[0], batch_idx)
+        total = self.classification(positives, negatives, batch["index"])
         if self.update_generator_in_stage:
-            total = total + self.likelihood_loss(x, positives, batch_idx, figures)
-        if figures is not None and self._trainer is not None:
-            self.log("stage", float(self.stage), prog_bar=True)
+            total = total + self.likelihood_loss(x, positives, batch_idx)
+        self.note("stage", torch.tensor(float(self.stage)))
         return total
 
     def posterior_so_far(self, x: Tensor) -> LogDensity:
@@ -143,17 +142,13 @@ class MultiStageNCE(LatentPriorModel):
         likelihood, prior = self.likelihood.given(x), self.prior
         return lambda z: likelihood(z) + prior.log_density_so_far(z)
 
-    def negatives(self, n: int, batch_idx: int, figures: dict[str, Tensor] | None = None) -> Tensor:
+    def negatives(self, n: int, batch_idx: int) -> Tensor:
         """Draws of the prior so far, ``(n, latent_dim)``: exact ones in stage 1."""
         if self.prior.tilt.finished == 0:
             return self.prior.reference(n, self.noise("prior", batch_idx))
-        return self.run_chain(
-            "prior", self.prior_sampler, self.prior.log_density_so_far, n, batch_idx, figures
-        )
+        return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far, n, batch_idx)
 
-    def classification(
-        self, positives: Tensor, negatives: Tensor, index: Tensor, figures: dict[str, Tensor] | None
-    ) -> Tensor:
+    def classification(self, positives: Tensor, negatives: Tensor, index: Tensor) -> Tensor:
         """The classifier's loss; held-out rows are measured and not trained on."""
         energies = self.prior.tilt.active(torch.cat([positives, negatives]))
         up, down = energies.split([len(positives), len(negatives)])
@@ -164,9 +159,8 @@ class MultiStageNCE(LatentPriorModel):
         # layout.
         weight = (~measured).to(up.dtype) * (every / (every - 1)) if every else torch.ones_like(up)
         loss = (weight * (softplus(up) + softplus(-down))).mean()
-        if figures is not None:
-            figures["train/nce"] = loss.detach()
-            figures["stages/accuracy"] = 0.5 * ((up < 0).float().mean() + (down >= 0).float().mean())
+        self.note("train/nce", loss)
+        self.note("stages/accuracy", 0.5 * ((up < 0).float().mean() + (down >= 0).float().mean()))
         return 0.0 * loss if self.stages.ended else loss
 
     @property

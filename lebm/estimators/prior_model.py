@@ -7,7 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lebm.estimators.base import LatentEstimator, follow
+from lebm.estimators.answers import ModelChain, NoChainError
+from lebm.estimators.base import LatentEstimator, contrast
 from lebm.estimators.optim import AdamGroups
 from lebm.models.chain_space import ChainSpace
 from lebm.models.frozen import frozen
@@ -72,16 +73,19 @@ class LatentPriorModel(LatentEstimator):
 
     # For the loss
 
-    def likelihood_loss(
-        self, x: Tensor, z: Tensor, batch_idx: int, figures: dict[str, Tensor] | None
-    ) -> Tensor:
+    def likelihood_loss(self, x: Tensor, z: Tensor, batch_idx: int) -> Tensor:
         """``-log p(x | z)``, mean over the batch, on the scale asked for."""
         nll = -self.likelihood.training_log_prob(x, z, self.noise("likelihood", batch_idx)).mean()
-        if figures is not None:
-            figures["train/nll_given_z"] = nll.detach()
+        self.note("train/nll_given_z", nll)
         if self.scale_likelihood:
             return nll
         return self.likelihood.squared_error(nll, x[0].numel())  # type: ignore[operator]
+
+    def energy_gap(self, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Mean energy of latents of data less that of latents of the prior, ``(B, latent_dim)`` each."""
+        gap = contrast(self.prior.energy, positives, negatives)
+        self.note("train/energy_gap", gap)
+        return gap
 
     def chain_start(self, n: int, generator: RandomSource) -> Tensor:
         """Where ``n`` chains start: at draws of the reference, ``(n, latent_dim)``, in the coordinates that
@@ -89,21 +93,11 @@ class LatentPriorModel(LatentEstimator):
         """
         return self.space.reference(n, generator)
 
-    def run_chain(
-        self,
-        name: str,
-        sampler: Sampler,
-        target: LogDensity,
-        n: int,
-        batch_idx: int,
-        figures: dict[str, Tensor] | None,
-    ) -> Tensor:
-        """``n`` latents of a training chain from the reference, with its health among the figures if this
-        step is logged.
-        """
+    def run_chain(self, name: str, sampler: Sampler, target: LogDensity, n: int, batch_idx: int) -> Tensor:
+        """``n`` latents of a training chain from the reference."""
         noise = self.noise(name, batch_idx)
         with frozen(self.prior, self.likelihood):
-            return self._latents(follow(name, sampler, target, self.chain_start(n, noise), noise, figures))
+            return self._latents(self.follow(name, sampler, target, self.chain_start(n, noise), noise))
 
     def _latents(self, state: Tensor) -> Tensor:
         with torch.no_grad():
@@ -115,6 +109,21 @@ class LatentPriorModel(LatentEstimator):
         return lambda z: likelihood(z) + prior.log_density(z)
 
     # The answers
+
+    @property
+    def latent_prior(self) -> Prior:
+        return self.prior
+
+    def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
+        if self.prior.is_exact:
+            return super().prior_chain(n, generator)
+        return ModelChain(self.space.log_density, self.prior_sampler, self.chain_start(n, generator))
+
+    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
+        if self.posterior_sampler is None:
+            raise NoChainError("this model infers by its encoder, no chain to look at")
+        target = self.space.posterior(self.likelihood.given(x))
+        return ModelChain(target, self.posterior_sampler, self.chain_start(len(x), generator))
 
     def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         if self.prior.is_exact:

@@ -42,7 +42,7 @@ def test_chains_leave_no_trace_in_buffers(method: str) -> None:
     statistics say so.
     """
     model = with_batch_norm(method).train()
-    model.loss(batch(), 0, None)
+    model.loss(batch(), 0)
     counts = {
         name: int(buffer) for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked")
     }
@@ -56,7 +56,7 @@ def test_spectral_norm_takes_one_power_iteration_a_step() -> None:
     model = model_of("latent_mle", prior=part("models.EnergyPrior", energy=energy)).train()
     twin = model_of("latent_mle", prior=part("models.EnergyPrior", energy=energy)).train()
     before = {name: buffer.clone() for name, buffer in model.named_buffers() if name.endswith("_u")}
-    model.loss(batch(), 0, None)
+    model.loss(batch(), 0)
     twin.prior.energy(torch.zeros(2, 3))  # type: ignore[union-attr,operator]
     after, expected = dict(model.named_buffers()), dict(twin.named_buffers())
     for name in before:
@@ -78,7 +78,7 @@ def test_a_generator_that_is_left_as_it_is_keeps_its_statistics() -> None:
     lr = {"class_path": "lebm.estimators.AdamGroups", "init_args": {"lr": {"energy": 0.001}}}
     model = with_batch_norm("multistage_nce", update_generator_in_stage=False, optimizer=lr).train()
     before = {name: buffer.clone() for name, buffer in model.likelihood.named_buffers()}  # type: ignore[union-attr]
-    model.loss(batch(), 0, None)
+    model.loss(batch(), 0)
     for name, buffer in model.likelihood.named_buffers():  # type: ignore[union-attr]
         torch.testing.assert_close(buffer, before[name], rtol=0, atol=0)
 
@@ -86,8 +86,8 @@ def test_a_generator_that_is_left_as_it_is_keeps_its_statistics() -> None:
 @pytest.mark.parametrize("method", [name for name in METHODS if "PersistentChains" in str(METHODS[name])])
 def test_answers_leave_the_pool_alone(method: str) -> None:
     model = model_of(method).train()
-    model.loss(batch(), 0, None)
-    model.loss(batch(), 1, None)
+    model.loss(batch(), 0)
+    model.loss(batch(), 1)
     pools = [part for part in model.modules() if isinstance(part, PersistentChains)]
     before = [(pool.calls, pool.state_dict()["pool"].clone()) for pool in pools]
     model.sample(3)
@@ -121,7 +121,7 @@ def test_chains_move_in_the_precision_of_the_model_under_autocast(method: str) -
         if name.endswith("_sampler") and module is not None:
             setattr(model, name, watched)
     with torch.autocast("cpu", torch.bfloat16):
-        model.loss(batch(), 0, None)
+        model.loss(batch(), 0)
         model.sample(2)
         model.encode(batch(2)["x"])
     assert watched.seen

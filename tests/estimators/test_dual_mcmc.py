@@ -62,7 +62,7 @@ def update(
     optimizer = optimizer or model.optimizer_settings.build(model.networks(), fused=True)[0]
     for turn in ("all",) if model.schedule == "simultaneous" else ("teachers", "energy"):
         model._turn = turn
-        loss = model.loss(batch_of(x), number, None)
+        loss = model.loss(batch_of(x), number)
         optimizer.zero_grad()
         loss.backward()
         model.on_before_optimizer_step(optimizer)
@@ -169,8 +169,8 @@ def test_with_a_zero_energy_the_chain_adds_its_noise_and_teaching_has_its_closed
     """
     steps, n = 30, 400
     model = small("none", ZeroEnergy(), image_sampler=Langevin(steps, NOISE))
-    figures: dict[str, torch.Tensor] = {}
-    before = model.loss(batch_of(images(n)), 0, figures)
+    with model.noting() as figures:
+        before = model.loss(batch_of(images(n)), 0)
     moved = model.revised["revised images"] - model.revised["generated images"]
     variance, count = steps * NOISE**2, moved.numel()
     assert (moved.var() - variance).abs() < 4 * variance * (2 / count) ** 0.5
@@ -188,7 +188,7 @@ def test_each_networks_gradient_is_its_own(scale):
     """Separately derived from the chains' ends: contrast, two reconstructions, two log-densities."""
     x = images()
     model = small("none", scale_likelihood=scale, scale_energy=scale)
-    model.loss(batch_of(x), 0, None).backward()
+    model.loss(batch_of(x), 0).backward()
     together = {
         name: [p.grad.clone() for p in network.parameters()] for name, network in model.networks().items()
     }
@@ -276,7 +276,7 @@ def test_starts_of_the_chains():
     for start, spread in (("generator", 0.0), ("likelihood", SIGMA), ("noise", None)):
         weights = {} if spread is not None else {"teaching_weight": 0.0, "revised_inference_weight": 0.0}
         model = small("none", ZeroEnergy(), image_start=start, image_sampler=Langevin(0, NOISE), **weights)
-        model.loss(batch_of(x), 0, None)
+        model.loss(batch_of(x), 0)
         begun = model.revised["revised images"]
         if spread is None:
             assert begun.abs().max() <= 1
@@ -285,7 +285,7 @@ def test_starts_of_the_chains():
             moved = begun - model.revised["generated images"]
             assert (moved.std() - spread).abs() <= 4 * spread / (2 * moved.numel()) ** 0.5
     prior = small("none", latent_start="prior", posterior_sampler=Langevin(0, 0.1))
-    prior.loss(batch_of(x), 0, None)
+    prior.loss(batch_of(x), 0)
     assert (prior.revised["revised latents"].var() - 1).abs() < 4 * (2 / 600) ** 0.5
 
 

@@ -192,7 +192,7 @@ def test_the_expected_gradient_vanishes_at_rest_and_nowhere_near(setting):
         gradients = []
         for repeat in range(24):
             x = data(setting, 4000, repeat)
-            loss = model.loss({"x": x}, repeat, None)
+            loss = model.loss({"x": x}, repeat)
             gradients.append(
                 torch.cat(
                     [
@@ -219,7 +219,7 @@ def test_training_comes_to_rest_there():
     optimizer, schedule = model.optimizer_settings.build(model.networks(), fused=True)
     for step in range(240):
         optimizer.zero_grad()
-        model.loss({"x": data(LONG, 1000, step)}, step, None).backward()
+        model.loss({"x": data(LONG, 1000, step)}, step).backward()
         optimizer.step()
         if step >= 120 and step % 30 == 29:
             schedule.step()

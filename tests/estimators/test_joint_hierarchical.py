@@ -62,7 +62,7 @@ def test_without_energy_the_loss_is_the_negative_elbo(kl: str, energy: str) -> N
             for parameter in model.prior.tilt.net[-1].parameters():
                 parameter.zero_()
     batch = batch_of()
-    loss, expected = model.loss(batch, 0, None), negative_elbo(model, batch["x"], kl)
+    loss, expected = model.loss(batch, 0), negative_elbo(model, batch["x"], kl)
     torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
     ours, theirs = gradients(model, loss), gradients(model, expected)
     for name in ("generator", "encoder"):
@@ -82,9 +82,9 @@ def test_the_two_estimates_of_the_divergence_agree_on_average() -> None:
         with torch.no_grad():
             q = model.inference(x)
             z = q.rsample(torch.Generator().manual_seed(0))
-            closed = model._divergence(q, z, None)
+            closed = model._divergence(q, z)
             model.kl = "monte_carlo"
-            drawn = model._divergence(q, z, None)
+            drawn = model._divergence(q, z)
             spread = (q.log_prob(z) - model.reference.log_density(z)).std() / 50_000**0.5
         assert spread > 1e-4
         assert abs(closed - drawn) < 4 * spread
@@ -100,7 +100,7 @@ def test_every_network_has_the_gradient_of_its_own_objective(
     monkeypatch.setattr(JointHierarchicalPrior, "prior_weight", weight)
     model, batch = variational(), batch_of()
     x = batch["x"]
-    joint = gradients(model, model.loss(batch, 0, None))
+    joint = gradients(model, model.loss(batch, 0))
     q = model.inference(x)
     z = q.rsample(model.noise("posterior", 0))
     negatives = model._negatives(len(x), 0, None)
@@ -131,7 +131,7 @@ def test_the_inter_layer_gaussians_are_trained_contrastively(scheme: str) -> Non
         batch_of(),
     )
     x = batch["x"]
-    joint = gradients(model, model.loss(batch, 0, None))
+    joint = gradients(model, model.loss(batch, 0))
     if scheme == "mcmc":
         z = model._posterior_chain(x, 0, None)
     else:
@@ -177,7 +177,7 @@ def test_with_one_layer_the_mcmc_scheme_is_latent_mle() -> None:
     ours = JointHierarchicalPrior(**parts, **chains, scheme="mcmc").double()
     theirs = LatentMLE(**parts, **chains).double()
     batch = batch_of()
-    torch.testing.assert_close(ours.loss(batch, 3, None), theirs.loss(batch, 3, None), rtol=0, atol=0)
+    torch.testing.assert_close(ours.loss(batch, 3), theirs.loss(batch, 3), rtol=0, atol=0)
 
 
 def test_a_quadratic_energy_makes_everything_gaussian() -> None:
@@ -311,7 +311,7 @@ def test_spectral_norm_takes_one_power_iteration_a_step() -> None:
     once = torch.nn.functional.normalize(
         (model.prior.tilt.net[0].parametrizations.weight.original @ layer._v).detach(), dim=0
     )
-    model.loss(batch_of(), 0, None)
+    model.loss(batch_of(), 0)
     assert (layer._u - once).abs().max() < 1e-6
     assert model.prior.tilt.training
 

@@ -34,7 +34,7 @@ def test_two_stage_trains_the_energy_and_nothing_else() -> None:
     assert not model.likelihood.training
     assert not model.encoder.training
     assert model.prior.tilt.training
-    loss = model.loss(batch, 0, None)
+    loss = model.loss(batch, 0)
     z = model.inference(batch["x"]).rsample(model.noise("posterior", 0)).detach()
     negatives = model._negatives(8, 0, None)
     expected = model.prior.energy(z).mean() - model.prior.energy(negatives).mean()
@@ -144,7 +144,7 @@ def test_a_foreign_hierarchy_gets_an_energy() -> None:
         space="noise",
     ).double()
     batch = batch_of()
-    model.loss(batch, 0, None).backward()
+    model.loss(batch, 0).backward()
     assert all(p.grad is not None for p in model.prior.tilt.parameters())
     z = model.encode(batch["x"], generator=torch.Generator().manual_seed(0))
     drawn = model.redraw(z, [0], generator=torch.Generator().manual_seed(1))

@@ -72,7 +72,7 @@ def test_one_step_equals_the_published_update(scale_likelihood):
     )
 
     optimizer, _ = ours.optimizer_settings.build(ours.networks(), fused=True)
-    ours.loss(batch_of(x), 0, None).backward()
+    ours.loss(batch_of(x), 0).backward()
     optimizer.step()
     # With the likelihood's own scale only Adam's epsilon (1e-8 against gradients of 1e-3 and more) tells the
     # two apart.
@@ -149,7 +149,7 @@ def test_learning_recovers_the_known_marginal_likelihood():
     for step in range(200):
         rows = torch.randint(n, (400,))
         optimizer.zero_grad()
-        model.loss(batch_of(data[rows]), step, None).backward()
+        model.loss(batch_of(data[rows]), step).backward()
         optimizer.step()
         if step % 30 == 29:
             schedule.step()
@@ -165,7 +165,7 @@ def test_chains_leave_no_parameter_gradients_and_the_loss_separates_them():
     """
     x = torch.rand(8, 1, 4, 4) * 2 - 1
     model = small_model()
-    model.loss(batch_of(x), 0, None).backward()
+    model.loss(batch_of(x), 0).backward()
     joint = {name: [p.grad.clone() for p in net.parameters()] for name, net in model.networks().items()}
     positives = model._posterior_latents(x, 0, None)
     negatives = model._prior_latents(8, 0, None)
@@ -192,7 +192,7 @@ def test_zero_energy_prior_equals_the_gaussian_baseline():
     plain = LatentMLE(
         likelihood, StandardNormal(3), Langevin(0, 1.0), Langevin(5, 0.1), AdamGroups({"generator": 1e-3})
     )
-    torch.testing.assert_close(tilted.loss(batch_of(x), 0, None), plain.loss(batch_of(x), 0, None))
+    torch.testing.assert_close(tilted.loss(batch_of(x), 0), plain.loss(batch_of(x), 0))
     assert list(plain.networks()) == ["generator"]
 
 

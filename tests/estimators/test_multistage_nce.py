@@ -56,7 +56,7 @@ class Training:
 
     def step(self, x: torch.Tensor):
         self.optimizer.zero_grad()
-        self.model.loss(batch_of(x), self.number, None).backward()
+        self.model.loss(batch_of(x), self.number).backward()
         self.optimizer.step()
         self.number += 1
         return self.model.after_step(self.optimizer)
@@ -113,7 +113,7 @@ def test_chains_run_through_the_finished_stages_only():
     for got, want in zip(chains(), before, strict=True):
         assert not torch.equal(got, want)
     # and no gradient reaches the samples or comes back from a chain
-    model.loss(batch_of(x), 0, None).backward()
+    model.loss(batch_of(x), 0).backward()
     alone = torch.autograd.grad(
         -model.likelihood.log_prob(x, chains()[0]).mean(), list(model.likelihood.parameters())
     )
@@ -314,7 +314,7 @@ def test_an_empty_pool_starts_from_the_reference():
     assert torch.equal(model.negatives(8, 2), model.prior.reference(8, model.noise("prior", 2)))
     second = model.negatives(8, 3)  # a chain of no steps goes on where it was
     assert torch.equal(second, model.prior.reference(8, model.noise("prior", 2)))
-    assert torch.isfinite(model.loss(batch_of(x), 3, None))
+    assert torch.isfinite(model.loss(batch_of(x), 3))
 
 
 def test_rules_and_settings_out_of_range_are_named():

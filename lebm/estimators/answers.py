@@ -1,0 +1,73 @@
+"""What a model may be able to answer beyond what every method answers: a chain, layers, revision by an energy.
+
+A callback or a suite asks ``isinstance(model, HasPosterior)`` and the like, and never for an attribute by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from lebm.errors import UserError
+from lebm.models.hierarchical import LatentLayout
+from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.noise import RandomSource
+
+__all__ = ["HasLayers", "HasPosterior", "ModelChain", "NoChainError", "Revises"]
+
+
+class NoChainError(UserError):
+    """The model draws without a chain, so that there is none to look at."""
+
+
+@dataclass(frozen=True)
+class ModelChain:
+    """A chain of a model.
+
+    Attributes:
+        target: the unnormalised log-density that the chain samples.
+        sampler: the kernel and its length.
+        start: ``(chains, *event)``, where the chains start.
+    """
+
+    target: LogDensity
+    sampler: Sampler
+    start: Tensor
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    """A model whose posterior density can be differentiated."""
+
+    def posterior(self, x: Tensor) -> LogDensity:
+        """Unnormalised ``log p(z | x)`` as a function of ``z: (B, latent_dim)``."""
+
+
+@runtime_checkable
+class HasLayers(Protocol):
+    """A model whose latent has layers, bottom layer first."""
+
+    layout: LatentLayout
+
+    def redraw(
+        self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None
+    ) -> Tensor:
+        """``z: (B, latent_dim)`` with some layers drawn anew from the prior given the others."""
+
+    def log_joint_above(
+        self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None
+    ) -> Tensor:
+        """``log p(x, z)``, ``(B,)``, with the ``k`` lowest layers drawn anew from the prior."""
+
+
+@runtime_checkable
+class Revises(Protocol):
+    """A model that revises its generator's observations by a chain on observations."""
+
+    revised: Mapping[str, Tensor]
+
+    def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """Observations ``(B, *event)`` after the chain that starts at ``x``."""
