@@ -66,8 +66,7 @@ def train(model: DualMCMCTeaching, data: torch.Tensor, steps: int) -> None:
     rows = torch.Generator().manual_seed(0)
     for number in range(steps):
         x = data[torch.randint(len(data), (BATCH,), generator=rows)]
-        for turn in ("all",) if model.schedule == "simultaneous" else ("teachers", "energy"):
-            model._turn = turn  # type: ignore[assignment]
+        for _ in model.turns.of_batch():
             loss = model.loss({"x": x}, number)
             optimizer.zero_grad()
             loss.backward()

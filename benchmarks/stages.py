@@ -88,15 +88,13 @@ def step_cost(rounds: int, device: str, batch: int = 100) -> dict:
             model.loss({"x": x, "index": torch.arange(batch)}, next(counter)).backward()
             adam.step()
 
-        parts[f"{name}: posterior"] = lambda: model.run_chain(
-            "posterior", model.posterior_sampler, target(x), batch, 0, None
-        )
+        parts[f"{name}: posterior"] = lambda: model.positives(x, 0)
         parts[f"{name}: negatives"] = negatives
         parts[f"{name}: step"] = whole
 
     chains = (Langevin(60, 0.4), Langevin(20, 0.1))
     mle = LatentMLE(likelihood(), EnergyPrior(MLPEnergy(8)), *chains, optimizer)
-    add("LatentMLE", mle, mle.posterior, lambda: mle._prior_latents(batch, 0, None))
+    add("LatentMLE", mle, mle.posterior, lambda: mle.negatives(batch, 0))
     for stages in (0, 1, 3, 7):
         model = MultiStageNCE(
             likelihood(), staged_prior(stages, 8, 200), *chains, optimizer, FixedStages(10**9)

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lebm.errors import UserError
 from lebm.estimators.answers import ModelChain
 from lebm.estimators.base import LatentEstimator, contrast
 from lebm.estimators.optim import AdamGroups
@@ -23,6 +23,7 @@ from lebm.estimators.starts import (
     start_of_images,
     start_of_latents,
 )
+from lebm.estimators.turns import Schedule, Turns, touch
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import Energy
 from lebm.models.frozen import frozen
@@ -33,7 +34,26 @@ from lebm.samplers.noise import RandomSource, normal
 
 __all__ = ["DualMCMCTeaching"]
 
-Turn = Literal["all", "teachers", "energy"]
+
+@dataclass(frozen=True)
+class Revision:
+    """What the two chains made of one batch.
+
+    Attributes:
+        x: data, ``(B, *event)``.
+        z: draws of N(0, I), ``(B, latent_dim)``.
+        generated: ``g(z)``, with its gradient.
+        revised: ``x~``, the end of the image chain, detached.
+        inferred: ``q(z | x)``, with its gradient.
+        revised_z: ``z~``, the end of the posterior chain, detached.
+    """
+
+    x: Tensor
+    z: Tensor
+    generated: Tensor
+    revised: Tensor
+    inferred: DiagonalGaussian
+    revised_z: Tensor
 
 
 class DualMCMCTeaching(LatentEstimator):
@@ -107,7 +127,7 @@ class DualMCMCTeaching(LatentEstimator):
         temperature: float = 1.0,
         teaching_weight: float = 1.0,
         revised_inference_weight: float = 1.0,
-        schedule: Literal["simultaneous", "alternate"] = "simultaneous",
+        schedule: Schedule = "simultaneous",
         image_start: ImageStart = "generator",
         latent_start: LatentStart = "encoder",
         scale_likelihood: bool = True,
@@ -125,7 +145,6 @@ class DualMCMCTeaching(LatentEstimator):
         self.posterior_sampler = posterior_sampler
         self.temperature = temperature
         self.teaching_weight, self.revised_inference_weight = teaching_weight, revised_inference_weight
-        self.schedule = schedule
         self.image_start = image_start
         self.latent_start = latent_start
         self.scale_likelihood = scale_likelihood
@@ -133,8 +152,7 @@ class DualMCMCTeaching(LatentEstimator):
         self.batch_statistics = batch_statistics
         self.latent_dim = likelihood.latent_dim
         self.revised: dict[str, Tensor] = {}
-        self._turn: Turn = "all"
-        self._taught: Tensor | float = 0.0
+        self.turns = Turns(schedule)
         self._check()
         optimizer.check(self.networks())
 
@@ -150,8 +168,6 @@ class DualMCMCTeaching(LatentEstimator):
             raise ValueError(
                 f"weights must not be negative: {self.teaching_weight}, {self.revised_inference_weight}"
             )
-        if self.schedule not in ("simultaneous", "alternate"):
-            raise ValueError(f"schedule must be simultaneous or alternate, not {self.schedule!r}")
         check_starts(self.image_start, self.latent_start, self.posterior_sampler)
         if self._teaches and not are_revisions(self.image_start, self.image_sampler):
             raise ValueError(
@@ -170,13 +186,28 @@ class DualMCMCTeaching(LatentEstimator):
     # The loss
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """The whole equation; with ``schedule="alternate"`` the part of the networks whose turn it is."""
         x = self.observations(batch)
         z = self.noise("latents", batch_idx).normal((len(x), self.latent_dim), dtype=x.dtype, device=x.device)
-        if self._turn == "energy":
-            return self._energy_turn(x, z, batch_idx)
+        if not self.turns.teachers:
+            return self._second_step(x, z, batch_idx)
+        made = self._revise(x, z, batch_idx)
+        total = self.generator_loss(made) + self.encoder_loss(made)
+        if self.turns.energy:
+            return total + self.energy_loss(x, made.revised)
+        self.turns.earlier = total.detach()
+        return total + touch(self.energy)
+
+    def _second_step(self, x: Tensor, z: Tensor, batch_idx: int) -> Tensor:
+        """The energy against new chains, which start at the new generator's images of the same latents."""
+        revised = self._revise_images(self.decode(z), self.noise("image again", batch_idx))
+        self.revised["revised images"] = revised
+        return self.energy_loss(x, revised) + touch(self.likelihood, self.encoder) + self.turns.earlier
+
+    def _revise(self, x: Tensor, z: Tensor, batch_idx: int) -> Revision:
         generated, inferred = self.likelihood.mean(z), self.encoder(x)
         revised = generated.detach()
-        if self._turn == "all" or self._teaches:
+        if self.turns.energy or self._teaches:
             revised = self._revise_images(revised, self.noise("image", batch_idx))
         revised_z = self._revise_latents(x, inferred, self.noise("posterior", batch_idx))
         self.revised = {
@@ -184,49 +215,37 @@ class DualMCMCTeaching(LatentEstimator):
             "revised images": revised,
             "revised latents": revised_z,
         }
-        total = self._generator_part(x, revised_z, generated, revised)
-        total = total + self._encoder_part(inferred, revised_z, z, revised)
-        if self._turn == "all":
-            return total + self._energy_part(x, revised)
-        self._taught = total.detach()
-        return total + touch(self.energy)
+        return Revision(x, z, generated, revised, inferred, revised_z)
 
-    def _energy_turn(self, x: Tensor, z: Tensor, batch_idx: int) -> Tensor:
-        """The second step of a batch: the energy against new chains from what the new generator makes of the
-        same latents.
-        """
-        revised = self._revise_images(self.decode(z), self.noise("image again", batch_idx))
-        self.revised["revised images"] = revised
-        # What the first step's loss was is added without a gradient, so that the logged loss is that of the
-        # whole batch.
-        return self._energy_part(x, revised) + touch(self.likelihood, self.encoder) + self._taught
-
-    def _energy_part(self, x: Tensor, revised: Tensor) -> Tensor:
+    def energy_loss(self, x: Tensor, revised: Tensor) -> Tensor:
+        """``E(x) - E(x~)``, by the temperature if ``scale_energy``."""
         gap = contrast(self.energy, x, revised)
         self.revised["energy gap"] = gap.detach()
         self.note("train/energy_gap", gap)
         return gap / self.temperature if self.scale_energy else gap
 
-    def _generator_part(self, x: Tensor, revised_z: Tensor, generated: Tensor, revised: Tensor) -> Tensor:
-        parts = {"train/nll_given_z": -self.likelihood.log_prob(x, revised_z).mean()}
+    def generator_loss(self, made: Revision) -> Tensor:
+        """``-log p(x | z~) - S log p(x~ | z)``, each a mean over the batch."""
+        nll = -self.likelihood.log_prob(made.x, made.revised_z).mean()
+        self.note("train/nll_given_z", nll)
+        total = self._scaled(nll, made.x)
         if self.teaching_weight:
-            parts["teaching/generator"] = -self.likelihood.log_prob_around(revised, generated).mean()
-        for name, part in parts.items():
-            self.note(name, part)
-        if not self.scale_likelihood:
-            parts = {name: self.likelihood.squared_error(part, x[0].numel()) for name, part in parts.items()}
-        total = parts["train/nll_given_z"]
-        return total + self.teaching_weight * parts["teaching/generator"] if self.teaching_weight else total
+            taught = -self.likelihood.log_prob_around(made.revised, made.generated).mean()
+            self.note("teaching/generator", taught)
+            total = total + self.teaching_weight * self._scaled(taught, made.x)
+        return total
 
-    def _encoder_part(
-        self, inferred: DiagonalGaussian, revised_z: Tensor, z: Tensor, revised: Tensor
-    ) -> Tensor:
-        total = -inferred.log_prob(revised_z).mean()
+    def _scaled(self, nll: Tensor, x: Tensor) -> Tensor:
+        return nll if self.scale_likelihood else self.likelihood.squared_error(nll, x[0].numel())
+
+    def encoder_loss(self, made: Revision) -> Tensor:
+        """``-log q(z~ | x) - lambda log q(z | x~)``, each a mean over the batch."""
+        total = -made.inferred.log_prob(made.revised_z).mean()
         self.note("train/inference_nll", total)
         if self.revised_inference_weight:
-            on_revised = -self.encoder(revised).log_prob(z).mean()
-            total = total + self.revised_inference_weight * on_revised
+            on_revised = -self.encoder(made.revised).log_prob(made.z).mean()
             self.note("teaching/encoder", on_revised)
+            total = total + self.revised_inference_weight * on_revised
         return total
 
     # The chains
@@ -314,37 +333,17 @@ class DualMCMCTeaching(LatentEstimator):
             for name in ("temperature", "image_start", "latent_start", "batch_statistics")
         }
 
-    # Two steps a batch
+    # Two steps per batch
 
     def on_fit_start(self) -> None:
-        if self.schedule == "alternate" and self.trainer.accumulate_grad_batches > 1:
-            raise UserError(
-                "schedule alternate takes two steps a batch and cannot accumulate: use a larger batch, or"
-                " simultaneous"
-            )
+        self.turns.check(self.trainer.accumulate_grad_batches)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """One step, or one a turn: the closure computes the loss of the turn it is called in."""
-        turns: tuple[Turn, ...] = ("all",) if self.schedule == "simultaneous" else ("teachers", "energy")
-        for turn in turns:
-            self._turn = turn
+        """One step per turn: the closure computes the loss of the turn in which it is called."""
+        for _ in self.turns.of_batch():
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self._turn = "all"
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """A network whose turn it is not has no gradient, not a zero one, from which Adam's moments and
-        weight decay would move it.
-        """
-        for name, network in self.networks().items():
-            if self._turn != "all" and (name == "energy") != (self._turn == "energy"):
-                network.zero_grad(set_to_none=True)
-
-
-def touch(*networks: nn.Module) -> Tensor:
-    """Zero, with a zero gradient for every parameter: data-parallel wrappers wait for all of them."""
-    return sum(
-        (0.0 * parameter.sum() for network in networks for parameter in network.parameters()),
-        start=torch.zeros(()),
-    )
+        self.turns.rest(self.networks())

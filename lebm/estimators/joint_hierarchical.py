@@ -9,11 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lebm.errors import UserError
-from lebm.estimators.backbone import copy_backbone
-from lebm.estimators.base import contrast
+from lebm.estimators.backbone import Backbone
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
+from lebm.inference import Frozen, Inference, Inferred, ShortRun, Variational
 from lebm.models.chain_space import NoiseSpace, chain_space, check_choice, common_layout, redraw
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.frozen import frozen
@@ -98,7 +97,7 @@ class JointHierarchicalPrior(LatentPriorModel):
             likelihood,
             prior,
             prior_sampler,
-            posterior_sampler,  # type: ignore[arg-type]  # the schemes with an encoder have none
+            posterior_sampler,
             optimizer,
             scale_likelihood,
             seed,
@@ -123,12 +122,9 @@ class JointHierarchicalPrior(LatentPriorModel):
             raise ValueError(f"warm_up must not be negative, but is {warm_up}")
         self.encoder = encoder
         self.scheme, self.kl, self.warm_up, self.backbone = scheme, kl, warm_up, backbone
-        self._problem: UserError | None = None
         self.space = chain_space(prior, space, noise_target)
         self.layout = common_layout(prior, encoder, getattr(likelihood, "generator", None))
-        if scheme == "two_stage":
-            for part in self._frozen():
-                part.requires_grad_(False)  # from the start and for good: nothing is toggled later
+        self.frozen_parts = self._frozen_parts()
         optimizer.check(self.networks())
 
     # What trains
@@ -137,6 +133,11 @@ class JointHierarchicalPrior(LatentPriorModel):
     def reference(self) -> Prior:
         """The prior without its energy."""
         return getattr(self.prior, "base", self.prior)
+
+    @property
+    def trains_reference(self) -> bool:
+        """Whether the reference has networks that learn."""
+        return any(parameter.requires_grad for parameter in self.reference.parameters())
 
     def networks(self) -> Mapping[str, nn.Module]:
         parts = {
@@ -151,72 +152,70 @@ class JointHierarchicalPrior(LatentPriorModel):
             if part is not None and any(p.requires_grad for p in part.parameters())
         }
 
-    def _frozen(self) -> list[nn.Module]:
-        assert self.encoder is not None
-        return [self.likelihood, self.encoder, self.reference]
+    def _frozen_parts(self) -> Backbone:
+        """What the two-stage scheme takes over from a model that was trained before; nothing in the others."""
+        parts: dict[str, nn.Module] = {}
+        if self.scheme == "two_stage":
+            assert self.encoder is not None
+            parts = {"likelihood": self.likelihood, "encoder": self.encoder, "reference": self.reference}
+        return Backbone(self.backbone, parts)
 
     def train(self, mode: bool = True) -> JointHierarchicalPrior:
         super().train(mode)
-        if self.scheme == "two_stage":
-            for part in self._frozen():
-                part.eval()
+        self.frozen_parts.eval()
         return self
 
     def setup(self, stage: str) -> None:
-        """Copy the backbone's weights; a resumed run restores its own afterwards, and does without the
-        backbone.
-        """
-        if stage == "fit" and self.backbone is not None:
-            try:
-                copy_backbone(
-                    self.backbone,
-                    dict(zip(("likelihood", "encoder", "reference"), self._frozen(), strict=True)),
-                )
-            except UserError as problem:
-                self._problem = problem
+        if stage == "fit":
+            self.frozen_parts.load()
 
     def on_fit_start(self) -> None:
-        if self._problem is not None and self.trainer.ckpt_path is None:
-            raise self._problem
+        if self.trainer.ckpt_path is None:
+            self.frozen_parts.check()
 
     # The loss
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
-        positives, total = self._positives(x, batch_idx)
+        positives = self.infer(x, batch_idx)
+        total = (
+            self.likelihood_loss(x, positives.z, batch_idx) if self.scheme != "two_stage" else x.new_zeros(())
+        )
+        positives = positives.weighted(self.prior_weight)
+        total = total + self.divergence(positives)
         if self.prior.is_exact:
             return total
-        negatives = self._negatives(x.shape[0], batch_idx)
-        gap = contrast(self.prior.energy, positives, negatives)
-        self.note("train/energy_gap", gap)
-        if "reference" in self.networks():
+        negatives = self.negatives(len(x), batch_idx)
+        gap = self.energy_gap(positives.z, negatives)
+        if self.trains_reference:
             gap = gap + self.reference.log_density(negatives).mean()
         return total + gap
 
-    def _positives(self, x: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """``z+`` of shape ``(B, latent_dim)``, and the loss but for what the energy and the negatives add."""
-        if self.scheme == "mcmc":
-            z = self._posterior_chain(x, batch_idx)
-            total = self.likelihood_loss(x, z, batch_idx)
-            return z, (
-                total - self.reference.log_density(z).mean() if "reference" in self.networks() else total
-            )
-        if self.scheme == "two_stage":
-            with torch.no_grad():
-                z = self.inference(x).rsample(self.noise("posterior", batch_idx))
-            return z, z.new_zeros(())
-        q = self.inference(x)
-        z = q.rsample(self.noise("posterior", batch_idx))
-        total = self.likelihood_loss(x, z, batch_idx)
-        weight = self.prior_weight
-        if weight < 1:
-            q = DiagonalGaussian(_weighted(q.mean, weight), _weighted(q.log_scale, weight))
-            z = _weighted(z, weight)
-        return z, total + self._divergence(q, z)
+    def infer(self, x: Tensor, batch_idx: int) -> Inferred:
+        """``z+`` of a batch, as the scheme infers them."""
 
-    def _divergence(self, q: DiagonalGaussian, z: Tensor) -> Tensor:
-        """``KL(q || p0)``, mean over the batch, as an estimate with z drawn from q."""
-        base = self.reference
+        def posterior(sampler: Sampler, noise: RandomSource) -> Tensor:
+            target = self.space.posterior(self.likelihood.given(x))
+            return self.run_chain("posterior", sampler, target, len(x), noise)
+
+        return self.inference_part.infer(x, posterior, self.noise("posterior", batch_idx))
+
+    @property
+    def inference_part(self) -> Inference:
+        """Where ``z+`` come from."""
+        if self.scheme == "mcmc":
+            assert self.posterior_sampler is not None
+            return ShortRun(self.posterior_sampler)
+        assert self.encoder is not None
+        return Variational(self.encoder) if self.scheme == "variational" else Frozen(self.encoder)
+
+    def divergence(self, positives: Inferred) -> Tensor:
+        """``KL(q || p0)``, mean over the batch, as an estimate with z drawn from q; without q the part
+        ``-log p0(z)`` that the reference learns from.
+        """
+        q, z, base = positives.q, positives.z, self.reference
+        if q is None:
+            return -base.log_density(z).mean() if self.trains_reference else z.new_zeros(())
         if self.kl == "monte_carlo":
             return (q.log_prob(z) - base.log_density(z)).mean()
         zeros = torch.zeros_like(z)
@@ -232,13 +231,6 @@ class JointHierarchicalPrior(LatentPriorModel):
         if self.warm_up == 0 or self._trainer is None:
             return 1.0
         return 1.0 - math.exp(-(self.trainer.global_step + 1) / self.warm_up)
-
-    def _posterior_chain(self, x: Tensor, batch_idx: int) -> Tensor:
-        target = self.space.posterior(self.likelihood.given(x))
-        return self.run_chain("posterior", self.posterior_sampler, target, x.shape[0], batch_idx)
-
-    def _negatives(self, n: int, batch_idx: int) -> Tensor:
-        return self.run_chain("prior", self.prior_sampler, self.space.log_density, n, batch_idx)
 
     # The answers
 
@@ -300,8 +292,3 @@ class JointHierarchicalPrior(LatentPriorModel):
     def chain_settings(self) -> dict[str, Any]:
         own = {"scheme": self.scheme, "space": "noise" if isinstance(self.space, NoiseSpace) else "latent"}
         return {**super().chain_settings, **own}
-
-
-def _weighted(value: Tensor, weight: float) -> Tensor:
-    """The same value, of whose gradient only a part goes on."""
-    return weight * value + (1 - weight) * value.detach()

@@ -76,10 +76,9 @@ class LatentMLE(LatentPriorModel):
         return trained
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        x, n = self.observations(batch), len(batch["x"])
-        positives = self.run_chain("posterior", self.posterior_sampler, self.posterior(x), n, batch_idx)
+        x = self.observations(batch)
+        positives = self.positives(x, batch_idx)
         total = self.likelihood_loss(x, positives, batch_idx)
-        if not self.prior.is_exact:
-            negatives = self.run_chain("prior", self.prior_sampler, self.prior.log_density, n, batch_idx)
-            total = total + self.energy_gap(positives, negatives)
-        return total
+        if self.prior.is_exact:
+            return total
+        return total + self.energy_gap(positives, self.negatives(len(x), batch_idx))

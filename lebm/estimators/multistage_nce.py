@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lebm.density_ratio.classifiers import SEPARATED
 from lebm.density_ratio.log_z import staged_log_z
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.stage_end import clear_moments, renew_averages, stage_lines, warn_if_separated
 from lebm.estimators.stages import StageRecord, StageRule
 from lebm.models.likelihoods import Likelihood
 from lebm.models.ratios import RatioPrior
@@ -25,8 +23,6 @@ from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import Noise
 
 __all__ = ["MultiStageNCE"]
-
-log = logging.getLogger("lebm.estimators")
 
 
 class MultiStageNCE(LatentPriorModel):
@@ -127,15 +123,18 @@ class MultiStageNCE(LatentPriorModel):
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
-        positives = self.run_chain(
-            "posterior", self.posterior_sampler, self.posterior_so_far(x), x.shape[0], batch_idx
-        )
-        negatives = self.negatives(x.shape[0], batch_idx)
+        positives = self.positives(x, batch_idx)
+        negatives = self.negatives(len(x), batch_idx)
         total = self.classification(positives, negatives, batch["index"])
         if self.update_generator_in_stage:
             total = total + self.likelihood_loss(x, positives, batch_idx)
         self.note("stage", torch.tensor(float(self.stage)))
         return total
+
+    def positives(self, x: Tensor, batch_idx: int) -> Tensor:
+        """``z+``: latents of data under the finished stages, ``(B, latent_dim)``, detached."""
+        noise = self.noise("posterior", batch_idx)
+        return self.run_chain("posterior", self.posterior_sampler, self.posterior_so_far(x), len(x), noise)
 
     def posterior_so_far(self, x: Tensor) -> LogDensity:
         """Unnormalised log-posterior under the finished stages."""
@@ -143,10 +142,11 @@ class MultiStageNCE(LatentPriorModel):
         return lambda z: likelihood(z) + prior.log_density_so_far(z)
 
     def negatives(self, n: int, batch_idx: int) -> Tensor:
-        """Draws of the prior so far, ``(n, latent_dim)``: exact ones in stage 1."""
+        """``z-``: draws of the finished stages, ``(n, latent_dim)``, exact ones in stage 1."""
+        noise = self.noise("prior", batch_idx)
         if self.prior.tilt.finished == 0:
-            return self.prior.reference(n, self.noise("prior", batch_idx))
-        return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far, n, batch_idx)
+            return self.prior.reference(n, noise)
+        return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far, n, noise)
 
     def classification(self, positives: Tensor, negatives: Tensor, index: Tensor) -> Tensor:
         """The classifier's loss; held-out rows are measured and not trained on."""
@@ -199,55 +199,23 @@ class MultiStageNCE(LatentPriorModel):
             product.switch(self.warm_start, seed=Noise([(self.seed, "stage", record.stage)]).seeds[0])
         else:
             product.discard()
-        for parameter in product.active.parameters():
-            for moment in optimizer.state.get(parameter, {}).values():
-                if isinstance(moment, Tensor):
-                    moment.zero_()
+        clear_moments(optimizer, product.active)
         if record.kept and self.annealing is not None:
             # The same stream on every process, which all do the same work: it is short, and what it adapts
             # must agree.
             noise = Noise([(self.seed, "annealing", record.stage)])
             self.prior.remember(staged_log_z(self.prior, self.annealing, self.annealing_chains, noise))
-        self._renew_averages()
-        self._tell(record)
-        if self.stages.ended and self._trainer is not None:
-            self.trainer.should_stop = True
+        if self._trainer is not None:
+            renew_averages(self.trainer, self.prior, self.stages)
+            self.trainer.should_stop = self.trainer.should_stop or self.stages.ended
+        self._report(record)
         return record
 
-    def _renew_averages(self) -> None:
-        """An average of weights (EMA) starts anew with the stage; the finished ones are copied into it."""
-        if self._trainer is None:
-            return
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            average = (
-                getattr(callback, "_average_model", None) if isinstance(callback, WeightAveraging) else None
-            )
-            if average is not None:
-                average.module.prior.load_state_dict(self.prior.state_dict())
-                average.module.stages.load_state_dict(self.stages.state_dict())
-
     @rank_zero_only
-    def _tell(self, record: StageRecord) -> None:
-        tell = print if self._trainer is None else self.print
-        held_out = "held-out " if self.stages.held_out else ""
-        figures = (
-            f"{held_out}loss {record.loss:.3f} (1.386 for the ratio one), accuracy {record.accuracy:.3f}"
-        )
-        tell(f"stage {record.stage} ended after {record.steps} steps, {record.reason}: {figures}")
-        if record.kept and self.annealing is not None:
-            constant = self.prior.log_constant()
-            tell(
-                f"  log Z = {constant.log_z:.2f} [{constant.low:.2f}, {constant.high:.2f}],"
-                f" {constant.ess:.0f} effective chains"
-            )
-        if record.kept and record.accuracy > SEPARATED:
-            cure = (
-                "no stage is left to correct that: raise max_stages"
-                if self.prior.tilt.complete
-                else "later stages have to correct that"
-            )
-            told = f"stage {record.stage} tells prior and posterior apart perfectly"
-            log.warning(f"{told}, so its ratio is an extrapolation; {cure}")
+    def _report(self, record: StageRecord) -> None:
+        for line in stage_lines(record, self.stages, self.prior, annealed=self.annealing is not None):
+            (print if self._trainer is None else self.print)(line)
+        warn_if_separated(record, self.prior)
 
     def log_prior(self, z: Tensor, normalised: bool = True) -> Tensor:
         """Log-density of the prior at ``z: (B, latent_dim)``, shape ``(B,)``; see

@@ -30,7 +30,7 @@ class LatentPriorModel(LatentEstimator):
         likelihood: ``p(x | z)``, with the generator inside.
         prior: ``p(z)``.
         prior_sampler: chain for ``p(z)``.
-        posterior_sampler: chain for ``p(z | x)``.
+        posterior_sampler: chain for ``p(z | x)``; ``None`` for a method that infers without one.
         optimizer: the optimiser and its per-network settings.
         scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
             ``False`` is the published loss, ``|x - g(z)|^2`` summed over pixels. Gaussian likelihoods only.
@@ -48,7 +48,7 @@ class LatentPriorModel(LatentEstimator):
         likelihood: Likelihood,
         prior: Prior,
         prior_sampler: Sampler,
-        posterior_sampler: Sampler,
+        posterior_sampler: Sampler | None,
         optimizer: AdamGroups,
         scale_likelihood: bool = True,
         seed: int = 0,
@@ -93,9 +93,22 @@ class LatentPriorModel(LatentEstimator):
         """
         return self.space.reference(n, generator)
 
-    def run_chain(self, name: str, sampler: Sampler, target: LogDensity, n: int, batch_idx: int) -> Tensor:
-        """``n`` latents of a training chain from the reference."""
-        noise = self.noise(name, batch_idx)
+    def positives(self, x: Tensor, batch_idx: int) -> Tensor:
+        """``z+``: latents of data ``x: (B, *event)`` by a posterior chain, ``(B, latent_dim)``, detached."""
+        target = self.space.posterior(self.likelihood.given(x))
+        noise = self.noise("posterior", batch_idx)
+        return self.run_chain("posterior", self.posterior_sampler, target, len(x), noise)
+
+    def negatives(self, n: int, batch_idx: int) -> Tensor:
+        """``z-``: ``n`` latents of the prior by its chain, ``(n, latent_dim)``, detached."""
+        noise = self.noise("prior", batch_idx)
+        return self.run_chain("prior", self.prior_sampler, self.space.log_density, n, noise)
+
+    def run_chain(
+        self, name: str, sampler: Sampler | None, target: LogDensity, n: int, noise: RandomSource
+    ) -> Tensor:
+        """``n`` latents of a training chain from the reference; its health is noted under ``name``."""
+        assert sampler is not None, f"{type(self).__name__} has no {name}_sampler"
         with frozen(self.prior, self.likelihood):
             return self._latents(self.follow(name, sampler, target, self.chain_start(n, noise), noise))
 
@@ -129,21 +142,22 @@ class LatentPriorModel(LatentEstimator):
         if self.prior.is_exact:
             return self.prior.reference(n, generator).detach()
         with frozen(self.prior, self.prior_sampler):
-            start = self.chain_start(n, generator).detach()
-            return self._latents(self.prior_sampler(self.space.log_density, start, generator, steps=steps))
+            chain = self.prior_chain(n, generator)
+            return self._latents(chain.sampler(chain.target, chain.start.detach(), generator, steps=steps))
 
     def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         with torch.no_grad():
             return self.likelihood.draw(self.sample_latent(n, steps=steps, generator=generator), generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        with torch.inference_mode(False), frozen(self.prior, self.likelihood, self.posterior_sampler):
-            target = self.space.posterior(
-                self.likelihood.given(x.clone())
-            )  # an inference tensor could not take part in the gradient
-            start = self.chain_start(x.shape[0], generator)
+        sampler = self.posterior_sampler
+        assert sampler is not None, f"{type(self).__name__} has no posterior_sampler"
+        with torch.inference_mode(False), frozen(self.prior, self.likelihood, sampler):
+            chain = self.posterior_chain(
+                x.clone(), generator
+            )  # an inference tensor could not take part in a gradient
             steps = self.evaluation_steps if steps is None else steps
-            return self._latents(self.posterior_sampler(target, start, generator, steps=steps))
+            return self._latents(sampler(chain.target, chain.start, generator, steps=steps))
 
     def decode(self, z: Tensor) -> Tensor:
         with torch.no_grad():

@@ -60,14 +60,12 @@ def update(
 ) -> None:
     """What the Trainer does with a batch."""
     optimizer = optimizer or model.optimizer_settings.build(model.networks(), fused=True)[0]
-    for turn in ("all",) if model.schedule == "simultaneous" else ("teachers", "energy"):
-        model._turn = turn
+    for _ in model.turns.of_batch():
         loss = model.loss(batch_of(x), number)
         optimizer.zero_grad()
         loss.backward()
         model.on_before_optimizer_step(optimizer)
         optimizer.step()
-    model._turn = "all"
 
 
 def drawn(model: DualMCMCTeaching, n: int) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from lebm.inference import Inferred
 from lebm.estimators import AdamGroups, JointHierarchicalPrior, LatentMLE
 from lebm.models import (
     DiagonalGaussian,
@@ -82,9 +83,9 @@ def test_the_two_estimates_of_the_divergence_agree_on_average() -> None:
         with torch.no_grad():
             q = model.inference(x)
             z = q.rsample(torch.Generator().manual_seed(0))
-            closed = model._divergence(q, z)
+            closed = model.divergence(Inferred(z, q))
             model.kl = "monte_carlo"
-            drawn = model._divergence(q, z)
+            drawn = model.divergence(Inferred(z, q))
             spread = (q.log_prob(z) - model.reference.log_density(z)).std() / 50_000**0.5
         assert spread > 1e-4
         assert abs(closed - drawn) < 4 * spread
@@ -103,7 +104,7 @@ def test_every_network_has_the_gradient_of_its_own_objective(
     joint = gradients(model, model.loss(batch, 0))
     q = model.inference(x)
     z = q.rsample(model.noise("posterior", 0))
-    negatives = model._negatives(len(x), 0, None)
+    negatives = model.negatives(len(x), 0)
     nll, kl = -model.likelihood.log_prob(x, z).mean(), q.kl_to_standard_normal().mean()
     up = model.prior.energy(z).mean()
     expected = {
@@ -133,10 +134,10 @@ def test_the_inter_layer_gaussians_are_trained_contrastively(scheme: str) -> Non
     x = batch["x"]
     joint = gradients(model, model.loss(batch, 0))
     if scheme == "mcmc":
-        z = model._posterior_chain(x, 0, None)
+        z = model.infer(x, 0).z
     else:
         z = model.inference(x).rsample(model.noise("posterior", 0)).detach()
-    negatives, base = model._negatives(len(x), 0, None), model.prior.base
+    negatives, base = model.negatives(len(x), 0), model.prior.base
     contrast = base.log_density(negatives).mean() - base.log_density(z).mean()
     torch.testing.assert_close(
         joint["reference"], gradients(model, contrast)["reference"], rtol=1e-10, atol=1e-13
@@ -201,7 +202,7 @@ def test_a_quadratic_energy_makes_everything_gaussian() -> None:
         drawn = q.rsample(torch.Generator().manual_seed(1))
         energies = model.prior.energy(drawn)
         log_z = 0.5 * (mean @ torch.linalg.solve(covariance, mean) + covariance.logdet())
-        estimate = model._divergence(q, drawn, None) + energies.mean() + log_z
+        estimate = model.divergence(Inferred(drawn, q)) + energies.mean() + log_z
     exact = torch.distributions.kl_divergence(
         torch.distributions.MultivariateNormal(q.mean[0], torch.diag(q.log_scale[0].exp().square())),
         torch.distributions.MultivariateNormal(mean, covariance),
@@ -305,9 +306,9 @@ def test_spectral_norm_takes_one_power_iteration_a_step() -> None:
     model = variational(concatenated(spectral_norm=True))
     layer = model.prior.tilt.net[0].parametrizations.weight[0]
     before = layer._u.clone()
-    chain = model._negatives(8, 0, None)
+    chain = model.negatives(8, 0)
     assert torch.equal(layer._u, before)
-    assert torch.equal(chain, model._negatives(8, 0, None))
+    assert torch.equal(chain, model.negatives(8, 0))
     once = torch.nn.functional.normalize(
         (model.prior.tilt.net[0].parametrizations.weight.original @ layer._v).detach(), dim=0
     )

@@ -99,7 +99,7 @@ def test_chains_run_through_the_finished_stages_only():
     model, x = small_model(), images()
 
     def chains() -> tuple[torch.Tensor, torch.Tensor]:
-        z = model.run_chain("posterior", model.posterior_sampler, model.posterior_so_far(x), 8, 0, None)
+        z = model.positives(x, 0)
         return z, model.negatives(8, 0)
 
     before = chains()
@@ -279,11 +279,11 @@ def test_held_out_observations_train_nothing():
         model.zero_grad()
         with torch.no_grad():
             model.prior.tilt.active.net[-1].weight.fill_(0.1)
-        model.classification(positives, negatives, torch.arange(8), None).backward()
+        model.classification(positives, negatives, torch.arange(8)).backward()
         energies.append(model.prior.tilt.active.net[0].weight.grad.clone())
     model.zero_grad()
     positives = torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
-    model.classification(positives, torch.zeros(8, 3), torch.arange(8), None).backward()
+    model.classification(positives, torch.zeros(8, 3), torch.arange(8)).backward()
     reference = model.prior.tilt.active.net[0].weight.grad
     assert torch.equal(energies[0], reference)
     assert not torch.equal(energies[1], reference)

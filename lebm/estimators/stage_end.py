@@ -1,0 +1,62 @@
+"""What the end of a stage changes besides the prior: Adam's moments, averaged weights, and the lines that report it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor, nn
+
+from lebm.density_ratio.classifiers import SEPARATED
+from lebm.estimators.stages import StageRecord, StageRule
+from lebm.models.ratios import RatioPrior
+
+__all__ = ["clear_moments", "renew_averages", "stage_lines", "warn_if_separated"]
+
+log = logging.getLogger("lebm.estimators")
+
+
+def clear_moments(optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
+    """Set Adam's moments and step counts of a network's parameters to zero, in place."""
+    for parameter in network.parameters():
+        for moment in optimizer.state.get(parameter, {}).values():
+            if isinstance(moment, Tensor):
+                moment.zero_()
+
+
+def renew_averages(trainer: Trainer, prior: RatioPrior, stages: StageRule) -> None:
+    """Start every average of weights (EMA) anew with the stage; the finished stages are copied into it."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            average: Any = callback._average_model.module
+            average.prior.load_state_dict(prior.state_dict())
+            average.stages.load_state_dict(stages.state_dict())
+
+
+def stage_lines(record: StageRecord, stages: StageRule, prior: RatioPrior, annealed: bool) -> Iterator[str]:
+    """The lines that say how a stage ended, and the constant of the prior if it was estimated."""
+    held_out = "held-out " if stages.held_out else ""
+    measured = f"{held_out}loss {record.loss:.3f} (1.386 for the ratio one), accuracy {record.accuracy:.3f}"
+    yield f"stage {record.stage} ended after {record.steps} steps, {record.reason}: {measured}"
+    if record.kept and annealed:
+        constant = prior.log_constant()
+        yield (
+            f"  log Z = {constant.log_z:.2f} [{constant.low:.2f}, {constant.high:.2f}],"
+            f" {constant.ess:.0f} effective chains"
+        )
+
+
+def warn_if_separated(record: StageRecord, prior: RatioPrior) -> None:
+    """Warn of a kept stage whose classifier makes no mistakes: its ratio is known nowhere between the classes."""
+    if record.kept and record.accuracy > SEPARATED:
+        last = "no stage is left to correct that: raise max_stages"
+        cure = last if prior.tilt.complete else "later stages have to correct that"
+        log.warning(
+            f"stage {record.stage} tells prior and posterior apart perfectly, so its ratio is an"
+            f" extrapolation; {cure}"
+        )
