@@ -26,7 +26,7 @@ def _features(model: Any, x: Tensor, outputs: Outputs | None, index: Tensor) -> 
     """The mean of q where there is an encoder, a posterior sample otherwise."""
     with torch.no_grad():
         if getattr(model, "encoder", None) is not None:
-            return model.inference(x).mean
+            return model.inferred(x).mean
         if outputs is not None:
             return outputs["z"]
         if not len(x):

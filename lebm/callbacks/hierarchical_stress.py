@@ -62,16 +62,16 @@ class LatentAttack(EvaluationCallback):
         self._due = False
         target, layout = x.roll(1, dims=0), model.layout
         with torch.no_grad():
-            wanted = model.inference(target)
-            before = layer_divergences(model.inference(x), wanted, layout).mean(dim=0)
+            wanted = model.inferred(target)
+            before = layer_divergences(model.inferred(x), wanted, layout).mean(dim=0)
         rows, values = [x, target], dict[str, float]()
         for layer in range(len(layout)):
             attacked = latent_attack(
                 model.inference, x, target, layout, layer, radius=self.radius, steps=self.steps
             )
             with torch.no_grad():
-                after = layer_divergences(model.inference(attacked), wanted, layout).mean(dim=0)
-                rows += [attacked, model.decode(model.inference(attacked).mean)]
+                after = layer_divergences(model.inferred(attacked), wanted, layout).mean(dim=0)
+                rows += [attacked, model.decode(model.inferred(attacked).mean)]
             name = f"{stage}/attack/layer_{layer + 1}"
             values |= {name: float(after[layer]), f"{name}_before": float(before[layer])}
         self.report(model, values)

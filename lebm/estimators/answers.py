@@ -1,6 +1,6 @@
-"""What a model may be able to answer beyond what every method answers: a chain, layers, revision by an energy.
+"""What only some models can answer: a posterior density, layers, revision by an energy.
 
-A callback or a suite asks ``isinstance(model, HasPosterior)`` and the like, and never for an attribute by name.
+Callbacks and suites ask for a type, ``isinstance(model, HasPosterior)``, not for an attribute by name.
 """
 
 from __future__ import annotations

@@ -4,117 +4,94 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lebm.estimators.answers import ModelChain
-from lebm.estimators.base import LatentEstimator, contrast
+from lebm.estimators.base import contrast
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.starts import (
-    ImageStart,
-    LatentStart,
-    are_revisions,
-    check_starts,
-    start_of_images,
-    start_of_latents,
-)
+from lebm.estimators.revised_model import RevisedModel, Revision
+from lebm.estimators.starts import ImageStart, LatentStart, are_revisions, check_starts
 from lebm.estimators.turns import Schedule, Turns, touch
-from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
+from lebm.models.encoders import GaussianEncoder
 from lebm.models.energies import Energy
-from lebm.models.frozen import frozen
 from lebm.models.likelihoods import GaussianLikelihood
-from lebm.samplers.base import LogDensity, Sampler
-from lebm.samplers.boltzmann import Boltzmann
-from lebm.samplers.noise import RandomSource, normal
+from lebm.samplers.base import Sampler
 
 __all__ = ["DualMCMCTeaching"]
 
 
-@dataclass(frozen=True)
-class Revision:
-    """What the two chains made of one batch.
-
-    Attributes:
-        x: data, ``(B, *event)``.
-        z: draws of N(0, I), ``(B, latent_dim)``.
-        generated: ``g(z)``, with its gradient.
-        revised: ``x~``, the end of the image chain, detached.
-        inferred: ``q(z | x)``, with its gradient.
-        revised_z: ``z~``, the end of the posterior chain, detached.
-    """
-
-    x: Tensor
-    z: Tensor
-    generated: Tensor
-    revised: Tensor
-    inferred: DiagonalGaussian
-    revised_z: Tensor
-
-
-class DualMCMCTeaching(LatentEstimator):
+class DualMCMCTeaching(RevisedModel):
     r"""Cui, Han: *Learning Energy-based Model via Dual-MCMC Teaching*, NeurIPS 2023.
 
-    Three models: an energy with density :math:`\pi(x) \propto \exp(-E(x) / T)`, a generator
-    :math:`p(x, z) = N(z; 0, I)\, N(x; g(z), \sigma^2 I)` and an inference model :math:`q(z \mid x)`. A chain on :math:`\pi` revises
-    the generator's image ``g(z)`` into :math:`\tilde x`, and a chain on :math:`p(z \mid x)` revises a draw of
-    :math:`q` into
-    :math:`\tilde z`. Both are detached, so that one loss gives each network the gradient of its own objective:
+    There are three models: an energy with density :math:`\pi(x) \propto \exp(-E(x) / T)`, a generator
+    :math:`p(x, z) = N(z; 0, I)\, N(x; g(z), \sigma^2 I)`, and an inference model :math:`q(z \mid x)`. A chain
+    on :math:`\pi` revises the generator's image ``g(z)`` into :math:`\tilde x`. A chain on
+    :math:`p(z \mid x)` revises a draw of :math:`q` into :math:`\tilde z`. Both are detached. One loss then
+    gives each network the gradient of its own objective:
 
     .. math:: L = E(x) - E(\tilde x) - \log p(x \mid \tilde z) - S \log p(\tilde x \mid z)
               - \log q(\tilde z \mid x) - \lambda \log q(z \mid \tilde x).
 
-    ``sample`` draws from the energy's chain, started by the generator; with ``steps=0`` from the generator
-    alone. ``encode`` likewise: the posterior chain, started by the inference model, or with ``steps=0`` a
-    draw of the inference model. ``log_joint`` is the generator's, and ``anomaly_score`` is :math:`E(x) / T`,
-    up to a constant.
+    ``sample`` starts the energy's chain at the generator's images; ``steps=0`` gives these images. ``encode``
+    starts the posterior chain at a draw of the inference model; ``steps=0`` gives that draw. ``log_joint`` is
+    the generator's, and ``anomaly_score`` is :math:`E(x) / T`, up to a constant.
 
     Args:
         energy: the energy on observations, ``(B, *event) -> (B,)``.
         likelihood: ``p(x | z)``, with the generator inside.
         encoder: the inference model.
         image_sampler: chain on the energy's density. Plain Langevin with step n at temperature T is the
-            released chain whose drift has a step s and whose noise has a scale n, with ``T = (n / s)^2``.
+            released chain with drift step s and noise scale n, if ``T = (n / s)^2``.
         posterior_sampler: chain on ``p(z | x)``.
         optimizer: learning rates of ``energy``, ``generator`` and ``encoder``.
-        temperature: the T above, positive; ``(noise / step)^2`` of the released chain, 4e-6 for CIFAR-10.
-        teaching_weight: S, the weight of revised images in the generator's loss beside that of data; 1 in the
-            theory, 50 and 70 as released.
-        revised_inference_weight: lambda, the weight of revised images in the inference model's loss beside
-            that of data; 1 in the theory, 0.1 as released.
-        schedule: ``"simultaneous"``, one optimiser step a batch, or ``"alternate"``, two: first generator and
-            inference model, then the energy, on new chains from the new generator's images of the same ``z``
-            (the final release).
-        image_start: chains start at ``g(z)`` (``"generator"``, as released), at a draw of ``p(x | z)``
-            (``"likelihood"``, as in the theory), or at uniform noise in [-1, 1] (``"noise"``, the baseline).
-        latent_start: posterior chains start at a draw of ``q`` (``"encoder"``) or of N(0, I) (``"prior"``,
-            the baseline).
-        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
-            ``False`` is the released loss, squared errors summed over pixels.
-        scale_energy: divide the energy's part of the loss by the temperature, as released; under Adam it only
-            changes what Adam's epsilon means, but it makes clipping and half precision impossible.
-        batch_statistics: BatchNorm inside chains uses the statistics of the batch instead of the running
-            ones, as released, which makes the chains of a batch depend on each other. In neither case does a
-            chain change the running ones.
-        seed: of every random stream.
-        noise_shards: pieces of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction; those of
+        temperature: the T above, positive; ``(n / s)^2`` of the released chain is 4e-6 for CIFAR-10.
+        teaching_weight: S, the weight of revised images in the generator's loss; 1 in the theory, 50 and 70
+            in the releases.
+        revised_inference_weight: lambda, the weight of revised images in the inference model's loss; 1 in the
+            theory, 0.1 in the releases.
+        schedule: ``"simultaneous"``, one optimiser step per batch; or ``"alternate"``, two, as in the final
+            release: generator and inference model first, then the energy, on new chains that start at the new
+            generator's images of the same ``z``.
+        image_start: where image chains start: ``"generator"``, at ``g(z)`` (released); ``"likelihood"``, at a
+            draw of ``p(x | z)`` (theory); ``"noise"``, at uniform noise in [-1, 1] (baseline).
+        latent_start: where posterior chains start: ``"encoder"``, at a draw of ``q``; ``"prior"``, at N(0, I)
+            (baseline).
+        scale_likelihood: keep ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss. ``False``
+            is the released loss, squared errors summed over pixels.
+        scale_energy: divide the energy's part of the loss by the temperature, as released. Under Adam it only
+            changes the meaning of Adam's epsilon, but clipping and half precision become impossible.
+        batch_statistics: BatchNorm inside chains uses the statistics of the batch, as released, and not the
+            running ones. The chains of a batch then depend on each other. No chain changes the running ones.
+        seed: seed of every random stream.
+        noise_shards: number of parts of the global batch; the number of processes must divide it.
+        evaluation_steps: posterior transitions in validation, testing and prediction; the length of
             ``posterior_sampler`` if ``None``.
 
     Attributes:
-        revised: images and latents of the last training step before and after their chains, detached, for
-            guards.
+        revised: images and latents of the last training step before and after their chains, detached.
 
     Raises:
         ValueError: if networks disagree on the latent size, an argument is out of range, or revised images
-            are to teach where they are not revisions of the generator's.
-    """
+            are to teach although they are no revisions of the generator's.
 
-    anomaly_score_name = "E(x) / T of the energy on images"
+    Example:
+        >>> from lebm.estimators import AdamGroups
+        >>> from lebm.models import ConvEncoder, ConvGenerator, GaussianLikelihood, ResNetEnergy
+        >>> from lebm.samplers import Langevin
+        >>> model = DualMCMCTeaching(
+        ...     energy=ResNetEnergy([1, 8, 8], channels=[4]),
+        ...     likelihood=GaussianLikelihood(ConvGenerator(2, [1, 8, 8], channels=[4], start=4), sigma=0.3),
+        ...     encoder=ConvEncoder(2, [1, 8, 8], channels=[4], end=8),
+        ...     image_sampler=Langevin(5, 1e-3, clamp=(-1.0, 1.0)),
+        ...     posterior_sampler=Langevin(5, 0.1),
+        ...     optimizer=AdamGroups({"energy": 1e-4, "generator": 1e-3, "encoder": 1e-3}),
+        ... )
+        >>> model.sample(3).shape, model.sample(3, steps=0).shape
+        (torch.Size([3, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
+    """
 
     def __init__(
         self,
@@ -200,7 +177,7 @@ class DualMCMCTeaching(LatentEstimator):
 
     def _second_step(self, x: Tensor, z: Tensor, batch_idx: int) -> Tensor:
         """The energy against new chains, which start at the new generator's images of the same latents."""
-        revised = self._revise_images(self.decode(z), self.noise("image again", batch_idx))
+        revised = self.revise_images(self.decode(z), self.noise("image again", batch_idx))
         self.revised["revised images"] = revised
         return self.energy_loss(x, revised) + touch(self.likelihood, self.encoder) + self.turns.earlier
 
@@ -208,8 +185,8 @@ class DualMCMCTeaching(LatentEstimator):
         generated, inferred = self.likelihood.mean(z), self.encoder(x)
         revised = generated.detach()
         if self.turns.energy or self._teaches:
-            revised = self._revise_images(revised, self.noise("image", batch_idx))
-        revised_z = self._revise_latents(x, inferred, self.noise("posterior", batch_idx))
+            revised = self.revise_images(revised, self.noise("image", batch_idx))
+        revised_z = self.revise_latents(x, inferred, self.noise("posterior", batch_idx))
         self.revised = {
             "generated images": generated.detach(),
             "revised images": revised,
@@ -247,91 +224,6 @@ class DualMCMCTeaching(LatentEstimator):
             self.note("teaching/encoder", on_revised)
             total = total + self.revised_inference_weight * on_revised
         return total
-
-    # The chains
-
-    # They move in the model's own precision. Autocast hands over half precision, in which steps as small as
-    # these are rounded away.
-
-    def _revise_images(self, generated: Tensor, noise: RandomSource, steps: int | None = None) -> Tensor:
-        start = start_of_images(self.image_start, generated.to(self.dtype), self.likelihood.sigma, noise)
-        with frozen(self.energy):
-            target = Boltzmann(self.energy, self.temperature)
-            return self.follow("image", self.image_sampler, target, start, noise, steps)
-
-    def _revise_latents(
-        self, x: Tensor, inferred: DiagonalGaussian, noise: RandomSource, steps: int | None = None
-    ) -> Tensor:
-        start = start_of_latents(self.latent_start, inferred, noise).to(self.dtype)
-        with frozen(self.likelihood, batch_statistics=self.batch_statistics):
-            return self.follow("posterior", self.posterior_sampler, self.posterior(x), start, noise, steps)
-
-    def posterior(self, x: Tensor) -> LogDensity:
-        """Unnormalised ``log p(z | x)`` of the generator as a function of ``z``."""
-        return lambda z: self.likelihood.log_prob(x, z) - 0.5 * z.square().sum(dim=1)
-
-    # The answers
-
-    def inferred(self, x: Tensor) -> DiagonalGaussian:
-        return self.encoder(x)
-
-    def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Observations ``(B, *event)`` after the energy's chain, which starts at ``x``, or as ``image_start`` says."""
-        with torch.inference_mode(False), frozen(self.image_sampler):  # a pool is left alone
-            return self._revise_images(x.clone(), generator, steps)
-
-    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
-        start = start_of_latents(self.latent_start, self.encoder(x), generator).to(self.dtype)
-        return ModelChain(self.posterior(x), self.posterior_sampler, start)
-
-    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Exact draws of N(0, I); there is no chain to set ``steps`` of."""
-        anchor = next(self.likelihood.parameters())
-        return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
-
-    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """``n`` images from the energy's chain; with ``steps=0`` those of the generator alone."""
-        with torch.inference_mode(False):
-            generated = self.decode(self.sample_latent(n, generator=generator))
-            if steps == 0:
-                return generated
-            with frozen(self.image_sampler):  # a pool is left alone
-                return self._revise_images(generated, generator, steps)
-
-    def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """A draw of the inference model, revised by the posterior chain; with ``steps=0`` the draw alone."""
-        with torch.inference_mode(False), torch.no_grad(), frozen(self.posterior_sampler):
-            x = x.clone()  # an inference tensor could not take part in the chain's gradient
-            steps = self.evaluation_steps if steps is None else steps
-            return self._revise_latents(x, self.encoder(x), generator, steps)
-
-    def decode(self, z: Tensor) -> Tensor:
-        with torch.no_grad(), frozen(self.likelihood, batch_statistics=self.batch_statistics):
-            return self.likelihood.mean(z)
-
-    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """``log p(x, z)`` of the generator model, normalised."""
-        with torch.no_grad():
-            log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)
-            return self.likelihood.log_prob_around(x, self.decode(z)) + log_prior
-
-    def anomaly_score(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """``E(x) / T``, which is ``-log pi(x)`` up to a constant, shape ``(B,)``; there is no chain to set
-        ``steps`` of.
-        """
-        with torch.no_grad(), frozen(self.energy):
-            return self.energy(x).to(x.dtype) / self.temperature
-
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        outputs = super().validation_step(batch, batch_idx)
-        return {**outputs, "anomaly_score": self.anomaly_score(outputs["x"])}
-
-    @property
-    def chain_settings(self) -> dict[str, Any]:
-        return super().chain_settings | {
-            name: getattr(self, name)
-            for name in ("temperature", "image_start", "latent_start", "batch_statistics")
-        }
 
     # Two steps per batch
 

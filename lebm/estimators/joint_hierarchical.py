@@ -29,49 +29,63 @@ class JointHierarchicalPrior(LatentPriorModel):
     r"""Cui, Wu, Han: *Learning Joint Latent Space EBM Prior Model for Multi-layer Generator*, CVPR 2023, and
     *Learning Hierarchical Features with Joint Latent Space Energy-Based Prior*, ICCV 2023.
 
-    With :math:`\tilde p(z) = e^{-E(z)} p_0(z)` the prior without its constant, and ``z-`` from a chain under
-    it, detached,
+    Let :math:`\tilde p(z) = e^{-E(z)} p_0(z)` be the prior without its constant, ``z+`` a draw of the
+    encoder, and ``z-`` the end of a chain under the prior, detached. Then
 
     .. math:: L = -\log p_\beta(x \mid z^+) + \log q(z^+ \mid x) - \log \tilde p(z^+) + \log \tilde p(z^-)
 
-    has the gradient of the negative ELBO for generator, encoder, energy and reference at once: the
-    reference's networks lie inside the tilted density, so they are trained contrastively too. ``z+`` is a
-    reparameterised draw of the encoder, through which the encoder feels the energy. Without an energy this is
-    a (hierarchical) variational auto-encoder.
+    has the gradient of the negative ELBO for generator, encoder, energy and reference at once. The networks
+    of the reference lie inside the tilted density, so they learn contrastively too. The encoder feels the
+    energy through ``z+``. Without an energy this is a (hierarchical) variational auto-encoder.
 
     Args:
         likelihood: ``p(x | z)``, with the generator inside; :class:`~lebm.models.BottomLayer` for conditional
             hierarchies.
         prior: :class:`~lebm.models.EnergyPrior` (layers independent but for the energy, ICCV) or
-            :class:`~lebm.models.HierarchicalPrior` (conditional Gaussians, CVPR); without energy
+            :class:`~lebm.models.HierarchicalPrior` (conditional Gaussians, CVPR). Without an energy:
             ``StandardNormal`` or ``GaussianChain``.
         prior_sampler: chain for ``z-`` and for sampling; it moves all layers at once.
         optimizer: learning rates of ``generator``, ``encoder``, ``energy`` and ``reference`` (the networks of
             a hierarchy), as far as they train.
-        encoder: ``q(z | x)``. For ``two_stage`` whatever answers a batch with an object that has
+        encoder: ``q(z | x)``. For ``two_stage``: any module that answers a batch with an object that has
             ``rsample(generator)``.
         posterior_sampler: chain for ``z+`` in the ``mcmc`` scheme.
-        scheme: where positives come from. ``"variational"``: the encoder. ``"mcmc"``: ``posterior_sampler``,
-            and no encoder. ``"two_stage"``: the encoder of a model trained before, frozen with its generator
-            and reference; only the energy trains.
-        space: what chains move: the ``"latent"`` itself or, in a :class:`~lebm.models.HierarchicalPrior`, its
-            ``"noise"``.
-        noise_target: ``"exact"``, or ``"released"``, see
+        scheme: where ``z+`` come from. ``"variational"``: the encoder. ``"mcmc"``: ``posterior_sampler``,
+            without an encoder. ``"two_stage"``: the encoder of a model trained before, frozen with its
+            generator and reference; only the energy trains.
+        space: coordinates of the chains: ``"latent"``, or the ``"noise"`` of a
+            :class:`~lebm.models.HierarchicalPrior`.
+        noise_target: ``"exact"`` or ``"released"``, see
             :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
-        kl: ``"closed_form"`` for q against the reference, layer by layer given the draw of the layers above,
-            or ``"monte_carlo"``, as released.
-        warm_up: steps over which the prior's pull on the encoder sets in, as ``1 - exp(-step / warm_up)``.
-            The energy's own update is never weighted.
-        backbone: checkpoint or run folder whose generator, encoder and reference are copied when a
+        kl: ``"closed_form"``, layer by layer given the draw of the layers above, or ``"monte_carlo"``, as
+            released.
+        warm_up: scale, in steps, of the weight ``1 - exp(-step / warm_up)`` of the prior's pull on the
+            encoder. The energy's own update is never weighted.
+        backbone: checkpoint or run folder. Its generator, encoder and reference are copied when a
             ``two_stage`` training starts.
         scale_likelihood: as for :class:`~lebm.estimators.LatentMLE`.
-        seed: of every random stream.
-        noise_shards: pieces of the global batch; the number of processes must divide it.
+        seed: seed of every random stream.
+        noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in evaluation, in the ``mcmc`` scheme.
 
     Raises:
-        ValueError: if the parts disagree on the latent's layers, one that the scheme needs is missing, or an
+        ValueError: if the parts disagree on the layers, a part that the scheme needs is missing, or an
             argument is out of range.
+
+    Example:
+        >>> from lebm.models import ConcatenatedEnergy, EnergyPrior, GaussianLikelihood
+        >>> from lebm.models import LadderEncoder, LadderGenerator
+        >>> from lebm.samplers import Langevin
+        >>> blocks = [["linear 8"], ["linear 8"]]
+        >>> model = JointHierarchicalPrior(
+        ...     GaussianLikelihood(LadderGenerator([2, 2], [1, 4, 4], [["linear 16"], ["linear 8"]]), 0.3),
+        ...     EnergyPrior(ConcatenatedEnergy([2, 2], hidden=[8])),
+        ...     Langevin(5, 0.4),
+        ...     AdamGroups({"generator": 1e-3, "encoder": 1e-3, "energy": 1e-4}),
+        ...     encoder=LadderEncoder([2, 2], [1, 4, 4], blocks),
+        ... )
+        >>> model.layout.sizes, model.sample(3).shape
+        ([2, 2], torch.Size([3, 1, 4, 4]))
     """
 
     def __init__(
@@ -137,23 +151,16 @@ class JointHierarchicalPrior(LatentPriorModel):
     @property
     def trains_reference(self) -> bool:
         """Whether the reference has networks that learn."""
-        return any(parameter.requires_grad for parameter in self.reference.parameters())
+        return _trains(self.reference)
 
     def networks(self) -> Mapping[str, nn.Module]:
-        parts = {
-            "generator": self.likelihood,
-            "encoder": self.encoder,
-            "energy": getattr(self.prior, "tilt", None),
-        }
+        energy = getattr(self.prior, "tilt", None)
+        parts = {"generator": self.likelihood, "encoder": self.encoder, "energy": energy}
         parts["reference"] = self.reference
-        return {
-            name: part
-            for name, part in parts.items()
-            if part is not None and any(p.requires_grad for p in part.parameters())
-        }
+        return {name: part for name, part in parts.items() if part is not None and _trains(part)}
 
     def _frozen_parts(self) -> Backbone:
-        """What the two-stage scheme takes over from a model that was trained before; nothing in the others."""
+        """Networks that the two-stage scheme copies and freezes; none in the other schemes."""
         parts: dict[str, nn.Module] = {}
         if self.scheme == "two_stage":
             assert self.encoder is not None
@@ -178,11 +185,10 @@ class JointHierarchicalPrior(LatentPriorModel):
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
         positives = self.infer(x, batch_idx)
-        total = (
-            self.likelihood_loss(x, positives.z, batch_idx) if self.scheme != "two_stage" else x.new_zeros(())
-        )
+        frozen_generator = self.scheme == "two_stage"
+        nll = x.new_zeros(()) if frozen_generator else self.likelihood_loss(x, positives.z, batch_idx)
         positives = positives.weighted(self.prior_weight)
-        total = total + self.divergence(positives)
+        total = nll + self.divergence(positives)
         if self.prior.is_exact:
             return total
         negatives = self.negatives(len(x), batch_idx)
@@ -210,9 +216,7 @@ class JointHierarchicalPrior(LatentPriorModel):
         return Variational(self.encoder) if self.scheme == "variational" else Frozen(self.encoder)
 
     def divergence(self, positives: Inferred) -> Tensor:
-        """``KL(q || p0)``, mean over the batch, as an estimate with z drawn from q; without q the part
-        ``-log p0(z)`` that the reference learns from.
-        """
+        """``KL(q || p0)``, mean over the batch; without q ``-log p0(z)``, if the reference trains."""
         q, z, base = positives.q, positives.z, self.reference
         if q is None:
             return -base.log_density(z).mean() if self.trains_reference else z.new_zeros(())
@@ -227,7 +231,7 @@ class JointHierarchicalPrior(LatentPriorModel):
 
     @property
     def prior_weight(self) -> float:
-        """How much of the prior's pull reaches the encoder in this step, in [0, 1]."""
+        """Weight of the prior's pull on the encoder in this step, in [0, 1]."""
         if self.warm_up == 0 or self._trainer is None:
             return 1.0
         return 1.0 - math.exp(-(self.trainer.global_step + 1) / self.warm_up)
@@ -237,43 +241,26 @@ class JointHierarchicalPrior(LatentPriorModel):
     def inferred(self, x: Tensor) -> DiagonalGaussian | None:
         return None if self.encoder is None else self.encoder(x)
 
-    def inference(self, x: Tensor) -> DiagonalGaussian:
-        """``q(z | x)``.
-
-        Raises:
-            ValueError: in the ``mcmc`` scheme, which has none.
-        """
-        if self.encoder is None:
-            raise ValueError("scheme 'mcmc' has no encoder")
-        return self.encoder(x)
-
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         if self.encoder is None:
             return super().encode(x, steps=steps, generator=generator)
         with torch.no_grad():
-            return self.inference(x).rsample(generator)
+            return self.encoder(x).rsample(generator)
 
     def redraw(
         self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None
     ) -> Tensor:
-        """Draw some layers of ``z: (B, latent_dim)`` anew from the prior given the others, see
-        :func:`~lebm.models.chain_space.redraw`.
+        """Latents with some layers drawn anew from the prior given the others, ``(B, latent_dim)``.
 
         Args:
-            z: latents.
-            layers: which; 0 is nearest to the data.
-            steps: length of the chain.
+            z: ``(B, latent_dim)``.
+            layers: numbers of the layers to draw; 0 is nearest to the data.
+            steps: length of the chain; that of ``prior_sampler`` if ``None``.
             generator: source of randomness.
         """
+        free = self.layout.mask(layers, z.device)
         with torch.inference_mode(False), frozen(self.prior, self.prior_sampler):
-            return redraw(
-                self.space,
-                self.prior_sampler,
-                z.clone(),
-                self.layout.mask(layers, z.device),
-                generator,
-                steps,
-            )
+            return redraw(self.space, self.prior_sampler, z.clone(), free, generator, steps)
 
     def log_joint_above(
         self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None
@@ -292,3 +279,7 @@ class JointHierarchicalPrior(LatentPriorModel):
     def chain_settings(self) -> dict[str, Any]:
         own = {"scheme": self.scheme, "space": "noise" if isinstance(self.space, NoiseSpace) else "latent"}
         return {**super().chain_settings, **own}
+
+
+def _trains(part: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in part.parameters())

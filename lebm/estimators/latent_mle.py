@@ -18,8 +18,8 @@ __all__ = ["LatentMLE"]
 class LatentMLE(LatentPriorModel):
     r"""Pang, Han, Nijkamp, Zhu, Wu: *Learning Latent Space Energy-Based Prior Model*, NeurIPS 2020.
 
-    With ``z+`` from the posterior and ``z-`` from the prior, both by short Langevin chains from N(0, I) and
-    detached,
+    ``z+`` comes from the posterior and ``z-`` from the prior, both by short Langevin chains from N(0, I),
+    both detached. Then
 
     .. math:: L = -\log p_\beta(x \mid z^+) + E_\alpha(z^+) - E_\alpha(z^-)
 
@@ -35,13 +35,28 @@ class LatentMLE(LatentPriorModel):
         scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
             ``False`` is the released loss, ``|x - g(z)|^2`` summed over pixels, which under Adam differs only
             through Adam's epsilon. Gaussian likelihoods only.
-        seed: of every random stream.
-        noise_shards: pieces of the global batch; the number of processes must divide it.
+        seed: seed of every random stream.
+        noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in validation, testing and prediction, where the paper leaves
             their number open; those of ``posterior_sampler`` if ``None``.
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size.
+
+    Example:
+        >>> from lebm.estimators import AdamGroups
+        >>> from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
+        >>> from lebm.samplers import Langevin
+        >>> model = LatentMLE(
+        ...     GaussianLikelihood(MLPGenerator(2, [1, 4, 4], hidden=[8]), sigma=0.3),
+        ...     EnergyPrior(MLPEnergy(2, hidden=[8])),
+        ...     prior_sampler=Langevin(60, 0.4),
+        ...     posterior_sampler=Langevin(20, 0.1),
+        ...     optimizer=AdamGroups({"generator": 1e-3, "energy": 1e-4}),
+        ... )
+        >>> x = model.sample(3)
+        >>> x.shape, model.encode(x).shape, model.anomaly_score(x).shape
+        (torch.Size([3, 1, 4, 4]), torch.Size([3, 2]), torch.Size([3]))
     """
 
     def __init__(

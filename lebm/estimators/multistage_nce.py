@@ -29,41 +29,55 @@ class MultiStageNCE(LatentPriorModel):
     r"""Xiao, Han: *Adaptive Multi-stage Density Ratio Estimation for Learning Latent Space Energy-based
     Model*, NeurIPS 2022.
 
-    The prior is :math:`p_K(z) \propto p_0(z) \prod_k r_k(z)`. In stage k a classifier with logit :math:`\log
-    r_k = -E_k` separates draws of the aggregate posterior from draws of the prior so far; with both detached
-    the loss is
+    The prior is :math:`p_K(z) \propto p_0(z) \prod_k r_k(z)`. In stage k a classifier with logit
+    :math:`\log r_k = -E_k` separates draws ``z+`` of the aggregate posterior from draws ``z-`` of the prior
+    so far. Both are detached, and the loss is
 
     .. math:: L = -\log p_\beta(x \mid z^+) + \mathrm{softplus}(E_k(z^+)) + \mathrm{softplus}(-E_k(z^-)).
 
-    ``z+`` comes from a short posterior chain whose prior is the product of the *finished* stages, so no chain
-    ever runs through the network in training. ``z-`` are exact draws of N(0, I) in stage 1, and chains under
-    the finished stages after that. What of this is the paper's and what is our reading of it is said in the
-    documentation of the method.
+    ``z+`` comes from a short posterior chain under the product of the *finished* stages, so no chain runs
+    through the network in training. ``z-`` are exact draws of N(0, I) in stage 1, and later chains under the
+    finished stages. The page of the method says which of this is the paper's and which is our reading of it.
 
-    The answers (``sample``, ``encode``, ``log_joint``, ...) use the prior with the stage in training, as it
-    is.
+    The answers (``sample``, ``encode``, ``log_joint``, ...) use the prior with the stage in training.
 
     Args:
         likelihood: ``p(x | z)``, with the generator inside.
         prior: the product of ratios.
-        prior_sampler: chain for ``z-`` and for sampling; wrapped in :class:`~lebm.samplers.PersistentChains`
-            it goes on from step to step, which the target, constant within a stage, allows.
+        prior_sampler: chain for ``z-`` and for sampling. In :class:`~lebm.samplers.PersistentChains` it goes
+            on from step to step, as the target is constant within a stage.
         posterior_sampler: chain for ``z+``.
         optimizer: learning rates of ``generator`` and ``energy``.
         stages: when a stage ends.
         annealing: estimates log Z at the end of every stage; without it ``log_prob`` is unnormalised.
-        annealing_chains: their number, at least 2.
-        update_generator_in_stage: train the generator beside the classifier. ``False`` leaves it as it is,
-            for a generator that was trained before; then there is no ``generator`` in ``optimizer``.
+        annealing_chains: number of its chains, at least 2.
+        update_generator_in_stage: train the generator beside the classifier. ``False`` keeps a generator that
+            was trained before; then ``optimizer`` has no ``generator``.
         warm_start: a stage starts from the hidden layers of the last one, instead of new ones.
         scale_likelihood: as for :class:`~lebm.estimators.LatentMLE`.
-        seed: of every random stream.
-        noise_shards: pieces of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction; those of
+        seed: seed of every random stream.
+        noise_shards: number of parts of the global batch; the number of processes must divide it.
+        evaluation_steps: posterior transitions in validation, testing and prediction; the length of
             ``posterior_sampler`` if ``None``.
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size, or an argument is out of range.
+
+    Example:
+        >>> from lebm.estimators import AdamGroups, FixedStages
+        >>> from lebm.models import GaussianLikelihood, MLPEnergy, MLPGenerator, RatioPrior, RatioProduct
+        >>> from lebm.samplers import Langevin
+        >>> network = MLPEnergy(2, hidden=[8], output_bias=True)
+        >>> model = MultiStageNCE(
+        ...     GaussianLikelihood(MLPGenerator(2, [1, 4, 4], hidden=[8]), sigma=0.3),
+        ...     RatioPrior(RatioProduct(network, max_stages=3)),
+        ...     Langevin(5, 0.4),
+        ...     Langevin(5, 0.1),
+        ...     AdamGroups({"generator": 1e-3, "energy": 1e-3}),
+        ...     stages=FixedStages(100),
+        ... )
+        >>> model.stage, model.sample_latent(3).shape
+        (1, torch.Size([3, 2]))
     """
 
     prior: RatioPrior

@@ -32,13 +32,13 @@ def noise_contrastive_prior(
     candidates: int = 5000,
     generator: RandomSource = None,
 ) -> tuple[MultiStageNCE, float]:
-    """Fit ``p(z) ∝ p0(z) r(z)`` to draws of an aggregate posterior by one classifier (Aneja, Schwing, Kautz &
-    Vahdat 2021).
+    """Fit ``p(z) ∝ p0(z) r(z)`` to draws of an aggregate posterior by one classifier.
 
-    The generator is left as it is: it comes from a model trained before, a variational autoencoder for
-    instance, of which ``latents`` are encodings of its training data; the new model has a frozen copy of it.
-    The prior is drawn from by importance resampling of N(0, I), which works as long as the weights do; their
-    effective number is returned.
+    This is the noise contrastive prior of Aneja, Schwing, Kautz & Vahdat 2021. The generator comes from a
+    model that was trained before, for instance a variational autoencoder, and ``latents`` are encodings of
+    its training data. The new model has a frozen copy of the generator. It draws from the prior by importance
+    resampling of N(0, I), which is good as long as many candidates have weight; their effective number is
+    returned.
 
     Args:
         likelihood: of the trained model.
@@ -46,7 +46,7 @@ def noise_contrastive_prior(
         network: the classifier, with an output bias.
         posterior_sampler: used to encode under the new prior.
         training: of the classifier.
-        candidates: draws of N(0, I) that one sample of the prior is chosen from, at least 2.
+        candidates: number of draws of N(0, I) from which one sample of the prior is chosen, at least 2.
         generator: source of randomness.
 
     Returns:

@@ -1,4 +1,4 @@
-"""One optimiser with one parameter group a network."""
+"""One optimiser with one parameter group per network."""
 
 from __future__ import annotations
 
@@ -17,17 +17,28 @@ __all__ = ["AdamGroups"]
 class AdamGroups(Component):
     """Adam over named networks, each with its own learning rate, weight decay and gradient-norm limit.
 
-    One optimiser keeps Lightning's automatic optimisation, and with it accumulation, precision, EMA and
-    ``max_steps``, in their usual meaning; as Adam acts on each parameter by itself, the result is that of one
-    Adam a network.
+    One optimiser keeps Lightning's automatic optimisation, and with it the usual meaning of accumulation,
+    precision, EMA and ``max_steps``. Adam acts on each parameter by itself, so the result is that of one Adam
+    per network.
 
     Args:
         lr: learning rate of every network of the method, positive, for example ``{"generator": 1e-4,
             "energy": 2e-5}``.
         betas: Adam's moment decays, each in [0, 1).
-        weight_decay: L2 penalty a network, 0 where absent.
+        weight_decay: L2 penalty per network, 0 where absent.
         max_grad_norm: limit on the norm of a network's gradient; unlimited where absent.
         lr_decay: factor on every learning rate after each epoch, in (0, 1].
+
+    Raises:
+        ValueError: for an argument out of range, or a number where a mapping is expected.
+
+    Example:
+        >>> from torch import nn
+        >>> settings = AdamGroups({"generator": 1e-3, "energy": 1e-4}, max_grad_norm={"energy": 1.0})
+        >>> networks = {"generator": nn.Linear(2, 4), "energy": nn.Linear(2, 1)}
+        >>> optimizer, schedule = settings.build(networks, fused=False)
+        >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
+        [('generator', 0.001), ('energy', 0.0001)]
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the end of a stage changes besides the prior: Adam's moments, averaged weights, and the lines that report it."""
+"""The end of a stage beside the prior: Adam's moments, averaged weights, and the lines that report it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def stage_lines(record: StageRecord, stages: StageRule, prior: RatioPrior, annea
 
 
 def warn_if_separated(record: StageRecord, prior: RatioPrior) -> None:
-    """Warn of a kept stage whose classifier makes no mistakes: its ratio is known nowhere between the classes."""
+    """Warn of a kept stage whose classifier makes no mistakes: its ratio is an extrapolation."""
     if record.kept and record.accuracy > SEPARATED:
         last = "no stage is left to correct that: raise max_stages"
         cure = last if prior.tilt.complete else "later stages have to correct that"

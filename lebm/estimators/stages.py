@@ -16,9 +16,8 @@ from lebm.component import Component
 
 __all__ = ["AdaptiveStages", "FixedStages", "StageRecord", "StageRule"]
 
-ONE = 2 * math.log(
-    2
-)  # the loss of a classifier that cannot tell: nats a pair of one positive and one negative
+# The loss of a classifier that cannot tell the classes apart, in nats per pair of a positive and a negative.
+ONE = 2 * math.log(2)
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class StageRecord:
     Attributes:
         stage: its number, from 1.
         steps: optimiser steps it took.
-        loss: last measured loss, nats a pair; ``2 log 2`` is that of the ratio one, 0 that of classes without
-            overlap.
+        loss: last measured loss, in nats per pair; ``2 log 2`` is the loss of the ratio one, and 0 that of
+            classes without overlap.
         accuracy: last measured accuracy, in [0, 1].
         reason: why it ended.
         kept: whether its ratio became part of the prior.
@@ -48,8 +47,8 @@ class StageRule(nn.Module, Component):
 
     Args:
         window: steps over which the loss is averaged.
-        held_out: every ``held_out``-th observation (by index) never trains the classifier, and only these are
-            measured. With 0 all are trained on, and measured just before the step that uses them.
+        held_out: every ``held_out``-th observation, by index, never trains the classifier, and only these are
+            measured. With 0 all observations train it, and are measured just before the step that uses them.
     """
 
     def __init__(self, window: int, held_out: int) -> None:
@@ -159,13 +158,18 @@ class FixedStages(StageRule):
     """Stages of fixed length.
 
     Args:
-        steps: optimiser steps of every stage; or one number a stage, the last of which is kept for further
-            stages.
-        window: steps over which the reported loss is averaged.
-        held_out: every so many observations are measured and not trained on; 0 for none.
+        steps: optimiser steps of every stage; or one number per stage, the last of which holds for all
+            further stages.
+        window: number of steps over which the reported loss is averaged.
+        held_out: every ``held_out``-th observation is measured and never trains the classifier; 0 for none.
 
     Raises:
         ValueError: for a length below 1, or none.
+
+    Example:
+        >>> rule = FixedStages([1, 2])
+        >>> [rule.step(slots_left=2) is not None for _ in range(4)]
+        [True, False, True, False]
     """
 
     def __init__(self, steps: int | Sequence[int], window: int = 50, held_out: int = 0) -> None:
@@ -182,24 +186,28 @@ class FixedStages(StageRule):
 class AdaptiveStages(StageRule):
     """Stages that end when their classifier has nothing more to learn, by its smoothed held-out loss.
 
-    After every window of at least ``min_steps`` steps: a loss within ``one`` of ``2 log 2`` means that prior
-    and aggregate posterior cannot be told apart, so the stage is dropped and no other is added. A loss below
-    ``separated`` means that the classes hardly overlap, where more training would only make the ratio
-    over-confident; and a loss that has not improved by ``improvement`` in ``patience`` windows has levelled
-    off, or begun to over-fit: the next stage begins.
+    The rule looks at the loss after every window, once the stage has ``min_steps`` steps. A loss within
+    ``one`` of ``2 log 2`` means that prior and aggregate posterior are alike: the stage is dropped, and it
+    was the last. A loss below ``separated`` means that the classes hardly overlap, and more training would
+    only make the ratio over-confident: the next stage begins. So it does when the loss has not improved by
+    ``improvement`` in ``patience`` windows.
 
     Args:
-        min_steps: of every stage.
-        max_steps: of every stage.
-        window: steps over which the loss is averaged.
-        patience: windows without improvement.
+        min_steps: least number of steps of a stage.
+        max_steps: largest number of steps of a stage.
+        window: number of steps over which the loss is averaged.
+        patience: number of windows without improvement after which the stage ends.
         improvement: smallest decrease of the loss that counts, in nats.
         one: distance from ``2 log 2`` that counts as none, in nats.
         separated: loss that counts as separation, in nats.
-        held_out: every so many observations are measured and not trained on, at least 2.
+        held_out: every ``held_out``-th observation is measured and never trains the classifier; at least 2.
 
     Raises:
         ValueError: for arguments out of range.
+
+    Example:
+        >>> AdaptiveStages(min_steps=100, window=20).held_out
+        10
     """
 
     def __init__(

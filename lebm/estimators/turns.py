@@ -25,7 +25,8 @@ class Turns:
     Attributes:
         energy: whether the energy learns in the present step.
         teachers: whether generator and inference model learn in the present step.
-        earlier: loss of the earlier steps of this batch, detached, so that the logged loss is that of the batch.
+        earlier: loss of the earlier steps of this batch, detached. It is added to the last one, so that the
+            logged loss is that of the batch.
 
     Raises:
         ValueError: for another schedule.
@@ -52,16 +53,16 @@ class Turns:
 
     def of_batch(self) -> Iterator[None]:
         """Go through the turns of a batch; all networks learn outside the loop."""
-        for self.teachers, self.energy in (
-            ((True, False), (False, True)) if self.alternate else ((True, True),)
-        ):
+        for teachers, energy in ((True, False), (False, True)) if self.alternate else ((True, True),):
+            self.teachers, self.energy = teachers, energy
             yield
         self.teachers = self.energy = True
         self.earlier = 0.0
 
     def rest(self, networks: Mapping[str, nn.Module]) -> None:
-        """Take the gradients away from networks whose turn it is not: a zero gradient would still move them, by
-        Adam's moments and weight decay.
+        """Remove the gradients of networks whose turn it is not.
+
+        A zero gradient would still move them, by Adam's moments and weight decay.
         """
         for name, network in networks.items():
             if not (self.energy if name == "energy" else self.teachers):

@@ -1,4 +1,4 @@
-"""Where the latents of data come from in training: a chain, an encoder, or an encoder that is frozen; no Trainer."""
+"""Where the latents of data come from in training: a chain, an encoder, a frozen encoder; no Trainer."""
 
 from lebm.inference.parts import Frozen, Inference, Inferred, PosteriorDraw, ShortRun, Variational
 

@@ -16,7 +16,7 @@ from lebm.samplers.noise import RandomSource
 __all__ = ["Frozen", "Inference", "Inferred", "PosteriorDraw", "ShortRun", "Variational"]
 
 PosteriorDraw = Callable[[Sampler, RandomSource], Tensor]
-"""The ends of posterior chains of a batch, ``(B, d)``, detached, by a given sampler from the model's reference."""
+"""Ends of posterior chains of a batch, ``(B, d)``, detached: a given sampler starts at the reference."""
 
 
 @dataclass(frozen=True)

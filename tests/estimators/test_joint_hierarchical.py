@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from lebm.inference import Inferred
 from lebm.estimators import AdamGroups, JointHierarchicalPrior, LatentMLE
+from lebm.inference import Inferred
 from lebm.models import (
     DiagonalGaussian,
     EnergyPrior,
@@ -81,7 +81,7 @@ def test_the_two_estimates_of_the_divergence_agree_on_average() -> None:
     ):
         x = batch_of(1)["x"].expand(50_000, -1, -1, -1)
         with torch.no_grad():
-            q = model.inference(x)
+            q = model.inferred(x)
             z = q.rsample(torch.Generator().manual_seed(0))
             closed = model.divergence(Inferred(z, q))
             model.kl = "monte_carlo"
@@ -102,7 +102,7 @@ def test_every_network_has_the_gradient_of_its_own_objective(
     model, batch = variational(), batch_of()
     x = batch["x"]
     joint = gradients(model, model.loss(batch, 0))
-    q = model.inference(x)
+    q = model.inferred(x)
     z = q.rsample(model.noise("posterior", 0))
     negatives = model.negatives(len(x), 0)
     nll, kl = -model.likelihood.log_prob(x, z).mean(), q.kl_to_standard_normal().mean()
@@ -136,7 +136,7 @@ def test_the_inter_layer_gaussians_are_trained_contrastively(scheme: str) -> Non
     if scheme == "mcmc":
         z = model.infer(x, 0).z
     else:
-        z = model.inference(x).rsample(model.noise("posterior", 0)).detach()
+        z = model.inferred(x).rsample(model.noise("posterior", 0)).detach()
     negatives, base = model.negatives(len(x), 0), model.prior.base
     contrast = base.log_density(negatives).mean() - base.log_density(z).mean()
     torch.testing.assert_close(
@@ -154,7 +154,7 @@ def test_the_inter_layer_gaussians_are_trained_contrastively(scheme: str) -> Non
     nll = -model.likelihood.log_prob(x, z).mean()
     torch.testing.assert_close(joint["generator"], gradients(model, nll)["generator"], rtol=1e-10, atol=1e-13)
     if scheme == "variational":
-        q = model.inference(x)
+        q = model.inferred(x)
         z = q.rsample(model.noise("posterior", 0))
         whole = q.log_prob(z) - model.likelihood.log_prob(x, z) - model.prior.log_density(z)
         torch.testing.assert_close(
@@ -198,7 +198,7 @@ def test_a_quadratic_energy_makes_everything_gaussian() -> None:
 
     x = batch_of(1)["x"].expand(n, -1, -1, -1)
     with torch.no_grad():
-        q = model.inference(x)
+        q = model.inferred(x)
         drawn = q.rsample(torch.Generator().manual_seed(1))
         energies = model.prior.energy(drawn)
         log_z = 0.5 * (mean @ torch.linalg.solve(covariance, mean) + covariance.logdet())
@@ -249,7 +249,7 @@ def test_learning_reaches_the_known_evidence() -> None:
     def shortfall() -> float:
         """E[log p(x)] minus the ELBO, nats."""
         with torch.no_grad():
-            q = model.inference(data)
+            q = model.inferred(data)
             z = q.rsample(torch.Generator().manual_seed(5))
             mean, covariance = energy.prior()
             log_z = 0.5 * (mean @ torch.linalg.solve(covariance, mean) + covariance.logdet())

@@ -35,7 +35,7 @@ def test_two_stage_trains_the_energy_and_nothing_else() -> None:
     assert not model.encoder.training
     assert model.prior.tilt.training
     loss = model.loss(batch, 0)
-    z = model.inference(batch["x"]).rsample(model.noise("posterior", 0)).detach()
+    z = model.inferred(batch["x"]).rsample(model.noise("posterior", 0)).detach()
     negatives = model.negatives(8, 0)
     expected = model.prior.energy(z).mean() - model.prior.energy(negatives).mean()
     torch.testing.assert_close(

@@ -1,0 +1,152 @@
+"""A generator, an inference model and an energy on observations: their chains and answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lebm.estimators.answers import ModelChain
+from lebm.estimators.base import LatentEstimator
+from lebm.estimators.starts import ImageStart, LatentStart, start_of_images, start_of_latents
+from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
+from lebm.models.energies import Energy
+from lebm.models.frozen import frozen
+from lebm.models.likelihoods import GaussianLikelihood
+from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.boltzmann import Boltzmann
+from lebm.samplers.noise import RandomSource, normal
+
+__all__ = ["RevisedModel", "Revision"]
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What the two chains made of one batch.
+
+    Attributes:
+        x: data, ``(B, *event)``.
+        z: draws of N(0, I), ``(B, latent_dim)``.
+        generated: ``g(z)``, with its gradient.
+        revised: ``x~``, the end of the image chain, detached.
+        inferred: ``q(z | x)``, with its gradient.
+        revised_z: ``z~``, the end of the posterior chain, detached.
+    """
+
+    x: Tensor
+    z: Tensor
+    generated: Tensor
+    revised: Tensor
+    inferred: DiagonalGaussian
+    revised_z: Tensor
+
+
+class RevisedModel(LatentEstimator):
+    """Three models whose draws are revised by chains; a method sets the attributes and adds its loss.
+
+    Attributes:
+        energy: on observations, ``(B, *event) -> (B,)``; its density is ``exp(-E(x) / temperature)``.
+        likelihood: ``p(x | z)``, with the generator inside.
+        encoder: ``q(z | x)``.
+        image_sampler: chain on the energy's density.
+        posterior_sampler: chain on ``p(z | x)``.
+        revised: images and latents of the last training step before and after their chains, detached.
+    """
+
+    energy: Energy
+    likelihood: GaussianLikelihood
+    encoder: GaussianEncoder
+    image_sampler: Sampler
+    posterior_sampler: Sampler
+    temperature: float
+    image_start: ImageStart
+    latent_start: LatentStart
+    batch_statistics: bool
+    revised: dict[str, Tensor]
+    anomaly_score_name = "E(x) / T of the energy on images"
+
+    # The chains move in the model's own precision. Autocast hands over half precision, which rounds steps of
+    # this size away.
+
+    def revise_images(self, generated: Tensor, noise: RandomSource, steps: int | None = None) -> Tensor:
+        """The ends of image chains for generated images ``(B, *event)``, detached."""
+        start = start_of_images(self.image_start, generated.to(self.dtype), self.likelihood.sigma, noise)
+        with frozen(self.energy):
+            target = Boltzmann(self.energy, self.temperature)
+            return self.follow("image", self.image_sampler, target, start, noise, steps)
+
+    def revise_latents(
+        self, x: Tensor, inferred: DiagonalGaussian, noise: RandomSource, steps: int | None = None
+    ) -> Tensor:
+        """The ends of posterior chains of ``x: (B, *event)``, ``(B, latent_dim)``, detached."""
+        start = start_of_latents(self.latent_start, inferred, noise).to(self.dtype)
+        with frozen(self.likelihood, batch_statistics=self.batch_statistics):
+            return self.follow("posterior", self.posterior_sampler, self.posterior(x), start, noise, steps)
+
+    def posterior(self, x: Tensor) -> LogDensity:
+        """Unnormalised ``log p(z | x)`` of the generator as a function of ``z``."""
+        return lambda z: self.likelihood.log_prob(x, z) - 0.5 * z.square().sum(dim=1)
+
+    # The answers
+
+    def inferred(self, x: Tensor) -> DiagonalGaussian:
+        return self.encoder(x)
+
+    def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """Observations ``(B, *event)`` after the energy's chain from ``x``."""
+        with torch.inference_mode(False), frozen(self.image_sampler):  # a pool is left alone
+            return self.revise_images(x.clone(), generator, steps)
+
+    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
+        """A posterior chain per row from N(0, I), so that chains of one observation start far apart."""
+        return ModelChain(
+            self.posterior(x), self.posterior_sampler, self.sample_latent(len(x), generator=generator)
+        )
+
+    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """Exact draws of N(0, I), ``(n, latent_dim)``. They need no chain and no ``steps``."""
+        anchor = next(self.likelihood.parameters())
+        return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
+
+    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """``n`` images from the energy's chain; with ``steps=0`` those of the generator alone."""
+        with torch.inference_mode(False):
+            generated = self.decode(self.sample_latent(n, generator=generator))
+            return generated if steps == 0 else self.revise(generated, steps=steps, generator=generator)
+
+    def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """A draw of the inference model, revised by the posterior chain; with ``steps=0`` the draw alone."""
+        with torch.inference_mode(False), torch.no_grad(), frozen(self.posterior_sampler):
+            x = x.clone()  # an inference tensor could not take part in the chain's gradient
+            steps = self.evaluation_steps if steps is None else steps
+            return self.revise_latents(x, self.encoder(x), generator, steps)
+
+    def decode(self, z: Tensor) -> Tensor:
+        with torch.no_grad(), frozen(self.likelihood, batch_statistics=self.batch_statistics):
+            return self.likelihood.mean(z)
+
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """``log p(x, z)`` of the generator model, normalised."""
+        with torch.no_grad():
+            log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)
+            return self.likelihood.log_prob_around(x, self.decode(z)) + log_prior
+
+    def anomaly_score(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """``E(x) / T``, which is ``-log pi(x)`` up to a constant, ``(B,)``; no chain is needed."""
+        with torch.no_grad(), frozen(self.energy):
+            return self.energy(x).to(x.dtype) / self.temperature
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        outputs = super().validation_step(batch, batch_idx)
+        return {**outputs, "anomaly_score": self.anomaly_score(outputs["x"])}
+
+    @property
+    def chain_settings(self) -> dict[str, Any]:
+        return super().chain_settings | {
+            name: getattr(self, name)
+            for name in ("temperature", "image_start", "latent_start", "batch_statistics")
+        }
