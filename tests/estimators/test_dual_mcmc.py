@@ -176,7 +176,7 @@ def test_with_a_zero_energy_the_chain_adds_its_noise_and_teaching_has_its_closed
     error = model.likelihood.squared_error(figures["teaching/generator"], 64)
     assert (error - 64 * variance).abs() < 4 * variance * (2 * 64 / n) ** 0.5
     model.teaching_weight = 0.0
-    without = model.loss(batch_of(images(n)), 0, None)
+    without = model.loss(batch_of(images(n)), 0)
     torch.testing.assert_close((before - without).detach(), 50 * error)
     assert figures["train/energy_gap"] == 0
 

@@ -259,7 +259,7 @@ def test_learning_reaches_the_known_evidence() -> None:
     assert shortfall() > 1.0
     for step in range(200):
         optimizer.zero_grad()
-        model.loss({"x": data[torch.randint(4000, (200,))]}, step, None).backward()
+        model.loss({"x": data[torch.randint(4000, (200,))]}, step).backward()
         optimizer.step()
         if step % 15 == 14:
             schedule.step()
