@@ -13,7 +13,7 @@ import torch
 
 import lebm
 
-ROOMS = ("lebm.samplers", "lebm.density_ratio", "lebm.plots")
+ROOMS = ("lebm.samplers", "lebm.density_ratio", "lebm.metrics", "lebm.plots")
 """Packages in which every public class and function has an example."""
 
 

@@ -19,9 +19,9 @@ _MAGENTA = (255, 0, 255)
 def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
     """Lay images out in rows, the first at the top left.
 
-    White lines of 2 pixels lie between and around the images. A single image has no line around it. All images share one fixed scale: values are clamped to [-1, 1],
-    where -1 is black and 1 is white. No image is stretched to its own extremes. Non-finite pixels are
-    magenta.
+    White lines of 2 pixels lie between and around the images. A single image has no line around it. All
+    images share one fixed scale: values are clamped to [-1, 1], where -1 is black and 1 is white. No image is
+    stretched to its own extremes. Non-finite pixels are magenta.
 
     Args:
         x: ``(B, C, H, W)`` in [-1, 1] with one (grey) or three channels.
