@@ -20,8 +20,9 @@ def anomaly_figures(score: Tensor, anomaly: Tensor) -> dict[str, float]:
     - ``auroc``: area under the receiver operating characteristic.
     - ``auprc``: the average precision, a step-wise sum.
     - ``auprc_trapezoid``: the trapezoidal area under the same curve, as the papers report it. Its linear
-    interpolation makes it too large where scores are tied. - ``base_rate``: the share of anomalies, which is
-    also the ``auprc`` of guessing. - ``auprc_lowest``: see :func:`lowest_average_precision`.
+      interpolation makes it too large where scores are tied.
+    - ``base_rate``: the share of anomalies, which is also the ``auprc`` of guessing.
+    - ``auprc_lowest``: see :func:`lowest_average_precision`.
 
     Args:
         score: ``(N,)``, finite, of any scale, high for anomalies.

@@ -61,7 +61,7 @@ def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> tu
         [1.0, 1.0]
     """
     if codes.shape[1] < 2:
-        raise ValueError("a gap needs at least two coordinates")
+        raise ValueError("a mutual information gap needs at least two coordinates")
     low, high = codes.amin(dim=0), codes.amax(dim=0)
     binned = ((codes - low) / (high - low).clamp_min(1e-12) * bins).long().clamp_max(bins - 1)
     entropies = torch.stack([mutual_information(factor, factor) for factor in factors.T])

@@ -16,10 +16,10 @@ def neighbour_rows(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Tensor]:
     :math:`B(y)` is the ball around y that reaches the k-th neighbour of y among samples of its own kind.
     Distances are Euclidean, and a ball includes its boundary.
 
-    - Precision is the share of generated samples inside at least one real ball, and recall is the share of real
-    samples inside at least one generated ball (Kynkaanniemi et al. 2019, eq. 1). - Density is the number of
-    real balls around a generated sample, divided by k; it may exceed 1. Coverage is the share of real balls
-    that hold a generated sample (Naeem et al. 2020, eqs. 2 and 3).
+    - Precision is the share of generated samples inside at least one real ball. Recall is the share of real
+      samples inside at least one generated ball (Kynkaanniemi et al. 2019, eq. 1).
+    - Density is the number of real balls around a generated sample, over k; it may exceed 1. Coverage is
+      the share of real balls that hold a generated sample (Naeem et al. 2020, eqs. 2 and 3).
 
     Args:
         real: features ``(n, d)``, n more than k.
@@ -42,7 +42,7 @@ def neighbour_rows(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Tensor]:
     """
     if k < 1 or min(len(real), len(fake)) <= k:
         raise ValueError(
-            f"{k} neighbours need k of at least 1 and more than {k} samples of each kind, not {len(real)} and"
+            f"k = {k} must be at least 1 and needs more than {k} samples of each kind, not {len(real)} and"
             f" {len(fake)}"
         )
     real_radius, fake_radius = _radius(real, k), _radius(fake, k)

@@ -17,7 +17,14 @@ _NOWHERE = 2**62
 
 
 def finite_rows(x: Tensor) -> Tensor:
-    """Which rows of ``(B, *event)`` hold neither NaN nor infinity: ``(B,)`` of ``bool``."""
+    """Which rows of ``(B, *event)`` hold finite numbers only: ``(B,)`` of ``bool``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import finite_rows
+        >>> finite_rows(torch.tensor([[0.0, 1.0], [0.0, torch.nan]]))
+        tensor([ True, False])
+    """
     return (
         torch.isfinite(x).reshape(x.shape[0], -1).all(dim=1)
         if x.shape[0]

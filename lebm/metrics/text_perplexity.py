@@ -48,7 +48,7 @@ def train_language_model(x: Tensor, vocabulary_size: int, budget: Budget) -> Cat
         ValueError: if there are no sentences.
     """
     if not len(x):
-        raise ValueError("a language model needs sentences to be trained on")
+        raise ValueError("a language model needs sentences for its training")
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(budget.seed)
         network = RecurrentGenerator(

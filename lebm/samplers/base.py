@@ -222,7 +222,14 @@ def rows(per_row: Tensor, state: Tensor) -> Tensor:
 
 
 def finite_rows(state: Tensor) -> Tensor:
-    """Which rows of ``(B, *event)`` hold finite numbers only: ``(B,)`` of ``bool``."""
+    """Which rows of ``(B, *event)`` hold finite numbers only: ``(B,)`` of ``bool``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers.base import finite_rows
+        >>> finite_rows(torch.tensor([[0.0, 1.0], [0.0, torch.nan]]))
+        tensor([ True, False])
+    """
     return torch.isfinite(state.flatten(1)).all(dim=1)
 
 

@@ -27,7 +27,7 @@ def product(*log_densities: LogDensity) -> LogDensity:
         tensor([-2.])
     """
     if not log_densities:
-        raise ValueError("a product of densities needs at least one")
+        raise ValueError("a product of densities needs at least one density")
 
     def log_density(state: Tensor) -> Tensor:
         total = log_densities[0](state)
