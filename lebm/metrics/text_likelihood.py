@@ -23,8 +23,8 @@ class SentenceLikelihood(Metric):
     is an upper bound of the negative log-likelihood, up to the error of log Z, which all sentences share.
 
     The intervals cover 95%. They describe the error of the estimates for these sentences, and not how another
-    test set would differ. The errors of single sentences are independent. The error of log Z is added to
-    theirs without averaging.
+    test set would differ. The errors of single sentences are independent. The error of log Z is added in
+    full, because all sentences share it.
 
     Attributes:
         log_z: the prior's log-constant with its interval, the same on every process. Set it before

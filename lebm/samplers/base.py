@@ -161,7 +161,7 @@ class Sampler(nn.Module, Component, ABC):
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
-        """``steps`` transitions from ``start``. The method may change ``start``; gradients are enabled."""
+        """``steps`` transitions from ``start``, a copy that the method may change; gradients are enabled."""
 
 
 def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,7 +269,8 @@ def summarise(
 ) -> Info:
     """The :class:`Info` of a chain from its two ends.
 
-    ``gradient`` and ``value``, at the last state where the sampler evaluated them, save an evaluation.
+    ``gradient``, at the last state where the sampler evaluated it, and ``value``, at the end, save
+    evaluations.
     """
     if gradient is None:
         value, gradient = log_density_gradient(log_density, state)
