@@ -36,8 +36,8 @@ class PersistentChains(Sampler):
         restart_rate: in [0, 1].
 
     Raises:
-        ValueError: for arguments out of range, or in training mode for rows of another shape than the pool's, or
-            for more rows than its first batch had.
+        ValueError: for arguments out of range, or in training mode for rows of another shape than the
+            pool's, or for more rows than its first batch had.
 
     Example:
         >>> import torch
