@@ -76,7 +76,7 @@ def ulsif(
         >>> generator = torch.Generator().manual_seed(0)
         >>> p, q = (torch.randn(500, 2, generator=generator) + shift for shift in (1.0, 0.0))
         >>> ratio = ulsif(p, q, generator=generator)
-        >>> ratio(torch.tensor([[1.0, 1.0], [0.0, 0.0]])).sign()  # the log-ratio there is 1 and -1
+        >>> ratio(torch.tensor([[1.5, 1.5], [-0.5, -0.5]])).sign()  # the log-ratio there is 2 and -2
         tensor([ 1., -1.])
     """
     cuts = [len(sample) - round(held_out * len(sample)) for sample in (positives, negatives)]
