@@ -1,9 +1,9 @@
-"""Density-ratio estimation from samples, without a Trainer: one classifier, a telescope of them, or stages
-that follow each other.
+"""Density ratios by classifiers: one classifier, a telescope of them, or one stage after another.
 
-Every estimator returns a :class:`~lebm.density_ratio.log_ratio.LogRatio`, a module whose value at ``z`` is
-``log p(z) / q(z)`` (p of the positives, q of the negatives), with a
-:class:`~lebm.density_ratio.log_ratio.Quality` measured on samples it was not trained on."""
+Every estimator returns a :class:`~lebm.density_ratio.log_ratio.LogRatio`. This module computes
+``log p(z) / q(z)`` at ``z``, where the positives come from p and the negatives from q. It carries a
+:class:`~lebm.density_ratio.log_ratio.Quality`, measured on samples that training does not use.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lebm.density_ratio.log_ratio import EnergyRatio, Quality, SequentialRatio, assess, logistic_loss
 from lebm.density_ratio.log_z import staged_log_z
+from lebm.density_ratio.pool import Pool
 from lebm.models.energies import Energy
 from lebm.models.ratios import RatioPrior, RatioProduct
 from lebm.samplers.adaptation import Adaptive
@@ -28,25 +29,34 @@ from lebm.samplers.noise import RandomSource, uniform
 __all__ = ["Source", "Training", "logistic", "sequential", "telescoping"]
 
 SEPARATED = 0.999
-"""Above this held-out accuracy a stage is reported as an extrapolation."""
+"""Above this held-out accuracy a warning calls the ratio of a stage an extrapolation."""
 
 Source = Tensor | Callable[[int, RandomSource], Tensor]
-"""Samples ``(N, d)`` in random order, or a function ``(n, generator) -> (n, d)`` that draws fresh ones."""
+"""Samples ``(N, d)`` in random order, or a function ``(n, generator) -> (n, d)`` that draws new samples."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a classifier is trained: Adam with a cosine decay of the learning rate to zero.
+    """How a classifier is trained: AdamW with a cosine decay of the learning rate to zero.
 
     Attributes:
-        steps: optimiser steps, at least 1; of every stage where there are several.
-        batch_size: positives a step, at least 1.
+        steps: optimiser steps, at least 1, of each stage or pair.
+        batch_size: positives per step, at least 1.
         lr: initial learning rate.
         weight_decay: decoupled weight decay.
-        odds: positives per negative, in the batches and in the loss. The log-ratio does not depend on it, its
-            variance does.
-        held_out: share of a sample tensor (its last rows) that is kept for :class:`Quality`, in (0, 1).
-        held_out_draws: number of draws kept for it from a source that is a function.
+        odds: positives per negative, in the batches and in the loss. The log-ratio does not depend on it, but
+            its variance does.
+        held_out: share of a sample tensor (its last rows) that :class:`Quality` uses and training does not,
+            in (0, 1).
+        held_out_draws: number of draws for :class:`Quality` from a source that is a function.
+
+    Raises:
+        ValueError: for a value out of range.
+
+    Example:
+        >>> from lebm.density_ratio import Training
+        >>> Training(batch_size=256, odds=2.0).negatives
+        128
     """
 
     steps: int = 2000
@@ -60,19 +70,19 @@ class Training:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.negatives) < 1 or not self.odds > 0:
             raise ValueError(
-                f"steps, batch_size, batch_size / odds must be at least 1 and odds positive: {self}"
+                f"steps, batch_size and batch_size / odds must be at least 1, and odds positive: {self}"
             )
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, not {self.held_out}")
 
     @property
     def negatives(self) -> int:
-        """Negatives a step."""
+        """Negatives per step."""
         return round(self.batch_size / self.odds)
 
 
 def _draw(source: Source, n: int, generator: RandomSource = None) -> Tensor:
-    """``n`` samples from a source; from a tensor with replacement."""
+    """``n`` samples from a source; with replacement if the source is a tensor."""
     if not isinstance(source, Tensor):
         return source(n, generator)
     position = uniform(generator, (n,), dtype=torch.float64, device=source.device) * source.shape[0]
@@ -91,13 +101,21 @@ def logistic(
     Args:
         positives: from p.
         negatives: from q.
-        energy: the network to train, in place; it needs an output bias, since the constant is part of a
-            ratio.
-        training: how.
+        energy: the network, trained in place. It needs an output bias, because a ratio includes its constant.
+        training: settings of the training.
         generator: source of randomness.
 
     Raises:
         ValueError: if a sample is too small to be split.
+
+    Example:
+        >>> import torch
+        >>> from lebm.density_ratio import Training, logistic
+        >>> from lebm.models import MLPEnergy
+        >>> p, q = torch.randn(500, 2) + 5, torch.randn(500, 2) - 5
+        >>> ratio = logistic(p, q, MLPEnergy(2, [8], output_bias=True), Training(steps=50, lr=0.05))
+        >>> ratio.quality.accuracy > 0.9, ratio(p).shape
+        (True, torch.Size([500]))
     """
     (positives, tested), (negatives, against) = (
         _split(source, training, generator) for source in (positives, negatives)
@@ -114,18 +132,28 @@ def telescoping(
     training: Training = Training(),
     generator: RandomSource = None,
 ) -> EnergyRatio:
-    """A ratio as the product of ratios between neighbouring waymarks (Rhodes, Xu & Gutmann 2020), each
-    trained by itself.
+    """A ratio as the product of ratios between neighbouring waymarks (Rhodes, Xu & Gutmann 2020).
+
+    A classifier of its own learns each ratio.
 
     Args:
-        waymarks: from q, the negatives, to p, the positives; two or more.
-        product: gets one stage a pair of neighbours.
-        training: of every pair.
+        waymarks: two or more sources, from q, the negatives, to p, the positives.
+        product: receives one stage per pair of neighbours.
+        training: settings for every pair.
         generator: source of randomness.
 
     Raises:
-        ValueError: for fewer than two waymarks, more than the product has stages for, or a sample too small
-            to be split.
+        ValueError: for fewer than two waymarks, for more than the stages of the product can join, or if a
+            sample is too small to be split.
+
+    Example:
+        >>> import torch
+        >>> from lebm.density_ratio import Training, telescoping
+        >>> from lebm.models import MLPEnergy, RatioProduct
+        >>> waymarks = [torch.randn(500, 2) + shift for shift in (0.0, 3.0, 6.0)]
+        >>> product = RatioProduct(MLPEnergy(2, [8], output_bias=True), max_stages=2)
+        >>> telescoping(waymarks, product, Training(steps=10))(waymarks[0]).shape
+        torch.Size([500])
     """
     if not 2 <= len(waymarks) <= product.max_stages + 1:
         raise ValueError(
@@ -152,25 +180,36 @@ def sequential(
     one: float = 0.0,
     generator: RandomSource = None,
 ) -> SequentialRatio:
-    """Stages that follow each other: each classifies the positives from draws of the product so far.
+    """Stages that follow each other: each separates the positives from draws of the product so far.
 
-    The first stage's negatives are exact; later ones come from chains that go on from stage to stage, their
-    step adapted at every one. ``log Z`` of the product is estimated in the end by annealing over the stages.
+    The first stage's negatives are exact. Later negatives come from chains that continue from stage to stage.
+    Each later stage adapts the step of these chains. At the end, annealing over the stages estimates
+    ``log Z`` of the product.
 
     Args:
         positives: from p.
-        prior: the base q and the product, all of whose stages are trained unless ``one`` ends it.
-        training: of every stage.
-        sampler: an exact kernel; its ``steps`` are run on the chains of every batch. ``MALA(2, 0.8)`` by
-            default.
-        annealing: estimates log Z; 30 levels a stage of ``MALA(2, 0.8)`` by default.
-        chains: size of the pool, at least the number of negatives a step.
+        prior: the base q and the product. All stages of the product are trained unless ``one`` stops earlier.
+        training: settings for every stage.
+        sampler: an exact kernel; its ``steps`` run on the chains of every batch. ``MALA(2, 0.8)`` by default.
+        annealing: estimates log Z; by default ``MALA(2, 0.8)`` with 30 levels per stage.
+        chains: size of the pool, at least the number of negatives per step.
         burn_in: transitions of the whole pool at the start of a stage.
-        one: add no stage after one whose held-out loss is within this many nats of ``2 log 2``.
+        one: stop after a stage whose held-out loss is within this many nats of ``2 log 2``, the loss of the
+            ratio one. 0 trains all stages.
         generator: source of randomness.
 
     Raises:
-        ValueError: if a sample is too small to be split, or the pool smaller than a batch.
+        ValueError: if a sample is too small to be split, the pool is smaller than a batch, or a chain becomes
+            non-finite.
+
+    Example:
+        >>> import torch
+        >>> from lebm.density_ratio import Training, sequential
+        >>> from lebm.models import MLPEnergy, RatioPrior, RatioProduct
+        >>> prior = RatioPrior(RatioProduct(MLPEnergy(2, [8], output_bias=True), max_stages=1))
+        >>> ratio = sequential(torch.randn(500, 2) + 1, prior, Training(steps=10), chains=256)
+        >>> ratio(torch.zeros(4, 2)).shape, prior.tilt.finished
+        (torch.Size([4]), 1)
     """
     if chains < training.negatives:
         raise ValueError(
@@ -179,7 +218,7 @@ def sequential(
     kernel = MALA(2, 0.8) if sampler is None else sampler
     product = prior.tilt
     positives, tested = _split(positives, training, generator)
-    pool = _Pool(prior, kernel, prior.reference(chains, generator))
+    pool = Pool(prior, kernel, prior.reference(chains, generator))
     while not product.complete:
         pool.begin(burn_in, generator)
         _train(product.active, positives, pool, training, generator)
@@ -204,36 +243,12 @@ def _warn_of_separation(product: RatioProduct, quality: Quality) -> None:
             if not product.complete
             else "and no stage is left to correct it: raise max_stages"
         )
-        told = (
-            f"stage {product.finished} tells its held-out samples apart with accuracy {quality.accuracy:.4f}"
+        accuracy = f"{quality.accuracy:.4f}"
+        warnings.warn(
+            f"stage {product.finished} separates its held-out samples with accuracy {accuracy}: its ratio is"
+            f" an extrapolation between them, {cure}",
+            stacklevel=3,
         )
-        warnings.warn(f"{told}: its ratio is an extrapolation between them, {cure}", stacklevel=3)
-
-
-class _Pool:
-    """Chains under the product so far, as a source of negatives."""
-
-    def __init__(self, prior: RatioPrior, kernel: Adaptive, states: Tensor) -> None:
-        self.prior, self.kernel, self.states, self.next = prior, kernel, states, 0
-
-    def begin(self, burn_in: int, generator: RandomSource) -> None:
-        if self.prior.tilt.finished:
-            target = self.prior.log_density_so_far
-            self.kernel.warm_up(target, self.states[:256], generator, steps=60)
-            self.states = self.kernel(target, self.states, generator, steps=burn_in)
-            if not torch.isfinite(self.states).all():
-                raise ValueError(
-                    f"chains under the first {self.prior.tilt.finished} stages became non-finite; use a"
-                    " smaller step or weight_decay"
-                )
-
-    def __call__(self, n: int, generator: RandomSource) -> Tensor:
-        if not self.prior.tilt.finished:
-            return self.prior.reference(n, generator)
-        rows = (self.next + torch.arange(n)) % self.states.shape[0]
-        self.next = (self.next + n) % self.states.shape[0]
-        self.states[rows] = self.kernel(self.prior.log_density_so_far, self.states[rows], generator)
-        return self.states[rows]
 
 
 def _train(
@@ -257,7 +272,7 @@ def _train(
 
 
 def _split(source: Source, training: Training, generator: RandomSource) -> tuple[Source, Tensor]:
-    """What is trained on, and what is not."""
+    """The part that training uses, and the held-out part."""
     if not isinstance(source, Tensor):
         return source, source(training.held_out_draws, generator)
     cut = source.shape[0] - round(training.held_out * source.shape[0])
@@ -270,7 +285,7 @@ def _split(source: Source, training: Training, generator: RandomSource) -> tuple
 
 
 def _with_constant(quality: Quality, prior: RatioPrior) -> Quality:
-    """Add the uncertainty of log Z to the interval of the KL."""
+    """Add the uncertainty of log Z to the interval of the KL divergence."""
     constant = prior.log_constant()
     low = math.hypot(quality.kl - quality.kl_low, constant.high - constant.log_z)
     high = math.hypot(quality.kl_high - quality.kl, constant.log_z - constant.low)

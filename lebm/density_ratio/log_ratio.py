@@ -1,4 +1,4 @@
-"""What every ratio estimator returns: a module that is the log-ratio, and a measure of how far to trust it."""
+"""The result of every ratio estimator: a module that computes the log-ratio, and its measured quality."""
 
 from __future__ import annotations
 
@@ -23,13 +23,23 @@ class Quality:
     """How good a log-ratio is on held-out samples.
 
     Attributes:
-        accuracy: of the classifier ``f > 0`` with both classes alike, in [0, 1]; near 1 the ratio is an
-            extrapolation.
+        accuracy: of the classifier ``log-ratio > 0``, with equal weight for both classes, in [0, 1]. Near 1
+            the ratio is an extrapolation.
         calibration_error: expected calibration error of its probabilities (15 bins), in [0, 1].
-        cross_entropy: its loss, in nats a pair, ``2 log 2`` for the ratio one.
+        cross_entropy: its loss in nats per pair; ``2 log 2`` for the ratio one.
         kl: estimate of ``KL(p || q)`` in nats, the mean of the log-ratio over positives.
-        kl_low: lower end of its interval; sampling error only, not the error of the ratio itself.
-        kl_high: upper end.
+        kl_low: lower end of the interval of ``kl``. The interval covers the sampling error, not the error of
+            the ratio itself.
+        kl_high: upper end of that interval.
+
+    Example:
+        >>> import torch
+        >>> from lebm.density_ratio.log_ratio import assess
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> p, q = (torch.randn(4000, 1, generator=generator) + shift for shift in (1.0, 0.0))
+        >>> quality = assess(lambda z: z.squeeze(1) - 0.5, p, q)  # the exact log-ratio
+        >>> round(quality.accuracy, 2), round(quality.kl, 1)  # in theory 0.69 and 0.5
+        (0.69, 0.5)
     """
 
     accuracy: float
@@ -41,7 +51,15 @@ class Quality:
 
 
 class LogRatio(nn.Module):
-    """``module(z: (B, d)) -> (B,)``, the log-ratio in nats; ``quality`` says how far to trust it."""
+    """A log-ratio in nats, ``module(z: (B, d)) -> (B,)``, with its measured ``quality``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.density_ratio import LogRatio, ulsif
+        >>> ratio = ulsif(torch.randn(50, 2) + 1, torch.randn(50, 2))
+        >>> isinstance(ratio, LogRatio), ratio(torch.zeros(4, 2)).shape, 0 <= ratio.quality.accuracy <= 1
+        (True, torch.Size([4]), True)
+    """
 
     quality: Quality
 
@@ -62,10 +80,10 @@ class EnergyRatio(LogRatio):
 
 
 class SequentialRatio(LogRatio):
-    """The log-ratio of a product of stages to its base, normalised where log Z is known.
+    """The log-ratio of a product of stages to its base, normalised by the stored estimate of log Z.
 
     Args:
-        prior: the product, with its constant.
+        prior: the product, with the estimate of its constant.
     """
 
     def __init__(self, prior: RatioPrior) -> None:
@@ -76,21 +94,22 @@ class SequentialRatio(LogRatio):
         return self.raw(z) - self.prior.log_constant().log_z
 
     def raw(self, z: Tensor) -> Tensor:
-        """The plain sum of the stages' logits, which misses log Z."""
+        """The sum of the stages' logits, without log Z."""
         return -self.prior.tilt.so_far(z)
 
 
 def logistic_loss(positive: Tensor, negative: Tensor, odds: float = 1.0) -> Tensor:
-    r"""Logistic loss of energies ``-log r``, whose minimum is the log-ratio for any prior odds :math:`\nu`:
+    r"""Logistic loss of energies ``-log r``; its minimum is the log-ratio for any prior odds :math:`\nu`.
 
-    .. math:: \tfrac{2}{1 + \nu} \bigl( \nu\, E_p[\mathrm{softplus}(E - \log\nu)] + E_q[\mathrm{softplus}(\log\nu - E)] \bigr),
+    .. math:: \tfrac{2}{1 + \nu} \bigl( \nu\, E_p[\mathrm{softplus}(E - \log\nu)]
+        + E_q[\mathrm{softplus}(\log\nu - E)] \bigr)
 
-    which is the sum of the two binary cross-entropies at :math:`\nu = 1`.
+    At :math:`\nu = 1` this is the sum of the two binary cross-entropies.
 
     Args:
         positive: ``(n,)`` energies of positives.
         negative: ``(m,)`` energies of negatives.
-        odds: positives per negative.
+        odds: :math:`\nu`, positives per negative.
     """
     shift = math.log(odds)
     return 2 / (1 + odds) * (odds * softplus(positive - shift).mean() + softplus(shift - negative).mean())
@@ -99,26 +118,26 @@ def logistic_loss(positive: Tensor, negative: Tensor, odds: float = 1.0) -> Tens
 def assess(
     log_ratio: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor, level: float = 0.95
 ) -> Quality:
-    """Measure a log-ratio on samples it has not seen.
+    """Measure a log-ratio on samples that training does not use.
 
     Args:
         log_ratio: ``(n, d) -> (n,)``.
         positives: ``(n, d)``.
         negatives: ``(m, d)``.
-        level: coverage of the interval.
+        level: coverage of the interval, in (0, 1).
 
     Raises:
         ValueError: for fewer than two positives, or no negatives.
     """
     if positives.shape[0] < 2 or negatives.shape[0] < 1:
         raise ValueError(
-            f"a ratio is assessed on some held-out samples of both kinds, not {positives.shape[0]} and"
-            f" {negatives.shape[0]}"
+            f"a ratio needs held-out samples of both kinds, at least 2 positives and 1 negative, not"
+            f" {positives.shape[0]} and {negatives.shape[0]}"
         )
     with torch.no_grad():
         up, down = log_ratio(positives).double(), log_ratio(negatives).double()
         accuracy = 0.5 * ((up > 0).double().mean() + (down <= 0).double().mean())
-        # The classes count alike, so the larger sample is thinned to the size of the smaller.
+        # Both classes have equal weight, so the larger sample is cut to the size of the smaller.
         n = min(up.shape[0], down.shape[0])
         probability = torch.cat([up[:n], down[:n]]).sigmoid()
         label = torch.cat([torch.ones(n), torch.zeros(n)]).long().to(probability.device)
@@ -126,5 +145,5 @@ def assess(
         half = NormalDist().inv_cdf(0.5 + level / 2) * up.std() / math.sqrt(up.shape[0])
         kl = up.mean()
         loss = logistic_loss(-up, -down)
-        figures = [accuracy, calibration, loss, kl, kl - half, kl + half]
-    return Quality(*(float(figure) for figure in figures))
+        values = [accuracy, calibration, loss, kl, kl - half, kl + half]
+    return Quality(*(float(value) for value in values))

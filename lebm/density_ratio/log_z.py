@@ -20,19 +20,33 @@ def staged_log_z(
     *,
     level: float = 0.95,
 ) -> LogConstant:
-    r"""Annealed importance sampling along the stages: from N(0, I) to the first product, from that to the
-    second, and so on.
+    """Annealed importance sampling along the stages, from the base to the first product, and so on.
 
-    The path goes through every prior that the stages were trained against, so neighbouring densities overlap
-    as much as they did in training. A kernel that can adapt gets a step of its own at every stage, found on
-    chains whose weights are not used.
+    The path goes through every prior that the stages were trained against. So neighbouring densities overlap
+    as much as they did in training. A kernel that can adapt finds a step for each stage, on chains whose
+    weights are not used.
 
     Args:
-        prior: its finished stages count; the one in training does not.
-        annealing: levels and kernel of *each* stage. Its kernel's step is adapted in place, if it can be.
-        n: chains, at least 2.
+        prior: its finished stages count; the stage in training does not.
+        annealing: levels and kernel of *each* stage. A kernel that can adapt is adapted in place.
+        n: number of chains, at least 2.
         generator: source of randomness.
-        level: coverage of the interval.
+        level: coverage of the interval, in (0, 1).
+
+    Returns:
+        The estimate of log Z in nats with its interval; 0 if no stage is finished.
+
+    Raises:
+        ValueError: for fewer than two chains, or if all weights are zero.
+
+    Example:
+        >>> from lebm.density_ratio import staged_log_z
+        >>> from lebm.models import MLPEnergy, RatioPrior, RatioProduct
+        >>> from lebm.samplers import MALA, AnnealedImportanceSampling
+        >>> prior = RatioPrior(RatioProduct(MLPEnergy(2, [8], output_bias=True), max_stages=1))
+        >>> prior.tilt.switch()  # a stage without training is the ratio one, so log Z = 0
+        >>> staged_log_z(prior, AnnealedImportanceSampling(MALA(1, 0.8), levels=2), n=8).log_z
+        0.0
     """
     product = prior.tilt
     state = prior.reference(n, generator)
@@ -48,5 +62,5 @@ def staged_log_z(
     estimate = LogZ.from_log_weights(total, level=level)
     return LogConstant(
         product.finished,
-        *(float(figure) for figure in (estimate.estimate, estimate.low, estimate.high, estimate.ess)),
+        *(float(value) for value in (estimate.estimate, estimate.low, estimate.high, estimate.ess)),
     )

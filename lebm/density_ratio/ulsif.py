@@ -17,13 +17,13 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 
 
 class KernelRatio(LogRatio):
-    """``log max(sum_l a_l exp(-|z - c_l|^2 / 2 w^2), floor)``.
+    """The log-ratio ``log max(sum_l a_l exp(-|z - c_l|^2 / 2 w^2), floor)``.
 
     Args:
-        centres: ``(L, d)``.
-        coefficients: ``(L,)``.
-        width: of the Gaussian kernels.
-        floor: the ratio is at least this, since least squares can go below zero.
+        centres: c, ``(L, d)``.
+        coefficients: a, ``(L,)``.
+        width: w, of the Gaussian kernels.
+        floor: lower bound of the ratio, because a least-squares ratio can be negative.
     """
 
     centres: Tensor
@@ -52,20 +52,32 @@ def ulsif(
 ) -> KernelRatio:
     r"""Unconstrained least-squares importance fitting (Kanamori, Hido & Sugiyama 2009).
 
-    :math:`\min_a \tfrac12 a^\top H a - h^\top a + \tfrac{\lambda}{2} |a|^2` with :math:`H = E_q[k k^\top]`, :math:`h = E_p[k]`, so
-    :math:`a = (H + \lambda I)^{-1} h`. Width and ridge are those of the least held-out objective.
+    .. math:: \min_a \tfrac12 a^\top H a - h^\top a + \tfrac{\lambda}{2} |a|^2, \qquad H = E_q[k k^\top],
+        \quad h = E_p[k], \quad a = (H + \lambda I)^{-1} h
+
+    The width and the ridge with the least held-out objective are chosen.
 
     Args:
         positives: ``(n, d)`` from p, in random order.
-        negatives: ``(m, d)`` from q.
+        negatives: ``(m, d)`` from q, in random order.
         kernels: number of Gaussian kernels, centred on positives.
         widths: kernel widths to try, in units of the median distance between centres.
         ridges: values of :math:`\lambda` to try.
-        held_out: share of both samples that chooses between them, and that the quality is measured on.
+        held_out: share of both samples that chooses between them. The quality is measured on the same share.
         generator: chooses the centres.
 
     Raises:
-        ValueError: if a sample is too small to be split, or there is nothing to try.
+        ValueError: if a sample is too small to be split, there is no width or no ridge, or no objective is
+            finite.
+
+    Example:
+        >>> import torch
+        >>> from lebm.density_ratio import ulsif
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> p, q = (torch.randn(500, 2, generator=generator) + shift for shift in (1.0, 0.0))
+        >>> ratio = ulsif(p, q, generator=generator)
+        >>> ratio(torch.tensor([[1.5, 1.5], [-0.5, -0.5]])).sign()  # the log-ratio there is 2 and -2
+        tensor([ 1., -1.])
     """
     cuts = [len(sample) - round(held_out * len(sample)) for sample in (positives, negatives)]
     if min(cuts) < 1 or any(

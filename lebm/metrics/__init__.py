@@ -1,4 +1,16 @@
-"""Metrics that no library has, and thin feature extractors."""
+"""Metrics of images, features, scores and latents, and the extractors that compute features of images.
+
+The metrics of sentences are in the modules ``text_diversity``, ``text_latents``, ``text_likelihood`` and
+``text_perplexity``.
+
+Example:
+    >>> import torch
+    >>> from lebm.metrics import FlatFeatures, maximum_mean_discrepancy
+    >>> real, fake = torch.zeros(8, 1, 28, 28), torch.ones(8, 1, 28, 28)
+    >>> features = FlatFeatures(size=4)
+    >>> maximum_mean_discrepancy(features(real), features(fake), width=1.0)
+    tensor(1.9993)
+"""
 
 from lebm.metrics.anomaly import anomaly_figures, lowest_average_precision
 from lebm.metrics.classification import classify, wilson_interval

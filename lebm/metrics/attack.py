@@ -1,4 +1,4 @@
-"""An attack on what an encoder infers."""
+"""An attack on the latents that an encoder infers."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def latent_attack(
     radius: float = 0.2,
     steps: int = 50,
 ) -> Tensor:
-    r"""Change images a little so that the encoder takes them for others: :math:`\min_{\tilde x}
-    KL(q(z_i|\tilde x) \| q(z_i|x_t))`.
+    r"""Change images a little, until the encoder infers the latents of other images.
 
-    Projected gradient descent on the sign of the gradient, inside a box around the image, with steps of ``2.5
-    * radius / steps``.
+    .. math:: \min_{\tilde x} KL(q(z_i|\tilde x) \| q(z_i|x_t)), \qquad |\tilde x - x|_\infty \le r
+
+    The method is projected descent along the sign of the gradient, with steps of ``2.5 * radius / steps``.
 
     Args:
         encoder: ``(B, *x) -> DiagonalGaussian``.
         x: ``(B, *x)`` in [-1, 1].
-        target: images ``(B, *x)`` to be taken for.
+        target: ``(B, *x)``, the other images :math:`x_t`.
         layout: of the latent.
-        layer: the attacked layer, 0 nearest to the data; all of them if ``None``.
-        radius: largest change of a pixel, in the units of ``x``.
+        layer: the attacked layer, 0 nearest to the data; all layers if ``None``.
+        radius: r, largest change of a pixel, in the units of ``x``.
         steps: gradient steps.
 
     Returns:
         The attacked images, in [-1, 1], nowhere more than ``radius`` from ``x``.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        x, target = x.clone(), target.clone()  # inference tensors could not take part in a gradient
+        x, target = x.clone(), target.clone()  # autograd refuses inference tensors
         with torch.no_grad():
             wanted = encoder(target)
         attacked = x

@@ -1,4 +1,4 @@
-"""How much of the class a representation holds: a small classifier on it, and the interval of its accuracy."""
+"""How much of the class a representation holds: the accuracy of a small classifier, and its interval."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ def classify(
     lr: float = 3e-3,
     seed: int = 0,
 ) -> float:
-    """Train Linear-ReLU-Linear on features by cross-entropy, and return its accuracy on features it has not
-    seen.
+    """Train Linear-ReLU-Linear on features by cross-entropy, and return its accuracy on test features.
 
-    Features are standardised by the training part's mean and deviation; Adam's rate falls to zero along a
-    cosine. Torch's own generator is left alone.
+    The mean and standard deviation of the training part standardise all features. Adam's learning rate falls
+    to zero along a cosine. Torch's default generator does not change.
 
     Args:
         train: features ``(N, d)`` and labels ``(N,)`` from 0.
-        test: the same, to measure on.
+        test: features and labels for the accuracy.
         hidden: width.
         epochs: passes over the training part.
-        batch_size: rows a step.
+        batch_size: rows per step.
         lr: Adam's learning rate at the start.
         seed: of weights and order.
 
@@ -40,7 +39,15 @@ def classify(
         Share of right answers, in [0, 1].
 
     Raises:
-        ValueError: if a part is empty or features and labels differ in number.
+        ValueError: if a part is empty, or features and labels differ in number.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import classify
+        >>> labels = torch.arange(100) % 2
+        >>> features = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)) + 10 * labels[:, None]
+        >>> classify((features, labels), (features, labels))
+        1.0
     """
     for features, labels in (train, test):
         if not len(features) or len(features) != len(labels):
@@ -76,6 +83,11 @@ def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, f
         share: in [0, 1].
         n: trials, at least 1.
         z: standard normal quantile.
+
+    Example:
+        >>> from lebm.metrics import wilson_interval
+        >>> [round(float(end), 3) for end in wilson_interval(0.9, n=100)]
+        [0.826, 0.945]
     """
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))

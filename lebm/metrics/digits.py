@@ -1,4 +1,4 @@
-"""Features of a small network that was taught to read digits; its weights ship with the package."""
+"""Features of a small network trained to read digits; its weights ship with the package."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ SIZE = 28
 
 
 def digit_network() -> nn.Sequential:
-    """Three strided convolutions, 64 features, 10 classes: ``(B, 1, 28, 28)`` to logits ``(B, 10)``; two
-    layers follow the features.
+    """The digit classifier, ``(B, 1, 28, 28)`` to logits ``(B, 10)``.
+
+    It has three strided convolutions and a linear layer with 64 features. Two layers follow the features.
     """
     return nn.Sequential(
         nn.Conv2d(1, 16, 5, stride=2, padding=2),
@@ -36,13 +37,20 @@ def digit_network() -> nn.Sequential:
 
 
 class DigitFeatures(FeatureExtractor):
-    """The 64 numbers before the last ReLU of a classifier of MNIST's training digits, for sample quality
-    without a download.
+    """The 64 numbers before the last ReLU of a classifier of MNIST's training digits.
 
-    The network was trained by ``scripts/make_digit_features.py`` on labels alone and ships with the package
-    (360 kB). It knows digits and nothing else: use it for MNIST and its relatives. Colours are averaged to
-    grey; images of another size are resized to 28 px. A distance in these features is no FID and cannot be
-    compared with one."""
+    They measure sample quality without a download. ``scripts/make_digit_features.py`` trained the network on
+    the labels alone, and its weights ship with the package (360 kB). The network knows only digits: use it
+    for MNIST and similar data. Colours are averaged to grey, and images of another size are resized to 28 px.
+    A distance in these features is not FID and does not compare with FID.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import DigitFeatures
+        >>> features = DigitFeatures()
+        >>> features(torch.zeros(5, 1, 28, 28)).shape, features.figure
+        (torch.Size([5, 64]), 'frechet_distance/digits64')
+    """
 
     num_features = 64
 
@@ -86,7 +94,7 @@ class DigitFeatures(FeatureExtractor):
 
     def _grey(self, x: Tensor) -> Tensor:
         if x.dim() != 4:
-            raise ValueError(f"digit features are of images (B, C, H, W), not of {tuple(x.shape)}")
+            raise ValueError(f"digit features need images (B, C, H, W), not {tuple(x.shape)}")
         x = x.float().mean(dim=1, keepdim=True)
         if x.shape[-2:] != (SIZE, SIZE) and x.shape[0]:
             x = interpolate(x, size=(SIZE, SIZE), mode="bilinear", antialias=True)

@@ -1,4 +1,4 @@
-"""How far apart two clouds of points are."""
+"""How far apart two sets of points are."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ __all__ = ["maximum_mean_discrepancy"]
 
 
 def maximum_mean_discrepancy(a: Tensor, b: Tensor, width: float | None = None) -> Tensor:
-    r"""Squared maximum mean discrepancy with a Gaussian kernel, the unbiased estimate (Gretton et al. 2012,
-    eq. 3):
+    r"""Squared maximum mean discrepancy with a Gaussian kernel (Gretton et al. 2012, eq. 3).
 
-    .. math:: \mathrm{MMD}^2 = E[k(a, a')] + E[k(b, b')] - 2 E[k(a, b)], \qquad k(u, v) = \exp(-|u - v|^2 / 2 w^2).
+    .. math:: \mathrm{MMD}^2 = E[k(a, a')] + E[k(b, b')] - 2 E[k(a, b)],
+        \qquad k(u, v) = \exp(-|u - v|^2 / 2 w^2)
 
-    It is zero in expectation, and can be negative, for equal densities.
+    This is the unbiased estimate. For equal densities it is zero in expectation, and it can be negative.
 
     Args:
         a: ``(n, d)``, n at least 2.
         b: ``(m, d)``, m at least 2.
-        width: w; the median distance between points of ``b`` if ``None``, so that figures against one
-            reference compare.
+        width: w. If ``None``, the median distance between points of ``b``; values against one reference are
+            then comparable.
 
     Returns:
         A scalar.
 
     Raises:
         ValueError: for fewer than two points.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import maximum_mean_discrepancy
+        >>> a, b = torch.zeros(4, 2), torch.ones(4, 2)
+        >>> maximum_mean_discrepancy(a, b, width=1.0)  # 2 - 2 / e
+        tensor(1.2642)
     """
     if a.shape[0] < 2 or b.shape[0] < 2:
         raise ValueError(

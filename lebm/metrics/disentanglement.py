@@ -1,4 +1,4 @@
-"""How far single coordinates of a latent stand for single factors of variation."""
+"""How well single coordinates of a latent correspond to single factors of variation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ def mutual_information(a: Tensor, b: Tensor) -> Tensor:
 
     Args:
         a: ``(N,)`` of ``long``, from 0.
-        b: the same.
+        b: ``(N,)`` of ``long``, from 0.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import mutual_information
+        >>> a = torch.arange(100) % 2
+        >>> mutual_information(a, a), mutual_information(a, torch.zeros_like(a))  # log 2 and 0
+        (tensor(0.6931, dtype=torch.float64), tensor(0., dtype=torch.float64))
     """
     columns = int(b.max()) + 1
     counts = (
@@ -25,34 +32,44 @@ def mutual_information(a: Tensor, b: Tensor) -> Tensor:
 
 
 def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> tuple[float, float | None]:
-    """MIG (Chen et al. 2018) and MIG-sup (Li et al. 2020), each in [0, 1], higher for one coordinate a factor
-    and one factor a coordinate.
+    """MIG (Chen et al. 2018) and MIG-sup (Li et al. 2020), each in [0, 1].
 
-    MIG is the gap between the two coordinates that know most of a factor, over the factor's entropy, averaged
-    over factors. MIG-sup turns the two around: the gap between the two factors, each over its entropy, that a
-    coordinate knows most of, averaged over coordinates.
+    MIG is high if one coordinate alone holds each factor. For every factor it takes the two coordinates with
+    the most mutual information, divides the gap between them by the factor's entropy, and averages over
+    factors.
+
+    MIG-sup is high if each coordinate holds one factor alone. Every mutual information is divided by the
+    factor's entropy. For every coordinate it takes the gap between the two largest values, and averages over
+    coordinates.
 
     Args:
-        codes: ``(N, d)``, d at least 2; cut into ``bins`` of equal width between its extremes.
-        factors: ``(N, K)`` of ``long``, from 0; each with at least two values.
-        bins: of each coordinate.
+        codes: ``(N, d)``, d at least 2. Each coordinate is cut into bins of equal width between its extremes.
+        factors: ``(N, K)`` of ``long``, from 0; each has at least two values.
+        bins: number of bins per coordinate.
 
     Returns:
         MIG, and MIG-sup or ``None`` for a single factor.
 
     Raises:
         ValueError: for fewer than two coordinates, or a factor that never varies.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import mutual_information_gap
+        >>> factors = torch.stack([torch.arange(400) % 2, torch.arange(400) // 2 % 2], dim=1)
+        >>> [round(gap, 3) for gap in mutual_information_gap(factors.float(), factors)]
+        [1.0, 1.0]
     """
     if codes.shape[1] < 2:
-        raise ValueError("a gap needs at least two coordinates")
+        raise ValueError("a mutual information gap needs at least two coordinates")
     low, high = codes.amin(dim=0), codes.amax(dim=0)
-    places = ((codes - low) / (high - low).clamp_min(1e-12) * bins).long().clamp_max(bins - 1)
+    binned = ((codes - low) / (high - low).clamp_min(1e-12) * bins).long().clamp_max(bins - 1)
     entropies = torch.stack([mutual_information(factor, factor) for factor in factors.T])
     if bool((entropies <= 0).any()):
         raise ValueError(f"factor {int(entropies.argmin())} never varies")
     table = (
         torch.stack(
-            [torch.stack([mutual_information(place, factor) for factor in factors.T]) for place in places.T]
+            [torch.stack([mutual_information(code, factor) for factor in factors.T]) for code in binned.T]
         )
         / entropies
     )

@@ -22,55 +22,75 @@ __all__ = [
     "RandomProjectionFeatures",
 ]
 
-_PUBLISHED_WEIGHTS = (  # first digits of the SHA-256 of the 2015-12-05 TensorFlow Inception as converted by torch-fidelity
-    "6726825d"
-)
+# First digits of the SHA-256 of the TensorFlow Inception of 2015-12-05, as torch-fidelity converted it.
+_PUBLISHED_WEIGHTS = "6726825d"
 
 
 class FeaturesUnavailableError(RuntimeError):
-    """The default weights of an extractor can neither be found nor fetched; the figure is absent then, not
-    zero.
+    """The default weights of an extractor are missing and cannot be downloaded; the distance is then absent.
+
+    Example:
+        >>> from lebm.metrics import FeaturesUnavailableError
+        >>> issubclass(FeaturesUnavailableError, RuntimeError)
+        True
     """
 
 
 class FeatureExtractor(nn.Module, Component, ABC):
-    """Maps images ``(B, C, H, W)`` in [-1, 1] to features ``(B, d)``; it is never trained."""
+    """Maps images ``(B, C, H, W)`` in [-1, 1] to features ``(B, d)``. An extractor is never trained.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import FeatureExtractor
+        >>> class MeanColour(FeatureExtractor):
+        ...     figure = "frechet_distance/mean_colour"
+        ...     forward = lambda self, x: x.mean(dim=(2, 3))
+        >>> MeanColour()(torch.zeros(5, 3, 8, 8)).shape
+        torch.Size([5, 3])
+    """
 
     @property
     @abstractmethod
     def figure(self) -> str:
-        """The name of the distance in these features, ``"fid"`` only for the features that define it."""
+        """The name of the distance in these features; ``"fid"`` only for the features that define FID."""
 
     @property
     def note(self) -> str:
-        """What to say beside the figure."""
+        """A remark for the reader of the distance; empty if there is none."""
         return ""
 
     @property
     def digest(self) -> str:
-        """First digits of the SHA-256 of the weights; empty where the constructor's arguments say everything."""
+        """First digits of the SHA-256 of the weights; empty if the constructor's arguments say everything."""
         return ""
 
     def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features ``(B, d)`` and, where the network is a classifier, its logits ``(B, classes)``, in one
-        pass.
-        """
+        """Features ``(B, d)`` and the logits ``(B, classes)`` of a classifier, or ``None``, in one pass."""
         return self(x), None
 
     def prepare(self) -> None:
-        """Load what the extractor needs, once.
+        """Load the weights, once.
 
         Raises:
-            FeaturesUnavailableError: if default weights cannot be had.
+            FeaturesUnavailableError: if default weights are missing and cannot be downloaded.
             UserError: if given weights are missing or unreadable.
         """
 
 
 class FlatFeatures(FeatureExtractor):
-    """Pixels, averaged down to a small grid. Fast, offline, and no measure of what an image shows.
+    """Pixels, averaged down to a small grid. Fast and offline, but no measure of what an image shows.
 
     Args:
         size: side of the grid, at least 1; the feature length is ``channels * size**2``.
+
+    Raises:
+        ValueError: if ``size`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import FlatFeatures
+        >>> FlatFeatures(size=4)(torch.zeros(5, 3, 32, 32)).shape
+        torch.Size([5, 48])
     """
 
     def __init__(self, size: int = 8) -> None:
@@ -93,6 +113,15 @@ class RandomProjectionFeatures(FeatureExtractor):
     Args:
         num_features: length of the feature vector, at least 1.
         seed: of the map.
+
+    Raises:
+        ValueError: if ``num_features`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import RandomProjectionFeatures
+        >>> RandomProjectionFeatures(num_features=16)(torch.zeros(5, 3, 32, 32)).shape
+        torch.Size([5, 16])
     """
 
     def __init__(self, num_features: int = 64, seed: int = 0) -> None:
@@ -116,17 +145,24 @@ class RandomProjectionFeatures(FeatureExtractor):
 
 
 class InceptionFeatures(FeatureExtractor):
-    """Features of the TensorFlow Inception network of 2015, through torch-fidelity; the 2048 of ``pool_3``
-    define FID.
+    """Features of the TensorFlow Inception network of 2015, through torch-fidelity.
 
-    Images are rounded to 8 bits and resized to 299 px by the original bilinear rule. Grey images are repeated
-    to three channels. The weights (91 MB) are fetched into torch's hub folder on first use, or read from
-    ``weights_path``. If the file, wherever it lies, is not the published one, or the layer is another, the
-    distance is not called FID.
+    The 2048 features of ``pool_3`` define FID. With another weight file or another layer, the distance has
+    another name. Images are rounded to 8 bits and resized to 299 px by the original bilinear rule. Grey
+    images are repeated to three channels. The first use downloads the weights (91 MB) into torch's hub
+    folder, unless ``weights_path`` names a file.
 
     Args:
         weights_path: a local copy of ``weights-inception-2015-12-05-6726825d.pth``.
         num_features: 2048, or the 64, 192 or 768 of an earlier layer.
+
+    Raises:
+        ValueError: for another number of features.
+
+    Example:
+        >>> from lebm.metrics import InceptionFeatures
+        >>> InceptionFeatures().figure, InceptionFeatures(num_features=64).figure
+        ('fid', 'frechet_distance/inception64-6726825d')
     """
 
     def __init__(
@@ -143,7 +179,7 @@ class InceptionFeatures(FeatureExtractor):
 
     @staticmethod
     def default_weights() -> Path:
-        """Where the fetched weights lie, whether they are there or not."""
+        """The path of the downloaded weights; the file may be absent."""
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
@@ -175,8 +211,9 @@ class InceptionFeatures(FeatureExtractor):
             raise FeaturesUnavailableError(f"FID is left out: {error}") from error
 
     def _fetched(self) -> str:
-        """The default weights, from their place or from the net; torch-fidelity itself would fetch and
-        unpickle in one go.
+        """The path of the default weights, after a download if they are absent.
+
+        torch-fidelity itself would download and unpickle them in one step.
         """
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -218,7 +255,7 @@ class InceptionFeatures(FeatureExtractor):
         return features, logits
 
     def _layers(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
-        """The first ``count`` of features and logits; the network stops at the last one asked for."""
+        """The first ``count`` of features and logits; the network stops at the last one of these."""
         if self._network is None:
             raise RuntimeError("call prepare() first")
         if x.shape[1] == 1:
@@ -241,8 +278,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_weights(path: str) -> str:
-    """The first digits of a weight file's digest, if it holds plain tensors only; torch-fidelity itself would
-    unpickle anything.
+    """The first digits of a weight file's digest, if the file holds plain tensors only.
+
+    torch-fidelity itself would unpickle any file.
     """
     file = Path(path)
     if not file.is_file():

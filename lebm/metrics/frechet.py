@@ -10,13 +10,13 @@ __all__ = ["FrechetDistance", "frechet_distance"]
 
 
 def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> Tensor:
-    r"""Squared 2-Wasserstein distance of two Gaussians (Heusel et al. 2017, eq. 6):
+    r"""Squared 2-Wasserstein distance of two Gaussians (Heusel et al. 2017, eq. 6).
 
-    .. math:: |\mu_a - \mu_b|^2 + \mathrm{tr}\,\Sigma_a + \mathrm{tr}\,\Sigma_b - 2\,\mathrm{tr}\,(R \Sigma_b R)^{1/2},
-              \qquad R = \Sigma_a^{1/2}.
+    .. math:: |\mu_a - \mu_b|^2 + \mathrm{tr}\,\Sigma_a + \mathrm{tr}\,\Sigma_b
+        - 2\,\mathrm{tr}\,(R \Sigma_b R)^{1/2}, \qquad R = \Sigma_a^{1/2}
 
-    The symmetric form has real eigenvalues, so that rounding can only push them below zero, where they are
-    cut off; covariances may be rank deficient.
+    The symmetric form has real eigenvalues. Rounding can only make them negative, and negative eigenvalues
+    are set to zero. Covariances may be rank deficient.
 
     Args:
         mean_a, mean_b: ``(d,)``.
@@ -24,6 +24,12 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
 
     Returns:
         A scalar, non-negative up to rounding.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import frechet_distance
+        >>> frechet_distance(torch.zeros(2), torch.eye(2), torch.ones(2), 4 * torch.eye(2))  # 2 + 2
+        tensor(4.)
     """
     values, vectors = torch.linalg.eigh(covariance_a)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
@@ -35,13 +41,22 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
 class FrechetDistance(Metric):
     """Streaming Frechet distance between real and generated features.
 
-    States are sums in float64 and add up over processes, so that neither the batch size nor the number of
-    processes matters. On the same features the value is that of torchmetrics' ``FrechetInceptionDistance``,
-    from a symmetric eigenproblem.
+    The states are sums in float64 that add up over processes. So neither the batch size nor the number of
+    processes matters. On the same features the value equals that of torchmetrics'
+    ``FrechetInceptionDistance``; here it comes from a symmetric eigenproblem.
 
     Args:
         num_features: length ``d`` of a feature vector.
-        reset_real_features: whether ``reset`` forgets the real features too.
+        reset_real_features: whether ``reset`` clears the real features too.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import FrechetDistance
+        >>> distance = FrechetDistance(num_features=2)
+        >>> distance.update(torch.eye(2), real=True)
+        >>> distance.update(torch.eye(2) + 1, real=False)
+        >>> round(float(distance.compute()), 6)
+        2.0
     """
 
     higher_is_better = False
@@ -69,7 +84,7 @@ class FrechetDistance(Metric):
         """Add features ``(B, d)``, finite; ``B`` may be zero."""
         name = "real" if real else "fake"
         features = features.double()
-        # Out of place, because a state made under inference mode could not be changed outside it.
+        # Out of place, because a state made in inference mode cannot be changed outside it.
         setattr(self, f"{name}_sum", getattr(self, f"{name}_sum") + features.sum(dim=0))
         setattr(self, f"{name}_outer", torch.addmm(getattr(self, f"{name}_outer"), features.T, features))
         setattr(self, f"{name}_count", getattr(self, f"{name}_count") + features.shape[0])

@@ -7,21 +7,23 @@ from torch import Tensor
 
 __all__ = ["neighbour_rows"]
 
-_CELLS = 2**24  # distances at once, 64 MB
+_CELLS = 2**24  # distances in memory at one time, 64 MB
 
 
 def neighbour_rows(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Tensor]:
-    r"""Per-sample terms whose means are precision, recall, density and coverage.
+    """Values per sample whose means are precision, recall, density and coverage.
 
-    With :math:`B(y)` the ball around y that reaches its k-th neighbour among its own kind, precision is the
-    share of generated samples inside some real ball and recall the share of real samples inside some
-    generated one (Kynkaanniemi et al. 2019, eq. 1); density is the number of real balls a generated sample
-    lies in, over k, and coverage the share of real balls that hold a generated sample (Naeem et al. 2020,
-    eqs. 2 and 3). Density may exceed 1. Distances are Euclidean; a boundary belongs to its ball.
+    :math:`B(y)` is the ball around y that reaches the k-th neighbour of y among samples of its own kind.
+    Distances are Euclidean, and a ball includes its boundary.
+
+    - Precision is the share of generated samples inside at least one real ball. Recall is the share of real
+      samples inside at least one generated ball (Kynkaanniemi et al. 2019, eq. 1).
+    - Density is the number of real balls around a generated sample, over k; it may exceed 1. Coverage is
+      the share of real balls that hold a generated sample (Naeem et al. 2020, eqs. 2 and 3).
 
     Args:
-        real: features ``(n, d)``, more than k.
-        fake: features ``(m, d)``, more than k.
+        real: features ``(n, d)``, n more than k.
+        fake: features ``(m, d)``, m more than k.
         k: neighbours, at least 1.
 
     Returns:
@@ -29,10 +31,18 @@ def neighbour_rows(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Tensor]:
 
     Raises:
         ValueError: for too few samples.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import neighbour_rows
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> real, fake = torch.randn(100, 2, generator=generator), torch.randn(100, 2, generator=generator)
+        >>> {name: round(float(rows.mean()), 2) for name, rows in neighbour_rows(real, fake).items()}
+        {'precision': 1.0, 'recall': 1.0, 'density': 1.04, 'coverage': 0.94}
     """
     if k < 1 or min(len(real), len(fake)) <= k:
         raise ValueError(
-            f"{k} neighbours need k of at least 1 and more than {k} samples of each kind, not {len(real)} and"
+            f"k = {k} must be at least 1 and needs more than {k} samples of each kind, not {len(real)} and"
             f" {len(fake)}"
         )
     real_radius, fake_radius = _radius(real, k), _radius(fake, k)

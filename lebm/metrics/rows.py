@@ -1,4 +1,4 @@
-"""Collecting rows over batches and processes."""
+"""Rows collected over batches and processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ _NOWHERE = 2**62
 
 
 def finite_rows(x: Tensor) -> Tensor:
-    """Which rows of ``(B, *event)`` hold neither NaN nor infinity: ``(B,)`` of ``bool``."""
+    """Which rows of ``(B, *event)`` hold finite numbers only: ``(B,)`` of ``bool``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import finite_rows
+        >>> finite_rows(torch.tensor([[0.0, 1.0], [0.0, torch.nan]]))
+        tensor([ True, False])
+    """
     return (
         torch.isfinite(x).reshape(x.shape[0], -1).all(dim=1)
         if x.shape[0]
@@ -26,11 +33,20 @@ def finite_rows(x: Tensor) -> Tensor:
 
 
 class NonFinite(Metric):
-    """How many rows were non-finite, and which came first, over all processes.
+    """Counts non-finite rows over all processes, and finds the first.
 
-    Metrics never see such rows: torchmetrics answers NaN, or crashes in LAPACK, where a line of text should
-    stand. The refusal comes at the end of a pass, on all processes together, so that none is left waiting for
-    another."""
+    Metrics must not see such rows: torchmetrics would return NaN or crash in LAPACK, where the user needs a
+    line of text. The error comes at the end of a pass, on all processes at the same time. So no process waits
+    for another.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import NonFinite, finite_rows
+        >>> nonfinite = NonFinite()
+        >>> nonfinite.update(finite_rows(torch.tensor([[0.0], [torch.nan]])), index=torch.tensor([6, 7]))
+        >>> [int(value) for value in nonfinite.compute()]  # one row, at index 7
+        [1, 7]
+    """
 
     full_state_update = False
     count: Tensor
@@ -42,7 +58,7 @@ class NonFinite(Metric):
         self.add_state("first", torch.tensor(_NOWHERE), dist_reduce_fx="min")
 
     def update(self, finite: Tensor, index: Tensor) -> None:
-        """Take the answer of :func:`finite_rows` and the rows' numbers, both ``(B,)``."""
+        """Add the result of :func:`finite_rows` and the index of each row, both ``(B,)``."""
         bad = index[~finite]
         self.count = self.count + bad.numel()
         self.first = torch.minimum(self.first, bad.min().to(self.first)) if bad.numel() else self.first
@@ -51,10 +67,14 @@ class NonFinite(Metric):
         return self.count, self.first
 
     def refuse(self, what: str, advice: str) -> None:
-        """Raise if any row was non-finite. Every process must call this.
+        """Raise an error if a row was non-finite. Every process must call this.
+
+        Args:
+            what: name of the rows, the start of the message.
+            advice: end of the message.
 
         Raises:
-            UserError: naming how many and the first.
+            UserError: with the number of these rows and the index of the first.
         """
         count, first = (int(value) for value in self.compute())
         if count:
@@ -64,12 +84,20 @@ class NonFinite(Metric):
 
 
 class RowCollector(Metric):
-    """Keeps named columns of rows and returns those of all processes, sorted by the column ``index``.
-
-    Args:
-        columns: their names; ``"index"``, ``(B,)`` of ``long``, is always one of them.
+    """Collects named columns of rows, and returns those of all processes sorted by the column ``index``.
 
     Every process must update it, with zero rows if it has none, and all must call :meth:`table`.
+
+    Args:
+        columns: their names; ``"index"``, ``(B,)`` of ``long``, is always a column.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import RowCollector
+        >>> rows = RowCollector(["score"])
+        >>> rows.update(index=torch.tensor([1, 0]), score=torch.tensor([0.5, 0.25]))
+        >>> rows.table()
+        {'index': tensor([0, 1]), 'score': tensor([0.2500, 0.5000])}
     """
 
     full_state_update = False
@@ -81,7 +109,7 @@ class RowCollector(Metric):
             self.add_state(f"rows_{name}", [], dist_reduce_fx="cat")
 
     def update(self, **rows: Tensor) -> None:
-        """One tensor ``(B, *event)`` a column."""
+        """Add a batch of rows, one tensor ``(B, *event)`` per column."""
         for name in self.columns:
             getattr(self, f"rows_{name}").append(rows[name].detach())
 
@@ -89,14 +117,14 @@ class RowCollector(Metric):
         return {name: dim_zero_cat(getattr(self, f"rows_{name}")) for name in self.columns}
 
     def table(self) -> dict[str, Tensor]:
-        """All rows, ``(N, *event)`` a column.
+        """All rows, one tensor ``(N, *event)`` per column.
 
         Raises:
-            UserError: if a row came twice, as it does when Lightning's own sampler pads the data of several
-                processes.
+            UserError: if a row was added twice. Lightning's own sampler does so when it pads the data of
+                several processes.
         """
         events = {name: getattr(self, f"rows_{name}")[0].shape[1:] for name in self.columns}
-        # torchmetrics squeezes a result of one number
+        # torchmetrics squeezes a result that is one number.
         columns = {name: column.reshape(-1, *events[name]) for name, column in self.compute().items()}
         order = torch.argsort(columns["index"])
         index = columns["index"][order]

@@ -1,4 +1,4 @@
-"""Features of a network that is given as a TorchScript file."""
+"""Features of a network in a TorchScript file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ __all__ = ["ScriptFeatures"]
 
 
 class ScriptFeatures(FeatureExtractor):
-    """Whatever a TorchScript module makes of images in [-1, 1]; its output is flattened to ``(B, d)``.
+    """The output of a TorchScript module on images in [-1, 1], flattened to ``(B, d)``.
 
-    The distance carries the file's name and the first digits of its SHA-256, and is never called FID. A
-    TorchScript file is a program: name only such that you trust.
+    The name of the distance has the file's name and the first digits of its SHA-256; it is never FID. A
+    TorchScript file is a program: use only a file that you trust.
 
     Args:
-        path: the file, as written by ``torch.jit.save``.
+        path: the file, as ``torch.jit.save`` writes it.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import ScriptFeatures
+        >>> torch.jit.save(torch.jit.script(torch.nn.Flatten()), "flat.pt")
+        >>> ScriptFeatures("flat.pt")(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 64])
     """
 
     def __init__(self, path: str) -> None:

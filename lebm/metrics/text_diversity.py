@@ -13,12 +13,19 @@ __all__ = ["SentenceDiversity", "distinct", "self_bleu"]
 
 
 def distinct(sentences: Sequence[Sequence[int]], n: int) -> float:
-    """Share of different n-grams among all n-grams of all sentences (Li et al. 2016), in (0, 1]; 0 if there
-    is none.
+    """Share of different n-grams among all n-grams of all sentences (Li et al. 2016).
 
     Args:
         sentences: token numbers of each, without ``<eos>`` and padding.
         n: length of the n-grams, at least 1.
+
+    Returns:
+        A number in (0, 1]; 0 if there is no n-gram.
+
+    Example:
+        >>> from lebm.metrics.text_diversity import distinct
+        >>> distinct([[4, 5, 6], [4, 5]], n=1)
+        0.6
     """
     grams = [
         tuple(sentence[start : start + n]) for sentence in sentences for start in range(len(sentence) - n + 1)
@@ -27,16 +34,23 @@ def distinct(sentences: Sequence[Sequence[int]], n: int) -> float:
 
 
 def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
-    """BLEU of all sentences together, each with all the others as its references (Zhu et al. 2018), in [0,
-    1]; high where they repeat.
+    """BLEU of each sentence with all others as its references (Zhu et al. 2018), over all sentences together.
 
     Args:
-        sentences: token numbers of each, at least two sentences; the time grows with the square of their
+        sentences: token numbers of each, at least two sentences. The time grows with the square of their
             number.
         n: longest n-gram.
 
+    Returns:
+        A number in [0, 1], high for sentences that repeat each other.
+
     Raises:
         ValueError: for fewer than two sentences.
+
+    Example:
+        >>> from lebm.metrics.text_diversity import self_bleu
+        >>> round(self_bleu([[4, 5, 6, 7], [4, 5, 6, 7]]), 3), self_bleu([[4, 5, 6, 7], [8, 9, 10, 11]])
+        (1.0, 0.0)
     """
     if len(sentences) < 2:
         raise ValueError(
@@ -44,7 +58,7 @@ def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
         )
     texts = [" ".join(map(str, sentence)) for sentence in sentences]
     return float(
-        bleu_score(texts, [[*texts[:place], *texts[place + 1 :]] for place in range(len(texts))], n_gram=n)
+        bleu_score(texts, [[*texts[:row], *texts[row + 1 :]] for row in range(len(texts))], n_gram=n)
     )
 
 
@@ -52,7 +66,18 @@ class SentenceDiversity(Metric):
     """``distinct_1``, ``distinct_2`` and ``self_bleu`` of generated sentences.
 
     Args:
-        compared: self-BLEU looks at the first so many sentences only.
+        compared: number of sentences, the first ones, that self-BLEU uses; at least 2.
+
+    Raises:
+        ValueError: if ``compared`` is below 2.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics.text_diversity import SentenceDiversity
+        >>> diversity = SentenceDiversity()
+        >>> diversity.update(torch.tensor([[4, 5, 6, 3], [4, 5, 3, 0]]))  # 3 is <eos>, 0 is padding
+        >>> float(diversity.compute()["distinct_1"])
+        0.6
     """
 
     full_state_update = False
@@ -66,7 +91,7 @@ class SentenceDiversity(Metric):
         self.add_state("rows", [], dist_reduce_fx="cat")
 
     def update(self, x: Tensor) -> None:
-        """Take sentences ``(B, T)``, every time of the same T."""
+        """Add sentences ``(B, T)``; all batches have the same T."""
         self.rows.append(x)
 
     def compute(self) -> dict[str, Tensor]:
@@ -74,6 +99,6 @@ class SentenceDiversity(Metric):
 
         rows = torch.cat(list(self.rows)) if isinstance(self.rows, list) else self.rows
         sentences = [[token for token in row if token not in (PAD, END)] for row in rows.tolist()]
-        figures = {f"distinct_{n}": distinct(sentences, n) for n in (1, 2)}
-        figures["self_bleu"] = self_bleu(sentences[: self.compared])
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
+        values = {f"distinct_{n}": distinct(sentences, n) for n in (1, 2)}
+        values["self_bleu"] = self_bleu(sentences[: self.compared])
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}

@@ -1,6 +1,4 @@
-"""Negative log-likelihood and perplexity of a corpus from estimates a sentence, with the error of the
-estimates.
-"""
+"""Negative log-likelihood and perplexity of a corpus, from estimates per sentence with their errors."""
 
 from __future__ import annotations
 
@@ -19,18 +17,28 @@ QUANTILE = NormalDist().inv_cdf(0.975)
 
 
 class SentenceLikelihood(Metric):
-    r"""Mean ``-log p(x)`` a sentence in nats, and ``exp`` of it a token (``<eos>`` included), from importance
-    estimates.
+    """Mean ``-log p(x)`` per sentence in nats, and perplexity per token (``<eos>`` included).
 
-    An estimate of a sentence is ``log ∫ p~(x, z) dz - log Z``. Its first part is low on average, so that the
-    figure is an upper bound of the negative log-likelihood, up to the error of log Z, which all sentences
-    share. The intervals are those of the estimates at the sentences at hand: the errors of single sentences
-    are independent, that of log Z is added to them as it is. They do not say how another test set would come
-    out. All are of 95%.
+    The estimate of a sentence is ``log ∫ p~(x, z) dz - log Z``. Its first part is low on average. So the mean
+    is an upper bound of the negative log-likelihood, up to the error of log Z, which all sentences share.
+
+    The intervals cover 95%. They describe the error of the estimates for these sentences, and not how another
+    test set would differ. The errors of single sentences are independent. The error of log Z is added in
+    full, because all sentences share it.
 
     Attributes:
-        log_z: the prior's log-constant with its interval, the same on every process; to be set before
-            :meth:`compute`.
+        log_z: the prior's log-constant with its interval, the same on every process. Set it before
+            :meth:`compute`; the default is that of a normalised prior.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics.text_likelihood import SentenceLikelihood
+        >>> from lebm.samplers import LogZ
+        >>> exact = torch.tensor([-6.0, -10.0])
+        >>> likelihood = SentenceLikelihood()
+        >>> likelihood.update(LogZ(exact, exact, exact, ess=torch.ones(2)), tokens=torch.tensor([3, 5]))
+        >>> round(float(likelihood.compute()["nll"]), 2), round(float(likelihood.compute()["perplexity"]), 2)
+        (8.0, 7.39)
     """
 
     full_state_update = False
@@ -43,15 +51,13 @@ class SentenceLikelihood(Metric):
     def __init__(self) -> None:
         super().__init__()
         zero = torch.zeros((), dtype=torch.float64)
-        self.log_z = LogZ(zero, zero, zero, zero)  # of a normalised prior
+        self.log_z = LogZ(zero, zero, zero, zero)  # the constant of a normalised prior
         for name in ("total", "variance", "sentences", "tokens"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("worst", torch.tensor(math.inf, dtype=torch.float64), dist_reduce_fx="min")
 
     def update(self, estimate: LogZ, tokens: Tensor) -> None:
-        """Take unnormalised estimates ``(B,)`` with their intervals, and the number of tokens of each
-        sentence ``(B,)``.
-        """
+        """Add unnormalised estimates ``(B,)`` with their intervals, and the tokens per sentence ``(B,)``."""
         error = (estimate.high - estimate.low) / (2 * QUANTILE)
         self.total = self.total + estimate.estimate.sum().to(self.total)
         self.variance = self.variance + error.square().sum().to(self.variance)
@@ -60,8 +66,9 @@ class SentenceLikelihood(Metric):
         self.worst = torch.minimum(self.worst, estimate.ess.min().to(self.worst))
 
     def compute(self) -> dict[str, Tensor]:
-        """``nll`` and ``perplexity``, each with ``_low`` and ``_high``, and ``least_ess``, the least
-        effective number of samples.
+        """``nll`` and ``perplexity``, each also with ``_low`` and ``_high``, and ``least_ess``.
+
+        ``least_ess`` is the least effective number of samples of any sentence.
         """
         log_z = self.log_z
         middle = log_z.estimate.to(self.total) - self.total / self.sentences

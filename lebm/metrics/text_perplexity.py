@@ -1,4 +1,4 @@
-"""Perplexity of sentences under a recurrent language model that is trained here, by a fixed budget."""
+"""Perplexity of sentences under a recurrent language model, which is trained here with a fixed budget."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ __all__ = ["Budget", "LanguageModelPerplexity", "train_language_model"]
 
 @dataclass(frozen=True)
 class Budget:
-    """What the judging language model is and how long it is trained; figures compare only under the same
-    budget.
+    """The size and training of the language model; perplexities are comparable only for the same budget.
 
     Attributes:
         steps: of Adam.
-        batch_size: sentences a step, drawn with replacement.
-        lr: learning rate, falling to zero along a cosine.
+        batch_size: sentences per step, drawn with replacement.
+        lr: learning rate; it falls to zero along a cosine.
         embedding: width of a word's embedding.
         hidden: width of the LSTM.
         dropout: of embeddings and features.
@@ -41,14 +40,15 @@ class Budget:
 
 
 def train_language_model(x: Tensor, vocabulary_size: int, budget: Budget) -> CategoricalLikelihood:
-    """A one-layer LSTM without latent, trained on sentences ``x`` ``(N, T)``; the same data and budget give
-    the same model.
+    """A one-layer LSTM without latent, trained on sentences ``x`` ``(N, T)``.
+
+    The same data and budget give the same model.
 
     Raises:
         ValueError: if there are no sentences.
     """
     if not len(x):
-        raise ValueError("a language model needs sentences to be trained on")
+        raise ValueError("a language model needs sentences for its training")
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(budget.seed)
         network = RecurrentGenerator(
@@ -72,15 +72,24 @@ def train_language_model(x: Tensor, vocabulary_size: int, budget: Budget) -> Cat
 
 
 class LanguageModelPerplexity(Metric):
-    """Perplexity a token, ``<eos>`` included, of some sentences under a language model trained on others.
+    """Perplexity per token, ``<eos>`` included, under a language model trained on other sentences.
 
-    Trained on data and judging samples it is the *forward* perplexity, low for fluent samples, also if they
-    are all the same; trained on samples and judging test data it is the *reverse* perplexity, low only if the
-    samples cover the data.
+    A model that learns from data and judges samples gives the *forward* perplexity. It is low for fluent
+    samples, even if they are all the same. A model that learns from samples and judges test data gives the
+    *reverse* perplexity. It is low only if the samples cover the data.
 
     Args:
         vocabulary_size: number of tokens.
-        budget: of the language model, which is trained at :meth:`compute`.
+        budget: of the language model; :meth:`compute` trains it.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics.text_perplexity import Budget, LanguageModelPerplexity
+        >>> metric = LanguageModelPerplexity(vocabulary_size=8, budget=Budget(steps=30, hidden=8))
+        >>> metric.update(torch.tensor([[4, 5, 3]] * 16), learn=True)
+        >>> metric.update(torch.tensor([[4, 5, 3]]), learn=False)
+        >>> bool(metric.compute() < 8)  # better than guessing
+        True
     """
 
     full_state_update = False
@@ -95,7 +104,7 @@ class LanguageModelPerplexity(Metric):
         self.add_state("judged", [], dist_reduce_fx="cat")
 
     def update(self, x: Tensor, learn: bool) -> None:
-        """Take sentences ``(B, T)``, every time of the same T, to be learned from or to be judged."""
+        """Add sentences ``(B, T)`` to learn from or to judge; all batches have the same T."""
         (self.learned if learn else self.judged).append(x)
 
     def compute(self) -> Tensor:
@@ -108,7 +117,7 @@ class LanguageModelPerplexity(Metric):
 
 @torch.no_grad()
 def perplexity(model: CategoricalLikelihood, x: Tensor, batch_size: int = 128) -> Tensor:
-    """``exp`` of the mean surprise a token of sentences ``(N, T)`` under a language model."""
+    """``exp`` of the mean of ``-log p`` per token of sentences ``(N, T)`` under a language model."""
     surprise, tokens = 0.0, 0
     for rows in x.split(batch_size):
         surprise -= float(model.log_prob(rows, torch.zeros(len(rows), 1, device=x.device)).double().sum())

@@ -1,4 +1,14 @@
-"""Tensors to pictures, ``(height, width, 3)`` of ``uint8``; no model, no Trainer."""
+"""Pictures of tensors, ``(height, width, 3)`` of ``uint8`` or a PNG file; no model, no Trainer.
+
+Example:
+    >>> import torch
+    >>> from lebm.plots import image_grid, write_png
+    >>> picture = image_grid(torch.zeros(6, 1, 28, 28), columns=3)
+    >>> picture.shape, str(picture.dtype)
+    ((62, 92, 3), 'uint8')
+    >>> write_png("samples.png", picture).name
+    'samples.png'
+"""
 
 from lebm.plots.chains import draw_chains
 from lebm.plots.grids import image_grid, pair_grid, write_png

@@ -1,4 +1,4 @@
-"""Long chains: their log-density, radius and coordinates over time."""
+"""Pictures of long chains: their log-density, radius and coordinates over time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,32 @@ __all__ = ["draw_chains"]
 
 
 def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
-    """Log-density, radius and two coordinates over time, the log-densities' histogram, and autocorrelations."""
+    """Draw a trace into a PNG file, with its folder.
+
+    The six panels show the log-density, the radius and two coordinates over time, histograms of the
+    log-density, and autocorrelations. The coordinates are those of the first target's chains.
+
+    Args:
+        path: the file.
+        name: name of the chains, for the title.
+        trace: the long run.
+        short_run: number of transitions that training uses, marked by a dotted line.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from lebm.plots import draw_chains
+        >>> from lebm.samplers import Langevin, record
+        >>> trace = record(Langevin(1, 0.5), lambda z: -0.5 * z.square().sum(dim=1), torch.randn(4, 2))
+        >>> draw_chains(Path("chains.png"), "prior", trace, short_run=60)
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     time = [trace.thin * record for record in range(len(trace.log_density))]
-    coordinates = (
-        trace.states[:, : trace.states.shape[1] // trace.targets].flatten(2).cpu()
-    )  # of the first target
+    coordinates = trace.states[:, : trace.states.shape[1] // trace.targets].flatten(2).cpu()
     figure, axes = plt.subplots(2, 3, figsize=(12, 6))
     for axis, title, values in (
         (axes[0, 0], "log-density", trace.log_density),
@@ -39,9 +55,8 @@ def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
     settled = (
         trace.log_density[len(time) // 8 :][trace.log_density[len(time) // 8 :].isfinite()].cpu().float()
     )
-    if (
-        settled.numel() and settled.max() > settled.min()
-    ):  # the first steps from the reference would flatten all others
+    # Without these limits the first steps from the reference would flatten the rest of the curve.
+    if settled.numel() and settled.max() > settled.min():
         margin = 0.1 * float(settled.max() - settled.min())
         axes[0, 0].set_ylim(float(settled.min()) - margin, float(settled.max()) + margin)
     finite = trace.log_density[:, trace.log_density[-1].isfinite()].cpu().float()

@@ -1,4 +1,4 @@
-"""Pictures of images in [-1, 1], and the file that holds a picture."""
+"""Pictures of images in [-1, 1], and PNG files of them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,27 @@ _MAGENTA = (255, 0, 255)
 
 
 def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
-    """Lay images out in rows, first image top left, with a white line of 2 pixels between and around several.
+    """Lay images out in rows, the first at the top left.
 
-    All images share one fixed scale: values are clamped to [-1, 1], and -1 is black and 1 white. Nothing is
-    stretched to an image's own extremes. Non-finite pixels are magenta.
+    White lines of 2 pixels lie between and around the images. A single image has no line around it. All
+    images share one fixed scale: values are clamped to [-1, 1], where -1 is black and 1 is white. No image is
+    stretched to its own extremes. Non-finite pixels are magenta.
 
     Args:
         x: ``(B, C, H, W)`` in [-1, 1] with one (grey) or three channels.
-        columns: images a row, at least 1.
+        columns: images per row, at least 1.
 
     Returns:
         ``(height, width, 3)`` of ``uint8``.
 
     Raises:
-        ValueError: for another shape, or no image at all.
+        ValueError: for another shape, no image at all, or no column.
+
+    Example:
+        >>> import torch
+        >>> from lebm.plots import image_grid
+        >>> image_grid(torch.zeros(6, 1, 28, 28), columns=3).shape
+        (62, 92, 3)
     """
     if x.dim() != 4 or x.shape[1] not in (1, 3) or not x.shape[0]:
         raise ValueError(
@@ -47,8 +54,21 @@ def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
 
 
 def pair_grid(above: Tensor, below: Tensor, columns: int = 8) -> np.ndarray:
-    """Two sets of images ``(B, C, H, W)`` as :func:`image_grid`, each row of the first followed by its row of
-    the second.
+    """Two sets of images as :func:`image_grid`: below each row of the first set comes that of the second.
+
+    Args:
+        above: ``(B, C, H, W)`` in [-1, 1].
+        below: the same shape.
+        columns: images per row, at least 1.
+
+    Returns:
+        ``(height, width, 3)`` of ``uint8``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.plots import pair_grid
+        >>> pair_grid(torch.zeros(6, 1, 28, 28), torch.ones(6, 1, 28, 28), columns=6).shape
+        (62, 182, 3)
     """
     columns = min(columns, above.shape[0])
     white = above.new_ones((-above.shape[0] % columns, *above.shape[1:]))
@@ -57,8 +77,15 @@ def pair_grid(above: Tensor, below: Tensor, columns: int = 8) -> np.ndarray:
 
 
 def write_png(path: str | Path, picture: np.ndarray) -> Path:
-    """Write ``(height, width, 3)`` of ``uint8`` as PNG, making folders as needed; a reader never sees half a
-    file.
+    """Write ``(height, width, 3)`` of ``uint8`` as a PNG file, with its folders, and return its path.
+
+    A reader never sees half a file.
+
+    Example:
+        >>> import numpy as np
+        >>> from lebm.plots import write_png
+        >>> write_png("pictures/black.png", np.zeros((8, 8, 3), dtype=np.uint8)).exists()
+        True
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Clouds of latents: prior against posterior."""
+"""Pictures of latents of the prior and of the posterior."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ __all__ = ["latent_picture", "projection"]
 
 
 def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
-    """Draw two clouds of latents.
+    """Draw latents of the prior and of the posterior, as points and as histograms of all coordinates.
 
     Args:
         prior: ``(n, d)``.
-        posterior: ``(m, d)``; the axes are its principal components.
+        posterior: ``(m, d)``; the axes are its first two principal components.
 
     Returns:
-        ``(height, width, 3)`` of ``uint8``. Non-finite rows are left out and counted in the title.
+        ``(height, width, 3)`` of ``uint8``. The picture omits non-finite rows, and its title counts them.
+
+    Example:
+        >>> import torch
+        >>> from lebm.plots import latent_picture
+        >>> latent_picture(torch.randn(50, 8), torch.randn(50, 8)).shape
+        (500, 1000, 3)
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -73,8 +79,9 @@ def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
 
 
 def projection(basis: Tensor, *clouds: Tensor) -> list[Tensor]:
-    """Each cloud ``(n, d)`` on the first two principal components of ``basis``, ``(n, 2)``; signs are fixed
-    by the largest loading.
+    """Each cloud ``(n, d)`` on the first two principal components of ``basis``, ``(n, 2)``.
+
+    The sign of a component makes its largest loading positive.
     """
     if basis.shape[1] < 2:
         return [torch.cat([cloud, torch.zeros_like(cloud)], dim=1) for cloud in clouds]

@@ -1,4 +1,4 @@
-"""The prior after each stage, beside the aggregate posterior."""
+"""Pictures of the prior after each stage, beside the aggregate posterior."""
 
 from __future__ import annotations
 
@@ -21,16 +21,22 @@ LogDensity = Callable[[Tensor], Tensor]
 def stage_picture(
     posterior: Tensor, priors: Mapping[str, Tensor], densities: Sequence[LogDensity] | None = None
 ) -> np.ndarray:
-    """Draw the aggregate posterior and one panel a prior.
+    """Draw the aggregate posterior and one panel per prior.
 
     Args:
-        posterior: ``(n, d)``; its principal components are the axes, or the coordinates themselves if ``d``
-            is 2.
+        posterior: ``(n, d)``. Its first two principal components are the axes.
         priors: samples ``(m, d)`` by title.
-        densities: the unnormalised log-density of each, drawn under the points where ``d`` is 2.
+        densities: the unnormalised log-density of each prior, drawn under the points. Give them only if ``d``
+            is 2; the axes are then the two coordinates.
 
     Returns:
         ``(height, width, 3)`` of ``uint8``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.plots import stage_picture
+        >>> stage_picture(torch.randn(50, 8), {"stage 1": torch.randn(50, 8)}).shape
+        (350, 640, 3)
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -68,7 +74,7 @@ def stage_picture(
 
 
 def _heat(log_density: LogDensity, like: Tensor, limit: float, cells: int = 120) -> np.ndarray:
-    """The density on a grid, with 1 the highest, as its square root, which shows the flanks too."""
+    """The square root of the density on a grid, with maximum 1; the root shows the tails too."""
     axis = torch.linspace(-limit, limit, cells).to(like)
     across, up = torch.meshgrid(axis, axis, indexing="xy")
     with torch.no_grad():

@@ -1,5 +1,13 @@
-"""Samplers: ``sampler(log_density, init, generator=None)`` moves one tensor under one log-density. Nothing
-here needs Lightning.
+"""Samplers move one tensor under one log-density: ``sampler(log_density, init, generator=None)``.
+
+Nothing here needs Lightning.
+
+Example:
+    >>> import torch
+    >>> from lebm.samplers import Langevin
+    >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
+    >>> Langevin(steps=10, step_size=0.5)(normal, torch.zeros(4, 2)).shape
+    torch.Size([4, 2])
 """
 
 from lebm.samplers.adaptation import Adaptive, DualAveraging

@@ -1,4 +1,4 @@
-"""Step sizes that are found, not guessed: dual averaging toward a target acceptance, always an explicit call."""
+"""Step sizes by dual averaging toward a target acceptance. Only an explicit call adapts a step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,23 @@ __all__ = ["Adaptive", "DualAveraging"]
 class DualAveraging:
     r"""Nesterov's dual averaging as in Hoffman & Gelman (2014), eq. 6, on the logarithm of a positive scale.
 
-    .. math:: \log x_{t+1} = \mu - \frac{\sqrt t}{\gamma} \frac{1}{t + t_0} \sum_{i \le t} (\delta - \alpha_i), \qquad
-        \log \bar x_{t+1} = t^{-\kappa} \log x_{t+1} + (1 - t^{-\kappa}) \log \bar x_t .
+    .. math:: \log x_{t+1} = \mu - \frac{\sqrt t}{\gamma (t + t_0)} \sum_{i \le t} (\delta - \alpha_i),
+        \qquad \log \bar x_{t+1} = t^{-\kappa} \log x_{t+1} + (1 - t^{-\kappa}) \log \bar x_t
 
     Args:
-        start: first value of the scale; iterates are drawn toward ten times it.
-        target: the acceptance rate sought, in (0, 1).
+        start: first value of the scale, positive; the iterates shrink toward ten times this value.
+        target: the acceptance :math:`\delta` to reach, in (0, 1).
+
+    Raises:
+        ValueError: if ``target`` is out of range.
+
+    Example:
+        >>> from lebm.samplers import DualAveraging
+        >>> averaging = DualAveraging(start=1.0, target=0.8)
+        >>> for _ in range(200):
+        ...     averaging.update(acceptance=1 / (1 + averaging.current))  # 0.8 at a scale of 0.25
+        >>> round(averaging.average, 2)
+        0.26
     """
 
     gamma, offset, kappa = 0.05, 10.0, 0.75
@@ -36,7 +47,7 @@ class DualAveraging:
         self._count = 0
 
     def update(self, acceptance: float) -> None:
-        """Learn from one transition's mean acceptance; something non-finite counts as a rejection."""
+        """Learn from the mean acceptance of one transition; a non-finite value counts as a rejection."""
         self._count += 1
         self._error_sum += self.target - (acceptance if math.isfinite(acceptance) else 0.0)
         log_current = self._shrink - math.sqrt(self._count) / self.gamma * self._error_sum / (
@@ -48,8 +59,17 @@ class DualAveraging:
 
 
 class Adaptive(Sampler):
-    """A sampler with a ``step_scale`` that multiplies its step size: 1 until :meth:`warm_up` is called, kept
-    in the ``state_dict``.
+    """A sampler whose step size is multiplied by ``step_scale``: 1 until :meth:`warm_up` changes it.
+
+    ``step_scale`` is part of the ``state_dict``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import MALA
+        >>> sampler, normal = MALA(steps=1, step_size=5.0), lambda z: -0.5 * z.square().sum(dim=1)
+        >>> z = sampler.warm_up(normal, torch.zeros(100, 2), torch.Generator().manual_seed(0), steps=100)
+        >>> round(sampler.step_scale, 1)
+        0.3
     """
 
     target_acceptance: float = 0.574
@@ -67,21 +87,25 @@ class Adaptive(Sampler):
         target: float | None = None,
         across_processes: bool = True,
     ) -> Tensor:
-        """Run ``steps`` transitions, adapt ``step_scale``, and return where the chains are.
+        """Run ``steps`` transitions, adapt ``step_scale``, and return the last states.
 
-        All chains of the batch, on all processes, share one step. Nothing adapts outside this call.
+        All chains of the batch share one step. Nothing adapts outside this call.
 
         Args:
             log_density: ``(B, *event) -> (B,)``.
             init: ``(B, *event)``.
             generator: source of randomness.
-            steps: transitions; 100 or more.
-            target: acceptance sought; :attr:`target_acceptance` if ``None``.
-            across_processes: agree on the step with the other processes, so that all of them must make this
-                call, each as many times; ``False`` where they have chains of their own, or none.
+            steps: transitions; 100 or more is usual.
+            target: acceptance to reach, in (0, 1); :attr:`target_acceptance` if ``None``.
+            across_processes: agree on the step with the other processes. All of them must then make this
+                call, equally often. Use ``False`` where the processes run different chains or only some run
+                any.
+
+        Returns:
+            ``(B, *event)``, the last states, detached.
 
         Raises:
-            ValueError: if this sampler has no acceptance to measure.
+            ValueError: if this sampler has no acceptance to measure, or ``target`` is out of range.
         """
         averaging = DualAveraging(self.step_scale, self.target_acceptance if target is None else target)
         state = init
@@ -95,8 +119,7 @@ class Adaptive(Sampler):
         return state
 
     def get_extra_state(self) -> Tensor:
-        # A plain number beside the buffers: reading a buffer in every chain would make the host wait for the
-        # GPU.
+        # A plain number, not a buffer: reading a buffer in every chain would make the host wait for the GPU.
         return torch.tensor(self.step_scale, dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:

@@ -23,11 +23,18 @@ class LogZ:
     """An estimate of a log normalising constant with its confidence interval.
 
     Attributes:
-        estimate: log of the mean weight (negated for reverse weights), shape of the log-weights without their
-            first dimension.
+        estimate: log of the mean weight, negated for reverse weights. Its shape is that of the log-weights
+            without their first dimension.
         low: lower end of the interval.
-        high: upper end.
-        ess: effective number of the n weights; below about 10 the interval itself is not to be trusted.
+        high: upper end of the interval.
+        ess: effective number of the n weights. Below about 10 the interval is not reliable.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import LogZ
+        >>> log_z = LogZ.from_log_weights(torch.tensor([0.9, 1.0, 1.1]))
+        >>> [round(float(value), 2) for value in (log_z.low, log_z.estimate, log_z.high, log_z.ess)]
+        [0.89, 1.0, 1.12, 2.98]
     """
 
     estimate: Tensor
@@ -39,11 +46,12 @@ class LogZ:
     def from_log_weights(cls, log_weights: Tensor, *, reverse: bool = False, level: float = 0.95) -> LogZ:
         r"""From n independent log-weights ``(n, ...)``.
 
-        The standard error of :math:`\log \bar w` is :math:`\mathrm{sd}(w) / (\bar w \sqrt n)` (delta method),
-        the interval normal.
+        The standard error of :math:`\log \bar w` is :math:`\mathrm{sd}(w) / (\bar w \sqrt n)` (delta method).
+        The interval is normal.
 
         Args:
-            log_weights: with mean weight Z, or 1/Z if ``reverse``. Anything non-finite is a weight of zero.
+            log_weights: their mean weight is Z, or 1/Z if ``reverse``. A non-finite entry is a weight of
+                zero.
             reverse: whether these are reverse weights.
             level: coverage of the interval, in (0, 1).
 
@@ -68,46 +76,71 @@ class LogZ:
 
 @dataclass
 class Bracket:
-    """log Z from both sides: ``below`` is low in expectation, ``above`` high."""
+    """Estimates of log Z from both sides.
+
+    Attributes:
+        below: at most log Z in expectation.
+        above: at least log Z in expectation.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import Bracket, LogZ
+        >>> below = LogZ.from_log_weights(torch.tensor([0.9, 1.0]))
+        >>> above = LogZ.from_log_weights(torch.tensor([-1.1, -1.2]), reverse=True)
+        >>> [round(float(end), 2) for end in Bracket(below, above).interval]
+        [0.85, 1.25]
+    """
 
     below: LogZ
     above: LogZ
 
     @property
     def interval(self) -> tuple[Tensor, Tensor]:
-        """From the lower end of the one to the upper end of the other."""
+        """The lower end of ``below`` and the upper end of ``above``."""
         return self.below.low, self.above.high
 
 
 class AnnealedImportanceSampling(nn.Module, Component):
     r"""Annealed importance sampling (Neal 2001), forward and reverse (Grosse, Ghahramani & Adams 2015).
 
-    Along :math:`\log \pi_\beta = (1 - \beta) \log p_0 + \beta \log \pi`, with a kernel that leaves every
-    :math:`\pi_\beta` invariant and :math:`d = \log \pi - \log p_0`, a forward chain from :math:`z_0 \sim p_0`
-    has the weight
-    :math:`\log w = \sum_k (\beta_k - \beta_{k-1})\, d(z_{k-1})` with :math:`E[w] = Z`, so that :math:`\log \bar w` is low on
-    average; a chain from an exact draw of :math:`\pi` back to :math:`p_0` has mean weight 1/Z and bounds log
-    Z from above. The upper bound is only as good as the draws it starts from.
+    The path is :math:`\log \pi_\beta = (1 - \beta) \log p_0 + \beta \log \pi`, and the kernel leaves every
+    :math:`\pi_\beta` invariant. A forward chain from :math:`z_0 \sim p_0` has the weight
 
-    This is an estimator, not a sampler: it needs a base that can be drawn from and whose density is
-    normalised.
+    .. math:: \log w = \sum_k (\beta_k - \beta_{k-1})\, d(z_{k-1}), \qquad d = \log \pi - \log p_0,
+        \qquad E[w] = Z.
+
+    So :math:`\log \bar w` is at most log Z on average. A chain from an exact draw of :math:`\pi` back to
+    :math:`p_0` has mean weight 1/Z and bounds log Z from above. This upper bound is only as good as the draws
+    where the chains start.
+
+    This is an estimator, not a sampler. It needs a base that can be sampled and whose density is normalised.
 
     Args:
-        kernel: an exact sampler (``kernel.exact``), for example ``HMC(steps=1, ...)``; its ``steps`` are run
-            at every level.
-        levels: number of steps from :math:`\beta = 0` to 1, at least 1; the gap between the bounds shrinks as
+        kernel: an exact sampler (``kernel.exact``), for example ``HMC(steps=1, ...)``. Its ``steps`` run at
+            every level.
+        levels: number of steps from :math:`\beta = 0` to 1, at least 1. The gap between the bounds shrinks as
             1 / levels.
-        spacing: ``"linear"`` or ``"sigmoid"`` in beta, the latter denser at both ends.
+        spacing: ``"linear"`` or ``"sigmoid"`` in beta; the latter is denser at both ends.
 
     Raises:
         ValueError: if the kernel is not exact, or an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import StandardNormal
+        >>> from lebm.samplers import HMC, AnnealedImportanceSampling
+        >>> annealing = AnnealedImportanceSampling(HMC(steps=1, step_size=0.5, leapfrog_steps=3), levels=20)
+        >>> log_density = lambda z: -2 * z.square().sum(dim=1)  # log Z = log(pi / 2) = 0.45
+        >>> log_z = annealing(log_density, StandardNormal(2), 500, torch.Generator().manual_seed(0))
+        >>> round(float(log_z.estimate), 1)
+        0.5
     """
 
     def __init__(self, kernel: Sampler, levels: int = 500, spacing: str = "linear") -> None:
         super().__init__()
         if not kernel.exact:
             raise ValueError(
-                f"{type(kernel).__name__} is biased, so its weights would estimate nothing; use MALA or HMC"
+                f"{type(kernel).__name__} is biased, so its weights would not estimate Z; use MALA or HMC"
             )
         if levels < 1:
             raise ValueError(f"levels must be at least 1, not {levels}")
@@ -135,19 +168,19 @@ class AnnealedImportanceSampling(nn.Module, Component):
         *,
         reverse: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """One weight a row.
+        """One log-weight per row.
 
         Args:
-            log_density: unnormalised log-density whose constant is sought, ``(B, *event) -> (B,)``; rows may
-                differ (a posterior a row).
+            log_density: the unnormalised log-density of the unknown constant, ``(B, *event) -> (B,)``. Each
+                row may have a density of its own, for example a posterior.
             base: normalised log-density, the same shapes.
             start: ``(B, *event)``, draws of the base, or of the target if ``reverse``.
             generator: source of randomness.
             reverse: go from the target to the base.
 
         Returns:
-            ``(B,)`` float64 log-weights, of mean Z (1/Z if ``reverse``); ``(B, *event)`` where the chains
-            ended.
+            ``(B,)`` float64 log-weights, whose mean weight is Z (1/Z if ``reverse``), and ``(B, *event)``,
+            the ends of the chains.
         """
         path = self.betas[::-1] if reverse else self.betas
         state = start.detach().clone()
@@ -168,7 +201,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
         *,
         level: float = 0.95,
     ) -> LogZ:
-        """log Z from below, by ``n`` chains from the base."""
+        """Estimate log Z from below, by ``n`` chains from the base."""
         start = base.reference(n, generator)
         weights, _ = self.log_weights(log_density, base.log_density, start, generator)
         return LogZ.from_log_weights(weights, level=level)
@@ -182,14 +215,14 @@ class AnnealedImportanceSampling(nn.Module, Component):
         *,
         level: float = 0.95,
     ) -> Bracket:
-        """log Z from both sides.
+        """Estimate log Z from both sides.
 
         Args:
             log_density: the target, unnormalised.
             base: draws and normalised density.
-            samples: ``(n, *event)`` exact or long-run draws of the target; as many forward chains are run.
+            samples: ``(n, *event)``, exact or long-run draws of the target. As many forward chains run.
             generator: source of randomness.
-            level: coverage of each interval.
+            level: coverage of each interval, in (0, 1).
         """
         below = self(log_density, base, samples.shape[0], generator, level=level)
         weights, _ = self.log_weights(log_density, base.log_density, samples, generator, reverse=True)

@@ -1,4 +1,4 @@
-"""The contract every sampler keeps, and the record of what a chain did."""
+"""The contract that every sampler keeps, and the measurements of one chain."""
 
 from __future__ import annotations
 
@@ -16,25 +16,35 @@ from lebm.samplers.noise import RandomSource
 __all__ = ["Info", "LogDensity", "Sampler", "log_density_gradient"]
 
 LogDensity = Callable[[Tensor], Tensor]
-"""An unnormalised log-density ``(B, *event) -> (B,)``; row ``i`` of the result may depend on row ``i`` of the
-input only.
+"""An unnormalised log-density ``(B, *event) -> (B,)``.
 
-One that knows a cheaper way to its gradient than autograd may have a method ``state_gradient(state) -> (B,
-*event)``. """
+Row ``i`` of the result may depend on row ``i`` of the input only. A log-density may have a method
+``state_gradient``, ``(B, *event) -> (B, *event)``, where its gradient costs less than by autograd.
+"""
 
 
 @dataclass
 class Info:
-    """What a chain did. All tensors are detached and stay on the chain's device; nothing here synchronises
-    with the host.
+    """Measurements of one chain.
+
+    All tensors are detached and stay on the chain's device. Nothing here makes the host wait for the device.
 
     Attributes:
-        gradient_norm: ``(B,)``, norm of the gradient of the log-density at the last evaluated state.
+        gradient_norm: ``(B,)``, norm of the gradient of the log-density at the last state where it was
+            evaluated.
         displacement: ``(B,)``, distance from the start to the end of the chain.
         log_density_change: ``(B,)``, unnormalised log-density at the end minus at the start.
-        nonfinite: scalar, number of rows that ended non-finite.
-        extra: further figures of a particular sampler; ``acceptance`` ``(B,)`` wherever there is a Metropolis
-            test, real or shadowed.
+        nonfinite: scalar, number of rows that are non-finite at the end.
+        extra: measurements that only some samplers make. A sampler with a Metropolis test, real or shadow,
+            has ``acceptance`` ``(B,)``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import MALA
+        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
+        >>> _, info = MALA(steps=5, step_size=0.5).run(normal, torch.ones(4, 2))
+        >>> sorted(info.scalars())
+        ['acceptance', 'displacement', 'gradient_norm', 'log_density_change', 'nonfinite', ...]
     """
 
     gradient_norm: Tensor
@@ -44,7 +54,7 @@ class Info:
     extra: dict[str, Tensor] = field(default_factory=dict)
 
     def scalars(self) -> dict[str, Tensor]:
-        """Means over the batch (a count for ``nonfinite``), ready to be logged."""
+        """Means over the batch, ready for a logger; ``nonfinite`` stays a count."""
         means = {
             "gradient_norm": self.gradient_norm.mean(),
             "displacement": self.displacement.mean(),
@@ -58,12 +68,30 @@ class Sampler(nn.Module, Component, ABC):
     """Moves one tensor under one log-density.
 
     ``sampler(log_density, init, generator=None)`` returns the end of the chain, detached. Gradients are taken
-    with respect to the state only: parameters of the log-density never receive any, whatever the surrounding
-    grad mode, and inference mode is lifted inside. Global random state is touched only if ``generator`` is
-    ``None``."""
+    with respect to the state only. Parameters of the log-density receive none, whatever the surrounding grad
+    mode is. Inference mode is lifted inside the call. Global random state changes only if ``generator`` is
+    ``None``.
+
+    A subclass writes ``_chain``.
+
+    Args:
+        steps: default number of transitions, at least 0.
+
+    Raises:
+        ValueError: if ``steps`` is negative.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import Langevin, Sampler
+        >>> sampler = Langevin(steps=10, step_size=0.5)
+        >>> isinstance(sampler, Sampler), sampler.exact
+        (True, False)
+        >>> sampler(lambda z: -0.5 * z.square().sum(dim=1), torch.zeros(4, 2), steps=3).shape
+        torch.Size([4, 2])
+    """
 
     exact: bool = False
-    """Whether a transition leaves the target exactly invariant, so that long chains are unbiased."""
+    """Whether a transition leaves the target exactly invariant; long chains are then unbiased."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -83,16 +111,16 @@ class Sampler(nn.Module, Component, ABC):
 
         Args:
             log_density: ``(B, *event) -> (B,)``, unnormalised.
-            init: ``(B, *event)`` start, floating point; it is not modified.
+            init: ``(B, *event)``, floating point, the start; it is not modified.
             generator: source of randomness.
-            steps: number of transitions, the sampler's own default if ``None``.
+            steps: number of transitions; the sampler's default if ``None``.
 
         Returns:
             ``(B, *event)``, detached, of the dtype and device of ``init``.
 
         Raises:
-            ValueError: if ``init`` has no event dimension or is not floating point, or the log-density does
-                not return ``(B,)``.
+            ValueError: if ``init`` has no event dimension or is not floating point, if ``steps`` is negative,
+                or if the log-density does not return ``(B,)``.
         """
         return self._guarded(log_density, init, generator, steps, want_info=False)[0]
 
@@ -104,9 +132,7 @@ class Sampler(nn.Module, Component, ABC):
         *,
         steps: int | None = None,
     ) -> tuple[Tensor, Info]:
-        """As calling the sampler, with the :class:`Info` of the chain; the same chain from the same
-        randomness.
-        """
+        """Run the same chain as a call of the sampler, and return its :class:`Info` too."""
         state, info = self._guarded(log_density, init, generator, steps, want_info=True)
         assert info is not None
         return state, info
@@ -135,17 +161,24 @@ class Sampler(nn.Module, Component, ABC):
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
-        """``steps`` transitions from ``start``, which is the chain's own copy; gradients are enabled."""
+        """``steps`` transitions from ``start``, a copy that the method may change; gradients are enabled."""
 
 
 def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor, Tensor]:
     """Value ``(B,)`` and gradient ``(B, *event)`` with respect to the state only, both detached.
 
-    The caller must have left inference mode. ``torch.autograd.grad`` computes no parameter gradients, so
-    nothing needs freezing.
+    The caller must have left inference mode. ``torch.autograd.grad`` computes no parameter gradients, so no
+    parameter needs freezing.
 
     Raises:
-        ValueError: if the log-density does not return one number a row.
+        ValueError: if the log-density does not return one number per row.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import log_density_gradient
+        >>> value, gradient = log_density_gradient(lambda z: -0.5 * z.square().sum(dim=1), torch.ones(1, 2))
+        >>> value, gradient
+        (tensor([-1.]), tensor([[-1., -1.]]))
     """
     state = state.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -158,22 +191,25 @@ def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor
 
 
 def state_gradient(log_density: LogDensity, state: Tensor) -> Tensor:
-    """The gradient alone, from the log-density itself where it offers one."""
+    """The gradient alone, by the log-density's ``state_gradient`` if it has one."""
     own = getattr(log_density, "state_gradient", None)
     return log_density_gradient(log_density, state)[1] if own is None else own(state)
 
 
 def check_values(value: Tensor, state: Tensor) -> None:
-    """Refuse a log-density that does not return one number a row."""
+    """Refuse a log-density that does not return one number per row."""
     if value.shape != state.shape[:1]:
         raise ValueError(
-            f"a log-density must return one number a row, shape ({state.shape[0]},), but returned"
+            f"a log-density must return one number per row, shape ({state.shape[0]},), but it returned"
             f" {tuple(value.shape)}"
         )
 
 
 def values_of_all(log_density: LogDensity, states: Tensor) -> Tensor:
-    """``(B, m)`` of ``(B, m, *event)``, one call for each of m: a log-density may carry data for its B rows."""
+    """``(B, m)`` of ``(B, m, *event)``.
+
+    Each of the m calls evaluates B rows in order, because a log-density may hold data for its B rows.
+    """
     values = [log_density(states[:, position]) for position in range(states.shape[1])]
     for value in values:
         check_values(value, states[:, 0])
@@ -186,12 +222,19 @@ def rows(per_row: Tensor, state: Tensor) -> Tensor:
 
 
 def finite_rows(state: Tensor) -> Tensor:
-    """Which rows of ``(B, *event)`` hold finite numbers only, ``(B,)``."""
+    """Which rows of ``(B, *event)`` hold finite numbers only: ``(B,)`` of ``bool``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers.base import finite_rows
+        >>> finite_rows(torch.tensor([[0.0, 1.0], [0.0, torch.nan]]))
+        tensor([ True, False])
+    """
     return torch.isfinite(state.flatten(1)).all(dim=1)
 
 
 def as_event(per_coordinate: Tensor | None, state: Tensor) -> Tensor | None:
-    """A flat vector of one number a coordinate, shaped, typed and placed like one row of ``state``."""
+    """One number per coordinate, as a tensor with the shape, dtype and device of one row of ``state``."""
     if per_coordinate is None:
         return None
     if per_coordinate.numel() != state[0].numel():
@@ -206,11 +249,11 @@ def positive_vector(name: str, entries: Sequence[float] | None) -> Tensor | None
     """Plain numbers as a tensor ``(d,)``.
 
     Raises:
-        ValueError: if there is none, or one is not positive and finite.
+        ValueError: if the list is empty, or if a number is not positive and finite.
     """
     if entries is None:
         return None
-    numbers = [float(entry) for entry in entries]  # looked at as numbers: a tensor may be one without memory
+    numbers = [float(entry) for entry in entries]  # checked as numbers: the tensor may be on the meta device
     if not numbers or not all(0 < number < math.inf for number in numbers):
         raise ValueError(f"{name} needs positive finite entries")
     return torch.tensor(numbers)
@@ -224,8 +267,10 @@ def summarise(
     value: Tensor | None = None,
     extra: dict[str, Tensor] | None = None,
 ) -> Info:
-    """The :class:`Info` of a chain from its two ends; what the sampler already knows of the last state saves
-    an evaluation.
+    """The :class:`Info` of a chain from its two ends.
+
+    ``gradient``, at the last state where the sampler evaluated it, and ``value``, at the end, save
+    evaluations.
     """
     if gradient is None:
         value, gradient = log_density_gradient(log_density, state)

@@ -12,14 +12,24 @@ __all__ = ["Boltzmann"]
 
 
 class Boltzmann:
-    """``-E(x) / T``, the log-density of an energy at a temperature, up to a constant.
+    """The log-density ``-E(x) / T`` of an energy at a temperature, up to a constant.
 
-    The division comes last, also in the gradient: at a temperature of 1e-6 anything before it would leave the
-    range of half precision.
+    The division comes last, also in the gradient. At a temperature of 1e-6 a value divided earlier would
+    leave the range of half precision.
 
     Args:
         energy: ``(B, *event) -> (B,)``.
         temperature: T, positive.
+
+    Raises:
+        ValueError: if ``temperature`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import Boltzmann
+        >>> log_density = Boltzmann(lambda x: x.square().sum(dim=1), temperature=2.0)
+        >>> log_density(torch.ones(1, 4))
+        tensor([-2.])
     """
 
     def __init__(self, energy: Callable[[Tensor], Tensor], temperature: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""Persistent chains: a pool that remembers where the chains of earlier calls ended."""
+"""Persistent chains: a pool that stores where the chains of earlier calls ended."""
 
 from __future__ import annotations
 
@@ -17,27 +17,35 @@ __all__ = ["PersistentChains", "gather_pools"]
 class PersistentChains(Sampler):
     """Continues a kernel's chains from call to call (Tieleman 2008), with restarts (Du & Mordatch 2019).
 
-    In training mode call number t works on slot ``t % slots`` of the pool: row i goes on where row i of that
-    slot ended, except that with probability ``restart_rate``, or if the slot was never used, it starts at
-    ``init``. In eval mode every chain starts at ``init`` and the pool is left alone. A pool row that has
-    become non-finite is restarted.
+    In training mode call number t works on slot ``t % slots`` of the pool. Row i continues where row i of
+    that slot ended. It starts at ``init`` instead with probability ``restart_rate``, if the slot was never
+    used, or if the pool row has become non-finite. In eval mode every chain starts at ``init``, and the pool
+    does not change.
 
-    The pool is one global pool of ``slots`` times the global batch. A process holds its own rows only, as it
-    does of a batch; it is no buffer, so data-parallel wrappers do not overwrite it. It is part of the
-    ``state_dict``: before saving with several processes, all of them must call :func:`gather_pools`; loading
-    cuts it again, also for another number of processes. The slot is a turn and not a draw, and restarts are
-    drawn by row, so a pool does not depend on the layout.
+    The pool is one global pool of ``slots`` times the global batch. Each process holds only its own rows, as
+    it does of a batch. The pool is not a buffer, so data-parallel wrappers do not overwrite it. It is part of
+    the ``state_dict``: with several processes, all of them must call :func:`gather_pools` before one saves.
+    Loading cuts the pool again, also for another number of processes. The calls take the slots in turn, and
+    restarts are drawn per row, so the pool does not depend on the number of processes.
 
-    ``Info.extra``: those of the kernel, and ``restarted`` ``(B,)``, 0 or 1.
+    ``Info.extra`` holds what the kernel's holds, and in training mode ``restarted`` ``(B,)``, 0 or 1.
 
     Args:
         kernel: moves the chains.
-        slots: how many batches the pool holds, at least 1.
+        slots: number of batches that the pool holds, at least 1.
         restart_rate: in [0, 1].
 
     Raises:
-        ValueError: for arguments out of range, or in training mode for more rows than the pool was started
-            with.
+        ValueError: for arguments out of range, or in training mode for rows of another shape than the
+            pool's, or for more rows than its first batch had.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import Langevin, PersistentChains
+        >>> chains = PersistentChains(Langevin(steps=5, step_size=0.1, noise_scale=0.0))
+        >>> ascend = lambda: chains(lambda z: -0.5 * z.square().sum(dim=1), torch.ones(1, 1)).item()
+        >>> [round(ascend(), 3) for _ in range(3)]  # each call continues the last one
+        [0.975, 0.951, 0.928]
     """
 
     def __init__(self, kernel: Sampler, slots: int = 1, restart_rate: float = 0.0) -> None:
@@ -50,8 +58,8 @@ class PersistentChains(Sampler):
         self.slots = slots
         self.restart_rate = float(restart_rate)
         self.calls = 0
-        self._own: Tensor | None = None  # this process's rows, (slots, b, *event)
-        self._whole: Tensor | None = None  # the global pool, only right after gathering or loading
+        self._own: Tensor | None = None  # the rows of this process, (slots, b, *event)
+        self._whole: Tensor | None = None  # the global pool, set only right after gathering or loading
 
     @property
     def exact(self) -> bool:  # type: ignore[override]
@@ -83,7 +91,7 @@ class PersistentChains(Sampler):
 
     def _shard(self, start: Tensor) -> Tensor:
         if self._own is None and self._whole is not None:
-            rank, world_size = _place()
+            rank, world_size = _rank_and_size()
             total = self._whole.shape[1]
             self._own = self._whole[:, rank * total // world_size : (rank + 1) * total // world_size].clone()
         if self._own is None:
@@ -93,22 +101,22 @@ class PersistentChains(Sampler):
         if self._own.shape[2:] != start.shape[1:] or self._own.shape[1] < start.shape[0]:
             held = tuple(self._own.shape[1:])
             raise ValueError(
-                f"the pool holds rows of {held} but got a batch of {tuple(start.shape)}; call .eval() to"
+                f"the pool holds a batch of {held} but got one of {tuple(start.shape)}; call .eval() to"
                 " sample without the pool"
             )
         self._own = self._own.to(start.device)
         return self._own
 
     def gather(self) -> None:
-        """Put the global pool together on every process, so that it can be saved. A collective call."""
+        """Collect the global pool on every process, ready to be saved. A collective call."""
         if self._own is None or self._whole is not None:
             return
-        _, world_size = _place()
+        _, world_size = _rank_and_size()
         if world_size == 1:
             self._whole = self._own.clone()
             return
-        # Uneven shards (a global batch that the processes do not divide) are padded, since gathering wants
-        # equal shapes.
+        # If the processes do not divide the global batch, their shards differ in size. Gathering needs equal
+        # shapes, so the shards are padded.
         sizes = [torch.zeros(1, dtype=torch.long, device=self._own.device) for _ in range(world_size)]
         dist.all_gather(sizes, torch.tensor([self._own.shape[1]], device=self._own.device))
         largest = int(torch.stack(sizes).max())
@@ -123,10 +131,10 @@ class PersistentChains(Sampler):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self._own is not None and self._whole is None:
-            if _place()[1] > 1:
+            if _rank_and_size()[1] > 1:
                 raise RuntimeError(
-                    "the chain pool is spread over processes: call lebm.samplers.gather_pools(module) on all"
-                    " of them first"
+                    "the chain pool is spread over several processes: call lebm.samplers.gather_pools(module)"
+                    " on all of them first"
                 )
             self.gather()
         pool = torch.zeros(0) if self._whole is None else self._whole
@@ -160,15 +168,25 @@ class PersistentChains(Sampler):
 
 
 def gather_pools(module: nn.Module) -> None:
-    """Gather every chain pool inside ``module``; all processes must call it, before any of them calls
-    ``state_dict()``.
+    """Gather every chain pool inside ``module``.
+
+    All processes must call this function before any of them calls ``state_dict()``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import Langevin, PersistentChains, gather_pools
+        >>> chains = PersistentChains(Langevin(steps=5, step_size=0.1), slots=3)
+        >>> z = chains(lambda z: -0.5 * z.square().sum(dim=1), torch.zeros(4, 2))
+        >>> gather_pools(chains)
+        >>> chains.state_dict()["pool"].shape
+        torch.Size([3, 4, 2])
     """
     for part in module.modules():
         if isinstance(part, PersistentChains):
             part.gather()
 
 
-def _place() -> tuple[int, int]:
+def _rank_and_size() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1

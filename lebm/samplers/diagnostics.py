@@ -1,8 +1,18 @@
 """Do the chains mix? Rank-normalised split R-hat, effective sample sizes, autocorrelation.
 
-All take draws of shape ``(draws, chains, *event)`` and return one number an event coordinate, in float64,
-following Vehtari, Gelman, Simpson, Carpenter & Buerkner (2021), *Rank-normalization, folding, and
-localization: an improved R-hat*."""
+All functions take draws of shape ``(draws, chains, *event)`` and compute in float64. R-hat and the effective
+sample sizes return one number per event coordinate. They follow Vehtari, Gelman, Simpson, Carpenter &
+Buerkner (2021), *Rank-normalization, folding, and localization: an improved R-hat*.
+
+Example:
+    >>> import torch
+    >>> from lebm.samplers import autocorrelation, bulk_ess, split_rhat, tail_ess
+    >>> draws = torch.randn(500, 4, 3, generator=torch.Generator().manual_seed(0))
+    >>> split_rhat(draws)
+    tensor([1.0008, 1.0029, 1.0027], dtype=torch.float64)
+    >>> bulk_ess(draws).shape, tail_ess(draws).shape, autocorrelation(draws, max_lag=5).shape
+    (torch.Size([3]), torch.Size([3]), torch.Size([6, 3]))
+"""
 
 from __future__ import annotations
 
@@ -16,21 +26,21 @@ def autocorrelation(draws: Tensor, max_lag: int | None = None) -> Tensor:
     """Autocorrelation within chains, averaged over chains.
 
     Args:
-        draws: ``(draws, chains, *event)``.
+        draws: ``(draws, chains, *event)``, at least 4 draws.
         max_lag: last lag, at most ``draws - 1``; all lags if ``None``.
 
     Returns:
-        ``(max_lag + 1, *event)``; 1 at lag 0, NaN for a coordinate that never moves.
+        ``(max_lag + 1, *event)``; 1 at lag 0, and NaN for a coordinate that never moves.
     """
     covariance = _autocovariance(_checked(draws)).mean(dim=1)
     return (covariance / covariance[0])[: None if max_lag is None else max_lag + 1]
 
 
 def split_rhat(draws: Tensor) -> Tensor:
-    """The larger of the rank-normalised split R-hat and that of the folded draws, ``(*event)``; 1.01 and
-    below is good.
+    """Rank-normalised split R-hat ``(*event)``, of the draws or of the folded draws, the larger one.
 
-    The fold, distances from the median, catches chains that agree in location and differ in scale.
+    A value of 1.01 or less is good. Folded draws are distances from the median. They reveal chains that agree
+    in location and differ in scale.
     """
     halves = _split(_checked(draws))
     folded = (halves - _quantile(halves.flatten(0, 1), 0.5)).abs()
@@ -43,7 +53,7 @@ def bulk_ess(draws: Tensor) -> Tensor:
 
 
 def tail_ess(draws: Tensor) -> Tensor:
-    """The smaller effective number for the 5% and the 95% quantile, ``(*event)``."""
+    """Effective number of independent draws for the 5% or the 95% quantile, ``(*event)``, the smaller one."""
     draws = _checked(draws)
     flat = draws.flatten(0, 1)
     return torch.minimum(
@@ -67,8 +77,9 @@ def _split(draws: Tensor) -> Tensor:
 
 
 def _quantile(draws: Tensor, level: float) -> Tensor:
-    """Linear interpolation between order statistics of ``(n, *event)``; torch's own refuses more than 16
-    million numbers.
+    """Linear interpolation between order statistics of ``(n, *event)``.
+
+    ``torch.quantile`` refuses more than 16 million numbers.
     """
     ordered = draws.sort(dim=0).values
     position = level * (draws.shape[0] - 1)
@@ -96,9 +107,7 @@ def _rhat(draws: Tensor) -> Tensor:
 
 
 def _autocovariance(draws: Tensor) -> Tensor:
-    """Biased autocovariances ``(draws, chains, *event)`` by FFT, zero-padded so that the chain does not wrap
-    around.
-    """
+    """Biased autocovariances ``(draws, chains, *event)`` by FFT, zero-padded against wrapping around."""
     count = draws.shape[0]
     centred = draws - draws.mean(dim=0)
     spectrum = torch.fft.rfft(centred, n=2 * count, dim=0)
@@ -116,12 +125,11 @@ def _ess(draws: Tensor) -> Tensor:
     pairs = correlation[: count // 2 * 2].unflatten(0, (-1, 2))
     sums = pairs.sum(dim=1)
     positive = (sums >= 0).long().cumprod(dim=0).bool()
-    positive[(count - 3) // 2 :] = (
-        False  # the longest lags are mostly noise; where nothing turned negative, stop as Stan does
-    )
+    # The longest lags are mostly noise. If no pair sum is negative before them, stop there, as Stan does.
+    positive[(count - 3) // 2 :] = False
     monotone = sums.cummin(dim=0).values
     length = positive.sum(dim=0, keepdim=True)
-    # The even term of the first pair that is left out halves the bias of the cut.
+    # Adding the even term of the first pair after the cut halves the bias of the cut.
     remainder = pairs[:, 0].gather(0, length).squeeze(0).clamp_min(0.0)
     time = -1 + 2 * torch.where(positive, monotone, 0.0).sum(dim=0) + remainder
     limit = torch.tensor(float(count * chains), dtype=torch.float64, device=draws.device)

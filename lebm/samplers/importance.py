@@ -1,4 +1,4 @@
-"""Importance weights: how much they are worth, and resampling by them."""
+"""Importance weights: their effective sample size, and resampling in proportion to them."""
 
 from __future__ import annotations
 
@@ -25,23 +25,39 @@ __all__ = ["Proposal", "SamplingImportanceResampling", "clean_log_weights", "res
 
 @runtime_checkable
 class Proposal(Protocol):
-    """A density that can be drawn from and evaluated, for example :class:`~lebm.models.StandardNormal`."""
+    """A density that can be sampled and evaluated, for example :class:`~lebm.models.StandardNormal`.
+
+    Example:
+        >>> from lebm.models import StandardNormal
+        >>> from lebm.samplers import Proposal
+        >>> isinstance(StandardNormal(2), Proposal)
+        True
+        >>> StandardNormal(2).reference(5).shape
+        torch.Size([5, 2])
+    """
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
         """``n`` draws ``(n, *event)``."""
 
     def log_density(self, z: Tensor) -> Tensor:
-        """The log-density of those draws, ``(n,)``; normalised where a normalising constant is asked for."""
+        """The log-density of ``n`` draws, ``(n,)``; normalised where it enters a normalising constant."""
 
 
 def clean_log_weights(log_weights: Tensor) -> Tensor:
-    """Weight zero for whatever is NaN or infinite: a state without a density is no candidate."""
+    """NaN and infinite entries get weight zero: a state without a density is no candidate."""
     return torch.where(torch.isfinite(log_weights), log_weights, -torch.inf)
 
 
 def weight_ess(log_weights: Tensor, dim: int = 0) -> Tensor:
-    r"""Kong's effective sample size :math:`(\sum w)^2 / \sum w^2` along ``dim``; 1 to n, and 0 if all weights
-    are zero; float64.
+    r"""Kong's effective sample size :math:`(\sum w)^2 / \sum w^2` along ``dim``, in float64.
+
+    It lies between 1 and n, and is 0 if all weights are zero.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import weight_ess
+        >>> weight_ess(torch.tensor([1.0, 1.0, 0.5]).log())
+        tensor(2.7778, dtype=torch.float64)
     """
     log_weights = clean_log_weights(log_weights).double()
     ess = (2 * log_weights.logsumexp(dim) - (2 * log_weights).logsumexp(dim)).exp()
@@ -49,14 +65,20 @@ def weight_ess(log_weights: Tensor, dim: int = 0) -> Tensor:
 
 
 def resample(log_weights: Tensor, generator: RandomSource = None) -> Tensor:
-    """Draw one candidate a row, in proportion to the weights.
+    """Draw one candidate per row, in proportion to the weights.
 
     Args:
-        log_weights: ``(B, M)``; anything non-finite has weight zero.
-        generator: source of one uniform a row.
+        log_weights: ``(B, M)``; a non-finite entry is a weight of zero.
+        generator: source of one uniform number per row.
 
     Returns:
         ``(B,)`` indices; 0 where all weights are zero.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import resample
+        >>> resample(torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]).log())
+        tensor([1, 0])
     """
     log_weights = clean_log_weights(log_weights).double()
     weights = (log_weights - log_weights.amax(dim=1, keepdim=True)).exp().nan_to_num(nan=0.0)
@@ -69,23 +91,36 @@ def resample(log_weights: Tensor, generator: RandomSource = None) -> Tensor:
 class SamplingImportanceResampling(Sampler):
     r"""Resampling by importance weights (Rubin 1988), iterated (Andrieu, Lee & Vihola 2018, i-SIR).
 
-    A transition puts each row among M - 1 fresh draws of a proposal q and moves it to one of the M in
-    proportion to
-    :math:`w(z) = \pi(z) / q(z)`. With ``init`` drawn from q, one transition is classical SIR with M candidates, biased by
-    O(1/M); every further one keeps the target exactly invariant. No gradient is used (one for
-    ``Info.gradient_norm``). It works where q covers the target: watch ``ess``, which is near M for a good q
-    and 1 for a useless one.
+    A transition puts each row among M - 1 fresh draws of a proposal q, and moves it to one of the M in
+    proportion to :math:`w(z) = \pi(z) / q(z)`. With ``init`` drawn from q, one transition is classical SIR
+    with M candidates, biased by O(1/M). Every further transition leaves the target exactly invariant. The
+    chain uses no gradient; only ``Info.gradient_norm`` takes one.
 
-    Rows do not share candidates, so a row depends on neither its neighbours nor the layout. A candidate with
-    a non-finite log-density has weight zero; a row with no candidate left stays. ``Info.extra``: ``ess``
-    ``(B,)`` of the last transition's weights; ``acceptance`` ``(B,)``, the share of transitions that moved.
+    The method works where q covers the target: watch ``ess``, which is near M for a good q and 1 for a
+    useless one. Rows do not share candidates, so a row depends on neither its neighbours nor the number of
+    processes. A candidate with a non-finite log-density has weight zero. A row without any candidate stays.
+
+    ``Info.extra``: ``ess`` ``(B,)`` of the last transition's weights, and ``acceptance`` ``(B,)``, the share
+    of transitions that moved the row.
 
     Args:
         candidates: M, at least 2.
         steps: number of transitions; 1 is SIR.
         proposal: q; a standard normal of ``init``'s shape if ``None``.
-        shared_target: the log-density is the same for every row (a prior, not a posterior given a batch), so
-            that candidates can be evaluated in large batches.
+        shared_target: whether the log-density is the same for every row, as a prior is and a posterior given
+            a batch is not. Candidates are then evaluated in large batches.
+
+    Raises:
+        ValueError: for arguments out of range, or a proposal that lacks a method.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import SamplingImportanceResampling
+        >>> sampler = SamplingImportanceResampling(candidates=50, shared_target=True)
+        >>> shifted = lambda z: -0.5 * (z - 1).square().sum(dim=1)
+        >>> z = sampler(shifted, torch.randn(2000, 1, generator=torch.Generator().manual_seed(0)))
+        >>> z.shape, round(float(z.mean()))
+        (torch.Size([2000, 1]), 1)
     """
 
     exact = True
@@ -129,7 +164,7 @@ class SamplingImportanceResampling(Sampler):
         return state, summarise(log_density, start, state, extra=extra)
 
     def _propose(self, start: Tensor, generator: RandomSource) -> Tensor:
-        """``(B, M - 1, *event)``, a row's candidates together, so that each comes from the row's own stream."""
+        """``(B, M - 1, *event)``: a row's candidates are neighbours, so they come from that row's stream."""
         shape = (start.shape[0], self.candidates - 1, *start.shape[1:])
         if self.proposal is None:
             return normal(generator, shape, dtype=start.dtype, device=start.device)
@@ -137,7 +172,7 @@ class SamplingImportanceResampling(Sampler):
         return self.proposal.reference(shape[0] * shape[1], generator).to(start).reshape(shape)
 
     def _log_weights(self, log_density: LogDensity, states: Tensor) -> Tensor:
-        """``(B, m)`` of ``(B, m, *event)``, with zero weight for what is not finite."""
+        """``(B, m)`` of ``(B, m, *event)``, with weight zero for non-finite states and values."""
         flat = states.flatten(0, 1)
         if self.proposal is None:
             log_proposal = -0.5 * flat.flatten(1).square().sum(dim=1) - 0.5 * flat[0].numel() * math.log(

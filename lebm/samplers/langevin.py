@@ -26,45 +26,55 @@ from lebm.samplers.shadow import clip_rows, shadow_acceptance
 
 __all__ = ["Langevin"]
 
-STEPS_A_DRAW = 10  # noise is drawn for this many steps at once: one is slow, all of them would make memory grow with the chain
+STEPS_A_DRAW = 10
+"""Steps per draw of noise. One step per draw is slow; a single draw makes memory grow with the chain."""
 
 
 class Langevin(Adaptive):
-    r"""Unadjusted Langevin dynamics in the papers' convention (Pang et al. 2020, eq. 8):
+    r"""Unadjusted Langevin dynamics in the papers' convention (Pang et al. 2020, eq. 8).
 
-    .. math:: z \leftarrow z + \tfrac{s^2}{2} M \nabla \log \pi(z) + n\,M^{1/2} \epsilon, \qquad \epsilon \sim N(0, I),
+    .. math:: z \leftarrow z + \tfrac{s^2}{2} M \nabla \log \pi(z) + n\,M^{1/2} \epsilon,
+        \qquad \epsilon \sim N(0, I)
 
-    with ``M = I`` unless a preconditioner is given. Libraries that write
-    :math:`z + \eta \nabla \log \pi + \sqrt{2 \eta}\,\epsilon` mean the same with :math:`\eta = s^2/2`.
-    The chain is biased by its step: in a Gaussian direction of precision :math:`\lambda` its stationary
-    variance is
+    Here ``M = I`` unless a preconditioner is given. Libraries that write
+    :math:`z + \eta \nabla \log \pi + \sqrt{2 \eta}\,\epsilon` mean the same with :math:`\eta = s^2/2`. The
+    step biases the chain. In a Gaussian direction of precision :math:`\lambda` its stationary variance is
     :math:`1 / (\lambda (1 - \lambda s^2 / 4))`, and it diverges for :math:`s^2 \lambda \ge 4`.
 
-    A row that becomes non-finite stays so, is counted in ``Info.nonfinite`` and never touches another row.
-    ``Info.extra["acceptance"]`` is the Metropolis acceptance that the last step would have had, absent
-    without noise and with a clamp, since a clamped state is no draw of the proposal; ``warm_up`` adapts
-    ``step_scale`` to it.
+    A row that becomes non-finite stays non-finite, is counted in ``Info.nonfinite`` and never touches another
+    row. ``Info.extra["acceptance"]`` is the Metropolis acceptance that the last step would have had. It is
+    absent without noise, and with a clamp, because a clamped state is no draw of the proposal. ``warm_up``
+    adapts ``step_scale`` to this acceptance.
 
     Args:
         steps: number of transitions, at least 0.
-        step_size: the ``s`` above, positive; or one value a step, the last of which is kept if the chain is
-            longer.
-        noise_scale: the ``n`` above; ``s * sqrt(temperature)`` if ``None``. With ``n < s`` the chain samples
-            ``pi ** (s / n) ** 2``, and with 0 it is gradient ascent. A list as for ``step_size``.
-        temperature: samples ``pi ** (1 / temperature)``; non-negative; a list anneals. Give this or
+        step_size: the ``s`` above, positive, or a list with one value per step. A chain longer than the list
+            continues with the last value.
+        noise_scale: the ``n`` above, or a list as for ``step_size``; ``s * sqrt(temperature)`` if ``None``.
+            With ``n < s`` the chain samples ``pi ** (s / n) ** 2``. With 0 it is gradient ascent.
+        temperature: the chain samples ``pi ** (1 / temperature)``; non-negative; a list anneals. Give this or
             ``noise_scale``, not both.
-        max_grad_norm: rescale a row's gradient to at most this norm, each row by itself.
+        max_grad_norm: rescale the gradient of each row, separately, to at most this norm.
         clamp: keep the state inside ``[low, high]`` after every step, for images.
         compile: run blocks of ``unroll`` steps through ``torch.compile``. The chain is the same up to
             rounding.
-        unroll: steps a compiled block; 10 is near the best speed, compiles in about 10 s, and more is used as
-            10.
+        unroll: steps per compiled block. 10 is near the best speed and compiles in about 10 s; more than 10
+            acts as 10.
         compile_mode: passed to ``torch.compile``; ``"reduce-overhead"`` uses CUDA graphs on a GPU.
-        preconditioner: the diagonal of ``M``, one positive number a coordinate of the flattened event. Close
-            to the target's variances it makes all directions mix alike; it changes no target.
+        preconditioner: the diagonal of ``M``, one positive number per coordinate of the flattened event. Near
+            the target's variances it makes all directions mix equally fast. It does not change the target.
 
     Raises:
         ValueError: for arguments out of range.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import Langevin
+        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
+        >>> chain = Langevin(steps=100, step_size=0.5)
+        >>> z = chain(normal, torch.zeros(2000, 2), torch.Generator().manual_seed(0))
+        >>> z.shape, round(float(z.var()), 1)  # 1 / (1 - 0.5**2 / 4) = 1.07 in theory
+        (torch.Size([2000, 2]), 1.1)
     """
 
     preconditioner: Tensor | None
@@ -106,7 +116,7 @@ class Langevin(Adaptive):
         self._compiled: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_compiled": None}  # compiled code cannot travel to another process
+        return self.__dict__ | {"_compiled": None}  # compiled code cannot be pickled
 
     def _scales(self, steps: int) -> tuple[list[float], list[float]]:
         """Step size and noise scale of every step."""
@@ -127,9 +137,8 @@ class Langevin(Adaptive):
         state, before, gradient = start, start, None
         for first in range(0, steps, STEPS_A_DRAW):
             part = slice(first, min(first + STEPS_A_DRAW, steps))
-            state = before = (
-                state.clone()
-            )  # a view into the last draw would keep it alive beside the next one
+            # A copy, because a view would keep the last draw of noise in memory beside the next one.
+            state = before = state.clone()
             noise = self._noise(generator, state, scales[part], metric)
             state, before, gradient = advance(
                 log_density, state, noise, [0.5 * size**2 for size in sizes[part]], metric
@@ -169,9 +178,8 @@ class Langevin(Adaptive):
             gradient = state_gradient(log_density, before)
             if self.max_grad_norm is not None:
                 gradient = clip_rows(gradient, self.max_grad_norm)
-            state = kick.add_(
-                before
-            )  # into the noise's memory: the state before must survive for the shadow step
+            # Written into the memory of the noise: the shadow step still needs the state before.
+            state = kick.add_(before)
             state = (
                 state.add_(gradient, alpha=drift)
                 if metric is None
@@ -190,19 +198,18 @@ class Langevin(Adaptive):
         metric: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         compiled = self._compiled = self._compiled or _compile(self.compile_mode)
-        # A tensor, because a graph is compiled anew for every new Python number.
+        # A tensor, because torch compiles a new graph for every new Python number.
         drift = torch.tensor(drifts, dtype=state.dtype).to(state.device, non_blocking=True)
         with torch.no_grad():
             for block, rates in zip(noise.split(self.unroll), drift.split(self.unroll), strict=True):
                 outputs = compiled(log_density, state, block, rates, self.max_grad_norm, self.clamp, metric)
-                state, before, gradient = (
-                    output.clone() for output in outputs
-                )  # CUDA graphs reuse their output memory
+                # Copies, because CUDA graphs reuse the memory of their outputs.
+                state, before, gradient = (output.clone() for output in outputs)
         return state, before, gradient
 
 
 def _compile(mode: str | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    # torch counts recompilations by code object: with a copy, samplers do not use up each other's allowance.
+    # torch limits the recompilations of each code object. With a copy, every sampler has its own limit.
     own = FunctionType(_block.__code__.replace(), globals(), _block.__name__)
     return torch.compile(own, mode=mode, dynamic=False)
 
@@ -216,9 +223,7 @@ def _block(
     clamp: tuple[float, float] | None,
     metric: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Several steps in one graph; noise comes from outside, because a random draw inside would break the
-    graph.
-    """
+    """Several steps in one graph; the noise is an argument, because a random draw inside would break it."""
 
     def total(state: Tensor) -> Tensor:
         value = log_density(state)

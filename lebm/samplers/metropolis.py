@@ -1,4 +1,4 @@
-"""Samplers with a Metropolis test, which leave their target exactly invariant."""
+"""Samplers with a Metropolis test. They leave their target exactly invariant."""
 
 from __future__ import annotations
 
@@ -24,30 +24,40 @@ __all__ = ["HMC", "MALA"]
 
 
 class HMC(Adaptive):
-    r"""Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2011): with a fresh momentum :math:`p \sim N(0, I)`,
-    L leapfrog steps
+    r"""Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2011).
 
-    .. math:: p \leftarrow p + \tfrac{s}{2} M^{1/2} \nabla \log \pi(z), \quad z \leftarrow z + s M^{1/2} p, \quad
-        p \leftarrow p + \tfrac{s}{2} M^{1/2} \nabla \log \pi(z),
+    A transition draws a fresh momentum :math:`p \sim N(0, I)` and takes L leapfrog steps
 
-    accepted with probability :math:`\min(1, e^{H_0 - H_L})`, :math:`H = -\log \pi(z) + |p|^2 / 2`. With one
-    leapfrog step this is MALA of the same ``step_size`` as :class:`Langevin`. Each transition costs L
-    gradients.
+    .. math:: p \leftarrow p + \tfrac{s}{2} M^{1/2} \nabla \log \pi(z), \quad z \leftarrow z + s M^{1/2} p,
+        \quad p \leftarrow p + \tfrac{s}{2} M^{1/2} \nabla \log \pi(z).
+
+    It accepts the result with probability :math:`\min(1, e^{H_0 - H_L})`, where
+    :math:`H = -\log \pi(z) + |p|^2 / 2`. With one leapfrog step and no jitter this is MALA with the
+    ``step_size`` of :class:`Langevin`. Each transition costs L gradients.
 
     A proposal whose state, log-density or gradient is not finite is rejected. A row that *starts* where its
     log-density is not finite moves at its first finite proposal, and otherwise stays. ``Info.extra``:
-    ``acceptance`` ``(B,)`` in [0, 1], mean over the chain, and ``nonfinite_proposals`` ``(B,)``, a count.
+    ``acceptance`` ``(B,)`` in [0, 1], the mean over the chain, and ``nonfinite_proposals`` ``(B,)``, a count.
 
     Args:
         steps: number of transitions, at least 0.
-        step_size: s, positive; ``warm_up`` multiplies it by what it finds.
+        step_size: s, positive; :meth:`warm_up` finds a factor for it.
         leapfrog_steps: L, at least 1.
-        jitter: each row's step is multiplied by a uniform number in [1 - jitter, 1 + jitter] at every
-            transition, so that no trajectory closes on itself; in [0, 1).
-        preconditioner: the diagonal of M, one positive number a coordinate of the flattened event.
+        jitter: in [0, 1). Each transition multiplies each row's step by a uniform number in [1 - jitter, 1 +
+            jitter], so a trajectory does not return to its start every time.
+        preconditioner: the diagonal of M, one positive number per coordinate of the flattened event.
 
     Raises:
         ValueError: for arguments out of range.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import HMC
+        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
+        >>> start, generator = torch.zeros(2000, 2), torch.Generator().manual_seed(0)
+        >>> z = HMC(steps=10, step_size=0.5, leapfrog_steps=3)(normal, start, generator)
+        >>> z.shape, round(float(z.var()), 1)
+        (torch.Size([2000, 2]), 1.0)
     """
 
     exact = True
@@ -83,17 +93,17 @@ class HMC(Adaptive):
         )
         if metric is not None:
             base_step = base_step * metric.sqrt()
-        place = {"dtype": start.dtype, "device": start.device}
+        like = {"dtype": start.dtype, "device": start.device}
         count = start.shape[:1]
         state = start
         value, gradient = log_density_gradient(log_density, state)
         acceptance = torch.zeros(count, device=start.device)
         nonfinite = torch.zeros(count, device=start.device)
         for _ in range(steps):
-            momentum = normal(generator, start.shape, **place)  # type: ignore[arg-type]
+            momentum = normal(generator, start.shape, **like)  # type: ignore[arg-type]
             step = base_step
             if self.jitter:
-                factor = 1 + self.jitter * (2 * uniform(generator, count, **place) - 1)  # type: ignore[arg-type]
+                factor = 1 + self.jitter * (2 * uniform(generator, count, **like) - 1)  # type: ignore[arg-type]
                 step = step * rows(factor, start)
             proposal, turned, new_value, new_gradient = self._leapfrog(
                 log_density, state, momentum, gradient, step
@@ -128,17 +138,28 @@ class HMC(Adaptive):
 
 
 class MALA(HMC):
-    r"""The Metropolis-adjusted Langevin algorithm (Roberts & Tweedie 1996): the step of :class:`Langevin`,
-    then a Metropolis test.
+    r"""The Metropolis-adjusted Langevin algorithm (Roberts & Tweedie 1996).
 
-    The proposal :math:`z' = z + \tfrac{s^2}{2} M \nabla \log \pi(z) + s M^{1/2} \epsilon` is one leapfrog
-    step, and HMC's acceptance is then MALA's. One gradient a transition. Non-finite proposals are rejected,
-    see :class:`HMC`.
+    The proposal is the step of :class:`Langevin`, :math:`z' = z + \tfrac{s^2}{2} M \nabla \log \pi(z) + s
+    M^{1/2} \epsilon`. It is one leapfrog step, so HMC's acceptance is MALA's. Each transition costs one
+    gradient. Non-finite proposals are rejected, see :class:`HMC`.
 
     Args:
         steps: number of transitions, at least 0.
         step_size: s, positive, as in :class:`Langevin`.
-        preconditioner: the diagonal of M, one positive number a coordinate of the flattened event.
+        preconditioner: the diagonal of M, one positive number per coordinate of the flattened event.
+
+    Raises:
+        ValueError: for arguments out of range.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import MALA
+        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
+        >>> start, generator = torch.zeros(2000, 2), torch.Generator().manual_seed(0)
+        >>> z, info = MALA(steps=20, step_size=1.0).run(normal, start, generator)
+        >>> z.shape, round(float(info.extra["acceptance"].mean()), 1)
+        (torch.Size([2000, 2]), 0.9)
     """
 
     target_acceptance = 0.574
@@ -152,10 +173,10 @@ def _kinetic(momentum: Tensor) -> Tensor:
 
 
 def _difference(new: Tensor, old: Tensor) -> Tensor:
-    """Gain in log-density; anything finite is infinitely better than a start that is not a number."""
+    """Gain in log-density; a start whose log-density is NaN counts as infinitely worse than finite ones."""
     return _precise(new) - _precise(torch.where(torch.isnan(old), -torch.inf, old))
 
 
 def _precise(value: Tensor) -> Tensor:
-    """At least float32: the difference of two bf16 energies would be mostly rounding."""
+    """At least float32: the difference of two bf16 energies would be mostly rounding error."""
     return value.to(torch.promote_types(value.dtype, torch.float32))

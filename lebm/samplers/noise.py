@@ -1,9 +1,10 @@
 """Random numbers that do not depend on how a batch is spread over processes.
 
-A :class:`Noise` is a list of independent streams. Rows of a batch are dealt to the streams in contiguous
-pieces, and every stream is seeded from a key that names what it is for, never from a process. In training
-there is one stream a *noise shard* (a fixed cut of the global batch); in evaluation there is one a sample, so
-that a score does not depend on its neighbours."""
+A :class:`Noise` is a list of independent streams. The rows of a batch are divided among the streams in
+contiguous pieces. Every stream is seeded from a key that names its purpose, never from a process. Training
+uses one stream per *noise shard*, a fixed piece of the global batch. Evaluation uses one stream per sample,
+so a score does not depend on neighbouring samples.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +23,29 @@ def _seed(key: tuple[object, ...]) -> int:
 
 
 class Noise:
-    """Standard normals and uniforms for this process's rows, from keyed streams.
+    """Standard normals and uniforms for the rows of this process, from keyed streams.
 
-    The streams are sequential: two calls give fresh numbers, and two objects made with the same keys give the
-    same numbers. Rows ``floor(i n / k) .. floor((i+1) n / k)`` of a batch of ``n`` belong to stream ``i`` of
-    ``k``.
+    The streams are sequential: two calls give fresh numbers. Two objects made with the same keys give the
+    same numbers. Rows ``floor(i n / k)`` to ``floor((i+1) n / k) - 1`` of a batch of ``n`` belong to stream
+    ``i`` of ``k``.
 
-    On the CPU torch's generator uses 32 bits of a seed; among the millions of streams of a long run a few
-    pairs coincide, at different steps and therefore harmlessly.
+    On the CPU torch's generator uses 32 bits of a seed. Among the millions of streams of a long run a few
+    pairs coincide. They belong to different steps, so this does no harm.
 
     Args:
-        keys: one tuple of strings and integers a stream.
-        on_host: draw on the CPU and move; right for many streams of few rows, where a kernel a stream would
-            cost more.
+        keys: one tuple of strings and integers per stream.
+        on_host: draw on the CPU and move the numbers to the device. This is faster for many streams with few
+            rows each, which would otherwise need one kernel per stream.
+
+    Raises:
+        ValueError: if there are no keys.
+
+    Example:
+        >>> from lebm.samplers import Noise
+        >>> whole = Noise.shards(0, "prior", shards=2).normal((4, 3))
+        >>> first = Noise.shards(0, "prior", shards=2, rank=0, world_size=2).normal((2, 3))
+        >>> bool((whole[:2] == first).all())  # the first of two processes draws the first half
+        True
     """
 
     def __init__(self, keys: Sequence[tuple[object, ...]], on_host: bool = False) -> None:
@@ -49,7 +60,7 @@ class Noise:
         """Streams for one process's part of a global batch.
 
         Args:
-            key: what the numbers are for, for example ``(seed, "prior", epoch, batch)``.
+            key: the purpose of the numbers, for example ``(seed, "prior", epoch, batch)``.
             shards: number of pieces of the global batch, at least 1; ``world_size`` must divide it.
             rank: this process, ``0 <= rank < world_size``.
             world_size: number of processes.
@@ -66,16 +77,17 @@ class Noise:
 
     @classmethod
     def samples(cls, *key: object, index: Tensor | Sequence[int]) -> Noise:
-        """One stream a sample, keyed by its index in the data set: shape of ``index`` ``(B,)``, and draws
-        must have ``B`` rows.
+        """One stream per sample, keyed by its index in the data set.
+
+        ``index`` has shape ``(B,)``, and draws must have ``B`` rows.
         """
         numbers = index.tolist() if isinstance(index, Tensor) else list(index)
         return cls([(*key, "sample", int(number)) for number in numbers], on_host=True)
 
     def _streams(self, device: torch.device) -> list[torch.Generator]:
         if self._generators is None:
-            place = torch.device("cpu") if self._on_host else device
-            self._generators = [torch.Generator(place).manual_seed(seed) for seed in self.seeds]
+            source = torch.device("cpu") if self._on_host else device
+            self._generators = [torch.Generator(source).manual_seed(seed) for seed in self.seeds]
         return self._generators
 
     def _draw(
@@ -102,9 +114,7 @@ class Noise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """Standard normals of shape ``(rows, *event)``, or ``(steps, rows, *event)`` for a whole chain at
-        once.
-        """
+        """Standard normals ``(rows, *event)``, or ``(steps, rows, *event)`` for a whole chain in one draw."""
         return self._draw("normal", shape, steps, dtype, torch.device(device))
 
     def uniform(
@@ -120,7 +130,7 @@ class Noise:
 
 
 RandomSource = torch.Generator | Noise | None
-"""What every sampler takes as ``generator``: ``None`` is torch's default generator, as in torch itself."""
+"""The type of ``generator`` in every sampler; ``None`` is torch's default generator, as in torch itself."""
 
 
 def normal(
@@ -131,9 +141,7 @@ def normal(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Tensor:
-    """Standard normals from any :data:`RandomSource`, of shape ``(rows, *event)`` or ``(steps, rows,
-    *event)``.
-    """
+    """Standard normals from any :data:`RandomSource`, ``(rows, *event)`` or ``(steps, rows, *event)``."""
     if isinstance(source, Noise):
         return source.normal(shape, steps=steps, dtype=dtype, device=device)
     full = tuple(shape) if steps is None else (steps, *shape)
@@ -148,9 +156,7 @@ def uniform(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Tensor:
-    """Uniforms on [0, 1) from any :data:`RandomSource`, of shape ``(rows, *event)`` or ``(steps, rows,
-    *event)``.
-    """
+    """Uniforms on [0, 1) from any :data:`RandomSource`, ``(rows, *event)`` or ``(steps, rows, *event)``."""
     if isinstance(source, Noise):
         return source.uniform(shape, steps=steps, dtype=dtype, device=device)
     full = tuple(shape) if steps is None else (steps, *shape)

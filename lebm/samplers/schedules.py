@@ -1,4 +1,10 @@
-"""Settings that change along a chain: a number for every step, or a list with one entry a step."""
+"""Settings that change along a chain: one number for every step, or a list with one entry per step.
+
+Example:
+    >>> from lebm.samplers.schedules import linear, values
+    >>> values(linear(1.0, 0.5, steps=3), steps=5)  # a longer chain continues with the last value
+    [1.0, 0.75, 0.5, 0.5, 0.5]
+"""
 
 from __future__ import annotations
 
@@ -7,8 +13,9 @@ from collections.abc import Sequence
 __all__ = ["Schedule", "check_schedule", "geometric", "linear", "values"]
 
 Schedule = float | Sequence[float]
-"""A constant, or one value a step. A chain longer than the list stays at its last value; a shorter one uses
-its beginning.
+"""A constant, or one value per step.
+
+A chain longer than the list continues with the last value. A shorter chain uses the beginning of the list.
 """
 
 
@@ -16,7 +23,7 @@ def check_schedule(name: str, schedule: Schedule, steps: int, *, positive: bool)
     """The schedule as plain floats.
 
     Raises:
-        ValueError: if it is empty, longer than ``steps``, negative, or zero where ``positive`` is asked for.
+        ValueError: if it is empty, longer than ``steps``, negative, or zero although ``positive`` is true.
     """
     scheduled = isinstance(schedule, Sequence)
     entries = [float(value) for value in schedule] if isinstance(schedule, Sequence) else [float(schedule)]
@@ -42,5 +49,5 @@ def linear(first: float, last: float, steps: int) -> list[float]:
 
 
 def geometric(first: float, last: float, steps: int) -> list[float]:
-    """``steps`` values from ``first`` to ``last`` with a constant ratio; both positive."""
+    """``steps`` values from ``first`` to ``last`` with a constant ratio; both ends must be positive."""
     return [first * (last / first) ** (step / max(1, steps - 1)) for step in range(steps)]

@@ -1,6 +1,4 @@
-"""Log-densities made of log-densities: sums, tempering, and the conditional that is left when a part of the
-state is frozen.
-"""
+"""Log-densities made of log-densities: products, tempering, and conditionals given some coordinates."""
 
 from __future__ import annotations
 
@@ -16,13 +14,20 @@ __all__ = ["Conditional", "Masked", "product", "tempered"]
 
 
 def product(*log_densities: LogDensity) -> LogDensity:
-    """The product of densities: the sum of their logarithms, for example a likelihood and a prior.
+    """The product of densities, for example of a likelihood and a prior: the sum of their logarithms.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if no log-density is given.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import product
+        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
+        >>> product(normal, normal)(torch.ones(1, 2))
+        tensor([-2.])
     """
     if not log_densities:
-        raise ValueError("a product of densities needs at least one")
+        raise ValueError("a product of densities needs at least one density")
 
     def log_density(state: Tensor) -> Tensor:
         total = log_densities[0](state)
@@ -34,13 +39,22 @@ def product(*log_densities: LogDensity) -> LogDensity:
 
 
 def tempered(log_density: LogDensity, temperature: float, base: LogDensity | None = None) -> LogDensity:
-    r""":math:`\pi^{1/T}`, or with a base the geometric path :math:`\pi^{1/T} p_0^{1 - 1/T}`, which stays
-    proper as T grows.
+    r""":math:`\pi^{1/T}`, or with a base :math:`\pi^{1/T} p_0^{1 - 1/T}`, which stays proper as T grows.
 
     Args:
-        log_density: of :math:`\pi`.
-        temperature: T, positive; above 1 flatter.
-        base: log-density of :math:`p_0`.
+        log_density: :math:`\log \pi`.
+        temperature: T, positive; above 1 the density is flatter.
+        base: :math:`\log p_0`.
+
+    Raises:
+        ValueError: if ``temperature`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import tempered
+        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
+        >>> tempered(normal, temperature=2.0)(torch.ones(1, 2))
+        tensor([-0.5000])
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
@@ -51,13 +65,23 @@ def tempered(log_density: LogDensity, temperature: float, base: LogDensity | Non
 
 
 class Conditional:
-    """The density of some coordinates given the others, unnormalised: the joint as a function of the free
-    coordinates alone.
+    """The unnormalised density of the free coordinates given the frozen ones.
 
     Args:
-        log_density: of the joint, ``(B, *event) -> (B,)``.
-        given: ``(B, *event)``; its frozen coordinates are conditioned on.
+        log_density: of all coordinates, ``(B, *event) -> (B,)``.
+        given: ``(B, *event)``; the density is conditional on its frozen coordinates.
         frozen: ``(*event)``, bool.
+
+    Raises:
+        ValueError: if ``frozen`` does not have the shape of a row.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import Conditional
+        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
+        >>> conditional = Conditional(normal, torch.ones(1, 3), torch.tensor([True, True, False]))
+        >>> conditional.complete(torch.zeros(1, 1)), conditional(torch.zeros(1, 1))
+        (tensor([[1., 1., 0.]]), tensor([-1.]))
     """
 
     def __init__(self, log_density: LogDensity, given: Tensor, frozen: Tensor) -> None:
@@ -74,7 +98,7 @@ class Conditional:
         return state.flatten(1).index_select(1, self.free)
 
     def complete(self, part: Tensor) -> Tensor:
-        """Free coordinates ``(B, f)`` put back beside the frozen ones, ``(B, *event)``."""
+        """``(B, *event)`` of the free coordinates ``(B, f)`` and the frozen ones."""
         return self.given.flatten(1).index_copy(1, self.free, part).reshape(self.given.shape)
 
     def __call__(self, part: Tensor) -> Tensor:
@@ -82,18 +106,25 @@ class Conditional:
 
 
 class Masked(Sampler):
-    """Any sampler on a part of the state, the rest frozen at its start: samples the conditional given the
-    frozen part.
+    """Any sampler on a part of the state: it samples the conditional given the frozen part of its start.
 
-    For hierarchical latents: hold the upper layers and re-draw a lower one. Invariance and non-finite
-    handling are the kernel's. A kernel's preconditioner has one entry a free coordinate.
+    For hierarchical latents: keep the upper layers and draw a lower one again. The kernel decides about
+    invariance and non-finite values. A kernel's preconditioner has one entry per free coordinate.
 
     Args:
         kernel: moves the free coordinates, as ``(B, f)``.
-        frozen: one bool a coordinate of the flattened event; at least one must be free.
+        frozen: one bool per coordinate of the flattened event; at least one must be free.
 
     Raises:
-        ValueError: if nothing is free, or at the call if the state has another size.
+        ValueError: if no coordinate is free, or at the call if the state has another size.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import MALA, Masked
+        >>> sampler = Masked(MALA(steps=5, step_size=1.0), frozen=[True, False])
+        >>> z = sampler(lambda z: -0.5 * z.square().sum(dim=1), torch.full((100, 2), 3.0))
+        >>> bool((z[:, 0] == 3).all()), bool((z[:, 1] == 3).all())
+        (True, False)
     """
 
     frozen: Tensor

@@ -1,4 +1,4 @@
-"""Parallel tempering: hot copies of a chain cross barriers for the cold one."""
+"""Parallel tempering: hot copies of a chain cross barriers and pass their states to the cold one."""
 
 from __future__ import annotations
 
@@ -17,28 +17,38 @@ __all__ = ["ParallelTempering"]
 class ParallelTempering(Sampler):
     r"""Replica exchange (Geyer 1991) over any sampler.
 
-    Each row has one replica a temperature :math:`1 = T_1 < \dots < T_R`, replica k at :math:`\pi^{1/T_k}`. A
-    transition runs the kernel on every replica and then offers swaps of neighbours, pairs (1,2), (3,4), ...
-    and (2,3), ... in turn, accepted with
+    Each row has one replica per temperature :math:`1 = T_1 < \dots < T_R`. Replica k samples
+    :math:`\pi^{1/T_k}`. A transition runs the kernel on every replica and then offers swaps between
+    neighbours. The pairs are (1,2), (3,4), ... and (2,3), (4,5), ... in turn. A swap is accepted with
+    probability
 
     .. math:: \min\bigl(1, \exp[(1/T_i - 1/T_j)(\log \pi(z_j) - \log \pi(z_i))]\bigr).
 
-    The kernel moves in :math:`u = z / \sqrt{T_k}`, so that its step grows with the width of the flattened
-    target. The result is the cold replica. It costs R times the kernel, and is exact if the kernel is. A
+    The kernel moves in :math:`u = z / \sqrt{T_k}`, so its step grows with the width of the flattened target.
+    The result is the cold replica. The cost is R times the kernel's. The sampler is exact if the kernel is. A
     replica whose log-density is not finite counts as having density zero: it leaves the cold end and never
     enters it.
 
-    ``Info.extra``: ``swap_acceptance`` ``(R - 1,)``, mean over rows and offers, a pair of neighbours each;
-    aim at 0.2 to 0.5.
+    ``Info.extra``: ``swap_acceptance`` ``(R - 1,)``, one number per pair of neighbours, the mean over rows
+    and offers. Aim at 0.2 to 0.5.
 
     Args:
         kernel: moves a replica, for example :class:`~lebm.samplers.MALA`.
-        temperatures: at least two, increasing, the first 1.
+        temperatures: at least two, increasing; the first is 1.
         steps: number of transitions, at least 0.
         kernel_steps: kernel transitions between swaps, at least 1.
 
     Raises:
         ValueError: for arguments out of range.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import MALA, ParallelTempering
+        >>> modes = lambda z: torch.logaddexp(-2 * (z - 3).square(), -2 * (z + 3).square()).sum(dim=1)
+        >>> sampler = ParallelTempering(MALA(1, 0.5), temperatures=[1, 4, 16], steps=20)
+        >>> z = sampler(modes, torch.full((100, 1), 3.0), torch.Generator().manual_seed(0))
+        >>> bool((z < 0).any())  # some chains have crossed to the other mode
+        True
     """
 
     def __init__(
@@ -76,13 +86,13 @@ class ParallelTempering(Sampler):
         generator: RandomSource = None,
         steps: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Move a whole ladder, for chains that are continued.
+        """Move all replicas, for chains that a later call continues.
 
         Args:
             log_density: ``(B, *event) -> (B,)``, always called with B rows in order.
             replicas: ``(B, R, *event)``, coldest first.
             generator: source of randomness.
-            steps: number of transitions.
+            steps: number of transitions; the sampler's default if ``None``.
 
         Returns:
             ``(B, R, *event)`` replicas and ``(R - 1,)`` swap acceptance.
@@ -121,9 +131,8 @@ class ParallelTempering(Sampler):
         colder = torch.arange(parity, values.shape[1] - 1, 2, device=values.device)
         hotter = colder + 1
         log_ratio = (inverse[colder] - inverse[hotter]) * (values[:, hotter] - values[:, colder])
-        log_ratio = torch.where(
-            torch.isnan(log_ratio), -torch.inf, log_ratio
-        )  # two of density zero stay where they are
+        # Two replicas of density zero are not swapped.
+        log_ratio = torch.where(torch.isnan(log_ratio), -torch.inf, log_ratio)
         chance = uniform(generator, log_ratio.shape, dtype=torch.float32, device=values.device)
         accept = chance.log() < log_ratio
         order = torch.arange(values.shape[1], device=values.device).repeat(values.shape[0], 1)

@@ -1,4 +1,4 @@
-"""A long run on record, and what is wrong with it in words."""
+"""Traces of long chains, and findings about them in words."""
 
 from __future__ import annotations
 
@@ -22,11 +22,19 @@ class Trace:
     Attributes:
         states: ``(draws + 1, chains, *event)``.
         log_density: ``(draws + 1, chains)``.
-        acceptance: ``(draws, chains)`` where the sampler reports one, else ``None``.
-        thin: transitions between two records.
-        exact: whether the sampler has no bias of its own, so that rejections cost time only.
-        targets: number of different targets, for example of posteriors; rows ``i k .. (i + 1) k`` are the k
-            chains of target i.
+        acceptance: ``(draws, chains)`` if the sampler measures it, else ``None``.
+        thin: transitions between two draws.
+        exact: whether the sampler has no bias of its own; rejections then cost only time.
+        targets: number of different targets, for example of posteriors. Rows ``i k`` to ``(i + 1) k - 1`` are
+            the k chains of target i.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import MALA, record
+        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
+        >>> trace = record(MALA(1, 1.0), normal, torch.randn(6, 2), draws=10)
+        >>> trace.states.shape, trace.radius.shape, trace.settled.shape
+        (torch.Size([11, 6, 2]), torch.Size([11, 6]), torch.Size([6, 6, 1, 2]))
     """
 
     states: Tensor
@@ -38,8 +46,9 @@ class Trace:
 
     @property
     def settled(self) -> Tensor:
-        """The second half of the states, the first being the way there: ``(n, chains of a target, targets,
-        *event)``.
+        """The second half of the states, ``(n, chains per target, targets, *event)``.
+
+        The first half counts as the way from the start to the target.
         """
         half = self.states[self.states.shape[0] // 2 :]
         return half.unflatten(1, (self.targets, -1)).transpose(1, 2)
@@ -55,9 +64,14 @@ class Finding:
     """One observation about a run of chains.
 
     Attributes:
-        kind: ``"non-finite"``, ``"running away"``, ``"step too large"``, ``"step too small"``, ``"not
-            mixing"``, ``"short run not settled"`` or ``"healthy"``.
-        text: what was seen, with its numbers, and what to do.
+        kind: ``"non-finite"``, ``"running away"``, ``"step too large"``, ``"step too small"``,
+            ``"not mixing"``, ``"short run not settled"`` or ``"healthy"``.
+        text: the observation with its numbers, and advice.
+
+    Example:
+        >>> from lebm.samplers import Finding
+        >>> Finding("healthy", "no fault found").kind
+        'healthy'
     """
 
     kind: str
@@ -74,28 +88,37 @@ def record(
     thin: int = 5,
     targets: int = 1,
 ) -> Trace:
-    """Run long chains in pieces of ``thin`` transitions and keep what they pass.
+    """Run long chains in pieces of ``thin`` transitions, and store the state after each piece.
 
-    A sampler with a schedule starts it anew with every piece.
+    A sampler with a schedule begins its schedule again in each piece.
 
     Args:
         sampler: moves the chains.
         log_density: the target.
         init: ``(chains, *event)``.
         generator: source of randomness.
-        draws: records after the start, at least 8.
-        thin: transitions between records, at least 1.
-        targets: how many targets the rows of ``log_density`` belong to, the same number of neighbouring rows
-            each, at least 2.
+        draws: number of stored states after the start, at least 8.
+        thin: transitions between stored states, at least 1.
+        targets: number of targets that ``log_density`` has. Each target has the same number of neighbouring
+            rows, at least 2.
 
     Raises:
-        ValueError: for too few draws, or rows that the targets do not share evenly.
+        ValueError: for too few draws, or if the chains do not divide evenly among the targets.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import Langevin, record
+        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
+        >>> trace = record(Langevin(1, 0.5), normal, torch.randn(4, 3), draws=20, thin=5)
+        >>> trace.states.shape, trace.acceptance.shape
+        (torch.Size([21, 4, 3]), torch.Size([20, 4]))
     """
     if draws < 8 or thin < 1:
         raise ValueError(f"a trace needs draws of at least 8 and thin of at least 1, not {draws} and {thin}")
     if init.shape[0] % targets or init.shape[0] < 2 * targets:
         raise ValueError(
-            f"{init.shape[0]} chains do not give each of {targets} targets the same number, at least 2"
+            f"{init.shape[0]} chains do not divide among {targets} targets with the same number each, at"
+            " least 2"
         )
     states, accepted = [init.detach().clone()], []
     for _ in range(draws):
@@ -111,13 +134,21 @@ def record(
 
 
 def findings(trace: Trace, short_run: int | None = None, better_step: float | None = None) -> list[Finding]:
-    """What is wrong with the chains of a trace, worst first; one ``healthy`` finding if nothing is.
+    """Faults of the chains of a trace, worst first; one ``healthy`` finding if there is no fault.
 
     Args:
         trace: of a long run.
-        short_run: number of transitions that training uses, to be compared with the long run.
-        better_step: a step size known to be accepted more often, to be named where the step is too large or
-            small.
+        short_run: number of transitions that training uses, for a comparison with the long run.
+        better_step: a step size with a better acceptance; the text of a wrong step mentions it.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import MALA, findings, record
+        >>> normal, generator = lambda z: -0.5 * z.square().sum(dim=1), torch.Generator().manual_seed(0)
+        >>> start = torch.randn(8, 2, generator=generator)
+        >>> trace = record(MALA(1, 5.0), normal, start, generator, draws=20, thin=2)
+        >>> [finding.kind for finding in findings(trace)]
+        ['step too large', 'not mixing']
     """
     finite = finite_rows(trace.states[-1])
     broken = int((~finite).sum())
@@ -136,14 +167,15 @@ def findings(trace: Trace, short_run: int | None = None, better_step: float | No
         return [Finding("non-finite", text)]
     named = "" if better_step is None else f"; dual averaging suggests a step of {better_step:.3g}"
     found = [*_running_away(trace), *_step(trace, named), *_mixing(trace), *_short_run(trace, short_run)]
-    return found or [Finding("healthy", "no fault found: " + _figures(trace))]
+    return found or [Finding("healthy", "no fault found: " + _summary(trace))]
 
 
 def suggested_step(
     sampler: Sampler, log_density: LogDensity, init: Tensor, generator: RandomSource = None
 ) -> float | None:
-    """The step size that dual averaging finds from here, for samplers with one constant step; the sampler is
-    left as it was.
+    """The step size that dual averaging finds from ``init``; ``None`` if there is no such step.
+
+    Only samplers with one constant step have one. The sampler does not change.
     """
     size = getattr(sampler, "step_size", None)
     if not isinstance(sampler, Adaptive) or not isinstance(size, float):
@@ -180,8 +212,8 @@ def _step(trace: Trace, named: str) -> list[Finding]:
     if trace.acceptance is None:
         return []
     rate = float(trace.acceptance[len(trace.acceptance) // 2 :].double().mean())
-    # On N(0, I) in 100 dimensions a Langevin chain of shadow acceptance 0.62 is a third too wide, in 3
-    # dimensions more.
+    # On N(0, I) in 100 dimensions a Langevin chain with a shadow acceptance of 0.62 has a stationary
+    # distribution that is a third too wide. In 3 dimensions it is even wider.
     if rate < (0.3 if trace.exact else 0.65):
         cost = "most steps are wasted" if trace.exact else "the chains are wider than their target"
         return [
@@ -207,8 +239,8 @@ def _mixing(trace: Trace) -> list[Finding]:
     if not bad:
         return []
     text = (
-        f"split R-hat is above 1.1 in {bad} of {len(rhat)} coordinates, {rhat.max():.2f} at worst: chains do"
-        " not forget where they started"
+        f"split R-hat is above 1.1 in {bad} of {len(rhat)} coordinates, {rhat.max():.2f} at worst: the chains"
+        " have not forgotten their starts"
     )
     return [Finding("not mixing", f"{text}; take more steps, HMC, or ParallelTempering")]
 
@@ -234,7 +266,7 @@ def _short_run(trace: Trace, short_run: int | None) -> list[Finding]:
     ]
 
 
-def _figures(trace: Trace) -> str:
+def _summary(trace: Trace) -> str:
     settled = trace.settled
     ess = torch.minimum(bulk_ess(settled), tail_ess(settled)).min()
     rate = (
@@ -242,7 +274,7 @@ def _figures(trace: Trace) -> str:
         if trace.acceptance is None
         else f", acceptance {trace.acceptance[len(trace.acceptance) // 2 :].double().mean():.2f}"
     )
-    total = settled.shape[0] * settled.shape[1]  # a target
+    total = settled.shape[0] * settled.shape[1]  # draws per target
     return (
         f"split R-hat at most {split_rhat(settled).max():.3f}, effective draws at least {ess:.0f} of"
         f" {total}{rate}"

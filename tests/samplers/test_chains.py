@@ -82,7 +82,7 @@ def test_a_smaller_last_batch_uses_the_first_rows_and_a_larger_one_is_refused() 
     assert torch.equal(after[0, 5:], before[0, 5:])
     with pytest.raises(ValueError, match=r"call \.eval\(\) to sample without the pool"):
         chains(standard, torch.zeros(9, 3), noise(2))
-    with pytest.raises(ValueError, match="the pool holds rows of"):
+    with pytest.raises(ValueError, match="the pool holds a batch of"):
         chains(standard, torch.zeros(8, 4), noise(2))
 
 

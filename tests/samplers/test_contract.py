@@ -253,7 +253,7 @@ def test_exactness_is_declared(case: Case) -> None:
 
 @every
 def test_bad_input_is_refused_in_a_line(make: Callable[[], Sampler]) -> None:
-    with pytest.raises(ValueError, match="one number a row"):
+    with pytest.raises(ValueError, match="one number per row"):
         make()(lambda z: z.flatten(1), start(), source())
     with pytest.raises(ValueError, match="floating-point tensor"):
         make()(Target(), start().long(), source())

@@ -112,7 +112,7 @@ def test_rows_with_targets_of_their_own_are_compared_within_a_target() -> None:
     assert kinds(trace) == ["healthy"]
     trace.targets = 1
     assert kinds(trace) == ["not mixing"]
-    with pytest.raises(ValueError, match="32 chains do not give each of 5 targets"):
+    with pytest.raises(ValueError, match="32 chains do not divide among 5 targets"):
         record(Langevin(1, 0.6), target, init, source(), targets=5)
 
 
