@@ -145,7 +145,7 @@ class GaussianChain(GaussianHierarchy):
 
 
 class HierarchicalPrior(Prior):
-    r"""``p(z) = exp(-E(z)) p0(z) / Z`` where ``p0`` is a hierarchy of Gaussians (Cui et al., CVPR 2023, eq. 4).
+    r"""``p(z) = exp(-E(z)) p0(z) / Z`` where ``p0`` is a hierarchy of Gaussians (CVPR 2023, eq. 4).
 
     Args:
         energy: the energy ``E``; :class:`~lebm.models.LayerEnergies` in the paper.
