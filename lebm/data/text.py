@@ -59,10 +59,10 @@ class TextData(SplitData):
 
     Example:
         >>> from lebm.data import TextData
-        >>> data = TextData("embedded:verses", max_length=30, batch_size=20)
+        >>> data = TextData("embedded:verses", max_length=30, batch_size=20, limit_train=200)
         >>> data.setup()
-        >>> len(data.vocabulary), data.train.tokens([0, 1]).shape
-        (5270, torch.Size([2, 22]))
+        >>> len(data.train), data.train.tokens([0, 1]).shape
+        (200, torch.Size([2, 18]))
     """
 
     noun = "sentences"
