@@ -71,7 +71,7 @@ def find_source(
 
     Args:
         path: ``embedded:mnist``, an existing folder or file, or a Hub name such as ``ylecun/mnist``.
-        cache: folder in which digests of large files are stored.
+        cache: folder in which digests of files are stored.
         config_name: configuration (subset) of the data set.
         revision: revision of a Hub data set.
 

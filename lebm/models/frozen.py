@@ -38,13 +38,11 @@ def frozen(*networks: nn.Module, batch_statistics: bool = False) -> Iterator[Non
         (True, 0)
     """
     modes = [(module, module.training) for network in networks for module in network.modules()]
-    remembering = [
-        (module, module.track_running_stats) for module, _ in modes if isinstance(module, _BatchNorm)
-    ]
+    tracking = [(module, module.track_running_stats) for module, _ in modes if isinstance(module, _BatchNorm)]
     for network in networks:
         network.eval()
     if batch_statistics:
-        for norm, _ in remembering:
+        for norm, _ in tracking:
             norm.training, norm.track_running_stats = True, False
     try:
         with parametrize.cached():
@@ -58,5 +56,5 @@ def frozen(*networks: nn.Module, batch_statistics: bool = False) -> Iterator[Non
     finally:
         for module, mode in modes:
             module.training = mode
-        for norm, remembers in remembering:
-            norm.track_running_stats = remembers
+        for norm, tracks in tracking:
+            norm.track_running_stats = tracks

@@ -42,7 +42,7 @@ class Prior(nn.Module, Component, ABC):
 
     @abstractmethod
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
-        """``n`` draws ``(n, latent_dim)`` from the start of chains, which is the reference by default."""
+        """``n`` starts of chains, ``(n, latent_dim)``: by default exact draws from the reference measure."""
 
     @property
     def is_exact(self) -> bool:

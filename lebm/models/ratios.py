@@ -71,9 +71,8 @@ class RatioProduct(Energy):
         self.active = active
         self.activation = copy.deepcopy(active.net[1]) if len(active.net) > 1 else nn.Identity()
         self.max_stages = max_stages
-        self.finished = (
-            0  # a Python number, so that only the slots in use are evaluated; saved as extra state
-        )
+        # A Python number, so that only the slots in use are evaluated; it is saved as extra state.
+        self.finished = 0
         self.depth = len(self._active_layers())
         self.width = max(layer.out_features for layer in self._active_layers())
         for position, layer in enumerate(self._active_layers()):

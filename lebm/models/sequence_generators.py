@@ -207,8 +207,8 @@ class TransformerGenerator(SequenceGenerator):
 
     def features(self, z: Tensor, previous: Tensor, dropping: bool = False) -> Tensor:
         length = previous.shape[1]
-        places = self.position.weight[:length]
-        words = _dropout(self.embedding(previous) + places, self.dropout, dropping)
+        positions = self.position.weight[:length]
+        words = _dropout(self.embedding(previous) + positions, self.dropout, dropping)
         ahead = torch.ones(length, length, dtype=torch.bool, device=z.device).triu(1)
         seen = self.body(words + self.latent(z).unsqueeze(1), mask=ahead, is_causal=True)
         return _dropout(seen, self.dropout, dropping)
