@@ -104,8 +104,8 @@ class ArrayData(SplitData):
         carved = {name: 0 if splits[name] else size for name, size in self.carved.items()}
         if sum(carved.values()) >= len(train):
             raise UserError(
-                f"data path {self.path!r}: of {len(train)} training rows, {carved} are set aside and none are"
-                " left"
+                f"data path {self.path!r}: of {len(train)} training rows, {carved} are set aside"
+                " and none are left"
             )
         first = ordinary_rows(len(train), 0, carved["test"], self.seed)
         second = ordinary_rows(len(first.train), 0, carved["validation"], self.seed + 1)

@@ -93,10 +93,10 @@ def redraw(
 ) -> Tensor:
     """Draw some coordinates of latents again from the prior, given the other coordinates.
 
-    The chain starts from the reference, given the fixed layers above. In noise space the *noise* of the other
-    layers is fixed, and so the latents below a redrawn layer follow it. Without an energy the start is
-    already an exact draw if the layers are independent or the free layers are the lowest ones. Then no chain
-    runs.
+    The chain starts from the reference, given the fixed layers above. In noise space the *noise* of the
+    other layers is fixed, and so the latents below a redrawn layer follow it. Without an energy no chain
+    runs if the start is already an exact draw. This is so if the layers are independent or the free
+    layers are the lowest ones.
 
     Args:
         space: coordinates of the chain.

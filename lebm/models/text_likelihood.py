@@ -40,7 +40,7 @@ class CategoricalLikelihood(Likelihood):
         >>> import torch
         >>> from lebm.models import CategoricalLikelihood, RecurrentGenerator
         >>> likelihood = CategoricalLikelihood(RecurrentGenerator(4, vocabulary_size=50, max_length=12))
-        >>> sentences = torch.tensor([[5, 6, 3], [7, 3, 0]])
+        >>> sentences = torch.tensor([[5, 6, 3], [7, 3, 0]])  # 3 is <eos> and 0 is <pad>
         >>> likelihood.log_prob(sentences, torch.zeros(2, 4)).shape
         torch.Size([2])
         >>> likelihood.sample(torch.zeros(2, 4)).shape

@@ -18,8 +18,7 @@ PAD, START, UNKNOWN, END = 0, 1, 2, 3
 SPECIAL = ("<pad>", "<bos>", "<unk>", "<eos>")
 BYTES = 256
 
-# The mark of unknown words in prepared corpora, a word with its inner apostrophes and hyphens, or one other
-# sign.
+# The mark of unknown words in prepared corpora, a word with its inner apostrophes and hyphens, or a sign.
 WORD = r"<unk>|\w+(?:['’-]\w+)*|[^\w\s]"
 _NO_SPACE_BEFORE = re.compile(r" (?=[,.;:!?)\]}’”%])")
 _NO_SPACE_AFTER = re.compile(r"(?<=[(\[{“$]) ")
