@@ -1,4 +1,4 @@
-"""Arrays that are there already: vectors or images from NumPy's files, or from Python."""
+"""Arrays as data: vectors or images from files of NumPy, or from Python."""
 
 from __future__ import annotations
 
@@ -21,26 +21,36 @@ SPLITS = ("train", "validation", "test")
 
 
 class ArrayData(SplitData):
-    """Batches ``{"x", "label", "index"}`` of arrays kept in memory; ``x`` is ``(B, d)`` or ``(B, C, H, W)``
-    of ``float32``.
+    """Batches ``{"x", "label", "index"}`` of arrays in memory.
 
-    Images are ``uint8``, and then scaled to [-1, 1], or lie there already; vectors are taken as they are.
-    Rows without labels have -1.
+    ``x`` is ``float32``, ``(B, d)`` or ``(B, C, H, W)``. Images are ``uint8``, which are scaled to [-1, 1],
+    or numbers in [-1, 1]. Vectors do not change. Rows without labels have the label -1.
 
     Args:
-        path: a ``.npz`` file with the array ``train`` and, where there are any, ``validation``, ``test`` and
-            the whole-numbered labels ``train_label``, ``validation_label`` and ``test_label``; or a ``.npy``
+        path: a ``.npz`` file with the array ``train``. It may also have ``validation``, ``test`` and the
+            whole-numbered labels ``train_label``, ``validation_label`` and ``test_label``. Or a ``.npy``
             file, which is ``train`` alone.
-        batch_size: rows a step over all processes together; the number of processes must divide it.
+        batch_size: rows per training step, over all processes together; the number of
+            processes must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
-        validation_size: training rows to set aside for validation, by a seeded permutation, if there is no
-            array ``validation``.
+        validation_size: number of training rows for validation, chosen by a seeded permutation, if there is
+            no array ``validation``.
         test_size: the same for testing.
-        seed: of the permutation and the order of training.
+        seed: seed of the permutation and of the order of training.
 
     Raises:
-        UserError: in :meth:`setup`, if the arrays cannot be had or used; in one line.
+        UserError: in :meth:`setup`, if the arrays cannot be read or used; the message has one line.
         ValueError: for arguments out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from lebm.data import ArrayData
+        >>> data = ArrayData.of({"train": np.zeros((20, 2))}, batch_size=5, validation_size=4)
+        >>> data.setup()
+        >>> len(data.train), len(data.validation)
+        (16, 4)
+        >>> next(iter(data.train_dataloader()))["x"].shape
+        torch.Size([5, 2])
     """
 
     noun = "rows"
@@ -67,7 +77,7 @@ class ArrayData(SplitData):
 
     @classmethod
     def of(cls, arrays: Mapping[str, Any], **arguments: Any) -> ArrayData:
-        """From tensors or arrays, by the names of the ``.npz`` file, with the other arguments."""
+        """From tensors or arrays with the names of the ``.npz`` file, and with the other arguments."""
         data = cls("arrays", **arguments)
         data._arrays = arrays
         return data
@@ -83,7 +93,7 @@ class ArrayData(SplitData):
         known = [*SPLITS, *(f"{name}_label" for name in SPLITS)]
         if "train" not in arrays or not set(known).issuperset(arrays):
             raise UserError(
-                f"data path {self.path!r}: holds {', '.join(arrays)}; wanted are train and, of the others,"
+                f"data path {self.path!r}: holds {', '.join(arrays)}; it must hold train, and may hold"
                 f" {', '.join(known[1:])}"
             )
         splits: dict[str, PlaneRows | None] = {
@@ -94,7 +104,8 @@ class ArrayData(SplitData):
         carved = {name: 0 if splits[name] else size for name, size in self.carved.items()}
         if sum(carved.values()) >= len(train):
             raise UserError(
-                f"data path {self.path!r}: of {len(train)} training rows none are left by {carved}"
+                f"data path {self.path!r}: of {len(train)} training rows, {carved} are set aside"
+                " and none are left"
             )
         first = ordinary_rows(len(train), 0, carved["test"], self.seed)
         second = ordinary_rows(len(first.train), 0, carved["validation"], self.seed + 1)
@@ -135,13 +146,13 @@ class ArrayData(SplitData):
         where, values = f"data path {self.path!r}, array {name!r}", arrays[name]
         if values.ndim not in (2, 4) or values.dtype.kind not in "fiub" or not len(values):
             raise UserError(
-                f"{where}: wanted are numbers of shape (N, d) or (N, C, H, W), not {values.dtype} of shape"
+                f"{where}: must hold numbers of shape (N, d) or (N, C, H, W), not {values.dtype} of shape"
                 f" {values.shape}"
             )
         x = torch.from_numpy(values.copy())
         x = to_unit_range(x) if values.ndim == 4 and values.dtype == np.uint8 else x.to(torch.float32)
         if not torch.isfinite(x).all() or (values.ndim == 4 and x.abs().max() > 1):
-            raise UserError(f"{where}: wanted are finite numbers, of images in [-1, 1] (or uint8)")
+            raise UserError(f"{where}: must hold finite numbers, and images must be in [-1, 1] or uint8")
         label = arrays.get(f"{name}_label", np.full(len(x), -1))
         if label.shape != x.shape[:1] or label.dtype.kind not in "iub":
             raise UserError(

@@ -1,6 +1,4 @@
-"""Filling a folder of the image cache: columns are found, every row is decoded, rows are written as they
-come.
-"""
+"""Filling one folder of the image cache: find the columns, decode every row, write the rows in order."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from lebm.errors import UserError
 
 __all__ = ["FORMAT", "Columns", "build"]
 
-FORMAT = 1  # raise it when decoding changes, so that old caches are not read
+FORMAT = 1  # increase it when decoding changes: then old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "digit")
 SPLIT_FOLDERS = {
@@ -39,22 +37,22 @@ SPLIT_FOLDERS = {
     "eval",
     "evaluation",
 }
-"""``datasets`` takes the folders of splits for classes where images lie in them directly."""
+"""If images are directly in the folders of splits, ``datasets`` makes these folders classes."""
 ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the image and label column; ``None`` to detect them."""
+    """Names of the image column and the label column; ``None`` means that the column is detected."""
 
     image: str | None = None
     label: str | None = None
 
     def found(self, source: Source, features: Any) -> tuple[str, str | None]:
-        """The columns to read.
+        """The names of the image column and of the label column, if there is one.
 
         Raises:
-            UserError: if a named column does not exist or no image column is found.
+            UserError: if a named column does not exist, or there is no image column.
         """
         import datasets
 
@@ -87,17 +85,17 @@ def build(
     """Decode a split into ``folder``.
 
     Args:
-        folder: existing and empty.
-        source: for messages.
-        data: a ``datasets.Dataset``.
-        split: its name.
-        columns: which columns to read.
-        decoding: what is done to each image.
+        folder: an existing, empty folder.
+        source: the source, for messages.
+        data: the split, a ``datasets.Dataset``.
+        split: name of the split.
+        columns: the columns to read.
+        decoding: the steps that are applied to each image.
         on_error: ``"fail"`` or ``"skip"``.
 
     Raises:
-        UserError: for an undecodable image under ``"fail"``, images of different shapes, unusable labels, or
-            no images at all.
+        UserError: for an undecodable image under ``"fail"``, images of different shapes,
+            unusable labels, or no images.
     """
     import datasets
 
@@ -110,7 +108,7 @@ def build(
     kept: list[int] = []
     skipped: list[str] = []
     with open(folder / "images.npy", "w+b") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused later
         shape: tuple[int, ...] | None = None
         for row, name, image in _decoded(data, image_column, decoding):
             where = f"data path {source.path!r}, split {split!r}, row {row}{name}"
@@ -155,8 +153,9 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
-    """A ``.npy`` header. NumPy reserves room for the first axis to grow, so the final one fits over the
-    first.
+    """Write a ``.npy`` header.
+
+    NumPy reserves space for a longer first axis, so the final header fits over the first one.
     """
     file.seek(0)
     np.lib.format.write_array_header_1_0(
@@ -167,7 +166,10 @@ def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
 def _decoded(
     data: Any, column: str, decoding: Decoding
 ) -> Iterator[tuple[int, str, np.ndarray | UndecodableError]]:
-    """Row number, ``" (name)"`` if the image has one, and the image or why it has none, in order."""
+    """Per row, in order: its number, its name and the image, or the error that says why there is no image.
+
+    The name is ``" (name)"``, or empty if the image has none.
+    """
 
     def decode(item: dict[str, Any] | None) -> tuple[str, np.ndarray | UndecodableError]:
         item = item or {}
@@ -190,8 +192,9 @@ def _labels(
 ) -> tuple[np.ndarray | None, list[str] | None]:
     """Labels as ``int64`` and the names of the classes; strings are numbered in alphabetical order.
 
-    Both are ``None`` without a column, and for a detected one (not ``named``) that has no class label in any
-    row."""
+    Both are ``None`` without a column. They are also ``None`` for a detected column (``named`` is false) in
+    which no row has a class label.
+    """
     if column is None:
         return None, None
     values = np.asarray(data[column])

@@ -1,9 +1,10 @@
-"""Images decoded once: memory-mapped ``uint8`` arrays on disk, made by one process and shared by all.
+"""Images decoded once: memory-mapped ``uint8`` arrays on disk, written by one process and shared by all.
 
-A split lies in ``CACHE/images/<source>/<split and decoding>/`` as ``images.npy`` (N, C, H, W), ``labels.npy``
-(N,) and ``meta.json``, where CACHE is the argument ``cache_dir``, else ``$LEBM_CACHE``, else
-``~/.cache/lebm``. The folder is written under another name and renamed when it is complete. Deleting any of
-it is safe: it is made again."""
+The folder of a split is ``CACHE/images/<source>/<split and decoding>/``. It holds ``images.npy`` (N, C, H,
+W), ``labels.npy`` (N,) and ``meta.json``. CACHE is the argument ``cache_dir``, else ``$LEBM_CACHE``, else
+``~/.cache/lebm``. The folder is written under a temporary name and renamed when it is complete. Deleting any
+part is safe: it is made again.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +39,10 @@ class CachedImages:
     Attributes:
         images: ``(N, C, H, W)`` ``uint8``, read-only, memory-mapped.
         labels: ``(N,)`` ``int64``; -1 everywhere if there are no labels.
-        label_names: the labels' names, or ``None`` if they have none.
-        has_labels: whether a label column with labels was found.
-        split: the split's name.
-        skipped: what was left out as undecodable, one line each.
+        label_names: names of the labels, or ``None`` if they have no names.
+        has_labels: whether there is a label column with labels.
+        split: name of the split.
+        skipped: one line per undecodable image that was left out.
     """
 
     images: np.ndarray
@@ -56,7 +57,7 @@ class CachedImages:
 
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
-    """The cache folder: the argument, else ``$LEBM_CACHE``, else ``~/.cache/lebm``. It is created.
+    """The cache folder, created if it is missing: the argument, else ``$LEBM_CACHE``, else ``~/.cache/lebm``.
 
     Raises:
         UserError: if it cannot be created or written.
@@ -78,7 +79,7 @@ def split_names(
     revision: str | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> list[str]:
-    """The splits of a data set (see :func:`open_images` for the arguments and errors)."""
+    """The names of the splits of a data set. For the arguments and errors see :func:`open_images`."""
     cache = cache_folder(cache_dir)
     return _split_names(find_source(path, cache, config_name, revision), cache)
 
@@ -97,24 +98,34 @@ def open_images(
     on_error: str = "fail",
     cache_dir: str | os.PathLike | None = None,
 ) -> CachedImages:
-    """Open one split, decoding it if that has not been done before.
+    """Open one split of images. The first call decodes it; later calls read the cache.
 
     Args:
         path: a Hub name (``ylecun/mnist``), a folder of parquet files in that layout, a parquet file, a
             folder of images, an image, or ``embedded:mnist``.
-        split: name of the split; ``None`` takes the only one, else the first there is of test, validation and
-            train.
+        split: name of the split. ``None`` takes the only split; if there are several, it takes the first of
+            test, validation and train that exists.
         config_name: configuration (subset) of the data set.
-        revision: of a Hub data set. Without it a Hub data set that was decoded once is not looked up again.
+        revision: revision of a Hub data set. Without it, a Hub data set that was decoded
+            once is not requested again.
         image_size: see :class:`~lebm.data.decoding.Decoding`, as for ``channels`` and ``crop``.
-        image_column: detected if ``None``.
-        label_column: detected if ``None``; a data set without labels is fine.
+        image_column: name of the image column; detected if ``None``.
+        label_column: name of the label column; detected if ``None``. A data set may have no labels.
         on_error: ``"fail"`` on an undecodable image, or ``"skip"`` it with a warning.
-        cache_dir: see the module.
+        cache_dir: the cache folder; ``None`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
+
+    Returns:
+        The decoded split, with ``images`` ``(N, C, H, W)`` ``uint8`` and ``labels`` ``(N,)``.
 
     Raises:
-        UserError: if the data cannot be found, read or decoded, or the split or a column does not exist.
+        UserError: if the data cannot be read or decoded, or the split or a column does not exist.
         ValueError: for impossible ``image_size``, ``channels`` or ``crop``.
+
+    Example:
+        >>> from lebm.data import open_images
+        >>> digits = open_images("embedded:mnist", "test", image_size=14)
+        >>> digits.images.shape, digits.images.dtype, digits.labels[:5].tolist()
+        ((1000, 1, 14, 14), dtype('uint8'), [1, 5, 8, 6, 8])
     """
     decoding = Decoding(image_size, channels, tuple(crop) if crop is not None else None)  # type: ignore[arg-type]
     cache = cache_folder(cache_dir)
@@ -132,14 +143,14 @@ def open_images(
     cached = _load(folder)
     if cached is None:
         with _writing(folder):
-            cached = _load(folder)  # another process may have made it while this one waited
+            cached = _load(folder)  # another process may have made it during the wait
             if cached is None:
                 _make(folder, source, split, columns, decoding, on_error)
                 cached = _load(folder)
     if cached is None:
         raise UserError(
-            f"the image cache {folder} is unreadable right after it was written; is the disk full or being"
-            " cleaned?"
+            f"the image cache {folder} cannot be read directly after it was written; is the disk full, or"
+            " does another program delete files there?"
         )
     return _accept(cached, path, on_error)
 
@@ -171,7 +182,7 @@ def _split_names(source: Source, cache: Path) -> list[str]:
 
 
 def _load(folder: Path) -> CachedImages | None:
-    """Open a finished folder, or ``None`` if it is absent or damaged."""
+    """Open a complete folder; ``None`` if it is absent or damaged."""
     try:
         meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="r")
@@ -197,9 +208,8 @@ def _load(folder: Path) -> CachedImages | None:
 def _make(
     folder: Path, source: Source, split: str, columns: Columns, decoding: Decoding, on_error: str
 ) -> None:
-    for orphan in folder.parent.glob(
-        f".{folder.name}.*.unfinished"
-    ):  # of killed processes; this one holds the lock
+    # This process holds the lock, so unfinished folders are those of killed processes.
+    for orphan in folder.parent.glob(f".{folder.name}.*.unfinished"):
         shutil.rmtree(orphan, ignore_errors=True)
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
     unfinished.mkdir()
@@ -209,7 +219,7 @@ def _make(
         with reading(source, scratch) as reader:
             build(unfinished, source, reader.split(split), split, columns, decoding, on_error)
         shutil.rmtree(scratch)
-        if folder.exists():  # damaged: nobody could open it
+        if folder.exists():  # it is damaged: no process could open it
             shutil.rmtree(folder)
         os.rename(unfinished, folder)
     finally:

@@ -1,4 +1,4 @@
-"""A split as a data set: rows of one or more decoded sources, read a whole batch at a time."""
+"""A split as a data set: rows of one or more decoded sources, read one batch at a time."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ class ImageRows(Dataset):
     """Rows of decoded images.
 
     Args:
-        sources: arrays ``(N_i, C, H, W)`` ``uint8``, memory-mapped or not, numbered one after the other.
+        sources: arrays ``(N_i, C, H, W)`` ``uint8``, memory-mapped or not. Their rows are numbered
+            one source after the other.
         labels: ``(sum N_i,)`` ``int64`` labels of the sources.
         rows: the rows of this split, in order.
-        held_out_label: makes the flag ``anomaly`` a part of the batches.
+        held_out_label: the label of anomalies. With it, batches have the flag ``anomaly``.
     """
 
     def __init__(
@@ -30,9 +31,8 @@ class ImageRows(Dataset):
         rows: np.ndarray,
         held_out_label: int | None = None,
     ) -> None:
-        self.sources = [
-            np.asarray(source) for source in sources
-        ]  # a plain view: indexing np.memmap itself is slower
+        # Plain views: indexing np.memmap itself is slower.
+        self.sources = [np.asarray(source) for source in sources]
         self._files = [getattr(source, "filename", None) for source in sources]
         self.rows = rows
         self.labels = torch.from_numpy(labels[rows])
@@ -41,20 +41,20 @@ class ImageRows(Dataset):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)``."""
+        """Channels, height and width, ``(C, H, W)``."""
         channels, height, width = self.sources[0].shape[1:]
         return int(channels), int(height), int(width)
 
     @property
     def anomaly(self) -> Tensor | None:
-        """Which rows are anomalies, shape ``(len(self),)``; ``None`` without a held-out label."""
+        """Which rows are anomalies, ``(len(self),)`` of ``bool``; ``None`` without a held-out label."""
         return None if self.held_out_label is None else self.labels == self.held_out_label
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def images(self, indices: Sequence[int] | np.ndarray | slice = slice(None)) -> Tensor:
-        """Raw images ``(B, C, H, W)`` ``uint8`` of some rows of this split; all by default."""
+        """Raw images ``(B, C, H, W)`` ``uint8`` of some rows of this split; of all rows by default."""
         rows = self.rows[indices]
         if len(self.sources) == 1:
             return torch.from_numpy(self.sources[0][rows])
@@ -66,8 +66,9 @@ class ImageRows(Dataset):
         return torch.from_numpy(images)
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """A batch: ``x`` ``uint8``, ``label``, ``index`` (place in this split) and, with a held-out label,
-        ``anomaly``.
+        """A batch: ``x`` ``uint8``, ``label`` and ``index``, which is the row number within this split.
+
+        With a held-out label the batch also has ``anomaly``.
         """
         index = torch.as_tensor(indices, dtype=torch.int64)
         batch = {"x": self.images(index.numpy()), "label": self.labels[index], "index": index}
@@ -79,7 +80,7 @@ class ImageRows(Dataset):
         return {name: value[0] for name, value in self.__getitems__([index]).items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Worker processes that are not forked open the memory maps again instead of being sent the images."""
+        """Leave out memory-mapped images: a worker process that is not forked opens the memory maps again."""
         state = dict(self.__dict__)
         state["sources"] = [
             source if file is None else None for source, file in zip(self.sources, self._files, strict=True)

@@ -1,4 +1,4 @@
-"""One image file to one ``uint8`` array: colour handling, crop, resize, and what is refused."""
+"""From one image file to one ``uint8`` array: colours, crop, resize, and the images that are refused."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from PIL import Image, ImageOps
 __all__ = ["Decoding", "UndecodableError"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-"""Nothing else is tried, whatever a file is called: Pillow knows formats that start another program,
-PostScript among them.
+"""No other format is tried, whatever the name of a file is.
+
+For some formats, such as PostScript, Pillow starts another program.
 """
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 class UndecodableError(ValueError):
-    """These bytes are not an image that can be used."""
+    """The bytes are not an image that can be used."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """What is done to every image of a data set, in this order: box, central square, resize, channels.
+    """The steps for every image of a data set, in this order: crop, central square, resize, channels.
 
     Args:
-        image_size: side of the square result in pixels. Images that are not square are cut to their central
-            square first. ``None`` keeps the size; all images must then have the same.
-        channels: 1 (grey by luma) or 3 (grey is repeated); ``None`` keeps what the image has.
-        crop: a box (left, top, right, bottom) in pixels, right and bottom exclusive.
+        image_size: side of the square result in pixels. An image that is not square is first cut to its
+            central square. ``None`` keeps the size; all images must then have the same size.
+        channels: 1 (grey, by luma) or 3 (grey is repeated); ``None`` keeps the channels of the image.
+        crop: a box (left, top, right, bottom) in pixels, with right and bottom exclusive.
+
+    Raises:
+        ValueError: for impossible values.
     """
 
     image_size: int | None = None
@@ -57,13 +61,13 @@ class Decoding:
         return asdict(self)
 
     def __call__(self, content: bytes | str | Path | None) -> np.ndarray:
-        """Decode to ``(C, H, W)`` ``uint8``.
+        """Decode an image to ``(C, H, W)`` ``uint8``.
 
         Args:
             content: the bytes of an image file, or its path.
 
         Raises:
-            UndecodableError: with the reason, in half a line.
+            UndecodableError: if the image cannot be used; the message is a short reason.
         """
         if content is None or content == b"":
             raise UndecodableError("it is empty")
@@ -78,7 +82,8 @@ class Decoding:
                 return self._array(ImageOps.exif_transpose(image))
         except UndecodableError:
             raise
-        except Exception as error:  # Pillow's plugins raise many kinds for damaged files, SyntaxError and struct.error among them
+        # For damaged files the plugins of Pillow raise many kinds, such as SyntaxError and struct.error.
+        except Exception as error:
             reason = str(error).split("\n")[0]
             if isinstance(error, Image.UnidentifiedImageError):
                 reason = "not an image in a known format"
@@ -104,7 +109,7 @@ class Decoding:
 
 @cache
 def _formats() -> list[str]:
-    """Those that this build of Pillow has."""
+    """The formats of ``FORMATS`` that this build of Pillow can read."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
@@ -114,7 +119,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode in ("L", "RGB"):
         return image
     if image.mode.startswith("I"):
-        # 16-bit grey; Pillow's own conversion would clip at 255
+        # 16-bit grey; the conversion of Pillow would clip at 255
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.mode == "F":
         raise UndecodableError("its pixels are floating-point numbers without a known range")

@@ -1,6 +1,4 @@
-"""Images for every method: one data module for the Hub, local parquet, image folders and the data inside the
-package.
-"""
+"""Images for every method: one data module for the Hub, local parquet, image folders and the package."""
 
 from __future__ import annotations
 
@@ -25,51 +23,65 @@ def _counts(labels: Tensor) -> dict[int, int]:
 
 
 def to_unit_range(x: Tensor) -> Tensor:
-    """``uint8`` pixels to ``float32`` in [-1, 1], any shape."""
+    """``uint8`` pixels to ``float32`` in [-1, 1], of any shape.
+
+    Example:
+        >>> import torch
+        >>> from lebm.data import to_unit_range
+        >>> to_unit_range(torch.tensor([0, 255], dtype=torch.uint8))
+        tensor([-1.,  1.])
+    """
     return x.to(torch.float32).div_(127.5).sub_(1.0)
 
 
 class ImageData(SplitData):
-    """Batches ``{"x", "label", "index"}`` and, with a held-out label, ``"anomaly"``; ``x`` is ``(B, C, H,
-    W)`` in [-1, 1] on the device.
+    """Batches ``{"x", "label", "index"}`` of images and, with a held-out label, ``"anomaly"``.
 
-    After :meth:`setup`: ``image_shape`` is ``(C, H, W)``; ``train``, ``validation`` and ``test`` are
-    :class:`~lebm.data.dataset.ImageRows` or ``None``; ``class_counts`` counts labels by split.
+    ``x`` is ``(B, C, H, W)`` in [-1, 1] on the device. After :meth:`setup`, ``image_shape`` is ``(C, H, W)``;
+    ``train``, ``validation`` and ``test`` are :class:`~lebm.data.dataset.ImageRows` or ``None``;
+    ``class_counts`` counts the labels of each split.
 
     Args:
         path: a Hub name such as ``ylecun/mnist``, a local folder of parquet files in that layout, a folder of
             images, or ``embedded:mnist``.
         config_name: configuration (subset) of the data set, such as ``cropped_digits`` of SVHN.
-        revision: of a Hub data set; fixes its content.
-        image_size: side in pixels of the square images; ``null`` keeps the size of the files. Images that are
-            not square are cut to their central square.
-        channels: 1 or 3; ``null`` keeps those of the files.
-        crop: box (left, top, right, bottom) in pixels to cut out before resizing.
-        batch_size: training images a step over all processes together; the number of processes must divide
-            it.
+        revision: revision of a Hub data set; with it the content is always the same.
+        image_size: side of the square images in pixels; ``null`` keeps the size of the files. An image that
+            is not square is first cut to its central square.
+        channels: 1 or 3; ``null`` keeps the channels of the files.
+        crop: box (left, top, right, bottom) in pixels that is cut out before resizing.
+        batch_size: images per training step, over all processes together; the number of
+            processes must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
-        image_column: column of the images; detected if ``null``.
-        label_column: column of the labels; detected if ``null``.
-        train_split: name of the split to train on.
-        test_split: name of the split to test on; ``null`` for none.
-        validation_size: training images to set aside for validation, by a seeded permutation, if the source
-            has no validation split of its own (which is used whole if it is there).
-        held_out_label: class that is never trained on and counts as anomalous in the test set.
-        anomaly_split: with a held-out label, ``lebm`` joins train and test split, trains on 80% of the normal
-            images and tests on the other 20% and all held-out images; ``official`` leaves the held-out class
-            out of the training split and tests on the test split as it is.
-        seed: of the permutations, the order of training and the flips.
+        image_column: name of the image column; detected if ``null``.
+        label_column: name of the label column; detected if ``null``.
+        train_split: name of the split for training.
+        test_split: name of the split for testing; ``null`` for none.
+        validation_size: number of training images for validation, chosen by a seeded permutation, if the
+            source has no validation split. A validation split of the source is used as a whole.
+        held_out_label: class that is left out of training and counts as anomalous in the test set.
+        anomaly_split: protocol for a held-out label. ``lebm`` joins train and test split, trains on 80% of
+            the normal images, and tests on the other 20% and all held-out images. ``official`` leaves the
+            held-out class out of the training split and tests on the whole test split.
+        seed: seed of the permutations, of the order of training and of the flips.
         flip: mirror training images left to right with probability one half.
-        num_workers: processes that read ahead; decoded images are read fastest without.
-        limit_train: train on this many images only, chosen at random.
-        limit_eval: validate and test on this many images only, each chosen at random.
+        num_workers: number of processes that read ahead. Decoded images are read fastest with 0.
+        limit_train: train on this number of images only, chosen at random.
+        limit_eval: validate and test on this number of images only, each chosen at random.
         on_error: ``fail`` on an undecodable image, or ``skip`` it with a warning.
         cache_dir: folder for decoded images; ``null`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
 
     Raises:
-        UserError: in :meth:`setup`, if the data cannot be had or do not fit the arguments; each time in one
-            line.
+        UserError: in :meth:`setup`, if the data cannot be read or do not fit the arguments;
+            the message has one line.
         ValueError: for arguments out of range.
+
+    Example:
+        >>> from lebm.data import ImageData
+        >>> data = ImageData("embedded:mnist", image_size=14, batch_size=50, limit_train=200)
+        >>> data.setup()
+        >>> data.image_shape, len(data.train), len(data.train_dataloader())
+        ((1, 14, 14), 200, 4)
     """
 
     ordering = ("sizes", "batch_size", "seed", "flip")
@@ -118,7 +130,7 @@ class ImageData(SplitData):
         for name, value in {"validation_size": validation_size, "num_workers": num_workers}.items():
             if value < 0:
                 raise ValueError(f"{name} must not be negative, but is {value}")
-        Decoding(image_size, channels, crop)  # refuses impossible values before any data are read
+        Decoding(image_size, channels, crop)  # refuse impossible values before any data are read
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.held_out_label = held_out_label
@@ -140,7 +152,7 @@ class ImageData(SplitData):
     # Reading
 
     def prepare_data(self) -> None:
-        """Decode what is not in the cache; Lightning calls this in one process of each machine."""
+        """Decode the images that are not in the cache; Lightning calls this in one process per machine."""
         self._sources()
 
     def _sources(self) -> Sources:

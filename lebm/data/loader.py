@@ -1,4 +1,4 @@
-"""Which rows a process sees, when; exact under resumption and for any number of processes."""
+"""Which rows a process reads at which step: the same after a resumption and for any number of processes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ Batch = dict[str, Tensor]
 
 
 def epoch_seed(*key: object) -> int:
-    """63 bits that depend on every part of the key."""
+    """An integer of 63 bits that depends on every part of the key."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
-    """One fair coin a row, a pure function of seed, epoch and row, so that it does not depend on how a batch
-    is spread.
+    """One fair coin per row, a pure function of seed, epoch and row.
+
+    So a flip does not depend on how a batch is divided among processes.
 
     Args:
-        seed: of the data set.
-        epoch: counted from 0.
+        seed: seed of the data set.
+        epoch: number of the epoch, counted from 0.
         index: rows, ``(B,)`` ``int64``, on any device.
 
     Returns:
@@ -42,25 +43,26 @@ def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
 
 
 class ShardedBatchSampler:
-    """This process's rows of each global batch.
+    """The rows of each global batch that belong to this process.
 
-    The rows of an epoch are put in an order that depends on seed and epoch only and cut into global batches
-    of ``batch_size``; process ``r`` of ``W`` takes the rows ``floor(r B / W) .. floor((r + 1) B / W)`` of a
-    global batch of ``B`` rows. Together the processes see what a single one would.
+    The rows of an epoch are put in an order that depends on seed and epoch only. They are then cut into
+    global batches of ``batch_size``. Process ``r`` of ``W`` takes the rows
+    ``floor(r B / W) .. floor((r + 1) B / W)`` of a global batch of ``B`` rows. Together the processes read
+    the rows that a single process would read.
 
     Args:
         rows: number of rows in the data set.
-        batch_size: rows in a global batch.
-        rank: this process, ``0 <= rank < world_size``.
+        batch_size: number of rows in a global batch.
+        rank: number of this process, ``0 <= rank < world_size``.
         world_size: number of processes.
-        shuffle: a new order each epoch; otherwise ascending.
-        drop_last: leave out an incomplete last batch. Otherwise it is kept, and joined to the one before if
-            it has fewer rows than there are processes, so that no process is left without rows.
-        seed: of the order.
+        shuffle: whether each epoch has a new order; otherwise the order is ascending.
+        drop_last: leave out an incomplete last batch. Otherwise the last batch is used. If it has fewer rows
+            than there are processes, it is joined to the batch before, so that every process has rows.
+        seed: seed of the order.
 
     Raises:
-        ValueError: if there are fewer rows than processes, or a global batch is smaller than the number of
-            processes.
+        ValueError: if there are fewer rows than processes, or a global batch has fewer rows
+            than there are processes.
     """
 
     def __init__(
@@ -88,11 +90,11 @@ class ShardedBatchSampler:
         return self._batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is used next."""
+        """Choose the epoch for the next order."""
         self.epoch = epoch
 
     def batches(self, start: int = 0) -> Iterator[list[int]]:
-        """The rows of this process, batch by batch, from global batch number ``start`` on."""
+        """The rows of this process, batch by batch, starting at global batch number ``start``."""
         order = self._order()
         for batch in range(start, self._batches):
             first = batch * self.batch_size
@@ -114,23 +116,24 @@ class ShardedBatchSampler:
 
 
 class BatchLoader:
-    """Yields the batches of a sampler, starting where training stands.
+    """Yields the batches of a sampler, starting at the current position of training.
 
-    In training the place to start is asked of the trainer when the first batch of an epoch is drawn: the
-    epoch and the number of the batch that the training step is about to be given. Those counters are what
-    Lightning saves and restores, so after any resumption the step gets the rows it would have had, however
-    far workers had read ahead, and nothing has to be stored here.
+    In training the loader asks the trainer for its position when the first batch of an epoch is drawn. The
+    position is the epoch and the number of the batch for the next training step. Lightning saves and restores
+    these counters. So after any resumption the step gets the same rows as without an interruption, however
+    far workers had read ahead. This class has to store nothing.
 
-    It is no ``torch.utils.data.DataLoader``, so that Lightning leaves the sampler alone whatever
+    It is not a ``torch.utils.data.DataLoader``, so that Lightning does not replace the sampler, whatever
     ``use_distributed_sampler`` says.
 
     Args:
-        dataset: map-style, with ``__getitems__(rows)`` that returns a whole batch.
-        sampler: decides which rows.
-        position: returns ``(epoch, batch)`` to start from; ``None`` always starts at batch 0 of the sampler's
-            epoch.
-        num_workers: processes that read ahead; 0 reads in this one, which is fastest for decoded images.
-        pin_memory: let the workers' batches be copied to page-locked memory.
+        dataset: a map-style data set with ``__getitems__(rows)``, which returns a whole batch.
+        sampler: decides which rows are read.
+        position: returns ``(epoch, batch)``, the first batch to read. ``None`` always starts at batch 0 of
+            the epoch of the sampler.
+        num_workers: number of processes that read ahead. With 0 this process reads, which is
+            fastest for decoded images.
+        pin_memory: whether batches from workers are copied to page-locked memory.
     """
 
     def __init__(
@@ -151,8 +154,8 @@ class BatchLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator: nothing below runs before the first batch is asked for. Lightning calls iter() before
-        # it has set the epoch.
+        # This is a generator: nothing below runs before the first batch is requested. Lightning calls iter()
+        # before it sets the epoch.
         start = 0
         if self._position is not None:
             epoch, start = self._position()
@@ -168,19 +171,19 @@ class BatchLoader:
                 num_workers=self.num_workers,
                 collate_fn=_as_it_is,
                 pin_memory=self._pin_memory,
-                generator=torch.Generator().manual_seed(
-                    0
-                ),  # otherwise each epoch would draw from torch's global generator
+                # Without a generator each epoch would draw from the global generator of torch.
+                generator=torch.Generator().manual_seed(0),
             )
 
     def state_dict(self) -> dict[str, int]:
-        """Empty: the position is the trainer's. Its presence tells Lightning that resumption within an epoch
-        is exact.
+        """An empty state, because the position is stored by the trainer.
+
+        Lightning sees from this method that resumption within an epoch is exact.
         """
         return {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Nothing to do; see :meth:`state_dict`."""
+        """Does nothing; see :meth:`state_dict`."""
 
 
 def _as_it_is(batch: Any) -> Any:

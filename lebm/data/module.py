@@ -1,6 +1,4 @@
-"""What the data modules share: splits become loaders whose rows and order are the same on any number of
-processes.
-"""
+"""The base of the data modules: from splits to loaders that are the same on any number of processes."""
 
 from __future__ import annotations
 
@@ -19,19 +17,20 @@ __all__ = ["NoValidationImages", "NoValidationSentences", "SplitData"]
 
 
 class NoValidationImages(list):
-    """No loaders. Lightning warns by the name of what has no batches, and this name says why."""
+    """An empty list of loaders. Lightning's warning about missing batches contains its name."""
 
 
 class NoValidationSentences(list):
-    """The same for text."""
+    """The same as :class:`NoValidationImages`, for sentences."""
 
 
 class SplitData(LightningDataModule, Component):
-    """Base of the data modules that read a training, a validation and a test split.
+    """Base class of the data modules with a training, a validation and a test split.
 
-    :meth:`setup` of a derived class fills ``train``, ``validation`` and ``test`` and remembers in ``_used``,
-    as plain values, what was read: at least ``sizes``, ``batch_size``, ``seed`` and what else is named in
-    :attr:`ordering`."""
+    :meth:`setup` of a derived class sets ``train``, ``validation`` and ``test``. It also sets ``_used`` to a
+    description of the data in plain values: at least ``sizes``, ``batch_size``, ``seed`` and the other names
+    in :attr:`ordering`.
+    """
 
     noun = "images"
     ordering: tuple[str, ...] = ("sizes", "batch_size", "seed")
@@ -49,7 +48,7 @@ class SplitData(LightningDataModule, Component):
     _used: dict[str, Any] | None = None
 
     def describe_split(self) -> dict[str, Any]:
-        """What was used, as plain values for a summary: path, source splits, sizes, seed and protocol."""
+        """The data of the run as plain values, for a summary: path, splits, sizes, seed and protocol."""
         self.setup()  # type: ignore[call-arg]
         assert self._used is not None
         return copy.deepcopy(self._used)
@@ -57,14 +56,15 @@ class SplitData(LightningDataModule, Component):
     # Resuming
 
     def state_dict(self) -> dict[str, Any]:
-        """What decides the order of the data, to notice if a resumed run reads others. The position is the
-        trainer's.
+        """The settings that decide the order of the data.
+
+        A resumed run compares them with its own settings. The position in the data is stored by the trainer.
         """
         used = self.describe_split()
         return {name: used[name] for name in self.ordering}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Warn if the run that is resumed read its data differently."""
+        """Warn if the interrupted run read its data in another way."""
         now = self.state_dict()
         changed = [
             f"{name} {state_dict[name]} -> {now[name]}"
@@ -87,9 +87,7 @@ class SplitData(LightningDataModule, Component):
         return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
 
     def _position(self) -> tuple[int, int]:
-        """Epoch and batch of the training step that comes next, from the counters that Lightning saves and
-        restores.
-        """
+        """Epoch and batch of the next training step, from the counters that Lightning saves and restores."""
         if self.trainer is None or not self.trainer.training:
             return 0, 0
         return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
@@ -106,8 +104,7 @@ class SplitData(LightningDataModule, Component):
         )
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled whole batches of ``batch_size`` rows over all processes; an incomplete last one is left
-        out.
+        """Shuffled whole batches of ``batch_size`` rows over all processes, without an incomplete last one.
 
         Raises:
             UserError: if the processes cannot share a batch evenly, or there is not one whole batch.
@@ -126,7 +123,7 @@ class SplitData(LightningDataModule, Component):
         return self._loader(self.train, self._training_sampler(rank, processes), training=True)
 
     def evaluation_dataloader(self, dataset: Any) -> BatchLoader:
-        """All rows of a split in order, for metrics that look at a whole split, the training rows included.
+        """All rows of a split in order, for metrics of a whole split; the split may be the training split.
 
         Raises:
             UserError: if there are fewer rows than processes.
@@ -142,8 +139,9 @@ class SplitData(LightningDataModule, Component):
         return self._loader(dataset, sampler, training=False)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """The validation split in order; an empty list, for which Lightning skips validation, if there is
-        none.
+        """The validation split in order.
+
+        Without a validation split it is an empty list, and Lightning then skips validation.
         """
         return (
             self.no_validation() if self.validation is None else self.evaluation_dataloader(self.validation)
@@ -153,7 +151,7 @@ class SplitData(LightningDataModule, Component):
         """The test split in order.
 
         Raises:
-            UserError: if there is none.
+            UserError: if there is no test split.
         """
         if self.test is None:
             raise UserError(f"data path {self.path!r}: there is no test split; {self.test_hint}")

@@ -30,7 +30,7 @@ class Sources:
     def open(
         cls, path: str, train_split: str, test_split: str | None, where: dict[str, Any], how: dict[str, Any]
     ) -> Sources:
-        """Open what is needed; a validation split is taken if the data set has one.
+        """Open the splits of a run; a validation split is opened if the data set has one.
 
         Args:
             path: see :func:`~lebm.data.cache.open_images`.
@@ -40,7 +40,8 @@ class Sources:
             how: the other arguments of :func:`~lebm.data.cache.open_images`.
 
         Raises:
-            UserError: if a split does not exist, cannot be read, or differs in shape from the others.
+            UserError: if a split does not exist, cannot be read, or its images differ in shape
+                from those of the others.
         """
         names = split_names(path, **where)
         for argument, name in (("train_split", train_split), ("test_split", test_split)):
@@ -68,7 +69,7 @@ class Sources:
 
     @property
     def skipped(self) -> int:
-        """Number of undecodable images left out."""
+        """Number of undecodable images that were left out."""
         return sum(
             len(cached.skipped) for cached in (self.train, self.validation, self.test) if cached is not None
         )
@@ -77,16 +78,16 @@ class Sources:
         """Refuse a label that the training split does not have.
 
         Raises:
-            UserError: listing the labels.
+            UserError: if the label does not exist; the message lists the labels.
         """
         if not self.train.has_labels:
             raise UserError(
-                f"data path {self.path!r}: held_out_label needs labels and no label column was found; set"
+                f"data path {self.path!r}: held_out_label needs labels, but no label column was found; set"
                 " label_column"
             )
         if self.test is not None and not self.test.has_labels:
             raise UserError(
-                f"data path {self.path!r}: held_out_label needs labels and the test split has none; set"
+                f"data path {self.path!r}: held_out_label needs labels, but the test split has none; set"
                 " test_split: null"
             )
         known = np.unique(self.train.labels).tolist()
@@ -122,8 +123,7 @@ class Splitting:
         return asdict(self)
 
     def apply(self, sources: Sources) -> dict[str, ImageRows]:
-        """The splits that are not empty, by name: ``train`` always, ``validation`` and ``test`` if there are
-        any.
+        """The splits that have rows, by name: always ``train``, and possibly ``validation`` and ``test``.
 
         Raises:
             UserError: if the held-out label does not exist or no training images are left.

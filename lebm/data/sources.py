@@ -1,9 +1,9 @@
-"""Where images come from: the Hugging Face Hub, local parquet files in its layout, image folders, or the
-package itself.
+"""Sources of images: the Hugging Face Hub, local parquet files in its layout, image folders, or the package.
 
-The library ``datasets`` is slow to import and is needed only to decode a data set for the first time, so it
-is imported inside the functions that read rows; what a source *is* (its files, their content, its name) is
-found without it."""
+The library ``datasets`` is slow to import, and it is needed only to decode a data set for the first
+time. So only the functions that read rows import it. The description of a source (its files, their
+content, its name) needs no import.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Source:
     """A readable data set.
 
     Attributes:
-        path: as the user wrote it.
-        location: what ``datasets`` is asked for: a Hub name, a folder, or a file.
-        key: identifies the content: of local files their names and bytes, of a Hub data set its name,
-            configuration and revision.
+        path: the path as the user wrote it.
+        location: the argument for ``datasets``: a Hub name, a folder, or a file.
+        key: a name for the content. For local files it depends on their names and bytes, for a Hub data set
+            on its name, configuration and revision.
         config_name: configuration (subset) of the data set.
-        revision: of a Hub data set.
+        revision: revision of a Hub data set.
         files: local files; empty for the Hub.
     """
 
@@ -71,12 +71,12 @@ def find_source(
 
     Args:
         path: ``embedded:mnist``, an existing folder or file, or a Hub name such as ``ylecun/mnist``.
-        cache: folder in which digests of large files are remembered.
+        cache: folder in which digests of files are stored.
         config_name: configuration (subset) of the data set.
-        revision: of a Hub data set.
+        revision: revision of a Hub data set.
 
     Raises:
-        UserError: if nothing is there, or nothing readable.
+        UserError: if the path does not exist or holds nothing readable.
     """
     if path.startswith(EMBEDDED):
         location, files = _embedded(path)
@@ -131,8 +131,8 @@ def _readable_files(path: str, location: Path) -> list[Path]:
     )
     files = sorted(file for file in found if file.suffix.lower() in wanted or file.name in SIDECARS)
     strange = next((file for file in files if not file.is_file()), None)
-    if strange is not None:  # a pipe would be waited for without end
-        raise UserError(f"data path {path!r}: {strange} is no ordinary file, or a link to none")
+    if strange is not None:  # reading a pipe would never end
+        raise UserError(f"data path {path!r}: {strange} is not an ordinary file or a link to one")
     if not any(file.suffix.lower() in wanted for file in files):
         raise UserError(
             f"data path {path!r}: the folder has no parquet files and no images ({', '.join(IMAGE_SUFFIXES)})"
@@ -141,8 +141,9 @@ def _readable_files(path: str, location: Path) -> list[Path]:
 
 
 def _digests(files: list[Path], cache: Path) -> list[str]:
-    """Digests of the files' bytes. A digest is remembered for as long as path, inode, size and times of the
-    file stay the same.
+    """Digests of the bytes of the files.
+
+    A stored digest is valid while path, inode, size and times of the file stay the same.
     """
     identity: list[list[Any]] = []
     for file in files:
@@ -156,8 +157,8 @@ def _digests(files: list[Path], cache: Path) -> list[str]:
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_digest, files))
     if max(max(entry[3:]) for entry in identity) > time.time_ns() - SETTLED_NS:
-        return digests  # a second change within the clock's tick would leave no trace
-    with contextlib.suppress(OSError):  # an unwritable cache is reported where it matters
+        return digests  # a second change within one tick of the clock would not be visible
+    with contextlib.suppress(OSError):  # a cache that cannot be written is reported by the code that needs it
         memory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as file_object:
             json.dump(digests, file_object)
@@ -174,7 +175,7 @@ def _digest(file: Path) -> str:
 
 
 class Reader:
-    """Reads a source through ``datasets``; made by :func:`reading`."""
+    """Reads a source through ``datasets``; :func:`reading` makes it."""
 
     def __init__(self, source: Source, scratch: str | None) -> None:
         self.source = source
@@ -193,7 +194,7 @@ class Reader:
         return source.location, {key: value for key, value in arguments.items() if value is not None}
 
     def split_names(self) -> list[str]:
-        """The splits that the source has."""
+        """The names of the splits of the source."""
         import datasets
 
         path, arguments = self._arguments()
@@ -230,12 +231,12 @@ class Reader:
 
 @contextlib.contextmanager
 def reading(source: Source, scratch: Path | None = None) -> Iterator[Reader]:
-    """Open a source with ``datasets`` kept quiet.
+    """Open a source, and keep ``datasets`` quiet.
 
     Args:
-        source: what to read.
-        scratch: an existing folder for what ``datasets`` writes of local files; removed by the caller.
-            Downloads from the Hub stay in the Hub's own cache.
+        source: the source to read.
+        scratch: an existing folder for the files that ``datasets`` writes for local sources; the caller
+            removes it. Downloads from the Hub stay in the cache of the Hub.
     """
     import datasets
 
@@ -243,7 +244,7 @@ def reading(source: Source, scratch: Path | None = None) -> Iterator[Reader]:
     levels = [logger.level for logger in loggers]
     bars = datasets.is_progress_bar_enabled()
     for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)  # what they report as errors is raised too
+        logger.setLevel(logging.CRITICAL + 1)  # the errors that they log are raised too
     if source.is_local:
         datasets.disable_progress_bars()
     try:

@@ -1,4 +1,4 @@
-"""Which rows train, validate and test; pure functions of labels and a seed."""
+"""Which rows train, validate and test: pure functions of labels and a seed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import numpy as np
 
 __all__ = ["SplitRows", "held_out_rows", "limited", "ordinary_rows"]
 
-TRAIN_FRACTION = 0.8  # of the normals, under the "lebm" protocol
+TRAIN_FRACTION = 0.8  # of the normal rows, under the protocol "lebm"
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """Rows by split, ascending. Rows number the training source first and, where both are joined, the test
-    source after it.
+    """The rows of each split, ascending.
+
+    The rows of the training source have the first numbers. If both sources are joined, the rows
+    of the test source follow.
     """
 
     train: np.ndarray
@@ -23,7 +25,7 @@ class SplitRows:
 
 
 def _permutation(rows: np.ndarray, seed: int) -> np.ndarray:
-    # RandomState's stream is frozen by NumPy's compatibility policy, so a published split stays what it is
+    # NumPy guarantees that the stream of RandomState never changes, so a published split stays the same.
     return np.random.RandomState(seed % 2**32).permutation(rows)
 
 
@@ -33,13 +35,13 @@ def _carved(rows: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndar
 
 
 def ordinary_rows(train: int, test: int, validation_size: int, seed: int) -> SplitRows:
-    """The source's own splits, with validation rows carved out of the training rows by a seeded permutation.
+    """The splits of the source, with validation rows taken from the training rows by a seeded permutation.
 
     Args:
-        train: rows of the training source.
-        test: rows of the test source; they are numbered from ``train`` on.
-        validation_size: rows to carve, less than ``train``.
-        seed: of the permutation.
+        train: number of rows of the training source.
+        test: number of rows of the test source; their numbers start at ``train``.
+        validation_size: number of validation rows, less than ``train``.
+        seed: seed of the permutation.
     """
     kept, validation = _carved(np.arange(train), validation_size, seed)
     return SplitRows(kept, validation, np.arange(train, train + test))
@@ -53,17 +55,17 @@ def held_out_rows(
     validation_size: int,
     seed: int,
 ) -> SplitRows:
-    """Splits for anomaly detection; the held-out class never trains nor validates.
+    """Splits for anomaly detection; the held-out class is in neither the training nor the validation rows.
 
     Args:
-        train_labels: of the training source, shape (N,).
-        test_labels: of the test source, shape (M,).
+        train_labels: labels of the training source, shape (N,).
+        test_labels: labels of the test source, shape (M,).
         held_out: the label of the anomalies.
-        protocol: ``"lebm"``: both sources are joined, one permutation of all normals gives its first 80% to
-            training, and the test set is the other 20% with every held-out image. ``"official"``: training
-            rows without the held-out class; all test rows.
-        validation_size: rows to carve out of the training rows (normals).
-        seed: of the permutations.
+        protocol: ``"lebm"`` joins both sources. The first 80% of one permutation of all normal rows are for
+            training; the test rows are the other 20% and every held-out row. ``"official"`` takes the
+            training rows without the held-out class, and all test rows.
+        validation_size: number of validation rows, taken from the training rows, which are all normal.
+        seed: seed of the permutations.
     """
     labels = np.concatenate([train_labels, test_labels])
     normal = labels != held_out

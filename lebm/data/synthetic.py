@@ -1,4 +1,4 @@
-"""Densities in the plane, for experiments that can be seen whole."""
+"""Densities in the plane, for experiments that fit into one picture."""
 
 from __future__ import annotations
 
@@ -61,15 +61,23 @@ SHAPES: dict[str, Callable[[int, torch.Generator], tuple[Tensor, Tensor]]] = {
 
 
 def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """``n`` points ``(n, 2)`` within about 3 of the origin, and the piece ``(n,)`` each comes from.
+    """Points ``(n, 2)`` of a density in the plane, within about 3 of the origin, and their pieces ``(n,)``.
+
+    The piece of a point is the number of the ring, moon, arm or cell that it comes from.
 
     Args:
         shape: ``"rings"``, ``"moons"``, ``"spiral"`` or ``"grid"``.
         n: number of points, at least 1.
-        seed: the points are a pure function of it.
+        seed: seed of the points, which are a pure function of it.
 
     Raises:
-        ValueError: for another shape, or no points.
+        ValueError: for another shape, or fewer than one point.
+
+    Example:
+        >>> from lebm.data import plane_samples
+        >>> points, pieces = plane_samples("rings", n=1000)
+        >>> points.shape, pieces.unique().tolist()
+        (torch.Size([1000, 2]), [0, 1])
     """
     if shape not in SHAPES:
         raise ValueError(f"unknown shape {shape!r}; choose one of {', '.join(sorted(SHAPES))}")
@@ -96,19 +104,27 @@ class PlaneRows(Dataset):
 
 
 class PlaneData(LightningDataModule, Component):
-    """Points of a density in the plane; ``x`` is ``(B, 2)``, ``label`` the piece a point comes from.
+    """Points of a density in the plane; ``x`` is ``(B, 2)`` and ``label`` is the piece of each point.
 
     Args:
         shape: ``rings``, ``moons``, ``spiral`` or ``grid``.
-        n_train: training points.
-        n_eval: validation points, and as many others for testing.
-        batch_size: points a step over all processes together; the number of processes must divide it.
+        n_train: number of training points.
+        n_eval: number of validation points, and of other points for testing.
+        batch_size: points per training step, over all processes together; the number of
+            processes must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
-        seed: of the points and of the order of training.
+        seed: seed of the points and of the order of training.
 
     Raises:
-        ValueError: for a number below 1.
-        UserError: if the processes cannot share a batch.
+        ValueError: for a number below 1 or an unknown shape.
+        UserError: in :meth:`train_dataloader`, if the processes cannot share a batch.
+
+    Example:
+        >>> from lebm.data import PlaneData
+        >>> data = PlaneData("moons", n_train=1000, batch_size=50)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["x"].shape, batch["label"].shape
+        (torch.Size([50, 2]), torch.Size([50]))
     """
 
     def __init__(
@@ -134,11 +150,11 @@ class PlaneData(LightningDataModule, Component):
         }
 
     def describe_split(self) -> dict[str, Any]:
-        """What was used, as plain values for a summary."""
+        """The data of the run as plain values, for a summary."""
         sizes = {split: len(rows) for split, rows in self._rows.items()}
         return {"shape": self.shape, "sizes": sizes, "batch_size": self.batch_size, "seed": self.seed}
 
-    def _place(self) -> dict[str, Any]:
+    def _processes(self) -> dict[str, Any]:
         rank, processes = (
             (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         )
@@ -150,22 +166,27 @@ class PlaneData(LightningDataModule, Component):
         return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled whole batches; an incomplete last one is left out."""
-        rows, place = self._rows["train"], self._place()
-        if self.batch_size % place["world_size"] or self.batch_size > len(rows):
+        """Shuffled whole batches; an incomplete last batch is left out.
+
+        Raises:
+            UserError: if the processes cannot share a batch evenly, or there is not one whole batch.
+        """
+        rows, processes = self._rows["train"], self._processes()
+        if self.batch_size % processes["world_size"] or self.batch_size > len(rows):
             raise UserError(
-                f"batch_size {self.batch_size} must be shared evenly by {place['world_size']} processes and"
-                f" fit {len(rows)} points"
+                f"batch_size {self.batch_size} must be shared evenly by {processes['world_size']} processes"
+                f" and fit {len(rows)} points"
             )
         sampler = ShardedBatchSampler(
-            len(rows), self.batch_size, shuffle=True, drop_last=True, seed=self.seed, **place
+            len(rows), self.batch_size, shuffle=True, drop_last=True, seed=self.seed, **processes
         )
         return BatchLoader(rows, sampler, self._position)
 
     def _evaluation(self, split: str) -> BatchLoader:
-        rows, place = self._rows[split], self._place()
+        rows, processes = self._rows[split], self._processes()
         return BatchLoader(
-            rows, ShardedBatchSampler(len(rows), max(self.eval_batch_size, place["world_size"]), **place)
+            rows,
+            ShardedBatchSampler(len(rows), max(self.eval_batch_size, processes["world_size"]), **processes),
         )
 
     def val_dataloader(self) -> BatchLoader:

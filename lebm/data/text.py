@@ -1,6 +1,4 @@
-"""Sentences for every method: one data module for text files, parquet, the Hub and the text inside the
-package.
-"""
+"""Sentences for every method: one data module for text files, parquet, the Hub and the package."""
 
 from __future__ import annotations
 
@@ -22,42 +20,49 @@ __all__ = ["TextData"]
 
 
 class TextData(SplitData):
-    """Batches ``{"x", "index"}``; ``x`` is ``(B, T)`` of ``int64`` token numbers, padded with 0 to the
-    longest sentence of the batch.
+    """Batches ``{"x", "index"}`` of sentences.
 
-    The vocabulary is built on the training split as it is trained on, and handed to the model when a run is
-    set up, whose checkpoints carry it. A sentence of at most ``max_length - 1`` tokens ends with ``<eos>``; a
-    longer one is cut to ``max_length`` tokens and has no ``<eos>``. Empty lines are left out.
+    ``x`` is ``(B, T)`` of ``int64`` token numbers, padded with 0 to the longest sentence of the batch. The
+    vocabulary is learned from the training rows of the run. The model gets it when a run is set up, and
+    checkpoints contain it. A sentence of at most ``max_length - 1`` tokens ends with ``<eos>``. A longer
+    sentence is cut to ``max_length`` tokens and has no ``<eos>``. Empty lines are left out.
 
     Args:
-        path: a folder with ``train.txt``, ``validation.txt`` and ``test.txt``, one sentence a line; parquet
-            files or a Hub name with a text column; or ``embedded:verses``.
+        path: a folder with ``train.txt``, ``validation.txt`` and ``test.txt``, one sentence per line; a text
+            file; parquet files or a Hub name with a text column; or ``embedded:verses``.
         config_name: configuration (subset) of a Hub data set.
-        revision: of a Hub data set; fixes its content.
-        tokenizer: ``word``, words and single signs as in the papers; or ``bpe``, byte pairs, to which no word
-            is unknown.
-        vocabulary_size: at most so many tokens, the four special ones included; the generator's must be the
-            same.
-        lowercase: make all letters small.
-        max_length: longest sentence in tokens; the generator's must be the same.
-        batch_size: training sentences a step over all processes together; the number of processes must divide
-            it.
+        revision: revision of a Hub data set; with it the content is always the same.
+        tokenizer: ``word`` (words and single signs, as in the papers) or ``bpe`` (byte
+            pairs; no word is unknown).
+        vocabulary_size: largest number of tokens, the four special tokens included; the generator
+            must have the same number.
+        lowercase: whether all letters become lower case.
+        max_length: largest number of tokens in a sentence; the generator must have the same number.
+        batch_size: sentences per training step, over all processes together; the number of
+            processes must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
-        by_length: put sentences of like length into a batch in training.
+        by_length: whether the sentences of a training batch have similar lengths.
         text_column: column of the sentences; detected if ``null``.
-        train_split: name of the split to train on.
-        test_split: name of the split to test on; ``null`` for none.
-        validation_size: training sentences to set aside for validation, by a seeded permutation, if the
+        train_split: name of the split for training.
+        test_split: name of the split for testing; ``null`` for none.
+        validation_size: number of training sentences for validation, chosen by a seeded permutation, if the
             source has no validation split.
-        seed: of the permutations and the order of training.
-        limit_train: train on this many sentences only, chosen at random.
-        limit_eval: validate and test on this many sentences only, each chosen at random.
+        seed: seed of the permutations and of the order of training.
+        limit_train: train on this number of sentences only, chosen at random.
+        limit_eval: validate and test on this number of sentences only, each chosen at random.
         on_error: ``fail`` on a line that is not UTF-8 or longer than a million bytes, or ``skip`` it.
 
     Raises:
-        UserError: in :meth:`setup`, if the data cannot be had or do not fit the arguments; each time in one
-            line.
+        UserError: in :meth:`setup`, if the data cannot be read or do not fit the arguments;
+            the message has one line.
         ValueError: for arguments out of range.
+
+    Example:
+        >>> from lebm.data import TextData
+        >>> data = TextData("embedded:verses", max_length=30, batch_size=20, limit_train=200)
+        >>> data.setup()
+        >>> len(data.train), data.train.tokens([0, 1]).shape
+        (200, torch.Size([2, 18]))
     """
 
     noun = "sentences"
@@ -118,7 +123,7 @@ class TextData(SplitData):
     # Reading
 
     def prepare_data(self) -> None:
-        """Fetch what the Hub has to send; Lightning calls this in one process of each machine."""
+        """Download the data from the Hub if needed; Lightning calls this in one process per machine."""
         self._sentences()
 
     def _sentences(self) -> dict[str, Sentences]:
@@ -140,8 +145,9 @@ class TextData(SplitData):
         }
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and encode the splits and hand the vocabulary to the model; a second call does only the
-        latter.
+        """Read and encode the splits, and give the vocabulary to the model.
+
+        A second call only gives the vocabulary to the model.
         """
         if self._used is None:
             self._read()

@@ -1,4 +1,4 @@
-"""Encoded sentences as a data set, and batches of sentences of like length."""
+"""Encoded sentences as a data set, and batches of sentences of similar length."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BATCHES_A_POOL = 50
 
 
 class TextRows(Dataset):
-    """Token numbers of sentences, one after the other in one array.
+    """Token numbers of sentences, one sentence after the other in one array.
 
     Args:
-        rows: token numbers of each sentence, none empty.
+        rows: token numbers of each sentence; no sentence is empty.
     """
 
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
@@ -35,17 +35,18 @@ class TextRows(Dataset):
         return len(self.lengths)
 
     def tokens(self, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
-        """Some sentences (all by default), ``(B, T)`` of ``int64``, T the longest of them, padded after their
-        ends.
+        """Some sentences, or all by default, as ``(B, T)`` of ``int64``.
+
+        T is the length of the longest of them, and shorter sentences are padded after their ends.
         """
         chosen = np.arange(len(self)) if indices is None else np.asarray(indices)
-        place = np.arange(self.lengths[chosen].max())
-        inside = place < self.lengths[chosen, None]
-        sources = np.where(inside, self._starts[chosen, None] + place, 0)
+        position = np.arange(self.lengths[chosen].max())
+        inside = position < self.lengths[chosen, None]
+        sources = np.where(inside, self._starts[chosen, None] + position, 0)
         return torch.from_numpy(np.where(inside, self._tokens[sources], PAD).astype(np.int64))
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """A batch: ``x`` and ``index`` (place in this split)."""
+        """A batch: ``x``, and ``index``, which is the row number within this split."""
         return {"x": self.tokens(indices), "index": torch.as_tensor(indices, dtype=torch.int64)}
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -53,17 +54,18 @@ class TextRows(Dataset):
 
 
 class LengthBatchSampler(ShardedBatchSampler):
-    """Shuffled batches whose sentences are of like length, so that little is padded.
+    """Shuffled batches whose sentences have similar lengths, so that there is little padding.
 
-    The order of an epoch is cut into pools of ``BATCHES_A_POOL`` batches, each pool sorted by length and cut
-    into batches, and the batches of all pools are shuffled. Like its base it depends on seed and epoch only.
+    The order of an epoch is cut into pools of ``BATCHES_A_POOL`` batches. Each pool is sorted by length and
+    cut into batches. Then the batches of all pools are shuffled. As in the base class, the order depends on
+    seed and epoch only.
 
     Args:
-        lengths: of the sentences.
-        batch_size: sentences in a global batch.
-        rank: this process.
+        lengths: lengths of the sentences, in tokens.
+        batch_size: number of sentences in a global batch.
+        rank: number of this process.
         world_size: number of processes.
-        seed: of the order.
+        seed: seed of the order.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class LengthBatchSampler(ShardedBatchSampler):
         self.lengths = lengths
 
     def _order(self) -> np.ndarray:
-        order = super()._order()[: self._end]  # whole batches; another epoch leaves out other rows
+        order = super()._order()[: self._end]  # whole batches; each epoch leaves out other rows
         size = BATCHES_A_POOL * self.batch_size
         pools = [order[start : start + size] for start in range(0, len(order), size)]
         sorted_pools = [pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools]

@@ -1,6 +1,4 @@
-"""Where sentences come from: text files with one a line, parquet files or the Hub with a text column, or the
-package itself.
-"""
+"""Sources of sentences: text files with one per line, parquet files or the Hub, or the package."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ __all__ = ["LONGEST_LINE", "Sentences", "open_text", "text_splits"]
 
 TEXT_COLUMNS = ("text", "sentence", "sentences", "premise", "content", "question")
 LONGEST_LINE = 1_000_000
-"""Bytes; a line beyond it is no sentence but a file without line breaks."""
+"""In bytes. A longer line is not a sentence: the file probably has no line breaks."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +25,10 @@ class Sentences:
     """The sentences of one split, in order.
 
     Attributes:
-        texts: what is not empty.
-        rows: the row (or line, from 0) that each was read from.
-        empty: number of empty rows, which are left out.
-        skipped: number of rows left out because they could not be read.
+        texts: the sentences that are not empty.
+        rows: the row (or line, from 0) of each sentence in its source.
+        empty: number of empty rows; they are left out.
+        skipped: number of rows that were left out because they could not be read.
     """
 
     texts: list[str]
@@ -43,10 +41,10 @@ class Sentences:
 
 
 def text_splits(path: str, config_name: str | None = None, revision: str | None = None) -> list[str]:
-    """The names of the splits.
+    """The names of the splits of a source of sentences.
 
     Raises:
-        UserError: if nothing readable is there.
+        UserError: if there is nothing readable.
     """
     files = _text_files(path)
     if files:
@@ -63,18 +61,29 @@ def open_text(
     text_column: str | None = None,
     on_error: str = "fail",
 ) -> Sentences:
-    """Read one split.
+    """Read one split of sentences.
 
     Args:
-        path: a text file; a folder with ``train.txt`` and the like; parquet; a Hub name; ``embedded:verses``.
-        split: its name; of a source with one split that one, else ``test``, if ``None``.
+        path: a text file; a folder with ``train.txt`` and the like; parquet; a Hub name; or
+            ``embedded:verses``.
+        split: name of the split. ``None`` takes the only split; if there are several, it takes ``test``.
         config_name: configuration (subset) of a Hub data set.
-        revision: of a Hub data set.
+        revision: revision of a Hub data set.
         text_column: column of the sentences; detected if ``None``.
-        on_error: ``"fail"`` on a line that is not UTF-8 or longer than ``LONGEST_LINE``, or ``"skip"`` it.
+        on_error: ``"fail"`` on a line that is not UTF-8 or longer than ``LONGEST_LINE``
+            bytes, or ``"skip"`` it.
+
+    Returns:
+        The sentences, with the number of each row.
 
     Raises:
-        UserError: in one line, naming file and line.
+        UserError: if the source cannot be read; the message has one line and names file and line.
+
+    Example:
+        >>> from lebm.data import open_text
+        >>> verses = open_text("embedded:verses", "test")
+        >>> len(verses), verses.texts[0][:16]
+        (300, 'Rejoice over her')
     """
     files = _text_files(path)
     names = list(files) or text_splits(path, config_name, revision)
@@ -88,13 +97,13 @@ def open_text(
         found = _column(_source(path, config_name, revision), split, text_column, on_error)
     if not found.texts:
         raise UserError(
-            f"data path {path!r}: the split {split!r} holds no sentences (one a line is expected)"
+            f"data path {path!r}: the split {split!r} holds no sentences (one per line is expected)"
         )
     return found
 
 
 def _text_files(path: str) -> dict[str, Path]:
-    """The text file of each split, if the path is of that kind."""
+    """The text file of each split; empty if the path does not lead to text files."""
     location = Path(os.path.expanduser(path))
     if location.is_file() and location.suffix.lower() != ".parquet":
         return {"train": location}
@@ -108,9 +117,8 @@ def _source(path: str, config_name: str | None, revision: str | None) -> Source:
             f"data path {path!r}: the folder has neither train.txt, validation.txt and test.txt nor parquet"
             " files"
         )
-    with (
-        tempfile.TemporaryDirectory() as scratch
-    ):  # what is remembered of files is for images, which cost more
+    # A temporary folder: stored digests are for images, whose files are large.
+    with tempfile.TemporaryDirectory() as scratch:
         return find_source(path, Path(scratch), config_name, revision)
 
 
@@ -131,8 +139,8 @@ def _column(source: Source, split: str, column: str | None, on_error: str) -> Se
         if column not in table.column_names:
             known = ", ".join(table.column_names)
             raise UserError(
-                f"data path {source.path!r}: no text column {column or ''}found; set text_column to one of"
-                f" {known}"
+                f"data path {source.path!r}: no text column {repr(column) + ' ' if column else ''}found; set"
+                f" text_column to one of {known}"
             )
         values: list[Any] = table[column][:]
     if any(value is not None and not isinstance(value, str) for value in values):
@@ -147,7 +155,7 @@ def _column(source: Source, split: str, column: str | None, on_error: str) -> Se
     )
 
 
-def _gathered(lines: Iterable[tuple[int, bytes]], place: str, first: int, on_error: str) -> Sentences:
+def _gathered(lines: Iterable[tuple[int, bytes]], where: str, first: int, on_error: str) -> Sentences:
     texts, rows, empty, skipped = [], [], 0, 0
     for number, line in lines:
         if number == 0:
@@ -156,7 +164,7 @@ def _gathered(lines: Iterable[tuple[int, bytes]], place: str, first: int, on_err
         if len(line) > LONGEST_LINE:
             reason = (
                 f"has {len(line):,} bytes, and no sentence is longer than {LONGEST_LINE:,}: write one"
-                " sentence a line"
+                " sentence per line"
             )
         else:
             try:
@@ -166,7 +174,7 @@ def _gathered(lines: Iterable[tuple[int, bytes]], place: str, first: int, on_err
                     f"is not UTF-8 (byte {error.start + 1} is 0x{line[error.start]:02x}): convert the file"
                 )
         if reason and on_error == "fail":
-            raise UserError(f"{place} {number + first} {reason}, or leave such lines out with on_error: skip")
+            raise UserError(f"{where} {number + first} {reason}, or leave such lines out with on_error: skip")
         if reason:
             skipped += 1
         elif text:

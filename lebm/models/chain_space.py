@@ -1,4 +1,4 @@
-"""Chains that move the noise of a hierarchy instead of its latents, and chains that move some layers only."""
+"""The coordinates of a chain: latents, or the noise of a hierarchy; all layers, or only some."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["ChainSpace", "NoiseSpace", "chain_space", "check_choice", "common_la
 
 
 class ChainSpace:
-    """The coordinates that chains of a hierarchical model move in: here the latents themselves.
+    """The coordinates in which the chains of a hierarchical model move: here, the latents themselves.
 
     Args:
-        prior: whose latents they are.
+        prior: the prior of the latents.
     """
 
     def __init__(self, prior: Prior) -> None:
@@ -27,36 +27,39 @@ class ChainSpace:
 
     @property
     def log_density(self) -> LogDensity:
-        """The prior's unnormalised log-density in these coordinates."""
+        """The unnormalised log-density of the prior in these coordinates."""
         return self.prior.log_density
 
     def reference(self, n: int, generator: RandomSource) -> Tensor:
-        """``n`` starts of chains."""
+        """``n`` starts of chains in these coordinates, ``(n, latent_dim)``."""
         return self.prior.reference(n, generator)
 
     def latents(self, state: Tensor) -> Tensor:
-        """Latents of coordinates."""
+        """The latents that belong to coordinates, both ``(B, latent_dim)``."""
         return state
 
     def coordinates(self, z: Tensor) -> Tensor:
-        """Coordinates of latents."""
+        """The coordinates that belong to latents, both ``(B, latent_dim)``."""
         return z
 
     def posterior(self, log_likelihood: LogDensity) -> LogDensity:
-        """The posterior's unnormalised log-density, given ``log p(x | z)`` as a function of the latents."""
+        """The unnormalised log-density of the posterior in these coordinates.
+
+        ``log_likelihood`` is ``log p(x | z)`` as a function of the latents, ``(B, latent_dim) -> (B,)``.
+        """
         prior = self.log_density
         return lambda state: log_likelihood(self.latents(state)) + prior(state)
 
 
 class NoiseSpace(ChainSpace):
-    r"""The noise :math:`\epsilon` of a :class:`~lebm.models.GaussianHierarchy`: :math:`z_i = \mu_i(z_{>i}) +
-    \sigma_i(z_{>i}) \epsilon_i`.
+    r"""The noise :math:`\epsilon` of a :class:`~lebm.models.GaussianHierarchy`.
 
-    Chains start at N(0, I), which are ancestral draws of the hierarchy, and all layers move on one scale,
-    whatever the network made of them: for deep hierarchies a chain in the latents is hopeless.
+    The latents are :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`. Chains start at N(0, I), and
+    these starts are ancestral draws of the hierarchy. All layers move on one scale, whatever the scale of
+    their latents is. In a deep hierarchy, chains that move the latents directly do not mix.
 
     Args:
-        prior: the tilted hierarchy.
+        prior: the hierarchy with its energy.
         exact: see :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
     """
 
@@ -88,19 +91,23 @@ def redraw(
     generator: RandomSource = None,
     steps: int | None = None,
 ) -> Tensor:
-    """Draw some coordinates of latents anew from the prior, given the others.
+    """Draw some coordinates of latents again from the prior, given the other coordinates.
 
-    The chain starts from the reference given the frozen layers above. In noise space it is the *noise* of the
-    other layers that is held, so that latents below a redrawn layer follow it. Without an energy the start is
-    exact already if all of the lowest layers, and no others, are redrawn; then no chain is run.
+    The chain starts from the reference, given the fixed layers above. In noise space the *noise* of the
+    other layers is fixed, and so the latents below a redrawn layer follow it. Without an energy no chain
+    runs if the start is already an exact draw. This is so if the layers are independent or the free
+    layers are the lowest ones.
 
     Args:
         space: coordinates of the chain.
-        sampler: its kernel.
-        z: ``(B, latent_dim)``.
-        free: ``(latent_dim,)`` of ``bool``, what is redrawn.
+        sampler: the kernel of the chain.
+        z: latents ``(B, latent_dim)``.
+        free: ``(latent_dim,)`` of ``bool``, true for the coordinates to draw again.
         generator: source of randomness.
-        steps: length of the chain.
+        steps: length of the chain; ``None`` is the length of the sampler.
+
+    Returns:
+        Latents ``(B, latent_dim)``.
     """
     if not bool(free.any()):
         return z
@@ -117,8 +124,9 @@ def redraw(
 
 
 def _fresh(space: ChainSpace, z: Tensor, free: Tensor, generator: RandomSource) -> Tensor:
-    """Coordinates of ``z`` with the free ones replaced by a draw of the reference given what is frozen above
-    them.
+    """Coordinates of ``z`` whose free ones are replaced by a draw of the reference.
+
+    The draw is given the fixed coordinates above.
     """
     noise = normal(generator, z.shape, dtype=z.dtype, device=z.device)
     base = getattr(space.prior, "base", space.prior)
@@ -135,14 +143,17 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse an argument that is none of its choices.
 
     Raises:
-        ValueError: naming them.
+        ValueError: if it is none of them; the message lists the choices.
     """
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
-    """The space of that name, ``"latent"`` or ``"noise"``.
+    """The space with the name ``space``, which is ``"latent"`` or ``"noise"``.
+
+    ``noise_target`` is ``"exact"`` or ``"released"``, see
+    :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
 
     Raises:
         ValueError: for another name, or a prior without that space.
@@ -152,7 +163,7 @@ def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
     if space == "noise":
         if not isinstance(prior, HierarchicalPrior):
             raise ValueError(
-                "space 'noise' is that of a HierarchicalPrior; the layers of other priors are their own noise"
+                "space 'noise' needs a HierarchicalPrior; in other priors the latents are already the noise"
             )
         return NoiseSpace(prior, noise_target == "exact")
     if noise_target == "released":
@@ -161,7 +172,9 @@ def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
 
 
 def common_layout(prior: Prior, *parts: nn.Module | None) -> LatentLayout:
-    """The layers that a prior and other parts agree on; one layer of all coordinates if none of them has any.
+    """The layers on which a prior and other parts agree.
+
+    If none of them has layers, it is one layer of all coordinates.
 
     Raises:
         ValueError: if they do not agree.

@@ -20,25 +20,34 @@ __all__ = ["ConvEncoder", "DiagonalGaussian", "GaussianEncoder", "MLPEncoder"]
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """``N(mean, diag(exp(log_scale))^2)``, one Gaussian a row; every density is normalised.
+    """The density ``N(mean, diag(exp(log_scale))^2)``, one Gaussian per row; every density is normalised.
 
     Unlike ``torch.distributions`` it draws from any :data:`~lebm.samplers.RandomSource`.
 
     Attributes:
-        mean: ``(B, d)``.
-        log_scale: ``(B, d)``, logarithm of the standard deviations.
+        mean: means, ``(B, d)``.
+        log_scale: logarithms of the standard deviations, ``(B, d)``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import DiagonalGaussian
+        >>> q = DiagonalGaussian(mean=torch.ones(1, 2), log_scale=torch.zeros(1, 2))
+        >>> q.kl_to_standard_normal()
+        tensor([1.])
+        >>> q.rsample(torch.Generator().manual_seed(0)).shape
+        torch.Size([1, 2])
     """
 
     mean: Tensor
     log_scale: Tensor
 
     def rsample(self, generator: RandomSource = None) -> Tensor:
-        """One reparameterised draw a row, ``(B, d)``: gradients reach mean and scale."""
+        """One reparameterised draw per row, ``(B, d)``: gradients reach mean and scale."""
         noise = normal(generator, self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
         return self.mean + self.log_scale.exp() * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density of ``z: (B, d)``, shape ``(B,)``."""
+        """Log-density of ``z: (B, d)`` in nats, shape ``(B,)``."""
         error = (z - self.mean) * (-self.log_scale).exp()
         return (-0.5 * error.square() - self.log_scale - 0.5 * math.log(2 * math.pi)).sum(dim=1)
 
@@ -58,8 +67,20 @@ class DiagonalGaussian:
 
 
 class GaussianEncoder(nn.Module, Component):
-    """Base of the encoders: ``encoder(x: (B, *in_shape))`` is a :class:`DiagonalGaussian` over ``(B,
-    latent_dim)``.
+    """Base class of the encoders: ``encoder(x: (B, *in_shape))`` returns a :class:`DiagonalGaussian`.
+
+    The Gaussian is over ``(B, latent_dim)``. A derived class sets ``latent_dim`` and ``in_shape`` and
+    implements :meth:`features`.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import GaussianEncoder
+        >>> class Half(GaussianEncoder):
+        ...     latent_dim, in_shape = 2, (2,)
+        ...     def features(self, x):
+        ...         return 0.5 * x, torch.zeros_like(x)
+        >>> Half()(torch.ones(1, 2)).mean
+        tensor([[0.5000, 0.5000]])
     """
 
     latent_dim: int
@@ -67,7 +88,7 @@ class GaussianEncoder(nn.Module, Component):
 
     @abstractmethod
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, each ``(B, latent_dim)``."""
+        """Mean and log-variance of the latents of ``x``, each ``(B, latent_dim)``."""
 
     def forward(self, x: Tensor) -> DiagonalGaussian:
         mean, log_variance = self.features(x)
@@ -81,11 +102,18 @@ class MLPEncoder(GaussianEncoder):
         latent_dim: number of latent coordinates, at least 1.
         in_shape: shape of one observation, for example ``[1, 28, 28]``.
         hidden: widths of the hidden layers.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or
-            ``"tanh"``.
+        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
+            ``"softplus"`` or ``"tanh"``.
 
     Raises:
         ValueError: for a width below 1 or an unknown activation.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import MLPEncoder
+        >>> encoder = MLPEncoder(latent_dim=16, in_shape=[1, 28, 28], hidden=[64])
+        >>> encoder(torch.zeros(5, 1, 28, 28)).mean.shape
+        torch.Size([5, 16])
     """
 
     def __init__(
@@ -108,26 +136,33 @@ class MLPEncoder(GaussianEncoder):
 class ConvEncoder(GaussianEncoder):
     """A convolutional encoder without normalisation (Cui and Han, NeurIPS 2023, released networks).
 
-    The mirror of :class:`~lebm.models.ConvGenerator`: every layer halves the size (kernel 4, stride 2) down
-    to ``end``, except the first, which keeps it (kernel 3) where one layer fewer is enough; two convolutions
-    over all that remains give mean and log-variance. So::
+    It is the mirror of :class:`~lebm.models.ConvGenerator`. Every layer halves the size (kernel 4, stride 2),
+    down to ``end``. The first layer keeps the size (kernel 3) if the other layers are enough to reach
+    ``end``. Two convolutions over the whole remaining image give mean and log-variance::
 
-        CIFAR-10, 32 px    channels=[128, 256, 512, 1024], end=4    (first layer keeps 32)
-        CelebA, 64 px      channels=[128, 256, 512, 1024], end=4    (first layer halves)
-        MNIST, 28 px       channels=[64, 128, 256], end=7           (first layer keeps 28)
+        CIFAR-10, 32 px    channels=[128, 256, 512, 1024], end=4    (the first layer keeps 32)
+        CelebA, 64 px      channels=[128, 256, 512, 1024], end=4    (the first layer halves)
+        MNIST, 28 px       channels=[64, 128, 256], end=7           (the first layer keeps 28)
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
-        in_shape: channels, height and width of an image; square.
-        channels: output channels of the layers before the two heads.
-        end: height and width that the heads see.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or
-            ``"tanh"``.
-        bias: whether convolutions have biases; the released ones have none.
+        in_shape: channels, height and width of an image; height and width must be equal.
+        channels: output channels of the layers before the two last convolutions.
+        end: height and width of the input of the two last convolutions.
+        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
+            ``"softplus"`` or ``"tanh"``.
+        bias: whether convolutions have biases. The released convolutions have none.
 
     Raises:
-        ValueError: if the layers do not lead from the image's size to ``end``, for a width below 1 or an
+        ValueError: if the layers do not lead from the size of the image to ``end``, for a width below 1 or an
             unknown activation.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import ConvEncoder
+        >>> encoder = ConvEncoder(latent_dim=16, in_shape=[3, 32, 32], channels=[8, 16, 32], end=4)
+        >>> encoder(torch.zeros(5, 3, 32, 32)).log_scale.shape
+        torch.Size([5, 16])
     """
 
     def __init__(
@@ -169,13 +204,13 @@ def _first_halves(latent_dim: int, in_shape: tuple[int, ...], channels: Sequence
         )
     if not channels or min(latent_dim, end, in_shape[0], *channels) < 1:
         raise ValueError(
-            f"latent_dim {latent_dim}, end {end}, channels {list(channels)}: all must be at least 1 and some"
-            " channels given"
+            f"latent_dim {latent_dim}, end {end}, channels {list(channels)}: all must be at least 1 and"
+            " channels must not be empty"
         )
     reached = end * 2 ** (len(channels) - 1)
     if in_shape[1] not in (reached, 2 * reached):
         raise ValueError(
-            f"{len(channels)} layers down to {end} x {end} start at {reached} or {2 * reached} px, "
+            f"{len(channels)} layers down to {end} x {end} need images of {reached} or {2 * reached} px, "
             f"but in_shape has {in_shape[1]}: change end or the number of channels"
         )
     return in_shape[1] == 2 * reached

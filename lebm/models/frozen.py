@@ -1,4 +1,4 @@
-"""Networks as a chain sees them: fixed functions that change no buffer."""
+"""Networks as a chain needs them: fixed functions whose buffers do not change."""
 
 from __future__ import annotations
 
@@ -15,32 +15,39 @@ __all__ = ["frozen"]
 
 @contextmanager
 def frozen(*networks: nn.Module, batch_statistics: bool = False) -> Iterator[None]:
-    """Evaluation mode for a chain, every module put back as it was: no forward inside changes a buffer.
+    """Put networks into evaluation mode for a chain, and restore the mode of every module afterwards.
 
-    Spectral norm stays at its current vector, and normalised weights are computed once instead of at every
-    step of the chain. BatchNorm uses its running statistics; or, with ``batch_statistics``, those of the
-    batch it sees, without remembering them. The latter makes the chains of a batch depend on each other, as
-    in released code that never leaves training mode.
+    No forward pass inside the context changes a buffer. Spectral norm keeps its current vector, and
+    normalised weights are computed once instead of at every step of the chain. BatchNorm uses its running
+    statistics. With ``batch_statistics`` it uses the statistics of the current batch and does not store them.
+    The chains of a batch then depend on each other, as in released code that never leaves training mode.
 
     Args:
-        networks: what the chain's log-density calls.
-        batch_statistics: for BatchNorm layers.
+        networks: the networks that the log-density of the chain calls.
+        batch_statistics: whether BatchNorm layers use the statistics of the batch.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import frozen
+        >>> net = torch.nn.BatchNorm1d(2)
+        >>> with frozen(net):
+        ...     _ = net(torch.randn(8, 2))
+        ...     net.training
+        False
+        >>> net.training, net.num_batches_tracked.item()
+        (True, 0)
     """
     modes = [(module, module.training) for network in networks for module in network.modules()]
-    remembering = [
-        (module, module.track_running_stats) for module, _ in modes if isinstance(module, _BatchNorm)
-    ]
+    tracking = [(module, module.track_running_stats) for module, _ in modes if isinstance(module, _BatchNorm)]
     for network in networks:
         network.eval()
     if batch_statistics:
-        for norm, _ in remembering:
+        for norm, _ in tracking:
             norm.training, norm.track_running_stats = True, False
     try:
         with parametrize.cached():
-            with (
-                torch.inference_mode(False),
-                torch.no_grad(),
-            ):  # what is cached holds no graph, and gradients may pass it
+            # The cached weights hold no graph, and gradients with respect to the state may pass through them.
+            with torch.inference_mode(False), torch.no_grad():
                 for module, _ in modes:
                     if parametrize.is_parametrized(module):
                         for name in module.parametrizations:  # type: ignore[union-attr]
@@ -49,5 +56,5 @@ def frozen(*networks: nn.Module, batch_statistics: bool = False) -> Iterator[Non
     finally:
         for module, mode in modes:
             module.training = mode
-        for norm, remembers in remembering:
-            norm.track_running_stats = remembers
+        for norm, tracks in tracking:
+            norm.track_running_stats = tracks

@@ -17,28 +17,50 @@ __all__ = ["ConvGenerator", "Generator", "MLPGenerator"]
 
 
 class Generator(nn.Module, Component):
-    """Base of the generators: ``generator(z: (B, latent_dim)) -> (B, *out_shape)``, images in [-1, 1]."""
+    """Base class of the generators: ``generator(z: (B, latent_dim)) -> (B, *out_shape)``.
+
+    Images are in [-1, 1]. ``latent_dim`` is the number of latent coordinates and ``out_shape`` the
+    shape of one observation.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import Generator
+        >>> class Doubling(Generator):
+        ...     latent_dim, out_shape = 3, (3,)
+        ...     def forward(self, z):
+        ...         return 2 * z
+        >>> Doubling()(torch.ones(1, 3))
+        tensor([[2., 2., 2.]])
+    """
 
     latent_dim: int
     out_shape: tuple[int, ...]
 
 
 class MLPGenerator(Generator):
-    """A fully connected generator; on a CPU about 26 times cheaper a step than a small convolutional one at
-    28 px.
+    """A fully connected generator.
+
+    On a CPU one chain step is about 26 times cheaper than with a small convolutional generator at 28 px.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
         out_shape: shape of one observation, for example ``[1, 28, 28]``.
         hidden: widths of the hidden layers.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or
-            ``"tanh"``.
+        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
+            ``"softplus"`` or ``"tanh"``.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
 
     Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
 
     Raises:
         ValueError: for a width below 1 or an unknown name.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import MLPGenerator
+        >>> generator = MLPGenerator(latent_dim=16, out_shape=[1, 28, 28], hidden=[64])
+        >>> generator(torch.zeros(5, 16)).shape
+        torch.Size([5, 1, 28, 28])
     """
 
     def __init__(
@@ -60,12 +82,12 @@ class MLPGenerator(Generator):
 
 
 class ConvGenerator(Generator):
-    """A transposed-convolution generator without normalisation (Pang et al. 2020, supplement, and its
-    successors' variants).
+    """A transposed-convolution generator without normalisation.
 
-    The first layer turns the latent into a ``start`` x ``start`` image, each further one doubles the size
-    (kernel 4, stride 2), and the last, to the image's own channels, doubles it once more, or keeps it (kernel
-    3) if it is there already. So::
+    The first layer turns the latent into a ``start`` x ``start`` image. Each further layer doubles the size
+    (kernel 4, stride 2). The last layer gives the channels of the image: it doubles the size once more, or
+    keeps it (kernel 3) if the image has its size already. These are the networks of Pang et al. (2020,
+    supplement) and the variants of their successors::
 
         SVHN, 32 px             channels=[512, 256, 128], start=4
         CIFAR-10, 32 px         channels=[1024, 512, 256], start=8
@@ -75,22 +97,30 @@ class ConvGenerator(Generator):
         MNIST, 28 px            channels=[1024, 512, 256], start=7
 
     Parameters have the layout of a plain ``nn.Sequential`` of ``nn.ConvTranspose2d``, and results agree with
-    it to rounding; the first and the last layer are only computed another way, and memory is channels-last.
-    Weights start Xavier-normal, as in the released scripts.
+    it up to rounding. Only the computation differs: the first layer is a matrix product, a last layer that
+    doubles the size is a convolution with a pixel shuffle, and memory is channels-last. Initial weights are
+    Xavier-normal, as in the released scripts.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
-        out_shape: channels, height and width of an image; square.
+        out_shape: channels, height and width of an image; height and width must be equal.
         channels: output channels of every layer but the last.
         start: height and width after the first layer.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or
-            ``"tanh"``.
+        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
+            ``"softplus"`` or ``"tanh"``.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
 
     Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
 
     Raises:
-        ValueError: if the layers do not end at the image's size, for a width below 1 or an unknown name.
+        ValueError: if the layers do not end at the size of the image, for a width below 1 or an unknown name.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import ConvGenerator
+        >>> generator = ConvGenerator(latent_dim=16, out_shape=[3, 32, 32], channels=[32, 16, 8], start=4)
+        >>> generator(torch.zeros(5, 16)).shape
+        torch.Size([5, 3, 32, 32])
     """
 
     def __init__(
@@ -106,7 +136,7 @@ class ConvGenerator(Generator):
         self.latent_dim = latent_dim
         self.out_shape = tuple(out_shape)
         _check_sizes(latent_dim, self.out_shape, channels, start)
-        # The first activation acts on a view, where overwriting costs autograd more than it saves.
+        # The first activation acts on a view. There, overwriting costs autograd more time than it saves.
         self.net = nn.Sequential(
             FirstConvTranspose2d(latent_dim, channels[0], start), _activation(activation, inplace=False)
         )
@@ -136,13 +166,14 @@ def _check_sizes(latent_dim: int, out_shape: tuple[int, ...], channels: Sequence
     if not channels or min(latent_dim, start, out_shape[0], *channels) < 1:
         raise ValueError(
             f"latent_dim {latent_dim}, start {start}, channels {list(channels)}: all must be at least 1 and"
-            " some channels given"
+            " channels must not be empty"
         )
     reached = start * 2 ** (len(channels) - 1)
     if out_shape[1] not in (reached, 2 * reached):
         raise ValueError(
-            f"{len(channels)} layers from {start} x {start} reach {reached} px, and the last {reached} or"
-            f" {2 * reached}, but out_shape asks for {out_shape[1]}: change start or the number of channels"
+            f"{len(channels)} layers from {start} x {start} reach {reached} px, and with the last layer"
+            f" {reached} or {2 * reached} px, but out_shape asks for {out_shape[1]}: change start or the"
+            " number of channels"
         )
 
 

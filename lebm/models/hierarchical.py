@@ -1,4 +1,4 @@
-"""A flat latent seen as layers, and energies on such layers."""
+"""A flat latent as a list of layers, and energies on such layers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,22 @@ class LatentLayout:
         shapes: size of each layer, or its shape such as ``[20, 8, 8]``.
 
     Attributes:
-        shapes: one tuple a layer.
-        sizes: numbers of coordinates of the layers.
-        latent_dim: their sum.
+        shapes: one tuple per layer.
+        sizes: number of coordinates of each layer.
+        latent_dim: sum of the sizes.
+        slices: coordinates of each layer in the flat latent.
 
     Raises:
-        ValueError: for no layer, or one without coordinates.
+        ValueError: for no layer, or a layer without coordinates.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import LatentLayout
+        >>> layout = LatentLayout([2, [3, 4, 4]])
+        >>> [layer.shape for layer in layout.split(torch.zeros(5, layout.latent_dim))]
+        [torch.Size([5, 2]), torch.Size([5, 3, 4, 4])]
+        >>> layout.mask([0]).sum()
+        tensor(2)
     """
 
     def __init__(self, shapes: Sequence[LayerShape]) -> None:
@@ -47,18 +57,18 @@ class LatentLayout:
         return len(self.sizes)
 
     def split(self, z: Tensor) -> list[Tensor]:
-        """The layers of ``(B, latent_dim)`` as views ``(B, *shape)``."""
+        """The layers of a flat latent ``(B, latent_dim)``, as views ``(B, *shape)``."""
         return [
             part.unflatten(1, shape)
             for part, shape in zip(z.split(self.sizes, dim=1), self.shapes, strict=True)
         ]
 
     def join(self, layers: Sequence[Tensor]) -> Tensor:
-        """Layers ``(B, *shape)`` as one flat latent."""
+        """One flat latent ``(B, latent_dim)`` from layers ``(B, *shape)``."""
         return torch.cat([layer.flatten(1) for layer in layers], dim=1)
 
     def sums(self, values: Tensor) -> Tensor:
-        """Sums over the coordinates of each layer: ``(B, L)`` of ``(B, latent_dim)``."""
+        """Sums over the coordinates of each layer: ``(B, latent_dim) -> (B, L)``."""
         return torch.stack([part.sum(dim=1) for part in values.split(self.sizes, dim=1)], dim=1)
 
     def mask(self, layers: Iterable[int], device: torch.device | str = "cpu") -> Tensor:
@@ -78,17 +88,28 @@ class LatentLayout:
 
 
 class ConcatenatedEnergy(MLPEnergy):
-    """One fully connected energy on all layers together, which couples them (Cui et al., ICCV 2023, released
-    networks).
+    """One fully connected energy on all layers together (Cui et al., ICCV 2023, released networks).
+
+    It couples the layers.
 
     Args:
         latent_dims: sizes of the layers, bottom first.
         hidden: widths of the hidden layers.
         activation: see :class:`~lebm.models.MLPEnergy`.
-        spectral_norm: bound every layer's Lipschitz constant by 1, as released: it keeps an inference
-            network, which follows the energy's slope, from running away.
+        spectral_norm: bound the Lipschitz constant of every layer by 1, as released. An inference network
+            follows the slope of the energy; the bound keeps it from diverging.
 
     Shapes: ``(B, sum(latent_dims)) -> (B,)``.
+
+    Raises:
+        ValueError: for no layer, a width below 1 or an unknown activation.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import ConcatenatedEnergy
+        >>> energy = ConcatenatedEnergy(latent_dims=[2, 3])
+        >>> energy(torch.zeros(4, 5)).shape
+        torch.Size([4])
     """
 
     def __init__(
@@ -104,22 +125,30 @@ class ConcatenatedEnergy(MLPEnergy):
 
 
 class LayerEnergies(Energy):
-    r"""A sum of energies, one a layer: :math:`E(z) = \sum_i E_i(z_i)` (Cui et al., CVPR 2023).
+    r"""A sum of energies, one per layer: :math:`E(z) = \sum_i E_i(z_i)` (Cui et al., CVPR 2023).
 
     Args:
-        energies: bottom layer first, each with its ``latent_dim`` (a :class:`ConvEnergy` has one too).
+        energies: one energy per layer, bottom layer first. Each must have a ``latent_dim``, as
+            :class:`MLPEnergy` and :class:`ConvEnergy` have.
 
     Shapes: ``(B, sum of the latent_dims) -> (B,)``.
 
     Raises:
-        ValueError: for no energy, or one that does not know its size.
+        ValueError: for no energy, or an energy without a ``latent_dim``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import LayerEnergies, MLPEnergy
+        >>> energy = LayerEnergies([MLPEnergy(2), MLPEnergy(3)])
+        >>> energy(torch.zeros(4, 5)).shape, energy.layout.sizes
+        (torch.Size([4]), [2, 3])
     """
 
     def __init__(self, energies: Sequence[Energy]) -> None:
         super().__init__()
         sizes = [energy.latent_dim for energy in energies]
         if any(size is None for size in sizes):
-            raise ValueError("every energy of a layer must know its latent_dim")
+            raise ValueError("every energy of a layer must have a latent_dim")
         self.layout = LatentLayout([size for size in sizes if size is not None])
         self.latent_dim = self.layout.latent_dim
         self.energies = nn.ModuleList(energies)
@@ -130,20 +159,28 @@ class LayerEnergies(Energy):
 
 
 class ConvEnergy(Energy):
-    """An energy on a convolutional group of latents (CVPR 2023, released networks).
+    """An energy on a convolutional group of latents (Cui et al., CVPR 2023, released networks).
 
-    Layers that halve the size (kernel 4, stride 2) down to 4 x 4, then as many fully connected ones, at least
-    one.
+    Convolutions halve the size (kernel 4, stride 2) down to 4 x 4. As many fully connected
+    layers follow, at least one.
 
     Args:
-        shape: channels, height and width of the group; square, a power of two, at least 4.
-        channels: of the convolutions; 64 as released.
+        shape: channels, height and width of the group. Height and width must be equal, a
+            power of two, at least 4.
+        channels: output channels of the convolutions; 64 as released.
         hidden: width of the fully connected layers; 200 as released.
 
     Shapes: ``(B, C * H * W) -> (B,)``.
 
     Raises:
         ValueError: for another shape.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import ConvEnergy
+        >>> energy = ConvEnergy(shape=[20, 8, 8])
+        >>> energy(torch.zeros(4, 20 * 8 * 8)).shape
+        torch.Size([4])
     """
 
     def __init__(self, shape: Sequence[int], channels: int = 64, hidden: int = 200) -> None:

@@ -22,27 +22,38 @@ __all__ = ["GaussianChain", "GaussianHierarchy", "HierarchicalPrior"]
 
 
 class GaussianHierarchy(Prior):
-    r"""A prior :math:`p(z_L) \prod_i p(z_i \mid z_{i+1}, ..., z_L)` of Gaussians, exact to draw from.
+    r"""A prior :math:`p(z_L) \prod_i p(z_i \mid z_{i+1}, ..., z_L)` of Gaussians, with exact draws.
 
-    This is all that an energy-based prior needs to know of a hierarchical VAE: derive from it, give the
-    layers' shapes in ``layout``, and implement the two directions between latents and noise."""
+    An energy-based prior needs no more than this from a hierarchical VAE. Derive from this class, set
+    ``layout`` to the shapes of the layers, and implement :meth:`place` and :meth:`conditionals`.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import GaussianChain, GaussianHierarchy
+        >>> hierarchy: GaussianHierarchy = GaussianChain(latent_dims=[3, 2], hidden=[8])
+        >>> noise = torch.ones(4, 5)
+        >>> torch.allclose(hierarchy.noise_of(hierarchy.place(noise)), noise, atol=1e-5)
+        True
+    """
 
     layout: LatentLayout
 
     @abstractmethod
     def place(self, noise: Tensor) -> Tensor:
-        r"""Latents of noise, top layer first: :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`, both
-        ``(B, latent_dim)``.
+        r"""The latents that belong to noise, computed from the top layer down; both are ``(B, latent_dim)``.
+
+        :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`.
         """
 
     @abstractmethod
     def conditionals(self, z: Tensor) -> DiagonalGaussian:
-        """The Gaussian of every layer given the layers above it in ``z: (B, latent_dim)``, as one of that
-        size.
+        """The Gaussian of every layer, given the layers above it in ``z: (B, latent_dim)``.
+
+        All layers together are returned as one Gaussian over ``(B, latent_dim)``.
         """
 
     def noise_of(self, z: Tensor) -> Tensor:
-        """The noise that :meth:`place` would turn into ``z``."""
+        """The noise that :meth:`place` turns into ``z``, both ``(B, latent_dim)``."""
         given = self.conditionals(z)
         return (z - given.mean) * (-given.log_scale).exp()
 
@@ -50,7 +61,7 @@ class GaussianHierarchy(Prior):
         return z.new_zeros(z.shape[0])
 
     def log_density(self, z: Tensor) -> Tensor:
-        """Normalised: the sum of the layers' conditional log-densities."""
+        """The normalised log-density in nats, ``(B,)``: the sum of the conditional ones of the layers."""
         return self.conditionals(z).log_prob(z)
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
@@ -62,21 +73,29 @@ class GaussianHierarchy(Prior):
 
 
 class GaussianChain(GaussianHierarchy):
-    r"""N(0, I) at the top, and :math:`p(z_i \mid z_{i+1})` Gaussian with a network each (Cui et al., CVPR
-    2023).
+    r"""N(0, I) at the top, and a Gaussian :math:`p(z_i \mid z_{i+1})` per lower layer (CVPR 2023).
 
-    Log standard deviations are bounded softly, ``limit * tanh(s / limit)``, and standard deviations from
-    below by ``floor``, so that an energy of at most linear growth leaves the joint density proper.
+    Each of these Gaussians has one network. Its log standard deviations are bounded softly,
+    ``limit * tanh(s / limit)``. Then ``floor`` is added to the standard deviations. With these two bounds the
+    joint density stays proper under an energy that grows at most linearly.
 
     Args:
         latent_dims: sizes of the layers, bottom first; at least two.
         hidden: widths of the hidden layers of each network; four of 200 as released.
         activation: as for :class:`~lebm.models.MLPEnergy`.
         floor: smallest standard deviation; 0.01 as released.
-        limit: largest absolute log standard deviation (before the floor is added).
+        limit: largest absolute log standard deviation, before the floor is added.
 
     Raises:
         ValueError: for fewer than two layers, or a floor or limit that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import GaussianChain
+        >>> prior = GaussianChain(latent_dims=[3, 2], hidden=[8])
+        >>> z = prior.reference(4, torch.Generator().manual_seed(0))
+        >>> z.shape, prior.log_density(z).shape, prior.is_exact
+        (torch.Size([4, 5]), torch.Size([4]), True)
     """
 
     def __init__(
@@ -101,7 +120,11 @@ class GaussianChain(GaussianHierarchy):
         self.nets = nn.ModuleList(nets)
 
     def given(self, layer: int, above: Tensor) -> DiagonalGaussian:
-        """The Gaussian of one layer below the top, given the layer above it."""
+        """The Gaussian of one layer below the top, given the layer above it.
+
+        ``layer`` counts from the bottom, and ``above`` holds the coordinates of the
+        next layer, ``(B, size)``.
+        """
         mean, raw = self.nets[layer](above).chunk(2, dim=1)
         return DiagonalGaussian(mean, (self.floor + (self.limit * torch.tanh(raw / self.limit)).exp()).log())
 
@@ -122,17 +145,24 @@ class GaussianChain(GaussianHierarchy):
 
 
 class HierarchicalPrior(Prior):
-    r"""``p(z) = exp(-E(z)) p0(z) / Z`` where the reference ``p0`` is a hierarchy of Gaussians (CVPR 2023, eq.
-    4).
+    r"""``p(z) = exp(-E(z)) p0(z) / Z`` where ``p0`` is a hierarchy of Gaussians (CVPR 2023, eq. 4).
 
     Args:
-        energy: the tilt, :class:`~lebm.models.LayerEnergies` in the paper.
-        base: the reference.
-        start: where chains in ``z`` start: ``"normal"`` is N(0, I) on all layers, as released,
-            ``"ancestral"`` a draw of the reference.
+        energy: the energy ``E``; :class:`~lebm.models.LayerEnergies` in the paper.
+        base: the reference ``p0``.
+        start: start of the chains that move ``z``. ``"normal"`` is N(0, I) on all layers, as released, and
+            ``"ancestral"`` is a draw of the reference.
 
     Raises:
         ValueError: if energy and base disagree on the latent size, or for another start.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import GaussianChain, HierarchicalPrior, LayerEnergies, MLPEnergy
+        >>> energy = LayerEnergies([MLPEnergy(3), MLPEnergy(2)])
+        >>> prior = HierarchicalPrior(energy, GaussianChain(latent_dims=[3, 2], hidden=[8]))
+        >>> prior.log_density(prior.reference(4)).shape, prior.noise_log_density()(prior.noise(4)).shape
+        (torch.Size([4]), torch.Size([4]))
     """
 
     def __init__(
@@ -169,17 +199,17 @@ class HierarchicalPrior(Prior):
         return self.base.place(noise) if self.start == "ancestral" else noise
 
     def noise_log_density(self, exact: bool = True) -> LogDensity:
-        r"""The unnormalised log-density of the noise :math:`\epsilon` whose latents :math:`z(\epsilon)`
-        follow this prior.
+        r"""The unnormalised log-density of the noise whose latents follow this prior.
 
-        The change of variables cancels the reference's standard deviations, so it is :math:`-E(z(\epsilon)) -
-        |\epsilon|^2 / 2`.
+        The noise is :math:`\epsilon` and its latents are :math:`z(\epsilon)`. The change of variables cancels
+        the standard deviations of the reference, so the log-density is
+        :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2`.
 
         Args:
-            exact: ``False`` scores a move in noise by the density of the *latents*, as the released two-stage
-                code does,
-                :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2 - \sum \log \sigma_i(\epsilon)`. Its latents do not follow the prior: they are
-                drawn to where the reference is narrow.
+            exact: ``False`` uses the density of the *latents* for a move in noise, as the released two-stage
+                code does. The log-density is then
+                :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2 - \sum \log \sigma_i(\epsilon)`. The latents of such
+                a chain do not follow the prior: they gather where the reference is narrow.
         """
 
         def log_density(noise: Tensor) -> Tensor:

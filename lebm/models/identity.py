@@ -1,4 +1,4 @@
-"""A generator that generates nothing, so that latent and data space are one."""
+"""A generator without a network: latent space and data space are the same."""
 
 from __future__ import annotations
 
@@ -10,12 +10,26 @@ __all__ = ["IdentityGenerator"]
 
 
 class IdentityGenerator(Generator):
-    """``g(z) = z``, without parameters: the prior is then a density of the (noise-blurred) data themselves.
+    """The identity ``g(z) = z``, without parameters.
+
+    With this generator the prior is a density of the data themselves, blurred by the noise of the likelihood.
 
     Args:
         latent_dim: number of coordinates, at least 1.
 
     Shapes: ``(B, latent_dim) -> (B, latent_dim)``.
+
+    Raises:
+        ValueError: if ``latent_dim`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import IdentityGenerator
+        >>> generator = IdentityGenerator(latent_dim=2)
+        >>> generator(torch.tensor([[0.5, -1.0]]))
+        tensor([[ 0.5000, -1.0000]])
+        >>> generator.out_shape
+        (2,)
     """
 
     def __init__(self, latent_dim: int) -> None:

@@ -1,4 +1,4 @@
-"""The gradient of a small fully connected network with respect to its input, without autograd's bookkeeping."""
+"""The gradient of a small fully connected network with respect to its input, without a graph of autograd."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["input_gradient"]
 
 _aten = torch.ops.aten
 
-# The kernels that autograd itself would call, so the result is that of autograd: (gradient, what the layer
-# saw, what it returned, layer).
+# The kernels that autograd itself would call, so the results are those of autograd. Their arguments: the
+# gradient after the layer, the input of the layer, its output, and the layer.
 _BACKWARD: dict[type[nn.Module], Callable[[Tensor, Tensor, Tensor, nn.Module], Tensor]] = {
     nn.GELU: lambda slope, seen, made, layer: _aten.gelu_backward(slope, seen, approximate=layer.approximate),
     nn.LeakyReLU: lambda slope, seen, made, layer: _aten.leaky_relu_backward(
@@ -28,12 +28,18 @@ _BACKWARD: dict[type[nn.Module], Callable[[Tensor, Tensor, Tensor, nn.Module], T
 
 
 def input_gradient(net: nn.Sequential, state: Tensor) -> Tensor | None:
-    """Gradient ``(B, d)`` of the sum of ``net(state)``, ``(B, d) -> (B, 1)``, detached; a third faster than
-    autograd for small networks.
+    """Gradient ``(B, d)`` of the sum of ``net(state)`` with respect to ``state``, detached.
+
+    For small networks this is a third faster than autograd.
+
+    Args:
+        net: linear layers and activations, ``(B, d) -> (B, 1)``.
+        state: ``(B, d)``.
 
     Returns:
-        ``None`` where it would not be what autograd gives: layers other than plain linear ones and known
-        activations, hooks, mixed precision, or a state of another type than the weights.
+        The gradient, or ``None`` where it could differ from the gradient of autograd: for other layers
+        than plain linear ones and known activations, hooks, mixed precision, or a state whose type is
+        not that of the weights.
     """
     if torch.is_autocast_enabled(state.device.type) or any(not _plain(layer, state) for layer in net):
         return None
@@ -55,6 +61,6 @@ def input_gradient(net: nn.Sequential, state: Tensor) -> Tensor | None:
 def _plain(layer: nn.Module, state: Tensor) -> bool:
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return False
-    if type(layer) is nn.Linear:  # not a parametrised one, whose weight may change when it is read
+    if type(layer) is nn.Linear:  # not a parametrised layer: its weight may change at every read
         return layer.weight.dtype == state.dtype
     return type(layer) in _BACKWARD and not getattr(layer, "inplace", False)

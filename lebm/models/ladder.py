@@ -1,4 +1,4 @@
-"""Ladders: a generator that takes its latent in at several depths, and the bottom-up encoder that mirrors it."""
+"""Ladders: a generator that takes its latent at several depths, and the bottom-up encoder that mirrors it."""
 
 from __future__ import annotations
 
@@ -19,33 +19,42 @@ MERGES = ("concat", "add", "gated_add")
 
 
 class LadderGenerator(Generator):
-    r""":math:`h_L = g_L(z_L)`, :math:`h_i = g_i([z_i, h_{i+1}])`, and :math:`h_1` is the mean image (Cui et
-    al., ICCV 2023, eq. 3).
+    r"""A generator whose layers of latents enter at different depths (Cui et al., ICCV 2023, eq. 3).
 
-    Layers of the latent are a priori independent; the hierarchy is in the network alone: what enters at the
-    top passes through more of it, and so tends to carry what is more abstract.
+    :math:`h_L = g_L(z_L)`, :math:`h_i = g_i([z_i, h_{i+1}])`, and :math:`h_1` is the mean image. The layers
+    of the latent are independent a priori; only the network has a hierarchy. A layer that enters at the top
+    passes through more of the network, and so it tends to carry more abstract content.
 
     Args:
         latent_dims: sizes of the layers, bottom first.
         out_shape: channels, height and width of an image.
-        blocks: one list of layers each, bottom first, see :func:`~lebm.models.ladder_layers.stack`. The top
-            block starts from the top layer's coordinates; the last layer of the bottom block gives the image.
-            ``"linear 784"`` may stand for ``1x28x28``.
-        merge: how ``z_i``, made as large as ``h_{i+1}`` by a linear map, joins it: ``"concat"`` on the
-            channels, ``"add"``, or ``"gated_add"`` with one learned factor a channel.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"gelu"``, ``"relu"``, ``"silu"``, ``"softplus"`` or
-            ``"tanh"``.
-        projection_activation: whether the linear maps of ``z_i`` are followed by norm and activation.
+        blocks: one list of words per latent layer, bottom first, see
+            :func:`~lebm.models.ladder_layers.stack`. The top block starts from the coordinates of
+            the top layer. The last layer of the bottom block gives the image; ``"linear 784"``
+            may stand for ``1x28x28``.
+        merge: how ``z_i``, mapped by a linear layer to the size of ``h_{i+1}``, joins it. ``"concat"`` joins
+            on the channels, ``"add"`` adds, and ``"gated_add"`` adds with one learned factor per channel.
+        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
+            ``"softplus"`` or ``"tanh"``.
+        projection_activation: whether norm and activation follow the linear maps of ``z_i``.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         norm: ``"none"``, ``"group"`` or ``"batch"``, after every layer but the last.
-        bias: of the convolutions.
-        gate: start of the factors of ``"gated_add"``.
+        bias: whether convolutions have biases.
+        gate: initial value of the factors of ``"gated_add"``.
 
     Shapes: ``(B, sum(latent_dims)) -> (B, *out_shape)``.
 
     Raises:
-        ValueError: if blocks and layers differ in number, a layer does not fit, or the image does not come
-            out.
+        ValueError: if blocks and layers differ in number, a layer does not fit, the blocks do not lead to the
+            image, or for an unknown name.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import LadderGenerator
+        >>> blocks = [["up 8", "up 1"], ["linear 16x7x7"]]
+        >>> generator = LadderGenerator(latent_dims=[2, 3], out_shape=[1, 28, 28], blocks=blocks)
+        >>> generator(torch.zeros(4, 5)).shape
+        torch.Size([4, 1, 28, 28])
     """
 
     def __init__(
@@ -95,7 +104,7 @@ class LadderGenerator(Generator):
                 f"the blocks lead to {'x'.join(map(str, shape))}, but an image is"
                 f" {'x'.join(map(str, self.out_shape))}"
             )
-        # bottom first, as everywhere
+        # bottom layer first, like all lists of layers
         self.nets, self.projections = nn.ModuleList(reversed(nets)), nn.ModuleList(reversed(projections))
         self.gates = nn.ParameterList(reversed(gates))
         self.output = nn.Tanh() if output == "tanh" else nn.Identity()
@@ -114,23 +123,32 @@ class LadderGenerator(Generator):
 
 
 class LadderEncoder(GaussianEncoder):
-    r"""Bottom-up inference: :math:`r_1 = h_1(x)`, :math:`r_i = h_i(r_{i-1})`, and a Gaussian over :math:`z_i`
-    read at each height.
+    r"""Bottom-up inference: one Gaussian per layer, and given x the layers are independent.
 
-    Given x the layers are independent of each other.
+    :math:`r_1 = h_1(x)` and :math:`r_i = h_i(r_{i-1})`. The Gaussian over :math:`z_i` is read at height i.
 
     Args:
         latent_dims: sizes of the layers, bottom first.
         in_shape: channels, height and width of an image.
-        blocks: one list of layers each, bottom first, see :func:`~lebm.models.ladder_layers.stack`.
-        separate: mean and log-variance of a layer are read from a block of their own beside the one that
-            leads on (as released); otherwise from that one. The top block is always its own.
-        activation: as for the generator; ``"leaky_relu_0.01"`` in the released networks.
+        blocks: one list of words per latent layer, bottom first, see
+            :func:`~lebm.models.ladder_layers.stack`.
+        separate: whether mean and log-variance of a layer are read from a second block, beside the block that
+            leads to the next layer (as released). Otherwise they are read from the block that leads on. At
+            the top there is always one block only.
+        activation: as for :class:`LadderGenerator`; ``"leaky_relu_0.01"`` in the released networks.
         norm: ``"none"``, ``"group"`` or ``"batch"``.
-        bias: of the convolutions.
+        bias: whether convolutions have biases.
 
     Raises:
-        ValueError: if blocks and layers differ in number, or a layer does not fit.
+        ValueError: if blocks and layers differ in number, a layer does not fit, or for an unknown name.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import LadderEncoder
+        >>> blocks = [["down 8", "down 16"], ["linear 32"]]
+        >>> encoder = LadderEncoder(latent_dims=[2, 3], in_shape=[1, 28, 28], blocks=blocks)
+        >>> encoder(torch.zeros(4, 1, 28, 28)).mean.shape
+        torch.Size([4, 5])
     """
 
     def __init__(
@@ -170,17 +188,25 @@ class LadderEncoder(GaussianEncoder):
 
 
 class BottomLayer(Generator):
-    """A generator of the bottom layer alone, for hierarchies whose upper layers reach the data only through
-    the layers below.
+    """A generator that takes the bottom layer alone.
+
+    It is for hierarchies whose upper layers reach the data only through the layers below.
 
     Args:
-        generator: takes the bottom layer.
+        generator: a generator whose latent is the bottom layer.
         latent_dims: sizes of all layers, bottom first.
 
     Shapes: ``(B, sum(latent_dims)) -> (B, *out_shape)``.
 
     Raises:
-        ValueError: if the generator does not take as many coordinates as the bottom layer has.
+        ValueError: if the ``latent_dim`` of the generator is not the size of the bottom layer.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import BottomLayer, MLPGenerator
+        >>> generator = BottomLayer(MLPGenerator(latent_dim=2, out_shape=[1, 8, 8]), latent_dims=[2, 3])
+        >>> generator(torch.zeros(4, 5)).shape
+        torch.Size([4, 1, 8, 8])
     """
 
     def __init__(self, generator: Generator, latent_dims: Sequence[int]) -> None:

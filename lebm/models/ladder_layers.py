@@ -1,4 +1,4 @@
-"""Stacks of layers written as words, which is how ladders are described in a recipe."""
+"""Stacks of layers written as words: this is how recipes describe ladders."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def stack(
     bias: bool = True,
     plain_end: bool = False,
 ) -> tuple[nn.Sequential, tuple[int, ...]]:
-    """Build layers and follow the shape of one sample through them.
+    """Build layers, and follow the shape of one sample through them.
 
     Args:
-        words: ``"linear 400"`` (of all there is), ``"linear 64x4x4"`` (the result as an image), ``"conv 64"``
-            (kernel 3, keeps the size), ``"down 64"`` (kernel 4, halves it) or ``"up 64"`` (transposed, kernel
-            4, doubles it).
-        shape: of what goes in, ``(d,)`` or ``(C, H, W)``.
-        activation: after every layer.
+        words: one word per layer. ``"linear 400"`` takes the whole input; ``"linear 64x4x4"`` gives an image;
+            ``"conv 64"`` keeps the size (kernel 3); ``"down 64"`` halves it (kernel 4); ``"up 64"`` doubles
+            it (transposed, kernel 4).
+        shape: shape of the input, ``(d,)`` or ``(C, H, W)``.
+        activation: name of the activation after every layer.
         norm: ``"none"``, ``"group"`` or ``"batch"``, between a layer and its activation.
-        bias: of the convolutions; linear layers always have one.
-        plain_end: neither norm nor activation after the last layer.
+        bias: whether convolutions have biases; linear layers always have them.
+        plain_end: whether the last layer has neither norm nor activation.
 
     Returns:
-        The network, and the shape of what comes out.
+        The network, and the shape of its output.
 
     Raises:
-        ValueError: naming the word that cannot be read or does not fit.
+        ValueError: if a word cannot be read or does not fit; the message names the word.
     """
     if not words:
         raise ValueError("a block needs at least one layer, for example 'linear 400'")
@@ -56,7 +56,7 @@ def stack(
 
 
 def _append(net: nn.Sequential, word: str, shape: tuple[int, ...], bias: bool) -> tuple[int, ...]:
-    """Add the layer of a word; returns the shape after it."""
+    """Add the layer of a word; return the shape after it."""
     kind, _, size = word.partition(" ")
     try:
         sizes = tuple(int(number) for number in size.split("x"))

@@ -1,4 +1,4 @@
-"""Small pieces that several networks share."""
+"""Layers and small networks that several models share."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation(name: str, inplace: bool = False) -> nn.Module:
-    """The activation of that name (leaky_relu has slope 0.2).
+    """The activation with the given name.
 
     Args:
-        name: one of ``"gelu"``, ``"leaky_relu"``, ``"leaky_relu_0.01"``, ``"relu"``, ``"silu"``,
-            ``"softplus"``, ``"tanh"``.
-        inplace: overwrite the input where the derivative can be had from the output (the two ReLUs); the
-            caller vouches that nothing else needs it, which is so after a convolution.
+        name: ``"gelu"``, ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"relu"``, ``"silu"``,
+            ``"softplus"`` or ``"tanh"``.
+        inplace: whether the activation overwrites its input. Only ReLU and leaky ReLU do so, because their
+            derivative follows from the output. The caller must know that nothing else needs the input, as
+            after a convolution.
 
     Raises:
-        ValueError: if there is none; the message lists the names.
+        ValueError: for an unknown name; the message lists the names.
     """
     if name not in _ACTIVATIONS:
         raise ValueError(f"unknown activation {name!r}; choose one of {', '.join(sorted(_ACTIVATIONS))}")
@@ -45,16 +46,16 @@ def activation(name: str, inplace: bool = False) -> nn.Module:
 def mlp(
     widths: Sequence[int], name: str, output_bias: bool = True, spectral_norm: bool = False
 ) -> nn.Sequential:
-    """Linear layers of the given widths with activations between them, none after the last.
+    """Linear layers of the given widths with activations between them; the last layer has none.
 
     Args:
-        widths: input width, hidden widths, output width.
-        name: of the activation.
-        output_bias: whether the last layer has a bias; the others always do.
-        spectral_norm: bound every layer's Lipschitz constant by 1.
+        widths: input width, hidden widths and output width.
+        name: name of the activation.
+        output_bias: whether the last layer has a bias. The other layers always have one.
+        spectral_norm: bound the Lipschitz constant of every layer by 1.
 
     Raises:
-        ValueError: for fewer than two widths, or one below 1.
+        ValueError: for fewer than two widths, a width below 1 or an unknown activation.
     """
     if len(widths) < 2 or any(width < 1 for width in widths):
         raise ValueError(f"a network needs an input and an output width, all at least 1, not {list(widths)}")
@@ -69,8 +70,7 @@ def mlp(
 
 
 class FirstConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution (stride 1, no padding) of a 1x1 image, computed as the matrix product that it
-    is.
+    """A transposed convolution (stride 1, no padding) of a 1x1 image, computed as a matrix product.
 
     Parameters and results are those of ``nn.ConvTranspose2d(latent_dim, channels, size)``.
 
@@ -92,14 +92,18 @@ class ThinConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution that doubles the size (kernel 4, stride 2, padding 1) and gives few channels.
 
     Parameters and results are those of ``nn.ConvTranspose2d(channels, out_channels, 4, 2, 1)``. The four
-    pixels of a 2x2 output block see the same 3x3 inputs, so a 3x3 convolution to four times the channels and
-    a pixel shuffle give them all, which is quicker while the channels are few."""
+    pixels of a 2x2 output block depend on the same 3x3 inputs. So a 3x3 convolution to four times the
+    channels, followed by a pixel shuffle, gives all four. This is faster while there are few output channels.
+
+    Shapes: ``(B, channels, H, W) -> (B, out_channels, 2 H, 2 W)``.
+    """
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__(channels, out_channels, 4, 2, 1)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        # Along one axis, taps (w0 w1 w2 w3) act as (w3 w1 0) on even and as (0 w2 w0) on odd output pixels.
+        # Along one axis, the taps (w0 w1 w2 w3) act as (w3 w1 0) on even output pixels
+        # and as (0 w2 w0) on odd output pixels.
         taps = pad(self.weight, (1, 1, 1, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)
         kernel = taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
         bias = None if self.bias is None else self.bias.repeat_interleave(4)

@@ -1,4 +1,4 @@
-"""Observation models: how a generator's output becomes a density of the data."""
+"""Observation models: how the output of a generator becomes a density of the data."""
 
 from __future__ import annotations
 
@@ -16,45 +16,73 @@ __all__ = ["GaussianLikelihood", "Likelihood"]
 
 
 class Likelihood(nn.Module, Component, ABC):
-    """``p(x | z)`` with a generator inside."""
+    """Base class of the likelihoods ``p(x | z)``.
+
+    ``generator`` is the network inside and ``latent_dim`` its number of latent coordinates.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import GaussianLikelihood, Likelihood, MLPGenerator
+        >>> likelihood: Likelihood = GaussianLikelihood(MLPGenerator(latent_dim=4, out_shape=[1, 8, 8]))
+        >>> x, z = torch.zeros(3, 1, 8, 8), torch.zeros(3, 4)
+        >>> log_density = likelihood.given(x)
+        >>> torch.equal(log_density(z), likelihood.log_prob(x, z))
+        True
+    """
 
     generator: nn.Module
     latent_dim: int
 
     @abstractmethod
     def log_prob(self, x: Tensor, z: Tensor) -> Tensor:
-        """Normalised ``log p(x | z)`` a sample, shape ``(B,)``."""
+        """The normalised ``log p(x | z)`` of each sample in nats, shape ``(B,)``."""
 
     @abstractmethod
     def mean(self, z: Tensor) -> Tensor:
-        """The most likely or mean observation, shape ``(B, *x)``."""
+        """The mean of the observation, or the most likely observation, shape ``(B, *x)``."""
 
     def given(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """:meth:`log_prob` of these observations as a function of ``z``, for chains: what ``z`` does not
-        change is done once.
+        """:meth:`log_prob` of the observations ``x`` as a function of ``z``, for chains.
+
+        A likelihood may do the work that does not depend on ``z`` only once here.
         """
         return lambda z: self.log_prob(x, z)
 
     def training_log_prob(self, x: Tensor, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """What training raises, shape ``(B,)``: :meth:`log_prob`, unless a likelihood is perturbed in
-        training.
+        """The log-probability that training maximises, shape ``(B,)``.
+
+        It is :meth:`log_prob`, except for a likelihood that perturbs its input in training. ``generator`` is
+        the source of randomness.
         """
         return self.log_prob(x, z)
 
     def draw(self, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """What a sample of the model shows, shape ``(B, *x)``: the mean, unless a mean says nothing, as for
-        sentences.
+        """The observation that a sample of the model shows, shape ``(B, *x)``.
+
+        It is :meth:`mean`, except where a mean makes no sense, as for sentences. ``generator`` is
+        the source of randomness.
         """
         return self.mean(z)
 
 
 class GaussianLikelihood(Likelihood):
-    """``x = g(z) + N(0, sigma^2 I)``, images in [-1, 1] (Pang et al. 2020, eq. 5).
+    """``x = g(z) + N(0, sigma^2 I)``, with images in [-1, 1] (Pang et al. 2020, eq. 5).
 
     Args:
         generator: the network ``g``, ``(B, d) -> (B, C, H, W)`` or ``(B, D)``.
-        sigma: standard deviation of the observation noise, in the units of ``x``; positive. 0.3 in the
-            released scripts.
+        sigma: standard deviation of the observation noise in the units of ``x``; positive. The
+            released scripts use 0.3.
+
+    Raises:
+        ValueError: if ``sigma`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import GaussianLikelihood, IdentityGenerator
+        >>> likelihood = GaussianLikelihood(IdentityGenerator(latent_dim=2), sigma=1.0)
+        >>> x, z = torch.tensor([[1.0, 1.0]]), torch.zeros(1, 2)
+        >>> likelihood.log_prob(x, z), likelihood.mean(z)
+        (tensor([-2.8379]), tensor([[0., 0.]]))
     """
 
     def __init__(self, generator: Generator, sigma: float = 0.3) -> None:
@@ -72,21 +100,23 @@ class GaussianLikelihood(Likelihood):
         return self.log_prob_around(x, self.generator(z))
 
     def log_prob_around(self, x: Tensor, mean: Tensor) -> Tensor:
-        """``log p(x | z)`` where the generator's output ``mean = g(z)`` is known already, shape ``(B,)``."""
+        """``log p(x | z)`` for a known output ``mean = g(z)`` of the generator, shape ``(B,)``."""
         error = (x - mean).flatten(1).square().sum(dim=1)
         return -error / (2 * self.sigma**2) - self.log_normaliser(x[0].numel())
 
     def log_normaliser(self, size: int) -> float:
-        """``D/2 log(2 pi sigma^2)`` for observations of ``size`` numbers."""
+        """``D/2 log(2 pi sigma^2)`` in nats, for observations of ``D = size`` numbers."""
         return 0.5 * size * math.log(2 * math.pi * self.sigma**2)
 
     def squared_error(self, nll: Tensor, size: int) -> Tensor:
-        """What a negative log-likelihood of ``size`` numbers stands for: ``|x - g(z)|^2``, without scale and
-        constant.
+        """The squared error ``|x - g(z)|^2`` of a negative log-likelihood ``nll`` in nats.
+
+        ``size`` is the number of numbers in one observation. The scale ``1 / (2 sigma^2)`` and
+        the constant are removed.
         """
         return (nll - self.log_normaliser(size)) * (2 * self.sigma**2)
 
     def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """A draw from ``p(x | z)``, noise included."""
+        """A draw from ``p(x | z)``, noise included, shape ``(B, *x)``."""
         mean = self.generator(z)
         return mean + self.sigma * normal(generator, mean.shape, dtype=mean.dtype, device=mean.device)

@@ -1,4 +1,4 @@
-"""Latent priors: a Gaussian reference, and that reference tilted by an energy."""
+"""Latent priors: a Gaussian reference, and the same reference tilted by an energy."""
 
 from __future__ import annotations
 
@@ -18,27 +18,35 @@ __all__ = ["EnergyPrior", "Prior", "StandardNormal", "TiltedNormal"]
 
 
 class Prior(nn.Module, Component, ABC):
-    """A density on latents ``z`` of shape ``(B, latent_dim)``, known up to a constant."""
+    """A density on latents ``z`` of shape ``(B, latent_dim)``, known up to a constant.
+
+    ``latent_dim`` is the number of latent coordinates.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import Prior, StandardNormal
+        >>> prior: Prior = StandardNormal(latent_dim=2)
+        >>> prior.reference(4).shape, prior.energy(torch.zeros(4, 2)), prior.is_exact
+        (torch.Size([4, 2]), tensor([0., 0., 0., 0.]), True)
+    """
 
     latent_dim: int
 
     @abstractmethod
     def energy(self, z: Tensor) -> Tensor:
-        """The learned tilt ``E(z)``, shape ``(B,)``, low where latents are likely; zero for a plain
-        reference.
-        """
+        """The learned energy ``E(z)``, shape ``(B,)``, low where latents are likely; zero without one."""
 
     @abstractmethod
     def log_density(self, z: Tensor) -> Tensor:
-        """Unnormalised log-density, shape ``(B,)``."""
+        """Unnormalised log-density of ``z: (B, latent_dim)`` in nats, shape ``(B,)``."""
 
     @abstractmethod
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
-        """``n`` exact draws ``(n, latent_dim)`` from the reference measure, where chains start."""
+        """``n`` starts of chains, ``(n, latent_dim)``: by default exact draws from the reference measure."""
 
     @property
     def is_exact(self) -> bool:
-        """Whether the reference *is* the prior, so that no chain is needed to draw from it."""
+        """Whether the reference *is* the prior. Draws from it then need no chain."""
         return False
 
     def _place(self) -> dict[str, torch.dtype | torch.device]:
@@ -47,10 +55,19 @@ class Prior(nn.Module, Component, ABC):
 
 
 class StandardNormal(Prior):
-    """N(0, I), the prior of a plain latent-variable model and the reference of an energy prior.
+    """N(0, I): the prior of a plain latent-variable model, and the reference of an energy prior.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
+
+    Raises:
+        ValueError: if ``latent_dim`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import StandardNormal
+        >>> StandardNormal(latent_dim=2).log_density(torch.zeros(1, 2))
+        tensor([-1.8379])
     """
 
     def __init__(self, latent_dim: int) -> None:
@@ -68,7 +85,7 @@ class StandardNormal(Prior):
         return z.new_zeros(z.shape[0])
 
     def log_density(self, z: Tensor) -> Tensor:
-        """Normalised: ``-|z|^2 / 2 - d/2 log(2 pi)``."""
+        """The normalised log-density ``-|z|^2 / 2 - d/2 log(2 pi)`` in nats, shape ``(B,)``."""
         return -0.5 * torch.linalg.vecdot(z, z) - 0.5 * self.latent_dim * math.log(2 * math.pi)
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
@@ -79,11 +96,19 @@ class EnergyPrior(Prior):
     """``p(z) = exp(-E(z)) p0(z) / Z`` (Pang et al. 2020, eq. 3, with E = -f).
 
     Args:
-        energy: the tilt, ``(B, d) -> (B,)``.
-        base: the reference ``p0``; a standard normal of the energy's ``latent_dim`` by default.
+        energy: the energy ``E``, ``(B, d) -> (B,)``.
+        base: the reference ``p0``; by default a standard normal with the ``latent_dim`` of the energy.
 
     Raises:
-        ValueError: if energy and base disagree on the latent size.
+        ValueError: if energy and base disagree on the latent size, or neither of them gives it.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import EnergyPrior, MLPEnergy
+        >>> prior = EnergyPrior(MLPEnergy(latent_dim=8))
+        >>> z = prior.reference(16, torch.Generator().manual_seed(0))
+        >>> prior.log_density(z).shape, prior.is_exact
+        (torch.Size([16]), False)
     """
 
     def __init__(self, energy: Energy, base: StandardNormal | None = None) -> None:
@@ -104,7 +129,7 @@ class EnergyPrior(Prior):
 
     @property
     def log_density(self) -> TiltedNormal:  # type: ignore[override]
-        """The unnormalised log-density ``-E(z) + log p0(z)``, to be called with ``z`` of shape ``(B, d)``."""
+        """The unnormalised log-density ``-E(z) + log p0(z)``, a function from ``(B, d)`` to ``(B,)``."""
         return TiltedNormal(self)
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
@@ -112,10 +137,13 @@ class EnergyPrior(Prior):
 
 
 class TiltedNormal:
-    """The log-density of an :class:`EnergyPrior`, with a gradient that does not send the normal part through
-    autograd.
+    """The log-density of an :class:`EnergyPrior`, whose gradient is fast.
 
-    That is a sixth of a chain's time for a small energy.
+    The gradient of the normal part needs no autograd. For a small energy this saves a
+    sixth of the time of a chain.
+
+    Args:
+        prior: the prior whose log-density this is.
     """
 
     def __init__(self, prior: EnergyPrior) -> None:
@@ -125,6 +153,6 @@ class TiltedNormal:
         return self.prior.base.log_density(z) - self.prior.tilt(z)
 
     def state_gradient(self, z: Tensor) -> Tensor:
-        """``-grad E(z) - z``, shape ``(B, d)``, detached."""
+        """The gradient ``-grad E(z) - z``, shape ``(B, d)``, detached."""
         z = z.detach()
         return (state_gradient(self.prior.tilt, z) + z).neg_()

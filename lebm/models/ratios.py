@@ -1,4 +1,4 @@
-"""A prior learned as a product of density ratios, one classifier a stage."""
+"""A prior that is learned as a product of density ratios, one classifier per stage."""
 
 from __future__ import annotations
 
@@ -16,28 +16,41 @@ from lebm.models.priors import EnergyPrior, StandardNormal
 __all__ = ["LogConstant", "RatioPrior", "RatioProduct"]
 
 CACHED_NUMBERS = 2**19
-"""Numbers of a hidden layer that stay in a CPU's cache, about."""
+"""About how many numbers of a hidden layer fit into the cache of a CPU."""
 
 
 class RatioProduct(Energy):
-    r"""The energy :math:`-\sum_k \log r_k(z)` of a product of ratios: the finished stages, and the one in
-    training.
+    r"""The energy :math:`-\sum_k \log r_k(z)` of a product of ratios, one ratio per stage.
 
-    The stage in training is one ordinary network, ``active``, with the same parameters for the whole run. A
-    finished stage is a slot of preallocated buffers; the slots in use are evaluated as *one* batched network.
-    :meth:`switch` copies ``active`` into the next slot and makes it the ratio one, so the product does not
-    change at a switch, no parameter is added or frozen, and an optimiser or a data-parallel wrapper notices
-    nothing.
+    The product has the finished stages and the stage in training. The stage in training is one ordinary
+    network, ``active``. Its parameters stay the same objects for the whole run. A finished stage is one slot
+    of preallocated buffers, and the slots in use are evaluated as *one* batched network. :meth:`switch`
+    copies ``active`` into the next slot and then sets its ratio to 1. So the product does not change at a
+    switch. No parameter is added or frozen, and an optimiser or a data-parallel wrapper needs no change.
 
     Args:
-        active: the network of a stage, with ``output_bias=True``, since a ratio's constant is learned, and
-            without spectral norm. Its last layer is set to zero here: a stage starts as the ratio one.
+        active: the network of a stage. It needs ``output_bias=True``, because the constant of a
+            ratio is learned, and no spectral norm. Its last layer is set to zero here, because a
+            stage starts at the ratio 1.
         max_stages: number of slots, at least 1.
+
+    Attributes:
+        finished: number of finished stages.
 
     Shapes: ``(B, latent_dim) -> (B,)``.
 
     Raises:
         ValueError: for a network without an output bias or with spectral norm, or ``max_stages`` below 1.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import MLPEnergy, RatioProduct
+        >>> energy = RatioProduct(MLPEnergy(latent_dim=2, output_bias=True), max_stages=2)
+        >>> energy(torch.zeros(3, 2)).tolist(), energy.finished
+        ([0.0, 0.0, 0.0], 0)
+        >>> energy.switch()
+        >>> energy.finished, energy.complete
+        (1, False)
     """
 
     def __init__(self, active: MLPEnergy, max_stages: int = 4) -> None:
@@ -49,8 +62,8 @@ class RatioProduct(Energy):
             )
         if any(hasattr(layer, "parametrizations") for layer in active.net):
             raise ValueError(
-                "a stage starts from a zero layer, which has no spectral norm; bound a ratio with"
-                " weight_decay instead"
+                "a stage starts from a zero layer, and a zero layer has no spectral norm; bound a ratio"
+                " with weight_decay instead"
             )
         if active.net[-1].bias is None:
             raise ValueError("the constant of a ratio is learned: build its network with output_bias=True")
@@ -58,9 +71,8 @@ class RatioProduct(Energy):
         self.active = active
         self.activation = copy.deepcopy(active.net[1]) if len(active.net) > 1 else nn.Identity()
         self.max_stages = max_stages
-        self.finished = (
-            0  # a Python number, so that only the slots in use are evaluated; saved as extra state
-        )
+        # A Python number, so that only the slots in use are evaluated; it is saved as extra state.
+        self.finished = 0
         self.depth = len(self._active_layers())
         self.width = max(layer.out_features for layer in self._active_layers())
         for position, layer in enumerate(self._active_layers()):
@@ -77,7 +89,7 @@ class RatioProduct(Energy):
 
     @property
     def complete(self) -> bool:
-        """Whether all slots are used, so that ``active`` no longer counts."""
+        """Whether all slots are in use. Then ``active`` is no longer part of the product."""
         return self.finished == self.max_stages
 
     def so_far(self, z: Tensor) -> Tensor:
@@ -85,12 +97,12 @@ class RatioProduct(Energy):
         return z.new_zeros(z.shape[0]) if self.finished == 0 else self.stages(z).sum(dim=0)
 
     def stages(self, z: Tensor, first: int | None = None) -> Tensor:
-        """The energy ``-log r_k`` of each of the first stages, all finished ones by default: ``(first, B)``."""
+        """The energies ``-log r_k`` of the ``first`` stages, ``(first, B)``; all finished ones by default."""
         count = self.finished if first is None else first
         if count == 0:
             return z.new_zeros(0, z.shape[0])
-        # One batched network on a GPU. On a CPU so many stages at a time as the cache holds: more would be
-        # slower than one by one.
+        # On a GPU all stages are one batched network. On a CPU a group has as many stages as fit into the
+        # cache: larger groups are slower than single stages.
         group = count if z.is_cuda else max(1, CACHED_NUMBERS // (z.shape[0] * self.width))
         parts = [
             self._batched(z, slice(start, min(start + group, count))) for start in range(0, count, group)
@@ -109,17 +121,17 @@ class RatioProduct(Energy):
 
     @torch.no_grad()
     def switch(self, warm_start: bool = True, seed: int = 0) -> None:
-        """Finish the stage in training: copy it into a slot, then make ``active`` the ratio one.
+        """Finish the stage in training: copy it into a slot, then set the ratio of ``active`` to 1.
 
-        The optimiser's moments of ``active`` and any average of its weights are stale afterwards; clearing
-        them is the caller's.
+        After a switch the moments of the optimiser for ``active`` are stale, and so is any average of its
+        weights. The caller has to clear them.
 
         Args:
-            warm_start: keep the hidden layers for the next stage; draw them anew otherwise.
-            seed: of that draw; torch's own generator is left alone.
+            warm_start: keep the hidden layers for the next stage; otherwise initialise them again.
+            seed: seed of that initialisation; the default generator of torch does not change.
 
         Raises:
-            ValueError: if all slots are used.
+            ValueError: if all slots are in use.
         """
         if self.complete:
             raise ValueError(f"all {self.max_stages} stages are used; raise max_stages")
@@ -136,12 +148,12 @@ class RatioProduct(Energy):
 
     @torch.no_grad()
     def discard(self) -> None:
-        """Make the stage in training the ratio one, without keeping it."""
+        """Drop the stage in training: set its ratio to 1."""
         self._make_active_one()
 
     @property
     def active_is_one(self) -> bool:
-        """Whether the stage in training is exactly the ratio one, as after a switch."""
+        """Whether the ratio of the stage in training is exactly 1, as after a switch."""
         last = self._active_layers()[-1]
         return self.complete or not (last.weight.any() or last.bias.any())
 
@@ -154,7 +166,7 @@ class RatioProduct(Energy):
     def _active_layers(self) -> list[nn.Linear]:
         return [layer for layer in self.active.net if isinstance(layer, nn.Linear)]
 
-    # Extra state and not a buffer: an average of weights must never average the number of stages.
+    # Extra state, not a buffer: an average of weights must not average the number of stages.
 
     def get_extra_state(self) -> dict[str, int]:
         return {"finished": self.finished}
@@ -168,11 +180,17 @@ class LogConstant:
     """An estimate of ``log Z`` of the product of the first ``stage`` ratios.
 
     Attributes:
-        stage: number of finished stages it belongs to.
+        stage: number of finished stages in the product.
         log_z: the estimate, in nats.
-        low: lower end of its interval.
-        high: upper end.
-        ess: effective number of the annealed chains behind it.
+        low: lower end of its interval, in nats.
+        high: upper end of its interval, in nats.
+        ess: effective number of the annealed chains of the estimate.
+
+    Example:
+        >>> from lebm.models import LogConstant
+        >>> constant = LogConstant(stage=1, log_z=-0.02, low=-0.05, high=0.01, ess=480.0)
+        >>> constant.low < constant.log_z < constant.high
+        True
     """
 
     stage: int
@@ -183,15 +201,27 @@ class LogConstant:
 
 
 class RatioPrior(EnergyPrior):
-    r"""``p(z) = p0(z) prod_k r_k(z) / Z``, with the constant of the finished stages kept beside them.
+    r"""``p(z) = p0(z) prod_k r_k(z) / Z``, with estimates of the constant ``Z`` of the finished stages.
 
-    Every logit is a log-ratio to the *normalised* prior of its stage, so their sum misses the log-constants
-    of the stages before it, which are near zero only while the classes overlap and the negatives are exact
-    draws.
+    Every logit is a log-ratio to the *normalised* prior of its stage. So the sum of the logits misses the
+    log-constants of the earlier stages. These constants are near zero only while the classes overlap and the
+    negatives are exact draws.
 
     Args:
         energy: the product of ratios.
         base: the reference ``p0``; a standard normal of the same size by default.
+
+    Attributes:
+        constants: estimates of ``log Z`` by number of finished stages.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import LogConstant, MLPEnergy, RatioPrior, RatioProduct
+        >>> prior = RatioPrior(RatioProduct(MLPEnergy(latent_dim=2, output_bias=True)))
+        >>> prior.tilt.switch()
+        >>> prior.remember(LogConstant(stage=1, log_z=0.0, low=0.0, high=0.0, ess=100.0))
+        >>> prior.log_prob(torch.zeros(1, 2))
+        tensor([-1.8379])
     """
 
     tilt: RatioProduct
@@ -205,21 +235,22 @@ class RatioPrior(EnergyPrior):
         return lambda z: self.base.log_density(z) - self.tilt.stages(z, stage).sum(dim=0)
 
     def log_density_so_far(self, z: Tensor) -> Tensor:
-        """Unnormalised log-density of the finished stages alone: what a stage's classifier has as its
-        negatives, ``(B,)``.
+        """Unnormalised log-density of the finished stages alone, ``(B,)``.
+
+        The negatives of the next classifier are draws of this density.
         """
         return self.base.log_density(z) - self.tilt.so_far(z)
 
     def log_prob(self, z: Tensor, normalised: bool = True) -> Tensor:
-        """``log p0(z) + sum_k log r_k(z) - log Z``, shape ``(B,)``.
+        """``log p0(z) + sum_k log r_k(z) - log Z`` in nats, shape ``(B,)``.
 
         Args:
             z: latents ``(B, latent_dim)``.
-            normalised: subtract the stored ``log Z``; otherwise the raw sum, which includes the stage in
-                training.
+            normalised: subtract the stored ``log Z``. Otherwise the result is the plain sum, and it includes
+                the stage in training.
 
         Raises:
-            ValueError: if ``log Z`` of the product as it is now was never estimated.
+            ValueError: if there is no estimate of ``log Z`` for the current product.
         """
         if not normalised:
             return self.log_density(z)
@@ -231,10 +262,10 @@ class RatioPrior(EnergyPrior):
         return self.log_density_so_far(z) - self.log_constant().log_z
 
     def log_constant(self) -> LogConstant:
-        """``log Z`` of the finished stages.
+        """``log Z`` of the finished stages, in nats.
 
         Raises:
-            ValueError: if it was never estimated.
+            ValueError: if there is no estimate.
         """
         stage = self.tilt.finished
         if stage == 0:
@@ -247,7 +278,7 @@ class RatioPrior(EnergyPrior):
         return self.constants[stage]
 
     def remember(self, constant: LogConstant) -> None:
-        """Keep an estimate of ``log Z``; it is saved in the ``state_dict``."""
+        """Store an estimate of ``log Z``; it becomes part of the ``state_dict``."""
         self.constants[constant.stage] = constant
 
     def get_extra_state(self) -> dict[str, Any]:

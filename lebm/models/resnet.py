@@ -1,4 +1,4 @@
-"""Residual networks on images: an energy bounded layer by layer, and a generator."""
+"""Residual networks on images: an energy with spectral norm, and a generator."""
 
 from __future__ import annotations
 
@@ -20,36 +20,43 @@ NORMS = ("batch", "group", "none")
 
 
 class ResNetEnergy(Energy):
-    """A residual energy on images (Cui and Han, NeurIPS 2023, released networks), with spectral norm on every
-    layer.
+    """A residual energy on images with spectral norm (Cui and Han, NeurIPS 2023, released networks).
 
-    Blocks of two 3x3 convolutions with ReLUs between; a block halves the size by average pooling or keeps it;
-    then a ReLU, the mean over pixels and one linear layer. The shortcut is a 1x1 convolution where size or
-    channels change. So::
+    A block has two 3x3 convolutions with ReLUs between them. It halves the size by average pooling, or keeps
+    it. A ReLU, the mean over pixels and one linear layer follow the blocks. The shortcut is a 1x1 convolution
+    where size or channels change. Settings for known data::
 
         CIFAR-10, 32 px    channels=[512, 512, 512, 512], downsample=[true, true, false, false]
-        CelebA, 64 px      channels=[64, 128, 256, 512, 1024], all down
+        CelebA, 64 px      channels=[64, 128, 256, 512, 1024], all blocks halve the size
         MNIST, 28 px       any, for example channels=[64, 64, 64], downsample=[true, true, false]
 
-    With spectral norm every layer's Lipschitz constant is near 1, which keeps the energy's slope, and with it
-    the chain, from running away; without it the released training diverges. A training forward takes one
-    power iteration, so call it once a step, on positives and negatives together.
+    With spectral norm the Lipschitz constant of every layer is near 1. This keeps the slope of the
+    energy bounded, and with it the chain. Without spectral norm the released training diverges. Each
+    forward pass in training mode does one power iteration, so call the energy once per step, on
+    positives and negatives together.
 
     Args:
         in_shape: channels, height and width of an image.
         channels: output channels of every block.
-        downsample: whether each block halves the size; all do if absent.
-        activation: ``"relu"`` (released), ``"leaky_relu"`` (slope 0.2), ``"silu"``, ``"gelu"``,
-            ``"softplus"`` or ``"tanh"``.
-        spectral_norm: bound every layer.
-        bias: whether layers but the last have biases; the released ones have none. The last never has one: a
-            constant in an energy has no gradient in a contrast.
+        downsample: whether each block halves the size; by default all blocks do.
+        activation: ``"relu"`` (released), ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"silu"``,
+            ``"gelu"``, ``"softplus"`` or ``"tanh"``.
+        spectral_norm: whether every layer has spectral norm.
+        bias: whether layers but the last have biases. The released layers have none. The last layer never has
+            one: a constant in an energy has no gradient in a contrastive loss.
 
     Shapes: ``(B, *in_shape) -> (B,)``.
 
     Raises:
-        ValueError: if an image would vanish, the lists differ in length, for a width below 1 or an unknown
-            activation.
+        ValueError: if no pixel would be left, if the lists differ in length, for a width below 1 or an
+            unknown activation.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import ResNetEnergy
+        >>> energy = ResNetEnergy(in_shape=[1, 28, 28], channels=[8, 8, 8], downsample=[True, True, False])
+        >>> energy(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5])
     """
 
     def __init__(
@@ -88,8 +95,9 @@ class ResNetEnergy(Energy):
 
 
 class DownBlock(nn.Module):
-    """Two convolutions and a shortcut; the first block of a network sees the image itself, without a ReLU
-    before it.
+    """Two convolutions and a shortcut; the size is halved or stays the same.
+
+    The first block of a network takes the image itself, without a ReLU before it.
     """
 
     def __init__(
@@ -108,37 +116,46 @@ class DownBlock(nn.Module):
         main = self.two(self.between(self.one(self.before(x))))
         if not self.halves:
             return main + self.shortcut(x)
-        # Pooling and a 1x1 convolution commute, and after pooling the convolution costs a quarter.
+        # Pooling and a 1x1 convolution commute, and the convolution costs a quarter after pooling.
         return avg_pool2d(main, 2) + self.shortcut(avg_pool2d(x, 2))
 
 
 class ResNetGenerator(Generator):
     """A residual generator (Cui and Han, NeurIPS 2023, released networks).
 
-    A linear layer gives a ``start`` x ``start`` image of ``channels[0]`` channels, each block doubles the
-    size by bilinear interpolation (corners aligned), and norm, ReLU and a 3x3 convolution with tanh end it.
-    So::
+    A linear layer gives a ``start`` x ``start`` image of ``channels[0]`` channels. Each block doubles the
+    size by bilinear interpolation with aligned corners. Norm, ReLU and a 3x3 convolution with tanh follow.
+    Settings for known data::
 
-        CIFAR-10, 32 px        channels=[512, 512, 512, 512], start=4 CelebA, 64 px          channels=[1024,
-        512, 256, 128, 64], start=4 MNIST, 28 px           channels=[128, 64, 64], start=7 (ours) CelebA-HQ,
-        256 px      channels=[512, 512, 512, 256, 128, 64, 32], start=4 (ours: the published network is not
-        known)
+        CIFAR-10, 32 px     channels=[512, 512, 512, 512], start=4
+        CelebA, 64 px       channels=[1024, 512, 256, 128, 64], start=4
+        MNIST, 28 px        channels=[128, 64, 64], start=7 (ours)
+        CelebA-HQ, 256 px   channels=[512, 512, 512, 256, 128, 64, 32], start=4 (ours; theirs is unknown)
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
-        out_shape: channels, height and width of an image; square.
-        channels: channels of the first image and of every block's output.
+        out_shape: channels, height and width of an image; height and width must be equal.
+        channels: channels of the first image and of the output of every block.
         start: height and width of the first image.
-        norm: ``"batch"`` (released), ``"group"``, whose result for a sample does not depend on the others, or
-            ``"none"``.
-        groups: of the group norm, at most; fewer where they do not divide the channels.
-        random_scales: start the scales of the norms at N(0, 1), as the released code does, instead of 1.
+        norm: ``"batch"`` (released), ``"group"`` or ``"none"``. With the last two the result for a sample
+            does not depend on the other samples.
+        groups: largest number of groups of the group norm. It is lower where this number does
+            not divide the channels.
+        random_scales: draw the initial scales of the norms from N(0, 1), as the released code does, instead
+            of setting them to 1.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
 
     Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
 
     Raises:
-        ValueError: if the blocks do not end at the image's size, for a width below 1 or an unknown name.
+        ValueError: if the blocks do not end at the size of the image, for a width below 1 or an unknown name.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import ResNetGenerator
+        >>> generator = ResNetGenerator(latent_dim=16, out_shape=[1, 28, 28], channels=[8, 8, 8], start=7)
+        >>> generator(torch.zeros(5, 16)).shape
+        torch.Size([5, 1, 28, 28])
     """
 
     def __init__(
@@ -183,8 +200,9 @@ class ResNetGenerator(Generator):
 
 
 class UpBlock(nn.Module):
-    """Norm, ReLU, twice the size, convolution, norm, ReLU, convolution; and a 1x1 convolution as the
-    shortcut.
+    """Norm, ReLU, interpolation to twice the size, convolution, norm, ReLU and convolution.
+
+    The shortcut is a 1x1 convolution.
     """
 
     def __init__(self, before: int, after: int, norm: str, groups: int) -> None:
@@ -198,8 +216,8 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         main = self.one(_double(self.norm_one(x).relu()))
         main = self.two(self.norm_two(main).relu())
-        # Interpolation and a 1x1 convolution commute (the weights of interpolation add up to 1), and before
-        # it the image is smaller.
+        # Interpolation and a 1x1 convolution commute, because the weights of the interpolation add up to 1.
+        # The image is smaller before the interpolation.
         return main + _double(self.shortcut(x))
 
 
@@ -224,8 +242,8 @@ def _check_energy(in_shape: Sequence[int], channels: Sequence[int], halves: Sequ
         )
     if not channels or min(*in_shape, *channels) < 1 or len(halves) != len(channels):
         raise ValueError(
-            f"channels {list(channels)}, downsample {list(halves)}: give some, of one length, all channels at"
-            " least 1"
+            f"channels {list(channels)}, downsample {list(halves)}: both must be of one length and not empty,"
+            " and all channels at least 1"
         )
     if min(in_shape[1:]) < 2 ** sum(halves):
         raise ValueError(
@@ -243,7 +261,7 @@ def _check_generator(
     if not channels or min(latent_dim, start, out_shape[0], *channels) < 1:
         raise ValueError(
             f"latent_dim {latent_dim}, start {start}, channels {list(channels)}: all must be at least 1 and"
-            " some channels given"
+            " channels must not be empty"
         )
     reached = start * 2 ** (len(channels) - 1)
     if reached != out_shape[1]:

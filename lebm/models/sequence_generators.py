@@ -1,4 +1,4 @@
-"""Sequence generators: networks from a latent and the words so far to the features of the next word."""
+"""Sequence generators: networks from a latent and the previous words to the features of the next word."""
 
 from __future__ import annotations
 
@@ -14,22 +14,30 @@ from lebm.component import Component
 __all__ = ["NEVER_WRITTEN", "RecurrentGenerator", "SequenceGenerator", "TransformerGenerator"]
 
 NEVER_WRITTEN = 2
-"""``<pad>`` and ``<bos>``, tokens 0 and 1, have no probability: the output layer begins with token 2."""
+"""Tokens 0 (``<pad>``) and 1 (``<bos>``) have no probability: the output layer begins with token 2."""
 
 
 class SequenceGenerator(nn.Module, Component):
-    """Base of the generators of sentences, ``p(x | z) = prod_t p(x_t | x_<t, z)``.
+    """Base class of the generators of sentences, ``p(x | z) = prod_t p(x_t | x_<t, z)``.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
-        vocabulary_size: number of tokens, the special ones included.
-        max_length: longest sentence in tokens, ``<eos>`` included.
-        width: of the features of a position.
-        dropout: share of word embeddings' and features' entries that are zeroed in training, in [0, 1).
-            Chains run without.
+        vocabulary_size: number of tokens, the special tokens included.
+        max_length: largest number of tokens in a sentence, ``<eos>`` included.
+        width: number of features per position.
+        dropout: share of the entries of word embeddings and features that are set to zero in training, in [0,
+            1). Chains run without dropout.
 
     Raises:
         ValueError: for an argument out of range.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import RecurrentGenerator, SequenceGenerator
+        >>> generator: SequenceGenerator = RecurrentGenerator(4, vocabulary_size=50, max_length=12)
+        >>> features, state = generator.step(torch.zeros(3, 4), torch.ones(3, dtype=torch.int64), None)
+        >>> generator.output(features).shape
+        torch.Size([3, 48])
     """
 
     def __init__(
@@ -54,37 +62,48 @@ class SequenceGenerator(nn.Module, Component):
         """Features of every position, given the words before it.
 
         Args:
-            z: ``(B, latent_dim)``.
-            previous: ``(B, T)``, the sentence moved right by one, ``<bos>`` first.
-            dropping: apply dropout, from torch's own generator.
+            z: latents ``(B, latent_dim)``.
+            previous: ``(B, T)``, the sentence moved right by one position, with ``<bos>`` first.
+            dropping: whether dropout is applied, from the default generator of torch.
 
         Returns:
-            ``(B, T, width)``; ``output`` makes logits of them, one a token from ``NEVER_WRITTEN`` on.
+            ``(B, T, width)``. The layer ``output`` maps them to logits, one per token
+            from ``NEVER_WRITTEN`` on.
         """
 
     @abstractmethod
     def step(self, z: Tensor, previous: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One more word: features ``(B, width)`` after the words ``previous`` ``(B,)``, and what the next
-        step needs.
+        """One more word: features ``(B, width)`` after the words ``previous`` ``(B,)``, and the next state.
 
-        ``state`` is ``None`` at the first.
+        ``state`` is the state that the last step returned, and ``None`` at the first step.
         """
 
 
 class RecurrentGenerator(SequenceGenerator):
-    """One recurrent layer; z is beside every word's embedding and, through a linear map, the initial state
-    (Pang et al. 2020, text).
+    """One recurrent layer (Pang et al. 2020, text).
 
-    All weights start uniform in [-0.1, 0.1], as in the released code of the paper's successors.
+    The latent z is concatenated to the embedding of every word. A linear map of z is the initial state. All
+    weights start uniform in [-0.1, 0.1], as in the released code of the successors of the paper.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
-        vocabulary_size: number of tokens, the special ones included.
-        max_length: longest sentence in tokens, ``<eos>`` included.
-        embedding: width of a word's embedding.
+        vocabulary_size: number of tokens, the special tokens included.
+        max_length: largest number of tokens in a sentence, ``<eos>`` included.
+        embedding: width of a word embedding.
         hidden: width of the recurrent state.
         cell: ``"lstm"`` (the paper) or ``"gru"``.
-        dropout: share of embeddings' and features' entries zeroed in training, in [0, 1). Chains run without.
+        dropout: share of the entries of word embeddings and features that are set to zero in training, in [0,
+            1). Chains run without dropout.
+
+    Raises:
+        ValueError: for an argument out of range.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import RecurrentGenerator
+        >>> generator = RecurrentGenerator(latent_dim=4, vocabulary_size=50, max_length=12, hidden=32)
+        >>> generator.features(torch.zeros(3, 4), torch.ones(3, 12, dtype=torch.int64)).shape
+        torch.Size([3, 12, 32])
     """
 
     def __init__(
@@ -112,8 +131,9 @@ class RecurrentGenerator(SequenceGenerator):
             nn.init.uniform_(parameter, -0.1, 0.1)
 
     def train(self, mode: bool = True) -> RecurrentGenerator:
-        """The recurrent layer stays in training mode, without which cuDNN gives no gradients; it has nothing
-        that the mode changes.
+        """Set the mode, but leave the recurrent layer in training mode.
+
+        In evaluation mode cuDNN gives no gradients. The recurrent layer computes the same in both modes.
         """
         super().train(mode)
         self.recurrent.train()
@@ -140,12 +160,23 @@ class TransformerGenerator(SequenceGenerator):
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
-        vocabulary_size: number of tokens, the special ones included.
-        max_length: longest sentence in tokens, ``<eos>`` included.
-        width: of a position; ``heads`` must divide it.
+        vocabulary_size: number of tokens, the special tokens included.
+        max_length: largest number of tokens in a sentence, ``<eos>`` included.
+        width: number of features per position; ``heads`` must divide it.
         layers: number of layers, at least 1.
-        heads: attention heads a layer.
-        dropout: share of embeddings' and features' entries zeroed in training, in [0, 1). Chains run without.
+        heads: number of attention heads per layer.
+        dropout: share of the entries of word embeddings and features that are set to zero in training, in [0,
+            1). Chains run without dropout.
+
+    Raises:
+        ValueError: for an argument out of range.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import TransformerGenerator
+        >>> generator = TransformerGenerator(latent_dim=4, vocabulary_size=50, max_length=12, width=32)
+        >>> generator.features(torch.zeros(3, 4), torch.ones(3, 12, dtype=torch.int64)).shape
+        torch.Size([3, 12, 32])
     """
 
     def __init__(
@@ -176,8 +207,8 @@ class TransformerGenerator(SequenceGenerator):
 
     def features(self, z: Tensor, previous: Tensor, dropping: bool = False) -> Tensor:
         length = previous.shape[1]
-        places = self.position.weight[:length]
-        words = _dropout(self.embedding(previous) + places, self.dropout, dropping)
+        positions = self.position.weight[:length]
+        words = _dropout(self.embedding(previous) + positions, self.dropout, dropping)
         ahead = torch.ones(length, length, dtype=torch.bool, device=z.device).triu(1)
         seen = self.body(words + self.latent(z).unsqueeze(1), mask=ahead, is_causal=True)
         return _dropout(seen, self.dropout, dropping)

@@ -1,4 +1,4 @@
-"""An encoder of sentences, for the methods that infer with q(z | x)."""
+"""An encoder of sentences, for the methods that use an inference network q(z | x)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ __all__ = ["SentenceEncoder"]
 
 
 class SentenceEncoder(GaussianEncoder):
-    """A bidirectional GRU whose two last states give mean and log-variance.
+    """A bidirectional GRU. A linear map of its two last states gives mean and log-variance.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
-        vocabulary_size: number of tokens, the special ones included.
-        max_length: longest sentence in tokens.
-        embedding: width of a word's embedding.
-        hidden: width of each direction's state.
+        vocabulary_size: number of tokens, the special tokens included.
+        max_length: largest number of tokens in a sentence.
+        embedding: width of a word embedding.
+        hidden: width of the state of each direction.
 
-    Shapes: ``(B, T)`` of ``int64``, T at most ``max_length``.
+    Shapes: sentences are ``(B, T)`` of ``int64``, with T at most ``max_length``.
 
     Raises:
         ValueError: for a size below 1.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import SentenceEncoder
+        >>> encoder = SentenceEncoder(latent_dim=4, vocabulary_size=50, max_length=12)
+        >>> encoder(torch.tensor([[5, 6, 3], [7, 3, 0]])).mean.shape
+        torch.Size([2, 4])
     """
 
     def __init__(

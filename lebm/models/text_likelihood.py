@@ -1,4 +1,4 @@
-"""The likelihood of a sentence: one categorical distribution a word."""
+"""The likelihood of a sentence: one categorical distribution per word."""
 
 from __future__ import annotations
 
@@ -21,17 +21,30 @@ __all__ = ["CategoricalLikelihood", "sentence_likelihood"]
 class CategoricalLikelihood(Likelihood):
     """``log p(x | z) = sum_t log p(x_t | x_<t, z)`` over the words of a sentence and its ``<eos>``.
 
-    Sentences are ``(B, T)`` of ``int64``, filled up with ``<pad>`` after their ends, which counts for
-    nothing.
+    Sentences are ``(B, T)`` of ``int64``. ``<pad>`` fills them up after their ends and
+    adds nothing to the sum.
 
     Args:
         generator: the network.
-        word_dropout: share of the words that the generator is told as ``<unk>`` while it is trained (Bowman
-            et al. 2016), which makes it rely on z; in [0, 1). The words it has to predict, and chains, are
-            left alone.
+        word_dropout: share of the input words that become ``<unk>`` in training, in [0, 1) (Bowman et al.
+            2016). It makes the generator rely on z. The words to predict do not change, and chains run
+            without word dropout.
+
+    Attributes:
+        vocabulary: the words of the data; ``None`` until :meth:`adopt` or a checkpoint sets it.
 
     Raises:
         ValueError: if ``word_dropout`` is out of range.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import CategoricalLikelihood, RecurrentGenerator
+        >>> likelihood = CategoricalLikelihood(RecurrentGenerator(4, vocabulary_size=50, max_length=12))
+        >>> sentences = torch.tensor([[5, 6, 3], [7, 3, 0]])  # 3 is <eos> and 0 is <pad>
+        >>> likelihood.log_prob(sentences, torch.zeros(2, 4)).shape
+        torch.Size([2])
+        >>> likelihood.sample(torch.zeros(2, 4)).shape
+        torch.Size([2, 12])
     """
 
     generator: SequenceGenerator
@@ -51,17 +64,17 @@ class CategoricalLikelihood(Likelihood):
         return self.given(x)(z)
 
     def given(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        previous, place = _moved_right(x), _words(x)
-        return lambda z: self._log_prob(self.generator.features(z, previous), x, place)
+        previous, words = _moved_right(x), _words(x)
+        return lambda z: self._log_prob(self.generator.features(z, previous), x, words)
 
     def training_log_prob(self, x: Tensor, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """:meth:`log_prob` with dropout: of words from ``generator``, of network entries from torch's own
-        generator.
+        """:meth:`log_prob` with dropout, shape ``(B,)``.
+
+        Dropout of words uses ``generator``; dropout inside the network uses the default generator of torch.
         """
         previous = _moved_right(x)
         if self.word_dropout:
-            # for all positions a sentence can have, so that the numbers do not depend on how far this batch
-            # is padded
+            # Drawn for all max_length positions: the draws must not depend on the padding of this batch.
             chance = uniform(
                 generator, (len(x), self.generator.max_length), dtype=torch.float32, device=x.device
             )
@@ -69,24 +82,24 @@ class CategoricalLikelihood(Likelihood):
             previous = torch.where(dropped & (previous > END), UNKNOWN, previous)
         return self._log_prob(self.generator.features(z, previous, dropping=self.training), x, _words(x))
 
-    def _log_prob(self, features: Tensor, x: Tensor, place: Tensor) -> Tensor:
-        logits = self.generator.output(features.flatten(0, 1)[place])
-        surprise = cross_entropy(logits, x.flatten()[place] - NEVER_WRITTEN, reduction="none")
-        return -surprise.new_zeros(x.numel()).index_copy(0, place, surprise).view(x.shape).sum(dim=1)
+    def _log_prob(self, features: Tensor, x: Tensor, words: Tensor) -> Tensor:
+        logits = self.generator.output(features.flatten(0, 1)[words])
+        surprise = cross_entropy(logits, x.flatten()[words] - NEVER_WRITTEN, reduction="none")
+        return -surprise.new_zeros(x.numel()).index_copy(0, words, surprise).view(x.shape).sum(dim=1)
 
     # Sentences
 
     def mean(self, z: Tensor) -> Tensor:
         """The sentence of the most likely next words, ``(B, max_length)``."""
-        return self._write(z, lambda logits, place: logits.argmax(dim=1))
+        return self._write(z, lambda logits, position: logits.argmax(dim=1))
 
     def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """A draw from ``p(x | z)``, word after word, ``(B, max_length)``."""
+        """A draw from ``p(x | z)``, word by word, ``(B, max_length)``."""
         chance = uniform(generator, (len(z), self.generator.max_length), dtype=torch.float64, device=z.device)
 
-        def draw(logits: Tensor, place: int) -> Tensor:
+        def draw(logits: Tensor, position: int) -> Tensor:
             cumulative = logits.double().softmax(dim=1).cumsum(dim=1)
-            threshold = chance[:, place : place + 1] * cumulative[:, -1:]
+            threshold = chance[:, position : position + 1] * cumulative[:, -1:]
             return (
                 torch.searchsorted(cumulative, threshold, right=True)
                 .squeeze(1)
@@ -99,14 +112,16 @@ class CategoricalLikelihood(Likelihood):
         return self.sample(z, generator)
 
     def _write(self, z: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
-        """Word after word until all sentences have ended."""
+        """Choose word by word until all sentences have ended."""
         words = z.new_full((len(z), self.generator.max_length), PAD, dtype=torch.int64)
         latest, state = words.new_full((len(z),), START), None
         going = torch.ones_like(latest, dtype=torch.bool)
-        for place in range(self.generator.max_length):
+        for position in range(self.generator.max_length):
             features, state = self.generator.step(z, latest, state)
-            latest = torch.where(going, choose(self.generator.output(features), place) + NEVER_WRITTEN, PAD)
-            words[:, place] = latest
+            latest = torch.where(
+                going, choose(self.generator.output(features), position) + NEVER_WRITTEN, PAD
+            )
+            words[:, position] = latest
             going = going & (latest != END)
             if not going.any():
                 break
@@ -115,10 +130,10 @@ class CategoricalLikelihood(Likelihood):
     # The vocabulary
 
     def adopt(self, vocabulary: Vocabulary) -> None:
-        """Take the words of the data; checkpoints carry them from then on.
+        """Take the vocabulary of the data; from then on checkpoints contain it.
 
         Raises:
-            UserError: if there are more words than the generator knows.
+            UserError: if it has more words than the generator.
         """
         if len(vocabulary) > self.generator.vocabulary_size:
             raise UserError(
@@ -128,7 +143,7 @@ class CategoricalLikelihood(Likelihood):
         self.vocabulary = vocabulary
 
     def read(self, sentences: Sequence[str]) -> Tensor:
-        """Sentences as observations, ``(B, T)``."""
+        """Sentences as observations, ``(B, T)`` of ``int64``."""
         assert self.vocabulary is not None
         return pad_rows(self.vocabulary.encode(sentences, self.generator.max_length))
 
@@ -152,24 +167,29 @@ class CategoricalLikelihood(Likelihood):
 
 
 def sentence_likelihood(model: torch.nn.Module) -> CategoricalLikelihood | None:
-    """The likelihood of a model of sentences; ``None`` for a model of something else.
+    """The likelihood of a model of sentences; ``None`` for a model of other data.
 
     Raises:
-        UserError: if a model of sentences never saw data.
+        UserError: if a model of sentences has no vocabulary yet.
+
+    Example:
+        >>> from lebm.models import MLPGenerator, sentence_likelihood
+        >>> print(sentence_likelihood(MLPGenerator(latent_dim=2, out_shape=[3])))
+        None
     """
     found = next((module for module in model.modules() if isinstance(module, CategoricalLikelihood)), None)
     if found is not None and found.vocabulary is None:
         raise UserError(
-            "this model of sentences has no vocabulary yet: it gets the one of the data it is trained on"
+            "this model of sentences has no vocabulary yet: training gives it the vocabulary of its data"
         )
     return found
 
 
 def _moved_right(x: Tensor) -> Tensor:
-    """What a generator is told: ``<bos>`` and all words but the last."""
+    """The input of a generator: ``<bos>`` and all words but the last."""
     return torch.cat([torch.full_like(x[:, :1], START), x[:, :-1]], dim=1)
 
 
 def _words(x: Tensor) -> Tensor:
-    """Numbers of the positions that hold a word, in the flattened batch."""
+    """Indices of the positions that hold a word, in the flattened batch."""
     return (x != PAD).flatten().nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""From sentences to numbers and back; a vocabulary is plain text, so a checkpoint carries it."""
+"""From sentences to token numbers and back; a vocabulary is plain text and fits into a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,24 +18,31 @@ PAD, START, UNKNOWN, END = 0, 1, 2, 3
 SPECIAL = ("<pad>", "<bos>", "<unk>", "<eos>")
 BYTES = 256
 
-# A word with its inner apostrophes and hyphens, the mark of unknown words that prepared corpora contain, or
-# one other sign.
+# The mark of unknown words in prepared corpora, a word with its inner apostrophes and hyphens, or a sign.
 WORD = r"<unk>|\w+(?:['’-]\w+)*|[^\w\s]"
 _NO_SPACE_BEFORE = re.compile(r" (?=[,.;:!?)\]}’”%])")
 _NO_SPACE_AFTER = re.compile(r"(?<=[(\[{“$]) ")
 
 
 class Vocabulary:
-    """The tokens of a training split, by the ``tokenizers`` library.
+    """The tokens of a training split, made by the ``tokenizers`` library.
 
-    ``<pad>``, ``<bos>``, ``<unk>`` and ``<eos>`` are tokens 0 to 3; written out in a sentence they are
-    ordinary text, except ``<unk>``, by which prepared corpora mark unknown words.
+    ``<pad>``, ``<bos>``, ``<unk>`` and ``<eos>`` are tokens 0 to 3. In a sentence their names are ordinary
+    text, except ``<unk>``: prepared corpora write it for unknown words.
 
     Args:
-        text: as :meth:`to_json` writes it.
+        text: the text that :meth:`to_json` returns.
 
     Raises:
-        UserError: if the text is no such vocabulary.
+        UserError: if the text is not such a vocabulary.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import Vocabulary
+        >>> vocabulary = Vocabulary.learn(["the cat sat.", "the dog sat."], size=50)
+        >>> rows = vocabulary.encode(["The cat sat."], max_length=10)
+        >>> rows, vocabulary.decode(torch.tensor(rows))
+        ([[6, 7, 5, 4, 3]], ['the cat sat.'])
     """
 
     def __init__(self, text: str) -> None:
@@ -57,17 +64,18 @@ class Vocabulary:
         kind: Literal["word", "bpe"] = "word",
         lowercase: bool = True,
     ) -> Vocabulary:
-        """Build a vocabulary; the same sentences give the same one.
+        """Build a vocabulary; the same sentences give the same vocabulary.
 
         Args:
             sentences: the training split.
-            size: at most this many tokens, the four special ones included; the most frequent are kept.
-            kind: ``"word"``, words and single signs, the rest unknown; or ``"bpe"``, byte pairs, which know
-                everything.
-            lowercase: make all letters small.
+            size: largest number of tokens, the four special tokens included. The most frequent
+                words or byte pairs are used.
+            kind: ``"word"`` (words and single signs; all others are unknown) or ``"bpe"`` (byte pairs;
+                nothing is unknown).
+            lowercase: whether all letters become lower case.
 
         Raises:
-            ValueError: if ``size`` leaves no room.
+            ValueError: if ``size`` leaves no room for words.
         """
         from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -103,7 +111,7 @@ class Vocabulary:
         return cls(tokenizer.to_str())
 
     def to_json(self) -> str:
-        """All of it, as text."""
+        """The whole vocabulary as text."""
         return self._tokenizer.to_str()
 
     def __len__(self) -> int:
@@ -118,10 +126,11 @@ class Vocabulary:
         return Vocabulary, (self.to_json(),)
 
     def encode(self, sentences: Sequence[str], max_length: int) -> list[list[int]]:
-        """Token numbers of each sentence, at most ``max_length`` of them.
+        """Token numbers of each sentence, at most ``max_length`` per sentence.
 
-        A sentence that fits ends with ``<eos>``. A longer one is cut and does not: nothing says that a
-        sentence would end there."""
+        A sentence that fits ends with ``<eos>``. A longer sentence is cut and has no ``<eos>``, because it
+        does not end there.
+        """
         rows = []
         for encoding in self._tokenizer.encode_batch(list(sentences), add_special_tokens=False):
             tokens = encoding.ids
@@ -129,15 +138,16 @@ class Vocabulary:
         return rows
 
     def decode(self, tokens: Tensor) -> list[str]:
-        """Sentences of token numbers ``(B, T)``, each up to its first ``<eos>`` or ``<pad>``; numbers that
-        mean nothing are ``<unk>``.
+        """Sentences from token numbers ``(B, T)``, each up to its first ``<eos>`` or ``<pad>``.
+
+        Numbers without a meaning become ``<unk>``.
         """
         from tokenizers import models
 
         words = isinstance(self._tokenizer.model, models.WordLevel)
         sentences = []
         for row in tokens.tolist():
-            stop = next((place for place, token in enumerate(row) if token in (END, PAD)), len(row))
+            stop = next((length for length, token in enumerate(row) if token in (END, PAD)), len(row))
             kept = [token if token < len(self) and token != START else UNKNOWN for token in row[:stop]]
             if words:
                 sentences.append(
@@ -149,11 +159,11 @@ class Vocabulary:
 
 
 def _joined(words: Sequence[str]) -> str:
-    """Words with spaces where print has them."""
+    """Words as text, with spaces where printed text has them."""
     return _NO_SPACE_AFTER.sub("", _NO_SPACE_BEFORE.sub("", " ".join(words)))
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> Tensor:
-    """``(B, T)`` of ``int64``, T the longest row, filled up with ``<pad>``."""
+    """Rows as ``(B, T)`` of ``int64``, filled up with ``<pad>``; T is the length of the longest row."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], dtype=torch.int64)

@@ -86,25 +86,25 @@ IMAGES = np.zeros((4, 1, 2, 2), dtype=np.float32)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"test": ROWS}, "holds test; wanted are train and"),
-        ({"train": ROWS, "labels": ROWS}, "holds train, labels; wanted are train and"),
+        ({"test": ROWS}, "holds test; it must hold train, and may hold"),
+        ({"train": ROWS, "labels": ROWS}, "holds train, labels; it must hold train, and may hold"),
         (
             {"train": IMAGES[0]},
             (
-                r"array 'train': wanted are numbers of shape \(N, d\) or \(N, C, H, W\), not float32 of shape"
+                r"array 'train': must hold numbers of shape \(N, d\) or \(N, C, H, W\), not float32 of shape"
                 r" \(1, 2, 2\)"
             ),
         ),
         ({"train": ROWS[:0]}, r"not float32 of shape \(0, 2\)"),
-        ({"train": IMAGES + 2}, r"wanted are finite numbers, of images in \[-1, 1\]"),
-        ({"train": ROWS + np.nan}, "wanted are finite numbers"),
+        ({"train": IMAGES + 2}, r"must hold finite numbers, and images must be in \[-1, 1\]"),
+        ({"train": ROWS + np.nan}, "must hold finite numbers"),
         (
             {"train": ROWS, "train_label": ROWS[:, 0]},
             r"its labels are float32 of shape \(30,\), not 30 whole numbers",
         ),
         ({"train": ROWS, "train_label": np.arange(3)}, r"of shape \(3,\), not 30 whole numbers"),
         ({"train": ROWS, "test": ROWS[:, :1]}, "rows differ between splits"),
-        ({"train": ROWS[:5]}, "of 5 training rows none are left"),
+        ({"train": ROWS[:5]}, "of 5 training rows, .* are set aside and none are left"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arrays: dict[str, Any], message: str) -> None:

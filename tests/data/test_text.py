@@ -54,9 +54,9 @@ def test_parquet_with_a_text_column(tmp_path: Path) -> None:
     found = open_text(str(tmp_path), "train")
     assert (found.texts, found.rows, found.empty) == (["one", "two"], [0, 2], 1)
     with pytest.raises(
-        ValueError, match="no text column nowhere found; set text_column to one of id, sentence"
+        ValueError, match="no text column 'nowhere' found; set text_column to one of id, sentence"
     ):
-        open_text(str(tmp_path), "train", text_column="nowhere ")
+        open_text(str(tmp_path), "train", text_column="nowhere")
     with pytest.raises(ValueError, match="'id' does not hold text"):
         open_text(str(tmp_path), "train", text_column="id")
 

@@ -1,4 +1,4 @@
-"""JointHierarchicalPrior against closed forms, and every network's gradient against the one derived by hand."""
+"""JointHierarchicalPrior against closed forms, and the gradient of every network against a derivation."""
 
 from __future__ import annotations
 
@@ -333,7 +333,7 @@ def test_wrong_settings_are_named() -> None:
     for kwargs, message in (
         ({"kl": "exact"}, "kl must be one of"),
         ({"warm_up": -1.0}, "warm_up must not be negative"),
-        ({"space": "noise"}, "space 'noise' is that of a HierarchicalPrior"),
+        ({"space": "noise"}, "space 'noise' needs a HierarchicalPrior"),
         ({"noise_target": "released"}, "belongs to space 'noise'"),
         ({"backbone": "x"}, "a backbone is for scheme 'two_stage'"),
     ):

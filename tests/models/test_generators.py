@@ -72,7 +72,7 @@ def test_conv_generator_is_the_plain_stack(name: str, dtype: torch.dtype, tolera
 
 @pytest.mark.parametrize("name", ["svhn", "cifar10", "mnist"])
 def test_functorch_gradients_agree(name: str) -> None:
-    """Activations overwrite their input, which ``torch.func`` must survive, also nested and under ``vmap``."""
+    """Activations overwrite their input, and ``torch.func`` must work, also nested and with ``vmap``."""
     torch.manual_seed(1)
     latent_dim, shape, channels, start = SMALL[name]
     generator = ConvGenerator(latent_dim, shape, channels, start).double()
@@ -148,7 +148,7 @@ def test_a_copy_and_a_reload_agree() -> None:
         ([3, 48, 48], [8, 8, 8], 4, "change start"),
         ([3, 32, 16], [8, 8, 8], 4, "two equal sizes"),
         ([32, 32], [8, 8, 8], 4, "two equal sizes"),
-        ([3, 32, 32], [], 4, "some channels"),
+        ([3, 32, 32], [], 4, "channels must not be empty"),
         ([3, 32, 32], [8, 0, 8], 4, "at least 1"),
     ],
 )

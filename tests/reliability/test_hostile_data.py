@@ -1,4 +1,4 @@
-"""Images and tables that are broken, mislabelled or made to hurt: named and refused, or left out and counted."""
+"""Images and tables that are broken, mislabelled or hostile: named and refused, or left out and counted."""
 
 from __future__ import annotations
 
@@ -169,5 +169,5 @@ def test_what_is_no_ordinary_file_is_named(tmp_path: Path, kind: str) -> None:
         odd.symlink_to(
             {"link to nothing": "nowhere.png", "link to itself": "odd.png", "device": "/dev/zero"}[kind]
         )
-    with pytest.raises(UserError, match=r"odd\.png is no ordinary file, or a link to none"):
+    with pytest.raises(UserError, match=r"odd\.png is not an ordinary file or a link to one"):
         open_images(str(tmp_path / "data"), cache_dir=tmp_path / "cache")
