@@ -123,9 +123,9 @@ def open_images(
 
     Example:
         >>> from lebm.data import open_images
-        >>> digits = open_images("embedded:mnist", "test", image_size=14)
+        >>> digits = open_images("embedded:mnist", "test")
         >>> digits.images.shape, digits.images.dtype, digits.labels[:5].tolist()
-        ((1000, 1, 14, 14), dtype('uint8'), [1, 5, 8, 6, 8])
+        ((1000, 1, 28, 28), dtype('uint8'), [1, 5, 8, 6, 8])
     """
     decoding = Decoding(image_size, channels, tuple(crop) if crop is not None else None)  # type: ignore[arg-type]
     cache = cache_folder(cache_dir)

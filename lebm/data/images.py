@@ -78,10 +78,10 @@ class ImageData(SplitData):
 
     Example:
         >>> from lebm.data import ImageData
-        >>> data = ImageData("embedded:mnist", image_size=14, batch_size=50, limit_train=200)
+        >>> data = ImageData("embedded:mnist", train_split="validation", batch_size=50)  # a small split
         >>> data.setup()
         >>> data.image_shape, len(data.train), len(data.train_dataloader())
-        ((1, 14, 14), 200, 4)
+        ((1, 28, 28), 1000, 20)
     """
 
     ordering = ("sizes", "batch_size", "seed", "flip")
