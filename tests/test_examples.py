@@ -13,7 +13,7 @@ import torch
 
 import lebm
 
-ROOMS = ("lebm.samplers", "lebm.density_ratio", "lebm.metrics", "lebm.plots")
+ROOMS = ("lebm.samplers", "lebm.density_ratio", "lebm.metrics", "lebm.plots", "lebm.models", "lebm.data")
 """Packages in which every public class and function has an example."""
 
 
