@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,34 @@ def test_energy_sampler_and_generator_of_your_own_train_and_draw(own_parts, caps
         for rank in (0, 1)
     ]
     torch.testing.assert_close(drawn, torch.cat(parts))  # as the page says of processes
+    runpy.run_path("mine.py", run_name="__main__")
+    printed = re.findall(
+        r"^roughness/(\w+) ([\d.]+) \(([\d.]+) to ([\d.]+)\)$", capsys.readouterr().out, re.M
+    )
+    assert [name for name, *_ in printed] == ["samples", "test"]
+    assert all(float(low) < float(value) < float(high) for _, value, low, high in printed)
+    stored = json.loads(Path("runs/mine/roughness.json").read_text())
+    assert [figure["n"] for figure in stored["figures"]] == [200, 200]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_callback_of_your_own_logs_and_tells_how(own_parts):
+    """Beside those of the page of callbacks, which has the overlay."""
+    Path("pictures.yaml").write_text(blocks(DOCS / "callbacks.md", "yaml")[0])
+    words = ["-c", "quickstart", "-c", "pictures.yaml", "--run_dir", "runs/labels", *FAST]
+    words += ["--trainer.limit_val_batches", "2", "--trainer.check_val_every_n_epoch", "1"]
+    words += ["--trainer.limit_train_batches", "2", "--trainer.callbacks+=mine.LabelError"]
+    assert main(["fit", *words]) == 0
+    summary = json.loads(Path("runs/labels/summary.json").read_text())
+    errors = {
+        name: value for name, value in summary["metrics"].items() if name.startswith("val/label_error/")
+    }
+    assert set(errors) == {
+        f"val/label_error/{label}" for label in range(10) if label != 4
+    }  # the quickstart holds 4 out
+    assert all(0 < value < 4 for value in errors.values())
+    assert summary["protocols"]["LabelError"]["range"] == [-1, 1]
+    assert {"samples", "latents"} <= {folder.name for folder in Path("runs/labels/images").iterdir()}
 
 
 @pytest.mark.filterwarnings("ignore")
