@@ -265,6 +265,31 @@ def test_links_and_pictures_of_the_documents_exist(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def anchors(page: Path) -> set[str]:
+    """Names of the headings of a page as a browser of the repository makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_into_pages_meet_a_heading(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page.read_text()):
+        assert anchor in anchors(page.parent / target if target else page), f"{page.name}: {target}#{anchor}"
+
+
+def test_lines_of_the_documents_are_short():
+    """Of prose; a table's row, a link's line and what a script writes may be longer."""
+    for page in PAGES:
+        text = re.sub(
+            r"^(```|<!-- (?!end|run)).*?^(```|<!-- end -->)", "", page.read_text(), flags=re.S | re.M
+        )
+        long = [
+            line for line in text.splitlines() if len(line) > 110 and not re.match(r"[|#]|!\[|    ", line)
+        ]
+        assert not [line for line in long if " " in line[:110].strip() and "](" not in line], page.name
+
+
 def test_the_index_lists_every_page():
     listed = re.findall(r"^\| \[[\w.]+\]\(([\w.]+)\)", (DOCS / "README.md").read_text(), re.M)
     assert sorted(listed) == sorted(page.name for page in DOCS.glob("*.md") if page.name != "README.md")
