@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import pkgutil
 import re
 import runpy
 import subprocess
@@ -276,6 +277,23 @@ def anchors(page: Path) -> set[str]:
 def test_links_into_pages_meet_a_heading(page):
     for target, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page.read_text()):
         assert anchor in anchors(page.parent / target if target else page), f"{page.name}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda p: p.name
+)
+def test_names_and_files_in_the_documents_exist(page):
+    """Dotted names of lebm, and paths of the repository; `NAME` and `<method>` stand for any."""
+    text = page.read_text()
+    for name in set(re.findall(r"\blebm(?:\.[a-zA-Z_]\w*)+", text)):
+        if name.endswith((".NAME", ".git")):
+            continue
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError) as error:
+            raise AssertionError(f"{page.name} names {name}") from error
+    for path in re.findall(r"`((?:lebm|tests|scripts|benchmarks|recipes|docs|results)/[\w/.]+\w)`", text):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"
 
 
 def test_lines_of_the_documents_are_short():
