@@ -169,7 +169,7 @@ def below(done: list[dict]) -> list[str]:
 
 def image_table() -> str:
     lines = [
-        "| method | steps | CPU min | CPU ms a step | "
+        "| method | steps | CPU min | CPU ms per step | "
         + " | ".join(name for name, _ in FIGURES.values())
         + " |"
     ]
@@ -197,7 +197,7 @@ def anomaly_table() -> str:
     lines, done = [], []
     for name, (title, form) in ANOMALY_FIGURES.items():
         lines += [
-            f"| {title} | CPU min a model | " + " | ".join(digits) + " |",
+            f"| {title} | CPU min per model | " + " | ".join(digits) + " |",
             "|" + "---|" * (2 + len(digits)),
         ]
         for method in PLANS["anomaly"]:

@@ -64,7 +64,7 @@ def accuracies(groups: dict[str, list[dict]]) -> list[str]:
         if re.fullmatch(rf"{ACCURACY}(layer_\d+|all)", name)
     ]
     lines = [
-        "| recipe | seeds | steps | CPU min a run | "
+        "| recipe | seeds | steps | CPU min per run | "
         + " | ".join(name.removeprefix(ACCURACY).replace("_", " ") for name in layers)
     ]
     lines[0] += " | reconstruction MSE |"

@@ -20,8 +20,8 @@ from results_page import fill, keep, where
 from lebm.run.folder import spent_minutes
 
 ROWS = {
-    "nll": "negative log-likelihood, nats a sentence",
-    "perplexity": "perplexity, a token",
+    "nll": "negative log-likelihood, nats per sentence",
+    "perplexity": "perplexity per token",
     "log_z": "log Z of the prior",
     "least_ess": "least effective number of importance samples of a sentence",
     "forward_perplexity": "forward perplexity",

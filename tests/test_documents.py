@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import pkgutil
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -103,13 +105,43 @@ def test_energy_sampler_and_generator_of_your_own_train_and_draw(own_parts, caps
         for rank in (0, 1)
     ]
     torch.testing.assert_close(drawn, torch.cat(parts))  # as the page says of processes
+    runpy.run_path("mine.py", run_name="__main__")
+    printed = re.findall(
+        r"^roughness/(\w+) ([\d.]+) \(([\d.]+) to ([\d.]+)\)$", capsys.readouterr().out, re.M
+    )
+    assert [name for name, *_ in printed] == ["samples", "test"]
+    assert all(float(low) < float(value) < float(high) for _, value, low, high in printed)
+    stored = json.loads(Path("runs/mine/roughness.json").read_text())
+    assert [figure["n"] for figure in stored["figures"]] == [200, 200]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_callback_of_your_own_logs_and_tells_how(own_parts):
+    """Beside those of the page of callbacks, which has the overlay."""
+    Path("pictures.yaml").write_text(blocks(DOCS / "callbacks.md", "yaml")[0])
+    words = ["-c", "quickstart", "-c", "pictures.yaml", "--run_dir", "runs/labels", *FAST]
+    words += ["--trainer.limit_val_batches", "2", "--data.init_args.eval_batch_size", "100"]
+    words += ["--trainer.check_val_every_n_epoch", "1", "--trainer.limit_train_batches", "2"]
+    words += ["--trainer.callbacks+=mine.LabelError"]
+    assert main(["fit", *words]) == 0
+    summary = json.loads(Path("runs/labels/summary.json").read_text())
+    errors = {
+        name: value for name, value in summary["metrics"].items() if name.startswith("val/label_error/")
+    }
+    assert set(errors) == {
+        f"val/label_error/{label}" for label in range(10) if label != 4
+    }  # the quickstart holds 4 out
+    assert all(0 < value < 4 for value in errors.values())
+    assert summary["protocols"]["LabelError"]["range"] == [-1, 1]
+    assert {"samples", "latents"} <= {folder.name for folder in Path("runs/labels/images").iterdir()}
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_data_and_method_of_your_own_train(own_parts, capsys):
     assert main(["cp", "quickstart", "penalised.yaml"]) == 0
     recipe = Path("penalised.yaml")
-    recipe.write_text(recipe.read_text().replace("lebm.estimators.LatentMLE", "mine.PenalisedMLE"))
+    named = r"class_path: (lebm\.estimators\.)?LatentMLE\b"
+    recipe.write_text(re.sub(named, "class_path: mine.PenalisedMLE", recipe.read_text()))
     assert (
         main(
             [
@@ -174,6 +206,46 @@ def test_links_and_pictures_of_the_documents_exist(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith(("http:", "https:")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Names of the headings of a page as a browser of the repository makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_into_pages_meet_a_heading(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page.read_text()):
+        assert anchor in anchors(page.parent / target if target else page), f"{page.name}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda p: p.name
+)
+def test_names_and_files_in_the_documents_exist(page):
+    """Dotted names of lebm, and paths of the repository; `NAME` and `<method>` stand for any."""
+    text = page.read_text()
+    for name in set(re.findall(r"\blebm(?:\.[a-zA-Z_]\w*)+", text)):
+        if name.endswith((".NAME", ".git")):
+            continue
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError) as error:
+            raise AssertionError(f"{page.name} names {name}") from error
+    for path in re.findall(r"`((?:lebm|tests|scripts|benchmarks|recipes|docs|results)/[\w/.]+\w)`", text):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def test_lines_of_the_documents_are_short():
+    """Of prose: tables, code, links, and what a script writes may be longer, and a code span is not cut."""
+    skipped = r"^```.*?^```|^<!-- (?!end|run).*?^<!-- end -->"
+    for page in PAGES:
+        text = re.sub(skipped, "", page.read_text(), flags=re.S | re.M)
+        text = re.sub(r"`[^`\n]*`", lambda span: span[0].replace(" ", "_"), text)
+        prose = [line for line in text.splitlines() if not re.match(r"[|#]|!\[|    ", line)]
+        assert not [line for line in prose if len(line) > 110 and " " in line[:110].strip()], page.name
 
 
 def test_the_index_lists_every_page():
