@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["Component", "DescriptionError", "describe"]
+__all__ = ["Component", "DescriptionError", "describe", "public_path"]
 
 Plain = None | bool | int | float | str | list | dict
 
@@ -55,9 +56,28 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
     return recorded
 
 
+def public_path(cls: type) -> str:
+    """The shortest path that names a class: ``lebm.models.EnergyPrior`` and not
+    ``lebm.models.priors.EnergyPrior``.
+
+    A package offers what its ``__all__`` lists. The packages around the class's module are asked, the
+    outermost one first. Nothing is imported. A class that no package offers keeps the path of its module.
+    """
+    name = cls.__qualname__
+    package = ""
+    for part in cls.__module__.split("."):
+        package = f"{package}.{part}".lstrip(".")
+        names = vars(sys.modules[package]) if package in sys.modules else {}
+        if name in names.get("__all__", ()) and names.get(name) is cls:
+            return f"{package}.{name}"
+    return f"{cls.__module__}.{name}"
+
+
 def describe(obj: Any, where: str = "") -> Plain:
     """Turn a component into ``{"class_path": ..., "init_args": {...}}``, recursively; plain values pass
     through.
+
+    A class is named by its :func:`public_path`, so that files can be renamed.
 
     Args:
         obj: a component or a plain value.
@@ -86,7 +106,7 @@ def describe(obj: Any, where: str = "") -> Plain:
             )
         arguments = getattr(obj, "_init_arguments", {})
         return {
-            "class_path": f"{cls.__module__}.{cls.__qualname__}",
+            "class_path": public_path(cls),
             "init_args": {
                 key: describe(item, f"{where}.{key}".lstrip(".")) for key, item in arguments.items()
             },
