@@ -70,8 +70,8 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
 def _current(path: str) -> str:
     """The path of the class today.
 
-    If a module of lebm has gone, or no longer holds the class, then the package around it is asked. The package
-    answers only for what its ``__all__`` lists.
+    If a module of lebm has gone, or no longer holds the class, then the package around it is asked. The
+    package answers only for what its ``__all__`` lists.
     """
     path = FORMER.get(path, path)
     if not re.fullmatch(r"lebm\.\w+\.\w+\.\w+", path):
@@ -197,9 +197,12 @@ class _Plan:
             raise UserError(f"{where}: expected a class_path with init_args")
         self.where = where
         self.cls = resolve(description["class_path"], trust)
-        if not issubclass(self.cls, expected) or inspect.isabstract(self.cls):
+        if not issubclass(self.cls, expected):
             names = " or ".join(sorted(cls.__name__ for cls in expected))
             raise UserError(f"{where}: {description['class_path']} is no {names}")
+        if inspect.isabstract(self.cls):
+            missing = ", ".join(sorted(self.cls.__abstractmethods__))  # type: ignore[attr-defined]
+            raise UserError(f"{where}: {description['class_path']} is abstract: it does not define {missing}")
         arguments = description.get("init_args") or {}
         if not isinstance(arguments, Mapping):
             raise UserError(f"{where}: init_args must be a mapping")

@@ -4,7 +4,7 @@ scalar loss.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +27,7 @@ from lebm.samplers.noise import Noise, RandomSource
 __all__ = ["LatentEstimator", "contrast"]
 
 
-class LatentEstimator(LightningModule, Component):
+class LatentEstimator(LightningModule, Component, ABC):
     """Base of the learning methods.
 
     A method says which networks it trains (:meth:`networks`), what its loss is (:meth:`loss`) and how it

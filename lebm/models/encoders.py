@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class DiagonalGaussian:
         return gap + 0.5 * ((-2 * gap).exp() + shift.square() - 1)
 
 
-class GaussianEncoder(nn.Module, Component):
+class GaussianEncoder(nn.Module, Component, ABC):
     """Base of the encoders: ``encoder(x: (B, *in_shape))`` is a :class:`DiagonalGaussian` over ``(B,
     latent_dim)``.
     """

@@ -79,16 +79,18 @@ class EnergyPrior(Prior):
     """``p(z) = exp(-E(z)) p0(z) / Z`` (Pang et al. 2020, eq. 3, with E = -f).
 
     Args:
-        energy: the tilt, ``(B, d) -> (B,)``.
-        base: the reference ``p0``; a standard normal of the energy's ``latent_dim`` by default.
+        energy: the tilt, any ``nn.Module`` that maps ``(B, d)`` to ``(B,)``. Only an :class:`Energy` can be
+            named in a recipe or stored in a checkpoint.
+        base: the reference ``p0``; a standard normal of the energy's ``latent_dim`` by default. An energy
+            without a ``latent_dim`` needs one.
 
     Raises:
-        ValueError: if energy and base disagree on the latent size.
+        ValueError: if energy and base disagree on the latent size, or neither gives one.
     """
 
     def __init__(self, energy: Energy, base: StandardNormal | None = None) -> None:
         super().__init__()
-        dim = energy.latent_dim
+        dim: int | None = getattr(energy, "latent_dim", None)
         if base is None:
             if dim is None:
                 raise ValueError("this energy does not know its latent_dim; give EnergyPrior a base")

@@ -128,7 +128,20 @@ class Sampler(nn.Module, Component, ABC):
         if total < 0:
             raise ValueError(f"steps must be at least 0, not {total}")
         with torch.inference_mode(False), torch.enable_grad():
-            state, info = self._chain(log_density, init.detach().clone(), generator, total, want_info)
+            result = self._chain(log_density, init.detach().clone(), generator, total, want_info)
+        # Not unpacked before it is checked: a bare state of two rows would pass for a state and an info.
+        if not (
+            isinstance(result, tuple)
+            and len(result) == 2
+            and isinstance(result[0], Tensor)
+            and result[0].shape == init.shape
+            and (isinstance(result[1], Info) or (result[1] is None and not want_info))
+        ):
+            raise ValueError(
+                f"{type(self).__name__}._chain must return a state of shape {tuple(init.shape)} and"
+                f" {'an Info' if want_info else 'an Info or None'}, but returned {_kind(result)}"
+            )
+        state, info = result
         return state.detach(), info
 
     @abstractmethod
@@ -136,6 +149,12 @@ class Sampler(nn.Module, Component, ABC):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         """``steps`` transitions from ``start``, which is the chain's own copy; gradients are enabled."""
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(_kind(item) for item in value)})"
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor, Tensor]:
