@@ -34,6 +34,15 @@ class Component:
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__ = _recording(cls.__dict__["__init__"])  # type: ignore[method-assign]
+        owner = next((base for base in cls.__mro__ if "extra_repr" in vars(base)), Component)
+        if not issubclass(owner, Component):  # that of nn.Module, which shows nothing
+            cls.extra_repr = _arguments_shown  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        """The class and its arguments, those at their defaults left out; a module shows its modules too."""
+        if hasattr(self, "_modules"):
+            return super().__repr__()
+        return f"{type(self).__name__}({_arguments_shown(self)})"
 
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
@@ -54,6 +63,32 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
         init(self, *args, **kwargs)
 
     return recorded
+
+
+def _arguments_shown(component: Component) -> str:
+    """``steps=60, step_size=0.4``; modules are left out, since :class:`torch.nn.Module` shows them itself."""
+    inside = hasattr(component, "_modules")
+    parameters = inspect.signature(type(component)).parameters.values()
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    return ", ".join(
+        f"{name}={value!r}"
+        for name, value in component.__dict__.get("_init_arguments", {}).items()
+        if not _same(value, defaults.get(name)) and not (inside and _holds_modules(value))
+    )
+
+
+def _same(value: Any, default: Any) -> bool:
+    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
+        return list(value) == list(default)
+    return value is default or (type(value) is type(default) and value == default)
+
+
+def _holds_modules(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return any(_holds_modules(item) for item in value)
+    return hasattr(value, "_modules")
 
 
 def public_path(cls: type) -> str:
