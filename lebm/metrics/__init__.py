@@ -1,7 +1,7 @@
 """Metrics that no library has, and thin feature extractors."""
 
 from lebm.metrics.anomaly import anomaly_figures, lowest_average_precision
-from lebm.metrics.classification import classify, wilson_interval
+from lebm.metrics.classification import classify
 from lebm.metrics.digits import DigitFeatures
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
 from lebm.metrics.disentanglement import mutual_information, mutual_information_gap
@@ -37,5 +37,4 @@ __all__ = [
     "mutual_information",
     "mutual_information_gap",
     "neighbour_rows",
-    "wilson_interval",
 ]

@@ -46,10 +46,6 @@ class DiagonalGaussian:
         """Differential entropy in nats, shape ``(B,)``."""
         return (self.log_scale + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=1)
 
-    def kl_to_standard_normal(self) -> Tensor:
-        """``KL(self || N(0, I))`` in nats, in closed form, shape ``(B,)``."""
-        return 0.5 * (self.mean.square() + (2 * self.log_scale).exp() - 1 - 2 * self.log_scale).sum(dim=1)
-
     def divergences(self, other: DiagonalGaussian) -> Tensor:
         """``KL(self || other)`` of every coordinate in nats, in closed form, shape ``(B, d)``."""
         gap = other.log_scale - self.log_scale

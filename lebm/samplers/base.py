@@ -205,8 +205,8 @@ def rows(per_row: Tensor, state: Tensor) -> Tensor:
 
 
 def finite_rows(state: Tensor) -> Tensor:
-    """Which rows of ``(B, *event)`` hold finite numbers only, ``(B,)``."""
-    return torch.isfinite(state.flatten(1)).all(dim=1)
+    """Which rows of ``(B, *event)`` hold neither NaN nor infinity: ``(B,)`` of ``bool``."""
+    return torch.isfinite(state).unsqueeze(-1).flatten(1).all(dim=1)
 
 
 def as_event(per_coordinate: Tensor | None, state: Tensor) -> Tensor | None:
