@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs, log
+from lebm.files import replaced
 from lebm.metrics.anomaly import anomaly_figures
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 
@@ -103,17 +103,11 @@ class AnomalyDetection(EvaluationCallback):
 
 
 def _write_scores(path: Path, rows: Mapping[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     columns = ("index", "label", "anomaly", "score")
-    try:
-        with partial.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["index", "label", "anomaly", "anomaly_score"])
-            writer.writerows(zip(*(rows[name].tolist() for name in columns), strict=True))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(path) as unfinished, unfinished.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "label", "anomaly", "anomaly_score"])
+        writer.writerows(zip(*(rows[name].tolist() for name in columns), strict=True))
 
 
 def _table(figures: Mapping[str, float], anomalies: int, total: int) -> Table:

@@ -15,7 +15,7 @@ from torch import Tensor
 from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.hierarchical import layers_of
 from lebm.errors import UserError
-from lebm.metrics.classification import classify, wilson_interval
+from lebm.metrics.classification import classify
 from lebm.metrics.disentanglement import mutual_information_gap
 from lebm.metrics.rows import RowCollector
 
@@ -122,7 +122,10 @@ class LayerClassification(EvaluationCallback):
         for name, part in names.items():
             seen, unseen = ((rows["z"][:, part], rows["label"]) for rows in (train, test))
             share = classify(seen, unseen, hidden=self.hidden, epochs=self.epochs, seed=self.seed)
-            low, high = wilson_interval(share, len(test["label"]))
+            from scipy.stats import binomtest  # slow to import
+
+            count = len(test["label"])
+            low, high = binomtest(round(share * count), count).proportion_ci(method="wilson")
             key = f"{stage}/latent_accuracy/{name}"
             values |= {key: share, f"{key}_low": low, f"{key}_high": high}
             table.add_row(name.replace("_", " "), f"{share:.4f}", f"{low:.4f} to {high:.4f}")

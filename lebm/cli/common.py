@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.errors import UserError
+from lebm.files import replaced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -179,10 +180,8 @@ def say(sentences: Iterable[str], out: Path | None) -> None:
     text = "".join(f"{sentence}\n" for sentence in sentences)
     print(text, end="")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = out.with_name(f".{out.name}.unfinished")
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, out)
+        with replaced(out) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
 
 
 def fail(message: str, status: int) -> int:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-CHAINS_AN_IMAGE = 4
-
 
 def main(argv: list[str]) -> int:
     """``lebm diagnose RUN``"""
@@ -37,9 +35,12 @@ def main(argv: list[str]) -> int:
         help="number of chains (default 32); for the posterior, four an image",
     )
     chosen = parser.parse_args(argv)
-    if chosen.chains < CHAINS_AN_IMAGE or chosen.steps < 8:
+
+    from lebm.evaluation.chains import CHAINS_PER_IMAGE  # slow to import, and not needed for --help
+
+    if chosen.chains < CHAINS_PER_IMAGE or chosen.steps < 8:
         raise UserError(
-            f"chains are compared with each other over time: give at least --chains {CHAINS_AN_IMAGE} and"
+            f"chains are compared with each other over time: give at least --chains {CHAINS_PER_IMAGE} and"
             " --steps 8"
         )
     folder = chosen.out or (chosen.run if chosen.run.is_dir() else chosen.run.parent) / "diagnosis"
@@ -91,7 +92,9 @@ def _chain_of(name: str, model: Any, chosen: argparse.Namespace) -> tuple[LogDen
         return (space or model.prior).log_density, model.prior_sampler, chosen.chains, 1
     if model.posterior_sampler is None:
         raise UserError("this model infers by its encoder, no chain to look at")
-    x = open_data(chosen, model, chosen.chains // CHAINS_AN_IMAGE).all().to(model.device)
-    rows = x.repeat_interleave(CHAINS_AN_IMAGE, dim=0)
+    from lebm.evaluation.chains import CHAINS_PER_IMAGE
+
+    x = open_data(chosen, model, chosen.chains // CHAINS_PER_IMAGE).all().to(model.device)
+    rows = x.repeat_interleave(CHAINS_PER_IMAGE, dim=0)
     target = space.posterior(model.likelihood.given(rows)) if space else model.posterior(rows)
     return target, model.posterior_sampler, len(rows), len(x)

@@ -62,6 +62,9 @@ def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options
             f"the class {denied[1]} is outside lebm, lightning and torch; if you trust it, add --trust"
             f" {denied[1].split('.')[0]}"
         )
+    elif abstract := re.match(r"Expected an instantiatable class, but ?(\S*) is abstract", leaf):
+        given = re.search(r"^ *Given value: (\S+)$", text, re.MULTILINE)  # the parser may leave out the name
+        leaf = _abstract(abstract[1] or (given[1] if given else ""))
     else:
         given = re.search(r"^ *Given value: (.{1,40})$", text, re.MULTILINE)
         if choices := _choices(text, leaf):
@@ -195,14 +198,22 @@ def _derive(path: str, base: str) -> str:
     return f": derive it from {home}.{base}" if home else f": derive it from {base}"
 
 
+def _abstract(path: str) -> str:
+    """What an abstract class lacks. A base class of lebm only stands for the classes derived from it."""
+    module, _, name = path.rpartition(".")
+    cls = getattr(sys.modules.get(module), name, None)
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if not missing or path.startswith("lebm."):
+        return f"name the class with class_path, some kind of {_short(path)}"
+    return f"{path} is abstract: it does not define {', '.join(missing)}"
+
+
 def _plain(leaf: str) -> str:
     leaf = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", leaf)
     if found := re.match(r"Expected a (\w+)\. Got value: (.*)", leaf):
         return f"expected {_a(found[1])}, not {found[2]!r}"
     if found := re.match(r"Expected a (\w+)$", leaf):
         return f"expected {_a(found[1])}"
-    if found := re.match(r"Expected an instantiatable class, but (\S+) is abstract", leaf):
-        return f"name the class with class_path, some kind of {_short(found[1])}"
     if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\w+)", leaf):
         return f"{found[1]} is no {found[2]}{_derive(found[1], found[2])}"
     if found := re.match(r"module '([^']+)' has no attribute '(\w+)'", leaf):

@@ -15,9 +15,9 @@ from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import Noise
 from lebm.samplers.trace import Finding, Trace, findings, record, suggested_step
 
-__all__ = ["CHAINS_AN_IMAGE", "ChainReport", "chain_suite", "long_chains"]
+__all__ = ["CHAINS_PER_IMAGE", "ChainReport", "chain_suite", "long_chains"]
 
-CHAINS_AN_IMAGE = 4
+CHAINS_PER_IMAGE = 4
 CHAINS, STEPS = 32, 500
 
 
@@ -125,9 +125,9 @@ def _target(name: str, subject: Subject, settings: Settings) -> tuple[LogDensity
         return (space.log_density, sampler, 1) if sampler is not None else "no chain"
     if sampler is None or not callable(getattr(model, "posterior", None)):
         return "from the inference network, no chain to look at"
-    images = CHAINS // CHAINS_AN_IMAGE
+    images = CHAINS // CHAINS_PER_IMAGE
     x = to_unit_range(subject.images.test.images(slice(0, images))).to(device=model.device, dtype=model.dtype)
-    rows = x.repeat_interleave(CHAINS_AN_IMAGE, dim=0)
+    rows = x.repeat_interleave(CHAINS_PER_IMAGE, dim=0)
     space = getattr(model, "space", None)
     target = model.posterior(rows) if space is None else space.posterior(model.likelihood.given(rows))
     return target, sampler, len(x)

@@ -124,7 +124,11 @@ def read_evaluation(path: Path) -> dict[str, Any]:
             f"{path}: written by a newer lebm (format {content['lebm_evaluation']}, this one reads up to"
             f" {FORMAT})"
         )
-    content = _of_format_1(content) if content["lebm_evaluation"] == 1 else content
+    if content["lebm_evaluation"] < FORMAT:
+        raise UserError(
+            f"{path}: of format {content['lebm_evaluation']}, which no release of lebm has written; run lebm"
+            " evaluate again"
+        )
     missing = [name for name in _HEAD if name not in content]
     if missing:
         raise UserError(f"{path}: damaged, it has no {', '.join(missing)}")
@@ -136,11 +140,3 @@ def read_evaluation(path: Path) -> dict[str, Any]:
                     f"{path}: damaged, a figure of suite {name} has the fields {', '.join(sorted(figure))}"
                 )
     return content
-
-
-def _of_format_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 had one origin, that of the last command, for all suites."""
-    origin = {name: content[name] for name in _ORIGIN if name in content}
-    head = {name: value for name, value in content.items() if name not in (*_ORIGIN, "wall_time_seconds")}
-    suites = {name: {**suite, "origin": origin} for name, suite in content.get("suites", {}).items()}
-    return {**head, **({"suites": suites} if "suites" in content else {}), "lebm_evaluation": FORMAT}

@@ -13,7 +13,7 @@ Example:
 """
 
 from lebm.metrics.anomaly import anomaly_figures, lowest_average_precision
-from lebm.metrics.classification import classify, wilson_interval
+from lebm.metrics.classification import classify
 from lebm.metrics.digits import DigitFeatures
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
 from lebm.metrics.disentanglement import mutual_information, mutual_information_gap
@@ -49,5 +49,4 @@ __all__ = [
     "mutual_information",
     "mutual_information_gap",
     "neighbour_rows",
-    "wilson_interval",
 ]

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 from lebm._version import __version__
+from lebm.files import replaced
 from lebm.report.gather import RunRecord, gather
 from lebm.report.sections import SECTIONS
 
@@ -41,8 +42,6 @@ def report(folders: list[Path], target: Path) -> int:
         UserError: if a folder is no run folder, or a file in it is damaged.
     """
     content = html(gather(folders)).encode()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(target)
+    with replaced(target) as unfinished:
+        unfinished.write_bytes(content)
     return len(content)

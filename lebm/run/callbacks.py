@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lebm.callbacks.divergence import DivergenceError
 from lebm.errors import CheckpointWriteError, UserError
+from lebm.files import replaced
 from lebm.run.preemption import Preempted
 
 __all__ = ["Progress", "RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions"]
@@ -100,10 +101,8 @@ class SaveConfig(SaveConfigCallback):
             return
         text = self.parser.dump(self.config, skip_unset=False)
         target = Path(trainer.default_root_dir) / "config.yaml"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(".config.yaml.unfinished")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(target)
+        with replaced(target) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("config", f"```yaml\n{text}\n```")
