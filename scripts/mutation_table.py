@@ -58,7 +58,7 @@ stages = on("lebm/models/ratios.py", *RATIO_TESTS)
 likelihood = on("lebm/evaluation/likelihood_suite.py", "tests/evaluation/test_likelihood_suite.py")
 joint = on("lebm/evaluation/marginal_likelihood.py", "tests/evaluation/test_likelihood_suite.py")
 latent_chains = on("lebm/estimators/prior_model.py", "tests/estimators/test_chain_context.py")
-image_chains = on("lebm/estimators/dual_mcmc.py", "tests/estimators/test_chain_context.py")
+image_chains = on("lebm/estimators/revised_model.py", "tests/estimators/test_chain_context.py")
 estimator = on("lebm/estimators/base.py", "tests/estimators/test_chain_context.py")
 ranks = on("lebm/evaluation/intervals.py", "tests/evaluation/test_intervals.py")
 
