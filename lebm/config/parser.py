@@ -19,7 +19,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lebm.callbacks.divergence import Divergence
+import lebm.data  # noqa: F401  (a recipe names classes without their module, so the parser must know them)
+from lebm.callbacks import ChainHealth, Divergence
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import messages
 from lebm.config.request import Request
@@ -167,8 +168,9 @@ class RecipeCLI(LightningCLI):
             else []
         )
         ours: list[Any] = [SameShape(), WandbRun()]
-        if not any(isinstance(callback, Divergence) for callback in callbacks):
-            ours.append(Divergence())
+        for guard in (ChainHealth, Divergence):
+            if not any(isinstance(callback, guard) for callback in callbacks):
+                ours.append(guard())
         for callback in callbacks:
             if isinstance(callback, Checkpoint) and getattr(callback, "dirpath", "") is None:
                 callback.dirpath = str(self.run_dir / "checkpoints")  # type: ignore[attr-defined]
