@@ -104,6 +104,12 @@ class RecipeCLI(LightningCLI):
             help="The same for layers, bottom first, as ${latent_dims}.",
         )
         parser.add_argument(
+            "--include",
+            type=str | list[str] | None,
+            default=None,
+            help="In a recipe only: blocks, such as data/mnist, that are read before the recipe.",
+        )
+        parser.add_argument(
             "--checkpoint_every",
             type=int | None,
             default=None,
@@ -136,6 +142,7 @@ class RecipeCLI(LightningCLI):
         )
         self.run_dir = Path(chosen)
         self.config.run_dir = str(self.run_dir)
+        del self.config["include"]  # the values of the blocks are in their sections
         self.config.trainer.default_root_dir = str(self.run_dir)
         self.recipe = self.config
         if self.trainer_too:
@@ -195,7 +202,7 @@ class RecipeCLI(LightningCLI):
     def _one_line(self) -> Iterator[None]:
         """Translate what parser and constructors raise into one line."""
         request = self.request
-        words = [word for word in request.argv if word not in map(str, request.recipes)]
+        words = [word for word in request.argv if word not in map(str, request.files)]
         try:
             yield
         except UserError:
@@ -203,10 +210,10 @@ class RecipeCLI(LightningCLI):
         except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
             options = [str(key) for key in self.parser.get_defaults().keys(branches=True)]
             raise UserError(
-                messages.parser_line(error.message or str(error), request.recipes, words, options)
+                messages.parser_line(error.message or str(error), request.files, words, options)
             ) from error
         except OmegaConfBaseException as error:
-            raise UserError(messages.interpolation_line(error, request.recipes, words)) from error
+            raise UserError(messages.interpolation_line(error, request.files, words)) from error
         except (MisconfigurationException, ModuleNotFoundError) as error:
             raise UserError(
                 messages.trainer_line(error, getattr(self, "config", {}).get("trainer") or {})
