@@ -24,9 +24,10 @@ def ls(argv: list[str]) -> int:
     measured = {name for name, path in known.items() if is_measured(path)}
     for name, path in known.items():
         print(f"{name:<{width}} {'*' if name in measured else ' '} {title(path)}".rstrip())
-    print(f"\nblocks that recipes include: {', '.join(blocks())}")
     if measured:
         print("\n* run at full length, with the result in its header: lebm cat RECIPE")
+    if shared := blocks():
+        print(f"\nblocks that recipes include: {', '.join(shared)}")
     return 0
 
 

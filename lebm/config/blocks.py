@@ -62,7 +62,9 @@ def standalone(path: Path) -> str:
             a recipe has to hold that section itself.
     """
     text = path.read_text(encoding="utf-8")
-    for file in reversed(included(path, checks.load_recipe(path))):  # the last block wins over those before it
+    for file in reversed(
+        included(path, checks.load_recipe(path))
+    ):  # the last block wins over those before it
         text = _filled(text, file.read_text(encoding="utf-8"), str(path))
     return text
 
@@ -84,7 +86,9 @@ def _filled(text: str, block: str, path: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _merged(text: str, ours: yaml.Node, block: str, theirs: yaml.Node, where: str, indent: int = 2) -> list[str]:
+def _merged(
+    text: str, ours: yaml.Node, block: str, theirs: yaml.Node, where: str, indent: int = 2
+) -> list[str]:
     """The lines below the key of a section that recipe and block both have: the entries of the block in
     their order, with the recipe's values, and then the other entries of the recipe.
     """
