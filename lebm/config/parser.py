@@ -256,8 +256,9 @@ def _restricted(trust: Iterable[str]) -> Iterator[None]:
 
 
 _DESCRIPTION = """\
-A recipe (-c, by path or by a name that `lebm ls` prints) sets everything; later -c files and flags override it. A run folder holds
-its recipe, so that --resume RUN, or RUN as the first word of the verbs that evaluate, needs none."""
+A recipe (-c, by path or by a name that `lebm ls` prints) sets everything; later -c files and flags override
+it. A run folder holds its recipe: --resume RUN needs no recipe, and neither does RUN as the first word of a
+verb that evaluates."""
 _USAGE = {
     "fit": (
         "lebm fit -c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]\n       lebm fit --resume RUN [--KEY VALUE"

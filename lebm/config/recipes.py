@@ -72,7 +72,7 @@ def find(recipe: str) -> Path:
 
 
 def run_name(recipe: str) -> str:
-    """What a run of a recipe is called: its name with dashes, or folder and stem of a file of the user's own."""
+    """The name of a recipe's runs: its name with dashes; for a file of the user, its folder and stem."""
     path = find(recipe).resolve()
     for name, known in _files().items():
         if known.resolve() == path:
