@@ -23,6 +23,7 @@ import lebm.data  # noqa: F401  (a recipe names classes without their module, so
 from lebm.callbacks import ChainHealth, Divergence
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import messages
+from lebm.config.references import with_references
 from lebm.config.request import Request
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
@@ -84,7 +85,7 @@ class RecipeCLI(LightningCLI):
                 },
                 subclass_mode_model=True,
                 subclass_mode_data=True,
-                args=request.argv,
+                args=with_references(request.argv, request.trust),
                 run=False,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
