@@ -64,9 +64,9 @@ def build(*words: str) -> RecipeCLI:
     ],
 )
 def test_a_new_class_follows_the_reference(own: None, words: list[str]) -> None:
-    assert build(*words).model.prior.energy.latent_dim == 12
+    assert build(*words).model.prior.latent_dim == 12
     later = build(*words, "--latent_dim", "5")
-    assert later.model.prior.energy.latent_dim == 5
+    assert later.model.prior.latent_dim == 5
     assert later.model.likelihood.latent_dim == 5
 
 
