@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lebm.component import Component
 from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
 
-__all__ = ["EvaluationCallback", "Outputs"]
+__all__ = ["EvaluationCallback", "Outputs", "data_of", "has_split", "whole_split"]
 
 Outputs = Mapping[str, Tensor]
 
@@ -39,14 +41,14 @@ class EvaluationCallback(Callback, Component):
         self._open = False
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         """Before the first batch of a pass, with that batch already on the device."""
 
     def collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Outputs,
         batch: Mapping[str, Tensor],
@@ -55,10 +57,10 @@ class EvaluationCallback(Callback, Component):
         zero rows.
         """
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         """At the end of the pass, on every process."""
 
-    def report(self, model: LightningModule, values: Mapping[str, float]) -> None:
+    def report(self, model: LatentEstimator, values: Mapping[str, float]) -> None:
         """Log figures, equal on all processes, and remember them."""
         self.figures.update(values)
         model.log_dict(dict(values), sync_dist=True)
@@ -81,7 +83,7 @@ class EvaluationCallback(Callback, Component):
     def _begin(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         batch: Any,
         batch_idx: int,
@@ -94,7 +96,7 @@ class EvaluationCallback(Callback, Component):
     def _collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Any,
         batch: Any,
@@ -103,7 +105,7 @@ class EvaluationCallback(Callback, Component):
         if self._open and dataloader_idx == 0:
             self.collect(trainer, model, stage, outputs, batch)
 
-    def _finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def _finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         if self._open:
             self._open = False
             self.finish(trainer, model, stage)
@@ -116,7 +118,7 @@ class EvaluationCallback(Callback, Component):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._begin(trainer, pl_module, "val", batch, batch_idx, dataloader_idx)
+        self._begin(trainer, cast(LatentEstimator, pl_module), "val", batch, batch_idx, dataloader_idx)
 
     def on_validation_batch_end(
         self,
@@ -127,10 +129,10 @@ class EvaluationCallback(Callback, Component):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._collect(trainer, pl_module, "val", outputs, batch, dataloader_idx)
+        self._collect(trainer, cast(LatentEstimator, pl_module), "val", outputs, batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer, pl_module, "val")
+        self._finish(trainer, cast(LatentEstimator, pl_module), "val")
 
     def on_test_batch_start(
         self,
@@ -140,7 +142,7 @@ class EvaluationCallback(Callback, Component):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._begin(trainer, pl_module, "test", batch, batch_idx, dataloader_idx)
+        self._begin(trainer, cast(LatentEstimator, pl_module), "test", batch, batch_idx, dataloader_idx)
 
     def on_test_batch_end(
         self,
@@ -151,7 +153,30 @@ class EvaluationCallback(Callback, Component):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._collect(trainer, pl_module, "test", outputs, batch, dataloader_idx)
+        self._collect(trainer, cast(LatentEstimator, pl_module), "test", outputs, batch, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer, pl_module, "test")
+        self._finish(trainer, cast(LatentEstimator, pl_module), "test")
+
+
+def data_of(trainer: Trainer) -> Any:
+    """The data module of a run; ``None`` if the trainer was given data loaders instead."""
+    return getattr(trainer, "datamodule", None)  # Lightning sets it only where there is one
+
+
+def has_split(trainer: Trainer, split: str) -> bool:
+    """Whether the data module can give the rows of a whole split, ``train``, ``validation`` or ``test``."""
+    data = data_of(trainer)
+    return getattr(data, split, None) is not None and hasattr(data, "evaluation_dataloader")
+
+
+def whole_split(trainer: Trainer, device: torch.device, split: str) -> Iterator[dict[str, Tensor]]:
+    """This process's batches of a whole split, in order and without augmentation, on the device.
+
+    The data module must have it, see :func:`has_split`.
+    """
+    data = data_of(trainer)
+    for batch in data.evaluation_dataloader(getattr(data, split)):
+        batch = data.on_before_batch_transfer(batch, 0)
+        batch = data.transfer_batch_to_device(batch, device, 0)
+        yield data.on_after_batch_transfer(batch, 0)

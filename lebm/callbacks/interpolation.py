@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_image
+from lebm.estimators.base import LatentEstimator
 from lebm.plots.grids import image_grid
 
 __all__ = ["InterpolationGrid"]
@@ -35,11 +35,18 @@ class InterpolationGrid(EvaluationCallback):
         self.columns = columns
         self._shown = False
 
-    def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         self._shown = False
 
     def collect(
-        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+        self,
+        trainer: Trainer,
+        model: LatentEstimator,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
     ) -> None:
         z = self.output(outputs, "z")[: 2 * self.pairs]
         if self._shown or not trainer.is_global_zero or len(z) < 2:

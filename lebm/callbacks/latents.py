@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_image
+from lebm.estimators.base import LatentEstimator
 from lebm.metrics.rows import RowCollector
 from lebm.plots.latents import latent_picture
 from lebm.samplers.noise import Noise
@@ -40,7 +40,9 @@ class LatentPicture(EvaluationCallback):
         self._held = 0
         self._prior: Tensor | None = None
 
-    def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         self._rows.to(model.device).reset()
         self._held = 0
         if trainer.is_global_zero:
@@ -51,7 +53,7 @@ class LatentPicture(EvaluationCallback):
     def collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Outputs,
         batch: Mapping[str, Tensor],
@@ -61,7 +63,7 @@ class LatentPicture(EvaluationCallback):
         self._rows.update(index=batch["index"][: z.shape[0]], z=z)
         self._held += z.shape[0]
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         posterior = self._rows.table()["z"][: self.n]
         self._rows.reset()
         prior, self._prior = self._prior, None

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import MeanMetric
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_image
+from lebm.estimators.base import LatentEstimator
+from lebm.metrics.reconstruction import squared_error_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.plots.grids import pair_grid
 
@@ -35,14 +37,14 @@ class ReconstructionGrid(EvaluationCallback):
         self._rows: RowCollector | None = None
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         self._rows = RowCollector(["x", "reconstruction"]).to(model.device)
 
     def collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Outputs,
         batch: Mapping[str, Tensor],
@@ -77,7 +79,7 @@ class ReconstructionError(EvaluationCallback):
         self._bad = NonFinite()
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         for metric in (self._mean, self._bad):
             metric.to(model.device).reset()
@@ -88,7 +90,7 @@ class ReconstructionError(EvaluationCallback):
     def collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Outputs,
         batch: Mapping[str, Tensor],
@@ -98,17 +100,12 @@ class ReconstructionError(EvaluationCallback):
         if "anomaly" in batch:
             normal = ~batch["anomaly"]
             x, reconstruction, index = x[normal], reconstruction[normal], index[normal]
-        error = (
-            (x.double() - reconstruction.double())
-            .square()
-            .reshape(x.shape[0], x[:1].numel() or 1)
-            .mean(dim=1)
-        )
+        error = squared_error_rows(x, reconstruction)
         finite = finite_rows(error)
         self._bad.update(finite, index)
         self._mean.update(error[finite])
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         self._bad.refuse(
             f"{stage} reconstructions",
             "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size",
@@ -119,5 +116,5 @@ class ReconstructionError(EvaluationCallback):
         self.protocol.update(
             range=[-1, 1],
             mean_over="pixels, channels and normal samples",
-            chain_settings=getattr(model, "chain_settings", {}),
+            chain_settings=model.chain_settings,
         )

@@ -18,6 +18,7 @@ from lebm.errors import UserError
 from lebm.estimators.answers import ModelChain, NoChainError
 from lebm.estimators.optim import AdamGroups
 from lebm.models.encoders import DiagonalGaussian
+from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import Prior
 from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
 from lebm.samplers.base import LogDensity, Sampler
@@ -120,6 +121,17 @@ class LatentEstimator(LightningModule, Component):
             name: describe(module) for name, module in self.named_children() if name.endswith("sampler")
         }
         return {**samplers, "evaluation_steps": self.evaluation_steps}
+
+    @property
+    def observation_model(self) -> Likelihood | None:
+        """``p(x | z)``; ``None`` for a model that has none of its own."""
+        likelihood = dict(self.named_children()).get("likelihood")
+        return likelihood if isinstance(likelihood, Likelihood) else None
+
+    def chain_steps(self, name: str) -> int | None:
+        """Transitions of the chain ``prior``, ``posterior`` or ``image``; ``None`` for a model without it."""
+        sampler = dict(self.named_children()).get(f"{name}_sampler")
+        return sampler.steps if isinstance(sampler, Sampler) else None
 
     # What some models can answer; see also the types in lebm.estimators.answers
 

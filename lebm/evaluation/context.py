@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from lebm.data.text import TextData
+from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.data import RunImages
 from lebm.metrics.digits import DigitFeatures
 from lebm.metrics.features import FeatureExtractor
@@ -52,12 +54,12 @@ class Subject:
     """The model under evaluation and its data.
 
     Attributes:
-        model: a :class:`~lebm.estimators.LatentEstimator`, in evaluation mode on its device.
+        model: in evaluation mode on its device.
         images: its splits.
         memory: what one suite leaves for another, such as the scores of the test split.
     """
 
-    model: Any
+    model: LatentEstimator
     images: RunImages
     memory: dict[str, Any] = field(default_factory=dict)
 
@@ -69,10 +71,15 @@ class Subject:
 
 @dataclass
 class SentenceSubject:
-    """A model of sentences and its :class:`~lebm.data.TextData`."""
+    """A model of sentences and its data.
 
-    model: Any
-    data: Any
+    Attributes:
+        model: in evaluation mode on its device.
+        data: with its splits read.
+    """
+
+    model: LatentEstimator
+    data: TextData
 
     @property
     def description(self) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lebm.errors import UserError
+from lebm.estimators.answers import HasPosterior
+from lebm.estimators.base import LatentEstimator
+from lebm.models.priors import Prior
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.base import LogDensity
@@ -183,7 +185,7 @@ def log_marginal(
 
 
 def prior_log_z(
-    prior: object,
+    prior: Prior | None,
     annealing: AnnealedImportanceSampling,
     chains: int,
     generator: RandomSource = None,
@@ -198,7 +200,7 @@ def prior_log_z(
     Raises:
         UserError: if the prior does not say which normalised density it tilts.
     """
-    if prior is None or getattr(prior, "is_exact", False):
+    if prior is None or prior.is_exact:
         zero = torch.zeros((), dtype=torch.float64)
         exact = LogZ(zero, zero, zero, zero + chains)
         return exact, exact
@@ -207,7 +209,7 @@ def prior_log_z(
         raise UserError(
             f"{type(prior).__name__} has no base density to anneal from, so its log Z cannot be estimated"
         )
-    log_density: LogDensity = prior.log_density  # type: ignore[attr-defined]
+    log_density: LogDensity = prior.log_density
     if isinstance(annealing.kernel, Adaptive):
         few = base.reference(min(128, chains), generator).detach()
         annealing.kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
@@ -229,20 +231,21 @@ def bits_per_dimension(log_density: float, dimensions: int) -> float:
     return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
 
 
-def joint_density(model: Any, x: Tensor) -> LogDensity:
+def joint_density(model: LatentEstimator, x: Tensor) -> LogDensity:
     """``log p(x, z)`` of a model as a differentiable function of ``z``, unnormalised if its prior is.
 
     It is the model's ``posterior``, which may leave out constants that ``log_joint`` has.
 
     Args:
-        model: with ``posterior``, ``log_joint`` and ``latent_dim``.
+        model: with a posterior density.
         x: ``(B, *event)``.
 
     Raises:
         ValueError: if the two differ by more than a constant, so that one of them is not the model's.
     """
+    assert isinstance(model, HasPosterior)
     target = model.posterior(x)
-    origin = torch.zeros(len(x), model.latent_dim, dtype=model.dtype, device=x.device)
+    origin = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
     with torch.no_grad():
         values = [target(z) for z in (origin, origin + 0.5)]
         constant, elsewhere = (

@@ -14,7 +14,7 @@ from typing import Any
 from lebm.errors import UserError
 from lebm.evaluation.intervals import Interval
 
-__all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation"]
+__all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation", "without_curves"]
 
 FORMAT = 2
 _HEAD = ("run", "checkpoint", "checkpoint_sha256", "weights", "method", "seed", "suites")
@@ -136,6 +136,12 @@ def read_evaluation(path: Path) -> dict[str, Any]:
                     f"{path}: damaged, a figure of suite {name} has the fields {', '.join(sorted(figure))}"
                 )
     return content
+
+
+def without_curves(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The figures and protocols of an evaluation, without what only pictures need."""
+    suites = {name: {**suite, "curves": {}} for name, suite in evaluation["suites"].items()}
+    return {**evaluation, "suites": suites}
 
 
 def _of_format_1(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The images that ``lebm reconstruct`` and ``lebm score`` look at."""
+"""The data of a run, opened again: images or sentences, in the form that its model takes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lebm.data.text_rows import TextRows
 from lebm.data.text_sources import open_text
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
-from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
+from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import UNKNOWN
 
-__all__ = ["Images", "SentenceRows", "open_for"]
+__all__ = ["Images", "SentenceRows", "open_for", "stored_settings"]
 
 _READING = ("config_name", "revision", "crop", "image_column", "label_column", "on_error", "cache_dir")
 
@@ -95,10 +95,9 @@ def open_for(
     Raises:
         UserError: if there is nothing to read, or the model is one of neither.
     """
-    settings = _stored(run)
-    sentences = sentence_likelihood(model)
-    if sentences is not None:
-        return _open_sentences(sentences, run, settings, data, split, limit)
+    settings = stored_settings(run)
+    if model.sentences is not None:
+        return _open_sentences(model.sentences, run, settings, data, split, limit)
     shape = model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)).shape[1:]
     if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
         raise UserError(f"{run}: the model is of data of shape {tuple(shape)}, not of square images")
@@ -150,9 +149,11 @@ def _open_sentences(
     return SentenceRows(TextRows(encoded), found.rows[:limit], source)
 
 
-def _stored(run: Path) -> dict[str, Any]:
-    """``init_args`` of the data section of a run; of the run around a checkpoint in its ``checkpoints``
-    folder.
+def stored_settings(run: Path) -> dict[str, Any]:
+    """``init_args`` of the data section of a run; empty if its recipe is not known.
+
+    Args:
+        run: a run folder, or a checkpoint in the ``checkpoints`` folder of one.
     """
     folder = run if run.is_dir() else run.parent.parent
     config = folder / "config.yaml"
