@@ -31,6 +31,10 @@ class AnomalyDetection(EvaluationCallback):
 
     Args:
         save_scores: write ``<run>/scores/<stage>.csv`` with one row a sample.
+
+    Example:
+        >>> AnomalyDetection(save_scores=True).save_scores
+        True
     """
 
     def __init__(self, save_scores: bool = False) -> None:

@@ -22,23 +22,31 @@ log = logging.getLogger("lebm.callbacks")
 
 
 class EvaluationCallback(Callback, Component):
-    """Base of what looks at a validation or test pass: :meth:`begin`, :meth:`collect` a batch,
-    :meth:`finish`.
+    """Base of the callbacks that look at a validation or test pass.
 
-    ``begin`` and ``collect`` run inside batch hooks, where averaged weights (EMA) are in place whatever the
-    order of the callbacks; anything that draws from the model belongs there. The check before training is
-    left out, and so are further data loaders after the first. ``stage`` is ``"val"`` or ``"test"``, the
-    prefix of every figure.
+    A pass calls :meth:`begin` once, :meth:`collect` for every batch, and :meth:`finish` once. ``begin`` and
+    ``collect`` run inside batch hooks. There the averaged weights (EMA) are in use, whatever the order of the
+    callbacks. So anything that draws from the model belongs into them. Lightning's check before training is
+    left out, and so is every data loader after the first. ``stage`` is ``"val"`` or ``"test"``, the prefix of
+    every logged name.
 
     Attributes:
         figures: the last values by their logged name, in double precision, the same on every process.
-        protocol: how they were obtained, as plain values, for a summary of the run.
+        protocol: how the values were obtained, as plain values, for a summary of the run.
+
+    Example:
+        >>> class Brightness(EvaluationCallback):
+        ...     def collect(self, trainer, model, stage, outputs, batch):
+        ...         self.report(model, {f"{stage}/brightness": float(self.output(outputs, "x").mean())})
+        >>> Brightness().figures
+        {}
     """
+
+    _open = False
 
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
         self.protocol: dict[str, Any] = {}
-        self._open = False
 
     def begin(
         self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
@@ -90,6 +98,10 @@ class EvaluationCallback(Callback, Component):
         dataloader_idx: int,
     ) -> None:
         if batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking:
+            if "figures" not in vars(self):
+                raise UserError(
+                    f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
+                )
             self._open = True
             self.begin(trainer, model, stage, batch)
 

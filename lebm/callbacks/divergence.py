@@ -1,4 +1,4 @@
-"""The one place where it is decided what happens to training that has gone wrong."""
+"""Stopping a run that has gone wrong, or going back to its last healthy state."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ class Divergence(Callback, Component):
     finite stop the run under either policy, since no step size mends them. Every run has this callback; name
     it in a recipe to change its arguments.
 
+    Three callbacks look at the energy gap. This one acts on a gap of 1e6, after the step, in every run.
+    :class:`~lebm.callbacks.ChainHealth` only warns, at a gap of 100.
+    :class:`~lebm.callbacks.RevisionGuard` stops a run of dual-MCMC teaching at 1e4, before the gradients.
+
     Args:
         policy: ``stop`` with one line, or ``recover``.
         max_energy_gap: largest ``|E(z+) - E(z-)|``, averaged over a batch, that counts as healthy; any finite
@@ -55,6 +59,10 @@ class Divergence(Callback, Component):
     Raises:
         DivergenceError: from the step, naming it; from a checkpoint about to be written, naming the tensor.
         ValueError: for arguments out of range.
+
+    Example:
+        >>> Divergence(policy="recover").max_recoveries
+        10
     """
 
     def __init__(

@@ -56,6 +56,10 @@ class HierarchicalSamples(EvaluationCallback):
         every_n_epochs: distance between pictures in training; by default only ``validate`` and ``test`` draw.
         steps: length of the chains; the prior sampler's own if absent.
         seed: of their noise.
+
+    Example:
+        >>> HierarchicalSamples(rows=4).kinds
+        ['substitution', 'conditional']
     """
 
     def __init__(
@@ -127,6 +131,10 @@ class LayerReconstruction(EvaluationCallback):
     Args:
         n: images in the picture, from the first batch.
         steps: length of the prior's chains; the prior sampler's own if absent.
+
+    Example:
+        >>> LayerReconstruction(n=6).n
+        6
     """
 
     def __init__(self, n: int = 12, steps: int | None = None) -> None:
@@ -200,6 +208,10 @@ class LatentTraversal(EvaluationCallback):
         columns: values.
         rows: at most so many coordinates, the first of every layer.
         image: which image of the first batch is encoded.
+
+    Example:
+        >>> LatentTraversal(extent=3.0).columns
+        11
     """
 
     def __init__(self, extent: float = 2.5, columns: int = 11, rows: int = 24, image: int = 0) -> None:

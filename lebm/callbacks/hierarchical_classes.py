@@ -52,6 +52,10 @@ class LayerClassification(EvaluationCallback):
         epochs: passes over the training split; optimiser and number are ours, the paper does not state them.
         limit: use so many training images only, the first of a seeded permutation that the data module made.
         seed: of the classifiers.
+
+    Example:
+        >>> LayerClassification(epochs=5).hidden
+        256
     """
 
     def __init__(self, hidden: int = 256, epochs: int = 20, limit: int | None = None, seed: int = 0) -> None:
@@ -145,6 +149,10 @@ class MutualInformationGap(EvaluationCallback):
 
     Args:
         bins: of each coordinate.
+
+    Example:
+        >>> MutualInformationGap().bins
+        20
     """
 
     def __init__(self, bins: int = 20) -> None:

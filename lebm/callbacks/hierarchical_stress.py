@@ -38,6 +38,10 @@ class LatentAttack(EvaluationCallback):
         n: number of images.
         radius: largest change of a pixel, in the [-1, 1] range.
         steps: of the attack.
+
+    Example:
+        >>> LatentAttack(radius=0.1).steps
+        50
     """
 
     def __init__(self, n: int = 32, radius: float = 0.2, steps: int = 50) -> None:
@@ -109,6 +113,10 @@ class LongChain(EvaluationCallback):
         lengths: numbers of transitions, each a multiple of ten, so that a longer chain repeats a shorter one.
         n: number of chains.
         seed: of their noise.
+
+    Example:
+        >>> LongChain(lengths=(0, 60, 600)).n
+        64
     """
 
     def __init__(

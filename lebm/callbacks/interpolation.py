@@ -25,6 +25,10 @@ class InterpolationGrid(EvaluationCallback):
     Args:
         pairs: number of rows.
         columns: images a row, the two ends included.
+
+    Example:
+        >>> InterpolationGrid(pairs=3).columns
+        10
     """
 
     def __init__(self, pairs: int = 6, columns: int = 10) -> None:

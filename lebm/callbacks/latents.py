@@ -27,6 +27,10 @@ class LatentPicture(EvaluationCallback):
         n: number of points of each cloud.
         steps: length of the prior's chain; the model's own if absent.
         seed: of the prior's noise.
+
+    Example:
+        >>> LatentPicture(n=500).n
+        500
     """
 
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:

@@ -26,6 +26,10 @@ class ReconstructionGrid(EvaluationCallback):
     Args:
         n: number of images; fewer are shown if the first batch is smaller.
         columns: images a row; a row of data is followed by the row of its reconstructions.
+
+    Example:
+        >>> ReconstructionGrid(n=8).columns
+        8
     """
 
     def __init__(self, n: int = 16, columns: int = 8) -> None:
@@ -71,7 +75,12 @@ class ReconstructionError(EvaluationCallback):
     The squared error in the [-1, 1] range, averaged over pixels and channels and then over samples (the
     convention of the papers that report it), of the reconstruction that the model's evaluation step returned,
     summed in double precision. Divide by 4 for the [0, 1] range. Where one label is held out, its samples are
-    left out here: they are not what the model was to learn."""
+    left out here: they are not what the model was to learn.
+
+    Example:
+        >>> ReconstructionError().figures
+        {}
+    """
 
     def __init__(self) -> None:
         super().__init__()

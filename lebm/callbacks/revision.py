@@ -32,6 +32,10 @@ class RevisionError(EvaluationCallback):
 
     Args:
         steps: numbers of posterior transitions; 0 is the inference model alone.
+
+    Example:
+        >>> RevisionError(steps=(0, 30)).steps
+        [0, 30]
     """
 
     def __init__(self, steps: Sequence[int] = (0, 10)) -> None:
@@ -80,7 +84,8 @@ class RevisionGuard(Callback, Component):
     Looked at, before the gradients of every step are computed, are the ends of the two chains, the
     generator's images, and the gap ``E(x) - E(x~)``. On an accelerator that waits for the device once a step,
     which is short beside two chains. To go back and on with smaller steps instead, leave this out and use
-    :class:`~lebm.callbacks.Divergence` with ``policy: recover``.
+    :class:`~lebm.callbacks.Divergence` with ``policy: recover``. That callback looks at the gap of every
+    method, after the step, and by default allows a hundred times more.
 
     Args:
         max_energy_gap: largest harmless ``|E(x) - E(x~)|``, mean over a batch; the released code stops at
@@ -92,6 +97,11 @@ class RevisionGuard(Callback, Component):
     Raises:
         DivergenceError: naming the tensor; the last healthy checkpoint is kept.
         ValueError: for arguments out of range.
+
+    Example:
+        >>> import torch
+        >>> RevisionGuard().fault({"energy gap": torch.tensor(2e4)})
+        'the energy gap is 2e+04, beyond max_energy_gap 10000'
     """
 
     def __init__(

@@ -33,6 +33,10 @@ class SampleGrid(EvaluationCallback):
         steps: length of the chain; the model's own if absent.
         columns: samples a row.
         seed: of the noise.
+
+    Example:
+        >>> SampleGrid(n=16, columns=4).n
+        16
     """
 
     def __init__(

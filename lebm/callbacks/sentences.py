@@ -31,6 +31,10 @@ class SampleSentences(SampleGrid):
             drawn from.
         steps: length of the chain; the model's own if absent.
         seed: of the noise.
+
+    Example:
+        >>> SampleSentences(n=5).n
+        5
     """
 
     def __init__(self, n: int = 20, every_n_epochs: int = 1, steps: int | None = None, seed: int = 0) -> None:
@@ -76,6 +80,10 @@ class SentenceBounds(EvaluationCallback):
 
     Raises:
         ValueError: for a number out of range.
+
+    Example:
+        >>> SentenceBounds(chains=200).bounds.chains
+        200
     """
 
     def __init__(
@@ -143,6 +151,10 @@ class SentenceQuality(EvaluationCallback):
 
     Raises:
         ValueError: for a number out of range.
+
+    Example:
+        >>> SentenceQuality(n=500).quality.n
+        500
     """
 
     def __init__(

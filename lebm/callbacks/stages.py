@@ -35,6 +35,10 @@ class StagePicture(EvaluationCallback):
         n: number of points of each cloud, at least 2.
         steps: length of the chains; the prior sampler's own if absent.
         seed: of their noise.
+
+    Example:
+        >>> StagePicture(n=500).n
+        500
     """
 
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""``lebm validate-recipe``: parse a recipe, build its networks without memory, and print what it would train."""
+"""``lebm validate-recipe``: parse a recipe, build its networks without memory, and print what would train."""
 
 from __future__ import annotations
 
@@ -28,10 +28,8 @@ def validate_recipe(argv: list[str]) -> int:
             print(f"chain    {name}: {component_line(chain)}")
     if cli.datamodule is not None:
         section = cli.config.data
-        print(
-            "data    "
-            f" {component_line({'class_path': section.class_path, 'init_args': section.get('init_args', {})})}"
-        )
+        data = {"class_path": section.class_path, "init_args": section.get("init_args", {})}
+        print(f"data     {component_line(data)}")
     print(f"trainer  {_limits(cli.config.trainer)}")
     print(f"run      {cli.run_dir}")
     return 0

@@ -32,6 +32,10 @@ class Settings:
         chains: annealed chains an image.
         steps: posterior transitions; those of the model's evaluation if ``None``.
         sample_steps: prior transitions; the model's own if ``None``.
+
+    Example:
+        >>> Settings(seed=1).n_samples
+        10000
     """
 
     seed: int = 0

@@ -30,6 +30,11 @@ class LatentGaussian:
     Attributes:
         mean: ``(B, d)``.
         factor: ``(B, d, d)``, lower triangular.
+
+    Example:
+        >>> import torch
+        >>> LatentGaussian.standard(torch.zeros(4, 2)).log_volume
+        tensor([0., 0., 0., 0.])
     """
 
     mean: Tensor

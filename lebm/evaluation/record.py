@@ -35,6 +35,10 @@ class Figure:
         n: number of samples behind the figure.
         split: which samples.
         details: what belongs beside the figure, such as a base rate.
+
+    Example:
+        >>> Figure.plain("acceptance/prior", 0.9, 32, "chains").value
+        0.9
     """
 
     name: str
@@ -83,6 +87,10 @@ class SuiteResult:
         wall_time_seconds: of the suite.
         origin: ``command``, ``started``, ``versions``, ``hardware``, ``data`` and ``chains`` (the samplers'
             settings) of this suite, which need not be those of another suite in the same file.
+
+    Example:
+        >>> SuiteResult({"name": "anomaly"}, skipped="the run has no held_out_label").figures
+        []
     """
 
     protocol: dict[str, Any]

@@ -27,6 +27,10 @@ class Suite:
     Attributes:
         measure: function of the model with its data, and of the settings.
         subject: the models that it measures: those of images, or those of sentences.
+
+    Example:
+        >>> list(SUITES)
+        ['image', 'anomaly', 'ood', 'likelihood', 'chains', 'revision', 'text']
     """
 
     measure: Callable[[Any, Settings], SuiteResult]
