@@ -61,7 +61,7 @@ def graph(package: Path) -> Graph:
 
 def room(module: str) -> str:
     """``samplers`` for ``lebm.samplers.base``; ``lebm`` for the package itself."""
-    return module.split(".")[1] if "." in module else module
+    return module.split(".")[1] if module.startswith("lebm.") else module
 
 
 def upward(edges: Graph) -> list[str]:
@@ -120,6 +120,14 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 def test_networks_and_samplers_need_no_lightning() -> None:
     assert uses_lightning(graph(PACKAGE)) == []
+
+
+def test_scripts_and_benchmarks_do_without_the_command_line() -> None:
+    known = modules(PACKAGE)
+    files = [path for folder in ("scripts", "benchmarks") for path in (PACKAGE.parent / folder).glob("*.py")]
+    assert files
+    users = [path.name for path in files if any(room(name) == "cli" for name in imports(path, known))]
+    assert users == []
 
 
 def test_files_can_be_read_in_one_sitting() -> None:
