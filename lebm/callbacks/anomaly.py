@@ -26,11 +26,11 @@ class AnomalyDetection(EvaluationCallback):
 
     Logs ``auroc``, ``auprc`` (average precision), ``auprc_trapezoid`` (the papers' area), and beside them
     ``anomaly_base_rate`` and ``auprc_lowest``, what guessing and the worst possible ranking reach on this
-    split. A stage without anomalies, or without anything else, has no such figures. Prints a table after a
+    split. A stage without anomalies, or with nothing else, has no such values. Prints a table after a
     test.
 
     Args:
-        save_scores: write ``<run>/scores/<stage>.csv`` with one row a sample.
+        save_scores: write ``<run>/scores/<stage>.csv`` with one row per sample.
 
     Example:
         >>> AnomalyDetection(save_scores=True).save_scores
@@ -64,7 +64,7 @@ class AnomalyDetection(EvaluationCallback):
         finite = finite_rows(score)
         self._bad.update(finite, batch["index"])
         label = batch.get("label", torch.full_like(batch["index"], -1))
-        # One byte a flag, because not every backend gathers booleans.
+        # One byte per flag, because not every backend gathers booleans.
         self._rows.update(
             index=batch["index"][finite],
             score=score[finite],

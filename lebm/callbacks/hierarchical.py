@@ -1,4 +1,4 @@
-"""What each layer of a hierarchical model holds, to the eye."""
+"""Pictures of what each layer of a hierarchical model holds."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def layers_of(model: LatentEstimator, callback: EvaluationCallback) -> HasLayers
 
 
 class HierarchicalSamples(EvaluationCallback):
-    """One grid a layer: a sample in the first column, and beside it the same sample with that layer drawn
+    """One grid per layer: a sample in the first column, and beside it the same sample with that layer drawn
     anew.
 
-    What changes along a row is what the layer holds. In ``images/layer_1_substitution`` (layer 1 is nearest
+    The layer holds what changes along a row. In ``images/layer_1_substitution`` (layer 1 is nearest
     to the data) the layer comes from other draws of the prior, as the released code does it, which ignores
     that the layers depend on each other; in ``images/layer_1_conditional`` it is drawn from the prior *given*
     the other layers, by a chain that moves it alone.
 
     Args:
-        rows: samples, one a row; the released grid has one.
+        rows: samples, one per row; the released grid has one.
         columns: draws of the layer.
         kinds: which of the two grids.
         every_n_epochs: distance between pictures in training; by default only ``validate`` and ``test`` draw.
@@ -198,7 +198,7 @@ class LayerReconstruction(EvaluationCallback):
 
 
 class LatentTraversal(EvaluationCallback):
-    """One row a coordinate, bottom layer first: the image as that coordinate of one encoded image goes from
+    """One row per coordinate, bottom layer first: the image as that coordinate of one encoded image goes from
     low to high.
 
     In ``images/traversal``. Works for every model, layered or not.

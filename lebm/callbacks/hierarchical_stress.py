@@ -1,4 +1,4 @@
-"""Putting a model under strain: an attack on its encoder, and a prior chain far longer than in training."""
+"""Two stress tests: an attack on the encoder, and a prior chain far longer than in training."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ class LongChain(EvaluationCallback):
     """Does the prior's chain stay where it should when it runs on? Draws the model at several lengths of
     *one* chain.
 
-    In ``images/long_chain`` a row is a chain, a column a length. Logs ``long_chain/rms`` of the latents and,
-    where there is one, ``long_chain/log_density`` of the prior (unnormalised), each at the model's own length
-    and, with ``_end``, at the last. For every method whose ``sample_latent`` runs a chain.
+    In ``images/long_chain`` each row is a chain and each column a length. Logs ``long_chain/rms`` of the
+    latents and, where there is one, ``long_chain/log_density`` of the prior (unnormalised), each at the
+    model's own length and, with ``_end``, at the last. For every method whose ``sample_latent`` runs a chain.
 
     Args:
         lengths: numbers of transitions, each a multiple of ten, so that a longer chain repeats a shorter one.

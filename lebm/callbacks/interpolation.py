@@ -1,4 +1,4 @@
-"""What lies between two images, in the latent space."""
+"""Images between two images, along a line in the latent space."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class InterpolationGrid(EvaluationCallback):
 
     Args:
         pairs: number of rows.
-        columns: images a row, the two ends included.
+        columns: images per row, the two ends included.
 
     Example:
         >>> InterpolationGrid(pairs=3).columns

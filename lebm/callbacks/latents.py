@@ -1,4 +1,4 @@
-"""Prior against posterior, to the eye."""
+"""A picture of prior and posterior samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well the model gives data back: a picture and an error."""
+"""How well the model reconstructs data: a picture and an error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReconstructionGrid(EvaluationCallback):
 
     Args:
         n: number of images; fewer are shown if the first batch is smaller.
-        columns: images a row; a row of data is followed by the row of its reconstructions.
+        columns: images per row; a row of data is followed by the row of its reconstructions.
 
     Example:
         >>> ReconstructionGrid(n=8).columns

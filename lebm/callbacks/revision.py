@@ -1,4 +1,4 @@
-"""What the chains add to the networks they start from, and whether they are still sound."""
+"""What chains add to the networks that start them, and whether these chains are still healthy."""
 
 from __future__ import annotations
 

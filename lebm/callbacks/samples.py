@@ -31,7 +31,7 @@ class SampleGrid(EvaluationCallback):
         n: number of samples.
         every_n_epochs: distance between pictures in training.
         steps: length of the chain; the model's own if absent.
-        columns: samples a row.
+        columns: samples per row.
         seed: of the noise.
 
     Example:

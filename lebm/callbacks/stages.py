@@ -1,4 +1,4 @@
-"""The prior after each stage, to the eye and as a number."""
+"""The prior after each stage: a picture, and its distance to the posterior."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def spelled(model: LatentEstimator, x: Tensor) -> list[str] | None:
 
 
 def chain_words(model: LatentEstimator, given: int | None, name: str) -> str:
-    """Length of the chain ``prior``, ``posterior`` or ``image``, for a message; empty if it does not exist."""
+    """Length of the chain ``prior``, ``posterior`` or ``image``, for a message; empty if there is none."""
     steps = given or model.chain_steps(name)
     return f"chain of {steps} steps, " if steps else ""
 

@@ -89,7 +89,7 @@ def _arguments() -> argparse.ArgumentParser:
         help="a further out-set of the ood suite, repeatable",
     )
     parser.add_argument(
-        "--ood-images", type=count, default=2000, help="images a set in the ood suite (default 2000)"
+        "--ood-images", type=count, default=2000, help="images per set in the ood suite (default 2000)"
     )
     parser.add_argument(
         "--likelihood-images", type=count, default=32, help="test images of the likelihood suite (default 32)"

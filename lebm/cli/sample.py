@@ -58,7 +58,7 @@ def sample(argv: list[str]) -> int:
     seed = model.seed if chosen.seed is None else chosen.seed
     steps = _sample_steps(model, chosen)
     drawn = [
-        # a stream a sample: the first ten of 64 are the ten of -n 10, however they are cut into batches
+        # One noise stream per sample: the first ten of 64 are the ten of -n 10, whatever the batches are.
         model.sample(
             stop - start, steps=steps, generator=Noise.samples(seed, "sample", index=range(start, stop))
         ).cpu()

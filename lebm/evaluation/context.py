@@ -1,4 +1,4 @@
-"""What every suite is given."""
+"""The model, the data and the settings of a suite."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Settings:
 
     Attributes:
         seed: of every draw.
-        batch_size: images at once; no figure depends on it.
+        batch_size: images at once; no result depends on it.
         n_samples: generated images of the image suite.
-        real_split: the split they are compared with, ``train`` or ``test``.
+        real_split: the split that these are compared with, ``train`` or ``test``.
         extractor: features of the distances.
         resamples: of the bootstrap.
         ood: further out-sets, as ``path`` of :class:`~lebm.data.ImageData`.
-        ood_images: images a set in the OOD suite.
+        ood_images: images per set in the OOD suite.
         likelihood_images: test images of the likelihood suite.
         levels: of annealed importance sampling.
-        chains: annealed chains an image.
+        chains: annealed chains per image.
         steps: posterior transitions; those of the model's evaluation if ``None``.
         sample_steps: prior transitions; the model's own if ``None``.
 
@@ -60,7 +60,7 @@ class Subject:
     Attributes:
         model: in evaluation mode on its device.
         images: its splits.
-        memory: what one suite leaves for another, such as the scores of the test split.
+        memory: results of one suite that another uses, such as the scores of the test split.
     """
 
     model: LatentEstimator

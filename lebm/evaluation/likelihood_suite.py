@@ -1,5 +1,5 @@
-"""The likelihood suite: log p(x) of test images, and how far the estimate is from the truth on images of the
-model's own.
+"""The likelihood suite: log p(x) of test images, and how far such an estimate is from the truth on images
+that the model drew.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from lebm.samplers.noise import Noise
 
 __all__ = ["likelihood_suite"]
 
-CANDIDATES = 48  # posterior chains an image, of which the best is where annealing starts
+CANDIDATES = 48  # posterior chains per image; annealing starts at the best of them
 PRIOR_CHAINS = 512
 
 
 def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Annealed and plain importance sampling of log p(x), the prior's log Z with its error, nats and bits a
-    dimension.
+    """Annealed and plain importance sampling of log p(x), the prior's log Z with its error, in nats per
+    image and bits per dimension.
 
     For dual-MCMC this is the generator's density, not the image energy's.
     """
@@ -89,7 +89,7 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
 
 @contextmanager
 def _no_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """Chains need gradients of their states only; whoever owns the model finds it as it was."""
+    """No gradients of parameters inside, because chains need those of states only; restored afterwards."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
@@ -151,8 +151,9 @@ class _Estimator:
         )
 
     def gap(self, likelihood: DrawsObservations, n: int) -> Figure:
-        """Upper minus lower bound on images drawn from the model, whose latents are known: what the estimate
-        may be off.
+        """Upper minus lower bound on images that the model drew, whose latents are known.
+
+        The estimate on test images may be wrong by about as much.
         """
         length = self.model.chain_steps("prior")
         steps = None if length is None else LONG_RUN * length
@@ -161,8 +162,8 @@ class _Estimator:
             x = likelihood.sample(z, self.noise("observation"))
         start = self.start(x, "simulated proposal")
         below = self.estimate(x, start, self.settings.levels, "forward")
-        # One exact draw an image is all there is. Every chain from it has the right mean weight; sharing it
-        # only costs precision.
+        # Only one exact draw per image exists. Every chain from it has the right mean weight; sharing it only
+        # costs precision.
         above = self.estimate(
             x, start, self.settings.levels, "reverse", z[:, None].expand(-1, self.settings.chains, -1)
         )

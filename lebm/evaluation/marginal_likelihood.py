@@ -25,7 +25,8 @@ __all__ = ["LatentGaussian", "bits_per_dimension", "joint_density", "log_margina
 
 @dataclass
 class LatentGaussian:
-    """One Gaussian of the latent a row: ``z = mean + factor u`` with ``u ~ N(0, I)``, where annealing starts.
+    """One Gaussian of the latent per row: ``z = mean + factor u`` with ``u ~ N(0, I)``, where annealing
+    starts.
 
     Attributes:
         mean: ``(B, d)``.
@@ -80,7 +81,7 @@ class LatentGaussian:
             x: ``(B, *event)``.
             candidates: ``(n, B, d)``, for example the ends of posterior chains.
             generator: source of randomness.
-            chains: that explore, an observation.
+            chains: that explore, per observation.
             rounds: of exploring and fitting; every round moves in the coordinates of the last.
         """
         _, rows, d = candidates.shape
@@ -144,19 +145,19 @@ def log_marginal(
 ) -> LogZ:
     r"""``log ∫ p~(x, z) dz`` of every row of ``x``; with an unnormalised prior that is ``log p(x) + log Z``.
 
-    Annealed from a Gaussian a row to the joint density, in coordinates in which that Gaussian is N(0, I), so
-    that one step size serves all rows and coordinates. One level is importance sampling with that Gaussian as
-    the proposal. The logarithm of the mean weight is low on average; from exact posterior draws backwards it
-    is high on average.
+    Annealed from one Gaussian per row to the joint density, in coordinates in which that Gaussian is N(0, I).
+    Then one step size serves all rows and coordinates. One level is importance sampling with that Gaussian as
+    the proposal. The logarithm of the mean weight is low on average. Annealing backwards from exact posterior
+    draws makes it high on average.
 
     Args:
         joint: for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` as a function of ``z``
             ``(n, d)``.
         x: ``(B, *event)``.
-        start: where to begin, one a row of ``x``.
+        start: where annealing begins, one Gaussian per row of ``x``.
         annealing: levels and kernel; the kernel's step is adapted in place, on chains of this process whose
             weights are not used.
-        chains: a row, at least 2.
+        chains: per row, at least 2.
         generator: source of randomness.
         posterior: ``(B, chains, d)`` exact draws given ``x``, for the bound from above.
 
@@ -228,7 +229,7 @@ def prior_log_z(
 
 
 def bits_per_dimension(log_density: float, dimensions: int) -> float:
-    r"""Of 8-bit pixels scaled to [-1, 1], from a log-density in nats an image.
+    r"""Of 8-bit pixels scaled to [-1, 1], from a log-density in nats per image.
 
     A grey level is a bin of width :math:`1 / 127.5`, whose mass is taken as the density at its centre times
     its width; that is exact enough while the observation noise spans many levels. :math:`-(\log p(x) - D \log

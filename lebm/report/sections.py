@@ -25,7 +25,7 @@ KEY_FIGURES = {
 
 
 def summary(records: Records) -> str:
-    """Method, cost and key figures, one row a run."""
+    """Method, cost and key figures, one row per run."""
     present = _key_figures(records)
     head = ["run", "method", "steps", "epochs", "CPU min", "wall min", "seed", *(name for _, name in present)]
     rows = []
