@@ -78,12 +78,11 @@ class RevisionError(EvaluationCallback):
 
 
 class RevisionGuard(Callback, Component):
-    """Ends a run whose revised images or latents have gone wrong, in the step in which they have, naming what
-    and where.
+    """Ends a run in the step in which its revised images or latents go wrong, and names the tensor.
 
-    Looked at, before the gradients of every step are computed, are the ends of the two chains, the
-    generator's images, and the gap ``E(x) - E(x~)``. On an accelerator that waits for the device once a step,
-    which is short beside two chains. To go back and on with smaller steps instead, leave this out and use
+    Before the gradients of every step it checks the ends of the two chains, the generator's images, and the
+    gap ``E(x) - E(x~)``. On an accelerator it waits for the device once per step, which is short beside two
+    chains. To go back and on with smaller steps instead, leave this out and use
     :class:`~lebm.callbacks.Divergence` with ``policy: recover``. That callback looks at the gap of every
     method, after the step, and by default allows a hundred times more.
 
@@ -91,8 +90,8 @@ class RevisionGuard(Callback, Component):
         max_energy_gap: largest harmless ``|E(x) - E(x~)|``, mean over a batch; the released code stops at
             1e4.
         max_pixel: largest harmless absolute value of a revised image, whose data are in [-1, 1].
-        min_spread: a generator whose images of a batch differ by less, in standard deviation a pixel, is
-            dead.
+        min_spread: least standard deviation per pixel over the generator's images of a batch; a generator
+            below it is dead.
 
     Raises:
         DivergenceError: naming the tensor; the last healthy checkpoint is kept.

@@ -1,4 +1,4 @@
-"""The chain suite: long chains from prior and posterior, and what is wrong with them."""
+"""The chain suite: long chains of prior and posterior, and faults that they show."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CHAINS, STEPS = 32, 500
 
 @dataclass(frozen=True)
 class ChainReport:
-    """Long chains of one target and what they show.
+    """Long chains of one target, and the faults that they show.
 
     Attributes:
         trace: the chains.
         short_run: transitions that training uses.
-        findings: in words, worst first.
+        findings: the faults in words, worst first.
         step: a step size that dual averaging suggests, or ``None``.
     """
 
