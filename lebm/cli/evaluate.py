@@ -144,11 +144,9 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
 
 
 def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceSubject, Settings]:
-    import torch
-
     from lebm.config.run_data import stored_settings
     from lebm.evaluation.context import SentenceSubject, Settings, Subject
-    from lebm.evaluation.data import RunImages
+    from lebm.evaluation.data import RunImages, observation_shape
 
     model = load_model(argparse.Namespace(**{**vars(chosen), "run": run})).eval()
     if chosen.seed is not None:
@@ -168,10 +166,7 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceS
     )
     if model.sentences is not None:
         return SentenceSubject(model, _sentences(run, chosen)), settings
-    with torch.no_grad():
-        shape = tuple(
-            model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)).shape[1:]
-        )
+    shape = observation_shape(model)
     images = RunImages.open(stored_settings(run), chosen.data, shape, chosen.limit)
     return Subject(model, images), replace(settings, extractor=_features(chosen, shape))
 

@@ -16,6 +16,7 @@ from lebm.data.text_rows import TextRows
 from lebm.data.text_sources import open_text
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
+from lebm.evaluation.data import observation_shape
 from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import UNKNOWN
 
@@ -98,9 +99,9 @@ def open_for(
     settings = stored_settings(run)
     if model.sentences is not None:
         return _open_sentences(model.sentences, run, settings, data, split, limit)
-    shape = model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)).shape[1:]
+    shape = observation_shape(model)
     if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
-        raise UserError(f"{run}: the model is of data of shape {tuple(shape)}, not of square images")
+        raise UserError(f"{run}: the model is of data of shape {shape}, not of square images")
     path = data or settings.get("path")
     if path is None:
         raise UserError(f"{run} does not say which data it was trained on; name some with --data")
@@ -113,7 +114,7 @@ def open_for(
     if "crop" in reading:
         reading["crop"] = tuple(reading["crop"])
     split = split or (settings.get("test_split") if own else None)
-    found = open_images(path, split, image_size=int(shape[1]), channels=int(shape[0]), **reading)
+    found = open_images(path, split, image_size=shape[1], channels=shape[0], **reading)
     rows = slice(None, limit)
     labels = [int(label) for label in found.labels[rows]] if found.has_labels else None
     return Images(found.images[rows], labels, f"{path} ({found.split})")

@@ -15,8 +15,9 @@ from torch import Tensor
 from lebm.data.dataset import ImageRows
 from lebm.data.images import ImageData, to_unit_range
 from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
 
-__all__ = ["PROTOCOLS", "RunImages", "batches", "subset"]
+__all__ = ["PROTOCOLS", "RunImages", "batches", "observation_shape", "subset"]
 
 PROTOCOLS = ("lebm", "official")
 
@@ -108,6 +109,13 @@ def _protocols(module: ImageData, path: str, settings: dict[str, Any]) -> dict[s
         if other.test is not None:
             found[name] = other.test
     return found
+
+
+@torch.no_grad()
+def observation_shape(model: LatentEstimator) -> tuple[int, ...]:
+    """Shape of one observation that a model decodes, ``(C, H, W)`` for images."""
+    z = torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)
+    return tuple(model.decode(z).shape[1:])
 
 
 def subset(rows: ImageRows, keep: np.ndarray) -> ImageRows:
