@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["Component", "DescriptionError", "describe", "public_path"]
+__all__ = ["Component", "DescriptionError", "component_line", "describe", "public_path"]
 
 Plain = None | bool | int | float | str | list | dict
 
@@ -150,3 +150,17 @@ def describe(obj: Any, where: str = "") -> Plain:
         f"{where or 'object'}: {cls.__module__}.{cls.__qualname__} has no plain description; "
         "derive it from lebm.component.Component so that a checkpoint can rebuild it"
     )
+
+
+def component_line(part: Any) -> str:
+    """A description of a component as one would write it in Python; anything else as ``str`` gives it.
+
+    Example:
+        >>> component_line({"class_path": "lebm.samplers.Langevin", "init_args": {"steps": 60}})
+        'Langevin(steps=60)'
+    """
+    if not isinstance(part, Mapping) or "class_path" not in part:
+        return str(part)
+    arguments = dict(part.get("init_args") or {})
+    listed = ", ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
+    return f"{part['class_path'].rpartition('.')[2]}({listed})"

@@ -18,7 +18,7 @@ from lebm.files import replaced
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lebm.cli.run_data import Images, SentenceRows
+    from lebm.config.run_data import Images, SentenceRows
     from lebm.estimators.base import LatentEstimator
 
 __all__ = [
@@ -135,7 +135,7 @@ def load_model(chosen: argparse.Namespace) -> LatentEstimator:
 
 def open_data(chosen: argparse.Namespace, model: LatentEstimator, limit: int | None) -> Images | SentenceRows:
     """The data to look at, in the form that the model takes."""
-    from lebm.cli.run_data import open_for
+    from lebm.config.run_data import open_for
 
     return open_for(model, chosen.run, chosen.data, chosen.split, limit)
 
@@ -154,15 +154,12 @@ def pieces(n: int, size: int) -> Iterator[tuple[int, int]]:
 
 def spelled(model: LatentEstimator, x: Tensor) -> list[str] | None:
     """Observations as sentences; ``None`` if the model is of something else."""
-    from lebm.models.text_likelihood import sentence_likelihood
-
-    likelihood = sentence_likelihood(model)
-    return None if likelihood is None else likelihood.spell(x)
+    return None if model.sentences is None else model.sentences.spell(x)
 
 
 def chain_words(model: LatentEstimator, given: int | None, name: str) -> str:
-    """How long the chain of that name was, for a message; empty where there was none."""
-    steps = given or getattr(getattr(model, name, None), "steps", None)
+    """Length of the chain ``prior``, ``posterior`` or ``image``, for a message; empty if there is none."""
+    steps = given or model.chain_steps(name)
     return f"chain of {steps} steps, " if steps else ""
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lebm.component import component_line
 from lebm.config.request import Request, read_request
 
 if TYPE_CHECKING:
     from lebm.config.parser import RecipeCLI
 
-__all__ = ["built", "component_line", "validate_recipe"]
+__all__ = ["built", "validate_recipe"]
 
 
 def validate_recipe(argv: list[str]) -> int:
@@ -45,15 +45,6 @@ def built(request: Request) -> RecipeCLI:
     quiet()
     with torch.device("meta"):
         return RecipeCLI(request, trainer_too=False)
-
-
-def component_line(part: Any) -> str:
-    """A described component as one would write it; anything else as it is."""
-    if not isinstance(part, Mapping) or "class_path" not in part:
-        return str(part)
-    arguments = dict(part.get("init_args") or {})
-    listed = ", ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
-    return f"{part['class_path'].rpartition('.')[2]}({listed})"
 
 
 def _limits(trainer: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from lebm.errors import UserError
 from lebm.evaluation.intervals import Interval
 
-__all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation"]
+__all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation", "without_curves"]
 
 FORMAT = 2
 _HEAD = ("run", "checkpoint", "checkpoint_sha256", "weights", "method", "seed", "suites")
@@ -35,6 +35,10 @@ class Figure:
         n: number of samples behind the figure.
         split: which samples.
         details: what belongs beside the figure, such as a base rate.
+
+    Example:
+        >>> Figure.plain("acceptance/prior", 0.9, 32, "chains").value
+        0.9
     """
 
     name: str
@@ -83,6 +87,10 @@ class SuiteResult:
         wall_time_seconds: of the suite.
         origin: ``command``, ``started``, ``versions``, ``hardware``, ``data`` and ``chains`` (the samplers'
             settings) of this suite, which need not be those of another suite in the same file.
+
+    Example:
+        >>> SuiteResult({"name": "anomaly"}, skipped="the run has no held_out_label").figures
+        []
     """
 
     protocol: dict[str, Any]
@@ -140,3 +148,9 @@ def read_evaluation(path: Path) -> dict[str, Any]:
                     f"{path}: damaged, a figure of suite {name} has the fields {', '.join(sorted(figure))}"
                 )
     return content
+
+
+def without_curves(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The figures and protocols of an evaluation, without what only pictures need."""
+    suites = {name: {**suite, "curves": {}} for name, suite in evaluation["suites"].items()}
+    return {**evaluation, "suites": suites}

@@ -26,6 +26,7 @@ from lebm.metrics.features import (
 )
 from lebm.metrics.frechet import FrechetDistance, frechet_distance
 from lebm.metrics.neighbours import neighbour_rows
+from lebm.metrics.reconstruction import reconstruction_rows, squared_error_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.metrics.script import ScriptFeatures
 
@@ -49,4 +50,6 @@ __all__ = [
     "mutual_information",
     "mutual_information_gap",
     "neighbour_rows",
+    "reconstruction_rows",
+    "squared_error_rows",
 ]

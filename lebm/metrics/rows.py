@@ -94,7 +94,16 @@ class RowCollector(Metric):
             self.add_state(f"rows_{name}", [], dist_reduce_fx="cat")
 
     def update(self, **rows: Tensor) -> None:
-        """Add a batch of rows, one tensor ``(B, *event)`` per column."""
+        """Take one tensor ``(B, *event)`` per column.
+
+        Raises:
+            UserError: if a column is missing.
+        """
+        if missing := [name for name in self.columns if name not in rows]:
+            raise UserError(
+                f"RowCollector.update needs the columns {', '.join(self.columns)};"
+                f" {', '.join(missing)} is missing"
+            )
         for name in self.columns:
             getattr(self, f"rows_{name}").append(rows[name].detach())
 

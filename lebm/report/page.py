@@ -30,7 +30,8 @@ def html(records: list[RunRecord]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta'
         f' http-equiv="Content-Security-Policy" content="{POLICY}"><meta name="viewport"'
         ' content="width=device-width, initial-scale=1"><link rel="icon"'
-        f' href="data:,"><title>{escape(title)}</title><style>{style}</style></head><body><h1>{escape(title)}</h1><nav>{menu}</nav>{parts}<p><small>Written'
+        f' href="data:,"><title>{escape(title)}</title><style>{style}</style></head><body>'
+        f"<h1>{escape(title)}</h1><nav>{menu}</nav>{parts}<p><small>Written"
         f" by lebm {escape(__version__)}.</small></p><script>{script}</script></body></html>\n"
     )
 

@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lebm.callbacks.divergence import DivergenceError
 from lebm.errors import CheckpointWriteError, UserError
+from lebm.estimators.base import LatentEstimator
 from lebm.files import replaced
 from lebm.run.preemption import Preempted
 
@@ -160,7 +161,8 @@ class SameShape(Callback):
         Raises:
             UserError: naming both shapes and both keys.
         """
-        made = getattr(getattr(getattr(pl_module, "likelihood", None), "generator", None), "out_shape", None)
+        likelihood = pl_module.observation_model if isinstance(pl_module, LatentEstimator) else None
+        made = None if likelihood is None else getattr(likelihood.generator, "out_shape", None)
         read = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
         if made is not None and read is not None and tuple(made) != tuple(read):
             raise UserError(
