@@ -1,4 +1,4 @@
-"""A base with abstract methods is an ABC, and every use of a derived class names the methods that it lacks."""
+"""A base with abstract methods is an ABC, and a derived class is told the methods that it lacks."""
 
 from __future__ import annotations
 

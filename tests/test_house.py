@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ FLOORS = (
     {"checkpoint"},
     {"samplers"},
     {"models"},
-    {"density_ratio", "data", "metrics"},
+    {"inference", "density_ratio", "data", "metrics"},
     {"estimators", "plots"},
     {"lebm"},  # lebm.load
     {"evaluation"},
@@ -25,7 +26,7 @@ FLOORS = (
 )
 """Rooms from the lowest floor to the highest. An import goes to a lower floor or stays in its room."""
 
-WITHOUT_LIGHTNING = ("samplers", "models", "density_ratio", "checkpoint")
+WITHOUT_LIGHTNING = ("samplers", "models", "inference", "density_ratio", "checkpoint")
 WRITES_LIGHTNING_CHECKPOINTS = {"lebm.checkpoint.writing"}
 LONGEST_FILE = 300
 
@@ -157,3 +158,11 @@ def test_the_checks_see_what_they_look_for(tmp_path: Path) -> None:
     assert upward(edges) == ["lebm.data imports lebm.metrics.rows", "lebm.samplers imports lebm.cli.main"]
     assert circle({**edges, "lebm.samplers": set()}) == ["lebm.models", "lebm.models.prior", "lebm.models"]
     assert uses_lightning(edges) == ["lebm.samplers.base"]
+
+
+def test_the_installed_package_has_every_room() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(PACKAGE.parent / "setup.cfg", encoding="utf-8")
+    listed = {name for name in settings["options"]["packages"].split() if name != "lebm.recipes"}
+    folders = {path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")}
+    assert listed == {".".join(folder.parts) for folder in folders if "recipes" not in folder.parts}

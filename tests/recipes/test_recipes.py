@@ -1,4 +1,4 @@
-"""Every recipe, found by walking the folder: its header, its networks at full width, and two steps of training.
+"""Every recipe, found by walking the folder: header, networks at full width, two steps of training.
 
 A new recipe needs no entry here. One that rebuilds published networks gets a line in ``PUBLISHED``.
 """
