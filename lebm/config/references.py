@@ -111,7 +111,7 @@ def _arguments(cls: type) -> Iterator[str]:
     """Names of the arguments of a constructor, and of those that it passes on by ``**kwargs``."""
     for base in cls.__mro__:
         if "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters.values()
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
             yield from (parameter.name for parameter in parameters)
             if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
                 return

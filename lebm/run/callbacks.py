@@ -1,4 +1,4 @@
-"""What every run has besides the callbacks of its recipe: checkpoints, the stored recipe, the progress bar."""
+"""What every run has besides the callbacks of its recipe: checkpoints, stored recipe, progress bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes of the joint hierarchical prior: networks and constants as published, and two training steps."""
+"""The recipes of the joint hierarchical prior: networks and constants as published, two training steps."""
 
 from __future__ import annotations
 
