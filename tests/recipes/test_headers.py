@@ -1,4 +1,4 @@
-"""The comment at the head of every recipe: what it has to say, and that it is true as far as a test can see."""
+"""The comment at the head of every recipe: what it says, and whether the pages of results agree."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ import torch
 
 from lebm.estimators import JointHierarchicalPrior
 from lebm.samplers import Langevin
-from tests.recipes.test_recipes import ALL, CONTENT, build, header, linear, synthetic, transposed, two_steps
+from tests.recipes.published import linear, transposed
+from tests.recipes.test_recipes import ALL, CONTENT, build, header, synthetic, two_steps
 
 NAMES = [
     name
