@@ -26,7 +26,6 @@ from lebm.estimators.prior_model import LatentPriorModel
 from tests.conftest import png, write_parquet
 from tests.recipes.published import PUBLISHED
 
-
 ALL = recipes.names()
 OVERLAYS = [name for name in ALL if name.startswith("loggers/")]
 PLANE = ["multistage_nce/toy2d"]  # has its own test
