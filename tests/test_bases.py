@@ -82,7 +82,7 @@ def test_python_and_a_checkpoint_name_the_missing_methods(own: None) -> None:
         ),
         (
             ["--model", "lebm.estimators.LatentPriorModel"],
-            "name the class with class_path, some kind of LatentPriorModel",
+            "LatentPriorModel is abstract: it does not define loss, networks",
         ),
     ],
 )

@@ -199,13 +199,15 @@ def _derive(path: str, base: str) -> str:
 
 
 def _abstract(path: str) -> str:
-    """What an abstract class lacks. A base class of lebm only stands for the classes derived from it."""
+    """The line for an abstract class; the parser names the base class where the recipe names none."""
     module, _, name = path.rpartition(".")
     cls = getattr(sys.modules.get(module), name, None)
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
-    if not missing or path.startswith("lebm."):
+    if not missing:
         return f"name the class with class_path, some kind of {_short(path)}"
-    return f"{path} is abstract: it does not define {', '.join(missing)}"
+    shown = _short(path) if path.startswith("lebm.") else path
+    other = f"; name a class derived from it by class_path, or define {'it' if len(missing) == 1 else 'them'}"
+    return f"{shown} is abstract: it does not define {', '.join(missing)}{other}"
 
 
 def _plain(leaf: str) -> str:
@@ -219,7 +221,10 @@ def _plain(leaf: str) -> str:
     if found := re.match(r"module '([^']+)' has no attribute '(\w+)'", leaf):
         return f"there is no {found[1]}.{found[2]}" + suggestion(found[2], _public(found[1]))
     if found := re.match(r"Expected a dot import path string: (.*)", leaf):
-        return f"{found[1]!r} is not a class here" + suggestion(found[1], _loaded_classes())
+        export = (
+            "; a class of lebm is found once its folder exports it, a class of yours by its module's name"
+        )
+        return f"{found[1]!r} is not a class here" + (suggestion(found[1], _loaded_classes()) or export)
     if found := re.match(r"Not a valid subclass of (\w+)\.? ?(?:Got value: (.*))?", leaf):
         got = f", not {found[2]}" if found[2] else ""
         return f"expected a {found[1]}, as class_path and init_args{got}"

@@ -111,6 +111,10 @@ class OneLossModule(LightningModule, Component, ABC):
         due = (self.trainer.global_step + 1) % every == 0
         with self.noting(due) as notes:
             loss = self.loss(batch, batch_idx)
+        if loss.dim():
+            raise ValueError(
+                f"{type(self).__name__}.loss must return a scalar, not the shape {tuple(loss.shape)}"
+            )
         if due:
             # Logging costs more than a small training step. It happens only on the steps that are written.
             self.log("loss", loss.detach(), prog_bar=True)
