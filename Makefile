@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help setup demo test test-all lint format docs clean
+.PHONY: help setup demo test test-all lint format clean
 
 help:
 	@echo "make demo      set up, train recipes/quickstart.yaml on the images inside the package, evaluate, write pictures"

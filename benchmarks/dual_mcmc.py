@@ -194,7 +194,10 @@ def show(row: dict) -> str:
     return f"{row['size']:10}{ratios}{parts}{others}"
 
 
-HEAD = f"{'size':10}{'step':>21}{'image chain':>21}{'latent chain':>21}{'seconds: step':>14}{'image':>6}{'latent':>10}{'updates':>10}"
+HEAD = (
+    f"{'size':10}{'step':>21}{'image chain':>21}{'latent chain':>21}"
+    f"{'seconds: step':>14}{'image':>6}{'latent':>10}{'updates':>10}"
+)
 
 
 def main() -> None:

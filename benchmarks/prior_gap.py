@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 import lebm
-from lebm.cli.run_data import open_for
+from lebm.config.run_data import open_for
 from lebm.density_ratio import logistic
 from lebm.density_ratio.classifiers import Training
 from lebm.models import MLPEnergy

@@ -180,7 +180,8 @@ def latent_mle(options: argparse.Namespace, report: dict) -> None:
     """The table of LatentMLE at every size, and what the Trainer adds."""
     report["latent_mle"] = []
     print(
-        f"{'size':8}{'GFLOP':>8}{'published s':>13}{'eager':>22}{'compiled':>22}{'over floor: eager':>20}{'compiled':>10}"
+        f"{'size':8}{'GFLOP':>8}{'published s':>13}{'eager':>22}{'compiled':>22}"
+        f"{'over floor: eager':>20}{'compiled':>10}"
     )
     for size in options.size or list(SIZES):
         row = measure(size, options.rounds)

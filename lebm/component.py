@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["Component", "DescriptionError", "describe"]
+__all__ = ["Component", "DescriptionError", "component_line", "describe", "public_path"]
 
 Plain = None | bool | int | float | str | list | dict
 
@@ -33,6 +34,15 @@ class Component:
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__ = _recording(cls.__dict__["__init__"])  # type: ignore[method-assign]
+        owner = next((base for base in cls.__mro__ if "extra_repr" in vars(base)), Component)
+        if not issubclass(owner, Component):  # that of nn.Module, which shows nothing
+            cls.extra_repr = _arguments_shown  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        """The class and its arguments, those at their defaults left out; a module shows its modules too."""
+        if hasattr(self, "_modules"):
+            return super().__repr__()
+        return f"{type(self).__name__}({_arguments_shown(self)})"
 
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
@@ -55,9 +65,54 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
     return recorded
 
 
+def _arguments_shown(component: Component) -> str:
+    """``steps=60, step_size=0.4``; modules are left out, since :class:`torch.nn.Module` shows them itself."""
+    inside = hasattr(component, "_modules")
+    parameters = inspect.signature(type(component)).parameters.values()
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    return ", ".join(
+        f"{name}={value!r}"
+        for name, value in component.__dict__.get("_init_arguments", {}).items()
+        if not _same(value, defaults.get(name)) and not (inside and _holds_modules(value))
+    )
+
+
+def _same(value: Any, default: Any) -> bool:
+    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
+        return list(value) == list(default)
+    return value is default or (type(value) is type(default) and value == default)
+
+
+def _holds_modules(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return any(_holds_modules(item) for item in value)
+    return hasattr(value, "_modules")
+
+
+def public_path(cls: type) -> str:
+    """The shortest path that names a class: ``lebm.models.EnergyPrior`` and not
+    ``lebm.models.priors.EnergyPrior``.
+
+    A package offers what its ``__all__`` lists. The packages around the class's module are asked, the
+    outermost one first. Nothing is imported. A class that no package offers keeps the path of its module.
+    """
+    name = cls.__qualname__
+    package = ""
+    for part in cls.__module__.split("."):
+        package = f"{package}.{part}".lstrip(".")
+        names = vars(sys.modules[package]) if package in sys.modules else {}
+        if name in names.get("__all__", ()) and names.get(name) is cls:
+            return f"{package}.{name}"
+    return f"{cls.__module__}.{name}"
+
+
 def describe(obj: Any, where: str = "") -> Plain:
     """Turn a component into ``{"class_path": ..., "init_args": {...}}``, recursively; plain values pass
     through.
+
+    A class is named by its :func:`public_path`, so that files can be renamed.
 
     Args:
         obj: a component or a plain value.
@@ -86,7 +141,7 @@ def describe(obj: Any, where: str = "") -> Plain:
             )
         arguments = getattr(obj, "_init_arguments", {})
         return {
-            "class_path": f"{cls.__module__}.{cls.__qualname__}",
+            "class_path": public_path(cls),
             "init_args": {
                 key: describe(item, f"{where}.{key}".lstrip(".")) for key, item in arguments.items()
             },
@@ -95,3 +150,17 @@ def describe(obj: Any, where: str = "") -> Plain:
         f"{where or 'object'}: {cls.__module__}.{cls.__qualname__} has no plain description; "
         "derive it from lebm.component.Component so that a checkpoint can rebuild it"
     )
+
+
+def component_line(part: Any) -> str:
+    """A description of a component as one would write it in Python; anything else as ``str`` gives it.
+
+    Example:
+        >>> component_line({"class_path": "lebm.samplers.Langevin", "init_args": {"steps": 60}})
+        'Langevin(steps=60)'
+    """
+    if not isinstance(part, Mapping) or "class_path" not in part:
+        return str(part)
+    arguments = dict(part.get("init_args") or {})
+    listed = ", ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
+    return f"{part['class_path'].rpartition('.')[2]}({listed})"

@@ -36,7 +36,7 @@ def read(folder: Path, split: str) -> pa.Table:
 
 
 def balanced(labels: np.ndarray, sizes: list[int], random: np.random.RandomState) -> list[np.ndarray]:
-    """Disjoint sets of rows of the given sizes, each with the same number of every digit, in ascending order."""
+    """Disjoint sets of rows of the given sizes, each with equally many of every digit, in ascending order."""
     parts: list[list[np.ndarray]] = [[] for _ in sizes]
     for digit in range(DIGITS):
         rows = random.permutation(np.flatnonzero(labels == digit))

@@ -3,9 +3,11 @@
     python scripts/mutations.py                    # all, several minutes on two cores
     python scripts/mutations.py --only langevin    # those of files whose path contains the word
     python scripts/mutations.py --list
+    python scripts/mutations.py --check            # that every text to replace occurs once; runs no tests
 
-Every mutation is an exact replacement in one file, made in a copy of the package; the tests named beside it
-must fail there. The last line is the score; the exit status is 1 unless every mutation was caught."""
+The mutations are in mutation_table.py. Each is an exact replacement in one file, made in a copy of the
+package. The tests named beside it must fail there. The last line is the score. The exit status is 1 unless
+every mutation was caught."""
 
 from __future__ import annotations
 
@@ -16,170 +18,11 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
+from mutation_table import MUTATIONS, Mutation
+
 ROOT = Path(__file__).resolve().parents[1]
-GROUND = "tests/ground_truth"
-
-
-@dataclass(frozen=True)
-class Mutation:
-    file: str
-    old: str
-    new: str
-    meaning: str
-    tests: tuple[str, ...]
-
-
-def on(file: str, *tests: str):  # type: ignore[no-untyped-def]
-    """Mutations of one file, all watched by the same tests."""
-    return lambda meaning, old, new: Mutation(file, old, new, meaning, tests)
-
-
-langevin = on("lebm/samplers/langevin.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py")
-prior = on("lebm/models/priors.py", "tests/samplers/test_langevin.py")
-chain_rule = on("lebm/models/input_gradient.py", "tests/models/test_input_gradient.py")
-shadow = on("lebm/samplers/shadow.py", f"{GROUND}/test_langevin.py")
-gradient = on("lebm/samplers/base.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_contract.py")
-adaptation = on(
-    "lebm/samplers/adaptation.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py"
-)
-metropolis = on(
-    "lebm/samplers/metropolis.py",
-    f"{GROUND}/test_metropolis.py",
-    f"{GROUND}/test_langevin.py",
-    "tests/samplers/test_contract.py",
-)
-tempering = on("lebm/samplers/tempering.py", f"{GROUND}/test_metropolis.py")
-targets = on("lebm/samplers/targets.py", "tests/samplers/test_targets.py", f"{GROUND}/test_metropolis.py")
-importance = on("lebm/samplers/importance.py", f"{GROUND}/test_importance.py")
-annealed = on("lebm/samplers/annealed.py", f"{GROUND}/test_importance.py")
-chains = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
-noise = on("lebm/samplers/noise.py", "tests/samplers/test_noise.py")
-diagnostics = on("lebm/samplers/diagnostics.py", "tests/samplers/test_diagnostics.py")
-RATIO_TESTS = (
-    "tests/models/test_ratios.py",
-    f"{GROUND}/test_ratio_prior.py",
-    "tests/density_ratio/test_classifiers.py",
-    "tests/estimators/test_multistage_nce.py",
-)
-loss = on("lebm/density_ratio/log_ratio.py", *RATIO_TESTS)
-least_squares = on("lebm/density_ratio/ulsif.py", *RATIO_TESTS)
-constants = on("lebm/density_ratio/log_z.py", *RATIO_TESTS)
-stages = on("lebm/models/ratios.py", *RATIO_TESTS)
-
-likelihood = on("lebm/evaluation/likelihood_suite.py", "tests/evaluation/test_likelihood_suite.py")
-joint = on("lebm/evaluation/marginal_likelihood.py", "tests/evaluation/test_likelihood_suite.py")
-latent_chains = on("lebm/estimators/prior_model.py", "tests/estimators/test_chain_context.py")
-image_chains = on("lebm/estimators/dual_mcmc.py", "tests/estimators/test_chain_context.py")
-estimator = on("lebm/estimators/base.py", "tests/estimators/test_chain_context.py")
-ranks = on("lebm/evaluation/intervals.py", "tests/evaluation/test_intervals.py")
-
-MUTATIONS = [
-    langevin("drop the 1/2 of the drift", "[0.5 * size**2 for size", "[size**2 for size"),
-    langevin("drift by s instead of s^2", "[0.5 * size**2 for size", "[0.5 * size for size"),
-    prior("forget the normal part of a tilted prior's gradient", "(self.prior.tilt, z) + z).neg_()", "(self.prior.tilt, z)).neg_()"),
-    prior("ascend the energy", "return (state_gradient(self.prior.tilt, z) + z)", "return (z - state_gradient(self.prior.tilt, z))"),
-    chain_rule("the input's slope at the output of an activation", "gelu_backward(slope, seen,", "gelu_backward(slope, made,"),
-    chain_rule("wrong slope of the leaky part", "seen, layer.negative_slope, False", "seen, 2 * layer.negative_slope, False"),
-    chain_rule("forget the activations", "else _BACKWARD[type(layer)](slope, seen, made, layer)", "else slope"),
-    chain_rule("ignore hooks", "    if layer._forward_hooks or", "    if False and layer._forward_hooks or False and"),
-    langevin("descend instead of ascend", "state.add_(gradient, alpha=drift)", "state.add_(gradient, alpha=-drift)"),
-    langevin("noise of scale s^2", "size * math.sqrt(heat) for size", "size**2 * math.sqrt(heat) for size"),
-    langevin("noise too large by sqrt 2", "noise.mul_(scales[0])", "noise.mul_(1.414 * scales[0])"),
-    langevin("temperature instead of its root", "size * math.sqrt(heat)", "size * heat"),
-    langevin("forget the schedule of the noise", "if len(set(scales)) == 1", "if len(scales) >= 1"),
-    langevin("precondition the noise by M, not its root", "noise.mul_(metric.sqrt())", "noise.mul_(metric)"),
-    langevin("no preconditioned noise", "return noise if metric is None else noise.mul_(metric.sqrt())", "return noise"),
-    langevin("no preconditioned drift", "if metric is None else state.addcmul_(gradient, metric, value=drift)", "if True else None"),
-    langevin("do not clamp", "state = state.clamp_(*self.clamp)", "pass"),
-    langevin("compiled: descend", "state = state + drift *", "state = state - drift *"),
-    langevin("compiled: no kick", "metric * gradient) + kick", "metric * gradient)"),
-    langevin("compiled: do not clip", "if limit is not None:", "if False:"),
-    langevin("the shadow step starts elsewhere", "before, state, gradient, sizes[-1]", "start, state, gradient, sizes[-1]"),
-    shadow("clip over the batch", "norm = gradient.flatten(1).norm(dim=1)", "norm = gradient.norm().expand(gradient.shape[0])"),
-    shadow("accept the inverse ratio", "log_ratio = difference *", "log_ratio = -difference *"),
-    shadow("swap forward and backward", "(forward - backward)", "(backward - forward)"),
-    shadow("drop the 1/2 of the proposal's density", "/ (2 * noise_scale**2)", "/ noise_scale**2"),
-    shadow("forget the temperature", "difference * (step_size / noise_scale) ** 2", "difference"),
-    shadow("proposal without preconditioner", "inverse = 1.0 if metric is None else metric.rsqrt()", "inverse = 1.0"),
-    gradient("gradient of minus the log-density", "torch.ones_like(value)", "-torch.ones_like(value)"),
-    gradient("mean instead of sum", "torch.ones_like(value)", "torch.ones_like(value) / len(value)"),
-    adaptation("adapt away from the target", "self._error_sum += self.target -", "self._error_sum -= self.target -"),
-    adaptation("keep the last step, not the average", "self.step_scale = averaging.average", "self.step_scale = averaging.current * 2"),
-    adaptation("do not restore the step", "self.step_scale = float(state)", "self.step_scale = 1.0"),
-    metropolis("accept everything", "accept = chance.log() < log_ratio", "accept = finite"),
-    metropolis("swap accept and reject", "accept = chance.log() < log_ratio", "accept = chance.log() >= log_ratio"),
-    metropolis("forget the kinetic energy", "_kinetic(momentum) - _kinetic(turned) + ", "0 * _kinetic(turned) + "),
-    metropolis("kinetic energy without 1/2", "return 0.5 * _precise", "return 1.0 * _precise"),
-    metropolis("sign of the potential", "return _precise(new) - _precise(", "return -_precise(new) + _precise("),
-    metropolis("full first half step", "momentum + 0.5 * step * gradient", "momentum + step * gradient"),
-    metropolis("full last half step", "else 0.5 * step) * gradient", "else step) * gradient"),
-    metropolis("keep the old gradient", "gradient = torch.where(rows(accept, state), new_gradient, gradient)", "pass"),
-    metropolis("keep the old value", "value = torch.where(accept, new_value, value)", "pass"),
-    metropolis("precondition by M, not its root", "base_step * metric.sqrt()", "base_step * metric"),
-    metropolis("accept what is not finite", "torch.where(finite, log_ratio, -torch.inf)", "torch.where(finite, log_ratio, 0.0)"),
-    metropolis("reject all from a start without density", "torch.where(torch.isnan(old), -torch.inf, old)", "old"),
-    tempering("swap by the inverse ratio", "(inverse[colder] - inverse[hotter])", "(inverse[hotter] - inverse[colder])"),
-    tempering("swap always", "accept = chance.log() < log_ratio", "accept = chance < 2"),
-    tempering("never swap", "accept = chance.log() < log_ratio", "accept = chance > 2"),
-    tempering("temper by the root", "cold_to_hot = root.square().reciprocal()", "cold_to_hot = root.reciprocal()"),
-    tempering("half a swap", "order[:, hotter] = torch.where(accept, colder, hotter)", "pass"),
-    tempering("forget to stretch back", "replicas = moved.reshape(shape) * stretch", "replicas = moved.reshape(shape)"),
-    tempering("offer the first pairs only", "cold_to_hot, step % 2, generator)", "cold_to_hot, 0, generator)"),
-    targets("freeze the free part", "(~frozen).flatten()", "frozen.flatten()"),
-    targets("temper the base too", "+ (1.0 - inverse) * base(state)", "+ inverse * base(state)"),
-    importance("resample by the inverse weights", "(log_weights - log_weights.amax", "(-log_weights + log_weights.amax"),
-    importance("weights without the proposal", "values - log_proposal.reshape(states.shape[:2])", "values"),
-    importance("proposal's density without 1/2", "log_proposal = -0.5 * flat", "log_proposal = -1.0 * flat"),
-    importance("ESS without the square", "(2 * log_weights.logsumexp(dim)", "(log_weights.logsumexp(dim)"),
-    importance("off by one candidate", "(chosen - 1).clamp_min(0)", "chosen.clamp(max=fresh.shape[1] - 1)"),
-    importance("keep the old weight", "current = log_weights.gather(1, chosen.unsqueeze(1))", "pass"),
-    importance("let NaN weigh one", "torch.where(torch.isfinite(log_weights), log_weights, -torch.inf)", "torch.nan_to_num(log_weights)"),
-    annealed("sign of the weight", "total += (after - before)", "total -= (after - before)"),
-    annealed("weigh after the move", "            if 0 < after < 1:", "            if 0 < after:"),
-    annealed("anneal along the wrong path", "beta * log_density(state) + (1 - beta)", "(1 - beta) * log_density(state) + beta"),
-    annealed("sum instead of mean", "log_weights.logsumexp(0) - math.log(n)", "log_weights.logsumexp(0)"),
-    annealed("interval of one weight", "relative.std(dim=0) / math.sqrt(n)", "relative.std(dim=0)"),
-    annealed("reverse sign", "sign = -1.0 if reverse else 1.0", "sign = 1.0"),
-    annealed("one-sided level", "inv_cdf(0.5 + level / 2)", "inv_cdf(level)"),
-    chains("restart the others", "device=start.device) < self.restart_rate", "device=start.device) > self.restart_rate"),
-    chains("never turn to the next slot", "self.calls += 1", "self.calls += self.slots"),
-    chains("forget where chains ended", "pool[slot, :count] = end", "pool[slot, :count] = begin"),
-    chains("every process takes the first rows", "rank * total // world_size : (rank + 1) * total // world_size", ": total // world_size"),
-    noise("all streams alike", "for shard in range(rank * own, (rank + 1) * own)]", "for shard in [0] * own]"),
-    noise("a stream for the process, not the shard", "for shard in range(rank * own, (rank + 1) * own)]", "for shard in range(own)]"),
-    noise("deal rows from the end", "- position * rows // len(streams)", "- -(-position * rows // len(streams))"),
-    diagnostics("no split", "return torch.cat([draws[:half], draws[-half:]], dim=1)", "return draws"),
-    diagnostics("no ranks", "return scores.T.reshape(draws.shape)", "return draws"),
-    diagnostics("between-chain variance lost", "between / within", "0 * between / within"),
-    diagnostics("wrapped autocovariance", "n=2 * count, dim=0)\n    return", "n=count, dim=0)\n    return"),
-    diagnostics("no monotone sequence", "sums.cummin(dim=0).values", "sums"),
-    loss("swap the classes", "odds * softplus(positive - shift)", "odds * softplus(shift - positive)"),
-    loss("forget the odds", "shift = math.log(odds)", "shift = 0.0"),
-    loss("positives only", "+ softplus(shift - negative).mean()", ""),
-    loss("log-ratio of the other sign", "return -self.energy(z)", "return self.energy(z)"),
-    loss("keep log Z", "return self.raw(z) - self.prior.log_constant().log_z", "return self.raw(z)"),
-    loss("interval too narrow", "up.std() / math.sqrt(up.shape[0])", "up.std() / up.shape[0]"),
-    least_squares("drop the 1/2 of the kernel", "(-0.5 * torch.cdist", "(-torch.cdist"),
-    least_squares("second moment of the wrong sample", "on_down.T @ on_down / len(down)", "on_down.T @ on_down"),
-    least_squares("choose the worst", "if objective < best:", "if objective > -best:"),
-    constants("forget a stage's weight", "total += weights", "total = weights"),
-    constants("anneal from the base every time", "prior.log_density_after(stage), prior", "prior.log_density_after(0), prior"),
-    stages("the prior climbs its energies", "log_density(z) - self.tilt.so_far(z)", "log_density(z) + self.tilt.so_far(z)"),
-    stages("one stage too few", "self.tilt.stages(z, stage).sum(dim=0)", "self.tilt.stages(z, max(0, stage - 1)).sum(dim=0)"),
-    stages("the new stage starts where the old one ended", "last.weight.zero_()", "last.weight.mul_(1)"),
-    likelihood("log Z is added", "value = over_images.value - log_z", "value = over_images.value + log_z"),
-    joint("constants of the joint are lost", "return lambda z: target(z) + constant", "return target"),
-    latent_chains("chains of networks in training mode", "        with frozen(self.prior, self.likelihood):", "        if True:"),
-    latent_chains("answers move the pool", "with frozen(self.prior, self.prior_sampler):", "with frozen(self.prior):"),
-    image_chains("image chains in half precision", "generated.to(self.dtype)", "generated"),
-    image_chains("posterior chains in half precision", "inferred, noise).to(self.dtype)", "inferred, noise)"),
-    estimator("contrast of half-precision means", "energies.to(torch.promote_types(energies.dtype, torch.float32))", "energies"),
-    ranks("score interval forgotten", "min(low, widest[0]), max(high, widest[1])", "low, high"),
-    ranks("resample both kinds together", "for kind in (positive, ~positive):", "for kind in (positive | True,):"),
-]  # fmt: skip
 
 
 def run_tests(folder: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
@@ -222,15 +65,22 @@ def copy_of_the_package(parent: Path) -> Path:
     return folder
 
 
+def misplaced(mutation: Mutation) -> str:
+    """Why a mutation cannot be made: the text to replace must occur once. Empty if it can."""
+    file = ROOT / mutation.file
+    count = file.read_text().count(mutation.old) if file.is_file() else 0
+    missing = [test for test in mutation.tests if not (ROOT / test).is_file()]
+    if missing:
+        return f"no such tests: {', '.join(missing)}"
+    return "" if count == 1 else f"the text to replace occurs {count} times, not once: {mutation.old!r}"
+
+
 def survives(mutation: Mutation, parent: Path) -> tuple[bool, str]:
+    if problem := misplaced(mutation):
+        return True, problem
     folder = copy_of_the_package(parent)
     file = folder / mutation.file
     source = file.read_text()
-    if source.count(mutation.old) != 1:
-        return (
-            True,
-            f"the text to replace occurs {source.count(mutation.old)} times, not once: {mutation.old!r}",
-        )
     file.write_text(source.replace(mutation.old, mutation.new))
     passed, detail = run_tests(folder, mutation.tests)
     shutil.rmtree(folder)
@@ -242,6 +92,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="a part of the file's path")
     parser.add_argument("--jobs", type=int, default=2, help="mutations tried at the same time")
     parser.add_argument("--list", action="store_true", help="name the mutations and stop")
+    parser.add_argument("--check", action="store_true", help="only look for the texts to replace")
     arguments = parser.parse_args()
     chosen = [mutation for mutation in MUTATIONS if arguments.only in mutation.file]
     if arguments.list or not chosen:
@@ -249,6 +100,10 @@ def main() -> int:
             "\n".join(f"{mutation.file}: {mutation.meaning}" for mutation in chosen) or "no mutation matches"
         )
         return 0
+    if arguments.check:
+        problems = [f"{one.file}: {one.meaning}: {why}" for one in chosen if (why := misplaced(one))]
+        print("\n".join([*problems, f"{len(chosen) - len(problems)} of {len(chosen)} mutations can be made"]))
+        return 1 if problems else 0
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(arguments.jobs) as pool:
         parent = Path(name)
         tests = tuple(sorted({test for mutation in chosen for test in mutation.tests}))

@@ -30,7 +30,7 @@ BANDWIDTH, LATENCY = (
 
 
 def quickest(function: Callable[[], object], repeats: int = 5) -> float:
-    """Processor seconds of the quickest of several calls, which other programs on the machine disturb least."""
+    """Processor seconds of the quickest of several calls, the one that other programs disturb least."""
     times = []
     for _ in range(repeats):
         started = time.process_time()

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from results_page import ROOT, fill, keep
 
-from lebm.cli.sweep import without_curves
-from lebm.evaluation.record import read_evaluation
+from lebm.evaluation.record import read_evaluation, without_curves
 from lebm.run.folder import spent_minutes
 
 SUITES = ("image", "likelihood")

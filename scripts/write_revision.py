@@ -14,8 +14,7 @@ from pathlib import Path
 
 from results_page import fill, keep, where
 
-from lebm.cli.sweep import without_curves
-from lebm.evaluation.record import read_evaluation
+from lebm.evaluation.record import read_evaluation, without_curves
 
 REVISION = {
     "mse": "squared error of test reconstructions",

@@ -1,4 +1,8 @@
-"""What happens beside training: pictures, figures and guards. None of them knows which method it looks at."""
+"""Lightning callbacks: when in a run something is measured, drawn or checked.
+
+:mod:`lebm.evaluation` computes the values and :mod:`lebm.plots` the pictures. A callback asks a model only
+what :class:`~lebm.estimators.LatentEstimator` and the types in :mod:`lebm.estimators.answers` list, with one
+exception: :class:`StagePicture` shows the stages of a :class:`~lebm.models.RatioPrior`."""
 
 from lebm.callbacks.anomaly import AnomalyDetection
 from lebm.callbacks.base import EvaluationCallback
@@ -12,7 +16,7 @@ from lebm.callbacks.interpolation import InterpolationGrid
 from lebm.callbacks.latents import LatentPicture
 from lebm.callbacks.publish import publish_image
 from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid
-from lebm.callbacks.revision import RevisionError, RevisionGuard, reconstruction_rows
+from lebm.callbacks.revision import RevisionError, RevisionGuard
 from lebm.callbacks.samples import SampleGrid
 from lebm.callbacks.sentences import SampleSentences, SentenceBounds, SentenceQuality
 from lebm.callbacks.stages import StagePicture
@@ -43,5 +47,4 @@ __all__ = [
     "SentenceQuality",
     "StagePicture",
     "publish_image",
-    "reconstruction_rows",
 ]

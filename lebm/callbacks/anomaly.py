@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs, log
+from lebm.estimators.base import LatentEstimator
+from lebm.files import replaced
 from lebm.metrics.anomaly import anomaly_figures
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 
@@ -25,11 +26,15 @@ class AnomalyDetection(EvaluationCallback):
 
     Logs ``auroc``, ``auprc`` (average precision), ``auprc_trapezoid`` (the papers' area), and beside them
     ``anomaly_base_rate`` and ``auprc_lowest``, what guessing and the worst possible ranking reach on this
-    split. A stage without anomalies, or without anything else, has no such figures. Prints a table after a
+    split. A stage without anomalies, or with nothing else, has no such values. Prints a table after a
     test.
 
     Args:
-        save_scores: write ``<run>/scores/<stage>.csv`` with one row a sample.
+        save_scores: write ``<run>/scores/<stage>.csv`` with one row per sample.
+
+    Example:
+        >>> AnomalyDetection(save_scores=True).save_scores
+        True
     """
 
     def __init__(self, save_scores: bool = False) -> None:
@@ -40,7 +45,7 @@ class AnomalyDetection(EvaluationCallback):
         self._told = False
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         for metric in (self._rows, self._bad):
             metric.to(model.device).reset()
@@ -48,7 +53,7 @@ class AnomalyDetection(EvaluationCallback):
     def collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Outputs,
         batch: Mapping[str, Tensor],
@@ -59,7 +64,7 @@ class AnomalyDetection(EvaluationCallback):
         finite = finite_rows(score)
         self._bad.update(finite, batch["index"])
         label = batch.get("label", torch.full_like(batch["index"], -1))
-        # One byte a flag, because not every backend gathers booleans.
+        # One byte per flag, because not every backend gathers booleans.
         self._rows.update(
             index=batch["index"][finite],
             score=score[finite],
@@ -67,7 +72,7 @@ class AnomalyDetection(EvaluationCallback):
             label=label[finite],
         )
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         if not self._rows.update_called:
             self._explain(trainer, "the data has no 'anomaly' flags; give the data module a held_out_label")
             return
@@ -88,8 +93,7 @@ class AnomalyDetection(EvaluationCallback):
             for name, value in figures.items()
         }
         self.report(model, named)
-        score = getattr(model, "anomaly_score_name", "the model's own")
-        self.protocol.update(score=score, chain_settings=getattr(model, "chain_settings", {}))
+        self.protocol.update(score=model.anomaly_score_name, chain_settings=model.chain_settings)
         if trainer.is_global_zero:
             if self.save_scores and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 _write_scores(Path(trainer.default_root_dir) / "scores" / f"{stage}.csv", rows)
@@ -103,17 +107,11 @@ class AnomalyDetection(EvaluationCallback):
 
 
 def _write_scores(path: Path, rows: Mapping[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     columns = ("index", "label", "anomaly", "score")
-    try:
-        with partial.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["index", "label", "anomaly", "anomaly_score"])
-            writer.writerows(zip(*(rows[name].tolist() for name in columns), strict=True))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(path) as unfinished, unfinished.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "label", "anomaly", "anomaly_score"])
+        writer.writerows(zip(*(rows[name].tolist() for name in columns), strict=True))
 
 
 def _table(figures: Mapping[str, float], anomalies: int, total: int) -> Table:

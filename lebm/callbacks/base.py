@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lebm.component import Component
 from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
 
-__all__ = ["EvaluationCallback", "Outputs"]
+__all__ = ["EvaluationCallback", "Outputs", "data_of", "has_split", "whole_split"]
 
 Outputs = Mapping[str, Tensor]
 
@@ -20,33 +22,41 @@ log = logging.getLogger("lebm.callbacks")
 
 
 class EvaluationCallback(Callback, Component):
-    """Base of what looks at a validation or test pass: :meth:`begin`, :meth:`collect` a batch,
-    :meth:`finish`.
+    """Base of the callbacks that look at a validation or test pass.
 
-    ``begin`` and ``collect`` run inside batch hooks, where averaged weights (EMA) are in place whatever the
-    order of the callbacks; anything that draws from the model belongs there. The check before training is
-    left out, and so are further data loaders after the first. ``stage`` is ``"val"`` or ``"test"``, the
-    prefix of every figure.
+    A pass calls :meth:`begin` once, :meth:`collect` for every batch, and :meth:`finish` once. ``begin`` and
+    ``collect`` run inside batch hooks. There the averaged weights (EMA) are in use, whatever the order of the
+    callbacks. So anything that draws from the model belongs into them. Lightning's check before training is
+    left out, and so is every data loader after the first. ``stage`` is ``"val"`` or ``"test"``, the prefix of
+    every logged name.
 
     Attributes:
         figures: the last values by their logged name, in double precision, the same on every process.
-        protocol: how they were obtained, as plain values, for a summary of the run.
+        protocol: how the values were obtained, as plain values, for a summary of the run.
+
+    Example:
+        >>> class Brightness(EvaluationCallback):
+        ...     def collect(self, trainer, model, stage, outputs, batch):
+        ...         self.report(model, {f"{stage}/brightness": float(self.output(outputs, "x").mean())})
+        >>> Brightness().figures
+        {}
     """
+
+    _open = False
 
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
         self.protocol: dict[str, Any] = {}
-        self._open = False
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         """Before the first batch of a pass, with that batch already on the device."""
 
     def collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Outputs,
         batch: Mapping[str, Tensor],
@@ -55,10 +65,10 @@ class EvaluationCallback(Callback, Component):
         zero rows.
         """
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         """At the end of the pass, on every process."""
 
-    def report(self, model: LightningModule, values: Mapping[str, float]) -> None:
+    def report(self, model: LatentEstimator, values: Mapping[str, float]) -> None:
         """Log figures, equal on all processes, and remember them."""
         self.figures.update(values)
         model.log_dict(dict(values), sync_dist=True)
@@ -81,20 +91,24 @@ class EvaluationCallback(Callback, Component):
     def _begin(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
         if batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking:
+            if "figures" not in vars(self):
+                raise UserError(
+                    f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
+                )
             self._open = True
             self.begin(trainer, model, stage, batch)
 
     def _collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Any,
         batch: Any,
@@ -103,7 +117,7 @@ class EvaluationCallback(Callback, Component):
         if self._open and dataloader_idx == 0:
             self.collect(trainer, model, stage, outputs, batch)
 
-    def _finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def _finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         if self._open:
             self._open = False
             self.finish(trainer, model, stage)
@@ -116,7 +130,7 @@ class EvaluationCallback(Callback, Component):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._begin(trainer, pl_module, "val", batch, batch_idx, dataloader_idx)
+        self._begin(trainer, cast(LatentEstimator, pl_module), "val", batch, batch_idx, dataloader_idx)
 
     def on_validation_batch_end(
         self,
@@ -127,10 +141,10 @@ class EvaluationCallback(Callback, Component):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._collect(trainer, pl_module, "val", outputs, batch, dataloader_idx)
+        self._collect(trainer, cast(LatentEstimator, pl_module), "val", outputs, batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer, pl_module, "val")
+        self._finish(trainer, cast(LatentEstimator, pl_module), "val")
 
     def on_test_batch_start(
         self,
@@ -140,7 +154,7 @@ class EvaluationCallback(Callback, Component):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._begin(trainer, pl_module, "test", batch, batch_idx, dataloader_idx)
+        self._begin(trainer, cast(LatentEstimator, pl_module), "test", batch, batch_idx, dataloader_idx)
 
     def on_test_batch_end(
         self,
@@ -151,7 +165,30 @@ class EvaluationCallback(Callback, Component):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._collect(trainer, pl_module, "test", outputs, batch, dataloader_idx)
+        self._collect(trainer, cast(LatentEstimator, pl_module), "test", outputs, batch, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer, pl_module, "test")
+        self._finish(trainer, cast(LatentEstimator, pl_module), "test")
+
+
+def data_of(trainer: Trainer) -> Any:
+    """The data module of a run; ``None`` if the trainer was given data loaders instead."""
+    return getattr(trainer, "datamodule", None)  # Lightning sets it only where there is one
+
+
+def has_split(trainer: Trainer, split: str) -> bool:
+    """Whether the data module can give the rows of a whole split, ``train``, ``validation`` or ``test``."""
+    data = data_of(trainer)
+    return getattr(data, split, None) is not None and hasattr(data, "evaluation_dataloader")
+
+
+def whole_split(trainer: Trainer, device: torch.device, split: str) -> Iterator[dict[str, Tensor]]:
+    """This process's batches of a whole split, in order and without augmentation, on the device.
+
+    The data module must have it, see :func:`has_split`.
+    """
+    data = data_of(trainer)
+    for batch in data.evaluation_dataloader(getattr(data, split)):
+        batch = data.on_before_batch_transfer(batch, 0)
+        batch = data.transfer_batch_to_device(batch, device, 0)
+        yield data.on_after_batch_transfer(batch, 0)

@@ -1,4 +1,4 @@
-"""The one place where it is decided what happens to training that has gone wrong."""
+"""Stopping a run that has gone wrong, or going back to its last healthy state."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class DivergenceError(UserError):
 
 
 class Divergence(Callback, Component):
-    """Sees loss, gradients, parameters or the energy gap go wrong within the step, and stops the run or rolls
-    it back.
+    """Checks loss, gradients, parameters and the energy gap within the step, and stops the run or rolls it
+    back.
 
-    Looked at are the loss before its gradients are computed, the gradients before the optimiser uses them,
-    the parameters after the step, and ``train/energy_gap`` where it is logged: at every step on the CPU, and
-    every ``log_every_n_steps`` steps on other devices, where looking waits for the device. A chain that
-    explodes shows in the loss of the same step. Every process takes the same decision. Weights that are not
-    finite never reach a checkpoint.
+    It checks the loss before its gradients are computed, the gradients before the optimiser uses them, the
+    parameters after the step, and ``train/energy_gap`` if the method logs it. On the CPU it checks every
+    step. On other devices a check waits for the device, so there it checks every ``log_every_n_steps`` steps.
+    A chain that explodes shows in the loss of the same step. Every process takes the same decision. Weights
+    that are not finite never reach a checkpoint.
 
     ``recover`` goes on from the last healthy state, kept in memory: the optimiser does not take the bad step,
     learning rates and the samplers' step sizes are multiplied by ``shrink`` for the rest of the run, and the
@@ -43,11 +43,15 @@ class Divergence(Callback, Component):
     finite stop the run under either policy, since no step size mends them. Every run has this callback; name
     it in a recipe to change its arguments.
 
+    Three callbacks look at the energy gap. This one acts on a gap of 1e6, after the step, in every run.
+    :class:`~lebm.callbacks.ChainHealth` only warns, at a gap of 100.
+    :class:`~lebm.callbacks.RevisionGuard` stops a run of dual-MCMC teaching at 1e4, before the gradients.
+
     Args:
         policy: ``stop`` with one line, or ``recover``.
         max_energy_gap: largest ``|E(z+) - E(z-)|``, averaged over a batch, that counts as healthy; any finite
-            one if ``null``. The default is far beyond every healthy run, so that it is a chain that has
-            exploded without overflowing.
+            one if ``null``. The default is far beyond every healthy run. Only a chain that has exploded
+            without overflowing exceeds it.
         keep_every: with ``recover``, steps between the states kept.
         shrink: with ``recover``, factor on learning rates and step sizes after each divergence, in (0, 1).
         max_recoveries: with ``recover``, stop at the next divergence after so many.
@@ -55,6 +59,10 @@ class Divergence(Callback, Component):
     Raises:
         DivergenceError: from the step, naming it; from a checkpoint about to be written, naming the tensor.
         ValueError: for arguments out of range.
+
+    Example:
+        >>> Divergence(policy="recover").max_recoveries
+        10
     """
 
     def __init__(

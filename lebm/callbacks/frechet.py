@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, log
+from lebm.callbacks.base import EvaluationCallback, data_of, has_split, log, whole_split
 from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
+from lebm.evaluation.draws import CHUNK, check_images, drawn_images
 from lebm.metrics import frechet
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, InceptionFeatures
-from lebm.metrics.rows import NonFinite, finite_rows
-from lebm.samplers.noise import Noise
+from lebm.metrics.rows import NonFinite
 
-__all__ = ["FrechetDistance", "check_images", "drawn_images"]
-
-_SLACK = 1e-3  # of a grey level's scale of 2; what rounding in half precision leaves
+__all__ = ["FrechetDistance"]
 
 
 class FrechetDistance(EvaluationCallback):
@@ -42,6 +41,10 @@ class FrechetDistance(EvaluationCallback):
         chunk_size: samples drawn at once.
         steps: length of the chain; the model's own if absent.
         seed: of the samples' noise.
+
+    Example:
+        >>> FrechetDistance(n_samples=10_000).extractor.figure
+        'fid'
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class FrechetDistance(EvaluationCallback):
         n_samples: int = 50_000,
         split: Literal["train", "validation", "test"] = "train",
         every_n_epochs: int | None = None,
-        chunk_size: int = 250,
+        chunk_size: int = CHUNK,
         steps: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -76,7 +79,7 @@ class FrechetDistance(EvaluationCallback):
         self._unavailable = False
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         self._measuring = self._due(trainer) and not self._unavailable and self._prepare(trainer)
         if not self._measuring:
@@ -87,7 +90,7 @@ class FrechetDistance(EvaluationCallback):
             self._measure_real(trainer, model, batch)
             self._measure_samples(trainer, model, batch["x"].shape[1:])
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         if not self._measuring or self._metric is None:
             return
         self._bad.refuse(
@@ -103,7 +106,7 @@ class FrechetDistance(EvaluationCallback):
             steps=self.steps,
             real_split=self.split,
             note=self.extractor.note,
-            chain_settings=getattr(model, "chain_settings", {}),
+            chain_settings=model.chain_settings,
         )
         if trainer.is_global_zero and trainer.state.fn != TrainerFn.FITTING:
             note = f"; {self.extractor.note}" if self.extractor.note else ""
@@ -136,19 +139,23 @@ class FrechetDistance(EvaluationCallback):
                 log.warning("%s", problem or "FID is left out: another process found no Inception weights")
         return ready
 
-    def _measure_real(self, trainer: Trainer, model: LightningModule, batch: Mapping[str, Tensor]) -> None:
-        data = getattr(trainer, "datamodule", None)
-        if self._metric is not None and self._measured_data is data:
+    def _measure_real(self, trainer: Trainer, model: LatentEstimator, batch: Mapping[str, Tensor]) -> None:
+        if self._metric is not None and self._measured_data is data_of(trainer):
             self._metric.reset()  # the samples only
             return
+        if not has_split(trainer, self.split):
+            raise UserError(
+                f"FrechetDistance: the data module has no {self.split} split with an evaluation_dataloader"
+            )
         empty = self.extractor(batch["x"].new_zeros((1, *batch["x"].shape[1:])).float())
         self._metric = frechet.FrechetDistance(empty.shape[1]).to(model.device)
-        for x in _real_images(trainer, model, self.split):
+        for rows in whole_split(trainer, model.device, self.split):
+            x = rows["x"].float()
             check_images(x, f"the {self.split} data")
             self._metric.update(self.extractor(x), real=True)
-        self._measured_data = data
+        self._measured_data = data_of(trainer)
 
-    def _measure_samples(self, trainer: Trainer, model: Any, shape: torch.Size) -> None:
+    def _measure_samples(self, trainer: Trainer, model: LatentEstimator, shape: torch.Size) -> None:
         assert self._metric is not None
         for chunk in range(trainer.global_rank, -(-self.n_samples // self.chunk_size), trainer.world_size):
             first = chunk * self.chunk_size
@@ -156,59 +163,3 @@ class FrechetDistance(EvaluationCallback):
             x, finite = drawn_images(model, count, chunk, self.seed, self.steps, shape)
             self._bad.update(finite, torch.arange(first, first + count, device=x.device))
             self._metric.update(self.extractor(x[finite]), real=False)
-
-
-def drawn_images(
-    model: Any,
-    count: int,
-    chunk: int,
-    seed: int,
-    steps: int | None = None,
-    shape: Sequence[int] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """One chunk of a model's samples.
-
-    Returns:
-        ``(count, C, H, W)`` clamped to [-1, 1], and which of them are finite.
-
-    Raises:
-        UserError: if the model draws no images of one or three channels, or of another ``shape`` than was
-            asked for.
-    """
-    x = model.sample(count, steps=steps, generator=Noise([(seed, "fid", chunk)]))
-    if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise UserError(f"the model's samples are not images of 1 or 3 channels but {tuple(x.shape)}")
-    if shape is not None and x.shape[1:] != tuple(shape):  # an extractor would resize them silently
-        raise UserError(f"the model draws images of shape {tuple(x.shape[1:])}, the data have {tuple(shape)}")
-    return x.float().clamp(-1, 1), finite_rows(x)
-
-
-def _real_images(trainer: Trainer, model: LightningModule, split: str) -> Iterator[Tensor]:
-    """This process's images of a whole split, in order and without augmentation, on the device in [-1, 1]."""
-    data: Any = getattr(trainer, "datamodule", None)
-    rows = getattr(data, split, None)
-    if rows is None or not hasattr(data, "evaluation_dataloader"):
-        raise UserError(
-            f"FrechetDistance: the data module has no {split} split with an evaluation_dataloader"
-        )
-    for batch in data.evaluation_dataloader(rows):
-        batch = data.on_before_batch_transfer(batch, 0)
-        batch = data.transfer_batch_to_device(batch, model.device, 0)
-        yield data.on_after_batch_transfer(batch, 0)["x"].float()
-
-
-def check_images(x: Tensor, what: str) -> None:
-    """Refuse what an extractor would take for pixels silently.
-
-    Raises:
-        UserError: for other shapes than ``(B, 1 or 3, H, W)``, pixels outside [-1, 1], or such that are not
-            finite.
-    """
-    if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise UserError(
-            f"a distance between images: {what} are not images of 1 or 3 channels but {tuple(x.shape)}"
-        )
-    if not bool(torch.isfinite(x).all()) or bool((x.abs() > 1 + _SLACK).any()):
-        raise UserError(
-            f"a distance between images: {what} must be finite and in [-1, 1]; scale them in the data module"
-        )

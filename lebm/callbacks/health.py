@@ -16,10 +16,15 @@ class ChainHealth(Callback, Component):
     """Watches logged ``mcmc/*/nonfinite`` and ``train/energy_gap`` and warns once for each; it changes
     nothing.
 
-    Energies of positive and negative latents should stay close; a growing gap comes before divergence.
+    Energies of positive and negative latents should stay close; a growing gap comes before divergence. It is
+    :class:`~lebm.callbacks.Divergence` that stops a run, at a far larger gap.
 
     Args:
         max_energy_gap: largest harmless ``|E(z+) - E(z-)|`` averaged over a batch.
+
+    Example:
+        >>> ChainHealth(max_energy_gap=50).max_energy_gap
+        50
     """
 
     def __init__(self, max_energy_gap: float = 100.0) -> None:

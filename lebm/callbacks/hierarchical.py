@@ -1,12 +1,12 @@
-"""What each layer of a hierarchical model holds, to the eye."""
+"""Pictures of what each layer of a hierarchical model holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
@@ -14,6 +14,9 @@ from torchmetrics import MeanMetric, Metric
 from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
+from lebm.estimators.answers import HasLayers
+from lebm.estimators.base import LatentEstimator
+from lebm.metrics.reconstruction import squared_error_rows
 from lebm.models.hierarchical import LatentLayout
 from lebm.plots.grids import image_grid
 from lebm.samplers.noise import Noise
@@ -23,37 +26,40 @@ __all__ = ["HierarchicalSamples", "LatentTraversal", "LayerReconstruction", "lay
 Kind = Literal["substitution", "conditional"]
 
 
-def layers_of(model: Any, callback: EvaluationCallback) -> LatentLayout:
-    """The layers of a model's latent.
+def layers_of(model: LatentEstimator, callback: EvaluationCallback) -> HasLayers:
+    """The model itself, as one with layers.
 
     Raises:
-        UserError: if it has none.
+        UserError: if its latent has no layers.
     """
-    layout = getattr(model, "layout", None)
-    if not isinstance(layout, LatentLayout):
+    if not isinstance(model, HasLayers):
         raise UserError(
             f"{type(callback).__name__} looks at the layers of a hierarchical model, which"
             f" {type(model).__name__} does not have"
         )
-    return layout
+    return model
 
 
 class HierarchicalSamples(EvaluationCallback):
-    """One grid a layer: a sample in the first column, and beside it the same sample with that layer drawn
+    """One grid per layer: a sample in the first column, and beside it the same sample with that layer drawn
     anew.
 
-    What changes along a row is what the layer holds. In ``images/layer_1_substitution`` (layer 1 is nearest
+    The layer holds what changes along a row. In ``images/layer_1_substitution`` (layer 1 is nearest
     to the data) the layer comes from other draws of the prior, as the released code does it, which ignores
     that the layers depend on each other; in ``images/layer_1_conditional`` it is drawn from the prior *given*
     the other layers, by a chain that moves it alone.
 
     Args:
-        rows: samples, one a row; the released grid has one.
+        rows: samples, one per row; the released grid has one.
         columns: draws of the layer.
         kinds: which of the two grids.
         every_n_epochs: distance between pictures in training; by default only ``validate`` and ``test`` draw.
         steps: length of the chains; the prior sampler's own if absent.
         seed: of their noise.
+
+    Example:
+        >>> HierarchicalSamples(rows=4).kinds
+        ['substitution', 'conditional']
     """
 
     def __init__(
@@ -78,8 +84,10 @@ class HierarchicalSamples(EvaluationCallback):
         self.steps = steps
         self.seed = seed
 
-    def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
-        layout = layers_of(model, self)
+    def begin(
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
+        layers = layers_of(model, self)
         fitting = trainer.state.fn == TrainerFn.FITTING
         if fitting and (self.every_n_epochs is None or (trainer.current_epoch + 1) % self.every_n_epochs):
             return
@@ -88,13 +96,13 @@ class HierarchicalSamples(EvaluationCallback):
         codes = model.sample_latent(
             self.rows + self.columns, steps=self.steps, generator=Noise.shards(self.seed, "hierarchical")
         )
-        for layer in range(len(layout)):
+        for layer in range(len(layers.layout)):
             for kind in self.kinds:
-                z = self.codes(model, codes, layer, kind)
+                z = self.codes(layers, codes, layer, kind)
                 picture = image_grid(model.decode(z.flatten(0, 1)), self.columns + 1)
                 publish_image(trainer, f"layer_{layer + 1}_{kind}", picture)
 
-    def codes(self, model: Any, codes: Tensor, layer: int, kind: str) -> Tensor:
+    def codes(self, model: HasLayers, codes: Tensor, layer: int, kind: str) -> Tensor:
         """Latents ``(rows, 1 + columns, d)`` of a grid; the first column is the first ``rows`` of ``codes``
         as they are.
         """
@@ -123,6 +131,10 @@ class LayerReconstruction(EvaluationCallback):
     Args:
         n: images in the picture, from the first batch.
         steps: length of the prior's chains; the prior sampler's own if absent.
+
+    Example:
+        >>> LayerReconstruction(n=6).n
+        6
     """
 
     def __init__(self, n: int = 12, steps: int | None = None) -> None:
@@ -135,28 +147,33 @@ class LayerReconstruction(EvaluationCallback):
         self._errors: list[Metric] = []
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
-        self._errors = [MeanMetric() for _ in range(len(layers_of(model, self)))]
+        self._errors = [MeanMetric() for _ in range(len(layers_of(model, self).layout))]
         for error in self._errors:
             error.to(model.device).set_dtype(torch.float64)  # a move makes it round to single precision
         self._first = True
 
     def collect(
-        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+        self,
+        trainer: Trainer,
+        model: LatentEstimator,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
     ) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not self._first:
             return
-        x, z = self.output(outputs, "x"), self.output(outputs, "z")
+        x, z, layers = self.output(outputs, "x"), self.output(outputs, "z"), layers_of(model, self)
         noise = model.sample_noise("layers", batch["index"]) if len(x) else None
         shown = [x]
         for k, error in enumerate(self._errors):
             mean = (
-                model.decode(model.redraw(z, list(range(k)), steps=self.steps, generator=noise))
+                model.decode(layers.redraw(z, list(range(k)), steps=self.steps, generator=noise))
                 if len(x)
                 else x
             )
-            error.update((mean.double() - x.double()).square().flatten(1).mean(dim=1))
+            error.update(squared_error_rows(x, mean))
             shown.append(mean)
         if self._first and len(x):
             publish_image(
@@ -166,7 +183,7 @@ class LayerReconstruction(EvaluationCallback):
             )
         self._first = False
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             self.report(
                 model,
@@ -181,7 +198,7 @@ class LayerReconstruction(EvaluationCallback):
 
 
 class LatentTraversal(EvaluationCallback):
-    """One row a coordinate, bottom layer first: the image as that coordinate of one encoded image goes from
+    """One row per coordinate, bottom layer first: the image as that coordinate of one encoded image goes from
     low to high.
 
     In ``images/traversal``. Works for every model, layered or not.
@@ -191,6 +208,10 @@ class LatentTraversal(EvaluationCallback):
         columns: values.
         rows: at most so many coordinates, the first of every layer.
         image: which image of the first batch is encoded.
+
+    Example:
+        >>> LatentTraversal(extent=3.0).columns
+        11
     """
 
     def __init__(self, extent: float = 2.5, columns: int = 11, rows: int = 24, image: int = 0) -> None:
@@ -204,19 +225,24 @@ class LatentTraversal(EvaluationCallback):
         self._open_picture = False
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         self._open_picture = True
 
     def collect(
-        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+        self,
+        trainer: Trainer,
+        model: LatentEstimator,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
     ) -> None:
         z = self.output(outputs, "z")
         if not self._open_picture or not len(z):
             return
         self._open_picture = False
         code = z[min(self.image, len(z) - 1)]
-        layout = getattr(model, "layout", None) or LatentLayout([len(code)])
+        layout = model.layout if isinstance(model, HasLayers) else LatentLayout([len(code)])
         share = max(1, self.rows // len(layout))
         chosen = [
             place for part in layout.slices for place in range(part.start, min(part.stop, part.start + share))

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs
+from lebm.callbacks.base import EvaluationCallback, Outputs, has_split, whole_split
 from lebm.callbacks.hierarchical import layers_of
 from lebm.errors import UserError
-from lebm.metrics.classification import classify, wilson_interval
+from lebm.estimators.base import LatentEstimator
+from lebm.metrics.classification import classify
 from lebm.metrics.disentanglement import mutual_information_gap
 from lebm.metrics.rows import RowCollector
 
 __all__ = ["LayerClassification", "MutualInformationGap"]
 
 
-def _features(model: Any, x: Tensor, outputs: Outputs | None, index: Tensor) -> Tensor:
-    """The mean of q where there is an encoder, a posterior sample otherwise."""
+def _features(
+    model: LatentEstimator, x: Tensor, outputs: Outputs | None, index: Tensor
+) -> tuple[Tensor, str]:
+    """The means of q where the model has an inference model, posterior samples otherwise; and which."""
     with torch.no_grad():
-        if getattr(model, "encoder", None) is not None:
-            return model.inferred(x).mean
+        inferred = model.inferred(x)
+        if inferred is not None:
+            return inferred.mean, "mean of q"
         if outputs is not None:
-            return outputs["z"]
-        if not len(x):
-            return x.new_zeros(0, model.latent_dim)
-        return model.encode(x, generator=model.sample_noise("classes", index))
+            z = outputs["z"]
+        elif len(x):
+            z = model.encode(x, generator=model.sample_noise("classes", index))
+        else:
+            z = x.new_zeros(0, model.latent_dim)
+        return z, "one posterior sample"
 
 
 class LayerClassification(EvaluationCallback):
@@ -47,6 +52,10 @@ class LayerClassification(EvaluationCallback):
         epochs: passes over the training split; optimiser and number are ours, the paper does not state them.
         limit: use so many training images only, the first of a seeded permutation that the data module made.
         seed: of the classifiers.
+
+    Example:
+        >>> LayerClassification(epochs=5).hidden
+        256
     """
 
     def __init__(self, hidden: int = 256, epochs: int = 20, limit: int | None = None, seed: int = 0) -> None:
@@ -57,26 +66,22 @@ class LayerClassification(EvaluationCallback):
             )
         self.hidden, self.epochs, self.limit, self.seed = hidden, epochs, limit, seed
         self._train, self._test = RowCollector(["z", "label"]), RowCollector(["z", "label"])
+        self._latent = ""
 
-    def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         layers_of(model, self)
         if trainer.state.fn == TrainerFn.FITTING:
             return
-        data: Any = getattr(trainer, "datamodule", None)
-        if (
-            getattr(data, "train", None) is None
-            or not hasattr(data, "evaluation_dataloader")
-            or "label" not in batch
-        ):
+        if not has_split(trainer, "train") or "label" not in batch:
             raise UserError(
                 "LayerClassification needs labels, and a data module with a train split and an"
                 " evaluation_dataloader"
             )
         for rows in (self._train, self._test):
             rows.to(model.device).reset()
-        for part in data.evaluation_dataloader(data.train):
-            part = data.transfer_batch_to_device(data.on_before_batch_transfer(part, 0), model.device, 0)
-            part = data.on_after_batch_transfer(part, 0)
+        for part in whole_split(trainer, model.device, "train"):
             if self.limit is not None:
                 keep = part["index"] < self.limit
                 part = {name: value[keep] for name, value in part.items()}
@@ -85,7 +90,7 @@ class LayerClassification(EvaluationCallback):
     def collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Outputs,
         batch: Mapping[str, Tensor],
@@ -94,22 +99,20 @@ class LayerClassification(EvaluationCallback):
             self._add(self._test, model, batch, outputs)
 
     def _add(
-        self, rows: RowCollector, model: Any, batch: Mapping[str, Tensor], outputs: Outputs | None
+        self, rows: RowCollector, model: LatentEstimator, batch: Mapping[str, Tensor], outputs: Outputs | None
     ) -> None:
-        x = model.observations(batch)
-        rows.update(
-            index=batch["index"], label=batch["label"], z=_features(model, x, outputs, batch["index"])
-        )
+        z, self._latent = _features(model, model.observations(batch), outputs, batch["index"])
+        rows.update(index=batch["index"], label=batch["label"], z=z)
 
-    def finish(self, trainer: Trainer, model: Any, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             return
         train, test = self._train.table(), self._test.table()
         self._train.reset()
         self._test.reset()
-        names = {f"layer_{layer}": part for layer, part in enumerate(model.layout.slices, start=1)} | {
-            "all": slice(None)
-        }
+        names = {
+            f"layer_{layer}": part for layer, part in enumerate(layers_of(model, self).layout.slices, start=1)
+        } | {"all": slice(None)}
         values: dict[str, float] = {}
         table = Table(
             title=(
@@ -122,14 +125,16 @@ class LayerClassification(EvaluationCallback):
         for name, part in names.items():
             seen, unseen = ((rows["z"][:, part], rows["label"]) for rows in (train, test))
             share = classify(seen, unseen, hidden=self.hidden, epochs=self.epochs, seed=self.seed)
-            low, high = wilson_interval(share, len(test["label"]))
+            from scipy.stats import binomtest  # slow to import
+
+            count = len(test["label"])
+            low, high = binomtest(round(share * count), count).proportion_ci(method="wilson")
             key = f"{stage}/latent_accuracy/{name}"
             values |= {key: share, f"{key}_low": low, f"{key}_high": high}
             table.add_row(name.replace("_", " "), f"{share:.4f}", f"{low:.4f} to {high:.4f}")
         self.report(model, values)
-        kind = "mean of q" if getattr(model, "encoder", None) is not None else "one posterior sample"
         self.protocol.update(
-            latent=kind,
+            latent=self._latent,
             classifier=[self.hidden],
             epochs=self.epochs,
             interval="Wilson, images only",
@@ -147,6 +152,10 @@ class MutualInformationGap(EvaluationCallback):
 
     Args:
         bins: of each coordinate.
+
+    Example:
+        >>> MutualInformationGap().bins
+        20
     """
 
     def __init__(self, bins: int = 20) -> None:
@@ -157,20 +166,25 @@ class MutualInformationGap(EvaluationCallback):
         self._rows = RowCollector(["z", "factors"])
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         if "factors" not in batch and "label" not in batch:
             raise UserError("MutualInformationGap needs batches with factors or labels")
         self._rows.to(model.device).reset()
 
     def collect(
-        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+        self,
+        trainer: Trainer,
+        model: LatentEstimator,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
     ) -> None:
         factors = batch["factors"] if "factors" in batch else batch["label"].unsqueeze(1)
-        z = _features(model, self.output(outputs, "x"), outputs, batch["index"])
+        z, _ = _features(model, self.output(outputs, "x"), outputs, batch["index"])
         self._rows.update(index=batch["index"], z=z, factors=factors)
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         rows = self._rows.table()
         self._rows.reset()
         gap, supervised = mutual_information_gap(rows["z"], rows["factors"], self.bins)

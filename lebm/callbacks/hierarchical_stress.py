@@ -1,9 +1,8 @@
-"""Putting a model under strain: an attack on its encoder, and a prior chain far longer than in training."""
+"""Two stress tests: an attack on the encoder, and a prior chain far longer than in training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -16,7 +15,10 @@ from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.hierarchical import layers_of
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
 from lebm.metrics.attack import latent_attack, layer_divergences
+from lebm.models.encoders import DiagonalGaussian
+from lebm.models.priors import Prior
 from lebm.plots.grids import image_grid
 from lebm.samplers.noise import Noise
 
@@ -36,6 +38,10 @@ class LatentAttack(EvaluationCallback):
         n: number of images.
         radius: largest change of a pixel, in the [-1, 1] range.
         steps: of the attack.
+
+    Example:
+        >>> LatentAttack(radius=0.1).steps
+        50
     """
 
     def __init__(self, n: int = 32, radius: float = 0.2, steps: int = 50) -> None:
@@ -47,31 +53,42 @@ class LatentAttack(EvaluationCallback):
         self.n, self.radius, self.steps = n, radius, steps
         self._due = False
 
-    def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         layers_of(model, self)
-        if getattr(model, "encoder", None) is None:
+        if model.inferred(model.observations(batch)) is None:
             raise UserError("LatentAttack attacks an encoder, and this model has none")
         self._due = trainer.state.fn != TrainerFn.FITTING
 
     def collect(
-        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+        self,
+        trainer: Trainer,
+        model: LatentEstimator,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
     ) -> None:
         x = self.output(outputs, "x")[: self.n].clone()
         if not self._due or len(x) < 2:
             return
         self._due = False
-        target, layout = x.roll(1, dims=0), model.layout
+        target, layout = x.roll(1, dims=0), layers_of(model, self).layout
+
+        def infer(x: Tensor) -> DiagonalGaussian:
+            inferred = model.inferred(x)
+            assert inferred is not None  # begin has seen to it
+            return inferred
+
         with torch.no_grad():
-            wanted = model.inferred(target)
-            before = layer_divergences(model.inferred(x), wanted, layout).mean(dim=0)
+            wanted = infer(target)
+            before = layer_divergences(infer(x), wanted, layout).mean(dim=0)
         rows, values = [x, target], dict[str, float]()
         for layer in range(len(layout)):
-            attacked = latent_attack(
-                model.inference, x, target, layout, layer, radius=self.radius, steps=self.steps
-            )
+            attacked = latent_attack(infer, x, target, layout, layer, radius=self.radius, steps=self.steps)
             with torch.no_grad():
-                after = layer_divergences(model.inferred(attacked), wanted, layout).mean(dim=0)
-                rows += [attacked, model.decode(model.inferred(attacked).mean)]
+                after = layer_divergences(infer(attacked), wanted, layout).mean(dim=0)
+                rows += [attacked, model.decode(infer(attacked).mean)]
             name = f"{stage}/attack/layer_{layer + 1}"
             values |= {name: float(after[layer]), f"{name}_before": float(before[layer])}
         self.report(model, values)
@@ -88,14 +105,18 @@ class LongChain(EvaluationCallback):
     """Does the prior's chain stay where it should when it runs on? Draws the model at several lengths of
     *one* chain.
 
-    In ``images/long_chain`` a row is a chain, a column a length. Logs ``long_chain/rms`` of the latents and,
-    where there is one, ``long_chain/log_density`` of the prior (unnormalised), each at the model's own length
-    and, with ``_end``, at the last. For every method whose ``sample_latent`` runs a chain.
+    In ``images/long_chain`` each row is a chain and each column a length. Logs ``long_chain/rms`` of the
+    latents and, where there is one, ``long_chain/log_density`` of the prior (unnormalised), each at the
+    model's own length and, with ``_end``, at the last. For every method whose ``sample_latent`` runs a chain.
 
     Args:
         lengths: numbers of transitions, each a multiple of ten, so that a longer chain repeats a shorter one.
         n: number of chains.
         seed: of their noise.
+
+    Example:
+        >>> LongChain(lengths=(0, 60, 600)).n
+        64
     """
 
     def __init__(
@@ -114,7 +135,9 @@ class LongChain(EvaluationCallback):
             )
         self.lengths, self.n, self.seed = tuple(lengths), n, seed
 
-    def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             return
         # Every process draws the same chains, so that the figures agree.
@@ -127,7 +150,7 @@ class LongChain(EvaluationCallback):
         values: dict[str, float] = {}
         for suffix, z in (("", own), ("_end", states[self.lengths[-1]])):
             values[f"{stage}/long_chain/rms{suffix}"] = float(z.double().square().mean().sqrt())
-            prior = getattr(model, "prior", None)
+            prior = model.latent_prior
             if prior is not None:
                 with torch.no_grad():
                     values[f"{stage}/long_chain/log_density{suffix}"] = float(prior.log_density(z).mean())
@@ -136,15 +159,15 @@ class LongChain(EvaluationCallback):
         rows = torch.stack([model.decode(z[:10]) for z in states.values()], dim=1).flatten(0, 1)
         publish_image(trainer, "long_chain", image_grid(rows, len(states)))
         if trainer.is_global_zero and stage == "test":
-            Console().print(_table(states, model))
+            Console().print(_table(states, model.latent_prior))
 
 
-def _table(states: Mapping[int, Tensor], model: Any) -> Table:
+def _table(states: Mapping[int, Tensor], prior: Prior | None) -> Table:
     table = Table(title="One prior chain at several lengths")
     for column in ("transitions", "root mean square", "log-density of the prior"):
         table.add_column(column, justify="right")
     for length, z in states.items():
         with torch.no_grad():
-            density = f"{float(model.prior.log_density(z).mean()):.2f}" if hasattr(model, "prior") else ""
+            density = "" if prior is None else f"{float(prior.log_density(z).mean()):.2f}"
         table.add_row(str(length), f"{float(z.double().square().mean().sqrt()):.3f}", density)
     return table

@@ -1,9 +1,8 @@
-"""What lies between two images, in the latent space."""
+"""Images between two images, along a line in the latent space."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_image
+from lebm.estimators.base import LatentEstimator
 from lebm.plots.grids import image_grid
 
 __all__ = ["InterpolationGrid"]
@@ -24,7 +24,11 @@ class InterpolationGrid(EvaluationCallback):
 
     Args:
         pairs: number of rows.
-        columns: images a row, the two ends included.
+        columns: images per row, the two ends included.
+
+    Example:
+        >>> InterpolationGrid(pairs=3).columns
+        10
     """
 
     def __init__(self, pairs: int = 6, columns: int = 10) -> None:
@@ -35,11 +39,18 @@ class InterpolationGrid(EvaluationCallback):
         self.columns = columns
         self._shown = False
 
-    def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         self._shown = False
 
     def collect(
-        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+        self,
+        trainer: Trainer,
+        model: LatentEstimator,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
     ) -> None:
         z = self.output(outputs, "z")[: 2 * self.pairs]
         if self._shown or not trainer.is_global_zero or len(z) < 2:

@@ -1,15 +1,15 @@
-"""Prior against posterior, to the eye."""
+"""A picture of prior and posterior samples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_image
+from lebm.estimators.base import LatentEstimator
 from lebm.metrics.rows import RowCollector
 from lebm.plots.latents import latent_picture
 from lebm.samplers.noise import Noise
@@ -27,6 +27,10 @@ class LatentPicture(EvaluationCallback):
         n: number of points of each cloud.
         steps: length of the prior's chain; the model's own if absent.
         seed: of the prior's noise.
+
+    Example:
+        >>> LatentPicture(n=500).n
+        500
     """
 
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:
@@ -40,7 +44,9 @@ class LatentPicture(EvaluationCallback):
         self._held = 0
         self._prior: Tensor | None = None
 
-    def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
         self._rows.to(model.device).reset()
         self._held = 0
         if trainer.is_global_zero:
@@ -51,7 +57,7 @@ class LatentPicture(EvaluationCallback):
     def collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Outputs,
         batch: Mapping[str, Tensor],
@@ -61,7 +67,7 @@ class LatentPicture(EvaluationCallback):
         self._rows.update(index=batch["index"][: z.shape[0]], z=z)
         self._held += z.shape[0]
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         posterior = self._rows.table()["z"][: self.n]
         self._rows.reset()
         prior, self._prior = self._prior, None

@@ -40,7 +40,7 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
 
 
 def moment(trainer: Trainer) -> str:
-    """The name of the present place in a run, for files."""
+    """The present epoch and step, or the kind of pass, as part of a file name."""
     if trainer.state.fn == TrainerFn.FITTING:
         return f"epoch-{trainer.current_epoch:04d}-step-{trainer.global_step:08d}"
     return "test" if trainer.state.fn == TrainerFn.TESTING else "validate"

@@ -1,16 +1,18 @@
-"""How well the model gives data back: a picture and an error."""
+"""How well the model reconstructs data: a picture and an error."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import MeanMetric
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_image
+from lebm.estimators.base import LatentEstimator
+from lebm.metrics.reconstruction import squared_error_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.plots.grids import pair_grid
 
@@ -23,7 +25,11 @@ class ReconstructionGrid(EvaluationCallback):
 
     Args:
         n: number of images; fewer are shown if the first batch is smaller.
-        columns: images a row; a row of data is followed by the row of its reconstructions.
+        columns: images per row; a row of data is followed by the row of its reconstructions.
+
+    Example:
+        >>> ReconstructionGrid(n=8).columns
+        8
     """
 
     def __init__(self, n: int = 16, columns: int = 8) -> None:
@@ -35,14 +41,14 @@ class ReconstructionGrid(EvaluationCallback):
         self._rows: RowCollector | None = None
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         self._rows = RowCollector(["x", "reconstruction"]).to(model.device)
 
     def collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Outputs,
         batch: Mapping[str, Tensor],
@@ -69,7 +75,12 @@ class ReconstructionError(EvaluationCallback):
     The squared error in the [-1, 1] range, averaged over pixels and channels and then over samples (the
     convention of the papers that report it), of the reconstruction that the model's evaluation step returned,
     summed in double precision. Divide by 4 for the [0, 1] range. Where one label is held out, its samples are
-    left out here: they are not what the model was to learn."""
+    left out here: they are not what the model was to learn.
+
+    Example:
+        >>> ReconstructionError().figures
+        {}
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +88,7 @@ class ReconstructionError(EvaluationCallback):
         self._bad = NonFinite()
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         for metric in (self._mean, self._bad):
             metric.to(model.device).reset()
@@ -88,7 +99,7 @@ class ReconstructionError(EvaluationCallback):
     def collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Outputs,
         batch: Mapping[str, Tensor],
@@ -98,17 +109,12 @@ class ReconstructionError(EvaluationCallback):
         if "anomaly" in batch:
             normal = ~batch["anomaly"]
             x, reconstruction, index = x[normal], reconstruction[normal], index[normal]
-        error = (
-            (x.double() - reconstruction.double())
-            .square()
-            .reshape(x.shape[0], x[:1].numel() or 1)
-            .mean(dim=1)
-        )
+        error = squared_error_rows(x, reconstruction)
         finite = finite_rows(error)
         self._bad.update(finite, index)
         self._mean.update(error[finite])
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         self._bad.refuse(
             f"{stage} reconstructions",
             "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size",
@@ -119,5 +125,5 @@ class ReconstructionError(EvaluationCallback):
         self.protocol.update(
             range=[-1, 1],
             mean_over="pixels, channels and normal samples",
-            chain_settings=getattr(model, "chain_settings", {}),
+            chain_settings=model.chain_settings,
         )

@@ -1,48 +1,26 @@
-"""What the chains add to the networks they start from, and whether they are still sound."""
+"""What chains add to the networks that start them, and whether these chains are still healthy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import MeanMetric
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.divergence import DivergenceError
 from lebm.component import Component
+from lebm.estimators.answers import Revises
+from lebm.estimators.base import LatentEstimator
+from lebm.evaluation.revision import reconstructions_after
+from lebm.metrics.reconstruction import SSIM_WINDOW
 from lebm.metrics.rows import finite_rows
 
-__all__ = ["RevisionError", "RevisionGuard", "reconstruction_rows"]
+__all__ = ["RevisionError", "RevisionGuard"]
 
 FIGURES = ("mse", "psnr", "ssim")
-WINDOW = 11  # pixels that SSIM looks at
-
-
-def reconstruction_rows(x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
-    """Figures of each reconstruction by itself, in the [-1, 1] range.
-
-    Args:
-        x: images ``(B, C, H, W)``; SSIM needs at least 11 pixels a side and is left out below.
-        reconstruction: of the same shape.
-
-    Returns:
-        ``mse``, the squared error, mean over pixels and channels; ``psnr`` in decibels, for the range 2;
-        ``ssim``; each ``(B,)`` of float64.
-    """
-    x, reconstruction = x.double(), reconstruction.double()
-    figures = {
-        "mse": (x - reconstruction).square().flatten(1).mean(dim=1),
-        "psnr": peak_signal_noise_ratio(reconstruction, x, data_range=2.0, reduction="none", dim=(1, 2, 3)),
-    }
-    if min(x.shape[2:]) >= WINDOW:
-        ssim = structural_similarity_index_measure(reconstruction, x, data_range=2.0, reduction="none")
-        assert isinstance(ssim, Tensor)
-        figures["ssim"] = ssim
-    return figures
 
 
 class RevisionError(EvaluationCallback):
@@ -54,6 +32,10 @@ class RevisionError(EvaluationCallback):
 
     Args:
         steps: numbers of posterior transitions; 0 is the inference model alone.
+
+    Example:
+        >>> RevisionError(steps=(0, 30)).steps
+        [0, 30]
     """
 
     def __init__(self, steps: Sequence[int] = (0, 10)) -> None:
@@ -64,9 +46,9 @@ class RevisionError(EvaluationCallback):
         self._means: dict[str, MeanMetric] = {}
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
-        names = FIGURES if min(batch["x"].shape[2:]) >= WINDOW else FIGURES[:2]
+        names = FIGURES if min(batch["x"].shape[2:]) >= SSIM_WINDOW else FIGURES[:2]
         self._means = {}
         for steps in self.steps:
             for name in names:
@@ -74,46 +56,51 @@ class RevisionError(EvaluationCallback):
                 self._means[f"{name}/steps{steps}"].set_dtype(torch.float64)
 
     def collect(
-        self, trainer: Trainer, model: Any, stage: str, outputs: Outputs, batch: Mapping[str, Tensor]
+        self,
+        trainer: Trainer,
+        model: LatentEstimator,
+        stage: str,
+        outputs: Outputs,
+        batch: Mapping[str, Tensor],
     ) -> None:
         x, index = self.output(outputs, "x"), batch["index"]
         if not x.shape[0]:
             return
-        for steps in self.steps:
-            reconstruction = model.reconstruct(x, steps=steps, generator=model.sample_noise("encode", index))
-            for name, rows in reconstruction_rows(x, reconstruction).items():
-                self._means[f"{name}/steps{steps}"].update(rows)
+        for name, rows in reconstructions_after(model, x, index, self.steps).items():
+            self._means[name].update(rows)
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         values = {f"{stage}/{name}": float(mean.compute()) for name, mean in self._means.items()}
         self.report(model, {name: value for name, value in values.items() if value == value})
         self.protocol.update(
-            range=[-1, 1],
-            mean_over="images",
-            steps=self.steps,
-            chain_settings=getattr(model, "chain_settings", {}),
+            range=[-1, 1], mean_over="images", steps=self.steps, chain_settings=model.chain_settings
         )
 
 
 class RevisionGuard(Callback, Component):
-    """Ends a run whose revised images or latents have gone wrong, in the step in which they have, naming what
-    and where.
+    """Ends a run in the step in which its revised images or latents go wrong, and names the tensor.
 
-    Looked at, before the gradients of every step are computed, are the ends of the two chains, the
-    generator's images, and the gap ``E(x) - E(x~)``. On an accelerator that waits for the device once a step,
-    which is short beside two chains. To go back and on with smaller steps instead, leave this out and use
-    :class:`~lebm.callbacks.Divergence` with ``policy: recover``.
+    Before the gradients of every step it checks the ends of the two chains, the generator's images, and the
+    gap ``E(x) - E(x~)``. On an accelerator it waits for the device once per step, which is short beside two
+    chains. To go back and on with smaller steps instead, leave this out and use
+    :class:`~lebm.callbacks.Divergence` with ``policy: recover``. That callback looks at the gap of every
+    method, after the step, and by default allows a hundred times more.
 
     Args:
         max_energy_gap: largest harmless ``|E(x) - E(x~)|``, mean over a batch; the released code stops at
             1e4.
         max_pixel: largest harmless absolute value of a revised image, whose data are in [-1, 1].
-        min_spread: a generator whose images of a batch differ by less, in standard deviation a pixel, is
-            dead.
+        min_spread: least standard deviation per pixel over the generator's images of a batch; a generator
+            below it is dead.
 
     Raises:
         DivergenceError: naming the tensor; the last healthy checkpoint is kept.
         ValueError: for arguments out of range.
+
+    Example:
+        >>> import torch
+        >>> RevisionGuard().fault({"energy gap": torch.tensor(2e4)})
+        'the energy gap is 2e+04, beyond max_energy_gap 10000'
     """
 
     def __init__(
@@ -129,7 +116,7 @@ class RevisionGuard(Callback, Component):
         self.min_spread = min_spread
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        fault = self.fault(getattr(pl_module, "revised", {}))
+        fault = self.fault(pl_module.revised if isinstance(pl_module, Revises) else {})
         if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(bool(fault), all=False):
             fault = fault or "another process has diverged"
         if fault:

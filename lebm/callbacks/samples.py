@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback
 from lebm.callbacks.publish import publish_image
+from lebm.estimators.base import LatentEstimator
 from lebm.plots.grids import image_grid
 from lebm.samplers.noise import Noise
 
@@ -30,8 +31,12 @@ class SampleGrid(EvaluationCallback):
         n: number of samples.
         every_n_epochs: distance between pictures in training.
         steps: length of the chain; the model's own if absent.
-        columns: samples a row.
+        columns: samples per row.
         seed: of the noise.
+
+    Example:
+        >>> SampleGrid(n=16, columns=4).n
+        16
     """
 
     def __init__(
@@ -50,25 +55,25 @@ class SampleGrid(EvaluationCallback):
         self._drawn: int | None = None
 
     def begin(
-        self, trainer: Trainer, model: LightningModule, stage: str, batch: Mapping[str, Tensor]
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING or self._due(trainer):
             self._draw(trainer, model)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation and self._due(trainer):
-            self._draw(trainer, pl_module)
+            self._draw(trainer, cast(LatentEstimator, pl_module))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._drawn != trainer.global_step:
-            self._draw(trainer, pl_module)
+            self._draw(trainer, cast(LatentEstimator, pl_module))
 
     def _due(self, trainer: Trainer) -> bool:
         return (
             trainer.current_epoch + 1
         ) % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs
 
-    def _draw(self, trainer: Trainer, model: Any) -> None:
+    def _draw(self, trainer: Trainer, model: LatentEstimator) -> None:
         self._drawn = trainer.global_step
         if not trainer.is_global_zero:
             return
@@ -76,12 +81,12 @@ class SampleGrid(EvaluationCallback):
             x = model.sample(self.n, steps=self.steps, generator=Noise.shards(self.seed, "sample grid"))
         self._show(trainer, model, x)
 
-    def _show(self, trainer: Trainer, model: Any, x: Tensor) -> None:
+    def _show(self, trainer: Trainer, model: LatentEstimator, x: Tensor) -> None:
         publish_image(trainer, "samples", image_grid(x, self.columns))
 
 
 @contextmanager
-def _evaluating(model: LightningModule) -> Iterator[None]:
+def _evaluating(model: LatentEstimator) -> Iterator[None]:
     """Evaluation mode without gradients, every module put back as it was."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

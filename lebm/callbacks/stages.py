@@ -1,16 +1,16 @@
-"""The prior after each stage, to the eye and as a number."""
+"""The prior after each stage: a picture, and its distance to the posterior."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
 from lebm.metrics.rows import RowCollector, finite_rows
 from lebm.models.ratios import RatioPrior
@@ -35,6 +35,10 @@ class StagePicture(EvaluationCallback):
         n: number of points of each cloud, at least 2.
         steps: length of the chains; the prior sampler's own if absent.
         seed: of their noise.
+
+    Example:
+        >>> StagePicture(n=500).n
+        500
     """
 
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:
@@ -49,8 +53,10 @@ class StagePicture(EvaluationCallback):
         self._priors: dict[str, Tensor] = {}
         self._densities: list[LogDensity] = []
 
-    def begin(self, trainer: Trainer, model: Any, stage: str, batch: Mapping[str, Tensor]) -> None:
-        prior = getattr(model, "prior", None)
+    def begin(
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
+        prior = model.latent_prior
         if not isinstance(prior, RatioPrior):
             raise UserError(
                 f"StagePicture shows the stages of a RatioPrior, which {type(model).__name__} does not have"
@@ -67,17 +73,16 @@ class StagePicture(EvaluationCallback):
         # in training.
         self._priors, self._densities = {}, targets
         points = prior.reference(self.n, Noise.shards(self.seed, "stages", names[0]))
-        for name, target in zip(names, targets, strict=True):
-            if name != names[0]:
-                points = model.prior_sampler(
-                    target, points, Noise.shards(self.seed, "stages", name), steps=self.steps
-                )
-            self._priors[name] = points
+        self._priors[names[0]] = points
+        for name, target in zip(names[1:], targets[1:], strict=True):
+            noise = Noise.shards(self.seed, "stages", name)
+            sampler = model.prior_chain(1, Noise([("a start that is not used",)])).sampler
+            points = self._priors[name] = sampler(target, points, noise, steps=self.steps)
 
     def collect(
         self,
         trainer: Trainer,
-        model: LightningModule,
+        model: LatentEstimator,
         stage: str,
         outputs: Outputs,
         batch: Mapping[str, Tensor],
@@ -86,7 +91,7 @@ class StagePicture(EvaluationCallback):
         self._rows.update(index=batch["index"][: z.shape[0]], z=z)
         self._held += z.shape[0]
 
-    def finish(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         posterior = self._rows.table()["z"][: self.n]
         posterior = posterior[finite_rows(posterior)]
         self._rows.reset()

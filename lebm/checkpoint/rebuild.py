@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -25,6 +26,11 @@ from lebm.errors import UserError
 __all__ = ["ALLOWED", "allowed", "build", "outline", "resolve"]
 
 ALLOWED = ("lebm", "torch.nn")
+FORMER: dict[str, str] = {}
+"""Today's path by the path in older checkpoints, for classes that have moved to another package of lebm.
+
+A class that has moved to another file of its package needs no entry: :func:`resolve` finds it.
+"""
 _DEPTH = 32
 _VALUES = 100_000
 
@@ -35,7 +41,7 @@ def allowed(path: str, trust: Iterable[str] = ()) -> bool:
 
 
 def resolve(path: str, trust: Iterable[str] = ()) -> type:
-    """The class of that path.
+    """The class of that path, or of the path that it has today if an older lebm wrote it.
 
     Raises:
         UserError: if the path is not allowed (then nothing has been imported), cannot be imported, or names
@@ -54,12 +60,32 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
             f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); if you"
             f" trust it, add --trust {package}"
         )
-    module_name, name = path.rsplit(".", 1)
-    module = _module(module_name, path)
-    found = getattr(module, name, None)
+    module_name, name = _current(path).rsplit(".", 1)
+    found = getattr(_module(module_name, path), name, None)
     if not inspect.isclass(found) or not allowed(found.__module__, trust):
         raise UserError(f"{path} is not a class of a trusted package")
     return found
+
+
+def _current(path: str) -> str:
+    """The path of the class today.
+
+    If a module of lebm has gone, or no longer holds the class, then the package around it is asked. The
+    package answers only for what its ``__all__`` lists.
+    """
+    path = FORMER.get(path, path)
+    if not re.fullmatch(r"lebm\.\w+\.\w+\.\w+", path):
+        return path
+    package, module, name = path.rsplit(".", 2)
+    offered = getattr(_module(package, path), "__all__", ())
+    return f"{package}.{name}" if name in offered and not _holds(f"{package}.{module}", name) else path
+
+
+def _holds(module: str, name: str) -> bool:
+    try:
+        return hasattr(_module(module, f"{module}.{name}"), name)
+    except UserError:
+        return False
 
 
 def _module(name: str, path: str) -> ModuleType:
@@ -171,9 +197,12 @@ class _Plan:
             raise UserError(f"{where}: expected a class_path with init_args")
         self.where = where
         self.cls = resolve(description["class_path"], trust)
-        if not issubclass(self.cls, expected) or inspect.isabstract(self.cls):
+        if not issubclass(self.cls, expected):
             names = " or ".join(sorted(cls.__name__ for cls in expected))
             raise UserError(f"{where}: {description['class_path']} is no {names}")
+        if inspect.isabstract(self.cls):
+            missing = ", ".join(sorted(self.cls.__abstractmethods__))  # type: ignore[attr-defined]
+            raise UserError(f"{where}: {description['class_path']} is abstract: it does not define {missing}")
         arguments = description.get("init_args") or {}
         if not isinstance(arguments, Mapping):
             raise UserError(f"{where}: init_args must be a mapping")

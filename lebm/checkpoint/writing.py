@@ -5,7 +5,6 @@ damaged.
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lebm.checkpoint import SEALED_FORMAT, read
 from lebm.checkpoint.seal import seal
 from lebm.errors import CheckpointWriteError
+from lebm.files import UNFINISHED, replaced
 
 __all__ = ["AtomicCheckpointIO"]
 
@@ -26,8 +26,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning's own writer goes through the system's temporary folder and *copies* from there if that is
     another file system, so a kill during the copy leaves a broken file. A rename within one folder is atomic.
     """
-
-    SUFFIX = ".unfinished"
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,31 +40,26 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             CheckpointWriteError: naming file and reason; what was there before is untouched.
         """
         target = Path(path)
-        unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{self.SUFFIX}")
         if "lebm_format" in checkpoint:
             checkpoint = {**checkpoint, "lebm_format": SEALED_FORMAT}
         try:
-            self._write(checkpoint, unfinished, target)
+            self._write(checkpoint, target)
         except OSError as error:
             raise CheckpointWriteError(_reason(target, error)) from error
         except RuntimeError as error:  # torch's writer hides the system's error in one of its own
             if not isinstance(error.__context__, OSError):
                 raise
             raise CheckpointWriteError(_reason(target, error.__context__)) from error
-        finally:
-            _remove(unfinished)
 
-    def _write(self, checkpoint: dict[str, Any], unfinished: Path, target: Path) -> None:
+    def _write(self, checkpoint: dict[str, Any], target: Path) -> None:
         folder = target.parent
         if folder in self._used and not folder.is_dir():
             raise FileNotFoundError(2, "the folder has vanished since the last checkpoint was written")
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "w+b") as file:
+        with replaced(target) as unfinished, open(unfinished, "w+b") as file:
             torch.save(checkpoint, file)
             seal(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, target)
         self._used.add(folder)
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -88,7 +81,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     @classmethod
     def clean(cls, folder: str | os.PathLike) -> list[Path]:
         """Remove what killed writers left behind in a folder of checkpoints; returns what was removed."""
-        orphans = sorted(Path(folder).glob(f".*{cls.SUFFIX}"))
+        orphans = sorted(Path(folder).glob(f".*{UNFINISHED}"))
         return [orphan for orphan in orphans if _remove(orphan)]
 
 

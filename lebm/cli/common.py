@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.errors import UserError
+from lebm.files import replaced
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lebm.cli.run_data import Images, SentenceRows
+    from lebm.config.run_data import Images, SentenceRows
     from lebm.estimators.base import LatentEstimator
 
 __all__ = [
@@ -134,7 +135,7 @@ def load_model(chosen: argparse.Namespace) -> LatentEstimator:
 
 def open_data(chosen: argparse.Namespace, model: LatentEstimator, limit: int | None) -> Images | SentenceRows:
     """The data to look at, in the form that the model takes."""
-    from lebm.cli.run_data import open_for
+    from lebm.config.run_data import open_for
 
     return open_for(model, chosen.run, chosen.data, chosen.split, limit)
 
@@ -153,15 +154,12 @@ def pieces(n: int, size: int) -> Iterator[tuple[int, int]]:
 
 def spelled(model: LatentEstimator, x: Tensor) -> list[str] | None:
     """Observations as sentences; ``None`` if the model is of something else."""
-    from lebm.models.text_likelihood import sentence_likelihood
-
-    likelihood = sentence_likelihood(model)
-    return None if likelihood is None else likelihood.spell(x)
+    return None if model.sentences is None else model.sentences.spell(x)
 
 
 def chain_words(model: LatentEstimator, given: int | None, name: str) -> str:
-    """How long the chain of that name was, for a message; empty where there was none."""
-    steps = given or getattr(getattr(model, name, None), "steps", None)
+    """Length of the chain ``prior``, ``posterior`` or ``image``, for a message; empty if there is none."""
+    steps = given or model.chain_steps(name)
     return f"chain of {steps} steps, " if steps else ""
 
 
@@ -179,10 +177,8 @@ def say(sentences: Iterable[str], out: Path | None) -> None:
     text = "".join(f"{sentence}\n" for sentence in sentences)
     print(text, end="")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = out.with_name(f".{out.name}.unfinished")
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, out)
+        with replaced(out) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
 
 
 def fail(message: str, status: int) -> int:

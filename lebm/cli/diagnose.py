@@ -13,11 +13,11 @@ from lebm.errors import UserError
 from lebm.run.folder import plain, write_json
 
 if TYPE_CHECKING:
-    from lebm.samplers.base import LogDensity, Sampler
+    from lebm.estimators.answers import ModelChain
+    from lebm.estimators.base import LatentEstimator
+    from lebm.samplers.noise import Noise
 
 __all__ = ["main"]
-
-CHAINS_AN_IMAGE = 4
 
 
 def main(argv: list[str]) -> int:
@@ -37,21 +37,19 @@ def main(argv: list[str]) -> int:
         help="number of chains (default 32); for the posterior, four an image",
     )
     chosen = parser.parse_args(argv)
-    if chosen.chains < CHAINS_AN_IMAGE or chosen.steps < 8:
+
+    from lebm.evaluation.chains import CHAINS_PER_IMAGE  # slow to import, and not needed for --help
+
+    if chosen.chains < CHAINS_PER_IMAGE or chosen.steps < 8:
         raise UserError(
-            f"chains are compared with each other over time: give at least --chains {CHAINS_AN_IMAGE} and"
+            f"chains are compared with each other over time: give at least --chains {CHAINS_PER_IMAGE} and"
             " --steps 8"
         )
     folder = chosen.out or (chosen.run if chosen.run.is_dir() else chosen.run.parent) / "diagnosis"
     if folder.exists() and any(folder.iterdir()) and not chosen.force and chosen.out is not None:
         raise UserError(f"{folder} exists and is not empty; choose another --out or add --force")
     model = load_model(chosen)
-    for name in ("prior", "prior_sampler", "posterior", "posterior_sampler"):
-        if not hasattr(model, name):
-            raise UserError(
-                f"{type(model).__name__} has no {name}: diagnose looks at a prior and a posterior that are"
-                " sampled by chains"
-            )
+    _check(model)
     report: dict[str, Any] = {}
     for name in ("prior", "posterior") if chosen.of == "both" else (chosen.of,):
         report[name] = _diagnose(name, model, chosen, folder)
@@ -60,38 +58,48 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _diagnose(name: str, model: Any, chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def _check(model: LatentEstimator) -> None:
+    from lebm.estimators.answers import HasPosterior
+
+    missing = "prior" if model.latent_prior is None else "posterior"
+    if model.latent_prior is None or not isinstance(model, HasPosterior):
+        raise UserError(
+            f"{type(model).__name__} has no {missing}: diagnose looks at a prior and a posterior that are"
+            " sampled by chains"
+        )
+
+
+def _diagnose(name: str, model: LatentEstimator, chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    from lebm.estimators.answers import NoChainError
     from lebm.evaluation.chains import long_chains
     from lebm.plots.chains import draw_chains
-    from lebm.samplers.noise import Noise
 
-    if name == "prior" and model.prior.is_exact:
-        print("prior: drawn exactly, no chain to look at")
-        return {"findings": []}
     try:
-        target, sampler, count, images = _chain_of(name, model, chosen)
+        chain, noise, targets = _chain_of(name, model, chosen)
     except UserError as error:
+        if name == "prior" and isinstance(error, NoChainError):
+            print(f"prior: {error}")
+            return {"findings": []}
         if chosen.of != "both":
             raise
         print(f"{name}: skipped, {error}")
         return {"skipped": str(error)}
-    noise = Noise.samples(model.seed if chosen.seed is None else chosen.seed, "diagnose", index=range(count))
-    start = getattr(model, "space", model.prior).reference(count, noise)
-    report = long_chains(target, sampler, start, noise, chosen.steps, images)
+    report = long_chains(chain, noise, chosen.steps, targets)
     for finding in report.findings:
         print(f"{name}: {finding.kind}: {finding.text}")
-    draw_chains(folder / f"{name}.png", name, report.trace, sampler.steps)
+    draw_chains(folder / f"{name}.png", name, report.trace, chain.sampler.steps)
     return report.plain()
 
 
-def _chain_of(name: str, model: Any, chosen: argparse.Namespace) -> tuple[LogDensity, Sampler, int, int]:
-    """Target, sampler, and the number of chains and of targets."""
-    space = getattr(model, "space", None)  # a hierarchical model may move its chains in other coordinates
+def _chain_of(name: str, model: LatentEstimator, chosen: argparse.Namespace) -> tuple[ModelChain, Noise, int]:
+    """The chains, their noise, and the number of targets."""
+    from lebm.evaluation.chains import CHAINS_PER_IMAGE, posterior_chains
+    from lebm.samplers.noise import Noise
+
+    seed = model.seed if chosen.seed is None else chosen.seed
     if name == "prior":
-        return (space or model.prior).log_density, model.prior_sampler, chosen.chains, 1
-    if model.posterior_sampler is None:
-        raise UserError("this model infers by its encoder, no chain to look at")
-    x = open_data(chosen, model, chosen.chains // CHAINS_AN_IMAGE).all().to(model.device)
-    rows = x.repeat_interleave(CHAINS_AN_IMAGE, dim=0)
-    target = space.posterior(model.likelihood.given(rows)) if space else model.posterior(rows)
-    return target, model.posterior_sampler, len(rows), len(x)
+        noise = Noise.samples(seed, "diagnose", index=range(chosen.chains))
+        return model.prior_chain(chosen.chains, noise), noise, 1
+    x = open_data(chosen, model, chosen.chains // CHAINS_PER_IMAGE).all()
+    noise = Noise.samples(seed, "diagnose", index=range(len(x) * CHAINS_PER_IMAGE))
+    return posterior_chains(model, x, noise), noise, len(x)

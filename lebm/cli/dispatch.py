@@ -22,7 +22,7 @@ train
   fit -c RECIPE             train; --resume continues, --trainer.max_epochs 3 and the like override the recipe
   validate | test RUN       evaluate the last checkpoint of a run
   predict RUN               latents and anomaly scores of the test data, as one file
-  sweep -c RECIPE --over K V train and evaluate a recipe for every value of an argument; what is done is skipped
+  sweep -c RECIPE --over K V train and evaluate a recipe for every value of an argument; skip what is done
 
 use a trained run (a run folder or a .ckpt file is enough)
   sample RUN -n 64          pictures or sentences from the model

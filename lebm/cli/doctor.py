@@ -23,22 +23,6 @@ __all__ = ["doctor"]
 
 Finding = tuple[str, str, str]  # "ok", "note" or "broken"; name; what was found
 
-_FLOORS = {
-    "torch": "2.6",
-    "torchvision": "0.21",
-    "lightning": "2.6.6",
-    "jsonargparse": "4.53",
-    "omegaconf": "2.4",
-    "torchmetrics": "1.9",
-    "datasets": "4",
-    "rich": "13",
-    "tensorboard": "2.16",
-    "pyarrow": "15",
-    "pillow": "10",
-    "wandb": "0.25",
-    "torch-fidelity": "0.4",
-    "safetensors": "0.5",
-}
 _BAD = {
     ("lightning", "2.6.2"): "was malware; remove it and change every credential it could reach",
     ("lightning", "2.6.3"): "was malware",
@@ -96,13 +80,25 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(numbers + [0] * (3 - len(numbers)))
 
 
+def _floors() -> dict[str, str]:
+    """The oldest accepted version of each package that lebm needs, empty where any will do."""
+    found = {}
+    for line in importlib.metadata.requires("lebm") or ():
+        requirement, _, condition = line.partition(";")
+        name, floor = re.match(r"[\w.-]+", requirement), re.search(r">=\s*([\w.]+)", requirement)
+        if name and "extra" not in condition:
+            found[name[0]] = floor[1] if floor else ""
+    return found
+
+
 def _packages() -> Iterator[Finding]:
-    for name, floor in _FLOORS.items():
+    for name, floor in _floors().items():
         missing = "note" if name in _OPTIONAL else "broken"
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield missing, name, f"not installed, needs {floor} or newer: pip install {name}"
+            needed = f", needs {floor} or newer" if floor else ""
+            yield missing, name, f"not installed{needed}: pip install {name}"
             continue
         if (name, version) in _BAD:
             yield "broken", name, f"{version} {_BAD[name, version]}"

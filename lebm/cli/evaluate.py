@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import count, load_model, run_parser
-from lebm.cli.validate_recipe import component_line
+from lebm.component import component_line
 from lebm.errors import UserError
 from lebm.run.folder import hardware, plain, versions, write_json
 
 if TYPE_CHECKING:
-    from lebm.evaluation.context import Settings
+    from lebm.data import TextData
+    from lebm.evaluation.context import SentenceSubject, Settings, Subject
     from lebm.metrics.features import FeatureExtractor
 
 __all__ = ["main"]
 
-SUITES = ("image", "anomaly", "ood", "likelihood", "chains", "revision", "text")
 NAMED_FEATURES = {
     "digits": "lebm.metrics.DigitFeatures",
     "inception": "lebm.metrics.InceptionFeatures",
@@ -44,6 +44,8 @@ def main(argv: list[str]) -> int:
 
 
 def _arguments() -> argparse.ArgumentParser:
+    from lebm.evaluation.run import SUITES
+
     parser = run_parser(
         "evaluate",
         "Measure trained runs: figures with intervals in evaluation.json, and a table.",
@@ -87,7 +89,7 @@ def _arguments() -> argparse.ArgumentParser:
         help="a further out-set of the ood suite, repeatable",
     )
     parser.add_argument(
-        "--ood-images", type=count, default=2000, help="images a set in the ood suite (default 2000)"
+        "--ood-images", type=count, default=2000, help="images per set in the ood suite (default 2000)"
     )
     parser.add_argument(
         "--likelihood-images", type=count, default=32, help="test images of the likelihood suite (default 32)"
@@ -110,10 +112,10 @@ def _home(run: Path) -> Path:
 def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str) -> None:
     from lebm import checkpoint
     from lebm.evaluation.record import FORMAT, merged, read_evaluation
-    from lebm.evaluation.run import run_suites
+    from lebm.evaluation.run import SUITES, run_suites
 
     subject, settings = _subject(run, chosen)
-    names = SUITES if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
+    names = tuple(SUITES) if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
     file = checkpoint.find_checkpoint(run)
     content = {
         "lebm_evaluation": FORMAT,
@@ -141,13 +143,10 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
     )
 
 
-def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Any, Settings]:
-    import torch
-
-    from lebm.cli.run_data import _stored
+def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceSubject, Settings]:
+    from lebm.config.run_data import stored_settings
     from lebm.evaluation.context import SentenceSubject, Settings, Subject
-    from lebm.evaluation.data import RunImages
-    from lebm.models.text_likelihood import sentence_likelihood
+    from lebm.evaluation.data import RunImages, observation_shape
 
     model = load_model(argparse.Namespace(**{**vars(chosen), "run": run})).eval()
     if chosen.seed is not None:
@@ -165,25 +164,24 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Any, Settings]:
         steps=chosen.steps,
         sample_steps=chosen.sample_steps,
     )
-    if sentence_likelihood(model) is not None:
+    if model.sentences is not None:
         return SentenceSubject(model, _sentences(run, chosen)), settings
-    with torch.no_grad():
-        shape = tuple(
-            model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)).shape[1:]
-        )
-    images = RunImages.open(_stored(run), chosen.data, shape, chosen.limit)
+    shape = observation_shape(model)
+    images = RunImages.open(stored_settings(run), chosen.data, shape, chosen.limit)
     return Subject(model, images), replace(settings, extractor=_features(chosen, shape))
 
 
-def _sentences(run: Path, chosen: argparse.Namespace) -> Any:
+def _sentences(run: Path, chosen: argparse.Namespace) -> TextData:
     """The run's own sentences, or those of ``--data`` read the same way."""
     import inspect
 
-    from lebm.cli.run_data import _stored
+    from lebm.config.run_data import stored_settings
     from lebm.data import TextData
 
     stored = {
-        name: value for name, value in _stored(run).items() if name in inspect.signature(TextData).parameters
+        name: value
+        for name, value in stored_settings(run).items()
+        if name in inspect.signature(TextData).parameters
     }
     changes = {
         "path": chosen.data or stored.get("path"),

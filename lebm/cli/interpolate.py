@@ -31,10 +31,9 @@ def interpolate(argv: list[str]) -> int:
         if not sentence.strip():
             raise UserError("an empty sentence cannot be encoded")
     model = load_model(chosen)
-    from lebm.models.text_likelihood import sentence_likelihood
     from lebm.samplers.noise import Noise
 
-    likelihood = sentence_likelihood(model)
+    likelihood = model.sentences
     if likelihood is None:
         raise UserError(f"{chosen.run}: interpolate is for models of sentences, and this is none")
     x = likelihood.read([chosen.sentence, chosen.other]).to(model.device)

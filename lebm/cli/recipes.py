@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lebm.config.recipes import find, folder, is_measured, names, title
+from lebm.config.blocks import standalone
+from lebm.config.recipes import blocks, find, folder, is_measured, names, title
 from lebm.errors import UserError
 
 __all__ = ["cat", "cp", "ls"]
@@ -25,14 +26,18 @@ def ls(argv: list[str]) -> int:
         print(f"{name:<{width}} {'*' if name in measured else ' '} {title(path)}".rstrip())
     if measured:
         print("\n* run at full length, with the result in its header: lebm cat RECIPE")
+    if shared := blocks():
+        print(f"\nblocks that recipes include: {', '.join(shared)}")
     return 0
 
 
 def cat(argv: list[str]) -> int:
     """``lebm cat RECIPE``"""
-    parser = argparse.ArgumentParser("lebm cat", description="Print a recipe.")
+    parser = argparse.ArgumentParser(
+        "lebm cat", description="Print a recipe, with the blocks that it includes in their places."
+    )
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
-    print(find(parser.parse_args(argv).recipe).read_text(encoding="utf-8"), end="")
+    print(standalone(find(parser.parse_args(argv).recipe)), end="")
     return 0
 
 
@@ -49,6 +54,6 @@ def cp(argv: list[str]) -> int:
         raise UserError(f"{target} exists; choose another name or add --force")
     if not target.parent.is_dir():
         raise UserError(f"{target.parent} is not a folder")
-    target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    target.write_text(standalone(source), encoding="utf-8")
     print(f"{target}: now lebm fit -c {target}")
     return 0

@@ -54,7 +54,7 @@ def reconstruct(argv: list[str]) -> int:
         target,
         chosen,
         seed,
-        chain_words(model, steps, "posterior_sampler"),
+        chain_words(model, steps, "posterior"),
     )
     print(f"lebm: mean squared error {error:.5f} a pixel, in the [-1, 1] range")
     return 0

@@ -52,12 +52,13 @@ def sample(argv: list[str]) -> int:
     model = load_model(chosen)
     import torch
 
+    from lebm.estimators.answers import Revises
     from lebm.samplers.noise import Noise
 
     seed = model.seed if chosen.seed is None else chosen.seed
     steps = _sample_steps(model, chosen)
     drawn = [
-        # a stream a sample: the first ten of 64 are the ten of -n 10, however they are cut into batches
+        # One noise stream per sample: the first ten of 64 are the ten of -n 10, whatever the batches are.
         model.sample(
             stop - start, steps=steps, generator=Noise.samples(seed, "sample", index=range(start, stop))
         ).cpu()
@@ -67,7 +68,7 @@ def sample(argv: list[str]) -> int:
         say(sentences, chosen.out)
         return 0
     _write_samples(torch.cat(drawn), target, form)
-    name = "image_sampler" if hasattr(model, "image_sampler") else "prior_sampler"
+    name = "image" if isinstance(model, Revises) else "prior"
     report(
         f"{chosen.n} samples",
         target,
@@ -82,7 +83,9 @@ def _sample_steps(model: LatentEstimator, chosen: argparse.Namespace) -> int | N
     """Length of the chain that draws; none where the generator is asked alone."""
     if chosen.source == "ebm":
         return chosen.steps
-    if not hasattr(model, "image_sampler"):
+    from lebm.estimators.answers import Revises
+
+    if not isinstance(model, Revises):
         raise UserError(
             f"--from generator: a {type(model).__name__} has no chain on images that could be left out"
         )

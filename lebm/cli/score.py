@@ -21,7 +21,7 @@ from lebm.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lebm.cli.run_data import Images, SentenceRows
+    from lebm.config.run_data import Images, SentenceRows
 
 __all__ = ["score"]
 
@@ -56,7 +56,7 @@ def score(argv: list[str]) -> int:
         target,
         chosen,
         seed,
-        chain_words(model, steps, "posterior_sampler"),
+        chain_words(model, steps, "posterior"),
     )
     broken = int((~torch.isfinite(values)).sum())
     if broken:

@@ -16,12 +16,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lebm.cli.evaluate import SUITES
 from lebm.cli.validate_recipe import built
 from lebm.config.recipes import find, run_name
 from lebm.config.request import read_request
 from lebm.errors import UserError
-from lebm.evaluation.record import read_evaluation
+from lebm.evaluation.record import read_evaluation, without_curves
 from lebm.run.folder import write_json
 
 __all__ = ["main"]
@@ -146,12 +145,6 @@ def _write(cell: dict[str, Any], chosen: argparse.Namespace) -> None:
     print(f"lebm: {cell['name']}: {cell['result']}")
 
 
-def without_curves(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The figures and protocols of an evaluation, without what only pictures need."""
-    suites = {name: {**suite, "curves": {}} for name, suite in evaluation["suites"].items()}
-    return {**evaluation, "suites": suites}
-
-
 def _status(file: Path) -> str | None:
     try:
         return json.loads(file.read_text(encoding="utf-8")).get("status")
@@ -163,5 +156,7 @@ def _covers(evaluation: Path, suites: list[str]) -> bool:
     """Whether all suites asked for have been measured."""
     if not evaluation.is_file():
         return False
+    from lebm.evaluation.run import SUITES
+
     measured = read_evaluation(evaluation)["suites"]
     return all(suite in measured for suite in (SUITES if not suites or "all" in suites else suites))

@@ -1,16 +1,16 @@
-"""``lebm validate-recipe``: parse a recipe, build its networks without memory, and print what it would train."""
+"""``lebm validate-recipe``: parse a recipe, build its networks without memory, print what it would train."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lebm.component import component_line
 from lebm.config.request import Request, read_request
 
 if TYPE_CHECKING:
     from lebm.config.parser import RecipeCLI
 
-__all__ = ["built", "component_line", "validate_recipe"]
+__all__ = ["built", "validate_recipe"]
 
 
 def validate_recipe(argv: list[str]) -> int:
@@ -28,10 +28,8 @@ def validate_recipe(argv: list[str]) -> int:
             print(f"chain    {name}: {component_line(chain)}")
     if cli.datamodule is not None:
         section = cli.config.data
-        print(
-            "data    "
-            f" {component_line({'class_path': section.class_path, 'init_args': section.get('init_args', {})})}"
-        )
+        described = {"class_path": section.class_path, "init_args": section.get("init_args", {})}
+        print(f"data     {component_line(described)}")
     print(f"trainer  {_limits(cli.config.trainer)}")
     print(f"run      {cli.run_dir}")
     return 0
@@ -47,15 +45,6 @@ def built(request: Request) -> RecipeCLI:
     quiet()
     with torch.device("meta"):
         return RecipeCLI(request, trainer_too=False)
-
-
-def component_line(part: Any) -> str:
-    """A described component as one would write it; anything else as it is."""
-    if not isinstance(part, Mapping) or "class_path" not in part:
-        return str(part)
-    arguments = dict(part.get("init_args") or {})
-    listed = ", ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
-    return f"{part['class_path'].rpartition('.')[2]}({listed})"
 
 
 def _limits(trainer: Any) -> str:

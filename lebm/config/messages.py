@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from lebm.config.locate import place, top_keys
 
 __all__ = ["constructor_line", "interpolation_line", "parser_line", "suggestion", "trainer_line"]
 
@@ -62,6 +62,9 @@ def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options
             f"the class {denied[1]} is outside lebm, lightning and torch; if you trust it, add --trust"
             f" {denied[1].split('.')[0]}"
         )
+    elif abstract := re.match(r"Expected an instantiatable class, but ?(\S*) is abstract", leaf):
+        given = re.search(r"^ *Given value: (\S+)$", text, re.MULTILINE)  # the parser may leave out the name
+        leaf = _abstract(abstract[1] or (given[1] if given else ""))
     else:
         given = re.search(r"^ *Given value: (.{1,40})$", text, re.MULTILINE)
         if choices := _choices(text, leaf):
@@ -70,7 +73,7 @@ def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options
         elif given and re.fullmatch(r"Expected a <class '[\w.]+'>", leaf):
             leaf += f". Got value: {given[1]}"
         leaf = _plain(leaf)
-    return f"{_place(key, recipes, argv, word)}{leaf}"
+    return f"{place(key, recipes, argv, word)}{leaf}"
 
 
 def interpolation_line(error: Exception, recipes: Sequence[Path], argv: Sequence[str]) -> str:
@@ -81,15 +84,15 @@ def interpolation_line(error: Exception, recipes: Sequence[Path], argv: Sequence
     key = [holder[1]] if holder else []
     if unsupported := re.search(r"Unsupported interpolation type (\S+)", text):
         return (
-            f"{_place(key, recipes, argv)}${{{unsupported[1]}:...}} calls a resolver; write the value itself,"
+            f"{place(key, recipes, argv)}${{{unsupported[1]}:...}} calls a resolver; write the value itself,"
             " or set LEBM_ALLOW_ENV=1"
         )
     if found is None:
-        return f"{_place(key, recipes, argv)}{text.splitlines()[0]}"
+        return f"{place(key, recipes, argv)}{text.splitlines()[0]}"
     resolved = re.search(r"resolved to '([^']+)'", text)
     target = resolved[1] if resolved else found[1].lstrip(".")
-    known = [name for path in recipes for name in _node_keys(path)]
-    return f"{_place(key, recipes, argv)}${{{target}}} names no key of the recipe{suggestion(target, known)}"
+    known = [name for path in recipes for name in top_keys(path)]
+    return f"{place(key, recipes, argv)}${{{target}}} names no key of the recipe{suggestion(target, known)}"
 
 
 def constructor_line(error: BaseException) -> str:
@@ -195,14 +198,22 @@ def _derive(path: str, base: str) -> str:
     return f": derive it from {home}.{base}" if home else f": derive it from {base}"
 
 
+def _abstract(path: str) -> str:
+    """What an abstract class lacks. A base class of lebm only stands for the classes derived from it."""
+    module, _, name = path.rpartition(".")
+    cls = getattr(sys.modules.get(module), name, None)
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if not missing or path.startswith("lebm."):
+        return f"name the class with class_path, some kind of {_short(path)}"
+    return f"{path} is abstract: it does not define {', '.join(missing)}"
+
+
 def _plain(leaf: str) -> str:
     leaf = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", leaf)
     if found := re.match(r"Expected a (\w+)\. Got value: (.*)", leaf):
         return f"expected {_a(found[1])}, not {found[2]!r}"
     if found := re.match(r"Expected a (\w+)$", leaf):
         return f"expected {_a(found[1])}"
-    if found := re.match(r"Expected an instantiatable class, but (\S+) is abstract", leaf):
-        return f"name the class with class_path, some kind of {_short(found[1])}"
     if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\w+)", leaf):
         return f"{found[1]} is no {found[2]}{_derive(found[1], found[2])}"
     if found := re.match(r"module '([^']+)' has no attribute '(\w+)'", leaf):
@@ -222,62 +233,6 @@ def _last_word(leaf: str) -> str:
     quoted = re.findall(r"'([\w.${}]+)'", leaf.split(", denied by")[0])
     got = re.search(r"Got value: (\S+)$", leaf)
     return got[1] if got else quoted[-1] if quoted else ""
-
-
-def _place(keys: Sequence[str], recipes: Sequence[Path], argv: Sequence[str], word: str = "") -> str:
-    """``file:line: key: `` where known; of several files with the key, the last one that also holds the word
-    complained about.
-    """
-    key = _bare(part for key in keys for part in key.split("."))
-    if not key:
-        return f"{recipes[-1]}: " if len(recipes) == 1 else ""
-    for argument in argv:
-        if argument.startswith("--"):
-            given = _bare(argument[2:].split("=")[0].rstrip("+").split("."))
-            if given == key or key.startswith(f"{given}."):
-                return f"{key}: "
-    holders = [(path, line) for path in recipes if (line := _line(path, key.split("."))) is not None]
-    telling = [(path, line) for path, line in holders if word in path.read_text(encoding="utf-8")]
-    for path, line in reversed(telling or holders):
-        return f"{path}:{line}: {key}: "
-    return f"{key}: "
-
-
-def _bare(parts: Iterable[str]) -> str:
-    """A key as people say it, without the parser's own levels."""
-    return ".".join(part for part in parts if part not in ("init_args", "dict_kwargs"))
-
-
-def _line(path: Path, key: Sequence[str]) -> int | None:
-    """The line of a key in a recipe, or of the deepest part of it that is there (beyond the first)."""
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return None
-    found = None
-    for part in key:
-        entry = _child(node, part)
-        if entry is None:
-            break
-        found, node = entry[0].start_mark.line + 1, entry[1]
-    return found
-
-
-def _child(node: Any, part: str) -> tuple[Any, Any] | None:
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    entries = {name.value: (name, value) for name, value in node.value}
-    if part in entries:
-        return entries[part]
-    return _child(entries["init_args"][1], part) if "init_args" in entries else None
-
-
-def _node_keys(path: Path) -> list[str]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return []
-    return [str(key) for key in content] if isinstance(content, dict) else []
 
 
 def _arguments(cls: str) -> list[str]:

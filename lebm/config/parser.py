@@ -19,9 +19,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lebm.callbacks.divergence import Divergence
+import lebm.data  # noqa: F401  (a recipe names classes without their module, so the parser must know them)
+from lebm.callbacks import ChainHealth, Divergence
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import messages
+from lebm.config.references import with_references
 from lebm.config.request import Request
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
@@ -83,7 +85,7 @@ class RecipeCLI(LightningCLI):
                 },
                 subclass_mode_model=True,
                 subclass_mode_data=True,
-                args=request.argv,
+                args=with_references(request.argv, request.trust),
                 run=False,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
@@ -101,6 +103,12 @@ class RecipeCLI(LightningCLI):
             type=list[int] | None,
             default=None,
             help="The same for layers, bottom first, as ${latent_dims}.",
+        )
+        parser.add_argument(
+            "--include",
+            type=str | list[str] | None,
+            default=None,
+            help="In a recipe only: blocks, such as data/mnist, that are read before the recipe.",
         )
         parser.add_argument(
             "--checkpoint_every",
@@ -135,6 +143,7 @@ class RecipeCLI(LightningCLI):
         )
         self.run_dir = Path(chosen)
         self.config.run_dir = str(self.run_dir)
+        del self.config["include"]  # the values of the blocks are in their sections
         self.config.trainer.default_root_dir = str(self.run_dir)
         self.recipe = self.config
         if self.trainer_too:
@@ -167,8 +176,9 @@ class RecipeCLI(LightningCLI):
             else []
         )
         ours: list[Any] = [SameShape(), WandbRun()]
-        if not any(isinstance(callback, Divergence) for callback in callbacks):
-            ours.append(Divergence())
+        for guard in (ChainHealth, Divergence):
+            if not any(isinstance(callback, guard) for callback in callbacks):
+                ours.append(guard())
         for callback in callbacks:
             if isinstance(callback, Checkpoint) and getattr(callback, "dirpath", "") is None:
                 callback.dirpath = str(self.run_dir / "checkpoints")  # type: ignore[attr-defined]
@@ -193,7 +203,7 @@ class RecipeCLI(LightningCLI):
     def _one_line(self) -> Iterator[None]:
         """Translate what parser and constructors raise into one line."""
         request = self.request
-        words = [word for word in request.argv if word not in map(str, request.recipes)]
+        words = [word for word in request.argv if word not in map(str, request.files)]
         try:
             yield
         except UserError:
@@ -201,10 +211,10 @@ class RecipeCLI(LightningCLI):
         except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
             options = [str(key) for key in self.parser.get_defaults().keys(branches=True)]
             raise UserError(
-                messages.parser_line(error.message or str(error), request.recipes, words, options)
+                messages.parser_line(error.message or str(error), request.files, words, options)
             ) from error
         except OmegaConfBaseException as error:
-            raise UserError(messages.interpolation_line(error, request.recipes, words)) from error
+            raise UserError(messages.interpolation_line(error, request.files, words)) from error
         except (MisconfigurationException, ModuleNotFoundError) as error:
             raise UserError(
                 messages.trainer_line(error, getattr(self, "config", {}).get("trainer") or {})
@@ -247,8 +257,9 @@ def _restricted(trust: Iterable[str]) -> Iterator[None]:
 
 
 _DESCRIPTION = """\
-A recipe (-c, by path or by a name that `lebm ls` prints) sets everything; later -c files and flags override it. A run folder holds
-its recipe, so that --resume RUN, or RUN as the first word of the verbs that evaluate, needs none."""
+A recipe (-c, by path or by a name that `lebm ls` prints) sets everything; later -c files and flags override
+it. A run folder holds its recipe: --resume RUN needs no recipe, and neither does RUN as the first word of a
+verb that evaluates."""
 _USAGE = {
     "fit": (
         "lebm fit -c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]\n       lebm fit --resume RUN [--KEY VALUE"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import lebm
 from lebm.errors import UserError
 
-__all__ = ["find", "folder", "is_measured", "names", "run_name", "title"]
+__all__ = ["blocks", "find", "folder", "is_measured", "names", "nearest", "run_name", "title"]
+
+_BLOCKS = "data/"
 
 
 def folder() -> Path:
@@ -25,14 +28,29 @@ def folder() -> Path:
 
 
 def names() -> dict[str, Path]:
-    """All recipes: name, such as ``latent_mle/mnist``, to file."""
+    """All recipes and overlays: name, such as ``latent_mle/mnist``, to file."""
+    return {name: path for name, path in _files().items() if not name.startswith(_BLOCKS)}
+
+
+def blocks() -> dict[str, Path]:
+    """The sections that recipes include: name, such as ``data/mnist``, to file."""
+    return {name: path for name, path in _files().items() if name.startswith(_BLOCKS)}
+
+
+def _files() -> dict[str, Path]:
     root = folder()
-    found = {path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*.yaml")}
-    return dict(sorted(found.items(), key=lambda item: ("/" in item[0], item[0])))
+    files = {path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*.yaml")}
+    return dict(sorted(files.items(), key=lambda item: ("/" in item[0], item[0])))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'data/mnist'?`` for the known name most like this one, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def find(recipe: str) -> Path:
-    """The file of a recipe given by path or by name.
+    """The file of a recipe, an overlay or a block, given by path or by name.
 
     Raises:
         UserError: if there is neither such a file nor such a name.
@@ -40,10 +58,10 @@ def find(recipe: str) -> Path:
     path = Path(recipe)
     if path.is_file():
         return path
-    known = names()
+    files, known = _files(), names()
     name = recipe.removesuffix(".yaml").removesuffix(".yml").removeprefix("recipes/")
-    if name in known:
-        return known[name]
+    if name in files:
+        return files[name]
     if path.is_dir():
         raise UserError(f"{recipe} is a folder, not a recipe; to continue a run: lebm fit --resume {recipe}")
     near = difflib.get_close_matches(name, known, n=1) or [
@@ -54,9 +72,9 @@ def find(recipe: str) -> Path:
 
 
 def run_name(recipe: str) -> str:
-    """What a run of a recipe is called: its name with dashes, or folder and stem of a file of the user's own."""
+    """The name of a recipe's runs: its name with dashes; for a file of the user, its folder and stem."""
     path = find(recipe).resolve()
-    for name, known in names().items():
+    for name, known in _files().items():
         if known.resolve() == path:
             return name.replace("/", "-")
     parent = Path(recipe).parent.name

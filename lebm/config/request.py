@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lebm.config import checks, recipes
+from lebm.config import blocks, checks, recipes
 from lebm.errors import UserError
 
 __all__ = ["Request", "read_request"]
@@ -19,7 +19,8 @@ class Request:
         verb: ``fit``, ``validate``, ``test``, ``predict`` or ``validate-recipe``.
         typed: all words, as typed.
         argv: words for the parser.
-        recipes: the files among them, in order.
+        recipes: the recipes and overlays among them, in order.
+        files: the same with the blocks that they include; every file in the order in which it is read.
         trust: further packages that recipes may name classes of.
         resume: whether to continue the run folder.
         default_run_dir: used where neither flag nor recipe names one.
@@ -29,6 +30,7 @@ class Request:
     typed: list[str]
     argv: list[str] = field(default_factory=list)
     recipes: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
     trust: list[str] = field(default_factory=list)
     resume: bool = False
     default_run_dir: Path = Path("runs/run")
@@ -66,9 +68,11 @@ def read_request(verb: str, typed: list[str]) -> Request:
             else:
                 _use_recipe(request, value)
         else:
+            if flag == "--include":
+                raise UserError("--include stands in a recipe; here give the block as a recipe, by -c")
             request.argv.append(word)
     checks.check_arguments(request.argv)
-    for path in request.recipes:
+    for path in request.files:
         checks.check_recipe(path)
     asks_help = {"-h", "--help"} & set(request.argv) or any(
         word.endswith(".help") or ".help=" in word for word in request.argv
@@ -95,8 +99,7 @@ def _use_recipe(request: Request, name: str) -> None:
     path = recipes.find(name)
     if not request.recipes:
         request.default_run_dir = Path("runs") / recipes.run_name(name)
-    request.recipes.append(path)
-    request.argv += ["-c", str(path)]
+    _read(request, path)
 
 
 def _use_run(request: Request, run: Path) -> None:
@@ -104,8 +107,16 @@ def _use_run(request: Request, run: Path) -> None:
     if not config.is_file():
         what = "no such run folder" if not run.exists() else "not a run folder, it holds no config.yaml"
         raise UserError(f"{run}: {what}")
-    request.recipes.append(config)
-    request.argv += ["-c", str(config), "--run_dir", str(run)]
+    _read(request, config)
+    request.argv += ["--run_dir", str(run)]
+
+
+def _read(request: Request, path: Path) -> None:
+    """Let the parser read a recipe, after the blocks that it includes."""
+    request.recipes.append(path)
+    for file in (*blocks.included(path, checks.load_recipe(path)), path):
+        request.files.append(file)
+        request.argv += ["-c", str(file)]
 
 
 def _trust(request: Request, package: str) -> None:

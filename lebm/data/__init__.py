@@ -2,6 +2,7 @@
 
 from lebm.data.arrays import ArrayData
 from lebm.data.images import ImageData, open_images, to_unit_range
+from lebm.data.module import SplitData
 from lebm.data.synthetic import PlaneData, plane_samples
 from lebm.data.text import TextData
 from lebm.data.text_sources import open_text
@@ -10,6 +11,7 @@ __all__ = [
     "ArrayData",
     "ImageData",
     "PlaneData",
+    "SplitData",
     "TextData",
     "open_images",
     "open_text",

@@ -26,6 +26,7 @@ from lebm.data.build import FORMAT, Columns, build
 from lebm.data.decoding import Decoding
 from lebm.data.sources import Source, find_source, reading, short_hash
 from lebm.errors import UserError
+from lebm.files import replaced
 
 __all__ = ["CachedImages", "cache_folder", "open_images", "split_names"]
 
@@ -175,9 +176,8 @@ def _split_names(source: Source, cache: Path) -> list[str]:
     with _writing(file):
         with reading(source) as reader:
             names = reader.split_names()
-        unfinished = file.with_name(f".splits.{uuid.uuid4().hex[:8]}")
-        unfinished.write_text(json.dumps(names))
-        os.replace(unfinished, file)
+        with replaced(file) as unfinished:
+            unfinished.write_text(json.dumps(names))
     return names
 
 

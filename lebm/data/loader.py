@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,15 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-__all__ = ["BatchLoader", "ShardedBatchSampler", "coin_flips", "epoch_seed"]
+from lebm.samplers.noise import keyed_seed
+
+__all__ = ["BatchLoader", "ShardedBatchSampler", "coin_flips"]
 
 Batch = dict[str, Tensor]
-
-
-def epoch_seed(*key: object) -> int:
-    """An integer of 63 bits that depends on every part of the key."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
@@ -36,7 +31,7 @@ def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
         ``(B,)`` ``bool`` on the same device.
     """
     mask = 0xFFFFFFFF
-    word = (index ^ (epoch_seed(seed, "flip", epoch) & mask)) & mask
+    word = (index ^ (keyed_seed(seed, "flip", epoch) & mask)) & mask
     for multiplier, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13)):  # the finaliser of MurmurHash3, on 32 bits
         word = ((word ^ (word >> shift)) * multiplier) & mask
     return ((word ^ (word >> 16)) & 1).bool()
@@ -111,7 +106,7 @@ class ShardedBatchSampler:
     def _order(self) -> np.ndarray:
         if not self.shuffle:
             return np.arange(self.rows)
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, "order", self.epoch))
+        generator = torch.Generator().manual_seed(keyed_seed(self.seed, "order", self.epoch))
         return torch.randperm(self.rows, generator=generator).numpy()
 
 

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lebm.errors import UserError
+from lebm.files import replaced
 
 __all__ = ["Source", "find_source", "reading", "short_hash"]
 
@@ -158,11 +158,9 @@ def _digests(files: list[Path], cache: Path) -> list[str]:
         digests = list(pool.map(_digest, files))
     if max(max(entry[3:]) for entry in identity) > time.time_ns() - SETTLED_NS:
         return digests  # a second change within one tick of the clock would not be visible
-    with contextlib.suppress(OSError):  # a cache that cannot be written is reported by the code that needs it
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as file_object:
-            json.dump(digests, file_object)
-        os.replace(file_object.name, memory)
+    # A cache that cannot be written is reported by the code that needs it.
+    with contextlib.suppress(OSError), replaced(memory) as unfinished:
+        unfinished.write_text(json.dumps(digests))
     return digests
 
 

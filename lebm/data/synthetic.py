@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lebm.component import Component
-from lebm.data.loader import BatchLoader, ShardedBatchSampler, epoch_seed
+from lebm.data.loader import BatchLoader, ShardedBatchSampler
 from lebm.errors import UserError
+from lebm.samplers.noise import keyed_seed
 
 __all__ = ["PlaneData", "plane_samples"]
 
@@ -146,7 +147,7 @@ class PlaneData(LightningDataModule, Component):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         sizes = {"train": n_train, "validation": n_eval, "test": n_eval}
         self._rows = {
-            split: PlaneRows(*plane_samples(shape, n, epoch_seed(seed, split))) for split, n in sizes.items()
+            split: PlaneRows(*plane_samples(shape, n, keyed_seed(seed, split))) for split, n in sizes.items()
         }
 
     def describe_split(self) -> dict[str, Any]:

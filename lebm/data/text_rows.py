@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lebm.data.loader import ShardedBatchSampler, epoch_seed
+from lebm.data.loader import ShardedBatchSampler
 from lebm.models.text_vocabulary import PAD
+from lebm.samplers.noise import keyed_seed
 
 __all__ = ["LengthBatchSampler", "TextRows"]
 
@@ -88,5 +89,5 @@ class LengthBatchSampler(ShardedBatchSampler):
         pools = [order[start : start + size] for start in range(0, len(order), size)]
         sorted_pools = [pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools]
         batches = np.concatenate(sorted_pools).reshape(-1, self.batch_size)
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, "batches", self.epoch))
+        generator = torch.Generator().manual_seed(keyed_seed(self.seed, "batches", self.epoch))
         return batches[torch.randperm(len(batches), generator=generator).numpy()].reshape(-1)

@@ -8,7 +8,9 @@ from lebm.estimators.multistage_nce import MultiStageNCE
 from lebm.estimators.ncp import noise_contrastive_prior
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.revised_model import RevisedModel
 from lebm.estimators.stages import AdaptiveStages, FixedStages, StageRule
+from lebm.estimators.training import OneLossModule
 
 __all__ = [
     "AdamGroups",
@@ -20,6 +22,8 @@ __all__ = [
     "LatentMLE",
     "LatentPriorModel",
     "MultiStageNCE",
+    "OneLossModule",
+    "RevisedModel",
     "StageRule",
     "noise_contrastive_prior",
 ]

@@ -16,7 +16,7 @@ from lebm.models.hierarchical import LatentLayout
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["HasLayers", "HasPosterior", "ModelChain", "NoChainError", "Revises"]
+__all__ = ["DrawsObservations", "HasLayers", "HasPosterior", "ModelChain", "NoChainError", "Revises"]
 
 
 class NoChainError(UserError):
@@ -36,6 +36,14 @@ class ModelChain:
     target: LogDensity
     sampler: Sampler
     start: Tensor
+
+
+@runtime_checkable
+class DrawsObservations(Protocol):
+    """A likelihood that can be drawn from."""
+
+    def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:
+        """A draw ``(B, *event)`` of ``p(x | z)``, observation noise included."""
 
 
 @runtime_checkable

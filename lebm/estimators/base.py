@@ -14,8 +14,10 @@ from lebm.estimators.answers import ModelChain, NoChainError
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.training import OneLossModule
 from lebm.models.encoders import DiagonalGaussian
+from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import Prior
 from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
+from lebm.samplers.base import Sampler
 from lebm.samplers.noise import RandomSource
 
 __all__ = ["LatentEstimator", "contrast"]
@@ -83,6 +85,17 @@ class LatentEstimator(OneLossModule):
         samplers = {name: describe(part) for name, part in parts if name.endswith("sampler")}
         return {**samplers, "evaluation_steps": self.evaluation_steps}
 
+    @property
+    def observation_model(self) -> Likelihood | None:
+        """``p(x | z)``; ``None`` for a model that has none of its own."""
+        likelihood = dict(self.named_children()).get("likelihood")
+        return likelihood if isinstance(likelihood, Likelihood) else None
+
+    def chain_steps(self, name: str) -> int | None:
+        """Transitions of the chain ``prior``, ``posterior`` or ``image``; ``None`` for a model without it."""
+        sampler = dict(self.named_children()).get(f"{name}_sampler")
+        return sampler.steps if isinstance(sampler, Sampler) else None
+
     # What some models can answer; see also the types in lebm.estimators.answers
 
     @property
@@ -104,7 +117,7 @@ class LatentEstimator(OneLossModule):
         return None
 
     def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
-        """``n`` chains of the prior, as sampling runs them.
+        """``n`` chains of the prior, from the starts that sampling uses.
 
         Raises:
             NoChainError: if the prior is drawn without a chain.
@@ -112,7 +125,7 @@ class LatentEstimator(OneLossModule):
         raise NoChainError("drawn exactly, no chain to look at")
 
     def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
-        """A chain of the posterior for each observation of ``x: (B, *event)``, as :meth:`encode` runs them.
+        """A posterior chain for each row of ``x: (B, *event)``, from a draw of the reference.
 
         Raises:
             NoChainError: if latents are inferred without a chain.

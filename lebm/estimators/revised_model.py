@@ -102,7 +102,7 @@ class RevisedModel(LatentEstimator):
             return self.revise_images(x.clone(), generator, steps)
 
     def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
-        """A posterior chain per row from N(0, I), so that chains of one observation start far apart."""
+        """From draws of N(0, I) and not of the encoder: chains are compared that start far apart."""
         return ModelChain(
             self.posterior(x), self.posterior_sampler, self.sample_latent(len(x), generator=generator)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -42,7 +42,7 @@ class StageRecord:
     kept: bool
 
 
-class StageRule(nn.Module, Component):
+class StageRule(nn.Module, Component, ABC):
     """Counts the steps of a stage, collects its classifier's loss, and says when the stage ends.
 
     Args:

@@ -1,4 +1,4 @@
-"""The chain suite: long chains from prior and posterior, and what is wrong with them."""
+"""The chain suite: long chains of prior and posterior, and faults that they show."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any
 from torch import Tensor
 
 from lebm.data.images import to_unit_range
+from lebm.estimators.answers import ModelChain, NoChainError
+from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.record import Figure, SuiteResult
-from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import Noise
 from lebm.samplers.trace import Finding, Trace, findings, record, suggested_step
 
-__all__ = ["CHAINS_AN_IMAGE", "ChainReport", "chain_suite", "long_chains"]
+__all__ = ["CHAINS_PER_IMAGE", "ChainReport", "chain_suite", "long_chains", "posterior_chains"]
 
-CHAINS_AN_IMAGE = 4
+CHAINS_PER_IMAGE = 4
 CHAINS, STEPS = 32, 500
 
 
 @dataclass(frozen=True)
 class ChainReport:
-    """Long chains of one target and what they show.
+    """Long chains of one target, and the faults that they show.
 
     Attributes:
         trace: the chains.
         short_run: transitions that training uses.
-        findings: in words, worst first.
+        findings: the faults in words, worst first.
         step: a step size that dual averaging suggests, or ``None``.
     """
 
@@ -55,12 +56,16 @@ class ChainReport:
         }
 
 
-def long_chains(
-    target: LogDensity, sampler: Sampler, start: Tensor, noise: Noise, steps: int, targets: int = 1
-) -> ChainReport:
-    """Run ``start`` ``(chains, *event)`` for ``steps`` transitions, keep about a hundred states, and look at
-    them.
+def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -> ChainReport:
+    """Run chains for ``steps`` transitions, keep about a hundred states, and look at them.
+
+    Args:
+        chain: target, kernel and starts of the chains.
+        noise: of the chains.
+        steps: number of transitions.
+        targets: how many target densities there are; as many neighbouring chains belong to each.
     """
+    target, sampler, start = chain.target, chain.sampler, chain.start
     thin = max(1, steps // 100)
     trace = record(sampler, target, start, noise, draws=steps // thin, thin=thin, targets=targets)
     step = (
@@ -75,18 +80,17 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """Split R-hat, effective draws and acceptance of long chains from prior and posterior, with traces for a
     report.
     """
-    model = subject.model
     result = SuiteResult(
         {"name": "long chains", "chains": CHAINS, "transitions": STEPS, "seed": settings.seed, "findings": {}}
     )
-    for name in ("prior", "posterior"):
-        prepared = _target(name, subject, settings)
-        if isinstance(prepared, str):
-            result.protocol["findings"][name] = [prepared]
-            continue
-        target, sampler, images = prepared
+    for name, prepare in (("prior", _prior_chain), ("posterior", _posterior_chain)):
         noise = Noise.samples(settings.seed, "diagnose", index=range(CHAINS))
-        report = long_chains(target, sampler, _start(model, CHAINS, noise), noise, STEPS, images)
+        try:
+            chain, targets = prepare(subject, noise)
+        except NoChainError as reason:
+            result.protocol["findings"][name] = [str(reason)]
+            continue
+        report = long_chains(chain, noise, STEPS, targets)
         figures = report.plain()
         result.protocol["findings"][name] = [f"{finding.kind}: {finding.text}" for finding in report.findings]
         for figure in ("split_rhat", "bulk_ess", "tail_ess", "acceptance"):
@@ -105,29 +109,21 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
     return result
 
 
-def _start(model: Any, n: int, noise: Noise) -> Tensor:
-    return (
-        model.chain_start(n, noise)
-        if hasattr(model, "chain_start")
-        else model.sample_latent(n, generator=noise)
-    )
+def _prior_chain(subject: Subject, noise: Noise) -> tuple[ModelChain, int]:
+    return subject.model.prior_chain(CHAINS, noise), 1
 
 
-def _target(name: str, subject: Subject, settings: Settings) -> tuple[LogDensity, Sampler, int] | str:
-    """Target, sampler and number of targets, or why there is no chain."""
-    model = subject.model
-    sampler = getattr(model, f"{name}_sampler", None)
-    prior = getattr(model, "prior", None)
-    if name == "prior":
-        if prior is None or prior.is_exact:
-            return "drawn exactly, no chain to look at"
-        space = getattr(model, "space", prior)
-        return (space.log_density, sampler, 1) if sampler is not None else "no chain"
-    if sampler is None or not callable(getattr(model, "posterior", None)):
-        return "from the inference network, no chain to look at"
-    images = CHAINS // CHAINS_AN_IMAGE
-    x = to_unit_range(subject.images.test.images(slice(0, images))).to(device=model.device, dtype=model.dtype)
-    rows = x.repeat_interleave(CHAINS_AN_IMAGE, dim=0)
-    space = getattr(model, "space", None)
-    target = model.posterior(rows) if space is None else space.posterior(model.likelihood.given(rows))
-    return target, sampler, len(x)
+def _posterior_chain(subject: Subject, noise: Noise) -> tuple[ModelChain, int]:
+    """Several chains per test image, and the number of images."""
+    x = to_unit_range(subject.images.test.images(slice(0, CHAINS // CHAINS_PER_IMAGE)))
+    return posterior_chains(subject.model, x, noise), len(x)
+
+
+def posterior_chains(model: LatentEstimator, x: Tensor, noise: Noise) -> ModelChain:
+    """``CHAINS_PER_IMAGE`` posterior chains for each observation of ``x: (n, *event)``, neighbours in a row.
+
+    Raises:
+        NoChainError: if latents are inferred without a chain.
+    """
+    rows = model.observations({"x": x.to(model.device)}).repeat_interleave(CHAINS_PER_IMAGE, dim=0)
+    return model.posterior_chain(rows, noise)

@@ -1,10 +1,12 @@
-"""What every suite is given."""
+"""The model, the data and the settings of a suite."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from lebm.data.text import TextData
+from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.data import RunImages
 from lebm.metrics.digits import DigitFeatures
 from lebm.metrics.features import FeatureExtractor
@@ -18,18 +20,22 @@ class Settings:
 
     Attributes:
         seed: of every draw.
-        batch_size: images at once; no figure depends on it.
+        batch_size: images at once; no result depends on it.
         n_samples: generated images of the image suite.
-        real_split: the split they are compared with, ``train`` or ``test``.
+        real_split: the split that these are compared with, ``train`` or ``test``.
         extractor: features of the distances.
         resamples: of the bootstrap.
         ood: further out-sets, as ``path`` of :class:`~lebm.data.ImageData`.
-        ood_images: images a set in the OOD suite.
+        ood_images: images per set in the OOD suite.
         likelihood_images: test images of the likelihood suite.
         levels: of annealed importance sampling.
-        chains: annealed chains an image.
+        chains: annealed chains per image.
         steps: posterior transitions; those of the model's evaluation if ``None``.
         sample_steps: prior transitions; the model's own if ``None``.
+
+    Example:
+        >>> Settings(seed=1).n_samples
+        10000
     """
 
     seed: int = 0
@@ -52,12 +58,12 @@ class Subject:
     """The model under evaluation and its data.
 
     Attributes:
-        model: a :class:`~lebm.estimators.LatentEstimator`, in evaluation mode on its device.
+        model: in evaluation mode on its device.
         images: its splits.
-        memory: what one suite leaves for another, such as the scores of the test split.
+        memory: results of one suite that another uses, such as the scores of the test split.
     """
 
-    model: Any
+    model: LatentEstimator
     images: RunImages
     memory: dict[str, Any] = field(default_factory=dict)
 
@@ -69,10 +75,15 @@ class Subject:
 
 @dataclass
 class SentenceSubject:
-    """A model of sentences and its :class:`~lebm.data.TextData`."""
+    """A model of sentences and its data.
 
-    model: Any
-    data: Any
+    Attributes:
+        model: in evaluation mode on its device.
+        data: with its splits read.
+    """
+
+    model: LatentEstimator
+    data: TextData
 
     @property
     def description(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The images an evaluation looks at: the run's own splits, and both protocols of a held-out label."""
+"""The images that an evaluation uses: the splits of the run, and both protocols of a held-out label."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from torch import Tensor
 from lebm.data.dataset import ImageRows
 from lebm.data.images import ImageData, to_unit_range
 from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
 
-__all__ = ["PROTOCOLS", "RunImages", "batches", "subset"]
+__all__ = ["PROTOCOLS", "RunImages", "batches", "observation_shape", "subset"]
 
 PROTOCOLS = ("lebm", "official")
 
@@ -26,10 +27,10 @@ class RunImages:
     """The splits of a run, opened again.
 
     Attributes:
-        train: what it was trained on; ``None`` for a checkpoint that does not say.
-        test: what its test pass looks at.
-        protocols: with a held-out label, the test split of each protocol without the rows that this run was
-            trained on.
+        train: rows that training used; ``None`` for a checkpoint that does not say.
+        test: rows of the test pass.
+        protocols: with a held-out label, the test split of each protocol, without the rows that training of
+            this run used.
         protocol_sizes: rows of each protocol's test split before that.
         held_out_label: the anomalous class, or ``None``.
         description: path, sizes, seed and protocol, as plain values.
@@ -50,7 +51,7 @@ class RunImages:
 
         Args:
             settings: ``init_args`` of the run's ``ImageData``; empty if they are not known.
-            data: another data set to look at in its place.
+            data: another data set to use in its place.
             shape: ``(C, H, W)`` of the model's images.
             limit: use this many test images, chosen by the run's seed.
 
@@ -110,8 +111,15 @@ def _protocols(module: ImageData, path: str, settings: dict[str, Any]) -> dict[s
     return found
 
 
+@torch.no_grad()
+def observation_shape(model: LatentEstimator) -> tuple[int, ...]:
+    """Shape of one observation that a model decodes, ``(C, H, W)`` for images."""
+    z = torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)
+    return tuple(model.decode(z).shape[1:])
+
+
 def subset(rows: ImageRows, keep: np.ndarray) -> ImageRows:
-    """Some rows of a split; ``keep`` are places in it, or one flag a row."""
+    """Some rows of a split; ``keep`` holds their positions in it, or one flag per row."""
     part = copy.copy(rows)
     part.rows, part.labels = rows.rows[keep], rows.labels[torch.from_numpy(np.asarray(keep))]
     return part

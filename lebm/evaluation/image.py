@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t
 from torch import Tensor
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
-from lebm.callbacks.frechet import check_images, drawn_images
 from lebm.component import describe
 from lebm.data.dataset import ImageRows
 from lebm.errors import UserError
 from lebm.evaluation.anomaly import test_scores
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, subset
+from lebm.evaluation.draws import CHUNK, check_images, drawn_images
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeaturesUnavailableError
@@ -28,9 +29,9 @@ from lebm.metrics.neighbours import neighbour_rows
 __all__ = ["check_counts", "feature_rows", "image_suite", "kernel_distance", "real_rows", "sample_batches"]
 
 BLOCKS = 20
-CHUNK = 250  # samples a noise stream, as in the callback of training
 KERNEL_SUBSET = 1000
 NEIGHBOURS = 5
+CLASSIFIER_PARTS = 10
 
 
 def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
@@ -206,14 +207,14 @@ def _classifier(logits: Tensor, seed: int, name: str) -> Figure:
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it keeps the logits
-        metric = InceptionScore(feature=torch.nn.Identity(), splits=10)
+        metric = InceptionScore(feature=torch.nn.Identity(), splits=CLASSIFIER_PARTS)
         torch.manual_seed(seed)  # torchmetrics shuffles
         metric.update(logits)
         mean, spread = (float(value) for value in metric.compute())
-    half = 2.262 * spread / 10**0.5  # Student's t with 9 degrees of freedom
+    half = float(t.ppf(0.975, CLASSIFIER_PARTS - 1)) * spread / CLASSIFIER_PARTS**0.5
     return Figure.of(
         name,
-        Interval(mean, mean - half, mean + half, 0.95, "Student's t over 10 parts"),
+        Interval(mean, mean - half, mean + half, 0.95, f"Student's t over {CLASSIFIER_PARTS} parts"),
         len(logits),
         "samples",
     )

@@ -1,5 +1,5 @@
-"""Figures with their uncertainty: resampling for rankings, standard errors for means, the jackknife for
-smooth functions.
+"""Intervals of estimates: resampling for rankings, standard errors for means, the jackknife for smooth
+functions.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _CELLS = 2**22  # numbers of a resampling table at once, 32 MB
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the interval that covers its true value in ``level`` of all repetitions, about.
+    """An estimate, and an interval that covers its true value in about ``level`` of all repetitions.
 
     Attributes:
-        value: the figure on the samples at hand.
+        value: the estimate from the samples.
         low: lower end.
         high: upper end.
-        level: coverage asked for, in (0, 1).
+        level: nominal coverage, in (0, 1).
         method: how the ends were found, in words.
     """
 
@@ -42,6 +42,12 @@ def mean_interval(values: Tensor, level: float = 0.95, method: str = "") -> Inte
 
     Raises:
         ValueError: for fewer than two values.
+
+    Example:
+        >>> import torch
+        >>> interval = mean_interval(torch.tensor([1.0, 2.0, 3.0]))
+        >>> round(interval.value, 2), round(interval.low, 2), round(interval.high, 2)
+        (2.0, -0.48, 4.48)
     """
     n = values.numel()
     if n < 2:
@@ -59,8 +65,8 @@ def jackknife_interval(
 
     .. math:: \mathrm{se}^2 = \tfrac{g - 1}{g} \sum_{i=1}^{g} (\theta_{(i)} - \bar\theta_{(\cdot)})^2 .
 
-    For a smooth function of means, such as a Frechet distance. It measures the noise of the samples at their
-    number; the bias that the number itself causes is in the value.
+    For a smooth function of means, such as a Frechet distance. The interval covers the noise of this number
+    of samples. It does not correct the bias that the number itself causes.
 
     Args:
         statistic: the figure of the samples of some of the blocks, given their numbers.
@@ -90,8 +96,8 @@ def ranking_intervals(
     """Area under the ROC curve, average precision, and the false positive rate at 95 % recall, with bootstrap
     intervals.
 
-    Anomalies and normal samples are resampled each among themselves, so every resample has the base rate of
-    the split, on which average precision depends. The interval is normal on the logit scale, with the
+    Anomalies and normal samples are resampled separately. So every resample has the base rate of the split,
+    on which average precision depends. The interval is normal on the logit scale, with the
     resamples' spread there: inside (0, 1) here. Where a resample is at 0 or 1 its spread says nothing of what
     lies beyond, and the interval is widened to the score interval: Newcombe's of 2006 for the area under the
     ROC curve, Wilson's for the others, over the anomalies and over the normal samples.

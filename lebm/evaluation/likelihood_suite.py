@@ -1,5 +1,5 @@
-"""The likelihood suite: log p(x) of test images, and how far the estimate is from the truth on images of the
-model's own.
+"""The likelihood suite: log p(x) of test images, and how far such an estimate is from the truth on images
+that the model drew.
 """
 
 from __future__ import annotations
@@ -15,36 +15,37 @@ import torch
 from torch import Tensor, nn
 
 from lebm.data.images import to_unit_range
+from lebm.estimators.answers import DrawsObservations, HasPosterior
+from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import subset
 from lebm.evaluation.intervals import Interval, mean_interval
+from lebm.evaluation.log_z import LONG_RUN, annealing, model_log_z
 from lebm.evaluation.marginal_likelihood import (
     LatentGaussian,
     bits_per_dimension,
     joint_density,
     log_marginal,
-    prior_log_z,
 )
 from lebm.evaluation.record import Figure, SuiteResult
-from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
-from lebm.samplers.metropolis import HMC
+from lebm.samplers.annealed import LogZ
 from lebm.samplers.noise import Noise
 
 __all__ = ["likelihood_suite"]
 
-CANDIDATES = 48  # posterior chains an image, of which the best is where annealing starts
-LONG_RUN = 10  # times the prior chain of training, for draws that stand in for exact ones
+CANDIDATES = 48  # posterior chains per image; annealing starts at the best of them
+PRIOR_CHAINS = 512
 
 
 def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Annealed and plain importance sampling of log p(x), the prior's log Z with its error, nats and bits a
-    dimension.
+    """Annealed and plain importance sampling of log p(x), the prior's log Z with its error, in nats per
+    image and bits per dimension.
 
     For dual-MCMC this is the generator's density, not the image energy's.
     """
     model = subject.model
     result = SuiteResult(_protocol(settings))
-    if not callable(getattr(model, "posterior", None)):
+    if not isinstance(model, HasPosterior):
         result.skipped = (
             f"{type(model).__name__} has no posterior(x), the differentiable log p(x, z) that annealing needs"
         )
@@ -59,7 +60,7 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
     estimator = _Estimator(model, settings)
     below, above = estimator.log_z()
     figures = _constants(below, above, settings)
-    x = _images(subject, settings).to(device=model.device, dtype=model.dtype)
+    x = model.observations({"x": _images(subject, settings).to(model.device)})
     start = estimator.start(x, "proposal")
     estimates = {
         "ais": estimator.estimate(x, start, settings.levels, "ais"),
@@ -81,14 +82,14 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
         )
         bits = Interval(value, low, high, interval.level, interval.method)
         figures.append(Figure.of(f"bits_per_dimension/{name}", bits, len(x), "test", dimensions=dimensions))
-    if hasattr(model, "likelihood") and hasattr(model.likelihood, "sample"):
-        figures.append(estimator.gap(min(len(x), 32)))
+    if isinstance(model.observation_model, DrawsObservations):
+        figures.append(estimator.gap(model.observation_model, min(len(x), 32)))
     return figures
 
 
 @contextmanager
 def _no_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """Chains need gradients of their states only; whoever owns the model finds it as it was."""
+    """No gradients of parameters inside, because chains need those of states only; restored afterwards."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
@@ -120,27 +121,15 @@ def _protocol(settings: Settings) -> dict[str, Any]:
 class _Estimator:
     """Bounds for one model, with noise named by purpose."""
 
-    def __init__(self, model: Any, settings: Settings) -> None:
+    def __init__(self, model: LatentEstimator, settings: Settings) -> None:
         self.model, self.settings = model, settings
         self.joint = partial(joint_density, model)
 
     def noise(self, purpose: str) -> Noise:
         return Noise([(self.settings.seed, "likelihood", purpose)])
 
-    def annealing(self, levels: int) -> AnnealedImportanceSampling:
-        return AnnealedImportanceSampling(
-            HMC(1, 0.3, leapfrog_steps=3).to(self.model.device), levels, "sigmoid" if levels > 1 else "linear"
-        )
-
     def log_z(self) -> tuple[LogZ, LogZ | None]:
-        prior, chains = getattr(self.model, "prior", None), 512
-        if prior is None or prior.is_exact:
-            return prior_log_z(None, self.annealing(1), chains)
-        steps = LONG_RUN * getattr(self.model.prior_sampler, "steps", 60)
-        draws = self.model.sample_latent(chains, steps=steps, generator=self.noise("long run"))
-        return prior_log_z(
-            prior, self.annealing(5 * self.settings.levels), chains, self.noise("log z"), long_run=draws
-        )
+        return model_log_z(self.model, 5 * self.settings.levels, PRIOR_CHAINS, self.noise)
 
     def start(self, x: Tensor, purpose: str) -> LatentGaussian:
         wide = x.repeat_interleave(CANDIDATES, dim=0)
@@ -155,24 +144,26 @@ class _Estimator:
             self.joint,
             x,
             start,
-            self.annealing(levels),
+            annealing(levels, self.model.device),
             self.settings.chains,
             self.noise(purpose),
             posterior=posterior,
         )
 
-    def gap(self, n: int) -> Figure:
-        """Upper minus lower bound on images drawn from the model, whose latents are known: what the estimate
-        may be off.
+    def gap(self, likelihood: DrawsObservations, n: int) -> Figure:
+        """Upper minus lower bound on images that the model drew, whose latents are known.
+
+        The estimate on test images may be wrong by about as much.
         """
-        steps = LONG_RUN * getattr(getattr(self.model, "prior_sampler", None), "steps", 0) or None
+        length = self.model.chain_steps("prior")
+        steps = None if length is None else LONG_RUN * length
         z = self.model.sample_latent(n, steps=steps, generator=self.noise("simulated")).detach()
         with torch.no_grad():
-            x = self.model.likelihood.sample(z, self.noise("observation"))
+            x = likelihood.sample(z, self.noise("observation"))
         start = self.start(x, "simulated proposal")
         below = self.estimate(x, start, self.settings.levels, "forward")
-        # One exact draw an image is all there is. Every chain from it has the right mean weight; sharing it
-        # only costs precision.
+        # Only one exact draw per image exists. Every chain from it has the right mean weight; sharing it only
+        # costs precision.
         above = self.estimate(
             x, start, self.settings.levels, "reverse", z[:, None].expand(-1, self.settings.chains, -1)
         )
@@ -201,7 +192,12 @@ def _constants(below: LogZ, above: LogZ | None, settings: Settings) -> list[Figu
             )
             figures.append(
                 Figure.of(
-                    f"log_z/{name}", interval, 512, "prior", ess=float(bound.ess), levels=5 * settings.levels
+                    f"log_z/{name}",
+                    interval,
+                    PRIOR_CHAINS,
+                    "prior",
+                    ess=float(bound.ess),
+                    levels=5 * settings.levels,
                 )
             )
     return figures

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lebm.errors import UserError
+from lebm.estimators.answers import HasPosterior
+from lebm.estimators.base import LatentEstimator
+from lebm.models.priors import Prior
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.base import LogDensity
@@ -23,11 +25,17 @@ __all__ = ["LatentGaussian", "bits_per_dimension", "joint_density", "log_margina
 
 @dataclass
 class LatentGaussian:
-    """One Gaussian of the latent a row: ``z = mean + factor u`` with ``u ~ N(0, I)``, where annealing starts.
+    """One Gaussian of the latent per row: ``z = mean + factor u`` with ``u ~ N(0, I)``, where annealing
+    starts.
 
     Attributes:
         mean: ``(B, d)``.
         factor: ``(B, d, d)``, lower triangular.
+
+    Example:
+        >>> import torch
+        >>> LatentGaussian.standard(torch.zeros(4, 2)).log_volume
+        tensor([0., 0., 0., 0.])
     """
 
     mean: Tensor
@@ -73,7 +81,7 @@ class LatentGaussian:
             x: ``(B, *event)``.
             candidates: ``(n, B, d)``, for example the ends of posterior chains.
             generator: source of randomness.
-            chains: that explore, an observation.
+            chains: that explore, per observation.
             rounds: of exploring and fitting; every round moves in the coordinates of the last.
         """
         _, rows, d = candidates.shape
@@ -137,19 +145,19 @@ def log_marginal(
 ) -> LogZ:
     r"""``log ∫ p~(x, z) dz`` of every row of ``x``; with an unnormalised prior that is ``log p(x) + log Z``.
 
-    Annealed from a Gaussian a row to the joint density, in coordinates in which that Gaussian is N(0, I), so
-    that one step size serves all rows and coordinates. One level is importance sampling with that Gaussian as
-    the proposal. The logarithm of the mean weight is low on average; from exact posterior draws backwards it
-    is high on average.
+    Annealed from one Gaussian per row to the joint density, in coordinates in which that Gaussian is N(0, I).
+    Then one step size serves all rows and coordinates. One level is importance sampling with that Gaussian as
+    the proposal. The logarithm of the mean weight is low on average. Annealing backwards from exact posterior
+    draws makes it high on average.
 
     Args:
         joint: for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` as a function of ``z``
             ``(n, d)``.
         x: ``(B, *event)``.
-        start: where to begin, one a row of ``x``.
+        start: where annealing begins, one Gaussian per row of ``x``.
         annealing: levels and kernel; the kernel's step is adapted in place, on chains of this process whose
             weights are not used.
-        chains: a row, at least 2.
+        chains: per row, at least 2.
         generator: source of randomness.
         posterior: ``(B, chains, d)`` exact draws given ``x``, for the bound from above.
 
@@ -183,7 +191,7 @@ def log_marginal(
 
 
 def prior_log_z(
-    prior: object,
+    prior: Prior | None,
     annealing: AnnealedImportanceSampling,
     chains: int,
     generator: RandomSource = None,
@@ -198,7 +206,7 @@ def prior_log_z(
     Raises:
         UserError: if the prior does not say which normalised density it tilts.
     """
-    if prior is None or getattr(prior, "is_exact", False):
+    if prior is None or prior.is_exact:
         zero = torch.zeros((), dtype=torch.float64)
         exact = LogZ(zero, zero, zero, zero + chains)
         return exact, exact
@@ -207,7 +215,7 @@ def prior_log_z(
         raise UserError(
             f"{type(prior).__name__} has no base density to anneal from, so its log Z cannot be estimated"
         )
-    log_density: LogDensity = prior.log_density  # type: ignore[attr-defined]
+    log_density: LogDensity = prior.log_density
     if isinstance(annealing.kernel, Adaptive):
         few = base.reference(min(128, chains), generator).detach()
         annealing.kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
@@ -221,7 +229,7 @@ def prior_log_z(
 
 
 def bits_per_dimension(log_density: float, dimensions: int) -> float:
-    r"""Of 8-bit pixels scaled to [-1, 1], from a log-density in nats an image.
+    r"""Of 8-bit pixels scaled to [-1, 1], from a log-density in nats per image.
 
     A grey level is a bin of width :math:`1 / 127.5`, whose mass is taken as the density at its centre times
     its width; that is exact enough while the observation noise spans many levels. :math:`-(\log p(x) - D \log
@@ -229,20 +237,21 @@ def bits_per_dimension(log_density: float, dimensions: int) -> float:
     return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
 
 
-def joint_density(model: Any, x: Tensor) -> LogDensity:
+def joint_density(model: LatentEstimator, x: Tensor) -> LogDensity:
     """``log p(x, z)`` of a model as a differentiable function of ``z``, unnormalised if its prior is.
 
     It is the model's ``posterior``, which may leave out constants that ``log_joint`` has.
 
     Args:
-        model: with ``posterior``, ``log_joint`` and ``latent_dim``.
+        model: with a posterior density.
         x: ``(B, *event)``.
 
     Raises:
         ValueError: if the two differ by more than a constant, so that one of them is not the model's.
     """
+    assert isinstance(model, HasPosterior)
     target = model.posterior(x)
-    origin = torch.zeros(len(x), model.latent_dim, dtype=model.dtype, device=x.device)
+    origin = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
     with torch.no_grad():
         values = [target(z) for z in (origin, origin + 0.5)]
         constant, elsewhere = (

@@ -14,7 +14,7 @@ from typing import Any
 from lebm.errors import UserError
 from lebm.evaluation.intervals import Interval
 
-__all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation"]
+__all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation", "without_curves"]
 
 FORMAT = 2
 _HEAD = ("run", "checkpoint", "checkpoint_sha256", "weights", "method", "seed", "suites")
@@ -35,6 +35,10 @@ class Figure:
         n: number of samples behind the figure.
         split: which samples.
         details: what belongs beside the figure, such as a base rate.
+
+    Example:
+        >>> Figure.plain("acceptance/prior", 0.9, 32, "chains").value
+        0.9
     """
 
     name: str
@@ -83,6 +87,10 @@ class SuiteResult:
         wall_time_seconds: of the suite.
         origin: ``command``, ``started``, ``versions``, ``hardware``, ``data`` and ``chains`` (the samplers'
             settings) of this suite, which need not be those of another suite in the same file.
+
+    Example:
+        >>> SuiteResult({"name": "anomaly"}, skipped="the run has no held_out_label").figures
+        []
     """
 
     protocol: dict[str, Any]
@@ -124,7 +132,11 @@ def read_evaluation(path: Path) -> dict[str, Any]:
             f"{path}: written by a newer lebm (format {content['lebm_evaluation']}, this one reads up to"
             f" {FORMAT})"
         )
-    content = _of_format_1(content) if content["lebm_evaluation"] == 1 else content
+    if content["lebm_evaluation"] < FORMAT:
+        raise UserError(
+            f"{path}: of format {content['lebm_evaluation']}, which no release of lebm has written; run lebm"
+            " evaluate again"
+        )
     missing = [name for name in _HEAD if name not in content]
     if missing:
         raise UserError(f"{path}: damaged, it has no {', '.join(missing)}")
@@ -138,9 +150,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     return content
 
 
-def _of_format_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 had one origin, that of the last command, for all suites."""
-    origin = {name: content[name] for name in _ORIGIN if name in content}
-    head = {name: value for name, value in content.items() if name not in (*_ORIGIN, "wall_time_seconds")}
-    suites = {name: {**suite, "origin": origin} for name, suite in content.get("suites", {}).items()}
-    return {**head, **({"suites": suites} if "suites" in content else {}), "lebm_evaluation": FORMAT}
+def without_curves(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The figures and protocols of an evaluation, without what only pictures need."""
+    suites = {name: {**suite, "curves": {}} for name, suite in evaluation["suites"].items()}
+    return {**evaluation, "suites": suites}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lebm.callbacks.revision import reconstruction_rows
 from lebm.component import describe
+from lebm.estimators.answers import Revises
+from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches
 from lebm.evaluation.image import check_counts, feature_rows, kernel_distance, real_rows, sample_batches
@@ -16,8 +18,9 @@ from lebm.evaluation.intervals import mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance
+from lebm.metrics.reconstruction import reconstruction_rows
 
-__all__ = ["revision_suite"]
+__all__ = ["reconstructions_after", "revision_suite"]
 
 SETS = 5
 
@@ -33,12 +36,12 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
     Raises:
         UserError: if samples are not finite, cannot be compared with the data, or are too few.
     """
-    if not hasattr(subject.model, "image_sampler"):
+    if not isinstance(subject.model, Revises):
         return SuiteResult(
             {"name": "revision"}, skipped="the method has no image chain that revises its generator's samples"
         )
     subject.model.eval()
-    steps = {"generator": 0, "revised": settings.sample_steps or subject.model.image_sampler.steps}
+    steps = {"generator": 0, "revised": settings.sample_steps or subject.model.chain_steps("image") or 0}
     result = SuiteResult(
         {
             "name": "networks alone and revised by their chains",
@@ -74,22 +77,42 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
     return result
 
 
+def reconstructions_after(
+    model: LatentEstimator, x: Tensor, index: Tensor, lengths: Sequence[int]
+) -> dict[str, Tensor]:
+    """Error and similarity of reconstructions after posterior chains of several lengths from the same start.
+
+    Args:
+        model: whose posterior chains run.
+        x: images ``(B, C, H, W)`` in [-1, 1], in the model's precision.
+        index: ``(B,)``, which keys the noise; that of an evaluation step.
+        lengths: numbers of posterior transitions; 0 is the inference model alone.
+
+    Returns:
+        ``mse/steps0``, ``psnr/steps0``, ... for every length, ``(B,)`` each, see
+        :func:`~lebm.metrics.reconstruction_rows`.
+    """
+    found = {}
+    for steps in lengths:
+        reconstruction = model.reconstruct(x, steps=steps, generator=model.sample_noise("encode", index))
+        for name, rows in reconstruction_rows(x, reconstruction).items():
+            found[f"{name}/steps{steps}"] = rows
+    return found
+
+
 @torch.no_grad()
 def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
     """Squared error, PSNR and SSIM of the test images, after no and after all posterior steps from the same
     start.
     """
     model = subject.model
-    revised = settings.steps or model.evaluation_steps or model.posterior_sampler.steps
+    revised = settings.steps or model.evaluation_steps or model.chain_steps("posterior")
+    assert revised is not None  # a model that revises images revises latents too
     rows: dict[str, list[Tensor]] = {}
     for batch in batches(subject.images.test, settings.batch_size, model.device):
-        for steps in (0, revised):
-            x = batch["x"].to(model.dtype)
-            reconstruction = model.reconstruct(
-                x, steps=steps, generator=model.sample_noise("encode", batch["index"])
-            )
-            for name, values in reconstruction_rows(x, reconstruction).items():
-                rows.setdefault(f"{name}/steps{steps}", []).append(values.cpu())
+        found = reconstructions_after(model, model.observations(batch), batch["index"], (0, revised))
+        for name, values in found.items():
+            rows.setdefault(name, []).append(values.cpu())
     return [
         Figure.of(name, mean_interval(torch.cat(parts)), len(torch.cat(parts)), "test")
         for name, parts in rows.items()

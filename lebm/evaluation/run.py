@@ -1,9 +1,11 @@
-"""Running suites one after the other."""
+"""All suites, and running some of them one after the other."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from lebm.evaluation.anomaly import anomaly_suite
 from lebm.evaluation.chains import chain_suite
@@ -15,40 +17,61 @@ from lebm.evaluation.record import SuiteResult
 from lebm.evaluation.revision import revision_suite
 from lebm.evaluation.sentences import text_suite
 
-__all__ = ["SUITES", "run_suites"]
+__all__ = ["SUITES", "Suite", "run_suites"]
 
-Suite = Callable[[Subject, Settings], SuiteResult]
+
+@dataclass(frozen=True)
+class Suite:
+    """A set of measurements that are made together.
+
+    Attributes:
+        measure: function of the model with its data, and of the settings.
+        subject: the models that it measures: those of images, or those of sentences.
+
+    Example:
+        >>> list(SUITES)
+        ['image', 'anomaly', 'ood', 'likelihood', 'chains', 'revision', 'text']
+    """
+
+    measure: Callable[[Any, Settings], SuiteResult]
+    subject: type[Subject] | type[SentenceSubject] = Subject
+
 
 SUITES: dict[str, Suite] = {
-    "image": image_suite,
-    "anomaly": anomaly_suite,
-    "ood": ood_suite,
-    "likelihood": likelihood_suite,
-    "chains": chain_suite,
-    "revision": revision_suite,
+    "image": Suite(image_suite),
+    "anomaly": Suite(anomaly_suite),
+    "ood": Suite(ood_suite),
+    "likelihood": Suite(likelihood_suite),
+    "chains": Suite(chain_suite),
+    "revision": Suite(revision_suite),
+    "text": Suite(text_suite, SentenceSubject),
 }
+"""Every suite by name, in the order in which they run."""
+
+_SKIPPED = {Subject: "the model is one of images", SentenceSubject: "the model is one of sentences"}
 
 
 def run_suites(
     names: Iterable[str], subject: Subject | SentenceSubject, settings: Settings
 ) -> Iterator[tuple[str, SuiteResult]]:
-    """Names and results, each as soon as it is there and with its wall time; ``settings.steps`` holds for
-    every posterior chain.
+    """Measure a model with some suites.
+
+    Args:
+        names: keys of :data:`SUITES`.
+        subject: the model and its data.
+        settings: how much is measured; ``steps`` holds for every posterior chain.
+
+    Yields:
+        The name and the result of each suite, as soon as it has ended, with its wall time.
     """
     if settings.steps is not None:
         subject.model.evaluation_steps = settings.steps
     for name in names:
         started = time.perf_counter()
-        result = _measure(name, subject, settings)
+        suite = SUITES[name]
+        if isinstance(subject, suite.subject):
+            result = suite.measure(subject, settings)
+        else:
+            result = SuiteResult({"name": name}, skipped=_SKIPPED[type(subject)])
         result.wall_time_seconds = round(time.perf_counter() - started, 2)
         yield name, result
-
-
-def _measure(name: str, subject: Subject | SentenceSubject, settings: Settings) -> SuiteResult:
-    if isinstance(subject, SentenceSubject):
-        if name == "text":
-            return text_suite(subject.model, subject.data, settings)
-        return SuiteResult({"name": name}, skipped="the model is one of sentences")
-    if name == "text":
-        return SuiteResult({"name": name}, skipped="the model is one of images")
-    return SUITES[name](subject, settings)

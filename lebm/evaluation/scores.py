@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lebm.errors import UserError
+from lebm.estimators.answers import HasLayers
+from lebm.estimators.base import LatentEstimator
+from lebm.metrics.reconstruction import squared_error_rows
 from lebm.metrics.rows import finite_rows
 
 __all__ = ["MEANINGS", "all_scores", "score_pass"]
@@ -35,11 +37,11 @@ MEANINGS |= {
 
 
 @torch.no_grad()
-def all_scores(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def all_scores(model: LatentEstimator, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The scores that a model can give, high for what it finds unlikely, from one posterior chain a sample.
 
     Args:
-        model: a :class:`~lebm.estimators.LatentEstimator`.
+        model: that scores.
         batch: ``x`` and ``index``, which keys the noise.
 
     Returns:
@@ -47,19 +49,20 @@ def all_scores(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     outputs = model.test_step(batch, 0)
     x, z = outputs["x"], outputs["z"]
-    error = (x.double() - outputs["reconstruction"].double()).flatten(1).square().mean(dim=1)
+    error = squared_error_rows(x, outputs["reconstruction"])
     log_joint = model.log_joint(x, z)
     scores = {"anomaly_score": outputs["anomaly_score"], "log_joint": -log_joint, "reconstruction": error}
-    prior = getattr(model, "prior", None)
+    prior = model.latent_prior
     if prior is not None and not prior.is_exact:
         scores["prior"], scores["energy"] = -prior.log_density(z), prior.energy(z)
-    for k in range(1, min(len(model.layout), LAYERS) if hasattr(model, "log_joint_above") else 0):
-        noise = model.sample_noise(f"llr above {k}", batch["index"])
-        scores[f"llr_above_{k}"] = log_joint - model.log_joint_above(x, z, k, generator=noise)
+    if isinstance(model, HasLayers):
+        for k in range(1, min(len(model.layout), LAYERS)):
+            noise = model.sample_noise(f"llr above {k}", batch["index"])
+            scores[f"llr_above_{k}"] = log_joint - model.log_joint_above(x, z, k, generator=noise)
     return {name: score.double().cpu() for name, score in scores.items()}
 
 
-def score_pass(model: Any, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
+def score_pass(model: LatentEstimator, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
     """:func:`all_scores` of all batches, ``(N,)`` each, with ``label`` beside them.
 
     Raises:

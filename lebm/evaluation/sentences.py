@@ -1,14 +1,13 @@
-"""The text suite: the callbacks of sentences, run over the test split."""
+"""The text suite: likelihood, quality and use of the latents on the test split."""
 
 from __future__ import annotations
 
-from typing import Any
+import torch
 
-from lightning.pytorch import LightningDataModule, Trainer
-
-from lebm.callbacks.sentences import SentenceBounds, SentenceQuality
-from lebm.evaluation.context import Settings
+from lebm.evaluation.context import SentenceSubject, Settings
 from lebm.evaluation.record import Figure, SuiteResult
+from lebm.evaluation.sentence_bounds import LikelihoodBounds, likelihood_of_sentences
+from lebm.evaluation.sentence_quality import SampleQuality
 
 __all__ = ["text_suite"]
 
@@ -16,49 +15,41 @@ ELSEWHERE = {
     "log_z": "prior",
     **dict.fromkeys(("forward_perplexity", "distinct_1", "distinct_2", "self_bleu"), "samples"),
 }
-"""What the figures are of that are not of test sentences."""
+"""What those figures are of that are not of test sentences."""
 
 
-def text_suite(model: Any, data: LightningDataModule, settings: Settings) -> SuiteResult:
+def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
     """Likelihood bounds and perplexity with their intervals, forward and reverse perplexity, diversity, and
     use of the latents.
 
     Args:
-        model: of sentences.
-        data: :class:`~lebm.data.TextData` of the run.
+        subject: a model of sentences and its data.
         settings: ``seed``, ``n_samples``, ``chains`` and ``levels`` matter.
     """
-    callbacks: list[SentenceBounds | SentenceQuality] = [
-        SentenceBounds(
-            chains=max(100, settings.chains), prior_levels=2 * settings.levels, seed=settings.seed
-        ),
-        SentenceQuality(n=settings.n_samples, compared=min(200, settings.n_samples), seed=settings.seed),
-    ]
-    quiet = {
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-    }
-    accelerator = "gpu" if model.device.type == "cuda" else "cpu"
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=1,
-        callbacks=list(callbacks),
-        use_distributed_sampler=False,
-        **quiet,  # type: ignore[arg-type]
+    model, data = subject.model.eval(), subject.data
+    likelihood_of_sentences(model, "text_suite").adopt(data.vocabulary)
+    bounds = LikelihoodBounds(
+        chains=max(100, settings.chains), prior_levels=2 * settings.levels, seed=settings.seed
     )
-    trainer.test(model, datamodule=data, verbose=False)
-    protocols = {type(callback).__name__: callback.protocol for callback in callbacks}
-    result = SuiteResult({"name": "sentences", "seed": settings.seed, **protocols})
-    values = {
-        name.removeprefix("test/"): value
-        for callback in callbacks
-        for name, value in callback.figures.items()
-    }
-    counts = {
-        name.removeprefix("test/"): count for callback in callbacks for name, count in callback.counts.items()
-    }
+    quality = SampleQuality(n=settings.n_samples, compared=min(200, settings.n_samples), seed=settings.seed)
+    with torch.no_grad():
+        bounds.begin(model)
+        quality.begin(model)
+        for number, batch in enumerate(data.test_dataloader()):
+            batch = {name: part.to(model.device) for name, part in batch.items()}
+            outputs = model.test_step(batch, number)
+            bounds.update(model, outputs["x"], batch["index"])
+            quality.update(model, outputs["x"], outputs["z"], batch["index"])
+        values = {**bounds.compute(), **quality.compute(model, data.train)}
+    counts = {**bounds.counts, **quality.counts}
+    result = SuiteResult(
+        {
+            "name": "sentences",
+            "seed": settings.seed,
+            "SentenceBounds": bounds.protocol,
+            "SentenceQuality": quality.protocol,
+        }
+    )
     for name, value in values.items():
         if name.endswith(("_low", "_high")):
             continue

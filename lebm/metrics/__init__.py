@@ -13,7 +13,7 @@ Example:
 """
 
 from lebm.metrics.anomaly import anomaly_figures, lowest_average_precision
-from lebm.metrics.classification import classify, wilson_interval
+from lebm.metrics.classification import classify
 from lebm.metrics.digits import DigitFeatures
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
 from lebm.metrics.disentanglement import mutual_information, mutual_information_gap
@@ -26,6 +26,7 @@ from lebm.metrics.features import (
 )
 from lebm.metrics.frechet import FrechetDistance, frechet_distance
 from lebm.metrics.neighbours import neighbour_rows
+from lebm.metrics.reconstruction import reconstruction_rows, squared_error_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.metrics.script import ScriptFeatures
 
@@ -49,5 +50,6 @@ __all__ = [
     "mutual_information",
     "mutual_information_gap",
     "neighbour_rows",
-    "wilson_interval",
+    "reconstruction_rows",
+    "squared_error_rows",
 ]

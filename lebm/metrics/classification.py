@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-__all__ = ["classify", "wilson_interval"]
+__all__ = ["classify"]
 
 
 def classify(
@@ -74,21 +74,3 @@ def classify(
     with torch.no_grad():
         answers = net((test[0].detach().float() - mean) / scale).argmax(dim=1)
     return float((answers == test[1].to(answers.device)).double().mean())
-
-
-def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share observed in ``n`` trials; 95 % by default.
-
-    Args:
-        share: in [0, 1].
-        n: trials, at least 1.
-        z: standard normal quantile.
-
-    Example:
-        >>> from lebm.metrics import wilson_interval
-        >>> [round(float(end), 3) for end in wilson_interval(0.9, n=100)]
-        [0.826, 0.945]
-    """
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return centre - half, centre + half

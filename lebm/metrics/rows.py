@@ -10,26 +10,11 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lebm.errors import UserError
+from lebm.samplers.base import finite_rows
 
 __all__ = ["NonFinite", "RowCollector", "finite_rows"]
 
 _NOWHERE = 2**62
-
-
-def finite_rows(x: Tensor) -> Tensor:
-    """Which rows of ``(B, *event)`` hold finite numbers only: ``(B,)`` of ``bool``.
-
-    Example:
-        >>> import torch
-        >>> from lebm.metrics import finite_rows
-        >>> finite_rows(torch.tensor([[0.0, 1.0], [0.0, torch.nan]]))
-        tensor([ True, False])
-    """
-    return (
-        torch.isfinite(x).reshape(x.shape[0], -1).all(dim=1)
-        if x.shape[0]
-        else torch.ones(0, dtype=torch.bool, device=x.device)
-    )
 
 
 class NonFinite(Metric):
@@ -109,7 +94,16 @@ class RowCollector(Metric):
             self.add_state(f"rows_{name}", [], dist_reduce_fx="cat")
 
     def update(self, **rows: Tensor) -> None:
-        """Add a batch of rows, one tensor ``(B, *event)`` per column."""
+        """Take one tensor ``(B, *event)`` per column.
+
+        Raises:
+            UserError: if a column is missing.
+        """
+        if missing := [name for name in self.columns if name not in rows]:
+            raise UserError(
+                f"RowCollector.update needs the columns {', '.join(self.columns)};"
+                f" {', '.join(missing)} is missing"
+            )
         for name in self.columns:
             getattr(self, f"rows_{name}").append(rows[name].detach())
 

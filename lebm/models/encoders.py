@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,10 +55,6 @@ class DiagonalGaussian:
         """Differential entropy in nats, shape ``(B,)``."""
         return (self.log_scale + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=1)
 
-    def kl_to_standard_normal(self) -> Tensor:
-        """``KL(self || N(0, I))`` in nats, in closed form, shape ``(B,)``."""
-        return 0.5 * (self.mean.square() + (2 * self.log_scale).exp() - 1 - 2 * self.log_scale).sum(dim=1)
-
     def divergences(self, other: DiagonalGaussian) -> Tensor:
         """``KL(self || other)`` of every coordinate in nats, in closed form, shape ``(B, d)``."""
         gap = other.log_scale - self.log_scale
@@ -66,7 +62,7 @@ class DiagonalGaussian:
         return gap + 0.5 * ((-2 * gap).exp() + shift.square() - 1)
 
 
-class GaussianEncoder(nn.Module, Component):
+class GaussianEncoder(nn.Module, Component, ABC):
     """Base class of the encoders: ``encoder(x: (B, *in_shape))`` returns a :class:`DiagonalGaussian`.
 
     The Gaussian is over ``(B, latent_dim)``. A derived class sets ``latent_dim`` and ``in_shape`` and

@@ -182,10 +182,9 @@ class HierarchicalPrior(Prior):
         self, energy: Energy, base: GaussianHierarchy, start: Literal["normal", "ancestral"] = "normal"
     ) -> None:
         super().__init__()
-        if energy.latent_dim not in (None, base.latent_dim):
-            raise ValueError(
-                f"the energy takes {energy.latent_dim} latent coordinates but the base has {base.latent_dim}"
-            )
+        dim = getattr(energy, "latent_dim", None)  # any module may be an energy
+        if dim not in (None, base.latent_dim):
+            raise ValueError(f"the energy takes {dim} latent coordinates but the base has {base.latent_dim}")
         if start not in ("normal", "ancestral"):
             raise ValueError(f"start must be 'normal' or 'ancestral', not {start!r}")
         self.tilt = energy

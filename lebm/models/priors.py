@@ -96,8 +96,10 @@ class EnergyPrior(Prior):
     """``p(z) = exp(-E(z)) p0(z) / Z`` (Pang et al. 2020, eq. 3, with E = -f).
 
     Args:
-        energy: the energy ``E``, ``(B, d) -> (B,)``.
-        base: the reference ``p0``; by default a standard normal with the ``latent_dim`` of the energy.
+        energy: the energy ``E``, any ``nn.Module`` that maps ``(B, d)`` to ``(B,)``. A recipe or a checkpoint
+            can only name an :class:`Energy`.
+        base: the reference ``p0``; by default a standard normal with the ``latent_dim`` of the energy. An
+            energy without a ``latent_dim`` needs one.
 
     Raises:
         ValueError: if energy and base disagree on the latent size, or neither of them gives it.
@@ -113,7 +115,7 @@ class EnergyPrior(Prior):
 
     def __init__(self, energy: Energy, base: StandardNormal | None = None) -> None:
         super().__init__()
-        dim = energy.latent_dim
+        dim: int | None = getattr(energy, "latent_dim", None)
         if base is None:
             if dim is None:
                 raise ValueError("this energy does not know its latent_dim; give EnergyPrior a base")

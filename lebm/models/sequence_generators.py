@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,7 @@ NEVER_WRITTEN = 2
 """Tokens 0 (``<pad>``) and 1 (``<bos>``) have no probability: the output layer begins with token 2."""
 
 
-class SequenceGenerator(nn.Module, Component):
+class SequenceGenerator(nn.Module, Component, ABC):
     """Base class of the generators of sentences, ``p(x | z) = prod_t p(x_t | x_<t, z)``.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from lebm.files import replaced
 
 __all__ = ["image_grid", "pair_grid", "write_png"]
 
@@ -88,11 +89,6 @@ def write_png(path: str | Path, picture: np.ndarray) -> Path:
         True
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        Image.fromarray(picture).save(partial, format="PNG")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(path) as unfinished:
+        Image.fromarray(picture).save(unfinished, format="PNG")
     return path

@@ -1,4 +1,4 @@
-"""What a run folder has to tell."""
+"""Reading the files of a run folder for a report."""
 
 from __future__ import annotations
 

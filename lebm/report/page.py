@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 from lebm._version import __version__
+from lebm.files import replaced
 from lebm.report.gather import RunRecord, gather
 from lebm.report.sections import SECTIONS
 
@@ -29,7 +30,8 @@ def html(records: list[RunRecord]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta'
         f' http-equiv="Content-Security-Policy" content="{POLICY}"><meta name="viewport"'
         ' content="width=device-width, initial-scale=1"><link rel="icon"'
-        f' href="data:,"><title>{escape(title)}</title><style>{style}</style></head><body><h1>{escape(title)}</h1><nav>{menu}</nav>{parts}<p><small>Written'
+        f' href="data:,"><title>{escape(title)}</title><style>{style}</style></head><body>'
+        f"<h1>{escape(title)}</h1><nav>{menu}</nav>{parts}<p><small>Written"
         f" by lebm {escape(__version__)}.</small></p><script>{script}</script></body></html>\n"
     )
 
@@ -41,8 +43,6 @@ def report(folders: list[Path], target: Path) -> int:
         UserError: if a folder is no run folder, or a file in it is damaged.
     """
     content = html(gather(folders)).encode()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(target)
+    with replaced(target) as unfinished:
+        unfinished.write_bytes(content)
     return len(content)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from lebm.evaluation.record import beside
 from lebm.report.gather import RunRecord
+from lebm.report.pieces import data_url, figure_cell, figures_of, grid, number_cell, table
 from lebm.report.svg import Series, bars, lines
 from lebm.run.folder import spent_minutes
 
 __all__ = ["SECTIONS"]
 
 Records = Sequence[RunRecord]
-PICTURE_WIDTH = 1000  # pixels; larger pictures are drawn smaller
 KEY_FIGURES = {
     "image": ("reconstruction_mse", "fid", "frechet_distance/"),
     "anomaly": ("auroc/anomaly_score", "auprc/anomaly_score"),
@@ -28,73 +24,34 @@ KEY_FIGURES = {
 """
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are HTML; a cell ``<td ...>`` of its own is kept as it is. Headings sort."""
-    top = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in head)
-    body = "".join(
-        "<tr>" + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _number(value: Any, text: str | None = None, note: str = "", missing: str = "not run") -> str:
-    """A cell that sorts by its number; ``missing`` where there is none."""
-    if not isinstance(value, int | float):
-        return f'<td class="none">{missing}</td>'
-    small = f"<small>{escape(note)}</small>" if note else ""
-    return f'<td class="number" data-value="{value!r}">{escape(text or f"{value:.4g}")}{small}</td>'
-
-
-def _figures(record: RunRecord) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """Every figure by suite, name and split."""
-    suites = record.evaluation.get("suites", {})
-    return {
-        (suite, figure["name"], figure["split"]): figure
-        for suite, part in suites.items()
-        for figure in part["figures"]
-    }
-
-
-def _figure_cell(figure: dict[str, Any] | None) -> str:
-    if figure is None:
-        return _number(None)
-    if figure["value"] is None:
-        return "<td>not finite</td>"
-    ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
-    return _number(
-        figure["value"], note="; ".join(filter(None, (ends, f"n {figure['n']:,}", beside(figure))))
-    )
-
-
 def summary(records: Records) -> str:
-    """Method, cost and key figures, one row a run."""
+    """Method, cost and key figures, one row per run."""
     present = _key_figures(records)
     head = ["run", "method", "steps", "epochs", "CPU min", "wall min", "seed", *(name for _, name in present)]
     rows = []
     for record in records:
         fit = record.summary
-        figures = _figures(record)
+        figures = figures_of(record)
         minutes = [spent_minutes(fit, which) for which in ("cpu", "wall")]
         cells = [
             escape(record.name),
             escape(record.method),
             *(
-                _number(fit.get(name), f"{fit.get(name):,}" if fit.get(name) else None, missing="?")
+                number_cell(fit.get(name), f"{fit.get(name):,}" if fit.get(name) else None, missing="?")
                 for name in ("steps", "epochs")
             ),
         ]
         cells += [
             *(
-                _number(value, f"{value:.1f}" if value is not None else None, missing="?")
+                number_cell(value, f"{value:.1f}" if value is not None else None, missing="?")
                 for value in minutes
             ),
-            _number(fit.get("seed"), missing="?"),
+            number_cell(fit.get("seed"), missing="?"),
         ]
         for suite, name in present:
             found = [figure for key, figure in figures.items() if key[:2] == (suite, name)]
             own = [figure for figure in found if figure["split"] == _own_split(record, suite)] or found
-            cells.append(_figure_cell(own[0] if own else None))
+            cells.append(figure_cell(own[0] if own else None))
         rows.append(cells)
     lost = [
         f"{record.name}: {record.summary.get('status')}"
@@ -103,7 +60,7 @@ def summary(records: Records) -> str:
     ]
     told = f'<p class="warn">Not finished: {escape("; ".join(lost))}.</p>' if lost else ""
     return (
-        _table(head, rows)
+        table(head, rows)
         + told
         + "<p>Small numbers are 95 % intervals and numbers of samples. Click a heading to sort.</p>"
     )
@@ -111,7 +68,7 @@ def summary(records: Records) -> str:
 
 def _key_figures(records: Records) -> list[tuple[str, str]]:
     """Suites and names that any run has, in the order of ``KEY_FIGURES``."""
-    having = list(dict.fromkeys(key[:2] for record in records for key in _figures(record)))
+    having = list(dict.fromkeys(key[:2] for record in records for key in figures_of(record)))
     wanted = [(suite, name) for suite, names in KEY_FIGURES.items() for name in names]
     return [
         key
@@ -132,20 +89,20 @@ def _own_split(record: RunRecord, suite: str) -> str | None:
 
 def all_figures(records: Records) -> str:
     """Every figure of every run."""
-    keys = list(dict.fromkeys(key for record in records for key in _figures(record)))
+    keys = list(dict.fromkeys(key for record in records for key in figures_of(record)))
     if not keys:
         return "<p>No run has an evaluation.json yet: <code>lebm evaluate RUN</code> writes it.</p>"
-    found = [_figures(record) for record in records]
+    found = [figures_of(record) for record in records]
     rows = [
         [
             escape(suite),
             escape(name),
             escape(split),
-            *(_figure_cell(figures.get((suite, name, split))) for figures in found),
+            *(figure_cell(figures.get((suite, name, split))) for figures in found),
         ]
         for suite, name, split in keys
     ]
-    return _table(["suite", "figure", "split", *(record.name for record in records)], rows)
+    return table(["suite", "figure", "split", *(record.name for record in records)], rows)
 
 
 def learning_curves(records: Records) -> str:
@@ -163,7 +120,7 @@ def learning_curves(records: Records) -> str:
         )
         for name in names
     ]
-    return _grid(charts) or "<p>No run has a metrics.csv.</p>"
+    return grid(charts) or "<p>No run has a metrics.csv.</p>"
 
 
 def pictures(records: Records) -> str:
@@ -173,32 +130,13 @@ def pictures(records: Records) -> str:
     for kind in kinds:
         shown = [
             f"<figure><figcaption>{escape(record.name)}</figcaption><img"
-            f' src="{_data_url(record.pictures[kind])}" alt="{escape(kind)} of'
+            f' src="{data_url(record.pictures[kind])}" alt="{escape(kind)} of'
             f' {escape(record.name, quote=True)}"></figure>'
             for record in records
             if kind in record.pictures
         ]
-        parts.append(f"<h3>{escape(kind.replace('_', ' '))}</h3>{_grid(shown)}")
+        parts.append(f"<h3>{escape(kind.replace('_', ' '))}</h3>{grid(shown)}")
     return "".join(parts) or "<p>No run has pictures.</p>"
-
-
-def _data_url(file: Path) -> str:
-    """The picture as a palette PNG at most 1000 pixels wide, whichever is smaller of that and the file."""
-    from PIL import Image
-
-    content = file.read_bytes()
-    with Image.open(io.BytesIO(content)) as image:
-        if image.width > PICTURE_WIDTH or len(content) > 400_000:
-            small = image.convert("RGB")
-            small.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
-            buffer = io.BytesIO()
-            small.quantize(128).save(buffer, "PNG", optimize=True)
-            content = (
-                min(content, buffer.getvalue(), key=len)
-                if image.width <= PICTURE_WIDTH
-                else buffer.getvalue()
-            )
-    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def score_curves(records: Records) -> str:
@@ -232,7 +170,7 @@ def score_curves(records: Records) -> str:
                 charts.append(lines(f"{name}: {key}", drawn, *labels, x=(0.0, 1.0), y=(0.0, 1.02)))
             opened = " open" if key.endswith("/anomaly_score") and suite == "anomaly" else ""
             parts.append(
-                f"<details{opened}><summary>{title}: {escape(key)}</summary>{_grid(charts)}</details>"
+                f"<details{opened}><summary>{title}: {escape(key)}</summary>{grid(charts)}</details>"
             )
     return "".join(parts) or "<p>No run has scores of anomalies or of other data sets.</p>"
 
@@ -268,7 +206,7 @@ def chains(records: Records) -> str:
             for text in texts
         ]
     return (
-        f"<ul>{''.join(told)}</ul>{_grid(charts)}"
+        f"<ul>{''.join(told)}</ul>{grid(charts)}"
         if charts or told
         else "<p>No run has chain diagnostics.</p>"
     )
@@ -288,7 +226,8 @@ def protocols(records: Records) -> str:
             for name, suite in suites
         }
         parts.append(
-            f"<details><summary>{escape(record.name)}</summary><pre>{escape(json.dumps(kept, indent=1))}</pre></details>"
+            f"<details><summary>{escape(record.name)}</summary>"
+            f"<pre>{escape(json.dumps(kept, indent=1))}</pre></details>"
         )
     return "".join(parts) or "<p>No run has an evaluation.json.</p>"
 
@@ -309,7 +248,7 @@ def recipe_differences(records: Records) -> str:
             if len(records) > 1
             else "<p>One run has nothing to differ from.</p>"
         )
-    return _table(["setting", *(record.name for record in records)], rows)
+    return table(["setting", *(record.name for record in records)], rows)
 
 
 def _flat(value: Any, where: str = "") -> Iterable[tuple[str, str]]:
@@ -321,10 +260,6 @@ def _flat(value: Any, where: str = "") -> Iterable[tuple[str, str]]:
             yield from _flat(item, f"{where}[{place}]")
     else:
         yield where, f"<code>{escape(json.dumps(value))}</code>"
-
-
-def _grid(parts: Sequence[str]) -> str:
-    return f'<div class="grid">{"".join(parts)}</div>' if parts else ""
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Records], str]]] = {

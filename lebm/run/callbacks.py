@@ -1,4 +1,4 @@
-"""What every run has besides the callbacks of its recipe: checkpoints, the stored recipe, the progress bar."""
+"""Callbacks of every run beside those of its recipe: checkpoints, stored recipe, progress bar."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lebm.callbacks.divergence import DivergenceError
 from lebm.errors import CheckpointWriteError, UserError
+from lebm.estimators.base import LatentEstimator
+from lebm.files import replaced
 from lebm.run.preemption import Preempted
 
 __all__ = ["Progress", "RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions"]
@@ -100,10 +102,8 @@ class SaveConfig(SaveConfigCallback):
             return
         text = self.parser.dump(self.config, skip_unset=False)
         target = Path(trainer.default_root_dir) / "config.yaml"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(".config.yaml.unfinished")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(target)
+        with replaced(target) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("config", f"```yaml\n{text}\n```")
@@ -161,7 +161,8 @@ class SameShape(Callback):
         Raises:
             UserError: naming both shapes and both keys.
         """
-        made = getattr(getattr(getattr(pl_module, "likelihood", None), "generator", None), "out_shape", None)
+        likelihood = pl_module.observation_model if isinstance(pl_module, LatentEstimator) else None
+        made = None if likelihood is None else getattr(likelihood.generator, "out_shape", None)
         read = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
         if made is not None and read is not None and tuple(made) != tuple(read):
             raise UserError(

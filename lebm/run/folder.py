@@ -7,12 +7,12 @@ import math
 import os
 import platform
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
 from lebm._version import __version__
 from lebm.errors import UserError
+from lebm.files import replaced
 
 __all__ = ["claim", "hardware", "is_first_process", "plain", "summary", "versions", "write_json"]
 
@@ -148,13 +148,8 @@ def hardware() -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace a file in one step, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
+    with replaced(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:

@@ -5,7 +5,6 @@ the recipe says.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+from lebm.files import replaced
 
 __all__ = ["MetricsFile", "WandbRun", "place", "with_defaults"]
 
@@ -74,12 +75,10 @@ class MetricsFile(Logger):
             return list(csv.DictReader(file))
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        unfinished = self.path.with_name(f".{self.path.name}.unfinished")
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
+        with replaced(self.path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns or [])
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(unfinished, self.path)
 
 
 def _is_before(row: Mapping[str, str | None], step: int) -> bool:

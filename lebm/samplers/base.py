@@ -70,9 +70,7 @@ class Sampler(nn.Module, Component, ABC):
     ``sampler(log_density, init, generator=None)`` returns the end of the chain, detached. Gradients are taken
     with respect to the state only. Parameters of the log-density receive none, whatever the surrounding grad
     mode is. Inference mode is lifted inside the call. Global random state changes only if ``generator`` is
-    ``None``.
-
-    A subclass writes ``_chain``.
+    ``None``. A subclass writes ``_chain``.
 
     Args:
         steps: default number of transitions, at least 0.
@@ -82,10 +80,8 @@ class Sampler(nn.Module, Component, ABC):
 
     Example:
         >>> import torch
-        >>> from lebm.samplers import Langevin, Sampler
+        >>> from lebm.samplers import Langevin
         >>> sampler = Langevin(steps=10, step_size=0.5)
-        >>> isinstance(sampler, Sampler), sampler.exact
-        (True, False)
         >>> sampler(lambda z: -0.5 * z.square().sum(dim=1), torch.zeros(4, 2), steps=3).shape
         torch.Size([4, 2])
     """
@@ -154,7 +150,20 @@ class Sampler(nn.Module, Component, ABC):
         if total < 0:
             raise ValueError(f"steps must be at least 0, not {total}")
         with torch.inference_mode(False), torch.enable_grad():
-            state, info = self._chain(log_density, init.detach().clone(), generator, total, want_info)
+            result = self._chain(log_density, init.detach().clone(), generator, total, want_info)
+        # Not unpacked before it is checked: a bare state of two rows would pass for a state and an info.
+        if not (
+            isinstance(result, tuple)
+            and len(result) == 2
+            and isinstance(result[0], Tensor)
+            and result[0].shape == init.shape
+            and (isinstance(result[1], Info) or (result[1] is None and not want_info))
+        ):
+            raise ValueError(
+                f"{type(self).__name__}._chain must return a state of shape {tuple(init.shape)} and"
+                f" {'an Info' if want_info else 'an Info or None'}, but returned {_kind(result)}"
+            )
+        state, info = result
         return state.detach(), info
 
     @abstractmethod
@@ -162,6 +171,12 @@ class Sampler(nn.Module, Component, ABC):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         """``steps`` transitions from ``start``, a copy that the method may change; gradients are enabled."""
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(_kind(item) for item in value)})"
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,7 +245,7 @@ def finite_rows(state: Tensor) -> Tensor:
         >>> finite_rows(torch.tensor([[0.0, 1.0], [0.0, torch.nan]]))
         tensor([ True, False])
     """
-    return torch.isfinite(state.flatten(1)).all(dim=1)
+    return torch.isfinite(state).unsqueeze(-1).flatten(1).all(dim=1)
 
 
 def as_event(per_coordinate: Tensor | None, state: Tensor) -> Tensor | None:

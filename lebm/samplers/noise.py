@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Noise", "RandomSource", "normal", "uniform"]
+__all__ = ["Noise", "RandomSource", "keyed_seed", "normal", "uniform"]
 
 
-def _seed(key: tuple[object, ...]) -> int:
+def keyed_seed(*key: object) -> int:
+    """63 bits that depend on every part of the key."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -51,7 +52,7 @@ class Noise:
     def __init__(self, keys: Sequence[tuple[object, ...]], on_host: bool = False) -> None:
         if not keys:
             raise ValueError("Noise needs at least one stream")
-        self.seeds = [_seed(tuple(key)) for key in keys]
+        self.seeds = [keyed_seed(*key) for key in keys]
         self._on_host = on_host
         self._generators: list[torch.Generator] | None = None
 

@@ -19,6 +19,7 @@ from lebm.callbacks import (
     MutualInformationGap,
 )
 from lebm.errors import UserError
+from tests.callbacks.test_revision import model as dual_mcmc
 from tests.callbacks.tiny import EchoModel, TinyData, latent_mle, trainer
 from tests.estimators.hierarchical_models import conditional, variational
 
@@ -108,6 +109,12 @@ def test_any_method_has_long_chains_and_traversals(tmp_path: Path) -> None:
     )
     assert size(tmp_path / "images" / "traversal" / "test.png") == (2, 3)
     assert np.asarray(Image.open(tmp_path / "images" / "long_chain" / "test.png")).any()
+
+
+def test_coordinates_of_any_inference_model_are_compared_with_labels(tmp_path: Path) -> None:
+    callback = MutualInformationGap(bins=3)
+    trainer(tmp_path, [callback]).test(dual_mcmc(), datamodule=TinyData(), verbose=False)
+    assert 0 <= callback.figures["test/mig"] <= 1
 
 
 def test_wrong_settings_and_models_are_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lebm.callbacks import ReconstructionError, ReconstructionGrid
+from lebm.callbacks import EvaluationCallback, ReconstructionError, ReconstructionGrid
 from lebm.data.images import to_unit_range
 from lebm.errors import UserError
 from lebm.plots import image_grid
@@ -71,3 +71,13 @@ def test_data_above_reconstructions_below(tmp_path: Path, n: int, shown: int) ->
         assert picture.shape[0] == 2 + 4 * 6  # two pairs of rows, the last one filled up with white
         assert np.array_equal(picture[12 + 2 : 12 + 6, 2:6, 0], image_grid(x[5:6])[..., 0])
         assert (picture[12:, -5:] == 255).all()
+
+
+def test_a_callback_without_the_constructor_of_its_base_is_told(tmp_path: Path) -> None:
+    class Hasty(EvaluationCallback):
+        def __init__(self) -> None:
+            self.seen = 0
+
+    for run in ("test", "validate"):
+        with pytest.raises(UserError, match=r"Hasty.__init__ must call super\(\).__init__\(\)"):
+            getattr(trainer(tmp_path, [Hasty()]), run)(EchoModel(), datamodule=TinyData(), verbose=False)

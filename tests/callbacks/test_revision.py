@@ -13,9 +13,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch import Tensor
 
-from lebm.callbacks import InterpolationGrid, RevisionError, RevisionGuard, reconstruction_rows
+from lebm.callbacks import InterpolationGrid, RevisionError, RevisionGuard
 from lebm.callbacks.divergence import Divergence, DivergenceError
 from lebm.estimators import AdamGroups, DualMCMCTeaching
+from lebm.metrics import reconstruction_rows
 from lebm.models import GaussianLikelihood, MLPEncoder, MLPGenerator, ResNetEnergy
 from lebm.samplers import Langevin
 from tests.callbacks.tiny import SHAPE, TinyData, trainer

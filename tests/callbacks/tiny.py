@@ -43,6 +43,10 @@ class EchoModel(LightningModule):
         poison: index of a sample whose outputs are made NaN; -1 for none.
     """
 
+    anomaly_score_name = "the sum of the pixels"
+    chain_settings: Mapping[str, Any] = {}
+    latent_prior = None
+
     def __init__(self, poison: int = -1) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.tensor(0.1))
@@ -72,6 +76,12 @@ class EchoModel(LightningModule):
         if self.poison >= 0:
             noise[-1] = torch.nan
         return noise + self.shift
+
+    def observations(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return batch["x"]
+
+    def inferred(self, x: Tensor) -> None:
+        """There is no inference model."""
 
     def sample_latent(self, n: int, *, steps: int | None = None, generator: Any = None) -> Tensor:
         return generator.normal((n, 2))

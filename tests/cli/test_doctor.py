@@ -78,6 +78,14 @@ def test_packages(
     assert text in found[name][1]
 
 
+def test_packages_and_their_floors_are_those_that_lebm_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["torch>=2.6", "filelock", "jsonargparse[signatures]<5,>=4.53", 'pytest>=8; extra == "dev"']
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
+    assert doctor._floors() == {"torch": "2.6", "filelock": "", "jsonargparse": "4.53"}
+    monkeypatch.undo()
+    assert {"torch", "torchvision", "numpy", "scipy", "tokenizers", "wandb"} <= doctor._floors().keys()
+
+
 def test_metric_weights_are_looked_for_where_the_libraries_look(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

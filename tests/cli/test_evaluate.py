@@ -63,9 +63,7 @@ def test_a_file_and_a_table_and_suites_are_added(
         "image": 5,
         "anomaly": 3,
     }
-    assert (
-        found["suites"]["image"]["protocol"]["features"]["class_path"] == "lebm.metrics.features.FlatFeatures"
-    )
+    assert found["suites"]["image"]["protocol"]["features"]["class_path"] == "lebm.metrics.FlatFeatures"
     assert {figure["split"] for figure in found["suites"]["anomaly"]["figures"]} == {"lebm", "official"}
     assert lebm("test", "run") == 0
     tested = json.loads(Path("run/test.json").read_text())["metrics"]

@@ -195,6 +195,22 @@ def test_a_refused_start_leaves_the_folder_free(
     assert lebm("fit", "-c", tiny) == 0
 
 
+def test_a_mistake_in_a_step_keeps_its_traceback(
+    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_step(*arguments: object) -> None:
+        raise ValueError("too many values to unpack")
+
+    monkeypatch.setattr("lebm.estimators.LatentMLE.loss", broken_step)
+    assert lebm("fit", "-c", tiny, "--trainer.num_sanity_val_steps", 0) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in shown
+    assert "in broken_step" in shown
+    assert "ValueError: too many values to unpack" in shown
+    assert "lebm: error" not in shown
+    assert json.loads(Path("runs/tiny/summary.json").read_text())["status"] == "failed"
+
+
 @pytest.mark.parametrize("verb", ["validate", "test"])
 def test_evaluation_takes_the_run_folder(lebm: Run, trained: Path, verb: str) -> None:
     kept = {path: path.read_bytes() for path in (trained / "config.yaml", trained / "summary.json")}

@@ -70,7 +70,8 @@ def test_a_training_run_reads_tensors(tmp_path: Path) -> None:
     data = ArrayData.of({"train": x, "train_label": torch.arange(20)}, batch_size=4, validation_size=4)
     learner = Learner()
     trainer = Trainer(
-        max_epochs=1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        max_epochs=1, accelerator="cpu", devices=1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path, num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(learner, datamodule=data)

@@ -310,7 +310,8 @@ def test_every_verb_of_the_trainer(make_parquet: MakeParquet, tmp_path: Path, va
     learner.test_step = learner.validation_step  # type: ignore[method-assign]
     learner.predict_step = lambda batch, batch_idx: batch["x"]  # type: ignore[method-assign]
     trainer = Trainer(
-        max_epochs=1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        max_epochs=1, accelerator="cpu", devices=1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path, num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(learner, datamodule=data)

@@ -26,7 +26,7 @@ def batch(n: int = 6) -> dict[str, Tensor]:
 
 
 def with_batch_norm(method: str, **changed: Any) -> LatentEstimator:
-    """The method with BatchNorm in its generator and spectral norm in its energy, where it has a latent one."""
+    """The method with BatchNorm in its generator and spectral norm in its latent energy, if it has one."""
     generator = part(
         "models.ResNetGenerator", latent_dim=3, out_shape=[1, 8, 8], channels=[4, 4], start=4, norm="batch"
     )

@@ -63,7 +63,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Rest:
-    """A direction at rest: curvature of the energy, column length, slope and variance of the inference model."""
+    """A direction at rest: curvature of the energy, column length, slope and variance of the encoder."""
 
     curvature: float
     column: float

@@ -50,7 +50,7 @@ def test_two_stage_trains_the_energy_and_nothing_else() -> None:
 
 
 def test_a_resumed_two_stage_run_does_not_need_its_backbone(tmp_path) -> None:
-    """The frozen weights are in its own checkpoint, and it ends where the undisturbed run ends, bit for bit."""
+    """The frozen weights are in its checkpoint, and it ends where the undisturbed run ends, bit for bit."""
     backbone, middle = tmp_path / "backbone.ckpt", tmp_path / "step=3.ckpt"
     every = ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}")
 

@@ -136,7 +136,8 @@ def test_learning_recovers_the_known_marginal_likelihood():
         posterior_sampler=Langevin(40, 0.18),
         optimizer=AdamGroups({"generator": 3e-2, "energy": 5e-2}, betas=(0.9, 0.999), lr_decay=0.8),
     ).double()
-    with torch.no_grad():  # of the data's order of magnitude, so that the prior need not stretch beyond what a short chain reaches
+    # Of the data's order of magnitude: the prior need not stretch beyond the reach of a short chain.
+    with torch.no_grad():
         model.likelihood.generator.linear.weight.copy_(true_weight + 0.5 * torch.randn(5, 2))
     optimizer, schedule = model.optimizer_settings.build(model.networks(), fused=True)
 

@@ -18,7 +18,7 @@ RATE = 1e-3
 
 
 class Keep(Callback):
-    """Writes the first step's synchronised gradients and the last parameters, from inside the first process."""
+    """Writes the first step's synchronised gradients and the last parameters, in the first process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""The text suite gives the figures of the callbacks, with their intervals."""
+"""The text suite gives the values of the callbacks, with their intervals."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from lebm.callbacks import SentenceBounds, SentenceQuality
 from lebm.data import TextData
 from lebm.evaluation.context import SentenceSubject, Settings, Subject
-from lebm.evaluation.run import run_suites
+from lebm.evaluation.run import SUITES, run_suites
 from tests.callbacks.test_sentences import sentence_model
-from tests.callbacks.tiny import latent_mle
+from tests.callbacks.tiny import latent_mle, trainer
 
 
 @pytest.mark.slow
@@ -47,8 +48,18 @@ def test_figures_of_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (found["self_bleu"].n, found["self_bleu"].split) == (9, "samples")
     assert (found["active_units"].n, found["active_units"].split) == (9, "test")
     assert found["self_bleu"].low is None
+    callbacks = [SentenceBounds(prior_levels=10), SentenceQuality(n=30, compared=30)]
+    trainer(tmp_path, callbacks).test(model, data, verbose=False)
+    logged = {name: value for callback in callbacks for name, value in callback.figures.items()}
+    assert {f"test/{name}": figure.value for name, figure in found.items()}.items() <= logged.items()
     assert "sentences" in results["image"].skipped
     assert results["text"].wall_time_seconds > 0
+
+
+def test_the_documents_list_every_suite() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert [name for name in SUITES if name not in rows] == []
 
 
 def test_other_models_have_no_text() -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 import lebm
-from lebm.callbacks.frechet import drawn_images
 from lebm.config.checks import load_recipe
 from lebm.data.images import to_unit_range
 from lebm.errors import UserError
@@ -25,6 +24,7 @@ from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.curves import histogram, ranking_curves
 from lebm.evaluation.data import RunImages, subset
+from lebm.evaluation.draws import drawn_images
 from lebm.evaluation.image import image_suite, kernel_distance
 from lebm.evaluation.likelihood_suite import likelihood_suite
 from lebm.evaluation.ood import OUT_SETS, _names, ood_suite

@@ -1,4 +1,4 @@
-"""Comparing draws with known expectations, with tolerances that come from the draws' own Monte-Carlo error."""
+"""Draws against known expectations, with tolerances from the Monte-Carlo error of the draws."""
 
 from __future__ import annotations
 

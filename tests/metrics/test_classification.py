@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import mutual_info_score
 
-from lebm.metrics import classify, mutual_information, mutual_information_gap, wilson_interval
+from lebm.metrics import classify, mutual_information, mutual_information_gap
 from lebm.metrics.attack import latent_attack, layer_divergences
 from lebm.models import DiagonalGaussian, LatentLayout
 
@@ -30,12 +30,6 @@ def test_a_classifier_reaches_what_can_be_known() -> None:
         assert abs(classify(clouds(2000, 0.0, 0), clouds(2000, 0.0, 1), epochs=1) - 0.5) < 0.05
     with pytest.raises(ValueError, match="as many labels as features"):
         classify((torch.zeros(3, 2), torch.zeros(2).long()), clouds(4, 1.0, 0))
-
-
-def test_wilsons_interval() -> None:
-    """The classical example: 8 of 10 is .490 to .943."""
-    assert wilson_interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=5e-5)
-    assert wilson_interval(1.0, 50)[1] == pytest.approx(1.0)
 
 
 def test_mutual_information_is_that_of_scikit_learn() -> None:

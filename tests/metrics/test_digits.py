@@ -44,7 +44,7 @@ def test_the_shipped_file_is_small_plain_and_named_by_its_digest() -> None:
     assert hashlib.sha256(DIGIT_WEIGHTS.read_bytes()).hexdigest().startswith(DigitFeatures().digest)
     assert DigitFeatures().digest in DigitFeatures().note
     assert not DigitFeatures().figure.endswith("fid")
-    assert describe(DigitFeatures()) == {"class_path": "lebm.metrics.digits.DigitFeatures", "init_args": {}}
+    assert describe(DigitFeatures()) == {"class_path": "lebm.metrics.DigitFeatures", "init_args": {}}
 
 
 def test_the_distance_grows_with_what_is_wrong_with_the_images(digits: tuple[Tensor, Tensor]) -> None:

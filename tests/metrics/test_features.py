@@ -30,12 +30,9 @@ def test_random_projection_is_linear_fixed_and_takes_no_rows() -> None:
 
 
 def test_extractors_describe_themselves() -> None:
-    assert describe(FlatFeatures(4)) == {
-        "class_path": "lebm.metrics.features.FlatFeatures",
-        "init_args": {"size": 4},
-    }
+    assert describe(FlatFeatures(4)) == {"class_path": "lebm.metrics.FlatFeatures", "init_args": {"size": 4}}
     assert describe(InceptionFeatures()) == {
-        "class_path": "lebm.metrics.features.InceptionFeatures",
+        "class_path": "lebm.metrics.InceptionFeatures",
         "init_args": {"weights_path": None, "num_features": 2048},
     }
 

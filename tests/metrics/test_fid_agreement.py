@@ -1,4 +1,4 @@
-"""Our FID path, torchmetrics and torch-fidelity's own command agree on the same images and the same network."""
+"""Our FID path, torchmetrics and torch-fidelity's command agree on the same images and network."""
 
 from __future__ import annotations
 

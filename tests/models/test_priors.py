@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
+from lebm.component import DescriptionError, describe
 from lebm.models import Energy, EnergyPrior, MLPEnergy, StandardNormal
-from lebm.samplers import Noise
+from lebm.samplers import Langevin, Noise
 
 
 class Slope(Energy):
@@ -80,3 +81,23 @@ def test_wrong_arguments_are_refused() -> None:
         EnergyPrior(Energy())
     with pytest.raises(ValueError, match="at least 1"):
         StandardNormal(0)
+
+
+class Bowl(nn.Module):
+    """``E(z) = |z|^2 / 2``, a module that knows nothing of lebm."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.square().sum(dim=1) / 2
+
+
+def test_any_module_is_an_energy() -> None:
+    prior = EnergyPrior(Bowl(), StandardNormal(3))
+    z = torch.randn(5, 3, dtype=torch.float64)
+    torch.testing.assert_close(prior.energy(z), z.square().sum(dim=1) / 2)
+    torch.testing.assert_close(prior.log_density.state_gradient(z), -2 * z)
+    drawn = Langevin(20, 0.3)(prior.log_density, prior.reference(2000, torch.Generator().manual_seed(0)))
+    assert drawn.var().item() == pytest.approx(0.5, abs=0.05)  # exp(-|z|^2)
+    with pytest.raises(ValueError, match="does not know its latent_dim; give EnergyPrior a base"):
+        EnergyPrior(Bowl())
+    with pytest.raises(DescriptionError, match="energy: .*Bowl has no plain description"):
+        describe(prior)

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-from lebm.config import recipes
 from lebm.estimators import DualMCMCTeaching
-from tests.recipes.test_recipes import ALL, build, header, synthetic, two_steps
+from tests.recipes.test_recipes import ALL, CONTENT, build, header, synthetic, two_steps
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,7 @@ def test_seed_and_latent_size_reach_every_part(name: str) -> None:
 
 def narrow(name: str) -> list[str]:
     """Overrides: published depth, a few channels."""
-    arguments = yaml.safe_load(recipes.names()[name].read_text())["model"]["init_args"]
+    arguments = CONTENT[name]["model"]["init_args"]
     paths = {
         "energy": arguments["energy"],
         "likelihood.init_args.generator": arguments["likelihood"]["init_args"]["generator"],

@@ -1,4 +1,4 @@
-"""The recipes of the joint hierarchical prior: networks and constants as published, and two training steps."""
+"""Recipes of the joint hierarchical prior: networks and constants as published, and two training steps."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from lebm.estimators import JointHierarchicalPrior
 from lebm.samplers import Langevin
-from tests.recipes.test_recipes import ALL, build, header, linear, synthetic, transposed, two_steps
+from tests.recipes.test_recipes import ALL, CONTENT, build, header, linear, synthetic, transposed, two_steps
 
 NAMES = [
     name
     for name in ALL
-    if name.startswith("joint_hierarchical/") and "lebm.data.ImageData" in ALL[name].read_text()
+    if name.startswith("joint_hierarchical/") and CONTENT[name]["data"]["class_path"] == "ImageData"
 ]
 
 
@@ -182,7 +181,7 @@ def narrower(word: str, keep: bool) -> str:
 
 def narrow(name: str) -> list[str]:
     """Overrides: published depth, little width."""
-    arguments = yaml.safe_load(ALL[name].read_text())["model"]["init_args"]
+    arguments = CONTENT[name]["model"]["init_args"]
     words = []
     for path, network, is_generator in (
         ("likelihood.init_args.generator", arguments["likelihood"]["init_args"]["generator"], True),
@@ -198,7 +197,7 @@ def narrow(name: str) -> list[str]:
                 for layer, block in enumerate(settings["blocks"])
             ]
             words.append(f"--model.init_args.{path}.init_args.blocks={json.dumps(blocks)}")
-    if "train_split" in yaml.safe_load(ALL[name].read_text())["data"]["init_args"]:
+    if "train_split" in CONTENT[name]["data"]["init_args"]:
         words.append("--data.init_args.train_split=train")
     return words
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from lebm.models import CategoricalLikelihood, RecurrentGenerator
-from tests.recipes.test_recipes import ALL, TEXT, build, linear, two_steps
+from tests.recipes.test_recipes import CONTENT, TEXT, build, linear, two_steps
 
 GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
 # embedding, hidden, vocabulary, longest sentence
@@ -78,9 +77,7 @@ def small(name: str, folder: Path) -> list[str]:
 )
 def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
     chains = (
-        ("prior", "posterior")
-        if "posterior_sampler" in yaml.safe_load(ALL[name].read_text())["model"]["init_args"]
-        else ("prior",)
+        ("prior", "posterior") if "posterior_sampler" in CONTENT[name]["model"]["init_args"] else ("prior",)
     )
     summary = two_steps(["-c", name, *small(name, tmp_path / "data")], tmp_path / "run", chains)
     assert summary["status"] == "finished"

@@ -1,4 +1,4 @@
-"""A checkpoint with one byte changed, or cut anywhere, is refused by name; what is good beside it is found."""
+"""A checkpoint with one byte changed, or cut anywhere, is refused by name; a good one beside it is found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of every format load for good, and give the numbers they gave."""
+"""Checkpoints of every format and of every method load for good, and give the numbers they gave."""
 
 from __future__ import annotations
 
@@ -14,13 +14,27 @@ from lebm.checkpoint.writing import AtomicCheckpointIO
 from tests.estimators.test_latent_mle import small_model
 
 FOLDER = Path(__file__).parents[1] / "checkpoints"
-FILES = sorted(FOLDER.glob("*.ckpt"))
+FILES = sorted(FOLDER.glob("format*.ckpt"))
+METHODS = sorted(set(FOLDER.glob("*.ckpt")) - set(FILES))
 
 
 def answers(file: Path) -> list[float]:
     model = lebm.load(file)
     z = torch.linspace(-1, 1, 2 * model.latent_dim).reshape(2, model.latent_dim)
     return [*model.log_joint(model.decode(z), z).double().tolist(), model.decode(z).double().sum().item()]
+
+
+def answers_of_a_method(file: Path) -> dict[str, list[float] | float]:
+    model = lebm.load(file)
+    z = torch.linspace(-1, 1, 2 * model.latent_dim).reshape(2, model.latent_dim)
+    x = model.decode(z)
+    score = model.anomaly_score(x, generator=torch.Generator().manual_seed(0))
+    sample = model.sample(2, generator=torch.Generator().manual_seed(0))
+    return {
+        "joint": model.log_joint(x, z).double().tolist(),
+        "score": score.double().tolist(),
+        "sample": sample.double().sum().item(),
+    }
 
 
 def make(folder: Path) -> None:
@@ -50,6 +64,21 @@ def test_there_is_a_file_of_every_format() -> None:
 def test_it_loads_and_answers_as_it_did(file: Path) -> None:
     expected = json.loads((FOLDER / "expected.json").read_text())
     assert answers(file) == pytest.approx(expected[file.name], rel=1e-5)
+
+
+@pytest.mark.parametrize("file", METHODS, ids=lambda file: file.stem)
+def test_every_method_of_an_older_version_samples_and_scores_as_it_did(file: Path) -> None:
+    expected = json.loads((FOLDER / "expected.json").read_text())[file.name]
+    found = answers_of_a_method(file)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+
+
+def test_every_method_has_a_file_of_its_own() -> None:
+    classes = {checkpoint.read(file)["hyper_parameters"]["class_path"].rsplit(".", 1)[1] for file in METHODS}
+    assert classes == {"LatentMLE", "MultiStageNCE", "JointHierarchicalPrior", "DualMCMCTeaching"}
+    assert all(file.stat().st_size < 30_000 for file in METHODS)
 
 
 def test_the_current_writer_writes_the_current_format(tmp_path: Path) -> None:

@@ -28,10 +28,11 @@ PROBE = """<script>addEventListener("load", () => {
   const up = read();
   button.click();
   const down = read();
-  document.body.style.width = document.body.style.maxWidth = "358px";  // a phone of 390 pixels less the margins
+  document.body.style.width = document.body.style.maxWidth = "358px";  // a phone of 390 px less margins
   const left = document.body.getBoundingClientRect().left;
   const parts = [...document.querySelectorAll("figure, h2, p, .wide, details, nav")];
-  const wide = parts.filter(part => part.getBoundingClientRect().right > left + 391).map(part => part.outerHTML.slice(0, 80));
+  const over = parts.filter(part => part.getBoundingClientRect().right > left + 391);
+  const wide = over.map(part => part.outerHTML.slice(0, 80));
   const images = [...document.images].map(image => image.naturalWidth);
   const charts = document.querySelectorAll("svg[role=img]").length;
   document.body.innerHTML = "";

@@ -31,7 +31,7 @@ def test_the_plain_chain_at_a_temperature_is_the_released_chain():
 
 
 def test_half_precision_does_not_overflow():
-    """The slope of the energy is of order one, and only its quotient by T leaves the range of half precision."""
+    """The slope of the energy is of order one; only its quotient by T leaves the range of half precision."""
     target = Boltzmann(lambda x: x.half().sum(1), 4e-6)
     state = torch.randn(3, 5)
     torch.testing.assert_close(target(state), -state.half().sum(1).float() / 4e-6)

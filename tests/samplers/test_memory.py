@@ -1,4 +1,4 @@
-"""A chain of any length keeps no graph and no history: its peak of live tensors does not grow with its steps."""
+"""A chain keeps no graph and no history: its peak of live tensors does not grow with its steps."""
 
 from __future__ import annotations
 

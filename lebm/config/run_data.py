@@ -1,4 +1,4 @@
-"""The images that ``lebm reconstruct`` and ``lebm score`` look at."""
+"""The data of a run, opened again: images or sentences, in the form that its model takes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from lebm.data.text_rows import TextRows
 from lebm.data.text_sources import open_text
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
-from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
+from lebm.evaluation.data import observation_shape
+from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import UNKNOWN
 
-__all__ = ["Images", "SentenceRows", "open_for"]
+__all__ = ["Images", "SentenceRows", "open_for", "stored_settings"]
 
 _READING = ("config_name", "revision", "crop", "image_column", "label_column", "on_error", "cache_dir")
 
@@ -95,13 +96,12 @@ def open_for(
     Raises:
         UserError: if there is nothing to read, or the model is one of neither.
     """
-    settings = _stored(run)
-    sentences = sentence_likelihood(model)
-    if sentences is not None:
-        return _open_sentences(sentences, run, settings, data, split, limit)
-    shape = model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)).shape[1:]
+    settings = stored_settings(run)
+    if model.sentences is not None:
+        return _open_sentences(model.sentences, run, settings, data, split, limit)
+    shape = observation_shape(model)
     if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
-        raise UserError(f"{run}: the model is of data of shape {tuple(shape)}, not of square images")
+        raise UserError(f"{run}: the model is of data of shape {shape}, not of square images")
     path = data or settings.get("path")
     if path is None:
         raise UserError(f"{run} does not say which data it was trained on; name some with --data")
@@ -114,7 +114,7 @@ def open_for(
     if "crop" in reading:
         reading["crop"] = tuple(reading["crop"])
     split = split or (settings.get("test_split") if own else None)
-    found = open_images(path, split, image_size=int(shape[1]), channels=int(shape[0]), **reading)
+    found = open_images(path, split, image_size=shape[1], channels=shape[0], **reading)
     rows = slice(None, limit)
     labels = [int(label) for label in found.labels[rows]] if found.has_labels else None
     return Images(found.images[rows], labels, f"{path} ({found.split})")
@@ -150,9 +150,11 @@ def _open_sentences(
     return SentenceRows(TextRows(encoded), found.rows[:limit], source)
 
 
-def _stored(run: Path) -> dict[str, Any]:
-    """``init_args`` of the data section of a run; of the run around a checkpoint in its ``checkpoints``
-    folder.
+def stored_settings(run: Path) -> dict[str, Any]:
+    """``init_args`` of the data section of a run; empty if its recipe is not known.
+
+    Args:
+        run: a run folder, or a checkpoint in the ``checkpoints`` folder of one.
     """
     folder = run if run.is_dir() else run.parent.parent
     config = folder / "config.yaml"

@@ -1,0 +1,155 @@
+"""Whether a run may start in its folder, and from which checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
+
+from lebm import checkpoint
+from lebm.checkpoint.writing import AtomicCheckpointIO
+from lebm.config import checks, recipes
+from lebm.config.parser import RecipeCLI
+from lebm.errors import UserError
+from lebm.run import folder as runs
+from lebm.run.loggers import WandbRun
+
+__all__ = ["FinishedError", "TrainingCLI", "other_networks"]
+
+
+class FinishedError(Exception):
+    """There is nothing left to train."""
+
+
+class TrainingCLI(RecipeCLI):
+    """Decides whether a run may start here, and from which checkpoint.
+
+    Attributes:
+        ckpt_path: the checkpoint to start from or to evaluate, if there is one.
+        stored: names and shapes of what that checkpoint holds.
+        begun: whether training has begun; what fails after that is no mistake of the recipe.
+        fresh: whether this run made its folder.
+    """
+
+    ckpt_path: Path | None = None
+    stored: Mapping[str, tuple[int, ...]] = {}
+    begun = False
+    fresh = False
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.insert(0, LambdaCallback(on_train_start=self._begin))  # type: ignore[attr-defined]
+        return trainer
+
+    def _begin(self, *args: Any) -> None:
+        self.begun = True
+
+    def prepare_run(self) -> None:
+        if self.request.verb == "fit":
+            self._prepare_fit()
+        elif self.config.ckpt_path:
+            self.ckpt_path = Path(self.config.ckpt_path)
+        else:
+            self.ckpt_path = self.run_dir
+        if self.ckpt_path is None:
+            return
+        self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
+        if self.request.verb != "fit":
+            self.first_step = sys.maxsize
+        elif self.request.resume:
+            self.first_step = content.get("global_step", 0)
+        stored = content.get("callbacks", {}).get(WandbRun.KEY)
+        if self.request.resume or self.request.verb != "fit":
+            self.wandb_id = (stored or {}).get("run_id")
+        self.stored = {
+            name: tuple(value.shape)
+            for name, value in content["state_dict"].items()
+            if hasattr(value, "shape")
+        }
+        if self.request.resume:
+            self._same_short_names()
+            self._stop_if_finished(content)
+
+    def _same_short_names(self) -> None:
+        """Refuse another ``latent_dim`` or ``latent_dims`` for a run that goes on.
+
+        The stored recipe has its references filled in. Another value would change the stored recipe and not
+        the networks.
+        """
+        stored = self.run_dir / "config.yaml"
+        before = checks.load_recipe(stored) if stored.is_file() else {}
+        for name in ("latent_dim", "latent_dims"):
+            if name in before and self.config[name] != before[name]:
+                start = "without" if before[name] is None else f"with {before[name]}"
+                raise UserError(
+                    f"{name}: {self.run_dir} was begun {start}, which a resumed run keeps, not"
+                    f" {self.config[name]}; resume by --resume {self.run_dir} without it, or train a new run"
+                    " with -c and --run_dir"
+                )
+
+    def same_networks(self) -> None:
+        """Refuse a checkpoint of other networks before the run folder is touched.
+
+        Raises:
+            UserError: naming the first weight that differs.
+        """
+        for name, value in self.model.named_parameters():
+            if self.stored.get(name, value.shape) != tuple(value.shape):
+                raise UserError(
+                    other_networks(
+                        self.ckpt_path,
+                        f"{name} has the shape {self.stored[name]} there and {tuple(value.shape)} here",
+                    )
+                )
+
+    def _prepare_fit(self) -> None:
+        if runs.is_first_process():
+            runs.claim(self.run_dir, self.request.resume)
+            self.fresh = not self.run_dir.exists()
+            if self.request.resume:
+                AtomicCheckpointIO.clean(self.run_dir / "checkpoints")
+        if self.request.resume and any((self.run_dir / "checkpoints").glob("[!.]*.ckpt")):
+            self.ckpt_path = self.run_dir
+        elif self.config.ckpt_path:
+            self.ckpt_path = Path(self.config.ckpt_path)
+        else:
+            self._find_backbone()
+
+    def _find_backbone(self) -> None:
+        """Refuse a ``backbone`` that is missing: the run whose networks a method starts from."""
+        backbone = (self.config.model.get("init_args") or {}).get("backbone")
+        if backbone is None or Path(backbone).exists():
+            return
+        maker = next(
+            (name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name), None
+        )
+        hint = (
+            f"train it first: lebm fit -c {maker}"
+            if maker
+            else "name the run folder or checkpoint of the trained backbone"
+        )
+        raise UserError(f"model.init_args.backbone: {backbone}: no such run folder or checkpoint; {hint}")
+
+    def _stop_if_finished(self, content: dict[str, Any]) -> None:
+        limits = self.config.trainer
+        progress = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+        epochs, steps = progress.get("processed", 0), content.get("global_step", 0)
+        if (
+            limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
+        ) or 0 <= limits.max_steps <= steps:
+            raise FinishedError(
+                f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or"
+                " --trainer.max_steps to go on"
+            )
+
+
+def other_networks(path: Path | None, what: str) -> str:
+    """The line for a checkpoint whose networks are not those of the recipe, where ``what`` differs."""
+    return (
+        f"{path}: the checkpoint holds other networks than the recipe ({what}); leave the networks as they"
+        " were, or start a new run"
+    )

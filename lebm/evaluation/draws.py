@@ -1,0 +1,76 @@
+"""Images that a model draws, and images that features are computed of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
+from lebm.metrics.rows import finite_rows
+from lebm.samplers.noise import Noise
+
+__all__ = ["CHUNK", "check_images", "drawn_images"]
+
+CHUNK = 250
+"""Samples per noise stream."""
+
+_SLACK = 1e-3  # on a scale of 2; what rounding in half precision leaves
+
+
+def drawn_images(
+    model: LatentEstimator,
+    count: int,
+    chunk: int,
+    seed: int,
+    steps: int | None = None,
+    shape: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One chunk of a model's samples, from a noise stream of its own.
+
+    Args:
+        model: that draws.
+        count: samples in this chunk.
+        chunk: number of the chunk, which keys the noise.
+        seed: of the noise.
+        steps: length of the chain; the model's own if ``None``.
+        shape: ``(C, H, W)`` that the samples must have; any if ``None``.
+
+    Returns:
+        ``(count, C, H, W)`` clamped to [-1, 1], and ``(count,)`` of ``bool``, whether each sample is finite.
+
+    Raises:
+        UserError: if the model does not draw images of one or three channels, or draws another ``shape``.
+    """
+    x = model.sample(count, steps=steps, generator=Noise([(seed, "fid", chunk)]))
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise UserError(f"the model's samples are not images of 1 or 3 channels but {tuple(x.shape)}")
+    if shape is not None and x.shape[1:] != tuple(shape):  # an extractor would resize them silently
+        raise UserError(f"the model draws images of shape {tuple(x.shape[1:])}, the data have {tuple(shape)}")
+    return x.float().clamp(-1, 1), finite_rows(x)
+
+
+def check_images(x: Tensor, what: str) -> None:
+    """Refuse images that a feature extractor would misread without an error.
+
+    Args:
+        x: the images.
+        what: their name, for the message.
+
+    Raises:
+        UserError: for a shape other than ``(B, 1 or 3, H, W)``, for pixels outside [-1, 1], and for pixels
+            that are not finite.
+
+    Example:
+        >>> check_images(torch.zeros(2, 1, 4, 4), "the data")
+    """
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise UserError(
+            f"a distance between images: {what} are not images of 1 or 3 channels but {tuple(x.shape)}"
+        )
+    if not bool(torch.isfinite(x).all()) or bool((x.abs() > 1 + _SLACK).any()):
+        raise UserError(
+            f"a distance between images: {what} must be finite and in [-1, 1]; scale them in the data module"
+        )

@@ -1,0 +1,54 @@
+"""The log-constant of a model's prior, by annealed importance sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from lebm.estimators.base import LatentEstimator
+from lebm.evaluation.marginal_likelihood import prior_log_z
+from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
+from lebm.samplers.metropolis import HMC
+from lebm.samplers.noise import Noise
+
+__all__ = ["LONG_RUN", "annealing", "model_log_z"]
+
+LONG_RUN = 10
+"""Length of the prior chain whose draws stand in for exact ones, as a multiple of its length in training."""
+
+
+def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImportanceSampling:
+    """Annealing by HMC of three leapfrog steps, whose step size is adapted; 1 level is importance sampling.
+
+    Example:
+        >>> annealing(20).levels
+        20
+    """
+    kernel = HMC(1, 0.3, leapfrog_steps=3).to(device)
+    return AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
+
+
+def model_log_z(
+    model: LatentEstimator, levels: int, chains: int, noise: Callable[[str], Noise]
+) -> tuple[LogZ, LogZ | None]:
+    """``log Z`` of a model's prior from below and from above; both zero for a prior that is normalised.
+
+    Args:
+        model: whose prior it is.
+        levels: of annealing.
+        chains: annealed chains.
+        noise: for each purpose, ``"long run"`` and ``"log z"``, its noise.
+
+    Returns:
+        The two estimates with their intervals; see :func:`~lebm.evaluation.marginal_likelihood.prior_log_z`.
+    """
+    prior = model.latent_prior
+    if prior is None or prior.is_exact:
+        return prior_log_z(None, annealing(1, model.device), chains)
+    length = model.chain_steps("prior")
+    draws = model.sample_latent(
+        chains, steps=None if length is None else LONG_RUN * length, generator=noise("long run")
+    )
+    kernel = annealing(levels, model.device)
+    return prior_log_z(prior, kernel, chains, noise("log z"), long_run=draws)

@@ -1,0 +1,44 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["UNFINISHED", "replaced"]
+
+UNFINISHED = ".unfinished"
+"""How the name of a file that is still being written ends; a killed process may leave one behind."""
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike) -> Iterator[Path]:
+    """A name beside ``path`` to write to. At the end of the block, the file there replaces ``path``.
+
+    The folder is made as needed. A reader sees the old file or the new one, and never half of either, because
+    a rename within one folder is one step. If the block raises, then ``path`` is untouched and the new file
+    is removed.
+
+    Args:
+        path: the file to replace, there already or not.
+
+    Yields:
+        The name to write to, in the same folder.
+
+    Raises:
+        OSError: if the folder cannot be made or written.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
+    try:
+        yield unfinished
+        os.replace(unfinished, target)
+    finally:
+        with contextlib.suppress(
+            OSError
+        ):  # renamed already, never written, or its folder has become read-only
+            unfinished.unlink()

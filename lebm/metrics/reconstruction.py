@@ -1,0 +1,58 @@
+"""How far reconstructions are from their data, row by row."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+__all__ = ["SSIM_WINDOW", "reconstruction_rows", "squared_error_rows"]
+
+SSIM_WINDOW = 11
+"""Least number of pixels per side that SSIM needs."""
+
+
+def squared_error_rows(x: Tensor, reconstruction: Tensor) -> Tensor:
+    """Squared error of each reconstruction, mean over its numbers (pixels and channels of an image).
+
+    Args:
+        x: ``(B, *event)``.
+        reconstruction: of the same shape.
+
+    Returns:
+        ``(B,)`` of float64.
+
+    Example:
+        >>> import torch
+        >>> squared_error_rows(torch.zeros(2, 3), torch.tensor([[0.0, 0, 0], [1, 1, 1]])).tolist()
+        [0.0, 1.0]
+    """
+    return (x.double() - reconstruction.double()).square().flatten(1).mean(dim=1)
+
+
+def reconstruction_rows(x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
+    """Error and similarity of each reconstruction by itself, in the [-1, 1] range.
+
+    Args:
+        x: images ``(B, C, H, W)``. Below 11 pixels per side SSIM is left out.
+        reconstruction: of the same shape.
+
+    Returns:
+        ``mse``, the squared error, mean over pixels and channels; ``psnr`` in decibels, for the range 2;
+        ``ssim``; each ``(B,)`` of float64.
+
+    Example:
+        >>> import torch
+        >>> rows = reconstruction_rows(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
+        >>> {name: round(float(value), 2) for name, value in rows.items()}
+        {'mse': 1.0, 'psnr': 6.02}
+    """
+    values = {"mse": squared_error_rows(x, reconstruction)}
+    x, reconstruction = x.double(), reconstruction.double()
+    values["psnr"] = peak_signal_noise_ratio(
+        reconstruction, x, data_range=2.0, reduction="none", dim=(1, 2, 3)
+    )
+    if min(x.shape[2:]) >= SSIM_WINDOW:
+        ssim = structural_similarity_index_measure(reconstruction, x, data_range=2.0, reduction="none")
+        assert isinstance(ssim, Tensor)
+        values["ssim"] = ssim
+    return values

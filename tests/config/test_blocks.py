@@ -1,0 +1,177 @@
+"""Blocks that recipes include: what is read, what is refused, and copies that stand alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lebm.cli.dispatch import run
+from lebm.config import blocks, recipes
+from lebm.config.request import read_request
+
+SHARED = [name for name, path in recipes.names().items() if "\ninclude:" in path.read_text()]
+MINE = """\
+# My own recipe
+# with a header.
+latent_dim: 4
+include: [data/mnist, near.yaml]
+
+model:  # the method
+  class_path: LatentMLE
+
+data:
+  # smaller batches
+  init_args: {batch_size: 7, crop: [0, 0, 9, 9]}  # for a small machine
+"""
+NEAR = """\
+trainer:
+  max_epochs: 3
+data:
+  init_args:
+    # quicker
+    eval_batch_size: 9
+    batch_size: 8
+"""
+
+
+def merged(old: Any, new: Any) -> Any:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+
+
+def content(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(MINE)
+    (folder / "near.yaml").write_text(NEAR)
+    return folder / "mine.yaml"
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_copy_of_a_recipe_stands_alone_and_says_the_same(name: str, tmp_path: Path) -> None:
+    path = recipes.names()[name]
+    copy = tmp_path / "copy.yaml"
+    assert run(["cp", name, str(copy)]) == 0
+    expected = content(path)
+    for block in reversed(blocks.included(path, content(path))):
+        expected = merged(content(block), expected)
+    del expected["include"]
+    assert content(copy) == expected
+    own_comments = [line for line in path.read_text().splitlines() if "# " in line]
+    assert [line for line in copy.read_text().splitlines() if "# " in line][
+        : len(own_comments)
+    ] == own_comments
+
+
+def test_a_recipe_in_another_folder_includes_packaged_blocks_and_files_beside_it(mine: Path) -> None:
+    request = read_request("fit", ["-c", str(mine), "-c", "data/fashion_mnist"])
+    known = recipes.blocks()
+    assert request.files == [
+        known["data/mnist"],
+        mine.parent / "near.yaml",
+        mine,
+        known["data/fashion_mnist"],
+    ]
+    assert request.recipes == [mine, known["data/fashion_mnist"]]
+    assert request.default_run_dir == Path("runs/elsewhere-mine")
+
+
+def test_the_text_of_a_copy(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["cat", str(mine)]) == 0
+    text = capsys.readouterr().out
+    data = content(recipes.blocks()["data/mnist"])["data"]["init_args"]
+    assert yaml.safe_load(text) == {
+        "latent_dim": 4,
+        "model": {"class_path": "LatentMLE"},
+        "trainer": {"max_epochs": 3},
+        "data": {
+            "class_path": "ImageData",
+            "init_args": {**data, "eval_batch_size": 9, "batch_size": 7, "crop": [0, 0, 9, 9]},
+        },
+    }
+    assert text.startswith("# My own recipe\n# with a header.\nlatent_dim: 4\n\nmodel:  # the method\n")
+    assert "    # quicker\n    eval_batch_size: 9\n" in text
+    assert "include" not in text
+
+
+def test_a_run_stores_what_its_blocks_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("near.yaml").write_text(
+        "trainer: {max_epochs: 1}\ndata:\n  init_args: {limit_train: 100, limit_eval: 5}\n"
+    )
+    Path("mine.yaml").write_text("include: near.yaml\ntrainer: {limit_val_batches: 0, callbacks: null}\n")
+    chains = [f"--model.init_args.{kind}_sampler.init_args.steps=1" for kind in ("prior", "posterior")]
+    quick = [*chains, "--trainer.enable_progress_bar=false", "--run_dir=run"]
+    assert run(["fit", "-c", "quickstart", "-c", "mine.yaml", *quick]) == 0
+    stored = content(Path("run/config.yaml"))
+    assert "include" not in stored
+    assert stored["data"]["init_args"]["limit_train"] == 100
+    assert run(["fit", "--resume", "run", "--trainer.max_epochs", "2"]) == 0
+    assert "mine.yaml" not in content(Path("run/config.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("include: data/mnits", "there is no block 'data/mnits'; did you mean 'data/mnist'?"),
+        ("include: quickstart", "there is no block 'quickstart'"),
+        ("include: {data: mnist}", "expected the name of a block or a list of names"),
+        ("include: [3]", "expected the name of a block or a list of names"),
+        ("include: ../outside.yaml", "../outside.yaml is outside the folder of the recipe"),
+        ("include: /etc/outside.yaml", "/etc/outside.yaml is outside the folder of the recipe"),
+        ("include: link.yaml", "link.yaml is outside the folder of the recipe"),
+        ("include: missing.yaml", "there is no file"),
+        ("include: nested.yaml", "a block cannot include another block"),
+        ("include: wicked.yaml", "calls a resolver"),
+        ("include: broken.yaml", "not valid YAML"),
+    ],
+)
+def test_refusals(mine: Path, capsys: pytest.CaptureFixture[str], text: str, expected: str) -> None:
+    (mine.parent.parent / "outside.yaml").write_text("latent_dim: 1\n")
+    (mine.parent / "link.yaml").symlink_to(mine.parent.parent / "outside.yaml")
+    (mine.parent / "nested.yaml").write_text("include: data/mnist\n")
+    (mine.parent / "wicked.yaml").write_text("run_dir: ${oc.env:HOME}\n")
+    (mine.parent / "broken.yaml").write_text("a: [\n")
+    mine.write_text(text + "\n")
+    assert run(["fit", "-c", str(mine)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("lebm: error: ")
+    assert expected in line
+
+
+def test_a_flag_cannot_include(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fit", "-c", "quickstart", "--include", "data/mnist"]) == 2
+    assert "give the block as a recipe, by -c" in capsys.readouterr().err
+
+
+def test_a_copy_cannot_change_the_class_of_a_block(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine.write_text("include: data/mnist\ndata: {class_path: TextData}\n")
+    assert run(["cp", str(mine), "copy.yaml"]) == 2
+    assert "data: the included block has another class, ImageData" in capsys.readouterr().err
+    assert not Path("copy.yaml").exists()
+
+
+def test_blocks_are_no_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ls"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not any(line.startswith("data/") for line in lines)
+    assert lines[-1] == "blocks that recipes include: " + ", ".join(recipes.blocks())
+
+
+@pytest.mark.parametrize("name", recipes.blocks())
+def test_blocks_say_what_they_are_and_are_used(name: str) -> None:
+    path = recipes.blocks()[name]
+    assert 20 < len(recipes.title(path)) <= 110
+    assert f"`include: {name}`" in path.read_text()
+    assert any(f"\ninclude: {name}\n" in recipes.names()[recipe].read_text() for recipe in SHARED)
+    assert max(map(len, path.read_text().splitlines())) <= 110

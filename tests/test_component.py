@@ -1,0 +1,59 @@
+"""What a component prints of itself."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from lebm.component import Component
+from lebm.data import ArrayData
+from lebm.estimators import AdamGroups
+from lebm.models import Energy, EnergyPrior, MLPEnergy, SumEnergy
+from lebm.samplers import Langevin, PersistentChains
+from tests.estimators.test_latent_mle import small_model
+
+
+def test_arguments_are_shown_and_defaults_left_out() -> None:
+    assert repr(Langevin(steps=60, step_size=0.4)) == "Langevin(steps=60, step_size=0.4)"
+    assert (
+        repr(Langevin(60, 0.4, clamp=(-1.0, 1.0))) == "Langevin(steps=60, step_size=0.4, clamp=(-1.0, 1.0))"
+    )
+    assert repr(ArrayData("rows.npz", batch_size=8)) == "ArrayData(path='rows.npz', batch_size=8)"
+    assert repr(AdamGroups({"energy": 0.1}, betas=[0.5, 0.999])) == "AdamGroups(lr={'energy': 0.1})"
+
+
+def test_modules_are_shown_once_and_on_lines_of_their_own() -> None:
+    lines = repr(PersistentChains(Langevin(3, 0.1), slots=2)).splitlines()
+    assert lines == ["PersistentChains(", "  slots=2", "  (kernel): Langevin(steps=3, step_size=0.1)", ")"]
+    shown = repr(SumEnergy([MLPEnergy(3, [8]), MLPEnergy(3, [4])], weights=[1.0, 2.0]))
+    assert shown.splitlines()[1] == "  weights=[1.0, 2.0]"
+    assert shown.count("latent_dim=3, hidden=[8]") == 1
+    prior = repr(EnergyPrior(MLPEnergy(3, [8]))).splitlines()
+    assert prior[:3] == ["EnergyPrior(", "  (tilt): MLPEnergy(", "    latent_dim=3, hidden=[8]"]
+    model = repr(small_model()).splitlines()
+    assert model[0] == "LatentMLE("
+    assert model[1].startswith("  optimizer=AdamGroups(lr={")  # no module, so that nobody else shows it
+
+
+def test_a_class_may_show_itself_differently() -> None:
+    class Quiet(Energy):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+
+        def extra_repr(self) -> str:
+            return "quiet"
+
+    class Derived(Quiet):
+        pass
+
+    class ComponentFirst(Component, nn.Module):
+        def __init__(self, width: int, **others: int) -> None:
+            super().__init__()
+            self.inner = nn.Linear(1, 1)
+
+    assert repr(Quiet(3)) == "Quiet(quiet)"
+    assert repr(Derived(3)) == "Derived(quiet)"
+    first = repr(ComponentFirst(3, other=4)).splitlines()
+    assert first[1:3] == [
+        "  width=3, others={'other': 4}",
+        "  (inner): Linear(in_features=1, out_features=1, bias=True)",
+    ]

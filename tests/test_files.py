@@ -1,0 +1,49 @@
+"""Files are replaced whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lebm.files import UNFINISHED, replaced
+
+
+def test_a_file_appears_at_the_end_of_the_block_in_a_folder_made_for_it(tmp_path: Path) -> None:
+    target = tmp_path / "some" / "folder" / "a.txt"
+    with replaced(target) as unfinished:
+        unfinished.write_text("new")
+        assert not target.exists()
+        assert unfinished.parent == target.parent
+        assert unfinished.name.startswith(".a.txt.")
+        assert unfinished.name.endswith(UNFINISHED)
+    assert target.read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def interrupted(file: Path) -> None:
+    file.write_text("half of the n")
+    raise KeyboardInterrupt
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replaced(target) as unfinished:
+        interrupted(unfinished)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_error_before_anything_is_written_is_the_one_that_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), replaced(tmp_path / "a.txt"):
+        1 / 0  # noqa: B018
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_writers_do_not_meet(tmp_path: Path) -> None:
+    with replaced(tmp_path / "a.txt") as first, replaced(tmp_path / "a.txt") as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a.txt").read_text() == "first"  # its block ended last
