@@ -40,7 +40,7 @@ def up(layer: nn.Module, x: Tensor) -> Tensor:
     return functional.conv_transpose2d(x, layer.weight, layer.bias, 2, 1)
 
 
-# Latent-space EBM (Pang et al. 2020), and the bottom layer of the conditional hierarchy (Cui et al., CVPR 2023)
+# Latent-space EBM (Pang et al. 2020), and the bottom layer of the conditional hierarchy (CVPR 2023)
 
 
 def transposed(network: nn.Module, z: Tensor, last: tuple[int, int]) -> Tensor:
@@ -164,7 +164,7 @@ def residual_generator(generator: nn.Module, z: Tensor) -> Tensor:
 
 
 def residual_energy(energy: nn.Module, x: Tensor, iterate: bool = False) -> Tensor:
-    """Spectral norm on every layer, no biases; the first block pools before its shortcut, the others after."""
+    """Spectral norm on every layer, no biases. The first block pools before its shortcut."""
     h = x
     for number, block in enumerate(energy.blocks):
         main = functional.relu(h) if number else h
