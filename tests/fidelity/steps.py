@@ -95,6 +95,7 @@ def our_step(model: LatentEstimator, x: Tensor) -> Step:
     else:
         step.values["posterior chain"] = model.infer(x, 0).z.detach()
     step.values["prior chain"] = model.negatives(len(x), 0)
+    step.values["generated images"] = model.likelihood.mean(step.values["posterior chain"]).detach()
     model.loss(batch, 0).backward()
     _record(step, model, set(model.networks()), optimizer)
     return step
@@ -133,7 +134,8 @@ def latent_mle(model: LatentMLE, x: Tensor, prior: int, posterior: int, last: tu
         of_data, *start_and_normals(model.noise("posterior", 0), width, posterior), 0.1
     )
     negatives = released.langevin(potential, *start_and_normals(model.noise("prior", 0), width, prior), 0.4)
-    step.values = {"posterior chain": positives, "prior chain": negatives}
+    made = g(positives).detach()
+    step.values = {"posterior chain": positives, "prior chain": negatives, "generated images": made}
     (((x - g(positives)) ** 2).sum() / len(x)).backward()
     step.learn("generator", model.likelihood, adam(model.likelihood, 1e-4, (0.5, 0.999)))
     (energy(positives).mean() - energy(negatives).mean()).backward()
@@ -178,7 +180,8 @@ def ladder(
 
     start = start_and_normals(model.noise("prior", 0), sum(sizes), chain[0])
     negatives = released.langevin(potential, *start, chain[1])
-    step.values = {"posterior chain": together.detach(), "prior chain": negatives}
+    made = g(generator, z).detach()
+    step.values = {"posterior chain": together.detach(), "prior chain": negatives, "generated images": made}
     on_data = released.normed_perceptron(layers, together.detach(), iterate=True).mean()
     (on_data - released.normed_perceptron(layers, negatives, iterate=True).mean()).backward()
     step.learn("energy", model.prior.tilt, adam(model.prior.tilt, energy_lr, (0.0, 0.9)))
@@ -224,7 +227,8 @@ def conditional(model: JointHierarchicalPrior, x: Tensor, posterior: int, last: 
     positives = released.langevin(lambda z: squared(z) + potential(z), *start, 0.1)
     start = start_and_normals(model.noise("prior", 0), width, 60)
     negatives = released.langevin(potential, *start, 0.4)
-    step.values = {"posterior chain": positives, "prior chain": negatives}
+    made = g(positives).detach()
+    step.values = {"posterior chain": positives, "prior chain": negatives, "generated images": made}
     (squared(positives) / len(x)).backward()
     step.learn("generator", model.likelihood, adam(model.likelihood, 1e-4, (0.9, 0.999)))
     (below(negatives).mean() - below(positives).mean()).backward()

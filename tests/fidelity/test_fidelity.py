@@ -56,8 +56,10 @@ def distances(ours: Step, theirs: Step) -> dict[str, float]:
         gradients.append(max(far(one / scale, other / largest) for one, other in pairs))
         pairs = list(zip(ours.parameters[name], theirs.parameters[name], strict=True))
         parameters.append(max(far(one, other) for one, other in pairs))
+    values = {name: far(ours.values[name], value) for name, value in theirs.values.items()}
     return {
-        "values": max(far(ours.values[name], value) for name, value in theirs.values.items()),
+        "forward": values.pop("generated images"),
+        "chain": max(values.values()),
         "gradient": max(gradients),
         "step": max(parameters),
     }
@@ -115,7 +117,8 @@ def test_the_schedule_and_the_last_batch_are_the_released_ones(name: str) -> Non
     optimizer, schedule = cli.model.optimizer_settings.build(cli.model.networks(), fused=False)
     factors = []
     for _ in range(4):
-        factors.append(optimizer.param_groups[0]["lr"] / cli.model.optimizer_settings.lr["generator"])
+        group = optimizer.param_groups[0]
+        factors.append(group["lr"] / cli.model.optimizer_settings.lr[group["name"]])
         optimizer.step()
         schedule.step()
     late, decay = name.startswith("latent_mle/"), 1.0 if name.endswith("conditional") else 0.998
