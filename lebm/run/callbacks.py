@@ -1,4 +1,4 @@
-"""Callbacks of every run beside those of its recipe: checkpoints, stored recipe, progress bar."""
+"""What every run has besides the callbacks of its recipe: checkpoints, stored recipe, progress bar."""
 
 from __future__ import annotations
 

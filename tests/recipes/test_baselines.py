@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lebm.models import StandardNormal
-from tests.recipes.test_recipes import BASELINES, MNIST, build, linear, synthetic, two_steps
+from tests.recipes.published import MNIST, linear
+from tests.recipes.test_recipes import BASELINES, build, synthetic, two_steps
 
 NETWORKS = {
     "baselines/mnist_gaussian": {"generator": MNIST.generator},

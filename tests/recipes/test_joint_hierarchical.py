@@ -1,4 +1,4 @@
-"""Recipes of the joint hierarchical prior: networks and constants as published, and two training steps."""
+"""The recipes of the joint hierarchical prior: networks and constants as published, two training steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 
 from lebm.estimators import JointHierarchicalPrior
 from lebm.samplers import Langevin
-from tests.recipes.test_recipes import ALL, CONTENT, build, header, linear, synthetic, transposed, two_steps
+from tests.recipes.published import linear, transposed
+from tests.recipes.test_recipes import ALL, CONTENT, build, header, synthetic, two_steps
 
 NAMES = [
     name

@@ -1,4 +1,4 @@
-"""Every recipe, found by walking the folder: header, networks at full width, two steps of training.
+"""Every recipe, found by walking the folder: its networks at full width, and two steps of training.
 
 A new recipe needs no entry here. One that rebuilds published networks gets a line in ``PUBLISHED``.
 """
@@ -8,11 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import re
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,97 +22,10 @@ from lebm.config import blocks, recipes
 from lebm.config.parser import RecipeCLI
 from lebm.config.request import read_request
 from lebm.data import ImageData
-from lebm.estimators import LatentEstimator
 from lebm.estimators.prior_model import LatentPriorModel
 from tests.conftest import png, write_parquet
+from tests.recipes.published import PUBLISHED
 
-
-@dataclass(frozen=True)
-class Published:
-    """What the networks and chains of a recipe must be.
-
-    The energies have one parameter less than the published ones, the constant, which no contrast can learn.
-    """
-
-    image: tuple[int, int, int]
-    latent_dim: int
-    generator: int
-    energy: int
-    prior: tuple[int, float]
-    posterior: tuple[int, float]
-    sigma: float
-    batch_size: int
-
-
-def linear(*widths: int) -> int:
-    """Parameters of fully connected layers with biases."""
-    return sum((before + 1) * after for before, after in pairwise(widths))
-
-
-def transposed(latent_dim: int, start: int, *channels: int, last: int = 4) -> int:
-    """Parameters of transposed convolutions with biases: kernel ``start``, then 4, then ``last``."""
-    kernels = [start, *[4] * (len(channels) - 2), last]
-    inputs = [latent_dim, *channels[:-1]]
-    return sum(
-        (before * kernel**2 + 1) * after
-        for before, after, kernel in zip(inputs, channels, kernels, strict=True)
-    )
-
-
-def fully_connected(latent_dim: int) -> Published:
-    """Our own MNIST networks; the chains are the published ones."""
-    widths = linear(latent_dim, 400, 400, 784), linear(latent_dim, 200, 200, 1) - 1
-    return Published((1, 28, 28), latent_dim, *widths, (60, 0.4), (20, 0.1), 0.3, 100)
-
-
-MNIST = fully_connected(8)
-PUBLISHED = {
-    "quickstart": fully_connected(12),
-    "latent_mle/mnist": MNIST,
-    "latent_mle/mnist_anomaly": MNIST,
-    "latent_mle/fashion_mnist": Published(
-        (1, 28, 28),
-        32,
-        transposed(32, 7, 1024, 512, 256, 1, last=3),
-        linear(32, 200, 200, 1) - 1,
-        (60, 0.4),
-        (20, 0.1),
-        0.3,
-        100,
-    ),
-    "latent_mle/svhn": Published((3, 32, 32), 100, 3_447_683, 60_601 - 1, (60, 0.4), (20, 0.1), 0.3, 100),
-    "latent_mle/cifar10": Published((3, 32, 32), 128, 18_883_075, 66_201 - 1, (60, 0.4), (40, 0.1), 0.3, 100),
-    "latent_mle/celeba64": Published(
-        (3, 64, 64), 100, 12_656_515, 60_601 - 1, (40, 0.4), (20, 0.1), 0.3, 100
-    ),
-    "latent_mle/celeba128": Published(
-        (3, 128, 128),
-        100,
-        transposed(100, 4, 2048, 1024, 512, 256, 128, 3),
-        linear(100, 1000, 1000, 1) - 1,
-        (80, 0.4),
-        (40, 0.1),
-        0.3,
-        400,
-    ),
-    "latent_mle/celebahq256": Published(
-        (3, 256, 256),
-        128,
-        transposed(128, 4, 2048, 1024, 512, 512, 256, 128, 3),
-        66_201 - 1,
-        (80, 0.4),
-        (40, 0.1),
-        1.0,
-        64,
-    ),
-}
-# Stage after stage with the same networks and chains; here the constant of an energy is learned too.
-PUBLISHED |= {
-    f"multistage_nce/{name}": replace(
-        PUBLISHED[f"latent_mle/{name}"], energy=PUBLISHED[f"latent_mle/{name}"].energy + 1
-    )
-    for name in ("mnist", "mnist_anomaly", "svhn", "cifar10", "celeba64", "celebahq256")
-}
 ALL = recipes.names()
 OVERLAYS = [name for name in ALL if name.startswith("loggers/")]
 PLANE = ["multistage_nce/toy2d"]  # has its own test
@@ -143,81 +52,10 @@ def header(name: str) -> list[str]:
     return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
 
 
-def command(name: str, kind: str) -> list[str]:
-    """The words after ``lebm fit`` of a command in the header."""
-    (line,) = (line for line in header(name) if re.match(rf"# {kind}\s", line))
-    words = shlex.split(line.removeprefix(f"# {kind}").split("&&")[0])
-    assert words[:2] == ["lebm", "fit"], line
-    return words[2:]
-
-
 def test_the_folder_was_walked() -> None:
     assert {"quickstart", "latent_mle/svhn", "loggers/wandb"} <= set(ALL)
     files = {path for path in recipes.folder().rglob("*") if path.suffix in (".yaml", ".yml")}
     assert files == {*ALL.values(), *recipes.blocks().values()}
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_header_says_what_a_reader_needs(name: str) -> None:
-    lines = header(name)
-    text = "\n".join(lines)
-    assert 20 < len(recipes.title(ALL[name])) <= 100
-    assert re.search(r"^# Status +\S", text, re.MULTILINE)
-    if name not in OVERLAYS:
-        for word in ("Trains", "Aims at"):
-            assert re.search(rf"^# {word} +\S", text, re.MULTILINE), word
-    # a number that was only remembered is not printed as the paper's
-    assert "[M" not in text
-    written = ALL[name].read_text().splitlines()
-    assert max(map(len, written)) <= 140  # commands; the others are shorter
-    assert max(len(line) for line in written if not re.match("# (Run|Override) ", line)) <= 110
-    run_words = command(name, "Run")
-    assert run_words[:2] == ["-c", "quickstart" if name in OVERLAYS else name]
-    assert name in run_words
-    assert command(name, "Override")[: len(run_words[:2])] == run_words[:2]
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_commands_of_the_header_are_accepted(name: str) -> None:
-    first, changed = (build(command(name, kind)) for kind in ("Run", "Override"))
-    assert isinstance(first.model, LatentEstimator)
-    assert first.parser.dump(first.config) != changed.parser.dump(changed.config)
-
-
-DOCS = Path(__file__).parents[2] / "docs"
-MEASURED = [name for name, path in ALL.items() if recipes.is_measured(path)]
-
-
-@pytest.mark.parametrize("name", MEASURED)
-def test_a_run_at_full_length_is_on_the_page_that_the_header_names(name: str) -> None:
-    said = status(name)
-    pages = {page.name: page.read_text() for page in DOCS.glob("*.md")}
-    named = re.findall(r"docs/(\w+\.md)", said) or list(pages)
-    text = "\n".join(pages[page] for page in named)
-    assert re.search(rf"(?<![\w/]){re.escape(name)}(?![\w/])", text), f"{name} is not on {named}"
-    missing = [number for number in re.findall(r"\d*\.\d+", said) if not on_page(number, text)]
-    assert not missing, f"{missing} of the header of {name} are not on {named}"
-
-
-def status(name: str) -> str:
-    """What the header says after ``Status``, as one line."""
-    text = "\n".join(header(name))
-    (said,) = re.findall(r"^# Status +(.*(?:\n# {3,}\S.*)*)", text, re.MULTILINE)
-    return re.sub(r"\n# +", " ", said)
-
-
-def on_page(number: str, text: str) -> bool:
-    """Whether a page has the number, or one with more digits that is rounded to it."""
-    digits = len(number.partition(".")[2])
-    return any(
-        len(other.partition(".")[2]) >= digits and abs(float(other) - float(number)) <= 0.51 * 10**-digits
-        for other in re.findall(r"(?<![\d.])\d*\.\d+", text)
-    )
-
-
-def test_a_number_is_found_where_it_is_rounded() -> None:
-    assert on_page(".053", "the error is .0526 (.0511 to .0542)")
-    assert not on_page(".053", "the error is .0551, and 1.053 of another")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

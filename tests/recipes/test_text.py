@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lebm.models import CategoricalLikelihood, RecurrentGenerator
-from tests.recipes.test_recipes import CONTENT, TEXT, build, linear, two_steps
+from tests.recipes.published import linear
+from tests.recipes.test_recipes import CONTENT, TEXT, build, two_steps
 
 GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
 # embedding, hidden, vocabulary, longest sentence
