@@ -70,6 +70,7 @@ class ImageData(SplitData):
         limit_eval: validate and test on this number of images only, each chosen at random.
         on_error: ``fail`` on an undecodable image, or ``skip`` it with a warning.
         cache_dir: folder for decoded images; ``null`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
+        drop_last: leave out an incomplete last batch of an epoch in training. ``False`` trains on it too.
 
     Raises:
         UserError: in :meth:`setup`, if the data cannot be read or do not fit the arguments;
@@ -84,7 +85,7 @@ class ImageData(SplitData):
         ((1, 28, 28), 1000, 20)
     """
 
-    ordering = ("sizes", "batch_size", "seed", "flip")
+    ordering = ("sizes", "batch_size", "seed", "flip", "drop_last")
 
     image_shape: tuple[int, int, int]
     train: ImageRows
@@ -116,6 +117,7 @@ class ImageData(SplitData):
         limit_eval: int | None = None,
         on_error: Literal["fail", "skip"] = "fail",
         cache_dir: str | None = None,
+        drop_last: bool = True,
     ) -> None:
         super().__init__()
         at_least_one = {
@@ -134,7 +136,7 @@ class ImageData(SplitData):
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.held_out_label = held_out_label
-        self.seed, self.flip, self.num_workers = seed, flip, num_workers
+        self.seed, self.flip, self.drop_last, self.num_workers = seed, flip, drop_last, num_workers
         self._where = {"config_name": config_name, "revision": revision, "cache_dir": cache_dir}
         self._how = {
             "image_size": image_size,
@@ -187,6 +189,7 @@ class ImageData(SplitData):
             "skipped": sources.skipped,
             "batch_size": self.batch_size,
             "flip": self.flip,
+            "drop_last": self.drop_last,
             **self.splitting.plain(),
         }
         if self.held_out_label is None:

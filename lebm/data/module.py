@@ -42,6 +42,7 @@ class SplitData(LightningDataModule, Component):
     eval_batch_size: int
     seed: int
     num_workers: int = 0
+    drop_last: bool = True
     train: Any
     validation: Any
     test: Any
@@ -99,12 +100,15 @@ class SplitData(LightningDataModule, Component):
             rank=rank,
             world_size=world_size,
             shuffle=True,
-            drop_last=True,
+            drop_last=self.drop_last,
             seed=self.seed,
         )
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled whole batches of ``batch_size`` rows over all processes, without an incomplete last one.
+        """Shuffled batches of ``batch_size`` rows over all processes; the last may be smaller.
+
+        ``drop_last`` leaves out an incomplete last batch. If several processes cannot share that batch
+        evenly, its rows do not weigh the same in the mean of their gradients.
 
         Raises:
             UserError: if the processes cannot share a batch evenly, or there is not one whole batch.

@@ -28,6 +28,8 @@ class AdamGroups(Component):
         weight_decay: L2 penalty per network, 0 where absent.
         max_grad_norm: limit on the norm of a network's gradient; unlimited where absent.
         lr_decay: factor on every learning rate after each epoch, in (0, 1].
+        full_rate_epochs: number of epochs at the full learning rate, at least 1. It is 2 where a released
+            script calls its schedule at the end of an epoch, with the number of that epoch.
 
     Raises:
         ValueError: for an argument out of range, or a number where a mapping is expected.
@@ -48,6 +50,7 @@ class AdamGroups(Component):
         weight_decay: Mapping[str, float] | None = None,
         max_grad_norm: Mapping[str, float] | None = None,
         lr_decay: float = 1.0,
+        full_rate_epochs: int = 1,
     ) -> None:
         for name, value in {"lr": lr, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}.items():
             if not isinstance(value, Mapping) and (name == "lr" or value is not None):
@@ -57,6 +60,8 @@ class AdamGroups(Component):
                 )
         if not 0 < lr_decay <= 1:
             raise ValueError(f"lr_decay must be in (0, 1], not {lr_decay}")
+        if full_rate_epochs < 1:
+            raise ValueError(f"full_rate_epochs must be at least 1, not {full_rate_epochs}")
         if any(not rate > 0 for rate in lr.values()):
             raise ValueError(f"learning rates must be positive: {dict(lr)}")
         self.lr = dict(lr)
@@ -64,6 +69,7 @@ class AdamGroups(Component):
         self.weight_decay = dict(weight_decay or {})
         self.max_grad_norm = dict(max_grad_norm or {})
         self.lr_decay = lr_decay
+        self.full_rate_epochs = full_rate_epochs
 
     def check(self, networks: Mapping[str, nn.Module]) -> None:
         """Refuse settings that name no network, and networks without a learning rate.
@@ -95,6 +101,8 @@ class AdamGroups(Component):
             for name, network in networks.items()
         ]
         optimizer = Adam(groups, betas=self.betas, fused=fused)
+        if self.full_rate_epochs > 1:
+            return optimizer, _LateDecay(optimizer, self.lr_decay, self.full_rate_epochs)
         return optimizer, ExponentialLR(optimizer, self.lr_decay)
 
     def clip(self, optimizer: torch.optim.Optimizer, default: float | None = None) -> None:
@@ -103,3 +111,16 @@ class AdamGroups(Component):
             limit = self.max_grad_norm.get(group["name"], default)
             if limit is not None:
                 torch.nn.utils.clip_grad_norm_(group["params"], limit)
+
+
+class _LateDecay(ExponentialLR):
+    """``lr_decay ** max(0, epoch - full_rate_epochs + 1)``, for epochs that count from 0."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, gamma: float, full_rate_epochs: int) -> None:
+        self.full_rate_epochs = full_rate_epochs
+        super().__init__(optimizer, gamma)
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        if self.last_epoch < self.full_rate_epochs:
+            return [group["lr"] for group in self.optimizer.param_groups]
+        return super().get_lr()  # type: ignore[return-value]

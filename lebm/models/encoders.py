@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lebm.component import Component
 from lebm.models.layers import activation as _activation
-from lebm.models.layers import mlp
+from lebm.models.layers import initialize, mlp
 from lebm.samplers.noise import RandomSource, normal
 
 __all__ = ["ConvEncoder", "DiagonalGaussian", "GaussianEncoder", "MLPEncoder"]
@@ -147,11 +147,15 @@ class ConvEncoder(GaussianEncoder):
         end: height and width of the input of the two last convolutions.
         activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
             ``"softplus"`` or ``"tanh"``.
-        bias: whether convolutions have biases. The released convolutions have none.
+        bias: whether convolutions have biases. Those of the released body have none.
+        head_bias: whether the two last convolutions have biases, as the released ones do; ``bias`` if
+            ``None``.
+        initialization: ``"xavier_conv"``, Xavier-normal weights of the convolutions (released), or
+            ``"default"`` (PyTorch's).
 
     Raises:
         ValueError: if the layers do not lead from the size of the image to ``end``, for a width below 1 or an
-            unknown activation.
+            unknown name.
 
     Example:
         >>> import torch
@@ -169,6 +173,8 @@ class ConvEncoder(GaussianEncoder):
         end: int = 4,
         activation: str = "leaky_relu",
         bias: bool = False,
+        head_bias: bool | None = None,
+        initialization: str = "xavier_conv",
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -182,11 +188,10 @@ class ConvEncoder(GaussianEncoder):
             self.net.extend(
                 [nn.Conv2d(before, after, *shape, bias=bias), _activation(activation, inplace=True)]
             )
-        self.mean = nn.Conv2d(channels[-1], latent_dim, end, bias=bias)
-        self.log_variance = nn.Conv2d(channels[-1], latent_dim, end, bias=bias)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.xavier_normal_(layer.weight)
+        head_bias = bias if head_bias is None else head_bias
+        self.mean = nn.Conv2d(channels[-1], latent_dim, end, bias=head_bias)
+        self.log_variance = nn.Conv2d(channels[-1], latent_dim, end, bias=head_bias)
+        initialize(self, initialization)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         seen = self.net(x.contiguous(memory_format=torch.channels_last))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.component import Component
-from lebm.models.layers import FirstConvTranspose2d, ThinConvTranspose2d, mlp
+from lebm.models.layers import FirstConvTranspose2d, ThinConvTranspose2d, initialize, mlp
 from lebm.models.layers import activation as _activation
 
 __all__ = ["ConvGenerator", "Generator", "MLPGenerator"]
@@ -98,8 +98,7 @@ class ConvGenerator(Generator):
 
     Parameters have the layout of a plain ``nn.Sequential`` of ``nn.ConvTranspose2d``, and results agree with
     it up to rounding. Only the computation differs: the first layer is a matrix product, a last layer that
-    doubles the size is a convolution with a pixel shuffle, and memory is channels-last. Initial weights are
-    Xavier-normal, as in the released scripts.
+    doubles the size is a convolution with a pixel shuffle, and memory is channels-last.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
@@ -109,6 +108,8 @@ class ConvGenerator(Generator):
         activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
             ``"softplus"`` or ``"tanh"``.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
+        initialization: ``"xavier_conv"``, Xavier-normal weights of the convolutions (released, Pang et al.
+            2020), or ``"default"``, PyTorch's (released, Cui et al. CVPR 2023).
 
     Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
 
@@ -131,6 +132,7 @@ class ConvGenerator(Generator):
         start: int = 4,
         activation: str = "leaky_relu",
         output: str = "tanh",
+        initialization: str = "xavier_conv",
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -149,9 +151,7 @@ class ConvGenerator(Generator):
         else:
             self.net.append(nn.ConvTranspose2d(channels[-1], self.out_shape[0], 3, 1, 1))
         self.net.extend(_output(output))
-        for layer in self.net:
-            if isinstance(layer, nn.ConvTranspose2d):
-                nn.init.xavier_normal_(layer.weight)
+        initialize(self.net, initialization)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, z: Tensor) -> Tensor:

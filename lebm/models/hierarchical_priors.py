@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
@@ -79,12 +80,17 @@ class GaussianChain(GaussianHierarchy):
     ``limit * tanh(s / limit)``. Then ``floor`` is added to the standard deviations. With these two bounds the
     joint density stays proper under an energy that grows at most linearly.
 
+    The released code has no soft bound, and it adds the floor to the top layer too, so that its
+    :math:`p(z_L)` is N(0, 1.01^2 I). This is ``limit=None, top_floor=True``. It gives up the guarantee that
+    the joint density is proper.
+
     Args:
         latent_dims: sizes of the layers, bottom first; at least two.
         hidden: widths of the hidden layers of each network; four of 200 as released.
         activation: as for :class:`~lebm.models.MLPEnergy`.
         floor: smallest standard deviation; 0.01 as released.
-        limit: largest absolute log standard deviation, before the floor is added.
+        limit: largest absolute log standard deviation, before the floor is added; ``None`` for no bound.
+        top_floor: whether the floor is added to the unit standard deviation of the top layer too.
 
     Raises:
         ValueError: for fewer than two layers, or a floor or limit that is not positive.
@@ -104,17 +110,19 @@ class GaussianChain(GaussianHierarchy):
         hidden: Sequence[int] = (200, 200, 200, 200),
         activation: str = "leaky_relu",
         floor: float = 0.01,
-        limit: float = 5.0,
+        limit: float | None = 5.0,
+        top_floor: bool = False,
     ) -> None:
         super().__init__()
         self.layout = LatentLayout(latent_dims)
-        if len(self.layout) < 2 or not floor > 0 or not limit > 0:
+        if len(self.layout) < 2 or not floor > 0 or not (limit is None or limit > 0):
             raise ValueError(
                 f"a chain needs two layers, floor and limit positive numbers, not {list(latent_dims)},"
                 f" {floor} and {limit}"
             )
         self.latent_dim = self.layout.latent_dim
         self.floor, self.limit = floor, limit
+        self.top_scale = 1 + floor if top_floor else 1.0
         sizes = self.layout.sizes
         nets = (mlp([above, *hidden, 2 * below], activation) for below, above in pairwise(sizes))
         self.nets = nn.ModuleList(nets)
@@ -126,11 +134,12 @@ class GaussianChain(GaussianHierarchy):
         next layer, ``(B, size)``.
         """
         mean, raw = self.nets[layer](above).chunk(2, dim=1)
-        return DiagonalGaussian(mean, (self.floor + (self.limit * torch.tanh(raw / self.limit)).exp()).log())
+        bounded = raw if self.limit is None else self.limit * torch.tanh(raw / self.limit)
+        return DiagonalGaussian(mean, (self.floor + bounded.exp()).log())
 
     def place(self, noise: Tensor) -> Tensor:
         layers = noise.split(self.layout.sizes, dim=1)
-        placed = [layers[-1]]
+        placed = [self.top_scale * layers[-1]]
         for layer in range(len(layers) - 2, -1, -1):
             given = self.given(layer, placed[0])
             placed.insert(0, given.mean + given.log_scale.exp() * layers[layer])
@@ -139,9 +148,13 @@ class GaussianChain(GaussianHierarchy):
     def conditionals(self, z: Tensor) -> DiagonalGaussian:
         layers = z.split(self.layout.sizes, dim=1)
         given = [self.given(layer, above) for layer, above in enumerate(layers[1:])]
-        top = torch.zeros_like(layers[-1])
-        means, log_scales = [each.mean for each in given], [each.log_scale for each in given]
-        return DiagonalGaussian(torch.cat([*means, top], dim=1), torch.cat([*log_scales, top], dim=1))
+        zeros = torch.zeros_like(layers[-1])
+        top = DiagonalGaussian(zeros, zeros + math.log(self.top_scale))
+        every = [*given, top]
+        return DiagonalGaussian(
+            torch.cat([each.mean for each in every], dim=1),
+            torch.cat([each.log_scale for each in every], dim=1),
+        )
 
 
 class HierarchicalPrior(Prior):

@@ -12,6 +12,7 @@ from lebm.models.encoders import GaussianEncoder
 from lebm.models.generators import Generator
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.ladder_layers import stack
+from lebm.models.layers import initialize
 
 __all__ = ["BottomLayer", "LadderEncoder", "LadderGenerator"]
 
@@ -37,10 +38,14 @@ class LadderGenerator(Generator):
         activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
             ``"softplus"`` or ``"tanh"``.
         projection_activation: whether norm and activation follow the linear maps of ``z_i``.
+        merge_activation: whether norm and activation follow the last layer of a block whose result ``z_i``
+            joins. ``False`` in the released networks that merge by addition.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         norm: ``"none"``, ``"group"`` or ``"batch"``, after every layer but the last.
         bias: whether convolutions have biases.
         gate: initial value of the factors of ``"gated_add"``.
+        initialization: ``"default"`` (PyTorch's), or ``"xavier_conv"``, Xavier-normal weights of the
+            convolutions (released).
 
     Shapes: ``(B, sum(latent_dims)) -> (B, *out_shape)``.
 
@@ -69,6 +74,8 @@ class LadderGenerator(Generator):
         norm: str = "none",
         bias: bool = False,
         gate: float = 0.1,
+        merge_activation: bool = True,
+        initialization: str = "default",
     ) -> None:
         super().__init__()
         self.layout = LatentLayout(latent_dims)
@@ -97,7 +104,8 @@ class LadderGenerator(Generator):
                 if merge == "gated_add":
                     gates.append(nn.Parameter(torch.full((shape[0], *[1] * (len(shape) - 1)), float(gate))))
                 shape = (2 * shape[0], *shape[1:]) if merge == "concat" else shape
-            net, shape = stack(blocks[layer], shape, activation, norm=norm, bias=bias, plain_end=layer == 0)
+            plain_end = layer == 0 or not merge_activation
+            net, shape = stack(blocks[layer], shape, activation, norm=norm, bias=bias, plain_end=plain_end)
             nets.append(net)
         if math.prod(shape) != math.prod(self.out_shape):
             raise ValueError(
@@ -108,6 +116,7 @@ class LadderGenerator(Generator):
         self.nets, self.projections = nn.ModuleList(reversed(nets)), nn.ModuleList(reversed(projections))
         self.gates = nn.ParameterList(reversed(gates))
         self.output = nn.Tanh() if output == "tanh" else nn.Identity()
+        initialize(self, initialization)
 
     def forward(self, z: Tensor) -> Tensor:
         layers = self.layout.split(z)
@@ -138,6 +147,7 @@ class LadderEncoder(GaussianEncoder):
         activation: as for :class:`LadderGenerator`; ``"leaky_relu_0.01"`` in the released networks.
         norm: ``"none"``, ``"group"`` or ``"batch"``.
         bias: whether convolutions have biases.
+        initialization: as for :class:`LadderGenerator`.
 
     Raises:
         ValueError: if blocks and layers differ in number, a layer does not fit, or for an unknown name.
@@ -160,6 +170,7 @@ class LadderEncoder(GaussianEncoder):
         activation: str = "leaky_relu_0.01",
         norm: str = "none",
         bias: bool = False,
+        initialization: str = "default",
     ) -> None:
         super().__init__()
         self.layout = LatentLayout(latent_dims)
@@ -175,6 +186,7 @@ class LadderEncoder(GaussianEncoder):
                 self.branches.append(stack(words, shape, activation, norm=norm, bias=bias)[0])
             self.heads.append(nn.Linear(math.prod(after), 2 * self.layout.sizes[layer]))
             shape = after
+        initialize(self, initialization)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         means, log_variances, r = [], [], x

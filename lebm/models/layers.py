@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad, pixel_shuffle
 
-__all__ = ["FirstConvTranspose2d", "ThinConvTranspose2d", "activation", "mlp"]
+__all__ = ["FirstConvTranspose2d", "ThinConvTranspose2d", "activation", "initialize", "mlp"]
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
@@ -19,6 +19,12 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "softplus": nn.Softplus,
     "tanh": nn.Tanh,
+}
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+_INITIALIZED: dict[str, tuple[type[nn.Module], ...]] = {
+    "default": (),
+    "xavier_conv": _CONVOLUTIONS,
+    "xavier": (*_CONVOLUTIONS, nn.Linear),
 }
 
 
@@ -41,6 +47,27 @@ def activation(name: str, inplace: bool = False) -> nn.Module:
     if inplace and isinstance(layer, nn.LeakyReLU | nn.ReLU):
         layer.inplace = True
     return layer
+
+
+def initialize(network: nn.Module, name: str, random_scales: bool = False) -> None:
+    """Set the initial weights of a network, layer by layer in their order. Biases keep PyTorch's default.
+
+    Args:
+        network: the network, before spectral norm is put on its layers.
+        name: ``"default"`` changes nothing and draws nothing; ``"xavier_conv"`` draws the weights of all
+            convolutions anew, Xavier-normal; ``"xavier"`` also draws those of the linear layers.
+        random_scales: draw the scales of batch and group norms from N(0, 1).
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in _INITIALIZED:
+        raise ValueError(f"unknown initialization {name!r}; choose one of {', '.join(_INITIALIZED)}")
+    for layer in network.modules():
+        if isinstance(layer, _INITIALIZED[name]):
+            nn.init.xavier_normal_(layer.get_parameter("weight"))
+        elif random_scales and isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
+            nn.init.normal_(layer.weight)
 
 
 def mlp(

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm as _spectral_norm
 from lebm.models.energies import Energy
 from lebm.models.generators import Generator
 from lebm.models.layers import activation as _activation
+from lebm.models.layers import initialize
 
 __all__ = ["ResNetEnergy", "ResNetGenerator"]
 
@@ -44,6 +45,8 @@ class ResNetEnergy(Energy):
         spectral_norm: whether every layer has spectral norm.
         bias: whether layers but the last have biases. The released layers have none. The last layer never has
             one: a constant in an energy has no gradient in a contrastive loss.
+        initialization: ``"xavier"``, Xavier-normal weights; ``"xavier_conv"``, only those of the convolutions
+            (released); or ``"default"`` (PyTorch's).
 
     Shapes: ``(B, *in_shape) -> (B,)``.
 
@@ -67,6 +70,7 @@ class ResNetEnergy(Energy):
         activation: str = "relu",
         spectral_norm: bool = True,
         bias: bool = False,
+        initialization: str = "xavier",
     ) -> None:
         super().__init__()
         halves = [True] * len(channels) if downsample is None else list(downsample)
@@ -81,9 +85,7 @@ class ResNetEnergy(Energy):
         )
         self.activation = _activation(activation)
         self.output = nn.Linear(channels[-1], 1, bias=False)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.xavier_normal_(layer.weight)
+        initialize(self, initialization)
         if spectral_norm:
             for layer in list(self.modules()):
                 if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -144,6 +146,7 @@ class ResNetGenerator(Generator):
         random_scales: draw the initial scales of the norms from N(0, 1), as the released code does, instead
             of setting them to 1.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
+        initialization: as for :class:`ResNetEnergy`.
 
     Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
 
@@ -168,6 +171,7 @@ class ResNetGenerator(Generator):
         groups: int = 16,
         random_scales: bool = False,
         output: str = "tanh",
+        initialization: str = "xavier",
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -186,11 +190,7 @@ class ResNetGenerator(Generator):
         self.norm = _norm(norm, channels[-1], groups)
         self.last = nn.Conv2d(channels[-1], self.out_shape[0], 3, 1, 1)
         self.tanh = nn.Tanh() if output == "tanh" else nn.Identity()
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.xavier_normal_(layer.weight)
-            elif random_scales and isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
-                nn.init.normal_(layer.weight)
+        initialize(self, initialization, random_scales)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, z: Tensor) -> Tensor:

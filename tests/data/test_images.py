@@ -187,6 +187,17 @@ def test_a_source_with_its_own_names(make_parquet: MakeParquet) -> None:
     assert len(data.validation) == 3
 
 
+def test_the_last_smaller_batch_is_left_out_or_kept(make_parquet: MakeParquet) -> None:
+    path = str(make_parquet(train=43, test=2))
+    sizes = {}
+    for drop_last in (True, False):
+        data = ready(path=path, batch_size=10, drop_last=drop_last)
+        sizes[drop_last] = [len(batch["x"]) for batch in data.train_dataloader()]
+        assert len(data.train_dataloader()) == len(sizes[drop_last])
+        assert data.state_dict()["drop_last"] is drop_last
+    assert sizes == {True: [10] * 4, False: [10] * 4 + [3]}
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_processes_share_global_batches(make_parquet: MakeParquet, world_size: int) -> None:
     path = str(make_parquet(train=40, test=27))

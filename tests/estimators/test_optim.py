@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from torch import nn
 
 from lebm.estimators import AdamGroups
 
@@ -21,3 +22,28 @@ def test_one_number_for_all_networks_is_refused(settings: dict[str, Any]) -> Non
         ),
     ):
         AdamGroups(**settings)
+
+
+@pytest.mark.parametrize(("full", "rates"), [(1, [1.0, 0.5, 0.25, 0.125]), (2, [1.0, 1.0, 0.5, 0.25])])
+def test_decay_begins_after_the_epochs_at_the_full_rate(full: int, rates: list[float]) -> None:
+    """Also in a run that is resumed in the middle."""
+
+    def settings() -> tuple[Any, Any]:
+        return AdamGroups({"net": 2.0}, lr_decay=0.5, full_rate_epochs=full).build(
+            {"net": nn.Linear(1, 1)}, False
+        )
+
+    optimizer, schedule = settings()
+    seen = []
+    for epoch in range(4):
+        if epoch == 2:
+            states = optimizer.state_dict(), schedule.state_dict()
+            optimizer, schedule = settings()
+            optimizer.load_state_dict(states[0])
+            schedule.load_state_dict(states[1])
+        seen.append(optimizer.param_groups[0]["lr"] / 2)
+        optimizer.step()
+        schedule.step()
+    assert seen == rates
+    with pytest.raises(ValueError, match="full_rate_epochs must be at least 1, not 0"):
+        AdamGroups({"net": 2.0}, full_rate_epochs=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -81,6 +83,24 @@ def test_standard_deviations_are_floored_and_bounded() -> None:
     )
     with pytest.raises(ValueError, match="a chain needs two layers"):
         GaussianChain([3])
+
+
+def test_the_released_top_layer_is_wider_and_nothing_is_bounded() -> None:
+    base = GaussianChain([1, 2], hidden=[], floor=0.01, limit=None, top_floor=True).double()
+    with torch.no_grad():
+        base.nets[0][0].weight.copy_(torch.tensor([[0.0, 0.0], [10.0, 0.0]]))
+        base.nets[0][0].bias.zero_()
+    z = torch.tensor([[0.3, 1.0, -0.5]], dtype=torch.float64)
+    lower, upper = math.exp(10.0) + 0.01, 1.01
+    expected = sum(
+        -0.5 * (value / scale) ** 2 - math.log(scale) - 0.5 * math.log(2 * math.pi)
+        for value, scale in ((0.3, lower), (1.0, upper), (-0.5, upper))
+    )
+    assert float(base.log_density(z)) == pytest.approx(expected, rel=1e-12)
+    noise = torch.randn(50, 3, dtype=torch.float64)
+    placed = base.place(noise)
+    torch.testing.assert_close(placed[:, 1:], 1.01 * noise[:, 1:])
+    torch.testing.assert_close(base.noise_of(placed), noise)
 
 
 @pytest.mark.parametrize("exact", [True, False])

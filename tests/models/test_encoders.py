@@ -83,6 +83,22 @@ def test_released_cifar10_encoder_size() -> None:
     assert sum(p.numel() for p in encoder.parameters()) == expected
 
 
+@pytest.mark.parametrize(
+    ("bias", "head_bias", "biases"), [(False, None, 0), (True, None, 5), (False, True, 2)]
+)
+def test_heads_have_biases_of_their_own(bias: bool, head_bias: bool | None, biases: int) -> None:
+    encoder = ConvEncoder(5, [3, 16, 16], [4, 6, 8], bias=bias, head_bias=head_bias)
+    assert sum(name.endswith("bias") for name, _ in encoder.named_parameters()) == biases
+    x = torch.rand(2, 3, 16, 16)
+    before = encoder(x)
+    if head_bias:
+        with torch.no_grad():
+            encoder.mean.bias += 1
+            encoder.log_variance.bias += 2
+        torch.testing.assert_close(encoder(x).mean, before.mean + 1)
+        torch.testing.assert_close(encoder(x).log_scale, before.log_scale + 1)
+
+
 def test_mlp_encoder_shapes_and_independence_of_rows() -> None:
     encoder = MLPEncoder(3, [1, 28, 28], [16])
     x = torch.rand(4, 1, 28, 28)

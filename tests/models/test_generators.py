@@ -126,6 +126,19 @@ def test_weights_start_xavier_normal() -> None:
     assert weight.abs().max() > 3.5 * expected, "a uniform start would end at 1.73 standard deviations"
 
 
+def test_initial_weights_of_torch_and_unknown_ones() -> None:
+    torch.manual_seed(0)
+    generator = ConvGenerator(16, [3, 32, 32], [64, 32, 16], start=4, initialization="default")
+    for layer in generator.net:
+        if isinstance(layer, nn.ConvTranspose2d):  # uniform, up to 1 / sqrt(fan in)
+            bound = (layer.weight[0].numel()) ** -0.5
+            assert 0.98 * bound < float(layer.weight.detach().abs().max()) <= bound
+    with pytest.raises(
+        ValueError, match="unknown initialization 'he'; choose one of default, xavier_conv, xavier"
+    ):
+        ConvGenerator(16, [3, 32, 32], [64, 32, 16], start=4, initialization="he")
+
+
 def test_smooth_activation_and_linear_output() -> None:
     generator = ConvGenerator(4, [1, 28, 28], [8, 8], start=7, activation="gelu", output="linear").double()
     z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)

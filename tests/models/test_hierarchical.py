@@ -90,6 +90,18 @@ def test_a_ladder_is_the_recursion_of_the_paper() -> None:
         )
 
 
+def test_a_sum_of_two_plain_terms() -> None:
+    """Without activations before the merge, only the layers inside a block bend."""
+    blocks = [["linear 16"], ["linear 6", "linear 4"]]
+    ladder = LadderGenerator(
+        [2, 3], [1, 4, 4], blocks, merge="add", projection_activation=False, merge_activation=False
+    )
+    z = torch.randn(7, 5)
+    inner, outer = ladder.nets[1][0], ladder.nets[1][2]
+    h = outer(nn.functional.leaky_relu(inner(z[:, 2:]), 0.2)) + ladder.projections[0][0](z[:, :2])
+    torch.testing.assert_close(ladder(z), torch.tanh(ladder.nets[0][0](h)).reshape(7, 1, 4, 4))
+
+
 def test_bottom_up_inference_reads_a_layer_at_its_own_height() -> None:
     """The bottom layer's Gaussian does not change when the trunk above it does."""
     torch.manual_seed(0)

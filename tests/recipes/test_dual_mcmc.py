@@ -58,9 +58,11 @@ def generator(latent_dim: int, start: int, *channels: int, colours: int = 3) -> 
     return total + 2 * channels[-1] + (9 * channels[-1] + 1) * colours
 
 
-def encoder(latent_dim: int, colours: int, *channels: int, first: int, end: int = 4) -> int:
+def encoder(
+    latent_dim: int, colours: int, *channels: int, first: int, end: int = 4, head_bias: bool = False
+) -> int:
     """Convolutions without biases, the first of the given kernel, the others 4x4, and two heads."""
-    total = colours * channels[0] * first**2 + 2 * channels[-1] * latent_dim * end**2
+    total = colours * channels[0] * first**2 + 2 * (channels[-1] * end**2 + head_bias) * latent_dim
     return total + sum(16 * before * after for before, after in pairwise(channels))
 
 
@@ -78,7 +80,7 @@ CELEBA = Networks(
     128,
     energy(3, 64, 128, 256, 512, 1024),
     generator(128, 4, 1024, 512, 256, 128, 64),
-    encoder(128, 3, 128, 256, 512, 1024, first=4),
+    encoder(128, 3, 128, 256, 512, 1024, first=4, head_bias=True),
 )
 TABLE = {
     "cifar10": (
@@ -87,7 +89,7 @@ TABLE = {
             128,
             energy(3, 512, 512, 512, 512, halves=(True, True, False, False)),
             generator(128, 4, 512, 512, 512, 512),
-            encoder(128, 3, 128, 256, 512, 1024, first=3),
+            encoder(128, 3, 128, 256, 512, 1024, first=3, head_bias=True),
         ),
         Constants((30, 0.5, 0.001), 50.0, "alternate", True),
     ),
