@@ -163,6 +163,9 @@ def _check(path: Path, content: Any, sealed: bool, size: int, described: bool) -
         )
     if version == SEALED_FORMAT and not sealed:
         raise UserError(f"{path}: not a readable checkpoint (its checksum is missing)")
+    step = content.get("global_step", 0)
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise UserError(f"{path}: not a checkpoint written by lebm (global_step {str(step)[:40]!r})")
     storages = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for tensor in _tensors(content)

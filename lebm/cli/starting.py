@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,6 +56,7 @@ class TrainingCLI(RecipeCLI):
         self.begun = True
 
     def prepare_run(self) -> None:
+        runs.check_links(self.run_dir)
         if self.request.verb == "fit":
             self._prepare_fit()
         elif self.config.ckpt_path:
@@ -70,9 +72,8 @@ class TrainingCLI(RecipeCLI):
             self.first_step = sys.maxsize
         elif self.request.resume:
             self.first_step = content.get("global_step", 0)
-        stored = content.get("callbacks", {}).get(WandbRun.KEY)
         if self.request.resume or self.request.verb != "fit":
-            self.wandb_id = (stored or {}).get("run_id")
+            self.wandb_id = _wandb_id(content)
         self.stored = {
             name: tuple(value.shape)
             for name, value in content["state_dict"].items()
@@ -182,8 +183,8 @@ class TrainingCLI(RecipeCLI):
 
     def _stop_if_finished(self, content: dict[str, Any]) -> None:
         limits = self.config.trainer
-        progress = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
-        epochs, steps = progress.get("processed", 0), content.get("global_step", 0)
+        epochs = _below(content, "loops", "fit_loop", "epoch_progress", "current", "processed")
+        epochs, steps = epochs if isinstance(epochs, int) else 0, content.get("global_step", 0)
         if (
             limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
         ) or 0 <= limits.max_steps <= steps:
@@ -191,6 +192,19 @@ class TrainingCLI(RecipeCLI):
                 f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or"
                 " --trainer.max_steps to go on"
             )
+
+
+def _below(content: Any, *keys: str) -> Any:
+    """A value of nested mappings; ``None`` where one of them is missing or is no mapping."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
+def _wandb_id(content: Mapping[str, Any]) -> str | None:
+    """The id of the run that a checkpoint continues, if it can be one: it becomes part of a folder's name."""
+    stored = _below(content, "callbacks", WandbRun.KEY, "run_id")
+    return stored if isinstance(stored, str) and re.fullmatch(r"[\w-]+", stored) else None
 
 
 def _typed_checkpoint(words: list[str]) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from lebm.config import plain_yaml
 from lebm.errors import UserError
 
 __all__ = ["check_parsed"]
@@ -83,7 +84,7 @@ def _typed_texts(words: Iterable[str]) -> set[str]:
         for text in (word, value) if has_value else (word,):
             found.add(text)
             try:
-                found.update(_texts(yaml.safe_load(text)))
+                found.update(_texts(plain_yaml.load(text)))
             except yaml.YAMLError:
                 continue
     return found

@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 import lebm.callbacks
 from lebm.checkpoint.rebuild import check, resolve
 from lebm.errors import UserError
+from lebm.files import inside
 from lebm.metrics.script import ScriptFeatures
 
 __all__ = ["stored_sections"]
@@ -34,6 +35,7 @@ _LOGGERS = {
     "WandbLogger": (
         *("name", "version", "id", "offline", "project", "log_model", "prefix", "checkpoint_name"),
         *("entity", "group", "tags", "notes", "job_type", "mode", "add_file_policy"),
+        *("anonymous", "reinit", "resume", "save_code"),
     ),
 }
 
@@ -141,6 +143,9 @@ def _logger(run: Path, block: Any) -> dict[str, Any] | None:
             return None
     if name not in _LOGGERS or (name == "WandbLogger" and (run / "wandb" / "settings").exists()):
         return None  # wandb may look for hosts in that file
+    if name == "TensorBoardLogger":
+        for place in (run / str(given.get("name") or ""), *(run / str(given.get("name") or "")).glob("*")):
+            inside(run, place)
     arguments = inspect.signature(_logger_class(name).__init__).parameters
     kept = {key: value for key, value in given.items() if value is not None}
     init_args = {key: value for key, value in kept.items() if key in arguments} | {"save_dir": "."}

@@ -12,9 +12,16 @@ from typing import Any
 
 from lebm._version import __version__
 from lebm.errors import UserError
-from lebm.files import replaced
+from lebm.files import inside, replaced
 
-__all__ = ["claim", "hardware", "is_first_process", "plain", "summary", "versions", "write_json"]
+__all__ = ["check_links", "claim", "hardware", "is_first_process", "plain", "summary", "versions", "write_json"]
+
+
+_USED = (
+    *("config.yaml", "metrics.csv", "predictions.npz", "evaluation.json", "checkpoints", "tensorboard"),
+    *("summary.json", "test.json", "validate.json", "predict.json", "wandb", "images", "samples", "scores"),
+    "diagnosis",
+)
 
 
 def is_first_process() -> bool:
@@ -43,6 +50,19 @@ def claim(run_dir: Path, resume: bool) -> None:
     raise UserError(
         f"{run_dir} exists; continue it with --resume, or choose another folder with --run_dir {free}"
     )
+
+
+def check_links(run_dir: Path) -> None:
+    """Refuse a run folder in which something that runs read or write is a link out of the folder.
+
+    Raises:
+        UserError: naming the link.
+    """
+    for name in _USED:
+        inside(run_dir, run_dir / name)
+    for name in ("images", "samples", "scores"):
+        for file in (run_dir / name).rglob("*"):
+            inside(run_dir, file)
 
 
 def summary(

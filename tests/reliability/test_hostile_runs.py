@@ -156,7 +156,7 @@ def test_honest_figures_are_those_of_the_recipe(lebm: Run, tiny: Path) -> None:
         """
 data:
   class_path: lebm.data.ImageData
-  init_args: {path: "embedded:mnist", image_size: 4, held_out_label: 4, limit_train: 40, limit_eval: 40}
+  init_args: {path: "embedded:mnist", batch_size: 10, image_size: 4, held_out_label: 4, limit_train: 40, limit_eval: 40}
 trainer:
   max_epochs: 1
   callbacks:
@@ -271,14 +271,13 @@ def test_a_recipe_cannot_trust(
     checkpoint(trained, change)
     recipe = yaml.safe_load(Path("tiny.yaml").read_text())
     file = str(trained / "checkpoints" / "last.ckpt")
-    for arguments, expected in (
-        ({"checkpoint_path": file}, "load_from_checkpoint is not a class"),
-        ({"checkpoint_path": file, "trust": ["wicked"]}, ""),
+    method = "lebm.estimators.LatentMLE.load_from_checkpoint"
+    for path, arguments, expected in (
+        ("lebm.load", {"run_or_file": file}, "model.class_path: lebm.load is not a class"),
+        ("lebm.load", {"run_or_file": file, "trust": ["wicked"]}, "lebm.load is not a class"),
+        (method, {"checkpoint_path": file, "trust": ["wicked"]}, "load_from_checkpoint"),
     ):
-        recipe["model"] = {
-            "class_path": "lebm.estimators.LatentMLE.load_from_checkpoint",
-            "init_args": arguments,
-        }
+        recipe["model"] = {"class_path": path, "init_args": arguments}
         Path("bad.yaml").write_text(yaml.safe_dump(recipe))
         for verb, words in (("validate-recipe", ["bad.yaml"]), ("fit", ["-c", "bad.yaml"])):
             capsys.readouterr()
@@ -328,10 +327,10 @@ def test_a_host_that_the_user_typed_is_used(
         monkeypatch.setenv(name, str(tiny.parent.resolve() / "wandb-home"))
     monkeypatch.setenv("WANDB_SILENT", "true")
     overlay = RECIPES / "loggers/wandb.yaml"
-    typed = ("--trainer.logger.dict_kwargs.settings", '{"base_url": "http://127.0.0.1:9"}')
+    typed = ("--trainer.logger.init_args.settings", '{"base_url": "http://127.0.0.1:9"}')
     short = ("--trainer.max_steps", 1)
     assert lebm("fit", "-c", tiny, "-c", overlay, *typed, *short) == 0
     capsys.readouterr()
     assert lebm("fit", "--resume", "runs/tiny", "--trainer.max_steps", 2) == 2
-    assert "trainer.logger.dict_kwargs.settings: it can choose" in capsys.readouterr().err
+    assert "trainer.logger.init_args.settings: it can choose" in capsys.readouterr().err
     assert lebm("fit", "--resume", "runs/tiny", "--trainer.max_steps", 2, *typed) == 0
