@@ -40,6 +40,8 @@ def main(argv: list[str]) -> int:
         target = chosen.out or _home(run)
         if chosen.out is not None and target.exists() and not chosen.force:
             raise UserError(f"{target} exists; choose another --out or add --force")
+        if chosen.out is None and run.is_dir():
+            ordinary(run, target)
         _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
     return 0
 
@@ -128,8 +130,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         "seed": settings.seed,
         "suites": {},
     }
-    home = run if run.is_dir() else target.parent
-    kept = read_evaluation(target) if chosen.out is not None or ordinary(home, target) else None
+    kept = read_evaluation(target) if target.is_file() else None
     same = {"command": command, "versions": versions(), "hardware": hardware(), "data": subject.description}
     started = time.localtime()
     for name, result in run_suites(names, subject, settings):

@@ -87,13 +87,11 @@ class TrainingCLI(RecipeCLI):
         run = self.request.run
         if run is None:
             return []
-        sections, left_out = stored_sections(
-            run, checks.load_recipe(run / "config.yaml"), self.request.trust
-        )
+        sections, left_out = stored_sections(run, checks.load_recipe(run / "config.yaml"), self.request.trust)
         if left_out and runs.is_first_process():
             print(
-                f"lebm: left out of {run / 'config.yaml'}: {', '.join(left_out)} (a run folder chooses only"
-                " classes of lebm; flags and -c RECIPE choose the rest)"
+                f"lebm: left out of {run / 'config.yaml'}: {', '.join(left_out)} (a run folder chooses"
+                " classes of lebm only; flags and -c RECIPE choose the rest)"
             )
         words = self.request.argv
         if len(self.request.recipes) > 1 or any(word.startswith("--model") for word in words):

@@ -1,4 +1,6 @@
-"""YAML of plain values whose reading takes no longer than its size: no tags, and merges and numbers in bounds."""
+"""YAML of plain values: no tags, and merge keys and numbers in bounds, so reading takes no longer than a text's
+size explains.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ def load(text: str) -> Any:
             entries and for numbers of more than 1000 characters.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506, the loader is a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except ValueError as error:  # a date or a number that Python does not have
         raise ConstructorError(None, None, f"a value that cannot be read ({error})", None) from error
 

@@ -46,8 +46,8 @@ def check_parsed(config: Mapping[str, Any], typed: Iterable[str]) -> None:
         known = _typed_texts(typed) if known is None else known
         if any(text not in known for text in _texts(value)):
             raise UserError(
-                f"{key}: it can choose where API keys and results are sent, so it is not taken from a recipe or"
-                f" a run folder; type it as a flag (--{key} ...), or use the logger's environment variable"
+                f"{key}: it can choose where API keys and results are sent, so it is not taken from a recipe"
+                f" or a run folder; type it as a flag (--{key} ...), or use the logger's environment variable"
             )
 
 

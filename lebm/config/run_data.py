@@ -15,9 +15,9 @@ from lebm.data.images import open_images, to_unit_range
 from lebm.data.text_rows import TextRows
 from lebm.data.text_sources import open_text
 from lebm.errors import UserError
-from lebm.files import ordinary
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.data import observation_shape
+from lebm.files import ordinary
 from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import UNKNOWN
 

@@ -52,7 +52,10 @@ class RunCheckpoint(ModelCheckpoint):
         """Go on with the stored state, without paths that are no ``.ckpt`` file in this run's own folder: the
         next file to remove is one of them.
         """
-        state = {**dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), ""), **state_dict}
+        state = {
+            **dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), ""),
+            **state_dict,
+        }
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
             state[name] = state[name] if self._is_own(state[name]) else ""
         models = state.get("best_k_models")

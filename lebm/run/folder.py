@@ -14,7 +14,16 @@ from lebm._version import __version__
 from lebm.errors import UserError
 from lebm.files import inside, replaced
 
-__all__ = ["check_links", "claim", "hardware", "is_first_process", "plain", "summary", "versions", "write_json"]
+__all__ = [
+    "check_links",
+    "claim",
+    "hardware",
+    "is_first_process",
+    "plain",
+    "summary",
+    "versions",
+    "write_json",
+]
 
 
 _USED = (
