@@ -100,7 +100,7 @@ class TrainingCLI(RecipeCLI):
         return ["-c", json.dumps(sections)]
 
     def _checked_description(self, path: Path, content: Mapping[str, Any]) -> Any:
-        """What the checkpoint says of its model, by the rules of :func:`lebm.load`; nothing has been built."""
+        """What the checkpoint says of its model, checked by the rules of :func:`lebm.load`."""
         description = content.get("hyper_parameters")
         try:
             misfit = outline(description, LatentEstimator, content["state_dict"], self.request.trust)

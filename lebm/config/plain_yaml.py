@@ -1,6 +1,4 @@
-"""YAML of plain values: no tags, and merge keys and numbers in bounds, so reading takes no longer than a text's
-size explains.
-"""
+"""YAML of plain values: no tags, and bounds for merge keys and numbers, which could take very long to read."""
 
 from __future__ import annotations
 

@@ -155,7 +155,8 @@ def test_honest_figures_are_those_of_the_recipe(lebm: Run, tiny: Path) -> None:
         """
 data:
   class_path: lebm.data.ImageData
-  init_args: {path: "embedded:mnist", batch_size: 10, image_size: 4, held_out_label: 4, limit_train: 40, limit_eval: 40}
+  init_args: {path: "embedded:mnist", batch_size: 10, image_size: 4, held_out_label: 4, limit_train: 40,
+    limit_eval: 40}
 trainer:
   max_epochs: 1
   callbacks:
