@@ -1,4 +1,4 @@
-"""YAML of plain values: no tags, and bounds for merge keys and numbers, which could take very long to read."""
+"""YAML of plain values: no tags, and bounds for merge keys and numbers, which can take long to read."""
 
 from __future__ import annotations
 
