@@ -8,41 +8,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from lebm.errors import UserError
-
-__all__ = ["UNFINISHED", "inside", "ordinary", "replaced"]
+__all__ = ["UNFINISHED", "replaced"]
 
 UNFINISHED = ".unfinished"
 """How the name of a file that is still being written ends; a killed process may leave one behind."""
-
-
-def inside(run: Path, path: Path) -> Path:
-    """A path in a run folder, if no link and no ``..`` leads out of the folder.
-
-    Args:
-        run: the run folder, which may have come from anywhere.
-        path: what is to be read or written there.
-
-    Raises:
-        UserError: if it leads out.
-    """
-    if not path.resolve().is_relative_to(run.resolve()):
-        raise UserError(f"{path}: a link out of the run folder, which is not followed")
-    return path
-
-
-def ordinary(run: Path, path: Path) -> bool:
-    """Whether there is a file to read in a run folder.
-
-    Raises:
-        UserError: if it is a pipe or a device, or lies outside the folder.
-    """
-    if not os.path.lexists(path):
-        return False
-    inside(run, path)
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: not an ordinary file")
-    return path.is_file()
 
 
 @contextlib.contextmanager

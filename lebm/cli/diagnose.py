@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import add_data, count, load_model, open_data, run_parser
 from lebm.errors import UserError
-from lebm.files import inside
-from lebm.run.folder import plain, write_json
+from lebm.run.folder import inside, plain, write_json
 
 if TYPE_CHECKING:
     from lebm.estimators.answers import ModelChain

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lebm.cli.common import count, load_model, run_parser
 from lebm.component import component_line
 from lebm.errors import UserError
-from lebm.files import ordinary
-from lebm.run.folder import hardware, plain, versions, write_json
+from lebm.run.folder import hardware, ordinary, plain, versions, write_json
 
 if TYPE_CHECKING:
     from lebm.data import TextData

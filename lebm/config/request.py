@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lebm.config import blocks, checks, recipes
 from lebm.errors import UserError
-from lebm.files import ordinary
+from lebm.run.folder import ordinary
 
 __all__ = ["Request", "read_request"]
 

@@ -17,9 +17,9 @@ from lebm.data.text_sources import open_text
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.data import observation_shape
-from lebm.files import ordinary
 from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import UNKNOWN
+from lebm.run.folder import ordinary
 
 __all__ = ["Images", "SentenceRows", "open_for", "stored_settings"]
 

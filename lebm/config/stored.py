@@ -17,8 +17,8 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 import lebm.callbacks
 from lebm.checkpoint.rebuild import check, resolve
 from lebm.errors import UserError
-from lebm.files import inside
 from lebm.metrics.script import ScriptFeatures
+from lebm.run.folder import inside
 
 __all__ = ["stored_sections"]
 

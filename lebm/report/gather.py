@@ -11,7 +11,7 @@ from typing import Any
 from lebm.config.checks import load_recipe
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
-from lebm.files import inside, ordinary
+from lebm.run.folder import inside, ordinary
 
 __all__ = ["RunRecord", "gather"]
 

@@ -15,7 +15,7 @@ from lebm.cli.starting import _wandb_id
 from lebm.config import plain_yaml
 from lebm.data import open_text
 from lebm.errors import UserError
-from lebm.files import inside
+from lebm.run.folder import inside
 from tests.cli.conftest import Run, lebm, tiny, trained  # noqa: F401
 from tests.reliability.test_hostile_runs import checkpoint
 
