@@ -163,6 +163,11 @@ def _check(path: Path, content: Any, sealed: bool, size: int, described: bool) -
         )
     if version == SEALED_FORMAT and not sealed:
         raise UserError(f"{path}: not a readable checkpoint (its checksum is missing)")
+    step = content.get("global_step", 0)
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise UserError(f"{path}: not a checkpoint written by lebm (global_step {str(step)[:40]!r})")
+    if not all(isinstance(content.get(name, {}), Mapping) for name in ("loops", "callbacks")):
+        raise UserError(f"{path}: not a checkpoint written by lebm (its loops or callbacks are no mapping)")
     storages = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for tensor in _tensors(content)

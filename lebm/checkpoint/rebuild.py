@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from lebm.component import Component
 from lebm.errors import UserError
 
-__all__ = ["ALLOWED", "allowed", "build", "outline", "resolve"]
+__all__ = ["ALLOWED", "allowed", "build", "check", "outline", "resolve"]
 
 ALLOWED = ("lebm", "torch.nn")
 FORMER: dict[str, str] = {}
@@ -115,8 +115,26 @@ def build(description: Any, expected: type, trust: Iterable[str] = (), where: st
     Raises:
         UserError: naming the place and the class, for anything not allowed, not known or not fitting.
     """
+    return check(description, expected, trust, where).make()
+
+
+def check(description: Any, expected: type, trust: Iterable[str] = (), where: str = "model") -> _Plan:
+    """The same as :func:`build` up to the first constructor: everything is checked, and nothing is made.
+
+    Args:
+        description: as for :func:`build`.
+        expected: as for :func:`build`.
+        trust: as for :func:`build`.
+        where: as for :func:`build`.
+
+    Returns:
+        What can be made, by its ``make()``.
+
+    Raises:
+        UserError: as :func:`build`.
+    """
     _count(description, where, {}, 0)
-    return _Plan(description, (expected,), tuple(trust), where, 0).make()
+    return _Plan(description, (expected,), tuple(trust), where, 0)
 
 
 def outline(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> str:
@@ -217,6 +235,8 @@ class _Plan:
                 for cls in _classes(hints.get(name))
                 if issubclass(cls, Component) or cls.__module__.startswith("torch.nn")
             )
+            if slot and isinstance(value, str) and str not in _classes(hints.get(name)):
+                raise UserError(f"{where}.{name}: expected a class_path with init_args")
             self.arguments[name] = self._plan(value, slot, trust, f"{where}.{name}", depth + 1)
 
     def _plan(

@@ -67,6 +67,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             os.close(descriptor)
 
+    def remove_checkpoint(self, path: str | os.PathLike) -> None:
+        """Remove one ``.ckpt`` file from a folder to which this object has written; anything else stays.
+
+        A checkpoint holds the names of the files that its run would remove next, and it may come from
+        anybody. Lightning's own method removes whole folders.
+        """
+        file = Path(path)
+        folders = {folder.resolve() for folder in self._used}
+        if file.suffix == ".ckpt" and file.parent.resolve() in folders and not file.is_dir():
+            file.unlink(missing_ok=True)
+
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:

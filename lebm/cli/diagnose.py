@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import add_data, count, load_model, open_data, run_parser
 from lebm.errors import UserError
-from lebm.run.folder import plain, write_json
+from lebm.run.folder import inside, plain, write_json
 
 if TYPE_CHECKING:
     from lebm.estimators.answers import ModelChain
@@ -46,6 +46,9 @@ def main(argv: list[str]) -> int:
             " --steps 8"
         )
     folder = chosen.out or (chosen.run if chosen.run.is_dir() else chosen.run.parent) / "diagnosis"
+    if chosen.out is None and chosen.run.is_dir():
+        for place in (folder, *(folder / name for name in ("prior.png", "posterior.png", "diagnosis.json"))):
+            inside(chosen.run, place)
     if folder.exists() and any(folder.iterdir()) and not chosen.force and chosen.out is not None:
         raise UserError(f"{folder} exists and is not empty; choose another --out or add --force")
     model = load_model(chosen)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lebm.cli.common import count, load_model, run_parser
 from lebm.component import component_line
 from lebm.errors import UserError
-from lebm.run.folder import hardware, plain, versions, write_json
+from lebm.run.folder import hardware, ordinary, plain, versions, write_json
 
 if TYPE_CHECKING:
     from lebm.data import TextData
@@ -39,6 +39,8 @@ def main(argv: list[str]) -> int:
         target = chosen.out or _home(run)
         if chosen.out is not None and target.exists() and not chosen.force:
             raise UserError(f"{target} exists; choose another --out or add --force")
+        if chosen.out is None and run.is_dir():
+            ordinary(run, target)
         _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
     return 0
 
@@ -212,13 +214,13 @@ def _features(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtr
 
 def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from lebm.evaluation.record import beside
 
-    table = Table(
-        title=f"{content['method']}, {content['run']}, {content['weights']} weights, seed {content['seed']}"
-    )
+    title = f"{content['method']}, {content['run']}, {content['weights']} weights, seed {content['seed']}"
+    table = Table(title=escape(title))
     for heading in ("suite", "figure", "split"):
         table.add_column(heading)
     for heading in ("value", "95 % interval", "n"):
@@ -233,9 +235,8 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
         for figure in suite["figures"]:
             ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
             value = "not finite" if figure["value"] is None else f"{figure['value']:.4g}"
-            table.add_row(
-                name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure)
-            )
+            cells = (name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure))
+            table.add_row(*map(escape, cells))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
     origin = content["suites"][names[-1]]["origin"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +13,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from lebm import checkpoint
+from lebm.checkpoint.rebuild import build, outline
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import checks, recipes
 from lebm.config.parser import RecipeCLI
+from lebm.config.stored import stored_sections
 from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
 from lebm.run import folder as runs
 from lebm.run.loggers import WandbRun
 
@@ -33,12 +38,14 @@ class TrainingCLI(RecipeCLI):
         stored: names and shapes of what that checkpoint holds.
         begun: whether training has begun; what fails after that is no mistake of the recipe.
         fresh: whether this run made its folder.
+        description: the model of a run folder named in place of a recipe, as its checkpoint describes it.
     """
 
     ckpt_path: Path | None = None
     stored: Mapping[str, tuple[int, ...]] = {}
     begun = False
     fresh = False
+    description: Any = None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
@@ -49,6 +56,7 @@ class TrainingCLI(RecipeCLI):
         self.begun = True
 
     def prepare_run(self) -> None:
+        runs.check_links(self.run_dir)
         if self.request.verb == "fit":
             self._prepare_fit()
         elif self.config.ckpt_path:
@@ -58,13 +66,14 @@ class TrainingCLI(RecipeCLI):
         if self.ckpt_path is None:
             return
         self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
+        if self.request.run is not None:
+            self.description = self._checked_description(self.ckpt_path, content)
         if self.request.verb != "fit":
             self.first_step = sys.maxsize
         elif self.request.resume:
             self.first_step = content.get("global_step", 0)
-        stored = content.get("callbacks", {}).get(WandbRun.KEY)
         if self.request.resume or self.request.verb != "fit":
-            self.wandb_id = (stored or {}).get("run_id")
+            self.wandb_id = _wandb_id(content)
         self.stored = {
             name: tuple(value.shape)
             for name, value in content["state_dict"].items()
@@ -73,6 +82,42 @@ class TrainingCLI(RecipeCLI):
         if self.request.resume:
             self._same_short_names()
             self._stop_if_finished(content)
+
+    def stored_words(self) -> list[str]:
+        run = self.request.run
+        if run is None:
+            return []
+        sections, left_out = stored_sections(run, checks.load_recipe(run / "config.yaml"), self.request.trust)
+        if left_out and runs.is_first_process():
+            print(
+                f"lebm: left out of {run / 'config.yaml'}: {', '.join(left_out)} (a run folder chooses"
+                " classes of lebm only; flags and -c RECIPE choose the rest)"
+            )
+        words = self.request.argv
+        if len(self.request.recipes) > 1 or any(word.startswith("--model") for word in words):
+            path, content = checkpoint.newest(_typed_checkpoint(words) or run)
+            sections["model"] = self._checked_description(path, content)
+        return ["-c", json.dumps(sections)]
+
+    def _checked_description(self, path: Path, content: Mapping[str, Any]) -> Any:
+        """What the checkpoint says of its model, checked by the rules of :func:`lebm.load`."""
+        description = content.get("hyper_parameters")
+        try:
+            misfit = outline(description, LatentEstimator, content["state_dict"], self.request.trust)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        if misfit:
+            raise UserError(f"{path}: its weights do not fit the model it describes ({misfit})")
+        return description
+
+    def instantiate_classes(self) -> None:
+        if self.request.run is None:
+            super().instantiate_classes()
+            return
+        section = self.config.pop("model", None)
+        super().instantiate_classes()
+        described = self.description if section is None else _bare(section.as_dict())
+        self.model = build(described, LatentEstimator, self.request.trust)  # type: ignore[type-abstract]
 
     def _same_short_names(self) -> None:
         """Refuse another ``latent_dim`` or ``latent_dims`` for a run that goes on.
@@ -136,8 +181,8 @@ class TrainingCLI(RecipeCLI):
 
     def _stop_if_finished(self, content: dict[str, Any]) -> None:
         limits = self.config.trainer
-        progress = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
-        epochs, steps = progress.get("processed", 0), content.get("global_step", 0)
+        epochs = _below(content, "loops", "fit_loop", "epoch_progress", "current", "processed")
+        epochs, steps = epochs if isinstance(epochs, int) else 0, content.get("global_step", 0)
         if (
             limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
         ) or 0 <= limits.max_steps <= steps:
@@ -145,6 +190,36 @@ class TrainingCLI(RecipeCLI):
                 f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or"
                 " --trainer.max_steps to go on"
             )
+
+
+def _below(content: Any, *keys: str) -> Any:
+    """A value of nested mappings; ``None`` where one of them is missing or is no mapping."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
+def _wandb_id(content: Mapping[str, Any]) -> str | None:
+    """The id of the run that a checkpoint continues, if it can be one: it becomes part of a folder's name."""
+    stored = _below(content, "callbacks", WandbRun.KEY, "run_id")
+    return stored if isinstance(stored, str) and re.fullmatch(r"[\w-]+", stored) else None
+
+
+def _typed_checkpoint(words: list[str]) -> str | None:
+    """The value of the last ``--ckpt_path`` among some words."""
+    found = None
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        flag, has_value, value = word.partition("=")
+        if flag == "--ckpt_path":
+            found = value if has_value else after
+    return found
+
+
+def _bare(value: Any) -> Any:
+    """A parsed section without the level that the parser adds for classes that take any argument."""
+    if isinstance(value, Mapping):
+        return {name: _bare(item) for name, item in value.items() if name != "dict_kwargs" or item}
+    return [_bare(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def other_networks(path: Path | None, what: str) -> str:

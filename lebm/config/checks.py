@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lebm.config import plain_yaml
 from lebm.errors import UserError
 
 __all__ = ["check_arguments", "check_recipe", "has_resolver", "load_recipe"]
@@ -27,11 +29,13 @@ def load_recipe(path: Path) -> dict[str, Any]:
         UserError: if it is unreadable, too large, not YAML, not a mapping, or holds Python tags.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{path}: not an ordinary file")
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(
                 f"{path}: {path.stat().st_size} bytes is too large for a recipe (limit {_MAX_BYTES})"
             )
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = plain_yaml.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -62,6 +66,8 @@ def check_recipe(path: Path, seen: set[Path] | None = None) -> dict[str, Any]:
     _check_blocks(content, path, "")
     for key, text in _strings(content, ""):
         _check_text(text, f"{path}: {key}")
+        if any(_is_special(place) for place in (path.parent / text, Path(text))):
+            raise UserError(f"{path}: {key}: {text} is neither a file nor a folder")
         if text.endswith((".yaml", ".yml", ".json")):
             for included in (path.parent / text, Path(text)):
                 if included.is_file() and included.resolve() not in seen:
@@ -98,6 +104,15 @@ def _check_text(text: str, where: str) -> None:
             f"{where}: {text} calls a resolver, whose value would be stored in the run folder and sent to"
             " loggers; write the value itself, or set LEBM_ALLOW_ENV=1"
         )
+
+
+def _is_special(path: Path) -> bool:
+    """Whether there is a pipe, a device or a socket, whose reading may never end."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _check_blocks(value: Any, path: Path, key: str) -> None:

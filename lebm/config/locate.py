@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from lebm.config import plain_yaml
+
 __all__ = ["place", "top_keys"]
 
 
@@ -68,7 +70,7 @@ def _child(node: Any, part: str) -> tuple[Any, Any] | None:
 def top_keys(path: Path) -> list[str]:
     """The names of the sections of a recipe; none if it cannot be read."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = plain_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return []
     return [str(key) for key in content] if isinstance(content, dict) else []

@@ -23,6 +23,7 @@ import lebm.data  # noqa: F401  (a recipe names classes without their module, so
 from lebm.callbacks import ChainHealth, Divergence
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import messages
+from lebm.config.promises import check_parsed
 from lebm.config.references import with_references
 from lebm.config.request import Request
 from lebm.errors import UserError
@@ -85,11 +86,27 @@ class RecipeCLI(LightningCLI):
                 },
                 subclass_mode_model=True,
                 subclass_mode_data=True,
-                args=with_references(request.argv, request.trust),
+                args=[*self.stored_words(), *with_references(request.argv, request.trust)],
                 run=False,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
             )
+
+    def stored_words(self) -> list[str]:
+        """Words for the parser that stand for a run folder named in place of a recipe."""
+        return []
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        # the model of a run folder comes from its checkpoint
+        parser.add_lightning_class_args(
+            LatentEstimator,  # type: ignore[arg-type]
+            "model",
+            subclass_mode=True,
+            required=self.request.run is None,
+        )
+        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -136,6 +153,7 @@ class RecipeCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
+        check_parsed(self.config.as_dict(), self.request.typed)
 
     def before_instantiate_classes(self) -> None:
         chosen = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lebm.config import blocks, checks, recipes
 from lebm.errors import UserError
+from lebm.run.folder import ordinary
 
 __all__ = ["Request", "read_request"]
 
@@ -23,6 +24,7 @@ class Request:
         files: the same with the blocks that they include; every file in the order in which it is read.
         trust: further packages that recipes may name classes of.
         resume: whether to continue the run folder.
+        run: the run folder to evaluate, where one was named in place of a recipe.
         default_run_dir: used where neither flag nor recipe names one.
     """
 
@@ -33,14 +35,15 @@ class Request:
     files: list[Path] = field(default_factory=list)
     trust: list[str] = field(default_factory=list)
     resume: bool = False
+    run: Path | None = None
     default_run_dir: Path = Path("runs/run")
 
 
 def read_request(verb: str, typed: list[str]) -> Request:
     """Resolve recipe names, take out ``--resume`` and ``--trust``, and check the recipes.
 
-    A run folder stands for its own ``config.yaml``: after ``--resume``, and as the first word of the verbs
-    that evaluate.
+    A run folder after ``--resume`` stands for its own ``config.yaml``. As the first word of the verbs that
+    evaluate it stands for its model, its data and the callbacks of lebm that it names.
 
     Raises:
         UserError: for a recipe or run folder that is not there, or that is refused by
@@ -104,10 +107,15 @@ def _use_recipe(request: Request, name: str) -> None:
 
 def _use_run(request: Request, run: Path) -> None:
     config = run / "config.yaml"
-    if not config.is_file():
+    if not ordinary(run, config):
         what = "no such run folder" if not run.exists() else "not a run folder, it holds no config.yaml"
         raise UserError(f"{run}: {what}")
-    _read(request, config)
+    if request.verb == "fit":
+        _read(request, config)
+    else:  # of this one the parser sees only what lebm.config.stored lets through
+        request.run = run
+        request.recipes.append(config)
+        request.files.append(config)
     request.argv += ["--run_dir", str(run)]
 
 

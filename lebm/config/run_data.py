@@ -19,6 +19,7 @@ from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.data import observation_shape
 from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import UNKNOWN
+from lebm.run.folder import ordinary
 
 __all__ = ["Images", "SentenceRows", "open_for", "stored_settings"]
 
@@ -158,7 +159,12 @@ def stored_settings(run: Path) -> dict[str, Any]:
     """
     folder = run if run.is_dir() else run.parent.parent
     config = folder / "config.yaml"
-    if not config.is_file():
+    if not ordinary(folder, config):
         return {}
     section = load_recipe(config).get("data")
-    return (section or {}).get("init_args") or {}
+    settings = section.get("init_args") if isinstance(section, dict) else None
+    settings = dict(settings) if isinstance(settings, dict) else {}
+    cache = settings.get("cache_dir")
+    if cache is not None and not (isinstance(cache, str) and Path(cache).is_dir()):
+        del settings["cache_dir"]  # a folder that is not there is made only where the user says
+    return settings

@@ -125,7 +125,7 @@ def _source(path: str, config_name: str | None, revision: str | None) -> Source:
 def _lines(file: Path, on_error: str) -> Sentences:
     with file.open("rb") as lines:
         return _gathered(
-            ((number, line.rstrip(b"\r\n")) for number, line in enumerate(lines)),
+            enumerate(part for line in lines for part in line.rstrip(b"\r\n").split(b"\r")),
             f"{file}: line",
             1,
             on_error,

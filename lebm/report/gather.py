@@ -11,6 +11,7 @@ from typing import Any
 from lebm.config.checks import load_recipe
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
+from lebm.run.folder import inside, ordinary
 
 __all__ = ["RunRecord", "gather"]
 
@@ -68,17 +69,17 @@ def _read(folder: Path, name: str) -> RunRecord:
     config, evaluation = folder / "config.yaml", folder / "evaluation.json"
     return RunRecord(
         name,
-        load_recipe(config) if config.is_file() else {},
-        _json(folder / "summary.json"),
-        _json(folder / "test.json"),
-        read_evaluation(evaluation) if evaluation.is_file() else {},
-        _curves(folder / "metrics.csv"),
-        _pictures(folder / "images"),
+        load_recipe(config) if ordinary(folder, config) else {},
+        _json(folder, folder / "summary.json"),
+        _json(folder, folder / "test.json"),
+        read_evaluation(evaluation) if ordinary(folder, evaluation) else {},
+        _curves(folder, folder / "metrics.csv"),
+        _pictures(folder, folder / "images"),
     )
 
 
-def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
+def _json(run: Path, file: Path) -> dict[str, Any]:
+    if not ordinary(run, file):
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -87,9 +88,9 @@ def _json(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _curves(file: Path) -> dict[str, list[tuple[float, float]]]:
+def _curves(run: Path, file: Path) -> dict[str, list[tuple[float, float]]]:
     """Points of every column that has values at two steps at least."""
-    if not file.is_file():
+    if not ordinary(run, file):
         return {}
     found: dict[str, list[tuple[float, float]]] = {}
     with file.open(newline="", encoding="utf-8") as lines:
@@ -103,15 +104,16 @@ def _curves(file: Path) -> dict[str, list[tuple[float, float]]]:
     return {name: points for name, points in found.items() if len({step for step, _ in points}) > 1}
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
+def _pictures(run: Path, folder: Path) -> dict[str, Path]:
     """``images/<what>/test.png``, else ``latest.png``; and pictures that lie in ``images`` itself, such as
     ``lebm sample`` writes.
     """
     if not folder.is_dir():
         return {}
+    inside(run, folder)
     found = {file.stem: file for file in sorted(folder.glob("*.png"))}
     for kind in sorted(folder.iterdir()):
         newest = next((kind / name for name in ("test.png", "latest.png") if (kind / name).is_file()), None)
         if kind.is_dir() and newest is not None:
             found[kind.name] = newest
-    return found
+    return {what: file for what, file in found.items() if ordinary(run, file)}

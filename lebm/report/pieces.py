@@ -64,7 +64,7 @@ def data_url(file: Path) -> str:
     from PIL import Image
 
     content = file.read_bytes()
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         if image.width > PICTURE_WIDTH or len(content) > 400_000:
             small = image.convert("RGB")
             small.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))

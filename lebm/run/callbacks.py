@@ -48,6 +48,32 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self._written_step = -1
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the stored state, without paths that are no ``.ckpt`` file in this run's own folder: the
+        next file to remove is one of them.
+        """
+        state = {
+            **dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), ""),
+            **state_dict,
+        }
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = state[name] if self._is_own(state[name]) else ""
+        models = state.get("best_k_models")
+        state["best_k_models"] = {
+            path: score
+            for path, score in (models.items() if isinstance(models, dict) else ())
+            if self._is_own(path)
+        }
+        state.setdefault("best_model_score", None)
+        state.setdefault("kth_value", self.kth_value)
+        super().load_state_dict(state)
+
+    def _is_own(self, path: Any) -> bool:
+        if not isinstance(path, str) or not path.endswith(".ckpt") or "\0" in path:
+            return False
+        assert self.dirpath is not None
+        return Path(path).is_file() and Path(path).resolve().parent == Path(self.dirpath).resolve()
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:

@@ -14,7 +14,25 @@ from lebm._version import __version__
 from lebm.errors import UserError
 from lebm.files import replaced
 
-__all__ = ["claim", "hardware", "is_first_process", "plain", "summary", "versions", "write_json"]
+__all__ = [
+    "check_links",
+    "claim",
+    "hardware",
+    "inside",
+    "is_first_process",
+    "ordinary",
+    "plain",
+    "summary",
+    "versions",
+    "write_json",
+]
+
+
+_USED = (
+    *("config.yaml", "metrics.csv", "predictions.npz", "evaluation.json", "checkpoints", "tensorboard"),
+    *("summary.json", "test.json", "validate.json", "predict.json", "wandb", "images", "samples", "scores"),
+    "diagnosis",
+)
 
 
 def is_first_process() -> bool:
@@ -43,6 +61,48 @@ def claim(run_dir: Path, resume: bool) -> None:
     raise UserError(
         f"{run_dir} exists; continue it with --resume, or choose another folder with --run_dir {free}"
     )
+
+
+def inside(run: Path, path: Path) -> Path:
+    """A path in a run folder, if no link and no ``..`` leads out of the folder.
+
+    Args:
+        run: the run folder, which may have come from anywhere.
+        path: what is to be read or written there.
+
+    Raises:
+        UserError: if it leads out.
+    """
+    if not path.resolve().is_relative_to(run.resolve()):
+        raise UserError(f"{path}: a link out of the run folder, which is not followed")
+    return path
+
+
+def ordinary(run: Path, path: Path) -> bool:
+    """Whether there is a file to read in a run folder.
+
+    Raises:
+        UserError: if it is a pipe or a device, or lies outside the folder.
+    """
+    if not os.path.lexists(path):
+        return False
+    inside(run, path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not an ordinary file")
+    return path.is_file()
+
+
+def check_links(run_dir: Path) -> None:
+    """Refuse a run folder in which something that runs read or write is a link out of the folder.
+
+    Raises:
+        UserError: naming the link.
+    """
+    for name in _USED:
+        inside(run_dir, run_dir / name)
+    for name in ("images", "samples", "scores"):
+        for file in (run_dir / name).rglob("*"):
+            inside(run_dir, file)
 
 
 def summary(

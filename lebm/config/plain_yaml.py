@@ -1,0 +1,57 @@
+"""YAML of plain values: no tags, and bounds for merge keys and numbers, which can take long to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+
+__all__ = ["load"]
+
+_MAX_MERGED = 100_000
+_MAX_DIGITS = 1000
+
+
+def load(text: str) -> Any:
+    """The content of a YAML text, as :func:`yaml.safe_load` gives it.
+
+    Raises:
+        yaml.YAMLError: for what is no YAML, and also for merge keys (``<<``) that expand to more than 100,000
+            entries and for numbers of more than 1000 characters.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except ValueError as error:  # a date or a number that Python does not have
+        raise ConstructorError(None, None, f"a value that cannot be read ({error})", None) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader that counts what merge keys add: a few lines of them can stand for billions."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            super().flatten_mapping(node)
+            self._merged += len(node.value)
+        if self._merged > _MAX_MERGED:
+            raise ConstructorError(
+                None, None, f"its merge keys (<<) stand for more than {_MAX_MERGED} entries", node.start_mark
+            )
+
+    def short_number(self, node: yaml.ScalarNode) -> Any:
+        """A number; one of base 60 takes quadratic time."""
+        if len(node.value) > _MAX_DIGITS:
+            raise ConstructorError(
+                None, None, f"a number of {len(node.value)} characters (limit {_MAX_DIGITS})", node.start_mark
+            )
+        if node.tag.endswith(":int"):
+            return self.construct_yaml_int(node)
+        return self.construct_yaml_float(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.short_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.short_number)

@@ -1,0 +1,266 @@
+"""Run folders made to hurt: evaluating one builds no program of its ``config.yaml``, and resuming one removes
+nothing but its own checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lebm.checkpoint.seal import seal
+from lebm.checkpoint.writing import AtomicCheckpointIO
+from lebm.run.callbacks import RunCheckpoint
+from tests.cli.conftest import Run, lebm, tiny, trained  # noqa: F401
+from tests.cli.test_errors import wicked  # noqa: F401
+
+LIGHTNING = "lightning.pytorch"
+
+
+def config(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    change(content)
+    (run / "config.yaml").write_text(yaml.safe_dump(content))
+
+
+def starter(program: Path) -> dict[str, Any]:
+    """A callback that starts a program, out of nothing but lightning and torch."""
+    program.write_text("#!/bin/sh\ntouch owned\n")
+    program.chmod(0o755)
+    launch = {
+        **{"min_nodes": 1, "max_nodes": 1, "nproc_per_node": 1, "rdzv_backend": "c10d", "run_id": "x"},
+        **{"rdzv_endpoint": "127.0.0.1:29655", "local_addr": "127.0.0.1"},
+    }
+    moment = {
+        "class_path": "torch.distributed.launcher.api.elastic_launch",
+        "init_args": {"config": launch, "entrypoint": str(program)},
+    }
+    moments = {f"on_{verb}_start": moment for verb in ("test", "validation", "predict")}
+    return {"class_path": f"{LIGHTNING}.callbacks.LambdaCallback", "init_args": moments}
+
+
+@pytest.mark.parametrize("verb", ["test", "validate", "predict"])
+def test_evaluation_starts_no_program(
+    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    planted = Path("planted").absolute()
+
+    def change(content: dict[str, Any]) -> None:
+        content["trainer"] |= {
+            "callbacks": [
+                starter(trained / "payload"),
+                {"class_path": "lebm.callbacks.ReconstructionError"},
+                {
+                    "class_path": "lebm.callbacks.FrechetDistance",
+                    "init_args": {
+                        "extractor": {
+                            "class_path": "lebm.metrics.ScriptFeatures",
+                            "init_args": {"path": "evil.pt"},
+                        }
+                    },
+                },
+            ],
+            "profiler": {
+                "class_path": f"{LIGHTNING}.profilers.SimpleProfiler",
+                "init_args": {"dirpath": str(planted), "filename": "planted"},
+            },
+            "logger": [
+                {"class_path": f"{LIGHTNING}.loggers.CSVLogger", "init_args": {"save_dir": str(planted)}},
+                {
+                    "class_path": f"{LIGHTNING}.loggers.WandbLogger",
+                    "init_args": {"offline": True},
+                    "dict_kwargs": {"settings": {"base_url": "http://127.0.0.1:9"}},
+                },
+            ],
+            "strategy": {"class_path": f"{LIGHTNING}.strategies.DDPStrategy"},
+            "plugins": [{"class_path": f"{LIGHTNING}.plugins.environments.LightningEnvironment"}],
+            "devices": 2,
+        }
+
+    config(trained, change)
+    capsys.readouterr()
+    assert lebm(verb, trained) == 0
+    assert not Path("owned").exists()
+    assert not planted.exists()
+    said = capsys.readouterr().out
+    for name in (
+        *("trainer.devices", "trainer.strategy", "trainer.plugins", "trainer.profiler"),
+        *("callback LambdaCallback", "callback FrechetDistance", "logger CSVLogger", "logger WandbLogger"),
+    ):
+        assert name in said
+    assert "ReconstructionError" not in said
+    metrics = json.loads((trained / f"{verb}.json").read_text())["metrics"] if verb == "test" else {}
+    assert verb != "test" or any(name.startswith("test/") for name in metrics)
+
+
+def test_the_model_is_that_of_the_checkpoint(lebm: Run, trained: Path, wicked: Path) -> None:
+    config(trained, lambda content: content.update(model={"class_path": "wicked.Sampler"}))
+    assert lebm("test", trained) == 0
+    assert not wicked.exists()
+    assert lebm("test", trained, "--model.init_args.evaluation_steps", 3) == 0
+    assert json.loads((trained / "test.json").read_text())["chains"]["evaluation_steps"] == 3
+
+
+def test_the_checkpoint_names_no_other_classes(
+    lebm: Run, trained: Path, wicked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["hyper_parameters"]["init_args"]["prior_sampler"]["class_path"] = "wicked.Sampler"
+
+    checkpoint(trained, change)
+    capsys.readouterr()
+    for words in ((), ("--model.init_args.evaluation_steps", 3)):
+        assert lebm("test", trained, *words) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "add --trust wicked" in error
+    assert not wicked.exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["wicked.Sampler", "lightning.pytorch.demos.boring_classes.BoringDataModule"]
+)
+def test_data_are_of_lebm_or_of_a_trusted_package(
+    lebm: Run, trained: Path, wicked: Path, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    config(trained, lambda content: content.update(data={"class_path": path}))
+    capsys.readouterr()
+    assert lebm("test", trained) == 2
+    assert f"add --trust {path.split('.')[0]}" in capsys.readouterr().err
+    assert not wicked.exists()
+
+
+def test_no_cache_folder_is_made_where_the_run_folder_says(
+    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {
+        "class_path": "lebm.data.ImageData",
+        "init_args": {"path": "embedded:mnist", "image_size": 4, "cache_dir": "planted", "limit_eval": 4},
+    }
+    config(trained, lambda content: content.update(data=data))
+    assert lebm("test", trained) == 0
+    assert not Path("planted").exists()
+    assert "data.init_args.cache_dir" in capsys.readouterr().out
+
+
+def test_honest_figures_are_those_of_the_recipe(lebm: Run, tiny: Path) -> None:
+    Path("more.yaml").write_text(
+        """
+data:
+  class_path: lebm.data.ImageData
+  init_args: {path: "embedded:mnist", batch_size: 10, image_size: 4, held_out_label: 4, limit_train: 40,
+    limit_eval: 40}
+trainer:
+  max_epochs: 1
+  callbacks:
+    - class_path: lebm.callbacks.AnomalyDetection
+    - class_path: lebm.callbacks.ReconstructionError
+    - class_path: lebm.callbacks.SampleGrid
+      init_args: {n: 4}
+    - class_path: lebm.callbacks.FrechetDistance
+      init_args: {n_samples: 50, extractor: {class_path: lebm.metrics.FlatFeatures}}
+"""
+    )
+    assert lebm("fit", "-c", tiny, "-c", "more.yaml", "--run_dir", "run") == 0
+    shutil.copytree("run", "other")
+    assert lebm("test", "run") == 0
+    assert lebm("test", "-c", "other/config.yaml", "--run_dir", "other") == 0
+    ours, theirs = (json.loads(Path(run, "test.json").read_text()) for run in ("run", "other"))
+    assert ours["metrics"] == theirs["metrics"]
+    assert ours["protocols"] == theirs["protocols"]
+    assert {"test/auroc", "test/reconstruction_mse"} <= set(ours["metrics"])
+    assert sorted(os.listdir("run/images")) == sorted(os.listdir("other/images"))
+
+
+def checkpoint(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    for file in (run / "checkpoints").glob("*.ckpt"):
+        content = torch.load(file, weights_only=True)
+        change(content)
+        with file.open("w+b") as target:
+            torch.save(content, target)
+            seal(target)
+
+
+VICTIMS = ["victim", "victim/inside.ckpt", "runs/tiny/checkpoints/../../../victim", "runs/tiny"]
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_resuming_removes_no_folder_and_no_file_elsewhere(lebm: Run, trained: Path, victim: str) -> None:
+    Path("victim").mkdir()
+    for name in ("inside.ckpt", "precious"):
+        Path("victim", name).write_text("keep me")
+    named = str(Path(victim).absolute()) if ".." not in victim else str(Path.cwd() / victim)
+
+    def change(content: dict[str, Any]) -> None:
+        state = next(value for key, value in content["callbacks"].items() if key.startswith("RunCheckpoint"))
+        state |= {"best_model_path": named, "kth_best_model_path": named, "last_model_path": named}
+        state["best_k_models"] = {named: torch.tensor(0.0)}
+
+    checkpoint(trained, change)
+    assert lebm("fit", "--resume", trained, "--trainer.max_epochs", 3) == 0
+    assert sorted(path.name for path in Path("victim").iterdir()) == ["inside.ckpt", "precious"]
+    assert (trained / "config.yaml").is_file()
+
+
+def test_a_stored_path_is_dropped_unless_it_is_a_checkpoint_of_the_run(tmp_path: Path) -> None:
+    own = tmp_path / "checkpoints" / "step=1.ckpt"
+    own.parent.mkdir()
+    own.write_text("")
+    (tmp_path / "other.ckpt").write_text("")
+    (own.parent / "link.ckpt").symlink_to(tmp_path / "other.ckpt")
+    (own.parent / "folder.ckpt").mkdir()
+    for path, kept in {
+        str(own): True,
+        str(own.parent / ".." / "checkpoints" / "step=1.ckpt"): True,
+        str(own.parent / ".." / "other.ckpt"): False,
+        str(own.parent / "link.ckpt"): False,
+        str(own.parent / "folder.ckpt"): False,
+        str(own.parent): False,
+        "a\0b.ckpt": False,
+    }.items():
+        callback = RunCheckpoint(tmp_path)
+        names = ("best_model_path", "kth_best_model_path", "last_model_path")
+        callback.load_state_dict(
+            {
+                **callback.state_dict(),
+                **dict.fromkeys(names, path),
+                "best_k_models": {path: torch.tensor(1.0)},
+            }
+        )
+        assert [getattr(callback, name) for name in names] == [path if kept else ""] * 3
+        assert list(callback.best_k_models) == ([path] if kept else [])
+    callback.load_state_dict({"best_model_path": 3, "best_k_models": 7})
+    assert callback.best_model_path == ""
+
+
+def test_the_writer_removes_its_own_files_only(tmp_path: Path) -> None:
+    folder, other = tmp_path / "checkpoints", tmp_path / "other"
+    other.mkdir()
+    writer = AtomicCheckpointIO()
+    for name in ("a.ckpt", "b.ckpt"):
+        writer.save_checkpoint({"state_dict": {}}, folder / name)
+    (folder / "notes.txt").write_text("keep me")
+    (folder / "folder.ckpt").mkdir()
+    (other / "c.ckpt").write_text("keep me")
+    (folder / "out").symlink_to(other)
+    for path in (
+        folder,
+        folder / "notes.txt",
+        folder / "folder.ckpt",
+        other / "c.ckpt",
+        folder / "out/c.ckpt",
+    ):
+        writer.remove_checkpoint(path)
+    assert (folder / "folder.ckpt").is_dir()
+    assert (folder / "notes.txt").is_file()
+    assert (other / "c.ckpt").is_file()
+    writer.remove_checkpoint(folder / "a.ckpt")
+    writer.remove_checkpoint(folder / "a.ckpt")
+    assert sorted(path.name for path in folder.glob("?.ckpt")) == ["b.ckpt"]
