@@ -33,6 +33,7 @@ class AnomalyDetection(EvaluationCallback):
         save_scores: write ``<run>/scores/<stage>.csv`` with one row per sample.
 
     Example:
+        >>> from lebm.callbacks import AnomalyDetection
         >>> AnomalyDetection(save_scores=True).save_scores
         True
     """

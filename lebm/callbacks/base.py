@@ -35,6 +35,7 @@ class EvaluationCallback(Callback, Component):
         protocol: how the values were obtained, as plain values, for a summary of the run.
 
     Example:
+        >>> from lebm.callbacks import EvaluationCallback
         >>> class Brightness(EvaluationCallback):
         ...     def collect(self, trainer, model, stage, outputs, batch):
         ...         self.report(model, {f"{stage}/brightness": float(self.output(outputs, "x").mean())})

@@ -61,6 +61,7 @@ class Divergence(Callback, Component):
         ValueError: for arguments out of range.
 
     Example:
+        >>> from lebm.callbacks import Divergence
         >>> Divergence(policy="recover").max_recoveries
         10
     """

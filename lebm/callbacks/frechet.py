@@ -43,6 +43,7 @@ class FrechetDistance(EvaluationCallback):
         seed: of the samples' noise.
 
     Example:
+        >>> from lebm.callbacks import FrechetDistance
         >>> FrechetDistance(n_samples=10_000).extractor.figure
         'fid'
     """

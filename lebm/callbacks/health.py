@@ -23,6 +23,7 @@ class ChainHealth(Callback, Component):
         max_energy_gap: largest harmless ``|E(z+) - E(z-)|`` averaged over a batch.
 
     Example:
+        >>> from lebm.callbacks import ChainHealth
         >>> ChainHealth(max_energy_gap=50).max_energy_gap
         50
     """

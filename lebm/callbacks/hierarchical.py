@@ -58,6 +58,7 @@ class HierarchicalSamples(EvaluationCallback):
         seed: of their noise.
 
     Example:
+        >>> from lebm.callbacks import HierarchicalSamples
         >>> HierarchicalSamples(rows=4).kinds
         ['substitution', 'conditional']
     """
@@ -210,6 +211,7 @@ class LatentTraversal(EvaluationCallback):
         image: which image of the first batch is encoded.
 
     Example:
+        >>> from lebm.callbacks import LatentTraversal
         >>> LatentTraversal(extent=3.0).columns
         11
     """

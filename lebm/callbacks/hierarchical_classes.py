@@ -54,6 +54,7 @@ class LayerClassification(EvaluationCallback):
         seed: of the classifiers.
 
     Example:
+        >>> from lebm.callbacks import LayerClassification
         >>> LayerClassification(epochs=5).hidden
         256
     """
@@ -154,6 +155,7 @@ class MutualInformationGap(EvaluationCallback):
         bins: of each coordinate.
 
     Example:
+        >>> from lebm.callbacks import MutualInformationGap
         >>> MutualInformationGap().bins
         20
     """

@@ -40,6 +40,7 @@ class LatentAttack(EvaluationCallback):
         steps: of the attack.
 
     Example:
+        >>> from lebm.callbacks import LatentAttack
         >>> LatentAttack(radius=0.1).steps
         50
     """
@@ -115,6 +116,7 @@ class LongChain(EvaluationCallback):
         seed: of their noise.
 
     Example:
+        >>> from lebm.callbacks import LongChain
         >>> LongChain(lengths=(0, 60, 600)).n
         64
     """

@@ -27,6 +27,7 @@ class InterpolationGrid(EvaluationCallback):
         columns: images per row, the two ends included.
 
     Example:
+        >>> from lebm.callbacks import InterpolationGrid
         >>> InterpolationGrid(pairs=3).columns
         10
     """

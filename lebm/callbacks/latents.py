@@ -29,6 +29,7 @@ class LatentPicture(EvaluationCallback):
         seed: of the prior's noise.
 
     Example:
+        >>> from lebm.callbacks import LatentPicture
         >>> LatentPicture(n=500).n
         500
     """

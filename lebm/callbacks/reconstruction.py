@@ -28,6 +28,7 @@ class ReconstructionGrid(EvaluationCallback):
         columns: images per row; a row of data is followed by the row of its reconstructions.
 
     Example:
+        >>> from lebm.callbacks import ReconstructionGrid
         >>> ReconstructionGrid(n=8).columns
         8
     """
@@ -78,6 +79,7 @@ class ReconstructionError(EvaluationCallback):
     left out here: they are not what the model was to learn.
 
     Example:
+        >>> from lebm.callbacks import ReconstructionError
         >>> ReconstructionError().figures
         {}
     """

@@ -34,6 +34,7 @@ class RevisionError(EvaluationCallback):
         steps: numbers of posterior transitions; 0 is the inference model alone.
 
     Example:
+        >>> from lebm.callbacks import RevisionError
         >>> RevisionError(steps=(0, 30)).steps
         [0, 30]
     """
@@ -98,6 +99,7 @@ class RevisionGuard(Callback, Component):
         ValueError: for arguments out of range.
 
     Example:
+        >>> from lebm.callbacks import RevisionGuard
         >>> import torch
         >>> RevisionGuard().fault({"energy gap": torch.tensor(2e4)})
         'the energy gap is 2e+04, beyond max_energy_gap 10000'

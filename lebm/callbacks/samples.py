@@ -35,6 +35,7 @@ class SampleGrid(EvaluationCallback):
         seed: of the noise.
 
     Example:
+        >>> from lebm.callbacks import SampleGrid
         >>> SampleGrid(n=16, columns=4).n
         16
     """

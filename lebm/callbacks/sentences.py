@@ -33,6 +33,7 @@ class SampleSentences(SampleGrid):
         seed: of the noise.
 
     Example:
+        >>> from lebm.callbacks import SampleSentences
         >>> SampleSentences(n=5).n
         5
     """
@@ -82,6 +83,7 @@ class SentenceBounds(EvaluationCallback):
         ValueError: for a number out of range.
 
     Example:
+        >>> from lebm.callbacks import SentenceBounds
         >>> SentenceBounds(chains=200).bounds.chains
         200
     """
@@ -153,6 +155,7 @@ class SentenceQuality(EvaluationCallback):
         ValueError: for a number out of range.
 
     Example:
+        >>> from lebm.callbacks import SentenceQuality
         >>> SentenceQuality(n=500).quality.n
         500
     """

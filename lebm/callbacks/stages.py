@@ -37,6 +37,7 @@ class StagePicture(EvaluationCallback):
         seed: of their noise.
 
     Example:
+        >>> from lebm.callbacks import StagePicture
         >>> StagePicture(n=500).n
         500
     """

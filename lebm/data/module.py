@@ -30,6 +30,11 @@ class SplitData(LightningDataModule, Component):
     :meth:`setup` of a derived class sets ``train``, ``validation`` and ``test``. It also sets ``_used`` to a
     description of the data in plain values: at least ``sizes``, ``batch_size``, ``seed`` and the other names
     in :attr:`ordering`.
+
+    Example:
+        >>> from lebm.data import ArrayData, SplitData
+        >>> issubclass(ArrayData, SplitData), SplitData.ordering
+        (True, ('sizes', 'batch_size', 'seed'))
     """
 
     noun = "images"

@@ -78,6 +78,7 @@ class DualMCMCTeaching(RevisedModel):
             are to teach although they are no revisions of the generator's.
 
     Example:
+        >>> from lebm.estimators import DualMCMCTeaching
         >>> from lebm.estimators import AdamGroups
         >>> from lebm.models import ConvEncoder, ConvGenerator, GaussianLikelihood, ResNetEnergy
         >>> from lebm.samplers import Langevin
@@ -129,6 +130,7 @@ class DualMCMCTeaching(RevisedModel):
         self.batch_statistics = batch_statistics
         self.latent_dim = likelihood.latent_dim
         self.revised: dict[str, Tensor] = {}
+        self.schedule = schedule
         self.turns = Turns(schedule)
         self._check()
         optimizer.check(self.networks())

@@ -73,6 +73,7 @@ class JointHierarchicalPrior(LatentPriorModel):
             argument is out of range.
 
     Example:
+        >>> from lebm.estimators import AdamGroups, JointHierarchicalPrior
         >>> from lebm.models import ConcatenatedEnergy, EnergyPrior, GaussianLikelihood
         >>> from lebm.models import LadderEncoder, LadderGenerator
         >>> from lebm.samplers import Langevin

@@ -44,6 +44,7 @@ class LatentMLE(LatentPriorModel):
         ValueError: if likelihood and prior disagree on the latent size.
 
     Example:
+        >>> from lebm.estimators import LatentMLE
         >>> from lebm.estimators import AdamGroups
         >>> from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
         >>> from lebm.samplers import Langevin

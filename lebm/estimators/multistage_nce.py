@@ -64,6 +64,7 @@ class MultiStageNCE(LatentPriorModel):
         ValueError: if likelihood and prior disagree on the latent size, or an argument is out of range.
 
     Example:
+        >>> from lebm.estimators import MultiStageNCE
         >>> from lebm.estimators import AdamGroups, FixedStages
         >>> from lebm.models import GaussianLikelihood, MLPEnergy, MLPGenerator, RatioPrior, RatioProduct
         >>> from lebm.samplers import Langevin

@@ -35,6 +35,7 @@ class AdamGroups(Component):
         ValueError: for an argument out of range, or a number where a mapping is expected.
 
     Example:
+        >>> from lebm.estimators import AdamGroups
         >>> from torch import nn
         >>> settings = AdamGroups({"generator": 1e-3, "energy": 1e-4}, max_grad_norm={"energy": 1.0})
         >>> networks = {"generator": nn.Linear(2, 4), "energy": nn.Linear(2, 1)}

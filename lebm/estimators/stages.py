@@ -167,6 +167,7 @@ class FixedStages(StageRule):
         ValueError: for a length below 1, or none.
 
     Example:
+        >>> from lebm.estimators import FixedStages
         >>> rule = FixedStages([1, 2])
         >>> [rule.step(slots_left=2) is not None for _ in range(4)]
         [True, False, True, False]
@@ -206,6 +207,7 @@ class AdaptiveStages(StageRule):
         ValueError: for arguments out of range.
 
     Example:
+        >>> from lebm.estimators import AdaptiveStages
         >>> AdaptiveStages(min_steps=100, window=20).held_out
         10
     """

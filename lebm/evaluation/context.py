@@ -34,6 +34,7 @@ class Settings:
         sample_steps: prior transitions; the model's own if ``None``.
 
     Example:
+        >>> from lebm.evaluation.context import Settings
         >>> Settings(seed=1).n_samples
         10000
     """

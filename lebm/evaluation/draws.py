@@ -64,6 +64,8 @@ def check_images(x: Tensor, what: str) -> None:
             that are not finite.
 
     Example:
+        >>> import torch
+        >>> from lebm.evaluation.draws import check_images
         >>> check_images(torch.zeros(2, 1, 4, 4), "the data")
     """
     if x.dim() != 4 or x.shape[1] not in (1, 3):

@@ -44,6 +44,7 @@ def mean_interval(values: Tensor, level: float = 0.95, method: str = "") -> Inte
         ValueError: for fewer than two values.
 
     Example:
+        >>> from lebm.evaluation.intervals import mean_interval
         >>> import torch
         >>> interval = mean_interval(torch.tensor([1.0, 2.0, 3.0]))
         >>> round(interval.value, 2), round(interval.low, 2), round(interval.high, 2)

@@ -22,6 +22,7 @@ def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImport
     """Annealing by HMC of three leapfrog steps, whose step size is adapted; 1 level is importance sampling.
 
     Example:
+        >>> from lebm.evaluation.log_z import annealing
         >>> annealing(20).levels
         20
     """

@@ -33,6 +33,7 @@ class LatentGaussian:
         factor: ``(B, d, d)``, lower triangular.
 
     Example:
+        >>> from lebm.evaluation.marginal_likelihood import LatentGaussian
         >>> import torch
         >>> LatentGaussian.standard(torch.zeros(4, 2)).log_volume
         tensor([0., 0., 0., 0.])

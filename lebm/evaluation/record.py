@@ -37,6 +37,7 @@ class Figure:
         details: what belongs beside the figure, such as a base rate.
 
     Example:
+        >>> from lebm.evaluation.record import Figure
         >>> Figure.plain("acceptance/prior", 0.9, 32, "chains").value
         0.9
     """
@@ -89,6 +90,7 @@ class SuiteResult:
             settings) of this suite, which need not be those of another suite in the same file.
 
     Example:
+        >>> from lebm.evaluation.record import SuiteResult
         >>> SuiteResult({"name": "anomaly"}, skipped="the run has no held_out_label").figures
         []
     """

@@ -29,6 +29,7 @@ class Suite:
         subject: the models that it measures: those of images, or those of sentences.
 
     Example:
+        >>> from lebm.evaluation.run import SUITES
         >>> list(SUITES)
         ['image', 'anomaly', 'ood', 'likelihood', 'chains', 'revision', 'text']
     """

@@ -61,6 +61,7 @@ class LikelihoodBounds:
         ValueError: for a number out of range.
 
     Example:
+        >>> from lebm.evaluation.sentence_bounds import LikelihoodBounds
         >>> LikelihoodBounds(chains=10).protocol["chains"]
         10
     """

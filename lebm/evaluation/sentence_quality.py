@@ -44,6 +44,7 @@ class SampleQuality:
         ValueError: for a number out of range.
 
     Example:
+        >>> from lebm.evaluation.sentence_quality import SampleQuality
         >>> SampleQuality(n=100, steps=5).protocol["language_model"]["steps"]
         5
     """

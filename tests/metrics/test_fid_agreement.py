@@ -89,6 +89,7 @@ class Album(LightningModule):
         super().__init__()
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
         self.shown = 0
+        self.chain_settings: dict[str, Any] = {}
 
     def sample(self, n: int, *, steps: int | None = None, generator: Any = None) -> Tensor:
         self.shown += n
