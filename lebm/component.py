@@ -156,6 +156,7 @@ def component_line(part: Any) -> str:
     """A description of a component as one would write it in Python; anything else as ``str`` gives it.
 
     Example:
+        >>> from lebm.component import component_line
         >>> component_line({"class_path": "lebm.samplers.Langevin", "init_args": {"steps": 60}})
         'Langevin(steps=60)'
     """

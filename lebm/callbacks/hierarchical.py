@@ -134,6 +134,7 @@ class LayerReconstruction(EvaluationCallback):
         steps: length of the prior's chains; the prior sampler's own if absent.
 
     Example:
+        >>> from lebm.callbacks import LayerReconstruction
         >>> LayerReconstruction(n=6).n
         6
     """

@@ -23,6 +23,7 @@ def squared_error_rows(x: Tensor, reconstruction: Tensor) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from lebm.metrics import squared_error_rows
         >>> squared_error_rows(torch.zeros(2, 3), torch.tensor([[0.0, 0, 0], [1, 1, 1]])).tolist()
         [0.0, 1.0]
     """
@@ -42,6 +43,7 @@ def reconstruction_rows(x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
 
     Example:
         >>> import torch
+        >>> from lebm.metrics import reconstruction_rows
         >>> rows = reconstruction_rows(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
         >>> {name: round(float(value), 2) for name, value in rows.items()}
         {'mse': 1.0, 'psnr': 6.02}
