@@ -205,9 +205,10 @@ def _abstract(path: str) -> str:
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if not missing:
         return f"name the class with class_path, some kind of {_short(path)}"
-    shown = _short(path) if path.startswith("lebm.") else path
-    other = f"; name a class derived from it by class_path, or define {'it' if len(missing) == 1 else 'them'}"
-    return f"{shown} is abstract: it does not define {', '.join(missing)}{other}"
+    lacking = f"is abstract: it does not define {', '.join(missing)}"
+    if path.startswith("lebm."):
+        return f"{_short(path)} {lacking}; name a class that is derived from it"
+    return f"{path} {lacking}"
 
 
 def _plain(leaf: str) -> str:
