@@ -207,7 +207,7 @@ def _abstract(path: str) -> str:
         return f"name the class with class_path, some kind of {_short(path)}"
     lacking = f"is abstract: it does not define {', '.join(missing)}"
     if path.startswith("lebm."):
-        return f"{_short(path)} {lacking}; name a class that is derived from it"
+        return f"{_short(path)} {lacking}; name with class_path a class that is derived from it"
     return f"{path} {lacking}"
 
 
