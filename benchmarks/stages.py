@@ -88,7 +88,7 @@ def step_cost(rounds: int, device: str, batch: int = 100) -> dict:
             model.loss({"x": x, "index": torch.arange(batch)}, next(counter)).backward()
             adam.step()
 
-        parts[f"{name}: posterior"] = lambda: model.positives(x, 0)
+        parts[f"{name}: posterior"] = lambda: model.infer({"x": x}, 0).z
         parts[f"{name}: negatives"] = negatives
         parts[f"{name}: step"] = whole
 
@@ -102,7 +102,7 @@ def step_cost(rounds: int, device: str, batch: int = 100) -> dict:
         add(
             f"MultiStageNCE, {stages} finished",
             model,
-            model.posterior_so_far,
+            model.posterior_target,
             lambda model=model: model.negatives(batch, 0),
         )
     timings = interleave(parts, rounds, warm_up=2)

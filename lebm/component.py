@@ -38,6 +38,11 @@ class Component:
         if not issubclass(owner, Component):  # that of nn.Module, which shows nothing
             cls.extra_repr = _arguments_shown  # type: ignore[attr-defined]
 
+    @classmethod
+    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Today's arguments for those that a checkpoint of an older lebm describes; by default the same."""
+        return arguments
+
     def __repr__(self) -> str:
         """The class and its arguments, those at their defaults left out; a module shows its modules too."""
         if hasattr(self, "_modules"):

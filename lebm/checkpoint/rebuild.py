@@ -224,6 +224,8 @@ class _Plan:
         arguments = description.get("init_args") or {}
         if not isinstance(arguments, Mapping):
             raise UserError(f"{where}: init_args must be a mapping")
+        if issubclass(self.cls, Component):
+            arguments = self.cls.from_former(dict(arguments))
         parameters = inspect.signature(self.cls).parameters
         hints = typing.get_type_hints(self.cls.__init__)
         self.arguments: dict[str, Any] = {}

@@ -166,7 +166,8 @@ class TrainingCLI(RecipeCLI):
 
     def _find_backbone(self) -> None:
         """Refuse a ``backbone`` that is missing: the run whose networks a method starts from."""
-        backbone = (self.config.model.get("init_args") or {}).get("backbone")
+        inference = (self.config.model.get("init_args") or {}).get("inference") or {}
+        backbone = (inference.get("init_args") or {}).get("backbone")
         if backbone is None or Path(backbone).exists():
             return
         maker = next(
@@ -177,7 +178,8 @@ class TrainingCLI(RecipeCLI):
             if maker
             else "name the run folder or checkpoint of the trained backbone"
         )
-        raise UserError(f"model.init_args.backbone: {backbone}: no such run folder or checkpoint; {hint}")
+        key = "model.init_args.inference.init_args.backbone"
+        raise UserError(f"{key}: {backbone}: no such run folder or checkpoint; {hint}")
 
     def _stop_if_finished(self, content: dict[str, Any]) -> None:
         limits = self.config.trainer

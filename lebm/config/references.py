@@ -1,7 +1,9 @@
-"""References of a recipe, such as ``${latent_dim}``, that stay when an overlay or a flag changes a class.
+"""What stays of a recipe when an overlay or a flag changes it, where the parser alone would drop it.
 
-The parser keeps those arguments that the new class has too, if their values fit. A reference has no value yet
-when the parser looks, so it would be dropped. It is therefore given once more, after what changes the class.
+If a class is changed, the parser keeps those arguments that the new class has too, if their values fit. A
+reference such as ``${latent_dim}`` has no value yet when the parser looks, so it would be dropped. And the
+parser replaces a whole table, such as the learning rates by network, where an overlay names one entry. Both
+are therefore given once more, after the change.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def _as_recipe(words: list[str]) -> dict[str, Any]:
 
 
 def _dropped(old: Mapping[str, Any], new: Mapping[str, Any], trust: list[str]) -> dict[str, Any]:
-    """The references of ``old`` that are arguments of the classes by which ``new`` replaces its own."""
+    """The entries of ``old`` that ``new`` would drop: references where a class changes, and rows of tables."""
     lost: dict[str, Any] = {}
     before, after = (_class(block.get("class_path"), trust) for block in (old, new))
     if before and after and before is not after:
@@ -74,10 +76,18 @@ def _dropped(old: Mapping[str, Any], new: Mapping[str, Any], trust: list[str]) -
         }
         return {"init_args": kept} if kept else {}
     for key, value in new.items():
-        both = isinstance(value, dict) and isinstance(old.get(key), dict)
-        if both and (below := _dropped(old[key], value, trust)):
+        if not (isinstance(value, dict) and isinstance(old.get(key), dict)):
+            continue
+        if key != "init_args" and _is_table(value) and _is_table(old[key]):
+            lost[key] = {**old[key], **value}
+        elif below := _dropped(old[key], value, trust):
             lost[key] = below
     return lost
+
+
+def _is_table(value: dict[str, Any]) -> bool:
+    """Whether a mapping is a value by itself, such as the learning rate of each network."""
+    return "class_path" not in value and not any(isinstance(item, dict) for item in value.values())
 
 
 def _has_reference(value: Any) -> bool:

@@ -52,8 +52,9 @@ class Backbone:
 
 
 def copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:
-    """Copy weights from a checkpoint or run folder of a ``JointHierarchicalPrior``; nothing that it names is
-    built.
+    """Copy weights from a checkpoint or run folder of a model with an encoder.
+
+    Nothing that the checkpoint names is built.
 
     Args:
         source: the checkpoint; its averaged weights where it has some.
@@ -64,8 +65,14 @@ def copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:
     """
     state = checkpoint.read(checkpoint.find_checkpoint(source))["state_dict"]
     tilted = any(name.startswith("prior.base.") for name in state)
+    inside = any(name.startswith("inference.encoder.") for name in state)
+    prefixes = {
+        "likelihood": "likelihood.",
+        "encoder": "inference.encoder." if inside else "encoder.",  # outside in older checkpoints
+        "reference": "prior.base." if tilted else "prior.",
+    }
     for name, part in parts.items():
-        prefix = f"{name}." if name != "reference" else "prior.base." if tilted else "prior."
+        prefix = prefixes[name]
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if name == "encoder" and not own:
             raise UserError(f"{source}: holds no encoder, which a backbone needs")

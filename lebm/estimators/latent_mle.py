@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
+from lebm.inference import Inference
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import Prior
 from lebm.samplers.base import Sampler
@@ -18,30 +19,36 @@ __all__ = ["LatentMLE"]
 class LatentMLE(LatentPriorModel):
     r"""Pang, Han, Nijkamp, Zhu, Wu: *Learning Latent Space Energy-Based Prior Model*, NeurIPS 2020.
 
-    ``z+`` comes from the posterior and ``z-`` from the prior, both by short Langevin chains from N(0, I),
-    both detached. Then
+    ``z+`` comes from the posterior and ``z-`` from the prior, in the paper both by short Langevin chains from
+    N(0, I), both detached. Then
 
     .. math:: L = -\log p_\beta(x \mid z^+) + E_\alpha(z^+) - E_\alpha(z^-)
 
     has the gradients of eqs. 9 and 10 for generator and energy. With a :class:`~lebm.models.StandardNormal`
     prior the last two terms vanish and this is alternating back-propagation.
 
+    Another ``inference`` gives ``z+`` in another way. A :class:`~lebm.inference.Variational` one adds
+    ``KL(q || p0)`` and lets the gradients of the loss flow through ``z+`` to the encoder, and so the loss
+    bounds the negative log-likelihood from above. A :class:`~lebm.inference.Taught` one adds
+    ``-log q(z+ | x)`` for the encoder alone.
+
     Args:
         likelihood: ``p(x | z)``, with the generator inside.
         prior: ``p(z)``; its energy is trained if it has one.
         prior_sampler: chain for ``z-``; 60 steps of 0.4 in the released SVHN script.
-        posterior_sampler: chain for ``z+``; 20 steps of 0.1 there.
-        optimizer: learning rates of ``generator`` and ``energy``.
+        posterior_sampler: chain for ``z+``; 20 steps of 0.1 there. ``None`` if the inference runs none.
+        optimizer: learning rates of ``generator``, ``energy`` and ``encoder``, as far as they train.
+        inference: where ``z+`` comes from; :class:`~lebm.inference.ShortRun`, as published, if ``None``.
         scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
             ``False`` is the released loss, ``|x - g(z)|^2`` summed over pixels, which under Adam differs only
             through Adam's epsilon. Gaussian likelihoods only.
         seed: seed of every random stream.
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in validation, testing and prediction, where the paper leaves
-            their number open; those of ``posterior_sampler`` if ``None``.
+            their number open. If ``None``, those of ``posterior_sampler`` for an inference by chains.
 
     Raises:
-        ValueError: if likelihood and prior disagree on the latent size.
+        ValueError: if the parts disagree on the latent size, or the inference lacks a part.
 
     Example:
         >>> from lebm.estimators import LatentMLE
@@ -65,8 +72,9 @@ class LatentMLE(LatentPriorModel):
         likelihood: Likelihood,
         prior: Prior,
         prior_sampler: Sampler,
-        posterior_sampler: Sampler,
+        posterior_sampler: Sampler | None,
         optimizer: AdamGroups,
+        inference: Inference | None = None,
         scale_likelihood: bool = True,
         seed: int = 0,
         noise_shards: int = 8,
@@ -78,6 +86,7 @@ class LatentMLE(LatentPriorModel):
             prior_sampler,
             posterior_sampler,
             optimizer,
+            inference,
             scale_likelihood,
             seed,
             noise_shards,
@@ -86,15 +95,17 @@ class LatentMLE(LatentPriorModel):
         optimizer.check(self.networks())
 
     def networks(self) -> Mapping[str, nn.Module]:
-        trained: dict[str, nn.Module] = {"generator": self.likelihood}
-        if any(True for _ in self.prior.parameters()):
-            trained["energy"] = self.prior
-        return trained
+        parts = dict(super().networks())
+        if "reference" in parts:  # a prior without a base of its own: all of it is the energy
+            parts["energy"] = parts.pop("reference")
+        return parts
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
-        positives = self.positives(x, batch_idx)
-        total = self.likelihood_loss(x, positives, batch_idx)
+        data = self.infer(batch, batch_idx)
+        total = self.likelihood_loss(x, data.z, batch_idx)
+        data = data.weighted(self.prior_weight)
+        total = total + self.encoder_loss(data)
         if self.prior.is_exact:
             return total
-        return total + self.energy_gap(positives, self.negatives(len(x), batch_idx))
+        return total + self.energy_gap(data.z, self.negatives(len(x), batch_idx))

@@ -16,6 +16,7 @@ from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
 from lebm.estimators.stage_end import clear_moments, renew_averages, stage_lines, warn_if_separated
 from lebm.estimators.stages import StageRecord, StageRule
+from lebm.inference import Inference, Inferred
 from lebm.models.likelihoods import Likelihood
 from lebm.models.ratios import RatioPrior
 from lebm.samplers.annealed import AnnealedImportanceSampling
@@ -39,6 +40,11 @@ class MultiStageNCE(LatentPriorModel):
     through the network in training. ``z-`` are exact draws of N(0, I) in stage 1, and later chains under the
     finished stages. The page of the method says which of this is the paper's and which is our reading of it.
 
+    With another ``inference`` ``z+`` comes from elsewhere. A :class:`~lebm.inference.Variational` one adds
+    ``KL(q || p0)`` and the energy of the finished stages, so that the encoder feels the prior so far. One
+    stage with :class:`~lebm.inference.Variational` or :class:`~lebm.inference.Frozen` is a noise contrastive
+    prior (Aneja et al. 2021).
+
     The answers (``sample``, ``encode``, ``log_joint``, ...) use the prior with the stage in training.
 
     Args:
@@ -46,9 +52,10 @@ class MultiStageNCE(LatentPriorModel):
         prior: the product of ratios.
         prior_sampler: chain for ``z-`` and for sampling. In :class:`~lebm.samplers.PersistentChains` it goes
             on from step to step, as the target is constant within a stage.
-        posterior_sampler: chain for ``z+``.
-        optimizer: learning rates of ``generator`` and ``energy``.
+        posterior_sampler: chain for ``z+``; ``None`` if the inference runs none.
+        optimizer: learning rates of ``generator``, ``energy`` and ``encoder``, as far as they train.
         stages: when a stage ends.
+        inference: where ``z+`` comes from; :class:`~lebm.inference.ShortRun`, as published, if ``None``.
         annealing: estimates log Z at the end of every stage; without it ``log_prob`` is unnormalised.
         annealing_chains: number of its chains, at least 2.
         update_generator_in_stage: train the generator beside the classifier. ``False`` keeps a generator that
@@ -57,8 +64,8 @@ class MultiStageNCE(LatentPriorModel):
         scale_likelihood: as for :class:`~lebm.estimators.LatentMLE`.
         seed: seed of every random stream.
         noise_shards: number of parts of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction; the length of
-            ``posterior_sampler`` if ``None``.
+        evaluation_steps: posterior transitions in validation, testing and prediction. If ``None``, those of
+            ``posterior_sampler`` for an inference by chains.
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size, or an argument is out of range.
@@ -88,9 +95,10 @@ class MultiStageNCE(LatentPriorModel):
         likelihood: Likelihood,
         prior: RatioPrior,
         prior_sampler: Sampler,
-        posterior_sampler: Sampler,
+        posterior_sampler: Sampler | None,
         optimizer: AdamGroups,
         stages: StageRule,
+        inference: Inference | None = None,
         annealing: AnnealedImportanceSampling | None = None,
         annealing_chains: int = 512,
         update_generator_in_stage: bool = True,
@@ -106,6 +114,7 @@ class MultiStageNCE(LatentPriorModel):
             prior_sampler,
             posterior_sampler,
             optimizer,
+            inference,
             scale_likelihood,
             seed,
             noise_shards,
@@ -129,32 +138,29 @@ class MultiStageNCE(LatentPriorModel):
         return self
 
     def networks(self) -> Mapping[str, nn.Module]:
-        trained: dict[str, nn.Module] = (
-            {"generator": self.likelihood} if self.update_generator_in_stage else {}
-        )
-        return {**trained, "energy": self.prior}
+        return {**super().networks(), "energy": self.prior}
 
     # The loss
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
-        positives = self.positives(x, batch_idx)
+        data = self.infer(batch, batch_idx)
         negatives = self.negatives(len(x), batch_idx)
-        total = self.classification(positives, negatives, batch["index"])
+        total = self.classification(data.z.detach(), negatives, batch["index"])
         if self.update_generator_in_stage:
-            total = total + self.likelihood_loss(x, positives, batch_idx)
+            total = total + self.likelihood_loss(x, data.z, batch_idx)
         self.note("stage", torch.tensor(float(self.stage)))
-        return total
+        return total + self.encoder_loss(data.weighted(self.prior_weight))
 
-    def positives(self, x: Tensor, batch_idx: int) -> Tensor:
-        """``z+``: latents of data under the finished stages, ``(B, latent_dim)``, detached."""
-        noise = self.noise("posterior", batch_idx)
-        return self.run_chain("posterior", self.posterior_sampler, self.posterior_so_far(x), len(x), noise)
-
-    def posterior_so_far(self, x: Tensor) -> LogDensity:
-        """Unnormalised log-posterior under the finished stages."""
+    def posterior_target(self, x: Tensor) -> LogDensity:
+        """The posterior under the finished stages: no chain runs through the network in training."""
         likelihood, prior = self.likelihood.given(x), self.prior
         return lambda z: likelihood(z) + prior.log_density_so_far(z)
+
+    def encoder_loss(self, data: Inferred) -> Tensor:
+        """That of every method, and the energy of the finished stages, which a variational encoder feels."""
+        loss = super().encoder_loss(data)
+        return loss if data.q is None else loss + self.prior.tilt.so_far(data.z).mean()
 
     def negatives(self, n: int, batch_idx: int) -> Tensor:
         """``z-``: draws of the finished stages, ``(n, latent_dim)``, exact ones in stage 1."""

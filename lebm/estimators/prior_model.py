@@ -1,85 +1,140 @@
-"""A generator with a learned prior, both sampled by chains: what the methods without an inference network
-share.
-"""
+"""What the methods of papers 1 to 3 share in training."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from typing import Any
 
-from lebm.estimators.answers import ModelChain, NoChainError
-from lebm.estimators.base import LatentEstimator, contrast
-from lebm.estimators.optim import AdamGroups
-from lebm.models.chain_space import ChainSpace
-from lebm.models.frozen import frozen
-from lebm.models.likelihoods import Likelihood
+import torch
+from torch import Tensor, nn
+
+from lebm.estimators.backbone import Backbone
+from lebm.estimators.base import contrast
+from lebm.estimators.prior_chains import PriorChains
+from lebm.inference import Frozen, Inferred, PosteriorChain, Variational
+from lebm.models.encoders import DiagonalGaussian
+from lebm.models.hierarchical_priors import GaussianHierarchy
 from lebm.models.priors import Prior
-from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.base import LogDensity
 from lebm.samplers.noise import RandomSource
 
 __all__ = ["LatentPriorModel"]
 
 
-class LatentPriorModel(LatentEstimator):
-    """A likelihood, a prior and a chain for each; a method adds its loss.
+class LatentPriorModel(PriorChains):
+    """The networks that train and the terms of a loss; a method adds them up.
 
-    Every chain sees the networks :func:`~lebm.models.frozen`, whatever mode the model is in, and a chain pool
-    belongs to training alone.
-
-    Args:
-        likelihood: ``p(x | z)``, with the generator inside.
-        prior: ``p(z)``.
-        prior_sampler: chain for ``p(z)``.
-        posterior_sampler: chain for ``p(z | x)``; ``None`` for a method that infers without one.
-        optimizer: the optimiser and its per-network settings.
-        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
-            ``False`` is the published loss, ``|x - g(z)|^2`` summed over pixels. Gaussian likelihoods only.
-        seed: of every random stream.
-        noise_shards: pieces of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions of the answers; those of ``posterior_sampler`` if ``None``.
-
-    Raises:
-        ValueError: if likelihood and prior disagree on the latent size, or the loss of an unscaled likelihood
-            is not defined.
+    See :class:`PriorChains` for the arguments. ``optimizer`` needs a learning rate for each of
+    :meth:`networks`.
     """
 
-    def __init__(
-        self,
-        likelihood: Likelihood,
-        prior: Prior,
-        prior_sampler: Sampler,
-        posterior_sampler: Sampler | None,
-        optimizer: AdamGroups,
-        scale_likelihood: bool = True,
-        seed: int = 0,
-        noise_shards: int = 8,
-        evaluation_steps: int | None = None,
-    ) -> None:
-        super().__init__(optimizer, seed, noise_shards, evaluation_steps)
-        if likelihood.latent_dim != prior.latent_dim:
-            raise ValueError(
-                f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has"
-                f" {prior.latent_dim}"
-            )
-        if not scale_likelihood and not hasattr(likelihood, "sigma"):
-            raise ValueError("scale_likelihood=False is defined for a GaussianLikelihood only")
-        self.likelihood = likelihood
-        self.prior = prior
-        self.space = ChainSpace(prior)
-        self.prior_sampler = prior_sampler
-        self.posterior_sampler = posterior_sampler
-        self.scale_likelihood = scale_likelihood
-        self.latent_dim = prior.latent_dim
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.frozen_parts = self._frozen_parts()
+
+    def networks(self) -> Mapping[str, nn.Module]:
+        parts = {
+            "generator": self.likelihood,
+            "encoder": self.inference.encoder,
+            "energy": getattr(self.prior, "tilt", None),
+            "reference": self.reference,
+        }
+        return {name: part for name, part in parts.items() if part is not None and _trains(part)}
+
+    @property
+    def reference(self) -> Prior:
+        """The prior without its energy."""
+        return getattr(self.prior, "base", self.prior)
+
+    @property
+    def trains_reference(self) -> bool:
+        """Whether the reference has networks that learn."""
+        return _trains(self.reference)
+
+    def _frozen_parts(self) -> Backbone:
+        """Networks that :class:`~lebm.inference.Frozen` copies and freezes; none for the other kinds."""
+        part = self.inference
+        if not isinstance(part, Frozen):
+            return Backbone(None, {})
+        assert part.encoder is not None
+        parts = {"likelihood": self.likelihood, "encoder": part.encoder, "reference": self.reference}
+        return Backbone(part.backbone, parts)
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.frozen_parts.eval()
+        return self
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.frozen_parts.load()
+
+    def on_fit_start(self) -> None:
+        if self.trainer.ckpt_path is None:
+            self.frozen_parts.check()
 
     # For the loss
 
+    def infer(self, batch: Mapping[str, Tensor], batch_idx: int) -> Inferred:
+        """``z+``: latents of the data of a batch, ``(B, latent_dim)``."""
+        x = self.observations(batch)
+        target = self.posterior_target(x)
+
+        def run(start: Tensor | None, noise: RandomSource) -> Tensor:
+            return self.run_chain("posterior", self.posterior_sampler, target, len(x), noise, start)
+
+        def reference(noise: RandomSource) -> Tensor:
+            return self._latents(self.chain_start(len(x), noise))
+
+        index = batch.get("index")
+        if index is not None and "flipped" in batch:  # the mirror image of a row has another posterior
+            index = 2 * index + batch["flipped"].to(index)
+        noise = self.noise("posterior", batch_idx)
+        return self.inference.infer(x, index, PosteriorChain(run, reference), noise)
+
+    def posterior_target(self, x: Tensor) -> LogDensity:
+        """What posterior chains sample in training, in the coordinates of the chains."""
+        return self.space.posterior(self.likelihood.given(x))
+
     def likelihood_loss(self, x: Tensor, z: Tensor, batch_idx: int) -> Tensor:
-        """``-log p(x | z)``, mean over the batch, on the scale asked for."""
+        """``-log p(x | z)``, mean over the batch, on the scale asked for; zero if the generator is frozen."""
+        if not _trains(self.likelihood) and not z.requires_grad:
+            return x.new_zeros((), dtype=z.dtype)
         nll = -self.likelihood.training_log_prob(x, z, self.noise("likelihood", batch_idx)).mean()
         self.note("train/nll_given_z", nll)
         if self.scale_likelihood:
             return nll
         return self.likelihood.squared_error(nll, x[0].numel())  # type: ignore[operator]
+
+    def encoder_loss(self, data: Inferred) -> Tensor:
+        """What the encoder alone learns from, a mean over the batch; zero without an encoder that learns.
+
+        It is ``KL(q || p0)`` for a variational encoder and ``-log q(z+ | x)`` for a taught one.
+        """
+        if data.teaching is not None:
+            self.note("train/inference_nll", data.teaching)
+            return data.teaching
+        if data.q is None:
+            return data.z.new_zeros(())
+        q, z, base = data.q, data.z, self.reference
+        if isinstance(self.inference, Variational) and self.inference.kl == "monte_carlo":
+            return (q.log_prob(z) - base.log_density(z)).mean()
+        zeros = torch.zeros_like(z)
+        p = base.conditionals(z) if isinstance(base, GaussianHierarchy) else DiagonalGaussian(zeros, zeros)
+        parts = q.divergences(p)
+        self.note_divergences(parts)
+        return parts.sum(dim=1).mean()
+
+    def note_divergences(self, parts: Tensor) -> None:
+        """Note the divergences of coordinates, ``(B, latent_dim)`` in nats."""
+        self.note("kl", parts.sum(dim=1).mean())
+
+    @property
+    def prior_weight(self) -> float:
+        """Weight of the prior's pull on the encoder in this step, in [0, 1]."""
+        if self._trainer is None or not isinstance(self.inference, Variational):
+            return 1.0
+        return self.inference.prior_weight(self.trainer.global_step)
 
     def energy_gap(self, positives: Tensor, negatives: Tensor) -> Tensor:
         """Mean energy of latents of data less that of latents of the prior, ``(B, latent_dim)`` each."""
@@ -87,82 +142,12 @@ class LatentPriorModel(LatentEstimator):
         self.note("train/energy_gap", gap)
         return gap
 
-    def chain_start(self, n: int, generator: RandomSource) -> Tensor:
-        """Where ``n`` chains start: at draws of the reference, ``(n, latent_dim)``, in the coordinates that
-        chains move.
-        """
-        return self.space.reference(n, generator)
-
-    def positives(self, x: Tensor, batch_idx: int) -> Tensor:
-        """``z+``: latents of data ``x: (B, *event)`` by a posterior chain, ``(B, latent_dim)``, detached."""
-        target = self.space.posterior(self.likelihood.given(x))
-        noise = self.noise("posterior", batch_idx)
-        return self.run_chain("posterior", self.posterior_sampler, target, len(x), noise)
-
     def negatives(self, n: int, batch_idx: int) -> Tensor:
         """``z-``: ``n`` latents of the prior by its chain, ``(n, latent_dim)``, detached."""
         noise = self.noise("prior", batch_idx)
         return self.run_chain("prior", self.prior_sampler, self.space.log_density, n, noise)
 
-    def run_chain(
-        self, name: str, sampler: Sampler | None, target: LogDensity, n: int, noise: RandomSource
-    ) -> Tensor:
-        """``n`` latents of a training chain from the reference; its health is noted under ``name``."""
-        assert sampler is not None, f"{type(self).__name__} has no {name}_sampler"
-        with frozen(self.prior, self.likelihood):
-            return self._latents(self.follow(name, sampler, target, self.chain_start(n, noise), noise))
 
-    def _latents(self, state: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.space.latents(state)
-
-    def posterior(self, x: Tensor) -> LogDensity:
-        """Unnormalised ``log p(z | x)`` as a function of ``z``."""
-        likelihood, prior = self.likelihood.given(x), self.prior
-        return lambda z: likelihood(z) + prior.log_density(z)
-
-    # The answers
-
-    @property
-    def latent_prior(self) -> Prior:
-        return self.prior
-
-    def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
-        if self.prior.is_exact:
-            return super().prior_chain(n, generator)
-        return ModelChain(self.space.log_density, self.prior_sampler, self.chain_start(n, generator))
-
-    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
-        if self.posterior_sampler is None:
-            raise NoChainError("this model infers by its encoder, no chain to look at")
-        target = self.space.posterior(self.likelihood.given(x))
-        return ModelChain(target, self.posterior_sampler, self.chain_start(len(x), generator))
-
-    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        if self.prior.is_exact:
-            return self.prior.reference(n, generator).detach()
-        with frozen(self.prior, self.prior_sampler):
-            chain = self.prior_chain(n, generator)
-            return self._latents(chain.sampler(chain.target, chain.start.detach(), generator, steps=steps))
-
-    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        with torch.no_grad():
-            return self.likelihood.draw(self.sample_latent(n, steps=steps, generator=generator), generator)
-
-    def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        sampler = self.posterior_sampler
-        assert sampler is not None, f"{type(self).__name__} has no posterior_sampler"
-        with torch.inference_mode(False), frozen(self.prior, self.likelihood, sampler):
-            chain = self.posterior_chain(
-                x.clone(), generator
-            )  # an inference tensor could not take part in a gradient
-            steps = self.evaluation_steps if steps is None else steps
-            return self._latents(sampler(chain.target, chain.start, generator, steps=steps))
-
-    def decode(self, z: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.likelihood.mean(z)
-
-    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.likelihood.log_prob(x, z) + self.prior.log_density(z)
+def _trains(part: nn.Module) -> bool:
+    """Whether a part has parameters that learn."""
+    return any(parameter.requires_grad for parameter in part.parameters())

@@ -1,5 +1,18 @@
-"""Where the latents of data come from in training: a chain, an encoder, a frozen encoder; no Trainer."""
+"""Where the latents of data come from: a chain, an encoder, or both. Nothing here needs Lightning."""
 
-from lebm.inference.parts import Frozen, Inference, Inferred, PosteriorDraw, ShortRun, Variational
+from lebm.inference.base import Inference, Inferred, PosteriorChain
+from lebm.inference.chains import Remembered, ShortRun
+from lebm.inference.encoders import Frozen, Taught, Variational
+from lebm.inference.mirror import mirror_encoder
 
-__all__ = ["Frozen", "Inference", "Inferred", "PosteriorDraw", "ShortRun", "Variational"]
+__all__ = [
+    "Frozen",
+    "Inference",
+    "Inferred",
+    "PosteriorChain",
+    "Remembered",
+    "ShortRun",
+    "Taught",
+    "Variational",
+    "mirror_encoder",
+]

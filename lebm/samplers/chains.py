@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lebm.samplers.base import Info, LogDensity, Sampler, rows
+from lebm.samplers.base import Info, LogDensity, Sampler, finite_rows, rows
 from lebm.samplers.noise import RandomSource, uniform
 
 __all__ = ["PersistentChains", "gather_pools"]
@@ -34,6 +34,8 @@ class PersistentChains(Sampler):
         kernel: moves the chains.
         slots: number of batches that the pool holds, at least 1.
         restart_rate: in [0, 1].
+        fresh_steps: default number of transitions in eval mode, where chains start afresh and need more of
+            them; that of the kernel if ``None``.
 
     Raises:
         ValueError: for arguments out of range, or in training mode for rows of another shape than the
@@ -48,8 +50,13 @@ class PersistentChains(Sampler):
         [0.975, 0.951, 0.928]
     """
 
-    def __init__(self, kernel: Sampler, slots: int = 1, restart_rate: float = 0.0) -> None:
+    def __init__(
+        self, kernel: Sampler, slots: int = 1, restart_rate: float = 0.0, fresh_steps: int | None = None
+    ) -> None:
         super().__init__(kernel.steps)
+        if fresh_steps is not None and fresh_steps < 0:
+            raise ValueError(f"fresh_steps must be at least 0, not {fresh_steps}")
+        self.fresh_steps = fresh_steps
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots}")
         if not 0 <= restart_rate <= 1:
@@ -64,6 +71,31 @@ class PersistentChains(Sampler):
     @property
     def exact(self) -> bool:  # type: ignore[override]
         return self.kernel.exact
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        """Default number of transitions in the current mode."""
+        return self._steps if self.training or self.fresh_steps is None else self.fresh_steps
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._steps = steps
+
+    def pooled(self, n: int, generator: RandomSource = None) -> Tensor:
+        """``n`` rows of the global pool, drawn with replacement, ``(n, *event)``.
+
+        With several processes :func:`gather_pools` must have been called.
+
+        Raises:
+            ValueError: if the pool is empty: no chain has run in training mode.
+        """
+        self.gather()
+        states = torch.zeros(0, 1) if self._whole is None else self._whole.flatten(0, 1)
+        states = states[finite_rows(states)]  # slots never used hold NaN
+        if not len(states):
+            raise ValueError("the pool is empty: its chains run in training")
+        place = uniform(generator, (n,), dtype=torch.float64, device=states.device)
+        return states[(place * len(states)).long().clamp(max=len(states) - 1)]
 
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool

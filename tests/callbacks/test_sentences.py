@@ -73,7 +73,7 @@ def exact(model: LatentMLE, x: Tensor) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2])
-@pytest.mark.parametrize("how", ["prior", "posterior", "annealed"])
+@pytest.mark.parametrize("how", ["prior", "posterior", pytest.param("annealed", marks=pytest.mark.slow)])
 def test_bounds_are_those_of_quadrature(latent_dim: int, how: str, words: TextData, tmp_path: Path) -> None:
     bounds = {
         "prior": SentenceBounds(chains=2000, prior_levels=50),

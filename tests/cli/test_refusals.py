@@ -169,11 +169,11 @@ def test_weights_and_biases_without_a_login(
 def test_a_missing_backbone(
     lebm: Run, capsys: pytest.CaptureFixture[str], backbone: str | None, expected: str
 ) -> None:
-    words = ["--model.init_args.backbone", backbone] if backbone else []
+    words = ["--model.init_args.inference.init_args.backbone", backbone] if backbone else []
     refused(
         capsys,
         lebm("fit", "-c", "joint_hierarchical/mnist_two_stage", *words),
-        (f"model.init_args.backbone: {expected}",),
+        (f"model.init_args.inference.init_args.backbone: {expected}",),
     )
 
 

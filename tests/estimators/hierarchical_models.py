@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.autograd import grad
 
 from lebm.estimators import AdamGroups, JointHierarchicalPrior
+from lebm.inference import Frozen, Inference, ShortRun, Variational
 from lebm.models import (
     BottomLayer,
     ConcatenatedEnergy,
@@ -61,10 +63,15 @@ def variational(prior: Prior | None = None, **kwargs: Any) -> JointHierarchicalP
         prior,
         Langevin(5, 0.4),
         rates(*names),
-        encoder=encoder(),
+        Variational(encoder(), **_own(kwargs)),
         noise_shards=4,
         **kwargs,
     ).double()
+
+
+def _own(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the inference, taken out of those of a model."""
+    return {name: kwargs.pop(name) for name in ("kl", "warm_up", "backbone") if name in kwargs}
 
 
 def conditional(scheme: str, prior: Prior | None = None, **kwargs: Any) -> JointHierarchicalPrior:
@@ -79,11 +86,16 @@ def conditional(scheme: str, prior: Prior | None = None, **kwargs: Any) -> Joint
     trained = names.get(scheme, ["energy"])
     if prior.is_exact:
         trained.remove("energy")
-    parts: dict[str, Any] = (
-        {"posterior_sampler": Langevin(4, 0.1)} if scheme == "mcmc" else {"encoder": encoder()}
-    )
+    if scheme == "mcmc":
+        kwargs["posterior_sampler"] = Langevin(4, 0.1)
+    own = _own(kwargs)
+    kinds: dict[str, Callable[[], Inference]] = {
+        "variational": lambda: Variational(encoder(), **own),
+        "mcmc": ShortRun,
+        "two_stage": lambda: Frozen(encoder(), **own),
+    }
     return JointHierarchicalPrior(
-        likelihood, prior, Langevin(5, 0.4), rates(*trained), scheme=scheme, noise_shards=4, **parts, **kwargs
+        likelihood, prior, Langevin(5, 0.4), rates(*trained), kinds[scheme](), noise_shards=4, **kwargs
     ).double()
 
 

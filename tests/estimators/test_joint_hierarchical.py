@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lebm.estimators import AdamGroups, JointHierarchicalPrior, LatentMLE
-from lebm.inference import Inferred
+from lebm.inference import Inferred, ShortRun, Variational
 from lebm.models import (
     DiagonalGaussian,
     EnergyPrior,
@@ -83,9 +83,9 @@ def test_the_two_estimates_of_the_divergence_agree_on_average() -> None:
         with torch.no_grad():
             q = model.inferred(x)
             z = q.rsample(torch.Generator().manual_seed(0))
-            closed = model.divergence(Inferred(z, q))
+            closed = model.encoder_loss(Inferred(z, q))
             model.kl = "monte_carlo"
-            drawn = model.divergence(Inferred(z, q))
+            drawn = model.encoder_loss(Inferred(z, q))
             spread = (q.log_prob(z) - model.reference.log_density(z)).std() / 50_000**0.5
         assert spread > 1e-4
         assert abs(closed - drawn) < 4 * spread
@@ -129,13 +129,13 @@ def test_the_inter_layer_gaussians_are_trained_contrastively(scheme: str) -> Non
     layer's energy.
     """
     model, batch = (
-        conditional(scheme, kl="monte_carlo" if scheme == "variational" else "closed_form"),
+        conditional(scheme, **({"kl": "monte_carlo"} if scheme == "variational" else {})),
         batch_of(),
     )
     x = batch["x"]
     joint = gradients(model, model.loss(batch, 0))
     if scheme == "mcmc":
-        z = model.infer(x, 0).z
+        z = model.infer(batch, 0).z
     else:
         z = model.inferred(x).rsample(model.noise("posterior", 0)).detach()
     negatives, base = model.negatives(len(x), 0), model.prior.base
@@ -176,7 +176,7 @@ def test_with_one_layer_the_mcmc_scheme_is_latent_mle() -> None:
         "optimizer": rates("generator", "energy"),
         "noise_shards": 4,
     }
-    ours = JointHierarchicalPrior(**parts, **chains, scheme="mcmc").double()
+    ours = JointHierarchicalPrior(**parts, **chains, inference=ShortRun()).double()
     theirs = LatentMLE(**parts, **chains).double()
     batch = batch_of()
     torch.testing.assert_close(ours.loss(batch, 3), theirs.loss(batch, 3), rtol=0, atol=0)
@@ -203,7 +203,7 @@ def test_a_quadratic_energy_makes_everything_gaussian() -> None:
         drawn = q.rsample(torch.Generator().manual_seed(1))
         energies = model.prior.energy(drawn)
         log_z = 0.5 * (mean @ torch.linalg.solve(covariance, mean) + covariance.logdet())
-        estimate = model.divergence(Inferred(drawn, q)) + energies.mean() + log_z
+        estimate = model.encoder_loss(Inferred(drawn, q)) + energies.mean() + log_z
     exact = torch.distributions.kl_divergence(
         torch.distributions.MultivariateNormal(q.mean[0], torch.diag(q.log_scale[0].exp().square())),
         torch.distributions.MultivariateNormal(mean, covariance),
@@ -243,7 +243,7 @@ def test_learning_reaches_the_known_evidence() -> None:
         EnergyPrior(energy),
         Langevin(30, 0.5),
         settings,
-        encoder=LinearEncoder(),
+        Variational(LinearEncoder()),
     ).double()
     optimizer, schedule = model.optimizer_settings.build(model.networks(), fused=True)
 
@@ -292,7 +292,8 @@ def test_answers_have_the_shapes_of_the_contract() -> None:
             assert z.shape == (3, SIZE)
             assert model.anomaly_score(x, steps=2).shape == (3,)
             assert model.redraw(z, [0, 1], steps=2).shape == z.shape
-        assert model.chain_settings["scheme"] == model.scheme
+        kind = type(model.inference).__name__
+        assert model.chain_settings["inference"]["class_path"] == f"lebm.inference.{kind}"
 
 
 def test_a_score_does_not_depend_on_the_batch() -> None:
@@ -319,9 +320,15 @@ def test_spectral_norm_takes_one_power_iteration_a_step() -> None:
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(ValueError, match="scheme 'variational' needs an encoder"):
+    with pytest.raises(
+        ValueError, match="inference ShortRun runs posterior chains: give a posterior_sampler"
+    ):
         JointHierarchicalPrior(
-            GaussianLikelihood(ladder()), concatenated(), Langevin(1, 0.1), rates("generator", "energy")
+            GaussianLikelihood(ladder()),
+            concatenated(),
+            Langevin(1, 0.1),
+            rates("generator", "energy"),
+            ShortRun(),
         )
     with pytest.raises(ValueError, match="disagree on the layers"):
         JointHierarchicalPrior(
@@ -329,14 +336,13 @@ def test_wrong_settings_are_named() -> None:
             chain_prior(),
             Langevin(1, 0.1),
             AdamGroups(RATES),
-            encoder=encoder_of([1, 1, 3]),
+            Variational(encoder_of([1, 1, 3])),
         )
     for kwargs, message in (
         ({"kl": "exact"}, "kl must be one of"),
         ({"warm_up": -1.0}, "warm_up must not be negative"),
         ({"space": "noise"}, "space 'noise' needs a HierarchicalPrior"),
         ({"noise_target": "released"}, "belongs to space 'noise'"),
-        ({"backbone": "x"}, "a backbone is for scheme 'two_stage'"),
     ):
         with pytest.raises(ValueError, match=message):
             variational(**kwargs)

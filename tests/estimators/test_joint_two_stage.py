@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lebm.data import ImageData
 from lebm.errors import UserError
 from lebm.estimators import JointHierarchicalPrior
+from lebm.inference import Frozen
 from lebm.models import (
     BottomLayer,
     ConvEnergy,
@@ -135,13 +136,7 @@ def test_a_foreign_hierarchy_gets_an_energy() -> None:
     )
     likelihood = GaussianLikelihood(BottomLayer(MLPGenerator(4, [1, 4, 4], [8]), [4, 128]), 0.5)
     model = JointHierarchicalPrior(
-        likelihood,
-        prior,
-        Langevin(5, 0.1),
-        rates("energy"),
-        encoder=TopDownEncoder(),
-        scheme="two_stage",
-        space="noise",
+        likelihood, prior, Langevin(5, 0.1), rates("energy"), Frozen(TopDownEncoder()), space="noise"
     ).double()
     batch = batch_of()
     model.loss(batch, 0).backward()

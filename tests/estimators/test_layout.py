@@ -79,6 +79,7 @@ def test_float64_parameters_agree_after_20_steps(tmp_path):
         assert (one[name] - start[name]).abs().max() > 1e-4, name  # and they did move
 
 
+@pytest.mark.slow
 def test_float32_first_gradients_agree(tmp_path):
     one_after, one = train(tmp_path, 1, "32-true", 20)
     two_after, two = train(tmp_path, 2, "32-true", 20)

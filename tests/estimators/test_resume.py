@@ -96,7 +96,7 @@ def same(a, b, where: str = "") -> None:
         assert a == b, where
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_resume_from_each_of_32_consecutive_steps(tmp_path, accumulate):
     whole, whole_seen = run(tmp_path / "whole", accumulate, every_step=True)
     assert whole["global_step"] == STEPS + 2

@@ -111,7 +111,8 @@ def train(folder: str, processes: int, method: str) -> dict[str, object]:
     return {"start": start, "end": end, "vocabulary": estimator.likelihood.vocabulary.to_json()}
 
 
-@pytest.mark.parametrize("method", ["lstm", pytest.param("stages", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lstm", "stages"])
 def test_two_processes_train_as_one_does(tmp_path: Path, method: str) -> None:
     (one,) = run_processes(train, str(tmp_path / "one"), 1, method, world_size=1)
     two, other = run_processes(train, str(tmp_path / "two"), 2, method, world_size=2)

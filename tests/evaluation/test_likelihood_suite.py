@@ -87,7 +87,7 @@ def test_a_posterior_that_is_not_that_of_the_joint_is_refused() -> None:
         joint_density(model, x)
 
 
-@pytest.mark.parametrize("method", [latent_mle, dual_mcmc])
+@pytest.mark.parametrize("method", [latent_mle, pytest.param(dual_mcmc, marks=pytest.mark.slow)])
 def test_it_finds_the_closed_form(method) -> None:
     model, truth = method()
     torch.manual_seed(2)

@@ -166,6 +166,7 @@ def test_the_weights_have_features_that_vary(weights: Path) -> None:
     assert extractor.figure.startswith("frechet_distance/inception64-")
 
 
+@pytest.mark.slow
 def test_streaming_in_other_pieces_is_the_one_shot_value(weights: Path) -> None:
     extractor = InceptionFeatures(str(weights), num_features=64)
     extractor.prepare()
@@ -182,6 +183,7 @@ def test_streaming_in_other_pieces_is_the_one_shot_value(weights: Path) -> None:
     assert values[0] == pytest.approx(values[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_three_programs_agree_on_the_early_layer(tmp_path: Path, weights: Path) -> None:
     ours, torchmetrics, fidelity = three_ways(tmp_path, weights, 64, 24)
     assert ours > 0.5

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lebm.estimators import JointHierarchicalPrior
+from lebm.inference import Frozen, ShortRun, Variational
 from lebm.samplers import Langevin
 from tests.recipes.published import linear, transposed
 from tests.recipes.test_recipes import ALL, CONTENT, build, header, synthetic, two_steps
@@ -133,7 +134,7 @@ def test_networks_and_chains_are_the_released_ones(name: str) -> None:
     } == sizes
     assert isinstance(model.prior_sampler, Langevin)
     assert (model.prior_sampler.steps, model.prior_sampler.step_size) == (steps, step_size)
-    if model.scheme == "mcmc":
+    if isinstance(model.inference, ShortRun):
         assert (model.posterior_sampler.steps, model.posterior_sampler.step_size) == (40, 0.1)
         assert model.likelihood.sigma == 0.3
 
@@ -153,12 +154,12 @@ def test_seed_and_layers_reach_every_part(name: str) -> None:
         model.encoder is None
         or model.encoder(torch.empty(2, *image, device="meta")).mean.shape == latents.shape
     )
-    expected = "variational"
+    expected: type = Variational
     if name.endswith("_conditional"):
-        expected = "mcmc"
+        expected = ShortRun
     elif name.endswith("_two_stage"):
-        expected = "two_stage"
-    assert model.scheme == expected
+        expected = Frozen
+    assert type(model.inference) is expected
     assert (
         "ours" in "\n".join(header(name))
         or "released" in "\n".join(header(name))
@@ -224,7 +225,7 @@ def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
             tmp_path / "backbone",
             chains,
         )
-        words.append(f"--model.init_args.backbone={tmp_path / 'backbone'}")
+        words.append(f"--model.init_args.inference.init_args.backbone={tmp_path / 'backbone'}")
     summary = two_steps(words, tmp_path / "run", chains)
     assert summary["status"] == "finished"
     assert summary["steps"] == 2
@@ -253,5 +254,5 @@ def test_a_backbone_that_does_not_fit_is_named(tmp_path: Path, capsys: pytest.Ca
         "--run_dir",
         str(tmp_path / "run"),
     ]
-    assert run([*words, "--model.init_args.backbone", str(tmp_path / "nowhere")]) == 2
+    assert run([*words, "--model.init_args.inference.init_args.backbone", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: no such run folder or checkpoint" in capsys.readouterr().err

@@ -65,7 +65,9 @@ def small(name: str, folder: Path) -> list[str]:
     active = ".active.init_args" if name.startswith("multistage_nce/") else ""
     words = [f"--model.init_args.prior.init_args.energy.init_args{active}.hidden=[8, 8]", text_column]
     networks = [GENERATOR] + (
-        ["--model.init_args.encoder.init_args"] if name.startswith("joint_hierarchical/") else []
+        ["--model.init_args.inference.init_args.encoder.init_args"]
+        if name.startswith("joint_hierarchical/")
+        else []
     )
     words += [f"{network}.{width}=8" for network in networks for width in ("embedding", "hidden")]
     changed = {"path": folder, "vocabulary_size": 30, "batch_size": 8, "eval_batch_size": 8}

@@ -90,17 +90,20 @@ METHODS: dict[str, Plain] = {
         ),
         prior_sampler=langevin(4, 0.4),
         optimizer=optimizer("generator", "encoder", "energy"),
-        encoder=part(
-            "models.LadderEncoder",
-            latent_dims=DIMS,
-            in_shape=SHAPE,
-            blocks=[["linear 8"], ["linear 8"], ["linear 6"]],
+        inference=part(
+            "inference.Variational",
+            encoder=part(
+                "models.LadderEncoder",
+                latent_dims=DIMS,
+                in_shape=SHAPE,
+                blocks=[["linear 8"], ["linear 8"], ["linear 6"]],
+            ),
         ),
         noise_shards=4,
     ),
     "joint_conditional": part(
         "estimators.JointHierarchicalPrior",
-        scheme="mcmc",
+        inference=part("inference.ShortRun"),
         likelihood=gaussian(part("models.BottomLayer", latent_dims=[3, 2], generator=MLP)),
         prior=part(
             "models.HierarchicalPrior",

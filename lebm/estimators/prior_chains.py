@@ -1,0 +1,243 @@
+"""A generator with a learned prior and a part that infers latents: their chains and answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lebm.component import describe
+from lebm.estimators.answers import ModelChain, NoChainError
+from lebm.estimators.base import LatentEstimator
+from lebm.estimators.optim import AdamGroups
+from lebm.inference import Frozen, Inference, ShortRun, mirror_encoder
+from lebm.models.chain_space import ChainSpace
+from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
+from lebm.models.frozen import frozen
+from lebm.models.likelihoods import Likelihood
+from lebm.models.priors import Prior
+from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.chains import PersistentChains
+from lebm.samplers.noise import RandomSource
+
+__all__ = ["PriorChains"]
+
+
+class PriorChains(LatentEstimator):
+    """A likelihood, a prior, a chain for each, and an inference: what a model of them answers.
+
+    Every chain sees the networks :func:`~lebm.models.frozen`, whatever mode the model is in, and a chain pool
+    belongs to training alone.
+
+    Args:
+        likelihood: ``p(x | z)``, with the generator inside.
+        prior: ``p(z)``.
+        prior_sampler: chain for ``p(z)``.
+        posterior_sampler: chain for ``p(z | x)``; ``None`` if the inference runs no chain.
+        optimizer: the optimiser and its per-network settings.
+        inference: where latents of data come from; :class:`~lebm.inference.ShortRun` if ``None``.
+        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
+            ``False`` is the published loss, ``|x - g(z)|^2`` summed over pixels. Gaussian likelihoods only.
+        seed: of every random stream.
+        noise_shards: pieces of the global batch; the number of processes must divide it.
+        evaluation_steps: posterior transitions of the answers. If ``None``, those of ``posterior_sampler``
+            for an inference by chains, and none for an inference by an encoder alone.
+
+    Raises:
+        ValueError: if the parts disagree on the latent size, the inference lacks a chain or an encoder, or
+            the loss of an unscaled likelihood is not defined.
+    """
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        prior: Prior,
+        prior_sampler: Sampler,
+        posterior_sampler: Sampler | None,
+        optimizer: AdamGroups,
+        inference: Inference | None = None,
+        scale_likelihood: bool = True,
+        seed: int = 0,
+        noise_shards: int = 8,
+        evaluation_steps: int | None = None,
+    ) -> None:
+        super().__init__(optimizer, seed, noise_shards, evaluation_steps)
+        if likelihood.latent_dim != prior.latent_dim:
+            raise ValueError(
+                f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has"
+                f" {prior.latent_dim}"
+            )
+        if not scale_likelihood and not hasattr(likelihood, "sigma"):
+            raise ValueError("scale_likelihood=False is defined for a GaussianLikelihood only")
+        self.likelihood = likelihood
+        self.prior = prior
+        self.space = ChainSpace(prior)
+        self.prior_sampler = prior_sampler
+        self.posterior_sampler = posterior_sampler
+        self.scale_likelihood = scale_likelihood
+        self.latent_dim = prior.latent_dim
+        self.inference = self._take(inference)
+
+    def _take(self, inference: Inference | None) -> Inference:
+        """The inference of this model, checked, with an encoder made for the generator if it lacks one."""
+        part = ShortRun() if inference is None else inference
+        name = type(part).__name__
+        if part.runs_chain and self.posterior_sampler is None:
+            raise ValueError(f"inference {name} runs posterior chains: give a posterior_sampler")
+        if part.needs_encoder and part.encoder is None:
+            part.encoder = mirror_encoder(self.likelihood.generator)
+        if (
+            part.encoder is not None
+            and getattr(part.encoder, "latent_dim", self.latent_dim) != self.latent_dim
+        ):
+            raise ValueError(
+                f"the prior has {self.latent_dim} latent coordinates but the encoder gives"
+                f" {part.encoder.latent_dim}"
+            )
+        if isinstance(part, Frozen) and self.prior.is_exact:
+            raise ValueError("inference Frozen trains an energy, and this prior has none")
+        return part
+
+    @property
+    def encoder(self) -> GaussianEncoder | None:
+        """``q(z | x)`` of the inference; ``None`` for an inference without one."""
+        return self.inference.encoder
+
+    # Chains
+
+    def chain_start(self, n: int, generator: RandomSource) -> Tensor:
+        """Where ``n`` chains start: at draws of the reference, ``(n, latent_dim)``, in the coordinates that
+        chains move.
+        """
+        return self.space.reference(n, generator)
+
+    def run_chain(
+        self,
+        name: str,
+        sampler: Sampler | None,
+        target: LogDensity,
+        n: int,
+        noise: RandomSource,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """``n`` latents of a training chain from latents ``start``, or from the reference; its health is
+        noted under ``name``.
+        """
+        assert sampler is not None, f"{type(self).__name__} has no {name}_sampler"
+        with frozen(self.prior, self.likelihood):
+            if start is None:
+                state = self.chain_start(n, noise)
+            else:
+                with torch.no_grad():
+                    state = self.space.coordinates(start.to(self.dtype))
+            return self._latents(self.follow(name, sampler, target, state, noise))
+
+    def _latents(self, state: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.space.latents(state)
+
+    def posterior(self, x: Tensor) -> LogDensity:
+        """Unnormalised ``log p(z | x)`` as a function of ``z``."""
+        likelihood, prior = self.likelihood.given(x), self.prior
+        return lambda z: likelihood(z) + prior.log_density(z)
+
+    # The answers
+
+    @property
+    def latent_prior(self) -> Prior:
+        return self.prior
+
+    def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
+        if self.prior.is_exact:
+            return super().prior_chain(n, generator)
+        return ModelChain(self.space.log_density, self.prior_sampler, self.chain_start(n, generator))
+
+    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
+        """From draws of the reference and not of an encoder: chains are compared that start far apart."""
+        if self.posterior_sampler is None:
+            raise NoChainError("this model infers by its encoder, no chain to look at")
+        target = self.space.posterior(self.likelihood.given(x))
+        return ModelChain(target, self.posterior_sampler, self.chain_start(len(x), generator))
+
+    def inferred(self, x: Tensor) -> DiagonalGaussian | None:
+        return None if self.inference.encoder is None else self.inference.encoder(x)
+
+    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        if self.prior.is_exact:
+            return self.prior.reference(n, generator).detach()
+        with frozen(self.prior, self.prior_sampler):
+            chain = self.prior_chain(n, generator)
+            return self._latents(chain.sampler(chain.target, chain.start.detach(), generator, steps=steps))
+
+    def pool_latents(self, n: int, *, generator: RandomSource = None) -> Tensor:
+        """``n`` latents of the prior from the chains that training left in the pool, ``(n, latent_dim)``.
+
+        Rows of the pool are drawn with replacement, and each goes on for the kernel's own steps.
+
+        Raises:
+            NoChainError: if ``prior_sampler`` is no :class:`~lebm.samplers.PersistentChains`, or its pool is
+                empty.
+        """
+        chains = self.prior_sampler
+        if not isinstance(chains, PersistentChains):
+            raise NoChainError("prior_sampler has no pool of chains: train with PersistentChains")
+        with torch.inference_mode(False), frozen(self.prior):
+            try:
+                start = chains.pooled(n, generator)
+            except ValueError as error:
+                raise NoChainError(str(error)) from error
+            return self._latents(chains.kernel(self.space.log_density, start.to(self.device), generator))
+
+    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        with torch.no_grad():
+            return self.likelihood.draw(self.sample_latent(n, steps=steps, generator=generator), generator)
+
+    def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """One latent per row of ``x: (B, *event)``, ``(B, latent_dim)``, as the inference makes them.
+
+        Args:
+            x: the observations.
+            steps: transitions of the posterior chain; ``evaluation_steps`` if ``None``. With 0 an encoder's
+                draw stays as it is.
+            generator: source of randomness.
+
+        Raises:
+            NoChainError: for steps of a model without a ``posterior_sampler``.
+        """
+        steps = self.encoding_steps if steps is None else steps
+        with torch.inference_mode(False), frozen(self.prior, self.likelihood, self.inference):
+            x = x.clone()  # an inference tensor could not take part in a gradient
+            z = self.inference.start(x, generator)
+            if z is not None and not steps:
+                return z
+            sampler = self.posterior_sampler
+            if sampler is None:
+                raise NoChainError("this model infers by its encoder alone: steps must be 0")
+            state = self.chain_start(len(x), generator) if z is None else self.space.coordinates(z)
+            target = self.space.posterior(self.likelihood.given(x))
+            with frozen(sampler):
+                return self._latents(sampler(target, state.detach(), generator, steps=steps))
+
+    @property
+    def encoding_steps(self) -> int:
+        """Transitions of the posterior chain in the answers, where a call names no number."""
+        if self.evaluation_steps is not None:
+            return self.evaluation_steps if self.posterior_sampler is not None else 0
+        return self.posterior_sampler.steps if self.inference.runs_chain and self.posterior_sampler else 0
+
+    def decode(self, z: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.likelihood.mean(z)
+
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.likelihood.log_prob(x, z) + self.prior.log_density(z)
+
+    @property
+    def chain_settings(self) -> dict[str, Any]:
+        """The samplers and the kind of inference, as plain values; stored beside every result."""
+        described = describe(self.inference)
+        assert isinstance(described, dict)
+        kind = {"class_path": described["class_path"], **described["init_args"]}
+        return {**super().chain_settings, "inference": {k: v for k, v in kind.items() if k != "encoder"}}

@@ -1,0 +1,137 @@
+"""Latents of data by posterior chains alone, without an encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lebm.errors import UserError
+from lebm.inference.base import Inference, Inferred, PosteriorChain
+from lebm.samplers.noise import RandomSource
+
+__all__ = ["Remembered", "ShortRun"]
+
+_PIECE = 4096
+"""Rows by which the memory grows."""
+
+
+class ShortRun(Inference):
+    """The end of a short posterior chain that starts at the reference, detached (Pang et al. 2020, eq. 8).
+
+    The published inference of papers 1 and 2, and the default of every method that has a
+    ``posterior_sampler``. A finite chain forgets its start only in part: its latents lie between the
+    reference and the posterior.
+
+    Example:
+        >>> import torch
+        >>> from lebm.inference import PosteriorChain, ShortRun
+        >>> chain = PosteriorChain(run=lambda start, noise: torch.ones(4, 2), reference=None)
+        >>> ShortRun().infer(torch.zeros(4, 8), None, chain, noise=None).z.shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def infer(
+        self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
+    ) -> Inferred:
+        return Inferred(posterior.run(None, noise))
+
+
+class Remembered(Inference):
+    """Each training row goes on from where its own chain ended when the row was last seen, detached.
+
+    The steps add up over the epochs, so the chains reach the posterior if the model changes slowly. These
+    are the warm starts of alternating back-propagation (Han et al. 2017). A row that was never seen starts at
+    the reference. Outside training every row does, as unseen data have no memory: give the model many
+    ``evaluation_steps``.
+
+    The memory holds ``4 * latent_dim`` bytes per training row in float32, in every process. It is part of
+    the ``state_dict``. Rows are known by ``batch["index"]``. A flipped image is a row of its own: it has
+    another posterior, so flips double the memory.
+
+    Raises:
+        UserError: in training, for a batch without ``"index"``, or for latents of another size than those in
+            memory.
+
+    Example:
+        >>> import torch
+        >>> from lebm.inference import PosteriorChain, Remembered
+        >>> part = Remembered()
+        >>> chain = PosteriorChain(lambda start, noise: start + 1, lambda noise: torch.zeros(2, 1))
+        >>> rows = torch.tensor([0, 1])
+        >>> ends = [part.infer(torch.zeros(2, 8), rows, chain, noise=None).z for _ in range(3)]
+        >>> [end.flatten().tolist() for end in ends]
+        [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory = torch.zeros(0)  # (rows, latent_dim); NaN where a row was never seen
+
+    def infer(
+        self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
+    ) -> Inferred:
+        if index is None:
+            raise UserError('Remembered needs the numbers of the rows: batches with "index", (B,)')
+        index = index.to(x.device)
+        known = self._recall(index, posterior.reference(noise))
+        end = posterior.run(known, noise)
+        self._store(*_of_all_processes(index, end))
+        return Inferred(end)
+
+    def _recall(self, index: Tensor, fresh: Tensor) -> Tensor:
+        """The latents of the rows, ``fresh: (B, latent_dim)`` where a row is new."""
+        memory = self._memory = self._memory.to(fresh)
+        if not memory.numel():
+            return fresh
+        if memory.shape[1] != fresh.shape[1]:
+            raise UserError(
+                f"the memory of the chains holds latents of {memory.shape[1]} coordinates, but the model has"
+                f" {fresh.shape[1]}"
+            )
+        known = memory[index.clamp(max=len(memory) - 1)]
+        new = (index >= len(memory)) | ~torch.isfinite(known).all(dim=1)
+        return torch.where(new[:, None], fresh, known)
+
+    def _store(self, index: Tensor, end: Tensor) -> None:
+        missing = int(index.max()) + 1 - len(self._memory)
+        if missing > 0:
+            rows = -(-missing // _PIECE) * _PIECE
+            self._memory = torch.cat(
+                [self._memory.reshape(-1, end.shape[1]), end.new_full((rows, end.shape[1]), torch.nan)]
+            )
+        self._memory[index] = end
+
+    # Not a buffer: data-parallel wrappers would send it around at every step, and its size changes.
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"memory": self._memory.cpu()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        memory = state["memory"]
+        if not isinstance(memory, Tensor) or memory.dim() not in (1, 2) or not memory.is_floating_point():
+            raise UserError("the memory of the chains is no table of latents")
+        self._memory = memory.clone()
+
+
+def _of_all_processes(index: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of all processes, so that every process holds the same memory. A collective call."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return index, end
+    sizes = [torch.zeros(1, dtype=torch.long, device=end.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(index)], device=end.device))
+    counts = [int(size) for size in sizes]
+    return _gathered(index, counts), _gathered(end, counts)
+
+
+def _gathered(own: Tensor, counts: list[int]) -> Tensor:
+    padded = own.new_zeros((max(counts), *own.shape[1:]))  # gathering needs equal shapes
+    padded[: len(own)] = own
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

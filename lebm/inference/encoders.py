@@ -1,0 +1,154 @@
+"""Latents of data by an encoder, alone or as the start of a posterior chain."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lebm.inference.base import Inference, Inferred, PosteriorChain
+from lebm.models.chain_space import check_choice
+from lebm.models.encoders import GaussianEncoder
+from lebm.samplers.noise import RandomSource
+
+__all__ = ["Frozen", "Taught", "Variational"]
+
+
+class Variational(Inference):
+    r"""A reparameterised draw of an encoder that learns by the evidence lower bound (Kingma & Welling 2014).
+
+    The loss of the model gains :math:`\mathrm{KL}(q(z \mid x) \| p_0(z))` and passes its gradients through
+    the draw. So the encoder also feels the energy of the prior. No chain runs in training. The bias is that
+    of the family: ``q`` is a diagonal Gaussian.
+
+    Args:
+        encoder: ``q(z | x)``; ``None`` takes :func:`~lebm.inference.mirror_encoder` of the generator.
+        kl: ``"closed_form"``, layer by layer given the draw of the layers above, or ``"monte_carlo"``, as
+            released for paper 3.
+        warm_up: scale of the KL annealing in optimiser steps, at least 0. The weight of the prior's pull on
+            the encoder is ``1 - exp(-step / warm_up)``.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> from lebm.inference import Variational
+        >>> from lebm.models import MLPEncoder
+        >>> part = Variational(MLPEncoder(2, [1, 4, 4], hidden=[8]))
+        >>> inferred = part.infer(torch.zeros(3, 1, 4, 4), None, posterior=None, noise=None)
+        >>> inferred.z.shape, inferred.q.mean.requires_grad
+        (torch.Size([3, 2]), True)
+    """
+
+    runs_chain = False
+    needs_encoder = True
+
+    def __init__(
+        self,
+        encoder: GaussianEncoder | None = None,
+        kl: Literal["closed_form", "monte_carlo"] = "closed_form",
+        warm_up: float = 0.0,
+    ) -> None:
+        super().__init__(encoder)
+        check_choice("kl", kl, ("closed_form", "monte_carlo"))
+        if not warm_up >= 0:
+            raise ValueError(f"warm_up must not be negative, but is {warm_up}")
+        self.kl, self.warm_up = kl, warm_up
+
+    def infer(
+        self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
+    ) -> Inferred:
+        assert self.encoder is not None
+        q = self.encoder(x)
+        return Inferred(q.rsample(noise), q)
+
+    def start(self, x: Tensor, noise: RandomSource) -> Tensor:
+        return _draw(self.encoder, x, noise)
+
+    def prior_weight(self, step: int) -> float:
+        """Weight of the prior's pull on the encoder in optimiser step ``step``, from 0; in [0, 1]."""
+        return 1.0 if self.warm_up == 0 else 1.0 - math.exp(-(step + 1) / self.warm_up)
+
+
+class Taught(Inference):
+    r"""A posterior chain that starts at a draw of an encoder, which learns the ends of the chains.
+
+    The encoder's loss is :math:`-\log q(\tilde z \mid x)` at the detached end :math:`\tilde z` of the chain
+    (the inference half of dual-MCMC teaching, Cui & Han 2023). A few steps suffice once the encoder knows
+    where the chains end. The latents are those of the chain, so the bias is that of a finite chain, from a
+    good start.
+
+    Args:
+        encoder: ``q(z | x)``; ``None`` takes :func:`~lebm.inference.mirror_encoder` of the generator.
+
+    Example:
+        >>> import torch
+        >>> from lebm.inference import PosteriorChain, Taught
+        >>> from lebm.models import MLPEncoder
+        >>> chain = PosteriorChain(lambda start, noise: start + 1, lambda noise: torch.zeros(3, 2))
+        >>> part = Taught(MLPEncoder(2, [1, 4, 4], hidden=[8]))
+        >>> inferred = part.infer(torch.zeros(3, 1, 4, 4), None, chain, noise=None)
+        >>> inferred.z.requires_grad, inferred.teaching.requires_grad
+        (False, True)
+    """
+
+    needs_encoder = True
+
+    def __init__(self, encoder: GaussianEncoder | None = None) -> None:
+        super().__init__(encoder)
+
+    def infer(
+        self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
+    ) -> Inferred:
+        assert self.encoder is not None
+        q = self.encoder(x)
+        end = posterior.run(q.rsample(noise).detach(), noise)
+        return Inferred(end, teaching=-q.log_prob(end).mean())
+
+    def start(self, x: Tensor, noise: RandomSource) -> Tensor:
+        return _draw(self.encoder, x, noise)
+
+
+class Frozen(Inference):
+    """A draw of an encoder that was trained before, detached: only the prior learns (the two-stage scheme).
+
+    The encoder, the generator and the networks of the reference are copied from ``backbone`` when training
+    begins, and never change.
+
+    Args:
+        encoder: ``q(z | x)``, of the architecture that the backbone has; ``None`` takes
+            :func:`~lebm.inference.mirror_encoder` of the generator.
+        backbone: the run folder or checkpoint; ``None`` if the weights are there already.
+
+    Example:
+        >>> import torch
+        >>> from lebm.inference import Frozen
+        >>> from lebm.models import MLPEncoder
+        >>> part = Frozen(MLPEncoder(2, [1, 4, 4], hidden=[8]))
+        >>> part.infer(torch.zeros(3, 1, 4, 4), None, posterior=None, noise=None).z.requires_grad
+        False
+    """
+
+    runs_chain = False
+    needs_encoder = True
+
+    def __init__(self, encoder: GaussianEncoder | None = None, backbone: str | None = None) -> None:
+        super().__init__(encoder)
+        self.backbone = backbone
+
+    def infer(
+        self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
+    ) -> Inferred:
+        return Inferred(self.start(x, noise))
+
+    def start(self, x: Tensor, noise: RandomSource) -> Tensor:
+        return _draw(self.encoder, x, noise)
+
+
+def _draw(encoder: GaussianEncoder | None, x: Tensor, noise: RandomSource) -> Tensor:
+    assert encoder is not None
+    with torch.no_grad():
+        return encoder(x).rsample(noise)
