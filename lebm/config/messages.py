@@ -193,7 +193,7 @@ def _derive(path: str, base: str) -> str:
     """What to do with a class of the user's own that a part is to be made of."""
     if path.split(".")[0] in ("lebm", "lightning", "torch"):
         return ""
-    homes = ("lebm.models", "lebm.samplers", "lebm.estimators", "lightning.pytorch")
+    homes = ("lebm.models", "lebm.samplers", "lebm.inference", "lebm.estimators", "lightning.pytorch")
     home = next((home for home in homes if hasattr(sys.modules.get(home), base)), "")
     return f": derive it from {home}.{base}" if home else f": derive it from {base}"
 

@@ -64,7 +64,7 @@ def _as_recipe(words: list[str]) -> dict[str, Any]:
 
 
 def _dropped(old: Mapping[str, Any], new: Mapping[str, Any], trust: list[str]) -> dict[str, Any]:
-    """The entries of ``old`` that ``new`` would drop: references where a class changes, and rows of tables."""
+    """What ``new`` would drop of ``old``: references where a class changes, and rows of tables."""
     lost: dict[str, Any] = {}
     before, after = (_class(block.get("class_path"), trust) for block in (old, new))
     if before and after and before is not after:

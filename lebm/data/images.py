@@ -37,6 +37,8 @@ def to_unit_range(x: Tensor) -> Tensor:
 class ImageData(SplitData):
     """Batches ``{"x", "label", "index"}`` of images and, with a held-out label, ``"anomaly"``.
 
+    Training batches with flips also have ``"flipped"``, ``(B,)`` of ``bool``.
+
     ``x`` is ``(B, C, H, W)`` in [-1, 1] on the device. After :meth:`setup`, ``image_shape`` is ``(C, H, W)``;
     ``train``, ``validation`` and ``test`` are :class:`~lebm.data.dataset.ImageRows` or ``None``;
     ``class_counts`` counts the labels of each split.
@@ -207,4 +209,5 @@ class ImageData(SplitData):
         if self.flip and self.trainer is not None and self.trainer.training:
             heads = coin_flips(self.seed, self.trainer.current_epoch, batch["index"])
             x = torch.where(heads[:, None, None, None], x.flip(-1), x)
+            batch = {**batch, "flipped": heads}
         return {**batch, "x": to_unit_range(x)}

@@ -7,6 +7,7 @@ from lebm.estimators.latent_mle import LatentMLE
 from lebm.estimators.multistage_nce import MultiStageNCE
 from lebm.estimators.ncp import noise_contrastive_prior
 from lebm.estimators.optim import AdamGroups
+from lebm.estimators.prior_chains import PriorChains
 from lebm.estimators.prior_model import LatentPriorModel
 from lebm.estimators.revised_model import RevisedModel
 from lebm.estimators.stages import AdaptiveStages, FixedStages, StageRule
@@ -23,6 +24,7 @@ __all__ = [
     "LatentPriorModel",
     "MultiStageNCE",
     "OneLossModule",
+    "PriorChains",
     "RevisedModel",
     "StageRule",
     "noise_contrastive_prior",

@@ -198,22 +198,17 @@ class PriorChains(LatentEstimator):
 
         Args:
             x: the observations.
-            steps: transitions of the posterior chain; ``evaluation_steps`` if ``None``. With 0 an encoder's
-                draw stays as it is.
+            steps: transitions of the posterior chain; ``evaluation_steps`` if ``None``. With 0, and in a
+                model without a ``posterior_sampler``, an encoder's draw stays as it is.
             generator: source of randomness.
-
-        Raises:
-            NoChainError: for steps of a model without a ``posterior_sampler``.
         """
         steps = self.encoding_steps if steps is None else steps
         with torch.inference_mode(False), frozen(self.prior, self.likelihood, self.inference):
             x = x.clone()  # an inference tensor could not take part in a gradient
-            z = self.inference.start(x, generator)
-            if z is not None and not steps:
+            z, sampler = self.inference.start(x, generator), self.posterior_sampler
+            if z is not None and (sampler is None or not steps):
                 return z
-            sampler = self.posterior_sampler
-            if sampler is None:
-                raise NoChainError("this model infers by its encoder alone: steps must be 0")
+            assert sampler is not None  # checked in the constructor
             state = self.chain_start(len(x), generator) if z is None else self.space.coordinates(z)
             target = self.space.posterior(self.likelihood.given(x))
             with frozen(sampler):

@@ -14,6 +14,7 @@ import yaml
 import lebm.callbacks
 import lebm.data
 import lebm.estimators
+import lebm.inference
 import lebm.models
 import lebm.samplers
 from lebm.callbacks import ChainHealth, Divergence
@@ -22,7 +23,7 @@ from lebm.config import blocks, recipes
 from lebm.config.parser import RecipeCLI
 from lebm.config.request import read_request
 
-ROOMS = (lebm.callbacks, lebm.data, lebm.estimators, lebm.models, lebm.samplers)
+ROOMS = (lebm.callbacks, lebm.data, lebm.estimators, lebm.inference, lebm.models, lebm.samplers)
 LOGGERS = {"TensorBoardLogger", "WandbLogger"}
 HOME = {name: f"{room.__name__}.{name}" for room in ROOMS for name in room.__all__}
 HOME |= {name: f"lightning.pytorch.loggers.{name}" for name in LOGGERS}

@@ -27,7 +27,9 @@ from tests.conftest import png, write_parquet
 from tests.recipes.published import PUBLISHED
 
 ALL = recipes.names()
-OVERLAYS = [name for name in ALL if name.startswith("loggers/")]
+LOGGERS = [name for name in ALL if name.startswith("loggers/")]
+PARTS = [name for name in ALL if name.startswith(("inference/", "prior/"))]  # test_overlays.py
+OVERLAYS = [*LOGGERS, *PARTS]
 PLANE = ["multistage_nce/toy2d"]  # has its own test
 DUAL = [name for name in ALL if name.startswith("dual_mcmc/")]  # test_dual_mcmc.py
 JOINT = [name for name in ALL if name.startswith("joint_hierarchical/")]  # test_joint_hierarchical.py
@@ -179,7 +181,7 @@ def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", LOGGERS)
 def test_two_steps_with_a_logger(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
     words = [

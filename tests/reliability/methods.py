@@ -12,7 +12,7 @@ import torch
 from lebm.checkpoint.rebuild import build
 from lebm.estimators import LatentEstimator
 
-__all__ = ["METHODS", "description", "model_of"]
+__all__ = ["KINDS", "METHODS", "description", "model_of"]
 
 Plain = dict[str, Any]
 SHAPE = [1, 8, 8]
@@ -153,9 +153,28 @@ METHODS: dict[str, Plain] = {
 }
 
 
+def _with(method: str, kind: str) -> Plain:
+    """A method whose latents come from another kind of inference; encoders mirror the generator."""
+    entry = copy.deepcopy(METHODS[method])
+    arguments = entry["init_args"]
+    arguments["inference"] = part(f"inference.{kind}")
+    arguments["posterior_sampler"] = langevin(3, 0.1) if kind in ("Taught", "Remembered") else None
+    learns = {"Frozen": ["energy"], "Remembered": ["generator", "energy"]}
+    arguments["optimizer"] = optimizer(*learns.get(kind, ["generator", "energy", "encoder"]))
+    return entry
+
+
+KINDS: dict[str, Plain] = {
+    f"{method}+{kind}": _with(method, kind)
+    for method in ("latent_mle", "multistage_nce", "joint_hierarchical")
+    for kind in ("Taught", "Remembered", "Variational", "Frozen")
+    if (method, kind) != ("joint_hierarchical", "Variational")  # in METHODS
+}
+
+
 def description(method: str, **changed: Any) -> Plain:
     """A copy of an entry with some arguments of the method changed."""
-    entry = copy.deepcopy(METHODS[method])
+    entry = copy.deepcopy({**METHODS, **KINDS}[method])
     entry["init_args"] |= changed
     return entry
 

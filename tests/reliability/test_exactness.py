@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.data import ImageData
 from tests.distributed import run_processes
 from tests.estimators.test_resume import same
-from tests.reliability.methods import METHODS, description, model_of
+from tests.reliability.methods import KINDS, METHODS, description, model_of
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
@@ -65,6 +66,14 @@ def data(workers: int = 0) -> ImageData:
     )
 
 
+RESUMED = ("latent_mle+Remembered", "latent_mle+Taught", "multistage_nce+Variational")
+"""Methods with another inference that every run of the tests resumes; the slow tests resume the others."""
+
+
+def _fast_or_slow(name: str, fast: Sequence[str]) -> Any:
+    return pytest.param(name, marks=[] if name in fast else pytest.mark.slow)
+
+
 # Resumption
 
 
@@ -87,7 +96,7 @@ def run(
         pytest.param(range(1, STEPS + 1), id="every step", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *(_fast_or_slow(name, RESUMED) for name in KINDS)])
 def test_resume_is_bit_exact(tmp_path: Path, method: str, steps: Any) -> None:
     whole = run(tmp_path / "whole", method, every_step=True)
     assert whole["global_step"] == STEPS + 2
@@ -168,6 +177,14 @@ LAYOUTS = [
         method, processes, marks=[] if (method, processes) == ("joint_hierarchical", 2) else pytest.mark.slow
     )
     for method in METHODS
+    for processes in (2, 4)
+] + [
+    pytest.param(
+        method,
+        processes,
+        marks=[] if (method, processes) == ("latent_mle+Remembered", 2) else pytest.mark.slow,
+    )
+    for method in KINDS
     for processes in (2, 4)
 ]
 
