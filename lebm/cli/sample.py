@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.estimators.base import LatentEstimator
+    from lebm.samplers.noise import RandomSource
 
 __all__ = ["sample"]
 
@@ -46,7 +49,15 @@ def sample(argv: list[str]) -> int:
         default="ebm",
         help="with a chain on images: its end (ebm), or its start",
     )
+    parser.add_argument(
+        "--start",
+        choices=("fresh", "pool"),
+        default="fresh",
+        help="where prior chains start: at the reference (fresh), or where training left its pool of chains",
+    )
     chosen = parser.parse_args(argv)
+    if chosen.start == "pool" and chosen.steps is not None:
+        raise UserError("--start pool takes no --steps: each chain goes on for the kernel's own steps")
     form = chosen.format or ("npy" if (chosen.out or Path()).suffix == ".npy" else "png")
     target = target_file(chosen, "samples", {"png": ".png", "npy": ".npy", "png-files": ""}[form])
     model = load_model(chosen)
@@ -57,11 +68,10 @@ def sample(argv: list[str]) -> int:
 
     seed = model.seed if chosen.seed is None else chosen.seed
     steps = _sample_steps(model, chosen)
+    draw = _from_pool(model) if chosen.start == "pool" else partial(model.sample, steps=steps)
     drawn = [
         # One noise stream per sample: the first ten of 64 are the ten of -n 10, whatever the batches are.
-        model.sample(
-            stop - start, steps=steps, generator=Noise.samples(seed, "sample", index=range(start, stop))
-        ).cpu()
+        draw(stop - start, generator=Noise.samples(seed, "sample", index=range(start, stop))).cpu()
         for start, stop in pieces(chosen.n, chosen.batch_size)
     ]
     if (sentences := spelled(model, torch.cat(drawn))) is not None:
@@ -74,9 +84,26 @@ def sample(argv: list[str]) -> int:
         target,
         chosen,
         seed,
-        "the generator's own, " if steps == 0 else chain_words(model, steps, name),
+        "from the pool of prior chains, "
+        if chosen.start == "pool"
+        else "the generator's own, "
+        if steps == 0
+        else chain_words(model, steps, name),
     )
     return 0
+
+
+def _from_pool(model: LatentEstimator) -> Callable[..., Tensor]:
+    """Draws that go on from the chains that training left in its pool."""
+    from lebm.estimators.prior_chains import PriorChains
+
+    if not isinstance(model, PriorChains):
+        raise UserError(f"--start pool: a {type(model).__name__} draws its latents without a chain")
+
+    def draw(n: int, generator: RandomSource) -> Tensor:
+        return model.likelihood.draw(model.pool_latents(n, generator=generator), generator).detach()
+
+    return draw
 
 
 def _sample_steps(model: LatentEstimator, chosen: argparse.Namespace) -> int | None:

@@ -71,7 +71,7 @@ class Remembered(Inference):
 
     def __init__(self) -> None:
         super().__init__()
-        self._memory = torch.zeros(0)  # (rows, latent_dim); NaN where a row was never seen
+        self._memory = torch.zeros(0)  # (rows, latent_dim); infinite where a row was never seen
 
     def infer(
         self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
@@ -103,7 +103,7 @@ class Remembered(Inference):
         if missing > 0:
             rows = -(-missing // _PIECE) * _PIECE
             self._memory = torch.cat(
-                [self._memory.reshape(-1, end.shape[1]), end.new_full((rows, end.shape[1]), torch.nan)]
+                [self._memory.reshape(-1, end.shape[1]), end.new_full((rows, end.shape[1]), torch.inf)]
             )
         self._memory[index] = end
 

@@ -108,8 +108,8 @@ def test_a_taught_chain_starts_at_the_encoder() -> None:
 
 
 def test_the_taught_encoder_comes_to_rest_at_the_moments_of_the_chain() -> None:
-    """At its fixed point the encoder has the mean and the variances of the chain's ends. The expected gradient
-    vanishes there, and nowhere near.
+    """At its fixed point the encoder has the mean and the variances of the chain's ends. The expected
+    gradient vanishes there, and nowhere near.
     """
     keep = EYE - 0.5 * STEP**2 * PRECISION
     noise = sum((keep @ keep) ** 0 if k == 0 else torch.linalg.matrix_power(keep, 2 * k) for k in range(4))
