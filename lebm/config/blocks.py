@@ -9,6 +9,7 @@ import yaml
 
 from lebm.config import checks, recipes
 from lebm.errors import UserError
+from lebm.files import is_inside
 
 __all__ = ["included", "standalone"]
 
@@ -47,7 +48,7 @@ def _block(path: Path, name: str) -> Path:
             raise UserError(f"{path}: include: there is no block {name!r}{hint}")
         return known[name]
     file = path.parent / name
-    if not file.resolve().is_relative_to(path.parent.resolve()):
+    if not is_inside(file, path.parent):
         raise UserError(f"{path}: include: {name} is outside the folder of the recipe")
     if not file.is_file():
         raise UserError(f"{path}: include: there is no file {file}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from lebm._version import __version__
 from lebm.errors import UserError
-from lebm.files import replaced
+from lebm.files import is_inside, replaced
 
 __all__ = [
     "check_links",
@@ -73,7 +73,7 @@ def inside(run: Path, path: Path) -> Path:
     Raises:
         UserError: if it leads out.
     """
-    if not path.resolve().is_relative_to(run.resolve()):
+    if not is_inside(path, run):
         raise UserError(f"{path}: a link out of the run folder, which is not followed")
     return path
 
