@@ -29,7 +29,7 @@ from lebm.config.request import Request
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.run.callbacks import Progress, RunCheckpoint, SameShape, SaveConfig
-from lebm.run.loggers import WandbRun, place, with_defaults
+from lebm.run.loggers import WandbRun, point_into, with_defaults
 from lebm.run.preemption import Preemption
 
 __all__ = ["TRUSTED", "RecipeCLI"]
@@ -167,7 +167,7 @@ class RecipeCLI(LightningCLI):
         if self.trainer_too:
             self.prepare_run()
             self.config = self.recipe.clone()
-            place(self.config.trainer.logger, self.run_dir, self.wandb_id)
+            point_into(self.config.trainer.logger, self.run_dir, self.wandb_id)
 
     def prepare_run(self) -> None:
         """Decide, before anything is built or written, whether the run may start."""
