@@ -1,7 +1,8 @@
 """References of a recipe, such as ``${latent_dim}``, that stay when an overlay or a flag changes a class.
 
-The parser keeps those arguments that the new class has too, if their values fit. A reference has no value yet
-when the parser looks, so it would be dropped. It is therefore given once more, after what changes the class.
+If a class changes, the parser keeps the arguments that the new class has too, if their values fit. A
+reference has no value at that time, so the parser drops it. It is therefore given once more, after the file
+or flag that changes the class.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lebm.checkpoint.rebuild import allowed, resolve
+from lebm.config import plain_yaml
 from lebm.config.checks import load_recipe
 from lebm.errors import UserError
 
@@ -26,7 +28,7 @@ def with_references(argv: Iterable[str], trust: Iterable[str]) -> list[str]:
     """The words of a command line, with the references that a change of class would drop.
 
     Args:
-        argv: words for the parser; ``-c`` and the file are two words.
+        argv: words for the parser; ``-c`` and its file are two words.
         trust: packages besides lebm, lightning and torch whose classes may be named.
 
     Raises:
@@ -50,7 +52,7 @@ def with_references(argv: Iterable[str], trust: Iterable[str]) -> list[str]:
 
 
 def _as_recipe(words: list[str]) -> dict[str, Any]:
-    """``--model.init_args.prior Name`` as the recipe that does the same; empty for other words."""
+    """``--model.init_args.prior Name`` as a recipe with the same effect; empty for other words."""
     key, _, value = words[0].removeprefix("--").partition("=")
     value = words[1] if len(words) > 1 else value
     if not value.replace(".", "").isidentifier():
@@ -62,17 +64,17 @@ def _as_recipe(words: list[str]) -> dict[str, Any]:
 
 
 def _dropped(old: Mapping[str, Any], new: Mapping[str, Any], trust: list[str]) -> dict[str, Any]:
-    """The references of ``old`` that are arguments of the classes by which ``new`` replaces its own."""
+    """The references of ``old`` that are also arguments of the new classes in ``new``."""
     lost: dict[str, Any] = {}
     before, after = (_class(block.get("class_path"), trust) for block in (old, new))
     if before and after and before is not after:
         given = new.get("init_args") or {}
-        kept = {
+        again = {
             name: value
             for name, value in (old.get("init_args") or {}).items()
             if name not in given and name in _arguments(after) and _has_reference(value)
         }
-        return {"init_args": kept} if kept else {}
+        return {"init_args": again} if again else {}
     for key, value in new.items():
         both = isinstance(value, dict) and isinstance(old.get(key), dict)
         if both and (below := _dropped(old[key], value, trust)):
@@ -81,15 +83,11 @@ def _dropped(old: Mapping[str, Any], new: Mapping[str, Any], trust: list[str]) -
 
 
 def _has_reference(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_reference, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_reference, value))
-    return isinstance(value, str) and "${" in value
+    return any(isinstance(item, str) and "${" in item for _, _, item in plain_yaml.walk(value))
 
 
 def _class(name: Any, trust: list[str]) -> type | None:
-    """The class of a ``class_path``, short or long; ``None`` for what the parser will refuse."""
+    """The class of a ``class_path``, short or long; ``None`` for a name that the parser will refuse."""
     if not isinstance(name, str):
         return None
     if "." in name:
@@ -98,17 +96,14 @@ def _class(name: Any, trust: list[str]) -> type | None:
         except (UserError, ImportError, AttributeError):
             return None
     for home in _HOMES:
-        try:
-            found = getattr(importlib.import_module(f"lebm.{home}"), name, None)
-        except ImportError:
-            continue
-        if inspect.isclass(found):
-            return found
+        cls = getattr(importlib.import_module(f"lebm.{home}"), name, None)
+        if inspect.isclass(cls):
+            return cls
     return None
 
 
 def _arguments(cls: type) -> Iterator[str]:
-    """Names of the arguments of a constructor, and of those that it passes on by ``**kwargs``."""
+    """Names of the arguments of a constructor, and of the arguments that it passes on by ``**kwargs``."""
     for base in cls.__mro__:
         if "__init__" in vars(base):
             parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
@@ -118,7 +113,7 @@ def _arguments(cls: type) -> Iterator[str]:
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """What is set after ``new`` was read, as far as classes and references go."""
+    """The content after ``new`` is read, with the classes and references of both."""
     out = dict(old)
     for key, value in new.items():
         nested = isinstance(value, dict) and isinstance(out.get(key), dict)
