@@ -27,6 +27,14 @@ class PosteriorLatents(EvaluationCallback):
 
     Raises:
         ValueError: if ``n`` is below 2.
+
+    Example:
+        >>> from lebm.callbacks.latents import PosteriorLatents
+        >>> class Spread(PosteriorLatents):
+        ...     def finish(self, trainer, model, stage):
+        ...         self.report(model, {f"{stage}/spread": float(self.latents().std())})
+        >>> Spread(n=500).n
+        500
     """
 
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:

@@ -23,6 +23,11 @@ class Rollback:
 
     Args:
         shrink: factor on learning rates and on the step sizes of the samplers for each return, in (0, 1).
+
+    Example:
+        >>> from lebm.callbacks.rollback import Rollback
+        >>> Rollback(shrink=0.5).shrink
+        0.5
     """
 
     def __init__(self, shrink: float) -> None:

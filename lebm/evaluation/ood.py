@@ -64,7 +64,7 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     inside = first_normal(subject.images, settings.ood_images, settings.seed)
     result = SuiteResult(
         {
-            "name": "own test images against other sets",
+            "name": "test images of the run against other sets",
             "images_a_set": settings.ood_images,
             "in_distribution": "normal test images of the run, the first of a seeded permutation",
             "sets": {},
