@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and paths that links may lead elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["UNFINISHED", "replaced"]
+__all__ = ["UNFINISHED", "is_inside", "replaced"]
 
 UNFINISHED = ".unfinished"
 """How the name of a file that is still being written ends; a killed process may leave one behind."""
@@ -38,7 +38,18 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
         yield unfinished
         os.replace(unfinished, target)
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # renamed already, never written, or its folder has become read-only
+        # It may be renamed already, or never written, or its folder may have become read-only.
+        with contextlib.suppress(OSError):
             unfinished.unlink()
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder or below it, after all links and every ``..`` are followed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from lebm.files import is_inside
+        >>> is_inside(Path("run/images/a.png"), Path("run")), is_inside(Path("run/../a.png"), Path("run"))
+        (True, False)
+    """
+    return path.resolve().is_relative_to(folder.resolve())

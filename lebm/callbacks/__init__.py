@@ -1,8 +1,9 @@
-"""Lightning callbacks: when in a run something is measured, drawn or checked.
+"""Lightning callbacks, which decide when a run measures, draws or checks something.
 
-:mod:`lebm.evaluation` computes the values and :mod:`lebm.plots` the pictures. A callback asks a model only
-what :class:`~lebm.estimators.LatentEstimator` and the types in :mod:`lebm.estimators.answers` list, with one
-exception: :class:`StagePicture` shows the stages of a :class:`~lebm.models.RatioPrior`."""
+:mod:`lebm.evaluation` computes the values and :mod:`lebm.plots` draws the pictures. A callback uses only the
+methods of a model that :class:`~lebm.estimators.LatentEstimator` and the types in
+:mod:`lebm.estimators.answers` list. There is one exception: :class:`StagePicture` shows the stages of a
+:class:`~lebm.models.RatioPrior`."""
 
 from lebm.callbacks.anomaly import AnomalyDetection
 from lebm.callbacks.base import EvaluationCallback

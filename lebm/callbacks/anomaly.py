@@ -1,4 +1,4 @@
-"""Anomaly detection with the model's own score."""
+"""Anomaly detection with the anomaly score of the model."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ __all__ = ["AnomalyDetection"]
 
 
 class AnomalyDetection(EvaluationCallback):
-    """Ranks samples by ``anomaly_score`` with ``batch["anomaly"]`` as the truth.
+    """Ranks samples by the model's ``anomaly_score``; ``batch["anomaly"]`` is the truth.
 
-    Logs ``auroc``, ``auprc`` (average precision), ``auprc_trapezoid`` (the papers' area), and beside them
-    ``anomaly_base_rate`` and ``auprc_lowest``, what guessing and the worst possible ranking reach on this
-    split. A stage without anomalies, or with nothing else, has no such values. Prints a table after a
-    test.
+    It logs ``auroc``, ``auprc`` (average precision) and ``auprc_trapezoid`` (the area that the papers
+    report). Two more values are for comparison: ``anomaly_base_rate``, the ``auprc`` of guessing, and
+    ``auprc_lowest``, the ``auprc`` of the worst possible ranking of this split. A stage without anomalies, or
+    without normal samples, has none of these values. After a test it prints a table.
 
     Args:
         save_scores: write ``<run>/scores/<stage>.csv`` with one row per sample.
+
+    Raises:
+        UserError: if a score is not finite, at the end of the pass.
 
     Example:
         >>> from lebm.callbacks import AnomalyDetection
@@ -43,7 +46,7 @@ class AnomalyDetection(EvaluationCallback):
         self.save_scores = save_scores
         self._rows = RowCollector(["score", "anomaly", "label"])
         self._bad = NonFinite()
-        self._told = False
+        self._explained = False
 
     def begin(
         self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
@@ -65,7 +68,7 @@ class AnomalyDetection(EvaluationCallback):
         finite = finite_rows(score)
         self._bad.update(finite, batch["index"])
         label = batch.get("label", torch.full_like(batch["index"], -1))
-        # One byte per flag, because not every backend gathers booleans.
+        # The flags are bytes, because not every backend gathers booleans.
         self._rows.update(
             index=batch["index"][finite],
             score=score[finite],
@@ -83,15 +86,15 @@ class AnomalyDetection(EvaluationCallback):
         )
         rows = {name: column.cpu() for name, column in self._rows.table().items()}
         self._rows.reset()
-        figures = anomaly_figures(rows["score"], rows["anomaly"].bool())
-        if not figures:
+        metrics = anomaly_figures(rows["score"], rows["anomaly"].bool())
+        if not metrics:
             self._explain(
                 trainer, f"the {stage} split holds {'only' if rows['anomaly'].any() else 'no'} anomalies"
             )
             return
         named = {
             f"{stage}/{'anomaly_base_rate' if name == 'base_rate' else name}": value
-            for name, value in figures.items()
+            for name, value in metrics.items()
         }
         self.report(model, named)
         self.protocol.update(score=model.anomaly_score_name, chain_settings=model.chain_settings)
@@ -99,12 +102,12 @@ class AnomalyDetection(EvaluationCallback):
             if self.save_scores and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 _write_scores(Path(trainer.default_root_dir) / "scores" / f"{stage}.csv", rows)
             if stage == "test":
-                Console().print(_table(figures, int(rows["anomaly"].sum()), rows["index"].numel()))
+                Console().print(_table(metrics, int(rows["anomaly"].sum()), rows["index"].numel()))
 
     def _explain(self, trainer: Trainer, reason: str) -> None:
-        if trainer.is_global_zero and not self._told:
-            log.warning("no anomaly figures: %s", reason)
-        self._told = True
+        if trainer.is_global_zero and not self._explained:
+            log.warning("no anomaly metrics: %s", reason)
+        self._explained = True
 
 
 def _write_scores(path: Path, rows: Mapping[str, Tensor]) -> None:
@@ -115,14 +118,14 @@ def _write_scores(path: Path, rows: Mapping[str, Tensor]) -> None:
         writer.writerows(zip(*(rows[name].tolist() for name in columns), strict=True))
 
 
-def _table(figures: Mapping[str, float], anomalies: int, total: int) -> Table:
+def _table(metrics: Mapping[str, float], anomalies: int, total: int) -> Table:
     table = Table(title=f"Anomaly detection: {anomalies} anomalies among {total} samples")
-    table.add_column("figure")
+    table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("by guessing", justify="right")
     table.add_column("lowest possible", justify="right")
-    base, lowest = f"{figures['base_rate']:.3f}", f"{figures['auprc_lowest']:.3f}"
-    table.add_row("AUROC", f"{figures['auroc']:.3f}", "0.500", "0.000")
-    table.add_row("AUPRC (average precision)", f"{figures['auprc']:.3f}", base, lowest)
-    table.add_row("AUPRC (trapezoid)", f"{figures['auprc_trapezoid']:.3f}", base, "")
+    base, lowest = f"{metrics['base_rate']:.3f}", f"{metrics['auprc_lowest']:.3f}"
+    table.add_row("AUROC", f"{metrics['auroc']:.3f}", "0.500", "0.000")
+    table.add_row("AUPRC (average precision)", f"{metrics['auprc']:.3f}", base, lowest)
+    table.add_row("AUPRC (trapezoid)", f"{metrics['auprc_trapezoid']:.3f}", base, "")
     return table

@@ -1,20 +1,22 @@
-"""What the evaluation callbacks share: one shape for validation and test."""
+"""What the evaluation callbacks share: their base class, and access to the data of a run."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from lebm.component import Component
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 
-__all__ = ["EvaluationCallback", "Outputs", "data_of", "has_split", "whole_split"]
+__all__ = ["EvaluationCallback", "Outputs", "data_of", "double_mean", "due", "has_split", "whole_split"]
 
 Outputs = Mapping[str, Tensor]
 
@@ -22,17 +24,17 @@ log = logging.getLogger("lebm.callbacks")
 
 
 class EvaluationCallback(Callback, Component):
-    """Base of the callbacks that look at a validation or test pass.
+    """Base class of the callbacks that look at a validation or test pass.
 
     A pass calls :meth:`begin` once, :meth:`collect` for every batch, and :meth:`finish` once. ``begin`` and
     ``collect`` run inside batch hooks. There the averaged weights (EMA) are in use, whatever the order of the
-    callbacks. So anything that draws from the model belongs into them. Lightning's check before training is
-    left out, and so is every data loader after the first. ``stage`` is ``"val"`` or ``"test"``, the prefix of
-    every logged name.
+    callbacks. So a callback draws from the model in these two methods only. Lightning's check before training
+    calls none of them, and no data loader after the first one does. ``stage`` is ``"val"`` or ``"test"``, the
+    prefix of every logged name.
 
     Attributes:
-        figures: the last values by their logged name, in double precision, the same on every process.
-        protocol: how the values were obtained, as plain values, for a summary of the run.
+        figures: the last logged values by name, in double precision, the same on every process.
+        protocol: the settings behind the values, as plain values, for the summary of the run.
 
     Example:
         >>> from lebm.callbacks import EvaluationCallback
@@ -62,23 +64,24 @@ class EvaluationCallback(Callback, Component):
         outputs: Outputs,
         batch: Mapping[str, Tensor],
     ) -> None:
-        """After a batch; ``outputs`` is what the model's step returned. A process's part of a batch may have
-        zero rows.
+        """After a batch; ``outputs`` is the result of the model's step.
+
+        With several processes, a process may hold zero rows of a batch.
         """
 
     def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         """At the end of the pass, on every process."""
 
     def report(self, model: LatentEstimator, values: Mapping[str, float]) -> None:
-        """Log figures, equal on all processes, and remember them."""
+        """Log values that are equal on all processes, and keep them in ``figures``."""
         self.figures.update(values)
         model.log_dict(dict(values), sync_dist=True)
 
     def output(self, outputs: Any, name: str) -> Tensor:
-        """One entry of a step's outputs.
+        """One entry of the outputs of a step.
 
         Raises:
-            UserError: if the model's step does not return it.
+            UserError: if the model's step does not return this entry.
         """
         if not isinstance(outputs, Mapping) or name not in outputs:
             raise UserError(
@@ -89,40 +92,6 @@ class EvaluationCallback(Callback, Component):
 
     # Lightning's hooks
 
-    def _begin(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        if batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking:
-            if "figures" not in vars(self):
-                raise UserError(
-                    f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
-                )
-            self._open = True
-            self.begin(trainer, model, stage, batch)
-
-    def _collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Any,
-        batch: Any,
-        dataloader_idx: int,
-    ) -> None:
-        if self._open and dataloader_idx == 0:
-            self.collect(trainer, model, stage, outputs, batch)
-
-    def _finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
-        if self._open:
-            self._open = False
-            self.finish(trainer, model, stage)
-
     def on_validation_batch_start(
         self,
         trainer: Trainer,
@@ -131,7 +100,13 @@ class EvaluationCallback(Callback, Component):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._begin(trainer, cast(LatentEstimator, pl_module), "val", batch, batch_idx, dataloader_idx)
+        if batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking:
+            if "figures" not in vars(self):
+                raise UserError(
+                    f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
+                )
+            self._open = True
+            self.begin(trainer, cast(LatentEstimator, pl_module), _stage(trainer), batch)
 
     def on_validation_batch_end(
         self,
@@ -142,51 +117,59 @@ class EvaluationCallback(Callback, Component):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._collect(trainer, cast(LatentEstimator, pl_module), "val", outputs, batch, dataloader_idx)
+        if self._open and dataloader_idx == 0:
+            self.collect(trainer, cast(LatentEstimator, pl_module), _stage(trainer), outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer, cast(LatentEstimator, pl_module), "val")
+        if self._open:
+            self._open = False
+            self.finish(trainer, cast(LatentEstimator, pl_module), _stage(trainer))
 
-    def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._begin(trainer, cast(LatentEstimator, pl_module), "test", batch, batch_idx, dataloader_idx)
+    on_test_batch_start = on_validation_batch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._collect(trainer, cast(LatentEstimator, pl_module), "test", outputs, batch, dataloader_idx)
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer, cast(LatentEstimator, pl_module), "test")
+def _stage(trainer: Trainer) -> str:
+    return "test" if trainer.testing else "val"
+
+
+def due(trainer: Trainer, every_n_epochs: int | None) -> bool:
+    """Whether a callback acts in this pass.
+
+    It acts in every pass outside training. In training it acts after every ``every_n_epochs`` epochs, and
+    never if that is ``None``.
+    """
+    if trainer.state.fn != TrainerFn.FITTING:
+        return True
+    return every_n_epochs is not None and (trainer.current_epoch + 1) % every_n_epochs == 0
+
+
+def double_mean(device: torch.device, nan_strategy: Literal["warn", "disable"] = "disable") -> MeanMetric:
+    """A mean on a device, in double precision.
+
+    The dtype is set last, because a move to a device makes the metric round its inputs to single precision.
+    """
+    mean = MeanMetric(nan_strategy=nan_strategy).to(device)
+    mean.set_dtype(torch.float64)
+    return mean
 
 
 def data_of(trainer: Trainer) -> Any:
-    """The data module of a run; ``None`` if the trainer was given data loaders instead."""
-    return getattr(trainer, "datamodule", None)  # Lightning sets it only where there is one
+    """The data module of a run; ``None`` if the trainer has data loaders instead."""
+    return getattr(trainer, "datamodule", None)  # Lightning sets the attribute only if there is one
 
 
 def has_split(trainer: Trainer, split: str) -> bool:
-    """Whether the data module can give the rows of a whole split, ``train``, ``validation`` or ``test``."""
+    """Whether the data module gives the rows of a whole split, ``train``, ``validation`` or ``test``."""
     data = data_of(trainer)
     return getattr(data, split, None) is not None and hasattr(data, "evaluation_dataloader")
 
 
 def whole_split(trainer: Trainer, device: torch.device, split: str) -> Iterator[dict[str, Tensor]]:
-    """This process's batches of a whole split, in order and without augmentation, on the device.
+    """The batches of a whole split that belong to this process, in order, on the device.
 
-    The data module must have it, see :func:`has_split`.
+    There is no augmentation. The data module must have the split, see :func:`has_split`.
     """
     data = data_of(trainer)
     for batch in data.evaluation_dataloader(getattr(data, split)):

@@ -1,8 +1,7 @@
-"""Stopping a run that has gone wrong, or going back to its last healthy state."""
+"""A diverged run stops, or goes back to its last healthy state."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -17,48 +16,57 @@ from lebm.callbacks.base import log
 from lebm.callbacks.rollback import Rollback, all_finite
 from lebm.component import Component
 from lebm.errors import UserError
+from lebm.metrics.rows import finite_rows
 
-__all__ = ["Divergence", "DivergenceError"]
+__all__ = ["Divergence", "DivergenceError", "agreed"]
 
 _ADVICE = "Lower the learning rates or the samplers' step_size, or limit gradients with max_grad_norm"
 
 
 class DivergenceError(UserError):
-    """Training has diverged; nothing of the run after that is worth saving."""
+    """Training has diverged; no checkpoint is written after this error.
+
+    Example:
+        >>> from lebm.callbacks import DivergenceError
+        >>> from lebm.errors import UserError
+        >>> issubclass(DivergenceError, UserError)  # so the command line prints one line
+        True
+    """
 
 
 class Divergence(Callback, Component):
-    """Checks loss, gradients, parameters and the energy gap within the step, and stops the run or rolls it
+    """Checks loss, gradients, parameters and the energy gap in training, and stops a diverged run or goes
     back.
 
-    It checks the loss before its gradients are computed, the gradients before the optimiser uses them, the
-    parameters after the step, and ``train/energy_gap`` if the method logs it. On the CPU it checks every
-    step. On other devices a check waits for the device, so there it checks every ``log_every_n_steps`` steps.
-    A chain that explodes shows in the loss of the same step. Every process takes the same decision. Weights
-    that are not finite never reach a checkpoint.
+    It checks the loss before the gradients are computed, the gradients before the optimiser uses them, and
+    the parameters after the step. It checks ``train/energy_gap`` if the method logs it. On the CPU it checks
+    every step. On other devices a check waits for the device, so there it checks every ``log_every_n_steps``
+    steps. A chain that explodes shows in the loss of the same step. Every process takes the same decision.
+    Non-finite weights never reach a checkpoint.
 
-    ``recover`` goes on from the last healthy state, kept in memory: the optimiser does not take the bad step,
-    learning rates and the samplers' step sizes are multiplied by ``shrink`` for the rest of the run, and the
-    step is counted (``divergence/recoveries``, a warning, and the run's ``summary.json``). Data that are not
-    finite stop the run under either policy, since no step size mends them. Every run has this callback; name
-    it in a recipe to change its arguments.
+    With ``policy="recover"`` the run goes on from its last healthy state, which is kept in memory. The
+    optimiser does not take the bad step. Learning rates and the step sizes of the samplers are multiplied by
+    ``shrink`` for the rest of the run. The recovery is counted in ``divergence/recoveries``, in a warning and
+    in the run's ``summary.json``. Non-finite data stop the run under either policy, because no step size
+    repairs them. Every run has this callback; name it in a recipe to change its arguments.
 
     Three callbacks look at the energy gap. This one acts on a gap of 1e6, after the step, in every run.
     :class:`~lebm.callbacks.ChainHealth` only warns, at a gap of 100.
     :class:`~lebm.callbacks.RevisionGuard` stops a run of dual-MCMC teaching at 1e4, before the gradients.
 
     Args:
-        policy: ``stop`` with one line, or ``recover``.
-        max_energy_gap: largest ``|E(z+) - E(z-)|``, averaged over a batch, that counts as healthy; any finite
-            one if ``null``. The default is far beyond every healthy run. Only a chain that has exploded
-            without overflowing exceeds it.
-        keep_every: with ``recover``, steps between the states kept.
-        shrink: with ``recover``, factor on learning rates and step sizes after each divergence, in (0, 1).
-        max_recoveries: with ``recover``, stop at the next divergence after so many.
+        policy: ``stop`` ends the run with one line; ``recover`` goes back and on.
+        max_energy_gap: largest healthy ``|E(z+) - E(z-)|``, mean over a batch; no check of the gap if
+            ``None``. The default is far above every healthy run. Only a chain that has exploded without an
+            overflow exceeds it.
+        keep_every: steps between the states that ``recover`` keeps.
+        shrink: factor on learning rates and step sizes after each divergence, in (0, 1), with ``recover``.
+        max_recoveries: number of recoveries; ``recover`` stops the run at the next divergence.
 
     Raises:
-        DivergenceError: from the step, naming it; from a checkpoint about to be written, naming the tensor.
-        ValueError: for arguments out of range.
+        DivergenceError: from a step, with its number; from a checkpoint that is about to be written, with the
+            name of the tensor.
+        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import Divergence
@@ -95,16 +103,16 @@ class Divergence(Callback, Component):
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What happened, for the summary of a run; empty if nothing did."""
+        """The recoveries, for the summary of the run; empty if there were none."""
         return {"recoveries": self.recoveries} if self.recoveries else {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"recoveries": self.recoveries} if self.recoveries else {}
+        return self.protocol
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.recoveries = list(state_dict.get("recoveries", []))
 
-    # Looking
+    # Checks
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.policy == "recover":
@@ -118,40 +126,39 @@ class Divergence(Callback, Component):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if not _due(trainer, loss.device):
             return
-        if _agreed(trainer, not all_finite([loss.reshape(1)])):
+        if agreed(trainer, not all_finite([loss.reshape(1)])):
             cause, data = self._loss_cause(pl_module, loss)
-            data = _agreed(trainer, data)
+            data = agreed(trainer, data)
             self._act(trainer, cause, mendable=not data)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        if (
-            not self._fault and _due(trainer, pl_module.device) and trainer.precision != "16-mixed"
-        ):  # whose scaler skips such steps
+        # The gradient scaler of 16-mixed skips non-finite gradients by itself.
+        if not self._fault and _due(trainer, pl_module.device) and trainer.precision != "16-mixed":
             gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
-            if _agreed(trainer, not all_finite(list(gradients.values()))):
+            if agreed(trainer, not all_finite(list(gradients.values()))):
                 self._act(trainer, f"the gradient of {_first_bad(gradients)} is not finite")
         if self._fault:
             self._recover(trainer, pl_module)
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    parameter.grad = None  # so the optimiser changes nothing in this step
+                    parameter.grad = None  # then the optimiser changes nothing in this step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not _due(trainer, pl_module.device, after=True):
+        if not _due(trainer, pl_module.device):
             return
         cause = self._state_cause(trainer, pl_module)
-        if _agreed(trainer, bool(cause)):
+        if agreed(trainer, bool(cause)):
             self._act(trainer, cause or "another process has diverged")
             self._recover(trainer, pl_module)
         elif self.policy == "recover" and trainer.global_step % self.keep_every == 0 and not self._fault:
             self._rollback.keep(trainer, pl_module)
 
     def _loss_cause(self, model: LightningModule, loss: Tensor) -> tuple[str, bool]:
-        """Why a loss is not finite, in words, and whether the data are to blame."""
+        """Why a loss is not finite, in words, and whether the data are the cause."""
         rows = self._bad_rows()
         if rows:
             listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
@@ -162,31 +169,28 @@ class Divergence(Callback, Component):
         return f"the loss is {loss.detach().item()}", False
 
     def _bad_rows(self) -> list[int]:
-        """Numbers of the rows of this process's batch whose data are not finite."""
+        """Numbers of the rows with non-finite data in this process's batch."""
         x = self._batch.get("x") if isinstance(self._batch, dict) else None
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return []
-        bad = ~torch.isfinite(x).flatten(1).all(dim=1)
         rows = self._batch.get("index", torch.arange(len(x)))
-        return rows.cpu()[bad.cpu()].tolist()
+        return rows.cpu()[~finite_rows(x).cpu()].tolist()
 
     def _state_cause(self, trainer: Trainer, model: LightningModule) -> str:
         parameters = dict(model.named_parameters())
         if not all_finite(list(parameters.values())):
             return f"the parameter {_first_bad(parameters)} is not finite"
-        gap = trainer.callback_metrics.get("train/energy_gap") if self.max_energy_gap is not None else None
-        if (
-            gap is not None
-            and _just_logged(trainer)
-            and not abs(float(gap)) <= float(self.max_energy_gap or math.inf)
-        ):
-            return f"the energy gap is {float(gap):.4g}, beyond max_energy_gap {self.max_energy_gap:g}"
+        gap, limit = trainer.callback_metrics.get("train/energy_gap"), self.max_energy_gap
+        # The gap exists on logged steps only.
+        logged = trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+        if gap is not None and limit is not None and logged and not abs(float(gap)) <= limit:
+            return f"the energy gap is {float(gap):.4g}, beyond max_energy_gap {limit:g}"
         return ""
 
-    # Acting
+    # Reactions
 
     def _act(self, trainer: Trainer, cause: str, mendable: bool = True) -> None:
-        """Stop, or note the fault, which is mended as soon as the step allows."""
+        """Stop, or note the fault; the recovery follows as soon as the step allows it."""
         if self.policy == "recover" and mendable and len(self.recoveries) < self.max_recoveries:
             self._fault = cause
             return
@@ -207,9 +211,8 @@ class Divergence(Callback, Component):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        own = {
-            name for name, _ in (*pl_module.named_parameters(), *pl_module.named_buffers())
-        }  # chain pools may hold empty places
+        # Only these: the pools of chains are in the state too, and their empty slots are not finite.
+        own = {name for name, _ in (*pl_module.named_parameters(), *pl_module.named_buffers())}
         for name, value in checkpoint["state_dict"].items():
             if name in own and not all_finite([value]):
                 raise DivergenceError(
@@ -217,17 +220,13 @@ class Divergence(Callback, Component):
                 )
 
 
-def _due(trainer: Trainer, device: torch.device, after: bool = False) -> bool:
+def _due(trainer: Trainer, device: torch.device) -> bool:
     every = 1 if device.type == "cpu" else max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
     return (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
 
 
-def _just_logged(trainer: Trainer) -> bool:
-    return trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
-
-
-def _agreed(trainer: Trainer, bad: bool) -> bool:
-    """Whether any process says so."""
+def agreed(trainer: Trainer, bad: bool) -> bool:
+    """Whether ``bad`` holds on any process."""
     return trainer.strategy.reduce_boolean_decision(bad, all=False) if trainer.world_size > 1 else bad
 
 
@@ -237,5 +236,5 @@ def _first_bad(tensors: Mapping[str, Tensor]) -> str:
 
 @rank_zero_only
 def _warn(entry: dict[str, Any], shrink: float) -> None:
-    told = f"{entry['cause']} at step {entry['step']}: back to the state of step {entry['back_to']}"
-    log.warning("%s, learning rates and step sizes times %g", told, shrink)
+    event = f"{entry['cause']} at step {entry['step']}: back to the state of step {entry['back_to']}"
+    log.warning("%s, learning rates and step sizes times %g", event, shrink)

@@ -1,4 +1,4 @@
-"""FID, or a Frechet distance in other features."""
+"""The Frechet inception distance (FID), or a Frechet distance in other features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, data_of, has_split, log, whole_split
+from lebm.callbacks.base import EvaluationCallback, data_of, due, has_split, log, whole_split
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.draws import CHUNK, check_images, drawn_images
@@ -22,25 +22,29 @@ __all__ = ["FrechetDistance"]
 
 
 class FrechetDistance(EvaluationCallback):
-    """Logs ``val/fid`` and ``test/fid``, or ``.../frechet_distance/<features>`` where the features are not
-    Inception's.
+    """Logs ``val/fid`` and ``test/fid``; for features other than Inception's,
+    ``.../frechet_distance/<features>``.
 
-    The papers' protocol is 50,000 samples against all training images, without flips; the value falls with
-    the number of samples, so compare at equal numbers only. Samples are clamped to [-1, 1]. They come in
-    chunks, each with a noise stream of its own, and the chunks are dealt to the processes, so the value does
-    not depend on their number; it does depend on ``seed`` and, as other noise would, on ``chunk_size``. If
-    Inception's weights cannot be had, one line says so and the figure is absent.
+    The papers compare 50,000 samples with all training images, without flips. The value falls with the number
+    of samples, so compare values of equal numbers only. Samples are clamped to [-1, 1]. They are drawn in
+    chunks, and each chunk has its own noise stream. The processes share the chunks, so the value does not
+    depend on the number of processes. It depends on ``seed``, and on ``chunk_size``, which also decides the
+    noise. If the weights of Inception are missing and cannot be downloaded, a warning says so, and the value
+    is absent.
 
     Args:
-        extractor: the features; Inception's ``pool_3`` if absent.
+        extractor: the features; ``pool_3`` of Inception if ``None``.
         n_samples: number of generated samples, at least 2.
-        split: the real images to compare with, all of ``train``, ``validation`` or ``test``; their statistics
-            are kept in memory.
-        every_n_epochs: distance between measurements in training; by default only ``validate`` and ``test``
+        split: the real images, all of ``train``, ``validation`` or ``test``. Their statistics stay in memory.
+        every_n_epochs: epochs between measurements in training; by default only ``validate`` and ``test``
             measure.
-        chunk_size: samples drawn at once.
-        steps: length of the chain; the model's own if absent.
-        seed: of the samples' noise.
+        chunk_size: samples per chunk.
+        steps: length of the chain; the model's default if ``None``.
+        seed: of the noise of the samples.
+
+    Raises:
+        ValueError: for an argument out of range.
+        UserError: if the data module lacks the split, or if images or samples have a wrong shape or range.
 
     Example:
         >>> from lebm.callbacks import FrechetDistance
@@ -82,7 +86,9 @@ class FrechetDistance(EvaluationCallback):
     def begin(
         self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
-        self._measuring = self._due(trainer) and not self._unavailable and self._prepare(trainer)
+        self._measuring = (
+            due(trainer, self.every_n_epochs) and not self._unavailable and self._prepare(trainer)
+        )
         if not self._measuring:
             return
         self.extractor.to(model.device).eval()
@@ -116,15 +122,8 @@ class FrechetDistance(EvaluationCallback):
                 f" {self.split} split{note})"
             )
 
-    def _due(self, trainer: Trainer) -> bool:
-        if trainer.state.fn != TrainerFn.FITTING:
-            return True
-        return self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-
     def _prepare(self, trainer: Trainer) -> bool:
-        """Load the extractor, the first process of a machine before the others so that one of them fetches
-        the weights.
-        """
+        """Load the extractor. The first process of a machine goes first and downloads the weights alone."""
         problem: FeaturesUnavailableError | None = None
         for turn in (True, False):
             if (trainer.local_rank == 0) == turn:
@@ -142,7 +141,7 @@ class FrechetDistance(EvaluationCallback):
 
     def _measure_real(self, trainer: Trainer, model: LatentEstimator, batch: Mapping[str, Tensor]) -> None:
         if self._metric is not None and self._measured_data is data_of(trainer):
-            self._metric.reset()  # the samples only
+            self._metric.reset()  # only the samples are forgotten
             return
         if not has_split(trainer, self.split):
             raise UserError(

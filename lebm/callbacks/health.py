@@ -1,4 +1,4 @@
-"""A line of warning when chains or energies run away."""
+"""Warnings about chains that diverge and energies that run away."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ __all__ = ["ChainHealth"]
 
 
 class ChainHealth(Callback, Component):
-    """Watches logged ``mcmc/*/nonfinite`` and ``train/energy_gap`` and warns once for each; it changes
-    nothing.
+    """Warns once for each logged ``mcmc/*/nonfinite`` and once for ``train/energy_gap``; it changes nothing.
 
-    Energies of positive and negative latents should stay close; a growing gap comes before divergence. It is
-    :class:`~lebm.callbacks.Divergence` that stops a run, at a far larger gap.
+    The energies of positive and negative latents should stay close. A growing gap comes before divergence.
+    This callback does not stop the run. :class:`~lebm.callbacks.Divergence` does, at a far larger gap.
 
     Args:
-        max_energy_gap: largest harmless ``|E(z+) - E(z-)|`` averaged over a batch.
+        max_energy_gap: largest ``|E(z+) - E(z-)|``, mean over a batch, without a warning.
+
+    Raises:
+        ValueError: if ``max_energy_gap`` is not positive.
 
     Example:
         >>> from lebm.callbacks import ChainHealth
@@ -32,20 +34,20 @@ class ChainHealth(Callback, Component):
         if not max_energy_gap > 0:
             raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
         self.max_energy_gap = max_energy_gap
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
-            return  # figures exist on the logged steps only, and reading them waits for the device
+            return  # the values exist on logged steps only, and reading them waits for the device
         for name, value in trainer.callback_metrics.items():
-            if name in self._told:
+            if name in self._warned:
                 continue
             where = f"step {trainer.global_step}, process {trainer.global_rank}: {name} = {float(value):.4g}"
             if name.startswith("mcmc/") and name.endswith("/nonfinite") and float(value) != 0:
                 log.warning("%s: chains diverged; lower the sampler's step size or set max_grad_norm", where)
-                self._told.add(name)
+                self._warned.add(name)
             elif name == "train/energy_gap" and not abs(float(value)) <= self.max_energy_gap:
                 log.warning("%s: the energy runs away; lower its learning rate or clip its gradient", where)
-                self._told.add(name)
+                self._warned.add(name)

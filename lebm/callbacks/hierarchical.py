@@ -1,4 +1,4 @@
-"""Pictures of what each layer of a hierarchical model holds."""
+"""Pictures of what each layer of a hierarchical model encodes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
-from lebm.callbacks.base import EvaluationCallback, Outputs
+from lebm.callbacks.base import EvaluationCallback, Outputs, double_mean, due
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.estimators.answers import HasLayers
@@ -27,10 +27,10 @@ Kind = Literal["substitution", "conditional"]
 
 
 def layers_of(model: LatentEstimator, callback: EvaluationCallback) -> HasLayers:
-    """The model itself, as one with layers.
+    """The model itself, as a model with layers.
 
     Raises:
-        UserError: if its latent has no layers.
+        UserError: if the latent of the model has no layers.
     """
     if not isinstance(model, HasLayers):
         raise UserError(
@@ -41,21 +41,25 @@ def layers_of(model: LatentEstimator, callback: EvaluationCallback) -> HasLayers
 
 
 class HierarchicalSamples(EvaluationCallback):
-    """One grid per layer: a sample in the first column, and beside it the same sample with that layer drawn
-    anew.
+    """Shows one grid per layer: samples in the first column, and beside them the same samples with another
+    draw of that layer.
 
-    The layer holds what changes along a row. In ``images/layer_1_substitution`` (layer 1 is nearest
-    to the data) the layer comes from other draws of the prior, as the released code does it, which ignores
-    that the layers depend on each other; in ``images/layer_1_conditional`` it is drawn from the prior *given*
-    the other layers, by a chain that moves it alone.
+    A row changes only by what the layer encodes. Layer 1 is nearest to the data. In
+    ``images/layer_1_substitution`` the layer comes from other draws of the prior, as in the released code.
+    That ignores the dependence between the layers. In ``images/layer_1_conditional`` the layer is drawn from
+    the prior *given* the other layers, by a chain that moves only this layer.
 
     Args:
-        rows: samples, one per row; the released grid has one.
+        rows: samples, one per row; the released grid has one row.
         columns: draws of the layer.
-        kinds: which of the two grids.
-        every_n_epochs: distance between pictures in training; by default only ``validate`` and ``test`` draw.
-        steps: length of the chains; the prior sampler's own if absent.
-        seed: of their noise.
+        kinds: the grids to draw, ``substitution``, ``conditional`` or both.
+        every_n_epochs: epochs between pictures in training; by default only ``validate`` and ``test`` draw.
+        steps: length of the chains; the default of the prior sampler if ``None``.
+        seed: of the noise of the chains.
+
+    Raises:
+        ValueError: for an argument out of range.
+        UserError: if the latent of the model has no layers.
 
     Example:
         >>> from lebm.callbacks import HierarchicalSamples
@@ -89,10 +93,7 @@ class HierarchicalSamples(EvaluationCallback):
         self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         layers = layers_of(model, self)
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        if fitting and (self.every_n_epochs is None or (trainer.current_epoch + 1) % self.every_n_epochs):
-            return
-        if not trainer.is_global_zero:
+        if not due(trainer, self.every_n_epochs) or not trainer.is_global_zero:
             return
         codes = model.sample_latent(
             self.rows + self.columns, steps=self.steps, generator=Noise.shards(self.seed, "hierarchical")
@@ -104,9 +105,7 @@ class HierarchicalSamples(EvaluationCallback):
                 publish_image(trainer, f"layer_{layer + 1}_{kind}", picture)
 
     def codes(self, model: HasLayers, codes: Tensor, layer: int, kind: str) -> Tensor:
-        """Latents ``(rows, 1 + columns, d)`` of a grid; the first column is the first ``rows`` of ``codes``
-        as they are.
-        """
+        """Latents of a grid, ``(rows, 1 + columns, d)``. The first column holds the first of ``codes``."""
         own, others = codes.split([self.rows, self.columns])
         changed = own.unsqueeze(1).expand(-1, self.columns, -1)
         if kind == "substitution":
@@ -122,16 +121,20 @@ class HierarchicalSamples(EvaluationCallback):
 
 
 class LayerReconstruction(EvaluationCallback):
-    """What of an image the upper layers keep: reconstructions whose lowest k layers come from the prior given
-    the layers above.
+    """Shows how much of an image the upper layers encode.
 
-    The picture ``images/layer_reconstructions`` has the data, then k = 0 (all layers from the posterior), 1,
-    ... Logs the squared error of each k as ``reconstruction_mse_above_k``, in the [-1, 1] range, over all
-    images of a ``validate`` or ``test`` pass.
+    Of a reconstruction, the lowest k layers come from the prior given the layers above, and the other layers
+    from the posterior. The picture ``images/layer_reconstructions`` has a row of data and a row for each k,
+    from k = 0 (all layers from the posterior). ``reconstruction_mse_above_k`` is the squared error for k, in
+    the [-1, 1] range, over all images of a ``validate`` or ``test`` pass.
 
     Args:
         n: images in the picture, from the first batch.
-        steps: length of the prior's chains; the prior sampler's own if absent.
+        steps: length of the prior's chains; the default of the prior sampler if ``None``.
+
+    Raises:
+        ValueError: if ``n`` is below 1.
+        UserError: if the latent of the model has no layers.
 
     Example:
         >>> from lebm.callbacks import LayerReconstruction
@@ -151,9 +154,8 @@ class LayerReconstruction(EvaluationCallback):
     def begin(
         self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
-        self._errors = [MeanMetric() for _ in range(len(layers_of(model, self).layout))]
-        for error in self._errors:
-            error.to(model.device).set_dtype(torch.float64)  # a move makes it round to single precision
+        layers = len(layers_of(model, self).layout)
+        self._errors = [double_mean(model.device, "warn") for _ in range(layers)]
         self._first = True
 
     def collect(
@@ -200,16 +202,19 @@ class LayerReconstruction(EvaluationCallback):
 
 
 class LatentTraversal(EvaluationCallback):
-    """One row per coordinate, bottom layer first: the image as that coordinate of one encoded image goes from
-    low to high.
+    """Shows what single coordinates of the latent change, in ``images/traversal``.
 
-    In ``images/traversal``. Works for every model, layered or not.
+    It encodes one image. Each row of the picture belongs to one coordinate, those of the bottom layer first.
+    Along the row the coordinate goes from low to high. This works for every model, with layers or without.
 
     Args:
-        extent: coordinates go from minus this to this.
-        columns: values.
-        rows: at most so many coordinates, the first of every layer.
-        image: which image of the first batch is encoded.
+        extent: a coordinate goes from ``-extent`` to ``extent``.
+        columns: number of values of a coordinate.
+        rows: largest number of coordinates; they are the first ones of every layer.
+        image: number of the encoded image in the first batch.
+
+    Raises:
+        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import LatentTraversal
@@ -248,9 +253,11 @@ class LatentTraversal(EvaluationCallback):
         layout = model.layout if isinstance(model, HasLayers) else LatentLayout([len(code)])
         share = max(1, self.rows // len(layout))
         chosen = [
-            place for part in layout.slices for place in range(part.start, min(part.stop, part.start + share))
+            coordinate
+            for part in layout.slices
+            for coordinate in range(part.start, min(part.stop, part.start + share))
         ][: self.rows]
         codes = code.repeat(len(chosen), self.columns, 1)
-        for row, place in enumerate(chosen):
-            codes[row, :, place] = torch.linspace(-self.extent, self.extent, self.columns).to(code)
+        for row, coordinate in enumerate(chosen):
+            codes[row, :, coordinate] = torch.linspace(-self.extent, self.extent, self.columns).to(code)
         publish_image(trainer, "traversal", image_grid(model.decode(codes.flatten(0, 1)), self.columns))

@@ -1,4 +1,4 @@
-"""Which layer of a hierarchical model knows the class."""
+"""Which layer of a hierarchical model encodes the class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["LayerClassification", "MutualInformationGap"]
 def _features(
     model: LatentEstimator, x: Tensor, outputs: Outputs | None, index: Tensor
 ) -> tuple[Tensor, str]:
-    """The means of q where the model has an inference model, posterior samples otherwise; and which."""
+    """The means of q, or posterior samples if the model has no inference model, with their name."""
     with torch.no_grad():
         inferred = model.inferred(x)
         if inferred is not None:
@@ -40,18 +40,24 @@ def _features(
 
 
 class LayerClassification(EvaluationCallback):
-    """Logs ``latent_accuracy/layer_1`` (nearest to the data), ``layer_2``, ... and ``latent_accuracy/all``,
-    of ``validate`` and ``test``.
+    """Logs ``latent_accuracy/layer_1`` (nearest to the data), ``layer_2``, ... and ``latent_accuracy/all``
+    in ``validate`` and ``test``.
 
-    For each layer a classifier Linear-ReLU(256)-Linear is trained on the layer's latents of the training
-    split and measured on the split that is evaluated. Latents are the means of q, or posterior samples of a
-    model without encoder. Prints a table after a test.
+    For each layer, a classifier Linear-ReLU-Linear learns from the latents of that layer in the training
+    split. Its accuracy is that on the evaluated split. The latents are the means of q, or posterior samples
+    of a model without an encoder. After a test it prints a table.
 
     Args:
-        hidden: width.
-        epochs: passes over the training split; optimiser and number are ours, the paper does not state them.
-        limit: use so many training images only, the first of a seeded permutation that the data module made.
+        hidden: width of the classifiers.
+        epochs: passes over the training split. The optimiser and this number are our choice; the paper does
+            not state them.
+        limit: largest number of training images. They are the first ones of the seeded permutation that the
+            data module made.
         seed: of the classifiers.
+
+    Raises:
+        ValueError: for an argument out of range.
+        UserError: if the latent of the model has no layers, or the data have no labels or no training split.
 
     Example:
         >>> from lebm.callbacks import LayerClassification
@@ -114,6 +120,8 @@ class LayerClassification(EvaluationCallback):
         names = {
             f"layer_{layer}": part for layer, part in enumerate(layers_of(model, self).layout.slices, start=1)
         } | {"all": slice(None)}
+        from scipy.stats import binomtest  # slow to import
+
         values: dict[str, float] = {}
         table = Table(
             title=(
@@ -126,8 +134,6 @@ class LayerClassification(EvaluationCallback):
         for name, part in names.items():
             seen, unseen = ((rows["z"][:, part], rows["label"]) for rows in (train, test))
             share = classify(seen, unseen, hidden=self.hidden, epochs=self.epochs, seed=self.seed)
-            from scipy.stats import binomtest  # slow to import
-
             count = len(test["label"])
             low, high = binomtest(round(share * count), count).proportion_ci(method="wilson")
             key = f"{stage}/latent_accuracy/{name}"
@@ -146,13 +152,17 @@ class LayerClassification(EvaluationCallback):
 
 
 class MutualInformationGap(EvaluationCallback):
-    """Logs ``mig`` and ``mig_sup`` of the latents against labelled factors of variation.
+    """Logs ``mig`` and ``mig_sup`` of the latents and the factors of variation.
 
-    Factors are ``batch["factors"]``, ``(B, K)`` of ``long``, or the class label where the data have nothing
-    else; ``mig_sup`` needs two.
+    See :func:`~lebm.metrics.mutual_information_gap`. The factors are ``batch["factors"]``, ``(B, K)`` of
+    ``long``. The class label is the only factor if the data have no others; ``mig_sup`` needs two factors.
 
     Args:
-        bins: of each coordinate.
+        bins: number of bins per coordinate.
+
+    Raises:
+        ValueError: if ``bins`` is below 2.
+        UserError: if the batches have neither factors nor labels.
 
     Example:
         >>> from lebm.callbacks import MutualInformationGap

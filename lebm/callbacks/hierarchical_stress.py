@@ -26,18 +26,23 @@ __all__ = ["LatentAttack", "LongChain"]
 
 
 class LatentAttack(EvaluationCallback):
-    """Attacks the encoder layer by layer on images of the first batch, each made to be taken for its
-    neighbour.
+    """Attacks the encoder, layer by layer, on images of the first batch.
 
-    Logs ``attack/layer_1``, ...: ``KL(q(z_i | attacked) || q(z_i | target))`` of the attacked layer in nats,
-    and ``attack/layer_1_before``, the same of the image as it was. An attack that stays near the latter has
-    failed. The picture ``images/attack`` has images, targets, then for each layer the attacked images and
-    their reconstructions. The form of the attack is ours.
+    An attack changes an image a little, until the encoder infers the latents of the next image, its target;
+    see :func:`~lebm.metrics.attack.latent_attack`. ``attack/layer_1``, ... is
+    ``KL(q(z_i | attacked) || q(z_i | target))`` of the attacked layer, in nats. ``attack/layer_1_before``,
+    ... is the same for the unchanged image. If the two are close, the attack has failed. The picture
+    ``images/attack`` has a row of images and a row of targets. Then come, for each layer, the attacked images
+    and their reconstructions. This form of the attack is our choice.
 
     Args:
-        n: number of images.
-        radius: largest change of a pixel, in the [-1, 1] range.
-        steps: of the attack.
+        n: number of images, at least 2.
+        radius: largest change of a pixel, in the units of the [-1, 1] range.
+        steps: gradient steps of the attack.
+
+    Raises:
+        ValueError: for an argument out of range.
+        UserError: if the latent of the model has no layers, or the model has no encoder.
 
     Example:
         >>> from lebm.callbacks import LatentAttack
@@ -78,7 +83,7 @@ class LatentAttack(EvaluationCallback):
 
         def infer(x: Tensor) -> DiagonalGaussian:
             inferred = model.inferred(x)
-            assert inferred is not None  # begin has seen to it
+            assert inferred is not None  # begin has checked this
             return inferred
 
         with torch.no_grad():
@@ -103,17 +108,22 @@ class LatentAttack(EvaluationCallback):
 
 
 class LongChain(EvaluationCallback):
-    """Does the prior's chain stay where it should when it runs on? Draws the model at several lengths of
-    *one* chain.
+    """Shows samples at several lengths of *one* prior chain, also beyond the length in training.
 
-    In ``images/long_chain`` each row is a chain and each column a length. Logs ``long_chain/rms`` of the
-    latents and, where there is one, ``long_chain/log_density`` of the prior (unnormalised), each at the
-    model's own length and, with ``_end``, at the last. For every method whose ``sample_latent`` runs a chain.
+    A chain that leaves the region of plausible samples shows here. In ``images/long_chain`` each row is a
+    chain and each column a length. ``long_chain/rms`` is the root mean square of the latents. For a model
+    with a prior, ``long_chain/log_density`` is the unnormalised log-density of the prior. Both are measured
+    at the model's default length and, with ``_end`` in the name, at the last length. This works for every
+    method whose ``sample_latent`` runs a chain.
 
     Args:
-        lengths: numbers of transitions, each a multiple of ten, so that a longer chain repeats a shorter one.
+        lengths: numbers of transitions, each a multiple of ten, in rising order. A longer chain begins with
+            the transitions of the shorter ones.
         n: number of chains.
-        seed: of their noise.
+        seed: of the noise of the chains.
+
+    Raises:
+        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import LongChain
@@ -142,7 +152,7 @@ class LongChain(EvaluationCallback):
     ) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             return
-        # Every process draws the same chains, so that the figures agree.
+        # Every process draws the same chains, so the values agree.
         lengths = {length: Noise.shards(self.seed, "long chain") for length in self.lengths}
         states = {
             length: model.sample_latent(self.n, steps=length, generator=noise)

@@ -1,4 +1,4 @@
-"""Images between two images, along a line in the latent space."""
+"""Images along a line in the latent space, from one image to another."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ __all__ = ["InterpolationGrid"]
 
 
 class InterpolationGrid(EvaluationCallback):
-    """Shows decoded points between the latents of pairs of images, in ``images/interpolation``.
+    """Shows decoded points between the latents of two images, in ``images/interpolation``.
 
-    A row begins and ends with the reconstructions of two of the first validation or test images; between them
-    the latents lie on a straight line.
+    Both ends of a row are reconstructions of images from the first validation or test batch. Between them the
+    latents lie on a straight line.
 
     Args:
         pairs: number of rows.
         columns: images per row, the two ends included.
+
+    Raises:
+        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import InterpolationGrid

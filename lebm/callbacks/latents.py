@@ -14,23 +14,26 @@ from lebm.metrics.rows import RowCollector
 from lebm.plots.latents import latent_picture
 from lebm.samplers.noise import Noise
 
-__all__ = ["LatentPicture"]
+__all__ = ["LatentPicture", "PosteriorLatents"]
 
 
-class LatentPicture(EvaluationCallback):
-    """Shows samples of the prior beside posterior samples of data, in ``images/latents``.
-
-    A learned prior should cover the aggregate posterior. Left: both clouds on the posterior's first two
-    principal components. Right: all coordinates pooled, with N(0, 1) for comparison.
+class PosteriorLatents(EvaluationCallback):
+    """Base class of the pictures of the aggregate posterior: it collects the first latents of a pass.
 
     Args:
-        n: number of points of each cloud.
-        steps: length of the prior's chain; the model's own if absent.
-        seed: of the prior's noise.
+        n: number of latents, at least 2.
+        steps: length of the prior's chains; the model's default if ``None``.
+        seed: of the noise of these chains.
+
+    Raises:
+        ValueError: if ``n`` is below 2.
 
     Example:
-        >>> from lebm.callbacks import LatentPicture
-        >>> LatentPicture(n=500).n
+        >>> from lebm.callbacks.latents import PosteriorLatents
+        >>> class Spread(PosteriorLatents):
+        ...     def finish(self, trainer, model, stage):
+        ...         self.report(model, {f"{stage}/spread": float(self.latents().std())})
+        >>> Spread(n=500).n
         500
     """
 
@@ -43,17 +46,12 @@ class LatentPicture(EvaluationCallback):
         self.seed = seed
         self._rows = RowCollector(["z"])
         self._held = 0
-        self._prior: Tensor | None = None
 
     def begin(
         self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         self._rows.to(model.device).reset()
         self._held = 0
-        if trainer.is_global_zero:
-            self._prior = model.sample_latent(
-                self.n, steps=self.steps, generator=Noise.shards(self.seed, "latent picture")
-            )
 
     def collect(
         self,
@@ -63,14 +61,52 @@ class LatentPicture(EvaluationCallback):
         outputs: Outputs,
         batch: Mapping[str, Tensor],
     ) -> None:
-        # The first n rows of each process hold the first n of all, whatever their number.
+        # The first n rows of every process include the first n rows of all, for any number of processes.
         z = self.output(outputs, "z")[: self.n - self._held]
         self._rows.update(index=batch["index"][: z.shape[0]], z=z)
         self._held += z.shape[0]
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def latents(self) -> Tensor:
+        """The first ``n`` latents of all processes, ``(n, d)``; fewer if the pass had fewer rows."""
         posterior = self._rows.table()["z"][: self.n]
         self._rows.reset()
+        return posterior
+
+
+class LatentPicture(PosteriorLatents):
+    """Shows samples of the prior and posterior samples of data, in ``images/latents``.
+
+    A learned prior should cover the aggregate posterior. The left panel shows both on the first two principal
+    components of the posterior. The right panel shows the histograms of all coordinates, with N(0, 1) for
+    comparison.
+
+    Args:
+        n: number of points of each kind, at least 2.
+        steps: length of the prior's chain; the model's default if ``None``.
+        seed: of the noise of the prior's chain.
+
+    Raises:
+        ValueError: if ``n`` is below 2.
+
+    Example:
+        >>> from lebm.callbacks import LatentPicture
+        >>> LatentPicture(n=500).n
+        500
+    """
+
+    _prior: Tensor | None = None
+
+    def begin(
+        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
+    ) -> None:
+        super().begin(trainer, model, stage, batch)
+        if trainer.is_global_zero:
+            self._prior = model.sample_latent(
+                self.n, steps=self.steps, generator=Noise.shards(self.seed, "latent picture")
+            )
+
+    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+        posterior = self.latents()
         prior, self._prior = self._prior, None
         if prior is not None and posterior.shape[0] > 1:
             publish_image(trainer, "latents", latent_picture(prior, posterior))

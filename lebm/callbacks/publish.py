@@ -1,4 +1,4 @@
-"""Pictures of a run: their files and their way to the loggers."""
+"""Pictures of a run, in files and in the loggers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,30 @@ __all__ = ["moment", "publish_image"]
 
 
 def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | None:
-    """Write ``<run>/images/<name>/<when>.png`` and ``latest.png`` beside it, and hand the picture to every
-    logger that takes images.
+    """Write a picture into the run folder, and log it to every logger that takes images.
 
-    ``when`` is ``epoch-0003-step-00001200`` in training, ``validate`` or ``test`` otherwise. Call it on every
-    process; only the first one acts. Nothing is written in a ``fast_dev_run``.
+    The files are ``<run>/images/<name>/<when>.png`` and ``latest.png`` in the same folder. ``<when>`` is
+    ``epoch-0003-step-00001200`` in training, and ``validate`` or ``test`` otherwise. Every process may call
+    it; only the first one acts. A ``fast_dev_run`` writes nothing.
 
     Args:
-        trainer: whose ``default_root_dir`` is the run folder.
-        name: what the picture shows; also ``images/<name>`` in the loggers.
+        trainer: its ``default_root_dir`` is the run folder.
+        name: name of the picture, which is ``images/<name>`` in the loggers.
         picture: ``(height, width, 3)`` of ``uint8``.
 
     Returns:
-        The file, or ``None`` where nothing was written.
+        The file, or ``None`` if nothing was written.
+
+    Example:
+        >>> import torch
+        >>> from lightning.pytorch import Trainer
+        >>> from lebm.callbacks import publish_image
+        >>> from lebm.plots import image_grid
+        >>> trainer = Trainer(
+        ...     accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir="runs/a"
+        ... )
+        >>> publish_image(trainer, "black", image_grid(torch.zeros(4, 1, 8, 8))).as_posix()
+        'runs/a/images/black/validate.png'
     """
     if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
@@ -40,7 +51,7 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
 
 
 def moment(trainer: Trainer) -> str:
-    """The present epoch and step, or the kind of pass, as part of a file name."""
+    """The current epoch and step, or the kind of pass, as part of a file name."""
     if trainer.state.fn == TrainerFn.FITTING:
         return f"epoch-{trainer.current_epoch:04d}-step-{trainer.global_step:08d}"
     return "test" if trainer.state.fn == TrainerFn.TESTING else "validate"

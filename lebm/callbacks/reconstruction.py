@@ -1,15 +1,14 @@
-"""How well the model reconstructs data: a picture and an error."""
+"""Reconstructions of data: a picture and an error."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 
-from lebm.callbacks.base import EvaluationCallback, Outputs
+from lebm.callbacks.base import EvaluationCallback, Outputs, double_mean
 from lebm.callbacks.publish import publish_image
 from lebm.estimators.base import LatentEstimator
 from lebm.metrics.reconstruction import squared_error_rows
@@ -20,12 +19,14 @@ __all__ = ["ReconstructionError", "ReconstructionGrid"]
 
 
 class ReconstructionGrid(EvaluationCallback):
-    """Shows the first images of the validation or test data above their reconstructions, in
-    ``images/reconstructions``.
+    """Shows the first validation or test images and their reconstructions, in ``images/reconstructions``.
 
     Args:
-        n: number of images; fewer are shown if the first batch is smaller.
-        columns: images per row; a row of data is followed by the row of its reconstructions.
+        n: number of images; fewer if the first batch is smaller.
+        columns: images per row. Below each row of data is the row of its reconstructions.
+
+    Raises:
+        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import ReconstructionGrid
@@ -60,7 +61,7 @@ class ReconstructionGrid(EvaluationCallback):
         self._rows.update(
             index=batch["index"][: self.n], x=x[: self.n], reconstruction=reconstruction[: self.n]
         )
-        rows = self._rows.table()  # each process's first n rows of one batch hold the batch's first n
+        rows = self._rows.table()  # the first n rows of every process include the first n of the batch
         self._rows = None
         if rows["x"].shape[0]:
             publish_image(
@@ -73,10 +74,13 @@ class ReconstructionGrid(EvaluationCallback):
 class ReconstructionError(EvaluationCallback):
     """Logs ``val/reconstruction_mse`` and ``test/reconstruction_mse``.
 
-    The squared error in the [-1, 1] range, averaged over pixels and channels and then over samples (the
-    convention of the papers that report it), of the reconstruction that the model's evaluation step returned,
-    summed in double precision. Divide by 4 for the [0, 1] range. Where one label is held out, its samples are
-    left out here: they are not what the model was to learn.
+    It is the squared error of the reconstructions that the model's evaluation step returned, in the [-1, 1]
+    range. The mean over pixels and channels comes first, then the mean over samples, in double precision;
+    this is the convention of the papers that report it. Divide by 4 for the [0, 1] range. Samples of a
+    held-out label do not count, because the model was not trained to reconstruct them.
+
+    Raises:
+        UserError: if a reconstruction is not finite, at the end of the pass.
 
     Example:
         >>> from lebm.callbacks import ReconstructionError
@@ -84,19 +88,17 @@ class ReconstructionError(EvaluationCallback):
         {}
     """
 
+    _mean: Metric
+
     def __init__(self) -> None:
         super().__init__()
-        self._mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
         self._bad = NonFinite()
 
     def begin(
         self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
-        for metric in (self._mean, self._bad):
-            metric.to(model.device).reset()
-        self._mean.set_dtype(
-            torch.float64
-        )  # again, since a move to a device makes it round what it is given to single precision
+        self._mean = double_mean(model.device)
+        self._bad.to(model.device).reset()
 
     def collect(
         self,
@@ -122,7 +124,7 @@ class ReconstructionError(EvaluationCallback):
             "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size",
         )
         value = float(self._mean.compute())
-        if value == value:  # no sample at all
+        if value == value:  # NaN without any sample
             self.report(model, {f"{stage}/reconstruction_mse": value})
         self.protocol.update(
             range=[-1, 1],

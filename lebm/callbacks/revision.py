@@ -1,16 +1,15 @@
-"""What chains add to the networks that start them, and whether these chains are still healthy."""
+"""What chains add to the networks that start them, and whether the chains are healthy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 
-from lebm.callbacks.base import EvaluationCallback, Outputs
-from lebm.callbacks.divergence import DivergenceError
+from lebm.callbacks.base import EvaluationCallback, Outputs, double_mean
+from lebm.callbacks.divergence import DivergenceError, agreed
 from lebm.component import Component
 from lebm.estimators.answers import Revises
 from lebm.estimators.base import LatentEstimator
@@ -24,14 +23,17 @@ FIGURES = ("mse", "psnr", "ssim")
 
 
 class RevisionError(EvaluationCallback):
-    """Scores reconstructions by the inference model alone and after posterior steps, each by itself.
+    """Logs the error of reconstructions by the inference model alone, and after posterior transitions.
 
-    Logs ``<stage>/mse/steps0``, ``psnr`` and ``ssim`` likewise, and the same for every other number of steps:
-    means over images of the [-1, 1] range. Both start at the same draw of the inference model, from the noise
-    of the evaluation step.
+    The names are ``<stage>/mse/steps0``, ``<stage>/psnr/steps0`` and ``<stage>/ssim/steps0``, and the same
+    for every other number of transitions. The values are means over images, in the [-1, 1] range. All chains
+    start at the same draw of the inference model, with the noise of the evaluation step.
 
     Args:
         steps: numbers of posterior transitions; 0 is the inference model alone.
+
+    Raises:
+        ValueError: if there is no number, or a number is negative.
 
     Example:
         >>> from lebm.callbacks import RevisionError
@@ -44,17 +46,15 @@ class RevisionError(EvaluationCallback):
         if not steps or min(steps) < 0:
             raise ValueError(f"steps must be numbers of at least 0, not {list(steps)}")
         self.steps = list(steps)
-        self._means: dict[str, MeanMetric] = {}
+        self._means: dict[str, Metric] = {}
 
     def begin(
         self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
         names = FIGURES if min(batch["x"].shape[2:]) >= SSIM_WINDOW else FIGURES[:2]
-        self._means = {}
-        for steps in self.steps:
-            for name in names:
-                self._means[f"{name}/steps{steps}"] = MeanMetric(nan_strategy="disable").to(model.device)
-                self._means[f"{name}/steps{steps}"].set_dtype(torch.float64)
+        self._means = {
+            f"{name}/steps{steps}": double_mean(model.device) for steps in self.steps for name in names
+        }
 
     def collect(
         self,
@@ -79,24 +79,23 @@ class RevisionError(EvaluationCallback):
 
 
 class RevisionGuard(Callback, Component):
-    """Ends a run in the step in which its revised images or latents go wrong, and names the tensor.
+    """Ends a run of dual-MCMC teaching in the step in which its revised images or latents go wrong.
 
-    Before the gradients of every step it checks the ends of the two chains, the generator's images, and the
-    gap ``E(x) - E(x~)``. On an accelerator it waits for the device once per step, which is short beside two
-    chains. To go back and on with smaller steps instead, leave this out and use
-    :class:`~lebm.callbacks.Divergence` with ``policy: recover``. That callback looks at the gap of every
-    method, after the step, and by default allows a hundred times more.
+    In every step, before the gradients, it checks the ends of the two chains, the images of the generator,
+    and the gap ``E(x) - E(x~)``. On an accelerator it waits for the device once per step; that is short
+    compared with two chains. A run can also go back and continue with smaller steps. For that, leave this
+    callback out and use :class:`~lebm.callbacks.Divergence` with ``policy: recover``. It looks at the gap of
+    every method, after the step, and its default limit is a hundred times larger.
 
     Args:
-        max_energy_gap: largest harmless ``|E(x) - E(x~)|``, mean over a batch; the released code stops at
-            1e4.
-        max_pixel: largest harmless absolute value of a revised image, whose data are in [-1, 1].
-        min_spread: least standard deviation per pixel over the generator's images of a batch; a generator
-            below it is dead.
+        max_energy_gap: largest ``|E(x) - E(x~)|``, mean over a batch; the released code stops at 1e4.
+        max_pixel: largest absolute value of a revised image; the data are in [-1, 1].
+        min_spread: least standard deviation per pixel over the generated images of a batch. Below it, the
+            generator makes one image only.
 
     Raises:
-        DivergenceError: naming the tensor; the last healthy checkpoint is kept.
-        ValueError: for arguments out of range.
+        DivergenceError: with the name of the tensor; the last healthy checkpoint is kept.
+        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import RevisionGuard
@@ -119,15 +118,14 @@ class RevisionGuard(Callback, Component):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         fault = self.fault(pl_module.revised if isinstance(pl_module, Revises) else {})
-        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(bool(fault), all=False):
-            fault = fault or "another process has diverged"
-        if fault:
+        if agreed(trainer, bool(fault)):
             raise DivergenceError(
-                f"{fault} at step {trainer.global_step}; the last healthy checkpoint is kept. {_ADVICE}"
+                f"{fault or 'another process has diverged'} at step {trainer.global_step}; the last healthy"
+                f" checkpoint is kept. {_ADVICE}"
             )
 
     def fault(self, revised: Mapping[str, Tensor]) -> str:
-        """What is wrong with the tensors of a step, in words; nothing if empty."""
+        """What is wrong with the tensors of a step, in words; empty if nothing is."""
         for name, value in revised.items():
             bad = int((~finite_rows(value.reshape(1) if not value.dim() else value)).sum())
             if bad:

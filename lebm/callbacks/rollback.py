@@ -16,14 +16,18 @@ __all__ = ["Rollback"]
 
 
 class Rollback:
-    """Keeps the two newest healthy states of model, optimiser and averaged weights, and goes back to one of
-    them.
+    """Keeps the two newest healthy states of model, optimiser and averaged weights, and restores one of them.
 
-    Going back leaves counters, schedules and the position in the data alone: the steps that are lost are not
-    repeated.
+    A restored state does not change counters, schedules and the position in the data. So the lost steps are
+    not repeated.
 
     Args:
-        shrink: factor, in (0, 1), on learning rates and on the samplers' step sizes each time.
+        shrink: factor on learning rates and on the step sizes of the samplers for each return, in (0, 1).
+
+    Example:
+        >>> from lebm.callbacks.rollback import Rollback
+        >>> Rollback(shrink=0.5).shrink
+        0.5
     """
 
     def __init__(self, shrink: float) -> None:
@@ -33,7 +37,7 @@ class Rollback:
         self._stepped_back = False
 
     def keep(self, trainer: Trainer, model: LightningModule) -> None:
-        """Remember the state as it is. A collective call."""
+        """Keep the current state. Every process must call this."""
         if self._kept and self._kept[-1]["step"] == trainer.global_step:
             return
         gather_pools(model)
@@ -48,22 +52,24 @@ class Rollback:
         self._stepped_back = False
 
     def back(self, trainer: Trainer, model: LightningModule) -> int:
-        """Restore a state and shrink; the older one if the newer did not last until the next was kept.
+        """Restore the newest state, and shrink learning rates and step sizes.
+
+        If the run has gone back to that state before and no healthy state has followed, the older state is
+        restored.
 
         Returns:
-            The step of that state.
+            The step of the restored state.
         """
         if self._stepped_back and len(self._kept) > 1:
             self._kept.pop()
         self._stepped_back = True
         self._times += 1
         state = self._kept[-1]
-        factor = self.shrink ** (
-            self._times - state["times"]
-        )  # the state's step sizes have those before it already
+        # The step sizes in the state have the shrinks before it already.
+        factor = self.shrink ** (self._times - state["times"])
         model.load_state_dict(state["model"])
         for optimizer, stored in zip(trainer.optimizers, state["optimizers"], strict=True):
-            # not those of the state: a schedule has moved on since, and multiplies what it finds
+            # These and not those of the state: the schedule has moved on, and multiplies the current rates.
             rates = [group["lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict(_copied(stored))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -97,5 +103,5 @@ def all_finite(tensors: list[Tensor]) -> bool:
     floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
     if not floating:
         return True
-    # a maximum and not a sum of squares, which would overflow for numbers that are large and finite
+    # The maximum, because a sum of squares would overflow for large finite numbers.
     return bool(torch.isfinite(torch.stack(torch._foreach_norm(floating, float("inf")))).all())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback
+from lebm.callbacks.base import EvaluationCallback, due
 from lebm.callbacks.publish import publish_image
 from lebm.estimators.base import LatentEstimator
+from lebm.models.frozen import frozen
 from lebm.plots.grids import image_grid
 from lebm.samplers.noise import Noise
 
@@ -21,18 +20,21 @@ __all__ = ["SampleGrid"]
 
 
 class SampleGrid(EvaluationCallback):
-    """Draws samples from the same noise every time and shows them in ``images/samples``.
+    """Draws samples, always from the same noise, and shows them in ``images/samples``.
 
-    It draws where the model is validated, or after a training epoch where there is no validation, and always
-    the model that training ends with. The first process draws all of them, so the picture does not depend on
-    their number. Pixels are clamped to [-1, 1] and shown on that one scale, not stretched image by image.
+    It draws in validation, or after a training epoch if there is no validation. It always draws from the
+    final model of a training. The first process draws all samples, so the picture does not depend on the
+    number of processes. Pixels are clamped to [-1, 1]; all images share this scale.
 
     Args:
         n: number of samples.
-        every_n_epochs: distance between pictures in training.
-        steps: length of the chain; the model's own if absent.
+        every_n_epochs: epochs between pictures in training.
+        steps: length of the chain; the model's default if ``None``.
         columns: samples per row.
         seed: of the noise.
+
+    Raises:
+        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import SampleGrid
@@ -58,7 +60,7 @@ class SampleGrid(EvaluationCallback):
     def begin(
         self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
     ) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or self._due(trainer):
+        if self._due(trainer):
             self._draw(trainer, model)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,30 +72,15 @@ class SampleGrid(EvaluationCallback):
             self._draw(trainer, cast(LatentEstimator, pl_module))
 
     def _due(self, trainer: Trainer) -> bool:
-        return (
-            trainer.current_epoch + 1
-        ) % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs
+        return due(trainer, self.every_n_epochs) or trainer.current_epoch + 1 == trainer.max_epochs
 
     def _draw(self, trainer: Trainer, model: LatentEstimator) -> None:
         self._drawn = trainer.global_step
         if not trainer.is_global_zero:
             return
-        with _evaluating(model):
+        with frozen(model), torch.no_grad():
             x = model.sample(self.n, steps=self.steps, generator=Noise.shards(self.seed, "sample grid"))
         self._show(trainer, model, x)
 
     def _show(self, trainer: Trainer, model: LatentEstimator, x: Tensor) -> None:
         publish_image(trainer, "samples", image_grid(x, self.columns))
-
-
-@contextmanager
-def _evaluating(model: LatentEstimator) -> Iterator[None]:
-    """Evaluation mode without gradients, every module put back as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

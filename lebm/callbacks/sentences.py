@@ -1,4 +1,4 @@
-"""Sentences that a model writes, and how likely and how good sentences are."""
+"""Sentences that a model samples, the likelihood of test sentences, and the quality of samples."""
 
 from __future__ import annotations
 
@@ -22,15 +22,20 @@ __all__ = ["SampleSentences", "SentenceBounds", "SentenceQuality"]
 
 
 class SampleSentences(SampleGrid):
-    """Draws sentences from the same noise every time and writes them, one a line, to ``samples/<when>.txt``
-    and ``samples/latest.txt``.
+    """Draws sentences, always from the same noise, and writes them to text files, one sentence per line.
+
+    The files are ``samples/<when>.txt`` and ``samples/latest.txt``. It always draws from the final model of a
+    training.
 
     Args:
         n: number of sentences.
-        every_n_epochs: distance between drawings in training; the model that training ends with is always
-            drawn from.
-        steps: length of the chain; the model's own if absent.
+        every_n_epochs: epochs between draws in training.
+        steps: length of the chain; the model's default if ``None``.
         seed: of the noise.
+
+    Raises:
+        ValueError: for an argument out of range.
+        UserError: if the model is not one of sentences.
 
     Example:
         >>> from lebm.callbacks import SampleSentences
@@ -58,29 +63,30 @@ class SampleSentences(SampleGrid):
 
 
 class SentenceBounds(EvaluationCallback):
-    """Negative log-likelihood per sentence and perplexity per token of the test sentences, with intervals;
-    and log Z of the prior.
+    """Logs the negative log-likelihood per sentence and the perplexity per token of test sentences.
 
-    :class:`~lebm.evaluation.sentence_bounds.LikelihoodBounds` computes them. Logs ``test/nll``,
-    ``test/perplexity`` with ``_low`` and ``_high``, ``test/least_ess`` and ``test/log_z`` with its ends.
+    :class:`~lebm.evaluation.sentence_bounds.LikelihoodBounds` computes both with intervals, and log Z of the
+    prior. The names are ``test/nll``, ``test/perplexity`` and ``test/log_z``, each also with ``_low`` and
+    ``_high``, and ``test/least_ess``.
 
     Args:
         n: use the first ``n`` sentences; all if ``None``.
         chains: importance samples, or annealed chains, per sentence; at least 2.
-        levels: of annealing; 1 is importance sampling. With more levels the step size is adapted batch by
-            batch, so the values depend on the batch size and the number of processes, within their error.
-        start: ``prior``, N(0, I) for every sentence, good where sentences say little about their latents; or
-            ``posterior``, a Gaussian per sentence fitted to posterior chains.
-        prior_chains: annealed chains for log Z.
-        prior_levels: of annealing of the prior.
-        in_validation: measure after validation too, where it costs as much.
+        levels: annealing levels; 1 is importance sampling. With more levels, every batch adapts the step
+            size. The values then depend on the batch size and the number of processes, within their error.
+        start: ``prior`` is N(0, I) for every sentence, good if sentences say little about their latents.
+            ``posterior`` is a Gaussian per sentence, fitted to posterior chains.
+        prior_chains: annealed chains for log Z; at least 2.
+        prior_levels: annealing levels for log Z.
+        in_validation: measure after every validation too. That takes as long as in a test.
         seed: of the noise.
 
     Attributes:
-        counts: by logged name, how many sentences, or chains for log Z, are behind each value.
+        counts: number of sentences behind each value, by logged name; for log Z, the number of chains.
 
     Raises:
         ValueError: for a number out of range.
+        UserError: if the model is not one of sentences, or has no differentiable posterior density.
 
     Example:
         >>> from lebm.callbacks import SentenceBounds
@@ -133,26 +139,27 @@ class SentenceBounds(EvaluationCallback):
 
 
 class SentenceQuality(EvaluationCallback):
-    """Forward and reverse perplexity, diversity of samples, and use of the latents, in testing only.
+    """Logs forward and reverse perplexity, diversity of samples, and use of the latents, only in tests.
 
-    :class:`~lebm.evaluation.sentence_quality.SampleQuality` computes them and trains the language models that
-    judge. Logs ``test/forward_perplexity``, ``test/reverse_perplexity``, ``test/distinct_1``,
-    ``test/distinct_2``, ``test/self_bleu`` and, beside them, ``test/real_*`` of as many real test sentences;
-    ``test/active_units``, ``test/posterior_mean_variance`` and ``test/latent_nats``.
+    :class:`~lebm.evaluation.sentence_quality.SampleQuality` computes them. It trains the language models that
+    judge the sentences. The names are ``test/forward_perplexity``, ``test/reverse_perplexity``,
+    ``test/distinct_1``, ``test/distinct_2``, ``test/self_bleu``, ``test/active_units``,
+    ``test/posterior_mean_variance`` and ``test/latent_nats``. For comparison, ``test/real_distinct_1``,
+    ``test/real_distinct_2`` and ``test/real_self_bleu`` are the same of an equal number of test sentences.
 
     Args:
-        n: samples drawn, and training sentences that the forward model learns from.
-        compared: sentences that self-BLEU compares.
-        steps: of the language models' training.
+        n: number of samples, and of training sentences for the forward model; at least 2.
+        compared: sentences that self-BLEU compares; at least 2.
+        steps: training steps of a language model.
         hidden: width of the language models.
         seed: of samples and language models.
 
     Attributes:
-        counts: by logged name, how many sentences are behind each value: those that a language model judges,
-            or that are counted.
+        counts: number of sentences behind each value, by logged name.
 
     Raises:
         ValueError: for a number out of range.
+        UserError: with more than one process, and for a model or data other than sentences.
 
     Example:
         >>> from lebm.callbacks import SentenceQuality
@@ -198,8 +205,7 @@ class SentenceQuality(EvaluationCallback):
         train = getattr(data_of(trainer), "train", None)
         if not isinstance(train, TextRows):
             raise UserError(
-                "SentenceQuality needs lebm.data.TextData, from whose training split its language model"
-                " learns"
+                "SentenceQuality needs lebm.data.TextData: its language model learns from the training split"
             )
         values = self.quality.compute(model, train)
         self.report(model, {f"{stage}/{name}": value for name, value in values.items()})

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs
+from lebm.callbacks.latents import PosteriorLatents
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
-from lebm.metrics.rows import RowCollector, finite_rows
+from lebm.metrics.rows import finite_rows
 from lebm.models.ratios import RatioPrior
 from lebm.plots.stages import stage_picture
 from lebm.samplers.noise import Noise
@@ -22,19 +22,22 @@ __all__ = ["StagePicture"]
 LogDensity = Callable[[Tensor], Tensor]
 
 
-class StagePicture(EvaluationCallback):
-    """Shows the aggregate posterior and the prior after each stage, in ``images/stages``, for a model with a
-    ``RatioPrior``.
+class StagePicture(PosteriorLatents):
+    """Shows the aggregate posterior and the prior after each stage, in ``images/stages``.
 
-    Both clouds are drawn on the posterior's first two principal components; with two latent coordinates there
-    is the density of every prior too. Logs ``prior_mmd``, the squared maximum mean discrepancy between prior
-    and aggregate posterior as they are now, and ``prior_mmd_start``, that of N(0, I): the ratio says how much
-    of the way the stages have come.
+    It is for models with a ``RatioPrior``. The axes are the first two principal components of the posterior.
+    For two latent coordinates the density of every prior is drawn too. ``prior_mmd`` is the squared maximum
+    mean discrepancy between the current prior and the aggregate posterior, and ``prior_mmd_start`` is that of
+    N(0, I). Their ratio says how far the stages have brought the prior.
 
     Args:
-        n: number of points of each cloud, at least 2.
-        steps: length of the chains; the prior sampler's own if absent.
-        seed: of their noise.
+        n: number of points of each kind, at least 2.
+        steps: length of the chains; the default of the prior sampler if ``None``.
+        seed: of the noise of the chains.
+
+    Raises:
+        ValueError: if ``n`` is below 2.
+        UserError: if the model has no ``RatioPrior``.
 
     Example:
         >>> from lebm.callbacks import StagePicture
@@ -43,14 +46,7 @@ class StagePicture(EvaluationCallback):
     """
 
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:
-        super().__init__()
-        if n < 2:
-            raise ValueError(f"n must be at least 2, not {n}")
-        self.n = n
-        self.steps = steps
-        self.seed = seed
-        self._rows = RowCollector(["z"])
-        self._held = 0
+        super().__init__(n, steps, seed)
         self._priors: dict[str, Tensor] = {}
         self._densities: list[LogDensity] = []
 
@@ -62,16 +58,15 @@ class StagePicture(EvaluationCallback):
             raise UserError(
                 f"StagePicture shows the stages of a RatioPrior, which {type(model).__name__} does not have"
             )
-        self._rows.to(model.device).reset()
-        self._held = 0
+        super().begin(trainer, model, stage, batch)
         finished = prior.tilt.finished
         names = ["N(0, I)", *(f"after stage {number}" for number in range(1, finished + 1))]
         targets = [prior.log_density_after(number) for number in range(finished + 1)]
         if not prior.tilt.active_is_one:
             names.append(f"stage {finished + 1}, in training")
             targets.append(prior.log_density)
-        # Every process draws the same points, so that the figures agree. Chains go on from stage to stage, as
-        # in training.
+        # Every process draws the same points, so the values agree. The chains of a stage start at the points
+        # of the stage before, as in training.
         self._priors, self._densities = {}, targets
         points = prior.reference(self.n, Noise.shards(self.seed, "stages", names[0]))
         self._priors[names[0]] = points
@@ -80,30 +75,17 @@ class StagePicture(EvaluationCallback):
             sampler = model.prior_chain(1, Noise([("a start that is not used",)])).sampler
             points = self._priors[name] = sampler(target, points, noise, steps=self.steps)
 
-    def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
-    ) -> None:
-        z = self.output(outputs, "z")[: self.n - self._held]
-        self._rows.update(index=batch["index"][: z.shape[0]], z=z)
-        self._held += z.shape[0]
-
     def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
-        posterior = self._rows.table()["z"][: self.n]
+        posterior = self.latents()
         posterior = posterior[finite_rows(posterior)]
-        self._rows.reset()
         clouds = {name: cloud[finite_rows(cloud)] for name, cloud in self._priors.items()}
         densities = self._densities
         self._priors, self._densities = {}, []
         if len(posterior) < 2 or min(map(len, clouds.values())) < 2:
             return
         far = {name: float(maximum_mean_discrepancy(cloud, posterior)) for name, cloud in clouds.items()}
-        first, last = next(iter(far)), list(far)[-1]
-        self.report(model, {f"{stage}/prior_mmd": far[last], f"{stage}/prior_mmd_start": far[first]})
+        distances = list(far.values())
+        self.report(model, {f"{stage}/prior_mmd": distances[-1], f"{stage}/prior_mmd_start": distances[0]})
         self.protocol = {
             "n": self.n,
             "steps": self.steps,

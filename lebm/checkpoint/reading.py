@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lebm.checkpoint.rebuild import build, outline
 from lebm.checkpoint.seal import is_sealed, open_archive
 from lebm.errors import UserError
+from lebm.files import is_inside
 
 __all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "newest", "read"]
 
@@ -96,7 +97,7 @@ def _step_in_name(file: Path) -> int:
 
 def _inside(file: Path, run: Path) -> Path:
     """A link out of a run folder, which may have come from anywhere, is not followed."""
-    if not file.resolve().is_relative_to(run.resolve()):
+    if not is_inside(file, run):
         raise UserError(
             f"{file}: refused, a link to a file outside the run folder; name that file itself if you trust it"
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.errors import UserError
-from lebm.files import replaced
+from lebm.files import is_inside, replaced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +107,7 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     folder = chosen.run if chosen.run.is_dir() else chosen.run.parent
     if suffix != ".csv" and chosen.run.is_dir():
         folder = folder / "images"
-        if not folder.resolve().is_relative_to(chosen.run.resolve()):
+        if not is_inside(folder, chosen.run):
             raise UserError(
                 f"{folder}: a link out of the run folder, which is not followed; choose a place with --out"
             )

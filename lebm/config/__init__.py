@@ -1,1 +1,1 @@
-"""From recipes and flags to objects."""
+"""Recipes and flags turned into objects."""

@@ -1,4 +1,4 @@
-"""Sections that several recipes share: a recipe names them by ``include``, and a copy holds them in place."""
+"""Blocks: sections that several recipes share. A recipe includes them by name; a copy of it contains them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import yaml
 
 from lebm.config import checks, recipes
 from lebm.errors import UserError
+from lebm.files import is_inside
 
 __all__ = ["included", "standalone"]
 
@@ -25,8 +26,8 @@ def included(path: Path, content: dict[str, Any]) -> list[Path]:
         content: the recipe as plain data.
 
     Raises:
-        UserError: for an ``include`` that is not a name or a list of names, that leads to no block, or that
-            leads out of the recipe's folder, and for a block that includes another one.
+        UserError: for an ``include`` that is not a name or a list of names, that names no block, or that
+            leads out of the recipe's folder, and for a block that includes another block.
     """
     names = content.get("include") or []
     names = [names] if isinstance(names, str) else names
@@ -47,7 +48,7 @@ def _block(path: Path, name: str) -> Path:
             raise UserError(f"{path}: include: there is no block {name!r}{hint}")
         return known[name]
     file = path.parent / name
-    if not file.resolve().is_relative_to(path.parent.resolve()):
+    if not is_inside(file, path.parent):
         raise UserError(f"{path}: include: {name} is outside the folder of the recipe")
     if not file.is_file():
         raise UserError(f"{path}: include: there is no file {file}")
@@ -55,22 +56,21 @@ def _block(path: Path, name: str) -> Path:
 
 
 def standalone(path: Path) -> str:
-    """The text of a recipe with its blocks in place; its comments stay, and it needs no other file.
+    """The text of a recipe with the text of its blocks; it needs no other file. Comments stay.
 
     Raises:
-        UserError: for what :func:`included` refuses, and for a recipe that changes the class of a block. Such
-            a recipe has to hold that section itself.
+        UserError: for an include that :func:`included` refuses, and for a recipe that changes the class of a
+            block. Such a recipe must contain the section itself.
     """
     text = path.read_text(encoding="utf-8")
-    for file in reversed(
-        included(path, checks.load_recipe(path))
-    ):  # the last block wins over those before it
+    # The last block comes first, because its values replace those of the blocks before it.
+    for file in reversed(included(path, checks.load_recipe(path))):
         text = _filled(text, file.read_text(encoding="utf-8"), str(path))
     return text
 
 
 def _filled(text: str, block: str, path: str) -> str:
-    """A recipe with what it lacks of a block, and without its ``include``."""
+    """A recipe with the entries of a block that it lacks, and without its ``include``."""
     recipe, shared = (yaml.compose(source, Loader=yaml.SafeLoader) for source in (text, block))
     theirs = {key.value: (key, value) for key, value in shared.value}
     lines = text.splitlines()
@@ -89,8 +89,10 @@ def _filled(text: str, block: str, path: str) -> str:
 def _merged(
     text: str, ours: yaml.Node, block: str, theirs: yaml.Node, where: str, indent: int = 2
 ) -> list[str]:
-    """The lines below the key of a section that recipe and block both have: the entries of the block in
-    their order, with the recipe's values, and then the other entries of the recipe.
+    """The lines of a section that recipe and block both have, without the line of its key.
+
+    The entries of the block come first, in their order and with the recipe's values. Then come the other
+    entries of the recipe.
     """
     if not (isinstance(ours, yaml.MappingNode) and isinstance(theirs, yaml.MappingNode)):
         raise UserError(f"{where}: expected a mapping, as in the included block")
@@ -117,7 +119,7 @@ def _merged(
 
 
 def _entry(text: str, key: yaml.Node, value: yaml.Node, in_braces: bool, indent: int) -> list[str]:
-    """The source of one entry with its comments, indented by so many columns."""
+    """The source of one entry with its comments, indented by ``indent`` columns."""
     pad = " " * indent
     if in_braces:
         source = text[key.start_mark.index : value.end_mark.index]
@@ -127,11 +129,11 @@ def _entry(text: str, key: yaml.Node, value: yaml.Node, in_braces: bool, indent:
 
 
 def _span(text: str, key: yaml.Node, value: yaml.Node) -> tuple[int, int]:
-    """First line and line after the last of an entry in block style, with the comment lines above it."""
+    """The first line of an entry in block style and the line after its last one, with comments above it."""
     lines = text.splitlines()
     first, last = key.start_mark.line, value.end_mark.line + (value.end_mark.column > 0)
     while first and lines[first - 1].lstrip().startswith("#"):
         first -= 1
     while not lines[last - 1].strip() or lines[last - 1].lstrip().startswith("#"):
-        last -= 1  # the mark is where the next entry begins
+        last -= 1  # the end mark is at the start of the next entry
     return first, last

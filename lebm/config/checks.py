@@ -1,11 +1,11 @@
-"""What is refused in a recipe before any of it is acted upon."""
+"""Checks of a recipe before anything in it has an effect."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def load_recipe(path: Path) -> dict[str, Any]:
     """The content of a recipe as plain data.
 
     Raises:
-        UserError: if it is unreadable, too large, not YAML, not a mapping, or holds Python tags.
+        UserError: if the file is unreadable, too large, not YAML, not a mapping, or has Python tags.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -53,20 +53,25 @@ def load_recipe(path: Path) -> dict[str, Any]:
 
 
 def check_recipe(path: Path, seen: set[Path] | None = None) -> dict[str, Any]:
-    """Load a recipe and refuse resolvers, oversized content and misspelt class blocks, also in files that it
-    includes by name.
+    """Load a recipe and refuse resolvers, too many values and misspelt class blocks.
+
+    Files that the recipe names are checked too.
+
+    Args:
+        path: the recipe.
+        seen: files that are checked already; the recipe is added.
 
     Raises:
-        UserError: naming the file and the key.
+        UserError: with the file and the key.
     """
     seen = set() if seen is None else seen
     seen.add(path.resolve())
     content = load_recipe(path)
     _count(content, str(path), {}, 0)
-    _check_blocks(content, path, "")
-    for key, text in _strings(content, ""):
+    _check_blocks(content, path)
+    for key, text in _strings(content):
         _check_text(text, f"{path}: {key}")
-        if any(_is_special(place) for place in (path.parent / text, Path(text))):
+        if any(_is_special(file) for file in (path.parent / text, Path(text))):
             raise UserError(f"{path}: {key}: {text} is neither a file nor a folder")
         if text.endswith((".yaml", ".yml", ".json")):
             for included in (path.parent / text, Path(text)):
@@ -79,14 +84,14 @@ def check_arguments(argv: Iterable[str]) -> None:
     """Refuse resolvers in command-line values.
 
     Raises:
-        UserError: naming the argument.
+        UserError: with the argument.
     """
     for word in argv:
         _check_text(word, "command line")
 
 
 def has_resolver(text: str) -> bool:
-    """Whether a string calls an OmegaConf resolver, such as ``${oc.env:HOME}``; plain ``${key}`` does not."""
+    """Whether a string calls an OmegaConf resolver, such as ``${oc.env:HOME}``; ``${key}`` calls none."""
     depth = 0
     for position, character in enumerate(text):
         if text.startswith("${", position):
@@ -101,13 +106,13 @@ def has_resolver(text: str) -> bool:
 def _check_text(text: str, where: str) -> None:
     if has_resolver(text) and os.environ.get("LEBM_ALLOW_ENV") != "1":
         raise UserError(
-            f"{where}: {text} calls a resolver, whose value would be stored in the run folder and sent to"
-            " loggers; write the value itself, or set LEBM_ALLOW_ENV=1"
+            f"{where}: {text} calls a resolver; its value would be stored in the run folder and sent to"
+            " loggers, so write the value itself, or set LEBM_ALLOW_ENV=1"
         )
 
 
 def _is_special(path: Path) -> bool:
-    """Whether there is a pipe, a device or a socket, whose reading may never end."""
+    """Whether there is a pipe, a device or a socket: reading it may never end."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -115,38 +120,29 @@ def _is_special(path: Path) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def _check_blocks(value: Any, path: Path, key: str) -> None:
-    """Where a class is named, there is nothing but its arguments beside it; the parser would blame one of
-    these.
+def _check_blocks(content: dict[str, Any], path: Path) -> None:
+    """Refuse other keys than those of a class beside ``class_path``; the parser would complain about a
+    wrong one.
     """
-    if isinstance(value, dict):
-        for name in value if "class_path" in value else ():
+    for key, _, value in plain_yaml.walk(content):
+        for name in value if isinstance(value, dict) and "class_path" in value else ():
             if name not in _BLOCK:
                 near = difflib.get_close_matches(str(name), _BLOCK, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else "arguments of the class go below init_args"
                 raise UserError(f"{path}: {key}: {name!r} cannot stand beside class_path; {hint}")
-        for name, item in value.items():
-            _check_blocks(item, path, f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            _check_blocks(item, path, f"{key}[{position}]")
 
 
-def _strings(value: Any, key: str) -> Iterable[tuple[str, str]]:
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, Mapping):
-        for name, item in value.items():
-            if isinstance(name, str) and "${" in name:
-                yield key, name
-            yield from _strings(item, f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            yield from _strings(item, f"{key}[{position}]")
+def _strings(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """All texts of a recipe with their keys, and names with ``${`` with the keys of their mappings."""
+    for key, _, value in plain_yaml.walk(content):
+        if isinstance(value, str):
+            yield key, value
+        elif isinstance(value, dict):
+            yield from ((key, name) for name in value if isinstance(name, str) and "${" in name)
 
 
 def _count(value: Any, where: str, known: dict[int, int], depth: int) -> int:
-    """Number of values after anchors are expanded; a few lines of anchors can stand for billions."""
+    """The number of values once all anchors are expanded: a few lines of anchors can stand for billions."""
     if depth > _MAX_DEPTH:
         raise UserError(f"{where}: nested too deeply for a recipe (limit {_MAX_DEPTH})")
     if not isinstance(value, dict | list):

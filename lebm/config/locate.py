@@ -1,4 +1,4 @@
-"""Where a key stands: the file and line of a recipe, or the command line."""
+"""The location of a key: the file and line of a recipe, or the command line."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import yaml
 
 from lebm.config import plain_yaml
 
-__all__ = ["place", "top_keys"]
+__all__ = ["location", "top_keys"]
 
 
-def place(keys: Sequence[str], recipes: Sequence[Path], argv: Sequence[str], word: str = "") -> str:
-    """``file:line: key: `` as far as it is known, to lead a message.
+def location(keys: Sequence[str], recipes: Sequence[Path], argv: Sequence[str], word: str = "") -> str:
+    """``file:line: key: `` for the start of a message; an unknown part is left out.
 
     Args:
-        keys: the path of the key, in parts that may hold dots.
+        keys: the path of the key, in parts that may contain dots.
         recipes: the files that were read, in order.
-        argv: the other words of the command line; a key that stands there is in no file.
-        word: what the message complains about. Of several files with the key, the last one that also holds
-            this word is named.
+        argv: the other words of the command line. A key on the command line counts as in no file.
+        word: the word that the message is about. If several files have the key, the location is in the last
+            one that also contains this word.
     """
     key = _bare(part for key in keys for part in key.split("."))
     if not key:
@@ -39,23 +39,23 @@ def place(keys: Sequence[str], recipes: Sequence[Path], argv: Sequence[str], wor
 
 
 def _bare(parts: Iterable[str]) -> str:
-    """A key as people say it, without the parser's own levels."""
+    """A key as users write it, without the levels that only the parser needs."""
     return ".".join(part for part in parts if part not in ("init_args", "dict_kwargs"))
 
 
 def _line(path: Path, key: Sequence[str]) -> int | None:
-    """The line of a key in a recipe, or of the deepest part of it that is there (beyond the first)."""
+    """The line of a key in a recipe, or of the deepest part of the key that the recipe has; else ``None``."""
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
-    found = None
+    line = None
     for part in key:
         entry = _child(node, part)
         if entry is None:
             break
-        found, node = entry[0].start_mark.line + 1, entry[1]
-    return found
+        line, node = entry[0].start_mark.line + 1, entry[1]
+    return line
 
 
 def _child(node: Any, part: str) -> tuple[Any, Any] | None:
@@ -68,7 +68,7 @@ def _child(node: Any, part: str) -> tuple[Any, Any] | None:
 
 
 def top_keys(path: Path) -> list[str]:
-    """The names of the sections of a recipe; none if it cannot be read."""
+    """The names of the sections of a recipe; empty if it cannot be read."""
     try:
         content = plain_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):

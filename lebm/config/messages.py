@@ -1,8 +1,7 @@
-"""Turning the parser's long reports into one line that names the file, the key and the mending."""
+"""The long reports of the parser as one line, with the file, the key and what the user can do."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
@@ -11,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lebm.config.locate import place, top_keys
+from lebm.config.locate import location, top_keys
+from lebm.config.recipes import nearest
 
-__all__ = ["constructor_line", "interpolation_line", "parser_line", "suggestion", "trainer_line"]
+__all__ = ["constructor_line", "interpolation_line", "parser_line", "trainer_line"]
 
 _NOISE = re.compile(
     r"^(Does not validate against any|Subtypes:|Errors:|Given value|Subclass types expect|a class path"
@@ -22,39 +22,33 @@ _NOISE = re.compile(
 )
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the nearest known word, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options: Iterable[str]) -> str:
     """One line from a message of jsonargparse.
 
     Args:
         text: the message, often nested by indentation.
-        recipes: the files that were read, to say which one holds the key.
+        recipes: the files that were read, to find the one with the key.
         argv: the other words of the command line.
-        options: all keys the parser knows, for suggestions.
+        options: all keys that the parser knows, for suggestions.
     """
     key, cls, leaf = _deepest(text)
     known = list(options)
     word = _last_word(leaf)
     if unknown := re.search(r"Group '(.+)' does not accept option '(.+)'", leaf):
         key = [f"{unknown[1]}.{unknown[2]}"]
-        leaf = "no such setting" + suggestion(key[0], known)
+        leaf = "no such setting" + nearest(key[0], known)
     elif unknown := re.search(r"Option '(.+)' is not accepted", leaf):
         name = unknown[1].split(".")[0] if not key else unknown[1]
         leaf = (
-            f"{_short(cls)} has no argument {name!r}" + suggestion(name, _arguments(cls))
+            f"{_short(cls)} has no argument {name!r}" + nearest(name, _arguments(cls))
             if key
             else "no such section"
         )
-        leaf += "" if key else suggestion(name, [other for other in known if "." not in other])
+        leaf += "" if key else nearest(name, [other for other in known if "." not in other])
         key = [*key, name]
     elif unknown := re.match(r"unrecognized arguments: (\S+)", leaf):
         word = unknown[1].split("=")[0]
-        return f"unknown argument {word}" + suggestion(word.lstrip("-"), known)
+        return f"unknown argument {word}" + nearest(word.lstrip("-"), known)
     elif missing := re.search(r"following arguments are required: (.+)", leaf):
         leaf = f"{_short(cls)} needs {missing[1]}" if key else f"the section {missing[1]} is missing"
     elif denied := re.search(r"Importing '([^']+)' is not allowed", leaf):
@@ -73,32 +67,30 @@ def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options
         elif given and re.fullmatch(r"Expected a <class '[\w.]+'>", leaf):
             leaf += f". Got value: {given[1]}"
         leaf = _plain(leaf)
-    return f"{place(key, recipes, argv, word)}{leaf}"
+    return f"{location(key, recipes, argv, word)}{leaf}"
 
 
 def interpolation_line(error: Exception, recipes: Sequence[Path], argv: Sequence[str]) -> str:
-    """One line for a ``${...}`` that leads nowhere."""
+    """One line for a ``${...}`` that names no key."""
     text = str(error)
     found = re.search(r"Interpolation key '([^']+)' not found", text)
     holder = re.search(r"full_key: (\S+)", text)
-    key = [holder[1]] if holder else []
+    where = location([holder[1]] if holder else [], recipes, argv)
     if unsupported := re.search(r"Unsupported interpolation type (\S+)", text):
         return (
-            f"{place(key, recipes, argv)}${{{unsupported[1]}:...}} calls a resolver; write the value itself,"
-            " or set LEBM_ALLOW_ENV=1"
+            f"{where}${{{unsupported[1]}:...}} calls a resolver; write the value itself, or set"
+            " LEBM_ALLOW_ENV=1"
         )
     if found is None:
-        return f"{place(key, recipes, argv)}{text.splitlines()[0]}"
+        return f"{where}{text.splitlines()[0]}"
     resolved = re.search(r"resolved to '([^']+)'", text)
     target = resolved[1] if resolved else found[1].lstrip(".")
     known = [name for path in recipes for name in top_keys(path)]
-    return f"{place(key, recipes, argv)}${{{target}}} names no key of the recipe{suggestion(target, known)}"
+    return f"{where}${{{target}}} names no key of the recipe{nearest(target, known)}"
 
 
 def constructor_line(error: BaseException) -> str:
-    """The message of a constructor, led by the class that refused; the parser wraps it in a report of its
-    own.
-    """
+    """The message of a constructor after the name of its class, without the report of the parser."""
     message = _deepest(str(error))[2]
     chain: list[BaseException] = []
     step: BaseException | None = error
@@ -121,12 +113,12 @@ def constructor_line(error: BaseException) -> str:
 
 
 def trainer_line(error: Exception, trainer: Mapping[str, Any]) -> str:
-    """What Lightning says of settings that this machine cannot follow, led by the key.
+    """The message of Lightning about settings that do not work on this machine, after their key.
 
     Args:
-        error: its ``MisconfigurationException``, or ``ModuleNotFoundError`` for a device or logger whose
-            package is missing.
-        trainer: the section of that name.
+        error: Lightning's ``MisconfigurationException``, or ``ModuleNotFoundError`` for a device or logger
+            whose package is missing.
+        trainer: the section ``trainer`` of the recipe.
     """
     text = " ".join(str(error).split())
     accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
@@ -143,7 +135,7 @@ def trainer_line(error: Exception, trainer: Mapping[str, Any]) -> str:
 
 
 def _deepest(text: str) -> tuple[list[str], str, str]:
-    """Key path, innermost class path and message of the most deeply nested report that is not noise."""
+    """Key path, innermost class path and message of the most deeply nested report that has content."""
     best: tuple[int, list[str], str, str] = (
         -1,
         [],
@@ -164,8 +156,8 @@ def _deepest(text: str) -> tuple[list[str], str, str]:
             rest, indent = found[2], indent + 1
         if not rest or _NOISE.match(rest):
             continue
-        # among equals the first wins, because later branches of a union only say that the value is of another
-        # kind
+        # Of several at the same depth the first is taken. The later branches of a union only report that the
+        # value has another type.
         if indent > best[0]:
             keys = [value for _, kind, value in stack if kind == "key"]
             classes = [value for _, kind, value in stack if kind == "class"]
@@ -174,7 +166,7 @@ def _deepest(text: str) -> tuple[list[str], str, str]:
 
 
 def _choices(text: str, leaf: str) -> list[str]:
-    """The values that the branches of a union beside ``leaf`` list, each once; none if no branch does."""
+    """The allowed values in the branches of a union beside ``leaf``, each once; empty if there are none."""
     lines = text.splitlines()
     depth = next((_depth(line) for line in lines if line.strip().removeprefix("- ") == leaf), -1)
     lists = [
@@ -190,7 +182,7 @@ def _depth(line: str) -> int:
 
 
 def _derive(path: str, base: str) -> str:
-    """What to do with a class of the user's own that a part is to be made of."""
+    """How to make a class of the user fit into a recipe; empty for a class of the known packages."""
     if path.split(".")[0] in ("lebm", "lightning", "torch"):
         return ""
     homes = ("lebm.models", "lebm.samplers", "lebm.inference", "lebm.estimators", "lightning.pytorch")
@@ -199,7 +191,7 @@ def _derive(path: str, base: str) -> str:
 
 
 def _abstract(path: str) -> str:
-    """The line for an abstract class; the parser names the base class where the recipe names none."""
+    """The line for an abstract class. The parser names the base class if the recipe names no class."""
     module, _, name = path.rpartition(".")
     cls = getattr(sys.modules.get(module), name, None)
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
@@ -220,12 +212,12 @@ def _plain(leaf: str) -> str:
     if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\w+)", leaf):
         return f"{found[1]} is no {found[2]}{_derive(found[1], found[2])}"
     if found := re.match(r"module '([^']+)' has no attribute '(\w+)'", leaf):
-        return f"there is no {found[1]}.{found[2]}" + suggestion(found[2], _public(found[1]))
+        return f"there is no {found[1]}.{found[2]}" + nearest(found[2], _public(found[1]))
     if found := re.match(r"Expected a dot import path string: (.*)", leaf):
         export = (
             "; a class of lebm is found once its folder exports it, a class of yours by its module's name"
         )
-        return f"{found[1]!r} is not a class here" + (suggestion(found[1], _loaded_classes()) or export)
+        return f"{found[1]!r} is not a class here" + (nearest(found[1], _loaded_classes()) or export)
     if found := re.match(r"Not a valid subclass of (\w+)\.? ?(?:Got value: (.*))?", leaf):
         got = f", not {found[2]}" if found[2] else ""
         return f"expected a {found[1]}, as class_path and init_args{got}"
@@ -235,17 +227,17 @@ def _plain(leaf: str) -> str:
 
 
 def _last_word(leaf: str) -> str:
-    """What a message complains about: its last quoted word, or the value it got."""
+    """The word that a message is about: its last quoted word, or the given value."""
     quoted = re.findall(r"'([\w.${}]+)'", leaf.split(", denied by")[0])
     got = re.search(r"Got value: (\S+)$", leaf)
     return got[1] if got else quoted[-1] if quoted else ""
 
 
 def _arguments(cls: str) -> list[str]:
-    """Argument names of a class that the parser has accepted, and therefore imported, already."""
+    """Argument names of a class that the parser has accepted and therefore imported."""
     module, _, name = cls.rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    return list(inspect.signature(found).parameters) if inspect.isclass(found) else []
+    owner = getattr(sys.modules.get(module), name, None)
+    return list(inspect.signature(owner).parameters) if inspect.isclass(owner) else []
 
 
 def _public(module: str) -> list[str]:

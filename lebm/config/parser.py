@@ -1,4 +1,4 @@
-"""From recipes and flags to model, data and trainer: a thin LightningCLI."""
+"""Recipes and flags turned into model, data and trainer: a thin LightningCLI."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lebm.config.request import Request
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.run.callbacks import Progress, RunCheckpoint, SameShape, SaveConfig
-from lebm.run.loggers import WandbRun, place, with_defaults
+from lebm.run.loggers import WandbRun, point_into, with_defaults
 from lebm.run.preemption import Preemption
 
 __all__ = ["TRUSTED", "RecipeCLI"]
@@ -48,18 +48,17 @@ _trusted_before: set[str] = set()
 
 
 class RecipeCLI(LightningCLI):
-    """Parses a request and builds its parts; running them is left to the caller.
+    """Parses a request and builds its parts; the caller runs them.
 
-    ``run=False`` keeps LightningCLI from adding sub-commands, and with them from merging the hyper-parameters
-    of a checkpoint given by ``--ckpt_path`` into the recipe, which would import whatever classes the
-    checkpoint names.
+    With ``run=False`` LightningCLI adds no sub-commands. They would merge the hyper-parameters of a
+    checkpoint given by ``--ckpt_path`` into the recipe, and import any class that the checkpoint names.
 
     Args:
-        request: what was asked for.
-        trainer_too: build the trainer, its loggers and callbacks.
+        request: the parsed words of the user.
+        trainer_too: whether to build the trainer, its loggers and callbacks.
 
     Raises:
-        UserError: one line, for anything wrong with the recipe.
+        UserError: one line, for any fault of the recipe.
     """
 
     def __init__(self, request: Request, trainer_too: bool = True) -> None:
@@ -93,13 +92,13 @@ class RecipeCLI(LightningCLI):
             )
 
     def stored_words(self) -> list[str]:
-        """Words for the parser that stand for a run folder named in place of a recipe."""
+        """Words for the parser that replace a run folder, if the user names one instead of a recipe."""
         return []
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
-        # the model of a run folder comes from its checkpoint
+        # The model of a run folder comes from its checkpoint.
         parser.add_lightning_class_args(
             LatentEstimator,  # type: ignore[arg-type]
             "model",
@@ -136,9 +135,8 @@ class RecipeCLI(LightningCLI):
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="Checkpoint to start from or to evaluate."
         )
-        if {"-h", "--help"} & set(
-            self.request.argv
-        ):  # read_request takes these two out, so they are here to be listed only
+        # read_request takes these two flags out, so they are here only for the list of --help.
+        if {"-h", "--help"} & set(self.request.argv):
             if self.request.verb == "fit":
                 parser.add_argument(
                     "--resume",
@@ -167,10 +165,10 @@ class RecipeCLI(LightningCLI):
         if self.trainer_too:
             self.prepare_run()
             self.config = self.recipe.clone()
-            place(self.config.trainer.logger, self.run_dir, self.wandb_id)
+            point_into(self.config.trainer.logger, self.run_dir, self.wandb_id)
 
     def prepare_run(self) -> None:
-        """Decide, before anything is built or written, whether the run may start."""
+        """Decide whether the run may start, before anything is built or written."""
 
     def instantiate_classes(self) -> None:
         if self.trainer_too:
@@ -182,17 +180,10 @@ class RecipeCLI(LightningCLI):
         self.model, self.datamodule = self.config_init.model, self.config_init.data
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        self.config = (
-            self.recipe
-        )  # config.yaml names no folder for the loggers, so a run that was moved goes on where it is
+        # config.yaml names no folder for the loggers, so a run folder can be moved and resumed.
+        self.config = self.recipe
         chosen = self.config_init.trainer
-        callbacks = (
-            chosen.callbacks
-            if isinstance(chosen.callbacks, list)
-            else [chosen.callbacks]
-            if chosen.callbacks
-            else []
-        )
+        callbacks, plugins = _listed(chosen.callbacks), _listed(chosen.plugins)
         ours: list[Any] = [SameShape(), WandbRun()]
         for guard in (ChainHealth, Divergence):
             if not any(isinstance(callback, guard) for callback in callbacks):
@@ -206,10 +197,7 @@ class RecipeCLI(LightningCLI):
             isinstance(callback, ProgressBar) for callback in callbacks
         ):
             ours.append(Progress())
-        ours.append(Preemption())  # the last, so that all others have seen the step after which it leaves
-        plugins = (
-            chosen.plugins if isinstance(chosen.plugins, list) else [chosen.plugins] if chosen.plugins else []
-        )
+        ours.append(Preemption())  # the last one: all others act before it ends the run
         return super().instantiate_trainer(
             callbacks=[*callbacks, *ours],
             logger=with_defaults(chosen.logger, self.run_dir, self.first_step),
@@ -219,7 +207,7 @@ class RecipeCLI(LightningCLI):
 
     @contextlib.contextmanager
     def _one_line(self) -> Iterator[None]:
-        """Translate what parser and constructors raise into one line."""
+        """Turn the errors of parser and constructors into one line."""
         request = self.request
         words = [word for word in request.argv if word not in map(str, request.files)]
         try:
@@ -242,9 +230,14 @@ class RecipeCLI(LightningCLI):
             raise UserError(f"{where}{messages.constructor_line(error)}") from error
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
 def _environment(plugins: list[Any]) -> list[SLURMEnvironment]:
-    """Slurm without Lightning's requeueing, which would write checkpoints of its own inside a signal handler
-    and later prefer them.
+    """Slurm without Lightning's requeueing.
+
+    That would write other checkpoints inside a signal handler, and later prefer them.
     """
     if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) or not SLURMEnvironment.detect():
         return []
@@ -253,9 +246,7 @@ def _environment(plugins: list[Any]) -> list[SLURMEnvironment]:
 
 @contextlib.contextmanager
 def _restricted(trust: Iterable[str]) -> Iterator[None]:
-    """Let recipes name classes of trusted packages only, and call no OmegaConf resolvers; jsonargparse
-    enforces the former.
-    """
+    """Let recipes name only classes of trusted packages (jsonargparse checks this), and call no resolvers."""
     trusted = {*TRUSTED, *trust}
     set_parsing_settings(
         omegaconf_absolute_to_relative_paths=True,
@@ -271,7 +262,7 @@ def _restricted(trust: Iterable[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        OmegaConf.clear_resolvers()  # which brings OmegaConf's own back
+        OmegaConf.clear_resolvers()  # this restores the resolvers of OmegaConf
 
 
 _DESCRIPTION = """\

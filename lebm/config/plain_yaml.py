@@ -1,13 +1,14 @@
-"""YAML of plain values: no tags, and bounds for merge keys and numbers, which can take long to read."""
+"""YAML of plain values: no tags, and limits for merge keys and numbers, which can take long to read."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 from yaml.constructor import ConstructorError
 
-__all__ = ["load"]
+__all__ = ["load", "walk"]
 
 _MAX_MERGED = 100_000
 _MAX_DIGITS = 1000
@@ -17,17 +18,38 @@ def load(text: str) -> Any:
     """The content of a YAML text, as :func:`yaml.safe_load` gives it.
 
     Raises:
-        yaml.YAMLError: for what is no YAML, and also for merge keys (``<<``) that expand to more than 100,000
-            entries and for numbers of more than 1000 characters.
+        yaml.YAMLError: for text that is not YAML, for merge keys (``<<``) that expand to more than 100,000
+            entries, and for numbers of more than 1000 characters.
     """
     try:
         return yaml.load(text, Loader=_Loader)
-    except ValueError as error:  # a date or a number that Python does not have
+    except ValueError as error:  # a date or a number that Python cannot represent
         raise ConstructorError(None, None, f"a value that cannot be read ({error})", None) from error
 
 
+def walk(value: Any, key: str = "", name: str | None = None) -> Iterator[tuple[str, str | None, Any]]:
+    """All values in nested mappings and lists, the outer ones first.
+
+    Yields:
+        The whole key of a value, its name in its mapping, and the value. The name of an item of a list is
+        ``None``.
+
+    Example:
+        >>> from lebm.config.plain_yaml import walk
+        >>> list(walk({"a": [1]}))
+        [('', None, {'a': [1]}), ('a', 'a', [1]), ('a[0]', None, 1)]
+    """
+    yield key, name, value
+    if isinstance(value, Mapping):
+        for part, item in value.items():
+            yield from walk(item, f"{key}.{part}".lstrip("."), str(part))
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            yield from walk(item, f"{key}[{position}]")
+
+
 class _Loader(yaml.SafeLoader):
-    """A SafeLoader that counts what merge keys add: a few lines of them can stand for billions."""
+    """A SafeLoader that counts the entries of merge keys: a few lines of them can stand for billions."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -43,7 +65,7 @@ class _Loader(yaml.SafeLoader):
             )
 
     def short_number(self, node: yaml.ScalarNode) -> Any:
-        """A number; one of base 60 takes quadratic time."""
+        """A number, if it is short: a long number of base 60 takes quadratic time."""
         if len(node.value) > _MAX_DIGITS:
             raise ConstructorError(
                 None, None, f"a number of {len(node.value)} characters (limit {_MAX_DIGITS})", node.start_mark

@@ -1,4 +1,4 @@
-"""The recipes that come with the package: where they are, and how they are named."""
+"""The recipes of the package: their folder and their names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCKS = "data/"
 
 
 def folder() -> Path:
-    """The folder of the packaged recipes, also in a source tree that was never installed."""
+    """The folder of the packaged recipes, also in a source tree that is not installed."""
     try:
         spec = importlib.util.find_spec("lebm.recipes")
     except ImportError:
@@ -28,12 +28,12 @@ def folder() -> Path:
 
 
 def names() -> dict[str, Path]:
-    """All recipes and overlays: name, such as ``latent_mle/mnist``, to file."""
+    """The files of all recipes and overlays by name, such as ``latent_mle/mnist``."""
     return {name: path for name, path in _files().items() if not name.startswith(_BLOCKS)}
 
 
 def blocks() -> dict[str, Path]:
-    """The sections that recipes include: name, such as ``data/mnist``, to file."""
+    """The files of all blocks, which recipes include, by name, such as ``data/mnist``."""
     return {name: path for name, path in _files().items() if name.startswith(_BLOCKS)}
 
 
@@ -44,13 +44,13 @@ def _files() -> dict[str, Path]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'data/mnist'?`` for the known name most like this one, or nothing."""
+    """``; did you mean 'data/mnist'?`` for the most similar known name; empty if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def find(recipe: str) -> Path:
-    """The file of a recipe, an overlay or a block, given by path or by name.
+    """The file of a recipe, an overlay or a block, by its path or its name.
 
     Raises:
         UserError: if there is neither such a file nor such a name.
@@ -72,7 +72,7 @@ def find(recipe: str) -> Path:
 
 
 def run_name(recipe: str) -> str:
-    """The name of a recipe's runs: its name with dashes; for a file of the user, its folder and stem."""
+    """The name of a run of a recipe: the recipe's name with dashes, or folder and stem of a user's file."""
     path = find(recipe).resolve()
     for name, known in _files().items():
         if known.resolve() == path:

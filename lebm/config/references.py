@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lebm.checkpoint.rebuild import allowed, resolve
+from lebm.config import plain_yaml
 from lebm.config.checks import load_recipe
 from lebm.errors import UserError
 
@@ -28,7 +29,7 @@ def with_references(argv: Iterable[str], trust: Iterable[str]) -> list[str]:
     """The words of a command line, with the references that a change of class would drop.
 
     Args:
-        argv: words for the parser; ``-c`` and the file are two words.
+        argv: words for the parser; ``-c`` and its file are two words.
         trust: packages besides lebm, lightning and torch whose classes may be named.
 
     Raises:
@@ -52,7 +53,7 @@ def with_references(argv: Iterable[str], trust: Iterable[str]) -> list[str]:
 
 
 def _as_recipe(words: list[str]) -> dict[str, Any]:
-    """``--model.init_args.prior Name`` as the recipe that does the same; empty for other words."""
+    """``--model.init_args.prior Name`` as a recipe with the same effect; empty for other words."""
     key, _, value = words[0].removeprefix("--").partition("=")
     value = words[1] if len(words) > 1 else value
     if not value.replace(".", "").isidentifier():
@@ -69,12 +70,12 @@ def _dropped(old: Mapping[str, Any], new: Mapping[str, Any], trust: list[str]) -
     before, after = (_class(block.get("class_path"), trust) for block in (old, new))
     if before and after and before is not after:
         given = new.get("init_args") or {}
-        kept = {
+        again = {
             name: value
             for name, value in (old.get("init_args") or {}).items()
             if name not in given and name in _arguments(after) and _has_reference(value)
         }
-        return {"init_args": kept} if kept else {}
+        return {"init_args": again} if again else {}
     for key, value in new.items():
         if not (isinstance(value, dict) and isinstance(old.get(key), dict)):
             continue
@@ -91,15 +92,11 @@ def _is_table(value: dict[str, Any]) -> bool:
 
 
 def _has_reference(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_reference, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_reference, value))
-    return isinstance(value, str) and "${" in value
+    return any(isinstance(item, str) and "${" in item for _, _, item in plain_yaml.walk(value))
 
 
 def _class(name: Any, trust: list[str]) -> type | None:
-    """The class of a ``class_path``, short or long; ``None`` for what the parser will refuse."""
+    """The class of a ``class_path``, short or long; ``None`` for a name that the parser will refuse."""
     if not isinstance(name, str):
         return None
     if "." in name:
@@ -108,17 +105,14 @@ def _class(name: Any, trust: list[str]) -> type | None:
         except (UserError, ImportError, AttributeError):
             return None
     for home in _HOMES:
-        try:
-            found = getattr(importlib.import_module(f"lebm.{home}"), name, None)
-        except ImportError:
-            continue
-        if inspect.isclass(found):
-            return found
+        cls = getattr(importlib.import_module(f"lebm.{home}"), name, None)
+        if inspect.isclass(cls):
+            return cls
     return None
 
 
 def _arguments(cls: type) -> Iterator[str]:
-    """Names of the arguments of a constructor, and of those that it passes on by ``**kwargs``."""
+    """Names of the arguments of a constructor, and of the arguments that it passes on by ``**kwargs``."""
     for base in cls.__mro__:
         if "__init__" in vars(base):
             parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
@@ -128,7 +122,7 @@ def _arguments(cls: type) -> Iterator[str]:
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """What is set after ``new`` was read, as far as classes and references go."""
+    """The content after ``new`` is read, with the classes and references of both."""
     out = dict(old)
     for key, value in new.items():
         nested = isinstance(value, dict) and isinstance(out.get(key), dict)

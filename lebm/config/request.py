@@ -1,4 +1,4 @@
-"""Reading the words of a verb that takes a recipe, before Lightning is imported."""
+"""The words after a verb that takes a recipe, read before Lightning is imported."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["Request", "read_request"]
 
 @dataclass
 class Request:
-    """What was asked for, once the words that LightningCLI does not know are taken out.
+    """The words of the user, without those that LightningCLI does not know.
 
     Args:
         verb: ``fit``, ``validate``, ``test``, ``predict`` or ``validate-recipe``.
         typed: all words, as typed.
         argv: words for the parser.
-        recipes: the recipes and overlays among them, in order.
-        files: the same with the blocks that they include; every file in the order in which it is read.
-        trust: further packages that recipes may name classes of.
+        recipes: the recipes and overlays among the words, in order.
+        files: the recipes, the overlays and the blocks that they include, in the order of reading.
+        trust: further packages whose classes recipes may name.
         resume: whether to continue the run folder.
-        run: the run folder to evaluate, where one was named in place of a recipe.
-        default_run_dir: used where neither flag nor recipe names one.
+        run: the run folder to evaluate, if the user named one instead of a recipe.
+        default_run_dir: the run folder if neither flag nor recipe names one.
     """
 
     verb: str
@@ -42,12 +42,11 @@ class Request:
 def read_request(verb: str, typed: list[str]) -> Request:
     """Resolve recipe names, take out ``--resume`` and ``--trust``, and check the recipes.
 
-    A run folder after ``--resume`` stands for its own ``config.yaml``. As the first word of the verbs that
-    evaluate it stands for its model, its data and the callbacks of lebm that it names.
+    A run folder after ``--resume`` means its ``config.yaml``. As the first word of a verb that evaluates, it
+    means its model, its data and those of its callbacks that belong to lebm.
 
     Raises:
-        UserError: for a recipe or run folder that is not there, or that is refused by
-            :mod:`lebm.config.checks`.
+        UserError: for a recipe or run folder that does not exist, or that :mod:`lebm.config.checks` refuses.
     """
     request = Request(verb, typed)
     words = list(typed)
@@ -72,7 +71,7 @@ def read_request(verb: str, typed: list[str]) -> Request:
                 _use_recipe(request, value)
         else:
             if flag == "--include":
-                raise UserError("--include stands in a recipe; here give the block as a recipe, by -c")
+                raise UserError("--include is for recipes only; here give the block as a recipe, by -c")
             request.argv.append(word)
     checks.check_arguments(request.argv)
     for path in request.files:
@@ -88,7 +87,7 @@ def read_request(verb: str, typed: list[str]) -> Request:
 
 
 def _meant(word: str) -> str:
-    """What a word in the place of an argument of ``fit`` should have been."""
+    """What the user probably meant by a first word of ``fit`` that is not a flag."""
     if (Path(word) / "config.yaml").is_file():
         return f"a run is continued by --resume {word}"
     try:
@@ -112,7 +111,7 @@ def _use_run(request: Request, run: Path) -> None:
         raise UserError(f"{run}: {what}")
     if request.verb == "fit":
         _read(request, config)
-    else:  # of this one the parser sees only what lebm.config.stored lets through
+    else:  # the parser gets only those sections of it that lebm.config.stored allows
         request.run = run
         request.recipes.append(config)
         request.files.append(config)
@@ -120,7 +119,7 @@ def _use_run(request: Request, run: Path) -> None:
 
 
 def _read(request: Request, path: Path) -> None:
-    """Let the parser read a recipe, after the blocks that it includes."""
+    """Let the parser read the blocks that a recipe includes, and then the recipe."""
     request.recipes.append(path)
     for file in (*blocks.included(path, checks.load_recipe(path)), path):
         request.files.append(file)

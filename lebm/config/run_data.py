@@ -32,8 +32,8 @@ class Images:
 
     Attributes:
         pixels: ``(N, C, H, W)`` of ``uint8``.
-        labels: one a row, or ``None``.
-        source: what was opened, for messages.
+        labels: one per row, or ``None``.
+        source: name of the data, for messages.
     """
 
     pixels: Any
@@ -42,7 +42,7 @@ class Images:
 
     @property
     def numbers(self) -> list[int]:
-        """The row of each."""
+        """The row number of each image."""
         return list(range(len(self.pixels)))
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -62,8 +62,8 @@ class SentenceRows:
 
     Attributes:
         rows: the sentences.
-        numbers: the line, from 0, of each; empty lines are left out.
-        source: what was opened, for messages.
+        numbers: the line number of each sentence, from 0; empty lines are left out.
+        source: name of the data, for messages.
     """
 
     rows: TextRows
@@ -85,28 +85,25 @@ class SentenceRows:
 def open_for(
     model: LatentEstimator, run: Path, data: str | None, split: str | None, limit: int | None
 ) -> Images | SentenceRows:
-    """Open images in the size and colours, or sentences in the vocabulary, that a model was made for.
+    """Open images in the size and colours of a model, or sentences in its vocabulary.
 
     Args:
-        model: its decoded shape decides size and channels.
-        run: run folder or checkpoint; the data section of its ``config.yaml`` says how images were read.
-        data: as ``path`` of :class:`~lebm.data.ImageData`; the run's own if ``None``.
-        split: name of the split; the run's test split, or the data's own choice, if ``None``.
-        limit: use the first rows only.
+        model: its decoded shape is the shape of the images.
+        run: run folder or checkpoint. The data section of its ``config.yaml`` has the settings for reading.
+        data: the data, as the ``path`` of :class:`~lebm.data.ImageData`; those of the run if ``None``.
+        split: name of the split; if ``None``, the run's test split, or the default of other data.
+        limit: use only the first ``limit`` rows.
 
     Raises:
-        UserError: if there is nothing to read, or the model is one of neither.
+        UserError: if no data are named, or the model is neither one of square images nor one of sentences.
     """
     settings = stored_settings(run)
     if model.sentences is not None:
         return _open_sentences(model.sentences, run, settings, data, split, limit)
     shape = observation_shape(model)
     if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
-        raise UserError(f"{run}: the model is of data of shape {shape}, not of square images")
-    path = data or settings.get("path")
-    if path is None:
-        raise UserError(f"{run} does not say which data it was trained on; name some with --data")
-    own = data is None or data == settings.get("path")
+        raise UserError(f"{run}: the model makes data of shape {shape}, not square images")
+    path, own = _path(run, settings, data)
     reading = {
         name: settings[name]
         for name in _READING
@@ -121,6 +118,14 @@ def open_for(
     return Images(found.images[rows], labels, f"{path} ({found.split})")
 
 
+def _path(run: Path, settings: dict[str, Any], data: str | None) -> tuple[str, bool]:
+    """The path of the data, and whether they are those of the run."""
+    path = data or settings.get("path")
+    if path is None:
+        raise UserError(f"{run} does not say which data it was trained on; name some with --data")
+    return path, data is None or data == settings.get("path")
+
+
 def _open_sentences(
     model: CategoricalLikelihood,
     run: Path,
@@ -129,10 +134,7 @@ def _open_sentences(
     split: str | None,
     limit: int | None,
 ) -> SentenceRows:
-    path = data or settings.get("path")
-    if path is None:
-        raise UserError(f"{run} does not say which data it was trained on; name some with --data")
-    own = data is None or data == settings.get("path")
+    path, own = _path(run, settings, data)
     named = ("config_name", "revision", "text_column", "on_error") if own else ("on_error",)
     split = split or (settings.get("test_split") if own else None)
     found = open_text(
@@ -166,5 +168,5 @@ def stored_settings(run: Path) -> dict[str, Any]:
     settings = dict(settings) if isinstance(settings, dict) else {}
     cache = settings.get("cache_dir")
     if cache is not None and not (isinstance(cache, str) and Path(cache).is_dir()):
-        del settings["cache_dir"]  # a folder that is not there is made only where the user says
+        del settings["cache_dir"]  # a stored recipe may not create a folder
     return settings

@@ -1,8 +1,8 @@
-"""What the verbs that evaluate take from the ``config.yaml`` of a run folder.
+"""The parts of a run folder's ``config.yaml`` that the verbs for evaluation use.
 
-A recipe that the user names is a program. A run folder may come from anybody, so its ``config.yaml`` is data
-here: the data section and the callbacks must be classes of lebm or of a package given with ``--trust``, and
-nothing in it chooses what else is built.
+A recipe that the user names is trusted like a program. A run folder may be a stranger's, so its
+``config.yaml`` is only data. The data section and the callbacks must be classes of lebm or of a package given
+with ``--trust``. Nothing else in the file decides what is built.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer, loggers
 
 import lebm.callbacks
 from lebm.checkpoint.rebuild import check, resolve
@@ -43,14 +43,14 @@ _LOGGERS = {
 def stored_sections(
     run: Path, content: Mapping[str, Any], trust: Iterable[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The sections of a stored recipe that evaluation uses, and the names of what is left out.
+    """The sections of a stored recipe that evaluation uses, and the names of the parts that it leaves out.
 
-    The model is not among them: it is rebuilt from the checkpoint.
+    The model is not one of the sections: it is rebuilt from the checkpoint.
 
     Args:
         run: the run folder, for messages and to look for links.
         content: its ``config.yaml`` as plain data.
-        trust: packages, besides lebm, whose classes may be named.
+        trust: packages besides lebm whose classes may be named.
 
     Raises:
         UserError: for a data section whose class or arguments are not allowed.
@@ -73,7 +73,7 @@ def _data(run: Path, block: Any, trust: tuple[str, ...], left_out: list[str]) ->
         raise UserError(f"{run / 'config.yaml'}: {error}") from error
     cache = block["init_args"].get("cache_dir")
     if cache is not None and not (isinstance(cache, str) and Path(cache).is_dir()):
-        block["init_args"]["cache_dir"] = None  # a folder that is not there is made only where the user says
+        block["init_args"]["cache_dir"] = None  # a stored recipe may not create a folder
         left_out.append("data.init_args.cache_dir")
     return block
 
@@ -111,7 +111,7 @@ def _trainer(
 
 
 def _is_ours(block: Any, trust: tuple[str, ...]) -> bool:
-    """Whether a callback is one that lebm offers, or of a trusted package, and so are its arguments."""
+    """Whether a callback and its arguments are of lebm's public callbacks or of a trusted package."""
     try:
         check(block, Callback, trust, "trainer.callbacks")
         cls = resolve(block["class_path"], trust)
@@ -128,7 +128,7 @@ def _is_ours(block: Any, trust: tuple[str, ...]) -> bool:
 
 
 def _logger(run: Path, block: Any) -> dict[str, Any] | None:
-    """A logger with arguments that name no place and no host; ``None`` for any other."""
+    """A logger, if no argument of it names a folder or a host; else ``None``."""
     if not isinstance(block, dict) or not str(block.get("class_path")).startswith(
         "lightning.pytorch.loggers."
     ):
@@ -144,9 +144,10 @@ def _logger(run: Path, block: Any) -> dict[str, Any] | None:
     if name not in _LOGGERS or (name == "WandbLogger" and (run / "wandb" / "settings").exists()):
         return None  # wandb may look for hosts in that file
     if name == "TensorBoardLogger":
-        for place in (run / str(given.get("name") or ""), *(run / str(given.get("name") or "")).glob("*")):
-            inside(run, place)
-    arguments = inspect.signature(_logger_class(name).__init__).parameters
+        folder = run / str(given.get("name") or "")
+        for path in (folder, *folder.glob("*")):
+            inside(run, path)
+    arguments = inspect.signature(getattr(loggers, name).__init__).parameters
     kept = {key: value for key, value in given.items() if value is not None}
     init_args = {key: value for key, value in kept.items() if key in arguments} | {"save_dir": "."}
     others = {key: value for key, value in kept.items() if key not in arguments}
@@ -154,18 +155,12 @@ def _logger(run: Path, block: Any) -> dict[str, Any] | None:
     return out | ({"dict_kwargs": others} if others else {})
 
 
-def _logger_class(name: str) -> Any:
-    from lightning.pytorch import loggers
-
-    return getattr(loggers, name)
-
-
 def _leads_out(value: Any) -> bool:
     return isinstance(value, str) and (".." in value or value.startswith(("/", "~")) or "://" in value)
 
 
 def _bare(block: Any) -> Any:
-    """A class with its arguments, both present, and nothing else."""
+    """A block with ``class_path`` and ``init_args`` only; a block with other arguments as it is."""
     if not isinstance(block, dict) or block.get("dict_kwargs"):
         return block
     return {"class_path": block.get("class_path"), "init_args": dict(block.get("init_args") or {})}

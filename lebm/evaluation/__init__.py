@@ -1,1 +1,1 @@
-"""Measuring trained models the same way: suites of figures with intervals, and the file they are kept in."""
+"""Measurements of trained models: suites of metrics with intervals, and the file that holds the results."""

@@ -1,4 +1,4 @@
-"""The anomaly suite: every score of the model against the held-out label, under both splits."""
+"""The anomaly suite: how well every score of the model separates the held-out label, under both splits."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from lebm.evaluation.record import Figure, SuiteResult
 from lebm.evaluation.scores import MEANINGS, score_pass
 from lebm.metrics.anomaly import lowest_average_precision
 
-__all__ = ["anomaly_suite", "test_scores"]
+__all__ = ["add_ranking", "anomaly_suite", "test_scores"]
 
 
 def test_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
-    """Scores of the run's own test split, ``(N,)`` each in its order, computed once; the same as those of
-    ``lebm test``.
+    """Scores of the test split of the run, ``(N,)`` each, in the order of the split.
+
+    They equal those of ``lebm test``. The first call computes them, and ``subject.memory`` keeps them.
     """
     if "test scores" not in subject.memory:
         device = subject.model.device
@@ -31,8 +32,10 @@ def test_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
 
 
 def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """AUROC, AUPRC and false positives at 95 % recall of every score, with the base rate and the lowest
-    possible AUPRC beside them.
+    """AUROC, AUPRC and the false positive rate at 95 % recall of every score.
+
+    The base rate and the lowest possible AUPRC stand beside each AUPRC. A run without a held-out label skips
+    the suite.
     """
     held_out = subject.images.held_out_label
     protocol: dict[str, Any] = {
@@ -51,31 +54,63 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
         positives, negatives = int(anomaly.sum()), int((~anomaly).sum())
         if not positives or not negatives:
             continue
-        details = {
-            "base_rate": positives / (positives + negatives),
-            "auprc_lowest": lowest_average_precision(positives, negatives),
+        counts = {
             "anomalies": positives,
-            "rows_left_out_as_trained_on": _left_out(subject, name, len(rows)),
+            "rows_left_out_as_trained_on": subject.images.protocol_sizes[name] - len(rows),
         }
+        groups = ("normal", f"label {held_out}")
         for score, values in scores.items():
-            for figure, interval in ranking_intervals(
-                values, anomaly, resamples=settings.resamples, seed=settings.seed
-            ).items():
-                result.figures.append(Figure.of(f"{figure}/{score}", interval, len(values), name, **details))
-            result.curves[f"{name}/{score}"] = {
-                "histogram": histogram({"normal": values[~anomaly], f"label {held_out}": values[anomaly]}),
-                **ranking_curves(values, anomaly),
-            }
+            add_ranking(result, settings, name, score, values, anomaly, groups, **counts)
         protocol["scores"] = {score: MEANINGS[score] for score in scores}
     return result
 
 
+def add_ranking(
+    result: SuiteResult,
+    settings: Settings,
+    split: str,
+    score: str,
+    values: Tensor,
+    anomaly: Tensor,
+    groups: tuple[str, str],
+    **details: Any,
+) -> None:
+    """Add the ranking metrics and the curves of one score to a result.
+
+    Args:
+        result: the result, changed in place.
+        settings: ``resamples`` and ``seed`` of the intervals.
+        split: name of the samples.
+        score: name of the score.
+        values: ``(N,)``, high for anomalies.
+        anomaly: ``(N,)`` of ``bool``, both kinds present.
+        groups: names of the normal samples and of the anomalies in the histogram.
+        **details: values that belong beside every metric.
+    """
+    positives, negatives = int(anomaly.sum()), int((~anomaly).sum())
+    details = {
+        "base_rate": positives / len(anomaly),
+        "auprc_lowest": lowest_average_precision(positives, negatives),
+        **details,
+    }
+    intervals = ranking_intervals(values, anomaly, resamples=settings.resamples, seed=settings.seed)
+    result.figures += [
+        Figure.of(f"{metric}/{score}", interval, len(values), split, **details)
+        for metric, interval in intervals.items()
+    ]
+    result.curves[f"{split}/{score}"] = {
+        "histogram": histogram(dict(zip(groups, (values[~anomaly], values[anomaly]), strict=True))),
+        **ranking_curves(values, anomaly),
+    }
+
+
 def _scores_of(subject: Subject, settings: Settings, numbers: np.ndarray, name: str) -> dict[str, Tensor]:
-    """Scores of rows by their source number: from the run's own test pass where they are in it, else
-    computed.
+    """Scores of rows, given by their numbers in the source, ``(len(numbers),)`` each.
+
+    Rows of the run's test split have scores already; the other rows are scored here.
     """
     own = subject.images.test.rows
-    found = test_scores(subject, settings)
+    scores = test_scores(subject, settings)
     extra = np.setdiff1d(numbers, own)
     if len(extra):
         rows = subject.images.protocols[name]
@@ -83,12 +118,8 @@ def _scores_of(subject: Subject, settings: Settings, numbers: np.ndarray, name: 
             subset(rows, np.isin(rows.rows, extra)), settings.batch_size, subject.model.device, first=len(own)
         )
         more = score_pass(subject.model, data, f"test images of the {name} split")
-        found = {score: torch.cat([values, more[score]]) for score, values in found.items()}
+        scores = {score: torch.cat([values, more[score]]) for score, values in scores.items()}
     every = np.concatenate([own, extra])
     order = np.argsort(every)
-    places = torch.from_numpy(order[np.searchsorted(every[order], numbers)])
-    return {score: values[places] for score, values in found.items()}
-
-
-def _left_out(subject: Subject, name: str, kept: int) -> int:
-    return subject.images.protocol_sizes[name] - kept
+    positions = torch.from_numpy(order[np.searchsorted(every[order], numbers)])
+    return {score: values[positions] for score, values in scores.items()}

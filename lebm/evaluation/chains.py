@@ -1,4 +1,4 @@
-"""The chain suite: long chains of prior and posterior, and faults that they show."""
+"""The chain suite: long chains of the prior and of the posterior, and the faults that they show."""
 
 from __future__ import annotations
 
@@ -28,9 +28,19 @@ class ChainReport:
 
     Attributes:
         trace: the chains.
-        short_run: transitions that training uses.
-        findings: the faults in words, worst first.
+        short_run: number of transitions that training uses.
+        findings: the faults in words, the worst first.
         step: a step size that dual averaging suggests, or ``None``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.evaluation.chains import ChainReport
+        >>> from lebm.samplers import Langevin, record
+        >>> density = lambda z: -0.5 * z.square().sum(dim=1)
+        >>> trace = record(Langevin(1, 0.5), density, torch.randn(4, 2), draws=50)
+        >>> report = ChainReport(trace, short_run=60, findings=[], step=None)
+        >>> report.plain()["chains"]
+        4
     """
 
     trace: Trace
@@ -39,7 +49,7 @@ class ChainReport:
     step: float | None
 
     def plain(self) -> dict[str, Any]:
-        """Figures and findings, tensors among them."""
+        """Metrics and findings by name; some values are tensors."""
         trace = self.trace
         return {
             "chains": trace.states.shape[1],
@@ -57,13 +67,13 @@ class ChainReport:
 
 
 def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -> ChainReport:
-    """Run chains for ``steps`` transitions, keep about a hundred states, and look at them.
+    """Run chains, keep about a hundred states, and look for faults.
 
     Args:
         chain: target, kernel and starts of the chains.
         noise: of the chains.
         steps: number of transitions.
-        targets: how many target densities there are; as many neighbouring chains belong to each.
+        targets: number of target densities. The same number of neighbouring chains belongs to each.
     """
     target, sampler, start = chain.target, chain.sampler, chain.start
     thin = max(1, steps // 100)
@@ -77,53 +87,48 @@ def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -
 
 
 def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Split R-hat, effective draws and acceptance of long chains from prior and posterior, with traces for a
-    report.
+    """Split R-hat, effective sample size and acceptance of long chains of prior and posterior.
+
+    The curves of the result are traces for the report.
     """
     result = SuiteResult(
         {"name": "long chains", "chains": CHAINS, "transitions": STEPS, "seed": settings.seed, "findings": {}}
     )
-    for name, prepare in (("prior", _prior_chain), ("posterior", _posterior_chain)):
+    model = subject.model
+    x = to_unit_range(subject.images.test.images(slice(0, CHAINS // CHAINS_PER_IMAGE)))
+    for name, targets in (("prior", 1), ("posterior", len(x))):
         noise = Noise.samples(settings.seed, "diagnose", index=range(CHAINS))
         try:
-            chain, targets = prepare(subject, noise)
+            chain = model.prior_chain(CHAINS, noise) if name == "prior" else posterior_chains(model, x, noise)
         except NoChainError as reason:
             result.protocol["findings"][name] = [str(reason)]
             continue
         report = long_chains(chain, noise, STEPS, targets)
-        figures = report.plain()
+        metrics = report.plain()
         result.protocol["findings"][name] = [f"{finding.kind}: {finding.text}" for finding in report.findings]
-        for figure in ("split_rhat", "bulk_ess", "tail_ess", "acceptance"):
-            if figures[figure] is not None:
-                result.figures.append(
-                    Figure.plain(f"{figure}/{name}", float(figures[figure]), CHAINS, "chains")
-                )
+        result.figures += [
+            Figure.plain(f"{metric}/{name}", float(metrics[metric]), CHAINS, "chains")
+            for metric in ("split_rhat", "bulk_ess", "tail_ess", "acceptance")
+            if metrics[metric] is not None
+        ]
         result.curves[name] = {
             "thin": report.trace.thin,
             "short_run": report.short_run,
             "log_density": [
                 [round(float(value), 3) for value in row] for row in report.trace.log_density[:, :8].T
             ],
-            "root_mean_square": [round(float(value), 4) for value in figures["root_mean_square"]],
+            "root_mean_square": [round(float(value), 4) for value in metrics["root_mean_square"]],
         }
     return result
 
 
-def _prior_chain(subject: Subject, noise: Noise) -> tuple[ModelChain, int]:
-    return subject.model.prior_chain(CHAINS, noise), 1
-
-
-def _posterior_chain(subject: Subject, noise: Noise) -> tuple[ModelChain, int]:
-    """Several chains per test image, and the number of images."""
-    x = to_unit_range(subject.images.test.images(slice(0, CHAINS // CHAINS_PER_IMAGE)))
-    return posterior_chains(subject.model, x, noise), len(x)
-
-
 def posterior_chains(model: LatentEstimator, x: Tensor, noise: Noise) -> ModelChain:
-    """``CHAINS_PER_IMAGE`` posterior chains for each observation of ``x: (n, *event)``, neighbours in a row.
+    """``CHAINS_PER_IMAGE`` posterior chains for each observation of ``x: (n, *event)``.
+
+    The chains of an observation are neighbours.
 
     Raises:
-        NoChainError: if latents are inferred without a chain.
+        NoChainError: if the model infers latents without a chain.
     """
     rows = model.observations({"x": x.to(model.device)}).repeat_interleave(CHAINS_PER_IMAGE, dim=0)
     return model.posterior_chain(rows, noise)

@@ -13,10 +13,23 @@ POINTS = 120
 
 
 def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
-    """Shares a bin of several groups of values over the same edges, which span all but the outermost 0.5 % on
-    either side.
+    """Histograms of several groups of values over the same bins, as the share of each bin.
 
-    Values beyond are counted in the outermost bins.
+    The bins span all values but the lowest and the highest 0.5 % of all groups together. The outermost bins
+    count the values beyond them.
+
+    Args:
+        groups: values ``(N,)`` by name.
+        bins: number of bins.
+
+    Returns:
+        ``low`` and ``high``, the ends of the bins, and ``shares``, a list per group.
+
+    Example:
+        >>> import torch
+        >>> from lebm.evaluation.curves import histogram
+        >>> histogram({"normal": torch.tensor([0.0, 0.0, 1.0, 1.0])}, bins=2)
+        {'low': 0.0, 'high': 1.0, 'shares': {'normal': [0.5, 0.5]}}
     """
     pooled = torch.cat([values.double() for values in groups.values()]).sort().values
     low, high = (float(pooled[round(share * (len(pooled) - 1))]) for share in (0.005, 0.995))
@@ -30,12 +43,14 @@ def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
 
 
 def ranking_curves(score: Tensor, anomaly: Tensor) -> dict[str, list[list[float]]]:
-    """ROC (false against true positive rate) and precision-recall curve, thinned to at most 120 points and
-    their ends.
+    """The ROC curve and the precision-recall curve, with at most 120 points each and both ends.
 
     Args:
         score: ``(N,)``, high for anomalies.
         anomaly: ``(N,)`` of ``bool``, both kinds present.
+
+    Returns:
+        ``roc``, pairs of false and true positive rate, and ``pr``, pairs of recall and precision.
     """
     order = score.argsort(descending=True)
     score, positive = score[order], anomaly[order].bool()
@@ -50,7 +65,7 @@ def ranking_curves(score: Tensor, anomaly: Tensor) -> dict[str, list[list[float]
 def _thinned(points: Tensor) -> list[list[float]]:
     """Points at about equal distances along the curve."""
     steps = points.diff(dim=0).abs().sum(dim=1)
-    place = torch.cat([torch.zeros(1, dtype=steps.dtype), steps.cumsum(0)])
-    grid = torch.linspace(0, float(place[-1]), POINTS, dtype=steps.dtype)
-    kept = torch.searchsorted(place, grid).clamp(max=len(points) - 1).unique()
+    length = torch.cat([torch.zeros(1, dtype=steps.dtype), steps.cumsum(0)])
+    grid = torch.linspace(0, float(length[-1]), POINTS, dtype=steps.dtype)
+    kept = torch.searchsorted(length, grid).clamp(max=len(points) - 1).unique()
     return [[round(float(value), 5) for value in point] for point in points[kept]]

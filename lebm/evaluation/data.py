@@ -1,4 +1,4 @@
-"""The images that an evaluation uses: the splits of the run, and both protocols of a held-out label."""
+"""The images of an evaluation: the splits of the run, and both protocols of a held-out label."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from lebm.data.images import ImageData, to_unit_range
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 
-__all__ = ["PROTOCOLS", "RunImages", "batches", "observation_shape", "subset"]
+__all__ = [
+    *("PROTOCOLS", "RunImages", "batches", "chosen_rows", "first_normal", "normal_rows", "observation_shape"),
+    "subset",
+]
 
 PROTOCOLS = ("lebm", "official")
 
@@ -27,13 +30,22 @@ class RunImages:
     """The splits of a run, opened again.
 
     Attributes:
-        train: rows that training used; ``None`` for a checkpoint that does not say.
+        train: rows that training used; ``None`` if the checkpoint does not name its data.
         test: rows of the test pass.
-        protocols: with a held-out label, the test split of each protocol, without the rows that training of
-            this run used.
-        protocol_sizes: rows of each protocol's test split before that.
-        held_out_label: the anomalous class, or ``None``.
+        protocols: with a held-out label, the test split of each protocol, without the rows that training
+            used.
+        protocol_sizes: number of rows of each of these test splits, with the rows that training used.
+        held_out_label: the label of the anomalies, or ``None``.
         description: path, sizes, seed and protocol, as plain values.
+
+    Example:
+        >>> import numpy as np
+        >>> from lebm.data.dataset import ImageRows
+        >>> from lebm.evaluation.data import RunImages, batches
+        >>> rows = ImageRows([np.zeros((10, 1, 4, 4), np.uint8)], np.zeros(10, np.int64), np.arange(10))
+        >>> images = RunImages(None, rows, {}, {}, held_out_label=None, description={"path": "black"})
+        >>> [tuple(batch["x"].shape) for batch in batches(images.test, size=8)]
+        [(8, 1, 4, 4), (2, 1, 4, 4)]
     """
 
     train: ImageRows | None
@@ -47,7 +59,7 @@ class RunImages:
     def open(
         cls, settings: dict[str, Any], data: str | None, shape: tuple[int, ...], limit: int | None = None
     ) -> RunImages:
-        """Open what a run's data section describes.
+        """Open the images that the data section of a run describes.
 
         Args:
             settings: ``init_args`` of the run's ``ImageData``; empty if they are not known.
@@ -56,12 +68,13 @@ class RunImages:
             limit: use this many test images, chosen by the run's seed.
 
         Raises:
-            UserError: if there is nothing to read, or the model is not one of square images.
+            UserError: if no data are named, if there is no test split, or if the model does not make square
+                images.
         """
         if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
             raise UserError(
-                f"the model is of data of shape {tuple(shape)}, not of square images, which these suites are"
-                " about"
+                f"the model makes data of shape {tuple(shape)}, but these suites measure models of square"
+                " images"
             )
         own = data is None or data == settings.get("path")
         known = {
@@ -75,7 +88,7 @@ class RunImages:
             }
         path = data or known.pop("path", None)
         if path is None:
-            raise UserError("the run does not say which images it was trained on; name some with --data")
+            raise UserError("the run does not name its training images; name some with --data")
         known.pop("path", None)
         crop = known.pop("crop", None)
         fixed = {
@@ -97,18 +110,18 @@ class RunImages:
 
 
 def _protocols(module: ImageData, path: str, settings: dict[str, Any]) -> dict[str, ImageRows]:
-    """The test split of both protocols of a held-out label; with a limit, the run's own only."""
+    """The test split of both protocols of a held-out label; with a limit, only that of the run's protocol."""
     if module.held_out_label is None:
         return {}
     if settings.get("limit_eval") is not None:
         return {settings.get("anomaly_split", "lebm"): module.test} if module.test is not None else {}
-    found = {}
+    splits = {}
     for name in PROTOCOLS:
         other = ImageData(path, **{**settings, "anomaly_split": name})
         other.setup()
         if other.test is not None:
-            found[name] = other.test
-    return found
+            splits[name] = other.test
+    return splits
 
 
 @torch.no_grad()
@@ -119,17 +132,42 @@ def observation_shape(model: LatentEstimator) -> tuple[int, ...]:
 
 
 def subset(rows: ImageRows, keep: np.ndarray) -> ImageRows:
-    """Some rows of a split; ``keep`` holds their positions in it, or one flag per row."""
+    """Some rows of a split; ``keep`` holds their positions in the split, or one flag per row."""
     part = copy.copy(rows)
     part.rows, part.labels = rows.rows[keep], rows.labels[torch.from_numpy(np.asarray(keep))]
     return part
 
 
+def normal_rows(images: RunImages) -> ImageRows:
+    """The test rows of a run without those of the held-out label."""
+    test, held_out = images.test, images.held_out_label
+    return test if held_out is None else subset(test, test.labels.numpy() != held_out)
+
+
+def chosen_rows(count: int, n: int, seed: int) -> np.ndarray:
+    """The first ``n`` of a seeded permutation of ``count`` rows, in rising order, ``(min(n, count),)``."""
+    return np.sort(np.random.RandomState(seed).permutation(count)[:n])
+
+
+def first_normal(images: RunImages, n: int, seed: int) -> Tensor:
+    """:func:`chosen_rows` of :func:`normal_rows`: images ``(n, C, H, W)`` in [-1, 1]."""
+    normal = normal_rows(images)
+    return to_unit_range(normal.images(chosen_rows(len(normal), n, seed)))
+
+
 def batches(
     rows: ImageRows, size: int, device: torch.device | str = "cpu", first: int = 0
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches ``{"x", "label", "index", ...}`` in order on the device, ``x`` in [-1, 1]; ``index`` counts
-    from ``first``.
+    """Batches ``{"x", "label", "index", ...}`` of a split, in order, on the device.
+
+    Args:
+        rows: the split.
+        size: rows per batch.
+        device: of the batches.
+        first: ``index`` of the first row.
+
+    Yields:
+        A batch; ``x`` is in [-1, 1].
     """
     for start in range(0, len(rows), size):
         batch = rows.__getitems__(range(start, min(len(rows), start + size)))

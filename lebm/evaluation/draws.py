@@ -1,4 +1,4 @@
-"""Images that a model draws, and images that features are computed of."""
+"""Samples of a model, and checks of images before their features are computed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CHUNK", "check_images", "drawn_images"]
 CHUNK = 250
 """Samples per noise stream."""
 
-_SLACK = 1e-3  # on a scale of 2; what rounding in half precision leaves
+_SLACK = 1e-3  # on a scale of 2; rounding to half precision stays below it
 
 
 def drawn_images(
@@ -28,21 +28,23 @@ def drawn_images(
     steps: int | None = None,
     shape: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One chunk of a model's samples, from a noise stream of its own.
+    """One chunk of a model's samples; every chunk has its own noise stream.
 
     Args:
-        model: that draws.
-        count: samples in this chunk.
-        chunk: number of the chunk, which keys the noise.
+        model: the model.
+        count: number of samples in this chunk.
+        chunk: number of the chunk, a key of the noise.
         seed: of the noise.
-        steps: length of the chain; the model's own if ``None``.
+        steps: length of the chain; the model's default if ``None``.
         shape: ``(C, H, W)`` that the samples must have; any if ``None``.
 
     Returns:
-        ``(count, C, H, W)`` clamped to [-1, 1], and ``(count,)`` of ``bool``, whether each sample is finite.
+        Samples ``(count, C, H, W)``, clamped to [-1, 1], and which of them are finite, ``(count,)`` of
+        ``bool``.
 
     Raises:
-        UserError: if the model does not draw images of one or three channels, or draws another ``shape``.
+        UserError: if the samples are not images of one or three channels, or have another shape than
+            ``shape``.
     """
     x = model.sample(count, steps=steps, generator=Noise([(seed, "fid", chunk)]))
     if x.dim() != 4 or x.shape[1] not in (1, 3):
@@ -53,15 +55,15 @@ def drawn_images(
 
 
 def check_images(x: Tensor, what: str) -> None:
-    """Refuse images that a feature extractor would misread without an error.
+    """Refuse images for which a feature extractor would return wrong features without an error.
 
     Args:
         x: the images.
         what: their name, for the message.
 
     Raises:
-        UserError: for a shape other than ``(B, 1 or 3, H, W)``, for pixels outside [-1, 1], and for pixels
-            that are not finite.
+        UserError: for a shape other than ``(B, 1 or 3, H, W)``, for pixels outside [-1, 1], and for
+            non-finite pixels.
 
     Example:
         >>> import torch

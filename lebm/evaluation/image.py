@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +17,18 @@ from lebm.data.dataset import ImageRows
 from lebm.errors import UserError
 from lebm.evaluation.anomaly import test_scores
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.data import batches, subset
+from lebm.evaluation.data import batches, normal_rows
 from lebm.evaluation.draws import CHUNK, check_images, drawn_images
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
-from lebm.metrics.features import FeaturesUnavailableError
+from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance
 from lebm.metrics.neighbours import neighbour_rows
 
-__all__ = ["check_counts", "feature_rows", "image_suite", "kernel_distance", "real_rows", "sample_batches"]
+__all__ = [
+    *("check_counts", "feature_rows", "image_suite", "kernel_distance", "kernel_name", "real_rows"),
+    "sample_batches",
+]
 
 BLOCKS = 20
 KERNEL_SUBSET = 1000
@@ -36,12 +38,12 @@ CLASSIFIER_PARTS = 10
 
 def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """Squared error of reconstructions, Frechet and kernel distance, precision, recall, density, coverage,
-    and a classifier's score.
+    and the score of a classifier.
 
-    Features are kept on the host: no step holds all images, or all their features, on the accelerator.
+    Features are held on the host. The accelerator never holds all images or all features at the same time.
 
     Raises:
-        UserError: if images or samples are not finite, not in [-1, 1], not of one or three channels, or too
+        UserError: if images or samples are non-finite, outside [-1, 1], without one or three channels, or too
             few.
     """
     extractor = settings.extractor
@@ -78,11 +80,10 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     with torch.no_grad():
         real, _ = feature_rows(extractor, _real(rows, settings, subject.model.device), settings.real_split)
         fake, logits = feature_rows(extractor, sample_batches(subject, settings), "samples")
-    name = extractor.figure
-    kernel = "kid" if name == "fid" else name.replace("frechet", "kernel")
+    name, kernel = extractor.figure, kernel_distance(real, fake, settings.seed)
     result.figures += [
         Figure.of(name, _frechet(real, fake), len(fake), settings.real_split),
-        Figure.of(kernel, kernel_distance(real, fake, settings.seed), len(fake), settings.real_split),
+        Figure.of(kernel_name(extractor), kernel, len(fake), settings.real_split),
         *_neighbours(real, fake, settings),
     ]
     if logits is not None:
@@ -101,31 +102,31 @@ def _reconstruction(subject: Subject, settings: Settings) -> Figure:
 
 
 def real_rows(subject: Subject, settings: Settings) -> ImageRows:
-    """What samples are compared with: the training rows, or the normal ones of the test split."""
-    images = subject.images
-    if settings.real_split == "train":
-        if images.train is None:
-            raise UserError(
-                "the training images are not known, so samples cannot be compared with them; add --real-split"
-                " test"
-            )
-        return images.train
-    labels = images.test.labels.numpy()
-    return (
-        images.test if images.held_out_label is None else subset(images.test, labels != images.held_out_label)
-    )
+    """The real images for the comparison: the training rows, or the normal rows of the test split.
+
+    Raises:
+        UserError: if the training rows are not known.
+    """
+    if settings.real_split != "train":
+        return normal_rows(subject.images)
+    if subject.images.train is None:
+        raise UserError(
+            "the training images are not known, so samples cannot be compared with them; add"
+            " --real-split test"
+        )
+    return subject.images.train
 
 
 def check_counts(subject: Subject, settings: Settings) -> None:
-    """Refuse too few images for the intervals of distances, on which they are cut into blocks.
+    """Refuse too few images: the intervals of distances need at least one image per block.
 
     Raises:
         UserError: for fewer samples or real images than blocks.
     """
     count = len(real_rows(subject, settings))
     if min(settings.n_samples, count) < BLOCKS:
-        found = f"--n-samples {settings.n_samples} and the {count} of the {settings.real_split} split"
-        raise UserError(f"distances need at least {BLOCKS} samples and {BLOCKS} real images, not {found}")
+        numbers = f"--n-samples {settings.n_samples} and the {count} of the {settings.real_split} split"
+        raise UserError(f"distances need at least {BLOCKS} samples and {BLOCKS} real images, not {numbers}")
 
 
 def _real(rows: ImageRows, settings: Settings, device: torch.device) -> Iterator[Tensor]:
@@ -134,7 +135,11 @@ def _real(rows: ImageRows, settings: Settings, device: torch.device) -> Iterator
 
 
 def sample_batches(subject: Subject, settings: Settings) -> Iterator[Tensor]:
-    """The model's samples in chunks ``(n, C, H, W)``, finite and in [-1, 1]."""
+    """The model's samples in chunks ``(n, C, H, W)``, finite and in [-1, 1].
+
+    Raises:
+        UserError: if a sample is not finite, or is not an image of the shape of the data.
+    """
     shape = subject.images.test.image_shape
     for chunk, first in enumerate(range(0, settings.n_samples, CHUNK)):
         count = min(CHUNK, settings.n_samples - first)
@@ -147,8 +152,10 @@ def sample_batches(subject: Subject, settings: Settings) -> Iterator[Tensor]:
         yield x
 
 
-def feature_rows(extractor: Any, images: Iterator[Tensor], what: str) -> tuple[Tensor, Tensor | None]:
-    """Features ``(N, d)`` and logits, where there are any, on the host in float64."""
+def feature_rows(
+    extractor: FeatureExtractor, images: Iterator[Tensor], what: str
+) -> tuple[Tensor, Tensor | None]:
+    """Features ``(N, d)``, and logits ``(N, classes)`` or ``None``, on the host in float64."""
     features: list[Tensor] = []
     logits: list[Tensor] = []
     for x in images:
@@ -161,7 +168,7 @@ def feature_rows(extractor: Any, images: Iterator[Tensor], what: str) -> tuple[T
 
 
 def _frechet(real: Tensor, fake: Tensor) -> Interval:
-    """Of all the samples, with the noise of their number; the real images are fixed."""
+    """The distance of all samples. The interval describes the noise of the samples; real images are fixed."""
     mean, covariance = real.mean(dim=0), real.T.cov()
     blocks = fake.tensor_split(BLOCKS)
     sums = torch.stack([block.sum(dim=0) for block in blocks])
@@ -178,20 +185,28 @@ def _frechet(real: Tensor, fake: Tensor) -> Interval:
 
 
 def kernel_distance(real: Tensor, fake: Tensor, seed: int) -> Interval:
-    """Unbiased squared maximum mean discrepancy with KID's kernel, on disjoint blocks, whose spread is an
-    honest error.
+    """Unbiased squared maximum mean discrepancy with the kernel of KID, mean over disjoint blocks.
+
+    The blocks are independent, so their spread gives the error of the mean.
     """
-    size = max(
-        2, min(KERNEL_SUBSET, len(real) // 10, len(fake) // 10)
-    )  # ten blocks for an interval, where there are so few
+    # With few images the blocks are smaller, because an interval needs about ten.
+    size = max(2, min(KERNEL_SUBSET, len(real) // 10, len(fake) // 10))
     generator = torch.Generator().manual_seed(seed)
     parts = [x[torch.randperm(len(x), generator=generator)].split(size) for x in (real, fake)]
     values = [float(poly_mmd(a, b)) for a, b in zip(*parts, strict=False) if len(a) == len(b) == size]
     return mean_interval(torch.tensor(values), method=f"Student's t, {len(values)} disjoint blocks of {size}")
 
 
+def kernel_name(extractor: FeatureExtractor) -> str:
+    """The name of the kernel distance in these features; ``"kid"`` only for the features that define FID."""
+    return "kid" if extractor.figure == "fid" else extractor.figure.replace("frechet", "kernel")
+
+
 def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
-    """As many real images as samples, chosen by the seed: all four figures depend on both numbers."""
+    """Precision, recall, density and coverage, which depend on both numbers of images.
+
+    The seed chooses the same number of real images as there are samples.
+    """
     chosen = np.random.RandomState(settings.seed).permutation(len(real))[: len(fake)]
     rows = neighbour_rows(real[torch.from_numpy(chosen)].float(), fake.float(), NEIGHBOURS)
     method = "Student's t over samples, the other set fixed"
@@ -202,13 +217,14 @@ def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
 
 
 def _classifier(logits: Tensor, seed: int, name: str) -> Figure:
-    """exp of the mean divergence of the predicted classes from their mean, over ten parts; at most the number
-    of classes.
+    """``exp`` of the mean divergence of the predicted classes from their mean, over ten parts.
+
+    It is at most the number of classes.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it keeps the logits
+        warnings.simplefilter("ignore", UserWarning)  # it warns that it stores all logits
         metric = InceptionScore(feature=torch.nn.Identity(), splits=CLASSIFIER_PARTS)
-        torch.manual_seed(seed)  # torchmetrics shuffles
+        torch.manual_seed(seed)  # torchmetrics shuffles the logits
         metric.update(logits)
         mean, spread = (float(value) for value in metric.compute())
     half = float(t.ppf(0.975, CLASSIFIER_PARTS - 1)) * spread / CLASSIFIER_PARTS**0.5

@@ -1,4 +1,4 @@
-"""Intervals of estimates: resampling for rankings, standard errors for means, the jackknife for smooth
+"""Intervals of estimates: the bootstrap for rankings, Student's t for means, the jackknife for smooth
 functions.
 """
 
@@ -15,19 +15,25 @@ from torch import Tensor
 
 __all__ = ["Interval", "jackknife_interval", "mean_interval", "ranking_intervals"]
 
-_CELLS = 2**22  # numbers of a resampling table at once, 32 MB
+_CELLS = 2**22  # numbers of a resampling table in memory at one time, 32 MB
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate, and an interval that covers its true value in about ``level`` of all repetitions.
+    """An estimate with an interval, which covers the true value in a share ``level`` of all repetitions.
 
     Attributes:
-        value: the estimate from the samples.
+        value: the estimate.
         low: lower end.
         high: upper end.
         level: nominal coverage, in (0, 1).
-        method: how the ends were found, in words.
+        method: the method of the interval, in words.
+
+    Example:
+        >>> from lebm.evaluation.intervals import Interval
+        >>> interval = Interval(0.9, low=0.85, high=0.94, level=0.95, method="bootstrap")
+        >>> round(interval.high - interval.low, 2)
+        0.09
     """
 
     value: float
@@ -39,6 +45,11 @@ class Interval:
 
 def mean_interval(values: Tensor, level: float = 0.95, method: str = "") -> Interval:
     """The mean of independent ``values`` ``(N,)`` with Student's interval.
+
+    Args:
+        values: at least two.
+        level: coverage of the interval.
+        method: replaces the description of the method.
 
     Raises:
         ValueError: for fewer than two values.
@@ -66,11 +77,11 @@ def jackknife_interval(
 
     .. math:: \mathrm{se}^2 = \tfrac{g - 1}{g} \sum_{i=1}^{g} (\theta_{(i)} - \bar\theta_{(\cdot)})^2 .
 
-    For a smooth function of means, such as a Frechet distance. The interval covers the noise of this number
-    of samples. It does not correct the bias that the number itself causes.
+    It is for smooth functions of means, such as a Frechet distance. The interval covers the noise of this
+    number of samples. It does not correct the bias that the number itself causes.
 
     Args:
-        statistic: the figure of the samples of some of the blocks, given their numbers.
+        statistic: the value for the samples of some blocks, given the numbers of these blocks.
         blocks: g, at least 2, of about equal size.
         level: coverage, by Student's t with g - 1 degrees of freedom.
 
@@ -98,10 +109,11 @@ def ranking_intervals(
     intervals.
 
     Anomalies and normal samples are resampled separately. So every resample has the base rate of the split,
-    on which average precision depends. The interval is normal on the logit scale, with the
-    resamples' spread there: inside (0, 1) here. Where a resample is at 0 or 1 its spread says nothing of what
-    lies beyond, and the interval is widened to the score interval: Newcombe's of 2006 for the area under the
-    ROC curve, Wilson's for the others, over the anomalies and over the normal samples.
+    on which average precision depends. The interval is normal on the logit scale, with the spread of the
+    resamples on that scale, so it stays inside (0, 1). If a resample reaches 0 or 1, its logit is infinite.
+    Then the percentiles of the resamples are the interval, widened to the score interval. That is the one of
+    Newcombe (2006) for the area under the ROC curve, and Wilson's for the other two, over the anomalies and
+    over the normal samples.
 
     Args:
         score: ``(N,)``, finite, high for anomalies. Ties count as half a win, and as one step of the
@@ -117,6 +129,13 @@ def ranking_intervals(
 
     Raises:
         ValueError: if one kind is absent.
+
+    Example:
+        >>> import torch
+        >>> from lebm.evaluation.intervals import ranking_intervals
+        >>> score, anomaly = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([False, True, False, True])
+        >>> ranking_intervals(score, anomaly)["auroc"].value
+        0.75
     """
     score, anomaly = score.detach().cpu().double(), anomaly.detach().cpu()
     order = score.argsort(descending=True)
@@ -146,7 +165,7 @@ def ranking_intervals(
 
 
 def _counts(positive: Tensor, resamples: int, generator: torch.Generator) -> Tensor:
-    """How often each sample is drawn, ``(resamples, N)``, both kinds keeping their number."""
+    """How often each resample draws each sample, ``(resamples, N)``; the numbers of both kinds are fixed."""
     counts = torch.zeros(resamples, len(positive), dtype=torch.float64)
     for kind in (positive, ~positive):
         rows = kind.nonzero().squeeze(1)
@@ -156,16 +175,15 @@ def _counts(positive: Tensor, resamples: int, generator: torch.Generator) -> Ten
 
 
 def _areas(counts: Tensor, positive: Tensor, last_of_tie: Tensor) -> dict[str, Tensor]:
-    """The figures of weighted samples in descending order, ``(resamples,)`` each."""
+    """The three metrics of weighted samples in descending order, ``(resamples,)`` each."""
     true = (counts * positive).cumsum(1)[:, last_of_tie]
     false = (counts * ~positive).cumsum(1)[:, last_of_tie]
     true_before, false_before = (torch.nn.functional.pad(part[:, :-1], (1, 0)) for part in (true, false))
     wins = (false - false_before) * (true + true_before) / 2
     precision = true / (true + false).clamp_min(1e-300)
     gain = (true - true_before) / true[:, -1:]
-    enough = (
-        (true >= 0.95 * true[:, -1:] - 1e-9).long().argmax(1, keepdim=True)
-    )  # the first threshold that finds so many
+    # The first threshold that 95 % of the anomalies reach.
+    enough = (true >= 0.95 * true[:, -1:] - 1e-9).long().argmax(1, keepdim=True)
     return {
         "auroc": (wins.sum(1) / (true[:, -1] * false[:, -1])).clamp(max=1),
         "auprc": (gain * precision).sum(1).clamp(max=1),
@@ -174,7 +192,7 @@ def _areas(counts: Tensor, positive: Tensor, last_of_tie: Tensor) -> dict[str, T
 
 
 def _area_variance(anomalies: int, normal: int) -> Callable[[float], float]:
-    """Of an area under the ROC curve by its true value (Newcombe 2006, method 5)."""
+    """The variance of an area under the ROC curve, given its true value (Newcombe 2006, method 5)."""
     spare = (anomalies + normal) / 2 - 1
     return lambda area: (
         area * (1 - area) * (1 + spare * ((1 - area) / (2 - area) + area / (1 + area))) / (anomalies * normal)
@@ -200,7 +218,7 @@ def _unit_interval(value: float, drawn: Tensor, level: float, variance: Callable
 
 
 def _score_interval(value: float, z: float, variance: Callable[[float], float]) -> tuple[float, float]:
-    """The values from which ``value`` is less than ``z`` standard errors away."""
+    """The ends of the range of true values that are less than ``z`` standard errors from ``value``."""
 
     def excess(truth: float) -> float:
         return (value - truth) ** 2 - z * z * variance(truth)

@@ -1,6 +1,4 @@
-"""The likelihood suite: log p(x) of test images, and how far such an estimate is from the truth on images
-that the model drew.
-"""
+"""The likelihood suite: log p(x) of test images, and the error of such an estimate on images of the model."""
 
 from __future__ import annotations
 
@@ -10,15 +8,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lebm.data.images import to_unit_range
 from lebm.estimators.answers import DrawsObservations, HasPosterior
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.data import subset
+from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
 from lebm.evaluation.log_z import LONG_RUN, annealing, model_log_z
 from lebm.evaluation.marginal_likelihood import (
@@ -33,15 +29,16 @@ from lebm.samplers.noise import Noise
 
 __all__ = ["likelihood_suite"]
 
-CANDIDATES = 48  # posterior chains per image; annealing starts at the best of them
+CANDIDATES = 48  # posterior chains per image; annealing starts at the best one
 PRIOR_CHAINS = 512
 
 
 def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Annealed and plain importance sampling of log p(x), the prior's log Z with its error, in nats per
-    image and bits per dimension.
+    """Annealed and plain importance sampling of log p(x), and log Z of the prior with its error.
 
-    For dual-MCMC this is the generator's density, not the image energy's.
+    The units are nats per image and bits per dimension. For dual-MCMC teaching it is the density of the
+    generator and not that of the image energy. A model without a differentiable posterior density skips the
+    suite.
     """
     model = subject.model
     result = SuiteResult(_protocol(settings))
@@ -60,22 +57,23 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
     estimator = _Estimator(model, settings)
     below, above = estimator.log_z()
     figures = _constants(below, above, settings)
-    x = model.observations({"x": _images(subject, settings).to(model.device)})
+    images = first_normal(subject.images, settings.likelihood_images, settings.seed)
+    x = model.observations({"x": images.to(model.device)})
     start = estimator.start(x, "proposal")
     estimates = {
         "ais": estimator.estimate(x, start, settings.levels, "ais"),
         "importance_sampling": estimator.estimate(x, start, 1, "is"),
     }
     dimensions = x[0].numel()
-    for name, found in estimates.items():
-        interval = _normalised(found, below, above)
+    for name, estimate in estimates.items():
+        interval = _normalised(estimate, below, above)
         details = {
             "log_z": float(below.estimate),
-            "median_ess": float(found.ess.median()),
+            "median_ess": float(estimate.ess.median()),
             "chains": settings.chains,
         }
         figures.append(
-            Figure.of(f"log_likelihood/{name}", interval, len(x), "test", unit="nats an image", **details)
+            Figure.of(f"log_likelihood/{name}", interval, len(x), "test", unit="nats per image", **details)
         )
         value, low, high = (
             bits_per_dimension(end, dimensions) for end in (interval.value, interval.high, interval.low)
@@ -89,7 +87,7 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
 
 @contextmanager
 def _no_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """No gradients of parameters inside, because chains need those of states only; restored afterwards."""
+    """No parameter has a gradient inside, because chains need only those of states; restored afterwards."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
@@ -107,19 +105,19 @@ def _protocol(settings: Settings) -> dict[str, Any]:
         "chains_an_image": settings.chains,
         "kernel": "HMC, 3 leapfrog steps, step adapted to 0.8 acceptance",
         "start": (
-            f"a Gaussian an image, around the best of {CANDIDATES} posterior chains, fitted to exact chains"
+            f"a Gaussian per image, around the best of {CANDIDATES} posterior chains, fitted to exact chains"
             " from there"
         ),
         "bound": (
-            "the numerator is low on average; log Z is subtracted as estimated from below, which makes log"
-            " p(x) high; the interval is over images and reaches down to the estimate of log Z from above"
+            "the numerator is low on average; the subtracted log Z is the estimate from below, which makes"
+            " log p(x) high; the interval is over images and reaches down to the estimate of log Z from above"
         ),
         "seed": settings.seed,
     }
 
 
 class _Estimator:
-    """Bounds for one model, with noise named by purpose."""
+    """Bounds for one model; each purpose has its own noise."""
 
     def __init__(self, model: LatentEstimator, settings: Settings) -> None:
         self.model, self.settings = model, settings
@@ -151,9 +149,9 @@ class _Estimator:
         )
 
     def gap(self, likelihood: DrawsObservations, n: int) -> Figure:
-        """Upper minus lower bound on images that the model drew, whose latents are known.
+        """Upper minus lower bound on samples of the model, whose latents are known.
 
-        The estimate on test images may be wrong by about as much.
+        The error of the estimates on test images may be about as large.
         """
         length = self.model.chain_steps("prior")
         steps = None if length is None else LONG_RUN * length
@@ -162,8 +160,8 @@ class _Estimator:
             x = likelihood.sample(z, self.noise("observation"))
         start = self.start(x, "simulated proposal")
         below = self.estimate(x, start, self.settings.levels, "forward")
-        # Only one exact draw per image exists. Every chain from it has the right mean weight; sharing it only
-        # costs precision.
+        # Only one exact draw per image exists. Every chain from it has the right mean weight. Several chains
+        # from one draw are only less precise.
         above = self.estimate(
             x, start, self.settings.levels, "reverse", z[:, None].expand(-1, self.settings.chains, -1)
         )
@@ -174,7 +172,7 @@ class _Estimator:
             interval,
             n,
             "images drawn from the model",
-            unit="nats an image",
+            unit="nats per image",
             median=median,
         )
 
@@ -203,9 +201,9 @@ def _constants(below: LogZ, above: LogZ | None, settings: Settings) -> list[Figu
     return figures
 
 
-def _normalised(found: LogZ, below: LogZ, above: LogZ | None) -> Interval:
-    """Mean over images less log Z: Student's interval over images, widened by the interval of log Z."""
-    over_images = mean_interval(found.estimate)
+def _normalised(estimate: LogZ, below: LogZ, above: LogZ | None) -> Interval:
+    """Mean over images minus log Z: Student's interval over images, widened by the interval of log Z."""
+    over_images = mean_interval(estimate.estimate)
     log_z = float(below.estimate)
     high = float(below.high if above is None else max(float(below.high), float(above.high)))
     low = float(below.low)
@@ -221,11 +219,3 @@ def _normalised(found: LogZ, below: LogZ, above: LogZ | None) -> Interval:
         over_images.level,
         "Student's t over images and the interval of log Z",
     )
-
-
-def _images(subject: Subject, settings: Settings) -> Tensor:
-    """The first images of a seeded permutation of the normal test images."""
-    test, held_out = subject.images.test, subject.images.held_out_label
-    normal = test if held_out is None else subset(test, test.labels.numpy() != held_out)
-    order = np.random.RandomState(settings.seed).permutation(len(normal))[: settings.likelihood_images]
-    return to_unit_range(normal.images(np.sort(order)))

@@ -15,11 +15,11 @@ from lebm.samplers.noise import Noise
 __all__ = ["LONG_RUN", "annealing", "model_log_z"]
 
 LONG_RUN = 10
-"""Length of the prior chain whose draws stand in for exact ones, as a multiple of its length in training."""
+"""Length of the prior chain that replaces exact draws, as a multiple of its length in training."""
 
 
 def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImportanceSampling:
-    """Annealing by HMC of three leapfrog steps, whose step size is adapted; 1 level is importance sampling.
+    """Annealing by HMC with three leapfrog steps and an adapted step size; 1 level is importance sampling.
 
     Example:
         >>> from lebm.evaluation.log_z import annealing
@@ -33,13 +33,13 @@ def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImport
 def model_log_z(
     model: LatentEstimator, levels: int, chains: int, noise: Callable[[str], Noise]
 ) -> tuple[LogZ, LogZ | None]:
-    """``log Z`` of a model's prior from below and from above; both zero for a prior that is normalised.
+    """``log Z`` of a model's prior from below and from above; both are zero for a normalised prior.
 
     Args:
-        model: whose prior it is.
-        levels: of annealing.
-        chains: annealed chains.
-        noise: for each purpose, ``"long run"`` and ``"log z"``, its noise.
+        model: the model of the prior.
+        levels: annealing levels.
+        chains: number of annealed chains.
+        noise: gives the noise of each purpose, ``"long run"`` and ``"log z"``.
 
     Returns:
         The two estimates with their intervals; see :func:`~lebm.evaluation.marginal_likelihood.prior_log_z`.

@@ -1,4 +1,4 @@
-"""How likely are data under a latent-variable model? Importance sampling and annealed importance sampling."""
+"""The likelihood of data under a latent-variable model, by importance sampling and by annealing."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ __all__ = ["LatentGaussian", "bits_per_dimension", "joint_density", "log_margina
 
 @dataclass
 class LatentGaussian:
-    """One Gaussian of the latent per row: ``z = mean + factor u`` with ``u ~ N(0, I)``, where annealing
-    starts.
+    """One Gaussian of the latent per row, ``z = mean + factor u`` with ``u ~ N(0, I)``, as a start of
+    annealing.
 
     Attributes:
         mean: ``(B, d)``.
@@ -44,11 +44,11 @@ class LatentGaussian:
 
     @classmethod
     def fitted(cls, draws: Tensor, widen: float = 1.2) -> LatentGaussian:
-        """To draws ``(chains, B, d)`` of a posterior chain.
+        """The Gaussians of draws ``(chains, B, d)`` of posterior chains.
 
-        Only a starting point: whatever it is, the weights stay unbiased. Covariances are drawn toward their
-        diagonal where the chains are few for the coordinates, and widened, because tails that are too thin
-        cost more than tails that are too fat."""
+        Annealing starts there, and the weights are unbiased for every start. If there are few chains for the
+        number of coordinates, the covariances move toward their diagonal. All are widened by ``widen``,
+        because too thin tails cost more precision than too fat ones."""
         chains, _, d = draws.shape
         mean = draws.mean(dim=0)
         centred = (draws - mean).transpose(0, 1)
@@ -72,18 +72,21 @@ class LatentGaussian:
         chains: int = 16,
         rounds: int = 2,
     ) -> LatentGaussian:
-        """To the most likely of several candidates and its surroundings, which exact chains explore.
+        """The Gaussians around the most likely of several candidates, whose surroundings exact chains
+        explore.
 
-        A Gaussian over all of them would be as wide as the posterior's modes are far apart. The mass of modes
-        that are left out is missing from the estimate, which is a lower bound all the same.
+        A Gaussian of all candidates would be as wide as the distance between the posterior's modes. This one
+        covers a single mode. The estimate then lacks the mass of the other modes, but it is still a lower
+        bound.
 
         Args:
-            joint: for observations the differentiable ``log p~(x, z)`` as a function of ``z``.
+            joint: gives for observations the differentiable ``log p~(x, z)`` as a function of ``z``.
             x: ``(B, *event)``.
             candidates: ``(n, B, d)``, for example the ends of posterior chains.
             generator: source of randomness.
-            chains: that explore, per observation.
-            rounds: of exploring and fitting; every round moves in the coordinates of the last.
+            chains: number of exploring chains per observation.
+            rounds: number of rounds. In each one the chains explore, in the coordinates of the last Gaussian,
+                and a new Gaussian is fitted to them.
         """
         _, rows, d = candidates.shape
         with torch.no_grad():
@@ -115,7 +118,7 @@ class LatentGaussian:
         return cls(torch.zeros_like(like), eye.expand(len(like), -1, -1))
 
     def place(self, u: Tensor) -> Tensor:
-        """Latents of whitened coordinates ``(B, d)``."""
+        """The latents ``(B, d)`` of whitened coordinates ``(B, d)``."""
         return self.mean + (self.factor @ u.unsqueeze(2)).squeeze(2)
 
     def whiten(self, z: Tensor) -> Tensor:
@@ -125,7 +128,7 @@ class LatentGaussian:
         )
 
     def repeated(self, times: int) -> LatentGaussian:
-        """Every row ``times`` times in a row."""
+        """Every row ``times`` times; the copies are neighbours."""
         return LatentGaussian(self.mean.repeat_interleave(times, 0), self.factor.repeat_interleave(times, 0))
 
     @property
@@ -146,21 +149,21 @@ def log_marginal(
 ) -> LogZ:
     r"""``log ∫ p~(x, z) dz`` of every row of ``x``; with an unnormalised prior that is ``log p(x) + log Z``.
 
-    Annealed from one Gaussian per row to the joint density, in coordinates in which that Gaussian is N(0, I).
-    Then one step size serves all rows and coordinates. One level is importance sampling with that Gaussian as
-    the proposal. The logarithm of the mean weight is low on average. Annealing backwards from exact posterior
-    draws makes it high on average.
+    It anneals from one Gaussian per row to the joint density, in coordinates in which that Gaussian is
+    N(0, I). Then one step size serves all rows and coordinates. One level is importance sampling with that
+    Gaussian as the proposal. The logarithm of the mean weight is low on average. Annealing backwards from
+    exact posterior draws makes it high on average.
 
     Args:
-        joint: for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` as a function of ``z``
-            ``(n, d)``.
+        joint: gives for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` as a function of
+            ``z`` ``(n, d)``.
         x: ``(B, *event)``.
-        start: where annealing begins, one Gaussian per row of ``x``.
-        annealing: levels and kernel; the kernel's step is adapted in place, on chains of this process whose
-            weights are not used.
-        chains: per row, at least 2.
+        start: the start of annealing, one Gaussian per row of ``x``.
+        annealing: levels and kernel. The step size of the kernel is adapted in place, on separate chains of
+            this process.
+        chains: number of chains per row, at least 2.
         generator: source of randomness.
-        posterior: ``(B, chains, d)`` exact draws given ``x``, for the bound from above.
+        posterior: exact draws given ``x``, ``(B, chains, d)``, for the bound from above.
 
     Returns:
         ``(B,)`` estimates with intervals.
@@ -175,17 +178,16 @@ def log_marginal(
     def base(u: Tensor) -> Tensor:
         return -0.5 * u.square().sum(dim=1) - 0.5 * d * math.log(2 * math.pi)
 
-    place = {"dtype": start.mean.dtype, "device": start.mean.device}
+    like = {"dtype": start.mean.dtype, "device": start.mean.device}
     if isinstance(annealing.kernel, Adaptive) and annealing.levels > 1:
-        few = normal(generator, (len(wide.mean), d), **place)  # type: ignore[arg-type]
-        annealing.kernel.warm_up(
-            whitened, few, generator, steps=100, across_processes=False
-        )  # others may have no rows
+        few = normal(generator, (len(wide.mean), d), **like)  # type: ignore[arg-type]
+        # Other processes may have no rows.
+        annealing.kernel.warm_up(whitened, few, generator, steps=100, across_processes=False)
     reverse = posterior is not None
     u = (
         wide.whiten(posterior.flatten(0, 1))
         if posterior is not None
-        else normal(generator, (len(wide.mean), d), **place)  # type: ignore[arg-type]
+        else normal(generator, (len(wide.mean), d), **like)  # type: ignore[arg-type]
     )
     weights, _ = annealing.log_weights(whitened, base, u, generator, reverse=reverse)
     return LogZ.from_log_weights(weights.reshape(len(x), chains).T, reverse=reverse)
@@ -199,13 +201,23 @@ def prior_log_z(
     *,
     long_run: Tensor | None = None,
 ) -> tuple[LogZ, LogZ | None]:
-    """The log-constant of a tilted prior from below and, given draws ``long_run`` of it, from above; both
-    zero for an exact prior.
+    """The log-constant of a tilted prior, from below and, if there are draws of it, from above.
 
-    The upper bound is only as good as the draws; from a chain that has not settled it is none.
+    Both are zero for an exact prior. The upper bound needs draws of the prior itself. Draws of a chain that
+    has not settled give no bound.
+
+    Args:
+        prior: the prior; ``None`` counts as exact.
+        annealing: levels and kernel. The step size of the kernel is adapted in place.
+        chains: number of annealed chains.
+        generator: source of randomness.
+        long_run: draws of the prior, ``(n, d)``.
+
+    Returns:
+        The estimate from below, and that from above or ``None``.
 
     Raises:
-        UserError: if the prior does not say which normalised density it tilts.
+        UserError: if the prior has no normalised base density.
     """
     if prior is None or prior.is_exact:
         zero = torch.zeros((), dtype=torch.float64)
@@ -230,25 +242,33 @@ def prior_log_z(
 
 
 def bits_per_dimension(log_density: float, dimensions: int) -> float:
-    r"""Of 8-bit pixels scaled to [-1, 1], from a log-density in nats per image.
+    r"""Bits per dimension of 8-bit pixels scaled to [-1, 1], from a log-density in nats per image.
 
-    A grey level is a bin of width :math:`1 / 127.5`, whose mass is taken as the density at its centre times
-    its width; that is exact enough while the observation noise spans many levels. :math:`-(\log p(x) - D \log
-    127.5) / (D \log 2)`."""
+    .. math:: -(\log p(x) - D \log 127.5) / (D \log 2)
+
+    A grey level is a bin of width :math:`1 / 127.5`. Its mass is the density at its centre times its width.
+    That is accurate if the observation noise spans many levels.
+
+    Example:
+        >>> from lebm.evaluation.marginal_likelihood import bits_per_dimension
+        >>> round(bits_per_dimension(log_density=0.0, dimensions=784), 2)
+        6.99
+    """
     return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
 
 
 def joint_density(model: LatentEstimator, x: Tensor) -> LogDensity:
-    """``log p(x, z)`` of a model as a differentiable function of ``z``, unnormalised if its prior is.
+    """``log p(x, z)`` of a model as a differentiable function of ``z``, unnormalised if the prior is.
 
-    It is the model's ``posterior``, which may leave out constants that ``log_joint`` has.
+    It is the model's ``posterior`` plus the constants of ``log_joint`` that the posterior may lack.
 
     Args:
         model: with a posterior density.
         x: ``(B, *event)``.
 
     Raises:
-        ValueError: if the two differ by more than a constant, so that one of them is not the model's.
+        ValueError: if ``posterior`` and ``log_joint`` differ by more than a constant. Then one of them is not
+            a density of this model.
     """
     assert isinstance(model, HasPosterior)
     target = model.posterior(x)

@@ -1,23 +1,20 @@
-"""The OOD suite: the run's own test images against many other sets, with every score."""
+"""The out-of-distribution suite: the run's test images against many other sets, with every score."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from lebm.data.images import open_images, to_unit_range
 from lebm.errors import UserError
+from lebm.evaluation.anomaly import add_ranking
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.curves import histogram, ranking_curves
-from lebm.evaluation.data import subset
-from lebm.evaluation.intervals import ranking_intervals
-from lebm.evaluation.record import Figure, SuiteResult
+from lebm.evaluation.data import chosen_rows, first_normal, subset
+from lebm.evaluation.record import SuiteResult
 from lebm.evaluation.scores import MEANINGS, score_pass
-from lebm.metrics.anomaly import lowest_average_precision
 
 __all__ = ["OUT_SETS", "ood_suite"]
 
@@ -34,7 +31,7 @@ def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _blurred(x: Tensor, generator: torch.Generator) -> Tensor:
-    side = min(9, 2 * min(x.shape[2:]) - 1)  # its padding reflects
+    side = min(9, 2 * min(x.shape[2:]) - 1)  # a larger kernel would need more reflected pixels than exist
     return gaussian_blur(x, [side, side], [2.0, 2.0])
 
 
@@ -50,24 +47,24 @@ OUT_SETS: dict[str, tuple[str, Change]] = {
     ),
     "noise": ("uniform noise", _uniform),
     "constant": (
-        "one random grey level an image",
+        "one random grey level per image",
         lambda x, generator: _uniform(x[:, :1, :1, :1], generator).expand_as(x).clone(),
     ),
 }
-"""Sets made from the run's own test images: what they are, and how."""
+"""Sets made from the run's test images: for each name its description and the function that makes it."""
 
 
 def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """AUROC, AUPRC and the false positive rate at 95 % of the out-set found, for every score and set.
+    """AUROC, AUPRC and the false positive rate at 95 % recall, for every score and every set.
 
     Raises:
         UserError: if a further set cannot be read, or is given twice.
     """
     names = _names(settings.ood, {"in", *OUT_SETS, f"label_{subject.images.held_out_label}"})
-    inside = _inside(subject, settings)
+    inside = first_normal(subject.images, settings.ood_images, settings.seed)
     result = SuiteResult(
         {
-            "name": "own test images against other sets",
+            "name": "test images of the run against other sets",
             "images_a_set": settings.ood_images,
             "in_distribution": "normal test images of the run, the first of a seeded permutation",
             "sets": {},
@@ -77,38 +74,18 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     own = score_pass(subject.model, _batches(inside, settings, subject, 0), "test images")
     own.pop("label")
     result.protocol["scores"] = {score: MEANINGS[score] for score in own}
-    for number, (name, told, x) in enumerate(_sets(subject, settings, inside, names), start=1):
-        result.protocol["sets"][name] = told
+    for number, (name, meaning, x) in enumerate(_sets(subject, settings, inside, names), start=1):
+        result.protocol["sets"][name] = meaning
         scores = score_pass(subject.model, _batches(x, settings, subject, number * 10**6), name)
         anomaly = torch.arange(len(inside) + len(x)) >= len(inside)
         for score, values in own.items():
             both = torch.cat([values, scores[score]])
-            details = {
-                "base_rate": len(x) / len(both),
-                "auprc_lowest": lowest_average_precision(len(x), len(inside)),
-            }
-            for figure, interval in ranking_intervals(
-                both, anomaly, resamples=settings.resamples, seed=settings.seed
-            ).items():
-                result.figures.append(Figure.of(f"{figure}/{score}", interval, len(both), name, **details))
-            result.curves[f"{name}/{score}"] = {
-                "histogram": histogram({"in": values, name: scores[score]}),
-                **ranking_curves(both, anomaly),
-            }
+            add_ranking(result, settings, name, score, both, anomaly, ("in", name))
     return result
 
 
-def _inside(subject: Subject, settings: Settings) -> Tensor:
-    """Own images ``(n, C, H, W)`` in [-1, 1]."""
-    test = subject.images.test
-    held_out = subject.images.held_out_label
-    normal = test if held_out is None else subset(test, test.labels.numpy() != held_out)
-    order = np.random.RandomState(settings.seed).permutation(len(normal))[: settings.ood_images]
-    return to_unit_range(normal.images(np.sort(order)))
-
-
 def _names(paths: Sequence[str], taken: set[str]) -> list[str]:
-    """The last part of each path, or all of it where that would name another set too."""
+    """The last part of each path, or the whole path if another set has that last part as its name."""
     paths = [path.rstrip("/") for path in paths]
     last = [path.rsplit("/", 1)[-1] for path in paths]
     names = [
@@ -119,15 +96,16 @@ def _names(paths: Sequence[str], taken: set[str]) -> list[str]:
         if names.count(name) > 1:
             raise UserError(f"--ood {name} is given twice")
         if name in taken:
-            raise UserError(f"--ood {name} has the name of a set that is there already; write it as ./{name}")
+            raise UserError(f"--ood {name} has the name of a set of this suite; write it as ./{name}")
     return names
 
 
 def _sets(
     subject: Subject, settings: Settings, inside: Tensor, names: list[str]
 ) -> Iterator[tuple[str, str, Tensor]]:
-    for name, (told, change) in OUT_SETS.items():
-        yield name, told, change(inside, torch.Generator().manual_seed(settings.seed))
+    """The name, the description and the images of every set."""
+    for name, (meaning, change) in OUT_SETS.items():
+        yield name, meaning, change(inside, torch.Generator().manual_seed(settings.seed))
     held_out, test = subject.images.held_out_label, subject.images.test
     if held_out is not None:
         rows = subset(test, test.labels.numpy() == held_out)
@@ -139,12 +117,12 @@ def _sets(
     channels, size, _ = test.image_shape
     for path, name in zip(settings.ood, names, strict=True):
         found = open_images(path, image_size=size, channels=channels)
-        order = np.random.RandomState(settings.seed).permutation(len(found))[: settings.ood_images]
-        yield name, f"{path} ({found.split})", to_unit_range(torch.from_numpy(found.images[np.sort(order)]))
+        chosen = chosen_rows(len(found), settings.ood_images, settings.seed)
+        yield name, f"{path} ({found.split})", to_unit_range(torch.from_numpy(found.images[chosen]))
 
 
 def _batches(x: Tensor, settings: Settings, subject: Subject, first: int) -> Iterator[dict[str, Tensor]]:
-    """``first`` keeps the noise of one set apart from that of another."""
+    """Batches of images; ``first`` is the index of the first one, so that sets have different noise."""
     if not len(x):
         raise UserError("an out-set holds no images")
     for start in range(0, len(x), settings.batch_size):

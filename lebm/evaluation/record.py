@@ -1,6 +1,4 @@
-"""What an evaluation leaves behind: figures with everything needed to repeat them, in one versioned JSON
-file.
-"""
+"""The results of an evaluation: metrics with all settings that repeat them, in one versioned JSON file."""
 
 from __future__ import annotations
 
@@ -28,13 +26,13 @@ class Figure:
     Attributes:
         name: for example ``auroc/anomaly_score``.
         value: the number; ``None`` if it is not finite.
-        low: lower end of its interval, or ``None`` where it has none.
-        high: upper end.
-        level: coverage of the interval.
-        interval: how the interval was found.
-        n: number of samples behind the figure.
-        split: which samples.
-        details: what belongs beside the figure, such as a base rate.
+        low: lower end of its interval; ``None`` without an interval.
+        high: upper end; ``None`` without an interval.
+        level: coverage of the interval; ``None`` without an interval.
+        interval: the method of the interval, in words; empty without an interval.
+        n: number of samples behind the number.
+        split: name of these samples.
+        details: other values that belong to the number, such as a base rate.
 
     Example:
         >>> from lebm.evaluation.record import Figure
@@ -66,8 +64,12 @@ class Figure:
 
 
 def beside(figure: Mapping[str, Any]) -> str:
-    """What an area under a precision-recall curve must be read against: its value by guessing, and the lowest
-    there is.
+    """The reference values of an area under a precision-recall curve, in words.
+
+    They are the value of guessing and the lowest possible one. The text is empty for other numbers.
+
+    Args:
+        figure: a :class:`Figure` as plain values.
     """
     details = figure["details"]
     if not figure["name"].startswith("auprc/") or "base_rate" not in details:
@@ -78,16 +80,16 @@ def beside(figure: Mapping[str, Any]) -> str:
 
 @dataclass
 class SuiteResult:
-    """What one suite measured.
+    """The results of one suite.
 
     Attributes:
-        protocol: how, as plain values; ``name`` is its short name.
+        protocol: the settings, as plain values; ``name`` is a short name.
         figures: the numbers.
-        curves: histograms, ROC and precision-recall curves, traces, as lists of numbers, for a report.
-        skipped: why nothing was measured; empty otherwise.
-        wall_time_seconds: of the suite.
-        origin: ``command``, ``started``, ``versions``, ``hardware``, ``data`` and ``chains`` (the samplers'
-            settings) of this suite, which need not be those of another suite in the same file.
+        curves: histograms, ROC and precision-recall curves and traces, as lists of numbers, for the report.
+        skipped: the reason why the suite or a part of it was not measured; empty if all was.
+        wall_time_seconds: duration of the suite.
+        origin: ``command``, ``started``, ``versions``, ``hardware``, ``data`` and ``chains`` (the settings of
+            the samplers) of this suite. Those of other suites in the same file may differ.
 
     Example:
         >>> from lebm.evaluation.record import SuiteResult
@@ -103,23 +105,24 @@ class SuiteResult:
     origin: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
-        """As it is written."""
+        """The result as plain values, as the file holds it."""
         return asdict(self)
 
 
 def merged(old: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """``new`` with the suites of ``old`` that were not measured again, if both are of the same weights and
-    seed.
+    """``new``, and the suites of ``old`` that were not measured again.
+
+    The suites of ``old`` are dropped if the two have different weights or seeds.
     """
     same = old is not None and all(old[key] == new[key] for key in ("checkpoint_sha256", "seed", "weights"))
     return {**new, "suites": {**(old["suites"] if old is not None and same else {}), **new["suites"]}}
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """The content of an ``evaluation.json``; one of format 1 as format 2.
+    """The content of an ``evaluation.json``.
 
     Raises:
-        UserError: if it is unreadable, of a newer format, or lacks what the format asks for.
+        UserError: if the file is unreadable, has another format, or lacks entries of the format.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -153,6 +156,6 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def without_curves(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The figures and protocols of an evaluation, without what only pictures need."""
+    """The numbers and protocols of an evaluation, without the curves that only pictures need."""
     suites = {name: {**suite, "curves": {}} for name, suite in evaluation["suites"].items()}
     return {**evaluation, "suites": suites}

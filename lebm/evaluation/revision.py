@@ -1,4 +1,4 @@
-"""The revision suite: what the chains of dual-MCMC teaching add to the networks that they start from."""
+"""The revision suite: what the chains of dual-MCMC teaching add to the networks that start them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from lebm.estimators.answers import Revises
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches
-from lebm.evaluation.image import check_counts, feature_rows, kernel_distance, real_rows, sample_batches
+from lebm.evaluation.image import (
+    check_counts,
+    feature_rows,
+    kernel_distance,
+    kernel_name,
+    real_rows,
+    sample_batches,
+)
 from lebm.evaluation.intervals import mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeaturesUnavailableError
@@ -26,15 +33,15 @@ SETS = 5
 
 
 def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """The generator's samples and their revisions, and reconstructions by inference alone and after posterior
-    steps, each by itself.
+    """Samples of the generator and their revisions; reconstructions by inference alone and after a chain.
 
-    Distances are means over sets of ``n_samples`` images with seeds of their own; both kinds of a set come
-    from the same latents, so the difference, ``.../gain``, has an interval of its own: positive where
-    revision brings samples nearer to the data.
+    Distances are means over several sets of ``n_samples`` images; every set has its own seed. The generated
+    and the revised images of a set come from the same latents. So their difference ``.../gain`` has an
+    interval too. It is positive if revision brings samples nearer to the data. A method without an image
+    chain skips the suite.
 
     Raises:
-        UserError: if samples are not finite, cannot be compared with the data, or are too few.
+        UserError: if samples are non-finite, cannot be compared with the data, or are too few.
     """
     if not isinstance(subject.model, Revises):
         return SuiteResult(
@@ -80,38 +87,38 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
 def reconstructions_after(
     model: LatentEstimator, x: Tensor, index: Tensor, lengths: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Error and similarity of reconstructions after posterior chains of several lengths from the same start.
+    """Error and similarity of reconstructions after posterior chains of several lengths.
+
+    All chains start at the same draw.
 
     Args:
-        model: whose posterior chains run.
+        model: the model of the chains.
         x: images ``(B, C, H, W)`` in [-1, 1], in the model's precision.
-        index: ``(B,)``, which keys the noise; that of an evaluation step.
+        index: row numbers ``(B,)``, which key the noise as in an evaluation step.
         lengths: numbers of posterior transitions; 0 is the inference model alone.
 
     Returns:
         ``mse/steps0``, ``psnr/steps0``, ... for every length, ``(B,)`` each, see
         :func:`~lebm.metrics.reconstruction_rows`.
     """
-    found = {}
+    columns = {}
     for steps in lengths:
         reconstruction = model.reconstruct(x, steps=steps, generator=model.sample_noise("encode", index))
         for name, rows in reconstruction_rows(x, reconstruction).items():
-            found[f"{name}/steps{steps}"] = rows
-    return found
+            columns[f"{name}/steps{steps}"] = rows
+    return columns
 
 
 @torch.no_grad()
 def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
-    """Squared error, PSNR and SSIM of the test images, after no and after all posterior steps from the same
-    start.
-    """
+    """Squared error, PSNR and SSIM of the test images, without and with the whole posterior chain."""
     model = subject.model
     revised = settings.steps or model.evaluation_steps or model.chain_steps("posterior")
     assert revised is not None  # a model that revises images revises latents too
     rows: dict[str, list[Tensor]] = {}
     for batch in batches(subject.images.test, settings.batch_size, model.device):
-        found = reconstructions_after(model, model.observations(batch), batch["index"], (0, revised))
-        for name, values in found.items():
+        columns = reconstructions_after(model, model.observations(batch), batch["index"], (0, revised))
+        for name, values in columns.items():
             rows.setdefault(name, []).append(values.cpu())
     return [
         Figure.of(name, mean_interval(torch.cat(parts)), len(torch.cat(parts)), "test")
@@ -121,23 +128,22 @@ def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
 
 @torch.no_grad()
 def _distances(subject: Subject, settings: Settings, steps: dict[str, int]) -> dict[str, dict[str, Tensor]]:
-    """Every distance of every kind of samples, ``(SETS,)``."""
+    """Every distance of every kind of samples, ``(SETS,)`` each."""
     extractor = settings.extractor.to(subject.model.device).eval()
     data = batches(real_rows(subject, settings), settings.batch_size, subject.model.device)
     real, _ = feature_rows(extractor, (batch["x"] for batch in data), settings.real_split)
     mean, covariance = real.mean(dim=0), real.T.cov()
-    name = extractor.figure
-    kernel = "kid" if name == "fid" else name.replace("frechet", "kernel")
-    found: dict[str, dict[str, list[float]]] = {name: {}, kernel: {}}
+    name, kernel = extractor.figure, kernel_name(extractor)
+    distances: dict[str, dict[str, list[float]]] = {name: {}, kernel: {}}
     for number in range(SETS):
         for kind, length in steps.items():
             own = replace(settings, seed=settings.seed + 1000 * number, sample_steps=length)
             fake, _ = feature_rows(extractor, sample_batches(subject, own), "samples")
-            found[name].setdefault(kind, []).append(
+            distances[name].setdefault(kind, []).append(
                 float(frechet_distance(mean, covariance, fake.mean(dim=0), fake.T.cov()))
             )
-            found[kernel].setdefault(kind, []).append(kernel_distance(real, fake, own.seed).value)
+            distances[kernel].setdefault(kind, []).append(kernel_distance(real, fake, own.seed).value)
     return {
         figure: {kind: torch.tensor(values, dtype=torch.float64) for kind, values in kinds.items()}
-        for figure, kinds in found.items()
+        for figure, kinds in distances.items()
     }

@@ -1,4 +1,4 @@
-"""All suites, and running some of them one after the other."""
+"""All suites, and a function that runs some of them one after the other."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["SUITES", "Suite", "run_suites"]
 
 @dataclass(frozen=True)
 class Suite:
-    """A set of measurements that are made together.
+    """Measurements that are made together.
 
     Attributes:
         measure: function of the model with its data, and of the settings.
-        subject: the models that it measures: those of images, or those of sentences.
+        subject: the kind of models that it measures, models of images or models of sentences.
 
     Example:
         >>> from lebm.evaluation.run import SUITES
@@ -60,10 +60,10 @@ def run_suites(
     Args:
         names: keys of :data:`SUITES`.
         subject: the model and its data.
-        settings: how much is measured; ``steps`` holds for every posterior chain.
+        settings: how much is measured; ``steps`` is the length of every posterior chain.
 
     Yields:
-        The name and the result of each suite, as soon as it has ended, with its wall time.
+        The name of each suite and its result with the wall time, as soon as the suite has ended.
     """
     if settings.steps is not None:
         subject.model.evaluation_steps = settings.steps

@@ -17,7 +17,8 @@ __all__ = ["MEANINGS", "all_scores", "score_pass"]
 
 MEANINGS = {
     "anomaly_score": (
-        "the method's own: -log p(x, z) at one posterior sample, or the image energy over its temperature"
+        "the score of the method: -log p(x, z) at one posterior sample, or the image energy over its"
+        " temperature"
     ),
     "log_joint": "-log p(x, z), unnormalised, at one posterior sample",
     "reconstruction": (
@@ -29,8 +30,8 @@ MEANINGS = {
 LAYERS = 32
 MEANINGS |= {
     f"llr_above_{k}": (
-        f"log p(x, z) - log p(x, z'), z' with its lowest {k} layers drawn anew from the prior given the"
-        " others"
+        f"log p(x, z) - log p(x, z'), where the lowest {k} layers of z' are drawn from the prior given the"
+        " other layers"
     )
     for k in range(1, LAYERS)
 }
@@ -38,14 +39,14 @@ MEANINGS |= {
 
 @torch.no_grad()
 def all_scores(model: LatentEstimator, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The scores that a model can give, high for what it finds unlikely, from one posterior chain a sample.
+    """All scores of a model, high for unlikely samples, from one posterior chain per sample.
 
     Args:
-        model: that scores.
-        batch: ``x`` and ``index``, which keys the noise.
+        model: the model.
+        batch: ``x``, and ``index``, which keys the noise.
 
     Returns:
-        Names of :data:`MEANINGS`, each ``(B,)`` of float64.
+        Scores by their names in :data:`MEANINGS`, ``(B,)`` of float64 each.
     """
     outputs = model.test_step(batch, 0)
     x, z = outputs["x"], outputs["z"]
@@ -63,10 +64,15 @@ def all_scores(model: LatentEstimator, batch: Mapping[str, Tensor]) -> dict[str,
 
 
 def score_pass(model: LatentEstimator, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """:func:`all_scores` of all batches, ``(N,)`` each, with ``label`` beside them.
+    """:func:`all_scores` of all batches, ``(N,)`` each, and ``label``.
+
+    Args:
+        model: the model.
+        data: batches with ``x``, ``index`` and ``label``.
+        what: name of the data, for messages.
 
     Raises:
-        UserError: if a score is not finite, naming how many and the first.
+        UserError: if there are no images, or a score is not finite.
     """
     rows: dict[str, list[Tensor]] = {}
     for batch in data:

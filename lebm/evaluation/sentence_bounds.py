@@ -21,14 +21,18 @@ from lebm.samplers.noise import Noise
 
 __all__ = ["LikelihoodBounds", "likelihood_of_sentences"]
 
-FITTED_TO = 16  # posterior chains per sentence that a Gaussian is fitted to
+FITTED_TO = 16  # posterior chains per sentence, to which a Gaussian is fitted
 
 
 def likelihood_of_sentences(model: LatentEstimator, who: str) -> CategoricalLikelihood:
     """The likelihood of a model of sentences.
 
+    Args:
+        model: the model.
+        who: name of the part that needs such a model, for the message.
+
     Raises:
-        UserError: if the model is not one of sentences; ``who`` names the part that needs one.
+        UserError: if the model is not one of sentences.
     """
     likelihood = model.sentences
     if likelihood is None:
@@ -39,23 +43,23 @@ def likelihood_of_sentences(model: LatentEstimator, who: str) -> CategoricalLike
 class LikelihoodBounds:
     """Negative log-likelihood per sentence and perplexity per token, with intervals, and log Z of the prior.
 
-    By importance sampling, or annealed from a Gaussian per sentence (see
+    The method is importance sampling, or annealing from a Gaussian per sentence (see
     :func:`~lebm.evaluation.marginal_likelihood.log_marginal`). Call :meth:`begin`, then :meth:`update` for
     every batch, then :meth:`compute`. Several processes may each take a part of the batches.
 
     Args:
         n: use the first ``n`` sentences; all if ``None``.
         chains: importance samples, or annealed chains, per sentence; at least 2.
-        levels: of annealing; 1 is importance sampling. With more levels the step size is adapted batch by
-            batch, so the values depend on the batch size and the number of processes, within their error.
-        start: ``prior``, N(0, I) for every sentence, good where sentences say little about their latents; or
-            ``posterior``, a Gaussian per sentence fitted to posterior chains.
+        levels: annealing levels; 1 is importance sampling. With more levels, every batch adapts the step
+            size. The values then depend on the batch size and the number of processes, within their error.
+        start: ``prior`` is N(0, I) for every sentence, good if sentences say little about their latents.
+            ``posterior`` is a Gaussian per sentence, fitted to posterior chains.
         prior_chains: annealed chains for log Z; at least 2.
-        prior_levels: of annealing of the prior.
+        prior_levels: annealing levels for log Z.
         seed: of the noise.
 
     Attributes:
-        counts: for each value, how many sentences, or chains for log Z, are behind it.
+        counts: number of sentences behind each value; for log Z, the number of chains.
 
     Raises:
         ValueError: for a number out of range.
@@ -96,14 +100,14 @@ class LikelihoodBounds:
             "prior_chains": self.prior_chains,
             "prior_levels": self.prior_levels,
             "seed": self.seed,
-            "nll": "nats a sentence",
-            "perplexity": "a token, <eos> included",
+            "nll": "nats per sentence",
+            "perplexity": "per token, <eos> included",
         }
 
     def begin(self, model: LatentEstimator) -> None:
-        """Forget earlier batches and estimate log Z of the model's prior.
+        """Forget earlier batches, and estimate log Z of the model's prior.
 
-        Every process uses the same noise streams, so all do the same short work and agree.
+        Every process uses the same noise streams, so all processes compute the same estimate.
 
         Raises:
             UserError: if the posterior density of the model cannot be differentiated.
@@ -126,7 +130,7 @@ class LikelihoodBounds:
         Args:
             model: of sentences.
             x: sentences ``(B, T)``.
-            index: their numbers ``(B,)``, which key the noise.
+            index: numbers of the sentences, ``(B,)``, which key the noise.
         """
         if self.n is not None:
             chosen = index < self.n
@@ -150,8 +154,10 @@ class LikelihoodBounds:
         return LatentGaussian.fitted(z.reshape(len(x), FITTED_TO, -1).transpose(0, 1))
 
     def compute(self) -> dict[str, float]:
-        """``nll`` (nats per sentence) and ``perplexity`` (per token, ``<eos>`` included), each with ``_low``
-        and ``_high``; ``least_ess``; and ``log_z`` with its ends. All processes must call it.
+        """``nll``, ``perplexity`` and ``log_z``, each also with ``_low`` and ``_high``, and ``least_ess``.
+
+        ``nll`` is in nats per sentence, ``perplexity`` is per token, ``<eos>`` included. All processes must
+        call this.
         """
         bounds = {name: float(value) for name, value in self._metric.compute().items()}
         with self._metric.sync_context():

@@ -1,4 +1,4 @@
-"""How good sampled sentences are, and whether a model of sentences uses its latents."""
+"""The quality of sampled sentences, and how much a model of sentences uses its latents."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ __all__ = ["SampleQuality"]
 class SampleQuality:
     """Forward and reverse perplexity, diversity of samples, and use of the latents.
 
-    The language models that judge are trained here, by the budget that the arguments state. The forward model
-    learns from ``n`` training sentences and judges ``n`` samples. The reverse model learns from the samples
-    and judges the sentences of the batches. Call :meth:`begin`, then :meth:`update` for every batch, then
-    :meth:`compute`. One process must do it alone.
+    Two language models judge sentences. They are trained here, with the budget of the arguments. The forward
+    model learns from ``n`` training sentences and judges ``n`` samples. The reverse model learns from the
+    samples and judges the sentences of the batches. Call :meth:`begin`, then :meth:`update` for every batch,
+    then :meth:`compute`. It works in one process only.
 
     Args:
-        n: samples drawn, and training sentences that the forward model learns from; at least 2.
+        n: number of samples, and of training sentences for the forward model; at least 2.
         compared: sentences that self-BLEU compares; at least 2.
-        steps: of the language models' training.
+        steps: training steps of a language model.
         hidden: width of the language models.
         seed: of samples and language models.
 
     Attributes:
-        counts: for each value, how many sentences are behind it: those that a language model judges, or that
-            are counted.
+        counts: number of sentences behind each value. For a perplexity, these are the judged sentences.
 
     Raises:
         ValueError: for a number out of range.
@@ -71,7 +70,7 @@ class SampleQuality:
         }
 
     def begin(self, model: LatentEstimator) -> None:
-        """Forget earlier batches and draw the samples.
+        """Forget earlier batches, and draw the samples.
 
         Raises:
             UserError: if the model is not one of sentences.
@@ -87,8 +86,8 @@ class SampleQuality:
         Args:
             model: of sentences.
             x: sentences ``(B, T)``.
-            z: their posterior draws ``(B, latent_dim)``.
-            index: their numbers ``(B,)``, which key the noise of a second draw.
+            z: a posterior draw for each sentence, ``(B, latent_dim)``.
+            index: numbers of the sentences, ``(B,)``, which key the noise of a second draw.
         """
         assert self._use is not None, "begin comes first"
         other = model.encode(x, generator=model.sample_noise("second draw", index))
@@ -106,9 +105,9 @@ class SampleQuality:
             train: the training split, from which the forward model learns.
 
         Returns:
-            ``forward_perplexity``, ``reverse_perplexity``, ``distinct_1``, ``distinct_2``, ``self_bleu`` and
-            ``real_distinct_1``, ... of as many real sentences; ``active_units``, ``posterior_mean_variance``
-            and ``latent_nats``.
+            ``forward_perplexity``, ``reverse_perplexity``, ``distinct_1``, ``distinct_2``, ``self_bleu``,
+            ``active_units``, ``posterior_mean_variance`` and ``latent_nats``. ``real_distinct_1``,
+            ``real_distinct_2`` and ``real_self_bleu`` are the same of an equal number of real sentences.
         """
         assert self._use is not None, "begin comes first"
         generator = likelihood_of_sentences(model, "SentenceQuality").generator
@@ -122,7 +121,7 @@ class SampleQuality:
         forward.update(self._samples, learn=False)
         reverse.update(self._samples, learn=True)
         reverse.update(test, learn=False)
-        # Equal numbers, because the share of different words falls with the number of sentences.
+        # The numbers are equal, because the share of different words falls with the number of sentences.
         compared = min(len(test), self.n)
         varied.update(self._samples[:compared])
         real.update(test[:compared])

@@ -15,16 +15,16 @@ ELSEWHERE = {
     "log_z": "prior",
     **dict.fromkeys(("forward_perplexity", "distinct_1", "distinct_2", "self_bleu"), "samples"),
 }
-"""What those figures are of that are not of test sentences."""
+"""The samples behind the metrics that test sentences are not behind."""
 
 
 def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
-    """Likelihood bounds and perplexity with their intervals, forward and reverse perplexity, diversity, and
-    use of the latents.
+    """Likelihood bounds and perplexity with intervals, forward and reverse perplexity, diversity, and use of
+    the latents.
 
     Args:
         subject: a model of sentences and its data.
-        settings: ``seed``, ``n_samples``, ``chains`` and ``levels`` matter.
+        settings: only ``seed``, ``n_samples``, ``chains`` and ``levels`` are used.
     """
     model, data = subject.model.eval(), subject.data
     likelihood_of_sentences(model, "text_suite").adopt(data.vocabulary)

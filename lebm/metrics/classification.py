@@ -1,4 +1,4 @@
-"""How much of the class a representation holds: the accuracy of a small classifier, and its interval."""
+"""How much of the class a representation holds: the accuracy of a small classifier."""
 
 from __future__ import annotations
 

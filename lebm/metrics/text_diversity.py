@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.text import bleu_score
+from torchmetrics.utilities import dim_zero_cat
+
+from lebm.models.text_vocabulary import END, PAD
 
 __all__ = ["SentenceDiversity", "distinct", "self_bleu"]
 
@@ -95,10 +98,8 @@ class SentenceDiversity(Metric):
         self.rows.append(x)
 
     def compute(self) -> dict[str, Tensor]:
-        from lebm.models.text_vocabulary import END, PAD
-
-        rows = torch.cat(list(self.rows)) if isinstance(self.rows, list) else self.rows
-        sentences = [[token for token in row if token not in (PAD, END)] for row in rows.tolist()]
+        rows = dim_zero_cat(self.rows).tolist()
+        sentences = [[token for token in row if token not in (PAD, END)] for row in rows]
         values = {f"distinct_{n}": distinct(sentences, n) for n in (1, 2)}
         values["self_bleu"] = self_bleu(sentences[: self.compared])
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}

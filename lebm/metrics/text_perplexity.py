@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from lebm.models.sequence_generators import RecurrentGenerator
 from lebm.models.text_likelihood import CategoricalLikelihood
@@ -108,11 +109,8 @@ class LanguageModelPerplexity(Metric):
         (self.learned if learn else self.judged).append(x)
 
     def compute(self) -> Tensor:
-        learned, judged = (
-            torch.cat(list(rows)) if isinstance(rows, list) else rows for rows in (self.learned, self.judged)
-        )
-        model = train_language_model(learned, self.vocabulary_size, self.budget)
-        return perplexity(model, judged)
+        model = train_language_model(dim_zero_cat(self.learned), self.vocabulary_size, self.budget)
+        return perplexity(model, dim_zero_cat(self.judged))
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ class SequenceGenerator(nn.Module, Component, ABC):
         width: number of features per position.
         dropout: share of the entries of word embeddings and features that are set to zero in training, in [0,
             1). Chains run without dropout.
+        **sizes: other sizes of the network by name, each at least 1.
 
     Raises:
         ValueError: for an argument out of range.
@@ -41,14 +42,13 @@ class SequenceGenerator(nn.Module, Component, ABC):
     """
 
     def __init__(
-        self, latent_dim: int, vocabulary_size: int, max_length: int, width: int, dropout: float
+        self, latent_dim: int, vocabulary_size: int, max_length: int, width: int, dropout: float, **sizes: int
     ) -> None:
         super().__init__()
-        if min(latent_dim, max_length, width) < 1 or vocabulary_size < 5:
-            raise ValueError(
-                f"latent_dim {latent_dim}, max_length {max_length} and widths must be at least 1 and"
-                f" vocabulary_size {vocabulary_size} at least 5"
-            )
+        sizes = {"latent_dim": latent_dim, "max_length": max_length, "width": width, **sizes}
+        if min(sizes.values()) < 1 or vocabulary_size < 5:
+            listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise ValueError(f"{listed} must be at least 1 and vocabulary_size {vocabulary_size} at least 5")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {dropout}")
         self.latent_dim = latent_dim
@@ -116,11 +116,9 @@ class RecurrentGenerator(SequenceGenerator):
         cell: Literal["lstm", "gru"] = "lstm",
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(latent_dim, vocabulary_size, max_length, hidden, dropout)
-        if embedding < 1 or cell not in ("lstm", "gru"):
-            raise ValueError(
-                f"embedding must be at least 1 and cell 'lstm' or 'gru', not {embedding} and {cell!r}"
-            )
+        super().__init__(latent_dim, vocabulary_size, max_length, hidden, dropout, embedding=embedding)
+        if cell not in ("lstm", "gru"):
+            raise ValueError(f"cell must be 'lstm' or 'gru', not {cell!r}")
         self.cell = cell
         self.embedding = nn.Embedding(vocabulary_size, embedding)
         self.start = nn.Linear(latent_dim, hidden)
@@ -189,12 +187,9 @@ class TransformerGenerator(SequenceGenerator):
         heads: int = 4,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(latent_dim, vocabulary_size, max_length, width, dropout)
-        if layers < 1 or heads < 1 or width % heads:
-            raise ValueError(
-                f"layers and heads must be at least 1 and heads divide width, not {layers}, {heads} and"
-                f" {width}"
-            )
+        super().__init__(latent_dim, vocabulary_size, max_length, width, dropout, layers=layers, heads=heads)
+        if width % heads:
+            raise ValueError(f"heads must divide width, but {heads} does not divide {width}")
         self.embedding = nn.Embedding(vocabulary_size, width)
         self.position = nn.Embedding(max_length, width)
         self.latent = nn.Linear(latent_dim, width)

@@ -30,14 +30,12 @@ def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
         >>> trace = record(Langevin(1, 0.5), lambda z: -0.5 * z.square().sum(dim=1), torch.randn(4, 2))
         >>> draw_chains(Path("chains.png"), "prior", trace, short_run=60)
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    time = [trace.thin * record for record in range(len(trace.log_density))]
+    time = [trace.thin * position for position in range(len(trace.log_density))]
     coordinates = trace.states[:, : trace.states.shape[1] // trace.targets].flatten(2).cpu()
-    figure, axes = plt.subplots(2, 3, figsize=(12, 6))
+    figure = Figure(figsize=(12, 6))
+    axes = figure.subplots(2, 3)
     for axis, title, values in (
         (axes[0, 0], "log-density", trace.log_density),
         (axes[0, 1], "root mean square of the state", trace.radius),
@@ -78,4 +76,3 @@ def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
-    plt.close(figure)

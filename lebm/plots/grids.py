@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +13,10 @@ from torchvision.utils import make_grid
 
 from lebm.files import replaced
 
-__all__ = ["image_grid", "pair_grid", "write_png"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["image_grid", "pair_grid", "rendered", "write_png"]
 
 _MAGENTA = (255, 0, 255)
 
@@ -55,7 +59,7 @@ def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
 
 
 def pair_grid(above: Tensor, below: Tensor, columns: int = 8) -> np.ndarray:
-    """Two sets of images as :func:`image_grid`: below each row of the first set comes that of the second.
+    """Two sets of images as :func:`image_grid`: below each row of the first set is the row of the second.
 
     Args:
         above: ``(B, C, H, W)`` in [-1, 1].
@@ -92,3 +96,12 @@ def write_png(path: str | Path, picture: np.ndarray) -> Path:
     with replaced(path) as unfinished:
         Image.fromarray(picture).save(unfinished, format="PNG")
     return path
+
+
+def rendered(figure: Figure) -> np.ndarray:
+    """The pixels of a matplotlib figure, ``(height, width, 3)`` of ``uint8``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from lebm.metrics.rows import finite_rows
+from lebm.plots.grids import rendered
 
 __all__ = ["latent_picture", "projection"]
 
@@ -30,7 +28,6 @@ def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
         >>> latent_picture(torch.randn(50, 8), torch.randn(50, 8)).shape
         (500, 1000, 3)
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     clouds = {
@@ -40,7 +37,6 @@ def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
     lost = sum(int((~finite_rows(cloud)).sum()) for cloud in clouds.values())
     clouds = {name: cloud[finite_rows(cloud)] for name, cloud in clouds.items()}
     figure = Figure(figsize=(10, 5), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     if lost:
         figure.suptitle(f"{lost} non-finite latents left out")
@@ -73,9 +69,7 @@ def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
     right.set(xlabel="coordinate", ylabel="density", title="all coordinates")
     left.legend()
     right.legend()
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    return np.asarray(Image.open(buffer).convert("RGB"))
+    return rendered(figure)
 
 
 def projection(basis: Tensor, *clouds: Tensor) -> list[Tensor]:
@@ -85,7 +79,7 @@ def projection(basis: Tensor, *clouds: Tensor) -> list[Tensor]:
     """
     if basis.shape[1] < 2:
         return [torch.cat([cloud, torch.zeros_like(cloud)], dim=1) for cloud in clouds]
-    if basis.shape[0] < 3:  # too few for an axis
+    if basis.shape[0] < 3:  # too few rows for two components
         return [cloud[:, :2] for cloud in clouds]
     centre = basis.mean(dim=0)
     axes = torch.linalg.svd(basis - centre, full_matrices=False).Vh[:2]

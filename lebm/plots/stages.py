@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from lebm.plots.grids import rendered
 from lebm.plots.latents import projection
 
 __all__ = ["stage_picture"]
@@ -38,16 +37,11 @@ def stage_picture(
         >>> stage_picture(torch.randn(50, 8), {"stage 1": torch.randn(50, 8)}).shape
         (350, 640, 3)
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     clouds = [cloud.detach() for cloud in (posterior, *priors.values())]
     flat = densities is not None
-    points = (
-        [cloud.cpu() for cloud in clouds]
-        if flat
-        else [cloud.cpu() for cloud in projection(clouds[0], *clouds)]
-    )
+    points = [cloud.cpu() for cloud in (clouds if flat else projection(clouds[0], *clouds))]
     limit = max(1e-3, 1.15 * float(torch.cat(points[:2]).abs().quantile(0.998)))
     columns = min(4, len(points))
     rows = math.ceil(len(points) / columns)
@@ -68,9 +62,7 @@ def stage_picture(
         panel.set(title=title, xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     for panel in panels[len(points) :]:
         panel.set_axis_off()
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return np.asarray(Image.open(buffer).convert("RGB"))
+    return rendered(figure)
 
 
 def _heat(log_density: LogDensity, like: Tensor, limit: float, cells: int = 120) -> np.ndarray:

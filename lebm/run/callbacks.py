@@ -1,4 +1,4 @@
-"""What every run has besides the callbacks of its recipe: checkpoints, stored recipe, progress bar."""
+"""The callbacks of every run besides those of its recipe: checkpoints, stored recipe, progress bar."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ log = logging.getLogger("lebm.cli")
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps the newest checkpoint and ``last.ckpt``: periodically, at the end, and when the run is
-    interrupted or fails.
+    """Keeps the newest checkpoint and ``last.ckpt``.
+
+    It writes them periodically, at the end, and if the run is interrupted or fails.
 
     Args:
-        run_dir: the run folder; files go to its ``checkpoints/``.
+        run_dir: the run folder; the files are in its ``checkpoints/``.
         every_n_train_steps: steps between checkpoints; the end of every epoch if ``None``.
     """
 
@@ -49,15 +50,13 @@ class RunCheckpoint(ModelCheckpoint):
         self._written_step = -1
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the stored state, without paths that are no ``.ckpt`` file in this run's own folder: the
-        next file to remove is one of them.
+        """Take over the stored state, but only paths of ``.ckpt`` files in this run's folder.
+
+        Lightning removes the file of such a path when it writes the next one.
         """
-        state = {
-            **dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), ""),
-            **state_dict,
-        }
+        state = {**state_dict}
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            state[name] = state[name] if self._is_own(state[name]) else ""
+            state[name] = state[name] if self._is_own(state.get(name)) else ""
         models = state.get("best_k_models")
         state["best_k_models"] = {
             path: score
@@ -86,7 +85,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, DivergenceError | CheckpointWriteError):
-            return  # weights that must not replace the last healthy ones, or a disk that takes no more
+            return  # these weights must not replace the last healthy ones, or the disk is full
         if trainer.world_size == 1 or isinstance(exception, Preempted):
             super().on_exception(trainer, pl_module, exception)
         elif (
@@ -97,28 +96,27 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_alone(trainer)
 
     def _save_alone(self, trainer: Trainer) -> None:
-        """Save without the other processes, which may be dead, or waiting somewhere else; every one holds the
-        same weights.
+        """Save without the other processes, which may be dead or may wait somewhere else.
+
+        Every process holds the same weights.
         """
         assert self.dirpath is not None
         try:
             content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
             trainer.strategy.checkpoint_io.save_checkpoint(content, Path(self.dirpath) / "last.ckpt")
-        except (
-            Exception
-        ) as error:  # chains that were not gathered, among others; the periodic checkpoint remains
+        except Exception as error:  # for example, chains were not gathered; the periodic checkpoint remains
             log.warning("no checkpoint of step %d: %s; the last one is kept", trainer.global_step, error)
 
 
 class SaveConfig(SaveConfigCallback):
     """Writes the resolved recipe of a training run to ``config.yaml`` in the run folder and to the loggers.
 
-    Lightning's own writes into the log folder and fails where a file of that name exists already, as every
-    second run with Weights & Biases finds out. It also writes before a checkpoint is read; here a resumed run
+    Lightning's callback writes into the log folder, and fails if a file of that name exists. With Weights &
+    Biases that happens in every second run. It also writes before a checkpoint is read. Here a resumed run
     that is refused keeps its recipe."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Nothing yet."""
+        """Nothing; the file is written when training starts."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().setup(trainer, pl_module, "fit")
@@ -138,7 +136,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 class Progress(RichProgressBar):
-    """A rich bar with the loss, the health of the chains and the time left to the end of the run."""
+    """A progress bar with the loss, the health of the chains and the time to the end of the run."""
 
     HEALTH = {"displacement": "move", "gradient_norm": "grad"}
 
@@ -158,9 +156,9 @@ class Progress(RichProgressBar):
             name: value for name, value in shown.items() if name != "v_num" and not name.startswith("train/")
         }
         for name, value in trainer.callback_metrics.items():
-            group, _, figure = name.removeprefix("mcmc/").rpartition("/")
-            if name.startswith("mcmc/") and figure in self.HEALTH:
-                shown[f"{group}-{self.HEALTH[figure]}"] = round(float(value), 2)
+            group, _, metric = name.removeprefix("mcmc/").rpartition("/")
+            if name.startswith("mcmc/") and metric in self.HEALTH:
+                shown[f"{group}-{self.HEALTH[metric]}"] = round(float(value), 2)
         left = self._time_left(trainer)
         if left is not None:
             shown["left"] = left
@@ -179,13 +177,13 @@ class Progress(RichProgressBar):
 
 
 class SameShape(Callback):
-    """Refuses images of another size than the model makes, before anything is done with them."""
+    """Refuses images of another size than the model makes, before the run uses them."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compare, where both sides say their shape.
+        """Compare the two shapes, if both are known.
 
         Raises:
-            UserError: naming both shapes and both keys.
+            UserError: with both shapes and both keys.
         """
         likelihood = pl_module.observation_model if isinstance(pl_module, LatentEstimator) else None
         made = None if likelihood is None else getattr(likelihood.generator, "out_shape", None)
@@ -202,10 +200,10 @@ def _by(shape: Sequence[int]) -> str:
 
 
 class SavePredictions(Callback):
-    """Collects latents and anomaly scores and writes them as one ``.npz`` file a process.
+    """Collects latents and anomaly scores, and writes one ``.npz`` file per process.
 
     Args:
-        target: the file; with several processes its stem is followed by the rank.
+        target: the file; with several processes the rank follows its stem.
     """
 
     def __init__(self, target: Path) -> None:
@@ -221,13 +219,13 @@ class SavePredictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        found = {
+        columns = {
             "index": batch["index"],
             "label": batch.get("label"),
             "z": outputs["z"],
             "anomaly_score": outputs["anomaly_score"],
         }
-        for name, value in found.items():
+        for name, value in columns.items():
             if value is not None:
                 self._rows.setdefault(name, []).append(value.detach().cpu())
 

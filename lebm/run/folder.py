@@ -1,4 +1,4 @@
-"""The run folder: who may write into it, and the summary that a run leaves there."""
+"""The run folder: which run may write into it, and the summary of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from lebm._version import __version__
 from lebm.errors import UserError
-from lebm.files import replaced
+from lebm.files import is_inside, replaced
 
 __all__ = [
     "check_links",
@@ -36,7 +36,7 @@ _USED = (
 
 
 def is_first_process() -> bool:
-    """Whether this is the process of rank zero, by the environment that launchers set."""
+    """Whether this is the process of rank zero, by the environment variables that launchers set."""
     rank = next((os.environ[name] for name in ("RANK", "SLURM_PROCID") if name in os.environ), None)
     if rank is None:
         rank = os.environ.get("LOCAL_RANK", "0") if os.environ.get("NODE_RANK", "0") == "0" else "1"
@@ -44,10 +44,10 @@ def is_first_process() -> bool:
 
 
 def claim(run_dir: Path, resume: bool) -> None:
-    """Refuse a folder that holds something already, unless its run is to be continued.
+    """Refuse a folder that is not empty, unless its run is to be continued.
 
     Raises:
-        UserError: naming the folder and both ways out; nothing has been written then.
+        UserError: with the folder, and with what the user can do. Nothing has been written then.
     """
     if not run_dir.exists():
         return
@@ -67,22 +67,22 @@ def inside(run: Path, path: Path) -> Path:
     """A path in a run folder, if no link and no ``..`` leads out of the folder.
 
     Args:
-        run: the run folder, which may have come from anywhere.
-        path: what is to be read or written there.
+        run: the run folder, which may be a stranger's.
+        path: a file or folder to read or to write there.
 
     Raises:
-        UserError: if it leads out.
+        UserError: if the path leads out.
     """
-    if not path.resolve().is_relative_to(run.resolve()):
+    if not is_inside(path, run):
         raise UserError(f"{path}: a link out of the run folder, which is not followed")
     return path
 
 
 def ordinary(run: Path, path: Path) -> bool:
-    """Whether there is a file to read in a run folder.
+    """Whether there is a file to read at a path in a run folder.
 
     Raises:
-        UserError: if it is a pipe or a device, or lies outside the folder.
+        UserError: if there is a pipe or a device, or if the path leads out of the folder.
     """
     if not os.path.lexists(path):
         return False
@@ -93,10 +93,10 @@ def ordinary(run: Path, path: Path) -> bool:
 
 
 def check_links(run_dir: Path) -> None:
-    """Refuse a run folder in which something that runs read or write is a link out of the folder.
+    """Refuse a run folder if a file or folder that runs read or write is a link out of it.
 
     Raises:
-        UserError: naming the link.
+        UserError: with the name of the link.
     """
     for name in _USED:
         inside(run_dir, run_dir / name)
@@ -108,14 +108,14 @@ def check_links(run_dir: Path) -> None:
 def summary(
     trainer: Any, model: Any, data: Any, *, recipe: str, command: str, seed: Any, started: float, status: str
 ) -> dict[str, Any]:
-    """What a run was and what came out, as plain values.
+    """The settings and the results of a run, as plain values.
 
     Args:
-        trainer: after the run.
-        model: the estimator; its ``chain_settings`` are recorded.
-        data: the data module; ``describe_split()`` is recorded if it has one.
-        recipe: path or name.
-        command: the words typed.
+        trainer: the trainer after the run.
+        model: the estimator; the summary has its ``chain_settings``.
+        data: the data module; the summary has its ``describe_split()``, if there is such a method.
+        recipe: path or name of the recipe.
+        command: the command line.
         seed: of ``seed_everything``.
         started: ``time.time()`` at the start.
         status: ``finished``, ``interrupted`` or ``failed``.
@@ -149,9 +149,7 @@ def summary(
 
 
 def earlier_attempts(target: Path) -> list[dict[str, Any]]:
-    """What the attempts took that left ``target`` before this one went on, so that the cost of a resumed run
-    can be added up.
-    """
+    """Time and steps of the earlier attempts of a resumed run, by the summary ``target`` that they left."""
     try:
         last = json.loads(target.read_text(encoding="utf-8"))
         kept = {
@@ -159,20 +157,12 @@ def earlier_attempts(target: Path) -> list[dict[str, Any]]:
             for name in ("status", "command", "started", "wall_time_seconds", "cpu_time_seconds", "steps")
         }
         return [*last.get("earlier_attempts", []), kept]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # none, or damaged: nothing is known, and nothing is lost
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no summary, or a damaged one
         return []
 
 
 def spent_minutes(summary: dict[str, Any], which: str = "cpu") -> float | None:
-    """CPU or wall time of a run by its summary, earlier attempts included; ``None`` where the summary does
-    not say.
-    """
+    """CPU or wall time of a run in minutes, earlier attempts included; ``None`` if its summary lacks it."""
     name = f"{which}_time_seconds"
     if summary.get(name) is None:
         return None
@@ -180,7 +170,7 @@ def spent_minutes(summary: dict[str, Any], which: str = "cpu") -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that can change a number."""
+    """The versions of the packages that decide the results."""
     import lightning
     import torch
 
@@ -193,7 +183,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores, threads and accelerators."""
+    """The processor, its cores and threads, and the accelerators."""
     import torch
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -207,13 +197,13 @@ def hardware() -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
+    """Write a JSON file in one step; a reader never sees half of it."""
     with replaced(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
-    """Numbers, texts, lists and mappings only; what is not finite becomes ``None``."""
+    """A value as numbers, texts, lists and mappings only; a non-finite number becomes ``None``."""
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if isinstance(value, float):
@@ -230,7 +220,7 @@ def plain(value: Any) -> Any:
 
 
 def _guarded(ask: Any) -> Any:
-    """The answer, or ``None``: a run that failed early may be unable to describe its data."""
+    """The result of a call, or ``None`` if it fails: a run that failed early may not know its data."""
     try:
         return ask() if ask is not None else None
     except Exception:

@@ -1,6 +1,4 @@
-"""The loggers of a run: ``metrics.csv`` always, TensorBoard where the recipe names none, Weights & Biases as
-the recipe says.
-"""
+"""The loggers of a run: always ``metrics.csv``, and those of the recipe, or TensorBoard if it names none."""
 
 from __future__ import annotations
 
@@ -15,15 +13,15 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lebm.files import replaced
 
-__all__ = ["MetricsFile", "WandbRun", "place", "with_defaults"]
+__all__ = ["MetricsFile", "WandbRun", "point_into", "with_defaults"]
 
 
 class MetricsFile(Logger):
-    """Writes ``metrics.csv``, a row a logging call, into the run folder itself, and continues it on resume.
+    """Writes ``metrics.csv`` into the run folder, one row per logging call, and continues it on resume.
 
     Args:
         run_dir: the run folder.
-        first_step: rows of an earlier attempt from this step on are dropped, because they will be written
+        first_step: rows of an earlier attempt from this step on are dropped, because this attempt writes them
             again.
     """
 
@@ -89,9 +87,7 @@ def _is_before(row: Mapping[str, str | None], step: int) -> bool:
 
 
 class WandbRun(Callback):
-    """Keeps the id of the Weights & Biases run in the checkpoint, so that a resumed run continues the same
-    record.
-    """
+    """Stores the id of the Weights & Biases run in the checkpoint; a resumed run continues with this id."""
 
     KEY = "WandbRun"
 
@@ -114,13 +110,14 @@ class WandbRun(Callback):
         self.run_id = self.run_id or state_dict.get("run_id")
 
 
-def place(config: Any, run_dir: Path, wandb_id: str | None) -> None:
-    """Point the loggers of a parsed recipe at the run folder, before they are built.
+def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
+    """Let the loggers of a parsed recipe write into the run folder, before they are built.
 
     Args:
-        config: ``trainer.logger`` as parsed: ``None``, a truth value, one logger or a list.
-        run_dir: where they write unless the recipe says otherwise.
-        wandb_id: of the run to continue.
+        config: the parsed ``trainer.logger``, which is ``None``, a truth value, one logger or a list. It is
+            changed in place.
+        run_dir: the folder of the loggers for which the recipe names none.
+        wandb_id: id of the Weights & Biases run to continue.
     """
     for logger in config if isinstance(config, list) else [config]:
         path = logger.get("class_path", "") if hasattr(logger, "get") else ""
@@ -128,9 +125,8 @@ def place(config: Any, run_dir: Path, wandb_id: str | None) -> None:
         if arguments is None:
             continue
         if "save_dir" in arguments and arguments["save_dir"] in (None, "", "."):
-            arguments["save_dir"] = str(
-                run_dir.absolute()
-            )  # wandb's process keeps the working folder in which it was started
+            # absolute, because the process of wandb keeps the working folder in which it was started
+            arguments["save_dir"] = str(run_dir.absolute())
         if (
             path.endswith(".WandbLogger")
             and wandb_id is not None
@@ -141,8 +137,9 @@ def place(config: Any, run_dir: Path, wandb_id: str | None) -> None:
 
 
 def with_defaults(chosen: Any, run_dir: Path, first_step: int) -> list[Logger] | bool:
-    """The loggers of a run: those chosen (TensorBoard if nothing is said) and ``metrics.csv``; ``False``
-    switches all off.
+    """The loggers of a run: ``metrics.csv`` and the chosen ones, or TensorBoard for ``None`` and ``True``.
+
+    ``False`` switches all loggers off.
     """
     if chosen is False:
         return False

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1: finish the step, write a checkpoint, leave with a status that says why."""
+"""SIGTERM and SIGUSR1: finish the step, write a checkpoint, and exit with a status that tells the reason."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Preempted", "Preemption"]
 
 
 class Preempted(SystemExit):
-    """The run was asked to stop, and every process has agreed to do so after the same step.
+    """A signal has asked the run to stop, and every process stops after the same step.
 
     Args:
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -26,13 +26,14 @@ class Preempted(SystemExit):
 
 
 class Preemption(Callback):
-    """Ends training at the next step after SIGTERM or SIGUSR1, by which schedulers announce that they will
-    take the machine away.
+    """Ends training at the next step after SIGTERM or SIGUSR1.
 
-    Lightning's own handler of SIGTERM talks to the other processes from inside the signal handler, where they
-    may be in the middle of something else, and stops each of them where it happens to be. Here the handler
-    only takes a note; the processes compare notes after every step, so that it does not matter which of them
-    were told, and all leave after the same one."""
+    With these signals schedulers announce that they will take the machine away.
+
+    Lightning's handler of SIGTERM talks to the other processes from inside the signal handler. They may be
+    busy with something else, and each of them stops somewhere else. Here the handler only stores the number.
+    The processes compare their numbers after every step. So a signal to one of them is enough, and all stop
+    after the same step."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -50,7 +51,7 @@ class Preemption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._leave_if_told(trainer, pl_module)
+        self._leave_if_asked(trainer, pl_module)
 
     def on_validation_batch_end(
         self,
@@ -62,14 +63,14 @@ class Preemption(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if self._before and not trainer.sanity_checking:
-            self._leave_if_told(trainer, pl_module)
+            self._leave_if_asked(trainer, pl_module)
 
-    def _leave_if_told(self, trainer: Trainer, model: LightningModule) -> None:
+    def _leave_if_asked(self, trainer: Trainer, model: LightningModule) -> None:
         number = self.received
         if trainer.world_size > 1:
-            told = torch.tensor(number, device=model.device)
-            torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
-            number = int(told)
+            asked = torch.tensor(number, device=model.device)
+            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+            number = int(asked)
         if number:
             raise Preempted(number)
 

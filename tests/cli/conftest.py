@@ -37,3 +37,13 @@ def trained(lebm: Run, tiny: Path) -> Path:
     """The folder of a finished run."""
     assert lebm("fit", "-c", tiny) == 0
     return Path("runs/tiny")
+
+
+@pytest.fixture
+def wicked(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An importable module that leaves a mark when it is imported."""
+    Path("wicked.py").write_text(
+        "open('owned', 'w').close()\nclass Sampler: pass\nclass Callback: pass\ndef function(*a): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    return Path("owned")

@@ -11,7 +11,8 @@ import yaml
 
 from lebm.config import messages
 from tests.cli.conftest import Run
-from tests.cli.test_errors import TINY, images, refused
+from tests.cli.test_errors import TINY, refused
+from tests.cli.test_input_errors import images
 
 GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
 

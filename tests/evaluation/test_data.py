@@ -66,7 +66,7 @@ def test_other_data_know_no_training_rows(path: str, tmp_path: Path) -> None:
 
 
 def test_refusals(path: str) -> None:
-    with pytest.raises(UserError, match=r"shape \(2,\), not of square images"):
+    with pytest.raises(UserError, match=r"shape \(2,\), but these suites measure models of square images"):
         RunImages.open({}, path, (2,))
     with pytest.raises(UserError, match="name some with --data"):
         RunImages.open({}, None, SHAPE)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lebm.estimators import AdamGroups, DualMCMCTeaching, LatentEstimator, LatentMLE
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.likelihood_suite import _images, likelihood_suite
+from lebm.evaluation.data import first_normal
+from lebm.evaluation.likelihood_suite import likelihood_suite
 from lebm.evaluation.marginal_likelihood import joint_density
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEncoder, ResNetEnergy
 from lebm.samplers import Langevin
@@ -95,7 +96,7 @@ def test_it_finds_the_closed_form(method) -> None:
     subject = Subject(model.eval(), SimpleNamespace(test=Pictures(x), held_out_label=None))  # type: ignore[arg-type]
     settings = Settings(likelihood_images=24, levels=30, chains=16, seed=5)
     figures = {figure.name: figure for figure in likelihood_suite(subject, settings).figures}
-    exact = truth.log_prob(_images(subject, settings).double().flatten(1)).mean()
+    exact = truth.log_prob(first_normal(subject.images, 24, seed=5).double().flatten(1)).mean()
     # log Z: a standard error a quarter of its interval, the images: the spread of 16 chains over 24 images,
     # below .02
     error = 0.02

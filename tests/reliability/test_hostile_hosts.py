@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from lebm.__main__ import main
-from tests.cli.conftest import Run, lebm, tiny, trained  # noqa: F401
-from tests.cli.test_errors import wicked  # noqa: F401
+from tests.cli.conftest import Run, lebm, tiny, trained, wicked  # noqa: F401
 from tests.reliability.test_hostile_runs import checkpoint
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

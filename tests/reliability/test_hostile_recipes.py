@@ -14,19 +14,8 @@ import pytest
 import yaml
 
 from lebm.__main__ import main
-from tests.cli.conftest import Run, lebm, tiny  # noqa: F401
-from tests.cli.test_errors import (  # noqa: F401
-    GENERATOR,
-    MODEL,
-    RECIPES,
-    SAMPLER,
-    TEXTS,
-    TINY,
-    Change,
-    put,
-    refused,
-    wicked,
-)
+from tests.cli.conftest import Run, lebm, tiny, wicked  # noqa: F401
+from tests.cli.test_errors import GENERATOR, MODEL, RECIPES, SAMPLER, TEXTS, TINY, Change, put, refused
 
 SECRET = "hunter2-is-secret"
 

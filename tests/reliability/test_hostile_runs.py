@@ -18,8 +18,7 @@ import yaml
 from lebm.checkpoint.seal import seal
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.run.callbacks import RunCheckpoint
-from tests.cli.conftest import Run, lebm, tiny, trained  # noqa: F401
-from tests.cli.test_errors import wicked  # noqa: F401
+from tests.cli.conftest import Run, lebm, tiny, trained, wicked  # noqa: F401
 
 LIGHTNING = "lightning.pytorch"
 
