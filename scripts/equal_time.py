@@ -27,7 +27,7 @@ from lebm.run.folder import spent_minutes
 
 RESULTS = ROOT / "results" / "equal_time"
 DIGITS = "1,4,5,7,9"
-FALL = 0.107  # of the learning rates over a run: what latent_mle/mnist has in its 12 epochs
+FALL = 0.107  # of the learning rates over a run: what latent_mle/mnist_published has in its 12 epochs
 GENERATOR = "--model.init_args.likelihood.init_args.generator"
 # Eight latent coordinates and 478,384 weights in the generator; the ladder's three layers have 4 + 2 + 2 and
 # nearly as many weights.
@@ -55,7 +55,7 @@ ALIKE = {
 # recipe, steps, batch size
 PLANS = {
     "mnist": {
-        "LatentMLE": ("latent_mle/mnist", 3300, 100),
+        "LatentMLE": ("latent_mle/mnist_published", 3300, 100),
         "MultiStageNCE": ("multistage_nce/mnist", 2800, 100),
         "JointHierarchicalPrior": ("joint_hierarchical/mnist", 11000, 100),
         "DualMCMCTeaching": ("dual_mcmc/mnist", 2000, 50),

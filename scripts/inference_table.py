@@ -36,6 +36,7 @@ ROWS = {
     "variational": ("inference/variational", None),
     "variational+pool": ("inference/variational", "prior/persistent"),
 }
+RECIPES = {"latent_mle": "latent_mle/mnist_published", "multistage_nce": "multistage_nce/mnist"}
 DRAWS, REAL, TEST = 5_000, 20_000, 2_000
 LOOKS = (0.5, 1.0, 2.0, 3.0, 5.0, 7.0)
 
@@ -149,7 +150,7 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
     target = RESULTS / f"{method}-{row}-{minutes:g}-{seed}.json"
     if target.exists():
         return
-    words = ["-c", f"{method}/mnist", *(word for name in ROWS[row] if name for word in ("-c", name))]
+    words = ["-c", RECIPES[method], *(word for name in ROWS[row] if name for word in ("-c", name))]
     if method == "multistage_nce":
         steps = {"short_run": 300, "variational+pool": 1_500}.get(row, 800) * minutes / 3
         words += ["--model.init_args.stages.init_args.steps", str(int(steps))]

@@ -1,7 +1,7 @@
 """Write the comparison of methods: results/comparison.json from evaluated runs, and its table in
 docs/results.md from that file.
 
-    python scripts/write_comparison.py latent_mle/mnist=runs/mle-mnist baselines/mnist_vae=runs/vae ...
+    python scripts/write_comparison.py latent_mle/mnist_published=runs/mle-mnist baselines/mnist_vae=runs/vae ...
 
 Each run must have been trained and evaluated (`lebm evaluate`). Cells of recipes that are not named stay as
 they are in the file; what is in neither reads "not run". Without arguments only the table is written again.
@@ -21,7 +21,7 @@ from lebm.run.folder import spent_minutes
 SUITES = ("image", "likelihood")
 FILE = ROOT / "results" / "comparison.json"
 RECIPES = {
-    "latent_mle/mnist": "LatentMLE",
+    "latent_mle/mnist_published": "LatentMLE",
     "multistage_nce/mnist": "MultiStageNCE",
     "joint_hierarchical/mnist": "JointHierarchicalPrior",
     "joint_hierarchical/mnist_vae": "the same without energy",

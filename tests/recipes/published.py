@@ -46,8 +46,7 @@ def fully_connected(latent_dim: int) -> Published:
 
 MNIST = fully_connected(8)
 PUBLISHED = {
-    "quickstart": fully_connected(12),
-    "latent_mle/mnist": MNIST,
+    "latent_mle/mnist_published": MNIST,
     "latent_mle/mnist_anomaly": MNIST,
     "latent_mle/fashion_mnist": Published(
         (1, 28, 28),

@@ -36,7 +36,7 @@ def test_header_says_what_a_reader_needs(name: str) -> None:
     assert max(map(len, written)) <= 140  # commands; the others are shorter
     assert max(len(line) for line in written if not re.match("# (Run|Override) ", line)) <= 110
     run_words = command(name, "Run")
-    on = "quickstart" if name in LOGGERS else "latent_mle/mnist"
+    on = "quickstart" if name in LOGGERS else "latent_mle/mnist_published"
     assert run_words[:2] == ["-c", on if name in OVERLAYS else name]
     assert name in run_words
     assert command(name, "Override")[: len(run_words[:2])] == run_words[:2]

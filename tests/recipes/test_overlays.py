@@ -12,9 +12,9 @@ from lebm.samplers import PersistentChains
 from tests.recipes.test_recipes import ALL, PARTS, build, small, synthetic, two_steps
 
 KINDS = {name.split("/")[1]: name for name in PARTS if name.startswith("inference/")}
-RECIPES = ("latent_mle/mnist", "multistage_nce/mnist", "latent_mle/svhn", "latent_mle/text_small")
+RECIPES = ("latent_mle/mnist_published", "multistage_nce/mnist", "latent_mle/svhn", "latent_mle/text_small")
 ENCODERS = {
-    "latent_mle/mnist": MLPEncoder,
+    "latent_mle/mnist_published": MLPEncoder,
     "multistage_nce/mnist": MLPEncoder,
     "latent_mle/svhn": ConvEncoder,
     "latent_mle/text_small": SentenceEncoder,
@@ -42,7 +42,7 @@ def test_an_overlay_changes_the_inference_and_nothing_else(name: str, kind: str)
 
 
 def test_a_pool_takes_the_place_of_fresh_chains() -> None:
-    model = build(["-c", "latent_mle/mnist", "-c", "prior/persistent"]).model
+    model = build(["-c", "latent_mle/mnist_published", "-c", "prior/persistent"]).model
     assert isinstance(model, LatentPriorModel)
     assert isinstance(model.prior_sampler, PersistentChains)
     assert model.prior_sampler.steps == 10
@@ -52,7 +52,7 @@ def test_a_pool_takes_the_place_of_fresh_chains() -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("latent_mle/mnist", kind) for kind in KINDS if kind != "short_run"]
+    [("latent_mle/mnist_published", kind) for kind in KINDS if kind != "short_run"]
     + [("multistage_nce/mnist", "taught")],
 )
 def test_two_steps_of_training(name: str, kind: str, tmp_path: Path) -> None:
