@@ -22,7 +22,7 @@ from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
 from lebm.samplers import Langevin, PersistentChains
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-STEPS, ROWS, DRAWS, SPAN = 1_500, 100, 400, 3.0
+STEPS, ROWS, DRAWS, SPAN = 1_500, 100, 400, 5.0
 STEPS_OF_CHAIN = {"ShortRun": 20, "Remembered": 5, "Taught": 5}
 
 

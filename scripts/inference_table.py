@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from results_page import ROOT
+from results_page import ROOT, fill
 
 from lebm import load
 from lebm.config.parser import RecipeCLI
@@ -193,11 +193,82 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
     print(target.stem, record["steps"], {k: round(v, 3) for k, v in record["figures"].items()}, flush=True)
 
 
+TITLES = {
+    "short_run": "20 steps from N(0, I), as published",
+    "remembered": "5 steps from where the row's chain ended",
+    "taught": "5 steps from an encoder that learns the ends",
+    "variational": "a draw of a variational encoder",
+}
+COLUMNS = {
+    "mse": "{:.3f}",
+    "distance_60": "{:.0f}",
+    "distance_1000": "{:.0f}",
+    "distance_pool": "{:.0f}",
+    "precision": "{:.2f}",
+    "recall": "{:.2f}",
+    "spread": "{:.1f}",
+}
+
+
+def table() -> str:
+    """One line per row and time: the median over seeds, with the lowest and the highest."""
+    found: dict[tuple[float, str], list[dict[str, Any]]] = {}
+    for file in sorted(RESULTS.glob("latent_mle-*.json")):
+        row = file.stem.removeprefix("latent_mle-").rsplit("-", 2)[0]
+        record = json.loads(file.read_text())
+        found.setdefault((record["minutes"], row), []).append(record)
+    lines = [
+        "| CPU min | latents of data in training | prior chain in training | seeds | steps | MSE | distance,"
+        " 60 steps | 1,000 steps | of the pool | precision | recall | spread |",
+        "|" + "---|" * 12,
+    ]
+    for minutes, row in sorted(found, key=lambda key: (key[0], list(ROWS).index(key[1]))):
+        records = found[minutes, row]
+        kind, _, pool = row.partition("+")
+        cells = [_range([r["figures"].get(name) for r in records], form) for name, form in COLUMNS.items()]
+        steps = sorted(r["steps"] for r in records)[len(records) // 2]
+        prior = "10 steps of a pool" if pool else "60 fresh steps"
+        lines.append(
+            f"| {minutes:g} | {TITLES[kind]} | {prior} | {len(records)} | {steps:,} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def _range(values: list[float | None], form: str) -> str:
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return ""
+    middle, low, high = (form.format(v) for v in (known[len(known) // 2], known[0], known[-1]))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def sooner() -> str:
+    """When the curves of the other rows pass what the published algorithm has at the end of its time."""
+    lines = [
+        "| CPU min of the published row | seed | its distance | row | reached after | times sooner |",
+        "|" + "---|" * 6,
+    ]
+    for file in sorted(RESULTS.glob("latent_mle-short_run-*.json")):
+        theirs = json.loads(file.read_text())
+        goal = theirs["figures"]["distance_60"]
+        for row in ("taught+pool", "variational+pool"):
+            other = RESULTS / f"latent_mle-{row}-{theirs['minutes']:g}-{theirs['seed']}.json"
+            if not other.exists():
+                continue
+            curve = json.loads(other.read_text())["curve"]
+            first = next((look["minutes"] for look in curve if look["distance"] <= goal), None)
+            ratio = f"{theirs['minutes'] / first:.0f}" if first else ""
+            cells = [f"{theirs['minutes']:g}", theirs["seed"], f"{goal:.0f}", row, first or "never", ratio]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("write")
     runner = verbs.add_parser("run")
     runner.add_argument("folder", help="of MNIST in the layout of the Hub, or its name there")
     runner.add_argument("--minutes", type=float, default=3)
@@ -209,6 +280,8 @@ def main() -> None:
         for seed in chosen.seeds.split(","):
             for row in chosen.rows.split(","):
                 cell(chosen.folder, chosen.method, row, chosen.minutes, int(seed))
+    fill("inference", table(), "inference.md")
+    fill("sooner", sooner(), "inference.md")
 
 
 if __name__ == "__main__":

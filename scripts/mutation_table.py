@@ -57,7 +57,12 @@ stages = on("lebm/models/ratios.py", *RATIO_TESTS)
 
 likelihood = on("lebm/evaluation/likelihood_suite.py", "tests/evaluation/test_likelihood_suite.py")
 joint = on("lebm/evaluation/marginal_likelihood.py", "tests/evaluation/test_likelihood_suite.py")
-latent_chains = on("lebm/estimators/prior_model.py", "tests/estimators/test_chain_context.py")
+KINDS = ("tests/inference/test_parts.py", "tests/inference/test_truth.py")
+kinds = on("lebm/inference/chains.py", *KINDS)
+encoders = on("lebm/inference/encoders.py", *KINDS)
+inference_terms = on("lebm/estimators/prior_model.py", *KINDS, "tests/estimators/test_joint_hierarchical.py")
+pool = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
+latent_chains = on("lebm/estimators/prior_chains.py", "tests/estimators/test_chain_context.py")
 image_chains = on("lebm/estimators/revised_model.py", "tests/estimators/test_chain_context.py")
 estimator = on("lebm/estimators/base.py", "tests/estimators/test_chain_context.py")
 ranks = on("lebm/evaluation/intervals.py", "tests/evaluation/test_intervals.py")
@@ -293,4 +298,28 @@ MUTATIONS = [
         "for kind in (positive, ~positive):",
         "for kind in (positive | True,):",
     ),
+    kinds("a row forgets its chain", "return torch.where(new[:, None], fresh, known)", "return fresh"),
+    kinds("a broken chain goes on", " | ~torch.isfinite(known).all(dim=1)", ""),
+    kinds("chains end in other rows", "self._memory[index] = end", "self._memory[index.flip(0)] = end"),
+    encoders(
+        "the encoder learns where chains start",
+        "teaching=-q.log_prob(end).mean()",
+        "teaching=-q.entropy().mean()",
+    ),
+    encoders(
+        "a taught chain starts at the reference",
+        "posterior.run(q.rsample(noise).detach(), noise)",
+        "posterior.run(None, noise)",
+    ),
+    encoders(
+        "a draw without gradient", "Inferred(q.rsample(noise), q)", "Inferred(q.rsample(noise).detach(), q)"
+    ),
+    inference_terms(
+        "no divergence", "return parts.sum(dim=1).mean()", "return 0.0 * parts.sum(dim=1).mean()"
+    ),
+    inference_terms(
+        "mirror images share a chain", 'index = 2 * index + batch["flipped"].to(index)', "index = 2 * index"
+    ),
+    pool("fresh chains as short as a step", "if self.training or self.fresh_steps is None", "if True"),
+    pool("the pool is its first row", "(place * len(states)).long()", "(0 * place).long()"),
 ]

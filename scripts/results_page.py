@@ -16,13 +16,13 @@ def keep(name: str, figures: Any) -> None:
     (ROOT / "results" / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def fill(name: str, section: str) -> None:
-    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end -->`` in docs/results.md.
+def fill(name: str, section: str, file: str = "results.md") -> None:
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end -->`` in a page of docs/.
 
     Raises:
         SystemExit: if there is no such place.
     """
-    page = ROOT / "docs" / "results.md"
+    page = ROOT / "docs" / file
     pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.S)
     text = page.read_text()
     if not pattern.search(text):

@@ -1,7 +1,7 @@
 """Write the comparison of methods: results/comparison.json from evaluated runs, and its table in
 docs/results.md from that file.
 
-    python scripts/write_comparison.py latent_mle/mnist_published=runs/mle-mnist baselines/mnist_vae=runs/vae ...
+    python scripts/write_comparison.py latent_mle/mnist_published=runs/mle-mnist baselines/mnist_vae=...
 
 Each run must have been trained and evaluated (`lebm evaluate`). Cells of recipes that are not named stay as
 they are in the file; what is in neither reads "not run". Without arguments only the table is written again.

@@ -8,9 +8,26 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from lebm.errors import UserError
-from lebm.inference import Frozen, Inferred, PosteriorChain, Remembered, ShortRun, Taught, Variational
-from lebm.models import MLPEncoder
-from lebm.samplers import Noise
+from lebm.estimators import AdamGroups, LatentMLE
+from lebm.inference import (
+    Frozen,
+    Inferred,
+    PosteriorChain,
+    Remembered,
+    ShortRun,
+    Taught,
+    Variational,
+    mirror_encoder,
+)
+from lebm.models import (
+    BottomLayer,
+    ConvGenerator,
+    GaussianLikelihood,
+    MLPEncoder,
+    MLPGenerator,
+    StandardNormal,
+)
+from lebm.samplers import Langevin, Noise
 
 
 def encoder() -> MLPEncoder:
@@ -155,3 +172,58 @@ def test_a_weight_scales_the_gradient_and_keeps_the_value(weight: float) -> None
 def test_detached_latents_have_nothing_to_weigh() -> None:
     found = Frozen(encoder()).infer(data(), None, NO_CHAIN, noise())
     assert found.weighted(0.5) is found
+
+
+def test_a_mirror_image_is_a_row_of_its_own() -> None:
+    torch.manual_seed(0)
+    model = LatentMLE(
+        GaussianLikelihood(MLPGenerator(2, [1, 3, 3], hidden=[5])),
+        StandardNormal(2),
+        Langevin(1, 0.1),
+        Langevin(2, 0.1),
+        AdamGroups({"generator": 1e-3}),
+        Remembered(),
+        noise_shards=2,
+    ).double()
+    rows = {"x": data(), "index": torch.arange(6), "flipped": torch.zeros(6, dtype=torch.bool)}
+    plain = model.infer(rows, 0).z
+    flipped = {**rows, "x": data().flip(-1), "flipped": torch.ones(6, dtype=torch.bool)}
+    fresh = model.infer(flipped, 0).z
+    other = LatentMLE(**{**model._init_arguments, "inference": Remembered()}).double()
+    assert torch.equal(other.infer(flipped, 0).z, fresh)  # it did not start at the latents of the image
+    assert not torch.equal(plain, fresh)
+    memory = model.inference.get_extra_state()["memory"]
+    assert torch.equal(memory[0:12:2], plain)
+    assert torch.equal(memory[1:12:2], fresh)
+
+
+def test_an_mlp_is_mirrored() -> None:
+    found = mirror_encoder(MLPGenerator(2, [1, 4, 4], hidden=[8, 16]))
+    widths = [layer.out_features for layer in found.modules() if isinstance(layer, torch.nn.Linear)]
+    assert widths == [16, 8, 4]
+    assert found.in_shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize(("shape", "start"), [([3, 32, 32], 4), ([3, 32, 32], 8), ([1, 28, 28], 7)])
+def test_a_convolutional_generator_is_mirrored(shape: list[int], start: int) -> None:
+    found = mirror_encoder(ConvGenerator(5, shape, channels=[12, 8, 4], start=start))
+    assert found(torch.zeros(2, *shape)).mean.shape == (2, 5)
+    widths = [layer.out_channels for layer in found.net if isinstance(layer, torch.nn.Conv2d)]
+    assert widths == [4, 8, 12]
+
+
+def test_what_cannot_be_mirrored_is_named() -> None:
+    with pytest.raises(ValueError, match="no encoder can be made from BottomLayer"):
+        mirror_encoder(BottomLayer(MLPGenerator(2, [1, 4, 4]), [2, 3]))
+
+
+def test_an_encoder_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="has 3 latent coordinates but the encoder gives 2"):
+        LatentMLE(
+            GaussianLikelihood(MLPGenerator(3, [1, 3, 3], hidden=[5])),
+            StandardNormal(3),
+            Langevin(1, 0.1),
+            None,
+            AdamGroups({"generator": 1e-3, "encoder": 1e-3}),
+            Variational(encoder()),
+        )

@@ -1,4 +1,4 @@
-"""The baselines: the generator of latent_mle/mnist_published, nothing learned in the prior, and two training steps."""
+"""The baselines: the generator of latent_mle/mnist_published, an unlearned prior, and two training steps."""
 
 from __future__ import annotations
 

@@ -170,3 +170,29 @@ def test_two_processes_hold_one_global_pool(tmp_path: Path) -> None:
     torch.testing.assert_close(
         torch.cat([result["ends"] for result in results], dim=1), expected, atol=1e-6, rtol=0
     )
+
+
+def test_fresh_chains_have_a_length_of_their_own() -> None:
+    chains = PersistentChains(Langevin(steps=2, step_size=0.1, noise_scale=0.0), fresh_steps=7)
+    climb = lambda z: z.sum(dim=1)  # noqa: E731
+    assert chains(climb, torch.zeros(1, 1)).item() == pytest.approx(2 * 0.005)
+    assert chains.steps == 2
+    assert chains.eval().steps == 7
+    assert chains(climb, torch.zeros(1, 1)).item() == pytest.approx(7 * 0.005)
+    assert chains(climb, torch.zeros(1, 1), steps=1).item() == pytest.approx(0.005)
+    with pytest.raises(ValueError, match="fresh_steps must be at least 0"):
+        PersistentChains(Langevin(1, 0.1), fresh_steps=-1)
+
+
+def test_rows_of_the_pool_are_drawn_evenly() -> None:
+    chains = PersistentChains(Langevin(steps=1, step_size=0.1), slots=3)
+    with pytest.raises(ValueError, match="the pool is empty"):
+        chains.pooled(4)
+    source = torch.Generator().manual_seed(0)
+    for _ in range(2):  # one slot is never used
+        chains(lambda z: -0.5 * z.square().sum(dim=1), torch.zeros(5, 2), source)
+    rows = chains.state_dict()["pool"][:2].flatten(0, 1)
+    drawn = chains.pooled(20_000, torch.Generator().manual_seed(1))
+    counts = torch.stack([(drawn == row).all(dim=1).sum() for row in rows])
+    assert int(counts.sum()) == 20_000
+    assert ((counts - 2_000).abs() < 5 * (20_000 * 0.1 * 0.9) ** 0.5).all()
