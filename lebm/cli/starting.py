@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -18,6 +19,7 @@ from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import checks, recipes
 from lebm.config.parser import RecipeCLI
 from lebm.config.stored import stored_sections
+from lebm.data.module import SplitData
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.run import folder as runs
@@ -111,6 +113,29 @@ class TrainingCLI(RecipeCLI):
         return description
 
     def instantiate_classes(self) -> None:
+        data = self._opened_data()
+        self._instantiate()
+        if data is not None:
+            self.datamodule = data
+
+    def _opened_data(self) -> SplitData | None:
+        """The data module with its splits made, before any network is built.
+
+        A fault of the data is then said at once. Only the data modules of lebm are opened here: another one
+        may need its trainer.
+        """
+        if not issubclass(locate(self.config.data.class_path) if self.config.data else object, SplitData):
+            return None
+        alone = self.config.clone()
+        for name in ("model", "trainer"):
+            alone.pop(name, None)
+        data = self.parser.instantiate_classes(alone).data
+        data.setup()
+        if self.request.verb == "fit":
+            data.check_batch_size()
+        return data
+
+    def _instantiate(self) -> None:
         if self.request.run is None:
             super().instantiate_classes()
             return

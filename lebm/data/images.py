@@ -13,6 +13,7 @@ from lebm.data.decoding import Decoding
 from lebm.data.loader import coin_flips
 from lebm.data.module import SplitData
 from lebm.data.sets import Sources, Splitting
+from lebm.data.splits import check_size
 
 __all__ = ["ImageData", "open_images", "to_unit_range"]
 
@@ -57,8 +58,9 @@ class ImageData(SplitData):
         label_column: name of the label column; detected if ``null``.
         train_split: name of the split for training.
         test_split: name of the split for testing; ``null`` for none.
-        validation_size: number of training images for validation, chosen by a seeded permutation, if the
-            source has no validation split. A validation split of the source is used as a whole.
+        validation_size: number of training images for validation, or a share of them above 0 and below 1.
+            They are chosen by a seeded permutation, if the source has no validation split. A validation split
+            of the source is used as a whole.
         held_out_label: class that is left out of training and counts as anomalous in the test set.
         anomaly_split: protocol for a held-out label. ``lebm`` joins train and test split, trains on 80% of
             the normal images, and tests on the other 20% and all held-out images. ``official`` leaves the
@@ -107,7 +109,7 @@ class ImageData(SplitData):
         label_column: str | None = None,
         train_split: str = "train",
         test_split: str | None = "test",
-        validation_size: int = 0,
+        validation_size: int | float = 0,
         held_out_label: int | None = None,
         anomaly_split: Literal["lebm", "official"] = "lebm",
         seed: int = 0,
@@ -129,9 +131,9 @@ class ImageData(SplitData):
         for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        for name, value in {"validation_size": validation_size, "num_workers": num_workers}.items():
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, but is {value}")
+        check_size("validation_size", validation_size)
+        if num_workers < 0:
+            raise ValueError(f"num_workers must not be negative, but is {num_workers}")
         Decoding(image_size, channels, crop)  # refuse impossible values before any data are read
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size

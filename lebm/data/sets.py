@@ -9,7 +9,7 @@ import numpy as np
 
 from lebm.data.cache import CachedImages, open_images, split_names
 from lebm.data.dataset import ImageRows
-from lebm.data.splits import held_out_rows, limited, ordinary_rows
+from lebm.data.splits import held_out_rows, limited, nothing_left, ordinary_rows
 from lebm.errors import UserError
 
 __all__ = ["Sources", "Splitting"]
@@ -111,7 +111,7 @@ class Sources:
 class Splitting:
     """How sources become splits; the arguments are those of :class:`~lebm.data.images.ImageData`."""
 
-    validation_size: int = 0
+    validation_size: int | float = 0
     held_out_label: int | None = None
     anomaly_split: str = "lebm"
     seed: int = 0
@@ -138,10 +138,7 @@ class Splitting:
             test_labels = np.empty(0, dtype=np.int64) if test is None else test.labels
             rows = held_out_rows(train.labels, test_labels, held_out, self.anomaly_split, carve, self.seed)
         if not len(rows.train):
-            raise UserError(
-                f"data path {sources.path!r}: no training images are left (validation_size {carve}, held-out"
-                f" label {held_out})"
-            )
+            raise UserError(nothing_left(sources.path, "images", carve, len(rows.validation), held_out))
         both = [cached for cached in (train, test) if cached is not None]
         images, labels = (
             [cached.images for cached in both],
