@@ -124,7 +124,8 @@ class TrainingCLI(RecipeCLI):
         A fault of the data is then said at once. Only the data modules of lebm are opened here: another one
         may need its trainer.
         """
-        if not issubclass(locate(self.config.data.class_path) if self.config.data else object, SplitData):
+        kind = locate(self.config.data.class_path) if self.config.data else None
+        if not (isinstance(kind, type) and issubclass(kind, SplitData)):
             return None
         alone = self.config.clone()
         for name in ("model", "trainer"):

@@ -20,7 +20,7 @@ from lebm.data.decoding import Decoding, UndecodableError
 from lebm.data.sources import Source
 from lebm.errors import UserError
 
-__all__ = ["FORMAT", "Columns", "build"]
+__all__ = ["FORMAT", "Columns", "build", "labels_of"]
 
 FORMAT = 1  # increase it when decoding changes: then old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
@@ -100,7 +100,7 @@ def build(
     import datasets
 
     image_column, label_column = columns.found(source, data.features)
-    labels, names = _labels(source, data, label_column, named=columns.label is not None)
+    labels, names = labels_of(source, data, label_column, named=columns.label is not None)
     try:
         data = data.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow and datasets raise many kinds
@@ -187,7 +187,7 @@ def _decoded(
             yield row, name, image
 
 
-def _labels(
+def labels_of(
     source: Source, data: Any, column: str | None, named: bool
 ) -> tuple[np.ndarray | None, list[str] | None]:
     """Labels as ``int64`` and the names of the classes; strings are numbered in alphabetical order.
