@@ -14,6 +14,7 @@ __all__ = [
     "nothing_left",
     "ordinary_rows",
     "size_in_rows",
+    "spread_rows",
 ]
 
 TRAIN_FRACTION = 0.8  # of the normal rows, under the protocol "lebm"
@@ -137,6 +138,30 @@ def nothing_left(
         f"data path {path!r}: no training {noun} are left (validation_size {validation_size}, of {rows}"
         f" {noun}{without}); {way}"
     )
+
+
+def spread_rows(labels: np.ndarray | None, rows: int, n: int, seed: int) -> np.ndarray:
+    """A seeded choice of rows that is spread over the classes.
+
+    Args:
+        labels: labels of the rows, shape (rows,), or ``None``.
+        rows: number of rows to choose from.
+        n: number of rows to choose; all rows if there are fewer.
+        seed: seed of the permutation.
+
+    Returns:
+        The chosen rows: one of each class, then a second one of each class, and so on. Without labels they
+        are in the order of the permutation.
+    """
+    shuffled = _permutation(np.arange(rows), seed)
+    if labels is None:
+        return shuffled[:n]
+    classes = labels[shuffled]
+    turn = np.empty(rows, dtype=np.int64)
+    for label in np.unique(classes):
+        mine = np.flatnonzero(classes == label)
+        turn[mine] = np.arange(len(mine))
+    return shuffled[np.lexsort((classes, turn))][:n]
 
 
 def limited(rows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from lebm.data.images import ImageData, to_unit_range
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 
-__all__ = ["PROTOCOLS", "RunImages", "batches", "observation_shape", "subset"]
+__all__ = ["PROTOCOLS", "RunImages", "batches", "observation_shape", "opened_module", "subset"]
 
 PROTOCOLS = ("lebm", "official")
 
@@ -58,42 +58,55 @@ class RunImages:
         Raises:
             UserError: if there is nothing to read, or the model is not one of square images.
         """
-        if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
-            raise UserError(
-                f"the model is of data of shape {tuple(shape)}, not of square images, which these suites are"
-                " about"
-            )
-        own = data is None or data == settings.get("path")
-        known = {
-            name: value for name, value in settings.items() if name in inspect.signature(ImageData).parameters
-        }
-        if not own:
-            known = {
-                name: known[name]
-                for name in ("held_out_label", "seed", "anomaly_split", "cache_dir")
-                if name in known
-            }
-        path = data or known.pop("path", None)
-        if path is None:
-            raise UserError("the run does not say which images it was trained on; name some with --data")
-        known.pop("path", None)
-        crop = known.pop("crop", None)
-        fixed = {
-            "image_size": shape[1],
-            "channels": shape[0],
-            "limit_eval": limit,
-            "crop": tuple(crop) if crop else None,
-        }
-        module = ImageData(path, **{**known, **fixed})
-        module.setup()
+        module, arguments = opened_module(settings, data, shape, limit)
         if module.test is None:
-            raise UserError(f"data path {path!r}: there is no test split")
+            raise UserError(f"data path {module.path!r}: there is no test split")
+        own = data is None or data == settings.get("path")
         train = module.train if own and settings else None
-        splits = _protocols(module, path, {**known, **fixed})
+        splits = _protocols(module, module.path, arguments)
         trained = np.empty(0, dtype=np.int64) if train is None else train.rows
         unseen = {name: subset(rows, ~np.isin(rows.rows, trained)) for name, rows in splits.items()}
         sizes = {name: len(rows) for name, rows in splits.items()}
         return cls(train, module.test, unseen, sizes, module.held_out_label, module.describe_split())
+
+
+def opened_module(
+    settings: dict[str, Any], data: str | None, shape: tuple[int, ...], limit: int | None = None
+) -> tuple[ImageData, dict[str, Any]]:
+    """The data module of a run with its splits made, and its arguments but the path.
+
+    For arguments and errors see :meth:`RunImages.open`.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
+        raise UserError(
+            f"the model is of data of shape {tuple(shape)}, not of square images, which these suites are"
+            " about"
+        )
+    own = data is None or data == settings.get("path")
+    known = {
+        name: value for name, value in settings.items() if name in inspect.signature(ImageData).parameters
+    }
+    if not own:
+        known = {
+            name: known[name]
+            for name in ("held_out_label", "seed", "anomaly_split", "cache_dir")
+            if name in known
+        }
+    path = data or known.pop("path", None)
+    if path is None:
+        raise UserError("the run does not say which images it was trained on; name some with --data")
+    known.pop("path", None)
+    crop = known.pop("crop", None)
+    fixed = {
+        "image_size": shape[1],
+        "channels": shape[0],
+        "limit_eval": limit,
+        "crop": tuple(crop) if crop else None,
+    }
+    arguments = {**known, **fixed}
+    module = ImageData(path, **arguments)
+    module.setup()
+    return module, arguments
 
 
 def _protocols(module: ImageData, path: str, settings: dict[str, Any]) -> dict[str, ImageRows]:

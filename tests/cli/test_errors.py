@@ -412,11 +412,7 @@ def corrupt(folder: Path) -> None:
         (Path.mkdir, [], ("./pictures", "no images")),
         (corrupt, [], ("./pictures", "3.png")),
         (images, ["--data.init_args.held_out_label", "7"], ("held_out_label", "7")),
-        (
-            images,
-            ["--data.init_args.batch_size", "1000"],
-            ("batch_size 1000", "--data.init_args.batch_size"),
-        ),
+        (images, ["--data.init_args.batch_size", "1000"], ("batch_size 1000", "--data.init_args.batch_size")),
         (images, ["--data.init_args.validation_size", "5000"], ("--data.init_args.validation_size 0.1",)),
     ],
 )
