@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -17,6 +17,7 @@ from lebm import checkpoint
 from lebm.checkpoint.rebuild import build, outline
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import checks, recipes
+from lebm.config.held_out import held_out_notes
 from lebm.config.parser import RecipeCLI
 from lebm.config.stored import stored_sections
 from lebm.data.module import SplitData
@@ -41,6 +42,7 @@ class TrainingCLI(RecipeCLI):
         begun: whether training has begun; what fails after that is no mistake of the recipe.
         fresh: whether this run made its folder.
         description: the model of a run folder named in place of a recipe, as its checkpoint describes it.
+        notes: what a user should know about the data, one sentence per entry.
     """
 
     ckpt_path: Path | None = None
@@ -48,6 +50,7 @@ class TrainingCLI(RecipeCLI):
     begun = False
     fresh = False
     description: Any = None
+    notes: Sequence[str] = ()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
@@ -132,6 +135,7 @@ class TrainingCLI(RecipeCLI):
             alone.pop(name, None)
         data = self.parser.instantiate_classes(alone).data
         data.setup()
+        self.notes = [*data.notes(), *held_out_notes(self.request, data)]
         if self.request.verb == "fit":
             data.check_batch_size()
         return data

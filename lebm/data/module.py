@@ -59,6 +59,10 @@ class SplitData(LightningDataModule, Component):
         assert self._used is not None
         return copy.deepcopy(self._used)
 
+    def notes(self) -> list[str]:
+        """What a user should know about the splits, one sentence per entry; the command line prints them."""
+        return []
+
     # Resuming
 
     def state_dict(self) -> dict[str, Any]:

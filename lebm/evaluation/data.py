@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from lebm.data.dataset import ImageRows
 from lebm.data.images import ImageData, to_unit_range
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
+
+log = logging.getLogger("lebm.evaluation")
 
 __all__ = ["PROTOCOLS", "RunImages", "batches", "observation_shape", "opened_module", "subset"]
 
@@ -86,6 +89,7 @@ def opened_module(
     known = {
         name: value for name, value in settings.items() if name in inspect.signature(ImageData).parameters
     }
+    trained = dict(known)
     if not own:
         known = {
             name: known[name]
@@ -96,6 +100,8 @@ def opened_module(
     if path is None:
         raise UserError("the run does not say which images it was trained on; name some with --data")
     known.pop("path", None)
+    if not own and known.get("held_out_label") is not None:
+        _keep_label_of_same_meaning(path, known, trained)
     crop = known.pop("crop", None)
     fixed = {
         "image_size": shape[1],
@@ -107,6 +113,40 @@ def opened_module(
     module = ImageData(path, **arguments)
     module.setup()
     return module, arguments
+
+
+def _keep_label_of_same_meaning(path: str, known: dict[str, Any], trained: dict[str, Any]) -> None:
+    """Drop the held-out label of a run for other data in which it is missing or names another class.
+
+    Args:
+        path: the other data.
+        known: the arguments for the other data; ``held_out_label`` is taken out or stays.
+        trained: the arguments of the run.
+    """
+    wanted = known["held_out_label"]
+    other = ImageData(path, **{**known, "held_out_label": None})
+    other.setup()
+    try:
+        mine = ImageData(**{**trained, "crop": tuple(trained["crop"]) if trained.get("crop") else None})
+        mine.setup()
+        name = mine.label_names.get(mine.label(wanted), str(wanted))
+    except (TypeError, UserError):  # the data of the run are not here
+        name = str(wanted)
+    try:
+        number = other.label(wanted)
+    except UserError:
+        meaning = "does not exist"
+    else:
+        if other.label_names.get(number, name) == name:
+            return
+        meaning = f"is {other.label_names[number]!r}"
+    del known["held_out_label"]
+    log.warning(
+        "the run holds out label %s, which %s in %s; every class counts as normal there",
+        wanted,
+        meaning,
+        path,
+    )
 
 
 def _protocols(module: ImageData, path: str, settings: dict[str, Any]) -> dict[str, ImageRows]:
