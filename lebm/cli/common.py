@@ -122,7 +122,10 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
 
 
 def load_model(chosen: argparse.Namespace) -> LatentEstimator:
-    """The model of the run that was named, on the device that was asked for."""
+    """The model of the run that was named, on the device that was asked for.
+
+    What kind of weights it has is put into ``chosen.loaded_weights``.
+    """
     import torch
 
     import lebm
@@ -130,7 +133,9 @@ def load_model(chosen: argparse.Namespace) -> LatentEstimator:
     if chosen.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: there is no CUDA device that torch can use; lebm doctor says more")
     device = "cuda" if chosen.device != "cpu" and torch.cuda.is_available() else "cpu"
-    return lebm.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
+    model = lebm.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
+    chosen.loaded_weights = model.loaded_weights
+    return model
 
 
 def open_data(chosen: argparse.Namespace, model: LatentEstimator, limit: int | None) -> Images | SentenceRows:
@@ -165,7 +170,7 @@ def chain_words(model: LatentEstimator, given: int | None, name: str) -> str:
 
 def report(what: str, target: Path, chosen: argparse.Namespace, seed: int, chain: str) -> None:
     """Say what was written, where, and how it was made."""
-    print(f"lebm: {what} in {target} ({chain}seed {seed}, {chosen.weights} weights of {chosen.run})")
+    print(f"lebm: {what} in {target} ({chain}seed {seed}, {chosen.loaded_weights} weights of {chosen.run})")
 
 
 def _taken(path: Path) -> bool:

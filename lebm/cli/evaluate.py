@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import count, load_model, run_parser
+from lebm.cli.features import extractor, foreign
 from lebm.component import component_line
 from lebm.errors import UserError
 from lebm.run.folder import hardware, ordinary, plain, versions, write_json
@@ -18,16 +19,8 @@ from lebm.run.folder import hardware, ordinary, plain, versions, write_json
 if TYPE_CHECKING:
     from lebm.data import TextData
     from lebm.evaluation.context import SentenceSubject, Settings, Subject
-    from lebm.metrics.features import FeatureExtractor
 
 __all__ = ["main"]
-
-NAMED_FEATURES = {
-    "digits": "lebm.metrics.DigitFeatures",
-    "inception": "lebm.metrics.InceptionFeatures",
-    "pixels": "lebm.metrics.FlatFeatures",
-    "random": "lebm.metrics.RandomProjectionFeatures",
-}
 
 
 def main(argv: list[str]) -> int:
@@ -113,11 +106,14 @@ def _home(run: Path) -> Path:
 
 def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str) -> None:
     from lebm import checkpoint
+    from lebm.evaluation.context import Subject
     from lebm.evaluation.record import FORMAT, merged, read_evaluation
     from lebm.evaluation.run import SUITES, run_suites
 
     subject, settings = _subject(run, chosen)
     names = tuple(SUITES) if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
+    if isinstance(subject, Subject) and "image" in names and (warning := foreign(subject, settings)):
+        print(f"lebm: {warning}")
     file = checkpoint.find_checkpoint(run)
     content = {
         "lebm_evaluation": FORMAT,
@@ -125,6 +121,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         "checkpoint": str(file),
         "checkpoint_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "weights": chosen.weights,
+        "loaded_weights": subject.model.loaded_weights,
         "method": type(subject.model).__name__,
         "seed": settings.seed,
         "suites": {},
@@ -170,7 +167,7 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceS
         return SentenceSubject(model, _sentences(run, chosen)), settings
     shape = observation_shape(model)
     images = RunImages.open(stored_settings(run), chosen.data, shape, chosen.limit)
-    return Subject(model, images), replace(settings, extractor=_features(chosen, shape))
+    return Subject(model, images), replace(settings, extractor=extractor(chosen, shape))
 
 
 def _sentences(run: Path, chosen: argparse.Namespace) -> TextData:
@@ -196,22 +193,6 @@ def _sentences(run: Path, chosen: argparse.Namespace) -> TextData:
     return data
 
 
-def _features(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtractor:
-    from lebm.checkpoint.rebuild import build
-    from lebm.metrics.features import FeatureExtractor
-
-    name = chosen.features
-    if name == "auto":
-        name = "digits" if shape[0] == 1 and shape[1] <= 32 and not chosen.inception_weights else "inception"
-    arguments: dict[str, Any] = {}
-    if name == "inception" and chosen.inception_weights:
-        arguments = {"weights_path": chosen.inception_weights}
-    if Path(name).suffix in (".pt", ".ts", ".pth"):
-        name, arguments = "lebm.metrics.ScriptFeatures", {"path": name}
-    description = {"class_path": NAMED_FEATURES.get(name, name), "init_args": arguments}
-    return build(description, FeatureExtractor, chosen.trust, "--features")
-
-
 def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -219,7 +200,7 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
 
     from lebm.evaluation.record import beside
 
-    title = f"{content['method']}, {content['run']}, {content['weights']} weights, seed {content['seed']}"
+    title = f"{content['method']}, {content['run']}, {content.get('loaded_weights', content['weights'])} weights, seed {content['seed']}"
     table = Table(title=escape(title))
     for heading in ("suite", "figure", "split"):
         table.add_column(heading)

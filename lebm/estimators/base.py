@@ -38,10 +38,13 @@ class LatentEstimator(OneLossModule):
             testing and evaluation; the length of the sampler if ``None``.
 
     Attributes:
+        loaded_weights: ``"averaged"``, ``"raw"``, or ``"plain"`` where the run kept no averages; ``None``
+            for a model that was not loaded.
         anomaly_score_name: what :meth:`anomaly_score` is; it is stored beside every value that is made of it.
     """
 
     latent_dim: int
+    loaded_weights: str | None = None
     anomaly_score_name = "-log p(x, z) at one posterior sample"
 
     def __init__(

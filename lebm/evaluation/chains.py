@@ -73,7 +73,9 @@ def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -
         if bool(trace.states[-1].isfinite().all())
         else None
     )
-    return ChainReport(trace, sampler.steps, findings(trace, sampler.steps, step), step)
+    size = getattr(sampler, "step_size", None)
+    now = size * getattr(sampler, "step_scale", 1.0) if isinstance(size, float) else None
+    return ChainReport(trace, sampler.steps, findings(trace, sampler.steps, step, now), step)
 
 
 def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:

@@ -35,7 +35,7 @@ def pictures(tiny: Path) -> Path:
 def test_samples_as_picture(lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lebm("sample", trained, "-n", 9) == 0
     assert (
-        "9 samples in runs/tiny/images/samples.png (chain of 2 steps, seed 0, ema weights of runs/tiny)"
+        "9 samples in runs/tiny/images/samples.png (chain of 2 steps, seed 0, plain weights of runs/tiny)"
         in capsys.readouterr().out
     )
     assert Image.open(trained / "images/samples.png").size == (
@@ -71,7 +71,9 @@ def test_samples_as_files_and_from_a_lone_checkpoint(lebm: Run, trained: Path) -
     assert Image.open("lone/samples/000000.png").size == (4, 4)
 
 
-def test_weights_choose_between_averaged_and_raw(lebm: Run, tiny: Path) -> None:
+def test_weights_choose_between_averaged_and_raw(
+    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("ema.yaml").write_text(
         "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args:"
         " {decay: 0.5}}]}\n"
@@ -80,6 +82,10 @@ def test_weights_choose_between_averaged_and_raw(lebm: Run, tiny: Path) -> None:
     assert lebm("sample", "run", "--out", "ema.npy") == 0
     assert lebm("sample", "run", "--out", "raw.npy", "--weights", "raw") == 0
     assert np.abs(np.load("ema.npy") - np.load("raw.npy")).max() > 1e-6
+    shown = capsys.readouterr().out
+    assert "averaged weights of run)" in shown
+    assert "raw weights of run)" in shown
+    assert load("run").loaded_weights == "averaged"
 
 
 def test_out_is_never_overwritten_unasked(
