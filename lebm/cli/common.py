@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lebm.errors import UserError
 from lebm.files import replaced
+from lebm.run.folder import check_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_data",
     "chain_words",
+    "check_data",
     "count",
     "encode_noise",
     "fail",
@@ -89,6 +91,16 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="split of the data; its test split if not given")
 
 
+def check_data(path: str | None) -> None:
+    """Refuse a path to data that is written as a path and does not exist; other words may be Hub names.
+
+    Raises:
+        UserError: naming the path.
+    """
+    if path and path.startswith(("./", "../", "/", "~")) and not os.path.exists(os.path.expanduser(path)):
+        raise UserError(f"data path {path!r}: no such file or folder")
+
+
 def count(text: str) -> int:
     """A whole number of at least 1, for ``argparse``."""
     if not text.isdigit() or int(text) < 1:
@@ -124,8 +136,12 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
 def load_model(chosen: argparse.Namespace) -> LatentEstimator:
     """The model of the run that was named, on the device that was asked for.
 
+    The names of the run and the data are checked before torch is imported.
+
     What kind of weights it has is put into ``chosen.loaded_weights``.
     """
+    check_run(chosen.run)
+    check_data(getattr(chosen, "data", None))
     import torch
 
     import lebm

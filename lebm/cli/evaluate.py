@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import count, load_model, run_parser
+from lebm.cli.common import check_data, count, load_model, run_parser
 from lebm.cli.features import extractor, foreign
 from lebm.component import component_line
 from lebm.errors import UserError
-from lebm.run.folder import hardware, ordinary, plain, versions, write_json
+from lebm.evaluation.names import SUITE_NAMES
+from lebm.run.folder import check_run, hardware, ordinary, plain, versions, write_json
 
 if TYPE_CHECKING:
     from lebm.data import TextData
@@ -29,6 +30,9 @@ def main(argv: list[str]) -> int:
     if chosen.out is not None and len(chosen.run) > 1:
         raise UserError("--out names one file; without it every run gets an evaluation.json of its own")
     for run in chosen.run:
+        check_run(run)
+    check_data(chosen.data)
+    for run in chosen.run:
         target = chosen.out or _home(run)
         if chosen.out is not None and target.exists() and not chosen.force:
             raise UserError(f"{target} exists; choose another --out or add --force")
@@ -39,8 +43,6 @@ def main(argv: list[str]) -> int:
 
 
 def _arguments() -> argparse.ArgumentParser:
-    from lebm.evaluation.run import SUITES
-
     parser = run_parser(
         "evaluate",
         "Measure trained runs: figures with intervals in evaluation.json, and a table.",
@@ -54,7 +56,10 @@ def _arguments() -> argparse.ArgumentParser:
         ),
     )
     parser.add_argument(
-        "--suite", action="append", choices=(*SUITES, "all"), help="what to measure, repeatable (default all)"
+        "--suite",
+        action="append",
+        choices=(*SUITE_NAMES, "all"),
+        help="what to measure, repeatable (default all)",
     )
     parser.add_argument(
         "--limit", type=count, help="use that many test images only, chosen by the run's seed"
@@ -200,7 +205,8 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
 
     from lebm.evaluation.record import beside
 
-    title = f"{content['method']}, {content['run']}, {content.get('loaded_weights', content['weights'])} weights, seed {content['seed']}"
+    weights = content.get("loaded_weights", content["weights"])
+    title = f"{content['method']}, {content['run']}, {weights} weights, seed {content['seed']}"
     table = Table(title=escape(title))
     for heading in ("suite", "figure", "split"):
         table.add_column(heading)

@@ -11,6 +11,7 @@ from lebm.data.images import to_unit_range
 from lebm.estimators.answers import ModelChain, NoChainError
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.context import Settings, Subject
+from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import Noise
@@ -18,7 +19,6 @@ from lebm.samplers.trace import Finding, Trace, findings, record, suggested_step
 
 __all__ = ["CHAINS_PER_IMAGE", "ChainReport", "chain_suite", "long_chains", "posterior_chains"]
 
-CHAINS_PER_IMAGE = 4
 CHAINS, STEPS = 32, 500
 
 
