@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lebm._version import __version__
 
@@ -18,9 +18,33 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "load"]
 
+Method = TypeVar("Method", bound="LatentEstimator")
+
+
+@overload
+def load(
+    run_or_file: str | Path,
+    *,
+    trust: Iterable[str] = (),
+    map_location: str | torch.device = "cpu",
+    weights: str = "ema",
+) -> LatentEstimator: ...
+
+
+@overload
+def load(
+    run_or_file: str | Path,
+    expected: type[Method],
+    *,
+    trust: Iterable[str] = (),
+    map_location: str | torch.device = "cpu",
+    weights: str = "ema",
+) -> Method: ...
+
 
 def load(
     run_or_file: str | Path,
+    expected: Any = None,
     *,
     trust: Iterable[str] = (),
     map_location: str | torch.device = "cpu",
@@ -30,24 +54,26 @@ def load(
 
     Args:
         run_or_file: a run folder or a ``.ckpt`` file.
+        expected: the method that the model must be, such as :class:`~lebm.estimators.LatentMLE`; the result
+            has this type. Any method if ``None``.
         trust: packages, besides lebm and torch.nn, whose classes the checkpoint may name.
         map_location: device of the result.
         weights: ``"ema"`` for the averaged weights where the run kept them (the plain ones otherwise),
             ``"raw"`` for the plain ones.
 
     Returns:
-        The :class:`~lebm.estimators.LatentEstimator`.
+        The model; its ``loaded_weights`` says which weights it has.
 
     Raises:
-        UserError: if the file is damaged or names a class that is not trusted; then nothing was imported or
-            executed.
+        UserError: if the file is damaged, names a class that is not trusted, or holds another method; then
+            nothing was imported or executed.
     """
     from lebm import checkpoint
     from lebm.estimators import LatentEstimator
 
     return checkpoint.load(
         run_or_file,
-        LatentEstimator,  # type: ignore[type-abstract]
+        LatentEstimator if expected is None else expected,
         trust=trust,
         map_location=map_location,
         weights=weights,

@@ -77,13 +77,19 @@ def make_parquet(tmp_path: Path) -> MakeParquet:
     """Makes a folder of parquet files: ``make_parquet(train=40, test=20, size=8, channels=1, classes=4)``."""
 
     def make(
-        folder: str = "parquet", *, size: int = 8, channels: int = 1, classes: int | None = 4, **splits: int
+        folder: str = "parquet",
+        *,
+        size: int = 8,
+        channels: int = 1,
+        classes: int | None = 4,
+        names: Sequence[str] | None = None,
+        **splits: int,
     ) -> Path:
+        named = names or (None if classes is None else [f"class {label}" for label in range(classes)])
         for number, (split, n) in enumerate(splits.items()):
             images = [png(picture) for picture in pictures(n, size, channels, seed=number)]
             labels = None if classes is None else [row % classes for row in range(n)]
-            names = None if classes is None else [f"class {label}" for label in range(classes)]
-            write_parquet(tmp_path / folder / f"{split}-00000-of-00001.parquet", images, labels, names)
+            write_parquet(tmp_path / folder / f"{split}-00000-of-00001.parquet", images, labels, named)
         return tmp_path / folder
 
     return make

@@ -229,7 +229,8 @@ def load(
             ``"raw"`` for the plain ones.
 
     Returns:
-        The model.
+        The model. Its ``loaded_weights`` is ``"averaged"``, ``"raw"``, or ``"plain"`` for a run without
+        averages.
 
     Raises:
         UserError: if the file is damaged or names a class that is not trusted; then nothing was imported or
@@ -239,7 +240,8 @@ def load(
         raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
     path, content = newest(run_or_file)
     state = content["state_dict"]
-    if weights == "raw" and isinstance(content.get("current_model_state"), Mapping):
+    averaged = isinstance(content.get("current_model_state"), Mapping)
+    if weights == "raw" and averaged:
         state = content["current_model_state"]
     try:
         # Sizes are compared before memory is spent, since a description may ask for any.
@@ -254,4 +256,5 @@ def load(
     if misfit:
         raise UserError(f"{path}: its weights do not fit the model it describes ({misfit})")
     assert model is not None
+    model.loaded_weights = ("averaged" if weights == "ema" else "raw") if averaged else "plain"
     return model.to(map_location).eval()

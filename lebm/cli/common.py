@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lebm.errors import UserError
 from lebm.files import is_inside, replaced
+from lebm.run.folder import check_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_data",
     "chain_words",
+    "check_data",
     "count",
     "encode_noise",
     "fail",
@@ -89,6 +91,16 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="split of the data; its test split if not given")
 
 
+def check_data(path: str | None) -> None:
+    """Refuse a path to data that is written as a path and does not exist; other words may be Hub names.
+
+    Raises:
+        UserError: naming the path.
+    """
+    if path and path.startswith(("./", "../", "/", "~")) and not os.path.exists(os.path.expanduser(path)):
+        raise UserError(f"data path {path!r}: no such file or folder")
+
+
 def count(text: str) -> int:
     """A whole number of at least 1, for ``argparse``."""
     if not text.isdigit() or int(text) < 1:
@@ -122,7 +134,14 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
 
 
 def load_model(chosen: argparse.Namespace) -> LatentEstimator:
-    """The model of the run that was named, on the device that was asked for."""
+    """The model of the run that was named, on the device that was asked for.
+
+    The names of the run and the data are checked before torch is imported.
+
+    What kind of weights it has is put into ``chosen.loaded_weights``.
+    """
+    check_run(chosen.run)
+    check_data(getattr(chosen, "data", None))
     import torch
 
     import lebm
@@ -130,7 +149,9 @@ def load_model(chosen: argparse.Namespace) -> LatentEstimator:
     if chosen.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: there is no CUDA device that torch can use; lebm doctor says more")
     device = "cuda" if chosen.device != "cpu" and torch.cuda.is_available() else "cpu"
-    return lebm.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
+    model = lebm.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
+    chosen.loaded_weights = model.loaded_weights
+    return model
 
 
 def open_data(chosen: argparse.Namespace, model: LatentEstimator, limit: int | None) -> Images | SentenceRows:
@@ -165,7 +186,7 @@ def chain_words(model: LatentEstimator, given: int | None, name: str) -> str:
 
 def report(what: str, target: Path, chosen: argparse.Namespace, seed: int, chain: str) -> None:
     """Say what was written, where, and how it was made."""
-    print(f"lebm: {what} in {target} ({chain}seed {seed}, {chosen.weights} weights of {chosen.run})")
+    print(f"lebm: {what} in {target} ({chain}seed {seed}, {chosen.loaded_weights} weights of {chosen.run})")
 
 
 def _taken(path: Path) -> bool:

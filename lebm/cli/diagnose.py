@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import add_data, count, load_model, open_data, run_parser
 from lebm.errors import UserError
+from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.run.folder import inside, plain, write_json
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ def main(argv: list[str]) -> int:
         help="number of chains (default 32); for the posterior, four an image",
     )
     chosen = parser.parse_args(argv)
-
-    from lebm.evaluation.chains import CHAINS_PER_IMAGE  # slow to import, and not needed for --help
-
     if chosen.chains < CHAINS_PER_IMAGE or chosen.steps < 8:
         raise UserError(
             f"chains are compared with each other over time: give at least --chains {CHAINS_PER_IMAGE} and"
@@ -96,7 +94,7 @@ def _diagnose(name: str, model: LatentEstimator, chosen: argparse.Namespace, fol
 
 def _chain_of(name: str, model: LatentEstimator, chosen: argparse.Namespace) -> tuple[ModelChain, Noise, int]:
     """The chains, their noise, and the number of targets."""
-    from lebm.evaluation.chains import CHAINS_PER_IMAGE, posterior_chains
+    from lebm.evaluation.chains import posterior_chains
     from lebm.samplers.noise import Noise
 
     seed = model.seed if chosen.seed is None else chosen.seed

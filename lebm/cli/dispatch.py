@@ -36,7 +36,7 @@ use a trained run (a run folder or a .ckpt file is enough)
 recipes
   ls                        names and titles
   cat RECIPE                print one
-  cp RECIPE DEST            start your own from one
+  cp RECIPE DEST            start your own from one; --for FOLDER fits it to your images
   validate-recipe RECIPE    parse, build without memory, print what it would train
 
   doctor                    check this machine: packages, devices, Weights & Biases, metric weights, disk

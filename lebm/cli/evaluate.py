@@ -10,24 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import count, load_model, run_parser
+from lebm.cli.common import check_data, count, load_model, run_parser
+from lebm.cli.features import extractor, foreign
 from lebm.component import component_line
 from lebm.errors import UserError
-from lebm.run.folder import hardware, ordinary, plain, versions, write_json
+from lebm.evaluation.names import SUITE_NAMES
+from lebm.run.folder import check_run, hardware, ordinary, plain, versions, write_json
 
 if TYPE_CHECKING:
     from lebm.data import TextData
     from lebm.evaluation.context import SentenceSubject, Settings, Subject
-    from lebm.metrics.features import FeatureExtractor
 
 __all__ = ["main"]
-
-NAMED_FEATURES = {
-    "digits": "lebm.metrics.DigitFeatures",
-    "inception": "lebm.metrics.InceptionFeatures",
-    "pixels": "lebm.metrics.FlatFeatures",
-    "random": "lebm.metrics.RandomProjectionFeatures",
-}
 
 
 def main(argv: list[str]) -> int:
@@ -35,6 +29,9 @@ def main(argv: list[str]) -> int:
     chosen = _arguments().parse_args(argv)
     if chosen.out is not None and len(chosen.run) > 1:
         raise UserError("--out names one file; without it every run gets an evaluation.json of its own")
+    for run in chosen.run:
+        check_run(run)
+    check_data(chosen.data)
     for run in chosen.run:
         target = chosen.out or _home(run)
         if chosen.out is not None and target.exists() and not chosen.force:
@@ -46,8 +43,6 @@ def main(argv: list[str]) -> int:
 
 
 def _arguments() -> argparse.ArgumentParser:
-    from lebm.evaluation.run import SUITES
-
     parser = run_parser(
         "evaluate",
         "Measure trained runs: figures with intervals in evaluation.json, and a table.",
@@ -61,7 +56,10 @@ def _arguments() -> argparse.ArgumentParser:
         ),
     )
     parser.add_argument(
-        "--suite", action="append", choices=(*SUITES, "all"), help="what to measure, repeatable (default all)"
+        "--suite",
+        action="append",
+        choices=(*SUITE_NAMES, "all"),
+        help="what to measure, repeatable (default all)",
     )
     parser.add_argument(
         "--limit", type=count, help="use that many test images only, chosen by the run's seed"
@@ -113,11 +111,14 @@ def _home(run: Path) -> Path:
 
 def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str) -> None:
     from lebm import checkpoint
+    from lebm.evaluation.context import Subject
     from lebm.evaluation.record import FORMAT, merged, read_evaluation
     from lebm.evaluation.run import SUITES, run_suites
 
     subject, settings = _subject(run, chosen)
     names = tuple(SUITES) if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
+    if isinstance(subject, Subject) and "image" in names and (warning := foreign(subject, settings)):
+        print(f"lebm: {warning}")
     file = checkpoint.find_checkpoint(run)
     content = {
         "lebm_evaluation": FORMAT,
@@ -125,6 +126,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         "checkpoint": str(file),
         "checkpoint_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "weights": chosen.weights,
+        "loaded_weights": subject.model.loaded_weights,
         "method": type(subject.model).__name__,
         "seed": settings.seed,
         "suites": {},
@@ -170,7 +172,7 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceS
         return SentenceSubject(model, _sentences(run, chosen)), settings
     shape = observation_shape(model)
     images = RunImages.open(stored_settings(run), chosen.data, shape, chosen.limit)
-    return Subject(model, images), replace(settings, extractor=_features(chosen, shape))
+    return Subject(model, images), replace(settings, extractor=extractor(chosen, shape))
 
 
 def _sentences(run: Path, chosen: argparse.Namespace) -> TextData:
@@ -196,22 +198,6 @@ def _sentences(run: Path, chosen: argparse.Namespace) -> TextData:
     return data
 
 
-def _features(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtractor:
-    from lebm.checkpoint.rebuild import build
-    from lebm.metrics.features import FeatureExtractor
-
-    name = chosen.features
-    if name == "auto":
-        name = "digits" if shape[0] == 1 and shape[1] <= 32 and not chosen.inception_weights else "inception"
-    arguments: dict[str, Any] = {}
-    if name == "inception" and chosen.inception_weights:
-        arguments = {"weights_path": chosen.inception_weights}
-    if Path(name).suffix in (".pt", ".ts", ".pth"):
-        name, arguments = "lebm.metrics.ScriptFeatures", {"path": name}
-    description = {"class_path": NAMED_FEATURES.get(name, name), "init_args": arguments}
-    return build(description, FeatureExtractor, chosen.trust, "--features")
-
-
 def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -219,7 +205,8 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
 
     from lebm.evaluation.record import beside
 
-    title = f"{content['method']}, {content['run']}, {content['weights']} weights, seed {content['seed']}"
+    weights = content.get("loaded_weights", content["weights"])
+    title = f"{content['method']}, {content['run']}, {weights} weights, seed {content['seed']}"
     table = Table(title=escape(title))
     for heading in ("suite", "figure", "split"):
         table.add_column(heading)

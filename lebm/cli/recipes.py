@@ -42,10 +42,16 @@ def cat(argv: list[str]) -> int:
 
 
 def cp(argv: list[str]) -> int:
-    """``lebm cp RECIPE DEST``"""
+    """``lebm cp RECIPE DEST [--for FOLDER]``"""
     parser = argparse.ArgumentParser("lebm cp", description="Copy a recipe, to start your own from it.")
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
     parser.add_argument("dest", type=Path, help="a file or an existing folder")
+    parser.add_argument(
+        "--for",
+        dest="data",
+        metavar="FOLDER",
+        help="fit the copy to these images: a folder, parquet files, a Hub name, or a .npy or .npz file",
+    )
     parser.add_argument("--force", action="store_true", help="replace DEST if it exists")
     chosen = parser.parse_args(argv)
     source = find(chosen.recipe)
@@ -54,6 +60,21 @@ def cp(argv: list[str]) -> int:
         raise UserError(f"{target} exists; choose another name or add --force")
     if not target.parent.is_dir():
         raise UserError(f"{target.parent} is not a folder")
-    target.write_text(standalone(source), encoding="utf-8")
+    if chosen.data is None:
+        target.write_text(standalone(source), encoding="utf-8")
+    else:
+        for sentence in _fitted_copy(source, target, chosen.data):
+            print(f"{target}: {sentence}")
     print(f"{target}: now lebm fit -c {target}")
     return 0
+
+
+def _fitted_copy(source: Path, target: Path, data: str) -> list[str]:
+    """Write the recipe for a data set; returns what to say about it."""
+    from lebm.config.fitting import fitted
+    from lebm.data.survey import survey
+
+    found = survey(data)
+    text, decided = fitted(source, found)
+    target.write_text(text, encoding="utf-8")
+    return [found.line, *decided]

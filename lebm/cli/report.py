@@ -25,6 +25,9 @@ def main(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     if chosen.out.exists() and not chosen.force:
         raise UserError(f"{chosen.out} exists; choose another --out or add --force")
+    for run in chosen.run:
+        if not run.exists():
+            raise UserError(f"{run}: no such run folder")
     from lebm.report import report
 
     size = report(chosen.run, chosen.out)

@@ -1,7 +1,8 @@
-"""``lebm score RUN --data DATA``: anomaly scores as a table."""
+"""``lebm score RUN --data DATA``: anomaly scores as a table, a threshold, and pictures of the extremes."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,53 +23,137 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.config.run_data import Images, SentenceRows
+    from lebm.estimators.base import LatentEstimator
 
 __all__ = ["score"]
+
+ENDS = {"most": "the most anomalous", "least": "the least anomalous"}
 
 
 def score(argv: list[str]) -> int:
     """``lebm score RUN --data PATH_OR_HUB_NAME``"""
+    chosen = _parser().parse_args(argv)
+    target = target_file(chosen, "scores", ".csv")
+    if target.suffix not in (".csv", ".parquet"):
+        raise UserError(f"--out {target}: scores are written as .csv or .parquet")
+    if chosen.heatmap and chosen.top is None:
+        chosen.top = 25
+    pictures = {end: target.with_name(f"{target.stem}-{end}.png") for end in ENDS if chosen.top}
+    for picture in pictures.values():
+        if picture.exists() and not chosen.force:
+            raise UserError(f"{picture} exists; choose another --out or add --force")
+    model = load_model(chosen)
+    images = open_data(chosen, model, chosen.limit)
+    if model.sentences is not None and (chosen.top or chosen.false_positive_rate):
+        raise UserError(f"{chosen.run}: --top, --heatmap and --false_positive_rate are for models of images")
+    values = _scores(model, images, chosen)
+    threshold = None if chosen.false_positive_rate is None else _threshold(model, chosen)
+    _write_scores(target, images, values, threshold)
+    report(
+        f"{len(values)} scores of {images.source}",
+        target,
+        chosen,
+        _seed(model, chosen),
+        chain_words(model, _steps(model, chosen), "posterior"),
+    )
+    if threshold is not None:
+        flagged = int((values > threshold).sum())
+        print(f"lebm: {flagged} of {len(values)} rows score above it and are marked in the column 'flagged'")
+    broken = int((~values.isfinite()).sum())
+    if broken:
+        print(f"lebm: {broken} of these scores are not finite")
+    if pictures:
+        _write_pictures(pictures, model, images, values, chosen)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = run_parser(
         "score", "Anomaly scores, -log p(x, z) at a posterior sample: high for what the model finds unlikely."
     )
     add_data(parser)
     parser.add_argument("--limit", type=count, help="score the first images only")
-    chosen = parser.parse_args(argv)
-    target = target_file(chosen, "scores", ".csv")
-    if target.suffix not in (".csv", ".parquet"):
-        raise UserError(f"--out {target}: scores are written as .csv or .parquet")
-    model = load_model(chosen)
+    parser.add_argument(
+        "--top",
+        type=count,
+        metavar="N",
+        help="also write a picture of the N most anomalous images with their scores, and one of the N least",
+    )
+    parser.add_argument(
+        "--heatmap",
+        action="store_true",
+        help="in these pictures, show the squared error of the reconstruction per pixel beside each image",
+    )
+    parser.add_argument(
+        "--false_positive_rate",
+        type=_rate,
+        metavar="RATE",
+        help="flag rows above the score that this share of the run's validation images exceeds, such as 0.05",
+    )
+    return parser
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0 < rate < 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0 and below 1, not {text!r}")
+    return rate
+
+
+def _seed(model: LatentEstimator, chosen: argparse.Namespace) -> int:
+    return model.seed if chosen.seed is None else chosen.seed
+
+
+def _steps(model: LatentEstimator, chosen: argparse.Namespace) -> int | None:
+    return chosen.steps or model.evaluation_steps
+
+
+def _scores(model: LatentEstimator, images: Images | SentenceRows, chosen: argparse.Namespace) -> Tensor:
     import torch
 
-    images = open_data(chosen, model, chosen.limit)
-    steps = chosen.steps or model.evaluation_steps
-    seed = model.seed if chosen.seed is None else chosen.seed
+    steps, seed = _steps(model, chosen), _seed(model, chosen)
     scores = [
         model.anomaly_score(x.to(model.device), steps=steps, generator=encode_noise(seed, index))
         .double()
         .cpu()
         for index, x in images.batches(chosen.batch_size)
     ]
-    values = torch.cat(scores)
-    _write_scores(target, images, values)
-    report(
-        f"{len(values)} scores of {images.source}",
-        target,
-        chosen,
-        seed,
-        chain_words(model, steps, "posterior"),
+    return torch.cat(scores)
+
+
+def _threshold(model: LatentEstimator, chosen: argparse.Namespace) -> float:
+    """The score at the false-positive rate that was asked for, on the validation images of the run."""
+    from lebm.config.run_data import open_validation
+    from lebm.evaluation.thresholds import threshold_at
+
+    normal = open_validation(model, chosen.run)
+    values = _scores(model, normal, chosen)
+    threshold = threshold_at(values, chosen.false_positive_rate)
+    above = int((values > threshold).sum())
+    print(
+        f"lebm: threshold {threshold:.6g}: {above} of {len(values)} images of {normal.source} score above it"
+        f" ({above / len(values):.3g}, asked for {chosen.false_positive_rate:g})"
     )
-    broken = int((~torch.isfinite(values)).sum())
-    if broken:
-        print(f"lebm: {broken} of these scores are not finite")
-    return 0
+    return threshold
 
 
-def _write_scores(target: Path, images: Images | SentenceRows, values: Tensor) -> None:
+def _write_scores(
+    target: Path, images: Images | SentenceRows, values: Tensor, threshold: float | None
+) -> None:
     import pyarrow
     from pyarrow import csv, parquet
 
-    columns = {"index": images.numbers, "label": images.labels, "anomaly_score": values.tolist()}
+    columns = {
+        "index": images.numbers,
+        "path": images.paths,
+        "label": images.labels,
+        "class_name": images.classes,
+        "anomaly_score": values.tolist(),
+        "flagged": None if threshold is None else (~(values <= threshold)).tolist(),
+    }
     table = pyarrow.table(
         {name: pyarrow.array(column) for name, column in columns.items() if column is not None}
     )
@@ -77,3 +162,47 @@ def _write_scores(target: Path, images: Images | SentenceRows, values: Tensor) -
         parquet.write_table(table, target)
     else:
         csv.write_csv(table, target)
+
+
+def _write_pictures(
+    targets: dict[str, Path],
+    model: LatentEstimator,
+    images: Images | SentenceRows,
+    values: Tensor,
+    chosen: argparse.Namespace,
+) -> None:
+    """The images at both ends of the scores, each above its score and class; one scale for all heat maps."""
+    import torch
+
+    from lebm.config.run_data import Images
+    from lebm.plots import captioned_grid, heat, write_png
+
+    assert isinstance(images, Images)
+    ordered = values.nan_to_num(nan=torch.inf).argsort(stable=True)
+    rows = {"most": ordered.flip(0)[: chosen.top], "least": ordered[: chosen.top]}
+    shown = {end: images.chosen(rows[end].numpy()) for end in targets}
+    errors = {end: _errors(model, shown[end], chosen) for end in targets if chosen.heatmap}
+    largest = max([1e-12, *(float(error.max()) for error in errors.values())])
+    for end, target in targets.items():
+        names = shown[end].classes or shown[end].labels or []
+        scores = [f"{value:.5g}" for value in values[rows[end]].tolist()]
+        captions = (
+            [f"{score} ({name})" for score, name in zip(scores, names, strict=True)] if names else scores
+        )
+        maps = [heat(errors[end], largest)] if errors else []
+        write_png(target, captioned_grid([shown[end].all(), *maps], captions))
+        print(f"lebm: {len(scores)} images, {ENDS[end]} first, in {target}")
+    if errors:
+        print(f"lebm: right of each image: squared error per pixel, from 0 (black) to {largest:.3g} (white)")
+
+
+def _errors(model: LatentEstimator, shown: Images, chosen: argparse.Namespace) -> Tensor:
+    """Squared error of the reconstructions per pixel, the mean of the channels, ``(B, H, W)``."""
+    import torch
+
+    steps, seed = _steps(model, chosen), _seed(model, chosen)
+    errors = [
+        (model.reconstruct(x.to(model.device), steps=steps, generator=encode_noise(seed, index)).cpu() - x)
+        for index, x in shown.batches(chosen.batch_size)
+    ]
+    return torch.cat(errors).square().mean(dim=1)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -16,8 +17,10 @@ from lebm import checkpoint
 from lebm.checkpoint.rebuild import build, outline
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import checks, recipes
+from lebm.config.held_out import held_out_notes
 from lebm.config.parser import RecipeCLI
 from lebm.config.stored import stored_sections
+from lebm.data.module import SplitData
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.run import folder as runs
@@ -39,6 +42,7 @@ class TrainingCLI(RecipeCLI):
         begun: whether training has begun; what fails after that is no mistake of the recipe.
         fresh: whether this run made its folder.
         description: the model of a run folder named in place of a recipe, as its checkpoint describes it.
+        notes: what a user should know about the data, one sentence per entry.
     """
 
     ckpt_path: Path | None = None
@@ -46,6 +50,7 @@ class TrainingCLI(RecipeCLI):
     begun = False
     fresh = False
     description: Any = None
+    notes: Sequence[str] = ()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
@@ -111,6 +116,31 @@ class TrainingCLI(RecipeCLI):
         return description
 
     def instantiate_classes(self) -> None:
+        data = self._opened_data()
+        self._instantiate()
+        if data is not None:
+            self.datamodule = data
+
+    def _opened_data(self) -> SplitData | None:
+        """The data module with its splits made, before any network is built.
+
+        A fault of the data is then said at once. Only the data modules of lebm are opened here: another one
+        may need its trainer.
+        """
+        kind = locate(self.config.data.class_path) if self.config.data else None
+        if not (isinstance(kind, type) and issubclass(kind, SplitData)):
+            return None
+        alone = self.config.clone()
+        for name in ("model", "trainer"):
+            alone.pop(name, None)
+        data = self.parser.instantiate_classes(alone).data
+        data.setup()
+        self.notes = [*data.notes(), *held_out_notes(self.request, data)]
+        if self.request.verb == "fit":
+            data.check_batch_size()
+        return data
+
+    def _instantiate(self) -> None:
         if self.request.run is None:
             super().instantiate_classes()
             return

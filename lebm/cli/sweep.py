@@ -20,7 +20,7 @@ from lebm.cli.validate_recipe import built
 from lebm.config.recipes import find, run_name
 from lebm.config.request import read_request
 from lebm.errors import UserError
-from lebm.evaluation.record import read_evaluation, without_curves
+from lebm.evaluation.names import SUITE_NAMES
 from lebm.run.folder import write_json
 
 __all__ = ["main"]
@@ -53,7 +53,11 @@ def main(argv: list[str]) -> int:
         "--results", type=Path, help="folder of the cells' JSON files (default: the folder of the runs)"
     )
     parser.add_argument(
-        "--suite", action="append", default=[], help="suites of lebm evaluate (default all), repeatable"
+        "--suite",
+        action="append",
+        default=[],
+        choices=(*SUITE_NAMES, "all"),
+        help="suites of lebm evaluate (default all), repeatable",
     )
     parser.add_argument(
         "--evaluate", default="", metavar="WORDS", help="further words for lebm evaluate, as one string"
@@ -131,6 +135,8 @@ def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[st
 
 
 def _write(cell: dict[str, Any], chosen: argparse.Namespace) -> None:
+    from lebm.evaluation.record import read_evaluation, without_curves
+
     run = cell["run"]
     content = {
         "lebm_sweep": 1,
@@ -156,7 +162,7 @@ def _covers(evaluation: Path, suites: list[str]) -> bool:
     """Whether all suites asked for have been measured."""
     if not evaluation.is_file():
         return False
-    from lebm.evaluation.run import SUITES
+    from lebm.evaluation.record import read_evaluation
 
     measured = read_evaluation(evaluation)["suites"]
-    return all(suite in measured for suite in (SUITES if not suites or "all" in suites else suites))
+    return all(suite in measured for suite in (SUITE_NAMES if not suites or "all" in suites else suites))

@@ -51,6 +51,8 @@ def run(request: Request) -> int:
         if runs.is_first_process():
             source = f", from {cli.ckpt_path}" if cli.ckpt_path else ""
             print(f"lebm: {verb} in {cli.run_dir}{source}")
+            for note in cli.notes:
+                print(f"lebm: {note}")
         _execute(cli, verb)
         status, code = "finished", 0
     except Preempted as stop:

@@ -12,6 +12,13 @@ from lebm.run.folder import ordinary
 __all__ = ["Request", "read_request"]
 
 
+_NAMES = (
+    *("trainer", "model", "data", "run_dir", "latent_dim", "latent_dims", "checkpoint_every", "ckpt_path"),
+    *("seed_everything", "include", "print_config", "help"),
+)
+"""First names of what the parser of recipes takes."""
+
+
 @dataclass
 class Request:
     """The words of the user, without those that LightningCLI does not know.
@@ -72,6 +79,8 @@ def read_request(verb: str, typed: list[str]) -> Request:
         else:
             if flag == "--include":
                 raise UserError("--include is for recipes only; here give the block as a recipe, by -c")
+            if flag.startswith("--"):
+                _known(flag)
             request.argv.append(word)
     checks.check_arguments(request.argv)
     for path in request.files:
@@ -84,6 +93,12 @@ def read_request(verb: str, typed: list[str]) -> Request:
     if not request.recipes and not asks_help and not any(word.startswith("--model") for word in request.argv):
         raise UserError(f"name a recipe, as in: lebm {verb} -c quickstart (lebm ls prints what there is)")
     return request
+
+
+def _known(flag: str) -> None:
+    """Refuse a flag whose first name is no section and no argument, before the parser is imported."""
+    if flag[2:].split(".")[0] not in _NAMES:
+        raise UserError(f"unknown argument {flag}{recipes.nearest(flag[2:], _NAMES)}")
 
 
 def _meant(word: str) -> str:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lebm.config.checks import load_recipe
 from lebm.data.images import open_images, to_unit_range
+from lebm.data.splits import spread_rows
 from lebm.data.text_rows import TextRows
 from lebm.data.text_sources import open_text
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
-from lebm.evaluation.data import observation_shape
+from lebm.evaluation.data import observation_shape, opened_module
 from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import UNKNOWN
 from lebm.run.folder import ordinary
 
-__all__ = ["Images", "SentenceRows", "open_for", "stored_settings"]
+__all__ = ["Images", "SentenceRows", "open_for", "open_validation", "stored_settings"]
 
 _READING = ("config_name", "revision", "crop", "image_column", "label_column", "on_error", "cache_dir")
 
@@ -32,24 +34,51 @@ class Images:
 
     Attributes:
         pixels: ``(N, C, H, W)`` of ``uint8``.
-        labels: one per row, or ``None``.
-        source: name of the data, for messages.
+        labels: one label per row, or ``None``.
+        source: what was opened, for messages.
+        class_names: names of the labels, or ``None``.
+        paths: the file of each row, or ``None``.
+        rows: the row of the split that each is; ``None`` for the first rows in order.
     """
 
     pixels: Any
     labels: list[int] | None
     source: str
+    class_names: list[str] | None = None
+    paths: list[str] | None = None
+    rows: np.ndarray | None = None
 
     @property
     def numbers(self) -> list[int]:
-        """The row number of each image."""
-        return list(range(len(self.pixels)))
+        """The row of each."""
+        return list(range(len(self.pixels))) if self.rows is None else self.rows.tolist()
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The name of each row's class; ``None`` if the classes have no names."""
+        if self.labels is None or self.class_names is None:
+            return None
+        known = dict(enumerate(self.class_names))
+        return [known.get(label, "") for label in self.labels]
+
+    def chosen(self, rows: np.ndarray) -> Images:
+        """Some of the rows, in this order."""
+        labels, paths = (
+            None if column is None else [column[row] for row in rows] for column in (self.labels, self.paths)
+        )
+        return replace(self, pixels=self.pixels[rows], labels=labels, paths=paths, rows=np.asarray(rows))
+
+    def spread(self, n: int, seed: int) -> Images:
+        """A seeded choice of ``n`` rows, spread over the classes."""
+        labels = None if self.labels is None else np.asarray(self.labels)
+        return self.chosen(spread_rows(labels, len(self.pixels), n, seed))
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Row numbers ``(B,)`` and images ``(B, C, H, W)`` in [-1, 1]."""
+        numbers = torch.tensor(self.numbers)
         for start in range(0, len(self.pixels), size):
             part = torch.tensor(self.pixels[start : start + size])
-            yield torch.arange(start, start + len(part)), to_unit_range(part)
+            yield numbers[start : start + size], to_unit_range(part)
 
     def all(self) -> Tensor:
         """Every image, in [-1, 1]."""
@@ -70,6 +99,8 @@ class SentenceRows:
     numbers: list[int]
     source: str
     labels: None = None
+    classes: None = None
+    paths: None = None
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Row numbers ``(B,)`` and sentences ``(B, T)``."""
@@ -115,7 +146,31 @@ def open_for(
     found = open_images(path, split, image_size=shape[1], channels=shape[0], **reading)
     rows = slice(None, limit)
     labels = [int(label) for label in found.labels[rows]] if found.has_labels else None
-    return Images(found.images[rows], labels, f"{path} ({found.split})")
+    names = found.file_names()
+    return Images(
+        found.images[rows],
+        labels,
+        f"{path} ({found.split})",
+        found.label_names,
+        None if names is None else names[rows],
+    )
+
+
+def open_validation(model: LatentEstimator, run: Path) -> Images:
+    """The validation split of a run, in the form that its model takes; no held-out class is in it.
+
+    Raises:
+        UserError: if the run does not say which images it was trained on, or has no validation split.
+    """
+    settings = stored_settings(run)
+    if settings.get("path") is None or model.sentences is not None:
+        raise UserError(f"{run} does not say which images it was trained on, so it has no validation split")
+    found = opened_module(settings, None, observation_shape(model))[0].validation
+    if found is None:
+        raise UserError(
+            f"{run}: the run has no validation split; train one with --data.init_args.validation_size 0.1"
+        )
+    return Images(found.images().numpy(), None, f"{settings['path']} (validation)")
 
 
 def _path(run: Path, settings: dict[str, Any], data: str | None) -> tuple[str, bool]:

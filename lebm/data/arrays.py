@@ -11,7 +11,7 @@ import torch
 
 from lebm.data.images import to_unit_range
 from lebm.data.module import SplitData
-from lebm.data.splits import ordinary_rows
+from lebm.data.splits import check_size, ordinary_rows, size_in_rows
 from lebm.data.synthetic import PlaneRows
 from lebm.errors import UserError
 
@@ -33,8 +33,8 @@ class ArrayData(SplitData):
         batch_size: rows per training step, over all processes together; the number of
             processes must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
-        validation_size: number of training rows for validation, chosen by a seeded permutation, if there is
-            no array ``validation``.
+        validation_size: number of training rows for validation, or a share of them above 0 and below 1,
+            chosen by a seeded permutation, if there is no array ``validation``.
         test_size: the same for testing.
         seed: seed of the permutation and of the order of training.
 
@@ -61,15 +61,15 @@ class ArrayData(SplitData):
         path: str,
         batch_size: int = 100,
         eval_batch_size: int | None = None,
-        validation_size: int = 0,
-        test_size: int = 0,
+        validation_size: int | float = 0,
+        test_size: int | float = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(batch_size, eval_batch_size or 1) < 1 or min(validation_size, test_size) < 0:
-            raise ValueError(
-                "batch_size and eval_batch_size must be at least 1, validation_size and test_size at least 0"
-            )
+        if min(batch_size, eval_batch_size or 1) < 1:
+            raise ValueError("batch_size and eval_batch_size must be at least 1")
+        check_size("validation_size", validation_size)
+        check_size("test_size", test_size)
         self.path, self.seed = path, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.carved = {"validation": validation_size, "test": test_size}
@@ -101,11 +101,14 @@ class ArrayData(SplitData):
         }
         train = splits["train"]
         assert train is not None
-        carved = {name: 0 if splits[name] else size for name, size in self.carved.items()}
+        carved = {
+            name: 0 if splits[name] else size_in_rows(size, len(train)) for name, size in self.carved.items()
+        }
         if sum(carved.values()) >= len(train):
+            listed = " and ".join(f"{name}_size {self.carved[name]}" for name in carved if carved[name])
             raise UserError(
-                f"data path {self.path!r}: of {len(train)} training rows, {carved} are set aside"
-                " and none are left"
+                f"data path {self.path!r}: of {len(train)} training rows, {listed} are set aside and none are"
+                " left; --data.init_args.validation_size 0.1 takes a tenth of them"
             )
         first = ordinary_rows(len(train), 0, carved["test"], self.seed)
         second = ordinary_rows(len(first.train), 0, carved["validation"], self.seed + 1)

@@ -20,9 +20,9 @@ from lebm.data.decoding import Decoding, UndecodableError
 from lebm.data.sources import Source
 from lebm.errors import UserError
 
-__all__ = ["FORMAT", "Columns", "build"]
+__all__ = ["FORMAT", "Columns", "build", "labels_of"]
 
-FORMAT = 1  # increase it when decoding changes: then old caches are not read
+FORMAT = 2  # increase it when decoding changes: then old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "digit")
 SPLIT_FOLDERS = {
@@ -39,6 +39,7 @@ SPLIT_FOLDERS = {
 }
 """If images are directly in the folders of splits, ``datasets`` makes these folders classes."""
 ROWS_AT_ONCE = 512
+NAMES = "names.json"
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,19 @@ def build(
     import datasets
 
     image_column, label_column = columns.found(source, data.features)
-    labels, names = _labels(source, data, label_column, named=columns.label is not None)
+    labels, names = labels_of(source, data, label_column, named=columns.label is not None)
     try:
         data = data.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow and datasets raise many kinds
         raise UserError(f"data path {source.path!r}: column {image_column!r} holds no images") from error
     kept: list[int] = []
+    names_of_files: list[str] = []
     skipped: list[str] = []
     with open(folder / "images.npy", "w+b") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused later
         shape: tuple[int, ...] | None = None
-        for row, name, image in _decoded(data, image_column, decoding):
+        for row, path, image in _decoded(data, image_column, decoding):
+            name = f" ({path})" if path else ""
             where = f"data path {source.path!r}, split {split!r}, row {row}{name}"
             if isinstance(image, UndecodableError):
                 skipped.append(f"{where}: the image cannot be used: {image}")
@@ -127,6 +130,7 @@ def build(
                 )
             file.write(image.data)
             kept.append(row)
+            names_of_files.append(_below(path, source))
         if shape is None:
             raise UserError(
                 f"data path {source.path!r}, split {split!r}: {skipped[0] if skipped else 'no rows'}"
@@ -134,6 +138,8 @@ def build(
         _write_header(file, len(kept), shape)
         file.flush()
         os.fsync(file.fileno())
+    if any(names_of_files):
+        (folder / NAMES).write_text(json.dumps(names_of_files))
     np.save(folder / "labels.npy", np.full(len(kept), -1, dtype=np.int64) if labels is None else labels[kept])
     meta = {
         "shape": [len(kept), *shape],
@@ -146,6 +152,13 @@ def build(
         "decoding": decoding.plain(),
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+def _below(path: str, source: Source) -> str:
+    """The path of an image below the folder of its source, so that the folder may be moved."""
+    folder = Path(source.location) if os.path.isdir(source.location) else Path(source.location).parent
+    whole = Path(path)
+    return str(whole.relative_to(folder)) if path and whole.is_relative_to(folder) else path
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -166,14 +179,15 @@ def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
 def _decoded(
     data: Any, column: str, decoding: Decoding
 ) -> Iterator[tuple[int, str, np.ndarray | UndecodableError]]:
-    """Per row, in order: its number, its name and the image, or the error that says why there is no image.
+    """Per row, in order: its number, the path of its file and the image, or the error that says why there is
+    no image.
 
-    The name is ``" (name)"``, or empty if the image has none.
+    The path is empty if the image has none.
     """
 
     def decode(item: dict[str, Any] | None) -> tuple[str, np.ndarray | UndecodableError]:
         item = item or {}
-        name = f" ({item['path']})" if item.get("path") else ""
+        name = item.get("path") or ""
         try:
             content = item.get("bytes")
             return name, decoding(item.get("path") if content is None else content)
@@ -187,7 +201,7 @@ def _decoded(
             yield row, name, image
 
 
-def _labels(
+def labels_of(
     source: Source, data: Any, column: str | None, named: bool
 ) -> tuple[np.ndarray | None, list[str] | None]:
     """Labels as ``int64`` and the names of the classes; strings are numbered in alphabetical order.

@@ -1,9 +1,9 @@
 """Images decoded once: memory-mapped ``uint8`` arrays on disk, written by one process and shared by all.
 
 The folder of a split is ``CACHE/images/<source>/<split and decoding>/``. It holds ``images.npy`` (N, C, H,
-W), ``labels.npy`` (N,) and ``meta.json``. CACHE is the argument ``cache_dir``, else ``$LEBM_CACHE``, else
-``~/.cache/lebm``. The folder is written under a temporary name and renamed when it is complete. Deleting any
-part is safe: it is made again.
+W), ``labels.npy`` (N,), ``meta.json`` and, for images that are files, ``names.json``. CACHE is the argument
+``cache_dir``, else ``$LEBM_CACHE``, else ``~/.cache/lebm``. The folder is written under a temporary name and
+renamed when it is complete. Deleting any part is safe: it is made again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from lebm.data.build import FORMAT, Columns, build
+from lebm.data.build import FORMAT, NAMES, Columns, build
 from lebm.data.decoding import Decoding
 from lebm.data.sources import Source, find_source, reading, short_hash
 from lebm.errors import UserError
@@ -44,6 +44,7 @@ class CachedImages:
         has_labels: whether there is a label column with labels.
         split: name of the split.
         skipped: one line per undecodable image that was left out.
+        folder: the folder of the cache that holds the split.
     """
 
     images: np.ndarray
@@ -52,9 +53,18 @@ class CachedImages:
     has_labels: bool
     split: str
     skipped: list[str]
+    folder: Path
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def file_names(self) -> list[str] | None:
+        """The file of each image, below the folder of the data set; ``None`` if the images have no names."""
+        file = self.folder / NAMES
+        if not file.is_file():
+            return None
+        names = json.loads(file.read_text())
+        return [str(name) for name in names] if len(names) == len(self) else None
 
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
@@ -200,6 +210,7 @@ def _load(folder: Path) -> CachedImages | None:
             bool(meta["has_labels"]),
             str(meta["split"]),
             [str(line) for line in meta["skipped"]],
+            folder,
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from lebm.data.decoding import Decoding
 from lebm.data.loader import coin_flips
 from lebm.data.module import SplitData
 from lebm.data.sets import Sources, Splitting
+from lebm.data.splits import check_size
 
 __all__ = ["ImageData", "open_images", "to_unit_range"]
 
@@ -41,7 +43,7 @@ class ImageData(SplitData):
 
     ``x`` is ``(B, C, H, W)`` in [-1, 1] on the device. After :meth:`setup`, ``image_shape`` is ``(C, H, W)``;
     ``train``, ``validation`` and ``test`` are :class:`~lebm.data.dataset.ImageRows` or ``None``;
-    ``class_counts`` counts the labels of each split.
+    ``class_counts`` counts the labels of each split, and ``label_names`` names the classes.
 
     Args:
         path: a Hub name such as ``ylecun/mnist``, a local folder of parquet files in that layout, a folder of
@@ -59,9 +61,11 @@ class ImageData(SplitData):
         label_column: name of the label column; detected if ``null``.
         train_split: name of the split for training.
         test_split: name of the split for testing; ``null`` for none.
-        validation_size: number of training images for validation, chosen by a seeded permutation, if the
-            source has no validation split. A validation split of the source is used as a whole.
-        held_out_label: class that is left out of training and counts as anomalous in the test set.
+        validation_size: number of training images for validation, or a share of them above 0 and below 1.
+            They are chosen by a seeded permutation, if the source has no validation split. A validation split
+            of the source is used as a whole.
+        held_out_label: class that is left out of training and counts as anomalous in the test set, by its
+            name or its number. After :meth:`setup` it is the number.
         anomaly_split: protocol for a held-out label. ``lebm`` joins train and test split, trains on 80% of
             the normal images, and tests on the other 20% and all held-out images. ``official`` leaves the
             held-out class out of the training split and tests on the whole test split.
@@ -94,6 +98,7 @@ class ImageData(SplitData):
     validation: ImageRows | None
     test: ImageRows | None
     class_counts: dict[str, dict[int, int]]
+    label_names: dict[int, str]
 
     def __init__(
         self,
@@ -109,8 +114,8 @@ class ImageData(SplitData):
         label_column: str | None = None,
         train_split: str = "train",
         test_split: str | None = "test",
-        validation_size: int = 0,
-        held_out_label: int | None = None,
+        validation_size: int | float = 0,
+        held_out_label: int | str | None = None,
         anomaly_split: Literal["lebm", "official"] = "lebm",
         seed: int = 0,
         flip: bool = False,
@@ -131,13 +136,14 @@ class ImageData(SplitData):
         for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        for name, value in {"validation_size": validation_size, "num_workers": num_workers}.items():
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, but is {value}")
+        check_size("validation_size", validation_size)
+        if num_workers < 0:
+            raise ValueError(f"num_workers must not be negative, but is {num_workers}")
         Decoding(image_size, channels, crop)  # refuse impossible values before any data are read
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.held_out_label = held_out_label
+        self._held_out = held_out_label
+        self.held_out_label = held_out_label if isinstance(held_out_label, int) else None
         self.seed, self.flip, self.drop_last, self.num_workers = seed, flip, drop_last, num_workers
         self._where = {"config_name": config_name, "revision": revision, "cache_dir": cache_dir}
         self._how = {
@@ -148,9 +154,7 @@ class ImageData(SplitData):
             "label_column": label_column,
             "on_error": on_error,
         }
-        self.splitting = Splitting(
-            validation_size, held_out_label, anomaly_split, seed, limit_train, limit_eval
-        )
+        self.splitting = Splitting(validation_size, None, anomaly_split, seed, limit_train, limit_eval)
         self._used: dict[str, Any] | None = None
 
     # Reading
@@ -167,6 +171,10 @@ class ImageData(SplitData):
         if self._used is not None:
             return
         sources = self._sources()
+        if self._held_out is not None:
+            self.held_out_label = sources.label(self._held_out)
+            self.splitting = replace(self.splitting, held_out_label=self.held_out_label)
+        self.label_names = sources.label_names
         splits = self.splitting.apply(sources)
         self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
         self.image_shape = self.train.image_shape
@@ -188,6 +196,7 @@ class ImageData(SplitData):
                 name: {str(label): n for label, n in counts.items()}
                 for name, counts in self.class_counts.items()
             },
+            "label_names": {str(label): name for label, name in self.label_names.items()} or None,
             "skipped": sources.skipped,
             "batch_size": self.batch_size,
             "flip": self.flip,
@@ -200,6 +209,37 @@ class ImageData(SplitData):
             self._used["anomaly_base_rate"] = self.class_counts["test"].get(self.held_out_label, 0) / len(
                 self.test
             )
+
+    def label(self, wanted: int | str) -> int:
+        """The number of a class of the training split, given by name or by number.
+
+        Raises:
+            UserError: if the class does not exist; the message lists the classes.
+        """
+        return self._sources().label(wanted)
+
+    def class_name(self, label: int) -> str:
+        """A class in words: its number, and its name if it has one. :meth:`setup` must have been called."""
+        name = self.label_names.get(label, str(label))
+        return f"{label}" if name == str(label) else f"{label} ({name!r})"
+
+    def notes(self) -> list[str]:
+        """Says which class is held out, and where its images are."""
+        self.setup()
+        label = self.held_out_label
+        if label is None:
+            return []
+        total = len(self.train) + (0 if self.validation is None else len(self.validation))
+        count = self.class_counts.get("test", {}).get(label, 0)
+        tested = (
+            "there is no test split"
+            if self.test is None
+            else f"{count} images of it are the anomalies of the test split"
+        )
+        return [
+            f"held out: class {self.class_name(label)} is in none of the {total} training and validation"
+            f" images; {tested} (--data.init_args.held_out_label null trains on all classes)"
+        ]
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """On the device: flip training images, then scale to [-1, 1]."""

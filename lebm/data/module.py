@@ -59,6 +59,10 @@ class SplitData(LightningDataModule, Component):
         assert self._used is not None
         return copy.deepcopy(self._used)
 
+    def notes(self) -> list[str]:
+        """What a user should know about the splits, one sentence per entry; the command line prints them."""
+        return []
+
     # Resuming
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,12 +128,20 @@ class SplitData(LightningDataModule, Component):
                 f"batch_size {self.batch_size} is over all processes and cannot be shared evenly by"
                 f" {processes}"
             )
+        self.check_batch_size()
+        return self._loader(self.train, self._training_sampler(rank, processes), training=True)
+
+    def check_batch_size(self) -> None:
+        """Refuse a training split that does not fill one batch; :meth:`setup` must have been called.
+
+        Raises:
+            UserError: naming the words to type.
+        """
         if self.batch_size > len(self.train):
             raise UserError(
                 f"batch_size {self.batch_size} is larger than the {len(self.train)} training {self.noun} of"
-                f" {self.path!r}"
+                f" {self.path!r}; choose at most --data.init_args.batch_size {len(self.train)}"
             )
-        return self._loader(self.train, self._training_sampler(rank, processes), training=True)
 
     def evaluation_dataloader(self, dataset: Any) -> BatchLoader:
         """All rows of a split in order, for metrics of a whole split; the split may be the training split.

@@ -9,7 +9,7 @@ import numpy as np
 
 from lebm.data.cache import CachedImages, open_images, split_names
 from lebm.data.dataset import ImageRows
-from lebm.data.splits import held_out_rows, limited, ordinary_rows
+from lebm.data.splits import held_out_rows, limited, nothing_left, ordinary_rows
 from lebm.errors import UserError
 
 __all__ = ["Sources", "Splitting"]
@@ -74,44 +74,48 @@ class Sources:
             len(cached.skipped) for cached in (self.train, self.validation, self.test) if cached is not None
         )
 
-    def check_label(self, label: int) -> None:
-        """Refuse a label that the training split does not have.
+    @property
+    def label_names(self) -> dict[int, str]:
+        """The name of each class, by its number; empty if the classes have no names."""
+        return dict(enumerate(self.train.label_names or []))
+
+    def label(self, wanted: int | str) -> int:
+        """The number of a class of the training split, given by name or by number.
 
         Raises:
-            UserError: if the label does not exist; the message lists the labels.
+            UserError: if the class does not exist; the message lists the classes.
         """
         if not self.train.has_labels:
             raise UserError(
                 f"data path {self.path!r}: held_out_label needs labels, but no label column was found; set"
-                " label_column"
+                " label_column, or --data.init_args.held_out_label null to hold out none"
             )
         if self.test is not None and not self.test.has_labels:
             raise UserError(
                 f"data path {self.path!r}: held_out_label needs labels, but the test split has none; set"
                 " test_split: null"
             )
-        known = np.unique(self.train.labels).tolist()
-        if label not in known:
-            names = dict(enumerate(self.train.label_names or []))
-            listed = [
-                (
-                    str(number)
-                    if names.get(number, str(number)) == str(number)
-                    else f"{number} ({names[number]})"
-                )
-                for number in known[:50]
-            ]
-            raise UserError(
-                f"data path {self.path!r}: held_out_label {label} does not exist; the labels are"
-                f" {', '.join(listed)}"
-            )
+        known, names = np.unique(self.train.labels).tolist(), self.label_names
+        label: int | str = next((number for number, name in names.items() if name == wanted), wanted)
+        if isinstance(label, str) and label.isdigit():
+            label = int(label)
+        if label in known:
+            return int(label)
+        listed = [
+            str(number) if names.get(number, str(number)) == str(number) else f"{number} ({names[number]})"
+            for number in known[:50]
+        ]
+        raise UserError(
+            f"data path {self.path!r}: held_out_label {wanted} does not exist; the labels are"
+            f" {', '.join(listed)}; --data.init_args.held_out_label null holds out none"
+        )
 
 
 @dataclass(frozen=True)
 class Splitting:
     """How sources become splits; the arguments are those of :class:`~lebm.data.images.ImageData`."""
 
-    validation_size: int = 0
+    validation_size: int | float = 0
     held_out_label: int | None = None
     anomaly_split: str = "lebm"
     seed: int = 0
@@ -134,14 +138,10 @@ class Splitting:
         if held_out is None:
             rows = ordinary_rows(len(train), 0 if test is None else len(test), carve, self.seed)
         else:
-            sources.check_label(held_out)
             test_labels = np.empty(0, dtype=np.int64) if test is None else test.labels
             rows = held_out_rows(train.labels, test_labels, held_out, self.anomaly_split, carve, self.seed)
         if not len(rows.train):
-            raise UserError(
-                f"data path {sources.path!r}: no training images are left (validation_size {carve}, held-out"
-                f" label {held_out})"
-            )
+            raise UserError(nothing_left(sources.path, "images", carve, len(rows.validation), held_out))
         both = [cached for cached in (train, test) if cached is not None]
         images, labels = (
             [cached.images for cached in both],

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["SplitRows", "held_out_rows", "limited", "ordinary_rows"]
+__all__ = [
+    "SplitRows",
+    "check_size",
+    "held_out_rows",
+    "limited",
+    "nothing_left",
+    "ordinary_rows",
+    "size_in_rows",
+    "spread_rows",
+]
 
 TRAIN_FRACTION = 0.8  # of the normal rows, under the protocol "lebm"
 
@@ -29,18 +38,39 @@ def _permutation(rows: np.ndarray, seed: int) -> np.ndarray:
     return np.random.RandomState(seed % 2**32).permutation(rows)
 
 
-def _carved(rows: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    shuffled = _permutation(rows, seed)
+def check_size(name: str, size: int | float) -> None:
+    """Refuse the size of a split that is neither a number of rows nor a share of them.
+
+    Args:
+        name: name of the argument, for the message.
+        size: an ``int`` of at least 0 is a number of rows; a ``float`` above 0 and below 1 is a share.
+
+    Raises:
+        ValueError: for another value.
+    """
+    if not (size >= 0 if isinstance(size, int) else 0 < size < 1):
+        raise ValueError(
+            f"{name} must be a whole number of at least 0, or a share above 0 and below 1, but is {size}"
+        )
+
+
+def size_in_rows(size: int | float, rows: int) -> int:
+    """The number of rows of a size as in :func:`check_size`; a share of ``rows`` is at least one row."""
+    return size if isinstance(size, int) else max(1, round(size * rows))
+
+
+def _carved(rows: np.ndarray, size: int | float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    shuffled, size = _permutation(rows, seed), size_in_rows(size, len(rows))
     return np.sort(shuffled[size:]), np.sort(shuffled[:size])
 
 
-def ordinary_rows(train: int, test: int, validation_size: int, seed: int) -> SplitRows:
+def ordinary_rows(train: int, test: int, validation_size: int | float, seed: int) -> SplitRows:
     """The splits of the source, with validation rows taken from the training rows by a seeded permutation.
 
     Args:
         train: number of rows of the training source.
         test: number of rows of the test source; their numbers start at ``train``.
-        validation_size: number of validation rows, less than ``train``.
+        validation_size: number of validation rows, less than ``train``, or a share of the training rows.
         seed: seed of the permutation.
     """
     kept, validation = _carved(np.arange(train), validation_size, seed)
@@ -52,7 +82,7 @@ def held_out_rows(
     test_labels: np.ndarray,
     held_out: int,
     protocol: str,
-    validation_size: int,
+    validation_size: int | float,
     seed: int,
 ) -> SplitRows:
     """Splits for anomaly detection; the held-out class is in neither the training nor the validation rows.
@@ -64,7 +94,8 @@ def held_out_rows(
         protocol: ``"lebm"`` joins both sources. The first 80% of one permutation of all normal rows are for
             training; the test rows are the other 20% and every held-out row. ``"official"`` takes the
             training rows without the held-out class, and all test rows.
-        validation_size: number of validation rows, taken from the training rows, which are all normal.
+        validation_size: number of validation rows, or their share of the training rows. They are taken from
+            the training rows, which are all normal.
         seed: seed of the permutations.
     """
     labels = np.concatenate([train_labels, test_labels])
@@ -81,6 +112,56 @@ def held_out_rows(
         test = np.arange(len(train_labels), len(labels))
     kept, validation = _carved(train, validation_size, seed + 1)
     return SplitRows(kept, validation, test)
+
+
+def nothing_left(
+    path: str, noun: str, validation_size: int | float, rows: int, held_out: int | None = None
+) -> str:
+    """The message for a validation split that leaves no training rows; it names the words to type.
+
+    Args:
+        path: the path of the data.
+        noun: what a row is, in the plural.
+        validation_size: the size that was asked for.
+        rows: number of rows that training and validation share.
+        held_out: the label that neither has, if there is one.
+    """
+    without = "" if held_out is None else f" without label {held_out}"
+    way = (
+        "--data.init_args.validation_size 0.1 takes a tenth of them"
+        if rows > 1
+        else "at least 2 are needed"
+        if validation_size
+        else "name other data with --data.init_args.path"
+    )
+    return (
+        f"data path {path!r}: no training {noun} are left (validation_size {validation_size}, of {rows}"
+        f" {noun}{without}); {way}"
+    )
+
+
+def spread_rows(labels: np.ndarray | None, rows: int, n: int, seed: int) -> np.ndarray:
+    """A seeded choice of rows that is spread over the classes.
+
+    Args:
+        labels: labels of the rows, shape (rows,), or ``None``.
+        rows: number of rows to choose from.
+        n: number of rows to choose; all rows if there are fewer.
+        seed: seed of the permutation.
+
+    Returns:
+        The chosen rows: one of each class, then a second one of each class, and so on. Without labels they
+        are in the order of the permutation.
+    """
+    shuffled = _permutation(np.arange(rows), seed)
+    if labels is None:
+        return shuffled[:n]
+    classes = labels[shuffled]
+    turn = np.empty(rows, dtype=np.int64)
+    for label in np.unique(classes):
+        mine = np.flatnonzero(classes == label)
+        turn[mine] = np.arange(len(mine))
+    return shuffled[np.lexsort((classes, turn))][:n]
 
 
 def limited(rows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from lebm.data.loader import ShardedBatchSampler
 from lebm.data.module import NoValidationSentences, SplitData
 from lebm.data.sets import VALIDATION_SPLITS
-from lebm.data.splits import limited, ordinary_rows
+from lebm.data.splits import check_size, limited, nothing_left, ordinary_rows
 from lebm.data.text_rows import LengthBatchSampler, TextRows
 from lebm.data.text_sources import Sentences, open_text, text_splits
 from lebm.errors import UserError
@@ -45,8 +45,8 @@ class TextData(SplitData):
         text_column: column of the sentences; detected if ``null``.
         train_split: name of the split for training.
         test_split: name of the split for testing; ``null`` for none.
-        validation_size: number of training sentences for validation, chosen by a seeded permutation, if the
-            source has no validation split.
+        validation_size: number of training sentences for validation, or a share of them above 0 and below 1,
+            chosen by a seeded permutation, if the source has no validation split.
         seed: seed of the permutations and of the order of training.
         limit_train: train on this number of sentences only, chosen at random.
         limit_eval: validate and test on this number of sentences only, each chosen at random.
@@ -89,7 +89,7 @@ class TextData(SplitData):
         text_column: str | None = None,
         train_split: str = "train",
         test_split: str | None = "test",
-        validation_size: int = 0,
+        validation_size: int | float = 0,
         seed: int = 0,
         limit_train: int | None = None,
         limit_eval: int | None = None,
@@ -109,8 +109,7 @@ class TextData(SplitData):
         }.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        if validation_size < 0:
-            raise ValueError(f"validation_size must not be negative, but is {validation_size}")
+        check_size("validation_size", validation_size)
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.tokenizer: Literal["word", "bpe"] = tokenizer
         self.vocabulary_size, self.lowercase, self.max_length = vocabulary_size, lowercase, max_length
@@ -195,9 +194,7 @@ class TextData(SplitData):
         carve = 0 if "validation" in texts else self.validation_size
         rows = ordinary_rows(len(texts["train"]), 0, carve, self.seed)
         if not len(rows.train):
-            raise UserError(
-                f"data path {self.path!r}: no training sentences are left (validation_size {carve})"
-            )
+            raise UserError(nothing_left(self.path, "sentences", carve, len(rows.validation)))
         whole = texts["train"]
         chosen = {"train": limited(rows.train, self.limits["limit_train"], self.seed)}
         if carve:

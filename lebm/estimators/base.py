@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor
 
 from lebm.component import describe
@@ -15,6 +16,7 @@ from lebm.estimators.optim import AdamGroups
 from lebm.estimators.training import OneLossModule
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.likelihoods import Likelihood
+from lebm.models.observations import check_range, check_rows, checked, event_shape, rows_of
 from lebm.models.priors import Prior
 from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
 from lebm.samplers.base import Sampler
@@ -36,10 +38,13 @@ class LatentEstimator(OneLossModule):
             testing and evaluation; the length of the sampler if ``None``.
 
     Attributes:
+        loaded_weights: ``"averaged"``, ``"raw"``, or ``"plain"`` where the run kept no averages; ``None``
+            for a model that was not loaded.
         anomaly_score_name: what :meth:`anomaly_score` is; it is stored beside every value that is made of it.
     """
 
     latent_dim: int
+    loaded_weights: str | None = None
     anomaly_score_name = "-log p(x, z) at one posterior sample"
 
     def __init__(
@@ -47,6 +52,22 @@ class LatentEstimator(OneLossModule):
     ) -> None:
         super().__init__(optimizer, seed, noise_shards)
         self.evaluation_steps = evaluation_steps
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name in {"encode", "log_joint", "reconstruct", "anomaly_score"} & set(vars(cls)):
+            setattr(cls, name, checked(vars(cls)[name]))
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse observations that this model cannot take; their range is not looked at while a trainer runs.
+
+        Raises:
+            UserError: in one line, for another shape, type or range.
+        """
+        shape = event_shape(self.observation_model)
+        check_rows(x, shape)
+        if self._trainer is None or self._trainer.state.status != TrainerStatus.RUNNING:
+            check_range(x, shape)
 
     # What any latent-variable model can answer
 
@@ -135,8 +156,14 @@ class LatentEstimator(OneLossModule):
     # Evaluation steps
 
     def observations(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The data of a batch in the model's own precision."""
-        return batch["x"].to(self.dtype) if batch["x"].is_floating_point() else batch["x"]
+        """The data of a batch in the model's own precision.
+
+        Raises:
+            UserError: in one line, for a batch that is no such dictionary or holds other data.
+        """
+        x = rows_of(batch)
+        check_rows(x, event_shape(self.observation_model))
+        return x.to(self.dtype) if x.is_floating_point() else x
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """``x``, ``z``, ``reconstruction`` and ``anomaly_score``, from one posterior chain per row."""

@@ -11,6 +11,7 @@ from lebm.data.images import to_unit_range
 from lebm.estimators.answers import ModelChain, NoChainError
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.context import Settings, Subject
+from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import Noise
@@ -18,7 +19,6 @@ from lebm.samplers.trace import Finding, Trace, findings, record, suggested_step
 
 __all__ = ["CHAINS_PER_IMAGE", "ChainReport", "chain_suite", "long_chains", "posterior_chains"]
 
-CHAINS_PER_IMAGE = 4
 CHAINS, STEPS = 32, 500
 
 
@@ -83,7 +83,9 @@ def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -
         if bool(trace.states[-1].isfinite().all())
         else None
     )
-    return ChainReport(trace, sampler.steps, findings(trace, sampler.steps, step), step)
+    size = getattr(sampler, "step_size", None)
+    now = size * getattr(sampler, "step_scale", 1.0) if isinstance(size, float) else None
+    return ChainReport(trace, sampler.steps, findings(trace, sampler.steps, step, now), step)
 
 
 def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:

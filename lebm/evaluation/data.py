@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,11 @@ from lebm.data.images import ImageData, to_unit_range
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 
+log = logging.getLogger("lebm.evaluation")
+
 __all__ = [
     *("PROTOCOLS", "RunImages", "batches", "chosen_rows", "first_normal", "normal_rows", "observation_shape"),
-    "subset",
+    *("opened_module", "subset"),
 ]
 
 PROTOCOLS = ("lebm", "official")
@@ -71,42 +74,91 @@ class RunImages:
             UserError: if no data are named, if there is no test split, or if the model does not make square
                 images.
         """
-        if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
-            raise UserError(
-                f"the model makes data of shape {tuple(shape)}, but these suites measure models of square"
-                " images"
-            )
-        own = data is None or data == settings.get("path")
-        known = {
-            name: value for name, value in settings.items() if name in inspect.signature(ImageData).parameters
-        }
-        if not own:
-            known = {
-                name: known[name]
-                for name in ("held_out_label", "seed", "anomaly_split", "cache_dir")
-                if name in known
-            }
-        path = data or known.pop("path", None)
-        if path is None:
-            raise UserError("the run does not name its training images; name some with --data")
-        known.pop("path", None)
-        crop = known.pop("crop", None)
-        fixed = {
-            "image_size": shape[1],
-            "channels": shape[0],
-            "limit_eval": limit,
-            "crop": tuple(crop) if crop else None,
-        }
-        module = ImageData(path, **{**known, **fixed})
-        module.setup()
+        module, arguments = opened_module(settings, data, shape, limit)
         if module.test is None:
-            raise UserError(f"data path {path!r}: there is no test split")
+            raise UserError(f"data path {module.path!r}: there is no test split")
+        own = data is None or data == settings.get("path")
         train = module.train if own and settings else None
-        splits = _protocols(module, path, {**known, **fixed})
+        splits = _protocols(module, module.path, arguments)
         trained = np.empty(0, dtype=np.int64) if train is None else train.rows
         unseen = {name: subset(rows, ~np.isin(rows.rows, trained)) for name, rows in splits.items()}
         sizes = {name: len(rows) for name, rows in splits.items()}
         return cls(train, module.test, unseen, sizes, module.held_out_label, module.describe_split())
+
+
+def opened_module(
+    settings: dict[str, Any], data: str | None, shape: tuple[int, ...], limit: int | None = None
+) -> tuple[ImageData, dict[str, Any]]:
+    """The data module of a run with its splits made, and its arguments but the path.
+
+    For arguments and errors see :meth:`RunImages.open`.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
+        raise UserError(
+            f"the model makes data of shape {tuple(shape)}, but these suites measure models of square images"
+        )
+    own = data is None or data == settings.get("path")
+    known = {
+        name: value for name, value in settings.items() if name in inspect.signature(ImageData).parameters
+    }
+    trained = dict(known)
+    if not own:
+        known = {
+            name: known[name]
+            for name in ("held_out_label", "seed", "anomaly_split", "cache_dir")
+            if name in known
+        }
+    path = data or known.pop("path", None)
+    if path is None:
+        raise UserError("the run does not name its training images; name some with --data")
+    known.pop("path", None)
+    if not own and known.get("held_out_label") is not None:
+        _keep_label_of_same_meaning(path, known, trained)
+    crop = known.pop("crop", None)
+    fixed = {
+        "image_size": shape[1],
+        "channels": shape[0],
+        "limit_eval": limit,
+        "crop": tuple(crop) if crop else None,
+    }
+    arguments = {**known, **fixed}
+    module = ImageData(path, **arguments)
+    module.setup()
+    return module, arguments
+
+
+def _keep_label_of_same_meaning(path: str, known: dict[str, Any], trained: dict[str, Any]) -> None:
+    """Drop the held-out label of a run for other data in which it is missing or names another class.
+
+    Args:
+        path: the other data.
+        known: the arguments for the other data; ``held_out_label`` is taken out or stays.
+        trained: the arguments of the run.
+    """
+    wanted = known["held_out_label"]
+    other = ImageData(path, **{**known, "held_out_label": None})
+    other.setup()
+    try:
+        mine = ImageData(**{**trained, "crop": tuple(trained["crop"]) if trained.get("crop") else None})
+        mine.setup()
+        name = mine.label_names.get(mine.label(wanted), str(wanted))
+    except (TypeError, UserError):  # the data of the run are not here
+        name = str(wanted)
+    try:
+        number = other.label(wanted)
+    except UserError:
+        meaning = "does not exist"
+    else:
+        if other.label_names.get(number, name) == name:
+            return
+        meaning = f"is {other.label_names[number]!r}"
+    del known["held_out_label"]
+    log.warning(
+        "the run holds out label %s, which %s in %s; every class counts as normal there",
+        wanted,
+        meaning,
+        path,
+    )
 
 
 def _protocols(module: ImageData, path: str, settings: dict[str, Any]) -> dict[str, ImageRows]:

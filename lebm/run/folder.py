@@ -16,6 +16,7 @@ from lebm.files import is_inside, replaced
 
 __all__ = [
     "check_links",
+    "check_run",
     "claim",
     "hardware",
     "inside",
@@ -90,6 +91,18 @@ def ordinary(run: Path, path: Path) -> bool:
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: not an ordinary file")
     return path.is_file()
+
+
+def check_run(path: Path) -> None:
+    """Refuse what is no run folder with a checkpoint and no file; this needs no import of torch.
+
+    Raises:
+        UserError: naming the path.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such run folder or checkpoint")
+    if path.is_dir() and not any((path / "checkpoints").glob("[!.]*.ckpt")):
+        raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")
 
 
 def check_links(run_dir: Path) -> None:

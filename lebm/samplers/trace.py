@@ -133,13 +133,17 @@ def record(
     )
 
 
-def findings(trace: Trace, short_run: int | None = None, better_step: float | None = None) -> list[Finding]:
+def findings(
+    trace: Trace, short_run: int | None = None, better_step: float | None = None, step: float | None = None
+) -> list[Finding]:
     """Faults of the chains of a trace, worst first; one ``healthy`` finding if there is no fault.
 
     Args:
         trace: of a long run.
         short_run: number of transitions that training uses, for a comparison with the long run.
-        better_step: a step size with a better acceptance; the text of a wrong step mentions it.
+        better_step: a step size that dual averaging found; the text of a wrong step mentions it where it
+            lies on the right side of ``step``.
+        step: the step size of the chains.
 
     Example:
         >>> import torch
@@ -165,8 +169,9 @@ def findings(trace: Trace, short_run: int | None = None, better_step: float | No
             f" {cure}"
         )
         return [Finding("non-finite", text)]
-    named = "" if better_step is None else f"; dual averaging suggests a step of {better_step:.3g}"
-    found = [*_running_away(trace), *_step(trace, named), *_mixing(trace), *_short_run(trace, short_run)]
+    steps = _step(trace, better_step, step)
+    kind = steps[0].kind if steps else ""
+    found = [*_running_away(trace), *steps, *_mixing(trace, kind), *_short_run(trace, short_run)]
     return found or [Finding("healthy", "no fault found: " + _summary(trace))]
 
 
@@ -208,7 +213,15 @@ def _running_away(trace: Trace) -> list[Finding]:
     return [Finding("running away", text)]
 
 
-def _step(trace: Trace, named: str) -> list[Finding]:
+def _cure(larger: bool, better_step: float | None, step: float | None) -> str:
+    """What to do about a wrong step; a suggestion on the wrong side of the step is left out."""
+    now = "" if step is None else f" of {step:.3g}"
+    if better_step is None or (step is not None and (better_step > step) != larger):
+        return f"; {'raise' if larger else 'lower'} the step{now}"
+    return f"; dual averaging suggests a step of {better_step:.3g}" + (now and f" instead{now}")
+
+
+def _step(trace: Trace, better_step: float | None, step: float | None) -> list[Finding]:
     if trace.acceptance is None:
         return []
     rate = float(trace.acceptance[len(trace.acceptance) // 2 :].double().mean())
@@ -219,20 +232,22 @@ def _step(trace: Trace, named: str) -> list[Finding]:
         return [
             Finding(
                 "step too large",
-                f"a Metropolis test accepts only {100 * rate:.0f}% of the steps, so {cost}{named}",
+                f"a Metropolis test accepts only {100 * rate:.0f}% of the steps, so {cost}"
+                + _cure(False, better_step, step),
             )
         ]
     if rate > 0.99 and float(split_rhat(trace.settled).max()) > 1.05:
         return [
             Finding(
                 "step too small",
-                f"{100 * rate:.1f}% of the steps pass a Metropolis test, and the chains hardly move{named}",
+                f"{100 * rate:.1f}% of the steps pass a Metropolis test, and the chains hardly move"
+                + _cure(True, better_step, step),
             )
         ]
     return []
 
 
-def _mixing(trace: Trace) -> list[Finding]:
+def _mixing(trace: Trace, step: str) -> list[Finding]:
     rhat = split_rhat(trace.settled).flatten()
     rhat = torch.where(torch.isnan(rhat), torch.inf, rhat)  # a coordinate that never moves
     bad = int((rhat > 1.1).sum())
@@ -242,7 +257,8 @@ def _mixing(trace: Trace) -> list[Finding]:
         f"split R-hat is above 1.1 in {bad} of {len(rhat)} coordinates, {rhat.max():.2f} at worst: the chains"
         " have not forgotten their starts"
     )
-    return [Finding("not mixing", f"{text}; take more steps, HMC, or ParallelTempering")]
+    cure = "mend the step first" if step else "take more steps, HMC, or ParallelTempering"
+    return [Finding("not mixing", f"{text}; {cure}")]
 
 
 def _short_run(trace: Trace, short_run: int | None) -> list[Finding]:

@@ -1,5 +1,6 @@
 """Reconstruction error and picture."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from lebm.callbacks import EvaluationCallback, ReconstructionError, ReconstructionGrid
 from lebm.data.images import to_unit_range
+from lebm.data.splits import spread_rows
 from lebm.errors import UserError
 from lebm.plots import image_grid
 from tests.callbacks.tiny import EchoModel, TinyData, trainer
@@ -58,19 +60,47 @@ def test_a_model_that_returns_no_reconstruction(tmp_path: Path) -> None:
         trainer(tmp_path, [ReconstructionError()]).test(Silent(), datamodule=TinyData(), verbose=False)
 
 
-@pytest.mark.parametrize(("n", "shown"), [(3, 3), (16, 8)])  # the first batch has 8 images
+@pytest.mark.parametrize(("n", "shown"), [(3, 3), (16, 16), (40, 23)])  # the split has 23 images
 def test_data_above_reconstructions_below(tmp_path: Path, n: int, shown: int) -> None:
     data = TinyData(batch_size=8)
     trainer(tmp_path, [ReconstructionGrid(n=n, columns=5)]).test(_Half(), datamodule=data, verbose=False)
     picture = np.asarray(Image.open(tmp_path / "images" / "reconstructions" / "test.png"))
-    x = to_unit_range(data.test.images(slice(0, shown)))
+    rows = spread_rows(data.test.labels.numpy(), len(data.test), n, seed=0)
+    assert data.test.labels[rows[:3]].tolist() == [0, 1, 2]
+    assert len(rows) == shown
+    x = to_unit_range(data.test.images(rows))
     first = min(shown, 5)
     top = image_grid(torch.cat([x[:first], x[:first] / 2]), first)
     assert np.array_equal(picture[: top.shape[0]], top)
-    if shown > 5:
-        assert picture.shape[0] == 2 + 4 * 6  # two pairs of rows, the last one filled up with white
+    assert picture.shape[0] == 2 + -(-shown // 5) * 2 * 6
+    if shown > 5:  # below come the next row of data and its reconstructions
         assert np.array_equal(picture[12 + 2 : 12 + 6, 2:6, 0], image_grid(x[5:6])[..., 0])
-        assert (picture[12:, -5:] == 255).all()
+    if shown == 23:
+        assert (picture[-12:, -5:] == 255).all()  # the last row is filled up with white
+
+
+def test_the_choice_is_of_the_rows_that_a_limited_pass_sees(tmp_path: Path) -> None:
+    run = trainer(tmp_path, [ReconstructionGrid(n=5)], limit_test_batches=1)
+    data = TinyData(batch_size=8)
+    run.test(_Half(), datamodule=data, verbose=False)
+    picture = np.asarray(Image.open(tmp_path / "images" / "reconstructions" / "test.png"))
+    rows = spread_rows(data.test.labels[:8].numpy(), 8, 5, seed=0)
+    assert np.array_equal(picture[2:6, 2:6, 0], image_grid(to_unit_range(data.test.images(rows[:1])))[..., 0])
+    assert picture.shape[1] == 2 + 5 * 6
+
+
+def test_a_loader_of_unknown_data_shows_its_first_batch(tmp_path: Path) -> None:
+    data = TinyData(batch_size=8)
+    batch = {**data.test.__getitems__(range(8)), "x": to_unit_range(data.test.images(slice(0, 8)))}
+
+    class Loader:
+        def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+            return iter([batch])
+
+    run = trainer(tmp_path, [ReconstructionGrid(n=5)])
+    run.test(_Half(), dataloaders=Loader(), verbose=False)
+    picture = np.asarray(Image.open(tmp_path / "images" / "reconstructions" / "test.png"))
+    assert np.array_equal(picture[2:6, 2:6, 0], image_grid(batch["x"][:1])[..., 0])
 
 
 def test_a_callback_without_the_constructor_of_its_base_is_told(tmp_path: Path) -> None:

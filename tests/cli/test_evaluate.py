@@ -43,6 +43,7 @@ def test_a_file_and_a_table_and_suites_are_added(
     assert lebm("evaluate", "run", "--suite", "image", *SMALL) == 0
     shown = capsys.readouterr().out
     assert "frechet_distance/pixels8" in shown
+    assert "run, plain weights, seed" in shown
     assert "95 % interval" in shown
     assert "image: samples against real images, features FlatFeatures, " in shown
     assert "posterior_sampler Langevin(steps=" in shown
@@ -50,6 +51,7 @@ def test_a_file_and_a_table_and_suites_are_added(
     assert "guessing" in capsys.readouterr().out
     found = read_evaluation(Path("run/evaluation.json"))
     assert set(found["suites"]) == {"image", "anomaly"}
+    assert found["loaded_weights"] == "plain"
     assert (
         found["checkpoint_sha256"]
         == hashlib.sha256(Path("run/checkpoints/last.ckpt").read_bytes()).hexdigest()

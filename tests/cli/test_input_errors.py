@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from lebm.__main__ import main
+from lebm.cli.starting import TrainingCLI
 from tests.cli.conftest import Run
 from tests.cli.test_errors import TINY, put, refused
 
@@ -160,18 +161,21 @@ def corrupt(folder: Path) -> None:
         (Path.mkdir, [], ("./pictures", "no images")),
         (corrupt, [], ("./pictures", "3.png")),
         (images, ["--data.init_args.held_out_label", "7"], ("held_out_label", "7")),
-        (images, ["--data.init_args.batch_size", "1000"], ("batch_size 1000",)),
+        (images, ["--data.init_args.batch_size", "1000"], ("batch_size 1000", "--data.init_args.batch_size")),
+        (images, ["--data.init_args.validation_size", "5000"], ("--data.init_args.validation_size 0.1",)),
     ],
 )
 def test_broken_data(
     lebm: Run,
     tiny: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     prepare: Callable[[Path], None],
     words: list[str],
     expected: tuple[str, ...],
 ) -> None:
     prepare(Path("pictures"))
+    monkeypatch.setattr(TrainingCLI, "_instantiate", lambda cli: pytest.fail("the networks were built"))
     recipe = copy.deepcopy(TINY)
     recipe["data"] = {
         "class_path": "lebm.data.images.ImageData",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from PIL import Image
 from pyarrow import parquet
 
 from lebm import load
+from lebm.cli.score import ENDS
+from lebm.data.images import open_images, to_unit_range
+from lebm.data.splits import spread_rows
 from tests.cli.conftest import Run
 
 
@@ -31,7 +35,7 @@ def pictures(tiny: Path) -> Path:
 def test_samples_as_picture(lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lebm("sample", trained, "-n", 9) == 0
     assert (
-        "9 samples in runs/tiny/images/samples.png (chain of 2 steps, seed 0, ema weights of runs/tiny)"
+        "9 samples in runs/tiny/images/samples.png (chain of 2 steps, seed 0, plain weights of runs/tiny)"
         in capsys.readouterr().out
     )
     assert Image.open(trained / "images/samples.png").size == (
@@ -67,7 +71,9 @@ def test_samples_as_files_and_from_a_lone_checkpoint(lebm: Run, trained: Path) -
     assert Image.open("lone/samples/000000.png").size == (4, 4)
 
 
-def test_weights_choose_between_averaged_and_raw(lebm: Run, tiny: Path) -> None:
+def test_weights_choose_between_averaged_and_raw(
+    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("ema.yaml").write_text(
         "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args:"
         " {decay: 0.5}}]}\n"
@@ -76,6 +82,10 @@ def test_weights_choose_between_averaged_and_raw(lebm: Run, tiny: Path) -> None:
     assert lebm("sample", "run", "--out", "ema.npy") == 0
     assert lebm("sample", "run", "--out", "raw.npy", "--weights", "raw") == 0
     assert np.abs(np.load("ema.npy") - np.load("raw.npy")).max() > 1e-6
+    shown = capsys.readouterr().out
+    assert "averaged weights of run)" in shown
+    assert "raw weights of run)" in shown
+    assert load("run").loaded_weights == "averaged"
 
 
 def test_out_is_never_overwritten_unasked(
@@ -103,10 +113,10 @@ def test_reconstructions_are_below_the_data(
     assert "mean squared error" in shown
     grid = np.asarray(Image.open(trained / "images/reconstructions.png").convert("L"))
     assert grid.shape == (2 * 6 + 2, 5 * 6 + 2)
-    small = np.asarray(Image.open("pictures/test/class0/0.png").resize((4, 4)), dtype=float)
-    assert (
-        np.corrcoef(grid[2:6, 2:6].ravel(), small.ravel())[0, 1] > 0.9
-    )  # resized by another filter in the cache, but the same picture
+    chosen = spread_rows(np.repeat([0, 1], 6), 12, 5, seed=load(trained).seed)
+    images = open_images("./pictures", "test", image_size=4, channels=1)
+    assert images.labels[chosen].tolist() == [0, 1, 0, 1, 0]
+    assert np.array_equal(grid[2:6, 2:6], images.images[chosen[0], 0])
 
 
 def test_scores_have_index_label_and_the_model_s_own_numbers(
@@ -117,7 +127,8 @@ def test_scores_have_index_label_and_the_model_s_own_numbers(
         rows = list(csv.DictReader(file))
     assert [int(row["index"]) for row in rows] == list(range(12))
     assert [int(row["label"]) for row in rows] == [0] * 6 + [1] * 6
-    from lebm.data.images import open_images, to_unit_range
+    assert [row["path"] for row in rows[5:7]] == ["test/class0/5.png", "test/class1/0.png"]
+    assert [row["class_name"] for row in rows[5:7]] == ["class0", "class1"]
 
     model = load(trained)
     x = to_unit_range(torch.tensor(open_images("./pictures", "test", image_size=4, channels=1).images))
@@ -130,7 +141,9 @@ def test_scores_as_parquet(lebm: Run, trained: Path, pictures: Path) -> None:
         lebm("score", trained, "--data", "./pictures", "--split", "train", "--limit", 4, "--out", "s.parquet")
         == 0
     )
-    assert parquet.read_table("s.parquet").column_names == ["index", "label", "anomaly_score"]
+    assert parquet.read_table("s.parquet").column_names == [
+        *("index", "path", "label", "class_name", "anomaly_score")
+    ]
     assert parquet.read_table("s.parquet").num_rows == 4
 
 
@@ -148,9 +161,58 @@ def test_data_of_the_run_itself(
     assert "12 scores of ./pictures (test)" in capsys.readouterr().out
 
 
+OWN = (
+    "data: {class_path: lebm.data.images.ImageData, init_args: {path: ./pictures, image_size: 4, channels: 1,"
+    " batch_size: 4, validation_size: 0.5}}\n"
+)
+
+
+def test_pictures_of_both_ends_and_heat_maps(
+    lebm: Run, trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", "./pictures", "--top", 2, "--out", "s.csv"]
+    assert lebm("score", trained, *words) == 0
+    narrow = Image.open("s-most.png").size
+    assert "2 images, the least anomalous first, in s-least.png" in capsys.readouterr().out
+    assert lebm("score", trained, *words) == 2
+    assert "s.csv exists" in capsys.readouterr().err
+    Path("s.csv").unlink()
+    assert lebm("score", trained, *words) == 2
+    assert "s-most.png exists" in capsys.readouterr().err
+    assert lebm("score", trained, *words, "--force", "--heatmap") == 0
+    assert "squared error per pixel, from 0 (black) to" in capsys.readouterr().out
+    assert Image.open("s-most.png").size == (narrow[0] + 2 * 96, narrow[1])
+    with open("s.csv", newline="") as file:
+        scores = [float(row["anomaly_score"]) for row in csv.DictReader(file)]
+    ends = [np.asarray(Image.open(f"s-{end}.png").convert("L"))[6 : 6 + 96, 6 : 6 + 96] for end in ENDS]
+    images = open_images("./pictures", "test", image_size=4, channels=1).images
+    for end, row in zip(ends, (np.argmax(scores), np.argmin(scores)), strict=True):
+        assert np.array_equal(end, images[row, 0].repeat(24, 0).repeat(24, 1))
+
+
+def test_a_threshold_at_a_rate_of_false_alarms(
+    lebm: Run, tiny: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.yaml").write_text(OWN)
+    assert lebm("fit", "-c", tiny, "-c", "own.yaml", "--run_dir", "run", "--trainer.max_steps", 1) == 0
+    assert lebm("score", "run", "--false_positive_rate", 0.2) == 0
+    shown = capsys.readouterr().out
+    threshold = float(re.search(r"threshold (\S+): 1 of 6 images of ./pictures \(validation\)", shown)[1])
+    with Path("run/scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    flagged = [float(row["anomaly_score"]) > threshold for row in rows]
+    assert [row["flagged"] == "true" for row in rows] == flagged
+    assert f"{sum(flagged)} of 12 rows score above it" in shown
+    Path("bare.yaml").write_text(OWN.replace("validation_size: 0.5", "validation_size: 0"))
+    assert lebm("fit", "-c", tiny, "-c", "bare.yaml", "--run_dir", "b", "--trainer.max_steps", 1) == 0
+    assert lebm("score", "b", "--false_positive_rate", 0.2) == 2
+    assert "--data.init_args.validation_size 0.1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["score", "{run}", "--data", "./pictures", "--false_positive_rate", "0.1"], "does not say which im"),
         (["score", "{run}", "--data", "./nowhere"], "./nowhere"),
         (["score", "{run}", "--data", "./pictures", "--split", "tset"], "no split 'tset'"),
         (["score", "{run}"], "name some with --data"),

@@ -66,12 +66,29 @@ def test_step_too_small_and_not_mixing() -> None:
     ]
 
 
+def test_a_suggestion_never_contradicts_its_finding() -> None:
+    wide = record(Langevin(1, 0.55), lambda z: 12.0 * standard(z), start(0.3), source(), draws=100, thin=2)
+    (large,) = findings(wide, better_step=0.7, step=0.55)
+    assert large.kind == "step too large"
+    assert "suggests" not in large.text
+    assert large.text.endswith("; lower the step of 0.55")
+    (large,) = findings(wide, better_step=0.4, step=0.55)
+    assert large.text.endswith("suggests a step of 0.4 instead of 0.55")
+
+    slow = record(Langevin(1, 0.02), standard, start(), source(), draws=50, thin=2)
+    small, mixing = findings(slow, better_step=1.64, step=0.02)
+    assert small.text.endswith("suggests a step of 1.64 instead of 0.02")
+    assert mixing.text.endswith("; mend the step first")
+    assert findings(slow, better_step=0.01, step=0.02)[0].text.endswith("; raise the step of 0.02")
+
+
 def test_not_mixing() -> None:
     apart = mixture(distance=6.0, weight=0.5).log_density
     init = torch.randn(32, 2, generator=source()) + torch.where(torch.arange(32) < 16, -6.0, 6.0).unsqueeze(
         1
     ) * torch.tensor([1.0, 0.0])
     assert kinds(record(MALA(1, 0.9), apart, init, source(), draws=100, thin=3)) == ["not mixing"]
+    assert "take more steps" in findings(record(MALA(1, 0.9), apart, init, source(), thin=3))[0].text
 
 
 def test_running_away() -> None:

@@ -1,0 +1,177 @@
+"""A recipe of images, rewritten for other images: shapes of the networks, and the section of the data."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lebm.config import plain_yaml
+from lebm.config.blocks import standalone
+from lebm.data.splits import size_in_rows
+from lebm.data.survey import Survey
+from lebm.errors import UserError
+
+__all__ = ["fitted"]
+
+_SHAPES = ("out_shape", "in_shape")
+_ANY_SIZE = ("MLPGenerator", "MLPEncoder")
+_LARGEST = 64
+_KEPT = ("eval_batch_size", "seed", "flip", "num_workers", "drop_last")
+_SHARE = 0.1
+
+
+def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
+    """The text of a recipe for a data set.
+
+    The copy has the networks of the recipe, with the channels of the images. A recipe with convolutions keeps
+    its image size, and the images are resized to it. Fully connected networks take the size of the images,
+    and at most 64 px.
+
+    Args:
+        path: the recipe.
+        found: what the data set holds.
+
+    Returns:
+        The text, and sentences that say what was decided.
+
+    Raises:
+        UserError: for a recipe that is not of images or starts from another run, and for an array of another
+            size than that of the networks.
+    """
+    text = standalone(path)
+    recipe = plain_yaml.load(text)
+    model, data_before = (recipe.get(name) or {} for name in ("model", "data"))
+    if "backbone" in (model.get("init_args") or {}):
+        raise UserError(f"{path}: this recipe starts from the networks of another run; fit that one's recipe")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    shapes = list(_shapes(_child(root, "model"), ""))
+    if not shapes or str(data_before.get("class_path")).rpartition(".")[2] != "ImageData":
+        raise UserError(f"{path}: not a recipe of images; lebm ls prints what there is")
+    shape = _shape(path, shapes, found)
+    before = data_before.get("init_args") or {}
+    section = _data_section(before, found, shape)
+    edits = [(node.start_mark.index, node.end_mark.index, str(list(shape))) for _, node in shapes]
+    edits += [(*span, new) for span, new in _last_layers(_child(root, "model"), shape)]
+    if before.get("held_out_label") is not None:
+        edits += _without_anomalies(root, text)
+    data = _child(root, "data")
+    start = next(key.start_mark.index for key, value in root.value if value is data)
+    edits.append((start, data.end_mark.index, "data:\n" + section))
+    for first, last, new in sorted(edits, reverse=True):
+        text = text[:first] + new + text[last:]
+    arguments = plain_yaml.load("data:\n" + section)["data"]["init_args"]
+    decided = [f"{name} {arguments[name]}" for name in ("image_size", "channels") if name in arguments]
+    decided += [
+        f"{name} {arguments[name]}" for name in ("validation_size", "batch_size") if name in arguments
+    ]
+    said = [", ".join(decided)]
+    if before.get("held_out_label") is not None:
+        said.append(
+            f"held_out_label {before['held_out_label']} is of the recipe's own data and was left out; to hold"
+            " out a class, add --data.init_args.held_out_label NAME and the callback AnomalyDetection"
+        )
+    header = f"# {path.stem}, for {found.path}\n#\n# Data     {found.line}\n\n"
+    return header + _without_header(text), said
+
+
+def _shape(path: Path, shapes: list[tuple[str, Any]], found: Survey) -> tuple[int, int, int]:
+    """Channels, height and width that the networks can do and the data can have."""
+    channels, height, width = found.shape
+    own = [int(size.value) for size in shapes[0][1].value[1:]]
+    free = all(cls in _ANY_SIZE for cls, _ in shapes)
+    if found.is_array:
+        if not free and [height, width] != own:
+            raise UserError(
+                f"{path}: its networks make images of {own[1]} x {own[0]} pixels, and the array has"
+                f" {width} x {height}; give a folder of images, which are resized, or a recipe such as"
+                " latent_mle/mnist, whose networks take any size"
+            )
+        return channels, height, width
+    side = min(height, width, _LARGEST) if free else own[0]
+    return channels, side, side
+
+
+def _data_section(before: dict[str, Any], found: Survey, shape: tuple[int, int, int]) -> str:
+    count = found.count
+    arguments: dict[str, Any] = {"path": found.path}
+    if not found.is_array:
+        arguments |= {"image_size": shape[1], "channels": shape[0]}
+        if found.train_split != "train":
+            arguments["train_split"] = found.train_split
+        if found.test_split is None:
+            arguments["test_split"] = None
+    if not found.has_validation:
+        arguments["validation_size"] = _SHARE
+        count -= size_in_rows(_SHARE, count)
+    if count < 1:
+        raise UserError(f"data path {found.path!r}: {found.count} images are too few to train on")
+    arguments["batch_size"] = min(before.get("batch_size", 100), count)
+    kept = [name for name in _KEPT if name in before and not (found.is_array and name not in _KEPT[:2])]
+    arguments |= {name: before[name] for name in kept}
+    lines = [f"    {name}: {_written(value)}" for name, value in arguments.items()]
+    kind = "ArrayData" if found.is_array else "ImageData"
+    return "\n".join([f"  class_path: {kind}", "  init_args:", *lines]) + "\n"
+
+
+def _written(value: Any) -> str:
+    """A plain value in YAML; references such as ``${seed_everything}`` stay as they are."""
+    return value if isinstance(value, str) and value.startswith("${") else json.dumps(value)
+
+
+def _child(node: Any, name: str) -> Any:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value for key, value in pairs if key.value == name), None)
+
+
+def _shapes(node: Any, cls: str) -> Iterator[tuple[str, Any]]:
+    """Every shape of an image below a node, with the class that takes it."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _shapes(item, cls)
+    elif isinstance(node, yaml.MappingNode):
+        named = _child(node, "class_path")
+        cls = cls if named is None else named.value
+        for key, value in node.value:
+            if key.value in _SHAPES and isinstance(value, yaml.SequenceNode) and len(value.value) == 3:
+                yield cls, value
+            else:
+                yield from _shapes(value, cls)
+
+
+def _last_layers(node: Any, shape: tuple[int, int, int]) -> Iterator[tuple[tuple[int, int], str]]:
+    """The layer of a ladder that gives the image, with the channels of ``shape``: its place and new text."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _last_layers(item, shape)
+    elif isinstance(node, yaml.MappingNode):
+        named, arguments = _child(node, "class_path"), _child(node, "init_args")
+        if named is not None and named.value == "LadderGenerator":
+            last = _child(arguments, "blocks").value[0].value[-1]
+            kind = last.value.split()[0]
+            size = math.prod(shape) if kind == "linear" else shape[0]
+            yield (last.start_mark.index, last.end_mark.index), f"{kind} {size}"
+        for _, value in node.value:
+            yield from _last_layers(value, shape)
+
+
+def _without_anomalies(root: Any, text: str) -> list[tuple[int, int, str]]:
+    """Take out the callback that needs a held-out class."""
+    callbacks = _child(_child(root, "trainer"), "callbacks")
+    for item in callbacks.value if callbacks is not None and callbacks.flow_style else ():
+        if getattr(item, "value", None) == "AnomalyDetection":
+            end = item.end_mark.index
+            rest = len(text[end:]) - len(text[end:].lstrip(" ,"))
+            first = len(text[: item.start_mark.index].rstrip(" "))
+            return [(first, end + rest, "" if text[end + rest] == "\n" else " ")]
+    return []
+
+
+def _without_header(text: str) -> str:
+    lines = text.splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if line.strip() and not line.startswith("#"))
+    return "".join(lines[first:])

@@ -1,0 +1,145 @@
+"""What a data set holds, without decoding it: for recipes that are to fit it."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lebm.data.build import Columns, labels_of
+from lebm.data.cache import cache_folder
+from lebm.data.decoding import GREY_MODES
+from lebm.data.sets import VALIDATION_SPLITS
+from lebm.data.sources import find_source, reading
+from lebm.errors import UserError
+
+__all__ = ["Survey", "survey"]
+
+LOOKED_AT = 1000
+ARRAYS = (".npy", ".npz")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The facts that a recipe needs.
+
+    Attributes:
+        path: the path for a recipe; absolute for a local folder or file.
+        is_array: whether the data are a file of NumPy for :class:`~lebm.data.ArrayData`.
+        count: number of training rows, those for validation included.
+        shape: channels, height and width of the images; of the smallest one where they differ.
+        same_size: whether all images that were looked at have this size.
+        classes: names of the classes, or their numbers as text; empty without labels.
+        train_split: name of the training split.
+        test_split: name of the test split, or ``None``.
+        has_validation: whether the data have a validation split.
+    """
+
+    path: str
+    is_array: bool
+    count: int
+    shape: tuple[int, int, int]
+    same_size: bool
+    classes: list[str]
+    train_split: str
+    test_split: str | None
+    has_validation: bool
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        channels, height, width = self.shape
+        size = f"{width} x {height} pixels" + ("" if self.same_size else " or more")
+        listed = ", ".join(self.classes[:10]) + (", ..." if len(self.classes) > 10 else "")
+        return (
+            f"{self.count} training images of {size}, {'grey' if channels == 1 else 'in colour'}, "
+            + (f"{len(self.classes)} classes ({listed})" if self.classes else "no labels")
+            + (", a validation split" if self.has_validation else "")
+            + (f", a test split {self.test_split!r}" if self.test_split else ", no test split")
+        )
+
+
+def survey(path: str) -> Survey:
+    """Look at a data set of images.
+
+    Args:
+        path: as for :class:`~lebm.data.ImageData`, or a ``.npy`` or ``.npz`` file as for
+            :class:`~lebm.data.ArrayData`.
+
+    Raises:
+        UserError: if there are no images to read.
+    """
+    return _of_arrays(path) if path.lower().endswith(ARRAYS) else _of_images(path)
+
+
+def _of_arrays(path: str) -> Survey:
+    from lebm.data.arrays import ArrayData
+
+    data = ArrayData(path, batch_size=1)
+    data.setup()
+    used = data.describe_split()
+    if len(used["shape"]) != 3:
+        raise UserError(f"data path {path!r}: holds rows of shape {used['shape']}, not images (N, C, H, W)")
+    channels, height, width = used["shape"]
+    labels = [] if (data.train.label < 0).all() else [str(n) for n in data.train.label.unique().tolist()]
+    return Survey(
+        os.path.abspath(path),
+        True,
+        len(data.train),
+        (channels, height, width),
+        True,
+        labels,
+        "train",
+        "test" if data.test is not None else None,
+        data.validation is not None,
+    )
+
+
+def _of_images(path: str) -> Survey:
+    source = find_source(path, cache_folder())
+    with tempfile.TemporaryDirectory() as scratch, reading(source, Path(scratch)) as reader:
+        names = reader.split_names()
+        train = "train" if "train" in names else names[0]
+        rows = reader.split(train)
+        image_column, label_column = Columns().found(source, rows.features)
+        labels, classes = labels_of(source, rows, label_column, named=False)
+        sizes, channels = _looked_at(source.path, rows, image_column)
+    smallest = min(sizes, key=min)
+    if classes is None:
+        classes = [] if labels is None else [str(label) for label in sorted(set(labels.tolist()))]
+    return Survey(
+        os.path.abspath(source.location) if source.is_local and ":" not in path else path,
+        False,
+        len(rows),
+        (channels, smallest[1], smallest[0]),
+        len(sizes) == 1,
+        classes,
+        train,
+        "test" if "test" in names and train != "test" else None,
+        any(name in names for name in VALIDATION_SPLITS if name != train),
+    )
+
+
+def _looked_at(path: str, rows: Any, column: str) -> tuple[Counter[tuple[int, int]], int]:
+    """Width and height of the first images, by their headers, and the channels of the most colourful one."""
+    import datasets
+    from PIL import Image
+
+    sizes: Counter[tuple[int, int]] = Counter()
+    channels = 1
+    first = rows.select(range(min(LOOKED_AT, len(rows)))).select_columns([column])
+    for item in first.cast_column(column, datasets.Image(decode=False))[column]:
+        content = (item or {}).get("bytes")
+        try:
+            with Image.open((item or {})["path"] if content is None else io.BytesIO(content)) as image:
+                sizes[image.size] += 1
+                channels = channels if image.mode in GREY_MODES else 3
+        except (OSError, KeyError, ValueError, SyntaxError):
+            continue  # training says which image cannot be read
+    if not sizes:
+        raise UserError(f"data path {path!r}: none of its first {len(first)} images can be read")
+    return sizes, channels

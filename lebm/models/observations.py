@@ -1,0 +1,113 @@
+"""What a model can take: the shape of one observation and the range of its numbers, checked in one line."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from lebm.errors import UserError
+from lebm.models.likelihoods import Likelihood
+
+__all__ = ["check_range", "check_rows", "checked", "event_shape", "rows_of"]
+
+Answer = TypeVar("Answer", bound=Callable[..., Any])
+_FARTHEST = 10.0
+
+
+def event_shape(likelihood: Likelihood | None) -> tuple[int, ...] | None:
+    """Shape of one observation, ``(C, H, W)`` or ``(D,)``; ``None`` if it is not fixed (sentences)."""
+    shape = getattr(getattr(likelihood, "generator", None), "out_shape", None)
+    return None if shape is None else tuple(shape)
+
+
+def rows_of(batch: Any) -> Tensor:
+    """The data of a batch.
+
+    Args:
+        batch: a dictionary with ``"x"``, ``(B, *event)``, and ``"index"``, ``(B,)``.
+
+    Raises:
+        UserError: for anything else, such as the tuples of a ``TensorDataset``.
+    """
+    if not isinstance(batch, Mapping) or "x" not in batch:
+        given = (
+            f"a dictionary with {', '.join(map(repr, batch)) or 'nothing'}"
+            if isinstance(batch, Mapping)
+            else f"a {type(batch).__name__}"
+        )
+        raise UserError(
+            "a batch must be a dictionary {'x': images in [-1, 1], 'index': row numbers}, not"
+            f" {given}; lebm.data.ArrayData.of({{'train': x}}) makes such batches of a tensor"
+        )
+    return batch["x"]
+
+
+def check_rows(x: Tensor, shape: tuple[int, ...] | None) -> None:
+    """Refuse observations of another shape, or whole numbers in the place of numbers in [-1, 1].
+
+    Nothing is read from the device of ``x``, so this costs no time in training.
+
+    Args:
+        x: observations, which should be ``(B, *shape)``.
+        shape: as of :func:`event_shape`; ``None`` accepts everything.
+
+    Raises:
+        UserError: with the shape or the type that is expected.
+    """
+    if shape is None:
+        return
+    found, wanted = tuple(x.shape), ", ".join(map(str, shape))
+    if found[1:] != shape:
+        hint = ""
+        if found == shape:
+            hint = "; x[None] is a batch of one"
+        elif found[1:] == shape[1:] and shape[0] == 1:
+            hint = "; x.unsqueeze(1) adds the channel"
+        raise UserError(f"x has the shape {found}, but this model takes (B, {wanted}){hint}")
+    if not x.is_floating_point():
+        hint = "; lebm.data.to_unit_range(x) scales bytes to [-1, 1]" if len(shape) == 3 else ""
+        raise UserError(f"x holds {str(x.dtype).removeprefix('torch.')}, but this model takes numbers{hint}")
+
+
+def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
+    """Refuse images far out of [-1, 1], and warn of images that look like [0, 1].
+
+    Chains on images may leave [-1, 1] a little, so only numbers beyond 10 are refused. A batch without a
+    number below 0 may be right, so it gives a warning.
+
+    Args:
+        x: observations ``(B, *shape)``.
+        shape: as of :func:`event_shape`; anything but ``(C, H, W)`` is accepted.
+
+    Raises:
+        UserError: with the range that was found.
+    """
+    if shape is None or len(shape) != 3 or not x.numel():
+        return
+    low, high = (float(end) for end in x.detach().aminmax())
+    if max(-low, high) > _FARTHEST:
+        raise UserError(
+            f"x reaches from {low:.4g} to {high:.4g}, but this model takes images in [-1, 1];"
+            " x / 127.5 - 1 scales images in [0, 255]"
+        )
+    if 0 <= low < high:
+        warnings.warn(
+            f"x reaches from {low:.4g} to {high:.4g}, never below 0; this model takes images in [-1, 1],"
+            " so if these are in [0, 1], give 2 * x - 1",
+            stacklevel=4,
+        )
+
+
+def checked(answer: Answer) -> Answer:
+    """A method ``answer(self, x, ...)`` of a model that first calls ``self.check_input(x)``."""
+
+    @functools.wraps(answer)
+    def call(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.check_input(x)
+        return answer(self, x, *args, **kwargs)
+
+    return call  # type: ignore[return-value]

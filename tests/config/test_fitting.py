@@ -1,0 +1,128 @@
+"""``lebm cp RECIPE DEST --for FOLDER``: a recipe for one's own images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lebm.cli.dispatch import run
+from lebm.cli.validate_recipe import built
+from lebm.config import recipes
+from lebm.config.fitting import fitted
+from lebm.config.request import read_request
+from lebm.data.survey import Survey, survey
+from lebm.errors import UserError
+from lebm.evaluation.data import observation_shape
+from tests.conftest import MakeParquet
+
+CLASSES = ["coat", "pullover", "sneaker"]
+OWN = Survey("/nowhere", False, 90, (1, 40, 36), True, CLASSES, "train", None, False)
+
+
+def refused(name: str) -> str:
+    with pytest.raises(UserError) as error:
+        fitted(recipes.find(name), OWN)
+    return str(error.value)
+
+
+def image_recipes() -> list[str]:
+    found = []
+    for name, path in recipes.names().items():
+        try:
+            fitted(path, OWN)
+        except UserError:
+            continue
+        found.append(name)
+    return found
+
+
+def data_of(text: str) -> dict[str, Any]:
+    return yaml.safe_load(text)["data"]["init_args"]
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of 18 colour images of two sizes in three classes."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(18):
+        folder = tmp_path / "own" / CLASSES[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 24 if number else 22), (number, 0, 9)).save(folder / f"{number}.png")
+    return tmp_path / "own"
+
+
+def test_which_recipes_can_be_fitted() -> None:
+    left_out = set(recipes.names()) - set(image_recipes())
+    assert {name.split("/")[-1] for name in left_out} == {
+        *("ptb", "snli", "yahoo", "kjv", "text_small", "toy2d", "mnist_two_stage", "cifar10_two_stage"),
+        *("csv", "tensorboard", "wandb"),
+    }
+    assert "not a recipe of images" in refused("latent_mle/kjv")
+    assert "starts from the networks of another run" in refused("joint_hierarchical/mnist_two_stage")
+
+
+@pytest.mark.parametrize("name", image_recipes())
+def test_the_networks_can_do_what_the_data_give(name: str, tmp_path: Path) -> None:
+    text, _ = fitted(recipes.find(name), OWN)
+    target = tmp_path / "own.yaml"
+    target.write_text(text)
+    cli = built(read_request("validate-recipe", [str(target)]))
+    data = data_of(text)
+    assert data["channels"] == 1
+    assert data["batch_size"] <= 81
+    assert data["validation_size"] == 0.1
+    assert "held_out_label" not in data
+    assert "AnomalyDetection" not in text
+    shape = (1, data["image_size"], data["image_size"])
+    assert tuple(observation_shape(cli.model)) == shape
+
+
+def test_a_folder_of_images_is_trained_on(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["cp", "quickstart", "own.yaml", "--for", str(own)]) == 0
+    shown = capsys.readouterr().out
+    assert "18 training images of 20 x 22 pixels or more, in colour, 3 classes (coat, pullover," in shown
+    assert "held_out_label 4 is of the recipe's own data and was left out" in shown
+    data = data_of(Path("own.yaml").read_text())
+    assert data["image_size"] == 20
+    assert data["channels"] == 3
+    assert data["batch_size"] == 16
+    short = ["--trainer.max_epochs", "1", "--trainer.callbacks", "null", "--trainer.logger", "false"]
+    steps = ["--model.prior_sampler.steps", "1", "--model.posterior_sampler.steps", "1"]
+    assert run(["fit", "-c", "own.yaml", *short, *steps]) == 0
+
+
+def test_splits_of_the_data_are_used(make_parquet: MakeParquet) -> None:
+    found = survey(str(make_parquet(train=12, test=4, validation=4)))
+    assert (found.test_split, found.has_validation, found.classes[0]) == ("test", True, "class 0")
+    data = data_of(fitted(recipes.find("latent_mle/cifar10"), found)[0])
+    assert "validation_size" not in data
+    assert "test_split" not in data
+    assert (data["image_size"], data["channels"], data["batch_size"]) == (32, 1, 12)
+
+
+def test_array_files(tmp_path: Path) -> None:
+    file = tmp_path / "images.npz"
+    np.savez(file, train=np.zeros((30, 3, 12, 16), np.uint8), train_label=np.arange(30) % 2)
+    found = survey(str(file))
+    assert (found.shape, found.classes, found.count) == ((3, 12, 16), ["0", "1"], 30)
+    recipe = yaml.safe_load(fitted(recipes.find("baselines/mnist_vae"), found)[0])
+    assert recipe["data"]["class_path"] == "ArrayData"
+    generator = recipe["model"]["init_args"]["likelihood"]["init_args"]["generator"]["init_args"]
+    assert generator["out_shape"] == [3, 12, 16]
+    with pytest.raises(UserError, match="its networks make images of 32 x 32 pixels, and the array has 16 x"):
+        fitted(recipes.find("latent_mle/cifar10"), found)
+    np.save(tmp_path / "rows.npy", np.zeros((9, 2), np.float32))
+    with pytest.raises(UserError, match="not images"):
+        survey(str(tmp_path / "rows.npy"))
+
+
+def test_a_folder_without_images_leaves_no_recipe(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (own.parent / "empty").mkdir()
+    assert run(["cp", "quickstart", "new.yaml", "--for", "empty"]) == 2
+    assert "no images" in capsys.readouterr().err
+    assert not Path("new.yaml").exists()

@@ -1,0 +1,119 @@
+"""What a model takes: another shape, type or range is said in one line."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
+
+from lebm.cli.validate_recipe import built
+from lebm.config.request import read_request
+from lebm.data import to_unit_range
+from lebm.errors import UserError
+from lebm.estimators import LatentMLE
+from lebm.evaluation.data import observation_shape
+from lebm.models import CategoricalLikelihood, RecurrentGenerator
+from lebm.models.observations import check_rows, event_shape
+from tests.callbacks.tiny import TinyData, latent_mle, trainer
+
+GOOD = torch.linspace(-1, 1, 5 * 16).reshape(5, 1, 4, 4)
+# one recipe per class of generator
+KINDS = (
+    *("latent_mle/mnist", "latent_mle/cifar10", "dual_mcmc/fashion_mnist", "joint_hierarchical/mnist"),
+    *("joint_hierarchical/cifar10_conditional", "multistage_nce/toy2d"),
+)
+ANSWERS = ("encode", "reconstruct", "anomaly_score", "log_joint")
+
+
+def ask(answer: str, x: torch.Tensor) -> torch.Tensor:
+    model = latent_mle().eval()
+    more = (torch.zeros(len(x), 2).double(),) if answer == "log_joint" else ()
+    return getattr(model, answer)(x, *more)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_every_answer_refuses_what_is_no_image_of_the_model(answer: str) -> None:
+    cases = {
+        r"shape \(5, 4, 4\), but this model takes \(B, 1, 4, 4\); x.unsqueeze\(1\)": GOOD[:, 0],
+        r"shape \(1, 4, 4\), but this model takes \(B, 1, 4, 4\); x\[None\]": GOOD[0],
+        r"shape \(5, 1, 5, 5\), but this model takes": torch.zeros(5, 1, 5, 5),
+        r"shape \(5, 3, 4, 4\), but this model takes": torch.zeros(5, 3, 4, 4),
+        "x holds uint8, but .* lebm.data.to_unit_range": torch.zeros(5, 1, 4, 4, dtype=torch.uint8),
+        "x holds int64": torch.zeros(5, 1, 4, 4, dtype=torch.int64),
+        r"from 0 to 255, but this model takes images in \[-1, 1\]": 127.5 * (GOOD + 1),
+    }
+    for message, x in cases.items():
+        with pytest.raises(UserError, match=message) as error:
+            ask(answer, x)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_images_between_0_and_1_give_a_warning(answer: str) -> None:
+    with pytest.warns(UserWarning, match=r"in \[0, 1\], give 2 \* x - 1") as caught:
+        ask(answer, (GOOD + 1) / 2)
+    assert caught[0].filename != torch.__file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ask(answer, GOOD)
+        ask(answer, 1.3 * GOOD)  # the end of a chain on images
+        ask(answer, to_unit_range(torch.full((2, 1, 4, 4), 0, dtype=torch.uint8)))
+
+
+def test_subclasses_of_a_method_are_checked_too() -> None:
+    class Louder(LatentMLE):
+        def anomaly_score(self, x, **settings):  # type: ignore[no-untyped-def]
+            return 2 * super().anomaly_score(x, **settings)
+
+    model = latent_mle().eval()
+    model.__class__ = Louder
+    with pytest.raises(UserError, match="x holds uint8"):
+        model.anomaly_score(GOOD.byte())
+    assert Louder.anomaly_score.__name__ == "anomaly_score"
+
+
+def test_sentences_are_not_images() -> None:
+    likelihood = CategoricalLikelihood(RecurrentGenerator(2, vocabulary_size=10, max_length=5))
+    assert event_shape(likelihood) is None
+    check_rows(torch.zeros(3, 4, dtype=torch.int64), None)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_shape_that_is_expected_is_the_shape_that_is_made(name: str) -> None:
+    model = built(read_request("validate-recipe", [name])).model
+    assert event_shape(model.observation_model) == observation_shape(model)
+
+
+class Pairs(LightningDataModule):
+    """A ``TensorDataset``, whose batches are lists."""
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(TensorDataset(GOOD.double()), batch_size=4)
+
+
+def test_a_batch_that_is_no_dictionary_names_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a batch must be a dictionary \{'x': .*'index': .*\}, not a list"):
+        trainer(tmp_path, []).fit(latent_mle(), datamodule=Pairs())
+    model = latent_mle()
+    with pytest.raises(UserError, match="not a tuple"):
+        model.observations((GOOD, GOOD))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="not a dictionary with 'image', 'label'"):
+        model.observations({"image": GOOD, "label": GOOD})
+
+
+def test_training_looks_at_shapes_and_never_at_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(torch.Tensor, "aminmax", lambda x: looked.append(1))
+    run = trainer(tmp_path, [], max_epochs=1)
+    model = latent_mle()
+    run.fit(model, datamodule=TinyData())
+    assert not looked
+    with pytest.raises(TypeError):
+        model.encode(GOOD.double())  # after training the values are looked at again
+    assert looked
