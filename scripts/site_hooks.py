@@ -42,8 +42,10 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links lead to the page of the site that holds the file."""
+    """Links lead to the page of the site that holds the file. A page that is alone in its tab has no list of pages."""
     path = page.file.src_uri
+    if path in ("index.md", "gallery.md"):
+        page.meta["hide"] = ["navigation"]
     if path.startswith(("api/", "recipes/", "examples/")):
         return markdown
     return relinked(markdown, ORIGIN.get(path, f"docs/{path}"))
@@ -60,12 +62,19 @@ def mathml(content: str, path: str) -> str:
         display = "block" if match[1] == "div" else "inline"
         formula = html.unescape(match[2]).strip()[2:-2].strip()
         try:
-            return latex2mathml.converter.convert(formula, display=display)
+            return spaced(latex2mathml.converter.convert(formula, display=display))
         except Exception as error:
             log.warning("%s: no MathML for %s: %s", path, formula, error)
             return match[0]
 
     return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', convert, content, flags=re.S)
+
+
+def spaced(formula: str) -> str:
+    """MathML with the spaces that the converter leaves out: around ``~``, and after functions without brackets."""
+    formula = formula.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
+    function = r"(<mi>(?:log|exp|min|max|tr|softplus)</mi>)(?!<mo)"
+    return re.sub(function, r'\1<mspace width="0.17em" />', formula)
 
 
 def named(content: str) -> str:
