@@ -41,6 +41,7 @@ SECTIONS = {
 PICTURES = {
     "quickstart": "quickstart_samples.png",
     "latent_mle/mnist": "latent_mle_mnist_samples.png",
+    "multistage_nce/toy2d": "multistage_nce_toy2d_stages.png",
     "multistage_nce/mnist": "multistage_nce_mnist_samples.png",
     "joint_hierarchical/mnist": "joint_hierarchical_layers.png",
     "joint_hierarchical/mnist_two_stage": "joint_mnist_two_stage_samples.png",
@@ -92,7 +93,9 @@ def compared() -> Iterator[tuple[str, list[str], str]]:
     """Recipe, values and cost from the comparison on MNIST."""
     for row in stored("comparison"):
         figures = {
-            figure["name"]: figure for suite in row["evaluation"]["suites"].values() for figure in suite["figures"]
+            figure["name"]: figure
+            for suite in row["evaluation"]["suites"].values()
+            for figure in suite["figures"]
         }
         distance, error = figures["frechet_distance/digits64"], figures["reconstruction_mse"]
         values = [
@@ -114,7 +117,8 @@ def anomalies() -> Iterator[tuple[str, list[str], str]]:
             for row in rows
         ]
         costs = [row["cpu_minutes"] for row in rows if row["cpu_minutes"] is not None]
-        yield f"{folder}/mnist_anomaly", values, f"{min(costs):.1f} to {minutes(max(costs))} per digit, where known"
+        cost = f"{min(costs):.1f} to {minutes(max(costs))} per digit, where known"
+        yield f"{folder}/mnist_anomaly", values, cost
 
 
 def others() -> Iterator[tuple[str, list[str], str]]:
@@ -165,7 +169,8 @@ def card(name: str, fields: dict[str, str], values: list[str], cost: str) -> lis
 
 def page() -> str:
     """The whole page."""
-    figures = {name: (values, cost) for part in (compared(), anomalies(), others()) for name, values, cost in part}
+    measured = (compared(), anomalies(), others())
+    figures = {name: (values, cost) for part in measured for name, values, cost in part}
     headers = recipes()
     unknown = (figures.keys() | PICTURES.keys()) - headers.keys()
     if unknown:

@@ -1,7 +1,6 @@
 """What MkDocs calls while it builds the site: pages from elsewhere, links, mathematics and names.
 
-The mathematics becomes MathML here, which browsers draw by themselves, so the site needs no script and no font
-for it.
+The mathematics becomes MathML here. Browsers draw it by themselves, without a script and without fonts.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages that docs/ does not hold. README.md is the home page, docs/README.md the list of pages."""
+    """Adds the pages that docs/ does not hold. The home page is README.md of the repository."""
     for file in [file for file in files if file.src_uri == "README.md"]:
         files.remove(file)
     for path, content in {**api_pages(), **source_pages()}.items():
@@ -42,7 +41,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links lead to the page of the site that holds the file. A page that is alone in its tab has no list of pages."""
+    """Links lead to the page of the site that holds the file. A page alone in its tab shows no list."""
     path = page.file.src_uri
     if path in ("index.md", "gallery.md"):
         page.meta["hide"] = ["navigation"]
@@ -71,7 +70,7 @@ def mathml(content: str, path: str) -> str:
 
 
 def spaced(formula: str) -> str:
-    """MathML with the spaces that the converter leaves out: around ``~``, and after functions without brackets."""
+    """MathML with the spaces that the converter leaves out: around ``~`` and after functions."""
     formula = formula.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
     function = r"(<mi>(?:log|exp|min|max|tr|softplus)</mi>)(?!<mo)"
     return re.sub(function, r'\1<mspace width="0.17em" />', formula)

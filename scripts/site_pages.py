@@ -1,6 +1,6 @@
-"""What the documentation site has besides docs/: the API reference, recipes, examples. Plain Python, no imports of lebm.
+"""What the documentation site has besides docs/: the API reference, the recipes, the examples.
 
-The names come from the source by static analysis, so torch is not needed. The tests use this module too.
+The names come from the source by static analysis, so nothing is imported. The tests use this module too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRA = {
     "lebm": ("lebm.errors", "lebm.component"),
     "lebm.estimators": ("lebm.estimators.answers",),
-    "lebm.metrics": tuple(f"lebm.metrics.text_{name}" for name in ("diversity", "latents", "likelihood", "perplexity")),
+    "lebm.metrics": (
+        "lebm.metrics.text_diversity",
+        "lebm.metrics.text_latents",
+        "lebm.metrics.text_likelihood",
+        "lebm.metrics.text_perplexity",
+    ),
 }
 """Modules whose public names their package does not export; they come on the page of the package."""
 
@@ -106,7 +111,7 @@ def public_names() -> dict[str, str]:
 
 
 def resolve(target: str, names: dict[str, str]) -> str | None:
-    """The entry that ``~lebm.models.Prior``, ``Prior`` or ``Prior.energy`` means; ``None`` if none or several."""
+    """The entry that ``~lebm.models.Prior``, ``Prior`` or ``Prior.energy`` means; ``None`` if not one."""
     target = target.lstrip("~.")
     for path in (target, target.rpartition(".")[0]):
         if path in names:
@@ -155,7 +160,7 @@ def source_pages() -> dict[str, str]:
 
 
 def _links(recipe: str) -> str:
-    folder, _, name = recipe.rpartition("/")
+    folder = recipe.rpartition("/")[0]
     up = "../" * (recipe.count("/") + 1)
     links = []
     if (ROOT / "docs" / f"{folder}.md").exists() and folder != "data":
