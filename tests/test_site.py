@@ -18,6 +18,7 @@ from scripts import site_pages
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
+
 def navigation() -> list[str]:
     """The pages that mkdocs.yml names."""
     loaded = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
@@ -134,3 +135,27 @@ def test_recipes_and_methods_lead_to_each_other(name):
 def lebm_class(page: str) -> str:
     """The class that the page of a method describes."""
     return re.search(r"`lebm\.estimators\.(\w+)`", (DOCS / f"{page}.md").read_text())[1]
+
+
+NUMBER = re.compile(r"(?<![\w.])(?:\d[\d,]*)?\.?\d+(?!\w)")
+
+
+def test_the_page_of_when_has_only_numbers_of_the_results():
+    """As they are there, or rounded."""
+    known = [float(number.replace(",", "")) for number in NUMBER.findall((DOCS / "results.md").read_text())]
+    text = re.sub(r"\]\([^)]*\)|`[^`]*`", "", (DOCS / "when.md").read_text())
+    numbers = NUMBER.findall(text)
+    assert len(numbers) > 30
+    for number in numbers:
+        half = 0.5 * 10 ** -len(number.partition(".")[2]) + 1e-9
+        assert any(abs(float(number) - other) <= half for other in known), number
+
+
+def test_the_citation_names_this_version_and_the_papers_of_the_methods():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == lebm.__version__
+    assert citation["type"] == "software"
+    pages = re.sub(r"\s+", " ", "".join(page.read_text() for page in DOCS.glob("*.md")))
+    for paper in citation["references"]:
+        venue = re.search(r"\((\w+)\)", paper["collection-title"])[1]
+        assert f"*{paper['title']}*, {venue} {paper['year']}" in pages
