@@ -117,7 +117,8 @@ def anomalies() -> Iterator[tuple[str, list[str], str]]:
             for row in rows
         ]
         costs = [row["cpu_minutes"] for row in rows if row["cpu_minutes"] is not None]
-        cost = f"{min(costs):.1f} to {minutes(max(costs))} per digit, where known"
+        low, high = f"{min(costs):.1f}", minutes(max(costs))
+        cost = f"{high if high.startswith(low) else f'{low} to {high}'} per digit, where known"
         yield f"{folder}/mnist_anomaly", values, cost
 
 
