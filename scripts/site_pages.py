@@ -9,6 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePosixPath
 from posixpath import normpath, relpath
 
@@ -82,6 +83,7 @@ def submodules(package: str) -> list[str]:
     return [f"{package}.{file.stem}" for file in files if file.stem != "__init__"]
 
 
+@cache
 def rooms() -> dict[str, list[Entries]]:
     """Package to its public names, module by module, for every package of lebm that has any."""
     packages = ["lebm", *sorted(f"lebm.{file.parent.name}" for file in (ROOT / "lebm").glob("*/__init__.py"))]
@@ -101,6 +103,7 @@ def _entries(package: str) -> Iterator[Entries]:
         yield Entries(module, [f"{module}.{name}" for name in exported(module)])
 
 
+@cache
 def public_names() -> dict[str, str]:
     """Every path that the reference documents, as users and as modules write it, to the path of its entry."""
     found = {}
@@ -123,18 +126,25 @@ def resolve(target: str, names: dict[str, str]) -> str | None:
     return None
 
 
+def guide(module: str) -> list[str]:
+    """A link to the page of docs/ that is about a package or module, if there is one."""
+    name = module.rpartition(".")[2]
+    return ["", f"[The page about it](../{name}.md)"] if (ROOT / "docs" / f"{name}.md").exists() else []
+
+
 def api_page(package: str, entries: list[Entries]) -> str:
     """The Markdown of one page of the reference."""
-    lines = [f"# {package}", "", summary(package), ""]
+    lines = [f"# {package}", "", summary(package), *guide(package), ""]
     for entry in entries:
-        name = entry.module.rpartition(".")[2].replace("_", " ")
         if entry.module != package:
-            lines += [f"## {name[0].upper()}{name[1:]}", "", f"{summary(entry.module)}", ""]
+            name = entry.module.rpartition(".")[2]
+            lines += [f"## {name}", "", summary(entry.module), *guide(entry.module), ""]
         for path in entry.paths:
             lines += [f"::: {path}", ""]
     return "\n".join(lines)
 
 
+@cache
 def api_pages() -> dict[str, str]:
     """Path on the site to Markdown, for the whole reference and its index."""
     pages, index = {}, ["# API reference", "", "One page per package, from the docstrings.", ""]
@@ -146,6 +156,7 @@ def api_pages() -> dict[str, str]:
     return {"api/index.md": "\n".join(index) + "\n", **pages}
 
 
+@cache
 def source_pages() -> dict[str, str]:
     """Path on the site to Markdown, for every recipe and every example: its file, highlighted."""
     pages = {}

@@ -125,6 +125,8 @@ def test_the_gallery_has_every_recipe_and_is_up_to_date():
 def test_recipes_and_methods_lead_to_each_other(name):
     assert f"](gallery.md#{site_pages.anchor(lebm_class(name))})" in (DOCS / f"{name}.md").read_text()
     pages = site_pages.source_pages()
+    section = site_pages.api_pages()["api/estimators.md"].split(f"## {name}\n")[1].split("\n## ")[0]
+    assert f"](../{name}.md)" in section
     recipes = [path for path in pages if path.startswith(f"recipes/{name}/")]
     assert recipes
     for path in recipes:
