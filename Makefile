@@ -49,14 +49,14 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Once its tools are installed, the build needs no network; every warning of it is an error.
+# Once its tools are installed, the build needs no network; every warning of it is an error (with --quiet no warning would be seen).
 $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[docs]'
 	touch $@
 
 docs: $(DOCS_STAMP)
 	$(BIN)/python scripts/gallery.py --check
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
