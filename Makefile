@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help setup demo test test-all lint format clean
+DOCS_STAMP := $(VENV)/.docs-installed
+
+.PHONY: help setup demo test test-all lint format docs clean
 
 help:
 	@echo "make demo      set up, train recipes/quickstart.yaml on the images inside the package, evaluate, write pictures"
 	@echo "make test      set up and run the tests (under 10 minutes on 2 cores)"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff and mypy"
+	@echo "make docs      build the documentation site in build/site (installs its tools first)"
 	@echo "make format    let ruff rewrite the sources"
 	@echo "make clean     remove .venv and build products"
 
@@ -45,6 +48,15 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Once its tools are installed, the build needs no network; every warning of it is an error (with --quiet no warning would be seen).
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[docs]'
+	touch $@
+
+docs: $(DOCS_STAMP)
+	$(BIN)/python scripts/gallery.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -19,8 +19,10 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
     are set to zero. Covariances may be rank deficient.
 
     Args:
-        mean_a, mean_b: ``(d,)``.
-        covariance_a, covariance_b: ``(d, d)``, symmetric.
+        mean_a: mean of the first Gaussian, ``(d,)``.
+        covariance_a: its covariance, ``(d, d)``, symmetric.
+        mean_b: mean of the second Gaussian, ``(d,)``.
+        covariance_b: its covariance, ``(d, d)``, symmetric.
 
     Returns:
         A scalar, non-negative up to rounding.

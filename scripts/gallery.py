@@ -1,0 +1,196 @@
+"""Write docs/gallery.md: a card for every recipe, from its header and from results/*.json.
+
+Run it after a change of a recipe's header or of a result:
+
+    python scripts/gallery.py
+
+``--check`` writes nothing and fails if the page is not up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from site_pages import ROOT
+
+PAGE = ROOT / "docs" / "gallery.md"
+FIELD = re.compile(r"# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)")
+METHODS = {
+    "LatentMLE": "latent_mle.md",
+    "MultiStageNCE": "multistage_nce.md",
+    "JointHierarchicalPrior": "joint_hierarchical.md",
+    "DualMCMCTeaching": "dual_mcmc.md",
+}
+"""Class of a method to its page."""
+SECTIONS = {
+    "quickstart": "Quickstart",
+    "latent_mle": "LatentMLE",
+    "multistage_nce": "MultiStageNCE",
+    "joint_hierarchical": "JointHierarchicalPrior",
+    "dual_mcmc": "DualMCMCTeaching",
+    "baselines": "Baselines",
+}
+"""Folder of recipes to its heading."""
+PICTURES = {
+    "quickstart": "quickstart_samples.png",
+    "latent_mle/mnist": "latent_mle_mnist_samples.png",
+    "multistage_nce/toy2d": "multistage_nce_toy2d_stages.png",
+    "multistage_nce/mnist": "multistage_nce_mnist_samples.png",
+    "joint_hierarchical/mnist": "joint_hierarchical_layers.png",
+    "joint_hierarchical/mnist_two_stage": "joint_mnist_two_stage_samples.png",
+    "dual_mcmc/mnist": "dual_mcmc_samples.png",
+}
+"""Recipe to the picture in docs/images that one of its runs drew."""
+HEAD = """# Recipes
+
+One card per recipe: what it trains, what was measured, what it cost, and the command. `scripts/gallery.py`
+writes this page from the headers of the recipes and from `results/`. A card without measured values belongs
+to a recipe that has not run at full length, or whose result is in the words of its status only.
+[results.md](results.md) has every protocol. Intervals are 95 % intervals. Costs are those of one CPU thread.
+"""
+
+
+def header(text: str) -> dict[str, str]:
+    """The fields of a recipe's header, each as one line, and its first line as ``title``."""
+    lines = text.splitlines()
+    fields, name = {"title": lines[0].removeprefix("# ")}, ""
+    for line in lines[1:]:
+        match = FIELD.match(line)
+        if match:
+            name = match[1]
+            fields[name] = match[2].strip()
+        elif name and re.match(r"#\s{6,}\S", line):
+            fields[name] += " " + line.lstrip("# ")
+        elif not line.startswith("#"):
+            break
+    return fields
+
+
+def recipes() -> dict[str, dict[str, str]]:
+    """Name to header, for every recipe that is no overlay and no block of data."""
+    root = ROOT / "recipes"
+    names = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.yaml")}
+    kept = {name: file for name, file in names.items() if name.split("/")[0] in SECTIONS}
+    return {name: header(kept[name].read_text()) for name in sorted(kept)}
+
+
+def stored(name: str) -> Any:
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())
+
+
+def minutes(value: float) -> str:
+    return f"{value:.1f} CPU minutes"
+
+
+def compared() -> Iterator[tuple[str, list[str], str]]:
+    """Recipe, values and cost from the comparison on MNIST."""
+    for row in stored("comparison"):
+        figures = {
+            figure["name"]: figure
+            for suite in row["evaluation"]["suites"].values()
+            for figure in suite["figures"]
+        }
+        distance, error = figures["frechet_distance/digits64"], figures["reconstruction_mse"]
+        values = [
+            "Frechet distance of samples, digit features:"
+            f" {distance['value']:.1f} ({distance['low']:.1f} to {distance['high']:.1f})",
+            f"reconstruction MSE: {error['value']:.4f} ({error['low']:.4f} to {error['high']:.4f})",
+        ]
+        yield row["recipe"], values, minutes(row["fit"]["cpu_time_seconds"] / 60)
+
+
+def anomalies() -> Iterator[tuple[str, list[str], str]]:
+    """Recipe, values and cost from the tables of held-out digits."""
+    folders = {"LatentMLE": "latent_mle", "MultiStageNCE": "multistage_nce"}
+    for method, folder in folders.items():
+        rows = [row for row in stored("mnist_anomaly") if row["method"] == method]
+        values = [
+            f"AUPRC with digit {row['held_out_label']} held out: {row['metrics']['test/auprc']:.3f},"
+            f" by guessing {row['metrics']['test/anomaly_base_rate']:.3f}"
+            for row in rows
+        ]
+        costs = [row["cpu_minutes"] for row in rows if row["cpu_minutes"] is not None]
+        low, high = f"{min(costs):.1f}", minutes(max(costs))
+        cost = f"{high if high.startswith(low) else f'{low} to {high}'} per digit, where known"
+        yield f"{folder}/mnist_anomaly", values, cost
+
+
+def others() -> Iterator[tuple[str, list[str], str]]:
+    """Recipe, values and cost of the quickstart and of the verses."""
+    (row,) = stored("quickstart")
+    metrics = row["metrics"]
+    values = [
+        f"AUPRC with digit {row['held_out_label']} held out: {metrics['test/auprc']:.3f},"
+        f" by guessing {metrics['test/anomaly_base_rate']:.3f}",
+        f"reconstruction MSE: {metrics['test/reconstruction_mse']:.4f}",
+    ]
+    yield "quickstart", values, minutes(row["cpu_minutes"])
+    verses = {row["prior"]: row for row in stored("kjv")}
+    ours = verses["EnergyPrior"]
+    values = [
+        f"negative log-likelihood: {ours['metrics']['test/nll']:.2f} nats per sentence,"
+        f" {verses['StandardNormal']['metrics']['test/nll']:.2f} with a Gaussian prior"
+    ]
+    yield "latent_mle/kjv", values, minutes(ours["cpu_minutes"])
+
+
+def method(name: str) -> str:
+    """The page of the method that a recipe trains."""
+    text = (ROOT / "recipes" / f"{name}.yaml").read_text()
+    match = re.search(r"^model:\n  class_path: (\w+)", text, re.M)
+    if match is None or match[1] not in METHODS:
+        raise SystemExit(f"{name} names no method with a page; add it to METHODS of scripts/gallery.py")
+    return METHODS[match[1]]
+
+
+def card(name: str, fields: dict[str, str], values: list[str], cost: str) -> list[str]:
+    """The lines of one card, an item of a list. The status is for recipes without stored values."""
+    lines = [f"### {name}", ""]
+    if name in PICTURES:
+        lines += [f"![{name}](images/{PICTURES[name]})", ""]
+    lines += [f"**{fields['title']}**", ""]
+    if "Trains" in fields:
+        lines += [f"Trains {fields['Trains']}", ""]
+    if values:
+        lines += [*(f"- {value}" for value in values), f"- cost: {cost}", ""]
+    else:
+        status = re.sub(r"docs/(\w+)\.md", r"[\1](\1.md)", fields["Status"])
+        lines += [f"{status[0].upper()}{status[1:]}", ""]
+    lines += ["```sh", *fields["Run"].split(" && "), "```", ""]
+    links = [f"[recipe](../recipes/{name}.yaml)", f"[method]({method(name)})"]
+    return [*lines, " · ".join(links + ["[results](results.md)"] * bool(values))]
+
+
+def page() -> str:
+    """The whole page."""
+    measured = (compared(), anomalies(), others())
+    figures = {name: (values, cost) for part in measured for name, values, cost in part}
+    headers = recipes()
+    unknown = (figures.keys() | PICTURES.keys()) - headers.keys()
+    if unknown:
+        raise SystemExit(f"no such recipe: {', '.join(sorted(unknown))}")
+    lines = [HEAD, "<!-- gallery -->", ""]
+    for folder, title in SECTIONS.items():
+        mine = [name for name in headers if name.split("/")[0] == folder]
+        mine.sort(key=lambda name: (name not in PICTURES, name not in figures, name))
+        lines += [f"## {title}", "", '<div class="grid cards" markdown>', ""]
+        for name in mine:
+            first, *rest = card(name, headers[name], *figures.get(name, ([], "")))
+            lines += [f"-   {first}", *(f"    {line}".rstrip() for line in rest), ""]
+        lines += ["</div>", ""]
+    return "\n".join([*lines, "<!-- end -->", ""])
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv[1:]:
+        if PAGE.read_text() != page():
+            raise SystemExit("docs/gallery.md is not up to date; run: python scripts/gallery.py")
+    else:
+        PAGE.write_text(page())

@@ -1,0 +1,91 @@
+"""What MkDocs calls while it builds the site: pages from elsewhere, links, mathematics and names.
+
+The mathematics becomes MathML here. Browsers draw it by themselves, without a script and without fonts.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+from typing import Any
+
+import latex2mathml.converter
+from mkdocs.structure.files import File, Files
+from site_pages import OUTSIDE, ROOT, anchor, api_pages, public_names, relinked, resolve, rooms, source_pages
+
+log = logging.getLogger("mkdocs.hooks.site")
+NAMES = public_names()
+ORIGIN = {there: here for here, there in OUTSIDE.items()}
+HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
+
+
+def on_config(config: Any) -> Any:
+    """Anchors are those of a browser of the repository, and the reference has one page per package."""
+    config.mdx_configs.setdefault("toc", {})["slugify"] = lambda text, separator: anchor(text)
+    for item in config.nav:
+        if "API" in item:
+            item["API"] = ["api/index.md", *(f"api/{room.rpartition('.')[2]}.md" for room in rooms())]
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages that docs/ does not hold. The home page is README.md of the repository."""
+    for file in [file for file in files if file.src_uri == "README.md"]:
+        files.remove(file)
+    for path, content in {**api_pages(), **source_pages()}.items():
+        files.append(File.generated(config, path, content=content))
+    for origin, path in OUTSIDE.items():
+        files.append(File.generated(config, path, content=(ROOT / origin).read_text()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links lead to the page of the site that holds the file. A page alone in its tab shows no list."""
+    path = page.file.src_uri
+    if path in ("index.md", "gallery.md"):
+        page.meta["hide"] = ["navigation"]
+    if path.startswith(("api/", "recipes/", "examples/")):
+        return markdown
+    return relinked(markdown, ORIGIN.get(path, f"docs/{path}"))
+
+
+def on_page_content(content: str, page: Any, **_: Any) -> str:
+    return named(mathml(content, page.file.src_uri))
+
+
+def mathml(content: str, path: str) -> str:
+    """The page with its formulas as MathML; a formula that cannot be converted is a warning."""
+
+    def convert(match: re.Match[str]) -> str:
+        display = "block" if match[1] == "div" else "inline"
+        formula = html.unescape(match[2]).strip()[2:-2].strip()
+        try:
+            return spaced(latex2mathml.converter.convert(formula, display=display))
+        except Exception as error:
+            log.warning("%s: no MathML for %s: %s", path, formula, error)
+            return match[0]
+
+    return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', convert, content, flags=re.S)
+
+
+def spaced(formula: str) -> str:
+    """MathML with the spaces that the converter leaves out: around ``~`` and after functions."""
+    formula = formula.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
+    function = r"(<mi>(?:log|exp|min|max|tr|softplus)</mi>)(?!<mo)"
+    return re.sub(function, r'\1<mspace width="0.17em" />', formula)
+
+
+def named(content: str) -> str:
+    """Code in the text that is the name of a public class or function leads to its entry."""
+    parts, inside = re.split(r"(<code>[^<]*</code>|</?\w+[^>]*>)", content), 0
+    for number, part in enumerate(parts):
+        tag = re.match(r"<(/?)(\w+)", part)
+        if part.startswith("<code>"):
+            name = html.unescape(part[6:-7])
+            path = resolve(name.partition("(")[0], NAMES) if re.fullmatch(r"[\w.]+(\(.*\))?", name) else None
+            if path and not inside:
+                parts[number] = f'<autoref optional identifier="{path}">{part}</autoref>'
+        elif tag and tag[2] in HEADINGS | {"a", "pre", "autoref"}:
+            inside += -1 if tag[1] else 1
+    return "".join(parts)
