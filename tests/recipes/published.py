@@ -85,9 +85,11 @@ PUBLISHED = {
     ),
 }
 # Stage after stage with the same networks and chains; here the constant of an energy is learned too.
+STAGED = {
+    name: f"latent_mle/{name}" for name in ("mnist_anomaly", "svhn", "cifar10", "celeba64", "celebahq256")
+}
+STAGED["mnist"] = "latent_mle/mnist_published"
 PUBLISHED |= {
-    f"multistage_nce/{name}": replace(
-        PUBLISHED[f"latent_mle/{name}"], energy=PUBLISHED[f"latent_mle/{name}"].energy + 1
-    )
-    for name in ("mnist", "mnist_anomaly", "svhn", "cifar10", "celeba64", "celebahq256")
+    f"multistage_nce/{name}": replace(PUBLISHED[twin], energy=PUBLISHED[twin].energy + 1)
+    for name, twin in STAGED.items()
 }
