@@ -286,7 +286,11 @@ MUTATIONS = [
         "answers move the pool", "with frozen(self.prior, self.prior_sampler):", "with frozen(self.prior):"
     ),
     image_chains("image chains in half precision", "generated.to(self.dtype)", "generated"),
-    image_chains("posterior chains in half precision", "inferred, noise).to(self.dtype)", "inferred, noise)"),
+    image_chains(
+        "posterior chains in half precision",
+        "if start is None else start).to(self.dtype)",
+        "if start is None else start)",
+    ),
     estimator(
         "contrast of half-precision means",
         "energies.to(torch.promote_types(energies.dtype, torch.float32))",
@@ -308,8 +312,8 @@ MUTATIONS = [
     ),
     encoders(
         "a taught chain starts at the reference",
-        "posterior.run(q.rsample(noise).detach(), noise)",
-        "posterior.run(None, noise)",
+        'q.rsample(noise).detach() if self.begin == "encoder" else None',
+        "None",
     ),
     encoders(
         "a draw without gradient", "Inferred(q.rsample(noise), q)", "Inferred(q.rsample(noise).detach(), q)"

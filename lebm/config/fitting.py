@@ -46,7 +46,8 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
     text = standalone(path)
     recipe = plain_yaml.load(text)
     model, data_before = (recipe.get(name) or {} for name in ("model", "data"))
-    if "backbone" in (model.get("init_args") or {}):
+    inference = (model.get("init_args") or {}).get("inference") or {}
+    if "backbone" in (inference.get("init_args") or {}):
         raise UserError(f"{path}: this recipe starts from the networks of another run; fit that one's recipe")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     shapes = list(_shapes(_child(root, "model"), ""))

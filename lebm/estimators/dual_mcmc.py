@@ -184,17 +184,18 @@ class DualMCMCTeaching(RevisedModel):
         return self.energy_loss(x, revised) + touch(self.likelihood, self.encoder) + self.turns.earlier
 
     def _revise(self, x: Tensor, z: Tensor, batch_idx: int) -> Revision:
-        generated, inferred = self.likelihood.mean(z), self.encoder(x)
+        generated = self.likelihood.mean(z)
         revised = generated.detach()
         if self.turns.energy or self._teaches:
             revised = self.revise_images(revised, self.noise("image", batch_idx))
-        revised_z = self.revise_latents(x, inferred, self.noise("posterior", batch_idx))
+        data = self.inference.infer(x, None, self.latent_chain(x), self.noise("posterior", batch_idx))
+        assert data.teaching is not None
         self.revised = {
             "generated images": generated.detach(),
             "revised images": revised,
-            "revised latents": revised_z,
+            "revised latents": data.z,
         }
-        return Revision(x, z, generated, revised, inferred, revised_z)
+        return Revision(x, z, generated, revised, data.z, data.teaching)
 
     def energy_loss(self, x: Tensor, revised: Tensor) -> Tensor:
         """``E(x) - E(x~)``, by the temperature if ``scale_energy``."""
@@ -219,7 +220,7 @@ class DualMCMCTeaching(RevisedModel):
 
     def encoder_loss(self, made: Revision) -> Tensor:
         """``-log q(z~ | x) - lambda log q(z | x~)``, each a mean over the batch."""
-        total = -made.inferred.log_prob(made.revised_z).mean()
+        total = made.teaching
         self.note("train/inference_nll", total)
         if self.revised_inference_weight:
             on_revised = -self.encoder(made.revised).log_prob(made.z).mean()

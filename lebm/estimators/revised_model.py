@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lebm.estimators.answers import ModelChain
 from lebm.estimators.base import LatentEstimator
-from lebm.estimators.starts import ImageStart, LatentStart, start_of_images, start_of_latents
+from lebm.estimators.starts import ImageStart, LatentStart, start_of_images
+from lebm.inference import PosteriorChain, Taught
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import Energy
 from lebm.models.frozen import frozen
@@ -33,16 +34,16 @@ class Revision:
         z: draws of N(0, I), ``(B, latent_dim)``.
         generated: ``g(z)``, with its gradient.
         revised: ``x~``, the end of the image chain, detached.
-        inferred: ``q(z | x)``, with its gradient.
         revised_z: ``z~``, the end of the posterior chain, detached.
+        teaching: ``-log q(z~ | x)``, mean over the batch, with its gradient.
     """
 
     x: Tensor
     z: Tensor
     generated: Tensor
     revised: Tensor
-    inferred: DiagonalGaussian
     revised_z: Tensor
+    teaching: Tensor
 
 
 class RevisedModel(LatentEstimator):
@@ -79,13 +80,25 @@ class RevisedModel(LatentEstimator):
             target = Boltzmann(self.energy, self.temperature)
             return self.follow("image", self.image_sampler, target, start, noise, steps)
 
-    def revise_latents(
-        self, x: Tensor, inferred: DiagonalGaussian, noise: RandomSource, steps: int | None = None
-    ) -> Tensor:
-        """The ends of posterior chains of ``x: (B, *event)``, ``(B, latent_dim)``, detached."""
-        start = start_of_latents(self.latent_start, inferred, noise).to(self.dtype)
-        with frozen(self.likelihood, batch_statistics=self.batch_statistics):
-            return self.follow("posterior", self.posterior_sampler, self.posterior(x), start, noise, steps)
+    @property
+    def inference(self) -> Taught:
+        """The part that infers latents: the encoder, which learns the ends of the posterior chains."""
+        return Taught(self.encoder, "encoder" if self.latent_start == "encoder" else "reference")
+
+    def latent_chain(self, x: Tensor, steps: int | None = None) -> PosteriorChain:
+        """The posterior chains of ``x: (B, *event)``."""
+
+        def reference(noise: RandomSource) -> Tensor:
+            return self.sample_latent(len(x), generator=noise)
+
+        def run(start: Tensor | None, noise: RandomSource) -> Tensor:
+            begin = (reference(noise) if start is None else start).to(self.dtype)
+            with frozen(self.likelihood, batch_statistics=self.batch_statistics):
+                return self.follow(
+                    "posterior", self.posterior_sampler, self.posterior(x), begin, noise, steps
+                )
+
+        return PosteriorChain(run, reference)
 
     def posterior(self, x: Tensor) -> LogDensity:
         """Unnormalised ``log p(z | x)`` of the generator as a function of ``z``."""
@@ -123,7 +136,7 @@ class RevisedModel(LatentEstimator):
         with torch.inference_mode(False), torch.no_grad(), frozen(self.posterior_sampler):
             x = x.clone()  # an inference tensor could not take part in the chain's gradient
             steps = self.evaluation_steps if steps is None else steps
-            return self.revise_latents(x, self.encoder(x), generator, steps)
+            return self.latent_chain(x, steps).run(self.inference.start(x, generator), generator)
 
     def decode(self, z: Tensor) -> Tensor:
         with torch.no_grad(), frozen(self.likelihood, batch_statistics=self.batch_statistics):

@@ -6,19 +6,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lebm.models.encoders import DiagonalGaussian
 from lebm.samplers.base import Sampler
 from lebm.samplers.chains import PersistentChains
 from lebm.samplers.noise import RandomSource, normal, uniform
 
-__all__ = [
-    "ImageStart",
-    "LatentStart",
-    "are_revisions",
-    "check_starts",
-    "start_of_images",
-    "start_of_latents",
-]
+__all__ = ["ImageStart", "LatentStart", "are_revisions", "check_starts", "start_of_images"]
 
 ImageStart = Literal["generator", "likelihood", "noise"]
 LatentStart = Literal["encoder", "prior"]
@@ -34,13 +26,6 @@ def start_of_images(kind: ImageStart, generated: Tensor, sigma: float, noise: Ra
     if kind == "likelihood":
         return generated + sigma * normal(noise, generated.shape, **place)
     return generated
-
-
-def start_of_latents(kind: LatentStart, inferred: DiagonalGaussian, noise: RandomSource) -> Tensor:
-    """A draw of the inference model, or of N(0, I), ``(B, latent_dim)``, detached."""
-    if kind == "prior":
-        return normal(noise, inferred.mean.shape, dtype=inferred.mean.dtype, device=inferred.mean.device)
-    return inferred.rsample(noise).detach()
 
 
 def are_revisions(kind: ImageStart, sampler: Sampler) -> bool:

@@ -83,6 +83,11 @@ class Taught(Inference):
 
     Args:
         encoder: ``q(z | x)``; ``None`` takes :func:`~lebm.inference.mirror_encoder` of the generator.
+        begin: ``"encoder"``, or ``"reference"`` for chains that start there while the encoder still learns
+            their ends: the baseline without a good start.
+
+    Raises:
+        ValueError: for another ``begin``.
 
     Example:
         >>> import torch
@@ -97,19 +102,23 @@ class Taught(Inference):
 
     needs_encoder = True
 
-    def __init__(self, encoder: GaussianEncoder | None = None) -> None:
+    def __init__(
+        self, encoder: GaussianEncoder | None = None, begin: Literal["encoder", "reference"] = "encoder"
+    ) -> None:
         super().__init__(encoder)
+        check_choice("begin", begin, ("encoder", "reference"))
+        self.begin = begin
 
     def infer(
         self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
     ) -> Inferred:
         assert self.encoder is not None
         q = self.encoder(x)
-        end = posterior.run(q.rsample(noise).detach(), noise)
+        end = posterior.run(q.rsample(noise).detach() if self.begin == "encoder" else None, noise)
         return Inferred(end, teaching=-q.log_prob(end).mean())
 
-    def start(self, x: Tensor, noise: RandomSource) -> Tensor:
-        return _draw(self.encoder, x, noise)
+    def start(self, x: Tensor, noise: RandomSource) -> Tensor | None:
+        return _draw(self.encoder, x, noise) if self.begin == "encoder" else None
 
 
 class Frozen(Inference):

@@ -5,10 +5,12 @@ resumption and layout.
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import torch
 
+from lebm import inference
 from lebm.checkpoint.rebuild import build
 from lebm.estimators import LatentEstimator
 
@@ -164,10 +166,19 @@ def _with(method: str, kind: str) -> Plain:
     return entry
 
 
+OTHERS = [
+    name
+    for name in inference.__all__
+    if inspect.isclass(kind := getattr(inference, name))
+    and issubclass(kind, inference.Inference)
+    and name not in ("Inference", "ShortRun")
+]
+"""Every kind of inference but the default."""
+
 KINDS: dict[str, Plain] = {
     f"{method}+{kind}": _with(method, kind)
     for method in ("latent_mle", "multistage_nce", "joint_hierarchical")
-    for kind in ("Taught", "Remembered", "Variational", "Frozen")
+    for kind in OTHERS
     if (method, kind) != ("joint_hierarchical", "Variational")  # in METHODS
 }
 
