@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.estimators.base import LatentEstimator
-    from lebm.samplers.noise import RandomSource
 
 __all__ = ["sample"]
 
@@ -99,11 +98,7 @@ def _from_pool(model: LatentEstimator) -> Callable[..., Tensor]:
 
     if not isinstance(model, PriorChains):
         raise UserError(f"--start pool: a {type(model).__name__} draws its latents without a chain")
-
-    def draw(n: int, generator: RandomSource) -> Tensor:
-        return model.likelihood.draw(model.pool_latents(n, generator=generator), generator).detach()
-
-    return draw
+    return model.sample_from_pool
 
 
 def _sample_steps(model: LatentEstimator, chosen: argparse.Namespace) -> int | None:

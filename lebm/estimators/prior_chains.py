@@ -182,12 +182,21 @@ class PriorChains(LatentEstimator):
         chains = self.prior_sampler
         if not isinstance(chains, PersistentChains):
             raise NoChainError("prior_sampler has no pool of chains: train with PersistentChains")
+        if chains.is_empty:
+            raise NoChainError("the pool is empty: its chains run in training")
         with torch.inference_mode(False), frozen(self.prior):
-            try:
-                start = chains.pooled(n, generator)
-            except ValueError as error:
-                raise NoChainError(str(error)) from error
+            start = chains.pooled(n, generator)
             return self._latents(chains.kernel(self.space.log_density, start.to(self.device), generator))
+
+    @property
+    def has_pool(self) -> bool:
+        """Whether :meth:`sample_from_pool` can draw."""
+        return isinstance(self.prior_sampler, PersistentChains) and not self.prior_sampler.is_empty
+
+    def sample_from_pool(self, n: int, *, generator: RandomSource = None) -> Tensor:
+        """``n`` observations ``(n, *event)`` of :meth:`pool_latents`, without observation noise."""
+        with torch.no_grad():
+            return self.likelihood.draw(self.pool_latents(n, generator=generator), generator)
 
     def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         with torch.no_grad():

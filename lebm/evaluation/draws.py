@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
+from lebm.estimators.prior_chains import PriorChains
 from lebm.metrics.rows import finite_rows
 from lebm.samplers.noise import Noise
 
@@ -27,6 +28,7 @@ def drawn_images(
     seed: int,
     steps: int | None = None,
     shape: Sequence[int] | None = None,
+    pool: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One chunk of a model's samples; every chunk has its own noise stream.
 
@@ -37,6 +39,7 @@ def drawn_images(
         seed: of the noise.
         steps: length of the chain; the model's default if ``None``.
         shape: ``(C, H, W)`` that the samples must have; any if ``None``.
+        pool: go on from the prior chains that training left in its pool, instead of fresh chains.
 
     Returns:
         Samples ``(count, C, H, W)``, clamped to [-1, 1], and which of them are finite, ``(count,)`` of
@@ -46,7 +49,12 @@ def drawn_images(
         UserError: if the samples are not images of one or three channels, or have another shape than
             ``shape``.
     """
-    x = model.sample(count, steps=steps, generator=Noise([(seed, "fid", chunk)]))
+    noise = Noise([(seed, "fid", chunk)])
+    if pool:
+        assert isinstance(model, PriorChains)
+        x = model.sample_from_pool(count, generator=noise)
+    else:
+        x = model.sample(count, steps=steps, generator=noise)
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise UserError(f"the model's samples are not images of 1 or 3 channels but {tuple(x.shape)}")
     if shape is not None and x.shape[1:] != tuple(shape):  # an extractor would resize them silently

@@ -15,6 +15,7 @@ from torchmetrics.image.kid import poly_mmd
 from lebm.component import describe
 from lebm.data.dataset import ImageRows
 from lebm.errors import UserError
+from lebm.estimators.prior_chains import PriorChains
 from lebm.evaluation.anomaly import test_scores
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, normal_rows
@@ -86,6 +87,11 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         Figure.of(kernel_name(extractor), kernel, len(fake), settings.real_split),
         *_neighbours(real, fake, settings),
     ]
+    if isinstance(subject.model, PriorChains) and subject.model.has_pool:
+        with torch.no_grad():
+            pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")
+        distance = _frechet(real, pooled)
+        result.figures.append(Figure.of(f"{name}/pool", distance, len(pooled), settings.real_split))
     if logits is not None:
         result.figures.append(
             _classifier(logits, settings.seed, "inception_score" if name == "fid" else "classifier_score")
@@ -134,8 +140,8 @@ def _real(rows: ImageRows, settings: Settings, device: torch.device) -> Iterator
         yield batch["x"]
 
 
-def sample_batches(subject: Subject, settings: Settings) -> Iterator[Tensor]:
-    """The model's samples in chunks ``(n, C, H, W)``, finite and in [-1, 1].
+def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> Iterator[Tensor]:
+    """The model's samples in chunks ``(n, C, H, W)``, finite and in [-1, 1]; see :func:`drawn_images`.
 
     Raises:
         UserError: if a sample is not finite, or is not an image of the shape of the data.
@@ -143,7 +149,8 @@ def sample_batches(subject: Subject, settings: Settings) -> Iterator[Tensor]:
     shape = subject.images.test.image_shape
     for chunk, first in enumerate(range(0, settings.n_samples, CHUNK)):
         count = min(CHUNK, settings.n_samples - first)
-        x, finite = drawn_images(subject.model, count, chunk, settings.seed, settings.sample_steps, shape)
+        steps = settings.sample_steps
+        x, finite = drawn_images(subject.model, count, chunk, settings.seed, steps, shape, pool)
         if not bool(finite.all()):
             raise UserError(
                 f"{int((~finite).sum())} of the samples {first} to {first + count - 1} are not finite; see"

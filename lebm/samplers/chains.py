@@ -81,6 +81,11 @@ class PersistentChains(Sampler):
     def steps(self, steps: int) -> None:
         self._steps = steps
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no chain has run in training mode yet."""
+        return self._own is None and self._whole is None
+
     def pooled(self, n: int, generator: RandomSource = None) -> Tensor:
         """``n`` rows of the global pool, drawn with replacement, ``(n, *event)``.
 
