@@ -251,9 +251,8 @@ def _samplers(chains: dict[str, Any]) -> str:
     told = []
     for name, value in chains.items():
         if isinstance(value, dict) and "class_path" in value:
-            value = {
-                **value,
-                "init_args": {key: value["init_args"].get(key) for key in ("steps", "step_size")},
-            }
+            arguments = value.get("init_args") or {}
+            shown = {key: arguments[key] for key in ("steps", "step_size", "fresh_steps") if key in arguments}
+            value = {**value, "init_args": shown}
         told.append(f"{name} {component_line(value)}")
     return "; ".join(told) or "none"

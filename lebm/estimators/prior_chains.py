@@ -243,5 +243,5 @@ class PriorChains(LatentEstimator):
         """The samplers and the kind of inference, as plain values; stored beside every result."""
         described = describe(self.inference)
         assert isinstance(described, dict)
-        kind = {"class_path": described["class_path"], **described["init_args"]}
-        return {**super().chain_settings, "inference": {k: v for k, v in kind.items() if k != "encoder"}}
+        described["init_args"].pop("encoder", None)  # its networks are those of the checkpoint
+        return {**super().chain_settings, "inference": described}
