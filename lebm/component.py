@@ -168,5 +168,7 @@ def component_line(part: Any) -> str:
     if not isinstance(part, Mapping) or "class_path" not in part:
         return str(part)
     arguments = dict(part.get("init_args") or {})
-    listed = ", ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
+    listed = ", ".join(
+        f"{name}={component_line(value)}" for name, value in arguments.items() if value is not None
+    )
     return f"{part['class_path'].rpartition('.')[2]}({listed})"
