@@ -176,7 +176,7 @@ def _links(recipe: str) -> str:
     links = []
     if (ROOT / "docs" / f"{folder}.md").exists() and folder != "data":
         links.append(f"[The method]({up}{folder}.md)")
-    if folder not in ("data", "loggers"):
+    if folder not in ("data", "loggers", "inference", "prior"):
         links.append(f"[The gallery]({up}gallery.md#{anchor(recipe)})")
     return " · ".join(links) + "\n\n" if links else ""
 

@@ -21,8 +21,15 @@ from lebm.estimators.base import LatentEstimator
 log = logging.getLogger("lebm.evaluation")
 
 __all__ = [
-    *("PROTOCOLS", "RunImages", "batches", "chosen_rows", "first_normal", "normal_rows", "observation_shape"),
-    *("opened_module", "subset"),
+    "PROTOCOLS",
+    "RunImages",
+    "batches",
+    "chosen_rows",
+    "first_normal",
+    "normal_rows",
+    "observation_shape",
+    "opened_module",
+    "subset",
 ]
 
 PROTOCOLS = ("lebm", "official")

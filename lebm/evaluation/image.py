@@ -27,7 +27,12 @@ from lebm.metrics.frechet import frechet_distance
 from lebm.metrics.neighbours import neighbour_rows
 
 __all__ = [
-    *("check_counts", "feature_rows", "image_suite", "kernel_distance", "kernel_name", "real_rows"),
+    "check_counts",
+    "feature_rows",
+    "image_suite",
+    "kernel_distance",
+    "kernel_name",
+    "real_rows",
     "sample_batches",
 ]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import nn
 
 from lebm.models.encoders import ConvEncoder, GaussianEncoder, MLPEncoder
-from lebm.models.generators import ConvGenerator, MLPGenerator
-from lebm.models.ladder import LadderGenerator
+from lebm.models.generators import ConvGenerator, Generator, MLPGenerator
 from lebm.models.sequence_generators import SequenceGenerator
 from lebm.models.text_encoder import SentenceEncoder
 
 __all__ = ["mirror_encoder"]
+
+_SMALL = 4096
 
 
 def mirror_encoder(generator: nn.Module) -> GaussianEncoder:
@@ -21,12 +23,12 @@ def mirror_encoder(generator: nn.Module) -> GaussianEncoder:
     - :class:`~lebm.models.MLPGenerator`: an :class:`~lebm.models.MLPEncoder` of the same widths.
     - :class:`~lebm.models.ConvGenerator`: a :class:`~lebm.models.ConvEncoder` of the same channels, with
       biases.
-    - A :class:`~lebm.models.LadderGenerator` of images up to 32 px: an :class:`~lebm.models.MLPEncoder` of
-      widths 400 and 400 for all layers together.
     - A generator of sentences: a :class:`~lebm.models.SentenceEncoder` of the same sizes.
+    - Any other generator of at most 4,096 numbers, such as a ladder for images of 32 px: an
+      :class:`~lebm.models.MLPEncoder` with two hidden layers of 400.
 
     Raises:
-        ValueError: for any other generator; name an encoder there.
+        ValueError: for a larger generator of another class; name an encoder there.
 
     Example:
         >>> from lebm.inference import mirror_encoder
@@ -37,18 +39,17 @@ def mirror_encoder(generator: nn.Module) -> GaussianEncoder:
           ...
     """
     arguments: dict[str, Any] = getattr(generator, "_init_arguments", {})
+    if isinstance(generator, SequenceGenerator):
+        return SentenceEncoder(generator.latent_dim, generator.vocabulary_size, generator.max_length)
     if type(generator) is MLPGenerator:
         return MLPEncoder(generator.latent_dim, generator.out_shape, list(arguments["hidden"])[::-1])
     if type(generator) is ConvGenerator:
         channels, start = list(arguments["channels"])[::-1], arguments["start"]
-        # The first layer keeps the size if the generator has fewer doublings than the encoder has layers.
-        fits = generator.out_shape[1] in (start * 2 ** (len(channels) - 1), start * 2 ** len(channels))
-        if fits:
+        reached = start * 2 ** (len(channels) - 1)  # without halving in the first layer
+        if generator.out_shape[1] in (reached, 2 * reached):
             return ConvEncoder(generator.latent_dim, generator.out_shape, channels, end=start, bias=True)
-    if isinstance(generator, LadderGenerator) and generator.out_shape[-1] <= 32:
+    if isinstance(generator, Generator) and math.prod(generator.out_shape) <= _SMALL:
         return MLPEncoder(generator.latent_dim, generator.out_shape)
-    if isinstance(generator, SequenceGenerator):
-        return SentenceEncoder(generator.latent_dim, generator.vocabulary_size, generator.max_length)
     raise ValueError(
         f"no encoder can be made from {type(generator).__name__}: name one with inference.init_args.encoder"
     )

@@ -58,7 +58,7 @@ def captioned_grid(images: Sequence[Tensor], captions: Sequence[str], columns: i
         >>> import torch
         >>> from lebm.plots import captioned_grid
         >>> captioned_grid([torch.zeros(3, 1, 28, 28)], ["1.5", "2.5", "3.5"], columns=3).shape
-        (140, 378, 3)
+        (138, 360, 3)
     """
     if not captions or any(len(part) != len(captions) for part in images):
         raise ValueError("every caption needs one image of each set, and there must be at least one")

@@ -213,8 +213,10 @@ def test_a_convolutional_generator_is_mirrored(shape: list[int], start: int) -> 
 
 
 def test_what_cannot_be_mirrored_is_named() -> None:
+    small, large = (BottomLayer(MLPGenerator(2, [1, side, side], [4]), [2, 3]) for side in (64, 65))
+    assert mirror_encoder(small).latent_dim == 5
     with pytest.raises(ValueError, match="no encoder can be made from BottomLayer"):
-        mirror_encoder(BottomLayer(MLPGenerator(2, [1, 4, 4]), [2, 3]))
+        mirror_encoder(large)
 
 
 def test_an_encoder_of_another_size_is_refused() -> None:

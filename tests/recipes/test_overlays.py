@@ -65,7 +65,7 @@ def test_two_steps_of_training(name: str, kind: str, tmp_path: Path) -> None:
 def test_an_overlay_that_needs_an_encoder_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     from lebm.cli.dispatch import run
 
-    name = "joint_hierarchical/cifar10_conditional"
+    name = "joint_hierarchical/celeba64_conditional"
     assert name in ALL
     assert run(["validate-recipe", "-c", name, "-c", KINDS["taught"]]) == 2
     error = capsys.readouterr().err
