@@ -41,6 +41,7 @@ SECTIONS = {
 PICTURES = {
     "quickstart": "quickstart_samples.png",
     "latent_mle/mnist": "latent_mle_mnist_samples.png",
+    "latent_mle/mnist_published": "latent_mle_mnist_published_samples.png",
     "multistage_nce/toy2d": "multistage_nce_toy2d_stages.png",
     "multistage_nce/mnist": "multistage_nce_mnist_samples.png",
     "joint_hierarchical/mnist": "joint_hierarchical_layers.png",

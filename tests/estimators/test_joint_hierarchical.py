@@ -84,7 +84,7 @@ def test_the_two_estimates_of_the_divergence_agree_on_average() -> None:
             q = model.inferred(x)
             z = q.rsample(torch.Generator().manual_seed(0))
             closed = model.encoder_loss(Inferred(z, q))
-            model.kl = "monte_carlo"
+            model.inference.kl = "monte_carlo"
             drawn = model.encoder_loss(Inferred(z, q))
             spread = (q.log_prob(z) - model.reference.log_density(z)).std() / 50_000**0.5
         assert spread > 1e-4

@@ -35,7 +35,7 @@ NEARER: dict[str, dict[str, Any]] = {"ladder": {"added": 0.0}, "dual": {"added":
 
 def both(name: str, **changed: Any) -> tuple[Step, Step]:
     """Our step and the released one."""
-    words = ["--model.init_args.kl=monte_carlo"] if STEPS[name].func is ladder else []
+    words = ["--model.init_args.inference.init_args.kl=monte_carlo"] if STEPS[name].func is ladder else []
     ours = built(name, *words)
     theirs = deepcopy(ours)
     x = images(ours)
