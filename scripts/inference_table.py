@@ -263,6 +263,22 @@ def sooner() -> str:
     return "\n".join(lines)
 
 
+def curves() -> str:
+    """What the looks in between saw in the cells of ten minutes."""
+    lines = [
+        "| row | seed | CPU min | distance, 60 steps | spread of latents of data | of the prior | energy gap |",
+        "|" + "---|" * 7,
+    ]
+    for row in ("short_run", "variational+pool"):
+        for file in sorted(RESULTS.glob(f"latent_mle-{row}-10-*.json")):
+            record = json.loads(file.read_text())
+            for look in record["curve"]:
+                cells = [f"{look['minutes']:g}", f"{look['distance']:.0f}", f"{look['spread']:.2f}"]
+                cells += [f"{look['prior_spread']:.2f}", f"{look['energy_gap']:.1f}"]
+                lines.append(f"| {row} | {record['seed']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -282,6 +298,7 @@ def main() -> None:
                 cell(chosen.folder, chosen.method, row, chosen.minutes, int(seed))
     fill("inference", table(), "inference.md")
     fill("sooner", sooner(), "inference.md")
+    fill("curves", curves(), "inference.md")
 
 
 if __name__ == "__main__":
