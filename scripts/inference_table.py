@@ -266,7 +266,7 @@ def sooner() -> str:
 def curves() -> str:
     """What the looks in between saw in the cells of ten minutes."""
     lines = [
-        "| row | seed | CPU min | distance, 60 steps | spread of latents of data | of the prior | energy gap |",
+        "| row | seed | CPU min | distance, 60 steps | spread of data latents | of the prior | energy gap |",
         "|" + "---|" * 7,
     ]
     for row in ("short_run", "variational+pool"):
