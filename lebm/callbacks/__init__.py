@@ -14,7 +14,7 @@ from lebm.callbacks.hierarchical import HierarchicalSamples, LatentTraversal, La
 from lebm.callbacks.hierarchical_classes import LayerClassification, MutualInformationGap
 from lebm.callbacks.hierarchical_stress import LatentAttack, LongChain
 from lebm.callbacks.interpolation import InterpolationGrid
-from lebm.callbacks.latents import LatentPicture
+from lebm.callbacks.latents import LatentPicture, PosteriorLatents
 from lebm.callbacks.publish import publish_image
 from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid
 from lebm.callbacks.revision import RevisionError, RevisionGuard
@@ -38,6 +38,7 @@ __all__ = [
     "LayerReconstruction",
     "LongChain",
     "MutualInformationGap",
+    "PosteriorLatents",
     "ReconstructionError",
     "ReconstructionGrid",
     "RevisionError",

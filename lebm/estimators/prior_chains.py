@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lebm.component import describe
 from lebm.estimators.answers import ModelChain, NoChainError
+from lebm.estimators.backbone import Backbone
 from lebm.estimators.base import LatentEstimator
 from lebm.estimators.optim import AdamGroups
 from lebm.inference import Frozen, Inference, ShortRun, mirror_encoder
@@ -78,6 +79,7 @@ class PriorChains(LatentEstimator):
         self.scale_likelihood = scale_likelihood
         self.latent_dim = prior.latent_dim
         self.inference = self._take(inference)
+        self.frozen_parts = self._frozen_parts()
 
     def _take(self, inference: Inference | None) -> Inference:
         """The inference of this model, checked, with an encoder made for the generator if it lacks one."""
@@ -98,6 +100,20 @@ class PriorChains(LatentEstimator):
         if isinstance(part, Frozen) and self.prior.is_exact:
             raise ValueError("inference Frozen trains an energy, and this prior has none")
         return part
+
+    def _frozen_parts(self) -> Backbone:
+        """Networks that :class:`~lebm.inference.Frozen` copies and freezes; none for the other kinds."""
+        part = self.inference
+        if not isinstance(part, Frozen):
+            return Backbone(None, {})
+        assert part.encoder is not None
+        parts = {"likelihood": self.likelihood, "encoder": part.encoder, "reference": self.reference}
+        return Backbone(part.backbone, parts)
+
+    @property
+    def reference(self) -> Prior:
+        """The prior without its energy."""
+        return getattr(self.prior, "base", self.prior)
 
     @property
     def encoder(self) -> GaussianEncoder | None:

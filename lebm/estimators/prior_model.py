@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lebm.estimators.backbone import Backbone
 from lebm.estimators.base import contrast
 from lebm.estimators.prior_chains import PriorChains
-from lebm.inference import Frozen, Inferred, PosteriorChain, Variational
+from lebm.inference import Inferred, PosteriorChain, Variational
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.hierarchical_priors import GaussianHierarchy
-from lebm.models.priors import Prior
 from lebm.samplers.base import LogDensity
 from lebm.samplers.noise import RandomSource
 
@@ -28,10 +26,6 @@ class LatentPriorModel(PriorChains):
     :meth:`networks`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.frozen_parts = self._frozen_parts()
-
     def networks(self) -> Mapping[str, nn.Module]:
         parts = {
             "generator": self.likelihood,
@@ -42,23 +36,9 @@ class LatentPriorModel(PriorChains):
         return {name: part for name, part in parts.items() if part is not None and _trains(part)}
 
     @property
-    def reference(self) -> Prior:
-        """The prior without its energy."""
-        return getattr(self.prior, "base", self.prior)
-
-    @property
     def trains_reference(self) -> bool:
         """Whether the reference has networks that learn."""
         return _trains(self.reference)
-
-    def _frozen_parts(self) -> Backbone:
-        """Networks that :class:`~lebm.inference.Frozen` copies and freezes; none for the other kinds."""
-        part = self.inference
-        if not isinstance(part, Frozen):
-            return Backbone(None, {})
-        assert part.encoder is not None
-        parts = {"likelihood": self.likelihood, "encoder": part.encoder, "reference": self.reference}
-        return Backbone(part.backbone, parts)
 
     def train(self, mode: bool = True) -> Any:
         super().train(mode)
