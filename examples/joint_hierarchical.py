@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 from lebm.data import ImageData, open_images, to_unit_range
 from lebm.estimators import AdamGroups, JointHierarchicalPrior
+from lebm.inference import Variational
 from lebm.models import ConcatenatedEnergy, EnergyPrior, GaussianLikelihood, LadderEncoder, LadderGenerator
 from lebm.plots import image_grid, write_png
 from lebm.samplers import Langevin
@@ -27,10 +28,12 @@ def build() -> JointHierarchicalPrior:
     generator = LadderGenerator(LATENT_DIMS, SHAPE, up, merge="gated_add", projection_activation=False)
     return JointHierarchicalPrior(
         likelihood=GaussianLikelihood(generator, sigma=0.5),
-        encoder=LadderEncoder(LATENT_DIMS, SHAPE, down, separate=False, activation="leaky_relu"),
         prior=EnergyPrior(ConcatenatedEnergy(LATENT_DIMS, hidden=[100, 100])),
         prior_sampler=Langevin(steps=60, step_size=0.4),
         optimizer=AdamGroups(lr={"generator": 1e-3, "encoder": 1e-3, "energy": 1e-3}),
+        inference=Variational(
+            LadderEncoder(LATENT_DIMS, SHAPE, down, separate=False, activation="leaky_relu")
+        ),
     )
 
 

@@ -96,8 +96,8 @@ class LatentMLE(LatentPriorModel):
 
     def networks(self) -> Mapping[str, nn.Module]:
         parts = dict(super().networks())
-        if "reference" in parts:  # a prior without a base of its own: all of it is the energy
-            parts["energy"] = parts.pop("reference")
+        if parts.pop("reference", None) is not None or "energy" in parts:
+            parts["energy"] = self.prior  # all that a prior of your own has learns from the same contrast
         return parts
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
