@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import time
+from statistics import median
 from typing import Any
 
 import torch
@@ -226,7 +227,7 @@ def table() -> str:
         records = found[minutes, row]
         kind, _, pool = row.partition("+")
         cells = [_range([r["figures"].get(name) for r in records], form) for name, form in COLUMNS.items()]
-        steps = sorted(r["steps"] for r in records)[len(records) // 2]
+        steps = round(median(r["steps"] for r in records))
         prior = "10 steps of a pool" if pool else "60 fresh steps"
         lines.append(
             f"| {minutes:g} | {TITLES[kind]} | {prior} | {len(records)} | {steps:,} | {' | '.join(cells)} |"
@@ -238,7 +239,7 @@ def _range(values: list[float | None], form: str) -> str:
     known = sorted(value for value in values if value is not None)
     if not known:
         return ""
-    middle, low, high = (form.format(v) for v in (known[len(known) // 2], known[0], known[-1]))
+    middle, low, high = (form.format(v) for v in (median(known), known[0], known[-1]))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
