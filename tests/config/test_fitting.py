@@ -67,7 +67,19 @@ def test_which_recipes_can_be_fitted() -> None:
     assert "starts from the networks of another run" in refused("joint_hierarchical/mnist_two_stage")
 
 
-@pytest.mark.parametrize("name", image_recipes())
+ONE_EACH = (
+    "quickstart",
+    "latent_mle/svhn",
+    "multistage_nce/mnist",
+    "joint_hierarchical/mnist",
+    "dual_mcmc/mnist",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ONE_EACH else pytest.mark.slow) for name in image_recipes()],
+)
 def test_the_networks_can_do_what_the_data_give(name: str, tmp_path: Path) -> None:
     text, _ = fitted(recipes.find(name), OWN)
     target = tmp_path / "own.yaml"

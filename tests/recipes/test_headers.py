@@ -42,7 +42,12 @@ def test_header_says_what_a_reader_needs(name: str) -> None:
     assert command(name, "Override")[: len(run_words[:2])] == run_words[:2]
 
 
-@pytest.mark.parametrize("name", ALL)
+LARGE = [name for name in ALL if name.startswith("dual_mcmc/") and not name.endswith("mnist")]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in ALL]
+)
 def test_commands_of_the_header_are_accepted(name: str) -> None:
     first, changed = (build(command(name, kind)) for kind in ("Run", "Override"))
     assert isinstance(first.model, LatentEstimator)

@@ -25,8 +25,14 @@ def test_there_is_an_overlay_for_each_kind_that_needs_no_other_run() -> None:
     assert set(KINDS) == {"short_run", "remembered", "taught", "variational"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=[] if name == RECIPES[0] or kind == "taught" else pytest.mark.slow)
+        for name in RECIPES
+        for kind in KINDS
+    ],
+)
 def test_an_overlay_changes_the_inference_and_nothing_else(name: str, kind: str) -> None:
     plain, changed = build(["-c", name]).model, build(["-c", name, "-c", KINDS[kind]]).model
     assert isinstance(plain, LatentPriorModel)

@@ -179,7 +179,13 @@ def plain_chains(name: str) -> list[str]:
     return [kind for kind, sampler in samplers.items() if sampler.get("class_path") == "Langevin"]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name.endswith("celebahq256") else [])
+        for name in EXPERIMENTS
+    ],
+)
 def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
     words = ["-c", name, *small(name), *synthetic(name, tmp_path / "data")]
     summary = two_steps(words, tmp_path / "run", plain_chains(name))
