@@ -88,7 +88,7 @@ def step_cost(rounds: int, device: str, batch: int = 100) -> dict:
             model.loss({"x": x, "index": torch.arange(batch)}, next(counter)).backward()
             adam.step()
 
-        parts[f"{name}: posterior"] = lambda: model.infer({"x": x}, 0).z
+        parts[f"{name}: posterior"] = lambda: model.infer(x, {"x": x}, 0).z
         parts[f"{name}: negatives"] = negatives
         parts[f"{name}: step"] = whole
 

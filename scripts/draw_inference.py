@@ -61,7 +61,7 @@ def draws(made: LatentMLE, image: Tensor) -> Tensor:
     if isinstance(made.inference, Remembered):
         made.inference = Remembered()
     for visit in range(visits):
-        z = made.infer(batch, visit).z.detach()
+        z = made.infer(made.observations(batch), batch, visit).z.detach()
     return z
 
 

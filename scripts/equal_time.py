@@ -1,10 +1,10 @@
 """Methods and baselines with one generator and the same time: run them, then write results/equal_time/*.json
 and docs/results.md.
 
-    python scripts/equal_time.py run mnist FOLDER        # about ten CPU minutes a model, images and
-    likelihood python scripts/equal_time.py run anomaly FOLDER      # at most three CPU minutes a model, five
-    held-out digits python scripts/equal_time.py run anomaly FOLDER --only VAE python scripts/equal_time.py
-    write                   # the tables only
+    python scripts/equal_time.py run mnist FOLDER      # images and likelihood: ten CPU minutes per model
+    python scripts/equal_time.py run anomaly FOLDER    # five held-out digits: three CPU minutes per model
+    python scripts/equal_time.py run anomaly FOLDER --only VAE
+    python scripts/equal_time.py write                 # the tables only
 
 Every cell is one of `lebm sweep`: done cells are skipped, interrupted ones go on. A recipe ends after a
 number of steps, not of minutes, so that it can be repeated anywhere; the numbers below were chosen once, from

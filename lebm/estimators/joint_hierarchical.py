@@ -109,14 +109,13 @@ class JointHierarchicalPrior(LatentPriorModel):
         self.space = chain_space(prior, space, noise_target)
         generator = getattr(likelihood, "generator", None)
         self.layout = common_layout(prior, self.inference.encoder, generator)
-        optimizer.check(self.networks())
         self.register_load_state_dict_pre_hook(_renamed)
 
     # The loss
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
-        data = self.infer(batch, batch_idx)
+        data = self.infer(x, batch, batch_idx)
         nll = self.likelihood_loss(x, data.z, batch_idx)
         data = data.weighted(self.prior_weight)
         total = nll + self.encoder_loss(data)

@@ -6,12 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
-from lebm.inference import Inference
-from lebm.models.likelihoods import Likelihood
-from lebm.models.priors import Prior
-from lebm.samplers.base import Sampler
 
 __all__ = ["LatentMLE"]
 
@@ -67,33 +62,6 @@ class LatentMLE(LatentPriorModel):
         (torch.Size([3, 1, 4, 4]), torch.Size([3, 2]), torch.Size([3]))
     """
 
-    def __init__(
-        self,
-        likelihood: Likelihood,
-        prior: Prior,
-        prior_sampler: Sampler,
-        posterior_sampler: Sampler | None,
-        optimizer: AdamGroups,
-        inference: Inference | None = None,
-        scale_likelihood: bool = True,
-        seed: int = 0,
-        noise_shards: int = 8,
-        evaluation_steps: int | None = None,
-    ) -> None:
-        super().__init__(
-            likelihood,
-            prior,
-            prior_sampler,
-            posterior_sampler,
-            optimizer,
-            inference,
-            scale_likelihood,
-            seed,
-            noise_shards,
-            evaluation_steps,
-        )
-        optimizer.check(self.networks())
-
     def networks(self) -> Mapping[str, nn.Module]:
         parts = dict(super().networks())
         if parts.pop("reference", None) is not None or "energy" in parts:
@@ -102,7 +70,7 @@ class LatentMLE(LatentPriorModel):
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
-        data = self.infer(batch, batch_idx)
+        data = self.infer(x, batch, batch_idx)
         total = self.likelihood_loss(x, data.z, batch_idx)
         data = data.weighted(self.prior_weight)
         total = total + self.encoder_loss(data)

@@ -108,6 +108,8 @@ class MultiStageNCE(LatentPriorModel):
         noise_shards: int = 8,
         evaluation_steps: int | None = None,
     ) -> None:
+        if not update_generator_in_stage:
+            likelihood.requires_grad_(False)  # from the start and for good: nothing is toggled later
         super().__init__(
             likelihood,
             prior,
@@ -127,9 +129,6 @@ class MultiStageNCE(LatentPriorModel):
         self.annealing_chains = annealing_chains
         self.update_generator_in_stage = update_generator_in_stage
         self.warm_start = warm_start
-        if not update_generator_in_stage:
-            likelihood.requires_grad_(False)  # from the start and for good: nothing is toggled later
-        optimizer.check(self.networks())
 
     def train(self, mode: bool = True) -> MultiStageNCE:
         super().train(mode)
@@ -144,7 +143,7 @@ class MultiStageNCE(LatentPriorModel):
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
-        data = self.infer(batch, batch_idx)
+        data = self.infer(x, batch, batch_idx)
         negatives = self.negatives(len(x), batch_idx)
         total = self.classification(data.z.detach(), negatives, batch["index"])
         if self.update_generator_in_stage:

@@ -80,6 +80,7 @@ class PriorChains(LatentEstimator):
         self.latent_dim = prior.latent_dim
         self.inference = self._take(inference)
         self.frozen_parts = self._frozen_parts()
+        optimizer.check(self.networks())
 
     def _take(self, inference: Inference | None) -> Inference:
         """The inference of this model, checked, with an encoder made for the generator if it lacks one."""

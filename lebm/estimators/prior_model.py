@@ -55,9 +55,8 @@ class LatentPriorModel(PriorChains):
 
     # For the loss
 
-    def infer(self, batch: Mapping[str, Tensor], batch_idx: int) -> Inferred:
-        """``z+``: latents of the data of a batch, ``(B, latent_dim)``."""
-        x = self.observations(batch)
+    def infer(self, x: Tensor, batch: Mapping[str, Tensor], batch_idx: int) -> Inferred:
+        """``z+``: latents ``(B, latent_dim)`` of ``x: (B, *event)``, the :meth:`observations` of a batch."""
         target = self.posterior_target(x)
 
         def run(start: Tensor | None, noise: RandomSource) -> Tensor:

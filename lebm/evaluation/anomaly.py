@@ -13,10 +13,12 @@ from lebm.evaluation.curves import histogram, ranking_curves
 from lebm.evaluation.data import batches, subset
 from lebm.evaluation.intervals import ranking_intervals
 from lebm.evaluation.record import Figure, SuiteResult
-from lebm.evaluation.scores import MEANINGS, score_pass
-from lebm.metrics.anomaly import lowest_average_precision
+from lebm.evaluation.scores import COMBINED, MEANINGS, combined, score_pass
+from lebm.metrics.anomaly import FEWEST_NORMAL, lowest_average_precision
 
 __all__ = ["add_ranking", "anomaly_suite", "test_scores"]
+
+CALIBRATION = 5000  # training images
 
 
 def test_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
@@ -48,12 +50,16 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
     if held_out is None:
         return SuiteResult(protocol, skipped="the run has no held_out_label")
     result = SuiteResult(protocol)
+    normal = _normal_scores(subject, settings)
+    protocol["training_images_for_combined"] = len(normal["reconstruction"]) if normal else 0
     for name, rows in subject.images.protocols.items():
         scores = _scores_of(subject, settings, rows.rows, name)
         anomaly = scores.pop("label") == held_out
         positives, negatives = int(anomaly.sum()), int((~anomaly).sum())
         if not positives or not negatives:
             continue
+        if normal:
+            scores["combined"] = combined(scores, normal)
         counts = {
             "anomalies": positives,
             "rows_left_out_as_trained_on": subject.images.protocol_sizes[name] - len(rows),
@@ -102,6 +108,22 @@ def add_ranking(
         "histogram": histogram(dict(zip(groups, (values[~anomaly], values[anomaly]), strict=True))),
         **ranking_curves(values, anomaly),
     }
+
+
+def _normal_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
+    """The scores that :func:`~lebm.evaluation.scores.combined` needs of training images, chosen by the seed.
+
+    Empty for a run that does not name its data or has too few, and for a model without a prior on latents.
+    """
+    rows = subject.images.train
+    if rows is None or len(rows) < FEWEST_NORMAL or subject.model.latent_prior is None:
+        return {}
+    chosen = np.random.default_rng(settings.seed).permutation(len(rows))[:CALIBRATION]
+    mask = np.zeros(len(rows), dtype=bool)
+    mask[chosen] = True
+    data = batches(subset(rows, mask), settings.batch_size, subject.model.device)
+    scores = score_pass(subject.model, data, "training images")
+    return {name: scores[name] for name in COMBINED}
 
 
 def _scores_of(subject: Subject, settings: Settings, numbers: np.ndarray, name: str) -> dict[str, Tensor]:

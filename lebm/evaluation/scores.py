@@ -10,10 +10,11 @@ from torch import Tensor
 from lebm.errors import UserError
 from lebm.estimators.answers import HasLayers
 from lebm.estimators.base import LatentEstimator
+from lebm.metrics.anomaly import surprisal
 from lebm.metrics.reconstruction import squared_error_rows
 from lebm.metrics.rows import finite_rows
 
-__all__ = ["MEANINGS", "all_scores", "score_pass"]
+__all__ = ["MEANINGS", "all_scores", "combined", "score_pass"]
 
 MEANINGS = {
     "anomaly_score": (
@@ -26,7 +27,12 @@ MEANINGS = {
     ),
     "prior": "-log p(z), unnormalised, at one posterior sample",
     "energy": "the energy alone at one posterior sample",
+    "combined": (
+        "-log p of `reconstruction` plus -log p of `prior`, where p is the share of training images with a"
+        " value at least as high (Fisher's method)"
+    ),
 }
+COMBINED = ("reconstruction", "prior")
 LAYERS = 32
 MEANINGS |= {
     f"llr_above_{k}": (
@@ -54,8 +60,10 @@ def all_scores(model: LatentEstimator, batch: Mapping[str, Tensor]) -> dict[str,
     log_joint = model.log_joint(x, z)
     scores = {"anomaly_score": outputs["anomaly_score"], "log_joint": -log_joint, "reconstruction": error}
     prior = model.latent_prior
-    if prior is not None and not prior.is_exact:
-        scores["prior"], scores["energy"] = -prior.log_density(z), prior.energy(z)
+    if prior is not None:
+        scores["prior"] = -prior.log_density(z)
+        if not prior.is_exact:
+            scores["energy"] = prior.energy(z)
     if isinstance(model, HasLayers):
         for k in range(1, min(len(model.layout), LAYERS)):
             noise = model.sample_noise(f"llr above {k}", batch["index"])
@@ -89,3 +97,17 @@ def score_pass(model: LatentEstimator, data: Iterable[Mapping[str, Tensor]], wha
                 f"{what}: {len(bad)} non-finite values of {name}, the first at row {int(bad[0])}; {advice}"
             )
     return columns
+
+
+def combined(scores: Mapping[str, Tensor], normal: Mapping[str, Tensor]) -> Tensor:
+    """One score of the reconstruction and the prior, ``(N,)`` in nats.
+
+    In ``log_joint`` a few nats of the prior are added to hundreds of nats of squared errors. Here each of the
+    two is replaced by its :func:`~lebm.metrics.surprisal` among normal samples, and so both count.
+
+    Args:
+        scores: ``reconstruction`` and ``prior`` of :func:`score_pass`, ``(N,)`` each.
+        normal: the same of images that the model was trained on, ``(M,)`` each.
+    """
+    first, second = (surprisal(scores[name], normal[name]) for name in COMBINED)
+    return first + second

@@ -12,7 +12,7 @@ Example:
     tensor(1.9993)
 """
 
-from lebm.metrics.anomaly import anomaly_figures, lowest_average_precision
+from lebm.metrics.anomaly import anomaly_figures, lowest_average_precision, surprisal
 from lebm.metrics.classification import classify
 from lebm.metrics.digits import DigitFeatures
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
@@ -52,4 +52,5 @@ __all__ = [
     "neighbour_rows",
     "reconstruction_rows",
     "squared_error_rows",
+    "surprisal",
 ]

@@ -11,7 +11,10 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.utilities.compute import auc
 
-__all__ = ["anomaly_figures", "lowest_average_precision"]
+__all__ = ["anomaly_figures", "lowest_average_precision", "surprisal"]
+
+FEWEST_NORMAL = 40
+_TAIL = 0.05
 
 
 def anomaly_figures(score: Tensor, anomaly: Tensor) -> dict[str, float]:
@@ -74,3 +77,41 @@ def lowest_average_precision(positives: int, negatives: int) -> float:
     """
     position = torch.arange(1, positives + 1, dtype=torch.float64)
     return float((position / (negatives + position)).mean())
+
+
+def surprisal(score: Tensor, normal: Tensor) -> Tensor:
+    r"""``-log p`` in nats, where p is the share of normal samples with a score at least as high.
+
+    Scores of different kinds then have one scale: for normal samples each surprisal is about Exponential(1).
+    Their sum is the statistic of Fisher's method for combining tests. It needs no anomalies and no weight.
+
+    The highest 5 % of the normal scores are replaced by an exponential tail with their mean excess over the
+    threshold ``u``: :math:`p = 0.05\, e^{-(s - u) / m}`, which continues beyond the highest normal score.
+
+    Args:
+        score: ``(N,)``, high for anomalies.
+        normal: the same score of normal samples, ``(M,)``, finite, M at least 40.
+
+    Returns:
+        ``(N,)`` of float64, at least 0.
+
+    Raises:
+        ValueError: for fewer than 40 normal samples.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import surprisal
+        >>> normal = torch.arange(100.0)
+        >>> surprisal(torch.tensor([-1.0, 50.0, 500.0]), normal).round(decimals=2).tolist()
+        [0.0, 0.69, 138.33]
+    """
+    if len(normal) < FEWEST_NORMAL:
+        raise ValueError(f"needs at least {FEWEST_NORMAL} normal samples, not {len(normal)}")
+    score = score.double()
+    ordered = normal.double().to(score.device).sort().values
+    count = round(_TAIL * len(ordered))
+    threshold = ordered[-count]
+    excess = (ordered[-count:] - threshold).mean().clamp_min(1e-12 * (1 + threshold.abs()))
+    body = (len(ordered) - torch.searchsorted(ordered, score)) / len(ordered)
+    tail = -torch.tensor(count / len(ordered)).double().log() + (score - threshold) / excess
+    return torch.where(score > threshold, tail, -body.clamp_min(count / len(ordered)).log())

@@ -135,7 +135,7 @@ def test_the_inter_layer_gaussians_are_trained_contrastively(scheme: str) -> Non
     x = batch["x"]
     joint = gradients(model, model.loss(batch, 0))
     if scheme == "mcmc":
-        z = model.infer(batch, 0).z
+        z = model.infer(model.observations(batch), batch, 0).z
     else:
         z = model.inferred(x).rsample(model.noise("posterior", 0)).detach()
     negatives, base = model.negatives(len(x), 0), model.prior.base

@@ -168,7 +168,7 @@ def test_chains_leave_no_parameter_gradients_and_the_loss_separates_them():
     model = small_model()
     model.loss(batch_of(x), 0).backward()
     joint = {name: [p.grad.clone() for p in net.parameters()] for name, net in model.networks().items()}
-    positives = model.infer({"x": x}, 0).z
+    positives = model.infer(x, {"x": x}, 0).z
     negatives = model.negatives(8, 0)
     alone_g = torch.autograd.grad(
         -model.likelihood.log_prob(x, positives).mean(), list(model.likelihood.parameters())

@@ -23,14 +23,14 @@ from lebm.evaluation.anomaly import anomaly_suite, test_scores
 from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.curves import histogram, ranking_curves
-from lebm.evaluation.data import RunImages, subset
+from lebm.evaluation.data import RunImages, batches, subset
 from lebm.evaluation.draws import drawn_images
 from lebm.evaluation.image import image_suite, kernel_distance
 from lebm.evaluation.likelihood_suite import likelihood_suite
 from lebm.evaluation.ood import OUT_SETS, _names, ood_suite
 from lebm.evaluation.record import SuiteResult
 from lebm.evaluation.scores import all_scores, score_pass
-from lebm.metrics import FlatFeatures
+from lebm.metrics import FlatFeatures, surprisal
 
 test_scores.__test__ = False  # type: ignore[attr-defined]
 
@@ -93,6 +93,12 @@ def test_anomaly_figures_of_both_splits(subject: Subject) -> None:
     assert values(result, "official")["auroc/anomaly_score"] == pytest.approx(
         roc_auc_score(labels[places] == 2, score)
     )
+    train = subject.images.train
+    assert train is not None
+    normal = score_pass(subject.model, batches(train, 32), "training images")
+    both = sum(surprisal(scores[name], normal[name]) for name in ("reconstruction", "prior"))
+    assert values(result, "lebm")["auroc/combined"] == pytest.approx(roc_auc_score(labels == 2, both))
+    assert result.protocol["training_images_for_combined"] == len(train)
     details = next(figure.details for figure in result.figures if figure.split == "official")
     assert details["rows_left_out_as_trained_on"] == 30 - len(kept) > 0
     assert details["auprc_lowest"] < details["base_rate"]

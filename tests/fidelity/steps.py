@@ -91,9 +91,9 @@ def our_step(model: LatentEstimator, x: Tensor) -> Step:
             step.values |= {name + again: value for name, value in model.revised.items()}
         return step
     if isinstance(model, LatentMLE):
-        step.values["posterior chain"] = model.infer({"x": x}, 0).z
+        step.values["posterior chain"] = model.infer(x, {"x": x}, 0).z
     else:
-        step.values["posterior chain"] = model.infer({"x": x}, 0).z.detach()
+        step.values["posterior chain"] = model.infer(x, {"x": x}, 0).z.detach()
     step.values["prior chain"] = model.negatives(len(x), 0)
     step.values["generated images"] = model.likelihood.mean(step.values["posterior chain"]).detach()
     model.loss(batch, 0).backward()

@@ -62,7 +62,7 @@ def model(inference: Inference, steps: int) -> LatentMLE:
 
 def latents(made: LatentMLE, call: int = 0) -> Tensor:
     batch = {"x": X.expand(ROWS, 3), "index": torch.arange(ROWS)}
-    return made.infer(batch, call).z.detach()
+    return made.infer(made.observations(batch), batch, call).z.detach()
 
 
 def chain_law(steps: int, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-from lebm.metrics import anomaly_figures, lowest_average_precision
+from lebm.metrics import anomaly_figures, lowest_average_precision, surprisal
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])  # torchmetrics alone would squash and tie the large scores
@@ -56,3 +56,34 @@ def test_lowest_average_precision_of_large_splits(rate: float, published: float)
 @pytest.mark.parametrize("flag", [False, True])
 def test_one_class_alone_has_no_figures(flag: bool) -> None:
     assert anomaly_figures(torch.randn(5), torch.full((5,), flag)) == {}
+
+
+def test_surprisal_of_normal_samples_is_exponential():
+    """-log p of a continuous score is Exponential(1): mean 1, variance 1, P(s > t) = exp(-t)."""
+    source = torch.Generator().manual_seed(0)
+    normal, fresh = torch.randn(20_000, generator=source), torch.randn(50_000, generator=source)
+    found = surprisal(fresh, normal)
+    # Errors of both samples: sd of the share above t is sqrt(p (1 - p) (1 / N + 1 / M)).
+    for t in (0.1, 0.7, 2.0, 2.9):
+        p = math.exp(-t)
+        error = math.sqrt(p * (1 - p) * (1 / 20_000 + 1 / 50_000))
+        assert float((found > t).double().mean()) == pytest.approx(p, abs=4 * error)
+    assert surprisal(3 * fresh + 5, 3 * normal + 5).sub(found).abs().max() < 1e-3  # any scale, any origin
+    ordered = surprisal(torch.linspace(-6, 60, 2000), normal)
+    assert (ordered.diff() >= 0).all()
+    assert ordered[0] == 0
+
+
+def test_the_tail_of_the_surprisal_goes_on_with_the_mean_excess():
+    source = torch.Generator().manual_seed(1)
+    normal = torch.empty(40_000).exponential_(0.5, generator=source)
+    far = surprisal(torch.tensor([20.0, 40.0, 80.0]), normal)
+    # The slope is 1 / mean excess of 2,000 exponential samples, with a relative error of 1 / sqrt(2,000).
+    slopes = far.diff() / torch.tensor([20.0, 40.0])
+    assert slopes.tolist() == pytest.approx([0.5, 0.5], rel=4 / math.sqrt(2000))
+
+
+def test_surprisal_needs_normal_samples_and_stays_finite_where_all_are_equal():
+    with pytest.raises(ValueError, match="at least 40 normal samples, not 39"):
+        surprisal(torch.zeros(3), torch.zeros(39))
+    assert surprisal(torch.tensor([-1.0, 0.0, 1.0]), torch.zeros(40)).isfinite().all()
