@@ -99,7 +99,7 @@ def test_chains_run_through_the_finished_stages_only():
     model, x = small_model(), images()
 
     def chains() -> tuple[torch.Tensor, torch.Tensor]:
-        z = model.infer({"x": x}, 0).z
+        z = model.infer(x, {"x": x}, 0).z
         return z, model.negatives(8, 0)
 
     before = chains()

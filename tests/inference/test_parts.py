@@ -186,11 +186,13 @@ def test_a_mirror_image_is_a_row_of_its_own() -> None:
         noise_shards=2,
     ).double()
     rows = {"x": data(), "index": torch.arange(6), "flipped": torch.zeros(6, dtype=torch.bool)}
-    plain = model.infer(rows, 0).z
+    plain = model.infer(rows["x"], rows, 0).z
     flipped = {**rows, "x": data().flip(-1), "flipped": torch.ones(6, dtype=torch.bool)}
-    fresh = model.infer(flipped, 0).z
+    fresh = model.infer(flipped["x"], flipped, 0).z
     other = LatentMLE(**{**model._init_arguments, "inference": Remembered()}).double()
-    assert torch.equal(other.infer(flipped, 0).z, fresh)  # it did not start at the latents of the image
+    assert torch.equal(
+        other.infer(flipped["x"], flipped, 0).z, fresh
+    )  # it did not start at the latents of the image
     assert not torch.equal(plain, fresh)
     memory = model.inference.get_extra_state()["memory"]
     assert torch.equal(memory[0:12:2], plain)

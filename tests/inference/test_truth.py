@@ -119,7 +119,7 @@ def test_the_taught_encoder_comes_to_rest_at_the_moments_of_the_chain() -> None:
     for shift, vanishes in ((0.0, True), (0.1, False)):
         encoder = Affine(MEAN + shift, variance.sqrt() * (1 + shift))
         made = model(Taught(encoder), 4)
-        found = made.infer({"x": X.expand(ROWS, 3), "index": torch.arange(ROWS)}, 0)
+        found = made.infer(X.expand(ROWS, 3), {"index": torch.arange(ROWS)}, 0)
         assert found.teaching is not None
         found.teaching.backward()
         # the standard error of the two gradients, for unit residuals
