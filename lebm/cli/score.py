@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from lebm.config.run_data import Images, SentenceRows
     from lebm.estimators.base import LatentEstimator
 
+    Scorer = Callable[[Tensor, Tensor], Tensor]
+
 __all__ = ["score"]
 
 ENDS = {"most": "the most anomalous", "least": "the least anomalous"}
@@ -44,11 +47,16 @@ def score(argv: list[str]) -> int:
             raise UserError(f"{picture} exists; choose another --out or add --force")
     model = load_model(chosen)
     images = open_data(chosen, model, chosen.limit)
-    if model.sentences is not None and (chosen.top or chosen.false_positive_rate):
-        raise UserError(f"{chosen.run}: --top, --heatmap and --false_positive_rate are for models of images")
-    values = _scores(model, images, chosen)
-    threshold = None if chosen.false_positive_rate is None else _threshold(model, chosen)
-    _write_scores(target, images, values, threshold)
+    if model.sentences is not None and (
+        chosen.top or chosen.false_positive_rate or chosen.score == "combined"
+    ):
+        raise UserError(
+            f"{chosen.run}: --top, --heatmap, --false_positive_rate and --score combined need images"
+        )
+    scorer = _scorer(model, chosen)
+    values = _scores(model, scorer, images, chosen)
+    threshold = None if chosen.false_positive_rate is None else _threshold(model, scorer, chosen)
+    _write_scores(target, images, chosen.score, values, threshold)
     report(
         f"{len(values)} scores of {images.source}",
         target,
@@ -70,6 +78,13 @@ def score(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = run_parser(
         "score", "Anomaly scores, -log p(x, z) at a posterior sample: high for what the model finds unlikely."
+    )
+    parser.add_argument(
+        "--score",
+        choices=("anomaly_score", "combined"),
+        default="anomaly_score",
+        help="the score of the method, or reconstruction and prior combined by their ranks among training"
+        " images (images only)",
     )
     add_data(parser)
     parser.add_argument("--limit", type=count, help="score the first images only")
@@ -111,26 +126,48 @@ def _steps(model: LatentEstimator, chosen: argparse.Namespace) -> int | None:
     return chosen.steps or model.evaluation_steps
 
 
-def _scores(model: LatentEstimator, images: Images | SentenceRows, chosen: argparse.Namespace) -> Tensor:
+def _scorer(model: LatentEstimator, chosen: argparse.Namespace) -> Scorer:
+    """The score that was asked for, of a batch ``(B, *event)`` and its row numbers ``(B,)``, ``(B,)``."""
+    steps, seed = _steps(model, chosen), _seed(model, chosen)
+
+    def of_the_method(x: Tensor, index: Tensor) -> Tensor:
+        return model.anomaly_score(x, steps=steps, generator=encode_noise(seed, index))
+
+    if chosen.score == "anomaly_score":
+        return of_the_method
     import torch
 
-    steps, seed = _steps(model, chosen), _seed(model, chosen)
-    scores = [
-        model.anomaly_score(x.to(model.device), steps=steps, generator=encode_noise(seed, index))
-        .double()
-        .cpu()
-        for index, x in images.batches(chosen.batch_size)
-    ]
-    return torch.cat(scores)
+    from lebm.config.run_data import open_training
+    from lebm.evaluation.scores import combined, combined_parts
+
+    def parts(x: Tensor, index: Tensor) -> dict[str, Tensor]:
+        return combined_parts(model, x, steps=steps, generator=encode_noise(seed, index))
+
+    if model.latent_prior is None:
+        raise UserError(f"--score combined: a {type(model).__name__} has no prior on latents")
+    training = open_training(model, chosen.run, seed)
+    batches = [parts(x.to(model.device), index) for index, x in training.batches(chosen.batch_size)]
+    normal = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    print(f"lebm: each score is compared with {len(training.pixels)} images of {training.source}")
+    return lambda x, index: combined(parts(x, index), normal)
 
 
-def _threshold(model: LatentEstimator, chosen: argparse.Namespace) -> float:
+def _scores(
+    model: LatentEstimator, scorer: Scorer, images: Images | SentenceRows, chosen: argparse.Namespace
+) -> Tensor:
+    import torch
+
+    batches = images.batches(chosen.batch_size)
+    return torch.cat([scorer(x.to(model.device), index).double().cpu() for index, x in batches])
+
+
+def _threshold(model: LatentEstimator, scorer: Scorer, chosen: argparse.Namespace) -> float:
     """The score at the false-positive rate that was asked for, on the validation images of the run."""
     from lebm.config.run_data import open_validation
     from lebm.evaluation.thresholds import threshold_at
 
     normal = open_validation(model, chosen.run)
-    values = _scores(model, normal, chosen)
+    values = _scores(model, scorer, normal, chosen)
     threshold = threshold_at(values, chosen.false_positive_rate)
     above = int((values > threshold).sum())
     print(
@@ -141,7 +178,7 @@ def _threshold(model: LatentEstimator, chosen: argparse.Namespace) -> float:
 
 
 def _write_scores(
-    target: Path, images: Images | SentenceRows, values: Tensor, threshold: float | None
+    target: Path, images: Images | SentenceRows, name: str, values: Tensor, threshold: float | None
 ) -> None:
     import pyarrow
     from pyarrow import csv, parquet
@@ -151,7 +188,7 @@ def _write_scores(
         "path": images.paths,
         "label": images.labels,
         "class_name": images.classes,
-        "anomaly_score": values.tolist(),
+        name: values.tolist(),
         "flagged": None if threshold is None else (~(values <= threshold)).tolist(),
     }
     table = pyarrow.table(

@@ -12,18 +12,19 @@ import torch
 from torch import Tensor
 
 from lebm.config.checks import load_recipe
-from lebm.data.images import open_images, to_unit_range
+from lebm.data.images import ImageData, open_images, to_unit_range
 from lebm.data.splits import spread_rows
 from lebm.data.text_rows import TextRows
 from lebm.data.text_sources import open_text
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
-from lebm.evaluation.data import observation_shape, opened_module
+from lebm.evaluation.data import observation_shape, opened_module, some_rows
+from lebm.metrics.anomaly import FEWEST_NORMAL
 from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import UNKNOWN
 from lebm.run.folder import ordinary
 
-__all__ = ["Images", "SentenceRows", "open_for", "open_validation", "stored_settings"]
+__all__ = ["Images", "SentenceRows", "open_for", "open_training", "open_validation", "stored_settings"]
 
 _READING = ("config_name", "revision", "crop", "image_column", "label_column", "on_error", "cache_dir")
 
@@ -162,15 +163,32 @@ def open_validation(model: LatentEstimator, run: Path) -> Images:
     Raises:
         UserError: if the run does not say which images it was trained on, or has no validation split.
     """
-    settings = stored_settings(run)
-    if settings.get("path") is None or model.sentences is not None:
-        raise UserError(f"{run} does not say which images it was trained on, so it has no validation split")
-    found = opened_module(settings, None, observation_shape(model))[0].validation
-    if found is None:
+    path, module = _own_images(model, run, "it has no validation split")
+    if module.validation is None:
         raise UserError(
             f"{run}: the run has no validation split; train one with --data.init_args.validation_size 0.1"
         )
-    return Images(found.images().numpy(), None, f"{settings['path']} (validation)")
+    return Images(module.validation.images().numpy(), None, f"{path} (validation)")
+
+
+def open_training(model: LatentEstimator, run: Path, seed: int) -> Images:
+    """Up to 5,000 training images of a run, see :func:`~lebm.evaluation.data.some_rows`.
+
+    Raises:
+        UserError: if the run does not say which images it was trained on, or has too few.
+    """
+    path, module = _own_images(model, run, "no score can be compared with theirs")
+    if len(module.train) < FEWEST_NORMAL:
+        raise UserError(f"{run}: {len(module.train)} training images are too few; {FEWEST_NORMAL} are needed")
+    return Images(some_rows(module.train, seed).images().numpy(), None, f"{path} (train)")
+
+
+def _own_images(model: LatentEstimator, run: Path, else_: str) -> tuple[str, ImageData]:
+    """The path and the data module of the images that a run was trained on."""
+    settings = stored_settings(run)
+    if settings.get("path") is None or model.sentences is not None:
+        raise UserError(f"{run} does not say which images it was trained on, so {else_}")
+    return settings["path"], opened_module(settings, None, observation_shape(model))[0]
 
 
 def _path(run: Path, settings: dict[str, Any], data: str | None) -> tuple[str, bool]:

@@ -10,15 +10,13 @@ from torch import Tensor
 
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.curves import histogram, ranking_curves
-from lebm.evaluation.data import batches, subset
+from lebm.evaluation.data import batches, some_rows, subset
 from lebm.evaluation.intervals import ranking_intervals
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.evaluation.scores import COMBINED, MEANINGS, combined, score_pass
 from lebm.metrics.anomaly import FEWEST_NORMAL, lowest_average_precision
 
 __all__ = ["add_ranking", "anomaly_suite", "test_scores"]
-
-CALIBRATION = 5000  # training images
 
 
 def test_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
@@ -118,10 +116,7 @@ def _normal_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
     rows = subject.images.train
     if rows is None or len(rows) < FEWEST_NORMAL or subject.model.latent_prior is None:
         return {}
-    chosen = np.random.default_rng(settings.seed).permutation(len(rows))[:CALIBRATION]
-    mask = np.zeros(len(rows), dtype=bool)
-    mask[chosen] = True
-    data = batches(subset(rows, mask), settings.batch_size, subject.model.device)
+    data = batches(some_rows(rows, settings.seed), settings.batch_size, subject.model.device)
     scores = score_pass(subject.model, data, "training images")
     return {name: scores[name] for name in COMBINED}
 

@@ -29,6 +29,7 @@ __all__ = [
     "normal_rows",
     "observation_shape",
     "opened_module",
+    "some_rows",
     "subset",
 ]
 
@@ -212,6 +213,13 @@ def first_normal(images: RunImages, n: int, seed: int) -> Tensor:
     """:func:`chosen_rows` of :func:`normal_rows`: images ``(n, C, H, W)`` in [-1, 1]."""
     normal = normal_rows(images)
     return to_unit_range(normal.images(chosen_rows(len(normal), n, seed)))
+
+
+def some_rows(rows: ImageRows, seed: int, n: int = 5000) -> ImageRows:
+    """``n`` rows chosen by a seed, or all if there are fewer, in the order of the split."""
+    mask = np.zeros(len(rows), dtype=bool)
+    mask[np.random.default_rng(seed).permutation(len(rows))[:n]] = True
+    return subset(rows, mask)
 
 
 def batches(

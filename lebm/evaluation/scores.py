@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from lebm.metrics.anomaly import surprisal
 from lebm.metrics.reconstruction import squared_error_rows
 from lebm.metrics.rows import finite_rows
 
-__all__ = ["MEANINGS", "all_scores", "combined", "score_pass"]
+__all__ = ["MEANINGS", "all_scores", "combined", "combined_parts", "score_pass"]
 
 MEANINGS = {
     "anomaly_score": (
@@ -97,6 +98,21 @@ def score_pass(model: LatentEstimator, data: Iterable[Mapping[str, Tensor]], wha
                 f"{what}: {len(bad)} non-finite values of {name}, the first at row {int(bad[0])}; {advice}"
             )
     return columns
+
+
+@torch.no_grad()
+def combined_parts(model: LatentEstimator, x: Tensor, **chain: Any) -> dict[str, Tensor]:
+    """The two parts of :func:`combined`, ``(B,)`` of float64 each, at one posterior sample.
+
+    Args:
+        model: a model with a prior on latents.
+        x: ``(B, *event)``.
+        **chain: ``steps`` and ``generator`` of :meth:`~lebm.estimators.LatentEstimator.encode`.
+    """
+    assert model.latent_prior is not None
+    z = model.encode(x, **chain)
+    parts = squared_error_rows(x, model.decode(z)), -model.latent_prior.log_density(z)
+    return {name: part.double().cpu() for name, part in zip(COMBINED, parts, strict=True)}
 
 
 def combined(scores: Mapping[str, Tensor], normal: Mapping[str, Tensor]) -> Tensor:
