@@ -63,7 +63,7 @@ PLANS = {
         "VAE": ("baselines/mnist_vae", 24200, 100),
     },
     "anomaly": {
-        "LatentMLE": ("latent_mle/mnist_anomaly", 870, 100),
+        "LatentMLE": ("latent_mle/mnist_anomaly_published", 870, 100),
         "MultiStageNCE": ("multistage_nce/mnist_anomaly", 712, 100),
         "JointHierarchicalPrior": ("joint_hierarchical/mnist", 2800, 100),
         "DualMCMCTeaching": ("dual_mcmc/mnist", 480, 50),

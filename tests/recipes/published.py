@@ -47,7 +47,7 @@ def fully_connected(latent_dim: int) -> Published:
 MNIST = fully_connected(8)
 PUBLISHED = {
     "latent_mle/mnist_published": MNIST,
-    "latent_mle/mnist_anomaly": MNIST,
+    "latent_mle/mnist_anomaly_published": MNIST,
     "latent_mle/fashion_mnist": Published(
         (1, 28, 28),
         32,
@@ -85,10 +85,8 @@ PUBLISHED = {
     ),
 }
 # Stage after stage with the same networks and chains; here the constant of an energy is learned too.
-STAGED = {
-    name: f"latent_mle/{name}" for name in ("mnist_anomaly", "svhn", "cifar10", "celeba64", "celebahq256")
-}
-STAGED["mnist"] = "latent_mle/mnist_published"
+STAGED = {name: f"latent_mle/{name}" for name in ("svhn", "cifar10", "celeba64", "celebahq256")}
+STAGED |= {name: f"latent_mle/{name}_published" for name in ("mnist", "mnist_anomaly")}
 PUBLISHED |= {
     f"multistage_nce/{name}": replace(PUBLISHED[twin], energy=PUBLISHED[twin].energy + 1)
     for name, twin in STAGED.items()
