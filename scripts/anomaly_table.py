@@ -1,8 +1,8 @@
 """Held-out digits of MNIST: train, score and write results/anomaly/*.json and docs/anomaly.md.
 
-    python scripts/anomaly_table.py run FOLDER                    # every cell, about five CPU minutes each
+    python scripts/anomaly_table.py run FOLDER       # every cell, about eight CPU minutes each
     python scripts/anomaly_table.py run FOLDER --only VAE --digits 2,3
-    python scripts/anomaly_table.py write                         # the tables only
+    python scripts/anomaly_table.py write            # the tables only
 
 A cell is one model without one digit, by `lebm sweep`. Done cells are skipped, and interrupted ones go on. The
 settings were chosen with the digits 2 and 3 held out; the table reports 1, 4, 5, 7 and 9 once, from the last
@@ -25,10 +25,12 @@ from lebm.run.folder import spent_minutes
 RESULTS = ROOT / "results" / "anomaly"
 CHOSEN_ON = "2,3"
 HELD_OUT = ["--data.init_args.anomaly_split", "lebm", "--data.init_args.validation_size", "0"]
+# As long as LatentMLE in CPU time; the learning rate falls to the same share as in the recipe.
+LONGER = ["--trainer.max_epochs", "30", "--model.init_args.optimizer.init_args.lr_decay", "0.883"]
 # recipe, what differs from it
 PLANS: dict[str, tuple[str, list[str]]] = {
     "LatentMLE": ("latent_mle/mnist_anomaly", []),
-    "VAE": ("baselines/mnist_vae", ["--latent_dim", "16"]),
+    "VAE": ("baselines/mnist_vae", ["--latent_dim", "16", *LONGER]),
     "MultiStageNCE": ("multistage_nce/mnist_anomaly", []),
 }
 SCORES = {

@@ -245,7 +245,7 @@ def main() -> None:
         run(chosen.plan, chosen.folder, chosen.only, chosen.digits)
     forget_the_machine()
     fill("equal_time", image_table())
-    fill("equal_time_anomaly", anomaly_table())
+    fill("equal_time_anomaly", anomaly_table(), "anomaly.md")
 
 
 if __name__ == "__main__":

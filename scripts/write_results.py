@@ -86,7 +86,7 @@ def main() -> None:
         (row_of(run) for run in options.runs), key=lambda row: (row["method"], str(row["held_out_label"]))
     )
     keep(options.name, rows)
-    fill(options.name, table(rows))
+    fill(options.name, table(rows), "anomaly.md" if "anomaly" in options.name else "results.md")
 
 
 if __name__ == "__main__":
