@@ -45,7 +45,7 @@ def run(folder: str, only: str | None, digits: str) -> None:
     for method in [only] if only else PLANS:
         recipe, changes = PLANS[method]
         sweep = [sys.executable, "-m", "lebm", "sweep", "-c", recipe, "--results", str(RESULTS)]
-        sweep += ["--runs", "runs/anomaly", "--data.init_args.path", folder, *HELD_OUT, *changes]
+        sweep += ["--runs", f"runs/anomaly/{method}", "--data.init_args.path", folder, *HELD_OUT, *changes]
         sweep += ["--trainer.enable_progress_bar", "false", "--over", "held_out_label", digits]
         sweep += ["--suite", "anomaly"]
         if subprocess.run(sweep, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode:
