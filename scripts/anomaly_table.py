@@ -1,6 +1,6 @@
 """Held-out digits of MNIST: train, score and write results/anomaly/*.json and docs/anomaly.md.
 
-    python scripts/anomaly_table.py run FOLDER       # every cell, about eight CPU minutes each
+    python scripts/anomaly_table.py run FOLDER       # every cell, eight CPU minutes each
     python scripts/anomaly_table.py run FOLDER --only VAE --digits 2,3
     python scripts/anomaly_table.py write            # the tables only
 
