@@ -4,7 +4,7 @@
     python scripts/anomaly_table.py run FOLDER --only VAE --digits 2,3
     python scripts/anomaly_table.py write            # the tables only
 
-A cell is one model without one digit, by `lebm sweep`. Done cells are skipped, and interrupted ones go on. The
+A cell is one model without one digit, by `lebm sweep`. Done cells are skipped, interrupted ones go on. The
 settings were chosen with the digits 2 and 3 held out; the table reports 1, 4, 5, 7 and 9 once, from the last
 checkpoint. All scores of a cell come from one pass over the test images."""
 

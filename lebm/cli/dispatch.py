@@ -42,6 +42,7 @@ recipes
   doctor                    check this machine: packages, devices, Weights & Biases, metric weights, disk
 
 options
+  --print-completion        completion for bash: source <(lebm --print-completion)
   --help, --version         LEBM_DEBUG=1 in the environment shows tracebacks
 
 A RECIPE is a path or a name that ls prints. First steps: lebm fit -c quickstart
@@ -76,6 +77,11 @@ def run(argv: list[str]) -> int:
         return 0
     if argv[0] in ("-V", "--version", "version"):
         print(f"lebm {__version__}")
+        return 0
+    if argv[0] == "--print-completion":
+        from lebm.cli.completion import script
+
+        print(script(VERBS), end="")
         return 0
     try:
         verb = _verb(argv[0])

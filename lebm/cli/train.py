@@ -5,6 +5,7 @@ seconds to import.
 from __future__ import annotations
 
 from lebm.config.request import read_request
+from lebm.config.usage import helped
 
 __all__ = ["fit", "predict", "test", "validate"]
 
@@ -30,6 +31,8 @@ def predict(argv: list[str]) -> int:
 
 
 def _run(verb: str, argv: list[str]) -> int:
+    if helped(verb, argv):
+        return 0
     request = read_request(verb, argv)
     from lebm.cli.training import run
 

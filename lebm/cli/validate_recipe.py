@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lebm.component import component_line
 from lebm.config.request import Request, read_request
+from lebm.config.usage import helped
 
 if TYPE_CHECKING:
     from lebm.config.parser import RecipeCLI
@@ -15,6 +16,8 @@ __all__ = ["built", "validate_recipe"]
 
 def validate_recipe(argv: list[str]) -> int:
     """``lebm validate-recipe RECIPE [overrides]``"""
+    if helped("validate-recipe", argv):
+        return 0
     request = read_request("validate-recipe", argv)
     cli = built(request)
     model = cli.model

@@ -26,6 +26,7 @@ from lebm.config import messages
 from lebm.config.promises import check_parsed
 from lebm.config.references import with_references
 from lebm.config.request import Request
+from lebm.config.usage import DESCRIPTION, USAGE
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.run.callbacks import Progress, RunCheckpoint, SameShape, SaveConfig
@@ -80,8 +81,8 @@ class RecipeCLI(LightningCLI):
                     "exit_on_error": False,
                     "allow_abbrev": False,
                     "prog": f"lebm {request.verb}",
-                    "usage": _USAGE.get(request.verb, _USAGE["test"]).format(verb=request.verb),
-                    "description": _DESCRIPTION,
+                    "usage": USAGE.get(request.verb, USAGE["test"]).format(verb=request.verb),
+                    "description": DESCRIPTION,
                 },
                 subclass_mode_model=True,
                 subclass_mode_data=True,
@@ -263,19 +264,3 @@ def _restricted(trust: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         OmegaConf.clear_resolvers()  # this restores the resolvers of OmegaConf
-
-
-_DESCRIPTION = """\
-A recipe (-c, by path or by a name that `lebm ls` prints) sets everything; later -c files and flags override
-it. A run folder holds its recipe: --resume RUN needs no recipe, and neither does RUN as the first word of a
-verb that evaluates."""
-_USAGE = {
-    "fit": (
-        "lebm fit -c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]\n       lebm fit --resume RUN [--KEY VALUE"
-        " ...]"
-    ),
-    "validate-recipe": "lebm validate-recipe RECIPE [--KEY VALUE ...]",
-    "test": (
-        "lebm {verb} RUN [--KEY VALUE ...]\n       lebm {verb} -c RECIPE --ckpt_path FILE [--KEY VALUE ...]"
-    ),
-}

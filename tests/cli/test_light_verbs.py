@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import time
@@ -34,7 +35,16 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "words", [["ls"], ["--help"], ["--version"], ["cat", "{recipe}"], ["cp", "{recipe}", "{copy}"]]
+    "words",
+    [
+        ["ls"],
+        ["--help"],
+        ["--version"],
+        ["fit", "--help"],
+        ["--print-completion"],
+        ["cat", "{recipe}"],
+        ["cp", "{recipe}", "{copy}"],
+    ],
 )
 def test_answers_in_under_a_second_without_torch(words: list[str], tmp_path: Path) -> None:
     recipe = REPOSITORY / "tests" / "cli" / "tiny.yaml"
@@ -188,6 +198,20 @@ def test_help_shows_what_comes_first(
     shown = capsys.readouterr().out
     assert all(part in shown for part in expected)
     assert absent not in shown
+
+
+@pytest.mark.parametrize("verb", ["fit", "test", "validate", "predict", "validate-recipe"])
+def test_help_is_one_screen_and_names_flags_that_exist(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    assert main([verb, "--help"]) == 0
+    short = capsys.readouterr().out
+    assert len(short.splitlines()) <= 40
+    assert max(map(len, short.splitlines())) <= 110
+    assert main([verb, "--help", "all"]) == 0
+    every = capsys.readouterr().out
+    assert len(every.splitlines()) > 300
+    flags = set(re.findall(r"(?<=  )--[\w.]+", short)) - {"--data.path"}  # that of the chosen data module
+    assert "--trainer.max_epochs" in flags
+    assert [flag for flag in flags if f"\n  {flag} " not in every and f"\n  {flag}\n" not in every] == []
 
 
 def test_help_tells_the_verbs_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
