@@ -56,7 +56,7 @@ ALIKE = {
 PLANS = {
     "mnist": {
         "LatentMLE": ("latent_mle/mnist_published", 3300, 100),
-        "MultiStageNCE": ("multistage_nce/mnist", 2800, 100),
+        "MultiStageNCE": ("multistage_nce/mnist_published", 2800, 100),
         "JointHierarchicalPrior": ("joint_hierarchical/mnist", 11000, 100),
         "DualMCMCTeaching": ("dual_mcmc/mnist", 2000, 50),
         "alternating back-propagation": ("baselines/mnist_gaussian", 4000, 100),

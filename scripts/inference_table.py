@@ -37,7 +37,7 @@ ROWS = {
     "variational": ("inference/variational", None),
     "variational+pool": ("inference/variational", "prior/persistent"),
 }
-RECIPES = {"latent_mle": "latent_mle/mnist_published", "multistage_nce": "multistage_nce/mnist"}
+RECIPES = {"latent_mle": "latent_mle/mnist_published", "multistage_nce": "multistage_nce/mnist_published"}
 DRAWS, REAL, TEST = 5_000, 20_000, 2_000
 LOOKS = (0.5, 1.0, 2.0, 3.0, 5.0, 7.0)
 

@@ -22,7 +22,7 @@ SUITES = ("image", "likelihood")
 FILE = ROOT / "results" / "comparison.json"
 RECIPES = {
     "latent_mle/mnist_published": "LatentMLE",
-    "multistage_nce/mnist": "MultiStageNCE",
+    "multistage_nce/mnist_published": "MultiStageNCE",
     "joint_hierarchical/mnist": "JointHierarchicalPrior",
     "joint_hierarchical/mnist_vae": "the same without energy",
     "joint_hierarchical/mnist_two_stage": "an energy for that one",

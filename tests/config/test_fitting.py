@@ -70,7 +70,7 @@ def test_which_recipes_can_be_fitted() -> None:
 ONE_EACH = (
     "quickstart",
     "latent_mle/svhn",
-    "multistage_nce/mnist",
+    "multistage_nce/mnist_published",
     "joint_hierarchical/mnist",
     "dual_mcmc/mnist",
 )

@@ -86,7 +86,10 @@ PUBLISHED = {
 }
 # Stage after stage with the same networks and chains; here the constant of an energy is learned too.
 STAGED = {name: f"latent_mle/{name}" for name in ("svhn", "cifar10", "celeba64", "celebahq256")}
-STAGED |= {name: f"latent_mle/{name}_published" for name in ("mnist", "mnist_anomaly")}
+STAGED |= {
+    "mnist_published": "latent_mle/mnist_published",
+    "mnist_anomaly": "latent_mle/mnist_anomaly_published",
+}
 PUBLISHED |= {
     f"multistage_nce/{name}": replace(PUBLISHED[twin], energy=PUBLISHED[twin].energy + 1)
     for name, twin in STAGED.items()

@@ -12,10 +12,15 @@ from lebm.samplers import PersistentChains
 from tests.recipes.test_recipes import ALL, PARTS, build, small, synthetic, two_steps
 
 KINDS = {name.split("/")[1]: name for name in PARTS if name.startswith("inference/")}
-RECIPES = ("latent_mle/mnist_published", "multistage_nce/mnist", "latent_mle/svhn", "latent_mle/text_small")
+RECIPES = (
+    "latent_mle/mnist_published",
+    "multistage_nce/mnist_published",
+    "latent_mle/svhn",
+    "latent_mle/text_small",
+)
 ENCODERS = {
     "latent_mle/mnist_published": MLPEncoder,
-    "multistage_nce/mnist": MLPEncoder,
+    "multistage_nce/mnist_published": MLPEncoder,
     "latent_mle/svhn": ConvEncoder,
     "latent_mle/text_small": SentenceEncoder,
 }
@@ -59,7 +64,7 @@ def test_a_pool_takes_the_place_of_fresh_chains() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("latent_mle/mnist_published", kind) for kind in KINDS if kind != "short_run"]
-    + [("multistage_nce/mnist", "taught")],
+    + [("multistage_nce/mnist_published", "taught")],
 )
 def test_two_steps_of_training(name: str, kind: str, tmp_path: Path) -> None:
     words = ["-c", name, "-c", KINDS[kind], "-c", "prior/persistent", *small(name)]
