@@ -66,6 +66,8 @@ latent_chains = on("lebm/estimators/prior_chains.py", "tests/estimators/test_cha
 image_chains = on("lebm/estimators/revised_model.py", "tests/estimators/test_chain_context.py")
 estimator = on("lebm/estimators/base.py", "tests/estimators/test_chain_context.py")
 ranks = on("lebm/evaluation/intervals.py", "tests/evaluation/test_intervals.py")
+surprise = on("lebm/metrics/anomaly.py", "tests/metrics/test_anomaly.py")
+both_scores = on("lebm/evaluation/scores.py", "tests/evaluation/test_suites.py")
 
 MUTATIONS = [
     langevin("drop the 1/2 of the drift", "[0.5 * size**2 for size", "[size**2 for size"),
@@ -326,4 +328,16 @@ MUTATIONS = [
     ),
     pool("fresh chains as short as a step", "if self.training or self.fresh_steps is None", "if True"),
     pool("the pool is its first row", "(place * len(states)).long()", "(0 * place).long()"),
+    surprise("the tail begins too high", "-torch.tensor(count / len(ordered)).double().log() +", "4.0 +"),
+    surprise(
+        "the tail falls too fast",
+        "(ordered[-count:] - threshold).mean()",
+        "(ordered[-count:] - threshold).mean() / 2",
+    ),
+    surprise(
+        "the share below",
+        "(len(ordered) - torch.searchsorted(ordered, score))",
+        "torch.searchsorted(ordered, score)",
+    ),
+    both_scores("the prior alone", "return first + second", "return second"),
 ]
