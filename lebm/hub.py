@@ -99,10 +99,15 @@ def _endpoint() -> str | None:
 @contextmanager
 def _one_line(name: str, revision: str | None) -> Iterator[None]:
     """Turns the errors of the library into one line each; none of them shows a token."""
-    from httpx import HTTPError
-    from huggingface_hub import errors
+    from huggingface_hub import errors, logging
 
     host = _endpoint() or "the Hub"
+    lost: tuple[type[Exception], ...] = (
+        *errors.HfHubHTTPError.__bases__,
+        OSError,
+    )  # what its own library of the network raises
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would print a line for every further try
     try:
         yield
     except errors.RevisionNotFoundError as error:
@@ -123,9 +128,11 @@ def _one_line(name: str, revision: str | None) -> Iterator[None]:
                 f"{name}: {host} refuses ({status}): no token with this right; hf auth login, or set HF_TOKEN"
             ) from error
         raise UserError(f"{name}: {host} answers with status {status}") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, HTTPError, OSError) as error:
+    except lost as error:
         raise UserError(
             f"{name}: {host} cannot be reached, and this machine has no copy of that revision"
         ) from error
     except ValueError as error:  # a name or revision that the library refuses
         raise UserError(f"{name}: {' '.join(str(error).split())[:200]}") from error
+    finally:
+        logging.set_verbosity(verbosity)

@@ -75,7 +75,7 @@ def write_model_file(
     header["sha256"] = _digest(header, stored)
     with replaced(path) as unfinished:
         with open(unfinished, "wb") as file:
-            file.write(save(stored, metadata=header))
+            file.write(_ordered(save(stored, metadata=header)))
             file.flush()
             os.fsync(file.fileno())
         read_model_file(unfinished, shown=Path(path))
@@ -152,6 +152,14 @@ def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same file with its header in the order of names: the same model gives the same bytes."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def _stored(value: Tensor, half: bool) -> Tensor:

@@ -18,8 +18,8 @@ def push(argv: list[str]) -> int:
     """``lebm push RUN USER/NAME``"""
     parser = argparse.ArgumentParser(
         "lebm push",
-        description="Upload the model of a run to the Hugging Face Hub: safetensors, config.json and a card with"
-        " the values of its evaluation.json. The token is the one of `hf auth login` or HF_TOKEN.",
+        description="Upload the model of a run to the Hugging Face Hub: safetensors, config.json and a card"
+        " with the values of its evaluation.json. The token is the one of `hf auth login` or HF_TOKEN.",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="a run folder or a .ckpt or .safetensors file")
