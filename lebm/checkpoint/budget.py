@@ -46,7 +46,7 @@ class Budget(TorchFunctionMode):
         self.calls -= 1
         result = func(*args, **kwargs)
         size = result.numel() if isinstance(result, Tensor) else 0
-        if not any(isinstance(value, Tensor) for value in args):
+        if not any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
             self.numbers -= size  # a call that takes a tensor mostly fills one that is counted already
         if self.calls < 0 or self.numbers < 0 or size > self.largest:
             raise UserError(LARGER)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import ModelCard, constants, logging
 
 import lebm
 from lebm import hub
@@ -125,7 +125,9 @@ def test_without_a_network(
     assert main(["sample", "hub:ada/digits", "-n", "2"]) == 0  # the copy that is here
     capsys.readouterr()
     assert "http://127.0.0.1:9 cannot be reached" in refusal(capsys, "sample", "hub:ada/letters")
+    before = logging.get_verbosity()
     assert "cannot be reached" in refusal(capsys, "push", "run", "ada/digits")
+    assert logging.get_verbosity() == before != logging.ERROR
 
 
 @pytest.mark.parametrize("at", [-1, 40])

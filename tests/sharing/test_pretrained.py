@@ -95,6 +95,8 @@ def test_a_run_is_shipped_with_its_card(run: Path, shelf: Path, capsys: pytest.C
     assert main(["sample", "pretrained/latent_mle-mnist", "-n", "4", "--format", "npy"]) == 0
     assert Path("samples.npy").exists()
     assert sorted(shelf.iterdir()) == [file.with_suffix(".md"), file]
+    # The working folder's own recipe has nothing to do with the name of a model.
+    Path("config.yaml").write_text("data: {class_path: ImageData, init_args: {path: embedded:mnist}}\n")
     for verb in ("reconstruct", "score"):
         assert main([verb, "pretrained/latent_mle-mnist"]) == 2
         assert "name some with --data" in capsys.readouterr().err
