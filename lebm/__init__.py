@@ -50,10 +50,11 @@ def load(
     map_location: str | torch.device = "cpu",
     weights: str = "ema",
 ) -> LatentEstimator:
-    """Rebuild the model of a run folder or checkpoint, in evaluation mode.
+    """Rebuild the model of a run folder or a file, in evaluation mode.
 
     Args:
-        run_or_file: a run folder or a ``.ckpt`` file.
+        run_or_file: a run folder, a ``.ckpt`` or ``.safetensors`` file, ``pretrained/NAME`` for a model that
+            ships with lebm, or ``hub:USER/NAME[@REVISION]`` for one on the Hugging Face Hub.
         expected: the method that the model must be, such as :class:`~lebm.estimators.LatentMLE`; the result
             has this type. Any method if ``None``.
         trust: packages, besides lebm and torch.nn, whose classes the checkpoint may name.

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lebm import hub, pretrained
+from lebm.checkpoint.model_file import is_model_file, read_model_file
 from lebm.checkpoint.rebuild import build, outline
 from lebm.checkpoint.seal import is_sealed, open_archive
 from lebm.errors import UserError
 from lebm.files import is_inside
 
-__all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "newest", "read"]
+__all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "located", "newest", "read"]
 
 FORMAT = 1
 """What a model describes; any trainer may write it."""
@@ -41,10 +43,23 @@ def find_checkpoint(run_or_file: str | Path) -> Path:
     Raises:
         UserError: if there is none.
     """
-    return newest(run_or_file)[0] if Path(run_or_file).is_dir() else _existing(Path(run_or_file))
+    path = located(run_or_file)
+    return newest(path)[0] if path.is_dir() else path
 
 
-def _existing(path: Path) -> Path:
+def located(run_or_file: str | Path) -> Path:
+    """The run folder or file that is meant: a path, ``pretrained/NAME``, or ``hub:USER/NAME[@REVISION]``.
+
+    A model of the Hub is downloaded, unless this machine has that revision already.
+
+    Raises:
+        UserError: if there is none.
+    """
+    path, name = Path(run_or_file), str(run_or_file)
+    if not path.exists() and name.startswith(pretrained.PREFIX):
+        return pretrained.find(name)
+    if not path.exists() and name.startswith(hub.PREFIX):
+        return hub.fetch(name)
     if not path.exists():
         raise UserError(f"{path}: no such run folder or checkpoint")
     return path
@@ -60,7 +75,7 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
         UserError: if there is none; if a single file was named and it is damaged, with the name of a good one
             beside it.
     """
-    path = _existing(Path(run_or_file))
+    path = located(run_or_file)
     if not path.is_dir():
         return path, read(path)
     folder = path / "checkpoints"
@@ -124,6 +139,8 @@ def read(
 
 
 def _read(path: Path, map_location: str | torch.device = "cpu", described: bool = True) -> dict[str, Any]:
+    if is_model_file(path):
+        return {"lebm_format": SEALED_FORMAT, **read_model_file(path)}
     try:
         with open_archive(path) as file:
             sealed = is_sealed(file)
@@ -221,7 +238,8 @@ def load(
     any method.
 
     Args:
-        run_or_file: a run folder or a ``.ckpt`` file.
+        run_or_file: a run folder, a ``.ckpt`` or ``.safetensors`` file, ``pretrained/NAME``, or
+            ``hub:USER/NAME[@REVISION]``.
         expected: the class that the model must be an instance of.
         trust: packages, besides lebm and torch.nn, whose classes the checkpoint may name.
         map_location: device of the result.
@@ -241,6 +259,11 @@ def load(
     path, content = newest(run_or_file)
     state = content["state_dict"]
     averaged = isinstance(content.get("current_model_state"), Mapping)
+    kind = ("averaged" if weights == "ema" else "raw") if averaged else "plain"
+    if is_model_file(path):
+        kind = str(content["facts"].get("weights", kind))
+        if weights == "raw" and kind == "averaged":
+            raise UserError(f"{path}: holds the averaged weights of its run only, not the raw ones")
     if weights == "raw" and averaged:
         state = content["current_model_state"]
     try:
@@ -251,10 +274,18 @@ def load(
             model.load_state_dict(state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (RuntimeError, TypeError, KeyError, AttributeError, IndexError, ValueError) as error:
-        misfit = str(error).splitlines()[-1].strip()
+    except (
+        RuntimeError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        ValueError,
+        OverflowError,
+    ) as error:
+        misfit = str(error).splitlines()[-1].strip()[:200]
     if misfit:
         raise UserError(f"{path}: its weights do not fit the model it describes ({misfit})")
     assert model is not None
-    model.loaded_weights = ("averaged" if weights == "ema" else "raw") if averaged else "plain"
+    model.loaded_weights = kind
     return model.to(map_location).eval()

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from lebm.checkpoint.budget import LARGER, Budget
 from lebm.component import Component
 from lebm.errors import UserError
 
@@ -152,35 +152,17 @@ def outline(description: Any, expected: type, state: Mapping[str, Any], trust: I
     """
     stored = sum(value.numel() for value in state.values() if isinstance(value, Tensor))
     limit = 2 * stored + 2**22
-    with torch.device("meta"), _Budget(limit, 5_000 + 200 * len(state)):
+    with torch.device("meta"), Budget(limit, 5_000 + 200 * len(state)):
         model = build(description, expected, trust)
     if not isinstance(model, nn.Module):
         return ""
     if sum(value.numel() for value in chain(model.parameters(), model.buffers())) > limit:
-        raise UserError("the model it describes is much larger than the weights it holds")
+        raise UserError(LARGER)
     own = dict(chain(model.named_parameters(), model.named_buffers()))
     for name in own.keys() & state.keys():
         if isinstance(state[name], Tensor) and state[name].shape != own[name].shape:
             return f"{name} has the shape {tuple(state[name].shape)} and not {tuple(own[name].shape)}"
     return ""
-
-
-class _Budget(TorchFunctionMode):
-    """Limits the numbers in one tensor, and the number of torch's calls: constructors that ask for more are
-    part of no model.
-    """
-
-    def __init__(self, numbers: int, calls: int) -> None:
-        super().__init__()
-        self.numbers = numbers
-        self.calls = calls
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls -= 1
-        result = func(*args, **(kwargs or {}))
-        if self.calls < 0 or (isinstance(result, Tensor) and result.numel() > self.numbers):
-            raise UserError("the model it describes is much larger than the weights it holds")
-        return result
 
 
 def _count(value: Any, where: str, known: dict[int, int], depth: int) -> int:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from lebm.errors import UserError
 
-__all__ = ["is_sealed", "open_archive", "seal"]
+__all__ = ["is_sealed", "open_archive", "open_ordinary", "seal"]
 
 # A zip archive may end with a comment; its length is stored in the two bytes before it.
 _MARK = b"lebm sha256 "
@@ -59,6 +59,21 @@ def _digest(file: BinaryIO, size: int) -> bytes:
     return digest.hexdigest().encode()
 
 
+def open_ordinary(path: Path) -> BinaryIO:
+    """Open a file for reading, once it is known to be an ordinary one: no pipe and no device.
+
+    Raises:
+        UserError: naming the file.
+        OSError: if it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for ever
+    file = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise UserError(f"{path}: refused, not an ordinary file")
+    return file
+
+
 def open_archive(path: Path) -> BinaryIO:
     """Open a checkpoint for reading, once it is known to be an ordinary file and an archive of stored
     entries.
@@ -70,11 +85,8 @@ def open_archive(path: Path) -> BinaryIO:
         UserError: naming the file.
         OSError: if it cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for ever
-    file = os.fdopen(descriptor, "rb")
+    file = open_ordinary(path)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UserError(f"{path}: refused, not an ordinary file")
         _check_entries(path, file)
     except BaseException:
         file.close()

@@ -29,15 +29,19 @@ __all__ = [
     "count",
     "encode_noise",
     "fail",
+    "home",
     "load_model",
     "open_data",
     "pieces",
+    "printable",
     "report",
     "run_parser",
     "say",
     "spelled",
     "target_file",
 ]
+
+_RUN = "a run folder, a .ckpt or .safetensors file, pretrained/NAME, or hub:USER/NAME[@REVISION]"
 
 
 def run_parser(
@@ -46,9 +50,9 @@ def run_parser(
     """The parser of a verb that takes a run: the flags that all of them have."""
     parser = argparse.ArgumentParser(f"lebm {verb}", description=description, allow_abbrev=False)
     if several:
-        parser.add_argument("run", type=Path, nargs="+", help="run folders or .ckpt files")
+        parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}, any number of them")
     else:
-        parser.add_argument("run", type=Path, help="a run folder or a .ckpt file")
+        parser.add_argument("run", type=Path, help=_RUN)
     length = (
         "that of training (sample) or evaluation if not given" if steps is None else f"{steps} if not given"
     )
@@ -108,15 +112,20 @@ def count(text: str) -> int:
     return int(text)
 
 
-def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
-    """Where to write: ``--out`` if it is free, else the next free name in the run folder or beside the
-    checkpoint.
+def home(run: Path) -> Path:
+    """Where results go: the run folder, the folder of a file, or the working folder for the name of a
+    model.
     """
+    return run if run.is_dir() else run.parent if run.exists() else Path()
+
+
+def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
+    """Where to write: ``--out`` if it is free, else the next free name in :func:`home`."""
     if chosen.out is not None:
         if chosen.out.exists() and not chosen.force:
             raise UserError(f"{chosen.out} exists; choose another --out or add --force")
         return chosen.out
-    folder = chosen.run if chosen.run.is_dir() else chosen.run.parent
+    folder = home(chosen.run)
     if suffix != ".csv" and chosen.run.is_dir():
         folder = folder / "images"
         if not is_inside(folder, chosen.run):
@@ -196,15 +205,20 @@ def _taken(path: Path) -> bool:
 def say(sentences: Iterable[str], out: Path | None) -> None:
     """Print sentences, one a line, and write them to a file if one is named."""
     text = "".join(f"{sentence}\n" for sentence in sentences)
-    print(text, end="")
+    print(printable(text), end="")
     if out is not None:
         with replaced(out) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
+
+
+def printable(text: str) -> str:
+    """A text whose control characters, which a terminal would obey, are question marks; lines stay."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)
 
 
 def fail(message: str, status: int) -> int:
     """Print one line on stderr (and the traceback where ``LEBM_DEBUG`` asks for it); returns ``status``."""
     if os.environ.get("LEBM_DEBUG", "0") not in ("", "0") and sys.exc_info()[0] is not None:
         traceback.print_exc()
-    print(f"lebm: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"lebm: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import add_data, count, load_model, open_data, run_parser
+from lebm.cli.common import add_data, count, home, load_model, open_data, run_parser
 from lebm.errors import UserError
 from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.run.folder import inside, plain, write_json
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
             f"chains are compared with each other over time: give at least --chains {CHAINS_PER_IMAGE} and"
             " --steps 8"
         )
-    folder = chosen.out or (chosen.run if chosen.run.is_dir() else chosen.run.parent) / "diagnosis"
+    folder = chosen.out or home(chosen.run) / "diagnosis"
     if chosen.out is None and chosen.run.is_dir():
         for place in (folder, *(folder / name for name in ("prior.png", "posterior.png", "diagnosis.json"))):
             inside(chosen.run, place)

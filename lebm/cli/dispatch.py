@@ -24,7 +24,7 @@ train
   predict RUN               latents and anomaly scores of the test data, as one file
   sweep -c RECIPE --over K V train and evaluate a recipe for every value of an argument; skip what is done
 
-use a trained run (a run folder or a .ckpt file is enough)
+use a trained run (a run folder, or a .ckpt or .safetensors file)
   sample RUN -n 64          pictures or sentences from the model
   reconstruct RUN           data above, reconstructions below
   interpolate RUN "A" "B"   sentences on the way from one to another
@@ -32,6 +32,12 @@ use a trained run (a run folder or a .ckpt file is enough)
   diagnose RUN              long chains from prior and posterior, and what is wrong with them
   evaluate RUN...           every metric with its interval, in evaluation.json and a table
   report RUN...             one HTML page that compares runs
+
+share a model (docs/sharing.md)
+  pretrained                the trained models that ship with lebm; pretrained/NAME is a RUN
+  export RUN FILE           one .safetensors file for others to open
+  verify FILE               what such a file holds, and whether it is whole
+  push RUN USER/NAME        to the Hugging Face Hub, with a card; hub:USER/NAME is a RUN
 
 recipes
   ls                        names and titles
@@ -61,6 +67,10 @@ VERBS = {
     "diagnose": ("lebm.cli.diagnose", "main"),
     "evaluate": ("lebm.cli.evaluate", "main"),
     "report": ("lebm.cli.report", "main"),
+    "export": ("lebm.cli.export", "export"),
+    "verify": ("lebm.cli.export", "verify"),
+    "pretrained": ("lebm.cli.recipes", "pretrained"),
+    "push": ("lebm.cli.push", "push"),
     "sweep": ("lebm.cli.sweep", "main"),
     "ls": ("lebm.cli.recipes", "ls"),
     "cat": ("lebm.cli.recipes", "cat"),

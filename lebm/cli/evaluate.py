@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import check_data, count, load_model, run_parser
+from lebm.cli.common import check_data, count, home, load_model, run_parser
 from lebm.cli.features import extractor, foreign
 from lebm.component import component_line
 from lebm.errors import UserError
@@ -106,7 +106,7 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _home(run: Path) -> Path:
-    return run / "evaluation.json" if run.is_dir() else run.with_name(f"{run.stem}.evaluation.json")
+    return home(run) / ("evaluation.json" if run.is_dir() else f"{run.stem}.evaluation.json")
 
 
 def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str) -> None:

@@ -1,15 +1,16 @@
-"""``lebm ls | cat | cp``: the recipes that come with the package."""
+"""``lebm ls | cat | cp``: the recipes that come with the package; ``lebm pretrained``: its trained models."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from lebm import pretrained as models
 from lebm.config.blocks import standalone
 from lebm.config.recipes import blocks, find, folder, is_measured, names, title
 from lebm.errors import UserError
 
-__all__ = ["cat", "cp", "ls"]
+__all__ = ["cat", "cp", "ls", "pretrained"]
 
 
 def ls(argv: list[str]) -> int:
@@ -29,6 +30,27 @@ def ls(argv: list[str]) -> int:
     if shared := blocks():
         print(f"\nblocks that recipes include: {', '.join(shared)}")
     return 0
+
+
+def pretrained(argv: list[str]) -> int:
+    """``lebm pretrained``"""
+    argparse.ArgumentParser(
+        "lebm pretrained",
+        description="Print the trained models that ship with lebm, each with the first line of its card.",
+    ).parse_args(argv)
+    known = models.names()
+    if not known:
+        print("lebm: this version ships no trained models")
+    for name, file in known.items():
+        print(f"{models.PREFIX}{name}  {file.stat().st_size / 1e6:.2f} MB  {_summary(file)}")
+    return 0
+
+
+def _summary(model: Path) -> str:
+    """What the card beside a model says first: its method and its data."""
+    lines = model.with_suffix(".md").read_text(encoding="utf-8").splitlines()
+    after = lines.index("---", 1) + 1 if lines[:1] == ["---"] else 0  # below the head for the Hub
+    return next((line for line in lines[after:] if line and not line.startswith("#")), "")
 
 
 def cat(argv: list[str]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
-from lebm import checkpoint
+from lebm import checkpoint, hub, pretrained
 from lebm.checkpoint.rebuild import build, outline
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import checks, recipes
@@ -71,6 +71,11 @@ class TrainingCLI(RecipeCLI):
         if self.ckpt_path is None:
             return
         self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
+        if checkpoint.is_model_file(self.ckpt_path):
+            raise UserError(
+                f"{self.ckpt_path}: a model file holds no state of training, which a .ckpt file does; lebm"
+                " evaluate measures it"
+            )
         if self.request.run is not None:
             self.description = self._checked_description(self.ckpt_path, content)
         if self.request.verb != "fit":
@@ -198,7 +203,11 @@ class TrainingCLI(RecipeCLI):
         """Refuse a ``backbone`` that is missing: the run whose networks a method starts from."""
         inference = (self.config.model.get("init_args") or {}).get("inference") or {}
         backbone = (inference.get("init_args") or {}).get("backbone")
-        if backbone is None or Path(backbone).exists():
+        if (
+            backbone is None
+            or Path(backbone).exists()
+            or backbone.startswith((pretrained.PREFIX, hub.PREFIX))
+        ):
             return
         maker = next(
             (name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name), None

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lebm.checkpoint import is_model_file
 from lebm.config.checks import load_recipe
 from lebm.data.images import ImageData, open_images, to_unit_range
 from lebm.data.splits import spread_rows
@@ -230,8 +231,11 @@ def stored_settings(run: Path) -> dict[str, Any]:
     """``init_args`` of the data section of a run; empty if its recipe is not known.
 
     Args:
-        run: a run folder, or a checkpoint in the ``checkpoints`` folder of one.
+        run: a run folder, or a checkpoint in the ``checkpoints`` folder of one. A model file or the name of a
+            model has no recipe: it names no data.
     """
+    if is_model_file(run) or not run.exists():
+        return {}
     folder = run if run.is_dir() else run.parent.parent
     config = folder / "config.yaml"
     if not ordinary(folder, config):

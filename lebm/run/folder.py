@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lebm import hub, pretrained
 from lebm._version import __version__
 from lebm.errors import UserError
 from lebm.files import is_inside, replaced
@@ -94,12 +95,19 @@ def ordinary(run: Path, path: Path) -> bool:
 
 
 def check_run(path: Path) -> None:
-    """Refuse what is no run folder with a checkpoint and no file; this needs no import of torch.
+    """Refuse what is no run folder with a checkpoint, no file and no name of a model.
+
+    This needs no import of torch.
 
     Raises:
         UserError: naming the path.
     """
-    if not path.exists():
+    name = str(path)
+    if not path.exists() and name.startswith(pretrained.PREFIX):
+        pretrained.find(name)
+    elif not path.exists() and name.startswith(hub.PREFIX):
+        hub.parsed(name)
+    elif not path.exists():
         raise UserError(f"{path}: no such run folder or checkpoint")
     if path.is_dir() and not any((path / "checkpoints").glob("[!.]*.ckpt")):
         raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")

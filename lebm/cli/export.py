@@ -1,0 +1,103 @@
+"""``lebm export RUN FILE.safetensors`` writes a model to share, ``lebm verify FILE`` looks at one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lebm.cli.common import printable
+from lebm.errors import UserError
+from lebm.run.folder import check_run
+
+__all__ = ["export", "verify"]
+
+_SHOWN = ("lebm", "export_commit", "recipe", "recipe_sha256", "data_key", "steps", "seed", "weights", "dtype")
+
+
+def export(argv: list[str]) -> int:
+    """``lebm export RUN FILE.safetensors``"""
+    parser = argparse.ArgumentParser(
+        "lebm export",
+        description="Write the model of a run as one file of safetensors, for others to open.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, help="a run folder or a .ckpt file")
+    parser.add_argument("file", type=Path, help="NAME.safetensors")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="float16 halves the file; the weights are rounded (default %(default)s)",
+    )
+    add_weights(parser)
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    chosen = parser.parse_args(argv)
+    check_run(chosen.run)
+    if chosen.file.suffix != ".safetensors":
+        raise UserError(f"{chosen.file}: a model file is called NAME.safetensors")
+    if chosen.file.exists() and not chosen.force:
+        raise UserError(f"{chosen.file} exists; choose another name or add --force")
+    from lebm.run import provenance
+
+    model = provenance.export(
+        chosen.run, chosen.file, dtype=chosen.dtype, weights=chosen.weights, trust=chosen.trust
+    )
+    print(
+        f"lebm: {type(model).__name__}, {model.loaded_weights} weights of {chosen.run}, in {chosen.file}"
+        f" ({chosen.file.stat().st_size / 1e6:.2f} MB, SHA-256 {provenance.sha256(chosen.file)})"
+    )
+    return 0
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which weights are written, and which classes they may be of."""
+    parser.add_argument(
+        "--weights",
+        choices=("ema", "raw"),
+        default="ema",
+        help="averaged weights where the run kept them, or the plain ones",
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package whose classes the checkpoint may name; who opens the file needs the same",
+    )
+
+
+def verify(argv: list[str]) -> int:
+    """``lebm verify FILE``"""
+    parser = argparse.ArgumentParser(
+        "lebm verify",
+        description="Say what a model file or checkpoint holds, and whether it fits its own checksum.",
+    )
+    parser.add_argument(
+        "file", type=Path, help="a .safetensors or .ckpt file, pretrained/NAME, hub:USER/NAME"
+    )
+    chosen = parser.parse_args(argv)
+    check_run(chosen.file)
+    from lebm import checkpoint
+    from lebm.run.provenance import sha256
+
+    file = checkpoint.find_checkpoint(chosen.file)
+    content = checkpoint.read(file)  # refuses a file whose checksum is wrong
+    described = content.get("hyper_parameters")
+    lines: dict[str, Any] = {
+        "file": file,
+        "model": described.get("class_path") if isinstance(described, dict) else None,
+    }
+    facts = content.get("facts", {"steps": content.get("global_step")})
+    lines |= {name: facts[name] for name in _SHOWN if facts.get(name) is not None}
+    lines["number of weights"] = f"{_numbers(content['state_dict']):,}"
+    lines["SHA-256"] = sha256(file)
+    sealed = content["lebm_format"] >= checkpoint.SEALED_FORMAT
+    lines["checksum"] = "the content fits it" if sealed else "none in a checkpoint of format 1"
+    for name, value in lines.items():
+        print(printable(f"{name.replace('_', ' ')}: {value}"))
+    return 0
+
+
+def _numbers(state: Any) -> int:
+    return sum(value.numel() for value in state.values() if hasattr(value, "numel"))

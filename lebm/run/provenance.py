@@ -1,0 +1,179 @@
+"""Where the weights of a model come from, as plain values that travel with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lebm
+from lebm import checkpoint
+from lebm._version import __version__
+from lebm.errors import UserError
+from lebm.estimators.base import LatentEstimator
+from lebm.models.observations import event_shape
+from lebm.run.folder import ordinary, plain
+
+__all__ = ["commit", "export", "provenance", "sha256", "stored_json", "without_paths"]
+
+
+def export(
+    run_or_file: str | Path,
+    target: Path,
+    *,
+    dtype: str = "float32",
+    weights: str = "ema",
+    trust: tuple[str, ...] | list[str] = (),
+) -> LatentEstimator:
+    """Write the model of a run as a model file, which holds neither an archive nor a pickle.
+
+    Args:
+        run_or_file: whatever :func:`lebm.load` opens.
+        target: the file, ``NAME.safetensors``.
+        dtype: ``"float32"`` or ``"float16"``; see :func:`lebm.checkpoint.write_model_file`.
+        weights: as of :func:`lebm.load`.
+        trust: as of :func:`lebm.load`; whoever opens the file needs the same.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: if the run cannot be opened, or its model cannot be written as such a file.
+    """
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"dtype must be 'float32' or 'float16', not {dtype!r}")
+    source = checkpoint.located(run_or_file)
+    model = lebm.load(source, trust=trust, weights=weights)
+    facts = {**provenance(source), **_observations(model), "weights": model.loaded_weights}
+    checkpoint.write_model_file(target, model, facts, dtype)  # type: ignore[arg-type]
+    return model
+
+
+def provenance(run_or_file: str | Path) -> dict[str, Any]:
+    """What is known about the origin of a model, without absolute paths of this machine.
+
+    Args:
+        run_or_file: a run folder, a checkpoint, or a model file, which has the values in its header.
+
+    Returns:
+        Versions of the training, ``export_commit`` (see :func:`commit`), ``recipe``, ``recipe_sha256`` (of
+        the run's ``config.yaml``), ``command``, ``seed``, ``steps``, ``data``, ``data_key`` (a digest of the
+        sizes, the order and the seed of the data, as the checkpoint holds them) and ``checkpoint_sha256``;
+        ``None`` for what is not known.
+
+    Raises:
+        UserError: if there is no such model.
+    """
+    file, content = checkpoint.newest(run_or_file)
+    if "facts" in content:
+        return dict(content["facts"])
+    run = file.parent.parent
+    summary = stored_json(run, "summary.json") if file.parent.name == "checkpoints" else {}
+    config = run / "config.yaml"
+    known = file.parent.name == "checkpoints" and ordinary(run, config)
+    versions = summary.get("versions") or {}
+    states = {name: state for name, state in content.items() if name.endswith("Data")}
+    return {
+        "lebm": versions.get("lebm", __version__),
+        "torch": versions.get("torch"),
+        "export_commit": commit(),
+        "recipe": str(summary["recipe"]).rpartition("recipes/")[2] if summary.get("recipe") else None,
+        "recipe_sha256": sha256(config) if known else None,
+        "command": without_paths(summary.get("command")),
+        "seed": summary.get("seed"),
+        "steps": content.get("global_step"),
+        "data": _data(summary.get("data")),
+        "data_key": _key(states),
+        "checkpoint_sha256": sha256(file),
+    }
+
+
+def stored_json(run: Path, name: str) -> dict[str, Any]:
+    """A JSON file of a run folder; empty if there is none.
+
+    Raises:
+        UserError: if it is damaged, or a link out of the folder.
+    """
+    if not ordinary(run, run / name):
+        return {}
+    try:
+        content = json.loads((run / name).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{run / name}: not a JSON file ({str(error)[:80]})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{run / name}: not a JSON file of a run")
+    return content
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def commit() -> str | None:
+    """The commit of the source tree that this lebm is imported from; ``None`` for an installed package."""
+    root = Path(lebm.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _observations(model: LatentEstimator) -> dict[str, Any]:
+    sentences = model.sentences
+    if sentences is not None:
+        return {"observations": {"kind": "sentences", "max_length": sentences.generator.max_length}}
+    shape = event_shape(model.observation_model)
+    image = shape is not None and len(shape) == 3
+    return {
+        "observations": {
+            "kind": "images" if image else "rows",
+            "shape": None if shape is None else list(shape),
+            "range": [-1, 1] if image else None,
+        }
+    }
+
+
+def _key(states: Mapping[str, Any]) -> str | None:
+    if not states:
+        return None
+    return hashlib.sha256(json.dumps(plain(states), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _data(described: Any) -> dict[str, Any] | None:
+    """Name, splits and sizes of the data."""
+    if not isinstance(described, Mapping):
+        return None
+    names = ("config_name", "revision", "image_shape", "source_splits", "sizes", "held_out_label")
+    found = {name: described[name] for name in names if described.get(name) is not None}
+    return {"path": without_paths(str(described.get("path") or "")), **found}
+
+
+def without_paths(words: Any) -> str | None:
+    """A command with each absolute path shortened to its last part; ``None`` for what is no command.
+
+    Example:
+        >>> from lebm.run.provenance import without_paths
+        >>> without_paths("lebm evaluate /home/ada/runs/a --limit 9")
+        'lebm evaluate .../a --limit 9'
+    """
+    if not isinstance(words, str):
+        return None
+    try:
+        parts = shlex.split(words)
+    except ValueError:
+        return None
+    return shlex.join(f".../{Path(part).name}" if os.path.isabs(part) else part for part in parts)

@@ -1,0 +1,70 @@
+"""Ship the model of a finished run: lebm/pretrained/NAME.safetensors in half precision, and its card NAME.md.
+
+    python scripts/write_pretrained.py runs/latent_mle-mnist latent_mle-mnist
+
+The run must be finished and evaluated (`lebm evaluate RUN`). Nothing is measured here: the card takes its
+values from the run's evaluation.json and summary.json. All models together may take 8 MB."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from lebm import pretrained
+from lebm.errors import UserError
+from lebm.files import replaced
+from lebm.report.card import model_card
+from lebm.run.provenance import export
+
+LIMIT = 8_000_000
+
+
+def ship(run: Path, name: str, folder: Path, licence: str) -> Path:
+    """Write model and card into a folder, or neither.
+
+    Raises:
+        UserError: if the run is not finished or not evaluated, or the folder would hold more than 8 MB.
+    """
+    if not re.fullmatch(r"[a-z0-9_]+(-[a-z0-9_]+)*", name):
+        raise UserError(f"{name}: small letters, digits, underscores and dashes only")
+    for needed in ("summary.json", "evaluation.json"):
+        if not (run / needed).is_file():
+            raise UserError(f"{run}: has no {needed}; train the run to its end, then lebm evaluate {run}")
+    status = json.loads((run / "summary.json").read_text(encoding="utf-8"))["status"]
+    if status != "finished":
+        raise UserError(f"{run}: {status}, not finished")
+    target = folder / f"{name}.safetensors"
+    with replaced(target.with_suffix(".md")) as card, replaced(target) as unfinished:
+        written = unfinished.with_suffix(".safetensors")
+        try:
+            export(run, written, dtype="float16")
+            others = sum(file.stat().st_size for file in folder.glob("[!.]*.safetensors") if file != target)
+            if others + written.stat().st_size > LIMIT:
+                raise UserError(f"{name}: {written.stat().st_size} bytes; all models may take {LIMIT}")
+            text = model_card(written, run, f"{pretrained.PREFIX}{name}", licence)
+            card.write_text(text, encoding="utf-8")
+            written.rename(unfinished)
+        finally:
+            written.unlink(missing_ok=True)
+    return target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name", help="such as latent_mle-mnist")
+    parser.add_argument("--license", default="apache-2.0", help="of the weights (default %(default)s)")
+    chosen = parser.parse_args()
+    try:
+        file = ship(chosen.run, chosen.name, pretrained.folder(), chosen.license)
+    except UserError as error:
+        raise SystemExit(str(error)) from error
+    print(f"{file}: {file.stat().st_size:,} bytes; card {file.with_suffix('.md').name}")
+
+
+if __name__ == "__main__":
+    main()
