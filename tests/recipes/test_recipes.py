@@ -9,6 +9,7 @@ import csv
 import functools
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,7 @@ def plain_chains(name: str) -> list[str]:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name.endswith("celebahq256") else [])
+        pytest.param(name, marks=[pytest.mark.slow] if re.search("celeba|svhn", name) else [])
         for name in EXPERIMENTS
     ],
 )
@@ -242,6 +243,7 @@ def test_two_steps_at_full_width(name: str, tmp_path: Path) -> None:
     assert two_steps(words, tmp_path / "run")["steps"] == 2
 
 
+@pytest.mark.slow
 def test_the_plane_is_learned_in_stages(tmp_path: Path) -> None:
     """Of full length but for its stages: each of the four becomes a panel, and the prior comes nearer to the
     data.
