@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from lebm.__main__ import main
 
 MakeParquet = Callable[..., Path]
 
@@ -24,6 +27,24 @@ def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lebm-cache"
     os.environ["LEBM_CACHE"] = str(folder)
     return folder
+
+
+def tiny_recipe(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """The tiny recipe in an empty folder that becomes the working folder."""
+    patch.chdir(folder)
+    for name in ("LEBM_DEBUG", "LEBM_ALLOW_ENV", "RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        patch.delenv(name, raising=False)
+    patch.setenv("LEBM_CACHE", str(folder.parent / "cache"))
+    return Path(shutil.copy(Path(__file__).parent / "cli" / "tiny.yaml", "tiny.yaml"))
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of the tiny recipe; tests work on copies."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        assert main(["fit", "-c", str(tiny_recipe(folder, patch)), "--trust", "tests"]) == 0
+    return folder / "runs" / "tiny"
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +23,12 @@ def load(text: str) -> Any:
         yaml.YAMLError: for text that is not YAML, for merge keys (``<<``) that expand to more than 100,000
             entries, and for numbers of more than 1000 characters.
     """
+    return copy.deepcopy(_loaded(text))
+
+
+@functools.lru_cache(maxsize=16)
+def _loaded(text: str) -> Any:
+    """The content itself. A command reads each of its recipes several times."""
     try:
         return yaml.load(text, Loader=_Loader)
     except ValueError as error:  # a date or a number that Python cannot represent

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lebm.__main__ import main
+from tests.conftest import tiny_recipe
 
 Run = Callable[..., int]
 
@@ -14,12 +15,7 @@ Run = Callable[..., int]
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tiny recipe in an empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("LEBM_DEBUG", "LEBM_ALLOW_ENV", "RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LEBM_CACHE", str(tmp_path.parent / "cache"))
-    shutil.copy(Path(__file__).parent / "tiny.yaml", "tiny.yaml")
-    return Path("tiny.yaml")
+    return tiny_recipe(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -33,10 +29,9 @@ def lebm(tiny: Path) -> Run:
 
 
 @pytest.fixture
-def trained(lebm: Run, tiny: Path) -> Path:
-    """The folder of a finished run."""
-    assert lebm("fit", "-c", tiny) == 0
-    return Path("runs/tiny")
+def trained(tiny: Path, finished_run: Path) -> Path:
+    """The folder of a finished run: a copy of one that all tests of the session share."""
+    return Path(shutil.copytree(finished_run, "runs/tiny", symlinks=True))
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 import lebm.callbacks
@@ -22,12 +21,12 @@ from lebm.cli.dispatch import run
 from lebm.config import blocks, recipes
 from lebm.config.parser import RecipeCLI
 from lebm.config.request import read_request
+from tests.recipes.test_recipes import CONTENT, build
 
 ROOMS = (lebm.callbacks, lebm.data, lebm.estimators, lebm.inference, lebm.models, lebm.samplers)
 LOGGERS = {"TensorBoardLogger", "WandbLogger"}
 HOME = {name: f"{room.__name__}.{name}" for room in ROOMS for name in room.__all__}
 HOME |= {name: f"lightning.pytorch.loggers.{name}" for name in LOGGERS}
-CONTENT = {name: yaml.safe_load(blocks.standalone(path)) for name, path in recipes.names().items()}
 
 
 def named(value: Any, key: str = "") -> Iterator[str]:
@@ -54,9 +53,8 @@ def long(value: Any, key: str = "") -> Any:
 
 
 def resolved(words: list[str]) -> tuple[Any, RecipeCLI]:
-    with torch.device("meta"):
-        cli = RecipeCLI(read_request("fit", words), trainer_too=False)
-    return yaml.safe_load(cli.parser.dump(cli.config, skip_unset=False)), cli
+    cli = build(words)
+    return yaml.safe_load(cli.parser.dump(cli.config, skip_unset=False, skip_validation=True)), cli
 
 
 def test_every_class_of_every_recipe_has_a_short_name() -> None:

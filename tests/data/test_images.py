@@ -135,6 +135,7 @@ def test_a_validation_split_of_the_source_loses_its_anomalies() -> None:
     assert data.class_counts["test"][4] == 900
 
 
+@pytest.mark.slow
 def test_the_published_split_of_mnist(data_root: Path) -> None:
     rates = {}
     for digit in (1, 4, 5, 7, 9):

@@ -13,6 +13,7 @@ from lebm.data import ImageData
 from lebm.estimators import AdamGroups, LatentMLE
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
 from lebm.samplers import Langevin, PersistentChains
+from tests.distributed import run_processes
 
 RATE = 1e-3
 
@@ -35,7 +36,7 @@ class Keep(Callback):
             torch.save(self.kept, self.path)
 
 
-def train(folder: Path, processes: int, precision: str, steps: int) -> tuple[dict, dict]:
+def fit(folder: Path, processes: int, precision: str, steps: int) -> None:
     torch.manual_seed(0)
     model = LatentMLE(
         GaussianLikelihood(MLPGenerator(4, [1, 28, 28], hidden=[24]), 0.3),
@@ -52,7 +53,7 @@ def train(folder: Path, processes: int, precision: str, steps: int) -> tuple[dic
         max_steps=steps,
         accelerator="cpu",
         devices=processes,
-        strategy="ddp_spawn" if processes > 1 else "auto",
+        strategy="ddp" if processes > 1 else "auto",
         precision=precision,
         callbacks=[Keep(folder / "kept.pt")],
         logger=False,
@@ -63,6 +64,14 @@ def train(folder: Path, processes: int, precision: str, steps: int) -> tuple[dic
         use_distributed_sampler=False,
     )
     trainer.fit(model, data)
+
+
+def train(folder: Path, processes: int, precision: str, steps: int) -> tuple[dict, dict]:
+    """The last parameters and the first gradients."""
+    if processes > 1:
+        run_processes(fit, folder, processes, precision, steps, world_size=processes)
+    else:
+        fit(folder, processes, precision, steps)
     kept = torch.load(folder / "kept.pt")
     pool = load(folder / "kept.ckpt").prior_sampler.state_dict()["pool"]  # type: ignore[union-attr]
     assert pool.shape == (2, 24, 4)

@@ -167,6 +167,7 @@ def test_the_last_stage_ends_the_method_and_the_classifier_rests():
     )  # a data-parallel wrapper wants all of them
 
 
+@pytest.mark.slow
 def test_learns_a_known_prior_that_one_step_of_a_chain_cannot_hold():
     """A linear-Gaussian model with its true generator: the learned prior's mean, spread and constant are the
     true ones.

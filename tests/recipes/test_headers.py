@@ -42,7 +42,7 @@ def test_header_says_what_a_reader_needs(name: str) -> None:
     assert command(name, "Override")[: len(run_words[:2])] == run_words[:2]
 
 
-LARGE = [name for name in ALL if name.startswith("dual_mcmc/") and not name.endswith("mnist")]
+LARGE = [name for name in ALL if re.search("celeba|cifar|svhn|lsun|ptb|snli|yahoo", name)]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,8 @@ LARGE = [name for name in ALL if name.startswith("dual_mcmc/") and not name.ends
 def test_commands_of_the_header_are_accepted(name: str) -> None:
     first, changed = (build(command(name, kind)) for kind in ("Run", "Override"))
     assert isinstance(first.model, LatentEstimator)
-    assert first.parser.dump(first.config) != changed.parser.dump(changed.config)
+    texts = {cli.parser.dump(cli.config, skip_validation=True) for cli in (first, changed)}
+    assert len(texts) == 2
 
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -207,7 +207,7 @@ def narrow(name: str) -> list[str]:
 QUICK = {
     "joint_hierarchical/mnist",
     "joint_hierarchical/svhn_hierarchical_sampling",
-    "joint_hierarchical/cifar10_two_stage",
+    "joint_hierarchical/mnist_two_stage",
 }
 
 

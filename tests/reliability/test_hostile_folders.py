@@ -83,6 +83,13 @@ def test_honest_yaml_is_read_as_before() -> None:
         plain_yaml.load("a: !!python/object/apply:os.system [true]")
 
 
+def test_a_reader_may_change_what_it_read() -> None:
+    """A text is read once; each reader has its own copy."""
+    text = "a: {b: [1]}\n"
+    plain_yaml.load(text)["a"]["b"].append(2)
+    assert plain_yaml.load(text) == {"a": {"b": [1]}}
+
+
 @pytest.mark.parametrize("kind", ["pipe", "device"])
 @pytest.mark.parametrize("section", ["data", "model"])
 def test_a_sub_configuration_that_never_ends(

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from lebm.samplers import Langevin, Noise, PersistentChains, gather_pools
+from tests.distributed import run_processes
 
 
 def standard(z: Tensor) -> Tensor:
@@ -129,12 +130,9 @@ def test_refusals(arguments: dict, message: str) -> None:
         pool(**arguments)
 
 
-def worker(rank: int, folder: str) -> None:
+def worker(file: Path) -> dict[str, Any]:
     """Two calls, gather, save, load what one process saved, two more calls."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
+    rank = torch.distributed.get_rank()
     chains = pool(slots=2, restart_rate=0.3)
     for call in range(2):
         chains(standard, starts(call, rank, 2), noise(call, rank, 2))
@@ -146,12 +144,11 @@ def worker(rank: int, folder: str) -> None:
     gather_pools(chains)
     gathered = chains.state_dict()
     resumed = pool(slots=2, restart_rate=0.3)
-    resumed.load_state_dict(torch.load(f"{folder}/single.pt", weights_only=True))
+    resumed.load_state_dict(torch.load(file, weights_only=True))
     ends = torch.stack(
         [resumed(standard, starts(call, rank, 2), noise(call, rank, 2)) for call in range(2, 5)]
     )
-    torch.save({"refused": refused, "gathered": gathered, "ends": ends}, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return {"refused": refused, "gathered": gathered, "ends": ends}
 
 
 def test_two_processes_hold_one_global_pool(tmp_path: Path) -> None:
@@ -161,8 +158,7 @@ def test_two_processes_hold_one_global_pool(tmp_path: Path) -> None:
     single = alone.state_dict()
     torch.save(single, tmp_path / "single.pt")
     expected = torch.stack([alone(standard, starts(call), noise(call)) for call in range(2, 5)])
-    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
-    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    results = run_processes(worker, tmp_path / "single.pt")
     for result in results:
         assert "gather_pools(module) on all of them" in result["refused"]
         torch.testing.assert_close(result["gathered"]["pool"], single["pool"], atol=1e-6, rtol=0)

@@ -74,10 +74,10 @@ def peak(make: Callable[[], Sampler], steps: int) -> int:
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-def test_a_thousand_steps_peak_where_ten_do(make: Callable[[], Sampler]) -> None:
-    short, long = peak(make, 10), peak(make, 200 if make is MAKERS["ParallelTempering"] else 1000)
+def test_two_hundred_steps_more_have_the_same_peak(make: Callable[[], Sampler]) -> None:
+    short, long = peak(make, 20), peak(make, 220)
     assert short > 64 * 32 * 4, "the meter must see the hidden layer"
-    assert abs(long / short - 1) < 0.05
+    assert abs(long - short) < 200 * 4, "one number per step is too much"
 
 
 def test_the_meter_sees_a_graph_that_is_kept() -> None:
