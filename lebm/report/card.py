@@ -129,11 +129,13 @@ def _splits(data: Any) -> str:
 
 def _machine(summary: Mapping[str, Any]) -> str | None:
     hardware = summary.get("hardware")
-    wall = spent_minutes(dict(summary), "wall")
-    if not hardware or wall is None:
+    cpu, wall = (spent_minutes(dict(summary), which) for which in ("cpu", "wall"))
+    if not hardware or wall is None or cpu is None:
         return None
     devices = ", ".join([str(hardware.get("cpu")), *hardware.get("gpus", [])])
-    return f"{wall:.1f} minutes of wall time on {devices}, {hardware.get('threads')} thread(s)"
+    return (
+        f"{cpu:.1f} CPU minutes ({wall:.1f} of wall time) on {devices}, {hardware.get('threads')} thread(s)"
+    )
 
 
 def _figures(evaluation: Mapping[str, Any] | None) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -115,7 +115,7 @@ def test_the_card_says_what_was_trained_and_measured(run: Path, shelf: Path) -> 
         "| image | `reconstruction_mse` | 0.125 | 0.1 to 0.15 | 39 | test |",
         "| chains | `split_rhat/prior` | 1.01 | none | 32 | chains |",
         "rounded to half precision",
-        "1.5 minutes of wall time on a processor",
+        "1.3 CPU minutes (1.5 of wall time) on a processor",
         "lebm 0.0.9",
         "Command: `lebm evaluate .../run`.",
     ):
