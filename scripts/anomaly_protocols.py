@@ -89,8 +89,13 @@ def main() -> None:
     verbs.add_parser("write")
     chosen = parser.parse_args()
     if chosen.verb == "run":
-        found = sorted(map(measure, chosen.runs), key=lambda entry: entry["held_out_label"])
-        FILE.write_text(json.dumps(found, indent=1) + "\n")
+        known = (
+            {entry["held_out_label"]: entry for entry in json.loads(FILE.read_text())}
+            if FILE.exists()
+            else {}
+        )
+        known |= {entry["held_out_label"]: entry for entry in map(measure, chosen.runs)}
+        FILE.write_text(json.dumps([known[label] for label in sorted(known)], indent=1) + "\n")
     fill("anomaly_protocols", table(json.loads(FILE.read_text())), "anomaly.md")
 
 

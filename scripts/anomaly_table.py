@@ -23,7 +23,6 @@ from lebm.config import recipes
 from lebm.run.folder import spent_minutes
 
 RESULTS = ROOT / "results" / "anomaly"
-CHOSEN_ON = "2,3"
 HELD_OUT = ["--data.init_args.anomaly_split", "lebm", "--data.init_args.validation_size", "0"]
 # As long as LatentMLE in CPU time; the learning rate falls to the same share as in the recipe.
 LONGER = ["--trainer.max_epochs", "30", "--model.init_args.optimizer.init_args.lr_decay", "0.883"]
@@ -107,7 +106,6 @@ def main() -> None:
     for file in RESULTS.glob("*.json"):  # recipes are named from the root of the project
         file.write_text(file.read_text().replace(f'"{recipes.folder()}/', '"recipes/'))
     fill("anomaly", table(DIGITS.split(",")), "anomaly.md")
-    fill("anomaly_chosen_on", table(CHOSEN_ON.split(",")), "anomaly.md")
 
 
 if __name__ == "__main__":
