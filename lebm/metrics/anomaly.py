@@ -102,8 +102,8 @@ def surprisal(score: Tensor, normal: Tensor) -> Tensor:
         >>> import torch
         >>> from lebm.metrics import surprisal
         >>> normal = torch.arange(100.0)
-        >>> surprisal(torch.tensor([-1.0, 50.0, 500.0]), normal).round(decimals=2).tolist()
-        [0.0, 0.69, 205.5]
+        >>> surprisal(torch.tensor([20.0, 50.0, 500.0]), normal).round(decimals=2).tolist()
+        [0.22, 0.69, 205.5]
     """
     if len(normal) < FEWEST_NORMAL:
         raise ValueError(f"needs at least {FEWEST_NORMAL} normal samples, not {len(normal)}")
