@@ -11,7 +11,7 @@ DOCS_STAMP := $(VENV)/.docs-installed
 
 help:
 	@echo "make demo      set up, train recipes/quickstart.yaml on the images inside the package, evaluate, write pictures"
-	@echo "make test      set up and run the tests (about 9 minutes on 2 cores)"
+	@echo "make test      set up and run the tests (about 8 minutes on 2 cores)"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build the documentation site in build/site (installs its tools first)"
