@@ -1,14 +1,15 @@
-"""Files that appear whole or not at all, and paths that links may lead elsewhere."""
+"""Files that appear whole or not at all, their checksum, and paths that links may lead elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["UNFINISHED", "is_inside", "replaced"]
+__all__ = ["UNFINISHED", "is_inside", "replaced", "sha256"]
 
 UNFINISHED = ".unfinished"
 """How the name of a file that is still being written ends; a killed process may leave one behind."""
@@ -53,3 +54,12 @@ def is_inside(path: Path, folder: Path) -> bool:
         (True, False)
     """
     return path.resolve().is_relative_to(folder.resolve())
+
+
+def sha256(file: str | os.PathLike) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

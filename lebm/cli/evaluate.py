@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shlex
 import time
 from dataclasses import replace
@@ -15,6 +14,7 @@ from lebm.cli.features import extractor, foreign
 from lebm.component import component_line
 from lebm.errors import UserError
 from lebm.evaluation.names import SUITE_NAMES
+from lebm.files import sha256
 from lebm.run.folder import check_run, hardware, ordinary, plain, versions, write_json
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         "lebm_evaluation": FORMAT,
         "run": str(run),
         "checkpoint": str(file),
-        "checkpoint_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "checkpoint_sha256": sha256(file),
         "weights": chosen.weights,
         "loaded_weights": subject.model.loaded_weights,
         "method": type(subject.model).__name__,

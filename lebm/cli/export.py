@@ -8,6 +8,7 @@ from typing import Any
 
 from lebm.cli.common import printable
 from lebm.errors import UserError
+from lebm.files import sha256
 from lebm.run.folder import check_run
 
 __all__ = ["export", "verify"]
@@ -45,7 +46,7 @@ def export(argv: list[str]) -> int:
     )
     print(
         f"lebm: {type(model).__name__}, {model.loaded_weights} weights of {chosen.run}, in {chosen.file}"
-        f" ({chosen.file.stat().st_size / 1e6:.2f} MB, SHA-256 {provenance.sha256(chosen.file)})"
+        f" ({chosen.file.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256(chosen.file)})"
     )
     return 0
 
@@ -79,7 +80,6 @@ def verify(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     check_run(chosen.file)
     from lebm import checkpoint
-    from lebm.run.provenance import sha256
 
     file = checkpoint.find_checkpoint(chosen.file)
     content = checkpoint.read(file)  # refuses a file whose checksum is wrong

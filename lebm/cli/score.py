@@ -135,10 +135,8 @@ def _scorer(model: LatentEstimator, chosen: argparse.Namespace) -> Scorer:
 
     if chosen.score == "anomaly_score":
         return of_the_method
-    import torch
-
     from lebm.config.run_data import open_training
-    from lebm.evaluation.scores import combined, combined_parts
+    from lebm.evaluation.scores import combined, combined_parts, gathered
 
     def parts(x: Tensor, index: Tensor) -> dict[str, Tensor]:
         return combined_parts(model, x, steps=steps, generator=encode_noise(seed, index))
@@ -146,8 +144,8 @@ def _scorer(model: LatentEstimator, chosen: argparse.Namespace) -> Scorer:
     if model.latent_prior is None:
         raise UserError(f"--score combined: a {type(model).__name__} has no prior on latents")
     training = open_training(model, chosen.run, seed)
-    batches = [parts(x.to(model.device), index) for index, x in training.batches(chosen.batch_size)]
-    normal = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    batches = training.batches(chosen.batch_size)
+    normal = gathered((parts(x.to(model.device), index) for index, x in batches), training.source)
     print(f"lebm: each score is compared with {len(training.pixels)} images of {training.source}")
     return lambda x, index: combined(parts(x, index), normal)
 

@@ -13,7 +13,7 @@ from lebm.evaluation.curves import histogram, ranking_curves
 from lebm.evaluation.data import batches, some_rows, subset
 from lebm.evaluation.intervals import ranking_intervals
 from lebm.evaluation.record import Figure, SuiteResult
-from lebm.evaluation.scores import COMBINED, MEANINGS, combined, score_pass
+from lebm.evaluation.scores import MEANINGS, combined, combined_parts, gathered, score_pass
 from lebm.metrics.anomaly import FEWEST_NORMAL, lowest_average_precision
 
 __all__ = ["add_ranking", "anomaly_suite", "test_scores"]
@@ -116,9 +116,13 @@ def _normal_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
     rows = subject.images.train
     if rows is None or len(rows) < FEWEST_NORMAL or subject.model.latent_prior is None:
         return {}
-    data = batches(some_rows(rows, settings.seed), settings.batch_size, subject.model.device)
-    scores = score_pass(subject.model, data, "training images")
-    return {name: scores[name] for name in COMBINED}
+    model = subject.model
+    data = batches(some_rows(rows, settings.seed), settings.batch_size, model.device)
+    parts = (
+        combined_parts(model, batch["x"], generator=model.sample_noise("encode", batch["index"]))
+        for batch in data
+    )
+    return gathered(parts, "training images")
 
 
 def _scores_of(subject: Subject, settings: Settings, numbers: np.ndarray, name: str) -> dict[str, Tensor]:

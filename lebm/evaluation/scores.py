@@ -15,7 +15,7 @@ from lebm.metrics.anomaly import surprisal
 from lebm.metrics.reconstruction import squared_error_rows
 from lebm.metrics.rows import finite_rows
 
-__all__ = ["MEANINGS", "all_scores", "combined", "combined_parts", "score_pass"]
+__all__ = ["MEANINGS", "all_scores", "combined", "combined_parts", "gathered", "score_pass"]
 
 MEANINGS = {
     "anomaly_score": (
@@ -83,13 +83,26 @@ def score_pass(model: LatentEstimator, data: Iterable[Mapping[str, Tensor]], wha
     Raises:
         UserError: if there are no images, or a score is not finite.
     """
+    return gathered(({**all_scores(model, batch), "label": batch["label"].cpu()} for batch in data), what)
+
+
+def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
+    """The scores of batches ``(B,)`` in one column per name, ``(N,)``.
+
+    Args:
+        parts: the scores of each batch, by name.
+        what: name of the data, for messages.
+
+    Raises:
+        UserError: if there are no images, or a score is not finite.
+    """
     rows: dict[str, list[Tensor]] = {}
-    for batch in data:
-        for name, values in {**all_scores(model, batch), "label": batch["label"].cpu()}.items():
+    for part in parts:
+        for name, values in part.items():
             rows.setdefault(name, []).append(values)
     if not rows:
         raise UserError(f"{what}: there are no images")
-    columns = {name: torch.cat(parts) for name, parts in rows.items()}
+    columns = {name: torch.cat(values) for name, values in rows.items()}
     for name, values in columns.items():
         bad = (~finite_rows(values)).nonzero().flatten()
         if len(bad):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from lebm.files import sha256
 from lebm.metrics.features import FeatureExtractor
 
 __all__ = ["DIGIT_WEIGHTS", "DigitFeatures", "digit_network"]
@@ -64,7 +64,7 @@ class DigitFeatures(FeatureExtractor):
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(DIGIT_WEIGHTS.read_bytes()).hexdigest()[:16]
+        return sha256(DIGIT_WEIGHTS)[:16]
 
     @property
     def note(self) -> str:

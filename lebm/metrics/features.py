@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from lebm.component import Component
 from lebm.errors import UserError
+from lebm.files import sha256
 
 __all__ = [
     "FeatureExtractor",
@@ -291,4 +291,4 @@ def _check_weights(path: str) -> str:
         raise UserError(
             f"{path}: not a file of plain tensors, so it is not opened (Inception weights)"
         ) from error
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    return sha256(file)[:8]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lebm.errors import UserError
+from lebm.files import sha256
 from lebm.metrics.features import FeatureExtractor
 
 __all__ = ["ScriptFeatures"]
@@ -50,7 +50,7 @@ class ScriptFeatures(FeatureExtractor):
         if self._network is not None:
             return
         try:
-            self._digest = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()[:16]
+            self._digest = sha256(self.path)[:16]
             with torch.inference_mode(False):
                 self._network = torch.jit.load(self.path, map_location="cpu").eval()
         except OSError as error:

@@ -11,8 +11,9 @@ import yaml
 from lebm import checkpoint
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
+from lebm.files import sha256
 from lebm.run.folder import ordinary, spent_minutes
-from lebm.run.provenance import sha256, stored_json, without_paths
+from lebm.run.provenance import stored_json, without_paths
 
 __all__ = ["model_card"]
 

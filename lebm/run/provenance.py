@@ -16,10 +16,11 @@ from lebm import checkpoint
 from lebm._version import __version__
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
+from lebm.files import sha256
 from lebm.models.observations import event_shape
 from lebm.run.folder import ordinary, plain
 
-__all__ = ["commit", "export", "provenance", "sha256", "stored_json", "without_paths"]
+__all__ = ["commit", "export", "provenance", "stored_json", "without_paths"]
 
 
 def export(
@@ -108,15 +109,6 @@ def stored_json(run: Path, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{run / name}: not a JSON file of a run")
     return content
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def commit() -> str | None:
