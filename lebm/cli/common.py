@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_data",
+    "add_weights",
     "chain_words",
     "check_data",
     "count",
@@ -58,12 +59,7 @@ def run_parser(
     )
     parser.add_argument("--steps", type=count, default=steps, help=f"length of the chain; {length}")
     parser.add_argument("--seed", type=int, help="of the chain's noise; the run's own if not given")
-    parser.add_argument(
-        "--weights",
-        choices=("ema", "raw"),
-        default="ema",
-        help="averaged weights where the run kept them, or the plain ones",
-    )
+    add_weights(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--batch-size",
@@ -73,14 +69,29 @@ def run_parser(
     )
     parser.add_argument("--out", type=Path, help="file to write; in the run folder if not given")
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
+    return parser
+
+
+def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
+    """Add the flags that say which weights of a checkpoint are used, and which classes it may name.
+
+    Args:
+        parser: the parser of a verb.
+        who: what follows in the help on ``--trust``.
+    """
+    parser.add_argument(
+        "--weights",
+        choices=("ema", "raw"),
+        default="ema",
+        help="averaged weights where the run kept them, or the plain ones",
+    )
     parser.add_argument(
         "--trust",
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="a package whose classes the checkpoint may name",
+        help=f"a package whose classes the checkpoint may name{who}",
     )
-    return parser
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

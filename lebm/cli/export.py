@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lebm.cli.common import printable
+from lebm.cli.common import add_weights, printable
 from lebm.errors import UserError
 from lebm.files import sha256
 from lebm.run.folder import check_run
@@ -31,7 +31,7 @@ def export(argv: list[str]) -> int:
         default="float32",
         help="float16 halves the file; the weights are rounded (default %(default)s)",
     )
-    add_weights(parser)
+    add_weights(parser, "; who opens the file needs the same")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     chosen = parser.parse_args(argv)
     check_run(chosen.run)
@@ -49,23 +49,6 @@ def export(argv: list[str]) -> int:
         f" ({chosen.file.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256(chosen.file)})"
     )
     return 0
-
-
-def add_weights(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say which weights are written, and which classes they may be of."""
-    parser.add_argument(
-        "--weights",
-        choices=("ema", "raw"),
-        default="ema",
-        help="averaged weights where the run kept them, or the plain ones",
-    )
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="a package whose classes the checkpoint may name; who opens the file needs the same",
-    )
 
 
 def verify(argv: list[str]) -> int:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from lebm import hub
-from lebm.cli.export import add_weights
+from lebm.cli.common import add_weights
 from lebm.run.folder import check_run, plain
 
 __all__ = ["push"]
@@ -27,7 +27,7 @@ def push(argv: list[str]) -> int:
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     parser.add_argument("--license", help="of the weights, as the Hub spells it, such as apache-2.0")
     parser.add_argument("--private", action="store_true", help="if the repository is new, make it private")
-    add_weights(parser)
+    add_weights(parser, "; who opens the file needs the same")
     chosen = parser.parse_args(argv)
     check_run(chosen.run)
     repository = hub.parsed(chosen.name)[0]
