@@ -1,7 +1,7 @@
 """Held-out digits of MNIST: train, score and write results/anomaly/*.json and docs/anomaly.md.
 
     python scripts/anomaly_table.py run FOLDER       # every cell, eight CPU minutes each
-    python scripts/anomaly_table.py run FOLDER --only VAE --digits 2,3
+    python scripts/anomaly_table.py run FOLDER --only VAE --digits 2,3 --seed 1
     python scripts/anomaly_table.py write            # the tables only
 
 A cell is one model without one digit, by `lebm sweep`. Done cells are skipped, interrupted ones go on. The
@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from equal_time import DIGITS, PAPERS, below, figure
 from results_page import ROOT, fill
@@ -40,11 +41,17 @@ SCORES = {
 }
 
 
-def run(folder: str, only: str | None, digits: str) -> None:
+def results(seed: int) -> Path:
+    """The folder of the cells of one seed."""
+    return RESULTS / f"seed-{seed}" if seed else RESULTS
+
+
+def run(folder: str, only: str | None, digits: str, seed: int) -> None:
     for method in [only] if only else PLANS:
         recipe, changes = PLANS[method]
-        sweep = [sys.executable, "-m", "lebm", "sweep", "-c", recipe, "--results", str(RESULTS)]
-        sweep += ["--runs", f"runs/anomaly/{method}", "--data.init_args.path", folder, *HELD_OUT, *changes]
+        sweep = [sys.executable, "-m", "lebm", "sweep", "-c", recipe, "--results", str(results(seed))]
+        sweep += ["--runs", f"runs/anomaly/{method}-{seed}", "--seed_everything", str(seed)]
+        sweep += ["--data.init_args.path", folder, *HELD_OUT, *changes]
         sweep += ["--trainer.enable_progress_bar", "false", "--over", "held_out_label", digits]
         sweep += ["--suite", "anomaly"]
         if subprocess.run(sweep, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode:
@@ -99,11 +106,12 @@ def main() -> None:
     runner.add_argument("folder", help="of MNIST in the layout of the Hub, or its name there")
     runner.add_argument("--only", choices=PLANS)
     runner.add_argument("--digits", default=DIGITS)
+    runner.add_argument("--seed", type=int, default=0)
     verbs.add_parser("write")
     chosen = parser.parse_args()
     if chosen.verb == "run":
-        run(chosen.folder, chosen.only, chosen.digits)
-    for file in RESULTS.glob("*.json"):  # recipes are named from the root of the project
+        run(chosen.folder, chosen.only, chosen.digits, chosen.seed)
+    for file in RESULTS.rglob("*.json"):  # recipes are named from the root of the project
         file.write_text(file.read_text().replace(f'"{recipes.folder()}/', '"recipes/'))
     fill("anomaly", table(DIGITS.split(",")), "anomaly.md")
 
