@@ -1,4 +1,4 @@
-"""Held-out digits of MNIST: train, score and write results/anomaly/*.json and docs/anomaly.md.
+"""Held-out digits of MNIST: train, score and write results/anomaly/*.json and their tables.
 
     python scripts/anomaly_table.py run FOLDER       # every cell, eight CPU minutes each
     python scripts/anomaly_table.py run FOLDER --only VAE --digits 2,3 --seed 1
@@ -11,19 +11,13 @@ checkpoint. All scores of a cell come from one pass over the test images."""
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from statistics import mean
 
-from equal_time import DIGITS, PAPERS, below, figure
-from results_page import ROOT, fill
+from equal_time import DIGITS, PAPERS, below, minutes
+from results_page import RESULTS, cells, figures, folded, grid, publish, spread, stored, sweep
 
-from lebm.config import recipes
-from lebm.run.folder import spent_minutes
-
-RESULTS = ROOT / "results" / "anomaly"
+FOLDER = RESULTS / "anomaly"
 HELD_OUT = ["--data.init_args.anomaly_split", "lebm", "--data.init_args.validation_size", "0"]
 # As long as LatentMLE in CPU time; the learning rate falls to the same share as in the recipe.
 LONGER = ["--trainer.max_epochs", "30", "--model.init_args.optimizer.init_args.lr_decay", "0.883"]
@@ -39,62 +33,94 @@ SCORES = {
     "log_joint": "-log p(x, z)",
     "combined": "combined",
 }
+RULES = {
+    "standardised": "both terms standardised by mean and standard deviation of training images",
+    "log error standardised": "the logarithm of the error standardised",
+    "sigma 1": "sigma 1 in the score alone",
+    "sigma 2": "sigma 2 in the score alone",
+    "error among latent neighbours": "error compared with those of neighbours in the latent space",
+    "error given ink": "error compared with those of equal amount of ink",
+}
 
 
 def results(seed: int) -> Path:
     """The folder of the cells of one seed."""
-    return RESULTS / f"seed-{seed}" if seed else RESULTS
+    return FOLDER / f"seed-{seed}" if seed else FOLDER
 
 
-def run(folder: str, only: str | None, digits: str, seed: int) -> None:
-    for method in [only] if only else PLANS:
-        recipe, changes = PLANS[method]
-        sweep = [sys.executable, "-m", "lebm", "sweep", "-c", recipe, "--results", str(results(seed))]
-        sweep += ["--runs", f"runs/anomaly/{method}-{seed}", "--seed_everything", str(seed)]
-        sweep += ["--data.init_args.path", folder, *HELD_OUT, *changes]
-        sweep += ["--trainer.enable_progress_bar", "false", "--over", "held_out_label", digits]
-        sweep += ["--suite", "anomaly"]
-        if subprocess.run(sweep, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode:
-            print(f"{method}: not complete", file=sys.stderr)
+def words(method: str, folder: str, digits: str, seed: int) -> list[str]:
+    """What a cell gives to `lebm sweep`."""
+    recipe, changes = PLANS[method]
+    chosen = ["-c", recipe, "--runs", f"runs/anomaly/{method}-{seed}", "--seed_everything", str(seed)]
+    chosen += ["--data.init_args.path", folder, *HELD_OUT, *changes, "--trainer.enable_progress_bar", "false"]
+    return [*chosen, "--over", "held_out_label", digits, "--suite", "anomaly"]
 
 
-def cells(method: str) -> dict[str, dict]:
-    """The cells that are done, by held-out digit."""
-    name = PLANS[method][0].replace("/", "-")
-    found = [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"{name}-held_out_label-*.json"))]
-    return {str(cell["value"]): cell for cell in found}
+def measured(method: str, digits: list[str]) -> dict[str, dict]:
+    """The cells of the seeds that have all digits, or of the first seed, by `seed/digit`."""
+    folders = [FOLDER, *sorted(FOLDER.glob("seed-*"))]
+    seeds = [cells(folder, PLANS[method][0], "held_out_label") for folder in folders]
+    whole = [own for own in seeds if own.keys() >= set(digits)] or seeds[:1]
+    return {f"{i}/{digit}": own[digit] for i, own in enumerate(whole) for digit in digits if digit in own}
 
 
-def table(digits: list[str]) -> str:
-    """AUPRC by method and score; the highest value per digit is bold."""
-    rows: dict[str, list[float | None]] = {}
-    done, cost = [], {}
-    for method in PLANS:
-        found = cells(method)
-        done += list(found.values())
-        times = [spent_minutes(cell["fit"]) for cell in found.values()]
-        cost[method] = f"{min(times):.1f} to {max(times):.1f}" if times else "not run"
+def table() -> str:
+    """AUPRC by method and score, the mean of the seeds; the highest per digit is bold."""
+    digits = DIGITS.split(",")
+    found = {method: own for method in PLANS if (own := measured(method, digits))}
+    rows, averages = [], []
+    for method, own in found.items():
+        values = {key: figures(cell["evaluation"]) for key, cell in own.items()}
+        seeds = len({key.split("/")[0] for key in own})
         for score, title in SCORES.items():
-            entries = [figure(found[digit], f"auprc/{score}") if digit in found else None for digit in digits]
-            rows[f"{method} | {title}"] = [entry["value"] if entry else None for entry in entries]
-    best = [
-        max((row[i] for row in rows.values() if row[i] is not None), default=None) for i in range(len(digits))
+            by_digit = [
+                [
+                    value[f"auprc/{score}"]["value"]
+                    for key, value in values.items()
+                    if key.endswith(f"/{digit}")
+                ]
+                for digit in digits
+            ]
+            rows.append([method, title, seeds, minutes(own), *(spread(v, "{:.3f}", mean) for v in by_digit)])
+            averages.append([mean(values) if values else 0.0 for values in by_digit])
+    for row, average in zip(rows, averages, strict=True):
+        for i, value in enumerate(average):
+            if value and value == max(column[i] for column in averages):
+                row[4 + i] = f"**{row[4 + i]}**"
+    rows += [[f"paper: {paper}", "", "", "not stated", *printed] for paper, printed in PAPERS.items()]
+    head = ["method", "score", "seeds", "CPU min per model", *digits]
+    return "\n\n".join([grid(head, rows), *below(found, "python scripts/anomaly_table.py run FOLDER")])
+
+
+def choice() -> str:
+    """How the model and the rule of the score were chosen, with two other digits held out."""
+    content, rows = stored("anomaly/choice"), []
+    for row in content["rows"]:
+        epochs = f", {row['epochs']} epochs" if "epochs" in row else ""
+        model = ("VAE, N(0, I)" if "vae" in row.get("recipe", "") else "learned prior") + epochs
+        values = (f"{row[score]:.3f}" if score in row else "not computed" for score in SCORES)
+        rows.append([row["latents"], row["sigma"], model, row["digit"], *values])
+    models = grid(["latents", "σ", "model", "digit", *SCORES.values()], rows)
+    rules = [[RULES[rule], *(f"{v:.3f}" for v in values)] for rule, values in content["other_rules"].items()]
+    return "\n\n".join(
+        [models, grid(["another rule", "digit 2", "digit 3"], rules), folded([content["command"]])]
+    )
+
+
+def protocols() -> str:
+    """One model and one score, with other images to rank; scripts/anomaly_protocols.py measures it."""
+    found = stored("anomaly/protocols")
+    rows = [
+        [score, protocol, *(f"{entry['auprc'][score][protocol]:.3f}" for entry in found)]
+        for score, by_protocol in found[0]["auprc"].items()
+        for protocol in by_protocol
     ]
-    lines = [f"| method | score | CPU min per model | {' | '.join(digits)} |"]
-    lines.append("|" + "---|" * (3 + len(digits)))
-    for name, row in rows.items():
-        if all(value is None for value in row):
-            continue
-        shown = [
-            "not run" if value is None else f"**{value:.3f}**" if value == top else f"{value:.3f}"
-            for value, top in zip(row, best, strict=True)
-        ]
-        lines.append(f"| {name} | {cost[name.split(' | ')[0]]} | {' | '.join(shown)} |")
-    if digits == DIGITS.split(","):
-        lines += [
-            f"| paper: {paper} | | not stated | {' | '.join(values)} |" for paper, values in PAPERS.items()
-        ]
-    return "\n".join([*lines, *below(done)])
+    table = grid(["score", "protocol", *(entry["held_out_label"] for entry in found)], rows)
+    command = "python scripts/anomaly_protocols.py run runs/anomaly/LatentMLE-0/held_out_label-*"
+    return "\n\n".join([table, folded([command])])
+
+
+BLOCKS = {"anomaly": table, "anomaly_choice": choice, "anomaly_protocols": protocols}
 
 
 def main() -> None:
@@ -110,10 +136,10 @@ def main() -> None:
     verbs.add_parser("write")
     chosen = parser.parse_args()
     if chosen.verb == "run":
-        run(chosen.folder, chosen.only, chosen.digits, chosen.seed)
-    for file in RESULTS.rglob("*.json"):  # recipes are named from the root of the project
-        file.write_text(file.read_text().replace(f'"{recipes.folder()}/', '"recipes/'))
-    fill("anomaly", table(DIGITS.split(",")), "anomaly.md")
+        methods = [chosen.only] if chosen.only else PLANS
+        plans = {name: words(name, chosen.folder, chosen.digits, chosen.seed) for name in methods}
+        sweep(results(chosen.seed), plans)
+    publish(BLOCKS)
 
 
 if __name__ == "__main__":

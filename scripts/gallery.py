@@ -9,16 +9,14 @@ Run it after a change of a recipe's header or of a result:
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from site_pages import ROOT
+from results_page import ROOT, figures, shown, stored
 
 PAGE = ROOT / "docs" / "gallery.md"
 FIELD = re.compile(r"# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)")
@@ -83,10 +81,6 @@ def recipes() -> dict[str, dict[str, str]]:
     return {name: header(kept[name].read_text()) for name in sorted(kept)}
 
 
-def stored(name: str) -> Any:
-    return json.loads((ROOT / "results" / f"{name}.json").read_text())
-
-
 def minutes(value: float) -> str:
     return f"{value:.1f} CPU minutes"
 
@@ -94,16 +88,11 @@ def minutes(value: float) -> str:
 def compared() -> Iterator[tuple[str, list[str], str]]:
     """Recipe, values and cost from the comparison on MNIST."""
     for row in stored("comparison"):
-        figures = {
-            figure["name"]: figure
-            for suite in row["evaluation"]["suites"].values()
-            for figure in suite["figures"]
-        }
-        distance, error = figures["frechet_distance/digits64"], figures["reconstruction_mse"]
+        own = figures(row["evaluation"])
+        distance = own["frechet_distance/digits64"]
         values = [
-            "Frechet distance of samples, digit features:"
-            f" {distance['value']:.1f} ({distance['low']:.1f} to {distance['high']:.1f})",
-            f"reconstruction MSE: {error['value']:.4f} ({error['low']:.4f} to {error['high']:.4f})",
+            f"Frechet distance of samples, digit features: {shown(distance, '{:.1f}')}",
+            f"reconstruction MSE: {shown(own['reconstruction_mse'], '{:.4f}')}",
         ]
         yield row["recipe"], values, minutes(row["fit"]["cpu_time_seconds"] / 60)
 
@@ -164,28 +153,31 @@ def card(name: str, fields: dict[str, str], values: list[str], cost: str) -> lis
     if values:
         lines += [*(f"- {value}" for value in values), f"- cost: {cost}", ""]
     else:
-        status = re.sub(r"docs/(\w+)\.md", r"[\1](\1.md)", fields["Status"])
+        status = re.sub(r"docs/((?:\w+/)?(\w+)\.md)", r"[\2](\1)", fields["Status"])
         lines += [f"{status[0].upper()}{status[1:]}", ""]
     lines += ["```sh", *fields["Run"].split(" && "), "```", ""]
     links = [f"[recipe](../recipes/{name}.yaml)", f"[method]({method(name)})"]
-    return [*lines, " · ".join(links + ["[results](results.md)"] * bool(values))]
+    if values:
+        page = re.search(r"docs/(results/\w+\.md)", fields["Status"])
+        links.append(f"[results]({page[1] if page else 'results.md'})")
+    return [*lines, " · ".join(links)]
 
 
 def page() -> str:
     """The whole page."""
     measured = (compared(), anomalies(), others())
-    figures = {name: (values, cost) for part in measured for name, values, cost in part}
+    known = {name: (values, cost) for part in measured for name, values, cost in part}
     headers = recipes()
-    unknown = (figures.keys() | PICTURES.keys()) - headers.keys()
+    unknown = (known.keys() | PICTURES.keys()) - headers.keys()
     if unknown:
         raise SystemExit(f"no such recipe: {', '.join(sorted(unknown))}")
     lines = [HEAD, "<!-- gallery -->", ""]
     for folder, title in SECTIONS.items():
         mine = [name for name in headers if name.split("/")[0] == folder]
-        mine.sort(key=lambda name: (name not in PICTURES, name not in figures, name))
+        mine.sort(key=lambda name: (name not in PICTURES, name not in known, name))
         lines += [f"## {title}", "", '<div class="grid cards" markdown>', ""]
         for name in mine:
-            first, *rest = card(name, headers[name], *figures.get(name, ([], "")))
+            first, *rest = card(name, headers[name], *known.get(name, ([], "")))
             lines += [f"-   {first}", *(f"    {line}".rstrip() for line in rest), ""]
         lines += ["</div>", ""]
     return "\n".join([*lines, "<!-- end -->", ""])

@@ -1,38 +1,152 @@
-"""Where the scripts that write results put them: `results/NAME.json` and one section of docs/results.md."""
+"""What the scripts that write results share: reading `results/`, tables, and the generated blocks of docs/.
+
+A block stands between `<!-- NAME -->` and `<!-- end -->` on one page of docs/. A script that owns blocks has
+`BLOCKS`, names to functions. Each function builds its block from the files in `results/` alone."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lebm.config import recipes
+
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+Blocks = Mapping[str, Callable[[], str]]
+
+
+def stored(name: str) -> Any:
+    """What ``results/NAME.json`` holds."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def keep(name: str, figures: Any) -> None:
     """Write ``results/NAME.json``."""
-    (ROOT / "results").mkdir(exist_ok=True)
-    (ROOT / "results" / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def fill(name: str, section: str, file: str = "results.md") -> None:
-    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end -->`` in a page of docs/.
+def finished(run: Path, *files: str) -> list[dict]:
+    """Summaries of a run folder.
 
     Raises:
-        SystemExit: if there is no such place.
+        SystemExit: if one of them says that it did not finish.
     """
-    page = ROOT / "docs" / file
-    pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.S)
-    text = page.read_text()
-    if not pattern.search(text):
-        raise SystemExit(f"{page}: no <!-- {name} --> to fill in")
-    page.write_text(pattern.sub(lambda match: f"{match[1]}\n{section}\n\n{match[2]}", text))
+    found = [json.loads((run / file).read_text()) for file in files]
+    if any(summary["status"] != "finished" for summary in found):
+        raise SystemExit(f"{run}: not finished")
+    return found
 
 
-def where(hardware: dict, versions: dict, date: str) -> str:
+def owners() -> dict[str, Path]:
+    """Name of every generated block to its page."""
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    marker = re.compile(r"^<!-- (?!end )(\w+) -->$", re.M)
+    return {name: page for page in pages for name in marker.findall(page.read_text())}
+
+
+def publish(blocks: Blocks, check: bool = False) -> list[str]:
+    """Write each block into its page, or only look at it; the names of those that differed.
+
+    Raises:
+        SystemExit: if no page has a place for a block.
+    """
+    pages, changed = owners(), []
+    for name, build in blocks.items():
+        if name not in pages:
+            raise SystemExit(f"no page of docs/ has <!-- {name} -->")
+        text = pages[name].read_text()
+        start, end = f"<!-- {name} -->\n", "<!-- end -->"
+        before, after = text.split(start, 1)
+        filled = f"{before}{start}\n{build()}\n\n{end}{after.split(end, 1)[1]}"
+        if filled != text:
+            changed.append(name)
+            if not check:
+                pages[name].write_text(filled)
+    return changed
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(map(str, line))} |" for line in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def machine(record: dict) -> str:
     """The machine, the versions and the day, for the line below a table."""
+    hardware, versions = record["hardware"], record["versions"]
     return (
         f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm"
-        f" {versions['lebm']}, {date}"
+        f" {versions['lebm']}, {record.get('date') or record['started'][:10]}"
     )
+
+
+def folded(commands: Iterable[str]) -> str:
+    """Commands, each once, behind a line that opens them on a code host and on the site."""
+    lines = "\n".join(f"    {command}" for command in dict.fromkeys(commands))
+    return f"<details markdown>\n<summary>Commands</summary>\n\n{lines}\n\n</details>"
+
+
+def cells(folder: Path, recipe: str, argument: str) -> dict[str, dict]:
+    """The finished cells of a sweep over an argument, by its value."""
+    files = sorted(folder.glob(f"{recipe.replace('/', '-')}-{argument}-*.json"))
+    return {str(cell["value"]): cell for cell in (json.loads(file.read_text()) for file in files)}
+
+
+def sweep(results: Path, plans: Mapping[str, Sequence[str]]) -> None:
+    """Run ``lebm sweep`` for each method, on one thread; the files of the cells go to ``results``."""
+    for method, words in plans.items():
+        command = [sys.executable, "-m", "lebm", "sweep", *words, "--results", str(results)]
+        if subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode:
+            print(f"{method}: not complete", file=sys.stderr)
+    for file in results.glob("*.json"):  # recipes are named from the root of the project
+        file.write_text(file.read_text().replace(f'"{recipes.folder()}/', '"recipes/'))
+
+
+def figures(evaluation: dict) -> dict[str, dict]:
+    """The values of all suites of an evaluation, by name. Those of the run's own test split come first."""
+    found = [entry for suite in evaluation["suites"].values() for entry in suite["figures"]]
+    foreign = [entry for entry in found if entry.get("split") not in ("lebm", "test", None)]
+    named: dict[str, dict] = {}
+    for entry in [*(entry for entry in found if entry not in foreign), *foreign]:
+        named.setdefault(entry["name"], entry)
+    return named
+
+
+def commands(fit: dict, evaluation: dict) -> list[str]:
+    """What trained and evaluated a run."""
+    return [fit["command"], *(suite["origin"]["command"] for suite in evaluation["suites"].values())]
+
+
+def shown(figure: dict | None, form: str) -> str:
+    """A value with its interval, and its median where it has one."""
+    if figure is None:
+        return "not run"
+    if figure["value"] is None:
+        return "not finite"
+    value, low, high, median = (
+        _number(form, end) if end is not None else ""
+        for end in (figure["value"], figure["low"], figure["high"], figure["details"].get("median"))
+    )
+    return value + (f" ({low} to {high})" if low else "") + (f", median {median}" if median else "")
+
+
+def _number(form: str, value: float) -> str:
+    """Without the sign of a zero."""
+    text = form.format(value)
+    return text.removeprefix("-") if not float(text) else text
+
+
+def spread(values: Sequence[float | None], form: str, middle: Callable[[list[float]], float]) -> str:
+    """A middle of the known values, with the lowest and the highest where they differ."""
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return ""
+    centre, low, high = (form.format(value) for value in (middle(known), known[0], known[-1]))
+    return centre if low == high else f"{centre} ({low} to {high})"

@@ -1,5 +1,4 @@
-"""Write the comparison of methods: results/comparison.json from evaluated runs, and its table in
-docs/results.md from that file.
+"""Write the comparison of methods: results/comparison.json from evaluated runs, and its table from that file.
 
     python scripts/write_comparison.py latent_mle/mnist_published=runs/mle-mnist baselines/mnist_vae=...
 
@@ -9,17 +8,14 @@ they are in the file; what is in neither reads "not run". Without arguments only
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-from results_page import ROOT, fill, keep
+from results_page import RESULTS, commands, figures, finished, folded, grid, keep, publish, shown, stored
 
-from lebm.evaluation.record import read_evaluation, without_curves
 from lebm.run.folder import spent_minutes
 
 SUITES = ("image", "likelihood")
-FILE = ROOT / "results" / "comparison.json"
 RECIPES = {
     "latent_mle/mnist_published": "LatentMLE",
     "multistage_nce/mnist_published": "MultiStageNCE",
@@ -40,110 +36,66 @@ FIGURES = {
     "log_likelihood/ais": ("log p(x), nats", "{:.0f}"),
     "bracket_gap/simulated_images": ("its gap", "{:.1f}"),
 }
+FIT = [
+    "command",
+    "seed",
+    "steps",
+    "epochs",
+    "cpu_time_seconds",
+    "wall_time_seconds",
+    "hardware",
+    "versions",
+    "started",
+]
 
 
 def cell(recipe: str, run: Path) -> dict:
-    fit = json.loads((run / "summary.json").read_text())
-    if fit["status"] != "finished":
-        raise SystemExit(f"{run}: {fit['status']}, not finished")
+    from lebm.evaluation.record import read_evaluation, without_curves
+
+    (fit,) = finished(run, "summary.json")
     evaluation = without_curves(read_evaluation(run / "evaluation.json"))
-    evaluation["suites"] = {
-        name: evaluation["suites"][name] for name in SUITES if name in evaluation["suites"]
-    }
-    kept = (
-        "command",
-        "seed",
-        "steps",
-        "epochs",
-        "cpu_time_seconds",
-        "wall_time_seconds",
-        "hardware",
-        "versions",
-        "started",
-    )
-    return {
-        "recipe": recipe,
-        "fit": {
-            **{name: fit.get(name) for name in kept},
-            "earlier_attempts": fit.get("earlier_attempts", []),
-        },
-        "evaluation": evaluation,
-    }
+    suites = evaluation["suites"]
+    evaluation["suites"] = {name: suites[name] for name in SUITES if name in suites}
+    kept = {**{name: fit.get(name) for name in FIT}, "earlier_attempts": fit.get("earlier_attempts", [])}
+    return {"recipe": recipe, "fit": kept, "evaluation": evaluation}
 
 
-def shown(figure: dict | None, form: str) -> str:
-    if figure is None:
-        return "not run"
-    if figure["value"] is None:
-        return "not finite"
-    ends = (
-        ""
-        if figure["low"] is None
-        else f" ({_number(form, figure['low'])} to {_number(form, figure['high'])})"
-    )
-    median = figure["details"].get("median")
-    return (
-        _number(form, figure["value"])
-        + ends
-        + (f", median {_number(form, median)}" if median is not None else "")
-    )
+def measured() -> dict[str, dict]:
+    """The cells in the file, by recipe."""
+    return {cell["recipe"]: cell for cell in stored("comparison")}
 
 
-def _number(form: str, value: float) -> str:
-    """Without the sign of a zero."""
-    text = form.format(value)
-    return text.removeprefix("-") if not float(text) else text
-
-
-def table(cells: dict[str, dict]) -> str:
-    lines = [
-        "| recipe | method | steps | CPU min | " + " | ".join(name for name, _ in FIGURES.values()) + " |"
-    ]
-    lines.append("|" + "---|" * (4 + len(FIGURES)))
-    counts = set()
+def table() -> str:
+    known, rows, counts = measured(), [], set()
     for recipe, method in RECIPES.items():
-        found = cells.get(recipe)
-        suites = found["evaluation"]["suites"] if found else {}
-        figures = {figure["name"]: figure for suite in suites.values() for figure in suite["figures"]}
-        row = [f"`{recipe}`", method, "not run", "not run"]
+        found, own, cost = known.get(recipe), {}, ["not run"] * 2
         if found:
-            row[2:] = [f"{found['fit']['steps']:,}", f"{spent_minutes(found['fit']):.1f}"]
-            counts |= {
-                suite["protocol"]["n_samples"]
-                for name, suite in suites.items()
-                if name == "image" and "n_samples" in suite["protocol"]
+            fit, own = found["fit"], figures(found["evaluation"])
+            cost = [f"{fit['steps']:,}", f"{spent_minutes(fit):.1f}"]
+            counts |= {s["protocol"].get("n_samples") for s in found["evaluation"]["suites"].values()} - {
+                None
             }
-        lines.append(
-            "| "
-            + " | ".join([*row, *(shown(figures.get(name), form) for name, (_, form) in FIGURES.items())])
-            + " |"
-        )
-    lines += [
-        "",
-        (
-            f"95 % intervals in brackets; {', '.join(f'{count:,}' for count in sorted(counts)) or 'no'}"
-            " samples. Commands:"
-        ),
-        "",
-    ]
-    for found in cells.values():
-        suites = found["evaluation"]["suites"]
-        commands = dict.fromkeys(
-            [found["fit"]["command"], *(suite["origin"]["command"] for suite in suites.values())]
-        )
-        lines += [f"    {command}" for command in commands]
-    return "\n".join(lines)
+        values = (shown(own.get(name), form) for name, (_, form) in FIGURES.items())
+        rows.append([f"`{recipe}`", method, *cost, *values])
+    head = ["recipe", "method", "steps", "CPU min", *(title for title, _ in FIGURES.values())]
+    samples = ", ".join(f"{count:,}" for count in sorted(counts)) or "no"
+    told = f"95 % intervals in brackets; {samples} samples."
+    lines = [line for found in known.values() for line in commands(found["fit"], found["evaluation"])]
+    return "\n\n".join([grid(head, rows), told, folded(lines)])
+
+
+BLOCKS = {"comparison": table}
 
 
 def main() -> None:
-    cells = {entry["recipe"]: entry for entry in (json.loads(FILE.read_text()) if FILE.is_file() else [])}
+    known = measured() if (RESULTS / "comparison.json").is_file() else {}
     for word in sys.argv[1:]:
         recipe, _, run = word.partition("=")
         if recipe not in RECIPES or not run:
             raise SystemExit(f"{word}: expected RECIPE=RUN with one of {', '.join(RECIPES)}")
-        cells[recipe] = cell(recipe, Path(run))
-        keep("comparison", [cells[name] for name in RECIPES if name in cells])  # what is done is kept
-    fill("comparison", table(cells))
+        known[recipe] = cell(recipe, Path(run))
+        keep("comparison", [known[name] for name in RECIPES if name in known])  # what is done is kept
+    publish(BLOCKS)
 
 
 if __name__ == "__main__":
