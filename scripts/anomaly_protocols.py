@@ -8,13 +8,12 @@ writes results/anomaly/protocols.json and its table."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import torch
 from anomaly_table import protocols
-from results_page import RESULTS, keep, publish, stored
+from results_page import RESULTS, arguments, keep, publish, stored
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
@@ -70,9 +69,7 @@ def precision(anomalies: Tensor, unseen: Tensor, seen: Tensor, rate: float, leak
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("run").add_argument("runs", nargs="+", type=Path)
     verbs.add_parser("write")

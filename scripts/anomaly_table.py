@@ -10,12 +10,11 @@ checkpoint. All scores of a cell come from one pass over the test images."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from statistics import mean
 
 from equal_time import DIGITS, PAPERS, below, minutes
-from results_page import RESULTS, cells, figures, folded, grid, publish, spread, stored, sweep
+from results_page import RESULTS, arguments, cells, figures, folded, grid, publish, spread, stored, sweep
 
 FOLDER = RESULTS / "anomaly"
 HELD_OUT = ["--data.init_args.anomaly_split", "lebm", "--data.init_args.validation_size", "0"]
@@ -33,14 +32,6 @@ SCORES = {
     "log_joint": "-log p(x, z)",
     "combined": "combined",
 }
-RULES = {
-    "standardised": "both terms standardised by mean and standard deviation of training images",
-    "log error standardised": "the logarithm of the error standardised",
-    "sigma 1": "sigma 1 in the score alone",
-    "sigma 2": "sigma 2 in the score alone",
-    "error among latent neighbours": "error compared with those of neighbours in the latent space",
-    "error given ink": "error compared with those of equal amount of ink",
-}
 
 
 def results(seed: int) -> Path:
@@ -56,40 +47,28 @@ def words(method: str, folder: str, digits: str, seed: int) -> list[str]:
     return [*chosen, "--over", "held_out_label", digits, "--suite", "anomaly"]
 
 
-def measured(method: str, digits: list[str]) -> dict[str, dict]:
-    """The cells of the seeds that have all digits, or of the first seed, by `seed/digit`."""
-    folders = [FOLDER, *sorted(FOLDER.glob("seed-*"))]
-    seeds = [cells(folder, PLANS[method][0], "held_out_label") for folder in folders]
-    whole = [own for own in seeds if own.keys() >= set(digits)] or seeds[:1]
-    return {f"{i}/{digit}": own[digit] for i, own in enumerate(whole) for digit in digits if digit in own}
-
-
 def table() -> str:
-    """AUPRC by method and score, the mean of the seeds; the highest per digit is bold."""
-    digits = DIGITS.split(",")
-    found = {method: own for method in PLANS if (own := measured(method, digits))}
-    rows, averages = [], []
-    for method, own in found.items():
-        values = {key: figures(cell["evaluation"]) for key, cell in own.items()}
-        seeds = len({key.split("/")[0] for key in own})
-        for score, title in SCORES.items():
-            by_digit = [
-                [
-                    value[f"auprc/{score}"]["value"]
-                    for key, value in values.items()
-                    if key.endswith(f"/{digit}")
-                ]
-                for digit in digits
-            ]
-            rows.append([method, title, seeds, minutes(own), *(spread(v, "{:.3f}", mean) for v in by_digit)])
-            averages.append([mean(values) if values else 0.0 for values in by_digit])
+    """AUPRC by method and score, the mean of the seeds with all digits; the highest per digit is bold."""
+    digits, rows, averages, done = DIGITS.split(","), [], [], []
+    for method, (recipe, _) in PLANS.items():
+        found = [
+            cells(folder, recipe, "held_out_label") for folder in (FOLDER, *sorted(FOLDER.glob("seed-*")))
+        ]
+        seeds = [own for own in found if own.keys() >= set(digits)]
+        measured = [own[digit] for own in seeds for digit in digits]
+        done += measured
+        values = [[figures(own[digit]["evaluation"]) for own in seeds] for digit in digits]
+        for score, title in SCORES.items() if seeds else ():
+            known = [[value[f"auprc/{score}"]["value"] for value in by_seed] for by_seed in values]
+            shown = (spread(by_seed, "{:.3f}", mean) for by_seed in known)
+            rows.append([method, title, len(seeds), minutes(measured), *shown])
+            averages.append([mean(by_seed) for by_seed in known])
+    best = [max(column) for column in zip(*averages, strict=True)]
     for row, average in zip(rows, averages, strict=True):
-        for i, value in enumerate(average):
-            if value and value == max(column[i] for column in averages):
-                row[4 + i] = f"**{row[4 + i]}**"
+        row[4:] = [f"**{v}**" if a == b else v for v, a, b in zip(row[4:], average, best, strict=True)]
     rows += [[f"paper: {paper}", "", "", "not stated", *printed] for paper, printed in PAPERS.items()]
     head = ["method", "score", "seeds", "CPU min per model", *digits]
-    return "\n\n".join([grid(head, rows), *below(found, "python scripts/anomaly_table.py run FOLDER")])
+    return "\n\n".join([grid(head, rows), *below(done, "python scripts/anomaly_table.py run FOLDER")])
 
 
 def choice() -> str:
@@ -101,10 +80,9 @@ def choice() -> str:
         values = (f"{row[score]:.3f}" if score in row else "not computed" for score in SCORES)
         rows.append([row["latents"], row["sigma"], model, row["digit"], *values])
     models = grid(["latents", "σ", "model", "digit", *SCORES.values()], rows)
-    rules = [[RULES[rule], *(f"{v:.3f}" for v in values)] for rule, values in content["other_rules"].items()]
-    return "\n\n".join(
-        [models, grid(["another rule", "digit 2", "digit 3"], rules), folded([content["command"]])]
-    )
+    rules = [[rule, *(f"{v:.3f}" for v in values)] for rule, values in content["other_rules"].items()]
+    others = grid(["another rule", "digit 2", "digit 3"], rules)
+    return "\n\n".join([models, others, folded([content["command"]])])
 
 
 def protocols() -> str:
@@ -124,9 +102,7 @@ BLOCKS = {"anomaly": table, "anomaly_choice": choice, "anomaly_protocols": proto
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     runner = verbs.add_parser("run")
     runner.add_argument("folder", help="of MNIST in the layout of the Hub, or its name there")

@@ -12,9 +12,9 @@ the same share of their start in every method."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Iterable
 
-from results_page import RESULTS, cells, figures, folded, grid, machine, publish, shown, sweep
+from results_page import RESULTS, arguments, cells, figures, folded, grid, machine, publish, shown, sweep
 from write_comparison import FIGURES
 
 from lebm.run.folder import spent_minutes
@@ -66,14 +66,8 @@ def words(plan: str, method: str, folder: str, digits: str = DIGITS) -> list[str
     recipe, steps, batch = PLANS[plan][method]
     decay = FALL ** (IMAGES[plan] / (steps * batch))
     chosen = ["-c", recipe, "--runs", f"runs/equal-{plan}/{method.replace(' ', '_')}"]
-    chosen += [
-        "--data.init_args.path",
-        folder,
-        "--trainer.max_steps",
-        str(steps),
-        "--trainer.max_epochs",
-        "-1",
-    ]
+    chosen += ["--data.init_args.path", folder]
+    chosen += ["--trainer.max_steps", str(steps), "--trainer.max_epochs", "-1"]
     chosen += [*ALIKE.get(method, ()), "--model.init_args.optimizer.init_args.lr_decay", f"{decay:.4f}"]
     chosen += ["--trainer.enable_progress_bar", "false"]
     if method == "MultiStageNCE":
@@ -91,27 +85,26 @@ def measured(plan: str) -> dict[str, dict[str, dict]]:
     return {method: cells(FOLDER, recipe, argument) for method, (recipe, *_) in PLANS[plan].items()}
 
 
-def below(found: dict[str, dict[str, dict]], command: str) -> list[str]:
+def below(done: list[dict], command: str) -> list[str]:
     """The lines under a table; the commands of single runs are in the cells' files."""
-    done = [cell["fit"] for own in found.values() for cell in own.values()]
-    return [*(machine(fit) for fit in done[:1]), folded([command])]
+    return [*(machine(cell["fit"]) for cell in done[:1]), folded([command])]
 
 
-def minutes(found: dict[str, dict]) -> str:
+def minutes(done: Iterable[dict]) -> str:
     """The range of CPU minutes of some cells."""
-    times = [spent_minutes(cell["fit"]) for cell in found.values()]
+    times = [spent_minutes(cell["fit"]) for cell in done]
     return f"{min(times):.1f} to {max(times):.1f}" if times else "not run"
 
 
 def image_table() -> str:
-    found, rows = measured("mnist"), []
-    for method, own in found.items():
-        cell = own.get("0")
-        values = figures(cell["evaluation"]) if cell else {}
-        cost = _cost(cell["fit"]) if cell else ["not run"] * 3
+    done, rows = [], []
+    for method, own in measured("mnist").items():
+        done += own.values()
+        values = figures(own["0"]["evaluation"]) if own else {}
+        cost = _cost(own["0"]["fit"]) if own else ["not run"] * 3
         rows.append([method, *cost, *(shown(values.get(name), form) for name, (_, form) in FIGURES.items())])
     head = ["method", "steps", "CPU min", "CPU ms per step", *(title for title, _ in FIGURES.values())]
-    return "\n\n".join([grid(head, rows), *below(found, "python scripts/equal_time.py run mnist FOLDER")])
+    return "\n\n".join([grid(head, rows), *below(done, "python scripts/equal_time.py run mnist FOLDER")])
 
 
 def _cost(fit: dict) -> list[str]:
@@ -123,27 +116,27 @@ def _cost(fit: dict) -> list[str]:
 def anomaly_table() -> str:
     digits, found, parts = DIGITS.split(","), measured("anomaly"), []
     for name, title in ANOMALY_FIGURES.items():
-        rows = []
-        known: dict[str, dict] = {}
+        rows, known = [], {}
         for method, own in found.items():
             values = {digit: figures(cell["evaluation"])[name] for digit, cell in own.items()}
             known |= {digit: value["details"] for digit, value in values.items()}
-            rows.append([method, minutes(own), *(shown(values.get(digit), "{:.3f}") for digit in digits)])
+            rows.append(
+                [method, minutes(own.values()), *(shown(values.get(digit), "{:.3f}") for digit in digits)]
+            )
         if name.startswith("auprc"):
             for detail, label in DETAILS.items() if known else ():
                 rows.append([label, "", *(f"{known.get(digit, {}).get(detail, 0):.3f}" for digit in digits)])
             rows += [[f"paper: {paper}", "not stated", *printed] for paper, printed in PAPERS.items()]
         parts.append(grid([title, "CPU min per model", *digits], rows))
-    return "\n\n".join([*parts, *below(found, "python scripts/equal_time.py run anomaly FOLDER")])
+    done = [cell for own in found.values() for cell in own.values()]
+    return "\n\n".join([*parts, *below(done, "python scripts/equal_time.py run anomaly FOLDER")])
 
 
 BLOCKS = {"equal_time": image_table, "equal_time_anomaly": anomaly_table}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     runner = verbs.add_parser("run")
     runner.add_argument("plan", choices=PLANS)

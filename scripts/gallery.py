@@ -16,9 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from results_page import ROOT, figures, shown, stored
+from results_page import ROOT, figures, shown, stored, write_or_check
 
-PAGE = ROOT / "docs" / "gallery.md"
 FIELD = re.compile(r"# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)")
 METHODS = {
     "LatentMLE": "latent_mle.md",
@@ -48,13 +47,6 @@ PICTURES = {
     "dual_mcmc/mnist": "dual_mcmc_samples.png",
 }
 """Recipe to the picture in docs/images that one of its runs drew."""
-HEAD = """# Recipes
-
-One card per recipe: what it trains, what was measured, what it cost, and the command. `scripts/gallery.py`
-writes this page from the headers of the recipes and from `results/`. A card without measured values belongs
-to a recipe that has not run at full length, or whose result is in the words of its status only.
-[results.md](results.md) has every protocol. Intervals are 95 % intervals. Costs are those of one CPU thread.
-"""
 
 
 def header(text: str) -> dict[str, str]:
@@ -163,15 +155,15 @@ def card(name: str, fields: dict[str, str], values: list[str], cost: str) -> lis
     return [*lines, " · ".join(links)]
 
 
-def page() -> str:
-    """The whole page."""
+def cards() -> str:
+    """What follows the introduction, which is written by hand."""
     measured = (compared(), anomalies(), others())
     known = {name: (values, cost) for part in measured for name, values, cost in part}
     headers = recipes()
     unknown = (known.keys() | PICTURES.keys()) - headers.keys()
     if unknown:
         raise SystemExit(f"no such recipe: {', '.join(sorted(unknown))}")
-    lines = [HEAD, "<!-- gallery -->", ""]
+    lines = []
     for folder, title in SECTIONS.items():
         mine = [name for name in headers if name.split("/")[0] == folder]
         mine.sort(key=lambda name: (name not in PICTURES, name not in known, name))
@@ -180,12 +172,10 @@ def page() -> str:
             first, *rest = card(name, headers[name], *known.get(name, ([], "")))
             lines += [f"-   {first}", *(f"    {line}".rstrip() for line in rest), ""]
         lines += ["</div>", ""]
-    return "\n".join([*lines, "<!-- end -->", ""])
+    return "\n".join(lines).strip()
 
+
+BLOCKS = {"gallery": cards}
 
 if __name__ == "__main__":
-    if "--check" in sys.argv[1:]:
-        if PAGE.read_text() != page():
-            raise SystemExit("docs/gallery.md is not up to date; run: python scripts/gallery.py")
-    else:
-        PAGE.write_text(page())
+    write_or_check(BLOCKS)

@@ -9,7 +9,6 @@ at the end, from the last weights."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from results_page import ROOT, publish
+from results_page import ROOT, arguments, publish
 from write_inference import BLOCKS, FOLDER, ROWS
 
 from lebm import load
@@ -28,6 +27,8 @@ from lebm.samplers import Noise
 
 RECIPES = {"latent_mle": "latent_mle/mnist_published", "multistage_nce": "multistage_nce/mnist_published"}
 DRAWS, REAL, TEST = 5_000, 20_000, 2_000
+WITHOUT = dict.fromkeys(("logger", "use_distributed_sampler"), False)
+WITHOUT |= dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 LOOKS = (0.5, 1.0, 2.0, 3.0, 5.0, 7.0)
 
 
@@ -79,12 +80,14 @@ def _images(rows: Any, which: range) -> torch.Tensor:
     return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
 
 
+def noise(purpose: str, first: int = 0) -> Noise:
+    """For 500 rows."""
+    return Noise.samples(7, purpose, index=range(first, first + 500))
+
+
 def draws(model: Any, n: int, steps: int) -> torch.Tensor:
-    parts = [
-        model.sample(500, steps=steps, generator=Noise.samples(7, "sample", index=range(i, i + 500)))
-        for i in range(0, n, 500)
-    ]
-    return torch.cat(parts)
+    parts = range(0, n, 500)
+    return torch.cat([model.sample(500, steps=steps, generator=noise("sample", i)) for i in parts])
 
 
 def look(scale: Scale, x: torch.Tensor) -> Any:
@@ -93,8 +96,8 @@ def look(scale: Scale, x: torch.Tensor) -> Any:
     def measure(model: Any) -> dict[str, float]:
         model.eval()
         distance = scale.distance(scale.of(draws(model, 2_000, 60)))
-        z = model.encode(x[:500], generator=Noise.samples(7, "encode", index=range(500)))
-        prior = model.sample_latent(500, steps=60, generator=Noise.samples(7, "prior", index=range(500)))
+        z = model.encode(x[:500], generator=noise("encode"))
+        prior = model.sample_latent(500, steps=60, generator=noise("prior"))
         with torch.no_grad():
             gap = float(model.prior.energy(z).mean() - model.prior.energy(prior).mean())
         model.train()
@@ -116,21 +119,13 @@ def measures(model: Any, scale: Scale, x: torch.Tensor) -> dict[str, float]:
     near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
     out |= {name: float(near[name].mean()) for name in ("precision", "recall")}
     if hasattr(model.prior_sampler, "pooled"):
-        noise = Noise([(7, "pool")])
-        pool = torch.cat(
-            [model.decode(model.pool_latents(500, generator=noise)) for _ in range(DRAWS // 500)]
-        )
-        out["distance_pool"] = scale.distance(scale.of(pool))
+        source = Noise([(7, "pool")])
+        pool = [model.decode(model.pool_latents(500, generator=source)) for _ in range(DRAWS // 500)]
+        out["distance_pool"] = scale.distance(scale.of(torch.cat(pool)))
     kind = type(model.inference).__name__
     steps = {"Variational": 0, "Taught": 20}.get(kind, 500)
-    z = torch.cat(
-        [
-            model.encode(
-                part, steps=steps, generator=Noise.samples(7, "encode", index=range(i * 500, i * 500 + 500))
-            )
-            for i, part in enumerate(x.split(500))
-        ]
-    )
+    parts = enumerate(x.split(500))
+    z = torch.cat([model.encode(x, steps=steps, generator=noise("encode", i * 500)) for i, x in parts])
     out["mse"] = float((model.decode(z) - x).square().mean())
     out["spread"] = _spread(z)
     return out
@@ -152,17 +147,7 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
     data.setup("test")
     scale, x = Scale(data), _images(data.test, range(TEST))
     clock = Clock(60 * minutes, look(scale, x))
-    trainer = Trainer(
-        max_epochs=-1,
-        accelerator="cpu",
-        callbacks=[clock],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-    )
+    trainer = Trainer(max_epochs=-1, accelerator="cpu", callbacks=[clock], limit_val_batches=0, **WITHOUT)
     trainer.fit(model, data)
     run = ROOT / "runs" / "inference" / f"{target.stem}.ckpt"
     run.parent.mkdir(parents=True, exist_ok=True)
@@ -184,9 +169,7 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("write")
     runner = verbs.add_parser("run")

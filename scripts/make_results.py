@@ -6,8 +6,6 @@ python scripts/make_results.py --check    # writes nothing and fails if a block 
 
 from __future__ import annotations
 
-import sys
-
 import anomaly_table
 import equal_time
 import gallery
@@ -17,29 +15,16 @@ import write_layers
 import write_records
 import write_results
 import write_revision
-import write_seeds
 import write_text_results
-from results_page import owners, publish
+from results_page import owners, write_or_check
 
-WRITERS = [anomaly_table, equal_time, write_comparison, write_inference, write_layers]
-WRITERS += [write_records, write_results, write_revision, write_seeds, write_text_results]
-
-
-def main() -> None:
-    check = "--check" in sys.argv[1:]
-    blocks = {name: build for writer in WRITERS for name, build in writer.BLOCKS.items()}
-    unwritten = owners().keys() - blocks.keys() - {"gallery"}
-    if unwritten:
-        raise SystemExit(f"no script writes {', '.join(sorted(unwritten))}")
-    changed = publish(blocks, check)
-    if gallery.PAGE.read_text() != gallery.page():
-        changed.append("gallery")
-        if not check:
-            gallery.PAGE.write_text(gallery.page())
-    if check and changed:
-        raise SystemExit(f"not up to date: {', '.join(changed)}; run: python scripts/make_results.py")
-    print(f"{len(blocks) + 1} blocks, {len(changed)} changed")
+WRITERS = [anomaly_table, equal_time, gallery, write_comparison, write_inference, write_layers]
+WRITERS += [write_records, write_results, write_revision, write_text_results]
 
 
 if __name__ == "__main__":
-    main()
+    blocks = {name: build for writer in WRITERS for name, build in writer.BLOCKS.items()}
+    unwritten = owners().keys() - blocks.keys()
+    if unwritten:
+        raise SystemExit(f"no script writes {', '.join(sorted(unwritten))}")
+    write_or_check(blocks)

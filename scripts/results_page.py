@@ -5,6 +5,7 @@ A block stands between `<!-- NAME -->` and `<!-- end -->` on one page of docs/. 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -28,8 +29,20 @@ def stored(name: str) -> Any:
 
 def keep(name: str, figures: Any) -> None:
     """Write ``results/NAME.json``."""
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the docstring of the script."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def name_and_runs(doc: str | None) -> argparse.Namespace:
+    """The name of a table, and the run folders that it is made from."""
+    parser = arguments(doc)
+    parser.add_argument("name")
+    parser.add_argument("runs", nargs="+", type=Path)
+    return parser.parse_args()
 
 
 def finished(run: Path, *files: str) -> list[dict]:
@@ -72,6 +85,21 @@ def publish(blocks: Blocks, check: bool = False) -> list[str]:
     return changed
 
 
+def write_or_check(blocks: Blocks) -> None:
+    """Write the blocks, or with ``--check`` refuse those that are not up to date.
+
+    Raises:
+        SystemExit: if one differs, or if no page has a place for it.
+    """
+    check = "--check" in sys.argv[1:]
+    if not check:
+        from_the_root(RESULTS)
+    changed = publish(blocks, check)
+    if check and changed:
+        raise SystemExit(f"not up to date: {', '.join(changed)}; run: make results")
+    print(f"{len(blocks)} blocks, {len(changed)} changed")
+
+
 def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table in Markdown."""
     lines = [f"| {' | '.join(map(str, line))} |" for line in (head, *rows)]
@@ -105,8 +133,15 @@ def sweep(results: Path, plans: Mapping[str, Sequence[str]]) -> None:
         command = [sys.executable, "-m", "lebm", "sweep", *words, "--results", str(results)]
         if subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode:
             print(f"{method}: not complete", file=sys.stderr)
-    for file in results.glob("*.json"):  # recipes are named from the root of the project
-        file.write_text(file.read_text().replace(f'"{recipes.folder()}/', '"recipes/'))
+    from_the_root(results)
+
+
+def from_the_root(results: Path) -> None:
+    """Cells name the file of their recipe in full. Afterwards they name it from the root of the project."""
+    for file in results.rglob("*.json"):
+        text = file.read_text()
+        if (portable := text.replace(f'"{recipes.folder()}/', '"recipes/')) != text:
+            file.write_text(portable)
 
 
 def figures(evaluation: dict) -> dict[str, dict]:

@@ -1,17 +1,34 @@
-"""Write the comparison of methods: results/comparison.json from evaluated runs, and its table from that file.
+"""The comparison of methods and of seeds: results/comparison.json from evaluated runs, and tables.
 
     python scripts/write_comparison.py latent_mle/mnist_published=runs/mle-mnist baselines/mnist_vae=...
 
 Each run must have been trained and evaluated (`lebm evaluate`). Cells of recipes that are not named stay as
-they are in the file; what is in neither reads "not run". Without arguments only the table is written again.
-"""
+they are in the file; what is in neither reads "not run". Without arguments only the tables are written again.
+
+Seed 0 of `latent_mle/mnist` and `multistage_nce/mnist` is results/RECIPE.json. Other seeds are cells of
+`lebm sweep -c RECIPE --over seed 1,2 --suite image --evaluate "--n-samples 5000" --results results/seeds`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from statistics import mean
 
-from results_page import RESULTS, commands, figures, finished, folded, grid, keep, publish, shown, stored
+from results_page import (
+    RESULTS,
+    cells,
+    commands,
+    figures,
+    finished,
+    folded,
+    grid,
+    keep,
+    machine,
+    publish,
+    shown,
+    spread,
+    stored,
+)
 
 from lebm.run.folder import spent_minutes
 
@@ -36,17 +53,14 @@ FIGURES = {
     "log_likelihood/ais": ("log p(x), nats", "{:.0f}"),
     "bracket_gap/simulated_images": ("its gap", "{:.1f}"),
 }
-FIT = [
-    "command",
-    "seed",
-    "steps",
-    "epochs",
-    "cpu_time_seconds",
-    "wall_time_seconds",
-    "hardware",
-    "versions",
-    "started",
-]
+SEVERAL = ("latent_mle/mnist", "multistage_nce/mnist")  # recipes with more than one seed
+DRAWS = {
+    "reconstruction_mse": FIGURES["reconstruction_mse"],
+    "frechet_distance/digits64": ("Frechet distance, fresh chains", "{:.1f}"),
+    "frechet_distance/digits64/pool": ("Frechet distance, pool of chains", "{:.1f}"),
+    **{name: FIGURES[name] for name in ("precision", "recall")},
+}
+FIT = ("command", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "hardware", "versions")
 
 
 def cell(recipe: str, run: Path) -> dict:
@@ -56,7 +70,10 @@ def cell(recipe: str, run: Path) -> dict:
     evaluation = without_curves(read_evaluation(run / "evaluation.json"))
     suites = evaluation["suites"]
     evaluation["suites"] = {name: suites[name] for name in SUITES if name in suites}
-    kept = {**{name: fit.get(name) for name in FIT}, "earlier_attempts": fit.get("earlier_attempts", [])}
+    kept = {
+        **{name: fit.get(name) for name in (*FIT, "started")},
+        "earlier_attempts": fit.get("earlier_attempts", []),
+    }
     return {"recipe": recipe, "fit": kept, "evaluation": evaluation}
 
 
@@ -84,7 +101,53 @@ def table() -> str:
     return "\n\n".join([grid(head, rows), told, folded(lines)])
 
 
-BLOCKS = {"comparison": table}
+def trainings(recipe: str) -> dict[int, tuple[dict, dict]]:
+    """Training and evaluation of every seed that is there."""
+    first = stored(recipe.replace("/", "_"))
+    found = {0: (first["fit"], first)}
+    others = cells(RESULTS / "seeds", recipe, "seed").values()
+    return dict(sorted((found | {c["fit"]["seed"]: (c["fit"], c["evaluation"]) for c in others}).items()))
+
+
+def seeds() -> str:
+    """A row per seed with 95 % intervals, and the mean of several seeds with the lowest and the highest."""
+    rows, runs = [], []
+    for recipe in SEVERAL:
+        found = trainings(recipe)
+        runs += list(found.values())
+        values = [figures(evaluation) for _, evaluation in found.values()]
+        times = [spent_minutes(fit) for fit, _ in found.values()]
+        for seed, own, time in zip(found, values, times, strict=True):
+            row = (shown(own.get(name), form) for name, (_, form) in DRAWS.items())
+            rows.append([f"`{recipe}`", seed, f"{time:.1f}", *row])
+        if len(found) > 1:
+            means = (
+                spread([own[name]["value"] for own in values if name in own], form, mean)
+                for name, (_, form) in DRAWS.items()
+            )
+            rows.append([f"`{recipe}`", "mean (lowest to highest)", spread(times, "{:.1f}", mean), *means])
+    head = ["recipe", "seed", "CPU min", *(title for title, _ in DRAWS.values())]
+    machines = dict.fromkeys(machine(e["suites"]["image"]["origin"]) for _, e in runs)
+    return "\n\n".join(
+        [grid(head, rows), "; ".join(machines), folded(line for run in runs for line in commands(*run))]
+    )
+
+
+def stages() -> str:
+    """What each stage of the prior had left to learn, and its normalising constant."""
+    published = next(row for row in stored("mnist") if row["method"] == "MultiStageNCE")["chains"]
+    ours = stored("multistage_nce_mnist")["suites"]["image"]["origin"]["chains"]
+    rows = []
+    for recipe, chains in (("multistage_nce/mnist_published", published), ("multistage_nce/mnist", ours)):
+        for stage, constant in zip(chains["stages"], chains["log_z"], strict=True):
+            log_z = f"{constant['log_z']:.2f} ({constant['low']:.2f} to {constant['high']:.2f})"
+            told = [f"{stage['steps']:,}", f"{stage['accuracy']:.2f}", log_z, f"{constant['ess']:.0f}"]
+            rows.append([f"`{recipe}`", stage["stage"], *told])
+    head = ["recipe", "stage", "steps", "held-out accuracy of its classifier", "log Z"]
+    return grid([*head, "effective chains of 512"], rows)
+
+
+BLOCKS = {"comparison": table, "seeds": seeds, "stages": stages}
 
 
 def main() -> None:

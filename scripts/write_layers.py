@@ -8,7 +8,6 @@ with 95 % Student intervals over seeds."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import statistics
@@ -16,7 +15,7 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
-from results_page import finished, folded, grid, keep, machine, publish, stored
+from results_page import finished, folded, grid, keep, machine, name_and_runs, publish, stored
 from scipy.special import stdtrit
 
 from lebm.run.folder import spent_minutes
@@ -113,12 +112,7 @@ BLOCKS = tables("joint_mnist")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("name")
-    parser.add_argument("runs", nargs="+", type=Path)
-    options = parser.parse_args()
+    options = name_and_runs(__doc__)
     groups: dict[str, list[dict]] = defaultdict(list)
     for row in sorted(map(row_of, options.runs), key=lambda row: (row["recipe"], row["seed"])):
         groups[row["recipe"]].append(row)

@@ -7,12 +7,11 @@ it from both summaries; nothing is typed in."""
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 
 import yaml
-from results_page import finished, folded, grid, keep, machine, publish, stored
+from results_page import finished, folded, grid, keep, machine, name_and_runs, publish, stored
 
 from lebm.run.folder import spent_minutes
 
@@ -68,12 +67,7 @@ BLOCKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("name")
-    parser.add_argument("runs", nargs="+", type=Path)
-    options = parser.parse_args()
+    options = name_and_runs(__doc__)
     rows = sorted(map(row_of, options.runs), key=lambda row: (row["method"], str(row["held_out_label"])))
     keep(options.name, rows)
     publish({options.name: BLOCKS.get(options.name, partial(table, options.name))})

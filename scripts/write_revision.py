@@ -1,18 +1,15 @@
 """Write what `lebm evaluate --suite revision --suite ood` measured: results/NAME.json, and its table.
 
-    python scripts/write_revision.py dual_mcmc_mnist runs/dual_mcmc-mnist
-
-Nothing is typed in.
+python scripts/write_revision.py dual_mcmc_mnist runs/dual_mcmc-mnist
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from functools import partial
 from pathlib import Path
 
-from results_page import commands, folded, grid, keep, machine, publish, stored
+from results_page import arguments, commands, folded, grid, keep, machine, publish, stored
 
 REVISION = {
     "mse": "squared error of test reconstructions",
@@ -72,9 +69,7 @@ BLOCKS = {"dual_mcmc_mnist": partial(table, "dual_mcmc_mnist")}
 def main() -> None:
     from lebm.evaluation.record import read_evaluation, without_curves
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("name")
     parser.add_argument("run", type=Path)
     options = parser.parse_args()

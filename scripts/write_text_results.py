@@ -8,13 +8,12 @@ is typed in. With `--pairs` a row a setting instead, of two runs that differ in 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import yaml
-from results_page import finished, folded, grid, keep, machine, publish, stored
+from results_page import arguments, finished, folded, grid, keep, machine, publish, stored
 
 from lebm.run.folder import spent_minutes
 
@@ -96,9 +95,7 @@ BLOCKS = {"kjv": partial(table, "kjv"), "kjv_attempts": partial(pairs_table, "kj
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--pairs", action="store_true")
