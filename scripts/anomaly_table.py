@@ -10,13 +10,11 @@ checkpoint. All scores of a cell come from one pass over the test images."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import mean
 
 from equal_time import DIGITS, PAPERS, below, minutes
 from results_page import RESULTS, arguments, cells, figures, folded, grid, publish, spread, stored, sweep
 
-FOLDER = RESULTS / "anomaly"
 HELD_OUT = ["--data.init_args.anomaly_split", "lebm", "--data.init_args.validation_size", "0"]
 # As long as LatentMLE in CPU time; the learning rate falls to the same share as in the recipe.
 LONGER = ["--trainer.max_epochs", "30", "--model.init_args.optimizer.init_args.lr_decay", "0.883"]
@@ -34,11 +32,6 @@ SCORES = {
 }
 
 
-def results(seed: int) -> Path:
-    """The folder of the cells of one seed."""
-    return FOLDER / f"seed-{seed}" if seed else FOLDER
-
-
 def words(method: str, folder: str, digits: str, seed: int) -> list[str]:
     """What a cell gives to `lebm sweep`."""
     recipe, changes = PLANS[method]
@@ -51,9 +44,8 @@ def table() -> str:
     """AUPRC by method and score, the mean of the seeds with all digits; the highest per digit is bold."""
     digits, rows, averages, done = DIGITS.split(","), [], [], []
     for method, (recipe, _) in PLANS.items():
-        found = [
-            cells(folder, recipe, "held_out_label") for folder in (FOLDER, *sorted(FOLDER.glob("seed-*")))
-        ]
+        folders = ["anomaly", *(f"anomaly/{f.name}" for f in sorted(RESULTS.glob("anomaly/seed-*")))]
+        found = [cells(folder, recipe, "held_out_label") for folder in folders]
         seeds = [own for own in found if own.keys() >= set(digits)]
         measured = [own[digit] for own in seeds for digit in digits]
         done += measured
@@ -114,7 +106,7 @@ def main() -> None:
     if chosen.verb == "run":
         methods = [chosen.only] if chosen.only else PLANS
         plans = {name: words(name, chosen.folder, chosen.digits, chosen.seed) for name in methods}
-        sweep(results(chosen.seed), plans)
+        sweep(f"anomaly/seed-{chosen.seed}" if chosen.seed else "anomaly", plans)
     publish(BLOCKS)
 
 

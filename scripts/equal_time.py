@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from results_page import RESULTS, arguments, cells, figures, folded, grid, machine, publish, shown, sweep
+from results_page import arguments, cells, figures, folded, grid, machine, publish, shown, sweep
 from write_comparison import FIGURES
 
 from lebm.run.folder import spent_minutes
 
-FOLDER = RESULTS / "equal_time"
 DIGITS = "1,4,5,7,9"
 FALL = 0.107  # of the learning rates over a run: what latent_mle/mnist_published has in its 12 epochs
 GENERATOR = "--model.init_args.likelihood.init_args.generator"
@@ -82,7 +81,7 @@ def words(plan: str, method: str, folder: str, digits: str = DIGITS) -> list[str
 def measured(plan: str) -> dict[str, dict[str, dict]]:
     """What has been done of each method, by seed or digit."""
     argument = "seed" if plan == "mnist" else "held_out_label"
-    return {method: cells(FOLDER, recipe, argument) for method, (recipe, *_) in PLANS[plan].items()}
+    return {method: cells("equal_time", recipe, argument) for method, (recipe, *_) in PLANS[plan].items()}
 
 
 def below(done: list[dict], command: str) -> list[str]:
@@ -148,7 +147,7 @@ def main() -> None:
     if chosen.verb == "run":
         methods = [chosen.only] if chosen.only else PLANS[chosen.plan]
         plans = {name: words(chosen.plan, name, chosen.folder, chosen.digits) for name in methods}
-        sweep(FOLDER, plans)
+        sweep("equal_time", plans)
     publish(BLOCKS)
 
 

@@ -1,20 +1,13 @@
 """Write docs/gallery.md: a card for every recipe, from its header and from results/*.json.
 
-Run it after a change of a recipe's header or of a result:
-
-    python scripts/gallery.py
-
-``--check`` writes nothing and fails if the page is not up to date.
+Run it after a change of a recipe's header or of a result: `python scripts/gallery.py`. ``--check`` writes
+nothing and fails if the page is not up to date.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from results_page import ROOT, figures, shown, stored, write_or_check
 
@@ -89,16 +82,18 @@ def compared() -> Iterator[tuple[str, list[str], str]]:
         yield row["recipe"], values, minutes(row["fit"]["cpu_time_seconds"] / 60)
 
 
+def ranking(row: dict) -> str:
+    """How well a held-out digit is found."""
+    auprc, rate = (row["metrics"][f"test/{name}"] for name in ("auprc", "anomaly_base_rate"))
+    return f"AUPRC with digit {row['held_out_label']} held out: {auprc:.3f}, by guessing {rate:.3f}"
+
+
 def anomalies() -> Iterator[tuple[str, list[str], str]]:
     """Recipe, values and cost from the tables of held-out digits."""
     folders = {"LatentMLE": "latent_mle", "MultiStageNCE": "multistage_nce"}
     for method, folder in folders.items():
         rows = [row for row in stored("mnist_anomaly") if row["method"] == method]
-        values = [
-            f"AUPRC with digit {row['held_out_label']} held out: {row['metrics']['test/auprc']:.3f},"
-            f" by guessing {row['metrics']['test/anomaly_base_rate']:.3f}"
-            for row in rows
-        ]
+        values = [ranking(row) for row in rows]
         costs = [row["cpu_minutes"] for row in rows if row["cpu_minutes"] is not None]
         low, high = f"{min(costs):.1f}", minutes(max(costs))
         cost = f"{high if high.startswith(low) else f'{low} to {high}'} per digit, where known"
@@ -109,20 +104,12 @@ def anomalies() -> Iterator[tuple[str, list[str], str]]:
 def others() -> Iterator[tuple[str, list[str], str]]:
     """Recipe, values and cost of the quickstart and of the verses."""
     (row,) = stored("quickstart")
-    metrics = row["metrics"]
-    values = [
-        f"AUPRC with digit {row['held_out_label']} held out: {metrics['test/auprc']:.3f},"
-        f" by guessing {metrics['test/anomaly_base_rate']:.3f}",
-        f"reconstruction MSE: {metrics['test/reconstruction_mse']:.4f}",
-    ]
-    yield "quickstart", values, minutes(row["cpu_minutes"])
-    verses = {row["prior"]: row for row in stored("kjv")}
-    ours = verses["EnergyPrior"]
-    values = [
-        f"negative log-likelihood: {ours['metrics']['test/nll']:.2f} nats per sentence,"
-        f" {verses['StandardNormal']['metrics']['test/nll']:.2f} with a Gaussian prior"
-    ]
-    yield "latent_mle/kjv", values, minutes(ours["cpu_minutes"])
+    error = f"reconstruction MSE: {row['metrics']['test/reconstruction_mse']:.4f}"
+    yield "quickstart", [ranking(row), error], minutes(row["cpu_minutes"])
+    ours, gaussian = stored("kjv")
+    nats = "negative log-likelihood: {:.2f} nats per sentence, {:.2f} with a Gaussian prior"
+    both = nats.format(ours["metrics"]["test/nll"], gaussian["metrics"]["test/nll"])
+    yield "latent_mle/kjv", [both], minutes(ours["cpu_minutes"])
 
 
 def method(name: str) -> str:

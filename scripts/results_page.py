@@ -93,7 +93,7 @@ def write_or_check(blocks: Blocks) -> None:
     """
     check = "--check" in sys.argv[1:]
     if not check:
-        from_the_root(RESULTS)
+        from_the_root()
     changed = publish(blocks, check)
     if check and changed:
         raise SystemExit(f"not up to date: {', '.join(changed)}; run: make results")
@@ -121,24 +121,24 @@ def folded(commands: Iterable[str]) -> str:
     return f"<details markdown>\n<summary>Commands</summary>\n\n{lines}\n\n</details>"
 
 
-def cells(folder: Path, recipe: str, argument: str) -> dict[str, dict]:
-    """The finished cells of a sweep over an argument, by its value."""
-    files = sorted(folder.glob(f"{recipe.replace('/', '-')}-{argument}-*.json"))
+def cells(folder: str, recipe: str, argument: str) -> dict[str, dict]:
+    """The finished cells of a sweep over an argument, by its value, from a folder of ``results/``."""
+    files = sorted((RESULTS / folder).glob(f"{recipe.replace('/', '-')}-{argument}-*.json"))
     return {str(cell["value"]): cell for cell in (json.loads(file.read_text()) for file in files)}
 
 
-def sweep(results: Path, plans: Mapping[str, Sequence[str]]) -> None:
-    """Run ``lebm sweep`` for each method, on one thread; the files of the cells go to ``results``."""
+def sweep(folder: str, plans: Mapping[str, Sequence[str]]) -> None:
+    """Run ``lebm sweep`` for each method, on one thread; the files of the cells go to ``results/FOLDER``."""
     for method, words in plans.items():
-        command = [sys.executable, "-m", "lebm", "sweep", *words, "--results", str(results)]
+        command = [sys.executable, "-m", "lebm", "sweep", *words, "--results", str(RESULTS / folder)]
         if subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode:
             print(f"{method}: not complete", file=sys.stderr)
-    from_the_root(results)
+    from_the_root()
 
 
-def from_the_root(results: Path) -> None:
+def from_the_root() -> None:
     """Cells name the file of their recipe in full. Afterwards they name it from the root of the project."""
-    for file in results.rglob("*.json"):
+    for file in RESULTS.rglob("*.json"):
         text = file.read_text()
         if (portable := text.replace(f'"{recipes.folder()}/', '"recipes/')) != text:
             file.write_text(portable)
@@ -154,9 +154,10 @@ def figures(evaluation: dict) -> dict[str, dict]:
     return named
 
 
-def commands(fit: dict, evaluation: dict) -> list[str]:
-    """What trained and evaluated a run."""
-    return [fit["command"], *(suite["origin"]["command"] for suite in evaluation["suites"].values())]
+def reruns(runs: Iterable[tuple[dict, dict]]) -> str:
+    """What trained and evaluated some runs, folded."""
+    parts = [(fit, *(s["origin"] for s in evaluation["suites"].values())) for fit, evaluation in runs]
+    return folded(part["command"] for run in parts for part in run)
 
 
 def shown(figure: dict | None, form: str) -> str:

@@ -14,21 +14,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from results_page import (
-    RESULTS,
-    cells,
-    commands,
-    figures,
-    finished,
-    folded,
-    grid,
-    keep,
-    machine,
-    publish,
-    shown,
-    spread,
-    stored,
-)
+from results_page import cells, figures, finished, grid, keep, machine, publish, reruns, shown, spread, stored
 
 from lebm.run.folder import spent_minutes
 
@@ -70,10 +56,8 @@ def cell(recipe: str, run: Path) -> dict:
     evaluation = without_curves(read_evaluation(run / "evaluation.json"))
     suites = evaluation["suites"]
     evaluation["suites"] = {name: suites[name] for name in SUITES if name in suites}
-    kept = {
-        **{name: fit.get(name) for name in (*FIT, "started")},
-        "earlier_attempts": fit.get("earlier_attempts", []),
-    }
+    kept = {name: fit.get(name) for name in (*FIT, "started")}
+    kept["earlier_attempts"] = fit.get("earlier_attempts", [])
     return {"recipe": recipe, "fit": kept, "evaluation": evaluation}
 
 
@@ -89,23 +73,22 @@ def table() -> str:
         if found:
             fit, own = found["fit"], figures(found["evaluation"])
             cost = [f"{fit['steps']:,}", f"{spent_minutes(fit):.1f}"]
-            counts |= {s["protocol"].get("n_samples") for s in found["evaluation"]["suites"].values()} - {
-                None
-            }
+            protocols = (suite["protocol"] for suite in found["evaluation"]["suites"].values())
+            counts |= {protocol["n_samples"] for protocol in protocols if "n_samples" in protocol}
         values = (shown(own.get(name), form) for name, (_, form) in FIGURES.items())
         rows.append([f"`{recipe}`", method, *cost, *values])
     head = ["recipe", "method", "steps", "CPU min", *(title for title, _ in FIGURES.values())]
     samples = ", ".join(f"{count:,}" for count in sorted(counts)) or "no"
     told = f"95 % intervals in brackets; {samples} samples."
-    lines = [line for found in known.values() for line in commands(found["fit"], found["evaluation"])]
-    return "\n\n".join([grid(head, rows), told, folded(lines)])
+    runs = ((found["fit"], found["evaluation"]) for found in known.values())
+    return "\n\n".join([grid(head, rows), told, reruns(runs)])
 
 
 def trainings(recipe: str) -> dict[int, tuple[dict, dict]]:
     """Training and evaluation of every seed that is there."""
     first = stored(recipe.replace("/", "_"))
     found = {0: (first["fit"], first)}
-    others = cells(RESULTS / "seeds", recipe, "seed").values()
+    others = cells("seeds", recipe, "seed").values()
     return dict(sorted((found | {c["fit"]["seed"]: (c["fit"], c["evaluation"]) for c in others}).items()))
 
 
@@ -121,16 +104,12 @@ def seeds() -> str:
             row = (shown(own.get(name), form) for name, (_, form) in DRAWS.items())
             rows.append([f"`{recipe}`", seed, f"{time:.1f}", *row])
         if len(found) > 1:
-            means = (
-                spread([own[name]["value"] for own in values if name in own], form, mean)
-                for name, (_, form) in DRAWS.items()
-            )
+            known = {name: [own[name]["value"] for own in values if name in own] for name in DRAWS}
+            means = (spread(known[name], form, mean) for name, (_, form) in DRAWS.items())
             rows.append([f"`{recipe}`", "mean (lowest to highest)", spread(times, "{:.1f}", mean), *means])
     head = ["recipe", "seed", "CPU min", *(title for title, _ in DRAWS.values())]
     machines = dict.fromkeys(machine(e["suites"]["image"]["origin"]) for _, e in runs)
-    return "\n\n".join(
-        [grid(head, rows), "; ".join(machines), folded(line for run in runs for line in commands(*run))]
-    )
+    return "\n\n".join([grid(head, rows), "; ".join(machines), reruns(runs)])
 
 
 def stages() -> str:
@@ -151,7 +130,7 @@ BLOCKS = {"comparison": table, "seeds": seeds, "stages": stages}
 
 
 def main() -> None:
-    known = measured() if (RESULTS / "comparison.json").is_file() else {}
+    known = measured()
     for word in sys.argv[1:]:
         recipe, _, run = word.partition("=")
         if recipe not in RECIPES or not run:

@@ -91,13 +91,11 @@ def chains(name: str) -> str:
     for row in (row for rows in stored(name).values() for row in rows):
         own = {key.removeprefix("test/"): value for key, value in row["metrics"].items()}
         if "long_chain/rms" in own:
-            pairs = [
-                [own[f"long_chain/{key}"], own[f"long_chain/{key}_end"]] for key in ("rms", "log_density")
-            ]
+            rms = f"{own['long_chain/rms']:.3f} and {own['long_chain/rms_end']:.3f}"
+            density = f"{own['long_chain/log_density']:.2f} and {own['long_chain/log_density_end']:.2f}"
             attacks = [name for name in own if re.fullmatch(r"attack/layer_\d+", name)]
             falls = [f"{own[f'{attack}_before']:,.0f} to {own[attack]:,.0f}" for attack in attacks]
-            shown = [" and ".join(f"{v:.3f}" for v in pairs[0]), " and ".join(f"{v:.2f}" for v in pairs[1])]
-            lines.append([row["recipe"], row["seed"], *shown, *falls])
+            lines.append([row["recipe"], row["seed"], rms, density, *falls])
     layers = [f"attacked KL, layer {k + 1}" for k in range(len(lines[0]) - 4)]
     return grid(["recipe", "seed", "root mean square", "log-density", *layers], lines)
 

@@ -55,7 +55,7 @@ def table(*names: str) -> str:
         values = (f"{row['metrics'][name]:.3f}" if name in row["metrics"] else "not run" for name in present)
         lines.append([row["method"], *([row["held_out_label"]] if held_out else []), *cost, *values])
     head = ["method", *held_out, "steps", "CPU min (wall)", *(COLUMNS[name] for name in present)]
-    below = f"{machine(rows[0])}; seed {rows[0]['seed']}"
+    below = f"{'; '.join(dict.fromkeys(map(machine, rows)))}; seed {rows[0]['seed']}"
     return "\n\n".join([grid(head, lines), below, folded(row["command"] for row in rows)])
 
 

@@ -9,7 +9,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from results_page import arguments, commands, folded, grid, keep, machine, publish, stored
+from results_page import arguments, grid, keep, machine, publish, reruns, stored
 
 REVISION = {
     "mse": "squared error of test reconstructions",
@@ -60,7 +60,7 @@ def table(name: str) -> str:
         f" {protocol['image_steps']['revised']} steps. In brackets 95 % intervals."
     )
     measured = revision({figure["name"]: figure for figure in suites["revision"]["figures"]})
-    return "\n\n".join([measured, ood(suites["ood"]), below, folded(commands(fit, content["evaluation"]))])
+    return "\n\n".join([measured, ood(suites["ood"]), below, reruns([(fit, content["evaluation"])])])
 
 
 BLOCKS = {"dual_mcmc_mnist": partial(table, "dual_mcmc_mnist")}
