@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -q
 
 DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: help setup demo test test-all lint format docs clean
+.PHONY: help setup demo test test-all lint format docs results clean
 
 help:
 	@echo "make demo      set up, train recipes/quickstart.yaml on the images inside the package, evaluate, write pictures"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build the documentation site in build/site (installs its tools first)"
+	@echo "make results   write every table of docs/ again, from results/*.json (no training, no network)"
 	@echo "make format    let ruff rewrite the sources"
 	@echo "make clean     remove .venv and build products"
 
@@ -54,8 +55,11 @@ $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[docs]'
 	touch $@
 
+results: $(STAMP)
+	$(BIN)/python scripts/make_results.py
+
 docs: $(DOCS_STAMP)
-	$(BIN)/python scripts/gallery.py --check
+	$(BIN)/python scripts/make_results.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:

@@ -1,20 +1,19 @@
 """One model, several protocols: how far the protocol alone moves an AUPRC on MNIST.
 
-    python scripts/anomaly_protocols.py run runs/anomaly/LatentMLE/held_out_label-*
+    python scripts/anomaly_protocols.py run runs/anomaly/LatentMLE-0/held_out_label-*
     python scripts/anomaly_protocols.py write    # the table only
 
 Every protocol ranks by the same scores of the same checkpoint; only the images that are ranked differ. It
-writes results/anomaly/protocols.json and a table of docs/anomaly.md."""
+writes results/anomaly/protocols.json and its table."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from results_page import ROOT, fill
+from anomaly_table import protocols
+from results_page import RESULTS, arguments, keep, publish, stored
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
@@ -23,7 +22,6 @@ from lebm.config.run_data import stored_settings
 from lebm.evaluation.data import RunImages, batches, some_rows
 from lebm.evaluation.scores import combined, score_pass
 
-FILE = ROOT / "results" / "anomaly" / "protocols.json"
 SEED, NORMAL = 0, 5000
 LEAKED = 0.8  # share of normal test images that a loader has trained on if it shuffles anew per call
 BASE_RATES = (0.1, 0.5)
@@ -70,33 +68,17 @@ def precision(anomalies: Tensor, unseen: Tensor, seen: Tensor, rate: float, leak
     )
 
 
-def table(found: list[dict]) -> str:
-    digits = [str(entry["held_out_label"]) for entry in found]
-    lines = [f"| score | protocol | {' | '.join(digits)} |", "|" + "---|" * (2 + len(digits))]
-    for score in SCORES:
-        for protocol in found[0]["auprc"][score] if found else ():
-            values = [f"{entry['auprc'][score][protocol]:.3f}" for entry in found]
-            lines.append(f"| {score} | {protocol} | {' | '.join(values)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("run").add_argument("runs", nargs="+", type=Path)
     verbs.add_parser("write")
     chosen = parser.parse_args()
     if chosen.verb == "run":
-        known = (
-            {entry["held_out_label"]: entry for entry in json.loads(FILE.read_text())}
-            if FILE.exists()
-            else {}
-        )
-        known |= {entry["held_out_label"]: entry for entry in map(measure, chosen.runs)}
-        FILE.write_text(json.dumps([known[label] for label in sorted(known)], indent=1) + "\n")
-    fill("anomaly_protocols", table(json.loads(FILE.read_text())), "anomaly.md")
+        old = stored("anomaly/protocols") if (RESULTS / "anomaly" / "protocols.json").exists() else []
+        known = {entry["held_out_label"]: entry for entry in [*old, *map(measure, chosen.runs)]}
+        keep("anomaly/protocols", [known[label] for label in sorted(known)])
+    publish({"anomaly_protocols": protocols})
 
 
 if __name__ == "__main__":

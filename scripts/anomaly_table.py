@@ -1,7 +1,7 @@
-"""Held-out digits of MNIST: train, score and write results/anomaly/*.json and docs/anomaly.md.
+"""Held-out digits of MNIST: train, score and write results/anomaly/*.json and their tables.
 
     python scripts/anomaly_table.py run FOLDER       # every cell, eight CPU minutes each
-    python scripts/anomaly_table.py run FOLDER --only VAE --digits 2,3
+    python scripts/anomaly_table.py run FOLDER --only VAE --digits 2,3 --seed 1
     python scripts/anomaly_table.py write            # the tables only
 
 A cell is one model without one digit, by `lebm sweep`. Done cells are skipped, interrupted ones go on. The
@@ -10,19 +10,11 @@ checkpoint. All scores of a cell come from one pass over the test images."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import subprocess
-import sys
+from statistics import mean
 
-from equal_time import DIGITS, PAPERS, below, figure
-from results_page import ROOT, fill
+from equal_time import DIGITS, PAPERS, below, minutes
+from results_page import RESULTS, arguments, cells, figures, folded, grid, publish, spread, stored, sweep
 
-from lebm.config import recipes
-from lebm.run.folder import spent_minutes
-
-RESULTS = ROOT / "results" / "anomaly"
 HELD_OUT = ["--data.init_args.anomaly_split", "lebm", "--data.init_args.validation_size", "0"]
 # As long as LatentMLE in CPU time; the learning rate falls to the same share as in the recipe.
 LONGER = ["--trainer.max_epochs", "30", "--model.init_args.optimizer.init_args.lr_decay", "0.883"]
@@ -40,72 +32,82 @@ SCORES = {
 }
 
 
-def run(folder: str, only: str | None, digits: str) -> None:
-    for method in [only] if only else PLANS:
-        recipe, changes = PLANS[method]
-        sweep = [sys.executable, "-m", "lebm", "sweep", "-c", recipe, "--results", str(RESULTS)]
-        sweep += ["--runs", f"runs/anomaly/{method}", "--data.init_args.path", folder, *HELD_OUT, *changes]
-        sweep += ["--trainer.enable_progress_bar", "false", "--over", "held_out_label", digits]
-        sweep += ["--suite", "anomaly"]
-        if subprocess.run(sweep, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode:
-            print(f"{method}: not complete", file=sys.stderr)
+def words(method: str, folder: str, digits: str, seed: int) -> list[str]:
+    """What a cell gives to `lebm sweep`."""
+    recipe, changes = PLANS[method]
+    chosen = ["-c", recipe, "--runs", f"runs/anomaly/{method}-{seed}", "--seed_everything", str(seed)]
+    chosen += ["--data.init_args.path", folder, *HELD_OUT, *changes, "--trainer.enable_progress_bar", "false"]
+    return [*chosen, "--over", "held_out_label", digits, "--suite", "anomaly"]
 
 
-def cells(method: str) -> dict[str, dict]:
-    """The cells that are done, by held-out digit."""
-    name = PLANS[method][0].replace("/", "-")
-    found = [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"{name}-held_out_label-*.json"))]
-    return {str(cell["value"]): cell for cell in found}
+def table() -> str:
+    """AUPRC by method and score, the mean of the seeds with all digits; the highest per digit is bold."""
+    digits, rows, averages, done = DIGITS.split(","), [], [], []
+    for method, (recipe, _) in PLANS.items():
+        folders = ["anomaly", *(f"anomaly/{f.name}" for f in sorted(RESULTS.glob("anomaly/seed-*")))]
+        found = [cells(folder, recipe, "held_out_label") for folder in folders]
+        seeds = [own for own in found if own.keys() >= set(digits)]
+        measured = [own[digit] for own in seeds for digit in digits]
+        done += measured
+        values = [[figures(own[digit]["evaluation"]) for own in seeds] for digit in digits]
+        for score, title in SCORES.items() if seeds else ():
+            known = [[value[f"auprc/{score}"]["value"] for value in by_seed] for by_seed in values]
+            shown = (spread(by_seed, "{:.3f}", mean) for by_seed in known)
+            rows.append([method, title, len(seeds), minutes(measured), *shown])
+            averages.append([mean(by_seed) for by_seed in known])
+    best = [max(column) for column in zip(*averages, strict=True)]
+    for row, average in zip(rows, averages, strict=True):
+        row[4:] = [f"**{v}**" if a == b else v for v, a, b in zip(row[4:], average, best, strict=True)]
+    rows += [[f"paper: {paper}", "", "", "not stated", *printed] for paper, printed in PAPERS.items()]
+    head = ["method", "score", "seeds", "CPU min per model", *digits]
+    return "\n\n".join([grid(head, rows), *below(done, "python scripts/anomaly_table.py run FOLDER")])
 
 
-def table(digits: list[str]) -> str:
-    """AUPRC by method and score; the highest value per digit is bold."""
-    rows: dict[str, list[float | None]] = {}
-    done, cost = [], {}
-    for method in PLANS:
-        found = cells(method)
-        done += list(found.values())
-        times = [spent_minutes(cell["fit"]) for cell in found.values()]
-        cost[method] = f"{min(times):.1f} to {max(times):.1f}" if times else "not run"
-        for score, title in SCORES.items():
-            entries = [figure(found[digit], f"auprc/{score}") if digit in found else None for digit in digits]
-            rows[f"{method} | {title}"] = [entry["value"] if entry else None for entry in entries]
-    best = [
-        max((row[i] for row in rows.values() if row[i] is not None), default=None) for i in range(len(digits))
+def choice() -> str:
+    """How the model and the rule of the score were chosen, with two other digits held out."""
+    content, rows = stored("anomaly/choice"), []
+    for row in content["rows"]:
+        epochs = f", {row['epochs']} epochs" if "epochs" in row else ""
+        model = ("VAE, N(0, I)" if "vae" in row.get("recipe", "") else "learned prior") + epochs
+        values = (f"{row[score]:.3f}" if score in row else "not computed" for score in SCORES)
+        rows.append([row["latents"], row["sigma"], model, row["digit"], *values])
+    models = grid(["latents", "σ", "model", "digit", *SCORES.values()], rows)
+    rules = [[rule, *(f"{v:.3f}" for v in values)] for rule, values in content["other_rules"].items()]
+    others = grid(["another rule", "digit 2", "digit 3"], rules)
+    return "\n\n".join([models, others, folded([content["command"]])])
+
+
+def protocols() -> str:
+    """One model and one score, with other images to rank; scripts/anomaly_protocols.py measures it."""
+    found = stored("anomaly/protocols")
+    rows = [
+        [score, protocol, *(f"{entry['auprc'][score][protocol]:.3f}" for entry in found)]
+        for score, by_protocol in found[0]["auprc"].items()
+        for protocol in by_protocol
     ]
-    lines = [f"| method | score | CPU min per model | {' | '.join(digits)} |"]
-    lines.append("|" + "---|" * (3 + len(digits)))
-    for name, row in rows.items():
-        if all(value is None for value in row):
-            continue
-        shown = [
-            "not run" if value is None else f"**{value:.3f}**" if value == top else f"{value:.3f}"
-            for value, top in zip(row, best, strict=True)
-        ]
-        lines.append(f"| {name} | {cost[name.split(' | ')[0]]} | {' | '.join(shown)} |")
-    if digits == DIGITS.split(","):
-        lines += [
-            f"| paper: {paper} | | not stated | {' | '.join(values)} |" for paper, values in PAPERS.items()
-        ]
-    return "\n".join([*lines, *below(done)])
+    table = grid(["score", "protocol", *(entry["held_out_label"] for entry in found)], rows)
+    command = "python scripts/anomaly_protocols.py run runs/anomaly/LatentMLE-0/held_out_label-*"
+    return "\n\n".join([table, folded([command])])
+
+
+BLOCKS = {"anomaly": table, "anomaly_choice": choice, "anomaly_protocols": protocols}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     runner = verbs.add_parser("run")
     runner.add_argument("folder", help="of MNIST in the layout of the Hub, or its name there")
     runner.add_argument("--only", choices=PLANS)
     runner.add_argument("--digits", default=DIGITS)
+    runner.add_argument("--seed", type=int, default=0)
     verbs.add_parser("write")
     chosen = parser.parse_args()
     if chosen.verb == "run":
-        run(chosen.folder, chosen.only, chosen.digits)
-    for file in RESULTS.glob("*.json"):  # recipes are named from the root of the project
-        file.write_text(file.read_text().replace(f'"{recipes.folder()}/', '"recipes/'))
-    fill("anomaly", table(DIGITS.split(",")), "anomaly.md")
+        methods = [chosen.only] if chosen.only else PLANS
+        plans = {name: words(name, chosen.folder, chosen.digits, chosen.seed) for name in methods}
+        sweep(f"anomaly/seed-{chosen.seed}" if chosen.seed else "anomaly", plans)
+    publish(BLOCKS)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,16 @@
 """Write docs/gallery.md: a card for every recipe, from its header and from results/*.json.
 
-Run it after a change of a recipe's header or of a result:
-
-    python scripts/gallery.py
-
-``--check`` writes nothing and fails if the page is not up to date.
+Run it after a change of a recipe's header or of a result: `python scripts/gallery.py`. ``--check`` writes
+nothing and fails if the page is not up to date.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+from results_page import ROOT, figures, shown, stored, write_or_check
 
-from site_pages import ROOT
-
-PAGE = ROOT / "docs" / "gallery.md"
 FIELD = re.compile(r"# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)")
 METHODS = {
     "LatentMLE": "latent_mle.md",
@@ -50,13 +40,6 @@ PICTURES = {
     "dual_mcmc/mnist": "dual_mcmc_samples.png",
 }
 """Recipe to the picture in docs/images that one of its runs drew."""
-HEAD = """# Recipes
-
-One card per recipe: what it trains, what was measured, what it cost, and the command. `scripts/gallery.py`
-writes this page from the headers of the recipes and from `results/`. A card without measured values belongs
-to a recipe that has not run at full length, or whose result is in the words of its status only.
-[results.md](results.md) has every protocol. Intervals are 95 % intervals. Costs are those of one CPU thread.
-"""
 
 
 def header(text: str) -> dict[str, str]:
@@ -83,10 +66,6 @@ def recipes() -> dict[str, dict[str, str]]:
     return {name: header(kept[name].read_text()) for name in sorted(kept)}
 
 
-def stored(name: str) -> Any:
-    return json.loads((ROOT / "results" / f"{name}.json").read_text())
-
-
 def minutes(value: float) -> str:
     return f"{value:.1f} CPU minutes"
 
@@ -94,18 +73,19 @@ def minutes(value: float) -> str:
 def compared() -> Iterator[tuple[str, list[str], str]]:
     """Recipe, values and cost from the comparison on MNIST."""
     for row in stored("comparison"):
-        figures = {
-            figure["name"]: figure
-            for suite in row["evaluation"]["suites"].values()
-            for figure in suite["figures"]
-        }
-        distance, error = figures["frechet_distance/digits64"], figures["reconstruction_mse"]
+        own = figures(row["evaluation"])
+        distance = own["frechet_distance/digits64"]
         values = [
-            "Frechet distance of samples, digit features:"
-            f" {distance['value']:.1f} ({distance['low']:.1f} to {distance['high']:.1f})",
-            f"reconstruction MSE: {error['value']:.4f} ({error['low']:.4f} to {error['high']:.4f})",
+            f"Frechet distance of samples, digit features: {shown(distance, '{:.1f}')}",
+            f"reconstruction MSE: {shown(own['reconstruction_mse'], '{:.4f}')}",
         ]
         yield row["recipe"], values, minutes(row["fit"]["cpu_time_seconds"] / 60)
+
+
+def ranking(row: dict) -> str:
+    """How well a held-out digit is found."""
+    auprc, rate = (row["metrics"][f"test/{name}"] for name in ("auprc", "anomaly_base_rate"))
+    return f"AUPRC with digit {row['held_out_label']} held out: {auprc:.3f}, by guessing {rate:.3f}"
 
 
 def anomalies() -> Iterator[tuple[str, list[str], str]]:
@@ -113,11 +93,7 @@ def anomalies() -> Iterator[tuple[str, list[str], str]]:
     folders = {"LatentMLE": "latent_mle", "MultiStageNCE": "multistage_nce"}
     for method, folder in folders.items():
         rows = [row for row in stored("mnist_anomaly") if row["method"] == method]
-        values = [
-            f"AUPRC with digit {row['held_out_label']} held out: {row['metrics']['test/auprc']:.3f},"
-            f" by guessing {row['metrics']['test/anomaly_base_rate']:.3f}"
-            for row in rows
-        ]
+        values = [ranking(row) for row in rows]
         costs = [row["cpu_minutes"] for row in rows if row["cpu_minutes"] is not None]
         low, high = f"{min(costs):.1f}", minutes(max(costs))
         cost = f"{high if high.startswith(low) else f'{low} to {high}'} per digit, where known"
@@ -128,20 +104,12 @@ def anomalies() -> Iterator[tuple[str, list[str], str]]:
 def others() -> Iterator[tuple[str, list[str], str]]:
     """Recipe, values and cost of the quickstart and of the verses."""
     (row,) = stored("quickstart")
-    metrics = row["metrics"]
-    values = [
-        f"AUPRC with digit {row['held_out_label']} held out: {metrics['test/auprc']:.3f},"
-        f" by guessing {metrics['test/anomaly_base_rate']:.3f}",
-        f"reconstruction MSE: {metrics['test/reconstruction_mse']:.4f}",
-    ]
-    yield "quickstart", values, minutes(row["cpu_minutes"])
-    verses = {row["prior"]: row for row in stored("kjv")}
-    ours = verses["EnergyPrior"]
-    values = [
-        f"negative log-likelihood: {ours['metrics']['test/nll']:.2f} nats per sentence,"
-        f" {verses['StandardNormal']['metrics']['test/nll']:.2f} with a Gaussian prior"
-    ]
-    yield "latent_mle/kjv", values, minutes(ours["cpu_minutes"])
+    error = f"reconstruction MSE: {row['metrics']['test/reconstruction_mse']:.4f}"
+    yield "quickstart", [ranking(row), error], minutes(row["cpu_minutes"])
+    ours, gaussian = stored("kjv")
+    nats = "negative log-likelihood: {:.2f} nats per sentence, {:.2f} with a Gaussian prior"
+    both = nats.format(ours["metrics"]["test/nll"], gaussian["metrics"]["test/nll"])
+    yield "latent_mle/kjv", [both], minutes(ours["cpu_minutes"])
 
 
 def method(name: str) -> str:
@@ -164,36 +132,37 @@ def card(name: str, fields: dict[str, str], values: list[str], cost: str) -> lis
     if values:
         lines += [*(f"- {value}" for value in values), f"- cost: {cost}", ""]
     else:
-        status = re.sub(r"docs/(\w+)\.md", r"[\1](\1.md)", fields["Status"])
+        status = re.sub(r"docs/((?:\w+/)?(\w+)\.md)", r"[\2](\1)", fields["Status"])
         lines += [f"{status[0].upper()}{status[1:]}", ""]
     lines += ["```sh", *fields["Run"].split(" && "), "```", ""]
     links = [f"[recipe](../recipes/{name}.yaml)", f"[method]({method(name)})"]
-    return [*lines, " · ".join(links + ["[results](results.md)"] * bool(values))]
+    if values:
+        page = re.search(r"docs/(results/\w+\.md)", fields["Status"])
+        links.append(f"[results]({page[1] if page else 'results.md'})")
+    return [*lines, " · ".join(links)]
 
 
-def page() -> str:
-    """The whole page."""
+def cards() -> str:
+    """What follows the introduction, which is written by hand."""
     measured = (compared(), anomalies(), others())
-    figures = {name: (values, cost) for part in measured for name, values, cost in part}
+    known = {name: (values, cost) for part in measured for name, values, cost in part}
     headers = recipes()
-    unknown = (figures.keys() | PICTURES.keys()) - headers.keys()
+    unknown = (known.keys() | PICTURES.keys()) - headers.keys()
     if unknown:
         raise SystemExit(f"no such recipe: {', '.join(sorted(unknown))}")
-    lines = [HEAD, "<!-- gallery -->", ""]
+    lines = []
     for folder, title in SECTIONS.items():
         mine = [name for name in headers if name.split("/")[0] == folder]
-        mine.sort(key=lambda name: (name not in PICTURES, name not in figures, name))
+        mine.sort(key=lambda name: (name not in PICTURES, name not in known, name))
         lines += [f"## {title}", "", '<div class="grid cards" markdown>', ""]
         for name in mine:
-            first, *rest = card(name, headers[name], *figures.get(name, ([], "")))
+            first, *rest = card(name, headers[name], *known.get(name, ([], "")))
             lines += [f"-   {first}", *(f"    {line}".rstrip() for line in rest), ""]
         lines += ["</div>", ""]
-    return "\n".join([*lines, "<!-- end -->", ""])
+    return "\n".join(lines).strip()
 
+
+BLOCKS = {"gallery": cards}
 
 if __name__ == "__main__":
-    if "--check" in sys.argv[1:]:
-        if PAGE.read_text() != page():
-            raise SystemExit("docs/gallery.md is not up to date; run: python scripts/gallery.py")
-    else:
-        PAGE.write_text(page())
+    write_or_check(BLOCKS)

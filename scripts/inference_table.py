@@ -9,16 +9,15 @@ at the end, from the last weights."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import time
-from statistics import median
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from results_page import ROOT, fill
+from results_page import ROOT, arguments, publish
+from write_inference import BLOCKS, FOLDER, ROWS
 
 from lebm import load
 from lebm.config.parser import RecipeCLI
@@ -26,19 +25,10 @@ from lebm.config.request import read_request
 from lebm.metrics import DigitFeatures, frechet_distance, neighbour_rows
 from lebm.samplers import Noise
 
-RESULTS = ROOT / "results" / "inference"
-ROWS = {
-    "short_run": ("inference/short_run", None),
-    "short_run+pool": ("inference/short_run", "prior/persistent"),
-    "remembered": ("inference/remembered", None),
-    "remembered+pool": ("inference/remembered", "prior/persistent"),
-    "taught": ("inference/taught", None),
-    "taught+pool": ("inference/taught", "prior/persistent"),
-    "variational": ("inference/variational", None),
-    "variational+pool": ("inference/variational", "prior/persistent"),
-}
 RECIPES = {"latent_mle": "latent_mle/mnist_published", "multistage_nce": "multistage_nce/mnist_published"}
 DRAWS, REAL, TEST = 5_000, 20_000, 2_000
+WITHOUT = dict.fromkeys(("logger", "use_distributed_sampler"), False)
+WITHOUT |= dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 LOOKS = (0.5, 1.0, 2.0, 3.0, 5.0, 7.0)
 
 
@@ -90,12 +80,14 @@ def _images(rows: Any, which: range) -> torch.Tensor:
     return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
 
 
+def noise(purpose: str, first: int = 0) -> Noise:
+    """For 500 rows."""
+    return Noise.samples(7, purpose, index=range(first, first + 500))
+
+
 def draws(model: Any, n: int, steps: int) -> torch.Tensor:
-    parts = [
-        model.sample(500, steps=steps, generator=Noise.samples(7, "sample", index=range(i, i + 500)))
-        for i in range(0, n, 500)
-    ]
-    return torch.cat(parts)
+    parts = range(0, n, 500)
+    return torch.cat([model.sample(500, steps=steps, generator=noise("sample", i)) for i in parts])
 
 
 def look(scale: Scale, x: torch.Tensor) -> Any:
@@ -104,8 +96,8 @@ def look(scale: Scale, x: torch.Tensor) -> Any:
     def measure(model: Any) -> dict[str, float]:
         model.eval()
         distance = scale.distance(scale.of(draws(model, 2_000, 60)))
-        z = model.encode(x[:500], generator=Noise.samples(7, "encode", index=range(500)))
-        prior = model.sample_latent(500, steps=60, generator=Noise.samples(7, "prior", index=range(500)))
+        z = model.encode(x[:500], generator=noise("encode"))
+        prior = model.sample_latent(500, steps=60, generator=noise("prior"))
         with torch.no_grad():
             gap = float(model.prior.energy(z).mean() - model.prior.energy(prior).mean())
         model.train()
@@ -127,28 +119,20 @@ def measures(model: Any, scale: Scale, x: torch.Tensor) -> dict[str, float]:
     near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
     out |= {name: float(near[name].mean()) for name in ("precision", "recall")}
     if hasattr(model.prior_sampler, "pooled"):
-        noise = Noise([(7, "pool")])
-        pool = torch.cat(
-            [model.decode(model.pool_latents(500, generator=noise)) for _ in range(DRAWS // 500)]
-        )
-        out["distance_pool"] = scale.distance(scale.of(pool))
+        source = Noise([(7, "pool")])
+        pool = [model.decode(model.pool_latents(500, generator=source)) for _ in range(DRAWS // 500)]
+        out["distance_pool"] = scale.distance(scale.of(torch.cat(pool)))
     kind = type(model.inference).__name__
     steps = {"Variational": 0, "Taught": 20}.get(kind, 500)
-    z = torch.cat(
-        [
-            model.encode(
-                part, steps=steps, generator=Noise.samples(7, "encode", index=range(i * 500, i * 500 + 500))
-            )
-            for i, part in enumerate(x.split(500))
-        ]
-    )
+    parts = enumerate(x.split(500))
+    z = torch.cat([model.encode(x, steps=steps, generator=noise("encode", i * 500)) for i, x in parts])
     out["mse"] = float((model.decode(z) - x).square().mean())
     out["spread"] = _spread(z)
     return out
 
 
 def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
-    target = RESULTS / f"{method}-{row}-{minutes:g}-{seed}.json"
+    target = FOLDER / f"{method}-{row}-{minutes:g}-{seed}.json"
     if target.exists():
         return
     words = ["-c", RECIPES[method], *(word for name in ROWS[row] if name for word in ("-c", name))]
@@ -163,17 +147,7 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
     data.setup("test")
     scale, x = Scale(data), _images(data.test, range(TEST))
     clock = Clock(60 * minutes, look(scale, x))
-    trainer = Trainer(
-        max_epochs=-1,
-        accelerator="cpu",
-        callbacks=[clock],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-    )
+    trainer = Trainer(max_epochs=-1, accelerator="cpu", callbacks=[clock], limit_val_batches=0, **WITHOUT)
     trainer.fit(model, data)
     run = ROOT / "runs" / "inference" / f"{target.stem}.ckpt"
     run.parent.mkdir(parents=True, exist_ok=True)
@@ -189,101 +163,13 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
         "curve": clock.curve,
         "figures": measures(load(run), scale, x),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")
     print(target.stem, record["steps"], {k: round(v, 3) for k, v in record["figures"].items()}, flush=True)
 
 
-TITLES = {
-    "short_run": "20 steps from N(0, I), as published",
-    "remembered": "5 steps from where the row's chain ended",
-    "taught": "5 steps from an encoder that learns the ends",
-    "variational": "a draw of a variational encoder",
-}
-COLUMNS = {
-    "mse": "{:.3f}",
-    "distance_60": "{:.0f}",
-    "distance_1000": "{:.0f}",
-    "distance_pool": "{:.0f}",
-    "precision": "{:.2f}",
-    "recall": "{:.2f}",
-    "spread": "{:.1f}",
-}
-
-
-def table() -> str:
-    """One line per row and time: the median over seeds, with the lowest and the highest."""
-    found: dict[tuple[float, str], list[dict[str, Any]]] = {}
-    for file in sorted(RESULTS.glob("latent_mle-*.json")):
-        row = file.stem.removeprefix("latent_mle-").rsplit("-", 2)[0]
-        record = json.loads(file.read_text())
-        found.setdefault((record["minutes"], row), []).append(record)
-    lines = [
-        "| CPU min | latents of data in training | prior chain in training | seeds | steps | MSE | distance,"
-        " 60 steps | 1,000 steps | of the pool | precision | recall | spread |",
-        "|" + "---|" * 12,
-    ]
-    for minutes, row in sorted(found, key=lambda key: (key[0], list(ROWS).index(key[1]))):
-        records = found[minutes, row]
-        kind, _, pool = row.partition("+")
-        cells = [_range([r["figures"].get(name) for r in records], form) for name, form in COLUMNS.items()]
-        steps = round(median(r["steps"] for r in records))
-        prior = "10 steps of a pool" if pool else "60 fresh steps"
-        lines.append(
-            f"| {minutes:g} | {TITLES[kind]} | {prior} | {len(records)} | {steps:,} | {' | '.join(cells)} |"
-        )
-    return "\n".join(lines)
-
-
-def _range(values: list[float | None], form: str) -> str:
-    known = sorted(value for value in values if value is not None)
-    if not known:
-        return ""
-    middle, low, high = (form.format(v) for v in (median(known), known[0], known[-1]))
-    return middle if low == high else f"{middle} ({low} to {high})"
-
-
-def sooner() -> str:
-    """When the curves of the other rows pass what the published algorithm has at the end of its time."""
-    lines = [
-        "| CPU min of the published row | seed | its distance | row | reached after | times sooner |",
-        "|" + "---|" * 6,
-    ]
-    for file in sorted(RESULTS.glob("latent_mle-short_run-*.json")):
-        theirs = json.loads(file.read_text())
-        goal = theirs["figures"]["distance_60"]
-        for row in ("taught+pool", "variational+pool"):
-            other = RESULTS / f"latent_mle-{row}-{theirs['minutes']:g}-{theirs['seed']}.json"
-            if not other.exists():
-                continue
-            curve = json.loads(other.read_text())["curve"]
-            first = next((look["minutes"] for look in curve if look["distance"] <= goal), None)
-            ratio = f"{theirs['minutes'] / first:.0f}" if first else ""
-            cells = [f"{theirs['minutes']:g}", theirs["seed"], f"{goal:.0f}", row, first or "never", ratio]
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
-
-
-def curves() -> str:
-    """What the looks in between saw in the cells of ten minutes."""
-    lines = [
-        "| row | seed | CPU min | distance, 60 steps | spread of data latents | of the prior | energy gap |",
-        "|" + "---|" * 7,
-    ]
-    for row in ("short_run", "variational+pool"):
-        for file in sorted(RESULTS.glob(f"latent_mle-{row}-10-*.json")):
-            record = json.loads(file.read_text())
-            for look in record["curve"]:
-                cells = [f"{look['minutes']:g}", f"{look['distance']:.0f}", f"{look['spread']:.2f}"]
-                cells += [f"{look['prior_spread']:.2f}", f"{look['energy_gap']:.1f}"]
-                lines.append(f"| {row} | {record['seed']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("write")
     runner = verbs.add_parser("run")
@@ -297,9 +183,7 @@ def main() -> None:
         for seed in chosen.seeds.split(","):
             for row in chosen.rows.split(","):
                 cell(chosen.folder, chosen.method, row, chosen.minutes, int(seed))
-    fill("inference", table(), "inference.md")
-    fill("sooner", sooner(), "inference.md")
-    fill("curves", curves(), "inference.md")
+    publish(BLOCKS)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,24 @@
-"""Write the comparison of methods: results/comparison.json from evaluated runs, and its table in
-docs/results.md from that file.
+"""The comparison of methods and of seeds: results/comparison.json from evaluated runs, and tables.
 
     python scripts/write_comparison.py latent_mle/mnist_published=runs/mle-mnist baselines/mnist_vae=...
 
 Each run must have been trained and evaluated (`lebm evaluate`). Cells of recipes that are not named stay as
-they are in the file; what is in neither reads "not run". Without arguments only the table is written again.
-"""
+they are in the file; what is in neither reads "not run". Without arguments only the tables are written again.
+
+Seed 0 of `latent_mle/mnist` and `multistage_nce/mnist` is results/RECIPE.json. Other seeds are cells of
+`lebm sweep -c RECIPE --over seed 1,2 --suite image --evaluate "--n-samples 5000" --results results/seeds`."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+from statistics import mean
 
-from results_page import ROOT, fill, keep
+from results_page import cells, figures, finished, grid, keep, machine, publish, reruns, shown, spread, stored
 
-from lebm.evaluation.record import read_evaluation, without_curves
 from lebm.run.folder import spent_minutes
 
 SUITES = ("image", "likelihood")
-FILE = ROOT / "results" / "comparison.json"
 RECIPES = {
     "latent_mle/mnist_published": "LatentMLE",
     "multistage_nce/mnist_published": "MultiStageNCE",
@@ -40,110 +39,105 @@ FIGURES = {
     "log_likelihood/ais": ("log p(x), nats", "{:.0f}"),
     "bracket_gap/simulated_images": ("its gap", "{:.1f}"),
 }
+SEVERAL = ("latent_mle/mnist", "multistage_nce/mnist")  # recipes with more than one seed
+DRAWS = {
+    "reconstruction_mse": FIGURES["reconstruction_mse"],
+    "frechet_distance/digits64": ("Frechet distance, fresh chains", "{:.1f}"),
+    "frechet_distance/digits64/pool": ("Frechet distance, pool of chains", "{:.1f}"),
+    **{name: FIGURES[name] for name in ("precision", "recall")},
+}
+FIT = ("command", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "hardware", "versions")
 
 
 def cell(recipe: str, run: Path) -> dict:
-    fit = json.loads((run / "summary.json").read_text())
-    if fit["status"] != "finished":
-        raise SystemExit(f"{run}: {fit['status']}, not finished")
+    from lebm.evaluation.record import read_evaluation, without_curves
+
+    (fit,) = finished(run, "summary.json")
     evaluation = without_curves(read_evaluation(run / "evaluation.json"))
-    evaluation["suites"] = {
-        name: evaluation["suites"][name] for name in SUITES if name in evaluation["suites"]
-    }
-    kept = (
-        "command",
-        "seed",
-        "steps",
-        "epochs",
-        "cpu_time_seconds",
-        "wall_time_seconds",
-        "hardware",
-        "versions",
-        "started",
-    )
-    return {
-        "recipe": recipe,
-        "fit": {
-            **{name: fit.get(name) for name in kept},
-            "earlier_attempts": fit.get("earlier_attempts", []),
-        },
-        "evaluation": evaluation,
-    }
+    suites = evaluation["suites"]
+    evaluation["suites"] = {name: suites[name] for name in SUITES if name in suites}
+    kept = {name: fit.get(name) for name in (*FIT, "started")}
+    kept["earlier_attempts"] = fit.get("earlier_attempts", [])
+    return {"recipe": recipe, "fit": kept, "evaluation": evaluation}
 
 
-def shown(figure: dict | None, form: str) -> str:
-    if figure is None:
-        return "not run"
-    if figure["value"] is None:
-        return "not finite"
-    ends = (
-        ""
-        if figure["low"] is None
-        else f" ({_number(form, figure['low'])} to {_number(form, figure['high'])})"
-    )
-    median = figure["details"].get("median")
-    return (
-        _number(form, figure["value"])
-        + ends
-        + (f", median {_number(form, median)}" if median is not None else "")
-    )
+def measured() -> dict[str, dict]:
+    """The cells in the file, by recipe."""
+    return {cell["recipe"]: cell for cell in stored("comparison")}
 
 
-def _number(form: str, value: float) -> str:
-    """Without the sign of a zero."""
-    text = form.format(value)
-    return text.removeprefix("-") if not float(text) else text
-
-
-def table(cells: dict[str, dict]) -> str:
-    lines = [
-        "| recipe | method | steps | CPU min | " + " | ".join(name for name, _ in FIGURES.values()) + " |"
-    ]
-    lines.append("|" + "---|" * (4 + len(FIGURES)))
-    counts = set()
+def table() -> str:
+    known, rows, counts = measured(), [], set()
     for recipe, method in RECIPES.items():
-        found = cells.get(recipe)
-        suites = found["evaluation"]["suites"] if found else {}
-        figures = {figure["name"]: figure for suite in suites.values() for figure in suite["figures"]}
-        row = [f"`{recipe}`", method, "not run", "not run"]
+        found, own, cost = known.get(recipe), {}, ["not run"] * 2
         if found:
-            row[2:] = [f"{found['fit']['steps']:,}", f"{spent_minutes(found['fit']):.1f}"]
-            counts |= {
-                suite["protocol"]["n_samples"]
-                for name, suite in suites.items()
-                if name == "image" and "n_samples" in suite["protocol"]
-            }
-        lines.append(
-            "| "
-            + " | ".join([*row, *(shown(figures.get(name), form) for name, (_, form) in FIGURES.items())])
-            + " |"
-        )
-    lines += [
-        "",
-        (
-            f"95 % intervals in brackets; {', '.join(f'{count:,}' for count in sorted(counts)) or 'no'}"
-            " samples. Commands:"
-        ),
-        "",
-    ]
-    for found in cells.values():
-        suites = found["evaluation"]["suites"]
-        commands = dict.fromkeys(
-            [found["fit"]["command"], *(suite["origin"]["command"] for suite in suites.values())]
-        )
-        lines += [f"    {command}" for command in commands]
-    return "\n".join(lines)
+            fit, own = found["fit"], figures(found["evaluation"])
+            cost = [f"{fit['steps']:,}", f"{spent_minutes(fit):.1f}"]
+            protocols = (suite["protocol"] for suite in found["evaluation"]["suites"].values())
+            counts |= {protocol["n_samples"] for protocol in protocols if "n_samples" in protocol}
+        values = (shown(own.get(name), form) for name, (_, form) in FIGURES.items())
+        rows.append([f"`{recipe}`", method, *cost, *values])
+    head = ["recipe", "method", "steps", "CPU min", *(title for title, _ in FIGURES.values())]
+    samples = ", ".join(f"{count:,}" for count in sorted(counts)) or "no"
+    told = f"95 % intervals in brackets; {samples} samples."
+    runs = ((found["fit"], found["evaluation"]) for found in known.values())
+    return "\n\n".join([grid(head, rows), told, reruns(runs)])
+
+
+def trainings(recipe: str) -> dict[int, tuple[dict, dict]]:
+    """Training and evaluation of every seed that is there."""
+    first = stored(recipe.replace("/", "_"))
+    found = {0: (first["fit"], first)}
+    others = cells("seeds", recipe, "seed").values()
+    return dict(sorted((found | {c["fit"]["seed"]: (c["fit"], c["evaluation"]) for c in others}).items()))
+
+
+def seeds() -> str:
+    """A row per seed with 95 % intervals, and the mean of several seeds with the lowest and the highest."""
+    rows, runs = [], []
+    for recipe in SEVERAL:
+        found = trainings(recipe)
+        runs += list(found.values())
+        values = [figures(evaluation) for _, evaluation in found.values()]
+        times = [spent_minutes(fit) for fit, _ in found.values()]
+        for seed, own, time in zip(found, values, times, strict=True):
+            row = (shown(own.get(name), form) for name, (_, form) in DRAWS.items())
+            rows.append([f"`{recipe}`", seed, f"{time:.1f}", *row])
+        if len(found) > 1:
+            known = {name: [own[name]["value"] for own in values if name in own] for name in DRAWS}
+            means = (spread(known[name], form, mean) for name, (_, form) in DRAWS.items())
+            rows.append([f"`{recipe}`", "mean (lowest to highest)", spread(times, "{:.1f}", mean), *means])
+    head = ["recipe", "seed", "CPU min", *(title for title, _ in DRAWS.values())]
+    machines = dict.fromkeys(machine(e["suites"]["image"]["origin"]) for _, e in runs)
+    return "\n\n".join([grid(head, rows), "; ".join(machines), reruns(runs)])
+
+
+def stages() -> str:
+    """What each stage of the prior had left to learn, and its normalising constant."""
+    published = next(row for row in stored("mnist") if row["method"] == "MultiStageNCE")["chains"]
+    ours = stored("multistage_nce_mnist")["suites"]["image"]["origin"]["chains"]
+    rows = []
+    for recipe, chains in (("multistage_nce/mnist_published", published), ("multistage_nce/mnist", ours)):
+        for stage, constant in zip(chains["stages"], chains["log_z"], strict=True):
+            log_z = f"{constant['log_z']:.2f} ({constant['low']:.2f} to {constant['high']:.2f})"
+            told = [f"{stage['steps']:,}", f"{stage['accuracy']:.2f}", log_z, f"{constant['ess']:.0f}"]
+            rows.append([f"`{recipe}`", stage["stage"], *told])
+    head = ["recipe", "stage", "steps", "held-out accuracy of its classifier", "log Z"]
+    return grid([*head, "effective chains of 512"], rows)
+
+
+BLOCKS = {"comparison": table, "seeds": seeds, "stages": stages}
 
 
 def main() -> None:
-    cells = {entry["recipe"]: entry for entry in (json.loads(FILE.read_text()) if FILE.is_file() else [])}
+    known = measured()
     for word in sys.argv[1:]:
         recipe, _, run = word.partition("=")
         if recipe not in RECIPES or not run:
             raise SystemExit(f"{word}: expected RECIPE=RUN with one of {', '.join(RECIPES)}")
-        cells[recipe] = cell(recipe, Path(run))
-        keep("comparison", [cells[name] for name in RECIPES if name in cells])  # what is done is kept
-    fill("comparison", table(cells))
+        known[recipe] = cell(recipe, Path(run))
+        keep("comparison", [known[name] for name in RECIPES if name in known])  # what is done is kept
+    publish(BLOCKS)
 
 
 if __name__ == "__main__":

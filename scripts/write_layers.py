@@ -1,5 +1,4 @@
-"""Write what the layers of trained models hold: results/NAME.json and the tables of that name in
-docs/results.md.
+"""Write what the layers of trained models hold: results/NAME.json and the tables of that name.
 
     python scripts/write_layers.py joint_mnist runs/joint-mnist-* runs/joint-mnist_vae-*
 
@@ -9,38 +8,33 @@ with 95 % Student intervals over seeds."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import statistics
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
-from results_page import fill, keep, where
-from scipy.stats import t
+from results_page import finished, folded, grid, keep, machine, name_and_runs, publish, stored
+from scipy.special import stdtrit
 
 from lebm.run.folder import spent_minutes
 
 ACCURACY = "test/latent_accuracy/"
+SCORES = ("log_joint", *(f"llr_above_{k}" for k in range(1, 9)))
 
 
 def row_of(run: Path) -> dict:
     """What is reported of one run, read from its summaries."""
-    fit, test = (json.loads((run / name).read_text()) for name in ("summary.json", "test.json"))
-    if fit["status"] != "finished" or test["status"] != "finished":
-        raise SystemExit(f"{run}: not finished")
+    fit, test = finished(run, "summary.json", "test.json")
     evaluation = run / "evaluation.json"
     figures = json.loads(evaluation.read_text())["suites"]["ood"]["figures"] if evaluation.is_file() else []
     return {
         "recipe": Path(fit["recipe"]).stem,
         "run": run.name,
-        "seed": fit["seed"],
-        "steps": fit["steps"],
-        "command": fit["command"],
+        **{name: fit[name] for name in ("seed", "steps", "command", "hardware", "versions")},
         "cpu_minutes": round(spent_minutes(fit), 1),
         "wall_minutes": round(spent_minutes(fit, "wall"), 1),
-        "hardware": fit["hardware"],
-        "versions": fit["versions"],
         "date": fit["started"][:10],
         "metrics": test["metrics"],
         "ood": [figure for figure in figures if figure["name"].startswith(("auroc/", "auprc/"))],
@@ -53,80 +47,75 @@ def interval(rows: list[dict], name: str) -> str:
     if len(values) == 1:
         low, high = (100 * rows[0]["metrics"][f"{name}_{end}"] for end in ("low", "high"))
         return f"{values[0]:.1f} ({low:.1f} to {high:.1f})"
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / len(values) ** 0.5
     return f"{statistics.mean(values):.1f} ± {half:.1f} ({', '.join(f'{value:.1f}' for value in values)})"
 
 
-def accuracies(groups: dict[str, list[dict]]) -> list[str]:
-    layers = [
-        name
-        for name in next(iter(groups.values()))[0]["metrics"]
-        if re.fullmatch(rf"{ACCURACY}(layer_\d+|all)", name)
-    ]
-    lines = [
-        "| recipe | seeds | steps | CPU min per run | "
-        + " | ".join(name.removeprefix(ACCURACY).replace("_", " ") for name in layers)
-    ]
-    lines[0] += " | reconstruction MSE |"
-    lines.append("|" + "---|" * (5 + len(layers)))
+def accuracies(name: str) -> str:
+    """Accuracy of each layer, by recipe, with the commands."""
+    groups = stored(name)
+    runs = [row for rows in groups.values() for row in rows]
+    layers = [name for name in runs[0]["metrics"] if re.fullmatch(rf"{ACCURACY}(layer_\d+|all)", name)]
+    titles = [layer.removeprefix(ACCURACY).replace("_", " ") for layer in layers]
+    lines = []
     for recipe, rows in groups.items():
         error = statistics.mean(row["metrics"]["test/reconstruction_mse"] for row in rows)
         cpu = statistics.mean(row["cpu_minutes"] for row in rows)
-        cells = [
-            recipe,
-            str(len(rows)),
-            f"{rows[0]['steps']:,}",
-            f"{cpu:.1f}",
-            *(interval(rows, name) for name in layers),
-            f"{error:.4f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        found = (interval(rows, layer) for layer in layers)
+        lines.append([recipe, len(rows), f"{rows[0]['steps']:,}", f"{cpu:.1f}", *found, f"{error:.4f}"])
+    head = ["recipe", "seeds", "steps", "CPU min per run", *titles, "reconstruction MSE"]
+    return "\n\n".join([grid(head, lines), machine(runs[0]), folded(row["command"] for row in runs)])
 
 
-def rankings(groups: dict[str, list[dict]]) -> list[str]:
+def rankings(name: str) -> str:
     """AUROC / AUPRC of every score, one row an out-set and recipe."""
-    scores = ("log_joint", *(f"llr_above_{k}" for k in range(1, 9)))
-    lines = []
-    for recipe, rows in groups.items():
+    lines, scores = [], []
+    for recipe, rows in stored(name).items():
         table: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
             for figure in row["ood"]:
                 table[figure["split"]][figure["name"]].append(figure["value"])
         for split, found in table.items():
-            shown = [score for score in scores if f"auroc/{score}" in found]
-            if not lines:
-                lines += [
-                    "| out-set | recipe | seeds | " + " | ".join(shown) + " |",
-                    "|" + "---|" * (3 + len(shown)),
-                ]
-            cells = [
+            scores = [score for score in SCORES if f"auroc/{score}" in found]
+            means = [
                 " / ".join(f"{statistics.mean(found[f'{area}/{score}']):.3f}" for area in ("auroc", "auprc"))
-                for score in shown
+                for score in scores
             ]
-            count = len(found[f"auroc/{shown[0]}"])
-            lines.append(f"| {split} | {recipe} | {count} | " + " | ".join(cells) + " |")
-    return lines[:2] + sorted(lines[2:])
+            lines.append([split, recipe, len(found[f"auroc/{scores[0]}"]), *means])
+    return grid(["out-set", "recipe", "seeds", *scores], sorted(lines))
+
+
+def chains(name: str) -> str:
+    """Long prior chains and attacks on the latents, of the runs that were tested for them."""
+    lines = []
+    for row in (row for rows in stored(name).values() for row in rows):
+        own = {key.removeprefix("test/"): value for key, value in row["metrics"].items()}
+        if "long_chain/rms" in own:
+            rms = f"{own['long_chain/rms']:.3f} and {own['long_chain/rms_end']:.3f}"
+            density = f"{own['long_chain/log_density']:.2f} and {own['long_chain/log_density_end']:.2f}"
+            attacks = [name for name in own if re.fullmatch(r"attack/layer_\d+", name)]
+            falls = [f"{own[f'{attack}_before']:,.0f} to {own[attack]:,.0f}" for attack in attacks]
+            lines.append([row["recipe"], row["seed"], rms, density, *falls])
+    layers = [f"attacked KL, layer {k + 1}" for k in range(len(lines[0]) - 4)]
+    return grid(["recipe", "seed", "root mean square", "log-density", *layers], lines)
+
+
+def tables(name: str) -> dict:
+    """The blocks of a name."""
+    parts = {name: accuracies, f"{name}_rankings": rankings, f"{name}_chains": chains}
+    return {block: partial(build, name) for block, build in parts.items()}
+
+
+BLOCKS = tables("joint_mnist")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("name")
-    parser.add_argument("runs", nargs="+", type=Path)
-    options = parser.parse_args()
+    options = name_and_runs(__doc__)
     groups: dict[str, list[dict]] = defaultdict(list)
     for row in sorted(map(row_of, options.runs), key=lambda row: (row["recipe"], row["seed"])):
         groups[row["recipe"]].append(row)
     keep(options.name, groups)
-    first = next(iter(groups.values()))[0]
-    machine = where(first["hardware"], first["versions"], first["date"])
-    commands = "\n".join(f"    {row['command']}" for rows in groups.values() for row in rows)
-    parts = ["\n".join(accuracies(groups)), f"{machine}; commands:\n\n{commands}"]
-    if any(row["ood"] for rows in groups.values() for row in rows):
-        parts.append("\n".join(rankings(groups)))
-    fill(options.name, "\n\n".join(parts))
+    publish(tables(options.name))
 
 
 if __name__ == "__main__":

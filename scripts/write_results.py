@@ -1,19 +1,17 @@
-"""Write result tables from run folders: results/NAME.json and the table of that name in docs/results.md.
+"""Write result tables from run folders: results/NAME.json and the table of that name.
 
     python scripts/write_results.py mnist_anomaly runs/anomaly-*
 
 Each run must have been trained and tested. A figure is taken from the run's test.json, everything else about
-it from both summaries; nothing is typed in. The table replaces what stands between `<!-- NAME -->` and `<!--
-end -->`."""
+it from both summaries; nothing is typed in."""
 
 from __future__ import annotations
 
-import argparse
-import json
+from functools import partial
 from pathlib import Path
 
 import yaml
-from results_page import fill, keep, where
+from results_page import finished, folded, grid, keep, machine, name_and_runs, publish, stored
 
 from lebm.run.folder import spent_minutes
 
@@ -30,22 +28,16 @@ COLUMNS = {
 
 
 def row_of(run: Path) -> dict:
-    fit, test = (json.loads((run / name).read_text()) for name in ("summary.json", "test.json"))
-    if fit["status"] != "finished" or test["status"] != "finished":
-        raise SystemExit(f"{run}: not finished")
+    fit, test = finished(run, "summary.json", "test.json")
     config = yaml.safe_load((run / "config.yaml").read_text())
     return {
         "run": run.name,
         "method": config["model"]["class_path"].rsplit(".", 1)[-1],
         "held_out_label": fit["data"].get("held_out_label"),
-        "command": fit["command"],
-        "seed": fit["seed"],
-        "steps": fit["steps"],
-        "epochs": fit["epochs"],
+        **{name: fit[name] for name in ("command", "seed", "steps", "epochs")},
         "cpu_minutes": round(spent, 1) if (spent := spent_minutes(fit)) is not None else None,
         "wall_minutes": round(spent_minutes(fit, "wall"), 1),
-        "hardware": fit["hardware"],
-        "versions": fit["versions"],
+        **{name: fit[name] for name in ("hardware", "versions")},
         "date": fit["started"][:10],
         "chains": test["chains"],
         "data": {key: test["data"].get(key) for key in ("sizes", "anomaly_split", "seed")},
@@ -53,40 +45,32 @@ def row_of(run: Path) -> dict:
     }
 
 
-def table(rows: list[dict]) -> str:
+def table(*names: str) -> str:
+    rows = [row for name in names for row in stored(name)]
     present = [name for name in COLUMNS if any(name in row["metrics"] for row in rows)]
-    held_out = any(row["held_out_label"] is not None for row in rows)
-    head = [
-        "method",
-        *(["held out"] if held_out else []),
-        "steps",
-        "CPU min (wall)",
-        *(COLUMNS[name] for name in present),
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    held_out = ["held out"] if any(row["held_out_label"] is not None for row in rows) else []
+    lines = []
     for row in rows:
-        cells = [row["method"], *([str(row["held_out_label"])] if held_out else [])]
-        cells += [f"{row['steps']:,}", f"{row['cpu_minutes'] or '?'} ({row['wall_minutes']})"]
-        cells += [f"{row['metrics'][name]:.3f}" if name in row["metrics"] else "not run" for name in present]
-        lines.append("| " + " | ".join(cells) + " |")
-    first = rows[0]
-    machine = where(first["hardware"], first["versions"], first["date"])
-    commands = "\n".join(f"    {row['command']}" for row in rows)
-    return "\n".join([*lines, "", f"{machine}; seed {first['seed']}; commands:", "", commands])
+        cost = [f"{row['steps']:,}", f"{row['cpu_minutes'] or '?'} ({row['wall_minutes']})"]
+        values = (f"{row['metrics'][name]:.3f}" if name in row["metrics"] else "not run" for name in present)
+        lines.append([row["method"], *([row["held_out_label"]] if held_out else []), *cost, *values])
+    head = ["method", *held_out, "steps", "CPU min (wall)", *(COLUMNS[name] for name in present)]
+    below = f"{'; '.join(dict.fromkeys(map(machine, rows)))}; seed {rows[0]['seed']}"
+    return "\n\n".join([grid(head, lines), below, folded(row["command"] for row in rows)])
+
+
+BLOCKS = {
+    "mnist": partial(table, "mnist"),
+    "mnist_anomaly": partial(table, "mnist_anomaly"),
+    "quickstart": partial(table, "quickstart", "quickstart_published"),
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("name")
-    parser.add_argument("runs", nargs="+", type=Path)
-    options = parser.parse_args()
-    rows = sorted(
-        (row_of(run) for run in options.runs), key=lambda row: (row["method"], str(row["held_out_label"]))
-    )
+    options = name_and_runs(__doc__)
+    rows = sorted(map(row_of, options.runs), key=lambda row: (row["method"], str(row["held_out_label"])))
     keep(options.name, rows)
-    fill(options.name, table(rows), "anomaly.md" if "anomaly" in options.name else "results.md")
+    publish({options.name: BLOCKS.get(options.name, partial(table, options.name))})
 
 
 if __name__ == "__main__":

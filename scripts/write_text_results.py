@@ -1,21 +1,19 @@
-"""Write the figures of sentences of two or more tested runs: results/NAME.json and the table of that name in
-docs/results.md.
+"""Write the figures of sentences of two or more tested runs: results/NAME.json and the table of that name.
 
-    python scripts/write_text_results.py kjv runs/latent_mle-kjv runs/latent_mle-kjv-gaussian python
-    scripts/write_text_results.py --pairs kjv_attempts "word dropout 0.9"=runs/kjv-wd9,runs/kjv-wd9-gaussian
-    ...
+    python scripts/write_text_results.py kjv runs/latent_mle-kjv runs/latent_mle-kjv-gaussian
+    python scripts/write_text_results.py --pairs kjv_attempts "word dropout 0.9"=runs/kjv-wd9,runs/...
 
 A column a run, headed by its prior, a row a figure of its test.json, with 95% ends where it has any; nothing
 is typed in. With `--pairs` a row a setting instead, of two runs that differ in nothing but the prior."""
 
 from __future__ import annotations
 
-import argparse
-import json
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import yaml
-from results_page import fill, keep, where
+from results_page import arguments, finished, folded, grid, keep, machine, publish, stored
 
 from lebm.run.folder import spent_minutes
 
@@ -36,26 +34,23 @@ ROWS = {
     "active_units": "active coordinates",
     "posterior_mean_variance": "variance of posterior means",
 }
+TEST = ["versions", "hardware", "chains", "protocols", "data", "metrics", "started", "command"]
+PAIRS = ("setting", "steps", "NLL, energy-based", "NLL, Gaussian", "gain", "worth of z, energy-based")
+PAIRS += ("Gaussian", "log Z", "least ESS")
 
 
 def column(run: Path) -> dict:
-    test = json.loads((run / "test.json").read_text())
-    if test["status"] != "finished":
-        raise SystemExit(f"{run}: its test did not finish")
-    fit, config = (
-        json.loads((run / "summary.json").read_text()),
-        yaml.safe_load((run / "config.yaml").read_text()),
-    )
-    kept = ("versions", "hardware", "chains", "protocols", "data", "metrics", "started", "command")
-    prior = config["model"]["init_args"]["prior"]["class_path"].rsplit(".", 1)[-1]
-    own = {"run": run.name, "method": config["model"]["class_path"].rsplit(".", 1)[-1], "prior": prior}
+    fit, test = finished(run, "summary.json", "test.json")
+    model = yaml.safe_load((run / "config.yaml").read_text())["model"]
     return {
-        **own,
+        "run": run.name,
+        "method": model["class_path"].rsplit(".", 1)[-1],
+        "prior": model["init_args"]["prior"]["class_path"].rsplit(".", 1)[-1],
         "fit_command": fit["command"],
         "seed": fit["seed"],
         "steps": fit["steps"],
         "cpu_minutes": spent_minutes(fit),
-        **{name: test[name] for name in kept},
+        **{name: test[name] for name in TEST},
     }
 
 
@@ -65,84 +60,52 @@ def cell(metrics: dict, name: str) -> str:
         return "not run"
     low, high = (metrics.get(f"test/{name}_{end}") for end in ("low", "high"))
     digits = 0 if name in ("active_units", "least_ess") else 2
-    return f"{value:.{digits}f}" + (
-        "" if low is None or low == high else f" ({low:.{digits}f} to {high:.{digits}f})"
-    )
+    ends = "" if low is None or low == high else f" ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{value:.{digits}f}" + ends
 
 
-def table(columns: list[dict]) -> str:
-    lines = [
-        "| | "
-        + " | ".join(f"{one['method']}, {one['prior']}, {one['steps']:,} steps" for one in columns)
-        + " |"
-    ]
-    lines.append("|---|" + "---|" * len(columns))
-    lines += [
-        f"| {title} | " + " | ".join(cell(one["metrics"], name) for one in columns) + " |"
-        for name, title in ROWS.items()
-    ]
-    first = columns[0]
-    machine = where(first["hardware"], first["versions"], first["started"][:10])
-    commands = "\n".join(f"    {one['fit_command']}" for one in columns)
-    return "\n".join(
-        [*lines, "", f"{machine}; seed {first['seed']}; commands of the last attempt:", "", commands]
-    )
+def below(columns: Iterable[dict]) -> list[str]:
+    """The machine and the commands, that of the last attempt where there were several."""
+    columns = list(columns)
+    told = f"{machine(columns[0])}; seed {columns[0]['seed']}; commands of the last attempt."
+    return [told, folded(one["fit_command"] for one in columns)]
 
 
-def pairs_table(pairs: dict[str, tuple[dict, dict]]) -> str:
+def table(name: str) -> str:
+    columns = stored(name)
+    head = [f"{one['method']}, {one['prior']}, {one['steps']:,} steps" for one in columns]
+    rows = [[title, *(cell(one["metrics"], row) for one in columns)] for row, title in ROWS.items()]
+    return "\n\n".join([grid(["what", *head], rows), *below(columns)])
+
+
+def pairs_table(name: str) -> str:
     """NLL of both priors, their difference, and whether the generator listens: a row a setting."""
-    heads = [
-        "setting",
-        "steps",
-        "NLL, energy-based",
-        "NLL, Gaussian",
-        "gain",
-        "worth of z, energy-based",
-        "Gaussian",
-        "log Z",
-        "least ESS",
-    ]
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---|" * (len(heads) - 1)]
-    for setting, (own, gaussian) in pairs.items():
-        gain = gaussian["metrics"]["test/nll"] - own["metrics"]["test/nll"]
-        row = [setting, f"{own['steps']:,}"]
-        row += [cell(own["metrics"], "nll"), cell(gaussian["metrics"], "nll"), f"{gain:+.2f}"]
-        row += [
-            cell(own["metrics"], "latent_nats"),
-            cell(gaussian["metrics"], "latent_nats"),
-            cell(own["metrics"], "log_z"),
-        ]
-        row += [f"{own['metrics']['test/least_ess']:.0f}, {gaussian['metrics']['test/least_ess']:.0f}"]
-        lines.append("| " + " | ".join(row) + " |")
-    first = next(iter(pairs.values()))[0]
-    machine = where(first["hardware"], first["versions"], first["started"][:10])
-    commands = "\n".join(
-        dict.fromkeys(f"    {one['fit_command']}" for pair in pairs.values() for one in pair)
-    )
-    return "\n".join(
-        [*lines, "", f"{machine}; seed {first['seed']}; commands of the last attempt:", "", commands]
-    )
+    pairs, rows = stored(name), []
+    for setting, pair in pairs.items():
+        own, gaussian = (one["metrics"] for one in pair)
+        gain = f"{gaussian['test/nll'] - own['test/nll']:+.2f}"
+        values = [cell(own, "nll"), cell(gaussian, "nll"), gain]
+        values += [cell(own, "latent_nats"), cell(gaussian, "latent_nats"), cell(own, "log_z")]
+        least = f"{own['test/least_ess']:.0f}, {gaussian['test/least_ess']:.0f}"
+        rows.append([setting, f"{pair[0]['steps']:,}", *values, least])
+    return "\n\n".join([grid(PAIRS, rows), *below(one for pair in pairs.values() for one in pair)])
+
+
+BLOCKS = {"kjv": partial(table, "kjv"), "kjv_attempts": partial(pairs_table, "kjv_attempts")}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--pairs", action="store_true")
     options = parser.parse_args()
     if options.pairs:
-        named = {setting: runs.split(",") for setting, runs in (word.rsplit("=", 1) for word in options.runs)}
-        pairs = {
-            setting: (column(Path(own)), column(Path(gaussian))) for setting, (own, gaussian) in named.items()
-        }
-        keep(options.name, {setting: list(pair) for setting, pair in pairs.items()})
-        fill(options.name, pairs_table(pairs))
-        return
-    columns = [column(Path(run)) for run in options.runs]
-    keep(options.name, columns)
-    fill(options.name, table(columns))
+        named = dict(word.rsplit("=", 1) for word in options.runs)
+        keep(options.name, {k: [column(Path(run)) for run in runs.split(",")] for k, runs in named.items()})
+    else:
+        keep(options.name, [column(Path(run)) for run in options.runs])
+    publish({options.name: partial(pairs_table if options.pairs else table, options.name)})
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ NUMBER = re.compile(r"(?<![\w.])(?:\d[\d,]*)?\.?\d+(?!\w)")
 
 def test_the_page_of_when_has_only_numbers_of_the_results():
     """As they are there, or rounded."""
-    pages = "".join((DOCS / page).read_text() for page in ("results.md", "anomaly.md"))
+    pages = "".join(page.read_text() for page in (DOCS / "results").glob("*.md"))
     known = [float(number.replace(",", "")) for number in NUMBER.findall(pages)]
     text = re.sub(r"\]\([^)]*\)|`[^`]*`", "", (DOCS / "when.md").read_text())
     numbers = NUMBER.findall(text)

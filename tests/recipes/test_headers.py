@@ -62,8 +62,8 @@ MEASURED = [name for name, path in ALL.items() if recipes.is_measured(path)]
 @pytest.mark.parametrize("name", MEASURED)
 def test_a_run_at_full_length_is_on_the_page_that_the_header_names(name: str) -> None:
     said = status(name)
-    pages = {page.name: page.read_text() for page in DOCS.glob("*.md")}
-    named = re.findall(r"docs/(\w+\.md)", said) or list(pages)
+    pages = {page.relative_to(DOCS).as_posix(): page.read_text() for page in DOCS.rglob("*.md")}
+    named = re.findall(r"docs/([\w/]+\.md)", said) or list(pages)
     text = "\n".join(pages[page] for page in named)
     assert re.search(rf"(?<![\w/]){re.escape(name)}(?![\w/])", text), f"{name} is not on {named}"
     missing = [number for number in re.findall(r"\d*\.\d+", said) if not on_page(number, text)]

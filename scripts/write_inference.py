@@ -1,0 +1,97 @@
+"""The tables of kinds of inference and prior chains, from results/inference/*.json.
+
+scripts/inference_table.py trains the cells and calls this."""
+
+from __future__ import annotations
+
+import json
+from statistics import median
+from typing import Any
+
+from results_page import RESULTS, folded, grid, spread
+
+FOLDER = RESULTS / "inference"
+ROWS = {
+    f"{kind}{pool}": (f"inference/{kind}", "prior/persistent" if pool else None)
+    for kind in ("short_run", "remembered", "taught", "variational")
+    for pool in ("", "+pool")
+}
+TITLES = {
+    "short_run": "20 steps from N(0, I), as published",
+    "remembered": "5 steps from where the row's chain ended",
+    "taught": "5 steps from an encoder that learns the ends",
+    "variational": "a draw of a variational encoder",
+}
+COLUMNS = {
+    "mse": "{:.3f}",
+    "distance_60": "{:.0f}",
+    "distance_1000": "{:.0f}",
+    "distance_pool": "{:.0f}",
+    "precision": "{:.2f}",
+    "recall": "{:.2f}",
+    "spread": "{:.1f}",
+}
+LOOKS = {
+    "minutes": "{:g}",
+    "distance": "{:.0f}",
+    "spread": "{:.2f}",
+    "prior_spread": "{:.2f}",
+    "energy_gap": "{:.1f}",
+}
+
+
+def found(pattern: str) -> dict[str, dict[str, Any]]:
+    """The cells whose names fit, by name without the method."""
+    files = sorted(FOLDER.glob(f"latent_mle-{pattern}.json"))
+    return {file.stem.removeprefix("latent_mle-"): json.loads(file.read_text()) for file in files}
+
+
+def table() -> str:
+    """One line per row and time: the median over seeds, with the lowest and the highest."""
+    groups: dict[tuple[float, str], list[dict[str, Any]]] = {}
+    for name, cell in found("*").items():
+        groups.setdefault((cell["minutes"], name.rsplit("-", 2)[0]), []).append(cell)
+    rows = []
+    for minutes, row in sorted(groups, key=lambda key: (key[0], list(ROWS).index(key[1]))):
+        own = groups[minutes, row]
+        kind, _, pool = row.partition("+")
+        values = [
+            spread([c["figures"].get(name) for c in own], form, median) for name, form in COLUMNS.items()
+        ]
+        steps = f"{round(median(cell['steps'] for cell in own)):,}"
+        prior = "10 steps of a pool" if pool else "60 fresh steps"
+        rows.append([f"{minutes:g}", TITLES[kind], prior, len(own), steps, *values])
+    head = ["CPU min", "latents of data in training", "prior chain in training", "seeds", "steps", "MSE"]
+    head += ["distance, 60 steps", "1,000 steps", "of the pool", "precision", "recall", "spread"]
+    commands = [cell["command"] for own in groups.values() for cell in own]
+    return "\n\n".join([grid(head, rows), folded(commands)])
+
+
+def sooner() -> str:
+    """When the curves of the other rows pass what the published algorithm has at the end of its time."""
+    rows = []
+    for theirs in found("short_run-*").values():
+        goal = theirs["figures"]["distance_60"]
+        for row in ("taught+pool", "variational+pool"):
+            for other in found(f"{row}-{theirs['minutes']:g}-{theirs['seed']}").values():
+                first = next((look["minutes"] for look in other["curve"] if look["distance"] <= goal), None)
+                ratio = f"{theirs['minutes'] / first:.0f}" if first else ""
+                told = [f"{theirs['minutes']:g}", theirs["seed"], f"{goal:.0f}"]
+                rows.append([*told, row, first or "never", ratio])
+    head = ["CPU min of the published row", "seed", "its distance", "row", "reached after", "times sooner"]
+    return grid(head, rows)
+
+
+def curves() -> str:
+    """What the looks in between saw in the cells of ten minutes."""
+    rows = [
+        [row, cell["seed"], *(form.format(look[name]) for name, form in LOOKS.items())]
+        for row in ("short_run", "variational+pool")
+        for cell in found(f"{row}-10-*").values()
+        for look in cell["curve"]
+    ]
+    head = ["row", "seed", "CPU min", "distance, 60 steps", "spread of data latents", "of the prior"]
+    return grid([*head, "energy gap"], rows)
+
+
+BLOCKS = {"inference": table, "sooner": sooner, "curves": curves}
