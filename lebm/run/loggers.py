@@ -151,7 +151,7 @@ def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
         if arguments.get("log_model") is True:
             arguments["log_model"] = False
         if arguments.get("log_model") and arguments.get("offline"):
-            arguments.update(offline=False, mode="offline")
+            arguments["offline"], arguments["mode"] = False, "offline"
 
 
 def with_defaults(chosen: Any, run_dir: Path, first_step: int) -> list[Logger] | bool:

@@ -56,14 +56,32 @@ class Recorded:
     def _configure(self, record: Any) -> None:
         self.config |= {name(item): json.loads(item.value_json) for item in record.update}
 
-    def logged(self, key: str) -> list[Any]:
-        """Every value of a key, in order."""
-        return [row[key] for row in self.history if key in row]
-
-    def media(self, value: dict[str, Any]) -> Path:
-        """The file behind a picture or a table."""
-        found = [folder / "files" / value["path"] for folder in self.folders]
+    def media(self, path: str) -> Path:
+        """The file behind a picture or a page."""
+        found = [folder / "files" / path for folder in self.folders]
         return next(path for path in found if path.is_file())
+
+    def tables(self, key: str) -> list[dict[str, Any]]:
+        """Every table that was logged under a key; wandb stores it as an artifact beside its pictures.
+
+        The cell of a picture becomes the path of its file.
+        """
+        shown = []
+        for artifact in self.artifacts:
+            files = {entry.path: Path(entry.local_path) for entry in artifact.manifest.contents}
+            if artifact.type == "run_table" and f"{key}.table.json" in files:
+                table = json.loads(files[f"{key}.table.json"].read_text())
+                data = [
+                    [files[cell["path"]] if isinstance(cell, dict) else cell for cell in row]
+                    for row in table["data"]
+                ]
+                shown.append({"columns": table["columns"], "data": data})
+        return shown
+
+    @property
+    def models(self) -> list[Any]:
+        """The artifacts that are models."""
+        return [artifact for artifact in self.artifacts if artifact.type == "model"]
 
 
 def name(item: Any) -> Any:
