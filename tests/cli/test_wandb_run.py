@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.cli.wandb_records import Recorded
 from tests.conftest import tiny_recipe
 from tests.evaluation.conftest import write_pictures
 
+ROOT = Path(__file__).resolve().parents[2]
 CALLBACKS = [
     {"class_path": "SampleGrid", "init_args": {"n": 20}},
     {"class_path": "LatentPicture", "init_args": {"n": 8}},
@@ -154,6 +156,16 @@ def test_the_report_is_in_the_run(here: Path) -> None:
     (row,) = (row for row in reported.history if holds(row, "pages/report"))
     page = reported.media(row["pages/report", "path"])
     assert page.read_text() == Path("report.html").read_text()
+
+
+def test_the_page_lists_every_key(here: Path) -> None:
+    """Of pictures, histograms, tables and pages."""
+    names = {name if isinstance(name, str) else name[0] for row in Recorded(here).history for name in row}
+    ours = {name for name in names if name.split("/")[0] in ("images", "histograms", "tables", "pages")}
+    page = (ROOT / "docs" / "wandb.md").read_text()
+    listed = {key.replace("val_", "test_") for key in re.findall(r"`([\w/]+)`", page)}
+    assert len(ours) >= 9
+    assert ours <= listed
 
 
 def test_every_checkpoint_with_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
