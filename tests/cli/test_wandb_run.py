@@ -76,6 +76,7 @@ def test_all_commands_write_to_one_run(here: Path) -> None:
     recorded = Recorded(here)
     assert len(recorded.ids) == 4
     assert len(set(recorded.ids)) == 1
+    assert recorded.projects == ["lebm"] * 4
     assert recorded.exit_codes == [0, 0, 0, 0]
 
 

@@ -18,6 +18,7 @@ class Recorded:
 
     Attributes:
         ids: of each attempt.
+        projects: of each attempt.
         config: nested, as the last attempt left it.
         history: one mapping per logging call.
         summary: by key; a nested key is a tuple.
@@ -27,6 +28,7 @@ class Recorded:
 
     def __init__(self, run_dir: Path, attempt: int | None = None) -> None:
         self.ids: list[str] = []
+        self.projects: list[str] = []
         self.config: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.summary: dict[Any, Any] = {}
@@ -41,6 +43,7 @@ class Recorded:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             self.ids.append(record.run.run_id)
+            self.projects.append(record.run.project)
             self._configure(record.run.config)
         elif kind == "config":
             self._configure(record.config)
