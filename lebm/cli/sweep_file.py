@@ -23,12 +23,13 @@ LOGGER = ("-c", "loggers/wandb", "--trainer.logger.init_args.offline", "false")
 
 _SCRIPT = (
     'run={folder}/$WANDB_RUN_ID; trap \'kill -TERM "$fit"\' TERM; {fit} --run_dir "$run" "$@" & fit=$!;'
-    ' wait "$fit" || {{ wait "$fit"; exit 1; }}; {evaluate}'
+    ' wait "$fit" || {{ wait "$fit"; exit 1; }}; exec {evaluate}'
 )
 """The agent chooses the run's id and puts it into the environment, so the folder of a run has that name.
 
 The training runs in the background, because a shell handles a signal only between its foreground commands.
-So the training gets the signal of an agent that stops it, and writes a checkpoint.
+So the training gets the signal of an agent that stops it, and writes a checkpoint. The evaluation takes the
+place of the shell.
 """
 
 
