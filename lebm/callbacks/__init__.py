@@ -15,7 +15,7 @@ from lebm.callbacks.hierarchical_classes import LayerClassification, MutualInfor
 from lebm.callbacks.hierarchical_stress import LatentAttack, LongChain
 from lebm.callbacks.interpolation import InterpolationGrid
 from lebm.callbacks.latents import LatentPicture, PosteriorLatents
-from lebm.callbacks.publish import publish_image
+from lebm.callbacks.publish import publish_histogram, publish_image, publish_table
 from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid
 from lebm.callbacks.revision import RevisionError, RevisionGuard
 from lebm.callbacks.samples import SampleGrid
@@ -48,5 +48,7 @@ __all__ = [
     "SentenceBounds",
     "SentenceQuality",
     "StagePicture",
+    "publish_histogram",
     "publish_image",
+    "publish_table",
 ]

@@ -12,13 +12,20 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs, log
+from lebm.callbacks.base import EvaluationCallback, Outputs, data_of, has_split, log
+from lebm.callbacks.publish import publish_histogram, publish_table, takes_tables
+from lebm.data.dataset import ImageRows
+from lebm.data.images import to_unit_range
 from lebm.estimators.base import LatentEstimator
 from lebm.files import replaced
 from lebm.metrics.anomaly import anomaly_figures
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
+from lebm.plots.grids import image_grid
 
 __all__ = ["AnomalyDetection"]
+
+TABLED = 25
+SPLITS = {"val": "validation", "test": "test"}
 
 
 class AnomalyDetection(EvaluationCallback):
@@ -27,7 +34,9 @@ class AnomalyDetection(EvaluationCallback):
     It logs ``auroc``, ``auprc`` (average precision) and ``auprc_trapezoid`` (the area that the papers
     report). Two more values are for comparison: ``anomaly_base_rate``, the ``auprc`` of guessing, and
     ``auprc_lowest``, the ``auprc`` of the worst possible ranking of this split. A stage without anomalies, or
-    without normal samples, has none of these values. After a test it prints a table.
+    without normal samples, has none of these values. After a test it prints a table. The scores of both kinds
+    are logged as histograms, ``histograms/<stage>_score_normal`` and ``histograms/<stage>_score_anomalous``.
+    Weights & Biases also gets the 25 samples with the highest scores, in ``tables/<stage>_scores``.
 
     Args:
         save_scores: write ``<run>/scores/<stage>.csv`` with one row per sample.
@@ -99,6 +108,7 @@ class AnomalyDetection(EvaluationCallback):
         self.report(model, named)
         self.protocol.update(score=model.anomaly_score_name, chain_settings=model.chain_settings)
         if trainer.is_global_zero:
+            _publish(trainer, stage, rows)
             if self.save_scores and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 _write_scores(Path(trainer.default_root_dir) / "scores" / f"{stage}.csv", rows)
             if stage == "test":
@@ -108,6 +118,28 @@ class AnomalyDetection(EvaluationCallback):
         if trainer.is_global_zero and not self._explained:
             log.warning("no anomaly metrics: %s", reason)
         self._explained = True
+
+
+def _publish(trainer: Trainer, stage: str, rows: Mapping[str, Tensor]) -> None:
+    """Show the scores in the loggers; the pictures are those of the data, without augmentation."""
+    anomaly = rows["anomaly"].bool()
+    publish_histogram(trainer, f"{stage}_score_normal", rows["score"][~anomaly])
+    publish_histogram(trainer, f"{stage}_score_anomalous", rows["score"][anomaly])
+    if not takes_tables(trainer):
+        return
+    top = rows["score"].argsort(descending=True, stable=True)[:TABLED]
+    columns = {
+        "row": rows["index"][top].tolist(),
+        "class": rows["label"][top].tolist(),
+        "anomaly": anomaly[top].tolist(),
+        "score": rows["score"][top].tolist(),
+    }
+    data = data_of(trainer)
+    split = getattr(data, SPLITS[stage]) if has_split(trainer, SPLITS[stage]) else None
+    if isinstance(split, ImageRows):
+        images = to_unit_range(split.images(rows["index"][top].numpy()))
+        columns["image"] = [image_grid(image[None], 1) for image in images]
+    publish_table(trainer, f"{stage}_scores", list(columns), zip(*columns.values(), strict=True))
 
 
 def _write_scores(path: Path, rows: Mapping[str, Tensor]) -> None:

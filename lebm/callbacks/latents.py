@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs
-from lebm.callbacks.publish import publish_image
+from lebm.callbacks.publish import publish_histogram, publish_image
 from lebm.estimators.base import LatentEstimator
 from lebm.metrics.rows import RowCollector
 from lebm.plots.latents import latent_picture
@@ -78,7 +78,8 @@ class LatentPicture(PosteriorLatents):
 
     A learned prior should cover the aggregate posterior. The left panel shows both on the first two principal
     components of the posterior. The right panel shows the histograms of all coordinates, with N(0, 1) for
-    comparison.
+    comparison. The two histograms are also logged, as ``histograms/latents_prior`` and
+    ``histograms/latents_posterior``.
 
     Args:
         n: number of points of each kind, at least 2.
@@ -110,3 +111,6 @@ class LatentPicture(PosteriorLatents):
         prior, self._prior = self._prior, None
         if prior is not None and posterior.shape[0] > 1:
             publish_image(trainer, "latents", latent_picture(prior, posterior))
+            for name, latents in (("prior", prior), ("posterior", posterior)):
+                if latents.isfinite().all():
+                    publish_histogram(trainer, f"latents_{name}", latents)

@@ -1,17 +1,20 @@
-"""Pictures of a run, in files and in the loggers."""
+"""Pictures, histograms and tables of a run, in files and in the loggers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
 from lebm.plots.grids import write_png
 
-__all__ = ["moment", "publish_image"]
+__all__ = ["moment", "publish_histogram", "publish_image", "publish_table", "takes_tables"]
 
 
 def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | None:
@@ -48,6 +51,72 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
     for logger in trainer.loggers:
         _log_image(logger, f"images/{name}", picture, trainer.global_step)
     return path
+
+
+def publish_histogram(trainer: Trainer, name: str, values: Tensor) -> None:
+    """Log a histogram to TensorBoard and Weights & Biases.
+
+    Every process may call it; only the first one acts. A ``fast_dev_run`` logs nothing.
+
+    Args:
+        trainer: its loggers take the histogram.
+        name: name of the histogram, which is ``histograms/<name>`` in the loggers.
+        values: numbers of any shape, at least one and all finite.
+
+    Example:
+        >>> import torch
+        >>> from lightning.pytorch import Trainer
+        >>> from lebm.callbacks import publish_histogram
+        >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        >>> publish_histogram(trainer, "scores", torch.tensor([0.5, 2.0]))
+    """
+    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    numbers: Any = values.detach().double().flatten().cpu().numpy()
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            picture: dict[str, Any] = {f"histograms/{name}": wandb.Histogram(numbers)}
+            logger.log_metrics(picture, trainer.global_step)
+            continue
+        writer: Any = getattr(logger, "experiment", None)
+        if hasattr(writer, "add_histogram"):
+            writer.add_histogram(f"histograms/{name}", numbers, global_step=trainer.global_step)
+
+
+def takes_tables(trainer: Trainer) -> bool:
+    """Whether :func:`publish_table` would log a table here, so that its rows are worth making."""
+    return (
+        trainer.is_global_zero
+        and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        and any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
+    )
+
+
+def publish_table(trainer: Trainer, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Log a table to Weights & Biases, the only logger that shows tables.
+
+    Args:
+        trainer: its loggers take the table.
+        name: name of the table, which is ``tables/<name>`` in Weights & Biases.
+        columns: names of the columns.
+        rows: one value per column; an array ``(height, width, 3)`` of ``uint8`` is a picture.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from lebm.callbacks import publish_table
+        >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        >>> publish_table(trainer, "scores", ["row", "score"], [[3, 0.5]])
+    """
+    if not takes_tables(trainer):
+        return
+    import wandb
+
+    data = [[wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in row] for row in rows]
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(f"tables/{name}", columns=list(columns), data=data, step=trainer.global_step)
 
 
 def moment(trainer: Trainer) -> str:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, due
-from lebm.callbacks.publish import publish_image
+from lebm.callbacks.publish import publish_image, publish_table, takes_tables
 from lebm.estimators.base import LatentEstimator
 from lebm.models.frozen import frozen
 from lebm.plots.grids import image_grid
 from lebm.samplers.noise import Noise
 
-__all__ = ["SampleGrid"]
+__all__ = ["SampleGrid", "publish_samples"]
+
+TABLED = 16
+"""Images per table: every image is a file of its own, and each epoch may have a table."""
 
 
 class SampleGrid(EvaluationCallback):
     """Draws samples, always from the same noise, and shows them in ``images/samples``.
+
+    Weights & Biases also gets the first 16 of them one by one, in ``tables/samples``.
 
     It draws in validation, or after a training epoch if there is no validation. It always draws from the
     final model of a training. The first process draws all samples, so the picture does not depend on the
@@ -84,3 +89,12 @@ class SampleGrid(EvaluationCallback):
 
     def _show(self, trainer: Trainer, model: LatentEstimator, x: Tensor) -> None:
         publish_image(trainer, "samples", image_grid(x, self.columns))
+        if takes_tables(trainer):
+            cells = [image_grid(x[row : row + 1], 1) for row in range(min(self.n, TABLED))]
+            publish_samples(trainer, "image", cells)
+
+
+def publish_samples(trainer: Trainer, kind: str, samples: Sequence[Any]) -> None:
+    """Log samples as the table ``tables/samples`` with the columns ``step``, ``sample`` and ``kind``."""
+    rows = ([trainer.global_step, number, sample] for number, sample in enumerate(samples))
+    publish_table(trainer, "samples", ["step", "sample", kind], rows)

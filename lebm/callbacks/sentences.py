@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lebm.callbacks.base import EvaluationCallback, Outputs, data_of
 from lebm.callbacks.publish import moment
-from lebm.callbacks.samples import SampleGrid
+from lebm.callbacks.samples import SampleGrid, publish_samples
 from lebm.data.text_rows import TextRows
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
@@ -24,8 +24,8 @@ __all__ = ["SampleSentences", "SentenceBounds", "SentenceQuality"]
 class SampleSentences(SampleGrid):
     """Draws sentences, always from the same noise, and writes them to text files, one sentence per line.
 
-    The files are ``samples/<when>.txt`` and ``samples/latest.txt``. It always draws from the final model of a
-    training.
+    The files are ``samples/<when>.txt`` and ``samples/latest.txt``. Weights & Biases gets a table,
+    ``tables/samples``. It always draws from the final model of a training.
 
     Args:
         n: number of sentences.
@@ -60,6 +60,7 @@ class SampleSentences(SampleGrid):
             writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_text"):
                 writer.add_text("samples", "\n\n".join(sentences), global_step=trainer.global_step)
+        publish_samples(trainer, "sentence", sentences)
 
 
 class SentenceBounds(EvaluationCallback):

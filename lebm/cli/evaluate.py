@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lebm.cli.attach import add_wandb, attach_evaluation, check_wandb
 from lebm.cli.common import check_data, count, home, load_model, run_parser
 from lebm.cli.features import extractor, foreign
 from lebm.component import component_line
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> int:
     for run in chosen.run:
         check_run(run)
     check_data(chosen.data)
+    check_wandb(chosen.run, chosen)
     for run in chosen.run:
         target = chosen.out or _home(run)
         if chosen.out is not None and target.exists() and not chosen.force:
@@ -39,6 +41,8 @@ def main(argv: list[str]) -> int:
         if chosen.out is None and run.is_dir():
             ordinary(run, target)
         _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
+        if chosen.wandb:
+            attach_evaluation(run, target, chosen.wandb_host)
     return 0
 
 
@@ -101,6 +105,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sample-steps", type=count, help="length of the prior chain; the model's own if not given"
     )
+    add_wandb(parser)
     parser.set_defaults(batch_size=250)
     return parser
 

@@ -13,7 +13,7 @@ from lebm.cli.starting import TrainingCLI, other_networks
 from lebm.errors import UserError
 from lebm.run import folder as runs
 
-__all__ = ["failure_status"]
+__all__ = ["failure_status", "wandb_line"]
 
 
 def failure_status(cli: TrainingCLI, error: Exception) -> int:
@@ -39,7 +39,7 @@ def failure_status(cli: TrainingCLI, error: Exception) -> int:
     if isinstance(error, RuntimeError):
         return _runtime_failure(cli, error)
     if type(error).__module__.startswith("wandb."):
-        return fail(_wandb_line(error), 2)
+        return fail(wandb_line(error), 2)
     raise error
 
 
@@ -84,7 +84,8 @@ def _file_line(cli: TrainingCLI, error: OSError) -> str:
     )
 
 
-def _wandb_line(error: Exception) -> str:
+def wandb_line(error: Exception) -> str:
+    """One line for an error of wandb, and the way out."""
     said = next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0][:200].rstrip(".")
     return (
         f"Weights & Biases: {said}; log in with `wandb login`, or leave trainer.logger.init_args.offline true"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lebm.cli.attach import add_wandb, attach_report, check_wandb
 from lebm.errors import UserError
 
 __all__ = ["main"]
@@ -22,14 +23,18 @@ def main(argv: list[str]) -> int:
         "--out", type=Path, default=Path("report.html"), help="file to write (default report.html)"
     )
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
+    add_wandb(parser)
     chosen = parser.parse_args(argv)
     if chosen.out.exists() and not chosen.force:
         raise UserError(f"{chosen.out} exists; choose another --out or add --force")
     for run in chosen.run:
         if not run.exists():
             raise UserError(f"{run}: no such run folder")
+    check_wandb(chosen.run, chosen)
     from lebm.report import report
 
     size = report(chosen.run, chosen.out)
     print(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
+    if chosen.wandb:
+        attach_report(chosen.run, chosen.out, chosen.wandb_host)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from lebm.data.module import SplitData
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.run import folder as runs
-from lebm.run.loggers import WandbRun
+from lebm.run.loggers import stored_run_id
 
 __all__ = ["FinishedError", "TrainingCLI", "other_networks"]
 
@@ -83,7 +82,7 @@ class TrainingCLI(RecipeCLI):
         elif self.request.resume:
             self.first_step = content.get("global_step", 0)
         if self.request.resume or self.request.verb != "fit":
-            self.wandb_id = _wandb_id(content)
+            self.wandb_id = stored_run_id(content)
         self.stored = {
             name: tuple(value.shape)
             for name, value in content["state_dict"].items()
@@ -238,12 +237,6 @@ def _below(content: Any, *keys: str) -> Any:
     for key in keys:
         content = content.get(key) if isinstance(content, Mapping) else None
     return content
-
-
-def _wandb_id(content: Mapping[str, Any]) -> str | None:
-    """The id of the run that a checkpoint continues, if it can be one: it becomes part of a folder's name."""
-    stored = _below(content, "callbacks", WandbRun.KEY, "run_id")
-    return stored if isinstance(stored, str) and re.fullmatch(r"[\w-]+", stored) else None
 
 
 def _typed_checkpoint(words: list[str]) -> str | None:

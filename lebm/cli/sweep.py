@@ -14,14 +14,18 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lebm.cli.sweep_file import LOGGER, add_sweep_file, write_sweep_file
 from lebm.cli.validate_recipe import built
 from lebm.config.recipes import find, run_name
 from lebm.config.request import read_request
 from lebm.errors import UserError
 from lebm.evaluation.names import SUITE_NAMES
 from lebm.run.folder import write_json
+
+if TYPE_CHECKING:
+    from lebm.config.parser import RecipeCLI
 
 __all__ = ["main"]
 
@@ -63,11 +67,19 @@ def main(argv: list[str]) -> int:
         "--evaluate", default="", metavar="WORDS", help="further words for lebm evaluate, as one string"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    add_sweep_file(parser)
     chosen, fit_words = parser.parse_known_args(argv)
     if any(word.split("=")[0] in ("--run_dir", "--resume") for word in fit_words):
         raise UserError("a sweep names and resumes its runs itself; use --runs for their folder")
     find(chosen.config)
     cells = list(_cells(chosen))
+    if chosen.wandb is not None:
+        parsed = _check(chosen, cells[0], [*LOGGER, *fit_words])
+        values = [cell["value"] for cell in cells]
+        argument = cells[0]["words"][0].removeprefix("--")
+        words = _evaluate_words(chosen, fit_words)
+        write_sweep_file(chosen, parsed, cells[0]["run"].parent, {argument: values}, fit_words, words)
+        return 0
     _check(chosen, cells[0], fit_words)
     failed = 0
     for cell in cells:
@@ -96,9 +108,9 @@ def _cells(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
         }
 
 
-def _check(chosen: argparse.Namespace, cell: dict[str, Any], fit_words: list[str]) -> None:
+def _check(chosen: argparse.Namespace, cell: dict[str, Any], fit_words: list[str]) -> RecipeCLI:
     """Refuse what every cell would be refused for, such as an unknown argument, before the first one."""
-    built(read_request("validate-recipe", ["-c", chosen.config, *cell["words"], *fit_words]))
+    return built(read_request("validate-recipe", ["-c", chosen.config, *cell["words"], *fit_words]))
 
 
 def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[str]) -> bool:
@@ -113,10 +125,7 @@ def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[st
     fit = ["fit", "--resume", str(run)] if begun else ["fit", "-c", chosen.config, "--run_dir", str(run)]
     steps = [] if fitted else [[*fit, *cell["words"], *fit_words]]
     if not _covers(evaluation, chosen.suite) or not fitted:
-        suites = [word for suite in chosen.suite for word in ("--suite", suite)]
-        trust = [word for name, word in pairwise(fit_words) if name == "--trust"]
-        trusted = [word for package in trust for word in ("--trust", package)]
-        steps.append(["evaluate", str(run), *suites, *trusted, *shlex.split(chosen.evaluate)])
+        steps.append(["evaluate", str(run), *_evaluate_words(chosen, fit_words)])
     for words in steps:
         print(f"lebm: {cell['name']}: lebm {shlex.join(words)}", flush=True)
         # A process of its own: a cell that crashes or runs out of memory does not take the others with it.
@@ -132,6 +141,14 @@ def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[st
     if not chosen.dry_run:
         _write(cell, chosen)
     return True
+
+
+def _evaluate_words(chosen: argparse.Namespace, fit_words: list[str]) -> list[str]:
+    """The words for ``lebm evaluate`` after the run."""
+    suites = [word for suite in chosen.suite for word in ("--suite", suite)]
+    trust = [word for name, word in pairwise(fit_words) if name == "--trust"]
+    trusted = [word for package in trust for word in ("--trust", package)]
+    return [*suites, *trusted, *shlex.split(chosen.evaluate)]
 
 
 def _write(cell: dict[str, Any], chosen: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import warnings
+from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -22,6 +23,7 @@ from lebm.config.request import Request
 from lebm.run import folder as runs
 from lebm.run.callbacks import SavePredictions
 from lebm.run.preemption import Preempted
+from lebm.run.wandb_run import Model, with_ends
 
 __all__ = ["quiet", "run"]
 
@@ -117,12 +119,22 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
             return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update({"run": content})
+                _conclude(logger.experiment, cli, verb, content)
         if status != "failed":
             print(f"lebm: {status}, {target}")
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
         wandb.finish(exit_code=0 if status == "finished" else 1)
+
+
+def _conclude(run: Any, cli: TrainingCLI, verb: str, content: dict[str, Any]) -> None:
+    """Give a run of Weights & Biases its summary, and its model if the recipe asks for that."""
+    values = with_ends(content["metrics"])
+    run.summary.update({"run" if verb == "fit" else verb: content, **values})
+    if verb == "fit" and content["status"] == "finished":
+        facts = {name: content[name] for name in ("recipe", "seed", "steps", "versions")}
+        metadata = {"method": type(cli.model).__name__, **facts, "figures": values}
+        Model(cli.recipe.trainer.logger).log(run, cli.run_dir, metadata)
 
 
 def quiet() -> None:

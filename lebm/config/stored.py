@@ -20,7 +20,7 @@ from lebm.errors import UserError
 from lebm.metrics.script import ScriptFeatures
 from lebm.run.folder import inside
 
-__all__ = ["stored_sections"]
+__all__ = ["stored_logger", "stored_sections"]
 
 _TOP = ("seed_everything", "latent_dim", "latent_dims", "checkpoint_every")
 _ELSEWHERE = ("model", "data", "trainer", "run_dir", "ckpt_path", "include")
@@ -103,7 +103,7 @@ def _trainer(
         return kept
     kept["logger"] = []
     for block in _listed(logger):
-        if harmless := _logger(run, block):
+        if harmless := stored_logger(run, block):
             kept["logger"].append(harmless)
         else:
             left_out.append(f"logger {_name(block)}")
@@ -127,8 +127,16 @@ def _is_ours(block: Any, trust: tuple[str, ...]) -> bool:
     return cls.__name__ in lebm.callbacks.__all__ and getattr(lebm.callbacks, cls.__name__) is cls
 
 
-def _logger(run: Path, block: Any) -> dict[str, Any] | None:
-    """A logger, if no argument of it names a folder or a host; else ``None``."""
+def stored_logger(run: Path, block: Any) -> dict[str, Any] | None:
+    """A logger of a stored recipe, if no argument of it names a folder or a host; else ``None``.
+
+    Args:
+        run: the run folder.
+        block: class path and arguments.
+
+    Returns:
+        The block without the arguments that are not set.
+    """
     if not isinstance(block, dict) or not str(block.get("class_path")).startswith(
         "lightning.pytorch.loggers."
     ):

@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from lebm.callbacks.divergence import DivergenceError
@@ -20,6 +20,7 @@ from lebm.errors import CheckpointWriteError, UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.files import replaced
 from lebm.run.preemption import Preempted
+from lebm.run.wandb_run import searchable
 
 __all__ = ["Progress", "RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions"]
 
@@ -133,7 +134,8 @@ class SaveConfig(SaveConfigCallback):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("config", f"```yaml\n{text}\n```")
             else:
-                logger.log_hyperparams(yaml.safe_load(text))
+                content = yaml.safe_load(text)
+                logger.log_hyperparams(searchable(content) if isinstance(logger, WandbLogger) else content)
 
 
 class Progress(RichProgressBar):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lebm.files import replaced
 
-__all__ = ["MetricsFile", "WandbRun", "point_into", "with_defaults"]
+__all__ = ["MetricsFile", "WandbRun", "point_into", "stored_run_id", "usable_id", "with_defaults"]
 
 
 class MetricsFile(Logger):
@@ -110,8 +111,24 @@ class WandbRun(Callback):
         self.run_id = self.run_id or state_dict.get("run_id")
 
 
+def stored_run_id(content: Mapping[str, Any]) -> str | None:
+    """The id of the Weights & Biases run that the content of a checkpoint belongs to, or ``None``."""
+    callbacks = content.get("callbacks")
+    state = callbacks.get(WandbRun.KEY) if isinstance(callbacks, Mapping) else None
+    return usable_id(state.get("run_id")) if isinstance(state, Mapping) else None
+
+
+def usable_id(value: Any) -> str | None:
+    """The value if it can be the id of a run, which becomes part of a folder's name; else ``None``."""
+    return value if isinstance(value, str) and re.fullmatch(r"[\w-]+", value) else None
+
+
 def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
     """Let the loggers of a parsed recipe write into the run folder, before they are built.
+
+    With ``log_model: true`` lebm logs the last checkpoint itself, with facts about the run
+    (:class:`~lebm.run.wandb_run.Model`). With ``all``, Lightning logs the others too. Lightning refuses both
+    offline, although wandb keeps artifacts for ``wandb sync``. So such a run is offline by wandb's ``mode``.
 
     Args:
         config: the parsed ``trainer.logger``, which is ``None``, a truth value, one logger or a list. It is
@@ -127,13 +144,14 @@ def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
         if "save_dir" in arguments and arguments["save_dir"] in (None, "", "."):
             # absolute, because the process of wandb keeps the working folder in which it was started
             arguments["save_dir"] = str(run_dir.absolute())
-        if (
-            path.endswith(".WandbLogger")
-            and wandb_id is not None
-            and arguments.get("id") is None
-            and arguments.get("version") is None
-        ):
+        if not path.endswith(".WandbLogger"):
+            continue
+        if wandb_id is not None and arguments.get("id") is None and arguments.get("version") is None:
             arguments["id"] = wandb_id
+        if arguments.get("log_model") is True:
+            arguments["log_model"] = False
+        if arguments.get("log_model") and arguments.get("offline"):
+            arguments["offline"], arguments["mode"] = False, "offline"
 
 
 def with_defaults(chosen: Any, run_dir: Path, first_step: int) -> list[Logger] | bool:

@@ -11,11 +11,11 @@ import yaml
 
 from lebm.__main__ import main
 from lebm.cli.evaluate import _print_table
-from lebm.cli.starting import _wandb_id
 from lebm.config import plain_yaml
 from lebm.data import open_text
 from lebm.errors import UserError
 from lebm.run.folder import inside
+from lebm.run.loggers import stored_run_id
 from tests.cli.conftest import Run, lebm, tiny, trained  # noqa: F401
 from tests.reliability.test_hostile_runs import checkpoint
 
@@ -198,9 +198,9 @@ def test_loops_and_callbacks_that_are_no_mappings(
 
 def test_a_stored_id_is_a_name() -> None:
     for value, expected in {"1hfs0r5b": "1hfs0r5b", "my-run_2": "my-run_2", "../x": None, "": None}.items():
-        assert _wandb_id({"callbacks": {"WandbRun": {"run_id": value}}}) == expected
+        assert stored_run_id({"callbacks": {"WandbRun": {"run_id": value}}}) == expected
     for damaged in ({}, {"callbacks": {"WandbRun": 3}}, {"callbacks": {"WandbRun": {"run_id": 3}}}):
-        assert _wandb_id(damaged) is None
+        assert stored_run_id(damaged) is None
 
 
 def test_markup_in_names_is_text(capsys: pytest.CaptureFixture[str]) -> None:
