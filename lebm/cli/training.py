@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -37,11 +38,16 @@ _NOTICES = (
 def run(request: Request) -> int:
     """Run the verb of a request and return the exit status; the run folder tells how it ended."""
     quiet()
+    with contextlib.ExitStack() as held:
+        return _run(request, held)
+
+
+def _run(request: Request, held: contextlib.ExitStack) -> int:
     verb = request.verb
     started = time.time()
     handler = signal.getsignal(signal.SIGINT)
     try:
-        cli = TrainingCLI(request)
+        cli = TrainingCLI(request, held)
         cli.same_networks()
     except FinishedError as news:
         print(f"lebm: {news}")
