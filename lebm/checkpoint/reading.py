@@ -16,7 +16,7 @@ from lebm import hub, pretrained
 from lebm.checkpoint.model_file import is_model_file, read_model_file
 from lebm.checkpoint.rebuild import build, outline
 from lebm.checkpoint.seal import is_sealed, open_archive
-from lebm.errors import UserError
+from lebm.errors import UserError, printable
 from lebm.files import is_inside
 
 __all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "located", "newest", "read"]
@@ -101,7 +101,7 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
             else f"{refused[0]}; none of the other {len(refused) - 1} beside it is good"
         )
     for line in refused:
-        log.warning("%s; using %s", line, best[0])
+        log.warning("%s", printable(f"{line}; using {best[0]}"))
     return best
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lebm.cli.common import tell
 from lebm.errors import UserError
 
 __all__ = ["main"]
@@ -31,5 +32,5 @@ def main(argv: list[str]) -> int:
     from lebm.report import report
 
     size = report(chosen.run, chosen.out)
-    print(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
+    tell(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
     return 0

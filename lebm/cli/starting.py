@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lebm import checkpoint, hub, pretrained
 from lebm.checkpoint.rebuild import build, outline
 from lebm.checkpoint.writing import AtomicCheckpointIO
+from lebm.cli.common import tell
 from lebm.config import checks, recipes
 from lebm.config.held_out import held_out_notes
 from lebm.config.parser import RecipeCLI
@@ -107,7 +108,7 @@ class TrainingCLI(RecipeCLI):
             return []
         sections, left_out = stored_sections(run, checks.load_recipe(run / "config.yaml"), self.request.trust)
         if left_out and runs.is_first_process():
-            print(
+            tell(
                 f"lebm: left out of {run / 'config.yaml'}: {', '.join(left_out)} (a run folder chooses"
                 " classes of lebm only; flags and -c RECIPE choose the rest)"
             )

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lebm.cli.common import fail
+from lebm.cli.common import fail, tell
 from lebm.cli.failures import failure_status
 from lebm.cli.starting import FinishedError, TrainingCLI
 from lebm.config.request import Request
@@ -50,15 +50,15 @@ def _run(request: Request, held: contextlib.ExitStack) -> int:
         cli = TrainingCLI(request, held)
         cli.same_networks()
     except FinishedError as news:
-        print(f"lebm: {news}")
+        tell(f"lebm: {news}")
         return 0
     status, code = "failed", 1
     try:
         if runs.is_first_process():
             source = f", from {cli.ckpt_path}" if cli.ckpt_path else ""
-            print(f"lebm: {verb} in {cli.run_dir}{source}")
+            tell(f"lebm: {verb} in {cli.run_dir}{source}")
             for note in cli.notes:
-                print(f"lebm: {note}")
+                tell(f"lebm: {note}")
         _execute(cli, verb)
         status, code = "finished", 0
     except Preempted as stop:
@@ -125,7 +125,7 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update({"run": content})
         if status != "failed":
-            print(f"lebm: {status}, {target}")
+            tell(f"lebm: {status}, {target}")
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
         wandb.finish(exit_code=0 if status == "finished" else 1)
