@@ -26,7 +26,7 @@ CONSTRAINTS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sy
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "lebm needs Python 3.10 or newer; try: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[all,dev]'
 	touch $@
 
 # One thread, as for the tests: two that share their cores with anything else wait for each other most of the time.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lebm"
 FLOORS = (
-    {"component", "errors", "files", "_version"},
+    {"component", "errors", "extras", "files", "_version"},
     {"hub", "pretrained"},
     {"checkpoint"},
     {"samplers"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lebm.extras import missing
 from lebm.files import replaced
+from lebm.run.folder import is_first_process
 
 __all__ = ["MetricsFile", "WandbRun", "point_into", "with_defaults"]
+
+log = logging.getLogger("lebm.run")
 
 
 class MetricsFile(Logger):
@@ -143,8 +148,13 @@ def with_defaults(chosen: Any, run_dir: Path, first_step: int) -> list[Logger] |
     """
     if chosen is False:
         return False
+    loggers: list[Logger] = []
     if chosen is None or chosen is True:
-        loggers: list[Logger] = [TensorBoardLogger(str(run_dir), name="tensorboard", version="")]
+        line = missing("tensorboard", "the log for TensorBoard beside metrics.csv")
+        if line and is_first_process():
+            log.warning("%s", line)
+        elif not line:
+            loggers = [TensorBoardLogger(str(run_dir), name="tensorboard", version="")]
     else:
         loggers = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
     # first, because Lightning asks the first logger for the folder of the run
