@@ -12,7 +12,6 @@ from typing import Any
 
 from lebm.config.locate import location, top_keys
 from lebm.config.recipes import nearest
-from lebm.extras import EXTRAS, missing
 
 __all__ = ["constructor_line", "interpolation_line", "parser_line", "trainer_line"]
 
@@ -123,9 +122,6 @@ def trainer_line(error: Exception, trainer: Mapping[str, Any]) -> str:
     """
     text = " ".join(str(error).split())
     accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
-    for package in EXTRAS:
-        if isinstance(error, ModuleNotFoundError) and re.search(rf"\b{package}\b", text):
-            return missing(package, "trainer.logger") or text
     if re.search(r"gpu backend|can not run on your system|torch_xla", text):
         return (
             f"trainer.accelerator {accelerator}: no such device here; leave it auto, or see lebm doctor for"

@@ -217,6 +217,7 @@ class InceptionFeatures(FeatureExtractor):
 
         torch-fidelity itself would download and unpickle them in one step.
         """
+        need("torch_fidelity", "the Inception network")
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
         file = self.default_weights()

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lebm.extras import missing
+from lebm.extras import missing, need
 from lebm.files import replaced
 from lebm.run.folder import is_first_process
 
@@ -123,12 +123,18 @@ def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
             changed in place.
         run_dir: the folder of the loggers for which the recipe names none.
         wandb_id: id of the Weights & Biases run to continue.
+
+    Raises:
+        MissingExtraError: if the package of a logger is not installed.
     """
     for logger in config if isinstance(config, list) else [config]:
         path = logger.get("class_path", "") if hasattr(logger, "get") else ""
         arguments = logger.get("init_args") if path else None
         if arguments is None:
             continue
+        for name, package in (("WandbLogger", "wandb"), ("TensorBoardLogger", "tensorboard")):
+            if path.endswith(f".{name}"):
+                need(package, f"trainer.logger: {name}")
         if "save_dir" in arguments and arguments["save_dir"] in (None, "", "."):
             # absolute, because the process of wandb keeps the working folder in which it was started
             arguments["save_dir"] = str(run_dir.absolute())

@@ -51,25 +51,25 @@ from lebm.__main__ import main
 for words in (
     ["fit", "-c", "tiny.yaml", "--trust", "tests", "--trainer.max_steps", "1"],
     ["fit", "-c", "tiny.yaml", "-c", "loggers/wandb", "--trust", "tests", "--run_dir", "other"],
-    ["fit", "-c", "quickstart", "--run_dir", "quick"],
+    ["fit", "-c", "quickstart", "--run_dir", "quick", "--trainer.max_steps", "1"],
     ["doctor"],
 ):
     print("status", main(words), flush=True)
 """
 
 
-def blocked(code: str) -> tuple[str, str]:
+def blocked(code: str, cache: Path) -> tuple[str, str]:
     _, environment = command()
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCK + code], env=environment, capture_output=True, text=True
-    )
+    words = [sys.executable, "-c", BLOCK + code]
+    environment |= {"LEBM_CACHE": str(cache), "TORCH_HOME": str(cache)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
 
 def test_models_samplers_and_methods_need_no_extra(tmp_path: Path) -> None:
-    out, _ = blocked(METHOD)
+    out, _ = blocked(METHOD, tmp_path)
     assert "sampled (8" in out
     assert "trained" in out
     assert (
@@ -79,14 +79,15 @@ def test_models_samplers_and_methods_need_no_extra(tmp_path: Path) -> None:
 
 
 def test_each_missing_package_is_named_where_it_is_needed(tiny: Path) -> None:
-    out, error = blocked(COMMANDS)
+    out, error = blocked(COMMANDS, tiny.parent / "cache")
     statuses = [line for line in out.splitlines() if line.startswith("status")]
     assert statuses[:3] == ["status 0", "status 2", "status 2"]
     lines = [line for line in error.splitlines() if "pip install" in line]
     assert lines == [
         "the log for TensorBoard beside metrics.csv needs tensorboard, which is not installed: pip install"
         ' "lebm[train]"',
-        'lebm: error: trainer.logger needs wandb, which is not installed: pip install "lebm[wandb]"',
+        "lebm: error: trainer.logger: WandbLogger needs wandb, which is not installed: pip install"
+        ' "lebm[wandb]"',
         "lebm: error: reading images, tables and the Hub needs datasets, which is not installed: pip"
         ' install "lebm[train]"',
     ]
