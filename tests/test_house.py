@@ -9,8 +9,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lebm"
 FLOORS = (
-    {"component", "errors", "extras", "files", "_version"},
-    {"hub", "pretrained"},
+    {"component", "errors", "files", "_version"},
+    {"extras", "hub", "pretrained"},
     {"checkpoint"},
     {"samplers"},
     {"models"},
