@@ -6,8 +6,9 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -q
 
 DOCS_STAMP := $(VENV)/.docs-installed
+AUDIT_STAMP := $(VENV)/.audit-installed
 
-.PHONY: help setup demo test test-all lint format docs results clean
+.PHONY: help setup demo test test-all lint format docs results audit lock clean
 
 help:
 	@echo "make demo      set up, train recipes/quickstart.yaml on the images inside the package, evaluate, write pictures"
@@ -16,6 +17,8 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build the documentation site in build/site (installs its tools first)"
 	@echo "make results   write every table of docs/ again, from results/*.json (no training, no network)"
+	@echo "make audit     known weaknesses of the tested packages, by pip-audit (installs it first)"
+	@echo "make lock      requirements.lock anew, from constraints.txt"
 	@echo "make format    let ruff rewrite the sources"
 	@echo "make clean     remove .venv and build products"
 
@@ -27,7 +30,7 @@ CONSTRAINTS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sy
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "lebm needs Python 3.10 or newer; try: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[all,dev]'
 	touch $@
 
 # One thread, as for the tests: two that share their cores with anything else wait for each other most of the time.
@@ -61,6 +64,20 @@ results: $(STAMP)
 docs: $(DOCS_STAMP)
 	$(BIN)/python scripts/make_results.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+$(AUDIT_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[audit]'
+	touch $@
+
+# --strict: an index that cannot answer for a package is a failure, and not a pass.
+audit: $(AUDIT_STAMP)
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
+
+lock: $(AUDIT_STAMP)
+	@echo '# constraints.txt with the hashes of all files; `make lock` writes it. For installation:' > requirements.lock
+	@echo '#   pip install --require-hashes -r requirements.lock; pip install --no-deps .' >> requirements.lock
+	$(BIN)/uv --quiet pip compile constraints.txt --no-deps --generate-hashes --no-header --no-annotate \
+		--python-version 3.12 --python-platform x86_64-manylinux_2_28 >> requirements.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

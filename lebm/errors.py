@@ -1,6 +1,6 @@
-"""Errors that a user can cause and mend."""
+"""Errors that a user can cause and mend, and text that a terminal may show."""
 
-__all__ = ["CheckpointWriteError", "UserError"]
+__all__ = ["CheckpointWriteError", "UserError", "printable"]
 
 
 class UserError(ValueError):
@@ -13,3 +13,8 @@ class CheckpointWriteError(UserError):
     """A checkpoint could not be written: a full disk, a folder that is read-only or gone. Those written
     before are untouched.
     """
+
+
+def printable(text: str) -> str:
+    """A text whose control characters, which a terminal would obey, are question marks; lines stay."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)

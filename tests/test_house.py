@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "lebm"
 FLOORS = (
     {"component", "errors", "files", "_version"},
-    {"hub", "pretrained"},
+    {"extras", "hub", "pretrained"},
     {"checkpoint"},
     {"samplers"},
     {"models"},

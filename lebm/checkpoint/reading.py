@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lebm import hub, pretrained
 from lebm.checkpoint.model_file import is_model_file, read_model_file
 from lebm.checkpoint.rebuild import build, outline
-from lebm.checkpoint.seal import is_sealed, open_archive
-from lebm.errors import UserError
+from lebm.checkpoint.seal import is_sealed, open_ordinary
+from lebm.errors import UserError, printable
 from lebm.files import is_inside
 
 __all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "located", "newest", "read"]
@@ -101,7 +101,7 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
             else f"{refused[0]}; none of the other {len(refused) - 1} beside it is good"
         )
     for line in refused:
-        log.warning("%s; using %s", line, best[0])
+        log.warning("%s", printable(f"{line}; using {best[0]}"))
     return best
 
 
@@ -142,11 +142,10 @@ def _read(path: Path, map_location: str | torch.device = "cpu", described: bool 
     if is_model_file(path):
         return {"lebm_format": SEALED_FORMAT, **read_model_file(path)}
     try:
-        with open_archive(path) as file:
+        with open_ordinary(path) as file:
             sealed = is_sealed(file)
             file.seek(0)
             content = torch.load(file, map_location=map_location, weights_only=True)
-            size = file.seek(0, 2)
     except UserError:
         raise
     except pickle.UnpicklingError as error:
@@ -159,11 +158,11 @@ def _read(path: Path, map_location: str | torch.device = "cpu", described: bool 
         raise UserError(f"{path}: refused, nested too deeply") from error
     except Exception as error:  # torch's reader meets damage with errors of many kinds
         raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
-    _check(path, content, sealed, size, described)
+    _check(path, content, sealed, described)
     return content
 
 
-def _check(path: Path, content: Any, sealed: bool, size: int, described: bool) -> None:
+def _check(path: Path, content: Any, sealed: bool, described: bool) -> None:
     version = content.get("lebm_format") if isinstance(content, dict) else None
     wanted = ("lebm_format", "state_dict") if described else ("state_dict",)
     if (
@@ -186,27 +185,6 @@ def _check(path: Path, content: Any, sealed: bool, size: int, described: bool) -
         raise UserError(f"{path}: not a checkpoint written by lebm (global_step {str(step)[:40]!r})")
     if not all(isinstance(content.get(name, {}), Mapping) for name in ("loops", "callbacks")):
         raise UserError(f"{path}: not a checkpoint written by lebm (its loops or callbacks are no mapping)")
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in _tensors(content)
-        if tensor.is_cpu
-    }
-    if sum(storages.values()) > size:
-        raise UserError(f"{path}: refused, its tensors claim more than the file holds")
-
-
-def _tensors(content: Any) -> Iterator[Tensor]:
-    """Every dense tensor in nested containers, each container once."""
-    seen: set[int] = set()
-    waiting = [content]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Tensor):
-            if value.layout == torch.strided and not value.is_quantized:
-                yield value
-        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
-            seen.add(id(value))
-            waiting.extend(value.values() if isinstance(value, Mapping) else value)
 
 
 def _beside(path: Path) -> str:
@@ -218,7 +196,7 @@ def _beside(path: Path) -> str:
     )
     for other in sorted(others, key=lambda file: -file.lstat().st_mtime_ns):
         try:
-            with open_archive(other) as file:
+            with open_ordinary(other) as file:
                 if is_sealed(file):
                     return f"; {other} beside it is good"
         except (OSError, ValueError):

@@ -1,24 +1,21 @@
-"""The file around a checkpoint: a checksum over every byte, and an archive without tricks."""
+"""The file around a checkpoint: an ordinary one, with a checksum over every byte."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
 from lebm.errors import UserError
 
-__all__ = ["is_sealed", "open_archive", "open_ordinary", "seal"]
+__all__ = ["is_sealed", "open_ordinary", "seal"]
 
 # A zip archive may end with a comment; its length is stored in the two bytes before it.
 _MARK = b"lebm sha256 "
 _COMMENT = len(_MARK) + 64
 _BLOCK = 1 << 20
-_MAX_ENTRIES = 1_000_000
-_MAX_PICKLE = 256 << 20
 
 
 def seal(file: BinaryIO) -> None:
@@ -72,47 +69,3 @@ def open_ordinary(path: Path) -> BinaryIO:
         file.close()
         raise UserError(f"{path}: refused, not an ordinary file")
     return file
-
-
-def open_archive(path: Path) -> BinaryIO:
-    """Open a checkpoint for reading, once it is known to be an ordinary file and an archive of stored
-    entries.
-
-    An entry that unpacks to more than it occupies (a decompression bomb), two entries of one name, or entries
-    that share bytes are never written by torch, and are refused before anything is unpacked.
-
-    Raises:
-        UserError: naming the file.
-        OSError: if it cannot be opened.
-    """
-    file = open_ordinary(path)
-    try:
-        _check_entries(path, file)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _check_entries(path: Path, file: BinaryIO) -> None:
-    try:
-        entries = zipfile.ZipFile(file).infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable checkpoint ({str(error).splitlines()[0] if str(error) else 'damaged'})"
-        ) from error
-    size = file.seek(0, os.SEEK_END)
-    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
-        raise UserError(f"{path}: refused, it holds packed or encrypted entries, which no checkpoint does")
-    names = [entry.filename for entry in entries]
-    if (
-        len(set(names)) < len(names)
-        or len(names) > _MAX_ENTRIES
-        or sum(entry.file_size for entry in entries) > size
-    ):
-        raise UserError(f"{path}: refused, its entries claim more than the file holds")
-    if len({name.partition("/")[0] for name in names}) != 1:
-        raise UserError(f"{path}: refused, not one archive of torch")
-    if any(entry.file_size > _MAX_PICKLE for entry in entries if entry.filename.endswith("data.pkl")):
-        raise UserError(f"{path}: refused, its description is larger than {_MAX_PICKLE} bytes")
-    file.seek(0)

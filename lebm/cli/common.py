@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.errors import UserError
+from lebm.errors import UserError, printable
 from lebm.files import is_inside, replaced
 from lebm.run.folder import check_run
 
@@ -34,12 +34,12 @@ __all__ = [
     "load_model",
     "open_data",
     "pieces",
-    "printable",
     "report",
     "run_parser",
     "say",
     "spelled",
     "target_file",
+    "tell",
 ]
 
 _RUN = "a run folder, a .ckpt or .safetensors file, pretrained/NAME, or hub:USER/NAME[@REVISION]"
@@ -206,7 +206,7 @@ def chain_words(model: LatentEstimator, given: int | None, name: str) -> str:
 
 def report(what: str, target: Path, chosen: argparse.Namespace, seed: int, chain: str) -> None:
     """Say what was written, where, and how it was made."""
-    print(f"lebm: {what} in {target} ({chain}seed {seed}, {chosen.loaded_weights} weights of {chosen.run})")
+    tell(f"lebm: {what} in {target} ({chain}seed {seed}, {chosen.loaded_weights} weights of {chosen.run})")
 
 
 def _taken(path: Path) -> bool:
@@ -222,9 +222,9 @@ def say(sentences: Iterable[str], out: Path | None) -> None:
             unfinished.write_text(text, encoding="utf-8")
 
 
-def printable(text: str) -> str:
-    """A text whose control characters, which a terminal would obey, are question marks; lines stay."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)
+def tell(line: str) -> None:
+    """Print a line on the standard output, at once and without control characters."""
+    print(printable(line), flush=True)
 
 
 def fail(message: str, status: int) -> int:

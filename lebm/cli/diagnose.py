@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import add_data, count, home, load_model, open_data, run_parser
+from lebm.cli.common import add_data, count, home, load_model, open_data, run_parser, tell
 from lebm.errors import UserError
 from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.run.folder import inside, plain, write_json
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     for name in ("prior", "posterior") if chosen.of == "both" else (chosen.of,):
         report[name] = _diagnose(name, model, chosen, folder)
     write_json(folder / "diagnosis.json", plain(report))
-    print(f"lebm: pictures and figures in {folder}")
+    tell(f"lebm: pictures and figures in {folder}")
     return 0
 
 
@@ -79,15 +79,15 @@ def _diagnose(name: str, model: LatentEstimator, chosen: argparse.Namespace, fol
         chain, noise, targets = _chain_of(name, model, chosen)
     except UserError as error:
         if name == "prior" and isinstance(error, NoChainError):
-            print(f"prior: {error}")
+            tell(f"prior: {error}")
             return {"findings": []}
         if chosen.of != "both":
             raise
-        print(f"{name}: skipped, {error}")
+        tell(f"{name}: skipped, {error}")
         return {"skipped": str(error)}
     report = long_chains(chain, noise, chosen.steps, targets)
     for finding in report.findings:
-        print(f"{name}: {finding.kind}: {finding.text}")
+        tell(f"{name}: {finding.kind}: {finding.text}")
     draw_chains(folder / f"{name}.png", name, report.trace, chain.sampler.steps)
     return report.plain()
 

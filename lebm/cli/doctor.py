@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lebm._version import __version__
+from lebm.extras import EXTRAS
 
 __all__ = ["doctor"]
 
@@ -27,7 +28,7 @@ _BAD = {
     ("lightning", "2.6.2"): "was malware; remove it and change every credential it could reach",
     ("lightning", "2.6.3"): "was malware",
 }
-_OPTIONAL = {"wandb", "torch-fidelity", "tensorboard", "safetensors"}
+_OPTIONAL = {package.replace("_", "-"): extra for package, extra in EXTRAS.items()}
 _INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 
 
@@ -86,7 +87,7 @@ def _floors() -> dict[str, str]:
     for line in importlib.metadata.requires("lebm") or ():
         requirement, _, condition = line.partition(";")
         name, floor = re.match(r"[\w.-]+", requirement), re.search(r">=\s*([\w.]+)", requirement)
-        if name and "extra" not in condition:
+        if name and ("extra" not in condition or name[0] in _OPTIONAL):
             found[name[0]] = floor[1] if floor else ""
     return found
 
@@ -98,7 +99,8 @@ def _packages() -> Iterator[Finding]:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             needed = f", needs {floor} or newer" if floor else ""
-            yield missing, name, f"not installed{needed}: pip install {name}"
+            words = f'"lebm[{_OPTIONAL[name]}]"' if name in _OPTIONAL else name
+            yield missing, name, f"not installed{needed}: pip install {words}"
             continue
         if (name, version) in _BAD:
             yield "broken", name, f"{version} {_BAD[name, version]}"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.attach import add_wandb, attach_evaluation, check_wandb
-from lebm.cli.common import check_data, count, home, load_model, run_parser
+from lebm.cli.common import check_data, count, home, load_model, run_parser, tell
 from lebm.cli.features import extractor, foreign
 from lebm.component import component_line
-from lebm.errors import UserError
+from lebm.errors import UserError, printable
 from lebm.evaluation.names import SUITE_NAMES
 from lebm.files import sha256
 from lebm.run.folder import check_run, hardware, ordinary, plain, versions, write_json
@@ -123,7 +123,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
     subject, settings = _subject(run, chosen)
     names = tuple(SUITES) if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
     if isinstance(subject, Subject) and "image" in names and (warning := foreign(subject, settings)):
-        print(f"lebm: {warning}")
+        tell(f"lebm: {warning}")
     file = checkpoint.find_checkpoint(run)
     content = {
         "lebm_evaluation": FORMAT,
@@ -146,7 +146,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         write_json(target, merged(kept, content))  # at once: a suite that fails does not lose those before it
         started = time.localtime()
     _print_table(content, names)
-    print(
+    tell(
         f"lebm: {sum(len(suite['figures']) for suite in content['suites'].values())} figures of {run} in"
         f" {target}"
     )
@@ -212,7 +212,7 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
 
     weights = content.get("loaded_weights", content["weights"])
     title = f"{content['method']}, {content['run']}, {weights} weights, seed {content['seed']}"
-    table = Table(title=escape(title))
+    table = Table(title=escape(printable(title)))
     for heading in ("suite", "figure", "split"):
         table.add_column(heading)
     for heading in ("value", "95 % interval", "n"):
@@ -228,14 +228,14 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
             ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
             value = "not finite" if figure["value"] is None else f"{figure['value']:.4g}"
             cells = (name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure))
-            table.add_row(*map(escape, cells))
+            table.add_row(*(escape(printable(cell)) for cell in cells))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
     origin = content["suites"][names[-1]]["origin"]
     machine = origin["hardware"]
     devices = ", ".join([f"{machine['cpu']}, {machine['threads']} thread(s)", *machine["gpus"]])
     for line in (*told, f"samplers: {_samplers(origin['chains'])}", f"hardware: {devices}"):
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), highlight=False, markup=False)
 
 
 def _measured(suite: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lebm.cli.common import add_weights, printable
+from lebm.cli.common import add_weights, tell
 from lebm.errors import UserError
 from lebm.files import sha256
 from lebm.run.folder import check_run
@@ -44,7 +44,7 @@ def export(argv: list[str]) -> int:
     model = provenance.export(
         chosen.run, chosen.file, dtype=chosen.dtype, weights=chosen.weights, trust=chosen.trust
     )
-    print(
+    tell(
         f"lebm: {type(model).__name__}, {model.loaded_weights} weights of {chosen.run}, in {chosen.file}"
         f" ({chosen.file.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256(chosen.file)})"
     )
@@ -78,7 +78,7 @@ def verify(argv: list[str]) -> int:
     sealed = content["lebm_format"] >= checkpoint.SEALED_FORMAT
     lines["checksum"] = "the content fits it" if sealed else "none in a checkpoint of format 1"
     for name, value in lines.items():
-        print(printable(f"{name.replace('_', ' ')}: {value}"))
+        tell(f"{name.replace('_', ' ')}: {value}")
     return 0
 
 

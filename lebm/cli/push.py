@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from lebm import hub
-from lebm.cli.common import add_weights
+from lebm.cli.common import add_weights, tell
 from lebm.run.folder import check_run, plain
 
 __all__ = ["push"]
@@ -46,5 +46,5 @@ def push(argv: list[str]) -> int:
         card = model_card(folder / hub.MODEL, chosen.run, f"{hub.PREFIX}{repository}", chosen.license)
         (folder / hub.CARD).write_text(card, encoding="utf-8")
         address = hub.push(chosen.name, folder, chosen.private)
-    print(f"lebm: {chosen.run} is now {hub.PREFIX}{repository} ({address})")
+    tell(f"lebm: {chosen.run} is now {hub.PREFIX}{repository} ({address})")
     return 0

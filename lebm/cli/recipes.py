@@ -8,7 +8,7 @@ from pathlib import Path
 from lebm import pretrained as models
 from lebm.config.blocks import standalone
 from lebm.config.recipes import blocks, find, folder, is_measured, names, title
-from lebm.errors import UserError
+from lebm.errors import UserError, printable
 
 __all__ = ["cat", "cp", "ls", "pretrained"]
 
@@ -59,7 +59,7 @@ def cat(argv: list[str]) -> int:
         "lebm cat", description="Print a recipe, with the blocks that it includes in their places."
     )
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
-    print(standalone(find(parser.parse_args(argv).recipe)), end="")
+    print(printable(standalone(find(parser.parse_args(argv).recipe))), end="")
     return 0
 
 

@@ -14,6 +14,7 @@ from lebm.cli.common import (
     say,
     spelled,
     target_file,
+    tell,
 )
 
 __all__ = ["reconstruct"]
@@ -63,5 +64,5 @@ def reconstruct(argv: list[str]) -> int:
         seed,
         chain_words(model, steps, "posterior"),
     )
-    print(f"lebm: mean squared error {error:.5f} a pixel, in the [-1, 1] range")
+    tell(f"lebm: mean squared error {error:.5f} a pixel, in the [-1, 1] range")
     return 0

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lebm.cli.attach import add_wandb, attach_report, check_wandb
+from lebm.cli.common import tell
 from lebm.errors import UserError
 
 __all__ = ["main"]
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
     from lebm.report import report
 
     size = report(chosen.run, chosen.out)
-    print(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
+    tell(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
     if chosen.wandb:
         attach_report(chosen.run, chosen.out, chosen.wandb_host)
     return 0

@@ -17,6 +17,7 @@ from lebm.cli.common import (
     report,
     run_parser,
     target_file,
+    tell,
 )
 from lebm.errors import UserError
 
@@ -66,10 +67,10 @@ def score(argv: list[str]) -> int:
     )
     if threshold is not None:
         flagged = int((values > threshold).sum())
-        print(f"lebm: {flagged} of {len(values)} rows score above it and are marked in the column 'flagged'")
+        tell(f"lebm: {flagged} of {len(values)} rows score above it and are marked in the column 'flagged'")
     broken = int((~values.isfinite()).sum())
     if broken:
-        print(f"lebm: {broken} of these scores are not finite")
+        tell(f"lebm: {broken} of these scores are not finite")
     if pictures:
         _write_pictures(pictures, model, images, values, chosen)
     return 0
@@ -146,7 +147,7 @@ def _scorer(model: LatentEstimator, chosen: argparse.Namespace) -> Scorer:
     training = open_training(model, chosen.run, seed)
     batches = training.batches(chosen.batch_size)
     normal = gathered((parts(x.to(model.device), index) for index, x in batches), training.source)
-    print(f"lebm: each score is compared with {len(training.pixels)} images of {training.source}")
+    tell(f"lebm: each score is compared with {len(training.pixels)} images of {training.source}")
     return lambda x, index: combined(parts(x, index), normal)
 
 
@@ -168,7 +169,7 @@ def _threshold(model: LatentEstimator, scorer: Scorer, chosen: argparse.Namespac
     values = _scores(model, scorer, normal, chosen)
     threshold = threshold_at(values, chosen.false_positive_rate)
     above = int((values > threshold).sum())
-    print(
+    tell(
         f"lebm: threshold {threshold:.6g}: {above} of {len(values)} images of {normal.source} score above it"
         f" ({above / len(values):.3g}, asked for {chosen.false_positive_rate:g})"
     )
@@ -226,9 +227,9 @@ def _write_pictures(
         )
         maps = [heat(errors[end], largest)] if errors else []
         write_png(target, captioned_grid([shown[end].all(), *maps], captions))
-        print(f"lebm: {len(scores)} images, {ENDS[end]} first, in {target}")
+        tell(f"lebm: {len(scores)} images, {ENDS[end]} first, in {target}")
     if errors:
-        print(f"lebm: right of each image: squared error per pixel, from 0 (black) to {largest:.3g} (white)")
+        tell(f"lebm: right of each image: squared error per pixel, from 0 (black) to {largest:.3g} (white)")
 
 
 def _errors(model: LatentEstimator, shown: Images, chosen: argparse.Namespace) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,14 +16,17 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lebm import checkpoint, hub, pretrained
 from lebm.checkpoint.rebuild import build, outline
 from lebm.checkpoint.writing import AtomicCheckpointIO
+from lebm.cli.common import tell
 from lebm.config import checks, recipes
 from lebm.config.held_out import held_out_notes
 from lebm.config.parser import RecipeCLI
+from lebm.config.request import Request
 from lebm.config.stored import stored_sections
 from lebm.data.module import SplitData
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.run import folder as runs
+from lebm.run.lock import sole_writer
 from lebm.run.loggers import stored_run_id
 
 __all__ = ["FinishedError", "TrainingCLI", "other_networks"]
@@ -40,6 +44,7 @@ class TrainingCLI(RecipeCLI):
         stored: names and shapes of what that checkpoint holds.
         begun: whether training has begun; what fails after that is no mistake of the recipe.
         fresh: whether this run made its folder.
+        held: what is released when the run has ended: the lock of the run folder.
         description: the model of a run folder named in place of a recipe, as its checkpoint describes it.
         notes: what a user should know about the data, one sentence per entry.
     """
@@ -50,6 +55,10 @@ class TrainingCLI(RecipeCLI):
     fresh = False
     description: Any = None
     notes: Sequence[str] = ()
+
+    def __init__(self, request: Request, held: contextlib.ExitStack) -> None:
+        self.held = held
+        super().__init__(request)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
@@ -98,7 +107,7 @@ class TrainingCLI(RecipeCLI):
             return []
         sections, left_out = stored_sections(run, checks.load_recipe(run / "config.yaml"), self.request.trust)
         if left_out and runs.is_first_process():
-            print(
+            tell(
                 f"lebm: left out of {run / 'config.yaml'}: {', '.join(left_out)} (a run folder chooses"
                 " classes of lebm only; flags and -c RECIPE choose the rest)"
             )
@@ -187,8 +196,8 @@ class TrainingCLI(RecipeCLI):
 
     def _prepare_fit(self) -> None:
         if runs.is_first_process():
-            runs.claim(self.run_dir, self.request.resume)
             self.fresh = not self.run_dir.exists()
+            self.held.enter_context(sole_writer(self.run_dir, self.request.resume))
             if self.request.resume:
                 AtomicCheckpointIO.clean(self.run_dir / "checkpoints")
         if self.request.resume and any((self.run_dir / "checkpoints").glob("[!.]*.ckpt")):

@@ -16,11 +16,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lebm.cli.common import tell
 from lebm.cli.sweep_file import LOGGER, add_sweep_file, write_sweep_file
 from lebm.cli.validate_recipe import built
 from lebm.config.recipes import find, run_name
 from lebm.config.request import read_request
-from lebm.errors import UserError
+from lebm.errors import UserError, printable
 from lebm.evaluation.names import SUITE_NAMES
 from lebm.run.folder import write_json
 
@@ -120,23 +121,22 @@ def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[st
     begun = (run / "config.yaml").is_file() and (run / "checkpoints").is_dir()
     evaluation = run / "evaluation.json"
     if fitted and result.is_file() and _covers(evaluation, chosen.suite):
-        print(f"lebm: {cell['name']}: done, {result}")
+        tell(f"lebm: {cell['name']}: done, {result}")
         return True
     fit = ["fit", "--resume", str(run)] if begun else ["fit", "-c", chosen.config, "--run_dir", str(run)]
     steps = [] if fitted else [[*fit, *cell["words"], *fit_words]]
     if not _covers(evaluation, chosen.suite) or not fitted:
         steps.append(["evaluate", str(run), *_evaluate_words(chosen, fit_words)])
     for words in steps:
-        print(f"lebm: {cell['name']}: lebm {shlex.join(words)}", flush=True)
+        tell(f"lebm: {cell['name']}: lebm {shlex.join(words)}")
         # A process of its own: a cell that crashes or runs out of memory does not take the others with it.
         if not chosen.dry_run and (
             code := subprocess.run([sys.executable, "-m", "lebm", *words], check=False).returncode
         ):
             if code in (130, 143, -2, -15):
                 raise KeyboardInterrupt
-            print(
-                f"lebm: {cell['name']}: not done, lebm {words[0]} ended with status {code}", file=sys.stderr
-            )
+            line = f"lebm: {cell['name']}: not done, lebm {words[0]} ended with status {code}"
+            print(printable(line), file=sys.stderr)
             return False
     if not chosen.dry_run:
         _write(cell, chosen)
@@ -165,7 +165,7 @@ def _write(cell: dict[str, Any], chosen: argparse.Namespace) -> None:
         "evaluation": without_curves(read_evaluation(run / "evaluation.json")),
     }
     write_json(cell["result"], content)
-    print(f"lebm: {cell['name']}: {cell['result']}")
+    tell(f"lebm: {cell['name']}: {cell['result']}")
 
 
 def _status(file: Path) -> str | None:

@@ -91,7 +91,7 @@ def write_sweep_file(
     }
     with replaced(chosen.wandb) as unfinished:
         unfinished.write_text(yaml.safe_dump(content, sort_keys=False, width=100), encoding="utf-8")
-    print(f"lebm: {chosen.wandb}: start it with wandb sweep {shlex.quote(str(chosen.wandb))}")
+    tell(f"lebm: {chosen.wandb}: start it with wandb sweep {shlex.quote(str(chosen.wandb))}")
 
 
 def _metric(chosen: argparse.Namespace, parsed: RecipeCLI) -> tuple[str, str]:

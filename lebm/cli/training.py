@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -16,7 +17,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lebm.cli.common import fail
+from lebm.cli.common import fail, tell
 from lebm.cli.failures import failure_status
 from lebm.cli.starting import FinishedError, TrainingCLI
 from lebm.config.request import Request
@@ -39,22 +40,27 @@ _NOTICES = (
 def run(request: Request) -> int:
     """Run the verb of a request and return the exit status; the run folder tells how it ended."""
     quiet()
+    with contextlib.ExitStack() as held:
+        return _run(request, held)
+
+
+def _run(request: Request, held: contextlib.ExitStack) -> int:
     verb = request.verb
     started = time.time()
     handler = signal.getsignal(signal.SIGINT)
     try:
-        cli = TrainingCLI(request)
+        cli = TrainingCLI(request, held)
         cli.same_networks()
     except FinishedError as news:
-        print(f"lebm: {news}")
+        tell(f"lebm: {news}")
         return 0
     status, code = "failed", 1
     try:
         if runs.is_first_process():
             source = f", from {cli.ckpt_path}" if cli.ckpt_path else ""
-            print(f"lebm: {verb} in {cli.run_dir}{source}")
+            tell(f"lebm: {verb} in {cli.run_dir}{source}")
             for note in cli.notes:
-                print(f"lebm: {note}")
+                tell(f"lebm: {note}")
         _execute(cli, verb)
         status, code = "finished", 0
     except Preempted as stop:
@@ -121,7 +127,7 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
             if isinstance(logger, WandbLogger):
                 _conclude(logger.experiment, cli, verb, content)
         if status != "failed":
-            print(f"lebm: {status}, {target}")
+            tell(f"lebm: {status}, {target}")
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
         wandb.finish(exit_code=0 if status == "finished" else 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lebm.cli.common import tell
 from lebm.component import component_line
 from lebm.config.request import Request, read_request
 from lebm.config.usage import helped
@@ -21,20 +22,20 @@ def validate_recipe(argv: list[str]) -> int:
     request = read_request("validate-recipe", argv)
     cli = built(request)
     model = cli.model
-    print(f"recipe   {request.recipes[0]}")
-    print(f"method   {type(model).__name__}, {model.latent_dim} latent coordinates")
+    tell(f"recipe   {request.recipes[0]}")
+    tell(f"method   {type(model).__name__}, {model.latent_dim} latent coordinates")
     for name, network in model.networks().items():
         count = sum(parameter.numel() for parameter in network.parameters())
-        print(f"network  {name}: {type(network).__name__}, {count:,} parameters")
+        tell(f"network  {name}: {type(network).__name__}, {count:,} parameters")
     for name, chain in model.chain_settings.items():
         if chain is not None:
-            print(f"chain    {name}: {component_line(chain)}")
+            tell(f"chain    {name}: {component_line(chain)}")
     if cli.datamodule is not None:
         section = cli.config.data
         described = {"class_path": section.class_path, "init_args": section.get("init_args", {})}
-        print(f"data     {component_line(described)}")
-    print(f"trainer  {_limits(cli.config.trainer)}")
-    print(f"run      {cli.run_dir}")
+        tell(f"data     {component_line(described)}")
+    tell(f"trainer  {_limits(cli.config.trainer)}")
+    tell(f"run      {cli.run_dir}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from lebm.errors import UserError
 __all__ = ["ArrayData"]
 
 SPLITS = ("train", "validation", "test")
+_PLAIN = 1 << 30  # bytes that an archive of any size may stand for
+_RATIO = 100
 
 
 class ArrayData(SplitData):
@@ -134,25 +137,33 @@ class ArrayData(SplitData):
         }
 
     def _read(self) -> Mapping[str, Any]:
+        where, file = f"data path {self.path!r}", Path(self.path)
+        if not file.exists():
+            raise UserError(f"{where}: no such file")
+        if not file.is_file():
+            raise UserError(f"{where}: not an ordinary file")
         try:
-            found = np.load(self.path, allow_pickle=False)
+            if zipfile.is_zipfile(file):
+                _check_expanded(where, file)
+            found = np.load(file, allow_pickle=False)
             return {"train": found} if isinstance(found, np.ndarray) else dict(found)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            reason = (
-                "no such file"
-                if isinstance(error, FileNotFoundError)
-                else "not a .npy or .npz file of plain numbers"
-            )
-            raise UserError(f"data path {self.path!r}: {reason}") from error
+        except UserError:
+            raise
+        except MemoryError as error:
+            raise UserError(f"{where}: needs more memory than there is ({error})") from error
+        except Exception as error:  # NumPy and the readers of archives meet damage with errors of many kinds
+            raise UserError(f"{where}: not a .npy or .npz file of plain numbers") from error
 
     def _rows(self, arrays: Mapping[str, np.ndarray], name: str) -> PlaneRows:
         where, values = f"data path {self.path!r}, array {name!r}", arrays[name]
-        if values.ndim not in (2, 4) or values.dtype.kind not in "fiub" or not len(values):
+        if values.ndim not in (2, 4) or values.dtype.kind not in "fiub" or not values.size:
             raise UserError(
                 f"{where}: must hold numbers of shape (N, d) or (N, C, H, W), not {values.dtype} of shape"
                 f" {values.shape}"
             )
-        x = torch.from_numpy(values.copy())
+        # torch knows neither another byte order nor numbers of more than 8 bytes
+        known = np.float64 if values.dtype.itemsize > 8 else values.dtype.newbyteorder("=")
+        x = torch.from_numpy(values.astype(known))
         x = to_unit_range(x) if values.ndim == 4 and values.dtype == np.uint8 else x.to(torch.float32)
         if not torch.isfinite(x).all() or (values.ndim == 4 and x.abs().max() > 1):
             raise UserError(f"{where}: must hold finite numbers, and images must be in [-1, 1] or uint8")
@@ -161,4 +172,17 @@ class ArrayData(SplitData):
             raise UserError(
                 f"{where}: its labels are {label.dtype} of shape {label.shape}, not {len(x)} whole numbers"
             )
+        if label.max() > np.iinfo(np.int64).max:
+            raise UserError(f"{where}: a label is {label.max()}, beyond 64 bits with a sign")
         return PlaneRows(x, torch.from_numpy(label.astype(np.int64)))
+
+
+def _check_expanded(where: str, file: Path) -> None:
+    """Refuse a small archive that stands for gigabytes; those of real data are packed by less."""
+    with zipfile.ZipFile(file) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > max(_PLAIN, _RATIO * file.stat().st_size):
+        raise UserError(
+            f"{where}: its arrays are {size / 2**30:.1f} GiB and the file {file.stat().st_size:,} bytes; save"
+            " it by numpy.savez if that is meant"
+        )

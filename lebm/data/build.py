@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from lebm.data.decoding import Decoding, UndecodableError
 from lebm.data.sources import Source
 from lebm.errors import UserError
 
-__all__ = ["FORMAT", "Columns", "build", "labels_of"]
+__all__ = ["FORMAT", "Columns", "build", "checksum", "labels_of"]
 
 FORMAT = 2  # increase it when decoding changes: then old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
@@ -144,6 +145,7 @@ def build(
     meta = {
         "shape": [len(kept), *shape],
         "sizes": {name: (folder / name).stat().st_size for name in ("images.npy", "labels.npy")},
+        "checksums": {file.name: checksum(file) for file in sorted(folder.glob("*.*"))},
         "label_names": names,
         "has_labels": labels is not None,
         "split": split,
@@ -152,6 +154,15 @@ def build(
         "decoding": decoding.plain(),
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+def checksum(file: Path) -> int:
+    """The CRC-32 of a file. It finds damage and no intent: who can write the file can write the checksum."""
+    found = 0
+    with open(file, "rb") as content:
+        while block := content.read(1 << 20):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def _below(path: str, source: Source) -> str:

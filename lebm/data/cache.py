@@ -3,7 +3,8 @@
 The folder of a split is ``CACHE/images/<source>/<split and decoding>/``. It holds ``images.npy`` (N, C, H,
 W), ``labels.npy`` (N,), ``meta.json`` and, for images that are files, ``names.json``. CACHE is the argument
 ``cache_dir``, else ``$LEBM_CACHE``, else ``~/.cache/lebm``. The folder is written under a temporary name and
-renamed when it is complete. Deleting any part is safe: it is made again.
+renamed when it is complete. Deleting any part is safe: it is made again. A file whose content has changed is
+refused by its checksum, once per process. Folders of older versions have no checksums and are not checked.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
-from lebm.data.build import FORMAT, NAMES, Columns, build
+from lebm.data.build import FORMAT, NAMES, Columns, build, checksum
 from lebm.data.decoding import Decoding
 from lebm.data.sources import Source, find_source, reading, short_hash
-from lebm.errors import UserError
+from lebm.errors import UserError, printable
 from lebm.files import replaced
 
 __all__ = ["CachedImages", "cache_folder", "open_images", "split_names"]
@@ -129,7 +131,8 @@ def open_images(
         The decoded split, with ``images`` ``(N, C, H, W)`` ``uint8`` and ``labels`` ``(N,)``.
 
     Raises:
-        UserError: if the data cannot be read or decoded, or the split or a column does not exist.
+        UserError: if the data cannot be read or decoded, or the split or a column does not exist; if the
+            cache is damaged, with the folder to delete.
         ValueError: for impossible ``image_size``, ``channels`` or ``crop``.
 
     Example:
@@ -170,7 +173,7 @@ def _accept(cached: CachedImages, path: str, on_error: str) -> CachedImages:
     if cached.skipped:
         if on_error == "fail":
             raise UserError(cached.skipped[0])
-        listed = "; ".join(cached.skipped[:3]) + ("; ..." if len(cached.skipped) > 3 else "")
+        listed = printable("; ".join(cached.skipped[:3])) + ("; ..." if len(cached.skipped) > 3 else "")
         warnings.warn(
             f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}", stacklevel=3
         )
@@ -192,7 +195,11 @@ def _split_names(source: Source, cache: Path) -> list[str]:
 
 
 def _load(folder: Path) -> CachedImages | None:
-    """Open a complete folder; ``None`` if it is absent or damaged."""
+    """Open a complete folder; ``None`` if it is absent or incomplete.
+
+    Raises:
+        UserError: if a checksum is wrong.
+    """
     try:
         meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="r")
@@ -203,7 +210,12 @@ def _load(folder: Path) -> CachedImages | None:
         )
         if not whole or images.dtype != np.uint8 or labels.dtype != np.int64:
             return None
-        return CachedImages(
+        changed = [
+            name
+            for name, expected in meta.get("checksums", {}).items()
+            if _checksum(folder / name, (folder / name).stat().st_mtime_ns) != expected
+        ]
+        cached = CachedImages(
             images,
             labels,
             meta["label_names"],
@@ -212,8 +224,20 @@ def _load(folder: Path) -> CachedImages | None:
             [str(line) for line in meta["skipped"]],
             folder,
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
+    if changed:
+        raise UserError(
+            f"the image cache is damaged: {folder / changed[0]} is not what was written (its checksum is"
+            f" wrong); delete the folder {folder}, and it is made again"
+        )
+    return cached
+
+
+@lru_cache(maxsize=64)
+def _checksum(file: Path, changed: int) -> int:
+    """The checksum of a file that was last changed at that time; a process reads it once."""
+    return checksum(file)
 
 
 def _make(

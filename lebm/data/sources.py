@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lebm.errors import UserError
+from lebm.extras import need
 from lebm.files import replaced
 
 __all__ = ["Source", "find_source", "reading", "short_hash"]
@@ -235,7 +236,11 @@ def reading(source: Source, scratch: Path | None = None) -> Iterator[Reader]:
         source: the source to read.
         scratch: an existing folder for the files that ``datasets`` writes for local sources; the caller
             removes it. Downloads from the Hub stay in the cache of the Hub.
+
+    Raises:
+        MissingExtraError: if ``datasets`` is not installed.
     """
+    need("datasets", "reading images, tables and the Hub")
     import datasets
 
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]

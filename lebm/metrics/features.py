@@ -12,6 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from lebm.component import Component
 from lebm.errors import UserError
+from lebm.extras import need
 from lebm.files import sha256
 
 __all__ = [
@@ -180,6 +181,7 @@ class InceptionFeatures(FeatureExtractor):
     @staticmethod
     def default_weights() -> Path:
         """The path of the downloaded weights; the file may be absent."""
+        need("torch_fidelity", "the Inception network")
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
@@ -215,6 +217,7 @@ class InceptionFeatures(FeatureExtractor):
 
         torch-fidelity itself would download and unpickle them in one step.
         """
+        need("torch_fidelity", "the Inception network")
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
         file = self.default_weights()
@@ -234,6 +237,7 @@ class InceptionFeatures(FeatureExtractor):
     def _load(self, path: str) -> None:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+        need("torch_fidelity", "the Inception network")
         digest = _check_weights(path)
         layers = [str(self.num_features), "logits_unbiased"]
         try:

@@ -16,6 +16,7 @@ from lebm.errors import UserError
 from lebm.files import is_inside, replaced
 
 __all__ = [
+    "LOCK",
     "check_links",
     "check_run",
     "claim",
@@ -29,11 +30,12 @@ __all__ = [
     "write_json",
 ]
 
-
+LOCK = ".lock"
+"""The file whose lock the process holds that trains in a run folder (:mod:`lebm.run.lock`)."""
 _USED = (
     *("config.yaml", "metrics.csv", "predictions.npz", "evaluation.json", "checkpoints", "tensorboard"),
     *("summary.json", "test.json", "validate.json", "predict.json", "wandb", "images", "samples", "scores"),
-    "diagnosis",
+    *("diagnosis", LOCK),
 )
 
 
@@ -55,7 +57,7 @@ def claim(run_dir: Path, resume: bool) -> None:
         return
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} is a file; choose a folder with --run_dir")
-    if resume or not any(run_dir.iterdir()):
+    if resume or all(entry.name == LOCK for entry in run_dir.iterdir()):
         return
     free = next(
         candidate for number in range(2, 10**6) if not (candidate := Path(f"{run_dir}-{number}")).exists()

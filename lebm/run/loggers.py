@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lebm.extras import missing, need
 from lebm.files import replaced
+from lebm.run.folder import is_first_process
 
 __all__ = ["MetricsFile", "WandbRun", "point_into", "stored_run_id", "usable_id", "with_defaults"]
+
+log = logging.getLogger("lebm.run")
 
 
 class MetricsFile(Logger):
@@ -135,12 +140,18 @@ def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
             changed in place.
         run_dir: the folder of the loggers for which the recipe names none.
         wandb_id: id of the Weights & Biases run to continue.
+
+    Raises:
+        MissingExtraError: if the package of a logger is not installed.
     """
     for logger in config if isinstance(config, list) else [config]:
         path = logger.get("class_path", "") if hasattr(logger, "get") else ""
         arguments = logger.get("init_args") if path else None
         if arguments is None:
             continue
+        for name, package in (("WandbLogger", "wandb"), ("TensorBoardLogger", "tensorboard")):
+            if path.endswith(f".{name}"):
+                need(package, f"trainer.logger: {name}")
         if "save_dir" in arguments and arguments["save_dir"] in (None, "", "."):
             # absolute, because the process of wandb keeps the working folder in which it was started
             arguments["save_dir"] = str(run_dir.absolute())
@@ -161,8 +172,13 @@ def with_defaults(chosen: Any, run_dir: Path, first_step: int) -> list[Logger] |
     """
     if chosen is False:
         return False
+    loggers: list[Logger] = []
     if chosen is None or chosen is True:
-        loggers: list[Logger] = [TensorBoardLogger(str(run_dir), name="tensorboard", version="")]
+        line = missing("tensorboard", "the log for TensorBoard beside metrics.csv")
+        if line and is_first_process():
+            log.warning("%s", line)
+        elif not line:
+            loggers = [TensorBoardLogger(str(run_dir), name="tensorboard", version="")]
     else:
         loggers = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
     # first, because Lightning asks the first logger for the folder of the run

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+import resource
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +132,60 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             ArrayData(str(tmp_path / name)).setup()
     with pytest.raises(ValueError, match="at least 1"):
         ArrayData("rows.npy", batch_size=0)
+
+
+def header(rows: int) -> bytes:
+    """The start of a ``.npy`` file that says it has so many rows."""
+    content = io.BytesIO()
+    description = {"descr": "<f4", "fortran_order": False, "shape": (rows, 2)}
+    np.lib.format.write_array_header_1_0(content, description)
+    return content.getvalue()
+
+
+def test_a_small_file_that_claims_to_be_large(tmp_path: Path) -> None:
+    (tmp_path / "claims.npy").write_bytes(header(10**12))
+    with zipfile.ZipFile(tmp_path / "claims.npz", "w") as archive:
+        archive.writestr("train.npy", header(10**12))
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("train.npy", "w") as entry,
+    ):
+        entry.write(header(140_000_000))
+        for _ in range(1100):
+            entry.write(bytes(1 << 20))
+    assert (tmp_path / "bomb.npz").stat().st_size < 2_000_000
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name, reason in (
+        ("claims.npy", "needs more memory than there is"),
+        ("claims.npz", "needs more memory than there is"),
+        ("bomb.npz", r"its arrays are 1\.1 GiB and the file 1,1\d\d,\d\d\d bytes"),
+    ):
+        with pytest.raises(UserError, match=reason) as error:
+            ArrayData(str(tmp_path / name)).setup()
+        assert "\n" not in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200_000  # kilobytes
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.npy")
+    with pytest.raises(UserError, match="not an ordinary file"):
+        ArrayData(str(tmp_path / "rows.npy")).setup()
+
+
+@pytest.mark.parametrize("kind", [">f4", ">i2", np.longdouble, np.uint16, np.float16, bool])
+def test_every_kind_of_number_is_read(tmp_path: Path, kind: Any) -> None:
+    np.save(tmp_path / "rows.npy", (ROWS % 2).astype(kind))
+    data = ready(ArrayData(str(tmp_path / "rows.npy"), 5))
+    assert torch.equal(data.train.x, torch.from_numpy(ROWS % 2))
+
+
+@pytest.mark.parametrize("shape", [(20, 0), (20, 0, 0, 0), (20, 1, 0, 2)])
+def test_rows_without_numbers(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match="must hold numbers of shape"):
+        ArrayData.of({"train": np.zeros(shape)}).setup()
+
+
+def test_labels_beyond_64_bits() -> None:
+    labels = np.array([0, 2**63], dtype=np.uint64)
+    with pytest.raises(UserError, match="a label is 9223372036854775808, beyond 64 bits"):
+        ArrayData.of({"train": ROWS[:2], "train_label": labels}).setup()

@@ -99,11 +99,9 @@ def saved(content: Any) -> Callable[[Path], None]:
     )
 
 
-def archive(
-    pickled: bytes, data: dict[str, bytes] | None = None, compression: int = zipfile.ZIP_STORED
-) -> Callable[[Path], None]:
+def archive(pickled: bytes, data: dict[str, bytes] | None = None) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        with zipfile.ZipFile(path, "w", compression) as file:
+        with zipfile.ZipFile(path, "w") as file:
             for name, content in {
                 "data.pkl": pickled,
                 "byteorder": b"little",
@@ -139,42 +137,6 @@ def tensor_claim(numbers: int, size: int) -> bytes:
     return buffer.getvalue()
 
 
-def bomb(path: Path) -> None:
-    archive(b"\0" * 50_000_000, compression=zipfile.ZIP_DEFLATED)(path)
-    assert path.stat().st_size < 100_000
-
-
-def twice(path: Path) -> None:
-    saved(base)(path)
-    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
-        file.writestr(file.infolist()[0].filename, b"another")
-
-
-def overlapping(path: Path) -> None:
-    """Two entries that are the same bytes: a directory that counts one record many times."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as file:
-        file.writestr("archive/data.pkl", b"x" * 1000)
-        first = file.infolist()[0]
-        for number in range(50):
-            again = zipfile.ZipInfo(f"archive/data/{number}")
-            again.header_offset, again.file_size, again.compress_size, again.CRC = (
-                first.header_offset,
-                1000,
-                1000,
-                first.CRC,
-            )
-            file.filelist.append(again)
-        file._didModify = True  # type: ignore[attr-defined]
-    path.write_bytes(content.getvalue())
-
-
-def outside_names(path: Path) -> None:
-    saved(base)(path)
-    with zipfile.ZipFile(path, "a") as file:
-        file.writestr("../../escaped", b"x")
-
-
 def pipe(path: Path) -> None:
     os.mkfifo(path)
 
@@ -199,7 +161,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "old pickle without an archive": (
         lambda path: path.write_bytes(pickle.dumps(Call(os.system, "touch sprung"))) and None,
-        "not a readable",
+        REFUSED,
     ),
     "Lightning's _instantiator": (
         saved(
@@ -268,10 +230,6 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         archive(tensor_claim(1000, 1000), {"data/0": b"\0" * 40}),
         "not a readable checkpoint",
     ),
-    "decompression bomb": (bomb, "packed or encrypted entries"),
-    "two entries of one name": (twice, "claim more than the file holds"),
-    "entries that share their bytes": (overlapping, "claim more than the file holds|not a readable"),
-    "entry that leads outside": (outside_names, "not one archive of torch|checksum is missing"),
     "weights that are no mapping": (
         saved(lambda: base() | {"state_dict": [1, 2]}),
         "not a checkpoint written by lebm",
