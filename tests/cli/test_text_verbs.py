@@ -107,7 +107,7 @@ def test_pictures_have_no_sentences_between_them(
     lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lebm("interpolate", trained, "a", "b") == 2
-    assert "interpolate is for models of sentences" in capsys.readouterr().err
+    assert "sentences are for models of sentences" in capsys.readouterr().err
 
 
 BAD = {
