@@ -11,7 +11,7 @@ AUDIT_STAMP := $(VENV)/.audit-installed
 .PHONY: help setup demo test test-all lint format docs results audit lock clean
 
 help:
-	@echo "make demo      set up, train recipes/quickstart.yaml on the images inside the package, evaluate, write pictures"
+	@echo "make demo      set up, train recipes/quickstart.yaml on the images inside the package, test it, write one page"
 	@echo "make test      set up and run the tests (about 8 minutes on 2 cores)"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff and mypy"

@@ -1,4 +1,4 @@
-"""What `make demo` does: train the quickstart, test it, draw from it, and say where everything is."""
+"""What `make demo` does: train the quickstart, test it, draw from it, and write one page about the run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from lebm.__main__ import main
 
 RUN = Path("runs/demo")
+PAGE = RUN / "report.html"
 
 
 def demo() -> int:
@@ -19,14 +20,14 @@ def demo() -> int:
         ["fit", "-c", "quickstart", "--run_dir", str(RUN)],
         ["test", str(RUN)],
         ["sample", str(RUN), "-n", "100"],
+        ["report", str(RUN), "--out", str(PAGE)],
     ):
         print("\n$ lebm " + " ".join(command), flush=True)
         if status := main(command):
             return status
     summary = json.loads((RUN / "summary.json").read_text())
-    print(f"\nTrained in {summary['wall_time_seconds']:.0f} s. Pictures:")
-    for picture in sorted((RUN / "images").rglob("*.png")):
-        print(f"  {picture}")
+    print(f"\nTrained in {summary['wall_time_seconds']:.0f} s. Open this page in a browser:")
+    print(f"  {PAGE.resolve().as_uri()}")
     print("Next: lebm ls; lebm cp quickstart mine.yaml; lebm fit -c mine.yaml")
     return 0
 

@@ -33,7 +33,7 @@ class FrechetDistance(EvaluationCallback):
     is absent.
 
     Args:
-        extractor: the features; ``pool_3`` of Inception if ``None``.
+        features: the features; ``pool_3`` of Inception if ``None``.
         n_samples: number of generated samples, at least 2.
         split: the real images, all of ``train``, ``validation`` or ``test``. Their statistics stay in memory.
         every_n_epochs: epochs between measurements in training; by default only ``validate`` and ``test``
@@ -41,28 +41,32 @@ class FrechetDistance(EvaluationCallback):
         chunk_size: samples per chunk.
         steps: length of the chain; the model's default if ``None``.
         seed: of the noise of the samples.
+        extractor: the former name of ``features``.
 
     Raises:
-        ValueError: for an argument out of range.
+        ValueError: for an argument out of range, or if both names of the features are given.
         UserError: if the data module lacks the split, or if images or samples have a wrong shape or range.
 
     Example:
         >>> from lebm.callbacks import FrechetDistance
-        >>> FrechetDistance(n_samples=10_000).extractor.figure
+        >>> FrechetDistance(n_samples=10_000).features.figure
         'fid'
     """
 
     def __init__(
         self,
-        extractor: FeatureExtractor | None = None,
+        features: FeatureExtractor | None = None,
         n_samples: int = 50_000,
         split: Literal["train", "validation", "test"] = "train",
         every_n_epochs: int | None = None,
         chunk_size: int = CHUNK,
         steps: int | None = None,
         seed: int = 0,
+        extractor: FeatureExtractor | None = None,
     ) -> None:
         super().__init__()
+        if features is not None and extractor is not None:
+            raise ValueError("extractor is the former name of features: give one of them")
         if n_samples < 2 or chunk_size < 1 or (every_n_epochs is not None and every_n_epochs < 1):
             raise ValueError(
                 f"n_samples must be at least 2, chunk_size and every_n_epochs at least 1: {n_samples},"
@@ -70,7 +74,8 @@ class FrechetDistance(EvaluationCallback):
             )
         if split not in ("train", "validation", "test"):
             raise ValueError(f"split must be train, validation or test, not {split!r}")
-        self.extractor = InceptionFeatures() if extractor is None else extractor
+        chosen = extractor if features is None else features
+        self.features = InceptionFeatures() if chosen is None else chosen
         self.n_samples = n_samples
         self.split = split
         self.every_n_epochs = every_n_epochs
@@ -91,7 +96,7 @@ class FrechetDistance(EvaluationCallback):
         )
         if not self._measuring:
             return
-        self.extractor.to(model.device).eval()
+        self.features.to(model.device).eval()
         self._bad.to(model.device).reset()
         with torch.no_grad():
             self._measure_real(trainer, model, batch)
@@ -103,20 +108,20 @@ class FrechetDistance(EvaluationCallback):
         self._bad.refuse(
             "generated samples", "look at mcmc/prior/nonfinite and lower the prior sampler's step size"
         )
-        name, value = f"{stage}/{self.extractor.figure}", float(self._metric.compute())
+        name, value = f"{stage}/{self.features.figure}", float(self._metric.compute())
         self.report(model, {name: value})
         self.protocol.update(
-            figure=self.extractor.figure,
+            figure=self.features.figure,
             samples=self.n_samples,
             chunk_size=self.chunk_size,
             seed=self.seed,
             steps=self.steps,
             real_split=self.split,
-            note=self.extractor.note,
+            note=self.features.note,
             chain_settings=model.chain_settings,
         )
         if trainer.is_global_zero and trainer.state.fn != TrainerFn.FITTING:
-            note = f"; {self.extractor.note}" if self.extractor.note else ""
+            note = f"; {self.features.note}" if self.features.note else ""
             print(
                 f"{name} = {value:.4g} ({self.n_samples} samples of seed {self.seed} against all of the"
                 f" {self.split} split{note})"
@@ -128,7 +133,7 @@ class FrechetDistance(EvaluationCallback):
         for turn in (True, False):
             if (trainer.local_rank == 0) == turn:
                 try:
-                    self.extractor.prepare()
+                    self.features.prepare()
                 except FeaturesUnavailableError as error:
                     problem = error
             trainer.strategy.barrier()
@@ -147,12 +152,12 @@ class FrechetDistance(EvaluationCallback):
             raise UserError(
                 f"FrechetDistance: the data module has no {self.split} split with an evaluation_dataloader"
             )
-        empty = self.extractor(batch["x"].new_zeros((1, *batch["x"].shape[1:])).float())
+        empty = self.features(batch["x"].new_zeros((1, *batch["x"].shape[1:])).float())
         self._metric = frechet.FrechetDistance(empty.shape[1]).to(model.device)
         for rows in whole_split(trainer, model.device, self.split):
             x = rows["x"].float()
             check_images(x, f"the {self.split} data")
-            self._metric.update(self.extractor(x), real=True)
+            self._metric.update(self.features(x), real=True)
         self._measured_data = data_of(trainer)
 
     def _measure_samples(self, trainer: Trainer, model: LatentEstimator, shape: torch.Size) -> None:
@@ -162,4 +167,4 @@ class FrechetDistance(EvaluationCallback):
             count = min(self.chunk_size, self.n_samples - first)
             x, finite = drawn_images(model, count, chunk, self.seed, self.steps, shape)
             self._bad.update(finite, torch.arange(first, first + count, device=x.device))
-            self._metric.update(self.extractor(x[finite]), real=False)
+            self._metric.update(self.features(x[finite]), real=False)

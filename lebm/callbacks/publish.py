@@ -21,8 +21,8 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
     """Write a picture into the run folder, and log it to every logger that takes images.
 
     The files are ``<run>/images/<name>/<when>.png`` and ``latest.png`` in the same folder. ``<when>`` is
-    ``epoch-0003-step-00001200`` in training, and ``validate`` or ``test`` otherwise. Every process may call
-    it; only the first one acts. A ``fast_dev_run`` writes nothing.
+    ``epoch-0003-step-00001200`` in training, and ``validate`` or ``test`` otherwise. Epochs count from 1.
+    Every process may call it; only the first one acts. A ``fast_dev_run`` writes nothing.
 
     Args:
         trainer: its ``default_root_dir`` is the run folder.
@@ -120,9 +120,13 @@ def publish_table(trainer: Trainer, name: str, columns: Sequence[str], rows: Ite
 
 
 def moment(trainer: Trainer) -> str:
-    """The current epoch and step, or the kind of pass, as part of a file name."""
+    """The current epoch and step, or the kind of pass, as part of a file name.
+
+    Epochs count from 1. An epoch has the same number in its validation and when training has ended.
+    """
     if trainer.state.fn == TrainerFn.FITTING:
-        return f"epoch-{trainer.current_epoch:04d}-step-{trainer.global_step:08d}"
+        epoch = trainer.fit_loop.epoch_progress.current.ready  # current_epoch is one higher after the last
+        return f"epoch-{epoch:04d}-step-{trainer.global_step:08d}"
     return "test" if trainer.state.fn == TrainerFn.TESTING else "validate"
 
 

@@ -27,7 +27,8 @@ train
 use a trained run (a run folder, or a .ckpt or .safetensors file)
   sample RUN -n 64          pictures or sentences from the model
   reconstruct RUN           data above, reconstructions below
-  interpolate RUN "A" "B"   sentences on the way from one to another
+  interpolate RUN [A B]     images or sentences on the way from one to another
+  traverse RUN              one latent coordinate varied per row of a picture
   score RUN --data DATA     anomaly scores as CSV or parquet
   diagnose RUN              long chains from prior and posterior, and what is wrong with them
   evaluate RUN...           every metric with its interval, in evaluation.json and a table
@@ -63,6 +64,7 @@ VERBS = {
     "sample": ("lebm.cli.sample", "sample"),
     "reconstruct": ("lebm.cli.reconstruct", "reconstruct"),
     "interpolate": ("lebm.cli.interpolate", "interpolate"),
+    "traverse": ("lebm.cli.traverse", "traverse"),
     "score": ("lebm.cli.score", "score"),
     "diagnose": ("lebm.cli.diagnose", "main"),
     "evaluate": ("lebm.cli.evaluate", "main"),

@@ -1,47 +1,182 @@
-"""``lebm interpolate RUN "SENTENCE" "SENTENCE"``: sentences on the way from one to another."""
+"""``lebm interpolate RUN [A B]``: images or sentences on the way from one to another."""
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import count, load_model, run_parser, say
+from lebm.cli.common import (
+    add_data,
+    chain_words,
+    count,
+    encode_noise,
+    load_model,
+    open_data,
+    pieces,
+    report,
+    run_parser,
+    say,
+    target_file,
+)
 from lebm.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["between", "interpolate"]
+    from lebm.config.run_data import Images
+    from lebm.estimators.base import LatentEstimator
+
+__all__ = ["between", "decoded", "drawn_latent", "images_of", "interpolate", "row_number"]
 
 
 def interpolate(argv: list[str]) -> int:
-    """``lebm interpolate RUN "SENTENCE" "SENTENCE"``"""
+    """``lebm interpolate RUN [A B]``"""
     parser = run_parser(
         "interpolate",
-        "Sentences on the way from one to another: both encoded, the latents between them decoded.",
+        "The way from one image or sentence to another: both encoded, the latents between them decoded.",
     )
-    parser.add_argument("sentence", help="where the way begins")
-    parser.add_argument("other", help="where it ends")
+    add_data(parser)
+    parser.add_argument("first", nargs="?", help="where the way begins: a sentence, or the row of an image")
+    parser.add_argument("last", nargs="?", help="where it ends")
     parser.add_argument(
-        "-n", type=count, default=8, help="number of sentences, both ends included (default 8)"
+        "-n",
+        type=count,
+        default=8,
+        help="number of images or sentences per way, both ends included (default 8)",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=count,
+        default=6,
+        help="number of ways if no rows are named (default 6); a seeded choice of images is spread over the"
+        " classes",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs=2,
+        metavar="SEED",
+        help="from one draw of the prior to another, by their seeds",
     )
     chosen = parser.parse_args(argv)
     if chosen.n < 2:
         raise UserError(f"-n {chosen.n}: a way has two ends, so give at least 2")
-    for sentence in (chosen.sentence, chosen.other):
-        if not sentence.strip():
-            raise UserError("an empty sentence cannot be encoded")
+    words = [word for word in (chosen.first, chosen.last) if word is not None]
+    if len(words) == 1:
+        raise UserError(f"a way has two ends, and only one is named: {words[0]!r}")
+    if words and chosen.seeds:
+        raise UserError("--seeds names the two ends, so name no others")
+    if not all(map(str.strip, words)):
+        raise UserError("an empty sentence cannot be encoded")
     model = load_model(chosen)
+    if model.sentences is None:
+        return _of_images(chosen, model, words)
+    if not words and not chosen.seeds:
+        raise UserError("name two sentences, or two seeds with --seeds")
+    first, last = _drawn_ends(chosen, model) if chosen.seeds else _sentence_ends(chosen, model, words)
+    say(model.sentences.spell(model.decode(between(first[0], last[0], chosen.n))), chosen.out)
+    return 0
+
+
+def _sentence_ends(
+    chosen: argparse.Namespace, model: LatentEstimator, words: list[str]
+) -> tuple[Tensor, Tensor]:
     from lebm.samplers.noise import Noise
 
-    likelihood = model.sentences
-    if likelihood is None:
-        raise UserError(f"{chosen.run}: interpolate is for models of sentences, and this is none")
-    x = likelihood.read([chosen.sentence, chosen.other]).to(model.device)
+    assert model.sentences is not None
+    x = model.sentences.read(words).to(model.device)
     seed = model.seed if chosen.seed is None else chosen.seed
     noise = Noise.samples(seed, "encode", index=range(2))
-    first, last = model.encode(x, steps=chosen.steps, generator=noise)
-    say(likelihood.spell(model.decode(between(first, last, chosen.n))), chosen.out)
+    z = model.encode(x, steps=chosen.steps, generator=noise)
+    return z[:1], z[1:]
+
+
+def _of_images(chosen: argparse.Namespace, model: LatentEstimator, words: list[str]) -> int:
+    import torch
+
+    from lebm.plots.grids import image_grid, write_png
+
+    rows = [row_number(word) for word in words]
+    target = target_file(chosen, "interpolation", ".png")
+    seed = model.seed if chosen.seed is None else chosen.seed
+    if chosen.seeds:
+        first, last = _drawn_ends(chosen, model)
+        source = f"the draws {chosen.seeds[0]} and {chosen.seeds[1]} of the prior"
+    else:
+        images = images_of(chosen, model, rows, 2 * chosen.pairs)
+        steps = chosen.steps or model.evaluation_steps
+        z = torch.cat(
+            [
+                model.encode(x.to(model.device), steps=steps, generator=encode_noise(seed, index))
+                for index, x in images.batches(chosen.batch_size)
+            ]
+        )
+        z = z[: len(z) // 2 * 2]
+        if not len(z):
+            raise UserError(f"{images.source} has only one image, and a way has two ends")
+        first, last, source = z[0::2], z[1::2], images.source
+    ways = torch.cat([between(a, b, chosen.n) for a, b in zip(first, last, strict=True)])
+    write_png(target, image_grid(decoded(model, ways, chosen.batch_size), chosen.n))
+    chain = chain_words(model, chosen.steps, "prior" if chosen.seeds else "posterior")
+    report(f"{len(first)} way(s) between {source}", target, chosen, seed, chain)
+    if not chosen.seeds:
+        pairs = zip(images.numbers[0::2], images.numbers[1::2], strict=False)
+        print(f"lebm: rows of the data: {', '.join(f'{a} to {b}' for a, b in pairs)}")
     return 0
+
+
+def _drawn_ends(chosen: argparse.Namespace, model: LatentEstimator) -> tuple[Tensor, Tensor]:
+    return drawn_latent(model, chosen.seeds[0], chosen.steps), drawn_latent(
+        model, chosen.seeds[1], chosen.steps
+    )
+
+
+def drawn_latent(model: LatentEstimator, seed: int, steps: int | None) -> Tensor:
+    """A draw of the prior, ``(1, d)``: the latent of the first sample that ``lebm sample`` draws."""
+    from lebm.samplers.noise import Noise
+
+    return model.sample_latent(1, steps=steps, generator=Noise.samples(seed, "sample", index=range(1)))
+
+
+def row_number(word: str) -> int:
+    """The row of an image.
+
+    Raises:
+        UserError: if the word is no whole number of at least 0.
+    """
+    if not (word.isascii() and word.isdigit()):
+        raise UserError(
+            f"{word!r}: a model of images takes row numbers of the data, from 0; sentences are for models of"
+            " sentences"
+        )
+    return int(word)
+
+
+def images_of(chosen: argparse.Namespace, model: LatentEstimator, rows: list[int], n: int) -> Images:
+    """The named rows of the data, or a seeded choice of ``n`` rows that is spread over the classes.
+
+    Raises:
+        UserError: if a row is not in the data, or the model is not one of images.
+    """
+    import numpy as np
+
+    from lebm.config.run_data import Images
+
+    images = open_data(chosen, model, None)
+    assert isinstance(images, Images)  # the model is not one of sentences
+    if not rows:
+        return images.spread(n, model.seed if chosen.seed is None else chosen.seed)
+    if max(rows) >= len(images.pixels):
+        raise UserError(f"row {max(rows)}: {images.source} has the rows 0 to {len(images.pixels) - 1}")
+    return images.chosen(np.array(rows))
+
+
+def decoded(model: LatentEstimator, z: Tensor, size: int) -> Tensor:
+    """Images of latents ``(N, d)``, in memory of the host, ``size`` at a time."""
+    import torch
+
+    with torch.no_grad():
+        return torch.cat([model.decode(z[start:stop]).cpu() for start, stop in pieces(len(z), size)])
 
 
 def between(first: Tensor, last: Tensor, n: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import jsonargparse
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -29,7 +29,8 @@ from lebm.config.request import Request
 from lebm.config.usage import DESCRIPTION, USAGE
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
-from lebm.run.callbacks import Progress, RunCheckpoint, SameShape, SaveConfig
+from lebm.run.callbacks import RunCheckpoint, SameShape, SaveConfig
+from lebm.run.console import PartSizes, Progress
 from lebm.run.loggers import WandbRun, point_into, with_defaults
 from lebm.run.preemption import Preemption
 
@@ -194,10 +195,12 @@ class RecipeCLI(LightningCLI):
                 callback.dirpath = str(self.run_dir / "checkpoints")  # type: ignore[attr-defined]
         if chosen.enable_checkpointing is not False:
             ours.append(RunCheckpoint(self.run_dir, self.config.checkpoint_every))
-        if chosen.enable_progress_bar is not False and not any(
-            isinstance(callback, ProgressBar) for callback in callbacks
+        for wanted, kind, made in (
+            (chosen.enable_progress_bar, ProgressBar, Progress),
+            (chosen.enable_model_summary, ModelSummary, PartSizes),
         ):
-            ours.append(Progress())
+            if wanted is not False and not any(isinstance(callback, kind) for callback in callbacks):
+                ours.append(made())
         ours.append(Preemption())  # the last one: all others act before it ends the run
         return super().instantiate_trainer(
             callbacks=[*callbacks, *ours],

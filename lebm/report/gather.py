@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from lebm.run.folder import inside, ordinary
 __all__ = ["RunRecord", "gather"]
 
 _SKIPPED = ("step", "epoch")
+SENTENCES = 20  # of a run, at most
+LONGEST = 1000  # characters of a sentence
 
 
 @dataclass
@@ -30,6 +33,7 @@ class RunRecord:
         evaluation: ``evaluation.json``.
         curves: by logged name, points ``(step, value)``.
         pictures: newest picture by what it shows.
+        sentences: those of the newest samples, for a model of sentences.
     """
 
     name: str
@@ -39,6 +43,7 @@ class RunRecord:
     evaluation: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     pictures: dict[str, Path] = field(default_factory=dict)
+    sentences: list[str] = field(default_factory=list)
 
     @property
     def method(self) -> str:
@@ -75,6 +80,7 @@ def _read(folder: Path, name: str) -> RunRecord:
         read_evaluation(evaluation) if ordinary(folder, evaluation) else {},
         _curves(folder, folder / "metrics.csv"),
         _pictures(folder, folder / "images"),
+        _sentences(folder, folder / "samples"),
     )
 
 
@@ -117,3 +123,12 @@ def _pictures(run: Path, folder: Path) -> dict[str, Path]:
         if kind.is_dir() and newest is not None:
             found[kind.name] = newest
     return {what: file for what, file in found.items() if ordinary(run, file)}
+
+
+def _sentences(run: Path, folder: Path) -> list[str]:
+    """At most ``SENTENCES`` lines of ``samples/test.txt``, else of ``latest.txt``."""
+    file = next((folder / name for name in ("test.txt", "latest.txt") if (folder / name).is_file()), None)
+    if file is None or not ordinary(run, file):
+        return []
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        return [line.rstrip("\n")[:LONGEST] for line in itertools.islice(lines, SENTENCES)]

@@ -11,4 +11,17 @@ for (const head of document.querySelectorAll("th button")) head.addEventListener
   };
   body.append(...[...body.rows].sort(order));
 });
+for (const image of document.images) {
+  const smooth = () => image.classList.toggle("pixels", image.naturalWidth < image.clientWidth);  // enlarged: keep pixels sharp
+  image.complete ? smooth() : image.addEventListener("load", smooth);
+}
+for (const button of document.querySelectorAll("button.open")) button.addEventListener("click", () => {
+  const small = button.firstElementChild, box = document.createElement("dialog"), image = small.cloneNode();
+  image.style.width = small.naturalWidth * Math.max(1, Math.floor(1200 / small.naturalWidth)) + "px";
+  box.append(image);
+  box.addEventListener("click", () => box.close());
+  box.addEventListener("close", () => box.remove());
+  document.body.append(box);
+  box.showModal();
+});
 addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });

@@ -3,140 +3,112 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+from lebm.report.differences import recipe_differences
+from lebm.report.direction import best_of, better
 from lebm.report.gather import RunRecord
-from lebm.report.pieces import data_url, figure_cell, figures_of, grid, number_cell, table
+from lebm.report.headline import headlines, pictures
+from lebm.report.pieces import figure_cell, figures_of, grid, key_figures, number_cell, own_figure, table
 from lebm.report.svg import Series, bars, lines
 from lebm.run.folder import spent_minutes
 
 __all__ = ["SECTIONS"]
 
 Records = Sequence[RunRecord]
-KEY_FIGURES = {
-    "image": ("reconstruction_mse", "fid", "frechet_distance/"),
-    "anomaly": ("auroc/anomaly_score", "auprc/anomaly_score"),
-    "likelihood": ("log_likelihood/ais",),
-}
-"""By suite; a name that ends with a stroke stands for all that begin with it, each with a column of its own.
-"""
+BEST = "<p>The best value is marked. Where intervals overlap, chance may explain the difference.</p>"
 
 
 def summary(records: Records) -> str:
     """Method, cost and key figures, one row per run."""
-    present = _key_figures(records)
+    present = key_figures(records)
     head = ["run", "method", "steps", "epochs", "CPU min", "wall min", "seed", *(name for _, name in present)]
+    columns = [[own_figure(record, suite, name) for record in records] for suite, name in present]
+    marks = [best_of(name, _values(found)) for (_, name), found in zip(present, columns, strict=True)]
     rows = []
-    for record in records:
+    for number, record in enumerate(records):
         fit = record.summary
-        figures = figures_of(record)
         minutes = [spent_minutes(fit, which) for which in ("cpu", "wall")]
-        cells = [
-            escape(record.name),
-            escape(record.method),
-            *(
-                number_cell(fit.get(name), f"{fit.get(name):,}" if fit.get(name) else None, missing="?")
-                for name in ("steps", "epochs")
-            ),
-        ]
-        cells += [
-            *(
-                number_cell(value, f"{value:.1f}" if value is not None else None, missing="?")
-                for value in minutes
-            ),
-            number_cell(fit.get("seed"), missing="?"),
-        ]
-        for suite, name in present:
-            found = [figure for key, figure in figures.items() if key[:2] == (suite, name)]
-            own = [figure for figure in found if figure["split"] == _own_split(record, suite)] or found
-            cells.append(figure_cell(own[0] if own else None))
-        rows.append(cells)
+        rows.append(
+            [
+                escape(record.name),
+                escape(record.method),
+                *(
+                    number_cell(fit.get(name), f"{fit.get(name):,}" if fit.get(name) else None, missing="?")
+                    for name in ("steps", "epochs")
+                ),
+                *(
+                    number_cell(value, f"{value:.1f}" if value is not None else None, missing="?")
+                    for value in minutes
+                ),
+                number_cell(fit.get("seed"), missing="?"),
+                *(
+                    figure_cell(found[number], number in best)
+                    for found, best in zip(columns, marks, strict=True)
+                ),
+            ]
+        )
     lost = [
         f"{record.name}: {record.summary.get('status')}"
         for record in records
         if record.summary.get("status") not in (None, "finished")
     ]
     told = f'<p class="warn">Not finished: {escape("; ".join(lost))}.</p>' if lost else ""
+    ways = {name: f"{way} is better" for _, name in present if (way := better(name))}
     return (
-        table(head, rows)
+        table(head, rows, ways)
         + told
         + "<p>Small numbers are 95 % intervals and numbers of samples. Click a heading to sort.</p>"
+        + (BEST if len(records) > 1 else "")
     )
 
 
-def _key_figures(records: Records) -> list[tuple[str, str]]:
-    """Suites and names that any run has, in the order of ``KEY_FIGURES``."""
-    having = list(dict.fromkeys(key[:2] for record in records for key in figures_of(record)))
-    wanted = [(suite, name) for suite, names in KEY_FIGURES.items() for name in names]
-    return [
-        key
-        for suite, name in wanted
-        for key in having
-        if key == (suite, name) or (key[0] == suite and _begins(key[1], name))
-    ]
-
-
-def _begins(name: str, start: str) -> bool:
-    return start.endswith("/") and name.startswith(start)
-
-
-def _own_split(record: RunRecord, suite: str) -> str | None:
-    """The anomaly split of the run itself; a suite may have measured others as well."""
-    return (record.evaluation["suites"][suite]["origin"].get("data") or {}).get("anomaly_split")
+def _values(figures: Sequence[dict[str, Any] | None]) -> list[float | None]:
+    return [None if figure is None else figure["value"] for figure in figures]
 
 
 def all_figures(records: Records) -> str:
     """Every figure of every run."""
     keys = list(dict.fromkeys(key for record in records for key in figures_of(record)))
     if not keys:
-        return "<p>No run has an evaluation.json yet: <code>lebm evaluate RUN</code> writes it.</p>"
+        return (
+            "<p>No run has an evaluation.json or a test.json yet: <code>lebm evaluate RUN</code> and"
+            " <code>lebm test RUN</code> write them.</p>"
+        )
     found = [figures_of(record) for record in records]
-    rows = [
-        [
-            escape(suite),
-            escape(name),
-            escape(split),
-            *(figure_cell(figures.get((suite, name, split))) for figures in found),
-        ]
-        for suite, name, split in keys
-    ]
-    return table(["suite", "figure", "split", *(record.name for record in records)], rows)
+    rows = []
+    for key in keys:
+        figures = [one.get(key) for one in found]
+        best = best_of(key[1], _values(figures))
+        cells = [figure_cell(figure, number in best) for number, figure in enumerate(figures)]
+        rows.append([*map(escape, key), better(key[1]) or "", *cells])
+    head = ["suite", "figure", "split", "better", *(record.name for record in records)]
+    return table(head, rows) + (BEST if len(records) > 1 else "")
 
 
 def learning_curves(records: Records) -> str:
-    """One chart a logged name, all runs in it."""
+    """One chart per logged name, all runs in it; those whose lines do not change are folded."""
     names = list(dict.fromkeys(name for record in records for name in record.curves))
-    charts = [
-        lines(
-            name,
-            [
-                Series(record.name, record.curves[name], number)
-                for number, record in enumerate(records)
-                if name in record.curves
-            ],
-            "step",
-        )
-        for name in names
-    ]
-    return grid(charts) or "<p>No run has a metrics.csv.</p>"
-
-
-def pictures(records: Records) -> str:
-    """Samples, reconstructions, hierarchical grids and latent projections, those of one kind side by side."""
-    kinds = list(dict.fromkeys(kind for record in records for kind in record.pictures))
-    parts = []
-    for kind in kinds:
-        shown = [
-            f"<figure><figcaption>{escape(record.name)}</figcaption><img"
-            f' src="{data_url(record.pictures[kind])}" alt="{escape(kind)} of'
-            f' {escape(record.name, quote=True)}"></figure>'
-            for record in records
-            if kind in record.pictures
+    charts: dict[bool, list[str]] = {True: [], False: []}
+    for name in names:
+        drawn = [
+            Series(record.name, record.curves[name], number)
+            for number, record in enumerate(records)
+            if name in record.curves
         ]
-        parts.append(f"<h3>{escape(kind.replace('_', ' '))}</h3>{grid(shown)}")
-    return "".join(parts) or "<p>No run has pictures.</p>"
+        moving = any(len({value for _, value in one.points if math.isfinite(value)}) > 1 for one in drawn)
+        charts[moving].append(lines(name, drawn, "step"))
+    if not names:
+        return "<p>No run has a metrics.csv.</p>"
+    still = charts[False]
+    return grid(charts[True]) + (
+        f"<details><summary>Names whose values do not change: {len(still)}</summary>{grid(still)}</details>"
+        if still
+        else ""
+    )
 
 
 def score_curves(records: Records) -> str:
@@ -232,40 +204,11 @@ def protocols(records: Records) -> str:
     return "".join(parts) or "<p>No run has an evaluation.json.</p>"
 
 
-def recipe_differences(records: Records) -> str:
-    """Settings of the resolved recipes that are not the same in all runs."""
-    flat = [dict(_flat(record.config)) for record in records]
-    keys = list(dict.fromkeys(key for settings in flat for key in settings))
-    absent = '<td class="none">absent</td>'
-    rows = []
-    for key in keys:
-        values = [settings.get(key, absent) for settings in flat]
-        if any(value != values[0] for value in values):
-            rows.append([f"<code>{escape(key)}</code>", *values])
-    if not rows:
-        return (
-            "<p>The resolved recipes are the same.</p>"
-            if len(records) > 1
-            else "<p>One run has nothing to differ from.</p>"
-        )
-    return table(["setting", *(record.name for record in records)], rows)
-
-
-def _flat(value: Any, where: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for name, item in value.items():
-            yield from _flat(item, f"{where}.{name}".lstrip("."))
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for place, item in enumerate(value):
-            yield from _flat(item, f"{where}[{place}]")
-    else:
-        yield where, f"<code>{escape(json.dumps(value))}</code>"
-
-
 SECTIONS: dict[str, tuple[str, Callable[[Records], str]]] = {
+    "runs": ("Runs", headlines),
     "summary": ("Summary", summary),
     "curves": ("Learning curves", learning_curves),
-    "pictures": ("Samples, reconstructions, latents", pictures),
+    "pictures": ("Other pictures", pictures),
     "scores": ("Scores", score_curves),
     "chains": ("Chains", chains),
     "figures": ("All figures", all_figures),

@@ -1,16 +1,15 @@
-"""The callbacks of every run besides those of its recipe: checkpoints, stored recipe, progress bar."""
+"""The callbacks of every run besides those of its recipe: checkpoints, stored recipe, predictions."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -22,7 +21,7 @@ from lebm.files import replaced
 from lebm.run.preemption import Preempted
 from lebm.run.wandb_run import searchable
 
-__all__ = ["Progress", "RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions"]
+__all__ = ["RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions"]
 
 log = logging.getLogger("lebm.cli")
 
@@ -136,47 +135,6 @@ class SaveConfig(SaveConfigCallback):
             else:
                 content = yaml.safe_load(text)
                 logger.log_hyperparams(searchable(content) if isinstance(logger, WandbLogger) else content)
-
-
-class Progress(RichProgressBar):
-    """A progress bar with the loss, the health of the chains and the time to the end of the run."""
-
-    HEALTH = {"displacement": "move", "gradient_norm": "grad"}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._started = (0.0, 0)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._started = (time.monotonic(), trainer.global_step)
-
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        shown = super().get_metrics(trainer, pl_module)
-        shown = {
-            name: value for name, value in shown.items() if name != "v_num" and not name.startswith("train/")
-        }
-        for name, value in trainer.callback_metrics.items():
-            group, _, metric = name.removeprefix("mcmc/").rpartition("/")
-            if name.startswith("mcmc/") and metric in self.HEALTH:
-                shown[f"{group}-{self.HEALTH[metric]}"] = round(float(value), 2)
-        left = self._time_left(trainer)
-        if left is not None:
-            shown["left"] = left
-        return shown
-
-    def _time_left(self, trainer: Trainer) -> str | None:
-        since, first = self._started
-        done = trainer.global_step - first
-        if not trainer.training or done < 1:
-            return None
-        total = trainer.estimated_stepping_batches
-        if total == float("inf"):
-            return None
-        seconds = int((time.monotonic() - since) / done * (total - trainer.global_step))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 class SameShape(Callback):

@@ -132,3 +132,11 @@ def test_arguments_out_of_range() -> None:
         FrechetDistance(n_samples=1)
     with pytest.raises(ValueError, match="split"):
         FrechetDistance(split="both")  # type: ignore[arg-type]
+
+
+def test_extractor_is_a_former_name_of_features() -> None:
+    features = FlatFeatures(2)
+    assert FrechetDistance(extractor=features).features is features
+    assert FrechetDistance(features=features).features is features
+    with pytest.raises(ValueError, match="former name of features"):
+        FrechetDistance(features=features, extractor=features)

@@ -30,24 +30,31 @@ def test_same_noise_every_time_and_torch_randomness_untouched(tmp_path: Path) ->
     assert np.array_equal(np.asarray(Image.open(tmp_path / "images" / "samples" / "test.png")), expected)
 
 
-@pytest.mark.parametrize(("every", "epochs"), [(1, [0, 1, 2, 3]), (2, [1, 3]), (3, [2, 3]), (10, [3])])
+@pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3, 4]), (10, [4])])
 def test_every_n_epochs_and_the_last(tmp_path: Path, every: int, epochs: list[int]) -> None:
     trainer(tmp_path, [SampleGrid(n=1, every_n_epochs=every)], max_epochs=4).fit(
         EchoModel(), datamodule=TinyData()
     )
-    assert _files(tmp_path) == [f"epoch-{epoch:04d}-step-{4 * (epoch + 1):08d}" for epoch in epochs]
+    assert _files(tmp_path) == [f"epoch-{epoch:04d}-step-{4 * epoch:08d}" for epoch in epochs]
 
 
 def test_without_validation_and_when_training_ends_in_between(tmp_path: Path) -> None:
     model = EchoModel()
     trainer(tmp_path / "a", [SampleGrid(n=1)], limit_val_batches=0).fit(model, datamodule=TinyData())
-    assert _files(tmp_path / "a") == ["epoch-0000-step-00000004", "epoch-0001-step-00000008"]
+    assert _files(tmp_path / "a") == ["epoch-0001-step-00000004", "epoch-0002-step-00000008"]
     trainer(tmp_path / "b", [SampleGrid(n=1)], max_epochs=-1, max_steps=6).fit(
         EchoModel(), datamodule=TinyData()
     )
     assert len(_files(tmp_path / "b")) == 2
     assert _files(tmp_path / "b")[-1].endswith("step-00000006")
     assert model.training
+
+
+def test_the_picture_after_training_counts_epochs_as_the_others_do(tmp_path: Path) -> None:
+    trainer(tmp_path, [SampleGrid(n=1, every_n_epochs=2)], max_epochs=3, check_val_every_n_epoch=2).fit(
+        EchoModel(), datamodule=TinyData()
+    )
+    assert _files(tmp_path) == ["epoch-0002-step-00000008", "epoch-0003-step-00000012"]
 
 
 @pytest.mark.parametrize("ours_first", [True, False])

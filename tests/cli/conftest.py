@@ -4,7 +4,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from lebm.__main__ import main
 from tests.conftest import tiny_recipe
@@ -32,6 +34,18 @@ def lebm(tiny: Path) -> Run:
 def trained(tiny: Path, finished_run: Path) -> Path:
     """The folder of a finished run: a copy of one that all tests of the session share."""
     return Path(shutil.copytree(finished_run, "runs/tiny", symlinks=True))
+
+
+@pytest.fixture
+def pictures(tiny: Path) -> Path:
+    """An image folder of two classes with a training and a test split."""
+    noise = np.random.default_rng(0)
+    for split, label in (("train", 0), ("train", 1), ("test", 0), ("test", 1)):
+        folder = Path("pictures") / split / f"class{label}"
+        folder.mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(noise.integers(0, 255, (5, 5), dtype=np.uint8)).save(folder / f"{number}.png")
+    return Path("pictures")
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ CODE = (
         "score {run} --data ./nowhere",
         "reconstruct {empty}",
         "interpolate nowhere a b",
+        "traverse nowhere",
         "diagnose {run} --chains 2",
         "report nowhere",
         "fit -c quickstart --nonsense 3",

@@ -103,11 +103,23 @@ def test_interpolate_prints_the_way(lebm: Run, talking: Path, capsys: pytest.Cap
         assert message in capsys.readouterr().err
 
 
+def test_interpolate_between_draws_prints_sentences(
+    lebm: Run, talking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert lebm("interpolate", talking, "--seeds", 1, 2, "-n", 3) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert lebm("interpolate", talking) == 2
+    assert "name two sentences, or two seeds" in capsys.readouterr().err
+    assert lebm("traverse", talking) == 2
+    assert "traverse is for models of images" in capsys.readouterr().err
+
+
 def test_pictures_have_no_sentences_between_them(
     lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lebm("interpolate", trained, "a", "b") == 2
-    assert "interpolate is for models of sentences" in capsys.readouterr().err
+    assert "sentences are for models of sentences" in capsys.readouterr().err
 
 
 BAD = {

@@ -256,7 +256,7 @@ def test_logger_of_the_recipe_joins_the_csv(lebm: Run, tiny: Path) -> None:
 
 
 def test_progress_shows_loss_health_and_time_left(lebm: Run, tiny: Path) -> None:
-    from lebm.run.callbacks import Progress
+    from lebm.run.console import Progress
 
     seen: list[dict[str, object]] = []
     original = Progress.get_metrics

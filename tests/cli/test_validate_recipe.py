@@ -36,3 +36,11 @@ def test_needs_no_memory_for_the_weights(lebm: Run, tiny: Path, capsys: pytest.C
     assert (
         f"{2 * width + width + 2 * (width * width + width) + width:,} parameters" in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("flag", ["--data.batch_size", "--data.init_args.batch_size"])
+def test_arguments_of_the_data_need_no_init_args(
+    flag: str, lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lebm("validate-recipe", tiny, flag, 2) == 0
+    assert "ToyData(batch_size=2)" in capsys.readouterr().out

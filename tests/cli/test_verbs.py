@@ -20,18 +20,6 @@ from lebm.data.splits import spread_rows
 from tests.cli.conftest import Run
 
 
-@pytest.fixture
-def pictures(tiny: Path) -> Path:
-    """An image folder of two classes with a training and a test split."""
-    noise = np.random.default_rng(0)
-    for split, label in (("train", 0), ("train", 1), ("test", 0), ("test", 1)):
-        folder = Path("pictures") / split / f"class{label}"
-        folder.mkdir(parents=True)
-        for number in range(6):
-            Image.fromarray(noise.integers(0, 255, (5, 5), dtype=np.uint8)).save(folder / f"{number}.png")
-    return Path("pictures")
-
-
 def test_samples_as_picture(lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lebm("sample", trained, "-n", 9) == 0
     assert (

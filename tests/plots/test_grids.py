@@ -78,7 +78,7 @@ def test_pictures_reach_disk_tensorboard_and_whoever_logs_images(tmp_path: Path)
     )
     run.fit(EchoModel(), datamodule=TinyData())
     files = sorted(file.name for file in (tmp_path / "images" / "samples").iterdir())
-    assert files == ["epoch-0000-step-00000004.png", "epoch-0001-step-00000008.png", "latest.png"]
+    assert files == ["epoch-0001-step-00000004.png", "epoch-0002-step-00000008.png", "latest.png"]
     newest = np.asarray(Image.open(tmp_path / "images" / "samples" / "latest.png"))
     assert np.array_equal(newest, np.asarray(Image.open(tmp_path / "images" / "samples" / files[1])))
     assert [(key, step) for key, _, step in calls] == [("images/samples", 4), ("images/samples", 8)]

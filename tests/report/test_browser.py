@@ -33,10 +33,21 @@ PROBE = """<script>addEventListener("load", () => {
   const parts = [...document.querySelectorAll("figure, h2, p, .wide, details, nav")];
   const over = parts.filter(part => part.getBoundingClientRect().right > left + 391);
   const wide = over.map(part => part.outerHTML.slice(0, 80));
+  const narrow = getComputedStyle(table.tBodies[0].rows[0].cells[0]).display;
   const images = [...document.images].map(image => image.naturalWidth);
+  document.body.style.width = document.body.style.maxWidth = "";
+  const small = document.querySelector("button.open");
+  const closed = document.querySelectorAll("dialog").length;
+  small.click();
+  const box = document.querySelector("dialog[open]");
+  const large = box.querySelector("img").getBoundingClientRect().width;
+  const opened = [closed, small.firstElementChild.getBoundingClientRect().width, large];
+  box.click();
+  const stacked = getComputedStyle(table.tBodies[0].rows[0].cells[0]).display;
   const charts = document.querySelectorAll("svg[role=img]").length;
   document.body.innerHTML = "";
-  document.body.append(JSON.stringify({faults, before, up, down, wide, images, charts}));
+  const told = {faults, before, up, down, wide, images, charts, narrow, opened, stacked};
+  document.body.append(JSON.stringify(told));
 });</script>"""
 
 
@@ -72,6 +83,11 @@ def test_it_renders_sorts_and_fits_a_phone(page: Path) -> None:
     assert all(width > 0 for width in found["images"])
     assert found["charts"] >= 8
     assert found["wide"] == []
+    assert found["narrow"] == "flex"  # a row is a list on a phone
+    assert found["stacked"] == "table-cell"
+    before, shown_width, large = found["opened"]
+    assert before == 0
+    assert large > shown_width
 
 
 def test_it_prints(page: Path, tmp_path: Path) -> None:
