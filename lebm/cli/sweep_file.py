@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from lebm.cli.common import tell
 from lebm.errors import UserError
 from lebm.files import replaced
 
