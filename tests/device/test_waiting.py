@@ -19,7 +19,7 @@ from lebm.models import CategoricalLikelihood, EnergyPrior, MLPEnergy, SentenceE
 from lebm.samplers import HMC, MALA, Langevin, Noise, ParallelTempering, Sampler, SamplingImportanceResampling
 from tests.device.accelerator import Traffic, watched
 from tests.estimators import test_text_runs as sentences
-from tests.reliability.methods import KINDS, METHODS, SHAPE, description, model_of
+from tests.reliability.methods import KINDS, METHODS, SHAPE, model_of
 from tests.samplers.test_contract import EVENT, MAKERS, ROWS, Target
 
 NUMBERS = ("on host", "samplers.schedules.on_device")
@@ -215,17 +215,17 @@ DRAWS = dict.fromkeys(MOVES, 16.0) | {"Langevin": 0.8, "HMC": 24.0, "ParallelTem
 
 
 def per_step(
-    make: Callable[[int], Sampler], target: Callable[[Tensor], Tensor], dim: int
+    make: Callable[[int], Sampler], target: Callable[[Tensor], Tensor], dim: int, steps: int
 ) -> dict[str, float]:
-    """Operations on the device per transition: of 40 transitions less of 20."""
+    """Operations on the device per transition, from chains of ``steps`` and twice as many."""
     counts = []
-    for steps in (20, 40):
+    for length in (steps, 2 * steps):
         with watched() as traffic:
-            make(steps)(target, torch.zeros(8, dim, device="meta"), Noise.shards(0, "chain"))
+            make(length)(target, torch.zeros(8, dim, device="meta"), Noise.shards(0, "chain"))
         assert traffic.generators == 8  # one per noise shard, made once per chain
         counts.append(traffic.kernels)
     long, short = counts[1], counts[0]
-    return {name: (long[name] - short[name]) / 20 for name in long if long[name] != short[name]}
+    return {name: (long[name] - short[name]) / steps for name in long if long[name] != short[name]}
 
 
 ENERGY = {"addmm": 2.0, "gelu": 2.0, "mm": 4.0, "ones_like": 1.0, "gelu_backward": 2.0}
@@ -235,12 +235,12 @@ NOISE = {"randn": 0.8, "cat": 0.1, "clone": 0.1, "mul": 0.1}
 def test_kernels_of_a_langevin_step() -> None:
     """On the energy of the papers: its gradient, the noise of eight shards for ten steps, and the step."""
     prior = EnergyPrior(MLPEnergy(100, hidden=[200, 200])).to("meta")
-    kernels = per_step(lambda steps: Langevin(steps, 0.4), prior.log_density, 100)
+    kernels = per_step(lambda steps: Langevin(steps, 0.4), prior.log_density, 100, steps=10)
     assert kernels == ENERGY | NOISE | {"add": 3.0, "neg": 1.0}
 
 
 @pytest.mark.parametrize(("name", "draws"), DRAWS.items())
 def test_kernels_of_noise(name: str, draws: float) -> None:
     """The kernels that fill memory with random numbers, per transition."""
-    kernels = per_step(MOVES[name], Target().to("meta"), 6)
+    kernels = per_step(MOVES[name], Target().to("meta"), 6, steps=10 if name == "Langevin" else 2)
     assert kernels.get("randn", 0) + kernels.get("rand", 0) == draws
