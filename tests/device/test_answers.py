@@ -102,4 +102,3 @@ def test_the_answers_are_those_of_the_cpu(name: str, device: torch.device) -> No
     for key, value in answers(device, torch.float32).items():
         assert (value.device.type, value.dtype) == (device.type, torch.float32), key
         close(value, expected[key], key)
-
