@@ -16,7 +16,9 @@ def test_a_process_draws_its_rows_of_what_one_would_draw(
     shares = [Noise.shards("x", 1, shards=8, rank=rank, world_size=processes) for rank in range(processes)]
     for kind in ("normal", "uniform", "normal"):
         whole = getattr(alone, kind)((batch, 3), steps=steps, device=device)
-        parts = [getattr(share, kind)((batch // processes, 3), steps=steps, device=device) for share in shares]
+        parts = [
+            getattr(share, kind)((batch // processes, 3), steps=steps, device=device) for share in shares
+        ]
         assert torch.equal(torch.cat(parts, dim=0 if steps is None else 1), whole)
 
 
