@@ -8,12 +8,13 @@ PYTEST := $(BIN)/python -m pytest -q
 DOCS_STAMP := $(VENV)/.docs-installed
 AUDIT_STAMP := $(VENV)/.audit-installed
 
-.PHONY: help setup demo test test-all lint format docs results audit lock clean
+.PHONY: help setup demo test test-all test-gpu lint format docs results audit lock clean
 
 help:
 	@echo "make demo      set up, train recipes/quickstart.yaml on the images inside the package, test it, write one page"
 	@echo "make test      set up and run the tests (about 8 minutes on 2 cores)"
 	@echo "make test-all  the slow tests too"
+	@echo "make test-gpu  the tests that run on a GPU as well; on the CPU where there is none"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build the documentation site in build/site (installs its tools first)"
 	@echo "make results   write every table of docs/ again, from results/*.json (no training, no network)"
@@ -43,6 +44,12 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile tests
+
+# In one process: the tests would share the GPU.
+test-gpu: $(STAMP)
+	@where=$$($(BIN)/python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")'); \
+	if [ $$where = cpu ]; then echo "no GPU here: the tests run on the CPU"; fi; \
+	OMP_NUM_THREADS=1 $(PYTEST) -m "gpu and not slow" -k $$where tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

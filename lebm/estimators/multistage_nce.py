@@ -171,7 +171,9 @@ class MultiStageNCE(LatentPriorModel):
     def classification(self, positives: Tensor, negatives: Tensor, index: Tensor) -> Tensor:
         """The classifier's loss; held-out rows are measured and not trained on."""
         energies = self.prior.tilt.active(torch.cat([positives, negatives]))
-        up, down = energies.split([len(positives), len(negatives)])
+        # In half precision the mean over the batch would be mostly rounding.
+        precise = energies.to(torch.promote_types(energies.dtype, torch.float32))
+        up, down = precise.split([len(positives), len(negatives)])
         every = self.stages.held_out
         measured = index.to(up.device) % every == 0 if every else torch.ones_like(up, dtype=torch.bool)
         self.stages.record(up.detach(), down.detach(), measured)

@@ -21,7 +21,7 @@ from lebm.samplers.base import (
     summarise,
 )
 from lebm.samplers.noise import RandomSource, normal
-from lebm.samplers.schedules import Schedule, check_schedule, values
+from lebm.samplers.schedules import Schedule, check_schedule, on_device, values
 from lebm.samplers.shadow import clip_rows, shadow_acceptance
 
 __all__ = ["Langevin"]
@@ -160,9 +160,7 @@ class Langevin(Adaptive):
         if len(set(scales)) == 1:
             noise.mul_(scales[0])
         else:
-            noise.mul_(
-                torch.tensor(scales, dtype=noise.dtype, device=noise.device).reshape(-1, *[1] * state.dim())
-            )
+            noise.mul_(on_device(scales, noise).reshape(-1, *[1] * state.dim()))
         return noise if metric is None else noise.mul_(metric.sqrt())
 
     def _eager(
@@ -199,7 +197,7 @@ class Langevin(Adaptive):
     ) -> tuple[Tensor, Tensor, Tensor]:
         compiled = self._compiled = self._compiled or _compile(self.compile_mode)
         # A tensor, because torch compiles a new graph for every new Python number.
-        drift = torch.tensor(drifts, dtype=state.dtype).to(state.device, non_blocking=True)
+        drift = on_device(drifts, state)
         with torch.no_grad():
             for block, rates in zip(noise.split(self.unroll), drift.split(self.unroll), strict=True):
                 outputs = compiled(log_density, state, block, rates, self.max_grad_norm, self.clamp, metric)

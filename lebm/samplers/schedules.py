@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["Schedule", "check_schedule", "geometric", "linear", "values"]
+import torch
+from torch import Tensor
+
+__all__ = ["Schedule", "check_schedule", "geometric", "linear", "on_device", "values"]
 
 Schedule = float | Sequence[float]
 """A constant, or one value per step.
@@ -51,3 +54,11 @@ def linear(first: float, last: float, steps: int) -> list[float]:
 def geometric(first: float, last: float, steps: int) -> list[float]:
     """``steps`` values from ``first`` to ``last`` with a constant ratio; both ends must be positive."""
     return [first * (last / first) ** (step / max(1, steps - 1)) for step in range(steps)]
+
+
+def on_device(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """Plain numbers ``(n,)`` in the dtype and on the device of ``like``, without waiting for the device.
+
+    ``torch.tensor(numbers, device=...)`` waits until the copy has ended, and so for all work before it.
+    """
+    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +92,7 @@ class Conditional:
             )
         self.log_density = log_density
         self.given = given
-        self.free = (~frozen).flatten().nonzero().squeeze(1).to(given.device)
+        self.free = (~frozen).flatten().nonzero().squeeze(1).to(given.device, non_blocking=True)
 
     def restrict(self, state: Tensor) -> Tensor:
         """The free coordinates ``(B, f)`` of ``(B, *event)``."""
@@ -134,11 +135,17 @@ class Masked(Sampler):
         if all(frozen):
             raise ValueError("a mask must leave at least one coordinate free")
         self.kernel = kernel
-        self.register_buffer("frozen", torch.tensor([bool(entry) for entry in frozen]))
+        self._mask = [bool(entry) for entry in frozen]  # for the host, which would wait for the buffer
+        self.register_buffer("frozen", torch.tensor(self._mask))
 
     @property
     def exact(self) -> bool:  # type: ignore[override]
         return self.kernel.exact
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        if not self.frozen.is_meta:
+            self._mask = self.frozen.tolist()
 
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
@@ -148,7 +155,7 @@ class Masked(Sampler):
                 f"the mask has {self.frozen.numel()} entries but a row of the state has {start[0].numel()}"
                 " coordinates"
             )
-        target = Conditional(log_density, start, self.frozen.reshape(start.shape[1:]))
+        target = Conditional(log_density, start, torch.tensor(self._mask).reshape(start.shape[1:]))
         if want_info:
             part, info = self.kernel.run(target, target.restrict(start), generator, steps=steps)
             return target.complete(part), info

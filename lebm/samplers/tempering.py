@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lebm.samplers.base import Info, LogDensity, Sampler, summarise, values_of_all
 from lebm.samplers.noise import RandomSource, uniform
+from lebm.samplers.schedules import on_device
 
 __all__ = ["ParallelTempering"]
 
@@ -97,7 +98,7 @@ class ParallelTempering(Sampler):
         Returns:
             ``(B, R, *event)`` replicas and ``(R - 1,)`` swap acceptance.
         """
-        root = torch.tensor(self.temperatures, dtype=replicas.dtype, device=replicas.device).sqrt()
+        root = on_device(self.temperatures, replicas).sqrt()
         cold_to_hot = root.square().reciprocal()
         shape, width = replicas.shape, len(self.temperatures)
         offers = torch.zeros(width - 1, device=replicas.device)

@@ -10,13 +10,15 @@ from lebm.samplers.noise import Noise, normal, uniform
 @pytest.mark.parametrize("batch", [8, 64, 104])
 @pytest.mark.parametrize("steps", [None, 3])
 def test_a_process_draws_its_rows_of_what_one_would_draw(
-    processes: int, batch: int, steps: int | None
+    processes: int, batch: int, steps: int | None, device: torch.device
 ) -> None:
     alone = Noise.shards("x", 1, shards=8)
     shares = [Noise.shards("x", 1, shards=8, rank=rank, world_size=processes) for rank in range(processes)]
     for kind in ("normal", "uniform", "normal"):
-        whole = getattr(alone, kind)((batch, 3), steps=steps)
-        parts = [getattr(share, kind)((batch // processes, 3), steps=steps) for share in shares]
+        whole = getattr(alone, kind)((batch, 3), steps=steps, device=device)
+        parts = [
+            getattr(share, kind)((batch // processes, 3), steps=steps, device=device) for share in shares
+        ]
         assert torch.equal(torch.cat(parts, dim=0 if steps is None else 1), whole)
 
 
@@ -27,10 +29,11 @@ def test_uneven_shards_agree_as_long_as_the_processes_divide_the_batch() -> None
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_a_sample_draws_the_same_wherever_it_is() -> None:
+def test_a_sample_draws_the_same_wherever_it_is(device: torch.device) -> None:
     together = Noise.samples(0, "encode", index=[5, 2, 9]).normal((3, 4), steps=2)
-    alone = Noise.samples(0, "encode", index=torch.tensor([2])).normal((1, 4), steps=2)
-    assert torch.equal(together[:, 1:2], alone)
+    alone = Noise.samples(0, "encode", index=torch.tensor([2])).normal((1, 4), steps=2, device=device)
+    assert alone.device.type == device.type
+    assert torch.equal(together[:, 1:2], alone.cpu())
 
 
 def test_streams_are_sequential_keyed_and_repeatable() -> None:
@@ -44,18 +47,18 @@ def test_streams_are_sequential_keyed_and_repeatable() -> None:
     assert not torch.equal(Noise([("a", "1")]).normal((4, 2)), first)
 
 
-def test_streams_do_not_repeat_each_other_and_have_the_right_moments() -> None:
+def test_streams_do_not_repeat_each_other_and_have_the_right_moments(device: torch.device) -> None:
     noise = Noise.shards(3, "moments", shards=8)
-    draws = noise.normal((8000, 5))
+    draws = noise.normal((8000, 5), device=device)
     assert len({draws[1000 * shard, 0].item() for shard in range(8)}) == 8
     assert draws.mean().abs() < 4 / draws.numel() ** 0.5
     assert (draws.var() - 1).abs() < 4 * (2 / draws.numel()) ** 0.5
-    chances = noise.uniform((8000, 5))
+    chances = noise.uniform((8000, 5), device=device)
     assert chances.min() >= 0
     assert chances.max() < 1
     assert (chances.mean() - 0.5).abs() < 4 / (12 * chances.numel()) ** 0.5
     correlation = torch.corrcoef(draws[:, 0].reshape(8, 1000))
-    assert (correlation - torch.eye(8)).abs().max() < 5 / 1000**0.5
+    assert (correlation.cpu() - torch.eye(8)).abs().max() < 5 / 1000**0.5
 
 
 def test_generators_and_the_default_are_torchs_own() -> None:
