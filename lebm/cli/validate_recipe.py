@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lebm.component import component_line
 from lebm.config.request import Request, read_request
 from lebm.config.usage import helped
+from lebm.errors import UserError
 
 if TYPE_CHECKING:
     from lebm.config.parser import RecipeCLI
@@ -35,6 +36,7 @@ def validate_recipe(argv: list[str]) -> int:
         print(f"data     {component_line(described)}")
     print(f"trainer  {_limits(cli.config.trainer)}")
     print(f"run      {cli.run_dir}")
+    print(f"cost     {_cost(cli)}")
     return 0
 
 
@@ -48,6 +50,16 @@ def built(request: Request) -> RecipeCLI:
     quiet()
     with torch.device("meta"):
         return RecipeCLI(request, trainer_too=False)
+
+
+def _cost(cli: RecipeCLI) -> str:
+    """The arithmetic of the run in one line; it is counted last, because counting uses the model up."""
+    from lebm.run.cost import run_cost
+
+    try:
+        return run_cost(cli.model, cli.datamodule, cli.config.trainer).line
+    except (NotImplementedError, RuntimeError, UserError) as error:
+        return f"not counted ({str(error).splitlines()[0]})"
 
 
 def _limits(trainer: Any) -> str:
