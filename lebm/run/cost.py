@@ -29,7 +29,7 @@ PEAK = 19.5e12
 """Floating-point operations per second of an NVIDIA A100 in single precision, as its data sheet says."""
 UTILISATION = 0.3
 """Assumed share of the peak that a training step reaches."""
-COUNTED = 2  # rows of the batch that is counted: BatchNorm needs two
+_COUNTED = {"meta": 2, "cpu": 1}  # rows of the batch that is counted; BatchNorm needs two
 
 _ROWS = {
     "ylecun/mnist": 60_000,
@@ -140,11 +140,11 @@ def _of_all_stages(model: LatentEstimator, device: str) -> float:
 def _of_step(model: LatentEstimator, device: str) -> float:
     model.zero_grad()
     with _counting(model) as counter, _without_onednn():
-        batch = batch_of(model, COUNTED, device)
+        batch = batch_of(model, _COUNTED[device], device)
         turns = getattr(model, "turns", None)
         for _ in turns.of_batch() if turns is not None else (None,):
             model.loss(batch, 0).backward()
-    return counter.total / COUNTED
+    return counter.total / _COUNTED[device]
 
 
 @contextmanager
