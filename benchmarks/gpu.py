@@ -92,19 +92,15 @@ def parts() -> list[Part]:
         for digit in (1, 4, 5, 7, 9)
     ]
     ladder = {"data": "mnist", "evaluate": [["test"]]}
+    plain = {**ladder, "without_energy": True}
     images = {"data": "cifar", "evaluate": [["evaluate", "--suite", "image", "--n-samples", "2000"]]}
     without = "--model.init_args.prior={class_path: StandardNormal, init_args: {latent_dim: 6}}"
-    no_energy = [
-        without,
-        "--model.init_args.prior_sampler=null",
-        "--model.init_args.optimizer.lr.energy=null",
-    ]
     return [
         Part("device_tests", "gpu_runs:device_tests", 2, {}),
         Part("speed", "gpu_speed:speed", 5, {}),
         *digits,
         _training("vlae/energy", "joint_hierarchical/mnist_vlae", [], 1.5, settings=ladder),
-        _training("vlae/no_energy", "joint_hierarchical/mnist_vlae", no_energy, 1.5, settings=ladder),
+        _training("vlae/no_energy", "joint_hierarchical/mnist_vlae", [], 1.5, settings=plain),
         _training("cifar10/latent_mle", "latent_mle/cifar10", [], 1.5, settings=images, needs="cifar"),
         _training("cifar10/dual_mcmc", "dual_mcmc/cifar10", [], 2, settings=images, needs="cifar"),
         Part("evaluate_50000", "gpu_runs:evaluate_many", 2, {"run": "anomaly-1", "n": 50_000}),

@@ -1,4 +1,4 @@
-"""The part of ``benchmarks.gpu`` that times chains and training steps beside the published loop and libraries."""
+"""The part of ``benchmarks.gpu`` that times chains and training steps beside other implementations."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def training_step(batch: int, device: str, modes: dict[str, tuple[bool, str | No
 
 
 def timed(variants: Variants, rounds: int, device: str) -> dict[str, Any]:
-    """Medians, ratios to the published loop with their quartiles, and kernels; an error line where one fails."""
+    """Medians, ratios to the published loop with quartiles, and kernels; an error line where one fails."""
     errors = {}
     for name in list(variants):
         try:
