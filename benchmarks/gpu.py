@@ -94,7 +94,6 @@ def parts() -> list[Part]:
     ladder = {"data": "mnist", "evaluate": [["test"]]}
     plain = {**ladder, "without_energy": True}
     images = {"data": "cifar", "evaluate": [["evaluate", "--suite", "image", "--n-samples", "2000"]]}
-    without = "--model.init_args.prior={class_path: StandardNormal, init_args: {latent_dim: 6}}"
     return [
         Part("device_tests", "gpu_runs:device_tests", 2, {}),
         Part("speed", "gpu_speed:speed", 5, {}),
