@@ -54,8 +54,8 @@ class Cost:
         steps: training steps of the run; ``None`` if the number of rows is not known.
 
     Example:
-        >>> Cost(flops=1e9, batch_size=100, steps=58_500).hours
-        0.2777777777777778
+        >>> Cost(flops=1e9, batch_size=100, steps=58_500).duration
+        '0.28 hours'
     """
 
     flops: float
@@ -63,21 +63,28 @@ class Cost:
     steps: int | None
 
     @property
-    def hours(self) -> float | None:
-        """``flops * batch_size * steps / (PEAK * UTILISATION)`` in hours; ``None`` without steps."""
+    def hours_per_step(self) -> float:
+        """``flops * batch_size / (PEAK * UTILISATION)`` in hours."""
+        return self.flops * self.batch_size / (PEAK * UTILISATION) / 3600
+
+    @property
+    def gigaflops(self) -> str:
+        """``flops * batch_size`` in units of 1e9 operations, as text."""
+        return _short(self.flops * self.batch_size / 1e9)
+
+    @property
+    def duration(self) -> str:
+        """Hours of the whole run; of 1,000 steps if their number is not known."""
         if self.steps is None:
-            return None
-        return self.flops * self.batch_size * self.steps / (PEAK * UTILISATION) / 3600
+            return f"{_short(1000 * self.hours_per_step)} hours per 1,000 steps"
+        return f"{_short(self.steps * self.hours_per_step)} hours"
 
     @property
     def line(self) -> str:
         """All of it in one line."""
-        first = f"{_short(self.flops * self.batch_size / 1e9)} GFLOP per step of {self.batch_size} rows"
-        rate = f"at {UTILISATION:.0%} of {PEAK / 1e12:g} TFLOP/s"
-        if self.hours is None:
-            thousand = self.flops * self.batch_size * 1000 / (PEAK * UTILISATION) / 3600
-            return f"{first}, {_short(thousand)} hours per 1,000 steps on an A100 {rate}"
-        return f"{first}, {self.steps:,} steps, {_short(self.hours)} hours on an A100 {rate}"
+        steps = "" if self.steps is None else f"{self.steps:,} steps, "
+        step = f"{self.gigaflops} GFLOP per step of {self.batch_size} rows"
+        return f"{step}, {steps}{self.duration} on an A100 at {UTILISATION:.0%} of {PEAK / 1e12:g} TFLOP/s"
 
 
 def _short(value: float) -> str:
@@ -106,8 +113,8 @@ def step_flops(model: LatentEstimator) -> float:
 
     Matrix products and convolutions count, a multiplication and an addition as two operations. Activations,
     norms and the optimiser do not count. A chain is run for one and for two transitions, and its length gives
-    the rest. The stages of :class:`~lebm.estimators.MultiStageNCE` differ: the result is the mean of the first and
-    the last. Sentences have their full length, so that theirs is an upper bound.
+    the rest. The stages of :class:`~lebm.estimators.MultiStageNCE` differ, and the result is the mean of the
+    first and the last. Sentences have their full length, so that theirs is an upper bound.
 
     Args:
         model: on the ``meta`` device, where nothing is computed. A model whose step depends on values is
