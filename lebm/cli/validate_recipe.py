@@ -8,6 +8,7 @@ from lebm.cli.common import tell
 from lebm.component import component_line
 from lebm.config.request import Request, read_request
 from lebm.config.usage import helped
+from lebm.errors import UserError
 
 if TYPE_CHECKING:
     from lebm.config.parser import RecipeCLI
@@ -36,6 +37,7 @@ def validate_recipe(argv: list[str]) -> int:
         tell(f"data     {component_line(described)}")
     tell(f"trainer  {_limits(cli.config.trainer)}")
     tell(f"run      {cli.run_dir}")
+    tell(f"cost     {_cost(cli)}")
     return 0
 
 
@@ -49,6 +51,16 @@ def built(request: Request) -> RecipeCLI:
     quiet()
     with torch.device("meta"):
         return RecipeCLI(request, trainer_too=False)
+
+
+def _cost(cli: RecipeCLI) -> str:
+    """The arithmetic of the run in one line; it is counted last, because counting uses the model up."""
+    from lebm.run.cost import run_cost
+
+    try:
+        return run_cost(cli.model, cli.datamodule, cli.config.trainer).line
+    except (NotImplementedError, RuntimeError, UserError) as error:
+        return f"not counted ({str(error).splitlines()[0]})"
 
 
 def _limits(trainer: Any) -> str:

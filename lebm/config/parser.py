@@ -29,6 +29,7 @@ from lebm.config.request import Request
 from lebm.config.usage import DESCRIPTION, USAGE
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
+from lebm.estimators.processes import refusal
 from lebm.run.callbacks import RunCheckpoint, SameShape, SaveConfig
 from lebm.run.console import PartSizes, Progress
 from lebm.run.loggers import WandbRun, point_into, with_defaults
@@ -163,6 +164,10 @@ class RecipeCLI(LightningCLI):
         self.config.run_dir = str(self.run_dir)
         del self.config["include"]  # the values of the blocks are in their sections
         self.config.trainer.default_root_dir = str(self.run_dir)
+        strategy = self.config.trainer.strategy
+        refused = refusal(strategy if isinstance(strategy, str) else (strategy or {}).get("class_path"))
+        if refused is not None:  # before Lightning complains of the device that this strategy needs
+            raise UserError(refused)
         self.recipe = self.config
         if self.trainer_too:
             self.prepare_run()

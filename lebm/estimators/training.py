@@ -15,6 +15,7 @@ from lebm import checkpoint as checkpoints
 from lebm.component import Component, describe
 from lebm.errors import UserError
 from lebm.estimators.optim import AdamGroups
+from lebm.estimators.processes import check_strategy
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise, RandomSource
@@ -122,6 +123,14 @@ class OneLossModule(LightningModule, Component, ABC):
             self.log_dict({name: notes[name] for name in notes if name in shown}, prog_bar=True)
             self.log_dict({name: notes[name] for name in notes if name not in shown})
         return loss
+
+    def configure_model(self) -> None:
+        """Refuse the strategies that cannot train a method with chains.
+
+        Raises:
+            UserError: in one line; see :mod:`lebm.estimators.processes`.
+        """
+        check_strategy(self, self.trainer.strategy)
 
     def on_train_start(self) -> None:
         """Count the epoch with which a resumed run begins, where Lightning does not.

@@ -41,7 +41,9 @@ def input_gradient(net: nn.Sequential, state: Tensor) -> Tensor | None:
         than plain linear ones and known activations, hooks, mixed precision, or a state whose type is
         not that of the weights.
     """
-    if torch.is_autocast_enabled(state.device.type) or any(not _plain(layer, state) for layer in net):
+    if state.is_meta or torch.is_autocast_enabled(state.device.type):  # meta tensors know no mixed precision
+        return None
+    if any(not _plain(layer, state) for layer in net):
         return None
     with torch.no_grad():
         trace, value = [], state

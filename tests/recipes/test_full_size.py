@@ -1,0 +1,72 @@
+"""Every recipe with its real networks and image size: a training step, an evaluation batch, samples."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from lebm.config.parser import RecipeCLI
+from lebm.config.request import read_request
+from lebm.plots.grids import image_grid
+from lebm.run.cost import batch_of
+from lebm.samplers.base import Sampler
+from tests.recipes.test_recipes import ALL, OVERLAYS, build
+
+NAMES = [name for name in ALL if name not in OVERLAYS]
+FIDELITY = Path(__file__).parents[2] / "docs" / "fidelity.md"
+COUNTS = {
+    name: (int(released.replace(",", "")), int(ours.replace(",", "")))
+    for name, released, ours in re.findall(
+        r"^\| `([^`]+)` \| ([\d,]+) \| ([\d,]+) \|", FIDELITY.read_text(), re.MULTILINE
+    )
+}
+"""Parameters of the released networks and of ours, from the table of docs/fidelity.md."""
+CONSTANTS = 2
+"""Our energies leave out constants that no contrast can learn: one per energy."""
+
+
+def test_the_table_of_releases_was_read() -> None:
+    assert len(COUNTS) == 7
+    assert set(COUNTS) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameters_are_those_beside_the_release(name: str) -> None:
+    released, ours = COUNTS[name]
+    model = build(["-c", name]).model
+    trained = {id(value): value for part in model.networks().values() for value in part.parameters()}
+    assert sum(value.numel() for value in trained.values()) == ours
+    assert 0 <= released - ours <= CONSTANTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_an_evaluation_batch_and_samples_at_full_size(name: str) -> None:
+    """Two rows on the CPU; chains take one step, because the real ones take minutes of a CPU."""
+    model = RecipeCLI(read_request("fit", ["-c", name]), trainer_too=False).model
+    for part in model.modules():
+        if isinstance(part, Sampler):
+            part.steps = 1
+    batch = batch_of(model, 2, "cpu")
+    before = [value.detach().clone() for value in model.parameters() if value.requires_grad]
+    optimizer, _ = model.optimizer_settings.build(model.networks(), fused=False)
+    turns = getattr(model, "turns", None)
+    for _ in turns.of_batch() if turns is not None else (None,):
+        optimizer.zero_grad()
+        loss = model.loss(batch, 0)
+        assert torch.isfinite(loss)
+        loss.backward()
+        optimizer.step()
+    after = [value for value in model.parameters() if value.requires_grad]
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    model.eval()
+    answers = model.validation_step(batch, 0)
+    assert answers["z"].shape == (2, model.latent_dim)
+    assert torch.isfinite(answers["anomaly_score"]).all()
+    samples = model.sample(2, steps=1)
+    assert samples.shape[1:] == batch["x"].shape[1:]
+    if samples.dim() == 4:
+        assert image_grid(samples).dtype.name == "uint8"
