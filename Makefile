@@ -5,10 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -q
 
-DOCS_STAMP := $(VENV)/.docs-installed
-AUDIT_STAMP := $(VENV)/.audit-installed
-
-.PHONY: help setup demo test test-all test-gpu lint format docs results audit lock clean
+.PHONY: help setup demo test test-all test-gpu lint format docs results wheel audit lock clean
 
 help:
 	@echo "make demo      set up, train recipes/quickstart.yaml on the images inside the package, test it, write one page"
@@ -20,6 +17,7 @@ help:
 	@echo "make results   write every table of docs/ again, from results/*.json (no training, no network)"
 	@echo "make audit     known weaknesses of the tested packages, by pip-audit (installs it first)"
 	@echo "make lock      requirements.lock anew, from constraints.txt"
+	@echo "make wheel     build and check dist/*.tar.gz and dist/*.whl (installs its tools first)"
 	@echo "make format    let ruff rewrite the sources"
 	@echo "make clean     remove .venv and build products"
 
@@ -60,27 +58,30 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Once its tools are installed, the build needs no network; every warning of it is an error (with --quiet no warning would be seen).
-$(DOCS_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[docs]'
+# The tools of `make docs`, `make wheel` and `make audit` are extras of the package.
+$(VENV)/.%-installed: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[$*]'
 	touch $@
 
 results: $(STAMP)
 	$(BIN)/python scripts/make_results.py
 
-docs: $(DOCS_STAMP)
+# Once its tools are installed, the build needs no network; every warning of it is an error (with --quiet no warning would be seen).
+docs: $(VENV)/.docs-installed
 	$(BIN)/python scripts/make_results.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-$(AUDIT_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[audit]'
-	touch $@
+wheel: $(VENV)/.release-installed
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 # --strict: an index that cannot answer for a package is a failure, and not a pass.
-audit: $(AUDIT_STAMP)
+audit: $(VENV)/.audit-installed
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
 
-lock: $(AUDIT_STAMP)
+lock: $(VENV)/.audit-installed
 	@echo '# constraints.txt with the hashes of all files; `make lock` writes it. For installation:' > requirements.lock
 	@echo '#   pip install --require-hashes -r requirements.lock; pip install --no-deps .' >> requirements.lock
 	$(BIN)/uv --quiet pip compile constraints.txt --no-deps --generate-hashes --no-header --no-annotate \

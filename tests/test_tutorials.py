@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+import lebm
 from scripts import tutorials
 
 PAGES = sorted(tutorials.PAGES.glob("*.md"))
@@ -42,7 +45,37 @@ def test_a_tutorial_prints_and_draws_what_its_page_says(page, tmp_path, monkeypa
 def test_the_code_of_a_tutorial_compiles_and_ends_in_output_where_it_prints(page):
     """The quick part of the test above."""
     blocks = list(tutorials.BLOCK.finditer(page.read_text()))
-    assert len(blocks) == page.read_text().count("```python\n") >= 3
+    assert len(blocks) == len(re.findall("^```(?:python|sh|yaml)\n", page.read_text(), re.M)) >= 3
     for block in blocks:
-        compile(block["code"], page.name, "exec")
-        assert ("print(" in block["code"]) == (block["printed"] is not None), block["code"]
+        code = block["code"]
+        if block["language"] == "sh":
+            assert {first for first, *_ in tutorials.commands(code)} == {"lebm"}, code
+        elif block["language"] == "yaml":
+            assert tutorials.FILE.match(code), code
+            assert yaml.safe_load(code), code
+        else:
+            compile(code, page.name, "exec")
+            prints = "print(" in code and not tutorials.FILE.match(code)
+            assert prints == (block["printed"] is not None), code
+
+
+def test_blocks_run_as_files_as_python_and_as_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\n# part.py\nVALUE = 1\n```\n\n```python\nimport part\n\nprint(part.VALUE)\n```\n\n"
+        "```text\n2\n```\n\n```sh\nlebm --version\n```\n\n```sh\nlebm --version \\\n    # twice\n```\n\n"
+        "```text\n```\n"
+    )
+    tutorials.rewrite(page)
+    assert tutorials.outputs(page) == [
+        ("", None),
+        ("1\n", "1\n"),
+        ("", None),
+        (f"lebm {lebm.__version__}\n",) * 2,
+    ]
+    assert "part" not in sys.modules
+    assert str(tmp_path) not in sys.path
+    page.write_text("```sh\nlebm cat no_recipe\n```\n")
+    with pytest.raises(RuntimeError, match="page.md, block 1: lebm cat no_recipe ended with 2"):
+        tutorials.outputs(page)
