@@ -23,6 +23,7 @@ _ANY_SIZE = ("MLPGenerator", "MLPEncoder")
 _LARGEST = 64
 _KEPT = ("eval_batch_size", "seed", "flip", "num_workers", "drop_last")
 _SHARE = 0.1
+_FEW_STEPS = 1000
 
 
 def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
@@ -70,7 +71,7 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
     decided += [
         f"{name} {arguments[name]}" for name in ("validation_size", "batch_size") if name in arguments
     ]
-    said = [", ".join(decided)]
+    said = [", ".join(decided), *_few_steps(recipe.get("trainer") or {}, arguments, found)]
     if before.get("held_out_label") is not None:
         said.append(
             f"held_out_label {before['held_out_label']} is of the recipe's own data and was left out; to hold"
@@ -117,6 +118,22 @@ def _data_section(before: dict[str, Any], found: Survey, shape: tuple[int, int, 
     lines = [f"    {name}: {_written(value)}" for name, value in arguments.items()]
     kind = "ArrayData" if found.is_array else "ImageData"
     return "\n".join([f"  class_path: {kind}", "  init_args:", *lines]) + "\n"
+
+
+def _few_steps(trainer: dict[str, Any], data: dict[str, Any], found: Survey) -> list[str]:
+    """What to say if the epochs of the recipe are few steps with these data."""
+    epochs, validation = trainer.get("max_epochs"), data.get("validation_size")
+    if not epochs or epochs < 0:
+        return []
+    rows = found.count - (size_in_rows(validation, found.count) if validation else 0)
+    left = 0 if data.get("drop_last", True) else data["batch_size"] - 1
+    steps = epochs * ((rows + left) // data["batch_size"])
+    if steps >= _FEW_STEPS:
+        return []
+    return [
+        f"{steps} training steps are few: raise --trainer.max_epochs ({epochs}) or lower"
+        " --data.init_args.batch_size"
+    ]
 
 
 def _written(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,20 @@ def test_a_folder_of_images_is_trained_on(own: Path, capsys: pytest.CaptureFixtu
     assert data["image_size"] == 20
     assert data["channels"] == 3
     assert data["batch_size"] == 16
+    assert "60 training steps are few: raise --trainer.max_epochs (60) or lower" in shown
     short = ["--trainer.max_epochs", "1", "--trainer.callbacks", "null", "--trainer.logger", "false"]
     assert run(["fit", "-c", "own.yaml", *short]) == 0
+
+
+def test_few_training_steps_are_said() -> None:
+    def said(count: int, has_validation: bool) -> str:
+        found = replace(OWN, count=count, has_validation=has_validation)
+        return " ".join(fitted(recipes.find("latent_mle/mnist"), found)[1])
+
+    assert "40 training steps are few" in said(260, False)  # 234 rows, the last 34 of an epoch are left out
+    assert "40 training steps are few" in said(234, True)
+    assert "980 training steps" in said(4_999, True)
+    assert "training steps" not in said(5_000, True)
 
 
 def test_splits_of_the_data_are_used(make_parquet: MakeParquet) -> None:
