@@ -10,6 +10,7 @@ import anomaly_table
 import equal_time
 import gallery
 import write_comparison
+import write_cost
 import write_inference
 import write_layers
 import write_records
@@ -18,8 +19,8 @@ import write_revision
 import write_text_results
 from results_page import owners, write_or_check
 
-WRITERS = [anomaly_table, equal_time, gallery, write_comparison, write_inference, write_layers]
-WRITERS += [write_records, write_results, write_revision, write_text_results]
+WRITERS = [anomaly_table, equal_time, gallery, write_comparison, write_cost, write_inference]
+WRITERS += [write_layers, write_records, write_results, write_revision, write_text_results]
 
 
 if __name__ == "__main__":

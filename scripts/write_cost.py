@@ -1,29 +1,24 @@
-"""Write the table of costs in docs/scale_out.md: what a training of every recipe takes, by count.
+"""Count what a training of every recipe takes, and write the table of docs/scale_out.md.
 
-    python scripts/write_cost.py            # a minute of one core; nothing is trained or downloaded
-
-``--check`` writes nothing and fails if the page is not up to date.
+python scripts/write_cost.py count      # results/costs.json; minutes, nothing is trained or downloaded
+python scripts/write_cost.py write      # the table only
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import torch
+from results_page import arguments, grid, keep, publish, stored
 
 from lebm.config import recipes
 from lebm.config.parser import RecipeCLI
 from lebm.config.request import read_request
 from lebm.run.cost import run_cost
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "scale_out.md"
-START, END = "<!-- costs -->\n", "<!-- end of costs -->\n"
 OVERLAYS = ("loggers/", "inference/", "prior/")
-HEAD = "| recipe | parameters | rows per step | GFLOP per step | steps | hours |\n|---|---|---|---|---|---|\n"
+HEAD = ["recipe", "parameters", "rows per step", "GFLOP per step", "steps", "hours"]
 
 
-def row(name: str) -> str:
+def row(name: str) -> list[str]:
     """The line of a recipe."""
     with torch.device("meta"):
         cli = RecipeCLI(read_request("validate-recipe", ["-c", name]), trainer_too=False)
@@ -32,25 +27,19 @@ def row(name: str) -> str:
     cost = run_cost(model, cli.datamodule, cli.config.trainer)
     steps = "unknown" if cost.steps is None else f"{cost.steps:,}"
     cells = [f"`{name}`", f"{sum(trained.values()):,}", f"{cost.batch_size}"]
-    cells += [cost.gigaflops, steps, cost.duration.replace(" hours", "")]
-    return "| " + " | ".join(cells) + " |\n"
+    return [*cells, cost.gigaflops, steps, cost.duration.replace(" hours", "")]
 
 
-def page() -> str:
-    """The page with a new table between its two marks."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    names = [name for name in recipes.names() if not name.startswith(OVERLAYS)]
-    return before + START + "\n" + HEAD + "".join(map(row, names)) + "\n" + END + after
+def costs() -> str:
+    return grid(HEAD, stored("costs"))
 
 
-def main() -> None:
-    new = page()
-    if "--check" in sys.argv[1:]:
-        sys.exit(new != PAGE.read_text(encoding="utf-8") and f"{PAGE} is not up to date")
-    PAGE.write_text(new, encoding="utf-8")
+BLOCKS = {"costs": costs}
 
 
 if __name__ == "__main__":
-    main()
+    parser = arguments(__doc__)
+    parser.add_argument("verb", choices=("count", "write"))
+    if parser.parse_args().verb == "count":
+        keep("costs", [row(name) for name in recipes.names() if not name.startswith(OVERLAYS)])
+    publish(BLOCKS)
