@@ -54,6 +54,7 @@ class Cost:
         steps: training steps of the run; ``None`` if the number of rows is not known.
 
     Example:
+        >>> from lebm.run.cost import Cost
         >>> Cost(flops=1e9, batch_size=100, steps=58_500).duration
         '0.28 hours'
     """
@@ -242,15 +243,16 @@ def run_cost(model: LatentEstimator, data: Any, trainer: Mapping[str, Any]) -> C
 def training_rows(data: Any) -> int | None:
     """Rows of the training split, without a download; ``None`` if that is not known.
 
-    Data inside the package are opened. For public data sets a table has the number; a held-out label then
-    counts as a tenth of the rows.
+    Data inside the package are opened, and so are drawn ones. For public data sets a table has the number; a
+    held-out label then counts as a tenth of the rows.
     """
     settings = _settings(data)
     path, split = settings.get("path"), settings.get("train_split", "train")
-    if path is None or path.startswith("embedded:"):
+    ours = type(data).__module__.startswith("lebm.")
+    if ours and (path is None or path.startswith("embedded:")):
         data.setup("fit")
         return int(data.describe_split()["sizes"]["train"])
-    rows = _ROWS.get(path if split == "train" else f"{path} {split}")
+    rows = _ROWS.get(str(path) if split == "train" else f"{path} {split}")
     if rows is None:
         return None
     held = settings.get("validation_size") or 0
