@@ -6,13 +6,9 @@ python scripts/write_cost.py write      # the table only
 
 from __future__ import annotations
 
-import torch
 from results_page import arguments, grid, keep, publish, stored
 
 from lebm.config import recipes
-from lebm.config.parser import RecipeCLI
-from lebm.config.request import read_request
-from lebm.run.cost import run_cost
 
 OVERLAYS = ("loggers/", "inference/", "prior/")
 HEAD = ["recipe", "parameters", "rows per step", "GFLOP per step", "steps", "hours"]
@@ -20,6 +16,12 @@ HEAD = ["recipe", "parameters", "rows per step", "GFLOP per step", "steps", "hou
 
 def row(name: str) -> list[str]:
     """The line of a recipe."""
+    import torch  # here, because the table alone needs none of this
+
+    from lebm.config.parser import RecipeCLI
+    from lebm.config.request import read_request
+    from lebm.run.cost import run_cost
+
     with torch.device("meta"):
         cli = RecipeCLI(read_request("validate-recipe", ["-c", name]), trainer_too=False)
     model = cli.model

@@ -119,13 +119,14 @@ def cost_of(*words: str) -> Cost:
         (["latent_mle/mnist", "--trainer.accumulate_grad_batches", "2"], 20 * 275),
         (["joint_hierarchical/svhn"], 200 * 5311),
         (["multistage_nce/toy2d"], 40 * 20),
-        (["dual_mcmc/lsun_church64"], None),
+        pytest.param(["dual_mcmc/lsun_church64"], None, marks=pytest.mark.slow),
     ],
 )
 def test_steps_come_from_rows_batches_and_limits(words: list[str], steps: int | None) -> None:
     assert cost_of(*words).steps == steps
 
 
+@pytest.mark.slow
 def test_two_turns_of_a_batch_cost_more_than_one() -> None:
     once = cost_of("dual_mcmc/cifar10_small", "--model.init_args.schedule", "simultaneous")
     twice = cost_of("dual_mcmc/cifar10_small", "--model.init_args.schedule", "alternate")

@@ -44,6 +44,7 @@ def test_the_file_is_a_sweep_and_nothing_is_trained(work: Path, capsys: pytest.C
     assert create_sweep_command(list(content["command"])) == content["command"]
 
 
+@pytest.mark.slow
 def test_a_cell_runs_as_an_agent_runs_it(work: Path) -> None:
     """By wandb's own expansion of the command, offline; two cells have two folders."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
