@@ -49,10 +49,11 @@ def test_an_audit_without_answers_fails() -> None:
 def test_the_tests_of_the_security_page_exist() -> None:
     body, _, table = SECURITY.partition("| | tests |\n")
     rows = dict(re.findall(r"^\| (\d+) \| (.+) \|$", table, re.M))
-    assert set(re.findall(r"\[(\d+)\]", body)) == set(rows)
+    named = re.findall(r"\((\d+)(?:, (\d+))?\)", body)
+    assert {number for pair in named for number in pair if number} == set(rows)
     for files in rows.values():
         for file in re.findall(r"`([^`]+)`", files):
             assert "def test_" in (ROOT / file).read_text(), file
     for paragraph in re.findall(r"^\* .+?(?=^\* |^\||\Z)", body.partition("## How")[2], re.M | re.S):
-        assert re.search(r"\[\d+\]\s*$", paragraph), paragraph
+        assert re.search(r"\(\d+(, \d+)?\)\s*$", paragraph), paragraph
     assert SECURITY.count("\n") <= 80
