@@ -66,6 +66,7 @@ def task_of(folder: Path, saved: list[object]) -> Task:
     return Task({}, 60.0, "cpu", True, DATA, folder, saved.append)
 
 
+@pytest.mark.slow
 def test_rows_of_the_speed_part_have_ratios_and_kernels(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

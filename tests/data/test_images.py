@@ -155,6 +155,7 @@ def test_the_published_split_of_mnist(data_root: Path) -> None:
     }  # as computed from the class sizes of MNIST
 
 
+@pytest.mark.slow
 def test_the_official_split_of_mnist(data_root: Path) -> None:
     data = ready(
         path=str(data_root / "mnist"), held_out_label=4, anomaly_split="official", validation_size=1000
