@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lebm.extras import EXTRAS, MissingExtraError, missing, need
 from tests.cli.test_processes import command
 
@@ -78,6 +80,7 @@ def test_models_samplers_and_methods_need_no_extra(tmp_path: Path) -> None:
     ) in out
 
 
+@pytest.mark.slow
 def test_each_missing_package_is_named_where_it_is_needed(tiny: Path) -> None:
     out, error = blocked(COMMANDS, tiny.parent / "cache")
     statuses = [line for line in out.splitlines() if line.startswith("status")]
