@@ -332,7 +332,7 @@ MUTATIONS = [
     surprise(
         "the tail falls too fast",
         "(ordered[-count:] - threshold).mean()",
-        "(ordered[-count:] - threshold).mean() / 2",
+        "(ordered[-count:] - threshold).div(2).mean()",
     ),
     surprise(
         "the share below",

@@ -3,7 +3,7 @@
     python scripts/mutations.py                    # all, several minutes on two cores
     python scripts/mutations.py --only langevin    # those of files whose path contains the word
     python scripts/mutations.py --list
-    python scripts/mutations.py --check            # that every text to replace occurs once; runs no tests
+    python scripts/mutations.py --check            # that every mutation can be made; runs no tests
 
 The mutations are in mutation_table.py. Each is an exact replacement in one file, made in a copy of the
 package. The tests named beside it must fail there. The last line is the score. The exit status is 1 unless
@@ -66,13 +66,23 @@ def copy_of_the_package(parent: Path) -> Path:
 
 
 def misplaced(mutation: Mutation) -> str:
-    """Why a mutation cannot be made: the text to replace must occur once. Empty if it can."""
+    """Why a mutation cannot be made: the text to replace must occur once, and Python must read the result.
+
+    Empty if it can.
+    """
     file = ROOT / mutation.file
-    count = file.read_text().count(mutation.old) if file.is_file() else 0
+    source = file.read_text() if file.is_file() else ""
+    count = source.count(mutation.old)
     missing = [test for test in mutation.tests if not (ROOT / test).is_file()]
     if missing:
         return f"no such tests: {', '.join(missing)}"
-    return "" if count == 1 else f"the text to replace occurs {count} times, not once: {mutation.old!r}"
+    if count != 1:
+        return f"the text to replace occurs {count} times, not once: {mutation.old!r}"
+    try:
+        compile(source.replace(mutation.old, mutation.new), mutation.file, "exec")
+    except SyntaxError as error:
+        return f"not Python ({error.msg}): {mutation.new!r}"
+    return ""
 
 
 def survives(mutation: Mutation, parent: Path) -> tuple[bool, str]:
