@@ -31,7 +31,8 @@ class Survey:
         path: the path for a recipe; absolute for a local folder or file.
         is_array: whether the data are a file of NumPy for :class:`~lebm.data.ArrayData`.
         count: number of training rows, those for validation included.
-        shape: channels, height and width of the images; of the smallest one where they differ.
+        shape: channels, height and width of the images; where they differ, of the smallest one that is not
+            among the smallest twentieth.
         same_size: whether all images that were looked at have this size.
         classes: names of the classes, or their numbers as text; empty without labels.
         train_split: name of the training split.
@@ -108,7 +109,8 @@ def _of_images(path: str) -> Survey:
         image_column, label_column = Columns().found(source, rows.features)
         labels, classes = labels_of(source, rows, label_column, named=False)
         sizes, channels = _looked_at(source.path, rows, image_column)
-    smallest = min(sizes, key=min)
+    # Without the smallest twentieth: one tiny file must not decide on the networks.
+    smallest = sorted(sizes.elements(), key=min)[sizes.total() // 20]
     if classes is None:
         classes = [] if labels is None else [str(label) for label in sorted(set(labels.tolist()))]
     return Survey(

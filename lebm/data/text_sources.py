@@ -53,6 +53,9 @@ def text_splits(path: str, config_name: str | None = None, revision: str | None 
         return reader.split_names()
 
 
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
+
+
 def open_text(
     path: str,
     split: str | None = None,
@@ -105,6 +108,10 @@ def open_text(
 def _text_files(path: str) -> dict[str, Path]:
     """The text file of each split; empty if the path does not lead to text files."""
     location = Path(os.path.expanduser(path))
+    if location.is_file() and location.suffix.lower() in _TABLES:
+        raise UserError(
+            f"data path {path!r}: a table must be parquet; or give a text file, one sentence per line"
+        )
     if location.is_file() and location.suffix.lower() != ".parquet":
         return {"train": location}
     names = ("train", *VALIDATION_SPLITS, "test")

@@ -110,6 +110,14 @@ def test_a_folder_of_images_is_trained_on(own: Path, capsys: pytest.CaptureFixtu
     assert run(["fit", "-c", "own.yaml", *short]) == 0
 
 
+def test_one_tiny_image_does_not_decide_on_the_size(own: Path) -> None:
+    assert survey(str(own)).shape == (3, 22, 20)
+    Image.new("RGB", (1, 1)).save(own / "coat" / "tiny.png")
+    for number in range(2):
+        Image.new("RGB", (30, 30)).save(own / "coat" / f"large-{number}.png")
+    assert survey(str(own)).shape == (3, 22, 20)
+
+
 def test_few_training_steps_are_said() -> None:
     def said(count: int, has_validation: bool) -> str:
         found = replace(OWN, count=count, has_validation=has_validation)

@@ -115,6 +115,9 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         ValueError, match=r"the folder has neither train.txt, validation.txt and test.txt nor parquet"
     ):
         text_splits(str(tmp_path / "nothing"))
+    (tmp_path / "rows.csv").write_text("id,text\n1,a b\n")
+    with pytest.raises(ValueError, match="a table must be parquet; or give a text file"):
+        open_text(str(tmp_path / "rows.csv"))
     with pytest.raises(ValueError, match="no such file or folder"):
         text_splits(str(tmp_path / "no where"))
     path = write(tmp_path / "t", train="one", test="two")
