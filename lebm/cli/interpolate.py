@@ -126,9 +126,8 @@ def _of_images(chosen: argparse.Namespace, model: LatentEstimator, words: list[s
 
 
 def _drawn_ends(chosen: argparse.Namespace, model: LatentEstimator) -> tuple[Tensor, Tensor]:
-    return drawn_latent(model, chosen.seeds[0], chosen.steps), drawn_latent(
-        model, chosen.seeds[1], chosen.steps
-    )
+    first, last = (drawn_latent(model, seed, chosen.steps) for seed in chosen.seeds)
+    return first, last
 
 
 def drawn_latent(model: LatentEstimator, seed: int, steps: int | None) -> Tensor:

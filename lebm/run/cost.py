@@ -16,8 +16,10 @@ from torch.utils.flop_counter import flop_registry
 from lebm.component import describe
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
+from lebm.estimators.dual_mcmc import DualMCMCTeaching
 from lebm.estimators.multistage_nce import MultiStageNCE
 from lebm.models.observations import event_shape
+from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import UNKNOWN
 from lebm.samplers.base import Sampler
 from lebm.samplers.langevin import Langevin
@@ -103,10 +105,11 @@ def batch_of(model: LatentEstimator, rows: int, device: str) -> dict[str, Tensor
     shape = event_shape(model.observation_model)
     if shape is not None:
         return {"x": torch.zeros(rows, *shape, device=device), "index": index}
-    longest = getattr(getattr(model.observation_model, "generator", None), "max_length", None)
-    if longest is None:
+    sentences = model.observation_model
+    if not isinstance(sentences, CategoricalLikelihood):
         raise UserError("the model does not say what it observes")
-    return {"x": torch.full((rows, longest), UNKNOWN, device=device), "index": index}
+    length = sentences.generator.max_length
+    return {"x": torch.full((rows, length), UNKNOWN, device=device), "index": index}
 
 
 def step_flops(model: LatentEstimator) -> float:
@@ -149,8 +152,7 @@ def _of_step(model: LatentEstimator, device: str) -> float:
     model.zero_grad()
     with _counting(model) as counter, _without_onednn():
         batch = batch_of(model, _COUNTED[device], device)
-        turns = getattr(model, "turns", None)
-        for _ in turns.of_batch() if turns is not None else (None,):
+        for _ in model.turns.of_batch() if isinstance(model, DualMCMCTeaching) else (None,):
             model.loss(batch, 0).backward()
     return counter.total / _COUNTED[device]
 
