@@ -1,0 +1,175 @@
+"""Priors for the same generator and the same encodings: distance of draws and held-out log-density.
+
+    python scripts/priors_table.py run NAME RUN FOLDER    # RUN is a finished run of MultiStageNCE
+    python scripts/priors_table.py write
+
+The generator and the encoder of RUN stay as they are. N(0, I), Gaussians and mixtures of Gaussians are fitted
+to the encodings of all training images, and so is one classifier (NCP, Aneja et al. 2021). They stand beside
+the product of the first k stages of RUN, for every k. Draws of a product go on for 200 steps from the draws
+of the product before it. One thread: set OMP_NUM_THREADS=1. It takes 10 CPU minutes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from inference_table import DRAWS, Scale, _images
+from results_page import arguments, folded, grid, keep, publish, stored
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from lebm import load
+from lebm.config.parser import RecipeCLI
+from lebm.config.request import read_request
+from lebm.density_ratio import Training, logistic
+from lebm.metrics import neighbour_rows
+from lebm.models import MLPEnergy
+from lebm.samplers import Langevin, Noise, SamplingImportanceResampling
+
+STEPS, MIXTURES, TEST = 200, (1, 10, 100), 10_000
+TITLES = {"normal": "N(0, I)", "1": "one Gaussian, fitted", "ncp": "one classifier (NCP)"}
+NAME = "priors"
+
+Row = tuple[str, Callable[[Tensor], Tensor], Tensor, float]
+"""Name, log-density in nats, draws ``(DRAWS, d)``, and the half width of what log Z adds to the interval."""
+
+
+@torch.no_grad()
+def encodings(model: Any, rows: Any, count: int, purpose: str) -> Tensor:
+    """One draw of ``q(z | x)`` per image."""
+    parts = []
+    for first in range(0, count, 500):
+        noise = Noise.samples(7, purpose, index=range(first, first + 500))
+        parts.append(model.encode(_images(rows, range(first, first + 500)), steps=0, generator=noise))
+    return torch.cat(parts)
+
+
+def gaussians(z: Tensor) -> Iterator[Row]:
+    """The standard normal, and mixtures that are fitted by expectation maximisation."""
+    unit = torch.distributions.MultivariateNormal(torch.zeros(z.shape[1]), torch.eye(z.shape[1]))
+    draws = torch.randn(DRAWS, z.shape[1], generator=torch.Generator().manual_seed(1))
+    yield "normal", unit.log_prob, draws, 0.0
+    for count in MIXTURES:
+        fitted = GaussianMixture(count, random_state=0, max_iter=200).fit(z.numpy())
+
+        def density(at: Tensor, fitted: GaussianMixture = fitted) -> Tensor:
+            return torch.from_numpy(fitted.score_samples(at.numpy()))
+
+        draws = torch.from_numpy(fitted.sample(DRAWS)[0]).float()
+        yield str(count), density, draws[torch.randperm(DRAWS)], 0.0
+
+
+def one_classifier(z: Tensor) -> Row:
+    """A noise contrastive prior, with the energy network of one stage and draws by resampling."""
+    torch.manual_seed(0)
+    size = z.shape[1]
+    network = MLPEnergy(latent_dim=size, hidden=[200, 200], activation="gelu", output_bias=True)
+    noise = torch.Generator().manual_seed(2)
+    shuffled = z[torch.randperm(len(z), generator=noise)]
+    logistic(shuffled, lambda n, _: torch.randn(n, size, generator=noise), network, Training(), noise)
+    reference = torch.distributions.MultivariateNormal(torch.zeros(size), torch.eye(size))
+    with torch.no_grad():
+        logits = -network(torch.randn(500_000, size, generator=noise)).double()
+    weights = (logits - logits.max()).exp()
+    log_z = float(logits.max() + weights.mean().log())
+    error = 1.96 * float(weights.std() / weights.mean()) / math.sqrt(len(weights))
+
+    def density(at: Tensor) -> Tensor:
+        return reference.log_prob(at) - network(at)
+
+    resampling = SamplingImportanceResampling(5000, shared_target=True)
+    draws, _ = resampling.run(density, torch.randn(DRAWS, size, generator=noise), noise)
+    return "ncp", lambda at: density(at) - log_z, draws.detach(), error
+
+
+def stages(model: Any) -> Iterator[Row]:
+    """The product of the first k stages, for every k."""
+    prior, noise = model.prior, torch.Generator().manual_seed(3)
+    z = torch.randn(DRAWS, prior.latent_dim, generator=noise)
+    kernel = Langevin(STEPS, 0.4)
+    for stage in range(1, prior.tilt.finished + 1):
+        density, constant = prior.log_density_after(stage), prior.constants[stage]
+        z, _ = kernel.run(density, z, noise)
+        half = (constant.high - constant.low) / 2
+        yield f"stage {stage}", lambda at, d=density, c=constant: d(at) - c.log_z, z, half
+
+
+def measured(row: Row, model: Any, scale: Scale, test: Tensor) -> dict[str, Any]:
+    name, density, z, half = row
+    with torch.no_grad():
+        nats = density(test).double()
+        fake = torch.cat([scale.of(model.decode(part)) for part in z.split(500)])
+    near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
+    half += 1.96 * float(nats.std()) / math.sqrt(len(nats))
+    found = {"prior": name, "distance": scale.distance(fake), "log_density": float(nats.mean()), "half": half}
+    return found | {key: float(near[key].mean()) for key in ("precision", "recall")}
+
+
+def run(name: str, folder: str, data_folder: str) -> None:
+    words = ["-c", "latent_mle/mnist", "--data.init_args.path", data_folder]
+    data = RecipeCLI(read_request("fit", words), trainer_too=False).datamodule
+    data.setup("fit")
+    data.setup("test")
+    begun, model, scale = time.process_time(), load(folder).eval(), Scale(data)
+    train, test = (
+        encodings(model, data.train, len(data.train), "train"),
+        encodings(model, data.test, TEST, "test"),
+    )
+    rows = []
+    for row in [*gaussians(train), one_classifier(train), *stages(model)]:
+        rows.append(measured(row, model, scale, test))
+        print({key: round(v, 2) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
+    reached = scale.of(torch.cat([model.decode(part).detach() for part in train[:DRAWS].split(500)]))
+    every = {
+        entry["name"]: entry for entry in (stored(NAME) if Path(f"results/{NAME}.json").exists() else [])
+    }
+    every[name] = {
+        "name": name,
+        "command": f"python scripts/priors_table.py run {name} {folder} FOLDER",
+        "floor": scale.floor,
+        "reconstructions": scale.distance(reached),
+        "cpu_minutes": (time.process_time() - begun) / 60,
+        "rows": rows,
+    }
+    keep(NAME, list(every.values()))
+
+
+def table() -> str:
+    rows, commands = [], []
+    for entry in stored(NAME):
+        commands.append(entry["command"])
+        rows.append([f"`{entry['name']}`", "training images", f"{entry['floor']:.1f}", "", "", ""])
+        rows.append(["", "their reconstructions", f"{entry['reconstructions']:.1f}", "", "", ""])
+        for row in entry["rows"]:
+            title = row["prior"].replace("stage", "stages 1 to") if "stage" in row["prior"] else ""
+            title = title or TITLES.get(row["prior"], f"mixture of {row['prior']} Gaussians")
+            nats = f"{row['log_density']:.2f} ± {row['half']:.2f}"
+            rows.append(
+                ["", title, f"{row['distance']:.1f}", f"{row['precision']:.3f}", f"{row['recall']:.3f}", nats]
+            )
+    head = ["recipe", "draws of", "Frechet distance", "precision", "recall", "log p(z), nats per test image"]
+    return "\n\n".join([grid(head, rows), folded(commands)])
+
+
+BLOCKS = {"priors": table}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("write")
+    runner = verbs.add_parser("run")
+    for name in ("name", "run", "folder"):
+        runner.add_argument(name)
+    chosen = parser.parse_args()
+    if chosen.verb == "run":
+        run(chosen.name, chosen.run, chosen.folder)
+    publish(BLOCKS)
+
+
+if __name__ == "__main__":
+    main()
