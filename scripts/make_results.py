@@ -9,7 +9,6 @@ from __future__ import annotations
 import anomaly_table
 import equal_time
 import gallery
-import priors_table
 import write_comparison
 import write_cost
 import write_inference
@@ -21,7 +20,7 @@ import write_text_results
 from results_page import owners, write_or_check
 
 WRITERS = [anomaly_table, equal_time, gallery, write_comparison, write_cost, write_inference]
-WRITERS += [priors_table, write_layers, write_records, write_results, write_revision, write_text_results]
+WRITERS += [write_layers, write_records, write_results, write_revision, write_text_results]
 
 
 if __name__ == "__main__":

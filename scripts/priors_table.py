@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 from inference_table import DRAWS, Scale, _images
-from results_page import arguments, folded, grid, keep, publish, stored
+from results_page import arguments, keep, publish, stored
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
+from write_inference import BLOCKS
 
 from lebm import load
 from lebm.config.parser import RecipeCLI
@@ -31,7 +32,6 @@ from lebm.models import MLPEnergy
 from lebm.samplers import Langevin, Noise, SamplingImportanceResampling
 
 STEPS, MIXTURES, TEST = 200, (1, 10, 100), 10_000
-TITLES = {"normal": "N(0, I)", "1": "one Gaussian, fitted", "ncp": "one classifier (NCP)"}
 NAME = "priors"
 
 Row = tuple[str, Callable[[Tensor], Tensor], Tensor, float]
@@ -136,26 +136,6 @@ def run(name: str, folder: str, data_folder: str) -> None:
         "rows": rows,
     }
     keep(NAME, list(every.values()))
-
-
-def table() -> str:
-    rows, commands = [], []
-    for entry in stored(NAME):
-        commands.append(entry["command"])
-        rows.append([f"`{entry['name']}`", "training images", f"{entry['floor']:.1f}", "", "", ""])
-        rows.append(["", "their reconstructions", f"{entry['reconstructions']:.1f}", "", "", ""])
-        for row in entry["rows"]:
-            title = row["prior"].replace("stage", "stages 1 to") if "stage" in row["prior"] else ""
-            title = title or TITLES.get(row["prior"], f"mixture of {row['prior']} Gaussians")
-            nats = f"{row['log_density']:.2f} ± {row['half']:.2f}"
-            rows.append(
-                ["", title, f"{row['distance']:.1f}", f"{row['precision']:.3f}", f"{row['recall']:.3f}", nats]
-            )
-    head = ["recipe", "draws of", "Frechet distance", "precision", "recall", "log p(z), nats per test image"]
-    return "\n\n".join([grid(head, rows), folded(commands)])
-
-
-BLOCKS = {"priors": table}
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import json
 from statistics import median
 from typing import Any
 
-from results_page import RESULTS, folded, grid, spread
+from results_page import RESULTS, folded, grid, spread, stored
 
 FOLDER = RESULTS / "inference"
 ROWS = {
@@ -30,6 +30,14 @@ COLUMNS = {
     "precision": "{:.2f}",
     "recall": "{:.2f}",
     "spread": "{:.1f}",
+}
+PRIORS = {
+    "normal": "N(0, I)",
+    "1": "one Gaussian, fitted",
+    "10": "mixture of 10 Gaussians",
+    "100": "mixture of 100 Gaussians",
+    "ncp": "one classifier (NCP)",
+    "stage 1": "stage 1",
 }
 LOOKS = {
     "minutes": "{:g}",
@@ -94,4 +102,21 @@ def curves() -> str:
     return grid([*head, "energy gap"], rows)
 
 
-BLOCKS = {"inference": table, "sooner": sooner, "curves": curves}
+def priors() -> str:
+    """Other priors for the encodings of one run; scripts/priors_table.py measures them."""
+    rows, commands = [], []
+    for entry in stored("priors"):
+        commands.append(entry["command"])
+        rows.append([f"`{entry['name']}`", "training images", f"{entry['floor']:.1f}", "", "", ""])
+        rows.append(["", "their reconstructions", f"{entry['reconstructions']:.1f}", "", "", ""])
+        for row in entry["rows"]:
+            title = PRIORS.get(row["prior"], row["prior"].replace("stage", "stages 1 to"))
+            nats = f"{row['log_density']:.2f} ± {row['half']:.2f}"
+            rows.append(
+                ["", title, f"{row['distance']:.1f}", f"{row['precision']:.3f}", f"{row['recall']:.3f}", nats]
+            )
+    head = ["recipe", "draws of", "Frechet distance", "precision", "recall", "log p(z), nats per test image"]
+    return "\n\n".join([grid(head, rows), folded(commands)])
+
+
+BLOCKS = {"priors": priors, "inference": table, "sooner": sooner, "curves": curves}
