@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from lebm.cli.common import add_weights, tell
+from lebm.cli.flags import VerbParser
 from lebm.errors import UserError
 from lebm.files import sha256
 from lebm.run.folder import check_run
@@ -18,7 +18,7 @@ _SHOWN = ("lebm", "export_commit", "recipe", "recipe_sha256", "data_key", "steps
 
 def export(argv: list[str]) -> int:
     """``lebm export RUN FILE.safetensors``"""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         "lebm export",
         description="Write the model of a run as one file of safetensors, for others to open.",
         allow_abbrev=False,
@@ -53,7 +53,7 @@ def export(argv: list[str]) -> int:
 
 def verify(argv: list[str]) -> int:
     """``lebm verify FILE``"""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         "lebm verify",
         description="Say what a model file or checkpoint holds, and whether it fits its own checksum.",
     )

@@ -15,6 +15,7 @@ from lebm.config.blocks import standalone
 from lebm.data.splits import size_in_rows
 from lebm.data.survey import Survey
 from lebm.errors import UserError
+from lebm.run.cost import known_rows
 
 __all__ = ["fitted"]
 
@@ -71,7 +72,12 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
     decided += [
         f"{name} {arguments[name]}" for name in ("validation_size", "batch_size") if name in arguments
     ]
-    said = [", ".join(decided), *_few_steps(recipe.get("trainer") or {}, arguments, found)]
+    said = [
+        *found.remarks,
+        ", ".join(decided),
+        *_resized(found, shape),
+        *_few_steps(recipe, arguments, found),
+    ]
     if before.get("held_out_label") is not None:
         said.append(
             f"held_out_label {before['held_out_label']} is of the recipe's own data and was left out; to hold"
@@ -98,6 +104,16 @@ def _shape(path: Path, shapes: list[tuple[str, Any]], found: Survey) -> tuple[in
     return channels, side, side
 
 
+def _resized(found: Survey, shape: tuple[int, int, int]) -> list[str]:
+    """What to say if the images are shrunk or enlarged."""
+    _, height, width = found.shape
+    if found.is_array or shape[1] == min(height, width):
+        return []
+    images = f"images of {width} x {height} pixels" + ("" if found.same_size else " or more")
+    made = "shrunk" if shape[1] < min(height, width) else "enlarged" if found.same_size else "resized"
+    return [f"the {images} are {made} to {shape[2]} x {shape[1]}, the size of the recipe's networks"]
+
+
 def _data_section(before: dict[str, Any], found: Survey, shape: tuple[int, int, int]) -> str:
     count = found.count
     arguments: dict[str, Any] = {"path": found.path}
@@ -120,20 +136,34 @@ def _data_section(before: dict[str, Any], found: Survey, shape: tuple[int, int, 
     return "\n".join([f"  class_path: {kind}", "  init_args:", *lines]) + "\n"
 
 
-def _few_steps(trainer: dict[str, Any], data: dict[str, Any], found: Survey) -> list[str]:
+def _few_steps(recipe: dict[str, Any], data: dict[str, Any], found: Survey) -> list[str]:
     """What to say if the epochs of the recipe are few steps with these data."""
-    epochs, validation = trainer.get("max_epochs"), data.get("validation_size")
+    epochs, validation = (recipe.get("trainer") or {}).get("max_epochs"), data.get("validation_size")
     if not epochs or epochs < 0:
         return []
     rows = found.count - (size_in_rows(validation, found.count) if validation else 0)
-    left = 0 if data.get("drop_last", True) else data["batch_size"] - 1
-    steps = epochs * ((rows + left) // data["batch_size"])
-    if steps >= _FEW_STEPS:
+    per_epoch = _batches(rows, data)
+    if epochs * per_epoch >= _FEW_STEPS:
         return []
+    before = recipe["data"]["init_args"]
+    rows_before = known_rows(before)
+    steps_before = 0 if rows_before is None else epochs * _batches(rows_before, before)
+    steps, whose = max((_FEW_STEPS, ""), (steps_before, ", as many as with the recipe's own data"))
+    more = -(-steps // per_epoch)
+    flags = f"--trainer.max_epochs {more}"
+    decay = (recipe["model"]["init_args"].get("optimizer") or {}).get("lr_decay", 1.0)
+    if decay != 1:  # a factor per epoch
+        flags += f" --model.init_args.optimizer.lr_decay {decay ** (epochs / more):.6g}"
     return [
-        f"{steps} training steps are few: raise --trainer.max_epochs ({epochs}) or lower"
-        " --data.init_args.batch_size"
+        f"{epochs * per_epoch} training steps are few: raise --trainer.max_epochs ({epochs}) or lower"
+        f" --data.init_args.batch_size; {flags} makes {more * per_epoch:,} steps{whose}"
     ]
+
+
+def _batches(rows: int, data: dict[str, Any]) -> int:
+    """Batches per epoch."""
+    size = data.get("batch_size", 100)
+    return (rows if data.get("drop_last", True) else rows + size - 1) // size
 
 
 def _written(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from lebm.errors import UserError
+from lebm.errors import UserError, UserNotice
 from lebm.models.likelihoods import Likelihood
 
 __all__ = ["check_range", "check_rows", "checked", "event_shape", "rows_of"]
@@ -98,6 +98,7 @@ def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
         warnings.warn(
             f"x reaches from {low:.4g} to {high:.4g}, never below 0; this model takes images in [-1, 1],"
             " so if these are in [0, 1], give 2 * x - 1",
+            UserNotice,
             stacklevel=4,
         )
 
