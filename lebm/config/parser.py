@@ -183,7 +183,7 @@ class RecipeCLI(LightningCLI):
             return
         bare = self.config.clone()
         bare.trainer.callbacks = bare.trainer.logger = None
-        self.config_init = self.parser.instantiate_classes(bare)
+        self.config_init = self.parser.instantiate(bare)
         self.model, self.datamodule = self.config_init.model, self.config_init.data
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

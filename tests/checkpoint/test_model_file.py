@@ -340,6 +340,12 @@ def test_verify_says_what_a_file_holds(clean: Path, capsys: pytest.CaptureFixtur
     assert int(shown["number of weights"].replace(",", "")) == sum(
         value.numel() for value in lebm.load(STORED[0]).state_dict().values()
     )
+    model = lebm.load(STORED[0])
+    parameters = sum(value.numel() for value in model.parameters())
+    assert int(shown["parameters"].split(";")[0].replace(",", "")) == parameters
+    assert shown["latent size"] == str(model.latent_dim)
+    shape = ", ".join(map(str, model.decode(torch.zeros(1, model.latent_dim)).shape[1:]))
+    assert shown["observations"] == f"images of shape ({shape})"
     assert main(["verify", str(STORED[0])]) == 0
     assert main(["verify", str(STORED[1])]) == 0
     assert "none in a checkpoint of format 1" in capsys.readouterr().out
