@@ -31,6 +31,7 @@ def push(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     check_run(chosen.run)
     repository = hub.parsed(chosen.name)[0]
+    hub.need_token(chosen.name)
     from lebm import checkpoint
     from lebm.report.card import model_card
     from lebm.run.provenance import export

@@ -93,9 +93,10 @@ def cp(argv: list[str]) -> int:
 def _fitted_copy(source: Path, target: Path, data: str) -> list[str]:
     """Write the recipe for a data set; returns what to say about it."""
     check_data(data, "--for")
-    from lebm.config.fitting import fitted
+    from lebm.config.fitting import check_kind, fitted
     from lebm.data.survey import survey
 
+    check_kind(source, data)
     found = survey(data)
     text, decided = fitted(source, found)
     target.write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lebm.data.survey import Survey
 from lebm.errors import UserError
 from lebm.run.cost import known_rows
 
-__all__ = ["fitted"]
+__all__ = ["check_kind", "fitted"]
 
 _SHAPES = ("out_shape", "in_shape")
 _ANY_SIZE = ("MLPGenerator", "MLPEncoder")
@@ -25,6 +26,7 @@ _LARGEST = 64
 _KEPT = ("eval_batch_size", "seed", "flip", "num_workers", "drop_last")
 _SHARE = 0.1
 _FEW_STEPS = 1000
+_TEXTS = (".txt", ".text")
 
 
 def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
@@ -45,18 +47,13 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
         UserError: for a recipe that is not of images or starts from another run, and for an array of another
             size than that of the networks.
     """
+    check_kind(path, found.path)
     text = standalone(path)
     recipe = plain_yaml.load(text)
-    model, data_before = (recipe.get(name) or {} for name in ("model", "data"))
-    inference = (model.get("init_args") or {}).get("inference") or {}
-    if "backbone" in (inference.get("init_args") or {}):
-        raise UserError(f"{path}: this recipe starts from the networks of another run; fit that one's recipe")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     shapes = list(_shapes(_child(root, "model"), ""))
-    if not shapes or str(data_before.get("class_path")).rpartition(".")[2] != "ImageData":
-        raise UserError(f"{path}: not a recipe of images; lebm ls prints what there is")
     shape = _shape(path, shapes, found)
-    before = data_before.get("init_args") or {}
+    before = recipe["data"].get("init_args") or {}
     section = _data_section(before, found, shape)
     edits = [(node.start_mark.index, node.end_mark.index, str(list(shape))) for _, node in shapes]
     edits += [(*span, new) for span, new in _last_layers(_child(root, "model"), shape)]
@@ -85,6 +82,41 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
         )
     header = f"# {path.stem}, for {found.path}\n#\n# Data     {found.line}\n\n"
     return header + _without_header(text), said
+
+
+def check_kind(path: Path, data: str) -> None:
+    """Refuse a recipe or data that are not of images, before the data are looked at.
+
+    Args:
+        path: the recipe.
+        data: the data set, as the user names it.
+
+    Raises:
+        UserError: with what to do instead.
+    """
+    text = standalone(path)
+    recipe = plain_yaml.load(text)
+    model, kind = recipe.get("model") or {}, (recipe.get("data") or {}).get("class_path")
+    inference = (model.get("init_args") or {}).get("inference") or {}
+    if "backbone" in (inference.get("init_args") or {}):
+        raise UserError(f"{path}: this recipe starts from the networks of another run; fit that one's recipe")
+    kind = str(kind).rpartition(".")[2]
+    is_file = data.lower().endswith(_TEXTS)
+    if kind == "TextData":
+        splits = " --data.init_args.validation_size 0.1 --data.init_args.test_split null" if is_file else ""
+        raise UserError(
+            f"{path}: not a recipe of images, which --for is about. A recipe of sentences fits any sentences:"
+            f" copy it without --for, and train with lebm fit -c DEST --data.init_args.path"
+            f" {shlex.quote(data)}{splits}"
+        )
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if kind != "ImageData" or not any(_shapes(_child(root, "model"), "")):
+        raise UserError(f"{path}: not a recipe of images; lebm ls prints what there is")
+    if is_file or (Path(data) / "train.txt").is_file():
+        raise UserError(
+            f"--for {data}: these are sentences, and {path} is a recipe of images; start from a recipe of"
+            " sentences, such as latent_mle/text_small"
+        )
 
 
 def _shape(path: Path, shapes: list[tuple[str, Any]], found: Survey) -> tuple[int, int, int]:

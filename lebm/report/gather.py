@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lebm import hub, pretrained
 from lebm.config.checks import load_recipe
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
@@ -61,6 +62,11 @@ def gather(folders: list[Path]) -> list[RunRecord]:
         UserError: for what is no run folder, or holds a damaged file.
     """
     for folder in folders:
+        if folder.is_file() or str(folder).startswith((pretrained.PREFIX, hub.PREFIX)):
+            raise UserError(
+                f"{folder}: a report is of run folders, with their curves and pictures, and this is a model"
+                f" alone; lebm evaluate {folder} measures it"
+            )
         if not folder.is_dir():
             raise UserError(f"{folder}: no such run folder")
         if not any((folder / name).is_file() for name in ("config.yaml", "summary.json", "evaluation.json")):

@@ -47,9 +47,9 @@ def export(
     """
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16', not {dtype!r}")
-    source = checkpoint.located(run_or_file)
-    model = lebm.load(source, trust=trust, weights=weights)
-    facts = {**provenance(source), **_observations(model), "weights": model.loaded_weights}
+    file, content = checkpoint.newest(run_or_file)
+    model = checkpoint.rebuilt(file, content, LatentEstimator, trust=trust, weights=weights)  # type: ignore[type-abstract]
+    facts = {**_facts(file, content), **_observations(model), "weights": model.loaded_weights}
     checkpoint.write_model_file(target, model, facts, dtype)  # type: ignore[arg-type]
     return model
 
@@ -69,7 +69,10 @@ def provenance(run_or_file: str | Path) -> dict[str, Any]:
     Raises:
         UserError: if there is no such model.
     """
-    file, content = checkpoint.newest(run_or_file)
+    return _facts(*checkpoint.newest(run_or_file))
+
+
+def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     if "facts" in content:
         return dict(content["facts"])
     run = file.parent.parent

@@ -222,3 +222,28 @@ def test_a_folder_without_images_leaves_no_recipe(own: Path, capsys: pytest.Capt
     assert run(["cp", "quickstart", "new.yaml", "--for", "empty"]) == 2
     assert "no images" in capsys.readouterr().err
     assert not Path("new.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "line"),
+    [
+        ("latent_mle/text_small", "own.txt", "fits any sentences: copy it without --for"),
+        (
+            "latent_mle/text_small",
+            "own.txt",
+            "path own.txt --data.init_args.validation_size 0.1 --data.init_args",
+        ),
+        ("latent_mle/text_small", "verses", "lebm fit -c DEST --data.init_args.path verses\n"),
+        ("latent_mle/mnist", "own.txt", "--for own.txt: these are sentences"),
+        ("latent_mle/mnist", "verses", "such as latent_mle/text_small"),
+    ],
+)
+def test_sentences_are_no_images(
+    recipe: str, data: str, line: str, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.txt").write_text("one\ntwo\n")
+    Path("verses").mkdir()
+    Path("verses/train.txt").write_text("one\ntwo\n")
+    assert run(["cp", recipe, "new.yaml", "--for", data]) == 2
+    assert line in capsys.readouterr().err
+    assert not Path("new.yaml").exists()

@@ -243,6 +243,10 @@ def test_from_the_command_line(page: Path, tmp_path: Path, capsys: pytest.Captur
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such run folder"):
         report([tmp_path / "absent"], tmp_path / "r.html")
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    for model in (tmp_path / "mine.safetensors", Path("pretrained/latent_mle-mnist")):
+        with pytest.raises(UserError, match="a report is of run folders, .* lebm evaluate"):
+            report([model], tmp_path / "r.html")
     with pytest.raises(UserError, match="not a run folder"):
         report([tmp_path], tmp_path / "r.html")
     (tmp_path / "config.yaml").write_text("a: 1\n")
