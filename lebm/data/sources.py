@@ -217,7 +217,8 @@ class Reader:
                 raise UserError(f"data path {self.source.path!r}: cannot be read: {reason}") from error
             raise UserError(
                 f"data path {self.source.path!r}: no such folder, and it could not be downloaded from the"
-                f" Hugging Face Hub ({reason}); give a local folder"
+                f" Hugging Face Hub ({reason}); give a local folder with --data or"
+                " --data.init_args.path"
             ) from error
 
 
