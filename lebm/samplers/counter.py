@@ -165,7 +165,7 @@ def _numbers(
     )
     words = torch.broadcast_tensors(*philox(counter, (key[0], key[1])))
     parts = _uniforms(words, dtype) if kind == "uniform" else _normals(words, dtype)
-    return torch.cat(parts, dim=-1)[..., :size]
+    return torch.cat(parts, dim=-1)[..., :size].contiguous()  # other strides cost a chain another graph
 
 
 def _uniforms(words: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
