@@ -87,7 +87,9 @@ def collectives(events: list[Event]) -> list[str]:
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[] if name == "latent_mle" else pytest.mark.slow) for name in METHODS]
+)
 def test_chains_are_silent_and_a_step_has_few_collectives(method: str, tmp_path: Path) -> None:
     for events in run_processes(traced, tmp_path, method, 25.0):
         chains = [(start, end) for name, start, end in events if name == "chain"]
