@@ -36,8 +36,7 @@ def row(name: str) -> list[str]:
 
 def costs() -> str:
     memory = stored("full_size")
-    found = {f"`{name}`": f"{value:,}" for name, value in memory.items()}
-    return grid(HEAD, [[*row, found.get(row[0], "not measured")] for row in stored("costs")])
+    return grid(HEAD, [[*row, f"{memory[row[0].strip('`')]:,}"] for row in stored("costs")])
 
 
 BLOCKS = {"costs": costs}
