@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -111,9 +112,9 @@ class LatentPriorModel(PriorChains):
     @property
     def prior_weight(self) -> float:
         """Weight of the prior's pull on the encoder in this step, in [0, 1]."""
-        if self._trainer is None or not isinstance(self.inference, Variational):
+        if not isinstance(self.inference, Variational):
             return 1.0
-        return self.inference.prior_weight(self.trainer.global_step)
+        return self.inference.prior_weight(math.inf if self._trainer is None else self.trainer.global_step)
 
     def energy_gap(self, positives: Tensor, negatives: Tensor) -> Tensor:
         """Mean energy of latents of data less that of latents of the prior, ``(B, latent_dim)`` each."""

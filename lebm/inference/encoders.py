@@ -28,7 +28,10 @@ class Variational(Inference):
         kl: ``"closed_form"``, layer by layer given the draw of the layers above, or ``"monte_carlo"``, as
             released for paper 3.
         warm_up: scale of the KL annealing in optimiser steps, at least 0. The weight of the prior's pull on
-            the encoder is ``1 - exp(-step / warm_up)``.
+            the encoder is ``prior_pull * (1 - exp(-step / warm_up))``.
+        prior_pull: weight of the prior's pull on the encoder, above 0 and at most 1. Below 1 the latents keep
+            more of an observation, and the prior has more to learn (the beta of Higgins et al. 2017, below
+            1). A decoder that needs no latents, as of sentences, then still uses them.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -51,12 +54,15 @@ class Variational(Inference):
         encoder: GaussianEncoder | None = None,
         kl: Literal["closed_form", "monte_carlo"] = "closed_form",
         warm_up: float = 0.0,
+        prior_pull: float = 1.0,
     ) -> None:
         super().__init__(encoder)
         check_choice("kl", kl, ("closed_form", "monte_carlo"))
         if not warm_up >= 0:
             raise ValueError(f"warm_up must not be negative, but is {warm_up}")
-        self.kl, self.warm_up = kl, warm_up
+        if not 0 < prior_pull <= 1:
+            raise ValueError(f"prior_pull must be above 0 and at most 1, but is {prior_pull}")
+        self.kl, self.warm_up, self.prior_pull = kl, warm_up, prior_pull
 
     def infer(
         self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
@@ -68,9 +74,10 @@ class Variational(Inference):
     def start(self, x: Tensor, noise: RandomSource) -> Tensor:
         return _draw(self.encoder, x, noise)
 
-    def prior_weight(self, step: int) -> float:
-        """Weight of the prior's pull on the encoder in optimiser step ``step``, from 0; in [0, 1]."""
-        return 1.0 if self.warm_up == 0 else 1.0 - math.exp(-(step + 1) / self.warm_up)
+    def prior_weight(self, step: float) -> float:
+        """Weight of the prior's pull on the encoder in optimiser step ``step``, from 0, at most 1."""
+        grown = 1.0 if self.warm_up == 0 else 1.0 - math.exp(-(step + 1) / self.warm_up)
+        return self.prior_pull * grown
 
 
 class Taught(Inference):

@@ -71,7 +71,7 @@ def variational(prior: Prior | None = None, **kwargs: Any) -> JointHierarchicalP
 
 def _own(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the inference, taken out of those of a model."""
-    return {name: kwargs.pop(name) for name in ("kl", "warm_up", "backbone") if name in kwargs}
+    return {name: kwargs.pop(name) for name in ("kl", "warm_up", "prior_pull", "backbone") if name in kwargs}
 
 
 def conditional(scheme: str, prior: Prior | None = None, **kwargs: Any) -> JointHierarchicalPrior:

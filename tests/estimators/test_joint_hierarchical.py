@@ -341,6 +341,7 @@ def test_wrong_settings_are_named() -> None:
     for kwargs, message in (
         ({"kl": "exact"}, "kl must be one of"),
         ({"warm_up": -1.0}, "warm_up must not be negative"),
+        ({"prior_pull": 0.0}, "prior_pull must be above 0 and at most 1"),
         ({"space": "noise"}, "space 'noise' needs a HierarchicalPrior"),
         ({"noise_target": "released"}, "belongs to space 'noise'"),
     ):

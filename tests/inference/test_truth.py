@@ -150,3 +150,20 @@ def test_the_variational_optimum_has_the_inverse_diagonal_precision() -> None:
         at_best, away = getattr(best, name).grad, getattr(moves.encoder, name).grad
         assert (at_best.abs() < 0.02).all()
         assert (away.abs() > 0.04).any()
+
+
+@pytest.mark.parametrize("pull", [0.25, 0.7])
+def test_the_optimum_under_a_weaker_pull_of_the_prior(pull: float) -> None:
+    """With the weight b on the divergence from N(0, I), the best q has the mean ``(H + b I)^-1 W' x / s^2``
+    and the variances ``b / (h_ii + b)``, where H = W' W / s^2; the gradient of the encoder vanishes there only.
+    """
+    H = WEIGHT.T @ WEIGHT / SIGMA**2
+    mean = torch.linalg.solve(H + pull * EYE, WEIGHT.T @ X / SIGMA**2)
+    scale = (pull / (H.diagonal() + pull)).sqrt()
+    best, away = Affine(mean, scale), Affine(MEAN, PRECISION.diagonal().rsqrt())
+    for encoder in (best, away):
+        made = model(Variational(encoder, prior_pull=pull), 0)
+        made.loss({"x": X.expand(ROWS, 3), "index": torch.arange(ROWS)}, 0).backward()
+    for name in ("mean", "log_variance"):
+        assert (getattr(best, name).grad.abs() < 0.02).all()
+    assert (away.log_variance.grad.abs() > 0.04).any()
