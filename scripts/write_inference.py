@@ -116,7 +116,9 @@ def priors() -> str:
                 ["", title, f"{row['distance']:.1f}", f"{row['precision']:.3f}", f"{row['recall']:.3f}", nats]
             )
     head = ["recipe", "draws of", "Frechet distance", "precision", "recall", "log p(z), nats per test image"]
-    return "\n\n".join([grid(head, rows), folded(commands)])
+    counts = [[f"`{entry['name']}`", *entry["digits"]] for entry in stored("priors")]
+    classes = grid(["2,000 draws of fresh chains that show", *range(10)], counts)
+    return "\n\n".join([grid(head, rows), classes, folded(commands)])
 
 
 BLOCKS = {"priors": priors, "inference": table, "sooner": sooner, "curves": curves}
