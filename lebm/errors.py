@@ -1,6 +1,6 @@
 """Errors that a user can cause and mend, and text that a terminal may show."""
 
-__all__ = ["CheckpointWriteError", "UserError", "printable"]
+__all__ = ["CheckpointWriteError", "UserError", "UserNotice", "printable"]
 
 
 class UserError(ValueError):
@@ -13,6 +13,10 @@ class CheckpointWriteError(UserError):
     """A checkpoint could not be written: a full disk, a folder that is read-only or gone. Those written
     before are untouched.
     """
+
+
+class UserNotice(UserWarning):
+    """A warning to the user of a model or of data. The command line prints it as one line."""
 
 
 def printable(text: str) -> str:

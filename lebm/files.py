@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-__all__ = ["UNFINISHED", "is_inside", "replaced", "sha256"]
+__all__ = ["HUB_NAME", "UNFINISHED", "is_inside", "replaced", "sha256", "short_hash"]
 
 UNFINISHED = ".unfinished"
 """How the name of a file that is still being written ends; a killed process may leave one behind."""
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+"""What can be the name of a data set on the Hub."""
 
 
 @contextlib.contextmanager
@@ -63,3 +68,8 @@ def sha256(file: str | os.PathLike) -> str:
         while block := opened.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def short_hash(value: Any) -> str:
+    """A name for plain data: 24 hexadecimal digits."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()

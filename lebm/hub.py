@@ -16,7 +16,7 @@ from typing import Any
 
 from lebm.errors import UserError
 
-__all__ = ["CARD", "CONFIG", "MODEL", "PREFIX", "fetch", "parsed", "push"]
+__all__ = ["CARD", "CONFIG", "MODEL", "PREFIX", "fetch", "need_token", "parsed", "push"]
 
 PREFIX = "hub:"
 """How the name of a model on the Hub begins, wherever a run can be named."""
@@ -51,8 +51,21 @@ def fetch(name: str) -> Path:
     """
     repository, revision = parsed(name)
     library = _library()
-    with _one_line(name, revision):
+    with _one_line(name, revision, "this machine has no copy of that revision"):
         return Path(library.hf_hub_download(repository, MODEL, revision=revision, endpoint=_endpoint()))
+
+
+def need_token(name: str) -> None:
+    """Refuse to send a model to the Hub without a token; the network is not asked.
+
+    Raises:
+        UserError: with the ways to give a token.
+    """
+    if _library().get_token() is None:
+        raise UserError(
+            f"{name}: there is no token for {_endpoint() or 'the Hub'}, and a push needs one and the network;"
+            " log in with `hf auth login`, or set HF_TOKEN to a token that may write"
+        )
 
 
 def push(name: str, folder: Path, private: bool = False) -> str:
@@ -72,8 +85,9 @@ def push(name: str, folder: Path, private: bool = False) -> str:
     repository, revision = parsed(name)
     if revision is not None:
         raise UserError(f"{name}: a revision is made by the push, so leave @{revision} out")
+    need_token(name)
     api = _library().HfApi(endpoint=_endpoint())
-    with _one_line(name, None):
+    with _one_line(name, None, "check the network and push again"):
         api.create_repo(repository, private=private or None, exist_ok=True)
         done = api.upload_folder(
             repo_id=repository,
@@ -97,8 +111,14 @@ def _endpoint() -> str | None:
 
 
 @contextmanager
-def _one_line(name: str, revision: str | None) -> Iterator[None]:
-    """Turns the errors of the library into one line each; none of them shows a token."""
+def _one_line(name: str, revision: str | None, unreached: str) -> Iterator[None]:
+    """Turns the errors of the library into one line each; none of them shows a token.
+
+    Args:
+        name: the model on the Hub.
+        revision: its revision, if one is asked for.
+        unreached: what follows in the line if the Hub cannot be reached.
+    """
     from huggingface_hub import errors, logging
 
     host = _endpoint() or "the Hub"
@@ -129,9 +149,7 @@ def _one_line(name: str, revision: str | None) -> Iterator[None]:
             ) from error
         raise UserError(f"{name}: {host} answers with status {status}") from error
     except lost as error:
-        raise UserError(
-            f"{name}: {host} cannot be reached, and this machine has no copy of that revision"
-        ) from error
+        raise UserError(f"{name}: {host} cannot be reached; {unreached}") from error
     except ValueError as error:  # a name or revision that the library refuses
         raise UserError(f"{name}: {' '.join(str(error).split())[:200]}") from error
     finally:

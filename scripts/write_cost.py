@@ -2,6 +2,8 @@
 
 python scripts/write_cost.py count      # results/costs.json; minutes, nothing is trained or downloaded
 python scripts/write_cost.py write      # the table only
+
+The last column comes from `python -m benchmarks.full_size`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from results_page import arguments, grid, keep, publish, stored
 from lebm.config import recipes
 
 OVERLAYS = ("loggers/", "inference/", "prior/")
-HEAD = ["recipe", "parameters", "rows per step", "GFLOP per step", "steps", "hours"]
+HEAD = ["recipe", "parameters", "rows per step", "GFLOP per step", "steps", "hours", "memory, MiB"]
 
 
 def row(name: str) -> list[str]:
@@ -33,7 +35,8 @@ def row(name: str) -> list[str]:
 
 
 def costs() -> str:
-    return grid(HEAD, stored("costs"))
+    memory = stored("full_size")
+    return grid(HEAD, [[*row, f"{memory[row[0].strip('`')]:,}"] for row in stored("costs")])
 
 
 BLOCKS = {"costs": costs}

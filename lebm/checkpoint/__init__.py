@@ -1,7 +1,16 @@
 """Checkpoints and model files: plain data in, a rebuilt model out, and nothing executed on the way."""
 
 from lebm.checkpoint.model_file import is_model_file, write_model_file
-from lebm.checkpoint.reading import FORMAT, SEALED_FORMAT, find_checkpoint, load, located, newest, read
+from lebm.checkpoint.reading import (
+    FORMAT,
+    SEALED_FORMAT,
+    find_checkpoint,
+    load,
+    located,
+    newest,
+    read,
+    rebuilt,
+)
 
 __all__ = [
     "FORMAT",
@@ -12,5 +21,6 @@ __all__ = [
     "located",
     "newest",
     "read",
+    "rebuilt",
     "write_model_file",
 ]

@@ -103,8 +103,8 @@ def read_model_file(path: Path, shown: Path | None = None) -> dict[str, Any]:
         if not isinstance(state, dict) or not isinstance(facts, dict):
             raise UserError("not a readable model file (its header is no mapping)")
         check_limits(description, sum(value.numel() for value in tensors.values()))
-    except UserError as error:
-        raise UserError(f"{shown}: {error}") from error
+    except UserError as error:  # some name the file already
+        raise UserError(f"{shown}: {str(error).removeprefix(f'{path}: ')}") from error
     except FileNotFoundError as error:
         raise UserError(f"{shown}: no such run folder or checkpoint") from error
     except RecursionError as error:

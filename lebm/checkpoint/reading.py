@@ -19,7 +19,7 @@ from lebm.checkpoint.seal import is_sealed, open_ordinary
 from lebm.errors import UserError, printable
 from lebm.files import is_inside
 
-__all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "located", "newest", "read"]
+__all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "located", "newest", "read", "rebuilt"]
 
 FORMAT = 1
 """What a model describes; any trainer may write it."""
@@ -232,9 +232,34 @@ def load(
         UserError: if the file is damaged or names a class that is not trusted; then nothing was imported or
             executed.
     """
+    path, content = newest(run_or_file)
+    return rebuilt(path, content, expected, trust=trust, map_location=map_location, weights=weights)
+
+
+def rebuilt(
+    path: Path,
+    content: Mapping[str, Any],
+    expected: type[Model],
+    *,
+    trust: Iterable[str] = (),
+    map_location: str | torch.device = "cpu",
+    weights: str = "ema",
+) -> Model:
+    """The model of a checkpoint that was read by :func:`newest`.
+
+    Args:
+        path: the file, for messages and for its kind.
+        content: what it holds.
+        expected: as for :func:`load`, and so are the others.
+        trust: see there.
+        map_location: see there.
+        weights: see there.
+
+    Raises:
+        UserError: as :func:`load`.
+    """
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
-    path, content = newest(run_or_file)
     state = content["state_dict"]
     averaged = isinstance(content.get("current_model_state"), Mapping)
     kind = ("averaged" if weights == "ema" else "raw") if averaged else "plain"

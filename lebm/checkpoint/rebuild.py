@@ -137,6 +137,27 @@ def check(description: Any, expected: type, trust: Iterable[str] = (), where: st
     return _Plan(description, (expected,), tuple(trust), where, 0)
 
 
+def sketch(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> Any:
+    """The model of a description without memory for its tensors, which have shapes and no values.
+
+    The arguments are those of :func:`outline`.
+
+    Raises:
+        UserError: as :func:`build`, and for a model much larger than what was stored.
+    """
+    stored = sum(value.numel() for value in state.values() if isinstance(value, Tensor))
+    limit = 2 * stored + 2**22
+    with torch.device("meta"), Budget(limit, 5_000 + 200 * len(state)):
+        model = build(description, expected, trust)
+    if isinstance(model, nn.Module) and _numbers(model) > limit:
+        raise UserError(LARGER)
+    return model
+
+
+def _numbers(model: nn.Module) -> int:
+    return sum(value.numel() for value in chain(model.parameters(), model.buffers()))
+
+
 def outline(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> str:
     """Why some stored tensors do not fit a description, found without memory for the model; empty if they
     fit.
@@ -150,14 +171,9 @@ def outline(description: Any, expected: type, state: Mapping[str, Any], trust: I
     Raises:
         UserError: as :func:`build`, and for a model much larger than what was stored.
     """
-    stored = sum(value.numel() for value in state.values() if isinstance(value, Tensor))
-    limit = 2 * stored + 2**22
-    with torch.device("meta"), Budget(limit, 5_000 + 200 * len(state)):
-        model = build(description, expected, trust)
+    model = sketch(description, expected, state, trust)
     if not isinstance(model, nn.Module):
         return ""
-    if sum(value.numel() for value in chain(model.parameters(), model.buffers())) > limit:
-        raise UserError(LARGER)
     own = dict(chain(model.named_parameters(), model.named_buffers()))
     for name in own.keys() & state.keys():
         if isinstance(state[name], Tensor) and state[name].shape != own[name].shape:

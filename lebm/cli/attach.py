@@ -86,7 +86,7 @@ def attach_evaluation(run: Path, target: Path, host: str | None) -> None:
         host: as of :func:`attached`.
     """
     from lebm.evaluation.record import read_evaluation
-    from lebm.run.provenance import stored_json
+    from lebm.run.folder import stored_json
     from lebm.run.wandb_run import Model, evaluation_values, log_evaluation
 
     evaluation = read_evaluation(target)

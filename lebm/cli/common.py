@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lebm.cli.data_path import check_data
+from lebm.cli.flags import VerbParser
 from lebm.errors import UserError, printable
 from lebm.files import is_inside, replaced
 from lebm.run.folder import check_run
@@ -26,7 +28,6 @@ __all__ = [
     "add_data",
     "add_weights",
     "chain_words",
-    "check_data",
     "count",
     "encode_noise",
     "fail",
@@ -49,7 +50,7 @@ def run_parser(
     verb: str, description: str, several: bool = False, steps: int | None = None
 ) -> argparse.ArgumentParser:
     """The parser of a verb that takes a run: the flags that all of them have."""
-    parser = argparse.ArgumentParser(f"lebm {verb}", description=description, allow_abbrev=False)
+    parser = VerbParser(f"lebm {verb}", description=description, allow_abbrev=False)
     if several:
         parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}, any number of them")
     else:
@@ -106,16 +107,6 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="split of the data; its test split if not given")
 
 
-def check_data(path: str | None) -> None:
-    """Refuse a path to data that is written as a path and does not exist; other words may be Hub names.
-
-    Raises:
-        UserError: naming the path.
-    """
-    if path and path.startswith(("./", "../", "/", "~")) and not os.path.exists(os.path.expanduser(path)):
-        raise UserError(f"data path {path!r}: no such file or folder")
-
-
 def count(text: str) -> int:
     """A whole number of at least 1, for ``argparse``."""
     if not text.isdigit() or int(text) < 1:
@@ -161,7 +152,7 @@ def load_model(chosen: argparse.Namespace) -> LatentEstimator:
     What kind of weights it has is put into ``chosen.loaded_weights``.
     """
     check_run(chosen.run)
-    check_data(getattr(chosen, "data", None))
+    check_data(getattr(chosen, "data", None), run=chosen.run)
     import torch
 
     import lebm

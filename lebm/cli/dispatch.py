@@ -7,11 +7,13 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from lebm._version import __version__
 from lebm.cli.common import fail
-from lebm.errors import UserError
+from lebm.errors import UserError, UserNotice, printable
 
 __all__ = ["run"]
 
@@ -97,7 +99,7 @@ def run(argv: list[str]) -> int:
         return 0
     try:
         verb = _verb(argv[0])
-        with _own_modules(argv[1:]):
+        with _own_modules(argv[1:]), _notices_as_lines():
             return verb(argv[1:])
     except SystemExit as stop:  # argparse has spoken already, or a signal ended the run
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -130,6 +132,31 @@ def _own_modules(words: list[str]) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = [folder for folder in sys.path if folder != here]
+
+
+@contextlib.contextmanager
+def _notices_as_lines() -> Iterator[None]:
+    """Print the warnings that lebm gives its users as lines; other warnings stay as they are."""
+    shown_by_python = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, UserNotice):
+            print(f"lebm: {printable(str(message))}", file=file or sys.stderr, flush=True)
+        else:
+            shown_by_python(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown_by_python
 
 
 def _verb(word: str) -> Callable[[list[str]], int]:

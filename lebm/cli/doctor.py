@@ -5,7 +5,6 @@ Every probe catches its own failure, so that the report is whole even where torc
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.metadata
 import os
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lebm._version import __version__
+from lebm.cli.flags import VerbParser
 from lebm.extras import EXTRAS
 
 __all__ = ["doctor"]
@@ -34,7 +34,7 @@ _INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 
 def doctor(argv: list[str]) -> int:
     """``lebm doctor``; 0 if nothing that is needed is broken, else 1."""
-    argparse.ArgumentParser(
+    VerbParser(
         "lebm doctor", description="Check packages, devices, Weights & Biases, metric weights and disk."
     ).parse_args(argv)
     broken = 0

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.attach import add_wandb, attach_evaluation, check_wandb
-from lebm.cli.common import check_data, count, home, load_model, run_parser, tell
+from lebm.cli.common import count, home, load_model, run_parser, tell
+from lebm.cli.data_path import check_data
 from lebm.cli.features import extractor, foreign
 from lebm.component import component_line
 from lebm.errors import UserError, printable
@@ -32,7 +33,9 @@ def main(argv: list[str]) -> int:
         raise UserError("--out names one file; without it every run gets an evaluation.json of its own")
     for run in chosen.run:
         check_run(run)
-    check_data(chosen.data)
+    check_data(chosen.data, run=chosen.run[0])
+    for data in chosen.ood:
+        check_data(data, "--ood")
     check_wandb(chosen.run, chosen)
     for run in chosen.run:
         target = chosen.out or _home(run)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from lebm.cli.common import add_weights, tell
+from lebm.cli.flags import VerbParser
 from lebm.errors import UserError
 from lebm.files import sha256
 from lebm.run.folder import check_run
@@ -18,7 +18,7 @@ _SHOWN = ("lebm", "export_commit", "recipe", "recipe_sha256", "data_key", "steps
 
 def export(argv: list[str]) -> int:
     """``lebm export RUN FILE.safetensors``"""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         "lebm export",
         description="Write the model of a run as one file of safetensors, for others to open.",
         allow_abbrev=False,
@@ -53,7 +53,7 @@ def export(argv: list[str]) -> int:
 
 def verify(argv: list[str]) -> int:
     """``lebm verify FILE``"""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         "lebm verify",
         description="Say what a model file or checkpoint holds, and whether it fits its own checksum.",
     )
@@ -74,6 +74,7 @@ def verify(argv: list[str]) -> int:
     facts = content.get("facts", {"steps": content.get("global_step")})
     lines |= {name: facts[name] for name in _SHOWN if facts.get(name) is not None}
     lines["number of weights"] = f"{_numbers(content['state_dict']):,}"
+    lines |= _sizes(content)
     lines["SHA-256"] = sha256(file)
     sealed = content["lebm_format"] >= checkpoint.SEALED_FORMAT
     lines["checksum"] = "the content fits it" if sealed else "none in a checkpoint of format 1"
@@ -84,3 +85,30 @@ def verify(argv: list[str]) -> int:
 
 def _numbers(state: Any) -> int:
     return sum(value.numel() for value in state.values() if hasattr(value, "numel"))
+
+
+def _sizes(content: Any) -> dict[str, str]:
+    """What the model observes, the size of its latent, and how many of its numbers are parameters."""
+    from lebm.checkpoint.rebuild import sketch
+    from lebm.estimators.base import LatentEstimator
+    from lebm.models.observations import event_shape
+
+    state = content["state_dict"]
+    try:
+        model = sketch(content.get("hyper_parameters"), LatentEstimator, state)
+    except UserError as error:  # the content may fit its checksum all the same
+        return {"sizes": f"not known, {error}"}
+    shape = event_shape(model.observation_model)
+    length = getattr(getattr(model.observation_model, "generator", None), "max_length", None)
+    parameters = sum(value.numel() for value in model.parameters())
+    lines = {"latent size": str(model.latent_dim)}
+    if shape is not None:
+        kind = {1: "rows", 3: "images"}.get(len(shape), "arrays")
+        lines["observations"] = f"{kind} of shape ({', '.join(map(str, shape))})"
+    elif length is not None:
+        lines["observations"] = f"sentences of at most {length} tokens"
+    rest = _numbers(state) - parameters
+    lines["parameters"] = f"{parameters:,}" + (
+        f"; the other {rest:,} of these weights are buffers, which training does not fit" if rest else ""
+    )
+    return lines

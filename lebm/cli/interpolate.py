@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from lebm.cli.common import (
@@ -18,6 +19,7 @@ from lebm.cli.common import (
     say,
     target_file,
 )
+from lebm.config.recipes import nearest
 from lebm.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from lebm.config.run_data import Images
     from lebm.estimators.base import LatentEstimator
 
-__all__ = ["between", "decoded", "drawn_latent", "images_of", "interpolate", "row_number"]
+__all__ = ["between", "decoded", "drawn_latent", "images_of", "interpolate"]
+
+_TAKES = "a model of images takes row numbers of the data, from 0, or names of image files"
 
 
 def interpolate(argv: list[str]) -> int:
@@ -36,7 +40,9 @@ def interpolate(argv: list[str]) -> int:
         "The way from one image or sentence to another: both encoded, the latents between them decoded.",
     )
     add_data(parser)
-    parser.add_argument("first", nargs="?", help="where the way begins: a sentence, or the row of an image")
+    parser.add_argument(
+        "first", nargs="?", help="where the way begins: a sentence, or the row or the file name of an image"
+    )
     parser.add_argument("last", nargs="?", help="where it ends")
     parser.add_argument(
         "-n",
@@ -96,14 +102,13 @@ def _of_images(chosen: argparse.Namespace, model: LatentEstimator, words: list[s
 
     from lebm.plots.grids import image_grid, write_png
 
-    rows = [row_number(word) for word in words]
     target = target_file(chosen, "interpolation", ".png")
     seed = model.seed if chosen.seed is None else chosen.seed
     if chosen.seeds:
         first, last = _drawn_ends(chosen, model)
         source = f"the draws {chosen.seeds[0]} and {chosen.seeds[1]} of the prior"
     else:
-        images = images_of(chosen, model, rows, 2 * chosen.pairs)
+        images = images_of(chosen, model, words, 2 * chosen.pairs)
         steps = chosen.steps or model.evaluation_steps
         z = torch.cat(
             [
@@ -137,37 +142,58 @@ def drawn_latent(model: LatentEstimator, seed: int, steps: int | None) -> Tensor
     return model.sample_latent(1, steps=steps, generator=Noise.samples(seed, "sample", index=range(1)))
 
 
-def row_number(word: str) -> int:
-    """The row of an image.
+def images_of(chosen: argparse.Namespace, model: LatentEstimator, words: list[str], n: int) -> Images:
+    """The named images of the data, or a seeded choice of ``n`` that is spread over the classes.
+
+    Args:
+        chosen: the flags of the verb.
+        model: a model of images.
+        words: rows of the data, from 0, or names of files; empty for the choice.
+        n: number of images of the choice.
 
     Raises:
-        UserError: if the word is no whole number of at least 0.
-    """
-    if not (word.isascii() and word.isdigit()):
-        raise UserError(
-            f"{word!r}: a model of images takes row numbers of the data, from 0; sentences are for models of"
-            " sentences"
-        )
-    return int(word)
-
-
-def images_of(chosen: argparse.Namespace, model: LatentEstimator, rows: list[int], n: int) -> Images:
-    """The named rows of the data, or a seeded choice of ``n`` rows that is spread over the classes.
-
-    Raises:
-        UserError: if a row is not in the data, or the model is not one of images.
+        UserError: if an image is not in the data, or the model is not one of images.
     """
     import numpy as np
 
     from lebm.config.run_data import Images
+    from lebm.data.sources import IMAGE_SUFFIXES
 
+    for word in words:
+        if not (_is_number(word) or word.lower().endswith(IMAGE_SUFFIXES)):
+            raise UserError(f"{word!r}: {_TAKES}; sentences are for models of sentences")
     images = open_data(chosen, model, None)
     assert isinstance(images, Images)  # the model is not one of sentences
-    if not rows:
+    if not words:
         return images.spread(n, model.seed if chosen.seed is None else chosen.seed)
-    if max(rows) >= len(images.pixels):
-        raise UserError(f"row {max(rows)}: {images.source} has the rows 0 to {len(images.pixels) - 1}")
-    return images.chosen(np.array(rows))
+    return images.chosen(np.array([_row(word, images) for word in words]))
+
+
+def _row(word: str, images: Images) -> int:
+    """The row of an image, from its number or the name of its file; the end of the path is enough."""
+    if _is_number(word):
+        if int(word) < len(images.pixels):
+            return int(word)
+        raise UserError(f"row {word}: {images.source} has the rows 0 to {len(images.pixels) - 1}")
+    if images.paths is None:
+        raise UserError(
+            f"{word!r}: the images of {images.source} have no file names; give row numbers, from 0"
+        )
+    wanted, paths = PurePath(word).parts, [PurePath(path).parts for path in images.paths]
+    found = [row for row, path in enumerate(paths) if path[-len(wanted) :] == wanted] or [
+        row for row, path in enumerate(paths) if wanted[-len(path) :] == path
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        both = " and ".join(images.paths[row] for row in found[:2])
+        raise UserError(f"{word!r}: {len(found)} images of {images.source} have this name, such as {both}")
+    hint = nearest(word, images.paths)
+    raise UserError(f"{word!r}: {images.source} has no image of this name{hint}")
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit()
 
 
 def decoded(model: LatentEstimator, z: Tensor, size: int) -> Tensor:

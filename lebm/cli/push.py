@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
 
 from lebm import hub
 from lebm.cli.common import add_weights, tell
+from lebm.cli.flags import VerbParser
 from lebm.run.folder import check_run, plain
 
 __all__ = ["push"]
@@ -16,7 +16,7 @@ __all__ = ["push"]
 
 def push(argv: list[str]) -> int:
     """``lebm push RUN USER/NAME``"""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         "lebm push",
         description="Upload the model of a run to the Hugging Face Hub: safetensors, config.json and a card"
         " with the values of its evaluation.json. The token is the one of `hf auth login` or HF_TOKEN.",
@@ -31,6 +31,7 @@ def push(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     check_run(chosen.run)
     repository = hub.parsed(chosen.name)[0]
+    hub.need_token(chosen.name)
     from lebm import checkpoint
     from lebm.report.card import model_card
     from lebm.run.provenance import export

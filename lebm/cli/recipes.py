@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from lebm import pretrained as models
+from lebm.cli.data_path import check_data
+from lebm.cli.flags import VerbParser
 from lebm.config.blocks import standalone
 from lebm.config.recipes import blocks, find, folder, is_measured, names, title
 from lebm.errors import UserError, printable
@@ -15,9 +16,7 @@ __all__ = ["cat", "cp", "ls", "pretrained"]
 
 def ls(argv: list[str]) -> int:
     """``lebm ls``"""
-    argparse.ArgumentParser("lebm ls", description="Print the names and titles of the recipes.").parse_args(
-        argv
-    )
+    VerbParser("lebm ls", description="Print the names and titles of the recipes.").parse_args(argv)
     known = names()
     if not known:
         raise UserError(f"no recipes in {folder()}; is the installation complete?")
@@ -34,7 +33,7 @@ def ls(argv: list[str]) -> int:
 
 def pretrained(argv: list[str]) -> int:
     """``lebm pretrained``"""
-    argparse.ArgumentParser(
+    VerbParser(
         "lebm pretrained",
         description="Print the trained models that ship with lebm, each with the first line of its card.",
     ).parse_args(argv)
@@ -55,7 +54,7 @@ def _summary(model: Path) -> str:
 
 def cat(argv: list[str]) -> int:
     """``lebm cat RECIPE``"""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         "lebm cat", description="Print a recipe, with the blocks that it includes in their places."
     )
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
@@ -65,7 +64,7 @@ def cat(argv: list[str]) -> int:
 
 def cp(argv: list[str]) -> int:
     """``lebm cp RECIPE DEST [--for FOLDER]``"""
-    parser = argparse.ArgumentParser("lebm cp", description="Copy a recipe, to start your own from it.")
+    parser = VerbParser("lebm cp", description="Copy a recipe, to start your own from it.")
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
     parser.add_argument("dest", type=Path, help="a file or an existing folder")
     parser.add_argument(
@@ -93,9 +92,11 @@ def cp(argv: list[str]) -> int:
 
 def _fitted_copy(source: Path, target: Path, data: str) -> list[str]:
     """Write the recipe for a data set; returns what to say about it."""
-    from lebm.config.fitting import fitted
+    check_data(data, "--for")
+    from lebm.config.fitting import check_kind, fitted
     from lebm.data.survey import survey
 
+    check_kind(source, data)
     found = survey(data)
     text, decided = fitted(source, found)
     target.write_text(text, encoding="utf-8")

@@ -30,22 +30,18 @@ def reconstruct(argv: list[str]) -> int:
         "-n",
         type=count,
         default=32,
-        help="number of images (default 32): a seeded choice that is spread over the classes; of sentences,"
-        " the first",
+        help="number of images or sentences (default 32): a seeded choice, spread over the classes of images",
     )
     chosen = parser.parse_args(argv)
     target = target_file(chosen, "reconstructions", ".png")
     model = load_model(chosen)
     import torch
 
-    from lebm.config.run_data import Images
     from lebm.plots.grids import pair_grid, write_png
 
     steps = chosen.steps or model.evaluation_steps
     seed = model.seed if chosen.seed is None else chosen.seed
-    images = open_data(chosen, model, chosen.n if model.sentences is not None else None)
-    if isinstance(images, Images):
-        images = images.spread(chosen.n, seed)
+    images = open_data(chosen, model, None).spread(chosen.n, seed)
     decoded = [
         model.reconstruct(x.to(model.device), steps=steps, generator=encode_noise(seed, index)).cpu()
         for index, x in images.batches(chosen.batch_size)

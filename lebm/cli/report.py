@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from lebm.cli.attach import add_wandb, attach_report, check_wandb
 from lebm.cli.common import tell
+from lebm.cli.flags import VerbParser
 from lebm.errors import UserError
 
 __all__ = ["main"]
@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 def main(argv: list[str]) -> int:
     """``lebm report RUN... [--out FILE]``"""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         "lebm report", description="Write one self-contained page that compares runs.", allow_abbrev=False
     )
     parser.add_argument(

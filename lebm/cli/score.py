@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lebm.cli.classes import other_classes
 from lebm.cli.common import (
     add_data,
     chain_words,
@@ -54,6 +55,8 @@ def score(argv: list[str]) -> int:
         raise UserError(
             f"{chosen.run}: --top, --heatmap, --false_positive_rate and --score combined need images"
         )
+    if chosen.data is not None and (other := other_classes(chosen.run, images)):
+        tell(f"lebm: {other}")
     scorer = _scorer(model, chosen)
     values = _scores(model, scorer, images, chosen)
     threshold = None if chosen.false_positive_rate is None else _threshold(model, scorer, chosen)

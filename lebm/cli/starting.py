@@ -17,7 +17,9 @@ from lebm import checkpoint, hub, pretrained
 from lebm.checkpoint.rebuild import build, outline
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.cli.common import tell
+from lebm.component import describe
 from lebm.config import checks, recipes
+from lebm.config.changes import changed_settings
 from lebm.config.held_out import held_out_notes
 from lebm.config.parser import RecipeCLI
 from lebm.config.request import Request
@@ -42,6 +44,7 @@ class TrainingCLI(RecipeCLI):
     Attributes:
         ckpt_path: the checkpoint to start from or to evaluate, if there is one.
         stored: names and shapes of what that checkpoint holds.
+        stored_model: the description of its model.
         begun: whether training has begun; what fails after that is no mistake of the recipe.
         fresh: whether this run made its folder.
         held: what is released when the run has ended: the lock of the run folder.
@@ -51,6 +54,7 @@ class TrainingCLI(RecipeCLI):
 
     ckpt_path: Path | None = None
     stored: Mapping[str, tuple[int, ...]] = {}
+    stored_model: Any = None
     begun = False
     fresh = False
     description: Any = None
@@ -92,6 +96,7 @@ class TrainingCLI(RecipeCLI):
             self.first_step = content.get("global_step", 0)
         if self.request.resume or self.request.verb != "fit":
             self.wandb_id = stored_run_id(content)
+        self.stored_model = content.get("hyper_parameters")
         self.stored = {
             name: tuple(value.shape)
             for name, value in content["state_dict"].items()
@@ -146,7 +151,7 @@ class TrainingCLI(RecipeCLI):
         alone = self.config.clone()
         for name in ("model", "trainer"):
             alone.pop(name, None)
-        data = self.parser.instantiate_classes(alone).data
+        data = self.parser.instantiate(alone).data
         data.setup()
         self.notes = [*data.notes(), *held_out_notes(self.request, data)]
         if self.request.verb == "fit":
@@ -173,10 +178,11 @@ class TrainingCLI(RecipeCLI):
         for name in ("latent_dim", "latent_dims"):
             if name in before and self.config[name] != before[name]:
                 start = "without" if before[name] is None else f"with {before[name]}"
+                now = self.config[name]
                 raise UserError(
-                    f"{name}: {self.run_dir} was begun {start}, which a resumed run keeps, not"
-                    f" {self.config[name]}; resume by --resume {self.run_dir} without it, or train a new run"
-                    " with -c and --run_dir"
+                    f"{name}: {self.run_dir} was begun {start}, not {now}: a run that goes on keeps the sizes"
+                    f" of its networks; leave {name} out (lebm fit --resume {self.run_dir}), or train a new"
+                    f" run (lebm fit -c RECIPE --{name} {now} --run_dir FOLDER)"
                 )
 
     def same_networks(self) -> None:
@@ -187,12 +193,9 @@ class TrainingCLI(RecipeCLI):
         """
         for name, value in self.model.named_parameters():
             if self.stored.get(name, value.shape) != tuple(value.shape):
-                raise UserError(
-                    other_networks(
-                        self.ckpt_path,
-                        f"{name} has the shape {self.stored[name]} there and {tuple(value.shape)} here",
-                    )
-                )
+                shapes = f"{name} has the shape {self.stored[name]} there and {tuple(value.shape)} here"
+                changed = changed_settings(self.stored_model, describe(self.model), name)
+                raise UserError(other_networks(self.ckpt_path, "; ".join([*changed, shapes])))
 
     def _prepare_fit(self) -> None:
         if runs.is_first_process():
@@ -269,5 +272,5 @@ def other_networks(path: Path | None, what: str) -> str:
     """The line for a checkpoint whose networks are not those of the recipe, where ``what`` differs."""
     return (
         f"{path}: the checkpoint holds other networks than the recipe ({what}); leave the networks as they"
-        " were, or start a new run"
+        " were, or start a new run by another --run_dir"
     )

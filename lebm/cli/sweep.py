@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import tell
+from lebm.cli.flags import VerbParser
 from lebm.cli.sweep_file import LOGGER, add_sweep_file, write_sweep_file
 from lebm.cli.validate_recipe import built
 from lebm.config.recipes import find, run_name
@@ -35,7 +36,7 @@ SHORT = {"held_out_label": "data.init_args.held_out_label", "seed": "seed_everyt
 
 def main(argv: list[str]) -> int:
     """``lebm sweep -c RECIPE --over held_out_label 1,4,5,7,9``; words it does not know go to ``lebm fit``."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         "lebm sweep",
         description=(
             "Train and evaluate a recipe for every value of an argument. A cell is a run folder and a JSON;"

@@ -14,7 +14,7 @@ from lebm.cli.common import (
     run_parser,
     target_file,
 )
-from lebm.cli.interpolate import decoded, drawn_latent, images_of, row_number
+from lebm.cli.interpolate import decoded, drawn_latent, images_of
 from lebm.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def traverse(argv: list[str]) -> int:
     )
     add_data(parser)
     parser.add_argument(
-        "row", nargs="?", help="row of the image in the data, from 0; a seeded choice if not given"
+        "row",
+        nargs="?",
+        help="the image: its row in the data, from 0, or its file name; a seeded choice if not given",
     )
     parser.add_argument(
         "--from-seed",
@@ -62,7 +64,6 @@ def traverse(argv: list[str]) -> int:
         raise UserError(f"--range {chosen.range:g}: must be finite and above 0")
     if chosen.row is not None and chosen.from_seed is not None:
         raise UserError("--from-seed draws a latent, so name no row")
-    rows = [] if chosen.row is None else [row_number(chosen.row)]
     model = load_model(chosen)
     if model.sentences is not None:
         raise UserError(f"{chosen.run}: traverse is for models of images; lebm interpolate takes sentences")
@@ -78,7 +79,7 @@ def traverse(argv: list[str]) -> int:
         )
         chain = chain_words(model, chosen.steps, "prior")
     else:
-        images = images_of(chosen, model, rows, 1)
+        images = images_of(chosen, model, [] if chosen.row is None else [chosen.row], 1)
         steps = chosen.steps or model.evaluation_steps
         index, x = next(images.batches(1))
         z = model.encode(x.to(model.device), steps=steps, generator=encode_noise(seed, index))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from lebm.config.blocks import standalone
 from lebm.data.splits import size_in_rows
 from lebm.data.survey import Survey
 from lebm.errors import UserError
+from lebm.run.cost import known_rows
 
-__all__ = ["fitted"]
+__all__ = ["check_kind", "fitted"]
 
 _SHAPES = ("out_shape", "in_shape")
 _ANY_SIZE = ("MLPGenerator", "MLPEncoder")
@@ -24,6 +26,7 @@ _LARGEST = 64
 _KEPT = ("eval_batch_size", "seed", "flip", "num_workers", "drop_last")
 _SHARE = 0.1
 _FEW_STEPS = 1000
+_TEXTS = (".txt", ".text")
 
 
 def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
@@ -44,18 +47,13 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
         UserError: for a recipe that is not of images or starts from another run, and for an array of another
             size than that of the networks.
     """
+    check_kind(path, found.path)
     text = standalone(path)
     recipe = plain_yaml.load(text)
-    model, data_before = (recipe.get(name) or {} for name in ("model", "data"))
-    inference = (model.get("init_args") or {}).get("inference") or {}
-    if "backbone" in (inference.get("init_args") or {}):
-        raise UserError(f"{path}: this recipe starts from the networks of another run; fit that one's recipe")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     shapes = list(_shapes(_child(root, "model"), ""))
-    if not shapes or str(data_before.get("class_path")).rpartition(".")[2] != "ImageData":
-        raise UserError(f"{path}: not a recipe of images; lebm ls prints what there is")
     shape = _shape(path, shapes, found)
-    before = data_before.get("init_args") or {}
+    before = recipe["data"].get("init_args") or {}
     section = _data_section(before, found, shape)
     edits = [(node.start_mark.index, node.end_mark.index, str(list(shape))) for _, node in shapes]
     edits += [(*span, new) for span, new in _last_layers(_child(root, "model"), shape)]
@@ -71,7 +69,12 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
     decided += [
         f"{name} {arguments[name]}" for name in ("validation_size", "batch_size") if name in arguments
     ]
-    said = [", ".join(decided), *_few_steps(recipe.get("trainer") or {}, arguments, found)]
+    said = [
+        *found.remarks,
+        ", ".join(decided),
+        *_resized(found, shape),
+        *_few_steps(recipe, arguments, found),
+    ]
     if before.get("held_out_label") is not None:
         said.append(
             f"held_out_label {before['held_out_label']} is of the recipe's own data and was left out; to hold"
@@ -79,6 +82,41 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
         )
     header = f"# {path.stem}, for {found.path}\n#\n# Data     {found.line}\n\n"
     return header + _without_header(text), said
+
+
+def check_kind(path: Path, data: str) -> None:
+    """Refuse a recipe or data that are not of images, before the data are looked at.
+
+    Args:
+        path: the recipe.
+        data: the data set, as the user names it.
+
+    Raises:
+        UserError: with what to do instead.
+    """
+    text = standalone(path)
+    recipe = plain_yaml.load(text)
+    model, kind = recipe.get("model") or {}, (recipe.get("data") or {}).get("class_path")
+    inference = (model.get("init_args") or {}).get("inference") or {}
+    if "backbone" in (inference.get("init_args") or {}):
+        raise UserError(f"{path}: this recipe starts from the networks of another run; fit that one's recipe")
+    kind = str(kind).rpartition(".")[2]
+    is_file = data.lower().endswith(_TEXTS)
+    if kind == "TextData":
+        splits = " --data.init_args.validation_size 0.1 --data.init_args.test_split null" if is_file else ""
+        raise UserError(
+            f"{path}: not a recipe of images, which --for is about. A recipe of sentences fits any sentences:"
+            f" copy it without --for, and train with lebm fit -c DEST --data.init_args.path"
+            f" {shlex.quote(data)}{splits}"
+        )
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if kind != "ImageData" or not any(_shapes(_child(root, "model"), "")):
+        raise UserError(f"{path}: not a recipe of images; lebm ls prints what there is")
+    if is_file or (Path(data) / "train.txt").is_file():
+        raise UserError(
+            f"--for {data}: these are sentences, and {path} is a recipe of images; start from a recipe of"
+            " sentences, such as latent_mle/text_small"
+        )
 
 
 def _shape(path: Path, shapes: list[tuple[str, Any]], found: Survey) -> tuple[int, int, int]:
@@ -96,6 +134,16 @@ def _shape(path: Path, shapes: list[tuple[str, Any]], found: Survey) -> tuple[in
         return channels, height, width
     side = min(height, width, _LARGEST) if free else own[0]
     return channels, side, side
+
+
+def _resized(found: Survey, shape: tuple[int, int, int]) -> list[str]:
+    """What to say if the images are shrunk or enlarged."""
+    _, height, width = found.shape
+    if found.is_array or shape[1] == min(height, width):
+        return []
+    images = f"images of {width} x {height} pixels" + ("" if found.same_size else " or more")
+    made = "shrunk" if shape[1] < min(height, width) else "enlarged" if found.same_size else "resized"
+    return [f"the {images} are {made} to {shape[2]} x {shape[1]}, the size of the recipe's networks"]
 
 
 def _data_section(before: dict[str, Any], found: Survey, shape: tuple[int, int, int]) -> str:
@@ -120,20 +168,34 @@ def _data_section(before: dict[str, Any], found: Survey, shape: tuple[int, int, 
     return "\n".join([f"  class_path: {kind}", "  init_args:", *lines]) + "\n"
 
 
-def _few_steps(trainer: dict[str, Any], data: dict[str, Any], found: Survey) -> list[str]:
+def _few_steps(recipe: dict[str, Any], data: dict[str, Any], found: Survey) -> list[str]:
     """What to say if the epochs of the recipe are few steps with these data."""
-    epochs, validation = trainer.get("max_epochs"), data.get("validation_size")
+    epochs, validation = (recipe.get("trainer") or {}).get("max_epochs"), data.get("validation_size")
     if not epochs or epochs < 0:
         return []
     rows = found.count - (size_in_rows(validation, found.count) if validation else 0)
-    left = 0 if data.get("drop_last", True) else data["batch_size"] - 1
-    steps = epochs * ((rows + left) // data["batch_size"])
-    if steps >= _FEW_STEPS:
+    per_epoch = _batches(rows, data)
+    if epochs * per_epoch >= _FEW_STEPS:
         return []
+    before = recipe["data"]["init_args"]
+    rows_before = known_rows(before)
+    steps_before = 0 if rows_before is None else epochs * _batches(rows_before, before)
+    steps, whose = max((_FEW_STEPS, ""), (steps_before, ", as many as with the recipe's own data"))
+    more = -(-steps // per_epoch)
+    flags = f"--trainer.max_epochs {more}"
+    decay = (recipe["model"]["init_args"].get("optimizer") or {}).get("lr_decay", 1.0)
+    if decay != 1:  # a factor per epoch
+        flags += f" --model.init_args.optimizer.lr_decay {decay ** (epochs / more):.6g}"
     return [
-        f"{steps} training steps are few: raise --trainer.max_epochs ({epochs}) or lower"
-        " --data.init_args.batch_size"
+        f"{epochs * per_epoch} training steps are few: raise --trainer.max_epochs ({epochs}) or lower"
+        f" --data.init_args.batch_size; {flags} makes {more * per_epoch:,} steps{whose}"
     ]
+
+
+def _batches(rows: int, data: dict[str, Any]) -> int:
+    """Batches per epoch."""
+    size = data.get("batch_size", 100)
+    return (rows if data.get("drop_last", True) else rows + size - 1) // size
 
 
 def _written(value: Any) -> str:

@@ -30,7 +30,7 @@ from lebm.config.usage import DESCRIPTION, USAGE
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.estimators.processes import refusal
-from lebm.run.callbacks import RunCheckpoint, SameShape, SaveConfig
+from lebm.run.callbacks import RunCheckpoint, SameShape, SaveConfig, ShortRun
 from lebm.run.console import PartSizes, Progress
 from lebm.run.loggers import WandbRun, point_into, with_defaults
 from lebm.run.preemption import Preemption
@@ -183,7 +183,7 @@ class RecipeCLI(LightningCLI):
             return
         bare = self.config.clone()
         bare.trainer.callbacks = bare.trainer.logger = None
-        self.config_init = self.parser.instantiate_classes(bare)
+        self.config_init = self.parser.instantiate(bare)
         self.model, self.datamodule = self.config_init.model, self.config_init.data
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -198,6 +198,8 @@ class RecipeCLI(LightningCLI):
         for callback in callbacks:
             if isinstance(callback, Checkpoint) and getattr(callback, "dirpath", "") is None:
                 callback.dirpath = str(self.run_dir / "checkpoints")  # type: ignore[attr-defined]
+        if chosen.log_every_n_steps is None:
+            ours.append(ShortRun())
         if chosen.enable_checkpointing is not False:
             ours.append(RunCheckpoint(self.run_dir, self.config.checkpoint_every))
         for wanted, kind, made in (

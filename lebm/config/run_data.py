@@ -95,24 +95,31 @@ class SentenceRows:
         rows: the sentences.
         numbers: the line number of each sentence, from 0; empty lines are left out.
         source: name of the data, for messages.
+        order: which of the sentences are used, in this order; all if ``None``.
     """
 
     rows: TextRows
     numbers: list[int]
     source: str
+    order: np.ndarray | None = None
     labels: None = None
     classes: None = None
     paths: None = None
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Row numbers ``(B,)`` and sentences ``(B, T)``."""
-        for start in range(0, len(self.rows), size):
-            index = torch.arange(start, min(start + size, len(self.rows)))
-            yield index, self.rows.tokens(index.numpy())
+        order = np.arange(len(self.rows)) if self.order is None else self.order
+        for start in range(0, len(order), size):
+            index = order[start : start + size]
+            yield torch.from_numpy(index), self.rows.tokens(index)
 
     def all(self) -> Tensor:
         """Every sentence, ``(N, T)``."""
-        return self.rows.tokens()
+        return self.rows.tokens(self.order)
+
+    def spread(self, n: int, seed: int) -> SentenceRows:
+        """A seeded choice of ``n`` sentences, in the order of the data."""
+        return replace(self, order=np.sort(spread_rows(None, len(self.rows), n, seed)))
 
 
 def open_for(

@@ -27,7 +27,7 @@ from filelock import FileLock
 from lebm.data.build import FORMAT, NAMES, Columns, build, checksum
 from lebm.data.decoding import Decoding
 from lebm.data.sources import Source, find_source, reading, short_hash
-from lebm.errors import UserError, printable
+from lebm.errors import UserError, UserNotice, printable
 from lebm.files import replaced
 
 __all__ = ["CachedImages", "cache_folder", "open_images", "split_names"]
@@ -175,7 +175,9 @@ def _accept(cached: CachedImages, path: str, on_error: str) -> CachedImages:
             raise UserError(cached.skipped[0])
         listed = printable("; ".join(cached.skipped[:3])) + ("; ..." if len(cached.skipped) > 3 else "")
         warnings.warn(
-            f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}", stacklevel=3
+            f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}",
+            UserNotice,
+            stacklevel=3,
         )
     return cached
 

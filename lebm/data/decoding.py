@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["Decoding", "UndecodableError"]
+__all__ = ["Decoding", "UndecodableError", "header"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """No other format is tried, whatever the name of a file is.
@@ -105,6 +105,25 @@ class Decoding:
                 image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         array = np.asarray(image, dtype=np.uint8)
         return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def header(content: bytes | str | Path | None) -> tuple[tuple[int, int], str] | None:
+    """Width and height of an image and its mode, without decoding its pixels.
+
+    Args:
+        content: the bytes of an image file, or its path.
+
+    Returns:
+        ``None`` if it is not an image in one of the formats that are read.
+    """
+    if content is None or content == b"":
+        return None
+    try:
+        source = io.BytesIO(content) if isinstance(content, bytes) else content
+        with Image.open(source, formats=_formats()) as image:
+            return image.size, image.mode
+    except Exception:  # the plugins of Pillow raise many kinds
+        return None
 
 
 @cache

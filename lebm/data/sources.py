@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from typing import Any
 
 from lebm.errors import UserError
 from lebm.extras import need
-from lebm.files import replaced
+from lebm.files import HUB_NAME, replaced, short_hash
 
 __all__ = ["Source", "find_source", "reading", "short_hash"]
 
@@ -31,7 +30,6 @@ EMBEDDED = "embedded:"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 SIDECARS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 SETTLED_NS = 2_000_000_000
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -58,11 +56,6 @@ class Source:
     @property
     def is_local(self) -> bool:
         return bool(self.files)
-
-
-def short_hash(value: Any) -> str:
-    """A name for plain data: 24 hexadecimal digits."""
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 def find_source(
@@ -224,7 +217,8 @@ class Reader:
                 raise UserError(f"data path {self.source.path!r}: cannot be read: {reason}") from error
             raise UserError(
                 f"data path {self.source.path!r}: no such folder, and it could not be downloaded from the"
-                f" Hugging Face Hub ({reason}); give a local folder with --data.init_args.path"
+                f" Hugging Face Hub ({reason}); give a local folder with --data or"
+                " --data.init_args.path"
             ) from error
 
 

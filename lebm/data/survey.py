@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 from collections import Counter
@@ -12,14 +11,16 @@ from typing import Any
 
 from lebm.data.build import Columns, labels_of
 from lebm.data.cache import cache_folder
-from lebm.data.decoding import GREY_MODES
+from lebm.data.decoding import GREY_MODES, header
 from lebm.data.sets import VALIDATION_SPLITS
 from lebm.data.sources import find_source, reading
 from lebm.errors import UserError
 
 __all__ = ["Survey", "survey"]
 
-LOOKED_AT = 1000
+LOOKED_AT = 10_000
+"""Image files whose headers are read; of more files, this many that are spread over all."""
+LOOKED_AT_IN_TABLES = 1000  # an image in a table is read whole
 ARRAYS = (".npy", ".npz")
 
 
@@ -30,7 +31,7 @@ class Survey:
     Attributes:
         path: the path for a recipe; absolute for a local folder or file.
         is_array: whether the data are a file of NumPy for :class:`~lebm.data.ArrayData`.
-        count: number of training rows, those for validation included.
+        count: number of training images that can be opened, those for validation included.
         shape: channels, height and width of the images; where they differ, of the smallest one that is not
             among the smallest twentieth.
         same_size: whether all images that were looked at have this size.
@@ -38,6 +39,9 @@ class Survey:
         train_split: name of the training split.
         test_split: name of the test split, or ``None``.
         has_validation: whether the data have a validation split.
+        looked_at: number of images whose headers were read; 0 if none has a header.
+        unreadable: how many of those cannot be opened.
+        is_sample: whether there are more images than those.
     """
 
     path: str
@@ -49,19 +53,36 @@ class Survey:
     train_split: str
     test_split: str | None
     has_validation: bool
+    looked_at: int = 0
+    unreadable: int = 0
+    is_sample: bool = False
 
     @property
     def line(self) -> str:
         """All of it in one line."""
         channels, height, width = self.shape
+        about = "about " if self.is_sample and self.unreadable else ""
         size = f"{width} x {height} pixels" + ("" if self.same_size else " or more")
         listed = ", ".join(self.classes[:10]) + (", ..." if len(self.classes) > 10 else "")
         return (
-            f"{self.count} training images of {size}, {'grey' if channels == 1 else 'in colour'}, "
+            f"{about}{self.count} training images of {size}, {'grey' if channels == 1 else 'in colour'}, "
             + (f"{len(self.classes)} classes ({listed})" if self.classes else "no labels")
             + (", a validation split" if self.has_validation else "")
             + (f", a test split {self.test_split!r}" if self.test_split else ", no test split")
         )
+
+    @property
+    def remarks(self) -> list[str]:
+        """What to say about images that cannot be opened, and about a sample."""
+        if self.unreadable:
+            of = f" of {self.looked_at} that were looked at" if self.is_sample else ""
+            return [
+                f"{self.unreadable} images{of} cannot be opened and are not counted: training stops at the"
+                " first of them; --data.init_args.on_error skip leaves them out"
+            ]
+        if self.is_sample:
+            return [f"the headers of {self.looked_at} images were read, spread over all"]
+        return []
 
 
 def survey(path: str) -> Survey:
@@ -108,40 +129,47 @@ def _of_images(path: str) -> Survey:
         rows = reader.split(train)
         image_column, label_column = Columns().found(source, rows.features)
         labels, classes = labels_of(source, rows, label_column, named=False)
-        sizes, channels = _looked_at(source.path, rows, image_column)
+        sizes, channels, looked_at = _looked_at(source.path, rows, image_column)
+    readable = sizes.total()
     # Without the smallest twentieth: one tiny file must not decide on the networks.
-    smallest = sorted(sizes.elements(), key=min)[sizes.total() // 20]
+    smallest = sorted(sizes.elements(), key=min)[readable // 20]
     if classes is None:
         classes = [] if labels is None else [str(label) for label in sorted(set(labels.tolist()))]
     return Survey(
         os.path.abspath(source.location) if source.is_local and ":" not in path else path,
         False,
-        len(rows),
+        len(rows) * readable // looked_at,
         (channels, smallest[1], smallest[0]),
         len(sizes) == 1,
         classes,
         train,
         "test" if "test" in names and train != "test" else None,
         any(name in names for name in VALIDATION_SPLITS if name != train),
+        looked_at,
+        looked_at - readable,
+        looked_at < len(rows),
     )
 
 
-def _looked_at(path: str, rows: Any, column: str) -> tuple[Counter[tuple[int, int]], int]:
-    """Width and height of the first images, by their headers, and the channels of the most colourful one."""
+def _looked_at(path: str, rows: Any, column: str) -> tuple[Counter[tuple[int, int]], int, int]:
+    """Width and height of the images that can be opened, by their headers; the channels of the most colourful
+    one; how many images were looked at, spread over all rows.
+    """
     import datasets
-    from PIL import Image
 
     sizes: Counter[tuple[int, int]] = Counter()
     channels = 1
-    first = rows.select(range(min(LOOKED_AT, len(rows)))).select_columns([column])
-    for item in first.cast_column(column, datasets.Image(decode=False))[column]:
-        content = (item or {}).get("bytes")
-        try:
-            with Image.open((item or {})["path"] if content is None else io.BytesIO(content)) as image:
-                sizes[image.size] += 1
-                channels = channels if image.mode in GREY_MODES else 3
-        except (OSError, KeyError, ValueError, SyntaxError):
-            continue  # training says which image cannot be read
+    contents = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    in_table = bool(len(rows)) and (contents[0][column] or {}).get("bytes") is not None
+    n = min(LOOKED_AT_IN_TABLES if in_table else LOOKED_AT, len(rows))
+    chosen = contents if n == len(rows) else contents.select([row * len(rows) // n for row in range(n)])
+    for item in chosen[column]:
+        item = item or {}
+        found = header(item.get("path") if item.get("bytes") is None else item["bytes"])
+        if found is None:
+            continue
+        sizes[found[0]] += 1
+        channels = channels if found[1] in GREY_MODES else 3
     if not sizes:
-        raise UserError(f"data path {path!r}: none of its first {len(first)} images can be read")
-    return sizes, channels
+        raise UserError(f"data path {path!r}: none of {n} images can be opened")
+    return sizes, channels, n

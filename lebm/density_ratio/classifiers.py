@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lebm.density_ratio.log_ratio import EnergyRatio, Quality, SequentialRatio, assess, logistic_loss
 from lebm.density_ratio.log_z import staged_log_z
 from lebm.density_ratio.pool import Pool
+from lebm.errors import UserNotice
 from lebm.models.energies import Energy
 from lebm.models.ratios import RatioPrior, RatioProduct
 from lebm.samplers.adaptation import Adaptive
@@ -247,6 +248,7 @@ def _warn_of_separation(product: RatioProduct, quality: Quality) -> None:
         warnings.warn(
             f"stage {product.finished} separates its held-out samples with accuracy {accuracy}: its ratio is"
             f" an extrapolation between them, {cure}",
+            UserNotice,
             stacklevel=3,
         )
 

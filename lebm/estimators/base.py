@@ -13,7 +13,7 @@ from torch import Tensor
 from lebm.component import describe
 from lebm.estimators.answers import ModelChain, NoChainError
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.training import OneLossModule
+from lebm.estimators.training import NoiseSource, OneLossModule
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.likelihoods import Likelihood
 from lebm.models.observations import check_range, check_rows, checked, event_shape, rows_of
@@ -36,6 +36,9 @@ class LatentEstimator(OneLossModule):
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: default number of posterior transitions of :meth:`encode`, and so of validation,
             testing and evaluation; the length of the sampler if ``None``.
+        noise_source: ``"streams"`` draws from torch's generators, one per noise shard. ``"counter"`` computes
+            the numbers from counters, by :class:`~lebm.samplers.CounterNoise`: fewer kernels on a GPU, and
+            other numbers.
 
     Attributes:
         loaded_weights: ``"averaged"``, ``"raw"``, or ``"plain"`` where the run kept no averages; ``None``
@@ -48,9 +51,14 @@ class LatentEstimator(OneLossModule):
     anomaly_score_name = "-log p(x, z) at one posterior sample"
 
     def __init__(
-        self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8, evaluation_steps: int | None = None
+        self,
+        optimizer: AdamGroups,
+        seed: int = 0,
+        noise_shards: int = 8,
+        evaluation_steps: int | None = None,
+        noise_source: NoiseSource = "streams",
     ) -> None:
-        super().__init__(optimizer, seed, noise_shards)
+        super().__init__(optimizer, seed, noise_shards, noise_source)
         self.evaluation_steps = evaluation_steps
 
     def __init_subclass__(cls, **arguments: Any) -> None:

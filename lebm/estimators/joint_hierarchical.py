@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.training import NoiseSource
 from lebm.inference import Inference, Inferred
 from lebm.models.chain_space import NoiseSpace, chain_space, common_layout, redraw
 from lebm.models.frozen import frozen
@@ -56,6 +57,7 @@ class JointHierarchicalPrior(LatentPriorModel):
         seed: seed of every random stream.
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in evaluation, for an inference by chains.
+        noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
 
     Raises:
         ValueError: if the parts disagree on the layers, a part that the inference needs is missing, or an
@@ -93,6 +95,7 @@ class JointHierarchicalPrior(LatentPriorModel):
         seed: int = 0,
         noise_shards: int = 8,
         evaluation_steps: int | None = None,
+        noise_source: NoiseSource = "streams",
     ) -> None:
         super().__init__(
             likelihood,
@@ -105,6 +108,7 @@ class JointHierarchicalPrior(LatentPriorModel):
             seed,
             noise_shards,
             evaluation_steps,
+            noise_source,
         )
         self.space = chain_space(prior, space, noise_target)
         generator = getattr(likelihood, "generator", None)

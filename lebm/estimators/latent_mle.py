@@ -41,6 +41,7 @@ class LatentMLE(LatentPriorModel):
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in validation, testing and prediction, where the paper leaves
             their number open. If ``None``, those of ``posterior_sampler`` for an inference by chains.
+        noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
 
     Raises:
         ValueError: if the parts disagree on the latent size, or the inference lacks a part.

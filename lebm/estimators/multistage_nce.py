@@ -16,6 +16,7 @@ from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
 from lebm.estimators.stage_end import clear_moments, renew_averages, stage_lines, warn_if_separated
 from lebm.estimators.stages import StageRecord, StageRule
+from lebm.estimators.training import NoiseSource
 from lebm.inference import Inference, Inferred
 from lebm.models.likelihoods import Likelihood
 from lebm.models.ratios import RatioPrior
@@ -66,6 +67,7 @@ class MultiStageNCE(LatentPriorModel):
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in validation, testing and prediction. If ``None``, those of
             ``posterior_sampler`` for an inference by chains.
+        noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size, or an argument is out of range.
@@ -107,6 +109,7 @@ class MultiStageNCE(LatentPriorModel):
         seed: int = 0,
         noise_shards: int = 8,
         evaluation_steps: int | None = None,
+        noise_source: NoiseSource = "streams",
     ) -> None:
         if not update_generator_in_stage:
             likelihood.requires_grad_(False)  # from the start and for good: nothing is toggled later
@@ -121,6 +124,7 @@ class MultiStageNCE(LatentPriorModel):
             seed,
             noise_shards,
             evaluation_steps,
+            noise_source,
         )
         if annealing_chains < 2:
             raise ValueError(f"annealing_chains must be at least 2, not {annealing_chains}")

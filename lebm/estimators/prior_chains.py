@@ -12,6 +12,7 @@ from lebm.estimators.answers import ModelChain, NoChainError
 from lebm.estimators.backbone import Backbone
 from lebm.estimators.base import LatentEstimator
 from lebm.estimators.optim import AdamGroups
+from lebm.estimators.training import NoiseSource
 from lebm.inference import Frozen, Inference, ShortRun, mirror_encoder
 from lebm.models.chain_space import ChainSpace
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
@@ -44,6 +45,7 @@ class PriorChains(LatentEstimator):
         noise_shards: pieces of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions of the answers. If ``None``, those of ``posterior_sampler``
             for an inference by chains, and none for an inference by an encoder alone.
+        noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
 
     Raises:
         ValueError: if the parts disagree on the latent size, the inference lacks a chain or an encoder, or
@@ -62,8 +64,9 @@ class PriorChains(LatentEstimator):
         seed: int = 0,
         noise_shards: int = 8,
         evaluation_steps: int | None = None,
+        noise_source: NoiseSource = "streams",
     ) -> None:
-        super().__init__(optimizer, seed, noise_shards, evaluation_steps)
+        super().__init__(optimizer, seed, noise_shards, evaluation_steps, noise_source)
         if likelihood.latent_dim != prior.latent_dim:
             raise ValueError(
                 f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has"

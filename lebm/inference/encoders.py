@@ -75,7 +75,7 @@ class Variational(Inference):
         return _draw(self.encoder, x, noise)
 
     def prior_weight(self, step: float) -> float:
-        """Weight of the prior's pull on the encoder in optimiser step ``step``, from 0; in [0, prior_pull]."""
+        """Weight of the prior's pull on the encoder in optimiser step ``step``, from 0, at most 1."""
         grown = 1.0 if self.warm_up == 0 else 1.0 - math.exp(-(step + 1) / self.warm_up)
         return self.prior_pull * grown
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from lebm.errors import UserError
+from lebm.errors import UserError, UserNotice
 from lebm.models.likelihoods import Likelihood
 
 __all__ = ["check_range", "check_rows", "checked", "event_shape", "rows_of"]
@@ -74,21 +75,30 @@ def check_rows(x: Tensor, shape: tuple[int, ...] | None) -> None:
 
 
 def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
-    """Refuse images far out of [-1, 1], and warn of images that look like [0, 1].
+    """Refuse NaN and infinity, and images far out of [-1, 1]; warn of images that look like [0, 1].
 
     Chains on images may leave [-1, 1] a little, so only numbers beyond 10 are refused. A batch without a
     number below 0 may be right, so it gives a warning.
 
     Args:
         x: observations ``(B, *shape)``.
-        shape: as of :func:`event_shape`; anything but ``(C, H, W)`` is accepted.
+        shape: as of :func:`event_shape`; for anything but ``(C, H, W)`` every finite number is accepted.
 
     Raises:
-        UserError: with the range that was found.
+        UserError: with the row of the first value that is not finite, or with the range that was found.
     """
-    if shape is None or len(shape) != 3 or not x.numel():
+    if shape is None or not x.numel():
         return
-    low, high = (float(end) for end in x.detach().aminmax())
+    low, high = (float(end) for end in x.detach().aminmax())  # NaN if there is one
+    if not (math.isfinite(low) and math.isfinite(high)):
+        broken = ~x.detach().isfinite().flatten(1).all(dim=1)
+        first = int(broken.nonzero()[0])
+        raise UserError(
+            f"x has NaN or infinite values in {int(broken.sum())} of {len(x)} rows, first in row {first};"
+            " leave these rows out or mend them"
+        )
+    if len(shape) != 3:
+        return
     if max(-low, high) > _FARTHEST:
         raise UserError(
             f"x reaches from {low:.4g} to {high:.4g}, but this model takes images in [-1, 1];"
@@ -98,6 +108,7 @@ def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
         warnings.warn(
             f"x reaches from {low:.4g} to {high:.4g}, never below 0; this model takes images in [-1, 1],"
             " so if these are in [0, 1], give 2 * x - 1",
+            UserNotice,
             stacklevel=4,
         )
 

@@ -12,8 +12,8 @@ from lebm import checkpoint
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
 from lebm.files import sha256
-from lebm.run.folder import ordinary, spent_minutes
-from lebm.run.provenance import stored_json, without_paths
+from lebm.run.folder import ordinary, spent_minutes, stored_json
+from lebm.run.provenance import without_paths
 
 __all__ = ["model_card"]
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lebm import hub, pretrained
 from lebm.config.checks import load_recipe
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
-from lebm.run.folder import inside, ordinary
+from lebm.report.scored import Scored, read_scores
+from lebm.run.folder import inside, ordinary, stored_json
 
 __all__ = ["RunRecord", "gather"]
 
@@ -34,6 +35,7 @@ class RunRecord:
         curves: by logged name, points ``(step, value)``.
         pictures: newest picture by what it shows.
         sentences: those of the newest samples, for a model of sentences.
+        scored: what ``lebm score`` wrote.
     """
 
     name: str
@@ -44,6 +46,7 @@ class RunRecord:
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     pictures: dict[str, Path] = field(default_factory=dict)
     sentences: list[str] = field(default_factory=list)
+    scored: Scored | None = None
 
     @property
     def method(self) -> str:
@@ -59,6 +62,11 @@ def gather(folders: list[Path]) -> list[RunRecord]:
         UserError: for what is no run folder, or holds a damaged file.
     """
     for folder in folders:
+        if folder.is_file() or str(folder).startswith((pretrained.PREFIX, hub.PREFIX)):
+            raise UserError(
+                f"{folder}: a report is of run folders, with their curves and pictures, and this is a model"
+                f" alone; lebm evaluate {folder} measures it"
+            )
         if not folder.is_dir():
             raise UserError(f"{folder}: no such run folder")
         if not any((folder / name).is_file() for name in ("config.yaml", "summary.json", "evaluation.json")):
@@ -75,23 +83,14 @@ def _read(folder: Path, name: str) -> RunRecord:
     return RunRecord(
         name,
         load_recipe(config) if ordinary(folder, config) else {},
-        _json(folder, folder / "summary.json"),
-        _json(folder, folder / "test.json"),
+        stored_json(folder, "summary.json"),
+        stored_json(folder, "test.json"),
         read_evaluation(evaluation) if ordinary(folder, evaluation) else {},
         _curves(folder, folder / "metrics.csv"),
         _pictures(folder, folder / "images"),
         _sentences(folder, folder / "samples"),
+        read_scores(folder),
     )
-
-
-def _json(run: Path, file: Path) -> dict[str, Any]:
-    if not ordinary(run, file):
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: not readable ({str(error)[:80]})") from error
-    return content if isinstance(content, dict) else {}
 
 
 def _curves(run: Path, file: Path) -> dict[str, list[tuple[float, float]]]:

@@ -24,7 +24,7 @@ def headlines(records: Sequence[RunRecord]) -> str:
 
 def _headline(record: RunRecord) -> str:
     kind = _first_picture(record)
-    shown = picture(record, kind) if kind else _sentences(record)
+    shown = picture(record.name, kind, record.pictures[kind]) if kind else _sentences(record)
     values = (
         "".join(
             f'<div class="value"><b>{_number(figure)}</b> {escape(name)}'
@@ -94,7 +94,7 @@ def pictures(records: Sequence[RunRecord]) -> str:
     parts = []
     for kind in kinds:
         shown = [
-            picture(record, kind)
+            picture(record.name, kind, record.pictures[kind])
             for record in records
             if kind in record.pictures and kind != _first_picture(record)
         ]

@@ -139,9 +139,9 @@ def figure_cell(figure: dict[str, Any] | None, best: bool = False) -> str:
     return cell.replace("</td>", " <mark>best</mark></td>") if best else cell
 
 
-def picture(record: RunRecord, kind: str) -> str:
+def picture(run: str, kind: str, file: Path) -> str:
     """A picture of a run; a click opens it large."""
-    file, of = record.pictures[kind], f"{kind.replace('_', ' ')} of {record.name}"
+    of = f"{kind.replace('_', ' ')} of {run}"
     return (
         f"<figure><figcaption>{escape(of)}</figcaption>"
         f'<button type="button" class="open" title="open large"><img src="{data_url(file)}"'

@@ -12,7 +12,16 @@ from lebm.report.differences import recipe_differences
 from lebm.report.direction import best_of, better
 from lebm.report.gather import RunRecord
 from lebm.report.headline import headlines, pictures
-from lebm.report.pieces import figure_cell, figures_of, grid, key_figures, number_cell, own_figure, table
+from lebm.report.pieces import (
+    figure_cell,
+    figures_of,
+    grid,
+    key_figures,
+    number_cell,
+    own_figure,
+    picture,
+    table,
+)
 from lebm.report.svg import Series, bars, lines
 from lebm.run.folder import spent_minutes
 
@@ -151,6 +160,33 @@ def _suite(record: RunRecord, name: str) -> dict[str, Any]:
     return record.evaluation.get("suites", {}).get(name, {}).get("curves", {})
 
 
+def scored_rows(records: Records) -> str:
+    """The rows with the highest scores of every run, and the pictures of both ends."""
+    parts = []
+    for record in records:
+        found = record.scored
+        if found is None:
+            continue
+        head = [name for name in (found.top[0] if found.top else {}) if name]
+        rows = [
+            [
+                number_cell(float(row[name])) if name == found.score else escape(str(row[name] or ""))
+                for name in head
+            ]
+            for row in found.top
+        ]
+        parts.append(
+            f"<h3>{escape(record.name)}</h3><p>{len(rows)} of {found.count:,} rows of"
+            f" <code>{escape(found.file)}</code>, highest {escape(found.score)} first.</p>"
+            + table(head, rows)
+            + grid([picture(record.name, what, file) for what, file in found.pictures.items()])
+        )
+    return (
+        "".join(parts)
+        or "<p>No run has scores of rows: <code>lebm score RUN --top 25</code> writes them.</p>"
+    )
+
+
 def chains(records: Records) -> str:
     """Log-densities of long chains, and what is wrong with them in words."""
     charts, told = [], []
@@ -210,6 +246,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Records], str]]] = {
     "curves": ("Learning curves", learning_curves),
     "pictures": ("Other pictures", pictures),
     "scores": ("Scores", score_curves),
+    "scored": ("Most anomalous rows", scored_rows),
     "chains": ("Chains", chains),
     "figures": ("All figures", all_figures),
     "recipes": ("Differences of the recipes", recipe_differences),

@@ -21,7 +21,7 @@ from lebm.files import replaced
 from lebm.run.preemption import Preempted
 from lebm.run.wandb_run import searchable
 
-__all__ = ["RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions"]
+__all__ = ["RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions", "ShortRun"]
 
 log = logging.getLogger("lebm.cli")
 
@@ -158,6 +158,18 @@ class SameShape(Callback):
 
 def _by(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
+
+
+class ShortRun(Callback):
+    """Lets a run that ends before the first logging step log about ten times. Other runs do not change."""
+
+    POINTS = 10
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Shorten ``log_every_n_steps`` if the whole run has fewer steps."""
+        steps = trainer.estimated_stepping_batches
+        if steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = max(1, int(steps) // self.POINTS)  # type: ignore[attr-defined]
 
 
 class SavePredictions(Callback):

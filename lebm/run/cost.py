@@ -25,7 +25,7 @@ from lebm.samplers.base import Sampler
 from lebm.samplers.langevin import Langevin
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["PEAK", "UTILISATION", "Cost", "batch_of", "run_cost", "step_flops", "training_rows"]
+__all__ = ["PEAK", "UTILISATION", "Cost", "batch_of", "known_rows", "run_cost", "step_flops", "training_rows"]
 
 PEAK = 19.5e12
 """Floating-point operations per second of an NVIDIA A100 in single precision, as its data sheet says."""
@@ -34,6 +34,7 @@ UTILISATION = 0.3
 _COUNTED = {"meta": 2, "cpu": 1}  # rows of the batch that is counted; BatchNorm needs two
 
 _ROWS = {
+    "embedded:mnist": 8_000,
     "ylecun/mnist": 60_000,
     "zalando-datasets/fashion_mnist": 60_000,
     "uoft-cs/cifar10": 50_000,
@@ -43,7 +44,7 @@ _ROWS = {
     "korexyz/celeba-hq-256x256": 28_000,
     "stanfordnlp/snli": 549_367,
 }
-"""Training rows of the public data sets of the recipes, so that nothing has to be downloaded."""
+"""Training rows of the data sets of the recipes, so that nothing has to be downloaded or opened."""
 
 
 @dataclass(frozen=True)
@@ -249,11 +250,22 @@ def training_rows(data: Any) -> int | None:
     held-out label then counts as a tenth of the rows.
     """
     settings = _settings(data)
-    path, split = settings.get("path"), settings.get("train_split", "train")
+    path = settings.get("path")
     ours = type(data).__module__.startswith("lebm.")
     if ours and (path is None or path.startswith("embedded:")):
         data.setup("fit")
         return int(data.describe_split()["sizes"]["train"])
+    return known_rows(settings)
+
+
+def known_rows(settings: Mapping[str, Any]) -> int | None:
+    """Training rows of a data set of the recipes, from a table; ``None`` for other data.
+
+    Args:
+        settings: ``path``, ``train_split``, ``validation_size``, ``held_out_label`` and ``limit_train`` of a
+            data module are read.
+    """
+    path, split = settings.get("path"), settings.get("train_split", "train")
     rows = _ROWS.get(str(path) if split == "train" else f"{path} {split}")
     if rows is None:
         return None

@@ -25,6 +25,7 @@ __all__ = [
     "is_first_process",
     "ordinary",
     "plain",
+    "stored_json",
     "summary",
     "versions",
     "write_json",
@@ -223,6 +224,23 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file in one step; a reader never sees half of it."""
     with replaced(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def stored_json(run: Path, name: str) -> dict[str, Any]:
+    """A JSON file of a run folder; empty if there is none.
+
+    Raises:
+        UserError: if it is damaged, or a link out of the folder.
+    """
+    if not ordinary(run, run / name):
+        return {}
+    try:
+        content = json.loads((run / name).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{run / name}: not a JSON file ({str(error)[:80]})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{run / name}: not a JSON file of a run")
+    return content
 
 
 def plain(value: Any) -> Any:

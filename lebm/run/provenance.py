@@ -14,13 +14,12 @@ from typing import Any
 import lebm
 from lebm import checkpoint
 from lebm._version import __version__
-from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.files import sha256
 from lebm.models.observations import event_shape
-from lebm.run.folder import ordinary, plain
+from lebm.run.folder import ordinary, plain, stored_json
 
-__all__ = ["commit", "export", "provenance", "stored_json", "without_paths"]
+__all__ = ["commit", "export", "provenance", "without_paths"]
 
 
 def export(
@@ -48,9 +47,9 @@ def export(
     """
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16', not {dtype!r}")
-    source = checkpoint.located(run_or_file)
-    model = lebm.load(source, trust=trust, weights=weights)
-    facts = {**provenance(source), **_observations(model), "weights": model.loaded_weights}
+    file, content = checkpoint.newest(run_or_file)
+    model = checkpoint.rebuilt(file, content, LatentEstimator, trust=trust, weights=weights)  # type: ignore[type-abstract]
+    facts = {**_facts(file, content), **_observations(model), "weights": model.loaded_weights}
     checkpoint.write_model_file(target, model, facts, dtype)  # type: ignore[arg-type]
     return model
 
@@ -70,7 +69,10 @@ def provenance(run_or_file: str | Path) -> dict[str, Any]:
     Raises:
         UserError: if there is no such model.
     """
-    file, content = checkpoint.newest(run_or_file)
+    return _facts(*checkpoint.newest(run_or_file))
+
+
+def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     if "facts" in content:
         return dict(content["facts"])
     run = file.parent.parent
@@ -92,23 +94,6 @@ def provenance(run_or_file: str | Path) -> dict[str, Any]:
         "data_key": _key(states),
         "checkpoint_sha256": sha256(file),
     }
-
-
-def stored_json(run: Path, name: str) -> dict[str, Any]:
-    """A JSON file of a run folder; empty if there is none.
-
-    Raises:
-        UserError: if it is damaged, or a link out of the folder.
-    """
-    if not ordinary(run, run / name):
-        return {}
-    try:
-        content = json.loads((run / name).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{run / name}: not a JSON file ({str(error)[:80]})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{run / name}: not a JSON file of a run")
-    return content
 
 
 def commit() -> str | None:

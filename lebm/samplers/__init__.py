@@ -15,6 +15,7 @@ from lebm.samplers.annealed import AnnealedImportanceSampling, Bracket, LogZ
 from lebm.samplers.base import Info, LogDensity, Sampler, log_density_gradient
 from lebm.samplers.boltzmann import Boltzmann
 from lebm.samplers.chains import PersistentChains, gather_pools
+from lebm.samplers.counter import CounterNoise
 from lebm.samplers.diagnostics import autocorrelation, bulk_ess, split_rhat, tail_ess
 from lebm.samplers.importance import Proposal, SamplingImportanceResampling, resample, weight_ess
 from lebm.samplers.langevin import Langevin
@@ -34,6 +35,7 @@ __all__ = [
     "Boltzmann",
     "Bracket",
     "Conditional",
+    "CounterNoise",
     "DualAveraging",
     "Finding",
     "Info",

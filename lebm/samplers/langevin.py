@@ -26,6 +26,11 @@ from lebm.samplers.shadow import clip_rows, shadow_acceptance
 
 __all__ = ["Langevin"]
 
+Block = Callable[..., tuple[Tensor, Tensor, Tensor]]
+
+COMPILED_SHAPES = 8
+"""Shapes of state and block for which a sampler compiles. Chains of further shapes run as they are."""
+
 STEPS_A_DRAW = 10
 """Steps per draw of noise. One step per draw is slow; a single draw makes memory grow with the chain."""
 
@@ -113,10 +118,10 @@ class Langevin(Adaptive):
         self.unroll = unroll
         self.register_buffer("preconditioner", positive_vector("preconditioner", preconditioner))
         self.compiles, self.compile_mode = compile, compile_mode
-        self._compiled: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
+        self._compiled: dict[tuple[int, ...], Block] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_compiled": None}  # compiled code cannot be pickled
+        return self.__dict__ | {"_compiled": {}}  # compiled code cannot be pickled
 
     def _scales(self, steps: int) -> tuple[list[float], list[float]]:
         """Step size and noise scale of every step."""
@@ -195,19 +200,27 @@ class Langevin(Adaptive):
         drifts: list[float],
         metric: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        compiled = self._compiled = self._compiled or _compile(self.compile_mode)
         # A tensor, because torch compiles a new graph for every new Python number.
         drift = on_device(drifts, state)
         with torch.no_grad():
             for block, rates in zip(noise.split(self.unroll), drift.split(self.unroll), strict=True):
-                outputs = compiled(log_density, state, block, rates, self.max_grad_norm, self.clamp, metric)
+                advance = self._compiled_for((len(block), *state.shape))
+                outputs = advance(log_density, state, block, rates, self.max_grad_norm, self.clamp, metric)
                 # Copies, because CUDA graphs reuse the memory of their outputs.
                 state, before, gradient = (output.clone() for output in outputs)
         return state, before, gradient
 
+    def _compiled_for(self, shape: tuple[int, ...]) -> Block:
+        if shape not in self._compiled:
+            if len(self._compiled) == COMPILED_SHAPES:
+                return _block
+            self._compiled[shape] = _compile(self.compile_mode)
+        return self._compiled[shape]
 
-def _compile(mode: str | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    # torch limits the recompilations of each code object. With a copy, every sampler has its own limit.
+
+def _compile(mode: str | None) -> Block:
+    # torch limits the graphs of each code object to eight. With a copy, every shape has its own limit. A
+    # prior of several stages needs a graph per stage.
     own = FunctionType(_block.__code__.replace(), globals(), _block.__name__)
     return torch.compile(own, mode=mode, dynamic=False)
 

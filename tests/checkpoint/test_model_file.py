@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import lebm
 from lebm import checkpoint
 from lebm.__main__ import main
-from lebm.checkpoint import model_file
+from lebm.checkpoint import model_file, reading
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.component import describe
 from lebm.errors import UserError
@@ -340,6 +340,12 @@ def test_verify_says_what_a_file_holds(clean: Path, capsys: pytest.CaptureFixtur
     assert int(shown["number of weights"].replace(",", "")) == sum(
         value.numel() for value in lebm.load(STORED[0]).state_dict().values()
     )
+    model = lebm.load(STORED[0])
+    parameters = sum(value.numel() for value in model.parameters())
+    assert int(shown["parameters"].split(";")[0].replace(",", "")) == parameters
+    assert shown["latent size"] == str(model.latent_dim)
+    shape = ", ".join(map(str, model.decode(torch.zeros(1, model.latent_dim)).shape[1:]))
+    assert shown["observations"] == f"images of shape ({shape})"
     assert main(["verify", str(STORED[0])]) == 0
     assert main(["verify", str(STORED[1])]) == 0
     assert "none in a checkpoint of format 1" in capsys.readouterr().out
@@ -357,3 +363,21 @@ def test_results_of_a_model_file_go_beside_it(clean: Path, capsys: pytest.Captur
     assert "name some with --data" in capsys.readouterr().err
     assert main(["fit", "-c", "quickstart", "--ckpt_path", "files/a.safetensors"]) == 2
     assert "no state of training" in capsys.readouterr().err
+
+
+def test_a_message_names_the_file_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.safetensors"
+    os.mkfifo(pipe)
+    (tmp_path / "text.safetensors").write_text("no model")
+    for file in (pipe, tmp_path / "text.safetensors"):
+        with pytest.raises(UserError) as error:
+            checkpoint.read(file)
+        assert str(error.value).count(str(file)) == 1
+
+
+def test_an_export_reads_the_checkpoint_once(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    before = reading.open_ordinary
+    monkeypatch.setattr(reading, "open_ordinary", lambda path: opened.append(path) or before(path))
+    export(STORED[0], clean / "a.safetensors")
+    assert opened == [Path(STORED[0])]

@@ -153,6 +153,17 @@ def test_run_names(library: Path, recipe: str, name: str) -> None:
         (["fit", "--resume", "runs/none"], "no such run folder"),
         (["sample", "runs/none"], "no such run folder or checkpoint"),
         (["fit", "-c", "quickstart", "--trust", "a b"], "--trust a b"),
+        (["sample", "runs/none", "--sede", "3"], "unknown argument --sede; did you mean '--seed'?"),
+        (["score", "runs/none", "--dta=x"], "unknown argument --dta; did you mean '--data'?"),
+        (["report", "runs/none", "--nonsense"], "lebm report --help lists the arguments"),
+        (["export", "a", "b", "--frce"], "did you mean '--force'?"),
+        (["verify", "a", "b"], "unknown argument b"),
+        (["push", "a", "b", "--privat_"], "did you mean '--private'?"),
+        (["doctor", "--nonsense"], "unknown argument --nonsense"),
+        (["ls", "-x"], "unknown argument -x"),
+        (["cp", "quickstart", "x.yaml", "--frce"], "did you mean '--force'?"),
+        (["sample", "a", "-n", "few"], "lebm sample: argument -n: expected a whole number"),
+        (["sample"], "required: run"),
     ],
 )
 def test_one_line_and_status_two(

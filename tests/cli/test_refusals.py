@@ -72,11 +72,22 @@ def test_images_of_another_size(lebm: Run, tiny: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--latent_dim", 3], ("latent_dim: runs/tiny was begun with 2", "not 3")),
+        (
+            ["--latent_dim", 3],
+            (
+                "latent_dim: runs/tiny was begun with 2",
+                "not 3",
+                "lebm fit -c RECIPE --latent_dim 3 --run_dir",
+            ),
+        ),
         (["--latent_dims", "[2, 2]"], ("latent_dims: runs/tiny was begun without", "not [2, 2]")),
         (
             [f"{GENERATOR}.hidden", "[5]"],
-            ("last.ckpt: the checkpoint holds other networks", "has the shape (8, 2) there and (5, 2) here"),
+            (
+                "last.ckpt: the checkpoint holds other networks",
+                "has the shape (8, 2) there and (5, 2) here",
+                "likelihood.init_args.generator.init_args.hidden is [8] there and [5] here",
+            ),
         ),
         (
             [f"{GENERATOR}.hidden", "[8, 8]"],

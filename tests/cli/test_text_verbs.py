@@ -6,10 +6,12 @@ import csv
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from lebm.cli.interpolate import between
+from lebm.data.splits import spread_rows
 from tests.cli.conftest import Run
 
 TINY = """
@@ -90,8 +92,17 @@ def test_reconstruct_prints_pairs(lebm: Run, talking: Path, capsys: pytest.Captu
     capsys.readouterr()
     assert lebm("reconstruct", talking, "-n", 2) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "data   the cat runs"
     assert [line.split()[0] for line in printed] == ["data", "model", "data", "model"]
+    lines = Path("words/test.txt").read_text().splitlines()
+    chosen = np.sort(spread_rows(None, 9, 2, seed=0))  # the seed of the model
+    assert printed[::2] == [f"data   {lines[row]}" for row in chosen]
+    assert lebm("reconstruct", talking, "-n", 2, "--seed", 1) == 0
+    assert capsys.readouterr().out.splitlines()[::2] != printed[::2]
+    assert lebm("reconstruct", talking, "-n", 20) == 0
+    every = capsys.readouterr().out.splitlines()
+    assert every[::2] == [f"data   {line}" for line in lines]
+    # noise belongs to the row, so a choice gives what the whole gives; a batch may round differently
+    assert printed[1::2] == [every[2 * row + 1] for row in chosen]
 
 
 def test_interpolate_prints_the_way(lebm: Run, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,6 +129,69 @@ def test_few_training_steps_are_said() -> None:
     assert "training steps" not in said(5_000, True)
 
 
+def test_a_sensible_number_of_epochs_is_named() -> None:
+    def said(name: str, count: int = 234) -> str:
+        return " ".join(fitted(recipes.find(name), replace(OWN, count=count, has_validation=True))[1])
+
+    # 20 epochs of 550 batches, in epochs of 2 batches; the decay of the learning rate is per epoch
+    rate = yaml.safe_load(recipes.find("latent_mle/mnist").read_text())["model"]["init_args"]["optimizer"]
+    shown = said("latent_mle/mnist")
+    assert "--trainer.max_epochs 5500 " in shown
+    assert f"optimizer.lr_decay {rate['lr_decay'] ** (20 / 5500):.6g} makes 11,000 steps, as many as" in shown
+    # 7,200 rows of the package without the digit 4
+    assert "--trainer.max_epochs 2160 " in said("quickstart")
+
+
+def test_the_named_flags_are_flags_of_the_recipe(own: Path) -> None:
+    text, decided = fitted(recipes.find("quickstart"), survey(str(own)))
+    Path("own.yaml").write_text(text)
+    (said,) = (line for line in decided if "training steps" in line)
+    flags = said.split("; ")[1].split(" makes ")[0].split()
+    assert len(flags) == 4
+    cli = built(read_request("validate-recipe", ["own.yaml", *flags]))
+    assert cli.model.optimizer_settings.lr_decay == float(flags[3])
+
+
+@pytest.mark.parametrize(
+    ("size", "same", "line"),
+    [
+        (64, True, "the images of 64 x 64 pixels are shrunk to 32 x 32"),
+        (40, False, "the images of 40 x 40 pixels or more are shrunk to 32 x 32"),
+        (16, True, "the images of 16 x 16 pixels are enlarged to 32 x 32"),
+        (16, False, "the images of 16 x 16 pixels or more are resized to 32 x 32"),
+        (32, True, None),
+    ],
+)
+def test_a_change_of_size_is_said(size: int, same: bool, line: str | None) -> None:
+    found = replace(OWN, shape=(3, size, size), same_size=same)
+    shown = " ".join(fitted(recipes.find("latent_mle/svhn"), found)[1])
+    assert line in shown if line else "networks" not in shown
+
+
+def test_images_that_cannot_be_opened_are_not_counted(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(9):
+        (own / "coat" / f"broken-{number}.png").write_bytes(b"no image")
+    assert run(["cp", "quickstart", "own.yaml", "--for", str(own)]) == 0
+    shown = capsys.readouterr().out
+    assert "18 training images" in shown
+    assert "9 images cannot be opened and are not counted" in shown
+    assert data_of(Path("own.yaml").read_text())["batch_size"] == 16
+    short = ["--trainer.max_epochs", "1", "--trainer.callbacks", "null", "--trainer.logger", "false"]
+    assert run(["fit", "-c", "own.yaml", *short, "--data.init_args.on_error", "skip"]) == 0
+    said = capsys.readouterr().err
+    assert f"\nlebm: data path {str(own)!r}: left out 9 undecodable image(s)" in f"\n{said}"
+    assert "UserNotice" not in said
+
+
+def test_of_many_images_a_sample_is_looked_at(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lebm.data.survey.LOOKED_AT", 6)
+    (own / "coat" / "0.png").write_bytes(b"no image")
+    found = survey(str(own))
+    assert (found.looked_at, found.unreadable, found.count) == (6, 1, 15)
+    assert found.line.startswith("about 15 training images of 20 x 24 pixels,")
+    assert "1 images of 6 that were looked at" in found.remarks[0]
+
+
 def test_splits_of_the_data_are_used(make_parquet: MakeParquet) -> None:
     found = survey(str(make_parquet(train=12, test=4, validation=4)))
     assert (found.test_split, found.has_validation, found.classes[0]) == ("test", True, "class 0")
@@ -158,4 +221,29 @@ def test_a_folder_without_images_leaves_no_recipe(own: Path, capsys: pytest.Capt
     (own.parent / "empty").mkdir()
     assert run(["cp", "quickstart", "new.yaml", "--for", "empty"]) == 2
     assert "no images" in capsys.readouterr().err
+    assert not Path("new.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "line"),
+    [
+        ("latent_mle/text_small", "own.txt", "fits any sentences: copy it without --for"),
+        (
+            "latent_mle/text_small",
+            "own.txt",
+            "path own.txt --data.init_args.validation_size 0.1 --data.init_args",
+        ),
+        ("latent_mle/text_small", "verses", "lebm fit -c DEST --data.init_args.path verses\n"),
+        ("latent_mle/mnist", "own.txt", "--for own.txt: these are sentences"),
+        ("latent_mle/mnist", "verses", "such as latent_mle/text_small"),
+    ],
+)
+def test_sentences_are_no_images(
+    recipe: str, data: str, line: str, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.txt").write_text("one\ntwo\n")
+    Path("verses").mkdir()
+    Path("verses/train.txt").write_text("one\ntwo\n")
+    assert run(["cp", recipe, "new.yaml", "--for", data]) == 2
+    assert line in capsys.readouterr().err
     assert not Path("new.yaml").exists()

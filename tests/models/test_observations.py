@@ -17,7 +17,7 @@ from lebm.errors import UserError
 from lebm.estimators import LatentMLE
 from lebm.evaluation.data import observation_shape
 from lebm.models import CategoricalLikelihood, RecurrentGenerator
-from lebm.models.observations import check_rows, event_shape
+from lebm.models.observations import check_range, check_rows, event_shape
 from tests.callbacks.tiny import TinyData, latent_mle, trainer
 
 GOOD = torch.linspace(-1, 1, 5 * 16).reshape(5, 1, 4, 4)
@@ -50,6 +50,21 @@ def test_every_answer_refuses_what_is_no_image_of_the_model(answer: str) -> None
         with pytest.raises(UserError, match=message) as error:
             ask(answer, x)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_refused(answer: str, value: float) -> None:
+    x = GOOD.clone()
+    x[3, 0, 2, 1] = x[4, 0, 0, 0] = value
+    with pytest.raises(UserError, match="NaN or infinite values in 2 of 5 rows, first in row 3"):
+        ask(answer, x)
+
+
+def test_points_that_are_not_finite_are_refused() -> None:
+    check_range(torch.tensor([[100.0, 2.0]]), (2,))
+    with pytest.raises(UserError, match="in 1 of 2 rows, first in row 1"):
+        check_range(torch.tensor([[100.0, 2.0], [0.0, float("nan")]]), (2,))
 
 
 @pytest.mark.parametrize("answer", ANSWERS)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from lebm.config.parser import RecipeCLI
-from lebm.config.request import read_request
-from lebm.plots.grids import image_grid
-from lebm.run.cost import batch_of
-from lebm.samplers.base import Sampler
+from benchmarks.full_size import RESULT, exercise, model_of
 from tests.recipes.test_recipes import ALL, OVERLAYS, build
 
 NAMES = [name for name in ALL if name not in OVERLAYS]
@@ -46,27 +43,20 @@ def test_parameters_are_those_beside_the_release(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_an_evaluation_batch_and_samples_at_full_size(name: str) -> None:
     """Two rows on the CPU; chains take one step, because the real ones take minutes of a CPU."""
-    model = RecipeCLI(read_request("fit", ["-c", name]), trainer_too=False).model
-    for part in model.modules():
-        if isinstance(part, Sampler):
-            part.steps = 1
-    batch = batch_of(model, 2, "cpu")
+    model = model_of(name)
     before = [value.detach().clone() for value in model.parameters() if value.requires_grad]
-    optimizer, _ = model.optimizer_settings.build(model.networks(), fused=False)
-    turns = getattr(model, "turns", None)
-    for _ in turns.of_batch() if turns is not None else (None,):
-        optimizer.zero_grad()
-        loss = model.loss(batch, 0)
-        assert torch.isfinite(loss)
-        loss.backward()
-        optimizer.step()
+    found = exercise(model)
+    assert all(torch.isfinite(loss) for loss in found["losses"])
     after = [value for value in model.parameters() if value.requires_grad]
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-    model.eval()
-    answers = model.validation_step(batch, 0)
-    assert answers["z"].shape == (2, model.latent_dim)
-    assert torch.isfinite(answers["anomaly_score"]).all()
-    samples = model.sample(2, steps=1)
-    assert samples.shape[1:] == batch["x"].shape[1:]
-    if samples.dim() == 4:
-        assert image_grid(samples).dtype.name == "uint8"
+    assert found["answers"]["z"].shape == (2, model.latent_dim)
+    assert torch.isfinite(found["answers"]["anomaly_score"]).all()
+    assert found["samples"].shape[1:] == found["batch"]["x"].shape[1:]
+    if found["samples"].dim() == 4:
+        assert found["grid"].dtype.name == "uint8"
+
+
+def test_the_table_has_the_memory_of_every_recipe() -> None:
+    memory = json.loads(RESULT.read_text())
+    assert list(memory) == NAMES
+    assert min(memory.values()) > 0

@@ -23,7 +23,7 @@ from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.data import ImageData
 from tests.distributed import run_processes
 from tests.estimators.test_resume import same
-from tests.reliability.methods import KINDS, METHODS, description, model_of
+from tests.reliability.methods import COUNTED, KINDS, METHODS, description, model_of
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
@@ -66,8 +66,8 @@ def data(workers: int = 0) -> ImageData:
     )
 
 
-RESUMED = ("latent_mle+Remembered", "latent_mle+Taught", "multistage_nce+Variational")
-"""Methods with another inference that every run of the tests resumes; the slow tests resume the others."""
+RESUMED = ("latent_mle+Remembered", "latent_mle+Taught", "multistage_nce+Variational", "latent_mle+counter")
+"""Methods with another inference or noise that every run of the tests resumes; slow tests resume the rest."""
 
 
 def _fast_or_slow(name: str, fast: Sequence[str]) -> Any:
@@ -96,7 +96,7 @@ def run(
         pytest.param(range(1, STEPS + 1), id="every step", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("method", [*METHODS, *(_fast_or_slow(name, RESUMED) for name in KINDS)])
+@pytest.mark.parametrize("method", [*METHODS, *(_fast_or_slow(name, RESUMED) for name in [*KINDS, *COUNTED])])
 def test_resume_is_bit_exact(tmp_path: Path, method: str, steps: Any) -> None:
     whole = run(tmp_path / "whole", method, every_step=True)
     assert whole["global_step"] == STEPS + 2
@@ -184,7 +184,7 @@ LAYOUTS = [
         processes,
         marks=[] if (method, processes) == ("latent_mle+Remembered", 2) else pytest.mark.slow,
     )
-    for method in KINDS
+    for method in [*KINDS, *COUNTED]
     for processes in (2, 4)
 ]
 

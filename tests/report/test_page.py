@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -242,9 +243,45 @@ def test_from_the_command_line(page: Path, tmp_path: Path, capsys: pytest.Captur
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such run folder"):
         report([tmp_path / "absent"], tmp_path / "r.html")
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    for model in (tmp_path / "mine.safetensors", Path("pretrained/latent_mle-mnist")):
+        with pytest.raises(UserError, match="a report is of run folders, .* lebm evaluate"):
+            report([model], tmp_path / "r.html")
     with pytest.raises(UserError, match="not a run folder"):
         report([tmp_path], tmp_path / "r.html")
     (tmp_path / "config.yaml").write_text("a: 1\n")
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(UserError, match=r"summary\.json: not readable"):
+    with pytest.raises(UserError, match=r"summary\.json: not a JSON file"):
         report([tmp_path], tmp_path / "r.html")
+
+
+def test_scored_rows_are_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 1)
+    rows = [f"{number},class{number}/{HOSTILE[:4]}.png,{number / 4}" for number in range(30)]
+    table = "\n".join(["index,path,anomaly_score", *rows, "30,broken.png,nan", "31,broken.png,inf"])
+    (run / "scores.csv").write_text(table)
+    for end, size in (("most", 31), ("least", 33)):
+        Image.new("RGB", (size, 20)).save(run / f"scores-{end}.png")
+    report([run], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    section = text.split("Most anomalous rows</h2>")[1].split("<h2")[0]
+    shown = re.findall(r'data-label="index">(\d+)<', section)
+    assert shown == [str(number) for number in range(29, 19, -1)]
+    assert "class29/&lt;scr.png" in section
+    assert "10 of 32 rows of <code>scores.csv</code>" in section
+    assert "most anomalous of run" in section
+    assert "least anomalous of run" in section
+    assert section.count("<img") == 2
+
+
+def test_the_newest_scores_are_shown_and_others_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 1)
+    (run / "scores.csv").write_text("index,anomaly_score\n0,1.5\n")
+    (run / "scores-2.csv").write_text("index,combined\n7,0.25\n")
+    os.utime(run / "scores.csv", (1, 1))
+    report([run], tmp_path / "report.html")
+    assert "highest combined first" in (tmp_path / "report.html").read_text()
+    for content in ("index,other\n0,1\n", "index,anomaly_score\n0,much\n"):
+        (run / "scores-2.csv").write_text(content)
+        with pytest.raises(UserError, match=r"scores-2\.csv: not a table of scores"):
+            report([run], tmp_path / "other.html")

@@ -110,7 +110,9 @@ def test_each_failure_is_one_line(
         assert "is called hub:USER/NAME" in refusal(capsys, "sample", name)
     assert "leave @v1 out" in refusal(capsys, "push", "run", "ada/digits@v1")
     monkeypatch.delenv("HF_TOKEN")
-    assert "token" in refusal(capsys, "push", "run", "ada/digits")
+    said = refusal(capsys, "push", "run", "ada/digits")
+    assert "there is no token for" in said
+    assert "hf auth login" in said
     monkeypatch.setenv("HF_TOKEN", "hf_" + "w" * 34)
     assert "no token with this right" in refusal(capsys, "push", "run", "ada/digits")
 
@@ -126,7 +128,9 @@ def test_without_a_network(
     capsys.readouterr()
     assert "http://127.0.0.1:9 cannot be reached" in refusal(capsys, "sample", "hub:ada/letters")
     before = logging.get_verbosity()
-    assert "cannot be reached" in refusal(capsys, "push", "run", "ada/digits")
+    assert "cannot be reached; check the network and push again" in refusal(
+        capsys, "push", "run", "ada/digits"
+    )
     assert logging.get_verbosity() == before != logging.ERROR
 
 

@@ -1,0 +1,103 @@
+"""Whether data that a flag names exist: asked before torch is imported."""
+
+from __future__ import annotations
+
+import os
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lebm.config.checks import load_recipe
+from lebm.config.recipes import nearest
+from lebm.errors import UserError
+from lebm.files import HUB_NAME, short_hash
+
+__all__ = ["check_data"]
+
+PATIENCE = 1.5
+"""Seconds that the Hub has for its answer. A name that it has not judged by then is tried as data."""
+_EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "embedded"
+
+
+def check_data(path: str | None, flag: str = "--data", run: Path | None = None) -> None:
+    """Refuse data that do not exist: no file, no folder, not in the package, and no name on the Hub.
+
+    Args:
+        path: what the flag names, or ``None``.
+        flag: for the message.
+        run: a run folder. The path of its own data is not checked.
+
+    Raises:
+        UserError: naming flag and path.
+    """
+    if not path or os.path.exists(os.path.expanduser(path)) or path == _own_path(run):
+        return
+    where = f"{flag} {path!r}: "
+    if path.startswith("embedded:"):
+        known = sorted({f"embedded:{file.stem.split('_')[0]}" for file in _EMBEDDED.glob("*.parquet")})
+        if path not in known:
+            raise UserError(f"{where}the package has no such data set; it has {', '.join(known)}")
+        return
+    if path.startswith(("./", "../", "/", "~")) or not HUB_NAME.fullmatch(path):
+        raise UserError(f"{where}no such file or folder{_near(path)}")
+    if reason := _not_on_the_hub(path):
+        raise UserError(f"{where}no such file or folder, and {reason}{_near(path)}")
+
+
+def _own_path(run: Path | None) -> Any:
+    try:
+        return load_recipe(run / "config.yaml")["data"]["init_args"]["path"] if run else None
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def _near(path: str) -> str:
+    folder = Path(path).expanduser().parent
+    names = [str(folder / file.name) for file in folder.iterdir()] if folder.is_dir() else []
+    return nearest(path, names)
+
+
+def _not_on_the_hub(name: str) -> str:
+    """Why a name is of no data set on the Hub; empty if it may be one."""
+    if find_spec("huggingface_hub") is None or _is_stored(name):
+        return ""
+    said: list[str] = []
+    asking = threading.Thread(target=lambda: said.append(_answer(name)), daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    return next(iter(said), "")
+
+
+def _answer(name: str) -> str:
+    from huggingface_hub import HfApi, errors, get_token
+
+    try:
+        HfApi().dataset_info(name, timeout=PATIENCE)
+    except errors.GatedRepoError:
+        return ""
+    except errors.RepositoryNotFoundError:
+        known = "" if get_token() else " that is open to all"
+        return f"the Hugging Face Hub has no data set of this name{known}"
+    except ValueError:  # the library refuses the name
+        return "it is no name of the Hugging Face Hub"
+    except Exception as error:  # those of the library of the network
+        if isinstance(error, errors.HfHubHTTPError) or "timeout" in type(error).__name__.lower():
+            return ""
+        return "the Hugging Face Hub, which might have a data set of this name, cannot be reached"
+    return ""
+
+
+def _is_stored(name: str) -> bool:
+    """Whether a data set of the Hub was read on this machine before, so that it needs no network."""
+    from huggingface_hub import constants
+
+    home = Path(constants.HF_HOME)
+    datasets = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
+    own = Path(os.environ.get("LEBM_CACHE") or "~/.cache/lebm").expanduser()
+    places = (
+        own / "images" / short_hash(["hub", name, None, None]),
+        datasets / name.replace("/", "___"),
+        Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}",
+    )
+    return any(place.exists() for place in places)
