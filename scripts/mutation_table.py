@@ -234,12 +234,14 @@ MUTATIONS = [
         ": total // world_size",
     ),
     noise(
-        "all streams alike", "for shard in range(rank * own, (rank + 1) * own)]", "for shard in [0] * own]"
+        "all streams alike",
+        "for shard in shards_of_rank(shards, rank, world_size)]",
+        "for shard in [0] * (shards // world_size)]",
     ),
     noise(
         "a stream for the process, not the shard",
-        "for shard in range(rank * own, (rank + 1) * own)]",
-        "for shard in range(own)]",
+        "return range(rank * own, (rank + 1) * own)",
+        "return range(own)",
     ),
     noise(
         "deal rows from the end", "- position * rows // len(streams)", "- -(-position * rows // len(streams))"
