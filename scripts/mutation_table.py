@@ -43,6 +43,7 @@ importance = on("lebm/samplers/importance.py", f"{GROUND}/test_importance.py")
 annealed = on("lebm/samplers/annealed.py", f"{GROUND}/test_importance.py")
 chains = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
 noise = on("lebm/samplers/noise.py", "tests/samplers/test_noise.py")
+counter = on("lebm/samplers/counter.py", "tests/samplers/test_counter.py")
 diagnostics = on("lebm/samplers/diagnostics.py", "tests/samplers/test_diagnostics.py")
 RATIO_TESTS = (
     "tests/models/test_ratios.py",
@@ -234,13 +235,23 @@ MUTATIONS = [
         ": total // world_size",
     ),
     noise(
-        "all streams alike", "for shard in range(rank * own, (rank + 1) * own)]", "for shard in [0] * own]"
+        "all streams alike",
+        "for shard in shards_of_rank(shards, rank, world_size)]",
+        "for shard in [0] * (shards // world_size)]",
     ),
     noise(
         "a stream for the process, not the shard",
-        "for shard in range(rank * own, (rank + 1) * own)]",
-        "for shard in range(own)]",
+        "return range(rank * own, (rank + 1) * own)",
+        "return range(own)",
     ),
+    counter("a round too few", "_ROUNDS = 10", "_ROUNDS = 9"),
+    counter(
+        "normals from whole turns only", "angle = turn * (2.0 * math.pi * smallest)", "angle = turn * 0.0"
+    ),
+    counter(
+        "all rows of a stream alike", "(row - stream * rows // len(streams))[:, None]", "0 * row[:, None]"
+    ),
+    encoders("the prior pulls with its whole weight", "return self.prior_pull * grown", "return grown"),
     noise(
         "deal rows from the end", "- position * rows // len(streams)", "- -(-position * rows // len(streams))"
     ),

@@ -91,7 +91,31 @@ def pairs_table(name: str) -> str:
     return "\n\n".join([grid(PAIRS, rows), *below(one for pair in pairs.values() for one in pair)])
 
 
-BLOCKS = {"kjv": partial(table, "kjv"), "kjv_attempts": partial(pairs_table, "kjv_attempts")}
+def pulls_table(name: str) -> str:
+    """Each pull of the prior with N(0, I), and with an energy on the same encodings."""
+    content, rows = stored(name), []
+    for row in content["rows"].values():
+        values = row["values"]
+        nll = f"{values['nll']:.1f} ({values['nll_low']:.1f} to {values['nll_high']:.1f})"
+        others = [f"{values[key]:.1f}" for key in ("divergence", "latent_nats")]
+        others += [nll, *(f"{values[key]:.1f}" for key in ("forward_perplexity", "reverse_perplexity"))]
+        prior = {"normal": "N(0, I)", "energy": "energy, same generator"}[row["prior"]]
+        others.append(f"{values['gain']:.2f} ± {values['gain_half']:.2f}" if "gain" in values else "")
+        rows.append([row["pull"], prior, row["seed"], f"{row['cpu_time_seconds'] / 60:.0f}", *others])
+    head = ["pull", "prior", "seed", "CPU min", "KL of q from N(0, I), nats", "worth of z, nats"]
+    head += ["NLL of 100 test verses, nats", "forward perplexity", "reverse perplexity"]
+    head.append("log p(z) - log N(z; 0, I) of encodings, nats")
+    first = next(iter(content["rows"].values()))
+    real = f"Other training verses have a forward perplexity of {content['real_perplexity']:.1f}."
+    command = "python scripts/text_priors.py run FOLDER"
+    return "\n\n".join([grid(head, rows), f"{real} {machine(first)}.", folded([command])])
+
+
+BLOCKS = {
+    "kjv": partial(table, "kjv"),
+    "kjv_attempts": partial(pairs_table, "kjv_attempts"),
+    "text_priors": partial(pulls_table, "text_priors"),
+}
 
 
 def main() -> None:

@@ -44,6 +44,7 @@ def philox(counter: Four, key: tuple[Tensor, Tensor]) -> Four:
 
     Example:
         >>> import torch
+        >>> from lebm.samplers.counter import philox
         >>> zero = torch.tensor(0)
         >>> [f"{word:08x}" for word in philox((zero, zero, zero, zero), (zero, zero))]
         ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']

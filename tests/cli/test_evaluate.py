@@ -78,7 +78,8 @@ def test_what_was_measured_before_a_failure_is_kept(
     lebm: Run, own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lebm("fit", "-c", own, "--run_dir", "run", "--trainer.max_steps", 1) == 0
-    assert lebm("evaluate", "run", "--suite", "image", "--suite", "ood", "--ood", "./nowhere", *SMALL) == 2
+    Path("empty").mkdir()  # found only when it is read
+    assert lebm("evaluate", "run", "--suite", "image", "--suite", "ood", "--ood", "./empty", *SMALL) == 2
     assert set(read_evaluation(Path("run/evaluation.json"))["suites"]) == {"image"}
 
 

@@ -155,7 +155,8 @@ def test_the_variational_optimum_has_the_inverse_diagonal_precision() -> None:
 @pytest.mark.parametrize("pull", [0.25, 0.7])
 def test_the_optimum_under_a_weaker_pull_of_the_prior(pull: float) -> None:
     """With the weight b on the divergence from N(0, I), the best q has the mean ``(H + b I)^-1 W' x / s^2``
-    and the variances ``b / (h_ii + b)``, where H = W' W / s^2; the gradient of the encoder vanishes there only.
+    and the variances ``b / (h_ii + b)``, where H = W' W / s^2; the gradient of the encoder vanishes there
+    only.
     """
     H = WEIGHT.T @ WEIGHT / SIGMA**2
     mean = torch.linalg.solve(H + pull * EYE, WEIGHT.T @ X / SIGMA**2)

@@ -1,0 +1,158 @@
+"""Verses by an encoder: how strongly the prior pulls, and which prior the same generator gets afterwards.
+
+    python scripts/text_priors.py run FOLDER --pulls 1,0.5,0.3 --seed 0    # finished runs are not repeated
+    python scripts/text_priors.py write
+
+For each pull a model with N(0, I) is trained for 4 epochs. Then an energy learns for 3 epochs on its
+encodings; generator and encoder stay as they are. FOLDER is that of the verses (docs/text.md). One
+thread: set OMP_NUM_THREADS=1. A pull costs 20 CPU minutes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from results_page import ROOT, arguments, keep, publish, stored
+from write_text_results import BLOCKS
+
+NAME, VERSES, DRAWS = "text_priors", 100, 100
+RUNS = ROOT / "runs" / "text_priors"
+
+
+def words(pull: str, seed: int, folder: str, backbone: Path | None) -> list[str]:
+    """What follows ``lebm fit``: with N(0, I), or for an energy on the encodings of a finished run."""
+    model = "--model.init_args"
+    shared = ["-c", "latent_mle/kjv", "-c", "inference/variational"]
+    if backbone is not None:
+        shared += ["-c", "prior/persistent"]
+    shared += ["--data.init_args.path", folder, "--trainer.enable_progress_bar", "false"]
+    shared += ["--seed_everything", str(seed), f"{model}.likelihood.init_args.word_dropout", "0.0"]
+    if backbone is not None:
+        frozen = f"{{class_path: Frozen, init_args: {{backbone: {backbone}}}}}"
+        own = ["--trainer.max_epochs", "3", f"{model}.inference", frozen]
+        rates = ["{energy: 0.001}", "{energy: 1.0}"]
+    else:
+        own = ["--trainer.max_epochs", "4", f"{model}.inference.init_args.prior_pull", pull]
+        own += [f"{model}.prior", "StandardNormal", f"{model}.prior.init_args.latent_dim", "32"]
+        rates = ["{generator: 0.002, encoder: 0.001}", "{generator: 5.0}"]
+    optimizer = f"{model}.optimizer.init_args"
+    return [*shared, *own, f"{optimizer}.lr", rates[0], f"{optimizer}.max_grad_norm", rates[1]]
+
+
+def fit(run: Path, flags: list[str]) -> list[str]:
+    """Train, or resume; a finished run is left alone."""
+    command = [sys.executable, "-m", "lebm", "fit", *flags, "--run_dir", str(run)]
+    summary = run / "summary.json"
+    if not summary.exists() or json.loads(summary.read_text())["status"] != "finished":
+        resume = ["--resume"] if (run / "checkpoints").exists() else []
+        subprocess.run([*command, *resume], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    return ["lebm", "fit", *flags, "--run_dir", str(run)]
+
+
+def measured(run: Path, data: Any) -> dict[str, float]:
+    """Bounds on the likelihood from the encoder's Gaussians, quality of samples, and the divergence of q."""
+    import torch
+
+    from lebm import load
+    from lebm.evaluation.sentence_bounds import LikelihoodBounds
+    from lebm.evaluation.sentence_quality import SampleQuality
+
+    model = load(run).eval()
+    model.sentences.adopt(data.vocabulary)  # type: ignore[union-attr]
+    bounds = LikelihoodBounds(n=VERSES, chains=DRAWS, start="posterior")
+    quality, divergences = SampleQuality(n=3000, steps=400), []
+    with torch.no_grad():
+        bounds.begin(model)
+        quality.begin(model)
+        for number, batch in enumerate(data.test_dataloader()):
+            out = model.test_step(batch, number)
+            bounds.update(model, out["x"], batch["index"])
+            quality.update(model, out["x"], out["z"], batch["index"])
+            q = model.inference.encoder(out["x"])  # type: ignore[operator, union-attr]
+            variance = (2 * q.log_scale).exp()
+            divergences.append((0.5 * (q.mean.square() + variance - 1) - q.log_scale).sum(1))
+    values = {**bounds.compute(), **quality.compute(model, data.train)}
+    values["divergence"] = float(torch.cat(divergences).mean())
+    return values | gain_of_the_energy(model, data, values["log_z"])
+
+
+def gain_of_the_energy(model: Any, data: Any, log_z: float) -> dict[str, float]:
+    """Mean ``log p(z) - log N(z; 0, I)`` of encodings of test verses, with 95 % ends; empty for N(0, I)."""
+    import torch
+
+    if model.prior.is_exact:
+        return {}
+    with torch.no_grad():
+        batches = enumerate(data.test_dataloader())
+        gains = torch.cat([-model.prior.energy(model.test_step(batch, i)["z"]) for i, batch in batches])
+    half = 1.96 * float(gains.std()) / len(gains) ** 0.5
+    return {"gain": float(gains.mean()) - log_z, "gain_half": half}
+
+
+def real_perplexity(data: Any) -> float:
+    """The forward perplexity of as many other training verses as there are samples."""
+    import torch
+
+    from lebm.metrics.text_perplexity import Budget, LanguageModelPerplexity
+
+    rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0)).numpy()
+    judge = LanguageModelPerplexity(len(data.vocabulary), Budget(steps=400, hidden=128, seed=0))
+    judge.update(data.train.tokens(rows[:3000]), learn=True)
+    judge.update(data.train.tokens(rows[3000:6000]), learn=False)
+    return float(judge.compute())
+
+
+def run(chosen: argparse.Namespace) -> None:
+    from lebm.config.parser import RecipeCLI
+    from lebm.config.request import read_request
+
+    request = read_request("fit", ["-c", "latent_mle/kjv", "--data.init_args.path", chosen.folder])
+    data = RecipeCLI(request, trainer_too=False).datamodule
+    data.setup("fit")
+    data.setup("test")
+    done = stored(NAME) if (ROOT / f"results/{NAME}.json").exists() else {"rows": {}}
+    done |= {"verses": VERSES, "draws": DRAWS, "real_perplexity": real_perplexity(data)}
+    for pull in chosen.pulls.split(","):
+        normal = RUNS / f"pull-{pull}-seed-{chosen.seed}"
+        for prior, folder in (("normal", normal), ("energy", normal.with_name(f"{normal.name}-energy"))):
+            name = f"{pull}-{chosen.seed}-{prior}"
+            backbone = normal if prior == "energy" else None
+            command = fit(folder, words(pull, chosen.seed, chosen.folder, backbone))
+            if name in done["rows"]:
+                continue
+            summary = json.loads((folder / "summary.json").read_text())
+            done["rows"][name] = {
+                "pull": pull,
+                "seed": chosen.seed,
+                "prior": prior,
+                "command": " ".join(command).replace(str(ROOT) + "/", ""),
+                **{
+                    key: summary[key]
+                    for key in ("steps", "cpu_time_seconds", "versions", "hardware", "started")
+                },
+                "values": measured(folder, data),
+            }
+            keep(NAME, done)
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("write")
+    runner = verbs.add_parser("run")
+    runner.add_argument("folder", help="of the verses")
+    runner.add_argument("--pulls", default="1,0.5,0.3")
+    runner.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    if chosen.verb == "run":
+        run(chosen)
+    publish(BLOCKS)
+
+
+if __name__ == "__main__":
+    main()
