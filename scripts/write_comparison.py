@@ -39,7 +39,7 @@ FIGURES = {
     "log_likelihood/ais": ("log p(x), nats", "{:.0f}"),
     "bracket_gap/simulated_images": ("its gap", "{:.1f}"),
 }
-SEVERAL = ("latent_mle/mnist", "multistage_nce/mnist")  # recipes with more than one seed
+SEVERAL = ("latent_mle/mnist", "multistage_nce/mnist", "multistage_nce/mnist_conv")  # with a row per seed
 DRAWS = {
     "reconstruction_mse": FIGURES["reconstruction_mse"],
     "frechet_distance/digits64": ("Frechet distance, fresh chains", "{:.1f}"),
@@ -115,9 +115,11 @@ def seeds() -> str:
 def stages() -> str:
     """What each stage of the prior had left to learn, and its normalising constant."""
     published = next(row for row in stored("mnist") if row["method"] == "MultiStageNCE")["chains"]
-    ours = stored("multistage_nce_mnist")["suites"]["image"]["origin"]["chains"]
+    found = {"multistage_nce/mnist_published": published}
+    for recipe in ("multistage_nce/mnist", "multistage_nce/mnist_conv"):
+        found[recipe] = stored(recipe.replace("/", "_"))["suites"]["image"]["origin"]["chains"]
     rows = []
-    for recipe, chains in (("multistage_nce/mnist_published", published), ("multistage_nce/mnist", ours)):
+    for recipe, chains in found.items():
         for stage, constant in zip(chains["stages"], chains["log_z"], strict=True):
             log_z = f"{constant['log_z']:.2f} ({constant['low']:.2f} to {constant['high']:.2f})"
             told = [f"{stage['steps']:,}", f"{stage['accuracy']:.2f}", log_z, f"{constant['ess']:.0f}"]
