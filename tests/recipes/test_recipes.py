@@ -240,7 +240,7 @@ def test_two_steps_at_full_width(name: str, tmp_path: Path) -> None:
         "--trainer.callbacks=null",
         "--trainer.enable_checkpointing=false",
     ]
-    assert two_steps(words, tmp_path / "run")["steps"] == 2
+    assert two_steps(words, tmp_path / "run", plain_chains(name))["steps"] == 2
 
 
 @pytest.mark.slow
