@@ -78,21 +78,24 @@ def test_a_model_is_left_with_its_own_methods_and_compiled_chains() -> None:
 
 
 def test_measured_times_of_two_sizes_have_the_ratio_of_their_counts() -> None:
-    """Wide networks, whose time is in their matrix products; half to twice the ratio of the counts."""
+    """Wide networks, whose time is in their matrix products; half to twice the ratio of the counts. The two
+    take turns, so that other programs slow both.
+    """
 
-    def measured(width: int) -> tuple[float, float]:
-        def made() -> LatentMLE:
-            return model_of(MLPGenerator(5, [1, 16, 16], hidden=[width, width]))
+    def made(width: int) -> LatentMLE:
+        return model_of(MLPGenerator(5, [1, 16, 16], hidden=[width, width]))
 
-        model, times = made(), []
-        batch = batch_of(model, 100, "cpu")
-        for number in range(4):
+    widths = (700, 2100)
+    models, times = [made(width) for width in widths], [[], []]
+    batch = batch_of(models[0], 100, "cpu")
+    for number in range(8):
+        for model, own in zip(models, times, strict=True):
             begun = time.process_time()
             model.loss(batch, number).backward()
-            times.append(time.process_time() - begun)
-        return min(times), step_flops(made().to("meta"))
-
-    small, large = measured(700), measured(2100)
+            own.append(time.process_time() - begun)
+    small, large = (
+        (min(own), step_flops(made(width).to("meta"))) for own, width in zip(times, widths, strict=True)
+    )
     assert 0.5 < (large[0] / small[0]) / (large[1] / small[1]) < 2
 
 
