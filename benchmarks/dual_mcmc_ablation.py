@@ -66,7 +66,7 @@ def train(model: DualMCMCTeaching, data: torch.Tensor, steps: int) -> None:
     rows = torch.Generator().manual_seed(0)
     for number in range(steps):
         x = data[torch.randint(len(data), (BATCH,), generator=rows)]
-        for _ in model.turns.of_batch():
+        for _ in model.updates():
             loss = model.loss({"x": x}, number)
             optimizer.zero_grad()
             loss.backward()

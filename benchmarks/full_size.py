@@ -19,21 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import lebm
 from lebm.config import recipes
-from lebm.config.parser import RecipeCLI
-from lebm.config.request import read_request
 from lebm.estimators import LatentEstimator
 from lebm.plots.grids import image_grid
 from lebm.run.cost import batch_of
 from lebm.samplers.base import Sampler
 
-OVERLAYS = ("loggers/", "inference/", "prior/")
 RESULT = Path(__file__).parents[1] / "results" / "full_size.json"
 
 
 def model_of(name: str) -> LatentEstimator:
     """The recipe's model, whose chains take one step."""
-    model = RecipeCLI(read_request("fit", ["-c", name]), trainer_too=False).model
+    model, _ = lebm.from_recipe(name)
     for part in model.modules():
         if isinstance(part, Sampler):
             part.steps = 1
@@ -44,12 +42,12 @@ def exercise(model: LatentEstimator) -> dict[str, Any]:
     """A training step, an evaluation batch and samples of two rows: their results."""
     batch = batch_of(model, 2, "cpu")
     optimizer, _ = model.optimizer_settings.build(model.networks(), fused=False)
-    turns = getattr(model, "turns", None)
     losses: list[Tensor] = []
-    for _ in turns.of_batch() if turns is not None else (None,):
+    for _ in model.updates():
         optimizer.zero_grad()
         losses.append(model.loss(batch, 0))
         losses[-1].backward()
+        model.on_before_optimizer_step(optimizer)
         optimizer.step()
     model.eval()
     answers = model.validation_step(batch, 0)
@@ -72,7 +70,7 @@ def measure(name: str, answer: Any) -> None:
 
 
 def main(names: list[str]) -> None:
-    every = [name for name in recipes.names() if not name.startswith(OVERLAYS)]
+    every = list(recipes.experiments())
     found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     processes = multiprocessing.get_context("fork")  # the imports are there already
     for name in names or every:

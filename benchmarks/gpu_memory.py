@@ -8,20 +8,18 @@ from typing import Any
 
 import torch
 
+import lebm
 from benchmarks.gpu import Task
 from lebm.config import recipes
-from lebm.config.parser import RecipeCLI
-from lebm.config.request import read_request
 from lebm.estimators import LatentEstimator
 from lebm.run.cost import batch_of
 
-OVERLAYS = ("loggers/", "inference/", "prior/")
 STEPS = 3
 
 
 def memory(task: Task) -> dict[str, Any]:
     """Peak memory and seconds per step of every recipe; an error line for a recipe that fails."""
-    names = [name for name in recipes.names() if not name.startswith(OVERLAYS)]
+    names = list(recipes.experiments())
     if task.dry:
         names = ["quickstart", "multistage_nce/toy2d", "latent_mle/text_small"]
     late, found = task.deadline(), {}
@@ -41,8 +39,8 @@ def memory(task: Task) -> dict[str, Any]:
 
 def built(name: str, device: str) -> tuple[LatentEstimator, int]:
     """The model of a recipe on a device, and the rows of its batches; the data are not opened."""
-    cli = RecipeCLI(read_request("fit", ["-c", name]), trainer_too=False)
-    return cli.model.to(device), cli.datamodule.batch_size
+    model, data = lebm.from_recipe(name)
+    return model.to(device), data.batch_size
 
 
 def steps_of(model: LatentEstimator, rows: int, device: str) -> Callable[[], None]:
@@ -51,15 +49,13 @@ def steps_of(model: LatentEstimator, rows: int, device: str) -> Callable[[], Non
     batch, done = batch_of(model, rows, device), iter(range(10**9))
     if batch["x"].is_floating_point():
         batch["x"] = 2 * torch.rand_like(batch["x"]) - 1
-    turns = getattr(model, "turns", None)
 
     def step() -> None:
         number = next(done)
-        for _ in turns.of_batch() if turns is not None else (None,):
+        for _ in model.updates():
             optimizer.zero_grad()
             model.loss(batch, number).backward()
-            if turns is not None:
-                turns.rest(model.networks())
+            model.on_before_optimizer_step(optimizer)
             optimizer.step()
 
     return step

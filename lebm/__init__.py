@@ -5,7 +5,7 @@ Importing ``lebm`` itself is cheap: torch and Lightning load only with its sub-p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -13,10 +13,11 @@ from lebm._version import __version__
 
 if TYPE_CHECKING:
     import torch
+    from lightning.pytorch import LightningDataModule
 
     from lebm.estimators import LatentEstimator
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "from_recipe", "load"]
 
 Method = TypeVar("Method", bound="LatentEstimator")
 
@@ -79,3 +80,41 @@ def load(
         map_location=map_location,
         weights=weights,
     )
+
+
+def from_recipe(
+    *recipes: str | Path, settings: Mapping[str, Any] | None = None, trust: Iterable[str] = ()
+) -> tuple[LatentEstimator, LightningDataModule]:
+    """Build the model and the data of a recipe, as ``lebm fit`` does before it trains.
+
+    The global random generators get the seed of the recipe, so the networks start with the same weights each
+    time. Callbacks, loggers and trainer of the recipe are left out.
+
+    Args:
+        recipes: names or files, such as ``"latent_mle/mnist"``; later ones change earlier ones.
+        settings: flags of ``lebm fit`` without their hyphens, such as ``{"latent_dim": 16}``, and values.
+        trust: packages, besides lebm, lightning and torch, whose classes the recipes may name.
+
+    Returns:
+        The untrained model and the data module; nothing was read or written besides the recipes.
+
+    Raises:
+        UserError: one line, for any fault of a recipe or a setting.
+
+    Example:
+        >>> import lebm
+        >>> model, data = lebm.from_recipe("quickstart", settings={"latent_dim": 4, "data.batch_size": 50})
+        >>> model.sample(2).shape, data.batch_size
+        (torch.Size([2, 1, 28, 28]), 50)
+    """
+    import json
+
+    from lebm.config.parser import RecipeCLI
+    from lebm.config.request import read_request
+
+    words = [word for recipe in recipes for word in ("-c", str(recipe))]
+    words += [word for package in trust for word in ("--trust", package)]
+    for key, value in (settings or {}).items():
+        words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    cli = RecipeCLI(read_request("fit", words), trainer_too=False)
+    return cli.model, cli.datamodule

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from anomaly_table import protocols
-from results_page import RESULTS, arguments, keep, publish, stored
+from results_page import arguments, keep, publish, stored
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
@@ -75,7 +75,7 @@ def main() -> None:
     verbs.add_parser("write")
     chosen = parser.parse_args()
     if chosen.verb == "run":
-        old = stored("anomaly/protocols") if (RESULTS / "anomaly" / "protocols.json").exists() else []
+        old = stored("anomaly/protocols", [])
         known = {entry["held_out_label"]: entry for entry in [*old, *map(measure, chosen.runs)]}
         keep("anomaly/protocols", [known[label] for label in sorted(known)])
     publish({"anomaly_protocols": protocols})

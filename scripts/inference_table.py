@@ -16,12 +16,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from results_page import ROOT, arguments, publish
+from results_page import ROOT, arguments, opened, publish
 from write_inference import BLOCKS, FOLDER, ROWS
 
 from lebm import load
-from lebm.config.parser import RecipeCLI
-from lebm.config.request import read_request
 from lebm.metrics import DigitFeatures, frechet_distance, neighbour_rows
 from lebm.samplers import Noise
 
@@ -64,8 +62,8 @@ class Scale:
         self.features = DigitFeatures()
         self.features.prepare()
         self.features.eval()
-        self.real = self.of(_images(data.train, range(REAL)))
-        self.floor = self.distance(self.of(_images(data.train, range(REAL, REAL + DRAWS))))
+        self.real = self.of(images(data.train, range(REAL)))
+        self.floor = self.distance(self.of(images(data.train, range(REAL, REAL + DRAWS))))
 
     def of(self, x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -75,7 +73,7 @@ class Scale:
         return float(frechet_distance(fake.mean(0), fake.T.cov(), self.real.mean(0), self.real.T.cov()))
 
 
-def _images(rows: Any, which: range) -> torch.Tensor:
+def images(rows: Any, which: range) -> torch.Tensor:
     x = rows.__getitems__(list(which))["x"]
     return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
 
@@ -135,17 +133,13 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
     target = FOLDER / f"{method}-{row}-{minutes:g}-{seed}.json"
     if target.exists():
         return
-    words = ["-c", RECIPES[method], *(word for name in ROWS[row] if name for word in ("-c", name))]
+    settings: dict[str, Any] = {"seed_everything": seed}
     if method == "multistage_nce":
         steps = {"short_run": 300, "variational+pool": 1_500}.get(row, 800) * minutes / 3
-        words += ["--model.init_args.stages.init_args.steps", str(int(steps))]
-        words += ["--model.init_args.optimizer.init_args.lr.energy", "1e-3"]
-    words += ["--data.init_args.path", folder, "--seed_everything", str(seed)]
-    cli = RecipeCLI(read_request("fit", words), trainer_too=False)
-    model, data = cli.model, cli.datamodule
-    data.setup("fit")
-    data.setup("test")
-    scale, x = Scale(data), _images(data.test, range(TEST))
+        settings |= {"model.init_args.stages.init_args.steps": int(steps)}
+        settings |= {"model.init_args.optimizer.init_args.lr.energy": 1e-3}
+    model, data = opened(RECIPES[method], *filter(None, ROWS[row]), folder=folder, settings=settings)
+    scale, x = Scale(data), images(data.test, range(TEST))
     clock = Clock(60 * minutes, look(scale, x))
     trainer = Trainer(max_epochs=-1, accelerator="cpu", callbacks=[clock], limit_val_batches=0, **WITHOUT)
     trainer.fit(model, data)

@@ -10,22 +10,18 @@ of the product before it. One thread: set OMP_NUM_THREADS=1. It takes 10 CPU min
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from inference_table import DRAWS, Scale, _images
-from results_page import arguments, keep, publish, stored
+from inference_table import DRAWS, Scale, images
+from results_page import arguments, half_width, keep, opened, publish, stored
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from write_inference import BLOCKS
 
 from lebm import load
-from lebm.config.parser import RecipeCLI
-from lebm.config.request import read_request
 from lebm.density_ratio import Training, logistic
 from lebm.metrics import neighbour_rows
 from lebm.models import MLPEnergy
@@ -44,7 +40,7 @@ def encodings(model: Any, rows: Any, count: int, purpose: str) -> Tensor:
     parts = []
     for first in range(0, count, 500):
         noise = Noise.samples(7, purpose, index=range(first, first + 500))
-        parts.append(model.encode(_images(rows, range(first, first + 500)), steps=0, generator=noise))
+        parts.append(model.encode(images(rows, range(first, first + 500)), steps=0, generator=noise))
     return torch.cat(parts)
 
 
@@ -76,7 +72,7 @@ def one_classifier(z: Tensor) -> Row:
         logits = -network(torch.randn(500_000, size, generator=noise)).double()
     weights = (logits - logits.max()).exp()
     log_z = float(logits.max() + weights.mean().log())
-    error = 1.96 * float(weights.std() / weights.mean()) / math.sqrt(len(weights))
+    error = half_width(weights / weights.mean())
 
     def density(at: Tensor) -> Tensor:
         return reference.log_prob(at) - network(at)
@@ -104,7 +100,7 @@ def measured(row: Row, model: Any, scale: Scale, test: Tensor) -> dict[str, Any]
         nats = density(test).double()
         fake = torch.cat([scale.of(model.decode(part)) for part in z.split(500)])
     near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
-    half += 1.96 * float(nats.std()) / math.sqrt(len(nats))
+    half += half_width(nats)
     found = {"prior": name, "distance": scale.distance(fake), "log_density": float(nats.mean()), "half": half}
     return found | {key: float(near[key].mean()) for key in ("precision", "recall")}
 
@@ -120,10 +116,7 @@ def digits(model: Any, scale: Scale) -> list[int]:
 
 
 def run(name: str, folder: str, data_folder: str) -> None:
-    words = ["-c", "latent_mle/mnist", "--data.init_args.path", data_folder]
-    data = RecipeCLI(read_request("fit", words), trainer_too=False).datamodule
-    data.setup("fit")
-    data.setup("test")
+    _, data = opened("latent_mle/mnist", folder=data_folder)
     begun, model, scale = time.process_time(), load(folder).eval(), Scale(data)
     train, test = (
         encodings(model, data.train, len(data.train), "train"),
@@ -134,9 +127,7 @@ def run(name: str, folder: str, data_folder: str) -> None:
         rows.append(measured(row, model, scale, test))
         print({key: round(v, 2) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
     reached = scale.of(torch.cat([model.decode(part).detach() for part in train[:DRAWS].split(500)]))
-    every = {
-        entry["name"]: entry for entry in (stored(NAME) if Path(f"results/{NAME}.json").exists() else [])
-    }
+    every = {entry["name"]: entry for entry in stored(NAME, [])}
     every[name] = {
         "name": name,
         "command": f"python scripts/priors_table.py run {name} {folder} FOLDER",

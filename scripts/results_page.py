@@ -22,9 +22,10 @@ RESULTS = ROOT / "results"
 Blocks = Mapping[str, Callable[[], str]]
 
 
-def stored(name: str) -> Any:
-    """What ``results/NAME.json`` holds."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
+def stored(name: str, otherwise: Any = None) -> Any:
+    """What ``results/NAME.json`` holds; ``otherwise`` if it is given and there is no such file."""
+    path = RESULTS / f"{name}.json"
+    return otherwise if otherwise is not None and not path.exists() else json.loads(path.read_text())
 
 
 def keep(name: str, figures: Any) -> None:
@@ -35,6 +36,21 @@ def keep(name: str, figures: Any) -> None:
 def arguments(doc: str | None) -> argparse.ArgumentParser:
     """A parser whose help is the docstring of the script."""
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def opened(*recipes: str, folder: str, settings: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+    """The untrained model of recipes, and their data of a folder, ready for training and testing."""
+    from lebm import from_recipe
+
+    model, data = from_recipe(*recipes, settings={"data.init_args.path": folder, **(settings or {})})
+    data.setup("fit")
+    data.setup("test")
+    return model, data
+
+
+def half_width(values: Any) -> float:
+    """Of the 95 % interval of the mean of a tensor of independent values."""
+    return 1.96 * float(values.std()) / len(values) ** 0.5
 
 
 def name_and_runs(doc: str | None) -> argparse.Namespace:

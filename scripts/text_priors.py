@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from results_page import ROOT, arguments, keep, publish, stored
+from results_page import ROOT, arguments, half_width, keep, opened, publish, stored
 from write_text_results import BLOCKS
 
 NAME, VERSES, DRAWS = "text_priors", 100, 100
@@ -61,11 +61,13 @@ def measured(run: Path, data: Any) -> dict[str, float]:
     from lebm import load
     from lebm.evaluation.sentence_bounds import LikelihoodBounds
     from lebm.evaluation.sentence_quality import SampleQuality
+    from lebm.models import DiagonalGaussian
 
     model = load(run).eval()
     model.sentences.adopt(data.vocabulary)  # type: ignore[union-attr]
     bounds = LikelihoodBounds(n=VERSES, chains=DRAWS, start="posterior")
     quality, divergences = SampleQuality(n=3000, steps=400), []
+    unit = DiagonalGaussian(torch.zeros(()), torch.zeros(()))
     with torch.no_grad():
         bounds.begin(model)
         quality.begin(model)
@@ -74,8 +76,7 @@ def measured(run: Path, data: Any) -> dict[str, float]:
             bounds.update(model, out["x"], batch["index"])
             quality.update(model, out["x"], out["z"], batch["index"])
             q = model.inference.encoder(out["x"])  # type: ignore[operator, union-attr]
-            variance = (2 * q.log_scale).exp()
-            divergences.append((0.5 * (q.mean.square() + variance - 1) - q.log_scale).sum(1))
+            divergences.append(q.divergences(unit).sum(1))
     values = {**bounds.compute(), **quality.compute(model, data.train)}
     values["divergence"] = float(torch.cat(divergences).mean())
     return values | gain_of_the_energy(model, data, values["log_z"])
@@ -90,8 +91,7 @@ def gain_of_the_energy(model: Any, data: Any, log_z: float) -> dict[str, float]:
     with torch.no_grad():
         batches = enumerate(data.test_dataloader())
         gains = torch.cat([-model.prior.energy(model.test_step(batch, i)["z"]) for i, batch in batches])
-    half = 1.96 * float(gains.std()) / len(gains) ** 0.5
-    return {"gain": float(gains.mean()) - log_z, "gain_half": half}
+    return {"gain": float(gains.mean()) - log_z, "gain_half": half_width(gains)}
 
 
 def real_perplexity(data: Any) -> float:
@@ -108,14 +108,8 @@ def real_perplexity(data: Any) -> float:
 
 
 def run(chosen: argparse.Namespace) -> None:
-    from lebm.config.parser import RecipeCLI
-    from lebm.config.request import read_request
-
-    request = read_request("fit", ["-c", "latent_mle/kjv", "--data.init_args.path", chosen.folder])
-    data = RecipeCLI(request, trainer_too=False).datamodule
-    data.setup("fit")
-    data.setup("test")
-    done = stored(NAME) if (ROOT / f"results/{NAME}.json").exists() else {"rows": {}}
+    _, data = opened("latent_mle/kjv", folder=chosen.folder)
+    done = stored(NAME, {"rows": {}})
     done |= {"verses": VERSES, "draws": DRAWS, "real_perplexity": real_perplexity(data)}
     for pull in chosen.pulls.split(","):
         normal = RUNS / f"pull-{pull}-seed-{chosen.seed}"

@@ -12,7 +12,6 @@ from results_page import arguments, grid, keep, publish, stored
 
 from lebm.config import recipes
 
-OVERLAYS = ("loggers/", "inference/", "prior/")
 HEAD = ["recipe", "parameters", "rows per step", "GFLOP per step", "steps", "hours", "memory, MiB"]
 
 
@@ -46,5 +45,5 @@ if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("verb", choices=("count", "write"))
     if parser.parse_args().verb == "count":
-        keep("costs", [row(name) for name in recipes.names() if not name.startswith(OVERLAYS)])
+        keep("costs", [row(name) for name in recipes.experiments()])
     publish(BLOCKS)

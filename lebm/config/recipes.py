@@ -11,9 +11,10 @@ from pathlib import Path
 import lebm
 from lebm.errors import UserError
 
-__all__ = ["blocks", "find", "folder", "is_measured", "names", "nearest", "run_name", "title"]
+__all__ = ["blocks", "experiments", "find", "folder", "is_measured", "names", "nearest", "run_name", "title"]
 
 _BLOCKS = "data/"
+_OVERLAYS = ("loggers/", "inference/", "prior/")
 
 
 def folder() -> Path:
@@ -30,6 +31,11 @@ def folder() -> Path:
 def names() -> dict[str, Path]:
     """The files of all recipes and overlays by name, such as ``latent_mle/mnist``."""
     return {name: path for name, path in _files().items() if not name.startswith(_BLOCKS)}
+
+
+def experiments() -> dict[str, Path]:
+    """The files of the recipes that train a model by themselves: all but the overlays."""
+    return {name: path for name, path in names().items() if not name.startswith(_OVERLAYS)}
 
 
 def blocks() -> dict[str, Path]:

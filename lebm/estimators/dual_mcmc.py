@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -236,12 +235,9 @@ class DualMCMCTeaching(RevisedModel):
     def on_fit_start(self) -> None:
         self.turns.check(self.trainer.accumulate_grad_batches)
 
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
-    ) -> None:
-        """One step per turn: the closure computes the loss of the turn in which it is called."""
-        for _ in self.turns.of_batch():
-            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+    def updates(self) -> Iterator[None]:
+        """One optimiser step per turn of the schedule."""
+        return self.turns.of_batch()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.turns.rest(self.networks())

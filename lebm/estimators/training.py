@@ -70,6 +70,10 @@ class OneLossModule(LightningModule, Component, ABC):
 
     # Scalars for the loggers
 
+    def updates(self) -> Iterator[None]:
+        """Go through the optimiser steps of one batch: one, unless the method takes more."""
+        yield
+
     def note(self, name: str, value: Tensor) -> None:
         """Log a scalar of this training step, detached. On a step that is not logged this does nothing.
 
@@ -175,10 +179,14 @@ class OneLossModule(LightningModule, Component, ABC):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Take the step. Several processes then gather their chain pools, as a checkpoint may follow."""
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self.trainer.world_size > 1:
-            gather_pools(self)
+        """Take the steps of a batch; each calls the closure for its loss.
+
+        Several processes then gather their chain pools, as a checkpoint may follow.
+        """
+        for _ in self.updates():
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            if self.trainer.world_size > 1:
+                gather_pools(self)
 
     def configure_gradient_clipping(
         self,

@@ -16,7 +16,6 @@ from torch.utils.flop_counter import flop_registry
 from lebm.component import describe
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
-from lebm.estimators.dual_mcmc import DualMCMCTeaching
 from lebm.estimators.multistage_nce import MultiStageNCE
 from lebm.models.observations import event_shape
 from lebm.models.text_likelihood import CategoricalLikelihood
@@ -153,7 +152,7 @@ def _of_step(model: LatentEstimator, device: str) -> float:
     model.zero_grad()
     with _counting(model) as counter, _without_onednn():
         batch = batch_of(model, _COUNTED[device], device)
-        for _ in model.turns.of_batch() if isinstance(model, DualMCMCTeaching) else (None,):
+        for _ in model.updates():
             model.loss(batch, 0).backward()
     return counter.total / _COUNTED[device]
 

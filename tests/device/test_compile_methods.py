@@ -51,8 +51,7 @@ class Run:
     def train(self, rows: int) -> int:
         before = graphs()
         self.model.train()
-        turns = getattr(self.model, "turns", None)
-        for _ in turns.of_batch() if turns is not None else (None,):
+        for _ in self.model.updates():
             self.optimizer.zero_grad()
             with self.model.noting(self.step % 2 == 1):  # every second step is logged
                 self.model.loss(batch(rows, self.device), self.step).backward()

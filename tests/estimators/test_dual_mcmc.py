@@ -60,7 +60,7 @@ def update(
 ) -> None:
     """What the Trainer does with a batch."""
     optimizer = optimizer or model.optimizer_settings.build(model.networks(), fused=True)[0]
-    for _ in model.turns.of_batch():
+    for _ in model.updates():
         loss = model.loss(batch_of(x), number)
         optimizer.zero_grad()
         loss.backward()

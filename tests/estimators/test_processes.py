@@ -73,8 +73,7 @@ def test_every_trained_parameter_gets_a_gradient_in_every_turn(name: str) -> Non
     """So ``find_unused_parameters`` is never needed."""
     model = made(name)
     x = torch.rand(8, 1, 8, 8) * 2 - 1
-    turns = getattr(model, "turns", None)
-    for _ in turns.of_batch() if turns is not None else (None,):
+    for _ in model.updates():
         model.zero_grad(set_to_none=True)
         model.loss({"x": x, "index": torch.arange(8)}, 0).backward()
         without = [

@@ -81,7 +81,7 @@ def our_step(model: LatentEstimator, x: Tensor) -> Step:
     batch = {"x": x, "index": torch.arange(len(x))}
     optimizer = model.optimizer_settings.build(model.networks(), fused=False)[0]
     if isinstance(model, DualMCMCTeaching):
-        for _ in model.turns.of_batch():
+        for _ in model.updates():
             optimizer.zero_grad()
             model.loss(batch, 0).backward()
             model.on_before_optimizer_step(optimizer)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from benchmarks.full_size import RESULT, exercise, model_of
-from tests.recipes.test_recipes import ALL, OVERLAYS, build
+from lebm.config import recipes
+from tests.recipes.test_recipes import build
 
-NAMES = [name for name in ALL if name not in OVERLAYS]
+NAMES = list(recipes.experiments())
 FIDELITY = Path(__file__).parents[2] / "docs" / "fidelity.md"
 COUNTS = {
     name: (int(released.replace(",", "")), int(ours.replace(",", "")))
