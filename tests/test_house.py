@@ -16,11 +16,11 @@ FLOORS = (
     {"models"},
     {"inference", "density_ratio", "data", "metrics"},
     {"estimators", "plots"},
-    {"lebm"},  # lebm.load
     {"evaluation"},
     {"callbacks"},
     {"run"},
     {"config"},
+    {"lebm"},  # load, from_recipe
     {"report"},
     {"cli"},
     {"__main__"},

@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
-import lebm
 from lebm.errors import UserError
 
 __all__ = ["blocks", "experiments", "find", "folder", "is_measured", "names", "nearest", "run_name", "title"]
@@ -25,7 +24,7 @@ def folder() -> Path:
         spec = None
     if spec is not None and spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
-    return Path(lebm.__file__).resolve().parent.parent / "recipes"
+    return Path(__file__).resolve().parents[2] / "recipes"
 
 
 def names() -> dict[str, Path]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lebm
 from lebm import checkpoint
 from lebm._version import __version__
 from lebm.estimators.base import LatentEstimator
@@ -98,7 +97,7 @@ def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 def commit() -> str | None:
     """The commit of the source tree that this lebm is imported from; ``None`` for an installed package."""
-    root = Path(lebm.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
