@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from results_page import ROOT, arguments, opened, publish
-from write_inference import BLOCKS, FOLDER, ROWS
+from write_inference import BLOCKS, FOLDER, METHODS, ROWS, pool_steps
 
 from lebm import load
 from lebm.metrics import DigitFeatures, frechet_distance, neighbour_rows
@@ -134,8 +134,10 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
     if target.exists():
         return
     settings: dict[str, Any] = {"seed_everything": seed}
+    if pool_steps(row):
+        settings |= {"model.init_args.prior_sampler.init_args.kernel.init_args.steps": pool_steps(row)}
     if method == "multistage_nce":
-        steps = {"short_run": 300, "variational+pool": 1_500}.get(row, 800) * minutes / 3
+        steps = {"short_run": 300, "variational+pool3": 1_300}.get(row, 800) * minutes / 3
         settings |= {"model.init_args.stages.init_args.steps": int(steps)}
         settings |= {"model.init_args.optimizer.init_args.lr.energy": 1e-3}
     model, data = opened(RECIPES[method], *filter(None, ROWS[row]), folder=folder, settings=settings)
@@ -170,7 +172,7 @@ def main() -> None:
     runner.add_argument("folder", help="of MNIST in the layout of the Hub, or its name there")
     runner.add_argument("--minutes", type=float, default=3)
     runner.add_argument("--seeds", default="0")
-    runner.add_argument("--method", default="latent_mle", choices=("latent_mle", "multistage_nce"))
+    runner.add_argument("--method", default="latent_mle", choices=tuple(METHODS))
     runner.add_argument("--rows", default=",".join(ROWS))
     chosen = parser.parse_args()
     if chosen.verb == "run":

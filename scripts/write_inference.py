@@ -14,8 +14,9 @@ FOLDER = RESULTS / "inference"
 ROWS = {
     f"{kind}{pool}": (f"inference/{kind}", "prior/persistent" if pool else None)
     for kind in ("short_run", "remembered", "taught", "variational")
-    for pool in ("", "+pool")
+    for pool in ("", "+pool", "+pool3")
 }
+METHODS = {"latent_mle": "one energy", "multistage_nce": "four stages"}
 TITLES = {
     "short_run": "20 steps from N(0, I), as published",
     "remembered": "5 steps from where the row's chain ended",
@@ -48,28 +49,44 @@ LOOKS = {
 }
 
 
-def found(pattern: str) -> dict[str, dict[str, Any]]:
-    """The cells whose names fit, by name without the method."""
-    files = sorted(FOLDER.glob(f"latent_mle-{pattern}.json"))
-    return {file.stem.removeprefix("latent_mle-"): json.loads(file.read_text()) for file in files}
+def pool_steps(row: str) -> int | None:
+    """Transitions of the pool's chains per training step; ``None`` for a row without a pool."""
+    _, plus, pool = row.partition("+pool")
+    return int(pool or 10) if plus else None
+
+
+def found(pattern: str, method: str = "latent_mle") -> dict[str, dict[str, Any]]:
+    """The cells of a method whose names fit, by name without the method."""
+    files = sorted(FOLDER.glob(f"{method}-{pattern}.json"))
+    return {file.stem.removeprefix(f"{method}-"): json.loads(file.read_text()) for file in files}
 
 
 def table() -> str:
     """One line per row and time: the median over seeds, with the lowest and the highest."""
-    groups: dict[tuple[float, str], list[dict[str, Any]]] = {}
-    for name, cell in found("*").items():
-        groups.setdefault((cell["minutes"], name.rsplit("-", 2)[0]), []).append(cell)
+    groups: dict[tuple[float, str, str], list[dict[str, Any]]] = {}
+    for method in METHODS:
+        for name, cell in found("*", method).items():
+            groups.setdefault((cell["minutes"], method, name.rsplit("-", 2)[0]), []).append(cell)
     rows = []
-    for minutes, row in sorted(groups, key=lambda key: (key[0], list(ROWS).index(key[1]))):
-        own = groups[minutes, row]
-        kind, _, pool = row.partition("+")
+    for minutes, method, row in sorted(groups, key=lambda key: (*key[:2], list(ROWS).index(key[2]))):
+        own = groups[minutes, method, row]
+        pool = pool_steps(row)
         values = [
             spread([c["figures"].get(name) for c in own], form, median) for name, form in COLUMNS.items()
         ]
         steps = f"{round(median(cell['steps'] for cell in own)):,}"
-        prior = "10 steps of a pool" if pool else "60 fresh steps"
-        rows.append([f"{minutes:g}", TITLES[kind], prior, len(own), steps, *values])
-    head = ["CPU min", "latents of data in training", "prior chain in training", "seeds", "steps", "MSE"]
+        prior = f"{pool} steps of a pool" if pool else "60 fresh steps"
+        inferred = TITLES[row.partition("+")[0]]
+        rows.append([f"{minutes:g}", METHODS[method], inferred, prior, len(own), steps, *values])
+    head = [
+        "CPU min",
+        "prior",
+        "latents of data in training",
+        "prior chain in training",
+        "seeds",
+        "steps",
+        "MSE",
+    ]
     head += ["distance, 60 steps", "1,000 steps", "of the pool", "precision", "recall", "spread"]
     commands = [cell["command"] for own in groups.values() for cell in own]
     return "\n\n".join([grid(head, rows), folded(commands)])
