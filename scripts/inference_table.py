@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from results_page import ROOT, arguments, opened, publish
-from write_inference import BLOCKS, FOLDER, METHODS, ROWS, pool_steps
+from write_inference import BLOCKS, FOLDER, METHODS, POOLS, ROWS
 
 from lebm import load
 from lebm.metrics import DigitFeatures, frechet_distance, neighbour_rows
@@ -134,10 +134,17 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
     if target.exists():
         return
     settings: dict[str, Any] = {"seed_everything": seed}
-    if pool_steps(row):
-        settings |= {"model.init_args.prior_sampler.init_args.kernel.init_args.steps": pool_steps(row)}
+    _, _, pool = row.partition("+")
+    if pool:
+        kernel, transitions, size = POOLS[pool]
+        sampler = {"class_path": kernel, "init_args": {"steps": transitions, "step_size": size}}
+        settings |= {"model.init_args.prior_sampler.init_args.kernel": sampler}
     if method == "multistage_nce":
-        steps = {"short_run": 300, "variational+pool3": 1_300}.get(row, 800) * minutes / 3
+        steps = (
+            {"short_run": 300, "variational+pool3": 1_300, "variational+mala3": 1_300}.get(row, 800)
+            * minutes
+            / 3
+        )
         settings |= {"model.init_args.stages.init_args.steps": int(steps)}
         settings |= {"model.init_args.optimizer.init_args.lr.energy": 1e-3}
     model, data = opened(RECIPES[method], *filter(None, ROWS[row]), folder=folder, settings=settings)

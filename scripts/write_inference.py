@@ -14,8 +14,10 @@ FOLDER = RESULTS / "inference"
 ROWS = {
     f"{kind}{pool}": (f"inference/{kind}", "prior/persistent" if pool else None)
     for kind in ("short_run", "remembered", "taught", "variational")
-    for pool in ("", "+pool", "+pool3")
+    for pool in ("", "+pool", "+pool3", "+mala3")
 }
+POOLS = {"pool": ("Langevin", 10, 0.4), "pool3": ("Langevin", 3, 0.4), "mala3": ("MALA", 3, 0.25)}
+"""Kernel of the pool's chains, transitions per training step, and step size."""
 METHODS = {"latent_mle": "one energy", "multistage_nce": "four stages"}
 TITLES = {
     "short_run": "20 steps from N(0, I), as published",
@@ -49,12 +51,6 @@ LOOKS = {
 }
 
 
-def pool_steps(row: str) -> int | None:
-    """Transitions of the pool's chains per training step; ``None`` for a row without a pool."""
-    _, plus, pool = row.partition("+pool")
-    return int(pool or 10) if plus else None
-
-
 def found(pattern: str, method: str = "latent_mle") -> dict[str, dict[str, Any]]:
     """The cells of a method whose names fit, by name without the method."""
     files = sorted(FOLDER.glob(f"{method}-{pattern}.json"))
@@ -70,14 +66,15 @@ def table() -> str:
     rows = []
     for minutes, method, row in sorted(groups, key=lambda key: (*key[:2], list(ROWS).index(key[2]))):
         own = groups[minutes, method, row]
-        pool = pool_steps(row)
+        inferred, _, pool = row.partition("+")
         values = [
             spread([c["figures"].get(name) for c in own], form, median) for name, form in COLUMNS.items()
         ]
         steps = f"{round(median(cell['steps'] for cell in own)):,}"
-        prior = f"{pool} steps of a pool" if pool else "60 fresh steps"
-        inferred = TITLES[row.partition("+")[0]]
-        rows.append([f"{minutes:g}", METHODS[method], inferred, prior, len(own), steps, *values])
+        kernel, transitions, _ = POOLS.get(pool, ("", 0, 0))
+        exact = f" ({kernel})" if kernel == "MALA" else ""
+        prior = f"{transitions} steps of a pool{exact}" if pool else "60 fresh steps"
+        rows.append([f"{minutes:g}", METHODS[method], TITLES[inferred], prior, len(own), steps, *values])
     head = [
         "CPU min",
         "prior",
