@@ -5,8 +5,9 @@
 
 The generator and the encoder of RUN stay as they are. N(0, I), Gaussians and mixtures of Gaussians are fitted
 to the encodings of all training images, and so is one classifier (NCP, Aneja et al. 2021). They stand beside
-the product of the first k stages of RUN, for every k. Draws of a product go on for 200 steps from the draws
-of the product before it. One thread: set OMP_NUM_THREADS=1. It takes 10 CPU minutes."""
+the product of the first k stages of RUN, for every k. Draws of a product go on for 200 steps of
+the pool's kernel from the draws of the product before it. One thread: set OMP_NUM_THREADS=1. It takes 10 CPU
+minutes."""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ from torch import Tensor
 from write_inference import BLOCKS
 
 from lebm import load
-from lebm.density_ratio import Training, logistic
+from lebm.estimators import noise_contrastive_prior
 from lebm.metrics import neighbour_rows
-from lebm.models import MLPEnergy
-from lebm.samplers import Langevin, Noise, SamplingImportanceResampling
+from lebm.models import Likelihood, MLPEnergy
+from lebm.samplers import Langevin, Noise
 
 STEPS, MIXTURES, TEST = 200, (1, 10, 100), 10_000
 NAME = "priors"
@@ -59,37 +60,29 @@ def gaussians(z: Tensor) -> Iterator[Row]:
         yield str(count), density, draws[torch.randperm(DRAWS)], 0.0
 
 
-def one_classifier(z: Tensor) -> Row:
+def one_classifier(z: Tensor, likelihood: Likelihood) -> Row:
     """A noise contrastive prior, with the energy network of one stage and draws by resampling."""
     torch.manual_seed(0)
-    size = z.shape[1]
-    network = MLPEnergy(latent_dim=size, hidden=[200, 200], activation="gelu", output_bias=True)
+    network = MLPEnergy(latent_dim=z.shape[1], hidden=[200, 200], activation="gelu", output_bias=True)
     noise = torch.Generator().manual_seed(2)
     shuffled = z[torch.randperm(len(z), generator=noise)]
-    logistic(shuffled, lambda n, _: torch.randn(n, size, generator=noise), network, Training(), noise)
-    reference = torch.distributions.MultivariateNormal(torch.zeros(size), torch.eye(size))
+    model, _ = noise_contrastive_prior(likelihood, shuffled, network, Langevin(1, 0.1), generator=noise)
     with torch.no_grad():
-        logits = -network(torch.randn(500_000, size, generator=noise)).double()
+        logits = -model.prior.energy(model.prior.reference(500_000, noise)).double()
     weights = (logits - logits.max()).exp()
     log_z = float(logits.max() + weights.mean().log())
     error = half_width(weights / weights.mean())
-
-    def density(at: Tensor) -> Tensor:
-        return reference.log_prob(at) - network(at)
-
-    resampling = SamplingImportanceResampling(5000, shared_target=True)
-    draws, _ = resampling.run(density, torch.randn(DRAWS, size, generator=noise), noise)
-    return "ncp", lambda at: density(at) - log_z, draws.detach(), error
+    draws = model.sample_latent(DRAWS, generator=noise)
+    return "ncp", lambda at: model.prior.log_density(at) - log_z, draws, error
 
 
 def stages(model: Any) -> Iterator[Row]:
     """The product of the first k stages, for every k."""
     prior, noise = model.prior, torch.Generator().manual_seed(3)
-    z = torch.randn(DRAWS, prior.latent_dim, generator=noise)
-    kernel = Langevin(STEPS, 0.4)
+    z, kernel = prior.reference(DRAWS, noise), model.prior_sampler.kernel
     for stage in range(1, prior.tilt.finished + 1):
         density, constant = prior.log_density_after(stage), prior.constants[stage]
-        z, _ = kernel.run(density, z, noise)
+        z, _ = kernel.run(density, z, noise, steps=STEPS)
         half = (constant.high - constant.low) / 2
         yield f"stage {stage}", lambda at, d=density, c=constant: d(at) - c.log_z, z, half
 
@@ -123,7 +116,7 @@ def run(name: str, folder: str, data_folder: str) -> None:
         encodings(model, data.test, TEST, "test"),
     )
     rows = []
-    for row in [*gaussians(train), one_classifier(train), *stages(model)]:
+    for row in [*gaussians(train), one_classifier(train, model.likelihood), *stages(model)]:
         rows.append(measured(row, model, scale, test))
         print({key: round(v, 2) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
     reached = scale.of(torch.cat([model.decode(part).detach() for part in train[:DRAWS].split(500)]))
