@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
                 yield inner if inner in known else node.module
 
 
+@functools.cache
 def graph(package: Path) -> Graph:
     """Imports of every file, those of other packages too."""
     known = modules(package)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lebm.config import checks, recipes
+from lebm.config import checks, plain_yaml, recipes
 from lebm.errors import UserError
 from lebm.files import is_inside
 
@@ -71,7 +71,7 @@ def standalone(path: Path) -> str:
 
 def _filled(text: str, block: str, path: str) -> str:
     """A recipe with the entries of a block that it lacks, and without its ``include``."""
-    recipe, shared = (yaml.compose(source, Loader=yaml.SafeLoader) for source in (text, block))
+    recipe, shared = (plain_yaml.compose(source) for source in (text, block))
     theirs = {key.value: (key, value) for key, value in shared.value}
     lines = text.splitlines()
     for key, value in reversed(recipe.value):

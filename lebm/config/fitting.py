@@ -47,10 +47,7 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
         UserError: for a recipe that is not of images or starts from another run, and for an array of another
             size than that of the networks.
     """
-    check_kind(path, found.path)
-    text = standalone(path)
-    recipe = plain_yaml.load(text)
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    text, recipe, root = _of_images(path, found.path)
     shapes = list(_shapes(_child(root, "model"), ""))
     shape = _shape(path, shapes, found)
     before = recipe["data"].get("init_args") or {}
@@ -94,6 +91,11 @@ def check_kind(path: Path, data: str) -> None:
     Raises:
         UserError: with what to do instead.
     """
+    _of_images(path, data)
+
+
+def _of_images(path: Path, data: str) -> tuple[str, dict[str, Any], Any]:
+    """The text of a recipe of images, its content and its nodes."""
     text = standalone(path)
     recipe = plain_yaml.load(text)
     model, kind = recipe.get("model") or {}, (recipe.get("data") or {}).get("class_path")
@@ -109,7 +111,7 @@ def check_kind(path: Path, data: str) -> None:
             f" copy it without --for, and train with lebm fit -c DEST --data.init_args.path"
             f" {shlex.quote(data)}{splits}"
         )
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = plain_yaml.compose(text)
     if kind != "ImageData" or not any(_shapes(_child(root, "model"), "")):
         raise UserError(f"{path}: not a recipe of images; lebm ls prints what there is")
     if is_file or (Path(data) / "train.txt").is_file():
@@ -117,6 +119,7 @@ def check_kind(path: Path, data: str) -> None:
             f"--for {data}: these are sentences, and {path} is a recipe of images; start from a recipe of"
             " sentences, such as latent_mle/text_small"
         )
+    return text, recipe, root
 
 
 def _shape(path: Path, shapes: list[tuple[str, Any]], found: Survey) -> tuple[int, int, int]:

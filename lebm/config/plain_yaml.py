@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
-__all__ = ["load", "walk"]
+__all__ = ["compose", "load", "walk"]
 
 _MAX_MERGED = 100_000
+_FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # absent where PyYAML was built without libyaml
 _MAX_DIGITS = 1000
 
 
@@ -33,6 +34,14 @@ def _loaded(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except ValueError as error:  # a date or a number that Python cannot represent
         raise ConstructorError(None, None, f"a value that cannot be read ({error})", None) from error
+
+
+def compose(text: str) -> Any:
+    """The nodes of a YAML text, with their places in it.
+
+    libyaml does not guard against deep nesting, so the text must be one that :func:`load` has read.
+    """
+    return yaml.compose(text, Loader=_FastLoader)
 
 
 def walk(value: Any, key: str = "", name: str | None = None) -> Iterator[tuple[str, str | None, Any]]:

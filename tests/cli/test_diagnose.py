@@ -30,7 +30,7 @@ def pictures(tiny: Path) -> Path:
 
 
 def test_both_chains_are_reported(trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert diagnose(trained, "--chains", 8, "--steps", 300, "--data", f"./{pictures}") == 0
+    assert diagnose(trained, "--chains", 8, "--steps", 200, "--data", f"./{pictures}") == 0
     shown = capsys.readouterr().out
     assert "prior: " in shown
     assert "posterior: " in shown
@@ -39,7 +39,7 @@ def test_both_chains_are_reported(trained: Path, pictures: Path, capsys: pytest.
     assert report["posterior"]["chains"] == 8
     for part in report.values():
         assert part["findings"]
-        assert part["transitions"] == 300
+        assert part["transitions"] == 200
         assert part["split_rhat"] > 0.9
         assert len(part["log_density"]) == 101
         assert part["suggested_step_size"] > 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,10 +14,12 @@ import pytest
 import yaml
 from PIL import Image
 
+import lebm
 from lebm.__main__ import main
 from lebm.cli.starting import TrainingCLI
 from tests.cli.conftest import Run
 from tests.cli.test_errors import TINY, put, refused
+from tests.distributed import run_processes
 
 
 @pytest.mark.parametrize(
@@ -185,12 +189,39 @@ def test_broken_data(
     refused(capsys, lebm("fit", "-c", "bad.yaml", *words), expected)
 
 
+WRONG = ["fit", "-c", "tiny.yaml", "--latent_dim", "x", "--trust", "tests"]
+ONE_LINE = "lebm: error: latent_dim: expected a whole number, not 'x'\n"
+
+
+@pytest.mark.slow
 def test_process_prints_one_line_and_exits_with_two(tiny: Path) -> None:
-    words = [sys.executable, "-m", "lebm", "fit", "-c", "tiny.yaml", "--latent_dim", "x", "--trust", "tests"]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
-        words, capture_output=True, text=True, env={"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        [sys.executable, "-m", "lebm", *WRONG],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 2
-    assert done.stderr == "lebm: error: latent_dim: expected a whole number, not 'x'\n"
+    assert done.stderr == ONE_LINE
     assert done.stdout == ""
+
+
+def _as_module(folder: Path, words: list[str]) -> object:
+    """What ``python -m lebm`` does after its imports, with the true output of the process in two files."""
+    os.chdir(folder)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
+    sys.argv = ["lebm", *words]
+    try:
+        runpy.run_path(str(Path(lebm.__file__).with_name("__main__.py")), run_name="__main__")
+    except SystemExit as stop:
+        sys.stdout.flush()
+        return stop.code
+    return None
+
+
+def test_a_forked_process_prints_one_line_and_exits_with_two(tiny: Path) -> None:
+    assert run_processes(_as_module, Path.cwd(), WRONG, world_size=1) == [2]
+    assert Path("stderr").read_text() == ONE_LINE
+    assert Path("stdout").read_text() == ""

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from lebm.__main__ import main
 from lebm.cli.interpolate import between
 from lebm.data.splits import spread_rows
 from tests.cli.conftest import Run
+from tests.conftest import tiny_recipe
 
 TINY = """
 seed_everything: 0
@@ -40,15 +42,25 @@ data:
 """
 
 
+@pytest.fixture(scope="module")
+def talked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with sentences and a finished run on them."""
+    folder = tmp_path_factory.mktemp("talk")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_recipe(folder, patch)
+        Path("words").mkdir()
+        lines = [f"{a} {b} runs" for a in ("the", "one", "a") for b in ("cat", "dog", "cow")]
+        for split in ("train", "test"):
+            Path(f"words/{split}.txt").write_text("\n".join(lines))
+        Path("talk.yaml").write_text(TINY)
+        assert main(["fit", "-c", "talk.yaml", "--run_dir", "runs/talk", "--trust", "tests"]) == 0
+    return folder
+
+
 @pytest.fixture
-def talking(tmp_path: Path, tiny: Path, lebm: Run) -> Path:
-    """The folder of a finished run on sentences."""
-    Path("words").mkdir()
-    lines = [f"{a} {b} runs" for a in ("the", "one", "a") for b in ("cat", "dog", "cow")]
-    for split in ("train", "test"):
-        Path(f"words/{split}.txt").write_text("\n".join(lines))
-    Path("talk.yaml").write_text(TINY)
-    assert lebm("fit", "-c", "talk.yaml", "--run_dir", "runs/talk") == 0
+def talking(tiny: Path, talked: Path) -> Path:
+    """The folder of a finished run on sentences, in a copy of the working folder."""
+    shutil.copytree(talked, ".", symlinks=True, dirs_exist_ok=True)
     return Path("runs/talk")
 
 

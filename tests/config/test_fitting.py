@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def refused(name: str) -> str:
     return str(error.value)
 
 
+@functools.cache
 def image_recipes() -> list[str]:
     found = []
     for name, path in recipes.names().items():

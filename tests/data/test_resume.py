@@ -138,15 +138,23 @@ def test_every_step_of_three_epochs(data: dict[str, Any], tmp_path: Path) -> Non
     compare(data, tmp_path)
 
 
-def test_with_a_limit_of_steps(data: dict[str, Any], tmp_path: Path) -> None:
-    compare(data, tmp_path, max_epochs=-1, max_steps=33)
+def exhaustive_or_every(steps: int) -> pytest.MarkDecorator:
+    """From every checkpoint, or from so few that all places in an epoch occur in three epochs or six."""
+    return pytest.mark.parametrize("every", [steps, pytest.param(1, marks=pytest.mark.slow)])
 
 
+@exhaustive_or_every(3)
+def test_with_a_limit_of_steps(data: dict[str, Any], tmp_path: Path, every: int) -> None:
+    compare(data, tmp_path, slice(None, None, every), 32 // every, max_epochs=-1, max_steps=33)
+
+
+@exhaustive_or_every(5)
 def test_gradient_accumulation_validation_within_epochs_and_flips(
-    data: dict[str, Any], tmp_path: Path
+    data: dict[str, Any], tmp_path: Path, every: int
 ) -> None:
     data |= {"validation_size": 8, "batch_size": 7, "flip": True}  # 11 batches, 6 optimiser steps an epoch
-    compare(data, tmp_path, accumulate_grad_batches=2, val_check_interval=4, max_epochs=6)
+    trainer = {"accumulate_grad_batches": 2, "val_check_interval": 4, "max_epochs": 6}
+    compare(data, tmp_path, slice(None, None, every), 32 // every, **trainer)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

@@ -116,7 +116,7 @@ def test_sequential_stages_recover_the_ratio_where_one_stage_saturates():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ratio = sequential(
-            samples, prior, Training(steps=250, lr=3e-3), chains=1024, burn_in=20, generator=generator
+            samples, prior, Training(steps=150, lr=3e-3), chains=1024, burn_in=20, generator=generator
         )
     test = mean + torch.randn(20_000, 4, generator=generator)
     with torch.no_grad():

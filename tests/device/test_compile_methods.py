@@ -79,8 +79,16 @@ WITHOUT_CHAINS = {"multistage_nce+Frozen": 1, "multistage_nce+Variational": 1}
 """The same, where an encoder takes the place of the posterior chain."""
 
 
+QUICK = ("latent_mle", "multistage_nce", "joint_hierarchical", "dual_mcmc")
+"""One per method; the others of each are other schemes of the same chains."""
+
+
 @pytest.mark.parametrize(
-    "name", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in [*KINDS, *COUNTED])]
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name in [*METHODS, *KINDS, *COUNTED]
+    ],
 )
 def test_a_method_compiles_nothing_after_its_second_step(
     name: str, device: torch.device, caplog: pytest.LogCaptureFixture
@@ -97,7 +105,9 @@ def test_a_method_compiles_nothing_after_its_second_step(
     assert "recompile_limit" not in caplog.text  # beyond it torch runs a chain as it is
 
 
-@pytest.mark.parametrize("name", ["multistage_nce", "multistage_nce+Variational"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("multistage_nce", marks=pytest.mark.slow), "multistage_nce+Variational"]
+)
 def test_a_stage_adds_its_graphs_once(
     name: str, device: torch.device, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -191,7 +191,7 @@ def test_the_expected_gradient_vanishes_at_rest_and_nowhere_near(setting):
         model = model_at(setting, [replace(d, column=d.column * factor) for d in directions], across(setting))
         gradients = []
         for repeat in range(24):
-            x = data(setting, 4000, repeat)
+            x = data(setting, 1000, repeat)
             loss = model.loss({"x": x}, repeat)
             gradients.append(
                 torch.cat(
@@ -209,30 +209,36 @@ def test_the_expected_gradient_vanishes_at_rest_and_nowhere_near(setting):
             assert scores.abs().max() > 6
 
 
-def test_training_comes_to_rest_there():
+@pytest.mark.parametrize(
+    ("steps", "rows", "slack"), [(112, 250, 2), pytest.param(240, 1000, 1, marks=pytest.mark.slow)]
+)
+def test_training_comes_to_rest_there(steps, rows, slack):
     """From the models of the data themselves, which are no fixed point, to the one of the equations, within
-    the noise of the last steps.
+    the noise of the last steps. A batch of 250 has twice the noise of one of 1000. The short run
+    starts with the variance of the encoder at rest, which is the last to arrive.
     """
     truth = [Rest(1 / (w**2 + 0.64), w, w / (w**2 + 0.64), 0.64 / (w**2 + 0.64)) for w in LONG.columns]
     target = [rest(LONG, w) for w in LONG.columns]
-    model = model_at(LONG, truth, across(LONG))
+    short = slack > 1
+    start = [replace(w, variance=at.variance) if short else w for w, at in zip(truth, target, strict=True)]
+    model = model_at(LONG, start, across(LONG))
     optimizer, schedule = model.optimizer_settings.build(model.networks(), fused=True)
-    for step in range(240):
+    for step in range(steps):
         optimizer.zero_grad()
-        model.loss({"x": data(LONG, 1000, step)}, step).backward()
+        model.loss({"x": data(LONG, rows, step)}, step).backward()
         optimizer.step()
-        if step >= 120 and step % 30 == 29:
+        if step >= steps // 2 and step % (steps // 8) == steps // 8 - 1:
             schedule.step()
     columns = model.likelihood.generator.linear.weight.detach().norm(dim=0)
     slopes = model.encoder.linear.weight.detach().diagonal()
     variances = model.encoder.log_variance.detach().exp()
     curvatures = model.energy.matrix.detach().diagonal()
     for i, at in enumerate(target):
-        assert abs(columns[i] - at.column) < 0.04, "column"
+        assert abs(columns[i] - at.column) < 0.04 * slack, "column"
         assert abs(columns[i] - truth[i].column) > 0.2, "the data's own column is no fixed point"
-        assert abs(slopes[i] - at.slope) < 0.02, "slope"
-        assert abs(variances[i] - at.variance) < 0.04, "variance"
-        assert abs(curvatures[i] - at.curvature) < 0.04, "curvature"
+        assert abs(slopes[i] - at.slope) < 0.02 * slack, "slope"
+        assert abs(variances[i] - at.variance) < 0.04 * slack, "variance"
+        assert abs(curvatures[i] - at.curvature) < 0.04 * slack, "curvature"
     # the energy meets the data up to the chain's bias, which is known: lambda (1 - lambda s^2 / 4) = 1 / D,
     # and a rest of the start
     for i, w in enumerate(LONG.columns):
