@@ -135,4 +135,22 @@ def priors() -> str:
     return "\n\n".join([grid(head, rows), classes, folded(commands)])
 
 
-BLOCKS = {"priors": priors, "inference": table, "sooner": sooner, "curves": curves}
+def method_steps() -> str:
+    """Time per training step of each stage over that of one energy, by benchmarks/method_steps.py."""
+    measured = stored("method_steps")
+    rows = []
+    for count, (low, middle, high) in measured["ratio"].items():
+        name = f"stage {int(count) + 1}" if count.isdigit() else "mean of the stages"
+        rows.append([name, f"{middle:.2f} ({low:.2f} to {high:.2f})"])
+    head = ["multistage_nce/mnist", "time per step over that of latent_mle/mnist (quartiles)"]
+    own = f"{measured['milliseconds']['latent_mle/mnist']:.0f} ms per step of latent_mle/mnist"
+    return grid(head, rows) + f"\n\n{own}; {measured['machine']}; {measured['rounds']} rounds."
+
+
+BLOCKS = {
+    "method_steps": method_steps,
+    "priors": priors,
+    "inference": table,
+    "sooner": sooner,
+    "curves": curves,
+}

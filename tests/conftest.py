@@ -50,6 +50,10 @@ def pytest_collection() -> Generator[None, Any, Any]:
         gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or some libraries complain at the exit
+
+
 @pytest.fixture(scope="session", autouse=True)
 def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One image cache for the session, shared by parallel workers, away from the user's own."""

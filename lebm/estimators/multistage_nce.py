@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -18,11 +19,12 @@ from lebm.estimators.stage_end import clear_moments, renew_averages, stage_lines
 from lebm.estimators.stages import StageRecord, StageRule
 from lebm.estimators.training import NoiseSource
 from lebm.inference import Inference, Inferred
+from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
 from lebm.models.ratios import RatioPrior
 from lebm.samplers.annealed import AnnealedImportanceSampling
 from lebm.samplers.base import LogDensity, Sampler
-from lebm.samplers.noise import Noise
+from lebm.samplers.noise import Noise, RandomSource
 
 __all__ = ["MultiStageNCE"]
 
@@ -62,6 +64,9 @@ class MultiStageNCE(LatentPriorModel):
         update_generator_in_stage: train the generator beside the classifier. ``False`` keeps a generator that
             was trained before; then ``optimizer`` has no ``generator``.
         warm_start: a stage starts from the hidden layers of the last one, instead of new ones.
+        through_stages: fresh chains divide their steps equally among the products of 1, 2, ... stages,
+            instead of running under the last product alone. They then enter narrow clusters while the prior
+            is still wide.
         scale_likelihood: as for :class:`~lebm.estimators.LatentMLE`.
         seed: seed of every random stream.
         noise_shards: number of parts of the global batch; the number of processes must divide it.
@@ -105,6 +110,7 @@ class MultiStageNCE(LatentPriorModel):
         annealing_chains: int = 512,
         update_generator_in_stage: bool = True,
         warm_start: bool = True,
+        through_stages: bool = False,
         scale_likelihood: bool = True,
         seed: int = 0,
         noise_shards: int = 8,
@@ -133,6 +139,7 @@ class MultiStageNCE(LatentPriorModel):
         self.annealing_chains = annealing_chains
         self.update_generator_in_stage = update_generator_in_stage
         self.warm_start = warm_start
+        self.through_stages = through_stages
 
     def train(self, mode: bool = True) -> MultiStageNCE:
         super().train(mode)
@@ -188,6 +195,18 @@ class MultiStageNCE(LatentPriorModel):
         self.note("train/nce", loss)
         self.note("stages/accuracy", 0.5 * ((up < 0).float().mean() + (down >= 0).float().mean()))
         return 0.0 * loss if self.stages.ended else loss
+
+    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        if not self.through_stages:
+            return super().sample_latent(n, steps=steps, generator=generator)
+        finished = range(1, self.prior.tilt.finished + (0 if self.prior.tilt.complete else 1))
+        targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.log_density]
+        with frozen(self.prior, self.prior_sampler):
+            z, steps = self.chain_start(n, generator), self.prior_sampler.steps if steps is None else steps
+            ends = [steps * number // len(targets) for number in range(len(targets) + 1)]
+            for target, share in zip(targets, map(operator.sub, ends[1:], ends), strict=True):
+                z = self.prior_sampler(target, z.detach(), generator, steps=share)
+        return self._latents(z)
 
     @property
     def chain_settings(self) -> dict[str, Any]:

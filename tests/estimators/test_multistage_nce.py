@@ -355,3 +355,46 @@ def test_a_description_rebuilds_the_model_with_its_stages():
         other.anomaly_score(x, generator=torch.Generator().manual_seed(0)),
         model.anomaly_score(x, generator=torch.Generator().manual_seed(0)),
     )
+
+
+@pytest.mark.parametrize("source", ["streams", "counter"])
+def test_fresh_chains_through_the_stages_go_on_from_product_to_product(source: str) -> None:
+    model = small_model(through_stages=True, noise_source=source).eval()
+    for _ in range(2):
+        torch.nn.init.normal_(model.prior.tilt.active.net[-1].weight)
+        model.prior.tilt.switch()
+    torch.nn.init.normal_(model.prior.tilt.active.net[-1].weight)  # a third stage is in training
+    index, kernel = torch.arange(5), Langevin(1, 0.4)
+    noise = model.sample_noise("sample", index)
+    expected = model.prior.reference(5, noise)
+    targets = [model.prior.log_density_after(1), model.prior.log_density_after(2), model.prior.log_density]
+    for target, steps in zip(targets, (3, 3, 4), strict=True):
+        expected = kernel(target, expected.detach(), noise, steps=steps)
+    drawn = model.sample_latent(5, steps=10, generator=model.sample_noise("sample", index))
+    assert torch.equal(drawn, expected.detach())
+    alone = model.sample_latent(1, steps=10, generator=model.sample_noise("sample", index[3:4]))
+    torch.testing.assert_close(alone, drawn[3:4])
+
+
+def test_fresh_chains_through_the_stages_reach_the_last_product() -> None:
+    """Linear logits move the mean of N(0, I) and nothing else, so the products are known."""
+    shifts = torch.tensor([[1.5, 0.0], [0.0, -1.0], [0.5, 0.5]])
+    model = MultiStageNCE(
+        GaussianLikelihood(LinearGenerator(2, 4), 0.5),
+        RatioPrior(RatioProduct(MLPEnergy(2, hidden=[], output_bias=True), max_stages=3)),
+        MALA(30, 1.0),
+        Langevin(5, 0.1),
+        AdamGroups(RATES),
+        stages=FixedStages(4),
+        through_stages=True,
+    )
+    for shift in shifts:
+        with torch.no_grad():
+            model.prior.tilt.active.net[-1].weight.copy_(-shift[None])
+        model.prior.tilt.switch()
+    drawn = model.sample_latent(4000, generator=torch.Generator().manual_seed(0))
+    error = 4 * 4000**-0.5  # four standard errors of a mean
+    assert (drawn.mean(0) - shifts.sum(0)).abs().max() < error
+    assert (drawn.var(0) - 1).abs().max() < error * 2**0.5
+    fresh = model.sample_latent(4000, steps=0, generator=torch.Generator().manual_seed(0))
+    assert fresh.mean(0).abs().max() < error  # without steps: draws of the reference
