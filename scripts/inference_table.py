@@ -27,6 +27,13 @@ RECIPES = {"latent_mle": "latent_mle/mnist_published", "multistage_nce": "multis
 DRAWS, REAL, TEST = 5_000, 20_000, 2_000
 WITHOUT = dict.fromkeys(("logger", "use_distributed_sampler"), False)
 WITHOUT |= dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+STAGE_STEPS = {
+    "short_run": 300,
+    "variational+pool3": 1_300,
+    "variational+mala3": 1_300,
+    "variational+mala5": 900,
+}
+"""Steps per stage in three minutes; in proportion in others."""
 LOOKS = (0.5, 1.0, 2.0, 3.0, 5.0, 7.0)
 
 
@@ -140,13 +147,10 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
         sampler = {"class_path": kernel, "init_args": {"steps": transitions, "step_size": size}}
         settings |= {"model.init_args.prior_sampler.init_args.kernel": sampler}
     if method == "multistage_nce":
-        steps = (
-            {"short_run": 300, "variational+pool3": 1_300, "variational+mala3": 1_300}.get(row, 800)
-            * minutes
-            / 3
-        )
+        steps = STAGE_STEPS.get(row, 800) * minutes / 3
         settings |= {"model.init_args.stages.init_args.steps": int(steps)}
         settings |= {"model.init_args.optimizer.init_args.lr.energy": 1e-3}
+        settings |= {"model.init_args.through_stages": pool == "mala5"}
     model, data = opened(RECIPES[method], *filter(None, ROWS[row]), folder=folder, settings=settings)
     scale, x = Scale(data), images(data.test, range(TEST))
     clock = Clock(60 * minutes, look(scale, x))

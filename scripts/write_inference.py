@@ -14,9 +14,10 @@ FOLDER = RESULTS / "inference"
 ROWS = {
     f"{kind}{pool}": (f"inference/{kind}", "prior/persistent" if pool else None)
     for kind in ("short_run", "remembered", "taught", "variational")
-    for pool in ("", "+pool", "+pool3", "+mala3")
+    for pool in ("", "+pool", "+pool3", "+mala3", "+mala5")
 }
 POOLS = {"pool": ("Langevin", 10, 0.4), "pool3": ("Langevin", 3, 0.4), "mala3": ("MALA", 3, 0.25)}
+POOLS["mala5"] = ("MALA", 5, 0.25)  # and fresh chains go through the stages
 """Kernel of the pool's chains, transitions per training step, and step size."""
 METHODS = {"latent_mle": "one energy", "multistage_nce": "four stages"}
 TITLES = {
