@@ -31,8 +31,10 @@ from lebm.samplers import Langevin, Noise
 STEPS, MIXTURES, TEST = 200, (1, 10, 100), 10_000
 NAME = "priors"
 
-Row = tuple[str, Callable[[Tensor], Tensor], Tensor, float]
-"""Name, log-density in nats, draws ``(DRAWS, d)``, and the half width of what log Z adds to the interval."""
+Row = tuple[str, Callable[[Tensor], Tensor] | None, Tensor, float]
+"""Name, log-density in nats, draws ``(DRAWS, d)``, and the half width of what log Z adds to the interval.
+
+The draws of several chains for one density have no log-density."""
 
 
 @torch.no_grad()
@@ -87,14 +89,29 @@ def stages(model: Any) -> Iterator[Row]:
         yield f"stage {stage}", lambda at, d=density, c=constant: d(at) - c.log_z, z, half
 
 
+def chains(model: Any) -> Iterator[Row]:
+    """Draws of the last product by fresh chains, and by those of the pool."""
+    noise = torch.Generator().manual_seed(4)
+    through, sampler = model.through_stages, model.prior_sampler
+    for name, chosen in (("last", False), ("through", True)):
+        model.through_stages = chosen
+        yield name, None, model.sample_latent(DRAWS, generator=noise), 0.0
+    model.through_stages = through
+    for name, steps in (("pool", 10), ("long pool", 300)) if model.has_pool else ():
+        z, _ = sampler.kernel.run(model.prior.log_density, sampler.pooled(DRAWS, noise), noise, steps=steps)
+        yield name, None, z, 0.0
+
+
 def measured(row: Row, model: Any, scale: Scale, test: Tensor) -> dict[str, Any]:
     name, density, z, half = row
     with torch.no_grad():
-        nats = density(test).double()
         fake = torch.cat([scale.of(model.decode(part)) for part in z.split(500)])
     near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
-    half += half_width(nats)
-    found = {"prior": name, "distance": scale.distance(fake), "log_density": float(nats.mean()), "half": half}
+    found: dict[str, Any] = {"prior": name, "distance": scale.distance(fake)}
+    if density is not None:
+        with torch.no_grad():
+            nats = density(test).double()
+        found |= {"log_density": float(nats.mean()), "half": half + half_width(nats)}
     return found | {key: float(near[key].mean()) for key in ("precision", "recall")}
 
 
@@ -116,7 +133,7 @@ def run(name: str, folder: str, data_folder: str) -> None:
         encodings(model, data.test, TEST, "test"),
     )
     rows = []
-    for row in [*gaussians(train), one_classifier(train, model.likelihood), *stages(model)]:
+    for row in [*gaussians(train), one_classifier(train, model.likelihood), *stages(model), *chains(model)]:
         rows.append(measured(row, model, scale, test))
         print({key: round(v, 2) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
     reached = scale.of(torch.cat([model.decode(part).detach() for part in train[:DRAWS].split(500)]))

@@ -16,9 +16,15 @@ ROWS = {
     for kind in ("short_run", "remembered", "taught", "variational")
     for pool in ("", "+pool", "+pool3", "+mala3", "+mala5")
 }
-POOLS = {"pool": ("Langevin", 10, 0.4), "pool3": ("Langevin", 3, 0.4), "mala3": ("MALA", 3, 0.25)}
-POOLS["mala5"] = ("MALA", 5, 0.25)  # and fresh chains go through the stages
-"""Kernel of the pool's chains, transitions per training step, and step size."""
+POOLS = {
+    "pool": ("Langevin", 10, 0.4),
+    "pool3": ("Langevin", 3, 0.4),
+    "mala3": ("MALA", 3, 0.25),
+    "mala5": ("MALA", 5, 0.25),
+}
+"""Kernel of the pool's chains, transitions per training step, and step size.
+
+With "mala5" fresh chains go through the stages."""
 METHODS = {"latent_mle": "one energy", "multistage_nce": "four stages"}
 TITLES = {
     "short_run": "20 steps from N(0, I), as published",
@@ -42,6 +48,10 @@ PRIORS = {
     "100": "mixture of 100 Gaussians",
     "ncp": "one classifier (NCP)",
     "stage 1": "stage 1",
+    "last": "fresh chains under the last product",
+    "through": "fresh chains through the stages",
+    "pool": "the pool, and 10 steps",
+    "long pool": "the pool, and 300 steps",
 }
 LOOKS = {
     "minutes": "{:g}",
@@ -126,7 +136,7 @@ def priors() -> str:
         rows.append(["", "their reconstructions", f"{entry['reconstructions']:.1f}", "", "", ""])
         for row in entry["rows"]:
             title = PRIORS.get(row["prior"], row["prior"].replace("stage", "stages 1 to"))
-            nats = f"{row['log_density']:.2f} ± {row['half']:.2f}"
+            nats = f"{row['log_density']:.2f} ± {row['half']:.2f}" if "half" in row else ""
             rows.append(
                 ["", title, f"{row['distance']:.1f}", f"{row['precision']:.3f}", f"{row['recall']:.3f}", nats]
             )

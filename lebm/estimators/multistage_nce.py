@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 from lebm.density_ratio.log_z import staged_log_z
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
-from lebm.estimators.stage_end import clear_moments, renew_averages, stage_lines, warn_if_separated
+from lebm.estimators.stage_end import clear_moments, renew_averages, stage_lines, warn
 from lebm.estimators.stages import StageRecord, StageRule
 from lebm.estimators.training import NoiseSource
 from lebm.inference import Inference, Inferred
@@ -260,7 +260,7 @@ class MultiStageNCE(LatentPriorModel):
     def _report(self, record: StageRecord) -> None:
         for line in stage_lines(record, self.stages, self.prior, annealed=self.annealing is not None):
             (print if self._trainer is None else self.print)(line)
-        warn_if_separated(record, self.prior)
+        warn(self.stages.history, self.prior)
 
     def log_prior(self, z: Tensor, normalised: bool = True) -> Tensor:
         """Log-density of the prior at ``z: (B, latent_dim)``, shape ``(B,)``; see

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,11 @@ from lebm.density_ratio.classifiers import SEPARATED
 from lebm.estimators.stages import StageRecord, StageRule
 from lebm.models.ratios import RatioPrior
 
-__all__ = ["clear_moments", "renew_averages", "stage_lines", "warn_if_separated"]
+__all__ = ["clear_moments", "renew_averages", "stage_lines", "warn"]
 
 log = logging.getLogger("lebm.estimators")
+_RISE = 0.02
+"""By how much a stage may separate better than the one before: more than the noise of an accuracy."""
 
 
 def clear_moments(optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
@@ -51,12 +53,23 @@ def stage_lines(record: StageRecord, stages: StageRule, prior: RatioPrior, annea
         )
 
 
-def warn_if_separated(record: StageRecord, prior: RatioPrior) -> None:
-    """Warn of a kept stage whose classifier makes no mistakes: its ratio is an extrapolation."""
+def warn(history: Sequence[StageRecord], prior: RatioPrior) -> None:
+    """Warn of a last stage that was kept and that no later stage should be built on without a look.
+
+    Its classifier makes no mistakes, so its ratio is an extrapolation; or it separates better than the one
+    before, so its negatives are no draws of the prior so far.
+    """
+    *earlier, record = history
     if record.kept and record.accuracy > SEPARATED:
         last = "no stage is left to correct that: raise max_stages"
         cure = last if prior.tilt.complete else "later stages have to correct that"
         log.warning(
             f"stage {record.stage} tells prior and posterior apart perfectly, so its ratio is an"
             f" extrapolation; {cure}"
+        )
+    elif record.kept and earlier and record.accuracy > earlier[-1].accuracy + _RISE:
+        log.warning(
+            f"stage {record.stage} tells prior and posterior apart better than stage {earlier[-1].stage}"
+            f" ({record.accuracy:.3f} after {earlier[-1].accuracy:.3f}): the chains of prior_sampler do not"
+            " follow the product; take a smaller step_size, more steps, or MALA instead of Langevin"
         )
