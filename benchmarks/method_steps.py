@@ -19,12 +19,16 @@ import torch
 from benchmarks.timing import interleave, machine, quartiles
 from lebm import from_recipe
 from lebm.estimators import LatentEstimator, MultiStageNCE
+from lebm.samplers import MALA, Langevin, PersistentChains
+from lebm.samplers.base import Sampler
 
-MLE, NCE, BATCH, STEPS = "latent_mle/mnist", "multistage_nce/mnist", 100, 10
+MLE, NCE, BATCH, STEPS, STAGES = "latent_mle/mnist", "multistage_nce/mnist", 100, 5, 4
+COMMAND = "OMP_NUM_THREADS=1 python -m benchmarks.method_steps --json results/method_steps.json"
+KERNELS = {"10 of Langevin": Langevin(10, 0.4), "3 of Langevin": Langevin(3, 0.4), "5 of MALA": MALA(5, 0.25)}
 
 
 def stepper(model: LatentEstimator) -> Callable[[], None]:
-    """A function that takes ten training steps on made-up images, as a Trainer does."""
+    """A function that takes five training steps on made-up images, as a Trainer does."""
     optimizer, _ = model.optimizer_settings.build(model.networks(), fused=True)
     x = 2 * torch.rand(BATCH, 1, 28, 28, generator=torch.Generator().manual_seed(0)) - 1
     batch = {"x": x, "index": torch.arange(BATCH)}
@@ -40,10 +44,11 @@ def stepper(model: LatentEstimator) -> Callable[[], None]:
     return run
 
 
-def at_stage(finished: int) -> LatentEstimator:
-    """The model of the recipe with a number of finished stages."""
+def at_stage(finished: int, kernel: Sampler) -> LatentEstimator:
+    """The model of the recipe with a number of finished stages, and another kernel in its pool."""
     model, _ = from_recipe(NCE)
     assert isinstance(model, MultiStageNCE)
+    model.prior_sampler = PersistentChains(kernel, slots=20)
     for _ in range(finished):
         torch.nn.init.normal_(model.prior.tilt.active.net[-1].weight, std=0.05)
         model.prior.tilt.switch()
@@ -51,21 +56,31 @@ def at_stage(finished: int) -> LatentEstimator:
 
 
 def measured(rounds: int) -> dict[str, object]:
-    """Milliseconds per step and ratios to ``latent_mle/mnist``, with quartiles."""
+    """Milliseconds per step, and ratios to ``latent_mle/mnist`` with quartiles, by kernel and stage."""
     one, _ = from_recipe(MLE)
-    stages = range(at_stage(0).prior.tilt.max_stages)  # type: ignore[union-attr]
-    variants = {MLE: stepper(one), **{str(count): stepper(at_stage(count)) for count in stages}}
-    timings = interleave(variants, rounds, warm_up=2)
+    names = {(kernel, stage): f"{kernel}, stage {stage + 1}" for kernel in KERNELS for stage in range(STAGES)}
+    models = {name: at_stage(stage, KERNELS[kernel]) for (kernel, stage), name in names.items()}
+    variants = {MLE: stepper(one), **{name: stepper(model) for name, model in models.items()}}
+    seconds = interleave(variants, rounds, warm_up=2).seconds
     ratios = {
-        str(count): [a / b for a, b in zip(timings.seconds[str(count)], timings.seconds[MLE], strict=True)]
-        for count in stages
+        kernel: [
+            [a / b for a, b in zip(seconds[names[kernel, stage]], seconds[MLE], strict=True)]
+            for stage in range(STAGES)
+        ]
+        for kernel in KERNELS
     }
-    mean = [statistics.mean(values) for values in zip(*ratios.values(), strict=True)]
     return {
+        "command": COMMAND,
         "machine": machine(),
         "rounds": rounds,
-        "milliseconds": {name: 1e3 * timings.median(name) / STEPS for name in variants},
-        "ratio": {name: quartiles(values) for name, values in {**ratios, "mean": mean}.items()},
+        "milliseconds": 1e3 * statistics.median(seconds[MLE]) / STEPS,
+        "ratio": {
+            kernel: [
+                quartiles(stage)
+                for stage in (*stages, [statistics.mean(row) for row in zip(*stages, strict=True)])
+            ]
+            for kernel, stages in ratios.items()
+        },
     }
 
 
@@ -73,7 +88,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     found = measured(chosen.rounds)

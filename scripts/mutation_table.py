@@ -63,6 +63,7 @@ kinds = on("lebm/inference/chains.py", *KINDS)
 encoders = on("lebm/inference/encoders.py", *KINDS)
 inference_terms = on("lebm/estimators/prior_model.py", *KINDS, "tests/estimators/test_joint_hierarchical.py")
 pool = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
+method_of_stages = on("lebm/estimators/multistage_nce.py", "tests/estimators/test_multistage_nce.py")
 latent_chains = on("lebm/estimators/prior_chains.py", "tests/estimators/test_chain_context.py")
 image_chains = on("lebm/estimators/revised_model.py", "tests/estimators/test_chain_context.py")
 estimator = on("lebm/estimators/base.py", "tests/estimators/test_chain_context.py")
@@ -288,6 +289,12 @@ MUTATIONS = [
         "self.tilt.stages(z, max(0, stage - 1)).sum(dim=0)",
     ),
     stages("the new stage starts where the old one ended", "last.weight.zero_()", "last.weight.mul_(1)"),
+    method_of_stages("fresh chains skip the first product", "range(1, self.prior", "range(2, self.prior"),
+    method_of_stages(
+        "fresh chains start each product anew",
+        "self.prior_sampler(target, z.detach()",
+        "self.prior_sampler(target, self.chain_start(n, generator)",
+    ),
     likelihood("log Z is added", "value = over_images.value - log_z", "value = over_images.value + log_z"),
     joint("constants of the joint are lost", "return lambda z: target(z) + constant", "return target"),
     latent_chains(

@@ -148,14 +148,13 @@ def priors() -> str:
 
 def method_steps() -> str:
     """Time per training step of each stage over that of one energy, by benchmarks/method_steps.py."""
-    measured = stored("method_steps")
-    rows = []
-    for count, (low, middle, high) in measured["ratio"].items():
-        name = f"stage {int(count) + 1}" if count.isdigit() else "mean of the stages"
-        rows.append([name, f"{middle:.2f} ({low:.2f} to {high:.2f})"])
-    head = ["multistage_nce/mnist", "time per step over that of latent_mle/mnist (quartiles)"]
-    own = f"{measured['milliseconds']['latent_mle/mnist']:.0f} ms per step of latent_mle/mnist"
-    return grid(head, rows) + f"\n\n{own}; {measured['machine']}; {measured['rounds']} rounds."
+    measured, rows = stored("method_steps"), []
+    for kernel, quartiles in measured["ratio"].items():
+        rows.append([kernel, *(f"{middle:.2f} ({low:.2f} to {high:.2f})" for low, middle, high in quartiles)])
+    head = ["steps of the pool", *(f"stage {number}" for number in range(1, len(quartiles))), "mean"]
+    own = f"One step of `latent_mle/mnist` takes {measured['milliseconds']:.0f} ms"
+    below = f"{own}; {measured['machine']}; {measured['rounds']} rounds, quartiles in brackets."
+    return "\n\n".join([grid(head, rows), below, folded([measured["command"]])])
 
 
 BLOCKS = {
