@@ -124,7 +124,7 @@ def stages() -> str:
             log_z = f"{constant['log_z']:.2f} ({constant['low']:.2f} to {constant['high']:.2f})"
             told = [f"{stage['steps']:,}", f"{stage['accuracy']:.2f}", log_z, f"{constant['ess']:.0f}"]
             rows.append([f"`{recipe}`", stage["stage"], *told])
-    head = ["recipe", "stage", "steps", "held-out accuracy of its classifier", "log Z"]
+    head = ["recipe", "stage", "steps", "accuracy of its classifier", "log Z"]
     return grid([*head, "effective chains of 512"], rows)
 
 

@@ -56,7 +56,10 @@ BLOCKS = {
     "density_ratio": density_ratio,
     "dual_mcmc_ablation": ablation,
     "kjv_gap": gap,
-    **{name: partial(copied, name) for name in ("layer_settings", "anomaly_settings", "cifar10_small")},
+    **{
+        name: partial(copied, name)
+        for name in ("layer_settings", "anomaly_settings", "cifar10_small", "stage_kernels")
+    },
 }
 
 if __name__ == "__main__":
