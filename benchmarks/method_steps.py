@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.gpu_memory import steps_of
 from benchmarks.timing import interleave, machine, quartiles
 from lebm import from_recipe
 from lebm.estimators import LatentEstimator, MultiStageNCE
@@ -28,18 +29,12 @@ KERNELS = {"10 of Langevin": Langevin(10, 0.4), "3 of Langevin": Langevin(3, 0.4
 
 
 def stepper(model: LatentEstimator) -> Callable[[], None]:
-    """A function that takes five training steps on made-up images, as a Trainer does."""
-    optimizer, _ = model.optimizer_settings.build(model.networks(), fused=True)
-    x = 2 * torch.rand(BATCH, 1, 28, 28, generator=torch.Generator().manual_seed(0)) - 1
-    batch = {"x": x, "index": torch.arange(BATCH)}
-    model.train()
+    """A function that takes five training steps on made-up images."""
+    step = steps_of(model.train(), BATCH, "cpu")
 
     def run() -> None:
-        for number in range(STEPS):
-            for _ in model.updates():
-                optimizer.zero_grad()
-                model.loss(batch, number).backward()
-                optimizer.step()
+        for _ in range(STEPS):
+            step()
 
     return run
 

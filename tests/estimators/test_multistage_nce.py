@@ -304,15 +304,14 @@ def test_a_stage_that_separates_perfectly_is_reported(caplog):
     assert "raise max_stages" in caplog.text
 
 
-@pytest.mark.parametrize(("second", "warned"), [(0.5, False), (2.0, True)])
+@pytest.mark.parametrize(("second", "warned"), [(5, False), (7, True)])
 def test_a_stage_that_separates_better_than_the_last_one_is_reported(caplog, second, warned):
     """An accuracy of 3/4, and then of 5/8 or 7/8: the classes can only come nearer."""
     model = small_model(FixedStages(1), max_stages=2)
     optimizer, _ = model.optimizer_settings.build(model.networks(), fused=True)
-    right = {0.5: 5, 1.0: 6, 2.0: 7}
     with caplog.at_level(logging.WARNING, "lebm.estimators"):
-        for level in (1.0, second):
-            up = torch.where(torch.arange(8) < right[level], -1.0, 1.0)
+        for right in (6, second):
+            up = torch.where(torch.arange(8) < right, -1.0, 1.0)
             model.stages.record(up, -up, torch.ones(8, dtype=torch.bool))
             assert model.after_step(optimizer) is not None
     assert ("stage 2 tells prior and posterior apart better than stage 1" in caplog.text) == warned
