@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from results_page import ROOT, arguments, opened, publish
+from results_page import ROOT, opened, publish, run_or_write
 from write_inference import BLOCKS, FOLDER, METHODS, POOLS, ROWS
 
 from lebm import load
@@ -176,10 +176,7 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("write")
-    runner = verbs.add_parser("run")
+    parser, runner = run_or_write(__doc__)
     runner.add_argument("folder", help="of MNIST in the layout of the Hub, or its name there")
     runner.add_argument("--minutes", type=float, default=3)
     runner.add_argument("--seeds", default="0")

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from inference_table import DRAWS, Scale, images
-from results_page import arguments, half_width, keep, opened, publish, stored
+from results_page import half_width, keep, opened, publish, run_or_write, stored
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from write_inference import BLOCKS
@@ -151,10 +151,7 @@ def run(name: str, folder: str, data_folder: str) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("write")
-    runner = verbs.add_parser("run")
+    parser, runner = run_or_write(__doc__)
     for name in ("name", "run", "folder"):
         runner.add_argument(name)
     chosen = parser.parse_args()

@@ -38,6 +38,14 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def run_or_write(doc: str | None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """A parser of the verbs ``run`` and ``write``, and that of ``run`` alone, which takes the arguments."""
+    parser = arguments(doc)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("write")
+    return parser, verbs.add_parser("run")
+
+
 def opened(*recipes: str, folder: str, settings: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
     """The untrained model of recipes, and their data of a folder, ready for training and testing."""
     from lebm import from_recipe

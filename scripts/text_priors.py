@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from results_page import ROOT, arguments, half_width, keep, opened, publish, stored
+from results_page import ROOT, half_width, keep, opened, publish, run_or_write, stored
 from write_text_results import BLOCKS
 
 NAME, VERSES, DRAWS = "text_priors", 100, 100
@@ -135,10 +135,7 @@ def run(chosen: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("write")
-    runner = verbs.add_parser("run")
+    parser, runner = run_or_write(__doc__)
     runner.add_argument("folder", help="of the verses")
     runner.add_argument("--pulls", default="1,0.5,0.3")
     runner.add_argument("--seed", type=int, default=0)
