@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import threading
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from lebm.config.checks import load_recipe
 from lebm.config.recipes import nearest
+from lebm.config.request import Request
 from lebm.errors import UserError
 from lebm.files import HUB_NAME, short_hash
 
-__all__ = ["check_data"]
+__all__ = ["check_data", "check_flagged_data"]
 
 PATIENCE = 1.5
 """Seconds that the Hub has for its answer. A name that it has not judged by then is tried as data."""
+_FLAGS = ("--data.init_args.path", "--data.path")
 _EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "embedded"
 
 
@@ -43,6 +46,23 @@ def check_data(path: str | None, flag: str = "--data", run: Path | None = None) 
         raise UserError(f"{where}no such file or folder{_near(path)}")
     if reason := _not_on_the_hub(path):
         raise UserError(f"{where}no such file or folder, and {reason}{_near(path)}")
+
+
+def check_flagged_data(request: Request) -> None:
+    """Refuse data that a flag of a verb with a recipe names and that do not exist.
+
+    A recipe that names classes of other packages may mean something else by the path of its data, so with
+    ``--trust`` the data module decides.
+
+    Raises:
+        UserError: naming flag and path.
+    """
+    if request.trust:
+        return
+    words = [part for word in request.argv for part in word.split("=", 1)]
+    for flag, path in pairwise(words):
+        if flag in _FLAGS and path != "null":
+            check_data(path, flag)
 
 
 def _own_path(run: Path | None) -> Any:
@@ -96,7 +116,7 @@ def _is_stored(name: str) -> bool:
     datasets = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
     own = Path(os.environ.get("LEBM_CACHE") or "~/.cache/lebm").expanduser()
     places = (
-        own / "images" / short_hash(["hub", name, None, None]),
+        own / "images" / short_hash(["hub", name, None, None]) / "splits.json",
         datasets / name.replace("/", "___"),
         Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}",
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import tell
+from lebm.cli.data_path import check_flagged_data
 from lebm.cli.flags import VerbParser
 from lebm.cli.sweep_file import LOGGER, add_sweep_file, write_sweep_file
 from lebm.cli.validate_recipe import built
@@ -112,7 +113,9 @@ def _cells(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _check(chosen: argparse.Namespace, cell: dict[str, Any], fit_words: list[str]) -> RecipeCLI:
     """Refuse what every cell would be refused for, such as an unknown argument, before the first one."""
-    return built(read_request("validate-recipe", ["-c", chosen.config, *cell["words"], *fit_words]))
+    request = read_request("validate-recipe", ["-c", chosen.config, *cell["words"], *fit_words])
+    check_flagged_data(request)
+    return built(request)
 
 
 def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[str]) -> bool:

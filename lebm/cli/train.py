@@ -4,6 +4,7 @@ seconds to import.
 
 from __future__ import annotations
 
+from lebm.cli.data_path import check_flagged_data
 from lebm.config.request import read_request
 from lebm.config.usage import helped
 
@@ -34,6 +35,7 @@ def _run(verb: str, argv: list[str]) -> int:
     if helped(verb, argv):
         return 0
     request = read_request(verb, argv)
+    check_flagged_data(request)
     from lebm.cli.training import run
 
     return run(request)

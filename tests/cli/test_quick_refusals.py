@@ -52,6 +52,9 @@ REFUSED = [
     "diagnose {run} --chains 2",
     "report nowhere",
     "fit -c quickstart --nonsense 3",
+    "fit -c quickstart --data.init_args.path nowhere",
+    "test {run} --data.path=./nowhere",
+    "sweep -c quickstart --over seed 0,1 --data.init_args.path ./nowhere",
     "test nowhere",
     "validate-recipe quickstart --nonsense=3",
     "score {run} --dat x",
@@ -96,6 +99,11 @@ def test_the_light_names_are_those_of_the_suites() -> None:
         (["evaluate", "run", "--ood", "photos/tset"], "--ood 'photos/tset': no such file"),
         (["evaluate", "run", "--ood", "photos/tset"], "did you mean 'photos/test'?"),
         (["cp", "quickstart", "x.yaml", "--for", "./phtos"], "--for './phtos': no such file or folder"),
+        (
+            ["fit", "-c", "quickstart", "--data.path", "phtos"],
+            "--data.path 'phtos': no such file or folder, and",
+        ),
+        (["fit", "-c", "quickstart", "--data.init_args.path=./phtos"], "did you mean 'photos'?"),
         (["traverse", "run", "--data", "embedded:mnits"], "it has embedded:mnist, embedded:verses"),
     ],
 )
@@ -131,5 +139,9 @@ def test_data_of_the_hub_that_were_read_before_are_not_looked_for(
     monkeypatch.setenv("LEBM_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="some/thing"):
         check_data("some/thing")
-    (tmp_path / "images" / find_source("some/thing", tmp_path).key).mkdir(parents=True)
+    folder = tmp_path / "images" / find_source("some/thing", tmp_path).key
+    folder.mkdir(parents=True)  # a reading that failed leaves the folder
+    with pytest.raises(UserError, match="some/thing"):
+        check_data("some/thing")
+    (folder / "splits.json").write_text("[]")
     check_data("some/thing")
