@@ -15,12 +15,24 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
-from results_page import finished, folded, grid, keep, machine, name_and_runs, publish, stored
+from results_page import RESULTS, finished, folded, grid, keep, machine, name_and_runs, publish, stored
 from scipy.special import stdtrit
 
 from lebm.run.folder import spent_minutes
 
 ACCURACY = "test/latent_accuracy/"
+FOLDER = RESULTS / "layers"
+SETTINGS = {
+    "recipe": "as the recipe: sigma .5, 10 epochs",
+    "long": "30 epochs",
+    "sharp": "sigma .3",
+    "warm": "KL warm-up of 2,000 steps",
+}
+PRIORS = {
+    "normal": "N(0, I)",
+    "bounded": "energy, slope at most 1, 60 fresh steps",
+    "free": "energy, free slope, a pool of chains",
+}
 SCORES = ("log_joint", *(f"llr_above_{k}" for k in range(1, 9)))
 
 
@@ -106,7 +118,26 @@ def tables(name: str) -> dict:
     return {block: partial(build, name) for block, build in parts.items()}
 
 
-BLOCKS = tables("joint_mnist")
+def priors() -> str:
+    """Every setting and prior that scripts/layer_priors.py has run."""
+    lines, done = [], []
+    for setting, title in SETTINGS.items():
+        for prior, label in PRIORS.items():
+            files = sorted(FOLDER.glob(f"{setting}-{prior}-?.json"))
+            rows = [json.loads(file.read_text()) for file in files]
+            if rows:
+                done += rows
+                error = statistics.mean(row["metrics"]["test/reconstruction_mse"] for row in rows)
+                minutes = statistics.mean(row["minutes"] for row in rows)
+                layers = (interval(rows, f"{ACCURACY}layer_{k}") for k in (1, 2, 3))
+                kl = " / ".join(f"{statistics.mean(row['kl'][k] for row in rows):.1f}" for k in range(3))
+                lines.append([title, label, len(rows), f"{minutes:.1f}", *layers, kl, f"{error:.4f}"])
+    head = ["setting", "prior", "seeds", "CPU min per run", "layer 1", "layer 2", "layer 3"]
+    table = grid([*head, "KL to N(0, I) by layer, nats", "reconstruction MSE"], lines)
+    return "\n\n".join([table, machine(done[0]), folded(row["command"] for row in done)])
+
+
+BLOCKS = {**tables("joint_mnist"), "layer_priors": priors}
 
 
 def main() -> None:
