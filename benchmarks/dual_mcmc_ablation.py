@@ -27,7 +27,7 @@ from lebm.samplers import Langevin, Noise, PersistentChains, Sampler
 SHAPE, LATENT, BATCH, NOISE = [1, 14, 14], 8, 50, 0.001
 OFF = {"teaching_weight": 0.0, "revised_inference_weight": 0.0}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "as in dual_mcmc/mnist": {},
+    "as in dual_mcmc/mnist_published": {},
     "image chain of 3 steps": {"image_steps": 3},
     "image chain of 30 steps": {"image_steps": 30},
     "posterior chain of 3 steps": {"latent_steps": 3},

@@ -25,7 +25,7 @@ RECIPES = {
     "joint_hierarchical/mnist": "JointHierarchicalPrior",
     "joint_hierarchical/mnist_vae": "the same without energy",
     "joint_hierarchical/mnist_two_stage": "an energy for that one",
-    "dual_mcmc/mnist": "DualMCMCTeaching",
+    "dual_mcmc/mnist_published": "DualMCMCTeaching",
     "baselines/mnist_gaussian": "alternating back-propagation",
     "baselines/mnist_vae": "VAE",
 }

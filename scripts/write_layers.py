@@ -137,7 +137,7 @@ def priors() -> str:
     return "\n\n".join([table, machine(done[0]), folded(row["command"] for row in done)])
 
 
-BLOCKS = tables("joint_mnist")
+BLOCKS = {**tables("joint_mnist"), "layer_priors": priors}
 
 
 def main() -> None:

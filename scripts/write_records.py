@@ -58,7 +58,7 @@ BLOCKS = {
     "kjv_gap": gap,
     **{
         name: partial(copied, name)
-        for name in ("layer_settings", "anomaly_settings", "cifar10_small", "stage_kernels")
+        for name in ("layer_settings", "anomaly_settings", "cifar10_small", "stage_kernels", "dual_codes")
     },
 }
 

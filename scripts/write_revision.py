@@ -11,6 +11,8 @@ from pathlib import Path
 
 from results_page import arguments, grid, keep, machine, publish, reruns, stored
 
+from lebm.run.folder import spent_minutes
+
 REVISION = {
     "mse": "squared error of test reconstructions",
     "psnr": "PSNR, dB",
@@ -19,6 +21,7 @@ REVISION = {
     "kernel_distance": "kernel distance (KID's kernel)",
 }
 FIT = ["command", "status", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "started"]
+FIT += ["earlier_attempts"]
 
 
 def show(figure: dict | None) -> str:
@@ -52,8 +55,8 @@ def table(name: str) -> str:
     fit, suites = content["training"], content["evaluation"]["suites"]
     protocol, origin = suites["revision"]["protocol"], suites["revision"]["origin"]
     below = (
-        f"{fit['steps']:,} steps in {fit['cpu_time_seconds'] / 60:.1f} CPU minutes"
-        f" ({fit['wall_time_seconds'] / 60:.1f} of wall time, run {fit['status']});"
+        f"{fit['steps']:,} steps in {spent_minutes(fit):.1f} CPU minutes"
+        f" ({spent_minutes(fit, 'wall'):.1f} of wall time, run {fit['status']});"
         f" {machine({**origin, 'date': fit['started'][:10]})}; seed {fit['seed']}. Distances:"
         f" {protocol['sets']} sets of {protocol['n_samples_a_set']:,} samples against the"
         f" {protocol['real_split']} split, {protocol['features_note']}; image chain of"
@@ -77,7 +80,10 @@ def main() -> None:
     fit = json.loads((options.run / "summary.json").read_text())
     suites = {name: measured["suites"][name] for name in ("revision", "ood")}
     evaluated = {key: measured[key] for key in ("checkpoint_sha256", "weights", "seed")}
-    content = {"training": {key: fit[key] for key in FIT}, "evaluation": {**evaluated, "suites": suites}}
+    content = {
+        "training": {key: fit.get(key, []) for key in FIT},
+        "evaluation": {**evaluated, "suites": suites},
+    }
     keep(options.name, content)
     publish({options.name: partial(table, options.name)})
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lebm.estimators import DualMCMCTeaching
+from lebm.samplers import MALA, Langevin
 from tests.recipes.test_recipes import ALL, CONTENT, build, header, synthetic, two_steps
 
 
@@ -136,6 +137,7 @@ TABLE = {
         Constants((10, 3.0, 0.001), 0.1, "simultaneous", False, 50),
     ),
 }
+TABLE["mnist_published"] = TABLE["mnist"]
 NAMES = [name for name in ALL if name.startswith("dual_mcmc/")]
 
 
@@ -161,7 +163,9 @@ def test_networks_and_constants(name: str) -> None:
     steps, drift, noise = constants.chain
     assert (model.image_sampler.steps, model.image_sampler.step_size) == (steps, noise)
     assert model.temperature == pytest.approx((noise / drift) ** 2, rel=1e-4)
-    assert (model.posterior_sampler.steps, model.posterior_sampler.step_size) == (10, 0.1)
+    chain = model.posterior_sampler
+    own = (MALA, 10, 0.05) if name == "dual_mcmc/mnist" else (Langevin, 10, 0.1)
+    assert (type(chain), chain.steps, chain.step_size) == own
     assert model.likelihood.sigma == pytest.approx(0.3 / 2**0.5, rel=1e-3)
     assert (model.teaching_weight, model.revised_inference_weight) == (constants.teaching, 0.1)
     assert (model.schedule, model.batch_statistics) == (constants.schedule, constants.batch_statistics)
