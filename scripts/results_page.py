@@ -81,6 +81,11 @@ def finished(run: Path, *files: str) -> list[dict]:
     return found
 
 
+def training(fit: dict, names: Iterable[str]) -> dict:
+    """Facts of a run's summary, with its earlier attempts, whose time counts too."""
+    return {name: fit[name] for name in names} | {"earlier_attempts": fit.get("earlier_attempts", [])}
+
+
 def owners() -> dict[str, Path]:
     """Name of every generated block to its page."""
     pages = sorted((ROOT / "docs").rglob("*.md"))

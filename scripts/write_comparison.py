@@ -14,7 +14,20 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from results_page import cells, figures, finished, grid, keep, machine, publish, reruns, shown, spread, stored
+from results_page import (
+    cells,
+    figures,
+    finished,
+    grid,
+    keep,
+    machine,
+    publish,
+    reruns,
+    shown,
+    spread,
+    stored,
+    training,
+)
 
 from lebm.run.folder import spent_minutes
 
@@ -56,9 +69,7 @@ def cell(recipe: str, run: Path) -> dict:
     evaluation = without_curves(read_evaluation(run / "evaluation.json"))
     suites = evaluation["suites"]
     evaluation["suites"] = {name: suites[name] for name in SUITES if name in suites}
-    kept = {name: fit.get(name) for name in (*FIT, "started")}
-    kept["earlier_attempts"] = fit.get("earlier_attempts", [])
-    return {"recipe": recipe, "fit": kept, "evaluation": evaluation}
+    return {"recipe": recipe, "fit": training(fit, (*FIT, "started")), "evaluation": evaluation}
 
 
 def measured() -> dict[str, dict]:

@@ -130,10 +130,15 @@ def priors() -> str:
                 error = statistics.mean(row["metrics"]["test/reconstruction_mse"] for row in rows)
                 minutes = statistics.mean(row["minutes"] for row in rows)
                 layers = (interval(rows, f"{ACCURACY}layer_{k}") for k in (1, 2, 3))
-                kl = " / ".join(f"{statistics.mean(row['kl'][k] for row in rows):.1f}" for k in range(3))
-                lines.append([title, label, len(rows), f"{minutes:.1f}", *layers, kl, f"{error:.4f}"])
+                by_layer = (
+                    " / ".join(f"{statistics.mean(row[name][k] for row in rows):.1f}" for k in range(3))
+                    for name in ("kl", "spread")
+                )
+                lines.append([title, label, len(rows), f"{minutes:.1f}", *layers, *by_layer, f"{error:.4f}"])
     head = ["setting", "prior", "seeds", "CPU min per run", "layer 1", "layer 2", "layer 3"]
-    table = grid([*head, "KL to N(0, I) by layer, nats", "reconstruction MSE"], lines)
+    table = grid(
+        [*head, "KL to N(0, I) by layer, nats", "root mean square of codes", "reconstruction MSE"], lines
+    )
     return "\n\n".join([table, machine(done[0]), folded(row["command"] for row in done)])
 
 

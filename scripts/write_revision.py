@@ -9,7 +9,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from results_page import arguments, grid, keep, machine, publish, reruns, stored
+from results_page import arguments, grid, keep, machine, publish, reruns, stored, training
 
 from lebm.run.folder import spent_minutes
 
@@ -21,7 +21,6 @@ REVISION = {
     "kernel_distance": "kernel distance (KID's kernel)",
 }
 FIT = ["command", "status", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "started"]
-FIT += ["earlier_attempts"]
 
 
 def show(figure: dict | None) -> str:
@@ -80,10 +79,7 @@ def main() -> None:
     fit = json.loads((options.run / "summary.json").read_text())
     suites = {name: measured["suites"][name] for name in ("revision", "ood")}
     evaluated = {key: measured[key] for key in ("checkpoint_sha256", "weights", "seed")}
-    content = {
-        "training": {key: fit.get(key, []) for key in FIT},
-        "evaluation": {**evaluated, "suites": suites},
-    }
+    content = {"training": training(fit, FIT), "evaluation": {**evaluated, "suites": suites}}
     keep(options.name, content)
     publish({options.name: partial(table, options.name)})
 
