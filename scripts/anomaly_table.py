@@ -18,11 +18,21 @@ from results_page import RESULTS, arguments, cells, figures, folded, grid, publi
 HELD_OUT = ["--data.init_args.anomaly_split", "lebm", "--data.init_args.validation_size", "0"]
 # As long as LatentMLE in CPU time; the learning rate falls to the same share as in the recipe.
 LONGER = ["--trainer.max_epochs", "30", "--model.init_args.optimizer.init_args.lr_decay", "0.883"]
-# recipe, what differs from it
-PLANS: dict[str, tuple[str, list[str]]] = {
-    "LatentMLE": ("latent_mle/mnist_anomaly", []),
-    "VAE": ("baselines/mnist_vae", ["--latent_dim", "16", *LONGER]),
-    "MultiStageNCE": ("multistage_nce/mnist_anomaly", []),
+CONVOLUTIONS = [
+    "--trainer.max_epochs",
+    "28",
+    "--model.init_args.optimizer.init_args.lr_decay",
+    "0.875",
+    "--model.init_args.likelihood.init_args.generator",
+    "{class_path: ConvGenerator, init_args: {latent_dim: 16, out_shape: [1, 28, 28], channels: [64, 32],"
+    " start: 7}}",
+]
+# folder of the cells, recipe, what differs from it
+PLANS: dict[str, tuple[str, str, list[str]]] = {
+    "LatentMLE": ("anomaly", "latent_mle/mnist_anomaly", []),
+    "VAE": ("anomaly", "baselines/mnist_vae", ["--latent_dim", "16", *LONGER]),
+    "LatentMLE-conv": ("anomaly/conv", "latent_mle/mnist_anomaly_conv", []),
+    "VAE-conv": ("anomaly/conv", "baselines/mnist_vae", ["--latent_dim", "16", *CONVOLUTIONS]),
 }
 SCORES = {
     "reconstruction": "reconstruction alone",
@@ -34,7 +44,7 @@ SCORES = {
 
 def words(method: str, folder: str, digits: str, seed: int) -> list[str]:
     """What a cell gives to `lebm sweep`."""
-    recipe, changes = PLANS[method]
+    _, recipe, changes = PLANS[method]
     chosen = ["-c", recipe, "--runs", f"runs/anomaly/{method}-{seed}", "--seed_everything", str(seed)]
     chosen += ["--data.init_args.path", folder, *HELD_OUT, *changes, "--trainer.enable_progress_bar", "false"]
     return [*chosen, "--over", "held_out_label", digits, "--suite", "anomaly"]
@@ -43,8 +53,8 @@ def words(method: str, folder: str, digits: str, seed: int) -> list[str]:
 def table() -> str:
     """AUPRC by method and score, the mean of the seeds with all digits; the highest per digit is bold."""
     digits, rows, averages, done = DIGITS.split(","), [], [], []
-    for method, (recipe, _) in PLANS.items():
-        folders = ["anomaly", *(f"anomaly/{f.name}" for f in sorted(RESULTS.glob("anomaly/seed-*")))]
+    for method, (folder, recipe, _) in PLANS.items():
+        folders = [folder, *(f"{folder}/{f.name}" for f in sorted(RESULTS.glob(f"{folder}/seed-*")))]
         found = [cells(folder, recipe, "held_out_label") for folder in folders]
         seeds = [own for own in found if own.keys() >= set(digits)]
         measured = [own[digit] for own in seeds for digit in digits]
@@ -53,13 +63,18 @@ def table() -> str:
         for score, title in SCORES.items() if seeds else ():
             known = [[value[f"auprc/{score}"]["value"] for value in by_seed] for by_seed in values]
             shown = (spread(by_seed, "{:.3f}", mean) for by_seed in known)
-            rows.append([method, title, len(seeds), minutes(measured), *shown])
+            generator = "convolutional" if folder.endswith("conv") else "fully connected"
+            rows.append(
+                [method.removesuffix("-conv"), generator, title, len(seeds), minutes(measured), *shown]
+            )
             averages.append([mean(by_seed) for by_seed in known])
     best = [max(column) for column in zip(*averages, strict=True)]
     for row, average in zip(rows, averages, strict=True):
-        row[4:] = [f"**{v}**" if a == b else v for v, a, b in zip(row[4:], average, best, strict=True)]
-    rows += [[f"paper: {paper}", "", "", "not stated", *printed] for paper, printed in PAPERS.items()]
-    head = ["method", "score", "seeds", "CPU min per model", *digits]
+        row[5:] = [f"**{v}**" if a == b else v for v, a, b in zip(row[5:], average, best, strict=True)]
+    rows += [
+        [f"paper: {paper}", "not stated", "", "", "not stated", *printed] for paper, printed in PAPERS.items()
+    ]
+    head = ["method", "generator", "score", "seeds", "CPU min per model", *digits]
     return "\n\n".join([grid(head, rows), *below(done, "python scripts/anomaly_table.py run FOLDER")])
 
 
@@ -67,8 +82,9 @@ def choice() -> str:
     """How the model and the rule of the score were chosen, with two other digits held out."""
     content, rows = stored("anomaly/choice"), []
     for row in content["rows"]:
-        epochs = f", {row['epochs']} epochs" if "epochs" in row else ""
-        model = ("VAE, N(0, I)" if "vae" in row.get("recipe", "") else "learned prior") + epochs
+        model = "VAE, N(0, I)" if "vae" in row.get("recipe", "") else "learned prior"
+        model += ", convolutional generator" if "generator" in row else ""
+        model += f", {row['epochs']} epochs" if "epochs" in row else ""
         values = (f"{row[score]:.3f}" if score in row else "not computed" for score in SCORES)
         rows.append([row["latents"], row["sigma"], model, row["digit"], *values])
     models = grid(["latents", "σ", "model", "digit", *SCORES.values()], rows)
@@ -105,8 +121,9 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.verb == "run":
         methods = [chosen.only] if chosen.only else PLANS
-        plans = {name: words(name, chosen.folder, chosen.digits, chosen.seed) for name in methods}
-        sweep(f"anomaly/seed-{chosen.seed}" if chosen.seed else "anomaly", plans)
+        for name in methods:
+            target = PLANS[name][0] + (f"/seed-{chosen.seed}" if chosen.seed else "")
+            sweep(target, {name: words(name, chosen.folder, chosen.digits, chosen.seed)})
     publish(BLOCKS)
 
 

@@ -141,7 +141,10 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
     if target.exists():
         return
     settings: dict[str, Any] = {"seed_everything": seed}
-    _, _, pool = row.partition("+")
+    kind, _, pool = row.partition("+")
+    if kind.endswith("_mala"):
+        exact = {"steps": 20 if kind.startswith("short_run") else 5, "step_size": 0.05}
+        settings["model.init_args.posterior_sampler"] = {"class_path": "MALA", "init_args": exact}
     if pool:
         kernel, transitions, size = POOLS[pool]
         sampler = {"class_path": kernel, "init_args": {"steps": transitions, "step_size": size}}

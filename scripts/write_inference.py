@@ -11,9 +11,17 @@ from typing import Any
 from results_page import RESULTS, folded, grid, spread, stored
 
 FOLDER = RESULTS / "inference"
+TITLES = {
+    "short_run": "20 steps from N(0, I), as published",
+    "short_run_mala": "20 exact steps of .05 from N(0, I) (MALA)",
+    "remembered": "5 steps from where the row's chain ended",
+    "taught": "5 steps from an encoder that learns the ends",
+    "taught_mala": "5 exact steps of .05 from an encoder that learns the ends (MALA)",
+    "variational": "a draw of a variational encoder",
+}
 ROWS = {
-    f"{kind}{pool}": (f"inference/{kind}", "prior/persistent" if pool else None)
-    for kind in ("short_run", "remembered", "taught", "variational")
+    f"{kind}{pool}": (f"inference/{kind.removesuffix('_mala')}", "prior/persistent" if pool else None)
+    for kind in TITLES
     for pool in ("", "+pool", "+pool3", "+mala3", "+mala5")
 }
 POOLS = {
@@ -26,12 +34,6 @@ POOLS = {
 
 With "mala5" fresh chains go through the stages."""
 METHODS = {"latent_mle": "one energy", "multistage_nce": "four stages"}
-TITLES = {
-    "short_run": "20 steps from N(0, I), as published",
-    "remembered": "5 steps from where the row's chain ended",
-    "taught": "5 steps from an encoder that learns the ends",
-    "variational": "a draw of a variational encoder",
-}
 COLUMNS = {
     "mse": "{:.3f}",
     "distance_60": "{:.0f}",
@@ -53,13 +55,8 @@ PRIORS = {
     "pool": "the pool, and 10 steps",
     "long pool": "the pool, and 300 steps",
 }
-LOOKS = {
-    "minutes": "{:g}",
-    "distance": "{:.0f}",
-    "spread": "{:.2f}",
-    "prior_spread": "{:.2f}",
-    "energy_gap": "{:.1f}",
-}
+CURVES = ("short_run", "short_run+pool", "short_run_mala+pool", "taught_mala+pool", "variational+pool")
+LOOKS = {"distance": "{:.0f}", "spread": "{:.1f}", "prior_spread": "{:.1f}", "energy_gap": "{:.1f}"}
 
 
 def found(pattern: str, method: str = "latent_mle") -> dict[str, dict[str, Any]]:
@@ -118,13 +115,16 @@ def sooner() -> str:
 def curves() -> str:
     """What the looks in between saw in the cells of ten minutes."""
     rows = [
-        [row, cell["seed"], *(form.format(look[name]) for name, form in LOOKS.items())]
-        for row in ("short_run", "variational+pool")
+        [
+            row,
+            cell["seed"],
+            *(" / ".join(form.format(look[name]) for look in cell["curve"]) for name, form in LOOKS.items()),
+        ]
+        for row in CURVES
         for cell in found(f"{row}-10-*").values()
-        for look in cell["curve"]
     ]
-    head = ["row", "seed", "CPU min", "distance, 60 steps", "spread of data latents", "of the prior"]
-    return grid([*head, "energy gap"], rows)
+    head = ["row", "seed", "distance, 60 steps", "spread of data latents", "of the prior", "energy gap"]
+    return grid(head, rows)
 
 
 def priors() -> str:
