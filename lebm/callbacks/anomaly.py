@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs, data_of, has_split, log
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of, has_split, log
 from lebm.callbacks.publish import publish_histogram, publish_table, takes_tables
 from lebm.data.dataset import ImageRows
 from lebm.data.images import to_unit_range
@@ -57,19 +57,12 @@ class AnomalyDetection(EvaluationCallback):
         self._bad = NonFinite()
         self._explained = False
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         for metric in (self._rows, self._bad):
             metric.to(model.device).reset()
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if "anomaly" not in batch:
             return

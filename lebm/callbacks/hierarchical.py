@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import Metric
 
-from lebm.callbacks.base import EvaluationCallback, Outputs, double_mean, due
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, double_mean, due
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.estimators.answers import HasLayers
@@ -89,9 +89,7 @@ class HierarchicalSamples(EvaluationCallback):
         self.steps = steps
         self.seed = seed
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         layers = layers_of(model, self)
         if not due(trainer, self.every_n_epochs) or not trainer.is_global_zero:
             return
@@ -151,20 +149,13 @@ class LayerReconstruction(EvaluationCallback):
         self._first = True
         self._errors: list[Metric] = []
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         layers = len(layers_of(model, self).layout)
         self._errors = [double_mean(model.device, "warn") for _ in range(layers)]
         self._first = True
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not self._first:
             return
@@ -232,18 +223,11 @@ class LatentTraversal(EvaluationCallback):
         self.extent, self.columns, self.rows, self.image = extent, columns, rows, image
         self._open_picture = False
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         self._open_picture = True
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         z = self.output(outputs, "z")
         if not self._open_picture or not len(z):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -11,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs, has_split, whole_split
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, has_split, whole_split
 from lebm.callbacks.hierarchical import layers_of
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
@@ -75,9 +73,7 @@ class LayerClassification(EvaluationCallback):
         self._train, self._test = RowCollector(["z", "label"]), RowCollector(["z", "label"])
         self._latent = ""
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         layers_of(model, self)
         if trainer.state.fn == TrainerFn.FITTING:
             return
@@ -95,19 +91,12 @@ class LayerClassification(EvaluationCallback):
             self._add(self._train, model, part, None)
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             self._add(self._test, model, batch, outputs)
 
-    def _add(
-        self, rows: RowCollector, model: LatentEstimator, batch: Mapping[str, Tensor], outputs: Outputs | None
-    ) -> None:
+    def _add(self, rows: RowCollector, model: LatentEstimator, batch: Batch, outputs: Outputs | None) -> None:
         z, self._latent = _features(model, model.observations(batch), outputs, batch["index"])
         rows.update(index=batch["index"], label=batch["label"], z=z)
 
@@ -177,20 +166,13 @@ class MutualInformationGap(EvaluationCallback):
         self.bins = bins
         self._rows = RowCollector(["z", "factors"])
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         if "factors" not in batch and "label" not in batch:
             raise UserError("MutualInformationGap needs batches with factors or labels")
         self._rows.to(model.device).reset()
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         factors = batch["factors"] if "factors" in batch else batch["label"].unsqueeze(1)
         z, _ = _features(model, self.output(outputs, "x"), outputs, batch["index"])

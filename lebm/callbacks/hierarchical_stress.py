@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs
 from lebm.callbacks.hierarchical import layers_of
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
@@ -59,21 +59,14 @@ class LatentAttack(EvaluationCallback):
         self.n, self.radius, self.steps = n, radius, steps
         self._due = False
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         layers_of(model, self)
         if model.inferred(model.observations(batch)) is None:
             raise UserError("LatentAttack attacks an encoder, and this model has none")
         self._due = trainer.state.fn != TrainerFn.FITTING
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         x = self.output(outputs, "x")[: self.n].clone()
         if not self._due or len(x) < 2:
@@ -147,9 +140,7 @@ class LongChain(EvaluationCallback):
             )
         self.lengths, self.n, self.seed = tuple(lengths), n, seed
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             return
         # Every process draws the same chains, so the values agree.

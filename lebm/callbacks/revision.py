@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lebm.callbacks.base import EvaluationCallback, Outputs, double_mean
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, double_mean
 from lebm.callbacks.divergence import DivergenceError, agreed
 from lebm.component import Component
 from lebm.estimators.answers import Revises
@@ -48,21 +48,14 @@ class RevisionError(EvaluationCallback):
         self.steps = list(steps)
         self._means: dict[str, Metric] = {}
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         names = FIGURES if min(batch["x"].shape[2:]) >= SSIM_WINDOW else FIGURES[:2]
         self._means = {
             f"{name}/steps{steps}": double_mean(model.device) for steps in self.steps for name in names
         }
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         x, index = self.output(outputs, "x"), batch["index"]
         if not x.shape[0]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lebm.callbacks.base import Batch
 from lebm.callbacks.latents import PosteriorLatents
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
@@ -50,9 +51,7 @@ class StagePicture(PosteriorLatents):
         self._priors: dict[str, Tensor] = {}
         self._densities: list[LogDensity] = []
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         prior = model.latent_prior
         if not isinstance(prior, RatioPrior):
             raise UserError(
