@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -55,10 +54,6 @@ class Decoding:
                     "crop must be (left, top, right, bottom) with 0 <= left < right and 0 <= top < bottom,"
                     f" not {self.crop}"
                 )
-
-    def plain(self) -> dict[str, Any]:
-        """The settings as plain values, for cache keys."""
-        return asdict(self)
 
     def __call__(self, content: bytes | str | Path | None) -> np.ndarray:
         """Decode an image to ``(C, H, W)`` ``uint8``.
