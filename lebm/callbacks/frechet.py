@@ -87,9 +87,8 @@ class FrechetDistance(EvaluationCallback):
         self._unavailable = False
 
     def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
-        self._measuring = (
-            due(trainer, self.every_n_epochs) and not self._unavailable and self._prepare(trainer)
-        )
+        wanted = due(trainer, self.every_n_epochs) and not self._unavailable
+        self._measuring = wanted and self._prepare(trainer)
         if not self._measuring:
             return
         self.features.to(model.device).eval()

@@ -93,9 +93,8 @@ class HierarchicalSamples(EvaluationCallback):
         layers = layers_of(model, self)
         if not due(trainer, self.every_n_epochs) or not trainer.is_global_zero:
             return
-        codes = model.sample_latent(
-            self.rows + self.columns, steps=self.steps, generator=Noise.shards(self.seed, "hierarchical")
-        )
+        noise = Noise.shards(self.seed, "hierarchical")
+        codes = model.sample_latent(self.rows + self.columns, steps=self.steps, generator=noise)
         for layer in range(len(layers.layout)):
             for kind in self.kinds:
                 z = self.codes(layers, codes, layer, kind)
@@ -107,14 +106,12 @@ class HierarchicalSamples(EvaluationCallback):
         own, others = codes.split([self.rows, self.columns])
         changed = own.unsqueeze(1).expand(-1, self.columns, -1)
         if kind == "substitution":
-            changed = torch.where(
-                model.layout.mask([layer], codes.device), others.unsqueeze(0).expand_as(changed), changed
-            )
+            mask = model.layout.mask([layer], codes.device)
+            changed = torch.where(mask, others.unsqueeze(0).expand_as(changed), changed)
         else:
             noise = Noise.shards(self.seed, "hierarchical", layer)
-            changed = model.redraw(changed.flatten(0, 1), [layer], steps=self.steps, generator=noise).reshape(
-                changed.shape
-            )
+            redrawn = model.redraw(changed.flatten(0, 1), [layer], steps=self.steps, generator=noise)
+            changed = redrawn.reshape(changed.shape)
         return torch.cat([own.unsqueeze(1), changed], dim=1)
 
 
@@ -163,30 +160,21 @@ class LayerReconstruction(EvaluationCallback):
         noise = model.sample_noise("layers", batch["index"]) if len(x) else None
         shown = [x]
         for k, error in enumerate(self._errors):
-            mean = (
-                model.decode(layers.redraw(z, list(range(k)), steps=self.steps, generator=noise))
-                if len(x)
-                else x
-            )
+            mean = x
+            if len(x):
+                mean = model.decode(layers.redraw(z, list(range(k)), steps=self.steps, generator=noise))
             error.update(squared_error_rows(x, mean))
             shown.append(mean)
         if self._first and len(x):
-            publish_image(
-                trainer,
-                "layer_reconstructions",
-                image_grid(torch.cat([part[: self.n] for part in shown]), min(self.n, len(x))),
-            )
+            rows = torch.cat([part[: self.n] for part in shown])
+            publish_image(trainer, "layer_reconstructions", image_grid(rows, min(self.n, len(x))))
         self._first = False
 
     def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
-            self.report(
-                model,
-                {
-                    f"{stage}/reconstruction_mse_above_{k}": float(error.compute())
-                    for k, error in enumerate(self._errors)
-                },
-            )
+            name = f"{stage}/reconstruction_mse_above"
+            errors = {f"{name}_{k}": float(error.compute()) for k, error in enumerate(self._errors)}
+            self.report(model, errors)
             self.protocol.update(
                 range=[-1, 1], lower_layers="one draw of the prior given the layers above", steps=self.steps
             )

@@ -106,24 +106,19 @@ class LayerClassification(EvaluationCallback):
         train, test = self._train.table(), self._test.table()
         self._train.reset()
         self._test.reset()
-        names = {
-            f"layer_{layer}": part for layer, part in enumerate(layers_of(model, self).layout.slices, start=1)
-        } | {"all": slice(None)}
+        slices = layers_of(model, self).layout.slices
+        parts = {f"layer_{layer}": part for layer, part in enumerate(slices, start=1)} | {"all": slice(None)}
         from scipy.stats import binomtest  # slow to import
 
         values: dict[str, float] = {}
-        table = Table(
-            title=(
-                f"Linear-ReLU({self.hidden})-Linear on each layer, {len(test['label'])} images of the {stage}"
-                " split"
-            )
-        )
+        count = len(test["label"])
+        title = f"Linear-ReLU({self.hidden})-Linear on each layer, {count} images of the {stage} split"
+        table = Table(title=title)
         for column in ("layer", "accuracy", "95 % interval"):
             table.add_column(column)
-        for name, part in names.items():
+        for name, part in parts.items():
             seen, unseen = ((rows["z"][:, part], rows["label"]) for rows in (train, test))
             share = classify(seen, unseen, hidden=self.hidden, epochs=self.epochs, seed=self.seed)
-            count = len(test["label"])
             low, high = binomtest(round(share * count), count).proportion_ci(method="wilson")
             key = f"{stage}/latent_accuracy/{name}"
             values |= {key: share, f"{key}_low": low, f"{key}_high": high}
@@ -182,7 +177,6 @@ class MutualInformationGap(EvaluationCallback):
         rows = self._rows.table()
         self._rows.reset()
         gap, supervised = mutual_information_gap(rows["z"], rows["factors"], self.bins)
-        self.report(
-            model, {f"{stage}/mig": gap} | ({} if supervised is None else {f"{stage}/mig_sup": supervised})
-        )
+        gaps = {f"{stage}/mig": gap, f"{stage}/mig_sup": supervised}
+        self.report(model, {name: value for name, value in gaps.items() if value is not None})
         self.protocol.update(bins=self.bins, factors=rows["factors"].shape[1])

@@ -91,9 +91,8 @@ class LatentPicture(PosteriorLatents):
     def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         super().begin(trainer, model, stage, batch)
         if trainer.is_global_zero:
-            self._prior = model.sample_latent(
-                self.n, steps=self.steps, generator=Noise.shards(self.seed, "latent picture")
-            )
+            noise = Noise.shards(self.seed, "latent picture")
+            self._prior = model.sample_latent(self.n, steps=self.steps, generator=noise)
 
     def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         posterior = self.latents()

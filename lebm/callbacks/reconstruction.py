@@ -95,9 +95,8 @@ class ReconstructionGrid(EvaluationCallback):
         order = torch.arange(len(rows["index"]))[: self.n]
         if self._chosen is not None:
             found = {int(row): place for place, row in enumerate(rows["index"])}
-            order = torch.tensor(
-                [found[row] for row in self._chosen.tolist() if row in found], dtype=torch.long
-            )
+            shown = [found[row] for row in self._chosen.tolist() if row in found]
+            order = torch.tensor(shown, dtype=torch.long)
         if len(order):
             order = order.to(rows["x"].device)
             grid = pair_grid(rows["x"][order], rows["reconstruction"][order], self.columns)

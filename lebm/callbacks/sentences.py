@@ -51,10 +51,9 @@ class SampleSentences(SampleGrid):
         sentences = likelihood_of_sentences(model, type(self).__name__).spell(x)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{sentence}\n" for sentence in sentences)
         for name in (moment(trainer), "latest"):
-            (folder / f"{name}.txt").write_text(
-                "".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8"
-            )
+            (folder / f"{name}.txt").write_text(text, encoding="utf-8")
         for logger in trainer.loggers:
             writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_text"):

@@ -202,9 +202,8 @@ class ImageData(SplitData):
         if self.held_out_label is None:
             self._used["anomaly_split"] = None
         elif self.test is not None:
-            self._used["anomaly_base_rate"] = self.class_counts["test"].get(self.held_out_label, 0) / len(
-                self.test
-            )
+            anomalies = self.class_counts["test"].get(self.held_out_label, 0)
+            self._used["anomaly_base_rate"] = anomalies / len(self.test)
 
     def label(self, wanted: int | str) -> int:
         """The number of a class of the training split, given by name or by number.

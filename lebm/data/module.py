@@ -46,19 +46,15 @@ class LoadedData(LightningDataModule, Component):
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
 
-    def _training_sampler(self, dataset: Any, rank: int, world_size: int) -> ShardedBatchSampler:
+    def _training_sampler(self, dataset: Any, **sharing: int) -> ShardedBatchSampler:
         return ShardedBatchSampler(
-            len(dataset),
-            self.batch_size,
-            rank=rank,
-            world_size=world_size,
-            shuffle=True,
-            drop_last=self.drop_last,
-            seed=self.seed,
+            len(dataset), self.batch_size, shuffle=True, drop_last=self.drop_last, **sharing
         )
 
     def _shuffled(self, dataset: Any) -> BatchLoader:
-        return self._loader(dataset, self._training_sampler(dataset, *self._processes()), training=True)
+        rank, processes = self._processes()
+        sampler = self._training_sampler(dataset, rank=rank, world_size=processes, seed=self.seed)
+        return self._loader(dataset, sampler, training=True)
 
     def _in_order(self, dataset: Any) -> BatchLoader:
         rank, processes = self._processes()

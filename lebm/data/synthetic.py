@@ -39,11 +39,8 @@ def _spiral(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     label = torch.randint(2, (n,), generator=generator)
     angle = 3 * math.pi * torch.rand(n, generator=generator).sqrt()
     radius = 0.25 * angle * (1.0 - 2.0 * label)
-    return (
-        torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
-        + 0.08 * torch.randn(n, 2, generator=generator),
-        label,
-    )
+    points = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
+    return points + 0.08 * torch.randn(n, 2, generator=generator), label
 
 
 def _grid(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -100,12 +100,10 @@ class TextData(SplitData):
             "eval_batch_size": eval_batch_size,
             "limit_train": limit_train,
             "limit_eval": limit_eval,
-        }
-        for name, value in {
-            **at_least_one,
             "max_length": max_length,
             "vocabulary_size": vocabulary_size,
-        }.items():
+        }
+        for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         check_size("validation_size", validation_size)
@@ -192,12 +190,10 @@ class TextData(SplitData):
 
     # Loading
 
-    def _training_sampler(self, dataset: TextRows, rank: int, world_size: int) -> ShardedBatchSampler:
+    def _training_sampler(self, dataset: TextRows, **sharing: int) -> ShardedBatchSampler:
         if not self.by_length:
-            return super()._training_sampler(dataset, rank, world_size)
-        return LengthBatchSampler(
-            dataset.lengths, self.batch_size, rank=rank, world_size=world_size, seed=self.seed
-        )
+            return super()._training_sampler(dataset, **sharing)
+        return LengthBatchSampler(dataset.lengths, self.batch_size, **sharing)
 
 
 def _share(rows: list[list[int]], count: Any, total: Any) -> float:

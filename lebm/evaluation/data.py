@@ -126,12 +126,8 @@ def opened_module(
 
 
 def _keep_label_of_same_meaning(path: str, known: dict[str, Any], trained: dict[str, Any]) -> None:
-    """Drop the held-out label of a run for other data in which it is missing or names another class.
-
-    Args:
-        path: the other data.
-        known: the arguments for the other data; ``held_out_label`` is taken out or stays.
-        trained: the arguments of the run.
+    """Take the held-out label of a run out of ``known``, the arguments for the other data at ``path``, if it
+    is missing there or names another class. ``trained`` are the arguments of the run.
     """
     wanted = known["held_out_label"]
     other = ImageData(path, **{**known, "held_out_label": None})
