@@ -24,7 +24,7 @@ class NoValidationSentences(list):
     """The same as :class:`NoValidationImages`, for sentences."""
 
 
-class LoadedData(LightningDataModule, Component):
+class LoadedData(LightningDataModule):
     """What every data module knows: its processes, the position of training, and loaders that follow both."""
 
     batch_size: int
@@ -63,7 +63,7 @@ class LoadedData(LightningDataModule, Component):
         return self._loader(dataset, sampler, training=False)
 
 
-class SplitData(LoadedData):
+class SplitData(LoadedData, Component):
     """Base class of the data modules with a training, a validation and a test split.
 
     :meth:`setup` of a derived class sets ``train``, ``validation`` and ``test``. It also sets ``_used`` to a

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lebm.component import Component
 from lebm.data.loader import BatchLoader
 from lebm.data.module import LoadedData
 from lebm.errors import UserError
@@ -100,7 +101,7 @@ class PlaneRows(Dataset):
         return {name: value[0] for name, value in self.__getitems__([index]).items()}
 
 
-class PlaneData(LoadedData):
+class PlaneData(LoadedData, Component):
     """Points of a density in the plane; ``x`` is ``(B, 2)`` and ``label`` is the piece of each point.
 
     Args:
