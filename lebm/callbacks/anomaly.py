@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs, data_of, has_split, log
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of, has_split, log
 from lebm.callbacks.publish import publish_histogram, publish_table, takes_tables
 from lebm.data.dataset import ImageRows
 from lebm.data.images import to_unit_range
@@ -57,19 +57,12 @@ class AnomalyDetection(EvaluationCallback):
         self._bad = NonFinite()
         self._explained = False
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         for metric in (self._rows, self._bad):
             metric.to(model.device).reset()
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if "anomaly" not in batch:
             return
@@ -97,15 +90,11 @@ class AnomalyDetection(EvaluationCallback):
         self._rows.reset()
         metrics = anomaly_figures(rows["score"], rows["anomaly"].bool())
         if not metrics:
-            self._explain(
-                trainer, f"the {stage} split holds {'only' if rows['anomaly'].any() else 'no'} anomalies"
-            )
+            count = "only" if rows["anomaly"].any() else "no"
+            self._explain(trainer, f"the {stage} split holds {count} anomalies")
             return
-        named = {
-            f"{stage}/{'anomaly_base_rate' if name == 'base_rate' else name}": value
-            for name, value in metrics.items()
-        }
-        self.report(model, named)
+        renamed = {"base_rate": "anomaly_base_rate"}
+        self.report(model, {f"{stage}/{renamed.get(name, name)}": value for name, value in metrics.items()})
         self.protocol.update(score=model.anomaly_score_name, chain_settings=model.chain_settings)
         if trainer.is_global_zero:
             _publish(trainer, stage, rows)
@@ -128,14 +117,9 @@ def _publish(trainer: Trainer, stage: str, rows: Mapping[str, Tensor]) -> None:
     if not takes_tables(trainer):
         return
     top = rows["score"].argsort(descending=True, stable=True)[:TABLED]
-    columns = {
-        "row": rows["index"][top].tolist(),
-        "class": rows["label"][top].tolist(),
-        "anomaly": anomaly[top].tolist(),
-        "score": rows["score"][top].tolist(),
-    }
-    data = data_of(trainer)
-    split = getattr(data, SPLITS[stage]) if has_split(trainer, SPLITS[stage]) else None
+    shown = {"row": rows["index"], "class": rows["label"], "anomaly": anomaly, "score": rows["score"]}
+    columns = {name: column[top].tolist() for name, column in shown.items()}
+    split = getattr(data_of(trainer), SPLITS[stage]) if has_split(trainer, SPLITS[stage]) else None
     if isinstance(split, ImageRows):
         images = to_unit_range(split.images(rows["index"][top].numpy()))
         columns["image"] = [image_grid(image[None], 1) for image in images]
@@ -153,9 +137,8 @@ def _write_scores(path: Path, rows: Mapping[str, Tensor]) -> None:
 def _table(metrics: Mapping[str, float], anomalies: int, total: int) -> Table:
     table = Table(title=f"Anomaly detection: {anomalies} anomalies among {total} samples")
     table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("by guessing", justify="right")
-    table.add_column("lowest possible", justify="right")
+    for column in ("value", "by guessing", "lowest possible"):
+        table.add_column(column, justify="right")
     base, lowest = f"{metrics['base_rate']:.3f}", f"{metrics['auprc_lowest']:.3f}"
     table.add_row("AUROC", f"{metrics['auroc']:.3f}", "0.500", "0.000")
     table.add_row("AUPRC (average precision)", f"{metrics['auprc']:.3f}", base, lowest)

@@ -16,8 +16,18 @@ from lebm.component import Component
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 
-__all__ = ["EvaluationCallback", "Outputs", "data_of", "double_mean", "due", "has_split", "whole_split"]
+__all__ = [
+    "Batch",
+    "EvaluationCallback",
+    "Outputs",
+    "data_of",
+    "double_mean",
+    "due",
+    "has_split",
+    "whole_split",
+]
 
+Batch = Mapping[str, Tensor]
 Outputs = Mapping[str, Tensor]
 
 log = logging.getLogger("lebm.callbacks")
@@ -51,18 +61,11 @@ class EvaluationCallback(Callback, Component):
         self.figures: dict[str, float] = {}
         self.protocol: dict[str, Any] = {}
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         """Before the first batch of a pass, with that batch already on the device."""
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         """After a batch; ``outputs`` is the result of the model's step.
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -163,10 +162,7 @@ class Divergence(Callback, Component):
         if rows:
             listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
             return f"the data of row {listed} hold values that are not finite", True
-        parameters = dict(model.named_parameters())
-        if not all_finite(list(parameters.values())):
-            return f"the parameter {_first_bad(parameters)} is not finite", False
-        return f"the loss is {loss.detach().item()}", False
+        return _parameter_cause(model) or f"the loss is {loss.detach().item()}", False
 
     def _bad_rows(self) -> list[int]:
         """Numbers of the rows with non-finite data in this process's batch."""
@@ -177,9 +173,8 @@ class Divergence(Callback, Component):
         return rows.cpu()[~finite_rows(x).cpu()].tolist()
 
     def _state_cause(self, trainer: Trainer, model: LightningModule) -> str:
-        parameters = dict(model.named_parameters())
-        if not all_finite(list(parameters.values())):
-            return f"the parameter {_first_bad(parameters)} is not finite"
+        if cause := _parameter_cause(model):
+            return cause
         gap, limit = trainer.callback_metrics.get("train/energy_gap"), self.max_energy_gap
         # The gap exists on logged steps only.
         logged = trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
@@ -205,7 +200,9 @@ class Divergence(Callback, Component):
         entry = {"step": trainer.global_step, "cause": self._fault, "back_to": step}
         self.recoveries = [*self.recoveries, entry]
         self._fault = ""
-        _warn(entry, self._rollback.shrink)
+        if trainer.is_global_zero:
+            event = f"{entry['cause']} at step {entry['step']}: back to the state of step {step}"
+            log.warning("%s, learning rates and step sizes times %g", event, self._rollback.shrink)
         model.log("divergence/recoveries", float(len(self.recoveries)))
 
     def on_save_checkpoint(
@@ -230,11 +227,13 @@ def agreed(trainer: Trainer, bad: bool) -> bool:
     return trainer.strategy.reduce_boolean_decision(bad, all=False) if trainer.world_size > 1 else bad
 
 
+def _parameter_cause(model: LightningModule) -> str:
+    """Which parameter is not finite, in words; empty if all are finite."""
+    parameters = dict(model.named_parameters())
+    if all_finite(list(parameters.values())):
+        return ""
+    return f"the parameter {_first_bad(parameters)} is not finite"
+
+
 def _first_bad(tensors: Mapping[str, Tensor]) -> str:
     return next((name for name, value in tensors.items() if not all_finite([value])), "another process")
-
-
-@rank_zero_only
-def _warn(entry: dict[str, Any], shrink: float) -> None:
-    event = f"{entry['cause']} at step {entry['step']}: back to the state of step {entry['back_to']}"
-    log.warning("%s, learning rates and step sizes times %g", event, shrink)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, data_of, due, has_split, log, whole_split
+from lebm.callbacks.base import Batch, EvaluationCallback, data_of, due, has_split, log, whole_split
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.draws import CHUNK, check_images, drawn_images
@@ -88,12 +86,9 @@ class FrechetDistance(EvaluationCallback):
         self._measuring = False
         self._unavailable = False
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
-        self._measuring = (
-            due(trainer, self.every_n_epochs) and not self._unavailable and self._prepare(trainer)
-        )
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+        wanted = due(trainer, self.every_n_epochs) and not self._unavailable
+        self._measuring = wanted and self._prepare(trainer)
         if not self._measuring:
             return
         self.features.to(model.device).eval()
@@ -144,7 +139,7 @@ class FrechetDistance(EvaluationCallback):
                 log.warning("%s", problem or "FID is left out: another process found no Inception weights")
         return ready
 
-    def _measure_real(self, trainer: Trainer, model: LatentEstimator, batch: Mapping[str, Tensor]) -> None:
+    def _measure_real(self, trainer: Trainer, model: LatentEstimator, batch: Batch) -> None:
         if self._metric is not None and self._measured_data is data_of(trainer):
             self._metric.reset()  # only the samples are forgotten
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import Metric
 
-from lebm.callbacks.base import EvaluationCallback, Outputs, double_mean, due
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, double_mean, due
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.estimators.answers import HasLayers
@@ -89,15 +89,12 @@ class HierarchicalSamples(EvaluationCallback):
         self.steps = steps
         self.seed = seed
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         layers = layers_of(model, self)
         if not due(trainer, self.every_n_epochs) or not trainer.is_global_zero:
             return
-        codes = model.sample_latent(
-            self.rows + self.columns, steps=self.steps, generator=Noise.shards(self.seed, "hierarchical")
-        )
+        noise = Noise.shards(self.seed, "hierarchical")
+        codes = model.sample_latent(self.rows + self.columns, steps=self.steps, generator=noise)
         for layer in range(len(layers.layout)):
             for kind in self.kinds:
                 z = self.codes(layers, codes, layer, kind)
@@ -109,14 +106,12 @@ class HierarchicalSamples(EvaluationCallback):
         own, others = codes.split([self.rows, self.columns])
         changed = own.unsqueeze(1).expand(-1, self.columns, -1)
         if kind == "substitution":
-            changed = torch.where(
-                model.layout.mask([layer], codes.device), others.unsqueeze(0).expand_as(changed), changed
-            )
+            mask = model.layout.mask([layer], codes.device)
+            changed = torch.where(mask, others.unsqueeze(0).expand_as(changed), changed)
         else:
             noise = Noise.shards(self.seed, "hierarchical", layer)
-            changed = model.redraw(changed.flatten(0, 1), [layer], steps=self.steps, generator=noise).reshape(
-                changed.shape
-            )
+            redrawn = model.redraw(changed.flatten(0, 1), [layer], steps=self.steps, generator=noise)
+            changed = redrawn.reshape(changed.shape)
         return torch.cat([own.unsqueeze(1), changed], dim=1)
 
 
@@ -151,20 +146,13 @@ class LayerReconstruction(EvaluationCallback):
         self._first = True
         self._errors: list[Metric] = []
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         layers = len(layers_of(model, self).layout)
         self._errors = [double_mean(model.device, "warn") for _ in range(layers)]
         self._first = True
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not self._first:
             return
@@ -172,30 +160,21 @@ class LayerReconstruction(EvaluationCallback):
         noise = model.sample_noise("layers", batch["index"]) if len(x) else None
         shown = [x]
         for k, error in enumerate(self._errors):
-            mean = (
-                model.decode(layers.redraw(z, list(range(k)), steps=self.steps, generator=noise))
-                if len(x)
-                else x
-            )
+            mean = x
+            if len(x):
+                mean = model.decode(layers.redraw(z, list(range(k)), steps=self.steps, generator=noise))
             error.update(squared_error_rows(x, mean))
             shown.append(mean)
         if self._first and len(x):
-            publish_image(
-                trainer,
-                "layer_reconstructions",
-                image_grid(torch.cat([part[: self.n] for part in shown]), min(self.n, len(x))),
-            )
+            rows = torch.cat([part[: self.n] for part in shown])
+            publish_image(trainer, "layer_reconstructions", image_grid(rows, min(self.n, len(x))))
         self._first = False
 
     def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
-            self.report(
-                model,
-                {
-                    f"{stage}/reconstruction_mse_above_{k}": float(error.compute())
-                    for k, error in enumerate(self._errors)
-                },
-            )
+            name = f"{stage}/reconstruction_mse_above"
+            errors = {f"{name}_{k}": float(error.compute()) for k, error in enumerate(self._errors)}
+            self.report(model, errors)
             self.protocol.update(
                 range=[-1, 1], lower_layers="one draw of the prior given the layers above", steps=self.steps
             )
@@ -232,18 +211,11 @@ class LatentTraversal(EvaluationCallback):
         self.extent, self.columns, self.rows, self.image = extent, columns, rows, image
         self._open_picture = False
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         self._open_picture = True
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         z = self.output(outputs, "z")
         if not self._open_picture or not len(z):

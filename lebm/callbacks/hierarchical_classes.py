@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -11,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs, has_split, whole_split
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, has_split, whole_split
 from lebm.callbacks.hierarchical import layers_of
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
@@ -75,9 +73,7 @@ class LayerClassification(EvaluationCallback):
         self._train, self._test = RowCollector(["z", "label"]), RowCollector(["z", "label"])
         self._latent = ""
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         layers_of(model, self)
         if trainer.state.fn == TrainerFn.FITTING:
             return
@@ -95,19 +91,12 @@ class LayerClassification(EvaluationCallback):
             self._add(self._train, model, part, None)
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             self._add(self._test, model, batch, outputs)
 
-    def _add(
-        self, rows: RowCollector, model: LatentEstimator, batch: Mapping[str, Tensor], outputs: Outputs | None
-    ) -> None:
+    def _add(self, rows: RowCollector, model: LatentEstimator, batch: Batch, outputs: Outputs | None) -> None:
         z, self._latent = _features(model, model.observations(batch), outputs, batch["index"])
         rows.update(index=batch["index"], label=batch["label"], z=z)
 
@@ -117,24 +106,19 @@ class LayerClassification(EvaluationCallback):
         train, test = self._train.table(), self._test.table()
         self._train.reset()
         self._test.reset()
-        names = {
-            f"layer_{layer}": part for layer, part in enumerate(layers_of(model, self).layout.slices, start=1)
-        } | {"all": slice(None)}
+        slices = layers_of(model, self).layout.slices
+        parts = {f"layer_{layer}": part for layer, part in enumerate(slices, start=1)} | {"all": slice(None)}
         from scipy.stats import binomtest  # slow to import
 
         values: dict[str, float] = {}
-        table = Table(
-            title=(
-                f"Linear-ReLU({self.hidden})-Linear on each layer, {len(test['label'])} images of the {stage}"
-                " split"
-            )
-        )
+        count = len(test["label"])
+        title = f"Linear-ReLU({self.hidden})-Linear on each layer, {count} images of the {stage} split"
+        table = Table(title=title)
         for column in ("layer", "accuracy", "95 % interval"):
             table.add_column(column)
-        for name, part in names.items():
+        for name, part in parts.items():
             seen, unseen = ((rows["z"][:, part], rows["label"]) for rows in (train, test))
             share = classify(seen, unseen, hidden=self.hidden, epochs=self.epochs, seed=self.seed)
-            count = len(test["label"])
             low, high = binomtest(round(share * count), count).proportion_ci(method="wilson")
             key = f"{stage}/latent_accuracy/{name}"
             values |= {key: share, f"{key}_low": low, f"{key}_high": high}
@@ -177,20 +161,13 @@ class MutualInformationGap(EvaluationCallback):
         self.bins = bins
         self._rows = RowCollector(["z", "factors"])
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         if "factors" not in batch and "label" not in batch:
             raise UserError("MutualInformationGap needs batches with factors or labels")
         self._rows.to(model.device).reset()
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         factors = batch["factors"] if "factors" in batch else batch["label"].unsqueeze(1)
         z, _ = _features(model, self.output(outputs, "x"), outputs, batch["index"])
@@ -200,7 +177,6 @@ class MutualInformationGap(EvaluationCallback):
         rows = self._rows.table()
         self._rows.reset()
         gap, supervised = mutual_information_gap(rows["z"], rows["factors"], self.bins)
-        self.report(
-            model, {f"{stage}/mig": gap} | ({} if supervised is None else {f"{stage}/mig_sup": supervised})
-        )
+        gaps = {f"{stage}/mig": gap, f"{stage}/mig_sup": supervised}
+        self.report(model, {name: value for name, value in gaps.items() if value is not None})
         self.protocol.update(bins=self.bins, factors=rows["factors"].shape[1])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -11,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs
 from lebm.callbacks.hierarchical import layers_of
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
@@ -59,21 +57,14 @@ class LatentAttack(EvaluationCallback):
         self.n, self.radius, self.steps = n, radius, steps
         self._due = False
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         layers_of(model, self)
         if model.inferred(model.observations(batch)) is None:
             raise UserError("LatentAttack attacks an encoder, and this model has none")
         self._due = trainer.state.fn != TrainerFn.FITTING
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         x = self.output(outputs, "x")[: self.n].clone()
         if not self._due or len(x) < 2:
@@ -135,51 +126,44 @@ class LongChain(EvaluationCallback):
         self, lengths: tuple[int, ...] = (0, 60, 250, 500, 1000, 2500), n: int = 64, seed: int = 0
     ) -> None:
         super().__init__()
-        if (
-            n < 1
-            or not lengths
-            or any(length < 0 or length % 10 for length in lengths)
-            or sorted(lengths) != list(lengths)
-        ):
+        rising = sorted(lengths) == list(lengths)
+        if n < 1 or not lengths or not rising or any(length < 0 or length % 10 for length in lengths):
             raise ValueError(
                 f"needs at least one chain, and lengths that rise in multiples of ten, not {n} and"
                 f" {list(lengths)}"
             )
         self.lengths, self.n, self.seed = tuple(lengths), n, seed
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             return
         # Every process draws the same chains, so the values agree.
-        lengths = {length: Noise.shards(self.seed, "long chain") for length in self.lengths}
         states = {
-            length: model.sample_latent(self.n, steps=length, generator=noise)
-            for length, noise in lengths.items()
+            length: model.sample_latent(self.n, steps=length, generator=Noise.shards(self.seed, "long chain"))
+            for length in (*self.lengths, None)
         }
-        own = model.sample_latent(self.n, generator=Noise.shards(self.seed, "long chain"))
-        values: dict[str, float] = {}
-        for suffix, z in (("", own), ("_end", states[self.lengths[-1]])):
-            values[f"{stage}/long_chain/rms{suffix}"] = float(z.double().square().mean().sqrt())
-            prior = model.latent_prior
-            if prior is not None:
-                with torch.no_grad():
-                    values[f"{stage}/long_chain/log_density{suffix}"] = float(prior.log_density(z).mean())
+        own = states.pop(None)  # of the model's default length
+        values = {
+            f"{stage}/long_chain/{name}{suffix}": value
+            for suffix, z in (("", own), ("_end", states[self.lengths[-1]]))
+            for name, value in _measured(z, model.latent_prior).items()
+        }
         self.report(model, values)
         self.protocol.update(lengths=list(self.lengths), chains=self.n, seed=self.seed)
         rows = torch.stack([model.decode(z[:10]) for z in states.values()], dim=1).flatten(0, 1)
         publish_image(trainer, "long_chain", image_grid(rows, len(states)))
         if trainer.is_global_zero and stage == "test":
-            Console().print(_table(states, model.latent_prior))
+            table = Table(title="One prior chain at several lengths")
+            for column in ("transitions", "root mean square", "log-density of the prior"):
+                table.add_column(column, justify="right")
+            for length, z in states.items():
+                found = _measured(z, model.latent_prior)
+                density = f"{found['log_density']:.2f}" if "log_density" in found else ""
+                table.add_row(str(length), f"{found['rms']:.3f}", density)
+            Console().print(table)
 
 
-def _table(states: Mapping[int, Tensor], prior: Prior | None) -> Table:
-    table = Table(title="One prior chain at several lengths")
-    for column in ("transitions", "root mean square", "log-density of the prior"):
-        table.add_column(column, justify="right")
-    for length, z in states.items():
-        with torch.no_grad():
-            density = "" if prior is None else f"{float(prior.log_density(z).mean()):.2f}"
-        table.add_row(str(length), f"{float(z.double().square().mean().sqrt()):.3f}", density)
-    return table
+@torch.no_grad()
+def _measured(z: Tensor, prior: Prior | None) -> dict[str, float]:
+    values = {"rms": float(z.double().square().mean().sqrt())}
+    return values if prior is None else values | {"log_density": float(prior.log_density(z).mean())}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_image
 from lebm.estimators.base import LatentEstimator
 from lebm.plots.grids import image_grid
@@ -43,18 +40,11 @@ class InterpolationGrid(EvaluationCallback):
         self.columns = columns
         self._shown = False
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         self._shown = False
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         z = self.output(outputs, "z")[: 2 * self.pairs]
         if self._shown or not trainer.is_global_zero or len(z) < 2:

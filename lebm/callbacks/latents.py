@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_histogram, publish_image
 from lebm.estimators.base import LatentEstimator
 from lebm.metrics.rows import RowCollector
@@ -47,19 +45,12 @@ class PosteriorLatents(EvaluationCallback):
         self._rows = RowCollector(["z"])
         self._held = 0
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         self._rows.to(model.device).reset()
         self._held = 0
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         # The first n rows of every process include the first n rows of all, for any number of processes.
         z = self.output(outputs, "z")[: self.n - self._held]
@@ -97,14 +88,11 @@ class LatentPicture(PosteriorLatents):
 
     _prior: Tensor | None = None
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         super().begin(trainer, model, stage, batch)
         if trainer.is_global_zero:
-            self._prior = model.sample_latent(
-                self.n, steps=self.steps, generator=Noise.shards(self.seed, "latent picture")
-            )
+            noise = Noise.shards(self.seed, "latent picture")
+            self._prior = model.sample_latent(self.n, steps=self.steps, generator=noise)
 
     def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         posterior = self.latents()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lebm.callbacks.base import EvaluationCallback, Outputs, double_mean
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, double_mean
 from lebm.callbacks.publish import publish_image
 from lebm.data.splits import spread_rows
 from lebm.estimators.base import LatentEstimator
@@ -48,9 +47,7 @@ class ReconstructionGrid(EvaluationCallback):
         self._rows: RowCollector | None = None
         self._chosen: Tensor | None = None
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         self._rows = RowCollector(["x", "reconstruction"]).to(model.device)
         chosen = self._choice(trainer, stage)
         self._chosen = None if chosen is None else chosen.to(model.device)
@@ -73,12 +70,7 @@ class ReconstructionGrid(EvaluationCallback):
         return torch.from_numpy(spread_rows(classes, rows, self.n, self.seed))
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if self._rows is None:
             return
@@ -103,9 +95,8 @@ class ReconstructionGrid(EvaluationCallback):
         order = torch.arange(len(rows["index"]))[: self.n]
         if self._chosen is not None:
             found = {int(row): place for place, row in enumerate(rows["index"])}
-            order = torch.tensor(
-                [found[row] for row in self._chosen.tolist() if row in found], dtype=torch.long
-            )
+            shown = [found[row] for row in self._chosen.tolist() if row in found]
+            order = torch.tensor(shown, dtype=torch.long)
         if len(order):
             order = order.to(rows["x"].device)
             grid = pair_grid(rows["x"][order], rows["reconstruction"][order], self.columns)
@@ -135,19 +126,12 @@ class ReconstructionError(EvaluationCallback):
         super().__init__()
         self._bad = NonFinite()
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         self._mean = double_mean(model.device)
         self._bad.to(model.device).reset()
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")
         index = batch["index"]

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lebm.callbacks.base import EvaluationCallback, Outputs, double_mean
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, double_mean
 from lebm.callbacks.divergence import DivergenceError, agreed
 from lebm.component import Component
 from lebm.estimators.answers import Revises
@@ -48,21 +48,14 @@ class RevisionError(EvaluationCallback):
         self.steps = list(steps)
         self._means: dict[str, Metric] = {}
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         names = FIGURES if min(batch["x"].shape[2:]) >= SSIM_WINDOW else FIGURES[:2]
         self._means = {
             f"{name}/steps{steps}": double_mean(model.device) for steps in self.steps for name in names
         }
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         x, index = self.output(outputs, "x"), batch["index"]
         if not x.shape[0]:
@@ -128,17 +121,13 @@ class RevisionGuard(Callback, Component):
         """What is wrong with the tensors of a step, in words; empty if nothing is."""
         for name, value in revised.items():
             bad = int((~finite_rows(value.reshape(1) if not value.dim() else value)).sum())
+            if bad and not value.dim():
+                return f"the {name} is not finite"
             if bad:
-                return (
-                    f"the {name} are not finite ({bad} of {len(value)} rows)"
-                    if value.dim()
-                    else f"the {name} is not finite"
-                )
-        if "energy gap" in revised and abs(float(revised["energy gap"])) > self.max_energy_gap:
-            return (
-                f"the energy gap is {float(revised['energy gap']):.4g}, beyond max_energy_gap"
-                f" {self.max_energy_gap:g}"
-            )
+                return f"the {name} are not finite ({bad} of {len(value)} rows)"
+        gap = revised.get("energy gap")
+        if gap is not None and abs(float(gap)) > self.max_energy_gap:
+            return f"the energy gap is {float(gap):.4g}, beyond max_energy_gap {self.max_energy_gap:g}"
         images = revised.get("revised images")
         if images is not None and (largest := float(images.abs().max())) > self.max_pixel:
             return (
@@ -146,15 +135,13 @@ class RevisionGuard(Callback, Component):
                 " explodes"
             )
         generated = revised.get("generated images")
-        if (
-            generated is not None
-            and len(generated) > 1
-            and (spread := float(generated.std(dim=0).mean())) < self.min_spread
-        ):
-            return (
-                f"the generated images are all alike (spread {spread:.2g}, below min_spread"
-                f" {self.min_spread:g}): a dead generator"
-            )
+        if generated is not None and len(generated) > 1:
+            spread = float(generated.std(dim=0).mean())
+            if spread < self.min_spread:
+                return (
+                    f"the generated images are all alike (spread {spread:.2g}, below min_spread"
+                    f" {self.min_spread:g}): a dead generator"
+                )
         return ""
 
 

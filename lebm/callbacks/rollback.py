@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -44,9 +45,9 @@ class Rollback:
         state = {
             "step": trainer.global_step,
             "times": self._times,
-            "model": _copied(model.state_dict()),
-            "optimizers": [_copied(optimizer.state_dict()) for optimizer in trainer.optimizers],
-            "averages": [_copied(average.state_dict()) for average in _averages(trainer)],
+            "model": deepcopy(model.state_dict()),
+            "optimizers": [deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers],
+            "averages": [deepcopy(average.state_dict()) for average in _averages(trainer)],
         }
         self._kept = [*self._kept[-1:], state]
         self._stepped_back = False
@@ -71,7 +72,7 @@ class Rollback:
         for optimizer, stored in zip(trainer.optimizers, state["optimizers"], strict=True):
             # These and not those of the state: the schedule has moved on, and multiplies the current rates.
             rates = [group["lr"] for group in optimizer.param_groups]
-            optimizer.load_state_dict(_copied(stored))
+            optimizer.load_state_dict(deepcopy(stored))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = self.shrink * rate
         for average, stored in zip(_averages(trainer), state["averages"], strict=True):
@@ -86,16 +87,6 @@ def _averages(trainer: Trainer) -> list[nn.Module]:
     """The averaged models (EMA) of the run's callbacks."""
     callbacks = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
     return [callback._average_model for callback in callbacks if callback._average_model is not None]
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copied(item) for item in value)
-    return value
 
 
 def all_finite(tensors: list[Tensor]) -> bool:

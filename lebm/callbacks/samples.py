@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, due
+from lebm.callbacks.base import Batch, EvaluationCallback, due
 from lebm.callbacks.publish import publish_image, publish_table, takes_tables
 from lebm.estimators.base import LatentEstimator
 from lebm.models.frozen import frozen
@@ -62,9 +62,7 @@ class SampleGrid(EvaluationCallback):
         self.seed = seed
         self._drawn: int | None = None
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         if self._due(trainer):
             self._draw(trainer, model)
 

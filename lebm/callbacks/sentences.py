@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import EvaluationCallback, Outputs, data_of
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of
 from lebm.callbacks.publish import moment
 from lebm.callbacks.samples import SampleGrid, publish_samples
 from lebm.data.text_rows import TextRows
@@ -52,10 +51,9 @@ class SampleSentences(SampleGrid):
         sentences = likelihood_of_sentences(model, type(self).__name__).spell(x)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{sentence}\n" for sentence in sentences)
         for name in (moment(trainer), "latest"):
-            (folder / f"{name}.txt").write_text(
-                "".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8"
-            )
+            (folder / f"{name}.txt").write_text(text, encoding="utf-8")
         for logger in trainer.loggers:
             writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_text"):
@@ -112,21 +110,14 @@ class SentenceBounds(EvaluationCallback):
         self.counts: dict[str, int] = {}
         self._measuring = False
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         self._measuring = stage == "test" or self.in_validation
         if self._measuring:
             likelihood_of_sentences(model, type(self).__name__)
             self.bounds.begin(model)
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if self._measuring:
             self.bounds.update(model, self.output(outputs, "x"), batch["index"])
@@ -176,9 +167,7 @@ class SentenceQuality(EvaluationCallback):
         self.counts: dict[str, int] = {}
         self._measuring = False
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         self._measuring = stage == "test"
         if not self._measuring:
             return
@@ -189,12 +178,7 @@ class SentenceQuality(EvaluationCallback):
         self.quality.begin(model)
 
     def collect(
-        self,
-        trainer: Trainer,
-        model: LatentEstimator,
-        stage: str,
-        outputs: Outputs,
-        batch: Mapping[str, Tensor],
+        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if self._measuring:
             x, z = self.output(outputs, "x"), self.output(outputs, "z")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lebm.callbacks.base import Batch
 from lebm.callbacks.latents import PosteriorLatents
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
@@ -50,9 +51,7 @@ class StagePicture(PosteriorLatents):
         self._priors: dict[str, Tensor] = {}
         self._densities: list[LogDensity] = []
 
-    def begin(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Mapping[str, Tensor]
-    ) -> None:
+    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         prior = model.latent_prior
         if not isinstance(prior, RatioPrior):
             raise UserError(
@@ -86,15 +85,9 @@ class StagePicture(PosteriorLatents):
         far = {name: float(maximum_mean_discrepancy(cloud, posterior)) for name, cloud in clouds.items()}
         distances = list(far.values())
         self.report(model, {f"{stage}/prior_mmd": distances[-1], f"{stage}/prior_mmd_start": distances[0]})
-        self.protocol = {
-            "n": self.n,
-            "steps": self.steps,
-            "kernel": "Gaussian, median distance of the posterior",
-        }
+        kernel = "Gaussian, median distance of the posterior"
+        self.protocol = {"n": self.n, "steps": self.steps, "kernel": kernel}
         if trainer.is_global_zero:
             titles = {f"{name}\nMMD² {far[name]:.4f}": cloud for name, cloud in clouds.items()}
-            publish_image(
-                trainer,
-                "stages",
-                stage_picture(posterior, titles, densities if posterior.shape[1] == 2 else None),
-            )
+            flat = posterior.shape[1] == 2
+            publish_image(trainer, "stages", stage_picture(posterior, titles, densities if flat else None))

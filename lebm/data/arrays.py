@@ -89,23 +89,19 @@ class ArrayData(SplitData):
         """Read the arrays and make the splits; a second call does nothing."""
         if self._used is not None:
             return
-        arrays = {
-            name: np.asarray(value)
-            for name, value in (self._read() if self._arrays is None else self._arrays).items()
-        }
+        given = self._read() if self._arrays is None else self._arrays
+        arrays = {name: np.asarray(value) for name, value in given.items()}
         known = [*SPLITS, *(f"{name}_label" for name in SPLITS)]
         if "train" not in arrays or not set(known).issuperset(arrays):
             raise UserError(
                 f"data path {self.path!r}: holds {', '.join(arrays)}; it must hold train, and may hold"
                 f" {', '.join(known[1:])}"
             )
-        splits: dict[str, PlaneRows | None] = {
-            name: self._rows(arrays, name) if name in arrays else None for name in SPLITS
-        }
+        splits = {name: self._rows(arrays, name) for name in SPLITS if name in arrays}
         train = splits["train"]
-        assert train is not None
         carved = {
-            name: 0 if splits[name] else size_in_rows(size, len(train)) for name, size in self.carved.items()
+            name: 0 if name in splits else size_in_rows(size, len(train))
+            for name, size in self.carved.items()
         }
         if sum(carved.values()) >= len(train):
             listed = " and ".join(f"{name}_size {self.carved[name]}" for name in carved if carved[name])
@@ -123,15 +119,15 @@ class ArrayData(SplitData):
         for name, piece in pieces.items():
             if len(piece):
                 splits[name] = PlaneRows(train.x[piece], train.label[piece])
-        self.train, self.validation, self.test = (splits[name] for name in SPLITS)
-        shapes = {name: tuple(split.x.shape[1:]) for name, split in splits.items() if split is not None}
+        self.train, self.validation, self.test = (splits.get(name) for name in SPLITS)
+        splits = {name: splits[name] for name in SPLITS if name in splits}
+        shapes = {name: tuple(split.x.shape[1:]) for name, split in splits.items()}
         if len(set(shapes.values())) > 1:
             raise UserError(f"data path {self.path!r}: rows differ between splits ({shapes})")
-        sizes = {name: len(split) for name, split in splits.items() if split is not None}
         self._used = {
             "path": self.path,
             "shape": list(shapes["train"]),
-            "sizes": sizes,
+            "sizes": {name: len(split) for name, split in splits.items()},
             "batch_size": self.batch_size,
             "seed": self.seed,
         }

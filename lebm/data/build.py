@@ -9,7 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -151,7 +151,7 @@ def build(
         "split": split,
         "skipped": skipped,
         "source": source.path,
-        "decoding": decoding.plain(),
+        "decoding": asdict(decoding),
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 

@@ -16,7 +16,7 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def open_images(
         )
     if split not in names:
         raise UserError(f"data path {path!r}: no split {split!r}; it has {', '.join(names)}")
-    key = short_hash([FORMAT, split, decoding.plain(), image_column, label_column])
+    key = short_hash([FORMAT, split, asdict(decoding), image_column, label_column])
     folder = cache / "images" / source.key / key
     cached = _load(folder)
     if cached is None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -56,10 +55,6 @@ class Decoding:
                     f" not {self.crop}"
                 )
 
-    def plain(self) -> dict[str, Any]:
-        """The settings as plain values, for cache keys."""
-        return asdict(self)
-
     def __call__(self, content: bytes | str | Path | None) -> np.ndarray:
         """Decode an image to ``(C, H, W)`` ``uint8``.
 
@@ -69,12 +64,8 @@ class Decoding:
         Raises:
             UndecodableError: if the image cannot be used; the message is a short reason.
         """
-        if content is None or content == b"":
-            raise UndecodableError("it is empty")
         try:
-            with Image.open(
-                io.BytesIO(content) if isinstance(content, bytes) else content, formats=_formats()
-            ) as image:
+            with _opened(content) as image:
                 if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                     raise UndecodableError(
                         f"{image.width}x{image.height} pixels are more than Pillow's limit"
@@ -116,14 +107,17 @@ def header(content: bytes | str | Path | None) -> tuple[tuple[int, int], str] | 
     Returns:
         ``None`` if it is not an image in one of the formats that are read.
     """
-    if content is None or content == b"":
-        return None
     try:
-        source = io.BytesIO(content) if isinstance(content, bytes) else content
-        with Image.open(source, formats=_formats()) as image:
+        with _opened(content) as image:
             return image.size, image.mode
     except Exception:  # the plugins of Pillow raise many kinds
         return None
+
+
+def _opened(content: bytes | str | Path | None) -> Image.Image:
+    if content is None or content == b"":
+        raise UndecodableError("it is empty")
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=_formats())
 
 
 @cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Literal
+from collections import Counter
+from dataclasses import asdict, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,11 +18,6 @@ from lebm.data.sets import Sources, Splitting
 from lebm.data.splits import check_size
 
 __all__ = ["ImageData", "open_images", "to_unit_range"]
-
-
-def _counts(labels: Tensor) -> dict[int, int]:
-    values, counts = labels.unique(return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def to_unit_range(x: Tensor) -> Tensor:
@@ -155,7 +151,6 @@ class ImageData(SplitData):
             "on_error": on_error,
         }
         self.splitting = Splitting(validation_size, None, anomaly_split, seed, limit_train, limit_eval)
-        self._used: dict[str, Any] | None = None
 
     # Reading
 
@@ -179,7 +174,8 @@ class ImageData(SplitData):
         self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
         self.image_shape = self.train.image_shape
         self.class_counts = {
-            name: _counts(split.labels) if sources.train.has_labels else {} for name, split in splits.items()
+            name: dict(sorted(Counter(split.labels.tolist()).items())) if sources.train.has_labels else {}
+            for name, split in splits.items()
         }
         self._used = {
             "path": self.path,
@@ -201,14 +197,13 @@ class ImageData(SplitData):
             "batch_size": self.batch_size,
             "flip": self.flip,
             "drop_last": self.drop_last,
-            **self.splitting.plain(),
+            **asdict(self.splitting),
         }
         if self.held_out_label is None:
             self._used["anomaly_split"] = None
         elif self.test is not None:
-            self._used["anomaly_base_rate"] = self.class_counts["test"].get(self.held_out_label, 0) / len(
-                self.test
-            )
+            anomalies = self.class_counts["test"].get(self.held_out_label, 0)
+            self._used["anomaly_base_rate"] = anomalies / len(self.test)
 
     def label(self, wanted: int | str) -> int:
         """The number of a class of the training split, given by name or by number.

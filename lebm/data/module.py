@@ -24,7 +24,46 @@ class NoValidationSentences(list):
     """The same as :class:`NoValidationImages`, for sentences."""
 
 
-class SplitData(LightningDataModule, Component):
+class LoadedData(LightningDataModule):
+    """What every data module knows: its processes, the position of training, and loaders that follow both."""
+
+    batch_size: int
+    eval_batch_size: int
+    seed: int
+    num_workers: int = 0
+    drop_last: bool = True
+
+    def _processes(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch and batch of the next training step, from the counters that Lightning saves and restores."""
+        if self.trainer is None or not self.trainer.training:
+            return 0, 0
+        return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
+
+    def _loader(self, dataset: Dataset, sampler: ShardedBatchSampler, training: bool) -> BatchLoader:
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
+
+    def _training_sampler(self, dataset: Any, **sharing: int) -> ShardedBatchSampler:
+        return ShardedBatchSampler(
+            len(dataset), self.batch_size, shuffle=True, drop_last=self.drop_last, **sharing
+        )
+
+    def _shuffled(self, dataset: Any) -> BatchLoader:
+        rank, processes = self._processes()
+        sampler = self._training_sampler(dataset, rank=rank, world_size=processes, seed=self.seed)
+        return self._loader(dataset, sampler, training=True)
+
+    def _in_order(self, dataset: Any) -> BatchLoader:
+        rank, processes = self._processes()
+        size = max(self.eval_batch_size, processes)
+        sampler = ShardedBatchSampler(len(dataset), size, rank=rank, world_size=processes)
+        return self._loader(dataset, sampler, training=False)
+
+
+class SplitData(LoadedData, Component):
     """Base class of the data modules with a training, a validation and a test split.
 
     :meth:`setup` of a derived class sets ``train``, ``validation`` and ``test``. It also sets ``_used`` to a
@@ -43,11 +82,6 @@ class SplitData(LightningDataModule, Component):
     test_hint = "name it with test_split"
 
     path: str
-    batch_size: int
-    eval_batch_size: int
-    seed: int
-    num_workers: int = 0
-    drop_last: bool = True
     train: Any
     validation: Any
     test: Any
@@ -89,30 +123,6 @@ class SplitData(LightningDataModule, Component):
 
     # Loading
 
-    def _processes(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    def _loader(self, dataset: Dataset, sampler: ShardedBatchSampler, training: bool) -> BatchLoader:
-        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
-
-    def _position(self) -> tuple[int, int]:
-        """Epoch and batch of the next training step, from the counters that Lightning saves and restores."""
-        if self.trainer is None or not self.trainer.training:
-            return 0, 0
-        return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
-
-    def _training_sampler(self, rank: int, world_size: int) -> ShardedBatchSampler:
-        return ShardedBatchSampler(
-            len(self.train),
-            self.batch_size,
-            rank=rank,
-            world_size=world_size,
-            shuffle=True,
-            drop_last=self.drop_last,
-            seed=self.seed,
-        )
-
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches of ``batch_size`` rows over all processes; the last may be smaller.
 
@@ -122,14 +132,14 @@ class SplitData(LightningDataModule, Component):
         Raises:
             UserError: if the processes cannot share a batch evenly, or there is not one whole batch.
         """
-        rank, processes = self._processes()
+        _, processes = self._processes()
         if self.batch_size % processes:
             raise UserError(
                 f"batch_size {self.batch_size} is over all processes and cannot be shared evenly by"
                 f" {processes}"
             )
         self.check_batch_size()
-        return self._loader(self.train, self._training_sampler(rank, processes), training=True)
+        return self._shuffled(self.train)
 
     def check_batch_size(self) -> None:
         """Refuse a training split that does not fill one batch; :meth:`setup` must have been called.
@@ -149,15 +159,12 @@ class SplitData(LightningDataModule, Component):
         Raises:
             UserError: if there are fewer rows than processes.
         """
-        rank, processes = self._processes()
+        _, processes = self._processes()
         if len(dataset) < processes:
             raise UserError(
                 f"{len(dataset)} {self.noun} of {self.path!r} cannot be evaluated by {processes} processes"
             )
-        sampler = ShardedBatchSampler(
-            len(dataset), max(self.eval_batch_size, processes), rank=rank, world_size=processes
-        )
-        return self._loader(dataset, sampler, training=False)
+        return self._in_order(dataset)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The validation split in order.

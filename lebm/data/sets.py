@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lebm.data.cache import CachedImages, open_images, split_names
 from lebm.data.dataset import ImageRows
-from lebm.data.splits import held_out_rows, limited, nothing_left, ordinary_rows
+from lebm.data.splits import chosen_splits, held_out_rows, limited, nothing_left, ordinary_rows
 from lebm.errors import UserError
 
 __all__ = ["Sources", "Splitting"]
-
-VALIDATION_SPLITS = ("validation", "valid", "val")
 
 
 @dataclass(frozen=True)
@@ -43,29 +41,15 @@ class Sources:
             UserError: if a split does not exist, cannot be read, or its images differ in shape
                 from those of the others.
         """
-        names = split_names(path, **where)
-        for argument, name in (("train_split", train_split), ("test_split", test_split)):
-            if name is not None and name not in names:
-                hint = "; null trains without a test set" if argument == "test_split" else ""
-                raise UserError(
-                    f"data path {path!r}: no split {name!r} ({argument}{hint}); it has {', '.join(names)}"
-                )
-        validation = next(
-            (name for name in VALIDATION_SPLITS if name in names and name not in (train_split, test_split)),
-            None,
-        )
-        train = open_images(path, train_split, **where, **how)
-        others = [
-            None if name is None else open_images(path, name, **where, **how)
-            for name in (validation, test_split)
-        ]
-        shapes = {cached.split: cached.images.shape[1:] for cached in (train, *others) if cached is not None}
+        names = chosen_splits(path, split_names(path, **where), train_split, test_split)
+        opened = {part: open_images(path, name, **where, **how) for part, name in names.items()}
+        shapes = {cached.split: cached.images.shape[1:] for cached in opened.values()}
         if len(set(shapes.values())) > 1:
             listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise UserError(
                 f"data path {path!r}: images differ between splits ({listed}); set image_size and channels"
             )
-        return cls(path, train, *others)
+        return cls(path, opened["train"], opened.get("validation"), opened.get("test"))
 
     @property
     def skipped(self) -> int:
@@ -122,10 +106,6 @@ class Splitting:
     limit_train: int | None = None
     limit_eval: int | None = None
 
-    def plain(self) -> dict[str, Any]:
-        """The settings as plain values."""
-        return asdict(self)
-
     def apply(self, sources: Sources) -> dict[str, ImageRows]:
         """The splits that have rows, by name: always ``train``, and possibly ``validation`` and ``test``.
 
@@ -143,23 +123,18 @@ class Splitting:
         if not len(rows.train):
             raise UserError(nothing_left(sources.path, "images", carve, len(rows.validation), held_out))
         both = [cached for cached in (train, test) if cached is not None]
-        images, labels = (
-            [cached.images for cached in both],
-            np.concatenate([cached.labels for cached in both]),
-        )
-        splits = {
-            "train": ImageRows(images, labels, limited(rows.train, self.limit_train, self.seed), held_out)
+        chosen = {
+            "train": (both, rows.train),
+            "validation": (both, rows.validation),
+            "test": (both, rows.test),
         }
         if valid is not None:
-            normal = np.flatnonzero(
-                np.ones(len(valid), dtype=bool) if held_out is None else valid.labels != held_out
-            )
-            splits["validation"] = ImageRows(
-                [valid.images], valid.labels, limited(normal, self.limit_eval, self.seed), held_out
-            )
-        else:
-            splits["validation"] = ImageRows(
-                images, labels, limited(rows.validation, self.limit_eval, self.seed), held_out
-            )
-        splits["test"] = ImageRows(images, labels, limited(rows.test, self.limit_eval, self.seed), held_out)
+            every = np.arange(len(valid))
+            chosen["validation"] = [valid], every if held_out is None else every[valid.labels != held_out]
+        splits = {}
+        for name, (opened, numbers) in chosen.items():
+            images = [cached.images for cached in opened]
+            labels = np.concatenate([cached.labels for cached in opened])
+            limit = self.limit_train if name == "train" else self.limit_eval
+            splits[name] = ImageRows(images, labels, limited(numbers, limit, self.seed), held_out)
         return {name: split for name, split in splits.items() if len(split)}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from lebm.errors import UserError
+
 __all__ = [
+    "VALIDATION_SPLITS",
     "SplitRows",
     "check_size",
+    "chosen_splits",
     "held_out_rows",
     "limited",
     "nothing_left",
@@ -17,7 +22,36 @@ __all__ = [
     "spread_rows",
 ]
 
+VALIDATION_SPLITS = ("validation", "valid", "val")
 TRAIN_FRACTION = 0.8  # of the normal rows, under the protocol "lebm"
+
+
+def chosen_splits(
+    path: str, names: Sequence[str], train_split: str, test_split: str | None
+) -> dict[str, str]:
+    """The splits of a source that a run uses, by their part in it.
+
+    Args:
+        path: the path of the data, for the message.
+        names: the splits of the source.
+        train_split: the split for ``train``.
+        test_split: the split for ``test``, or ``None``.
+
+    Returns:
+        ``train``, ``validation`` if the source has such a split besides the two, and ``test``, in this order.
+
+    Raises:
+        UserError: if the source does not have one of the two.
+    """
+    for argument, name in (("train_split", train_split), ("test_split", test_split)):
+        if name is not None and name not in names:
+            hint = "; null trains without a test set" if argument == "test_split" else ""
+            raise UserError(
+                f"data path {path!r}: no split {name!r} ({argument}{hint}); it has {', '.join(names)}"
+            )
+    unused = (name for name in VALIDATION_SPLITS if name in names and name not in (train_split, test_split))
+    chosen = {"train": train_split, "validation": next(unused, None), "test": test_split}
+    return {part: name for part, name in chosen.items() if name is not None}
 
 
 @dataclass(frozen=True)

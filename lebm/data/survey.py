@@ -12,8 +12,8 @@ from typing import Any
 from lebm.data.build import Columns, labels_of
 from lebm.data.cache import cache_folder
 from lebm.data.decoding import GREY_MODES, header
-from lebm.data.sets import VALIDATION_SPLITS
 from lebm.data.sources import find_source, reading
+from lebm.data.splits import VALIDATION_SPLITS
 from lebm.errors import UserError
 
 __all__ = ["Survey", "survey"]

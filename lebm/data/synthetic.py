@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lebm.component import Component
-from lebm.data.loader import BatchLoader, ShardedBatchSampler
+from lebm.data.loader import BatchLoader
+from lebm.data.module import LoadedData
 from lebm.errors import UserError
 from lebm.samplers.noise import keyed_seed
 
@@ -40,11 +40,8 @@ def _spiral(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     label = torch.randint(2, (n,), generator=generator)
     angle = 3 * math.pi * torch.rand(n, generator=generator).sqrt()
     radius = 0.25 * angle * (1.0 - 2.0 * label)
-    return (
-        torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
-        + 0.08 * torch.randn(n, 2, generator=generator),
-        label,
-    )
+    points = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
+    return points + 0.08 * torch.randn(n, 2, generator=generator), label
 
 
 def _grid(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -104,7 +101,7 @@ class PlaneRows(Dataset):
         return {name: value[0] for name, value in self.__getitems__([index]).items()}
 
 
-class PlaneData(LightningDataModule, Component):
+class PlaneData(LoadedData, Component):
     """Points of a density in the plane; ``x`` is ``(B, 2)`` and ``label`` is the piece of each point.
 
     Args:
@@ -155,46 +152,25 @@ class PlaneData(LightningDataModule, Component):
         sizes = {split: len(rows) for split, rows in self._rows.items()}
         return {"shape": self.shape, "sizes": sizes, "batch_size": self.batch_size, "seed": self.seed}
 
-    def _processes(self) -> dict[str, Any]:
-        rank, processes = (
-            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        )
-        return {"rank": rank, "world_size": processes}
-
-    def _position(self) -> tuple[int, int]:
-        if self.trainer is None or not self.trainer.training:
-            return 0, 0
-        return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
-
     def train_dataloader(self) -> BatchLoader:
         """Shuffled whole batches; an incomplete last batch is left out.
 
         Raises:
             UserError: if the processes cannot share a batch evenly, or there is not one whole batch.
         """
-        rows, processes = self._rows["train"], self._processes()
-        if self.batch_size % processes["world_size"] or self.batch_size > len(rows):
+        rows, (_, processes) = self._rows["train"], self._processes()
+        if self.batch_size % processes or self.batch_size > len(rows):
             raise UserError(
-                f"batch_size {self.batch_size} must be shared evenly by {processes['world_size']} processes"
-                f" and fit {len(rows)} points"
+                f"batch_size {self.batch_size} must be shared evenly by {processes} processes and fit"
+                f" {len(rows)} points"
             )
-        sampler = ShardedBatchSampler(
-            len(rows), self.batch_size, shuffle=True, drop_last=True, seed=self.seed, **processes
-        )
-        return BatchLoader(rows, sampler, self._position)
-
-    def _evaluation(self, split: str) -> BatchLoader:
-        rows, processes = self._rows[split], self._processes()
-        return BatchLoader(
-            rows,
-            ShardedBatchSampler(len(rows), max(self.eval_batch_size, processes["world_size"]), **processes),
-        )
+        return self._shuffled(rows)
 
     def val_dataloader(self) -> BatchLoader:
-        return self._evaluation("validation")
+        return self._in_order(self._rows["validation"])
 
     def test_dataloader(self) -> BatchLoader:
-        return self._evaluation("test")
+        return self._in_order(self._rows["test"])
 
     def predict_dataloader(self) -> BatchLoader:
-        return self._evaluation("test")
+        return self.test_dataloader()

@@ -8,8 +8,7 @@ import numpy as np
 
 from lebm.data.loader import ShardedBatchSampler
 from lebm.data.module import NoValidationSentences, SplitData
-from lebm.data.sets import VALIDATION_SPLITS
-from lebm.data.splits import check_size, limited, nothing_left, ordinary_rows
+from lebm.data.splits import check_size, chosen_splits, limited, nothing_left, ordinary_rows
 from lebm.data.text_rows import LengthBatchSampler, TextRows
 from lebm.data.text_sources import Sentences, open_text, text_splits
 from lebm.errors import UserError
@@ -101,12 +100,10 @@ class TextData(SplitData):
             "eval_batch_size": eval_batch_size,
             "limit_train": limit_train,
             "limit_eval": limit_eval,
-        }
-        for name, value in {
-            **at_least_one,
             "max_length": max_length,
             "vocabulary_size": vocabulary_size,
-        }.items():
+        }
+        for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         check_size("validation_size", validation_size)
@@ -127,21 +124,8 @@ class TextData(SplitData):
 
     def _sentences(self) -> dict[str, Sentences]:
         names = text_splits(self.path, **self._where)
-        for argument, name in (("train_split", self.train_split), ("test_split", self.test_split)):
-            if name is not None and name not in names:
-                hint = "; null trains without a test set" if argument == "test_split" else ""
-                raise UserError(
-                    f"data path {self.path!r}: no split {name!r} ({argument}{hint}); it has"
-                    f" {', '.join(names)}"
-                )
-        used = (self.train_split, self.test_split)
-        validation = next((name for name in VALIDATION_SPLITS if name in names and name not in used), None)
-        chosen = {"train": self.train_split, "validation": validation, "test": self.test_split}
-        return {
-            kind: open_text(self.path, name, **self._where, **self._how)
-            for kind, name in chosen.items()
-            if name is not None
-        }
+        chosen = chosen_splits(self.path, names, self.train_split, self.test_split)
+        return {part: open_text(self.path, name, **self._where, **self._how) for part, name in chosen.items()}
 
     def setup(self, stage: str | None = None) -> None:
         """Read and encode the splits, and give the vocabulary to the model.
@@ -195,13 +179,10 @@ class TextData(SplitData):
         rows = ordinary_rows(len(texts["train"]), 0, carve, self.seed)
         if not len(rows.train):
             raise UserError(nothing_left(self.path, "sentences", carve, len(rows.validation)))
-        whole = texts["train"]
         chosen = {"train": limited(rows.train, self.limits["limit_train"], self.seed)}
         if carve:
-            chosen["validation"], texts["validation"] = (
-                limited(rows.validation, self.limits["limit_eval"], self.seed),
-                whole,
-            )
+            texts["validation"] = texts["train"]
+            chosen["validation"] = limited(rows.validation, self.limits["limit_eval"], self.seed)
         for name in ("validation", "test"):
             if name in texts and name not in chosen:
                 chosen[name] = limited(np.arange(len(texts[name])), self.limits["limit_eval"], self.seed)
@@ -209,12 +190,10 @@ class TextData(SplitData):
 
     # Loading
 
-    def _training_sampler(self, rank: int, world_size: int) -> ShardedBatchSampler:
+    def _training_sampler(self, dataset: TextRows, **sharing: int) -> ShardedBatchSampler:
         if not self.by_length:
-            return super()._training_sampler(rank, world_size)
-        return LengthBatchSampler(
-            self.train.lengths, self.batch_size, rank=rank, world_size=world_size, seed=self.seed
-        )
+            return super()._training_sampler(dataset, **sharing)
+        return LengthBatchSampler(dataset.lengths, self.batch_size, **sharing)
 
 
 def _share(rows: list[list[int]], count: Any, total: Any) -> float:

@@ -64,23 +64,11 @@ class LengthBatchSampler(ShardedBatchSampler):
     Args:
         lengths: lengths of the sentences, in tokens.
         batch_size: number of sentences in a global batch.
-        rank: number of this process.
-        world_size: number of processes.
-        seed: seed of the order.
+        **sharing: ``rank``, ``world_size`` and ``seed`` of the base class.
     """
 
-    def __init__(
-        self, lengths: np.ndarray, batch_size: int, *, rank: int = 0, world_size: int = 1, seed: int = 0
-    ) -> None:
-        super().__init__(
-            len(lengths),
-            batch_size,
-            rank=rank,
-            world_size=world_size,
-            shuffle=True,
-            drop_last=True,
-            seed=seed,
-        )
+    def __init__(self, lengths: np.ndarray, batch_size: int, **sharing: int) -> None:
+        super().__init__(len(lengths), batch_size, shuffle=True, drop_last=True, **sharing)
         self.lengths = lengths
 
     def _order(self) -> np.ndarray:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lebm.data.sets import VALIDATION_SPLITS
 from lebm.data.sources import EMBEDDED, Source, find_source, reading
+from lebm.data.splits import VALIDATION_SPLITS
 from lebm.errors import UserError
 
 __all__ = ["LONGEST_LINE", "Sentences", "open_text", "text_splits"]

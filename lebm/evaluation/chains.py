@@ -78,11 +78,8 @@ def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -
     target, sampler, start = chain.target, chain.sampler, chain.start
     thin = max(1, steps // 100)
     trace = record(sampler, target, start, noise, draws=steps // thin, thin=thin, targets=targets)
-    step = (
-        suggested_step(sampler, target, trace.states[-1], noise)
-        if bool(trace.states[-1].isfinite().all())
-        else None
-    )
+    end = trace.states[-1]
+    step = suggested_step(sampler, target, end, noise) if bool(end.isfinite().all()) else None
     size = getattr(sampler, "step_size", None)
     now = size * getattr(sampler, "step_scale", 1.0) if isinstance(size, float) else None
     return ChainReport(trace, sampler.steps, findings(trace, sampler.steps, step, now), step)

@@ -64,24 +64,14 @@ class Subject:
         memory: results of one suite that another suite uses too, such as the scores of the test split.
 
     Example:
-        >>> import numpy as np
-        >>> from lebm.data.dataset import ImageRows
-        >>> from lebm.estimators import AdamGroups, LatentMLE
+        >>> import lebm
         >>> from lebm.evaluation.context import Subject
         >>> from lebm.evaluation.data import RunImages
-        >>> from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
-        >>> from lebm.samplers import Langevin
-        >>> model = LatentMLE(
-        ...     GaussianLikelihood(MLPGenerator(2, (1, 4, 4), hidden=[8]), sigma=0.5),
-        ...     EnergyPrior(MLPEnergy(2, hidden=[8])),
-        ...     prior_sampler=Langevin(4, 0.4),
-        ...     posterior_sampler=Langevin(3, 0.1),
-        ...     optimizer=AdamGroups({"generator": 1e-3, "energy": 1e-3}),
-        ... )
-        >>> rows = ImageRows([np.zeros((10, 1, 4, 4), np.uint8)], np.zeros(10, np.int64), np.arange(10))
-        >>> images = RunImages(None, rows, {}, {}, held_out_label=None, description={"path": "black"})
-        >>> Subject(model.eval(), images).description
-        {'path': 'black'}
+        >>> model, data = lebm.from_recipe("quickstart")
+        >>> data.setup()
+        >>> images = RunImages(data.train, data.test, {}, {}, None, data.describe_split())
+        >>> Subject(model.eval(), images).description["path"]
+        'embedded:mnist'
     """
 
     model: LatentEstimator
@@ -103,26 +93,12 @@ class SentenceSubject:
         data: its data, after ``setup``.
 
     Example:
-        >>> from pathlib import Path
-        >>> from lebm.data import TextData
-        >>> from lebm.estimators import AdamGroups, LatentMLE
+        >>> import lebm
         >>> from lebm.evaluation.context import SentenceSubject
-        >>> from lebm.models import CategoricalLikelihood, EnergyPrior, MLPEnergy, RecurrentGenerator
-        >>> from lebm.samplers import Langevin
-        >>> generator = RecurrentGenerator(2, vocabulary_size=10, max_length=8, embedding=4, hidden=4)
-        >>> model = LatentMLE(
-        ...     CategoricalLikelihood(generator),
-        ...     EnergyPrior(MLPEnergy(2, hidden=[8])),
-        ...     prior_sampler=Langevin(4, 0.4),
-        ...     posterior_sampler=Langevin(3, 0.1),
-        ...     optimizer=AdamGroups({"generator": 1e-3, "energy": 1e-3}),
-        ... )
-        >>> for split in ("train", "test"):
-        ...     _ = Path(f"{split}.txt").write_text("one red fish\\none blue fish\\n" * 8)
-        >>> data = TextData(".", batch_size=2, vocabulary_size=10, max_length=8)
+        >>> model, data = lebm.from_recipe("latent_mle/text_small")
         >>> data.setup()
         >>> SentenceSubject(model.eval(), data).description["path"]
-        '.'
+        'embedded:verses'
     """
 
     model: LatentEstimator

@@ -105,49 +105,35 @@ def opened_module(
         raise UserError(
             f"the model makes data of shape {tuple(shape)}, but these suites measure models of square images"
         )
-    own = data is None or data == settings.get("path")
-    known = {
-        name: value for name, value in settings.items() if name in inspect.signature(ImageData).parameters
-    }
-    trained = dict(known)
-    if not own:
-        known = {
-            name: known[name]
-            for name in ("held_out_label", "seed", "anomaly_split", "cache_dir")
-            if name in known
-        }
-    path = data or known.pop("path", None)
-    if path is None:
+    names = inspect.signature(ImageData).parameters
+    trained = {name: value for name, value in settings.items() if name in names}
+    trained["crop"] = tuple(trained["crop"]) if trained.get("crop") else None
+    own = data is None or data == trained.get("path")
+    path = trained.get("path") if own else data
+    if not path:
         raise UserError("the run does not name its training images; name some with --data")
-    known.pop("path", None)
-    if not own and known.get("held_out_label") is not None:
-        _keep_label_of_same_meaning(path, known, trained)
-    crop = known.pop("crop", None)
-    fixed = {
-        "image_size": shape[1],
-        "channels": shape[0],
-        "limit_eval": limit,
-        "crop": tuple(crop) if crop else None,
-    }
-    arguments = {**known, **fixed}
+    if own:
+        arguments = {name: value for name, value in trained.items() if name != "path"}
+    else:
+        of_labels = ("held_out_label", "seed", "anomaly_split", "cache_dir")
+        arguments = {name: trained[name] for name in of_labels if name in trained}
+        if arguments.get("held_out_label") is not None:
+            _keep_label_of_same_meaning(path, arguments, trained)
+    arguments |= {"image_size": shape[1], "channels": shape[0], "limit_eval": limit}
     module = ImageData(path, **arguments)
     module.setup()
     return module, arguments
 
 
 def _keep_label_of_same_meaning(path: str, known: dict[str, Any], trained: dict[str, Any]) -> None:
-    """Drop the held-out label of a run for other data in which it is missing or names another class.
-
-    Args:
-        path: the other data.
-        known: the arguments for the other data; ``held_out_label`` is taken out or stays.
-        trained: the arguments of the run.
+    """Take the held-out label of a run out of ``known``, the arguments for the other data at ``path``, if it
+    is missing there or names another class. ``trained`` are the arguments of the run.
     """
     wanted = known["held_out_label"]
     other = ImageData(path, **{**known, "held_out_label": None})
     other.setup()
     try:
-        mine = ImageData(**{**trained, "crop": tuple(trained["crop"]) if trained.get("crop") else None})
+        mine = ImageData(**trained)
         mine.setup()
         name = mine.label_names.get(mine.label(wanted), str(wanted))
     except (TypeError, UserError):  # the data of the run are not here
@@ -161,12 +147,8 @@ def _keep_label_of_same_meaning(path: str, known: dict[str, Any], trained: dict[
             return
         meaning = f"is {other.label_names[number]!r}"
     del known["held_out_label"]
-    log.warning(
-        "the run holds out label %s, which %s in %s; every class counts as normal there",
-        wanted,
-        meaning,
-        path,
-    )
+    text = "the run holds out label %s, which %s in %s; every class counts as normal there"
+    log.warning(text, wanted, meaning, path)
 
 
 def _protocols(module: ImageData, path: str, settings: dict[str, Any]) -> dict[str, ImageRows]:

@@ -84,7 +84,8 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     )
     result.figures.append(_reconstruction(subject, settings))
     with torch.no_grad():
-        real, _ = feature_rows(extractor, _real(rows, settings, subject.model.device), settings.real_split)
+        data = batches(rows, settings.batch_size, subject.model.device)
+        real, _ = feature_rows(extractor, (batch["x"] for batch in data), settings.real_split)
         fake, logits = feature_rows(extractor, sample_batches(subject, settings), "samples")
     name, kernel = extractor.figure, kernel_distance(real, fake, settings.seed)
     result.figures += [
@@ -98,9 +99,8 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         distance = _frechet(real, pooled)
         result.figures.append(Figure.of(f"{name}/pool", distance, len(pooled), settings.real_split))
     if logits is not None:
-        result.figures.append(
-            _classifier(logits, settings.seed, "inception_score" if name == "fid" else "classifier_score")
-        )
+        score = "inception_score" if name == "fid" else "classifier_score"
+        result.figures.append(_classifier(logits, settings.seed, score))
     return result
 
 
@@ -138,11 +138,6 @@ def check_counts(subject: Subject, settings: Settings) -> None:
     if min(settings.n_samples, count) < BLOCKS:
         numbers = f"--n-samples {settings.n_samples} and the {count} of the {settings.real_split} split"
         raise UserError(f"distances need at least {BLOCKS} samples and {BLOCKS} real images, not {numbers}")
-
-
-def _real(rows: ImageRows, settings: Settings, device: torch.device) -> Iterator[Tensor]:
-    for batch in batches(rows, settings.batch_size, device):
-        yield batch["x"]
 
 
 def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> Iterator[Tensor]:
@@ -240,9 +235,6 @@ def _classifier(logits: Tensor, seed: int, name: str) -> Figure:
         metric.update(logits)
         mean, spread = (float(value) for value in metric.compute())
     half = float(t.ppf(0.975, CLASSIFIER_PARTS - 1)) * spread / CLASSIFIER_PARTS**0.5
-    return Figure.of(
-        name,
-        Interval(mean, mean - half, mean + half, 0.95, f"Student's t over {CLASSIFIER_PARTS} parts"),
-        len(logits),
-        "samples",
-    )
+    method = f"Student's t over {CLASSIFIER_PARTS} parts"
+    interval = Interval(mean, mean - half, mean + half, 0.95, method)
+    return Figure.of(name, interval, len(logits), "samples")

@@ -70,9 +70,7 @@ def mean_interval(values: Tensor, level: float = 0.95, method: str = "") -> Inte
     return Interval(mean, mean - half, mean + half, level, method or f"Student's t, {n} values")
 
 
-def jackknife_interval(
-    statistic: Callable[[Sequence[int]], float], blocks: int, level: float = 0.95
-) -> Interval:
+def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int) -> Interval:
     r"""Leave out one block of the samples at a time (Quenouille, Tukey):
 
     .. math:: \mathrm{se}^2 = \tfrac{g - 1}{g} \sum_{i=1}^{g} (\theta_{(i)} - \bar\theta_{(\cdot)})^2 .
@@ -82,8 +80,8 @@ def jackknife_interval(
 
     Args:
         statistic: the value for the samples of some blocks, given the numbers of these blocks.
-        blocks: g, at least 2, of about equal size.
-        level: coverage, by Student's t with g - 1 degrees of freedom.
+        blocks: g, at least 2, of about equal size. The interval covers 95 %, by Student's t with g - 1
+            degrees of freedom.
 
     Raises:
         ValueError: for fewer than two blocks.
@@ -96,10 +94,8 @@ def jackknife_interval(
         [statistic([one for one in everything if one != gone]) for gone in everything], dtype=torch.float64
     )
     error = math.sqrt((blocks - 1) / blocks * float((left_out - left_out.mean()).square().sum()))
-    half = float(t.ppf(0.5 + level / 2, blocks - 1)) * error
-    return Interval(
-        value, value - half, value + half, level, f"jackknife over {blocks} blocks of the samples"
-    )
+    half = float(t.ppf(0.975, blocks - 1)) * error
+    return Interval(value, value - half, value + half, 0.95, f"jackknife over {blocks} blocks of the samples")
 
 
 def ranking_intervals(

@@ -16,7 +16,7 @@ from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
-from lebm.evaluation.log_z import LONG_RUN, annealing, model_log_z
+from lebm.evaluation.log_z import annealing, long_run, model_log_z
 from lebm.evaluation.marginal_likelihood import (
     LatentGaussian,
     bits_per_dimension,
@@ -75,9 +75,8 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
         figures.append(
             Figure.of(f"log_likelihood/{name}", interval, len(x), "test", unit="nats per image", **details)
         )
-        value, low, high = (
-            bits_per_dimension(end, dimensions) for end in (interval.value, interval.high, interval.low)
-        )
+        ends = (interval.value, interval.high, interval.low)
+        value, low, high = (bits_per_dimension(end, dimensions) for end in ends)
         bits = Interval(value, low, high, interval.level, interval.method)
         figures.append(Figure.of(f"bits_per_dimension/{name}", bits, len(x), "test", dimensions=dimensions))
     if isinstance(model.observation_model, DrawsObservations):
@@ -138,66 +137,37 @@ class _Estimator:
     def estimate(
         self, x: Tensor, start: LatentGaussian, levels: int, purpose: str, posterior: Tensor | None = None
     ) -> LogZ:
-        return log_marginal(
-            self.joint,
-            x,
-            start,
-            annealing(levels, self.model.device),
-            self.settings.chains,
-            self.noise(purpose),
-            posterior=posterior,
-        )
+        kernel, chains = annealing(levels, self.model.device), self.settings.chains
+        return log_marginal(self.joint, x, start, kernel, chains, self.noise(purpose), posterior=posterior)
 
     def gap(self, likelihood: DrawsObservations, n: int) -> Figure:
         """Upper minus lower bound on samples of the model, whose latents are known.
 
         The error of the estimates on test images may be about as large.
         """
-        length = self.model.chain_steps("prior")
-        steps = None if length is None else LONG_RUN * length
-        z = self.model.sample_latent(n, steps=steps, generator=self.noise("simulated")).detach()
+        z = long_run(self.model, n, self.noise("simulated")).detach()
         with torch.no_grad():
             x = likelihood.sample(z, self.noise("observation"))
         start = self.start(x, "simulated proposal")
         below = self.estimate(x, start, self.settings.levels, "forward")
         # Only one exact draw per image exists. Every chain from it has the right mean weight. Several chains
         # from one draw are only less precise.
-        above = self.estimate(
-            x, start, self.settings.levels, "reverse", z[:, None].expand(-1, self.settings.chains, -1)
-        )
-        interval = mean_interval(above.estimate - below.estimate)
-        median = float((above.estimate - below.estimate).median())
-        return Figure.of(
-            "bracket_gap/simulated_images",
-            interval,
-            n,
-            "images drawn from the model",
-            unit="nats per image",
-            median=median,
-        )
+        repeated = z[:, None].expand(-1, self.settings.chains, -1)
+        above = self.estimate(x, start, self.settings.levels, "reverse", repeated)
+        gaps = above.estimate - below.estimate
+        name, split = "bracket_gap/simulated_images", "images drawn from the model"
+        details = {"unit": "nats per image", "median": float(gaps.median())}
+        return Figure.of(name, mean_interval(gaps), n, split, **details)
 
 
 def _constants(below: LogZ, above: LogZ | None, settings: Settings) -> list[Figure]:
     figures = []
     for name, bound in (("below", below), ("above", above)):
         if bound is not None:
-            interval = Interval(
-                float(bound.estimate),
-                float(bound.low),
-                float(bound.high),
-                0.95,
-                "normal, over annealed chains",
-            )
-            figures.append(
-                Figure.of(
-                    f"log_z/{name}",
-                    interval,
-                    PRIOR_CHAINS,
-                    "prior",
-                    ess=float(bound.ess),
-                    levels=5 * settings.levels,
-                )
-            )
+            value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
+            interval = Interval(value, low, high, 0.95, "normal, over annealed chains")
+            details = {"ess": float(bound.ess), "levels": 5 * settings.levels}
+            figures.append(Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details))
     return figures
 
 
@@ -206,16 +176,8 @@ def _normalised(estimate: LogZ, below: LogZ, above: LogZ | None) -> Interval:
     over_images = mean_interval(estimate.estimate)
     log_z = float(below.estimate)
     high = float(below.high if above is None else max(float(below.high), float(above.high)))
-    low = float(below.low)
-    half = (
-        math.hypot(over_images.high - over_images.value, high - log_z),
-        math.hypot(over_images.high - over_images.value, log_z - low),
-    )
+    half = over_images.high - over_images.value
+    down, up = math.hypot(half, high - log_z), math.hypot(half, log_z - float(below.low))
     value = over_images.value - log_z
-    return Interval(
-        value,
-        value - half[0],
-        value + half[1],
-        over_images.level,
-        "Student's t over images and the interval of log Z",
-    )
+    method = "Student's t over images and the interval of log Z"
+    return Interval(value, value - down, value + up, over_images.level, method)

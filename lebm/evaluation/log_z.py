@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.marginal_likelihood import prior_log_z
@@ -12,7 +13,7 @@ from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.metropolis import HMC
 from lebm.samplers.noise import Noise
 
-__all__ = ["LONG_RUN", "annealing", "model_log_z"]
+__all__ = ["LONG_RUN", "annealing", "long_run", "model_log_z"]
 
 LONG_RUN = 10
 """Length of the prior chain that replaces exact draws, as a multiple of its length in training."""
@@ -28,6 +29,12 @@ def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImport
     """
     kernel = HMC(1, 0.3, leapfrog_steps=3).to(device)
     return AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
+
+
+def long_run(model: LatentEstimator, n: int, noise: Noise) -> Tensor:
+    """Draws of a model's prior by a chain ``LONG_RUN`` times as long as in training, ``(n, latent_dim)``."""
+    length = model.chain_steps("prior")
+    return model.sample_latent(n, steps=None if length is None else LONG_RUN * length, generator=noise)
 
 
 def model_log_z(
@@ -47,9 +54,5 @@ def model_log_z(
     prior = model.latent_prior
     if prior is None or prior.is_exact:
         return prior_log_z(None, annealing(1, model.device), chains)
-    length = model.chain_steps("prior")
-    draws = model.sample_latent(
-        chains, steps=None if length is None else LONG_RUN * length, generator=noise("long run")
-    )
-    kernel = annealing(levels, model.device)
+    draws, kernel = long_run(model, chains, noise("long run")), annealing(levels, model.device)
     return prior_log_z(prior, kernel, chains, noise("log z"), long_run=draws)

@@ -56,9 +56,8 @@ class LatentGaussian:
         trust = max(0.0, 1 - 2 * d / chains)
         diagonal = covariance.diagonal(dim1=1, dim2=2)
         spread = diagonal.clamp_min(1e-8 * float(diagonal.mean()) + 1e-12)
-        covariance = (
-            trust * covariance + (1 - trust) * torch.diag_embed(spread) + 1e-6 * torch.diag_embed(spread)
-        )
+        variances = torch.diag_embed(spread)
+        covariance = trust * covariance + (1 - trust) * variances + 1e-6 * variances
         return cls(mean, widen * torch.linalg.cholesky(covariance))
 
     @classmethod
@@ -93,9 +92,8 @@ class LatentGaussian:
             given = joint(x)
             best = torch.stack([given(z) for z in candidates], dim=1).nan_to_num(-torch.inf).argmax(dim=1)
         target, start = joint(x.repeat_interleave(chains, dim=0)), cls.standard(candidates[0])
-        z = candidates.transpose(0, 1)[torch.arange(rows, device=x.device), best].repeat_interleave(
-            chains, dim=0
-        )
+        likeliest = candidates.transpose(0, 1)[torch.arange(rows, device=x.device), best]
+        z = likeliest.repeat_interleave(chains, dim=0)
         kernel = HMC(30, 0.05, leapfrog_steps=5).to(x.device)
         for _ in range(rounds):
             wide = start.repeated(chains)
@@ -105,10 +103,8 @@ class LatentGaussian:
 
             u = kernel.warm_up(whitened, wide.whiten(z), generator, steps=60, across_processes=False)
             z = wide.place(kernel(whitened, u, generator))
-            start, kernel = (
-                cls.fitted(z.reshape(rows, chains, d).transpose(0, 1)),
-                HMC(30, 0.5, leapfrog_steps=5).to(x.device),
-            )
+            start = cls.fitted(z.reshape(rows, chains, d).transpose(0, 1))
+            kernel = HMC(30, 0.5, leapfrog_steps=5).to(x.device)
         return start
 
     @classmethod
@@ -123,9 +119,8 @@ class LatentGaussian:
 
     def whiten(self, z: Tensor) -> Tensor:
         """The inverse of :meth:`place`."""
-        return torch.linalg.solve_triangular(self.factor, (z - self.mean).unsqueeze(2), upper=False).squeeze(
-            2
-        )
+        centred = (z - self.mean).unsqueeze(2)
+        return torch.linalg.solve_triangular(self.factor, centred, upper=False).squeeze(2)
 
     def repeated(self, times: int) -> LatentGaussian:
         """Every row ``times`` times; the copies are neighbours."""
@@ -178,17 +173,14 @@ def log_marginal(
     def base(u: Tensor) -> Tensor:
         return -0.5 * u.square().sum(dim=1) - 0.5 * d * math.log(2 * math.pi)
 
-    like = {"dtype": start.mean.dtype, "device": start.mean.device}
+    def draws() -> Tensor:
+        return normal(generator, (len(wide.mean), d), dtype=wide.mean.dtype, device=wide.mean.device)
+
     if isinstance(annealing.kernel, Adaptive) and annealing.levels > 1:
-        few = normal(generator, (len(wide.mean), d), **like)  # type: ignore[arg-type]
         # Other processes may have no rows.
-        annealing.kernel.warm_up(whitened, few, generator, steps=100, across_processes=False)
+        annealing.kernel.warm_up(whitened, draws(), generator, steps=100, across_processes=False)
     reverse = posterior is not None
-    u = (
-        wide.whiten(posterior.flatten(0, 1))
-        if posterior is not None
-        else normal(generator, (len(wide.mean), d), **like)  # type: ignore[arg-type]
-    )
+    u = draws() if posterior is None else wide.whiten(posterior.flatten(0, 1))
     weights, _ = annealing.log_weights(whitened, base, u, generator, reverse=reverse)
     return LogZ.from_log_weights(weights.reshape(len(x), chains).T, reverse=reverse)
 
@@ -232,9 +224,8 @@ def prior_log_z(
     if isinstance(annealing.kernel, Adaptive):
         few = base.reference(min(128, chains), generator).detach()
         annealing.kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
-    below, _ = annealing.log_weights(
-        log_density, base.log_density, base.reference(chains, generator).detach(), generator
-    )
+    start = base.reference(chains, generator).detach()
+    below, _ = annealing.log_weights(log_density, base.log_density, start, generator)
     if long_run is None:
         return LogZ.from_log_weights(below), None
     above, _ = annealing.log_weights(log_density, base.log_density, long_run, generator, reverse=True)
@@ -274,10 +265,9 @@ def joint_density(model: LatentEstimator, x: Tensor) -> LogDensity:
     target = model.posterior(x)
     origin = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
     with torch.no_grad():
-        values = [target(z) for z in (origin, origin + 0.5)]
-        constant, elsewhere = (
-            model.log_joint(x, z) - value for z, value in zip((origin, origin + 0.5), values, strict=True)
-        )
+        points = (origin, origin + 0.5)
+        values = [target(z) for z in points]
+        constant, elsewhere = (model.log_joint(x, z) - value for z, value in zip(points, values, strict=True))
     slack = 1e-3 * (1 + sum(value.abs().max() for value in values))  # single precision rounds large values
     if bool(((elsewhere - constant).abs() > slack).any()):
         raise ValueError(

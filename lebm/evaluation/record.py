@@ -16,7 +16,6 @@ __all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluati
 
 FORMAT = 2
 _HEAD = ("run", "checkpoint", "checkpoint_sha256", "weights", "method", "seed", "suites")
-_ORIGIN = ("command", "started", "versions", "hardware", "data", "chains")
 
 
 @dataclass(frozen=True)

@@ -72,15 +72,12 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
         "features_digest": settings.extractor.digest,
         "features_note": settings.extractor.note,
     }
-    distances = _distances(subject, settings, steps)
-    for figure, values in distances.items():
+    n, split = settings.n_samples, settings.real_split
+    for figure, values in _distances(subject, settings, steps).items():
         both = {**values, "gain": values["generator"] - values["revised"]}
-        method = f"Student's t over {SETS} sets"
         for kind, of_sets in both.items():
-            interval = mean_interval(of_sets, method=method)
-            result.figures.append(
-                Figure.of(f"{figure}/{kind}", interval, settings.n_samples, settings.real_split)
-            )
+            interval = mean_interval(of_sets, method=f"Student's t over {SETS} sets")
+            result.figures.append(Figure.of(f"{figure}/{kind}", interval, n, split))
     return result
 
 
@@ -117,13 +114,11 @@ def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
     assert revised is not None  # a model that revises images revises latents too
     rows: dict[str, list[Tensor]] = {}
     for batch in batches(subject.images.test, settings.batch_size, model.device):
-        columns = reconstructions_after(model, model.observations(batch), batch["index"], (0, revised))
-        for name, values in columns.items():
+        after = reconstructions_after(model, model.observations(batch), batch["index"], (0, revised))
+        for name, values in after.items():
             rows.setdefault(name, []).append(values.cpu())
-    return [
-        Figure.of(name, mean_interval(torch.cat(parts)), len(torch.cat(parts)), "test")
-        for name, parts in rows.items()
-    ]
+    columns = {name: torch.cat(parts) for name, parts in rows.items()}
+    return [Figure.of(name, mean_interval(column), len(column), "test") for name, column in columns.items()]
 
 
 @torch.no_grad()
@@ -134,16 +129,14 @@ def _distances(subject: Subject, settings: Settings, steps: dict[str, int]) -> d
     real, _ = feature_rows(extractor, (batch["x"] for batch in data), settings.real_split)
     mean, covariance = real.mean(dim=0), real.T.cov()
     name, kernel = extractor.figure, kernel_name(extractor)
-    distances: dict[str, dict[str, list[float]]] = {name: {}, kernel: {}}
+    distances = {
+        figure: {kind: torch.zeros(SETS, dtype=torch.float64) for kind in steps} for figure in (name, kernel)
+    }
     for number in range(SETS):
         for kind, length in steps.items():
             own = replace(settings, seed=settings.seed + 1000 * number, sample_steps=length)
             fake, _ = feature_rows(extractor, sample_batches(subject, own), "samples")
-            distances[name].setdefault(kind, []).append(
-                float(frechet_distance(mean, covariance, fake.mean(dim=0), fake.T.cov()))
-            )
-            distances[kernel].setdefault(kind, []).append(kernel_distance(real, fake, own.seed).value)
-    return {
-        figure: {kind: torch.tensor(values, dtype=torch.float64) for kind, values in kinds.items()}
-        for figure, kinds in distances.items()
-    }
+            frechet = frechet_distance(mean, covariance, fake.mean(dim=0), fake.T.cov())
+            distances[name][kind][number] = frechet
+            distances[kernel][kind][number] = kernel_distance(real, fake, own.seed).value
+    return distances

@@ -146,9 +146,8 @@ class LikelihoodBounds:
 
     def _proposal(self, model: LatentEstimator, x: Tensor, index: Tensor) -> LatentGaussian:
         if self.start == "prior":
-            return LatentGaussian.standard(
-                torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
-            )
+            like = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
+            return LatentGaussian.standard(like)
         noise = Noise.samples(self.seed, "proposal", index=index)
         z = model.encode(x.repeat_interleave(FITTED_TO, dim=0), generator=noise)
         return LatentGaussian.fitted(z.reshape(len(x), FITTED_TO, -1).transpose(0, 1))

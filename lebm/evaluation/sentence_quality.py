@@ -135,9 +135,8 @@ class SampleQuality:
         }
         counts = {"forward_perplexity": len(self._samples), "reverse_perplexity": len(test)}
         for name in variety:
-            counts[name] = counts[f"real_{name}"] = (
-                min(compared, self.compared) if name == "self_bleu" else compared
-            )
+            count = min(compared, self.compared) if name == "self_bleu" else compared
+            counts[name] = counts[f"real_{name}"] = count
         for name in use:
             counts[name] = int(self._use.compared if name == "latent_nats" else self._use.count)
         self.counts = counts
@@ -147,9 +146,8 @@ class SampleQuality:
     def _learned(self, train: TextRows, length: int) -> Tensor:
         """``n`` training sentences, chosen by the seed, ``(n, length)``."""
         generator = torch.Generator().manual_seed(self.seed)
-        return _padded(
-            train.tokens(torch.randperm(len(train), generator=generator)[: self.n].numpy()), length
-        )
+        rows = torch.randperm(len(train), generator=generator)[: self.n]
+        return _padded(train.tokens(rows.numpy()), length)
 
 
 def _padded(x: Tensor, length: int) -> Tensor:

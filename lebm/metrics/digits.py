@@ -53,14 +53,11 @@ class DigitFeatures(FeatureExtractor):
     """
 
     num_features = 64
+    figure = "frechet_distance/digits64"
 
     def __init__(self) -> None:
         super().__init__()
         self._network: nn.Sequential | None = None
-
-    @property
-    def figure(self) -> str:
-        return "frechet_distance/digits64"
 
     @property
     def digest(self) -> str:

@@ -39,7 +39,6 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, width: float | None = None) -
         raise ValueError(
             f"a discrepancy needs at least two points of each kind, not {a.shape[0]} and {b.shape[0]}"
         )
-    within_b = torch.cdist(b, b)
     if width is None:
         width = float(torch.pdist(b).median().clamp_min(1e-12))
 
@@ -50,8 +49,5 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, width: float | None = None) -
         n = distance.shape[0]
         return (kernel(distance).sum() - n) / (n * (n - 1))
 
-    return (
-        between_different(torch.cdist(a, a))
-        + between_different(within_b)
-        - 2 * kernel(torch.cdist(a, b)).mean()
-    )
+    within = between_different(torch.cdist(a, a)) + between_different(torch.cdist(b, b))
+    return within - 2 * kernel(torch.cdist(a, b)).mean()

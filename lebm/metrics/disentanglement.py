@@ -22,10 +22,8 @@ def mutual_information(a: Tensor, b: Tensor) -> Tensor:
         >>> mutual_information(a, a), mutual_information(a, torch.zeros_like(a))  # log 2 and 0
         (tensor(0.6931, dtype=torch.float64), tensor(0., dtype=torch.float64))
     """
-    columns = int(b.max()) + 1
-    counts = (
-        torch.bincount(a * columns + b, minlength=(int(a.max()) + 1) * columns).reshape(-1, columns).double()
-    )
+    rows, columns = int(a.max()) + 1, int(b.max()) + 1
+    counts = torch.bincount(a * columns + b, minlength=rows * columns).reshape(rows, columns).double()
     joint = counts / counts.sum()
     independent = joint.sum(dim=1, keepdim=True) * joint.sum(dim=0, keepdim=True)
     return torch.where(joint > 0, joint * (joint / independent.clamp_min(1e-300)).log(), 0.0).sum()
@@ -67,12 +65,8 @@ def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> tu
     entropies = torch.stack([mutual_information(factor, factor) for factor in factors.T])
     if bool((entropies <= 0).any()):
         raise ValueError(f"factor {int(entropies.argmin())} never varies")
-    table = (
-        torch.stack(
-            [torch.stack([mutual_information(code, factor) for factor in factors.T]) for code in binned.T]
-        )
-        / entropies
-    )
+    shared = [torch.stack([mutual_information(code, factor) for factor in factors.T]) for code in binned.T]
+    table = torch.stack(shared) / entropies
     best = table.topk(2, dim=0).values
     gap = float((best[0] - best[1]).mean())
     if factors.shape[1] < 2:

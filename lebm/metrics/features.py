@@ -217,10 +217,9 @@ class InceptionFeatures(FeatureExtractor):
 
         torch-fidelity itself would download and unpickle them in one step.
         """
-        need("torch_fidelity", "the Inception network")
+        file = self.default_weights()
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-        file = self.default_weights()
         try:
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -235,9 +234,9 @@ class InceptionFeatures(FeatureExtractor):
         return str(file)
 
     def _load(self, path: str) -> None:
+        need("torch_fidelity", "the Inception network")
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        need("torch_fidelity", "the Inception network")
         digest = _check_weights(path)
         layers = [str(self.num_features), "logits_unbiased"]
         try:

@@ -65,21 +65,14 @@ class FrechetDistance(Metric):
     is_differentiable = False
     full_state_update = False
 
-    real_count: Tensor
-    fake_count: Tensor
-
     def __init__(self, num_features: int, reset_real_features: bool = False) -> None:
         super().__init__()
         self.reset_real_features = reset_real_features
+        shapes = {"sum": (num_features,), "outer": (num_features, num_features)}
         for name in ("real", "fake"):
-            self.add_state(
-                f"{name}_sum", torch.zeros(num_features, dtype=torch.float64), dist_reduce_fx="sum"
-            )
-            self.add_state(
-                f"{name}_outer",
-                torch.zeros(num_features, num_features, dtype=torch.float64),
-                dist_reduce_fx="sum",
-            )
+            for part, shape in shapes.items():
+                zeros = torch.zeros(shape, dtype=torch.float64)
+                self.add_state(f"{name}_{part}", zeros, dist_reduce_fx="sum")
             self.add_state(f"{name}_count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, features: Tensor, real: bool) -> None:

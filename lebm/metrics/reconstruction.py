@@ -48,11 +48,10 @@ def reconstruction_rows(x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
         >>> {name: round(float(value), 2) for name, value in rows.items()}
         {'mse': 1.0, 'psnr': 6.02}
     """
-    values = {"mse": squared_error_rows(x, reconstruction)}
+    error = squared_error_rows(x, reconstruction)
     x, reconstruction = x.double(), reconstruction.double()
-    values["psnr"] = peak_signal_noise_ratio(
-        reconstruction, x, data_range=2.0, reduction="none", dim=(1, 2, 3)
-    )
+    psnr = peak_signal_noise_ratio(reconstruction, x, data_range=2.0, reduction="none", dim=(1, 2, 3))
+    values = {"mse": error, "psnr": psnr}
     if min(x.shape[2:]) >= SSIM_WINDOW:
         ssim = structural_similarity_index_measure(reconstruction, x, data_range=2.0, reduction="none")
         assert isinstance(ssim, Tensor)

@@ -60,9 +60,8 @@ def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
             f"self-BLEU compares sentences with each other: give at least two, not {len(sentences)}"
         )
     texts = [" ".join(map(str, sentence)) for sentence in sentences]
-    return float(
-        bleu_score(texts, [[*texts[:row], *texts[row + 1 :]] for row in range(len(texts))], n_gram=n)
-    )
+    others = [[*texts[:row], *texts[row + 1 :]] for row in range(len(texts))]
+    return float(bleu_score(texts, others, n_gram=n))
 
 
 class SentenceDiversity(Metric):

@@ -36,23 +36,19 @@ def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
     coordinates = trace.states[:, : trace.states.shape[1] // trace.targets].flatten(2).cpu()
     figure = Figure(figsize=(12, 6))
     axes = figure.subplots(2, 3)
+    worst = int(split_rhat(coordinates).nan_to_num(0).argmax())
     for axis, title, values in (
         (axes[0, 0], "log-density", trace.log_density),
         (axes[0, 1], "root mean square of the state", trace.radius),
         (axes[1, 0], "first coordinate", coordinates[:, :, 0]),
-        (
-            axes[1, 1],
-            "coordinate of the largest R-hat",
-            coordinates[:, :, int(split_rhat(coordinates).nan_to_num(0).argmax())],
-        ),
+        (axes[1, 1], "coordinate of the largest R-hat", coordinates[:, :, worst]),
     ):
         axis.plot(time, values[:, :8].cpu().float(), lw=0.7, alpha=0.7)
         axis.plot(time, values.float().mean(dim=1).cpu(), color="black", lw=1.2)
         axis.axvline(short_run, color="0.6", ls=":")
         axis.set(title=title, xlabel="transition")
-    settled = (
-        trace.log_density[len(time) // 8 :][trace.log_density[len(time) // 8 :].isfinite()].cpu().float()
-    )
+    late = trace.log_density[len(time) // 8 :]
+    settled = late[late.isfinite()].cpu().float()
     # Without these limits the first steps from the reference would flatten the rest of the curve.
     if settled.numel() and settled.max() > settled.min():
         margin = 0.1 * float(settled.max() - settled.min())
@@ -60,11 +56,8 @@ def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
     finite = trace.log_density[:, trace.log_density[-1].isfinite()].cpu().float()
     if finite.numel():
         at_end_of_short_run = finite[min(round(short_run / trace.thin), len(finite) - 1)]
-        axes[0, 2].hist(
-            [at_end_of_short_run.numpy(), finite[-1].numpy()],
-            bins=20,
-            label=[f"after {short_run}", f"after {time[-1]}"],
-        )
+        ends = [at_end_of_short_run.numpy(), finite[-1].numpy()]
+        axes[0, 2].hist(ends, bins=20, label=[f"after {short_run}", f"after {time[-1]}"])
         axes[0, 2].legend(frameon=False)
     axes[0, 2].set(title="log-density of the chains")
     correlation = autocorrelation(trace.settled.flatten(2).cpu(), max_lag=len(trace.settled) // 2)

@@ -30,10 +30,8 @@ def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
     """
     from matplotlib.figure import Figure
 
-    clouds = {
-        "posterior": posterior.detach().cpu().double().flatten(1),
-        "prior": prior.detach().cpu().double().flatten(1),
-    }
+    given = {"posterior": posterior, "prior": prior}
+    clouds = {name: cloud.detach().cpu().double().flatten(1) for name, cloud in given.items()}
     lost = sum(int((~finite_rows(cloud)).sum()) for cloud in clouds.values())
     clouds = {name: cloud[finite_rows(cloud)] for name, cloud in clouds.items()}
     figure = Figure(figsize=(10, 5), dpi=100, layout="constrained")
@@ -44,25 +42,12 @@ def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
     points = dict(zip(clouds, projection(clouds["posterior"], *clouds.values()), strict=True))
     values = torch.linspace(-4, 4, 200, dtype=torch.float64)
     for name, cloud in clouds.items():
-        left.scatter(
-            *points[name].T.tolist(),
-            s=6,
-            alpha=0.5,
-            linewidths=0,
-            color=colours[name],
-            label=f"{name} ({cloud.shape[0]})",
-        )
-        right.hist(
-            cloud.flatten().numpy(), bins=100, density=True, histtype="step", color=colours[name], label=name
-        )
-    right.plot(
-        values,
-        torch.exp(-values.square() / 2) / (2 * torch.pi) ** 0.5,
-        color="black",
-        linewidth=1,
-        linestyle="--",
-        label="N(0, 1)",
-    )
+        colour, label = colours[name], f"{name} ({cloud.shape[0]})"
+        left.scatter(*points[name].T.tolist(), s=6, alpha=0.5, linewidths=0, color=colour, label=label)
+        coordinates = cloud.flatten().numpy()
+        right.hist(coordinates, bins=100, density=True, histtype="step", color=colour, label=name)
+    standard = torch.exp(-values.square() / 2) / (2 * torch.pi) ** 0.5
+    right.plot(values, standard, color="black", linewidth=1, linestyle="--", label="N(0, 1)")
     left.set(
         xlabel="posterior component 1", ylabel="posterior component 2", title="prior and posterior latents"
     )

@@ -47,16 +47,11 @@ def stage_picture(
     rows = math.ceil(len(points) / columns)
     figure = Figure(figsize=(3.2 * columns, 3.5 * rows), dpi=100, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for number, (panel, title, cloud) in enumerate(
-        zip(panels, ("aggregate posterior", *priors), points, strict=False)
-    ):
+    titles = ("aggregate posterior", *priors)
+    for number, (panel, title, cloud) in enumerate(zip(panels, titles, points, strict=False)):
         if number and densities is not None:
-            panel.imshow(
-                _heat(densities[number - 1], clouds[0], limit),
-                extent=[-limit, limit] * 2,
-                origin="lower",
-                cmap="Blues",
-            )
+            heat = _heat(densities[number - 1], clouds[0], limit)
+            panel.imshow(heat, extent=[-limit, limit] * 2, origin="lower", cmap="Blues")
         colour = "tab:blue" if number and not flat else "black" if number else "tab:orange"
         panel.scatter(*cloud.T.tolist(), s=3, alpha=0.5, linewidths=0, color=colour)
         panel.set(title=title, xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
