@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.attach import add_wandb, attach_evaluation, check_wandb
-from lebm.cli.common import count, home, load_model, run_parser, tell
+from lebm.cli.common import home, load_model, tell
 from lebm.cli.data_path import check_data
 from lebm.cli.features import extractor, foreign
+from lebm.cli.flags import count, run_parser
 from lebm.component import component_line
 from lebm.errors import UserError, printable
 from lebm.evaluation.names import SUITE_NAMES
