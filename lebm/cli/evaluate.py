@@ -150,10 +150,8 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         write_json(target, merged(kept, content))  # at once: a suite that fails does not lose those before it
         started = time.localtime()
     _print_table(content, names)
-    tell(
-        f"lebm: {sum(len(suite['figures']) for suite in content['suites'].values())} figures of {run} in"
-        f" {target}"
-    )
+    measured = sum(len(suite["figures"]) for suite in content["suites"].values())
+    tell(f"lebm: {measured} figures of {run} in {target}")
 
 
 def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceSubject, Settings]:
@@ -191,18 +189,13 @@ def _sentences(run: Path, chosen: argparse.Namespace) -> TextData:
     from lebm.config.run_data import stored_settings
     from lebm.data import TextData
 
-    stored = {
-        name: value
-        for name, value in stored_settings(run).items()
-        if name in inspect.signature(TextData).parameters
-    }
-    changes = {
-        "path": chosen.data or stored.get("path"),
-        "limit_eval": chosen.limit or stored.get("limit_eval"),
-    }
-    if changes["path"] is None:
+    known = inspect.signature(TextData).parameters
+    settings = {name: value for name, value in stored_settings(run).items() if name in known}
+    settings["path"] = chosen.data or settings.get("path")
+    settings["limit_eval"] = chosen.limit or settings.get("limit_eval")
+    if settings["path"] is None:
         raise UserError(f"{run} does not say which sentences it was trained on; name some with --data")
-    data = TextData(**{**stored, **changes})
+    data = TextData(**settings)
     data.setup()
     return data
 
@@ -244,12 +237,9 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
 
 def _measured(suite: dict[str, Any]) -> str:
     """A suite's protocol in one line."""
-    protocol = suite["protocol"]
-    features = (
-        f", features {protocol['features']['class_path'].rsplit('.', 1)[-1]}"
-        if protocol.get("features")
-        else ""
-    )
+    protocol, features = suite["protocol"], ""
+    if protocol.get("features"):
+        features = f", features {protocol['features']['class_path'].rsplit('.', 1)[-1]}"
     digest = f" (SHA-256 {protocol['features_digest']})" if protocol.get("features_digest") else ""
     missing = f"; {suite['skipped']}" if suite["skipped"] else ""
     return f"{protocol['name']}{features}{digest}, {suite['wall_time_seconds']:.0f} s{missing}"
