@@ -143,7 +143,7 @@ def _notices_as_lines() -> Iterator[None]:
         else:
             shown_by_python(message, category, *where)
 
-    warnings.showwarning = show
+    warnings.showwarning = show  # type: ignore[assignment]
     try:
         yield
     finally:

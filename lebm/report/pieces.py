@@ -162,11 +162,9 @@ def data_url(file: Path) -> str:
             small.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
             buffer = io.BytesIO()
             small.quantize(128).save(buffer, "PNG", optimize=True)
-            content = (
-                min(content, buffer.getvalue(), key=len)
-                if image.width <= PICTURE_WIDTH
-                else buffer.getvalue()
-            )
+            smaller = buffer.getvalue()
+            if image.width > PICTURE_WIDTH or len(smaller) < len(content):
+                content = smaller
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
