@@ -76,10 +76,8 @@ class TrainingCLI(RecipeCLI):
         runs.check_links(self.run_dir)
         if self.request.verb == "fit":
             self._prepare_fit()
-        elif self.config.ckpt_path:
-            self.ckpt_path = Path(self.config.ckpt_path)
         else:
-            self.ckpt_path = self.run_dir
+            self.ckpt_path = Path(self.config.ckpt_path or self.run_dir)
         if self.ckpt_path is None:
             return
         self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
@@ -214,20 +212,14 @@ class TrainingCLI(RecipeCLI):
         """Refuse a ``backbone`` that is missing: the run whose networks a method starts from."""
         inference = (self.config.model.get("init_args") or {}).get("inference") or {}
         backbone = (inference.get("init_args") or {}).get("backbone")
-        if (
-            backbone is None
-            or Path(backbone).exists()
-            or backbone.startswith((pretrained.PREFIX, hub.PREFIX))
-        ):
+        if backbone is None or Path(backbone).exists():
             return
-        maker = next(
-            (name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name), None
-        )
-        hint = (
-            f"train it first: lebm fit -c {maker}"
-            if maker
-            else "name the run folder or checkpoint of the trained backbone"
-        )
+        if backbone.startswith((pretrained.PREFIX, hub.PREFIX)):
+            return
+        hint = "name the run folder or checkpoint of the trained backbone"
+        makers = [name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name]
+        if makers:
+            hint = f"train it first: lebm fit -c {makers[0]}"
         key = "model.init_args.inference.init_args.backbone"
         raise UserError(f"{key}: {backbone}: no such run folder or checkpoint; {hint}")
 
@@ -235,9 +227,8 @@ class TrainingCLI(RecipeCLI):
         limits = self.config.trainer
         epochs = _below(content, "loops", "fit_loop", "epoch_progress", "current", "processed")
         epochs, steps = epochs if isinstance(epochs, int) else 0, content.get("global_step", 0)
-        if (
-            limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
-        ) or 0 <= limits.max_steps <= steps:
+        all_epochs = limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
+        if all_epochs or 0 <= limits.max_steps <= steps:
             raise FinishedError(
                 f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or"
                 " --trainer.max_steps to go on"

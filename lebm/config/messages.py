@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import sys
@@ -11,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lebm.config.locate import location, top_keys
+from lebm.config.checks import load_recipe
+from lebm.config.locate import location
 from lebm.config.recipes import nearest
 
 __all__ = ["constructor_line", "interpolation_line", "parser_line", "trainer_line"]
@@ -83,7 +83,7 @@ def interpolation_line(error: Exception, recipes: Sequence[Path], argv: Sequence
         return f"{where}{text.splitlines()[0]}"
     resolved = re.search(r"resolved to '([^']+)'", text)
     target = resolved[1] if resolved else found[1].lstrip(".")
-    known = [name for path in recipes for name in top_keys(path)]
+    known = [str(name) for path in recipes for name in load_recipe(path)]
     return f"{where}${{{target}}} names no key of the recipe{nearest(target, known)}"
 
 
@@ -229,10 +229,8 @@ def _arguments(cls: str) -> list[str]:
 
 
 def _public(module: str) -> list[str]:
-    try:
-        return [name for name in dir(importlib.import_module(module)) if not name.startswith("_")]
-    except ImportError:
-        return []
+    """Public names of a module in which the parser has looked, and which is therefore imported."""
+    return [name for name in dir(sys.modules.get(module)) if not name.startswith("_")]
 
 
 def _loaded_classes() -> list[str]:

@@ -40,26 +40,17 @@ def summary(records: Records) -> str:
     rows = []
     for number, record in enumerate(records):
         fit = record.summary
-        minutes = [spent_minutes(fit, which) for which in ("cpu", "wall")]
-        rows.append(
-            [
-                escape(record.name),
-                escape(record.method),
-                *(
-                    number_cell(fit.get(name), f"{fit.get(name):,}" if fit.get(name) else None, missing="?")
-                    for name in ("steps", "epochs")
-                ),
-                *(
-                    number_cell(value, f"{value:.1f}" if value is not None else None, missing="?")
-                    for value in minutes
-                ),
-                number_cell(fit.get("seed"), missing="?"),
-                *(
-                    figure_cell(found[number], number in best)
-                    for found, best in zip(columns, marks, strict=True)
-                ),
-            ]
-        )
+        lengths = [(fit.get(name), ",") for name in ("steps", "epochs")]
+        minutes = [(spent_minutes(fit, which), ".1f") for which in ("cpu", "wall")]
+        cost = [
+            number_cell(value, format(value, form) if isinstance(value, int | float) else None, missing="?")
+            for value, form in (*lengths, *minutes)
+        ]
+        seed = number_cell(fit.get("seed"), missing="?")
+        figures = [
+            figure_cell(found[number], number in best) for found, best in zip(columns, marks, strict=True)
+        ]
+        rows.append([escape(record.name), escape(record.method), *cost, seed, *figures])
     lost = [
         f"{record.name}: {record.summary.get('status')}"
         for record in records

@@ -122,8 +122,6 @@ class SaveConfig(SaveConfigCallback):
         super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
         # The parser has checked these values; a second check would take four times as long as the text.
         text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
         target = Path(trainer.default_root_dir) / "config.yaml"
