@@ -46,8 +46,8 @@ def main(argv: list[str]) -> int:
         )
     folder = chosen.out or home(chosen.run) / "diagnosis"
     if chosen.out is None and chosen.run.is_dir():
-        for place in (folder, *(folder / name for name in ("prior.png", "posterior.png", "diagnosis.json"))):
-            inside(chosen.run, place)
+        for name in ("", "prior.png", "posterior.png", "diagnosis.json"):
+            inside(chosen.run, folder / name)
     if folder.exists() and any(folder.iterdir()) and not chosen.force and chosen.out is not None:
         raise UserError(f"{folder} exists and is not empty; choose another --out or add --force")
     model = load_model(chosen)

@@ -58,10 +58,8 @@ def _arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data",
-        help=(
-            "look at other images than the run's own: Hub name, folder of parquet files or images,"
-            " embedded:mnist"
-        ),
+        help="look at other images than the run's own: Hub name, folder of parquet files or images,"
+        " embedded:mnist",
     )
     parser.add_argument(
         "--suite",

@@ -42,10 +42,10 @@ def run_parser(
         parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}, any number of them")
     else:
         parser.add_argument("run", type=Path, help=_RUN)
-    length = (
-        "that of training (sample) or evaluation if not given" if steps is None else f"{steps} if not given"
+    length = "that of training (sample) or evaluation" if steps is None else str(steps)
+    parser.add_argument(
+        "--steps", type=count, default=steps, help=f"length of the chain; {length} if not given"
     )
-    parser.add_argument("--steps", type=count, default=steps, help=f"length of the chain; {length}")
     parser.add_argument("--seed", type=int, help="of the chain's noise; the run's own if not given")
     add_weights(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -86,10 +86,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the flags that name data."""
     parser.add_argument(
         "--data",
-        help=(
-            "Hub name, folder of parquet files or images, text file, or embedded:mnist; the run's own if not"
-            " given"
-        ),
+        help="Hub name, folder of parquet files or images, text file, or embedded:mnist; the run's own if not"
+        " given",
     )
     parser.add_argument("--split", help="split of the data; its test split if not given")
 

@@ -39,10 +39,8 @@ def main(argv: list[str]) -> int:
     """``lebm sweep -c RECIPE --over held_out_label 1,4,5,7,9``; words it does not know go to ``lebm fit``."""
     parser = VerbParser(
         "lebm sweep",
-        description=(
-            "Train and evaluate a recipe for every value of an argument. A cell is a run folder and a JSON;"
-            " what is done is skipped and what was interrupted goes on. Further words go to lebm fit."
-        ),
+        description="Train and evaluate a recipe for every value of an argument. A cell is a run folder and a"
+        " JSON; what is done is skipped and what was interrupted goes on. Further words go to lebm fit.",
         allow_abbrev=False,
     )
     parser.add_argument(
