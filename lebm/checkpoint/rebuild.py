@@ -48,17 +48,13 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
             no class of an allowed package.
     """
     trust = tuple(trust)
-    if (
-        not isinstance(path, str)
-        or not all(part.isidentifier() for part in path.split("."))
-        or "." not in path
-    ):
+    parts = path.split(".") if isinstance(path, str) else []
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise UserError(f"{path!r} is not a class path")
     if not allowed(path, trust):
-        package = path.split(".")[0]
         raise UserError(
             f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); if you"
-            f" trust it, add --trust {package}"
+            f" trust it, add --trust {parts[0]}"
         )
     module_name, name = _current(path).rsplit(".", 1)
     found = getattr(_module(module_name, path), name, None)

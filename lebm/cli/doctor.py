@@ -167,11 +167,9 @@ def _wandb() -> Iterator[Finding]:
     known = "WANDB_API_KEY" in os.environ or (
         netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="ignore")
     )
-    advice = (
-        "logged in"
-        if known
-        else "not logged in: the overlay loggers/wandb records offline, wandb login and wandb sync publish"
-    )
+    advice = "not logged in: the overlay loggers/wandb records offline, wandb login and wandb sync publish"
+    if known:
+        advice = "logged in"
     yield "ok", "wandb", f"{wandb.__version__}, mode {mode}, {advice}"
 
 

@@ -51,11 +51,8 @@ def main(argv: list[str]) -> int:
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = run_parser(
-        "evaluate",
-        "Measure trained runs: figures with intervals in evaluation.json, and a table.",
-        several=True,
-    )
+    description = "Measure trained runs: figures with intervals in evaluation.json, and a table."
+    parser = run_parser("evaluate", description, several=True)
     parser.add_argument(
         "--data",
         help="look at other images than the run's own: Hub name, folder of parquet files or images,"

@@ -55,11 +55,8 @@ def reconstructions(
     import torch
 
     steps = chosen.steps or model.evaluation_steps
-    return torch.cat(
-        [
-            model.reconstruct(
-                x.to(model.device), steps=steps, generator=encode_noise(chosen.seed, index)
-            ).cpu()
-            for index, x in images.batches(chosen.batch_size)
-        ]
-    )
+    parts = []
+    for index, x in images.batches(chosen.batch_size):
+        noise = encode_noise(chosen.seed, index)
+        parts.append(model.reconstruct(x.to(model.device), steps=steps, generator=noise).cpu())
+    return torch.cat(parts)

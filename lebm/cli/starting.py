@@ -95,11 +95,8 @@ class TrainingCLI(RecipeCLI):
         if self.request.resume or self.request.verb != "fit":
             self.wandb_id = stored_run_id(content)
         self.stored_model = content.get("hyper_parameters")
-        self.stored = {
-            name: tuple(value.shape)
-            for name, value in content["state_dict"].items()
-            if hasattr(value, "shape")
-        }
+        state = content["state_dict"].items()
+        self.stored = {name: tuple(value.shape) for name, value in state if hasattr(value, "shape")}
         if self.request.resume:
             self._same_short_names()
             self._stop_if_finished(content)

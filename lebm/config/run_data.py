@@ -152,13 +152,8 @@ def open_for(
     rows = slice(None, limit)
     labels = [int(label) for label in found.labels[rows]] if found.has_labels else None
     names = found.file_names()
-    return Images(
-        found.images[rows],
-        labels,
-        f"{path} ({found.split})",
-        found.label_names,
-        None if names is None else names[rows],
-    )
+    paths = None if names is None else names[rows]
+    return Images(found.images[rows], labels, f"{path} ({found.split})", found.label_names, paths)
 
 
 def open_validation(model: LatentEstimator, run: Path) -> Images:
