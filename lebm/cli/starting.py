@@ -48,7 +48,6 @@ class TrainingCLI(RecipeCLI):
         begun: whether training has begun; what fails after that is no mistake of the recipe.
         fresh: whether this run made its folder.
         held: what is released when the run has ended: the lock of the run folder.
-        description: the model of a run folder named in place of a recipe, as its checkpoint describes it.
         notes: what a user should know about the data, one sentence per entry.
     """
 
@@ -57,7 +56,6 @@ class TrainingCLI(RecipeCLI):
     stored_model: Any = None
     begun = False
     fresh = False
-    description: Any = None
     notes: Sequence[str] = ()
 
     def __init__(self, request: Request, held: contextlib.ExitStack) -> None:
@@ -87,7 +85,7 @@ class TrainingCLI(RecipeCLI):
                 " evaluate measures it"
             )
         if self.request.run is not None:
-            self.description = self._checked_description(self.ckpt_path, content)
+            self._checked_description(self.ckpt_path, content)
         if self.request.verb != "fit":
             self.first_step = sys.maxsize
         elif self.request.resume:
@@ -159,7 +157,7 @@ class TrainingCLI(RecipeCLI):
             return
         section = self.config.pop("model", None)
         super().instantiate_classes()
-        described = self.description if section is None else _bare(section.as_dict())
+        described = self.stored_model if section is None else _bare(section.as_dict())
         self.model = build(described, LatentEstimator, self.request.trust)  # type: ignore[type-abstract]
 
     def _same_short_names(self) -> None:
