@@ -137,11 +137,11 @@ def _notices_as_lines() -> Iterator[None]:
     """Print the warnings that lebm gives its users as lines; other warnings stay as they are."""
     shown_by_python = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, UserNotice):
             print(f"lebm: {printable(str(message))}", file=sys.stderr, flush=True)
         else:
-            shown_by_python(message, category, *where)
+            shown_by_python(message, category, *where, **more)
 
     warnings.showwarning = show  # type: ignore[assignment]
     try:
