@@ -33,10 +33,6 @@ Model = TypeVar("Model", bound=nn.Module)
 log = logging.getLogger("lebm.checkpoint")
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 def find_checkpoint(run_or_file: str | Path) -> Path:
     """The newest good checkpoint of a run folder, or the file itself.
 
@@ -56,13 +52,13 @@ def located(run_or_file: str | Path) -> Path:
         UserError: if there is none.
     """
     path, name = Path(run_or_file), str(run_or_file)
-    if not path.exists() and name.startswith(pretrained.PREFIX):
+    if path.exists():
+        return path
+    if name.startswith(pretrained.PREFIX):
         return pretrained.find(name)
-    if not path.exists() and name.startswith(hub.PREFIX):
+    if name.startswith(hub.PREFIX):
         return hub.fetch(name)
-    if not path.exists():
-        raise UserError(f"{path}: no such run folder or checkpoint")
-    return path
+    raise UserError(f"{path}: no such run folder or checkpoint")
 
 
 def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -95,11 +91,8 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
         except UserError as error:
             refused.append(str(error))
     if best is None:
-        raise UserError(
-            refused[0]
-            if len(refused) == 1
-            else f"{refused[0]}; none of the other {len(refused) - 1} beside it is good"
-        )
+        others = f"; none of the other {len(refused) - 1} beside it is good" if len(refused) > 1 else ""
+        raise UserError(f"{refused[0]}{others}")
     for line in refused:
         log.warning("%s", printable(f"{line}; using {best[0]}"))
     return best
@@ -119,33 +112,30 @@ def _inside(file: Path, run: Path) -> Path:
     return file
 
 
-def read(
-    path: str | Path, map_location: str | torch.device = "cpu", described: bool = True
-) -> dict[str, Any]:
-    """The content of a checkpoint, tensors and plain values only.
+def read(path: str | Path, described: bool = True) -> dict[str, Any]:
+    """The content of a checkpoint, tensors on the CPU and plain values only.
 
     Args:
         path: the file.
-        map_location: device of the tensors.
         described: ask that the file says which model it holds, as all do that lebm's methods write.
 
     Raises:
         UserError: if the file is damaged, holds pickled objects, or was not written by lebm.
     """
     try:
-        return _read(Path(path), map_location, described)
+        return _read(Path(path), described)
     except UserError as error:
         raise UserError(f"{error}{_beside(Path(path))}") from error
 
 
-def _read(path: Path, map_location: str | torch.device = "cpu", described: bool = True) -> dict[str, Any]:
+def _read(path: Path, described: bool = True) -> dict[str, Any]:
     if is_model_file(path):
         return {"lebm_format": SEALED_FORMAT, **read_model_file(path)}
     try:
         with open_ordinary(path) as file:
             sealed = is_sealed(file)
             file.seek(0)
-            content = torch.load(file, map_location=map_location, weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except pickle.UnpicklingError as error:
@@ -157,13 +147,13 @@ def _read(path: Path, map_location: str | torch.device = "cpu", described: bool 
     except RecursionError as error:
         raise UserError(f"{path}: refused, nested too deeply") from error
     except Exception as error:  # torch's reader meets damage with errors of many kinds
-        raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path}: not a readable checkpoint ({first})") from error
     _check(path, content, sealed, described)
     return content
 
 
 def _check(path: Path, content: Any, sealed: bool, described: bool) -> None:
-    version = content.get("lebm_format") if isinstance(content, dict) else None
     wanted = ("lebm_format", "state_dict") if described else ("state_dict",)
     if (
         not isinstance(content, dict)
@@ -171,6 +161,7 @@ def _check(path: Path, content: Any, sealed: bool, described: bool) -> None:
         or not isinstance(content["state_dict"], Mapping)
     ):
         raise UserError(f"{path}: not a checkpoint written by lebm")
+    version = content.get("lebm_format")
     if described and (not isinstance(version, int) or isinstance(version, bool) or version < 1):
         raise UserError(f"{path}: not a checkpoint written by lebm (format {str(version)[:40]!r})")
     if isinstance(version, int) and version > SEALED_FORMAT:
@@ -189,11 +180,9 @@ def _check(path: Path, content: Any, sealed: bool, described: bool) -> None:
 
 def _beside(path: Path) -> str:
     """Names a good checkpoint beside a bad one; in a run folder :func:`newest` finds it by itself."""
-    others = (
-        [file for file in path.parent.glob("*.ckpt") if file != path]
-        if path.parent.name == "checkpoints"
-        else []
-    )
+    if path.parent.name != "checkpoints":
+        return ""
+    others = [file for file in path.parent.glob("*.ckpt") if file != path]
     for other in sorted(others, key=lambda file: -file.lstat().st_mtime_ns):
         try:
             with open_ordinary(other) as file:
@@ -245,18 +234,12 @@ def rebuilt(
     map_location: str | torch.device = "cpu",
     weights: str = "ema",
 ) -> Model:
-    """The model of a checkpoint that was read by :func:`newest`.
+    """The model of a checkpoint that was read by :func:`newest`; other arguments and errors as of
+    :func:`load`.
 
     Args:
         path: the file, for messages and for its kind.
         content: what it holds.
-        expected: as for :func:`load`, and so are the others.
-        trust: see there.
-        map_location: see there.
-        weights: see there.
-
-    Raises:
-        UserError: as :func:`load`.
     """
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
@@ -277,15 +260,7 @@ def rebuilt(
             model.load_state_dict(state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (
-        RuntimeError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        ValueError,
-        OverflowError,
-    ) as error:
+    except (RuntimeError, TypeError, LookupError, AttributeError, ValueError, OverflowError) as error:
         misfit = str(error).splitlines()[-1].strip()[:200]
     if misfit:
         raise UserError(f"{path}: its weights do not fit the model it describes ({misfit})")

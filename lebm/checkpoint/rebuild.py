@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lebm.checkpoint.budget import LARGER, Budget
 from lebm.component import Component
@@ -48,17 +48,13 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
             no class of an allowed package.
     """
     trust = tuple(trust)
-    if (
-        not isinstance(path, str)
-        or not all(part.isidentifier() for part in path.split("."))
-        or "." not in path
-    ):
+    parts = path.split(".") if isinstance(path, str) else []
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise UserError(f"{path!r} is not a class path")
     if not allowed(path, trust):
-        package = path.split(".")[0]
         raise UserError(
             f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); if you"
-            f" trust it, add --trust {package}"
+            f" trust it, add --trust {parts[0]}"
         )
     module_name, name = _current(path).rsplit(".", 1)
     found = getattr(_module(module_name, path), name, None)
@@ -121,17 +117,10 @@ def build(description: Any, expected: type, trust: Iterable[str] = (), where: st
 def check(description: Any, expected: type, trust: Iterable[str] = (), where: str = "model") -> _Plan:
     """The same as :func:`build` up to the first constructor: everything is checked, and nothing is made.
 
-    Args:
-        description: as for :func:`build`.
-        expected: as for :func:`build`.
-        trust: as for :func:`build`.
-        where: as for :func:`build`.
+    Arguments and errors are those of :func:`build`.
 
     Returns:
         What can be made, by its ``make()``.
-
-    Raises:
-        UserError: as :func:`build`.
     """
     _count(description, where, {}, 0)
     return _Plan(description, (expected,), tuple(trust), where, 0)
@@ -140,7 +129,11 @@ def check(description: Any, expected: type, trust: Iterable[str] = (), where: st
 def sketch(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> Any:
     """The model of a description without memory for its tensors, which have shapes and no values.
 
-    The arguments are those of :func:`outline`.
+    Args:
+        description: as for :func:`build`.
+        expected: the class of models that the result must be an instance of.
+        state: tensors by the names of the model's parameters and buffers, with whatever else was stored.
+        trust: as for :func:`build`.
 
     Raises:
         UserError: as :func:`build`, and for a model much larger than what was stored.
@@ -149,31 +142,18 @@ def sketch(description: Any, expected: type, state: Mapping[str, Any], trust: It
     limit = 2 * stored + 2**22
     with torch.device("meta"), Budget(limit, 5_000 + 200 * len(state)):
         model = build(description, expected, trust)
-    if isinstance(model, nn.Module) and _numbers(model) > limit:
+    if sum(value.numel() for value in chain(model.parameters(), model.buffers())) > limit:
         raise UserError(LARGER)
     return model
-
-
-def _numbers(model: nn.Module) -> int:
-    return sum(value.numel() for value in chain(model.parameters(), model.buffers()))
 
 
 def outline(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> str:
     """Why some stored tensors do not fit a description, found without memory for the model; empty if they
     fit.
 
-    Args:
-        description: as for :func:`build`.
-        expected: as for :func:`build`.
-        state: tensors by the names of the model's parameters and buffers, with whatever else was stored.
-        trust: as for :func:`build`.
-
-    Raises:
-        UserError: as :func:`build`, and for a model much larger than what was stored.
+    Arguments and errors are those of :func:`sketch`.
     """
     model = sketch(description, expected, state, trust)
-    if not isinstance(model, nn.Module):
-        return ""
     own = dict(chain(model.named_parameters(), model.named_buffers()))
     for name in own.keys() & state.keys():
         if isinstance(state[name], Tensor) and state[name].shape != own[name].shape:
@@ -207,8 +187,6 @@ class _Plan:
     def __init__(
         self, description: Any, expected: tuple[type, ...], trust: tuple[str, ...], where: str, depth: int
     ) -> None:
-        if depth > _DEPTH:
-            raise UserError(f"{where}: nested deeper than {_DEPTH} components")
         if not _is_description(description) or set(description) - {"class_path", "init_args"}:
             raise UserError(f"{where}: expected a class_path with init_args")
         self.where = where

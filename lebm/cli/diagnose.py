@@ -8,7 +8,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import add_data, count, home, load_model, open_data, run_parser, tell
+from lebm.cli.common import home, load_model, open_data, tell
+from lebm.cli.flags import add_data, count, run_parser
 from lebm.errors import UserError
 from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.run.folder import inside, plain, write_json
@@ -45,8 +46,8 @@ def main(argv: list[str]) -> int:
         )
     folder = chosen.out or home(chosen.run) / "diagnosis"
     if chosen.out is None and chosen.run.is_dir():
-        for place in (folder, *(folder / name for name in ("prior.png", "posterior.png", "diagnosis.json"))):
-            inside(chosen.run, place)
+        for name in ("", "prior.png", "posterior.png", "diagnosis.json"):
+            inside(chosen.run, folder / name)
     if folder.exists() and any(folder.iterdir()) and not chosen.force and chosen.out is not None:
         raise UserError(f"{folder} exists and is not empty; choose another --out or add --force")
     model = load_model(chosen)
@@ -97,10 +98,9 @@ def _chain_of(name: str, model: LatentEstimator, chosen: argparse.Namespace) -> 
     from lebm.evaluation.chains import posterior_chains
     from lebm.samplers.noise import Noise
 
-    seed = model.seed if chosen.seed is None else chosen.seed
     if name == "prior":
-        noise = Noise.samples(seed, "diagnose", index=range(chosen.chains))
+        noise = Noise.samples(chosen.seed, "diagnose", index=range(chosen.chains))
         return model.prior_chain(chosen.chains, noise), noise, 1
     x = open_data(chosen, model, chosen.chains // CHAINS_PER_IMAGE).all()
-    noise = Noise.samples(seed, "diagnose", index=range(len(x) * CHAINS_PER_IMAGE))
+    noise = Noise.samples(chosen.seed, "diagnose", index=range(len(x) * CHAINS_PER_IMAGE))
     return posterior_chains(model, x, noise), noise, len(x)

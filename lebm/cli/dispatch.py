@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import Any
 
 from lebm._version import __version__
 from lebm.cli.common import fail
@@ -108,12 +108,10 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe such as `lebm ls | head` has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (UserError, OSError) as error:
-        return fail(str(error), 2)
     except RecursionError:
         return fail("a recipe or checkpoint is nested too deeply", 2)
-    except ValueError as error:
-        return fail(f"{error}", 2)
+    except (OSError, ValueError) as error:  # a UserError is a ValueError
+        return fail(str(error), 2)
 
 
 @contextlib.contextmanager
@@ -139,20 +137,13 @@ def _notices_as_lines() -> Iterator[None]:
     """Print the warnings that lebm gives its users as lines; other warnings stay as they are."""
     shown_by_python = warnings.showwarning
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, UserNotice):
-            print(f"lebm: {printable(str(message))}", file=file or sys.stderr, flush=True)
+            print(f"lebm: {printable(str(message))}", file=sys.stderr, flush=True)
         else:
-            shown_by_python(message, category, filename, lineno, file, line)
+            shown_by_python(message, category, *where, **more)
 
-    warnings.showwarning = show
+    warnings.showwarning = show  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -38,17 +38,8 @@ def doctor(argv: list[str]) -> int:
         "lebm doctor", description="Check packages, devices, Weights & Biases, metric weights and disk."
     ).parse_args(argv)
     broken = 0
-    for probe in (
-        _python,
-        _packages,
-        _torch_pair,
-        _devices,
-        _disk,
-        _temporary,
-        _wandb,
-        _inception,
-        _data_cache,
-    ):
+    probes = (_python, _packages, _torch_pair, _devices, _disk, _temporary, _wandb, _inception, _data_cache)
+    for probe in probes:
         for level, name, text in _guarded(probe):
             broken += level == "broken"
             print(f"{level:<7} {name:<16} {text}")
@@ -60,11 +51,8 @@ def _guarded(probe: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from probe()
     except Exception as error:
-        yield (
-            "broken",
-            probe.__name__.lstrip("_"),
-            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-        )
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        yield "broken", probe.__name__.lstrip("_"), reason
 
 
 def _python() -> Iterator[Finding]:
@@ -116,21 +104,14 @@ def _torch_pair() -> Iterator[Finding]:
     try:
         import torchvision
 
-        torchvision.ops.nms(
-            torch.zeros(1, 4), torch.zeros(1), 0.5
-        )  # fails where the two were not built for one another
+        # fails where the two were not built for one another
+        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except Exception as error:
-        yield (
-            "broken",
-            "torch pair",
-            f"torchvision does not fit torch {torch.__version__}: {' '.join(str(error).split())[:120]}",
-        )
+        reason = " ".join(str(error).split())[:120]
+        yield "broken", "torch pair", f"torchvision does not fit torch {torch.__version__}: {reason}"
         return
-    yield (
-        "ok",
-        "torch pair",
-        f"torch {torch.__version__} and torchvision {torchvision.__version__} work together",
-    )
+    pair = f"torch {torch.__version__} and torchvision {torchvision.__version__}"
+    yield "ok", "torch pair", f"{pair} work together"
 
 
 def _devices() -> Iterator[Finding]:
@@ -141,17 +122,11 @@ def _devices() -> Iterator[Finding]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(index)
-            yield (
-                "ok",
-                f"cuda:{index}",
-                f"{torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free",
-            )
+            memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+            yield "ok", f"cuda:{index}", f"{torch.cuda.get_device_name(index)}, {memory}"
     elif torch.version.cuda and shutil.which("nvidia-smi"):
-        yield (
-            "note",
-            "cuda",
-            f"a driver is installed, but torch (built for CUDA {torch.version.cuda}) finds no device",
-        )
+        built = f"torch (built for CUDA {torch.version.cuda})"
+        yield "note", "cuda", f"a driver is installed, but {built} finds no device"
     else:
         yield "ok", "cuda", "no GPU; everything runs on the CPU"
 
@@ -174,55 +149,39 @@ def _disk() -> Iterator[Finding]:
 
 def _temporary() -> Iterator[Finding]:
     folder = Path(tempfile.gettempdir())
+    text = f"{folder}"
     if folder.stat().st_dev != Path.cwd().stat().st_dev:
-        yield (
-            "ok",
-            "temporary",
-            f"{folder} is on another file system than this folder; checkpoints do not pass through it",
-        )
-    else:
-        yield "ok", "temporary", f"{folder}"
+        text += " is on another file system than this folder; checkpoints do not pass through it"
+    yield "ok", "temporary", text
 
 
 def _wandb() -> Iterator[Finding]:
     try:
         wandb = importlib.import_module("wandb")
     except Exception as error:
-        yield (
-            "note",
-            "wandb",
-            f"cannot be imported ({type(error).__name__}); runs log to metrics.csv and TensorBoard",
-        )
+        reason = f"cannot be imported ({type(error).__name__})"
+        yield "note", "wandb", f"{reason}; runs log to metrics.csv and TensorBoard"
         return
     mode = os.environ.get("WANDB_MODE", "as the recipe says")
     netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     known = "WANDB_API_KEY" in os.environ or (
         netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="ignore")
     )
-    advice = (
-        "logged in"
-        if known
-        else "not logged in: the overlay loggers/wandb records offline, wandb login and wandb sync publish"
-    )
+    advice = "not logged in: the overlay loggers/wandb records offline, wandb login and wandb sync publish"
+    if known:
+        advice = "logged in"
     yield "ok", "wandb", f"{wandb.__version__}, mode {mode}, {advice}"
 
 
 def _inception() -> Iterator[Finding]:
-    hub = (
-        Path(
-            os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
-        ).expanduser()
-        / "hub"
-    )
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
+    hub = Path(os.environ.get("TORCH_HOME") or cache).expanduser() / "hub"
     found = [path for path in (hub / "checkpoints" / _INCEPTION, hub / _INCEPTION) if path.is_file()]
     if found:
         yield "ok", "FID weights", f"{found[0]}"
     else:
-        yield (
-            "note",
-            "FID weights",
-            f"{_INCEPTION} is not in {hub / 'checkpoints'}; FID downloads it, or put it there",
-        )
+        lacking = f"{_INCEPTION} is not in {hub / 'checkpoints'}"
+        yield "note", "FID weights", f"{lacking}; FID downloads it, or put it there"
 
 
 def _data_cache() -> Iterator[Finding]:

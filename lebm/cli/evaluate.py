@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.attach import add_wandb, attach_evaluation, check_wandb
-from lebm.cli.common import count, home, load_model, run_parser, tell
+from lebm.cli.common import home, load_model, tell
 from lebm.cli.data_path import check_data
 from lebm.cli.features import extractor, foreign
+from lebm.cli.flags import count, run_parser
 from lebm.component import component_line
 from lebm.errors import UserError, printable
 from lebm.evaluation.names import SUITE_NAMES
@@ -50,17 +51,12 @@ def main(argv: list[str]) -> int:
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = run_parser(
-        "evaluate",
-        "Measure trained runs: figures with intervals in evaluation.json, and a table.",
-        several=True,
-    )
+    description = "Measure trained runs: figures with intervals in evaluation.json, and a table."
+    parser = run_parser("evaluate", description, several=True)
     parser.add_argument(
         "--data",
-        help=(
-            "look at other images than the run's own: Hub name, folder of parquet files or images,"
-            " embedded:mnist"
-        ),
+        help="look at other images than the run's own: Hub name, folder of parquet files or images,"
+        " embedded:mnist",
     )
     parser.add_argument(
         "--suite",
@@ -149,10 +145,8 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         write_json(target, merged(kept, content))  # at once: a suite that fails does not lose those before it
         started = time.localtime()
     _print_table(content, names)
-    tell(
-        f"lebm: {sum(len(suite['figures']) for suite in content['suites'].values())} figures of {run} in"
-        f" {target}"
-    )
+    measured = sum(len(suite["figures"]) for suite in content["suites"].values())
+    tell(f"lebm: {measured} figures of {run} in {target}")
 
 
 def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceSubject, Settings]:
@@ -190,18 +184,13 @@ def _sentences(run: Path, chosen: argparse.Namespace) -> TextData:
     from lebm.config.run_data import stored_settings
     from lebm.data import TextData
 
-    stored = {
-        name: value
-        for name, value in stored_settings(run).items()
-        if name in inspect.signature(TextData).parameters
-    }
-    changes = {
-        "path": chosen.data or stored.get("path"),
-        "limit_eval": chosen.limit or stored.get("limit_eval"),
-    }
-    if changes["path"] is None:
+    known = inspect.signature(TextData).parameters
+    settings = {name: value for name, value in stored_settings(run).items() if name in known}
+    settings["path"] = chosen.data or settings.get("path")
+    settings["limit_eval"] = chosen.limit or settings.get("limit_eval")
+    if settings["path"] is None:
         raise UserError(f"{run} does not say which sentences it was trained on; name some with --data")
-    data = TextData(**{**stored, **changes})
+    data = TextData(**settings)
     data.setup()
     return data
 
@@ -243,12 +232,9 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
 
 def _measured(suite: dict[str, Any]) -> str:
     """A suite's protocol in one line."""
-    protocol = suite["protocol"]
-    features = (
-        f", features {protocol['features']['class_path'].rsplit('.', 1)[-1]}"
-        if protocol.get("features")
-        else ""
-    )
+    protocol, features = suite["protocol"], ""
+    if protocol.get("features"):
+        features = f", features {protocol['features']['class_path'].rsplit('.', 1)[-1]}"
     digest = f" (SHA-256 {protocol['features_digest']})" if protocol.get("features_digest") else ""
     missing = f"; {suite['skipped']}" if suite["skipped"] else ""
     return f"{protocol['name']}{features}{digest}, {suite['wall_time_seconds']:.0f} s{missing}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lebm.cli.common import add_weights, tell
-from lebm.cli.flags import VerbParser
+from lebm.cli.common import tell
+from lebm.cli.flags import VerbParser, add_weights
 from lebm.errors import UserError
 from lebm.files import sha256
 from lebm.run.folder import check_run

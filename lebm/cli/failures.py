@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from lebm.errors import UserError
 from lebm.run import folder as runs
 
 __all__ = ["failure_status", "wandb_line"]
+
+_LOST = re.compile("connection (closed|reset) by peer|timed out waiting|broken pipe|watchdog")
 
 
 def failure_status(cli: TrainingCLI, error: Exception) -> int:
@@ -55,14 +58,7 @@ def _runtime_failure(cli: TrainingCLI, error: RuntimeError) -> int:
         return fail(
             f"a process that reads data has died ({first}); lebm fit --resume {cli.run_dir} continues", 1
         )
-    lost = (
-        "connection closed by peer",
-        "connection reset by peer",
-        "timed out waiting",
-        "broken pipe",
-        "watchdog",
-    )
-    if cli.trainer.world_size > 1 and any(words in str(error).lower() for words in lost):
+    if cli.trainer.world_size > 1 and _LOST.search(str(error).lower()):
         told = f"process {cli.trainer.global_rank} has lost another process of this run ({first})"
         return fail(f"{told}; lebm fit --resume {cli.run_dir} continues from its last checkpoint", 1)
     raise error

@@ -1,14 +1,17 @@
-"""The parser of a verb's flags: a mistake is one line."""
+"""The flags of the verbs: those that several have, and a parser for which a mistake is one line."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 from lebm.config.recipes import nearest
 from lebm.errors import UserError
 
-__all__ = ["VerbParser"]
+__all__ = ["VerbParser", "add_data", "add_weights", "count", "run_parser"]
+
+_RUN = "a run folder, a .ckpt or .safetensors file, pretrained/NAME, or hub:USER/NAME[@REVISION]"
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -28,3 +31,69 @@ class VerbParser(argparse.ArgumentParser):
         flag = next((word for word in words if word.startswith("-")), words[0])
         hint = nearest(flag, [name for name in self._option_string_actions if name.startswith("--")])
         raise UserError(f"{self.prog}: unknown argument {flag}{hint or f'; {help_}'}")
+
+
+def run_parser(
+    verb: str, description: str, several: bool = False, steps: int | None = None
+) -> argparse.ArgumentParser:
+    """The parser of a verb that takes a run: the flags that all of them have."""
+    parser = VerbParser(f"lebm {verb}", description=description, allow_abbrev=False)
+    if several:
+        parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}, any number of them")
+    else:
+        parser.add_argument("run", type=Path, help=_RUN)
+    length = "that of training (sample) or evaluation" if steps is None else str(steps)
+    parser.add_argument(
+        "--steps", type=count, default=steps, help=f"length of the chain; {length} if not given"
+    )
+    parser.add_argument("--seed", type=int, help="of the chain's noise; the run's own if not given")
+    add_weights(parser)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--batch-size",
+        type=count,
+        default=100,
+        help="how many at once (default %(default)s); the result does not depend on it",
+    )
+    parser.add_argument("--out", type=Path, help="file to write; in the run folder if not given")
+    parser.add_argument("--force", action="store_true", help="replace --out if it exists")
+    return parser
+
+
+def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
+    """Add the flags that say which weights of a checkpoint are used, and which classes it may name.
+
+    Args:
+        parser: the parser of a verb.
+        who: what follows in the help on ``--trust``.
+    """
+    parser.add_argument(
+        "--weights",
+        choices=("ema", "raw"),
+        default="ema",
+        help="averaged weights where the run kept them, or the plain ones",
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help=f"a package whose classes the checkpoint may name{who}",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name data."""
+    parser.add_argument(
+        "--data",
+        help="Hub name, folder of parquet files or images, text file, or embedded:mnist; the run's own if not"
+        " given",
+    )
+    parser.add_argument("--split", help="split of the data; its test split if not given")
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1, for ``argparse``."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+    return int(text)

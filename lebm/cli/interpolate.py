@@ -6,19 +6,8 @@ import argparse
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import (
-    add_data,
-    chain_words,
-    count,
-    encode_noise,
-    load_model,
-    open_data,
-    pieces,
-    report,
-    run_parser,
-    say,
-    target_file,
-)
+from lebm.cli.common import chain_words, encode_noise, load_model, open_data, report, say, target_file
+from lebm.cli.flags import add_data, count, run_parser
 from lebm.config.recipes import nearest
 from lebm.errors import UserError
 
@@ -87,13 +76,9 @@ def interpolate(argv: list[str]) -> int:
 def _sentence_ends(
     chosen: argparse.Namespace, model: LatentEstimator, words: list[str]
 ) -> tuple[Tensor, Tensor]:
-    from lebm.samplers.noise import Noise
-
     assert model.sentences is not None
     x = model.sentences.read(words).to(model.device)
-    seed = model.seed if chosen.seed is None else chosen.seed
-    noise = Noise.samples(seed, "encode", index=range(2))
-    z = model.encode(x, steps=chosen.steps, generator=noise)
+    z = model.encode(x, steps=chosen.steps, generator=encode_noise(chosen.seed, range(2)))
     return z[:1], z[1:]
 
 
@@ -103,7 +88,6 @@ def _of_images(chosen: argparse.Namespace, model: LatentEstimator, words: list[s
     from lebm.plots.grids import image_grid, write_png
 
     target = target_file(chosen, "interpolation", ".png")
-    seed = model.seed if chosen.seed is None else chosen.seed
     if chosen.seeds:
         first, last = _drawn_ends(chosen, model)
         source = f"the draws {chosen.seeds[0]} and {chosen.seeds[1]} of the prior"
@@ -112,7 +96,7 @@ def _of_images(chosen: argparse.Namespace, model: LatentEstimator, words: list[s
         steps = chosen.steps or model.evaluation_steps
         z = torch.cat(
             [
-                model.encode(x.to(model.device), steps=steps, generator=encode_noise(seed, index))
+                model.encode(x.to(model.device), steps=steps, generator=encode_noise(chosen.seed, index))
                 for index, x in images.batches(chosen.batch_size)
             ]
         )
@@ -123,7 +107,7 @@ def _of_images(chosen: argparse.Namespace, model: LatentEstimator, words: list[s
     ways = torch.cat([between(a, b, chosen.n) for a, b in zip(first, last, strict=True)])
     write_png(target, image_grid(decoded(model, ways, chosen.batch_size), chosen.n))
     chain = chain_words(model, chosen.steps, "prior" if chosen.seeds else "posterior")
-    report(f"{len(first)} way(s) between {source}", target, chosen, seed, chain)
+    report(f"{len(first)} way(s) between {source}", target, chosen, chain)
     if not chosen.seeds:
         pairs = zip(images.numbers[0::2], images.numbers[1::2], strict=False)
         print(f"lebm: rows of the data: {', '.join(f'{a} to {b}' for a, b in pairs)}")
@@ -165,7 +149,7 @@ def images_of(chosen: argparse.Namespace, model: LatentEstimator, words: list[st
     images = open_data(chosen, model, None)
     assert isinstance(images, Images)  # the model is not one of sentences
     if not words:
-        return images.spread(n, model.seed if chosen.seed is None else chosen.seed)
+        return images.spread(n, chosen.seed)
     return images.chosen(np.array([_row(word, images) for word in words]))
 
 
@@ -201,7 +185,7 @@ def decoded(model: LatentEstimator, z: Tensor, size: int) -> Tensor:
     import torch
 
     with torch.no_grad():
-        return torch.cat([model.decode(z[start:stop]).cpu() for start, stop in pieces(len(z), size)])
+        return torch.cat([model.decode(part).cpu() for part in z.split(size)])
 
 
 def between(first: Tensor, last: Tensor, n: int) -> Tensor:

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 from lebm import hub
-from lebm.cli.common import add_weights, tell
-from lebm.cli.flags import VerbParser
+from lebm.cli.common import tell
+from lebm.cli.flags import VerbParser, add_weights
 from lebm.run.folder import check_run, plain
 
 __all__ = ["push"]

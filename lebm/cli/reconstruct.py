@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from lebm.cli.common import (
-    add_data,
-    chain_words,
-    count,
-    encode_noise,
-    load_model,
-    open_data,
-    report,
-    run_parser,
-    say,
-    spelled,
-    target_file,
-    tell,
-)
+import argparse
+from typing import TYPE_CHECKING
 
-__all__ = ["reconstruct"]
+from lebm.cli.common import chain_words, encode_noise, load_model, open_data, report, say, target_file, tell
+from lebm.cli.flags import add_data, count, run_parser
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lebm.config.run_data import Images, SentenceRows
+    from lebm.estimators.base import LatentEstimator
+
+__all__ = ["reconstruct", "reconstructions"]
 
 
 def reconstruct(argv: list[str]) -> int:
@@ -35,30 +32,31 @@ def reconstruct(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     target = target_file(chosen, "reconstructions", ".png")
     model = load_model(chosen)
-    import torch
-
     from lebm.plots.grids import pair_grid, write_png
 
-    steps = chosen.steps or model.evaluation_steps
-    seed = model.seed if chosen.seed is None else chosen.seed
-    images = open_data(chosen, model, None).spread(chosen.n, seed)
-    decoded = [
-        model.reconstruct(x.to(model.device), steps=steps, generator=encode_noise(seed, index)).cpu()
-        for index, x in images.batches(chosen.batch_size)
-    ]
-    x, result = images.all(), torch.cat(decoded)
-    if (sentences := spelled(model, x)) is not None:
-        pairs = zip(sentences, spelled(model, result) or [], strict=True)
+    images = open_data(chosen, model, None).spread(chosen.n, chosen.seed)
+    x, result = images.all(), reconstructions(model, images, chosen)
+    if model.sentences is not None:
+        pairs = zip(model.sentences.spell(x), model.sentences.spell(result), strict=True)
         say((f"data   {above}\nmodel  {below}" for above, below in pairs), chosen.out)
         return 0
     write_png(target, pair_grid(x, result))
     error = (result - x).square().mean().item()
-    report(
-        f"{len(x)} reconstructions of {images.source}",
-        target,
-        chosen,
-        seed,
-        chain_words(model, steps, "posterior"),
-    )
+    chain = chain_words(model, chosen.steps or model.evaluation_steps, "posterior")
+    report(f"{len(x)} reconstructions of {images.source}", target, chosen, chain)
     tell(f"lebm: mean squared error {error:.5f} a pixel, in the [-1, 1] range")
     return 0
+
+
+def reconstructions(
+    model: LatentEstimator, images: Images | SentenceRows, chosen: argparse.Namespace
+) -> Tensor:
+    """Images or sentences that were encoded and decoded again, in memory of the host."""
+    import torch
+
+    steps = chosen.steps or model.evaluation_steps
+    parts = []
+    for index, x in images.batches(chosen.batch_size):
+        noise = encode_noise(chosen.seed, index)
+        parts.append(model.reconstruct(x.to(model.device), steps=steps, generator=noise).cpu())
+    return torch.cat(parts)

@@ -9,17 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import (
-    chain_words,
-    count,
-    load_model,
-    pieces,
-    report,
-    run_parser,
-    say,
-    spelled,
-    target_file,
-)
+from lebm.cli.common import chain_words, load_model, report, say, target_file
+from lebm.cli.flags import count, run_parser
 from lebm.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,30 +56,26 @@ def sample(argv: list[str]) -> int:
     from lebm.estimators.answers import Revises
     from lebm.samplers.noise import Noise
 
-    seed = model.seed if chosen.seed is None else chosen.seed
     steps = _sample_steps(model, chosen)
     draw = _from_pool(model) if chosen.start == "pool" else partial(model.sample, steps=steps)
+    rows = range(chosen.n)
     drawn = [
         # One noise stream per sample: the first ten of 64 are the ten of -n 10, whatever the batches are.
-        draw(stop - start, generator=Noise.samples(seed, "sample", index=range(start, stop))).cpu()
-        for start, stop in pieces(chosen.n, chosen.batch_size)
+        draw(len(batch), generator=Noise.samples(chosen.seed, "sample", index=batch)).cpu()
+        for batch in (rows[start : start + chosen.batch_size] for start in rows[:: chosen.batch_size])
     ]
-    if (sentences := spelled(model, torch.cat(drawn))) is not None:
-        say(sentences, chosen.out)
+    x = torch.cat(drawn)
+    if model.sentences is not None:
+        say(model.sentences.spell(x), chosen.out)
         return 0
-    _write_samples(torch.cat(drawn), target, form)
-    name = "image" if isinstance(model, Revises) else "prior"
-    report(
-        f"{chosen.n} samples",
-        target,
-        chosen,
-        seed,
-        "from the pool of prior chains, "
-        if chosen.start == "pool"
-        else "the generator's own, "
-        if steps == 0
-        else chain_words(model, steps, name),
-    )
+    _write_samples(x, target, form)
+    if chosen.start == "pool":
+        chain = "from the pool of prior chains, "
+    elif steps == 0:
+        chain = "the generator's own, "
+    else:
+        chain = chain_words(model, steps, "image" if isinstance(model, Revises) else "prior")
+    report(f"{chosen.n} samples", target, chosen, chain)
     return 0
 
 

@@ -8,18 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lebm.cli.classes import other_classes
-from lebm.cli.common import (
-    add_data,
-    chain_words,
-    count,
-    encode_noise,
-    load_model,
-    open_data,
-    report,
-    run_parser,
-    target_file,
-    tell,
-)
+from lebm.cli.common import chain_words, encode_noise, load_model, open_data, report, target_file, tell
+from lebm.cli.flags import add_data, count, run_parser
+from lebm.cli.reconstruct import reconstructions
 from lebm.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,13 +52,8 @@ def score(argv: list[str]) -> int:
     values = _scores(model, scorer, images, chosen)
     threshold = None if chosen.false_positive_rate is None else _threshold(model, scorer, chosen)
     _write_scores(target, images, chosen.score, values, threshold)
-    report(
-        f"{len(values)} scores of {images.source}",
-        target,
-        chosen,
-        _seed(model, chosen),
-        chain_words(model, _steps(model, chosen), "posterior"),
-    )
+    chain = chain_words(model, _steps(model, chosen), "posterior")
+    report(f"{len(values)} scores of {images.source}", target, chosen, chain)
     if threshold is not None:
         flagged = int((values > threshold).sum())
         tell(f"lebm: {flagged} of {len(values)} rows score above it and are marked in the column 'flagged'")
@@ -122,20 +108,16 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _seed(model: LatentEstimator, chosen: argparse.Namespace) -> int:
-    return model.seed if chosen.seed is None else chosen.seed
-
-
 def _steps(model: LatentEstimator, chosen: argparse.Namespace) -> int | None:
     return chosen.steps or model.evaluation_steps
 
 
 def _scorer(model: LatentEstimator, chosen: argparse.Namespace) -> Scorer:
     """The score that was asked for, of a batch ``(B, *event)`` and its row numbers ``(B,)``, ``(B,)``."""
-    steps, seed = _steps(model, chosen), _seed(model, chosen)
+    steps = _steps(model, chosen)
 
     def of_the_method(x: Tensor, index: Tensor) -> Tensor:
-        return model.anomaly_score(x, steps=steps, generator=encode_noise(seed, index))
+        return model.anomaly_score(x, steps=steps, generator=encode_noise(chosen.seed, index))
 
     if chosen.score == "anomaly_score":
         return of_the_method
@@ -143,11 +125,11 @@ def _scorer(model: LatentEstimator, chosen: argparse.Namespace) -> Scorer:
     from lebm.evaluation.scores import combined, combined_parts, gathered
 
     def parts(x: Tensor, index: Tensor) -> dict[str, Tensor]:
-        return combined_parts(model, x, steps=steps, generator=encode_noise(seed, index))
+        return combined_parts(model, x, steps=steps, generator=encode_noise(chosen.seed, index))
 
     if model.latent_prior is None:
         raise UserError(f"--score combined: a {type(model).__name__} has no prior on latents")
-    training = open_training(model, chosen.run, seed)
+    training = open_training(model, chosen.run, chosen.seed)
     batches = training.batches(chosen.batch_size)
     normal = gathered((parts(x.to(model.device), index) for index, x in batches), training.source)
     tell(f"lebm: each score is compared with {len(training.pixels)} images of {training.source}")
@@ -220,7 +202,12 @@ def _write_pictures(
     ordered = values.nan_to_num(nan=torch.inf).argsort(stable=True)
     rows = {"most": ordered.flip(0)[: chosen.top], "least": ordered[: chosen.top]}
     shown = {end: images.chosen(rows[end].numpy()) for end in targets}
-    errors = {end: _errors(model, shown[end], chosen) for end in targets if chosen.heatmap}
+    errors = {
+        # squared error per pixel, the mean of the channels: (B, H, W)
+        end: (reconstructions(model, part, chosen) - part.all()).square().mean(dim=1)
+        for end, part in shown.items()
+        if chosen.heatmap
+    }
     largest = max([1e-12, *(float(error.max()) for error in errors.values())])
     for end, target in targets.items():
         names = shown[end].classes or shown[end].labels or []
@@ -233,15 +220,3 @@ def _write_pictures(
         tell(f"lebm: {len(scores)} images, {ENDS[end]} first, in {target}")
     if errors:
         tell(f"lebm: right of each image: squared error per pixel, from 0 (black) to {largest:.3g} (white)")
-
-
-def _errors(model: LatentEstimator, shown: Images, chosen: argparse.Namespace) -> Tensor:
-    """Squared error of the reconstructions per pixel, the mean of the channels, ``(B, H, W)``."""
-    import torch
-
-    steps, seed = _steps(model, chosen), _seed(model, chosen)
-    errors = [
-        (model.reconstruct(x.to(model.device), steps=steps, generator=encode_noise(seed, index)).cpu() - x)
-        for index, x in shown.batches(chosen.batch_size)
-    ]
-    return torch.cat(errors).square().mean(dim=1)

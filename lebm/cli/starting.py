@@ -48,7 +48,6 @@ class TrainingCLI(RecipeCLI):
         begun: whether training has begun; what fails after that is no mistake of the recipe.
         fresh: whether this run made its folder.
         held: what is released when the run has ended: the lock of the run folder.
-        description: the model of a run folder named in place of a recipe, as its checkpoint describes it.
         notes: what a user should know about the data, one sentence per entry.
     """
 
@@ -57,7 +56,6 @@ class TrainingCLI(RecipeCLI):
     stored_model: Any = None
     begun = False
     fresh = False
-    description: Any = None
     notes: Sequence[str] = ()
 
     def __init__(self, request: Request, held: contextlib.ExitStack) -> None:
@@ -76,10 +74,8 @@ class TrainingCLI(RecipeCLI):
         runs.check_links(self.run_dir)
         if self.request.verb == "fit":
             self._prepare_fit()
-        elif self.config.ckpt_path:
-            self.ckpt_path = Path(self.config.ckpt_path)
         else:
-            self.ckpt_path = self.run_dir
+            self.ckpt_path = Path(self.config.ckpt_path or self.run_dir)
         if self.ckpt_path is None:
             return
         self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
@@ -89,7 +85,7 @@ class TrainingCLI(RecipeCLI):
                 " evaluate measures it"
             )
         if self.request.run is not None:
-            self.description = self._checked_description(self.ckpt_path, content)
+            self._checked_description(self.ckpt_path, content)
         if self.request.verb != "fit":
             self.first_step = sys.maxsize
         elif self.request.resume:
@@ -97,11 +93,8 @@ class TrainingCLI(RecipeCLI):
         if self.request.resume or self.request.verb != "fit":
             self.wandb_id = stored_run_id(content)
         self.stored_model = content.get("hyper_parameters")
-        self.stored = {
-            name: tuple(value.shape)
-            for name, value in content["state_dict"].items()
-            if hasattr(value, "shape")
-        }
+        state = content["state_dict"].items()
+        self.stored = {name: tuple(value.shape) for name, value in state if hasattr(value, "shape")}
         if self.request.resume:
             self._same_short_names()
             self._stop_if_finished(content)
@@ -164,7 +157,7 @@ class TrainingCLI(RecipeCLI):
             return
         section = self.config.pop("model", None)
         super().instantiate_classes()
-        described = self.description if section is None else _bare(section.as_dict())
+        described = self.stored_model if section is None else _bare(section.as_dict())
         self.model = build(described, LatentEstimator, self.request.trust)  # type: ignore[type-abstract]
 
     def _same_short_names(self) -> None:
@@ -214,20 +207,14 @@ class TrainingCLI(RecipeCLI):
         """Refuse a ``backbone`` that is missing: the run whose networks a method starts from."""
         inference = (self.config.model.get("init_args") or {}).get("inference") or {}
         backbone = (inference.get("init_args") or {}).get("backbone")
-        if (
-            backbone is None
-            or Path(backbone).exists()
-            or backbone.startswith((pretrained.PREFIX, hub.PREFIX))
-        ):
+        if backbone is None or Path(backbone).exists():
             return
-        maker = next(
-            (name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name), None
-        )
-        hint = (
-            f"train it first: lebm fit -c {maker}"
-            if maker
-            else "name the run folder or checkpoint of the trained backbone"
-        )
+        if backbone.startswith((pretrained.PREFIX, hub.PREFIX)):
+            return
+        hint = "name the run folder or checkpoint of the trained backbone"
+        makers = [name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name]
+        if makers:
+            hint = f"train it first: lebm fit -c {makers[0]}"
         key = "model.init_args.inference.init_args.backbone"
         raise UserError(f"{key}: {backbone}: no such run folder or checkpoint; {hint}")
 
@@ -235,9 +222,8 @@ class TrainingCLI(RecipeCLI):
         limits = self.config.trainer
         epochs = _below(content, "loops", "fit_loop", "epoch_progress", "current", "processed")
         epochs, steps = epochs if isinstance(epochs, int) else 0, content.get("global_step", 0)
-        if (
-            limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
-        ) or 0 <= limits.max_steps <= steps:
+        all_epochs = limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
+        if all_epochs or 0 <= limits.max_steps <= steps:
             raise FinishedError(
                 f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or"
                 " --trainer.max_steps to go on"

@@ -39,10 +39,8 @@ def main(argv: list[str]) -> int:
     """``lebm sweep -c RECIPE --over held_out_label 1,4,5,7,9``; words it does not know go to ``lebm fit``."""
     parser = VerbParser(
         "lebm sweep",
-        description=(
-            "Train and evaluate a recipe for every value of an argument. A cell is a run folder and a JSON;"
-            " what is done is skipped and what was interrupted goes on. Further words go to lebm fit."
-        ),
+        description="Train and evaluate a recipe for every value of an argument. A cell is a run folder and a"
+        " JSON; what is done is skipped and what was interrupted goes on. Further words go to lebm fit.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -76,18 +74,15 @@ def main(argv: list[str]) -> int:
         raise UserError("a sweep names and resumes its runs itself; use --runs for their folder")
     find(chosen.config)
     cells = list(_cells(chosen))
+    parsed = _check(chosen, cells[0], [*(LOGGER if chosen.wandb else ()), *fit_words])
     if chosen.wandb is not None:
-        parsed = _check(chosen, cells[0], [*LOGGER, *fit_words])
         values = [cell["value"] for cell in cells]
         argument = cells[0]["words"][0].removeprefix("--")
         words = _evaluate_words(chosen, fit_words)
         write_sweep_file(chosen, parsed, cells[0]["run"].parent, {argument: values}, fit_words, words)
         return 0
-    _check(chosen, cells[0], fit_words)
-    failed = 0
-    for cell in cells:
-        failed += not _finish(cell, chosen, fit_words)
-    return 1 if failed else 0
+    unfinished = [cell for cell in cells if not _finish(cell, chosen, fit_words)]
+    return 1 if unfinished else 0
 
 
 def _cells(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -150,8 +145,7 @@ def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[st
 def _evaluate_words(chosen: argparse.Namespace, fit_words: list[str]) -> list[str]:
     """The words for ``lebm evaluate`` after the run."""
     suites = [word for suite in chosen.suite for word in ("--suite", suite)]
-    trust = [word for name, word in pairwise(fit_words) if name == "--trust"]
-    trusted = [word for package in trust for word in ("--trust", package)]
+    trusted = [word for pair in pairwise(fit_words) if pair[0] == "--trust" for word in pair]
     return [*suites, *trusted, *shlex.split(chosen.evaluate)]
 
 

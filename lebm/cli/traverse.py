@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import (
-    add_data,
-    chain_words,
-    count,
-    encode_noise,
-    load_model,
-    report,
-    run_parser,
-    target_file,
-)
+from lebm.cli.common import chain_words, encode_noise, load_model, report, target_file
+from lebm.cli.flags import add_data, count, run_parser
 from lebm.cli.interpolate import decoded, drawn_latent, images_of
 from lebm.errors import UserError
 
@@ -71,18 +63,15 @@ def traverse(argv: list[str]) -> int:
 
     from lebm.plots.grids import image_grid, write_png
 
-    seed = model.seed if chosen.seed is None else chosen.seed
     if chosen.from_seed is not None:
-        z, source = (
-            drawn_latent(model, chosen.from_seed, chosen.steps),
-            f"draw {chosen.from_seed} of the prior",
-        )
+        z = drawn_latent(model, chosen.from_seed, chosen.steps)
+        source = f"draw {chosen.from_seed} of the prior"
         chain = chain_words(model, chosen.steps, "prior")
     else:
         images = images_of(chosen, model, [] if chosen.row is None else [chosen.row], 1)
         steps = chosen.steps or model.evaluation_steps
         index, x = next(images.batches(1))
-        z = model.encode(x.to(model.device), steps=steps, generator=encode_noise(seed, index))
+        z = model.encode(x.to(model.device), steps=steps, generator=encode_noise(chosen.seed, index))
         source, chain = f"row {images.numbers[0]} of {images.source}", chain_words(model, steps, "posterior")
     size = z.shape[1]
     wrong = [k for k in chosen.coordinates or [] if not 0 <= k < size]
@@ -91,7 +80,7 @@ def traverse(argv: list[str]) -> int:
     coordinates = chosen.coordinates or most_visible(model, z[0], chosen.range, 10, chosen.batch_size)
     ways = swept(z[0], coordinates, chosen.range, chosen.n)
     write_png(target, image_grid(decoded(model, ways.flatten(0, 1), chosen.batch_size), chosen.n))
-    report(f"{len(coordinates)} coordinates of {source}", target, chosen, seed, chain)
+    report(f"{len(coordinates)} coordinates of {source}", target, chosen, chain)
     print(f"lebm: coordinates from above: {', '.join(map(str, coordinates))}")
     return 0
 

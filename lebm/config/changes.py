@@ -35,9 +35,8 @@ def changed_settings(before: Any, now: Any, weight: str) -> list[str]:
         if not all(map(_arguments, inner)):
             break
         (before, now), key = inner, f"{key}.init_args.{name}"
-    return [f"{where} is {old} there and {new} here" for where, old, new in _differences(before, now, key)][
-        :_SHOWN
-    ]
+    changed = list(_differences(before, now, key))[:_SHOWN]
+    return [f"{where} is {old} there and {new} here" for where, old, new in changed]
 
 
 def _arguments(part: Any) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 
 from lebm.config import plain_yaml
+from lebm.config.recipes import nearest
 from lebm.errors import UserError
 
 __all__ = ["check_arguments", "check_recipe", "has_resolver", "load_recipe"]
@@ -52,8 +52,8 @@ def load_recipe(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_recipe(path: Path, seen: set[Path] | None = None) -> dict[str, Any]:
-    """Load a recipe and refuse resolvers, too many values and misspelt class blocks.
+def check_recipe(path: Path, seen: set[Path] | None = None) -> None:
+    """Refuse resolvers, too many values and misspelt class blocks.
 
     Files that the recipe names are checked too.
 
@@ -77,7 +77,6 @@ def check_recipe(path: Path, seen: set[Path] | None = None) -> dict[str, Any]:
             for included in (path.parent / text, Path(text)):
                 if included.is_file() and included.resolve() not in seen:
                     check_recipe(included, seen)
-    return content
 
 
 def check_arguments(argv: Iterable[str]) -> None:
@@ -127,9 +126,8 @@ def _check_blocks(content: dict[str, Any], path: Path) -> None:
     for key, _, value in plain_yaml.walk(content):
         for name in value if isinstance(value, dict) and "class_path" in value else ():
             if name not in _BLOCK:
-                near = difflib.get_close_matches(str(name), _BLOCK, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "arguments of the class go below init_args"
-                raise UserError(f"{path}: {key}: {name!r} cannot stand beside class_path; {hint}")
+                hint = nearest(str(name), _BLOCK) or "; arguments of the class go below init_args"
+                raise UserError(f"{path}: {key}: {name!r} cannot stand beside class_path{hint}")
 
 
 def _strings(content: dict[str, Any]) -> Iterator[tuple[str, str]]:

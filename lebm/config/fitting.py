@@ -62,16 +62,9 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
     for first, last, new in sorted(edits, reverse=True):
         text = text[:first] + new + text[last:]
     arguments = plain_yaml.load("data:\n" + section)["data"]["init_args"]
-    decided = [f"{name} {arguments[name]}" for name in ("image_size", "channels") if name in arguments]
-    decided += [
-        f"{name} {arguments[name]}" for name in ("validation_size", "batch_size") if name in arguments
-    ]
-    said = [
-        *found.remarks,
-        ", ".join(decided),
-        *_resized(found, shape),
-        *_few_steps(recipe, arguments, found),
-    ]
+    names = ("image_size", "channels", "validation_size", "batch_size")
+    decided = ", ".join(f"{name} {arguments[name]}" for name in names if name in arguments)
+    said = [*found.remarks, decided, *_resized(found, shape), *_few_steps(recipe, arguments, found)]
     if before.get("held_out_label") is not None:
         said.append(
             f"held_out_label {before['held_out_label']} is of the recipe's own data and was left out; to hold"

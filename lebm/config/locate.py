@@ -10,7 +10,7 @@ import yaml
 
 from lebm.config import plain_yaml
 
-__all__ = ["location", "top_keys"]
+__all__ = ["location"]
 
 
 def location(keys: Sequence[str], recipes: Sequence[Path], argv: Sequence[str], word: str = "") -> str:
@@ -18,7 +18,7 @@ def location(keys: Sequence[str], recipes: Sequence[Path], argv: Sequence[str], 
 
     Args:
         keys: the path of the key, in parts that may contain dots.
-        recipes: the files that were read, in order.
+        recipes: the files that were read, in order; :mod:`lebm.config.checks` has checked them.
         argv: the other words of the command line. A key on the command line counts as in no file.
         word: the word that the message is about. If several files have the key, the location is in the last
             one that also contains this word.
@@ -45,10 +45,7 @@ def _bare(parts: Iterable[str]) -> str:
 
 def _line(path: Path, key: Sequence[str]) -> int | None:
     """The line of a key in a recipe, or of the deepest part of the key that the recipe has; else ``None``."""
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return None
+    node = plain_yaml.compose(path.read_text(encoding="utf-8"))
     line = None
     for part in key:
         entry = _child(node, part)
@@ -65,12 +62,3 @@ def _child(node: Any, part: str) -> tuple[Any, Any] | None:
     if part in entries:
         return entries[part]
     return _child(entries["init_args"][1], part) if "init_args" in entries else None
-
-
-def top_keys(path: Path) -> list[str]:
-    """The names of the sections of a recipe; empty if it cannot be read."""
-    try:
-        content = plain_yaml.load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return []
-    return [str(key) for key in content] if isinstance(content, dict) else []

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lebm.config.locate import location, top_keys
+from lebm.config.checks import load_recipe
+from lebm.config.locate import location
 from lebm.config.recipes import nearest
 
 __all__ = ["constructor_line", "interpolation_line", "parser_line", "trainer_line"]
@@ -20,6 +21,9 @@ _NOISE = re.compile(
     r" \(str\)|a dict with"
     r"|Expected a <class 'NoneType'>|Expected a path but|a dict without)"
 )
+
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+_KINDS |= {"Sequence": "a list", "list": "a list"}
 
 
 def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options: Iterable[str]) -> str:
@@ -38,13 +42,11 @@ def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options
         key = [f"{unknown[1]}.{unknown[2]}"]
         leaf = "no such setting" + nearest(key[0], known)
     elif unknown := re.search(r"Option '(.+)' is not accepted", leaf):
-        name = unknown[1].split(".")[0] if not key else unknown[1]
-        leaf = (
-            f"{_short(cls)} has no argument {name!r}" + nearest(name, _arguments(cls))
-            if key
-            else "no such section"
-        )
-        leaf += "" if key else nearest(name, [other for other in known if "." not in other])
+        name = unknown[1] if key else unknown[1].split(".")[0]
+        if key:
+            leaf = f"{_short(cls)} has no argument {name!r}" + nearest(name, _arguments(cls))
+        else:
+            leaf = "no such section" + nearest(name, [other for other in known if "." not in other])
         key = [*key, name]
     elif unknown := re.match(r"unrecognized arguments: (\S+)", leaf):
         word = unknown[1].split("=")[0]
@@ -52,10 +54,8 @@ def parser_line(text: str, recipes: Sequence[Path], argv: Sequence[str], options
     elif missing := re.search(r"following arguments are required: (.+)", leaf):
         leaf = f"{_short(cls)} needs {missing[1]}" if key else f"the section {missing[1]} is missing"
     elif denied := re.search(r"Importing '([^']+)' is not allowed", leaf):
-        leaf = (
-            f"the class {denied[1]} is outside lebm, lightning and torch; if you trust it, add --trust"
-            f" {denied[1].split('.')[0]}"
-        )
+        leaf = f"the class {denied[1]} is outside lebm, lightning and torch; if you trust it, add --trust "
+        leaf += denied[1].split(".")[0]
     elif abstract := re.match(r"Expected an instantiatable class, but ?(\S*) is abstract", leaf):
         given = re.search(r"^ *Given value: (\S+)$", text, re.MULTILINE)  # the parser may leave out the name
         leaf = _abstract(abstract[1] or (given[1] if given else ""))
@@ -77,15 +77,13 @@ def interpolation_line(error: Exception, recipes: Sequence[Path], argv: Sequence
     holder = re.search(r"full_key: (\S+)", text)
     where = location([holder[1]] if holder else [], recipes, argv)
     if unsupported := re.search(r"Unsupported interpolation type (\S+)", text):
-        return (
-            f"{where}${{{unsupported[1]}:...}} calls a resolver; write the value itself, or set"
-            " LEBM_ALLOW_ENV=1"
-        )
+        call = f"${{{unsupported[1]}:...}}"
+        return f"{where}{call} calls a resolver; write the value itself, or set LEBM_ALLOW_ENV=1"
     if found is None:
         return f"{where}{text.splitlines()[0]}"
     resolved = re.search(r"resolved to '([^']+)'", text)
     target = resolved[1] if resolved else found[1].lstrip(".")
-    known = [name for path in recipes for name in top_keys(path)]
+    known = [str(name) for path in recipes for name in load_recipe(path)]
     return f"{where}${{{target}}} names no key of the recipe{nearest(target, known)}"
 
 
@@ -99,16 +97,10 @@ def constructor_line(error: BaseException) -> str:
         step = step.__cause__ or step.__context__
     origin = next((link for link in reversed(chain) if message in str(link)), error)
     owner = ""
-    trace = origin.__traceback__
-    while trace is not None:
-        frame = trace.tb_frame
-        if (
-            frame.f_code.co_name == "__init__"
-            and "self" in frame.f_locals
-            and "cli" not in frame.f_globals.get("__name__", "")
-        ):
+    for frame, _ in traceback.walk_tb(origin.__traceback__):
+        constructs = frame.f_code.co_name == "__init__" and "self" in frame.f_locals
+        if constructs and "cli" not in frame.f_globals.get("__name__", ""):
             owner = type(frame.f_locals["self"]).__name__
-        trace = trace.tb_next
     return f"{owner}: {message}" if owner and not message.startswith(owner) else message
 
 
@@ -136,15 +128,11 @@ def trainer_line(error: Exception, trainer: Mapping[str, Any]) -> str:
 
 def _deepest(text: str) -> tuple[list[str], str, str]:
     """Key path, innermost class path and message of the most deeply nested report that has content."""
-    best: tuple[int, list[str], str, str] = (
-        -1,
-        [],
-        "",
-        text.strip().splitlines()[0] if text.strip() else "unknown problem",
-    )
+    first = next(iter(text.strip().splitlines()), "unknown problem")
+    best: tuple[int, list[str], str, str] = (-1, [], "", first)
     stack: list[tuple[int, str, str]] = []  # indentation, kind, value
     for line in text.splitlines():
-        indent = len(line) - len(line.lstrip())
+        indent = _depth(line)
         rest = line.strip().removeprefix("- ")
         while stack and stack[-1][0] >= indent:
             stack.pop()
@@ -214,10 +202,10 @@ def _plain(leaf: str) -> str:
     if found := re.match(r"module '([^']+)' has no attribute '(\w+)'", leaf):
         return f"there is no {found[1]}.{found[2]}" + nearest(found[2], _public(found[1]))
     if found := re.match(r"Expected a dot import path string: (.*)", leaf):
-        export = (
+        hint = nearest(found[1], _loaded_classes()) or (
             "; a class of lebm is found once its folder exports it, a class of yours by its module's name"
         )
-        return f"{found[1]!r} is not a class here" + (nearest(found[1], _loaded_classes()) or export)
+        return f"{found[1]!r} is not a class here{hint}"
     if found := re.match(r"Not a valid subclass of (\w+)\.? ?(?:Got value: (.*))?", leaf):
         got = f", not {found[2]}" if found[2] else ""
         return f"expected a {found[1]}, as class_path and init_args{got}"
@@ -241,10 +229,8 @@ def _arguments(cls: str) -> list[str]:
 
 
 def _public(module: str) -> list[str]:
-    try:
-        return [name for name in dir(importlib.import_module(module)) if not name.startswith("_")]
-    except ImportError:
-        return []
+    """Public names of a module in which the parser has looked, and which is therefore imported."""
+    return [name for name in dir(sys.modules.get(module)) if not name.startswith("_")]
 
 
 def _loaded_classes() -> list[str]:
@@ -257,12 +243,4 @@ def _short(path: str) -> str:
 
 
 def _a(kind: str) -> str:
-    words = {
-        "int": "a whole number",
-        "float": "a number",
-        "bool": "true or false",
-        "str": "a text",
-        "Sequence": "a list",
-        "list": "a list",
-    }
-    return words.get(kind, f"a {kind}")
+    return _KINDS.get(kind, f"a {kind}")

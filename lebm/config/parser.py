@@ -47,6 +47,17 @@ _RESOLVERS = (
     "oc.dict.keys",
     "oc.dict.values",
 )
+_OWN_KEYS: dict[str, tuple[Any, str]] = {
+    "run_dir": (str, "Folder of the run; runs/<recipe> if not given."),
+    "latent_dim": (int, "For recipes to refer to, as ${latent_dim}."),
+    "latent_dims": (list[int], "The same for layers, bottom first, as ${latent_dims}."),
+    "include": (
+        str | list[str],
+        "In a recipe only: blocks, such as data/mnist, that are read before the recipe.",
+    ),
+    "checkpoint_every": (int, "Steps between checkpoints; every epoch if not given."),
+    "ckpt_path": (str, "Checkpoint to start from or to evaluate."),
+}
 _trusted_before: set[str] = set()
 
 
@@ -111,33 +122,8 @@ class RecipeCLI(LightningCLI):
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--run_dir", type=str | None, default=None, help="Folder of the run; runs/<recipe> if not given."
-        )
-        parser.add_argument(
-            "--latent_dim", type=int | None, default=None, help="For recipes to refer to, as ${latent_dim}."
-        )
-        parser.add_argument(
-            "--latent_dims",
-            type=list[int] | None,
-            default=None,
-            help="The same for layers, bottom first, as ${latent_dims}.",
-        )
-        parser.add_argument(
-            "--include",
-            type=str | list[str] | None,
-            default=None,
-            help="In a recipe only: blocks, such as data/mnist, that are read before the recipe.",
-        )
-        parser.add_argument(
-            "--checkpoint_every",
-            type=int | None,
-            default=None,
-            help="Steps between checkpoints; every epoch if not given.",
-        )
-        parser.add_argument(
-            "--ckpt_path", type=str | None, default=None, help="Checkpoint to start from or to evaluate."
-        )
+        for name, (kind, meaning) in _OWN_KEYS.items():
+            parser.add_argument(f"--{name}", type=kind | None, default=None, help=meaning)
         # read_request takes these two flags out, so they are here only for the list of --help.
         if {"-h", "--help"} & set(self.request.argv):
             if self.request.verb == "fit":
@@ -157,10 +143,8 @@ class RecipeCLI(LightningCLI):
         check_parsed(self.config.as_dict(), self.request.typed)
 
     def before_instantiate_classes(self) -> None:
-        chosen = (
-            self.config.run_dir or self.config.trainer.default_root_dir or str(self.request.default_run_dir)
-        )
-        self.run_dir = Path(chosen)
+        chosen = self.config.run_dir or self.config.trainer.default_root_dir
+        self.run_dir = Path(chosen or self.request.default_run_dir)
         self.config.run_dir = str(self.run_dir)
         del self.config["include"]  # the values of the blocks are in their sections
         self.config.trainer.default_root_dir = str(self.run_dir)

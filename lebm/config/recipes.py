@@ -18,10 +18,7 @@ _OVERLAYS = ("loggers/", "inference/", "prior/")
 
 def folder() -> Path:
     """The folder of the packaged recipes, also in a source tree that is not installed."""
-    try:
-        spec = importlib.util.find_spec("lebm.recipes")
-    except ImportError:
-        spec = None
+    spec = importlib.util.find_spec("lebm.recipes")
     if spec is not None and spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
     return Path(__file__).resolve().parents[2] / "recipes"

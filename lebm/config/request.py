@@ -16,7 +16,7 @@ _NAMES = (
     *("trainer", "model", "data", "run_dir", "latent_dim", "latent_dims", "checkpoint_every", "ckpt_path"),
     *("seed_everything", "include", "print_config", "help"),
 )
-"""First names of what the parser of recipes takes."""
+"""First names of what the parser of recipes takes; other flags are refused before it is imported."""
 
 
 @dataclass
@@ -79,8 +79,8 @@ def read_request(verb: str, typed: list[str]) -> Request:
         else:
             if flag == "--include":
                 raise UserError("--include is for recipes only; here give the block as a recipe, by -c")
-            if flag.startswith("--"):
-                _known(flag)
+            if flag.startswith("--") and flag[2:].split(".")[0] not in _NAMES:
+                raise UserError(f"unknown argument {flag}{recipes.nearest(flag[2:], _NAMES)}")
             request.argv.append(word)
     checks.check_arguments(request.argv)
     for path in request.files:
@@ -93,12 +93,6 @@ def read_request(verb: str, typed: list[str]) -> Request:
     if not request.recipes and not asks_help and not any(word.startswith("--model") for word in request.argv):
         raise UserError(f"name a recipe, as in: lebm {verb} -c quickstart (lebm ls prints what there is)")
     return request
-
-
-def _known(flag: str) -> None:
-    """Refuse a flag whose first name is no section and no argument, before the parser is imported."""
-    if flag[2:].split(".")[0] not in _NAMES:
-        raise UserError(f"unknown argument {flag}{recipes.nearest(flag[2:], _NAMES)}")
 
 
 def _meant(word: str) -> str:

@@ -27,7 +27,9 @@ from lebm.run.folder import ordinary
 
 __all__ = ["Images", "SentenceRows", "open_for", "open_training", "open_validation", "stored_settings"]
 
-_READING = ("config_name", "revision", "crop", "image_column", "label_column", "on_error", "cache_dir")
+_IMAGES = ("config_name", "revision", "crop", "image_column", "label_column", "on_error", "cache_dir")
+_SENTENCES = ("config_name", "revision", "text_column", "on_error")
+_ANY_DATA = ("on_error", "cache_dir")  # settings for reading that hold for other data too
 
 
 @dataclass(frozen=True)
@@ -143,26 +145,15 @@ def open_for(
     shape = observation_shape(model)
     if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
         raise UserError(f"{run}: the model makes data of shape {shape}, not square images")
-    path, own = _path(run, settings, data)
-    reading = {
-        name: settings[name]
-        for name in _READING
-        if settings.get(name) is not None and (own or name in ("on_error", "cache_dir"))
-    }
+    path, split, reading = _source(run, settings, data, split, _IMAGES)
     if "crop" in reading:
         reading["crop"] = tuple(reading["crop"])
-    split = split or (settings.get("test_split") if own else None)
     found = open_images(path, split, image_size=shape[1], channels=shape[0], **reading)
     rows = slice(None, limit)
     labels = [int(label) for label in found.labels[rows]] if found.has_labels else None
     names = found.file_names()
-    return Images(
-        found.images[rows],
-        labels,
-        f"{path} ({found.split})",
-        found.label_names,
-        None if names is None else names[rows],
-    )
+    paths = None if names is None else names[rows]
+    return Images(found.images[rows], labels, f"{path} ({found.split})", found.label_names, paths)
 
 
 def open_validation(model: LatentEstimator, run: Path) -> Images:
@@ -199,12 +190,20 @@ def _own_images(model: LatentEstimator, run: Path, else_: str) -> tuple[str, Ima
     return settings["path"], opened_module(settings, None, observation_shape(model))[0]
 
 
-def _path(run: Path, settings: dict[str, Any], data: str | None) -> tuple[str, bool]:
-    """The path of the data, and whether they are those of the run."""
+def _source(
+    run: Path, settings: dict[str, Any], data: str | None, split: str | None, names: tuple[str, ...]
+) -> tuple[str, str | None, dict[str, Any]]:
+    """Path and split of the data, and those settings of the run for reading that are about these data too."""
     path = data or settings.get("path")
     if path is None:
         raise UserError(f"{run} does not say which data it was trained on; name some with --data")
-    return path, data is None or data == settings.get("path")
+    own = data is None or data == settings.get("path")
+    reading = {
+        name: settings[name]
+        for name in names
+        if settings.get(name) is not None and (own or name in _ANY_DATA)
+    }
+    return path, split or (settings.get("test_split") if own else None), reading
 
 
 def _open_sentences(
@@ -215,21 +214,14 @@ def _open_sentences(
     split: str | None,
     limit: int | None,
 ) -> SentenceRows:
-    path, own = _path(run, settings, data)
-    named = ("config_name", "revision", "text_column", "on_error") if own else ("on_error",)
-    split = split or (settings.get("test_split") if own else None)
-    found = open_text(
-        path, split, **{name: settings[name] for name in named if settings.get(name) is not None}
-    )
+    path, split, reading = _source(run, settings, data, split, _SENTENCES)
+    found = open_text(path, split, **reading)
     assert model.vocabulary is not None
     encoded = model.vocabulary.encode(found.texts[:limit], model.generator.max_length)
     unknown, total = sum(row.count(UNKNOWN) for row in encoded), sum(map(len, encoded))
     notes = [f"{unknown} of {total} tokens unknown"] if unknown else []
-    notes += [
-        f"{count} {what} lines left out"
-        for count, what in ((found.empty, "empty"), (found.skipped, "unreadable"))
-        if count
-    ]
+    left_out = {"empty": found.empty, "unreadable": found.skipped}
+    notes += [f"{count} {what} lines left out" for what, count in left_out.items() if count]
     source = f"{path} ({', '.join(notes)})" if notes else path
     return SentenceRows(TextRows(encoded), found.rows[:limit], source)
 

@@ -73,16 +73,15 @@ def _number(figure: dict[str, Any]) -> str:
 
 def _cost(record: RunRecord) -> str:
     fit = record.summary
-    minutes = [(spent_minutes(fit, which), which) for which in ("cpu", "wall")]
-    words = {"cpu": "CPU time", "wall": "wall time"}
-    parts = [f"{value:.1f} min of {words[which]}" for value, which in minutes if value is not None]
+    spent = {"CPU time": spent_minutes(fit, "cpu"), "wall time": spent_minutes(fit, "wall")}
+    parts = [f"{minutes:.1f} min of {what}" for what, minutes in spent.items() if minutes is not None]
     for name in ("steps", "epochs"):
         if number := fit.get(name):
             parts.append(f"{number:,} {name if number > 1 else name[:-1]}")
     status = fit.get("status")
-    return (
-        ", ".join([*([str(status)] if status not in (None, "finished") else []), *parts]) or "cost not known"
-    )
+    if status not in (None, "finished"):
+        parts.insert(0, str(status))
+    return ", ".join(parts) or "cost not known"
 
 
 def pictures(records: Sequence[RunRecord]) -> str:

@@ -37,6 +37,8 @@ KEY_FIGURES = {
 """By suite; a name that ends with a stroke stands for all that begin with it, each with a column of its own.
 """
 
+_NO_INTERVAL: dict[str, Any] = {"low": None, "high": None, "n": None, "details": {}}
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], notes: Mapping[str, str] | None = None) -> str:
     """A table that its headings sort; on a narrow screen every row is a list with the headings in it.
@@ -84,15 +86,7 @@ def figures_of(record: RunRecord) -> dict[tuple[str, str, str], dict[str, Any]]:
     for logged, value in (tested if isinstance(tested, dict) else {}).items():
         name = str(logged).removeprefix("test/")
         if value is None or isinstance(value, int | float):
-            figures[TEST_PASS, name, "test"] = {
-                "name": name,
-                "split": "test",
-                "value": value,
-                "low": None,
-                "high": None,
-                "n": None,
-                "details": {},
-            }
+            figures[TEST_PASS, name, "test"] = {"name": name, "split": "test", "value": value, **_NO_INTERVAL}
     return figures
 
 
@@ -162,11 +156,9 @@ def data_url(file: Path) -> str:
             small.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
             buffer = io.BytesIO()
             small.quantize(128).save(buffer, "PNG", optimize=True)
-            content = (
-                min(content, buffer.getvalue(), key=len)
-                if image.width <= PICTURE_WIDTH
-                else buffer.getvalue()
-            )
+            smaller = buffer.getvalue()
+            if image.width > PICTURE_WIDTH or len(smaller) < len(content):
+                content = smaller
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 

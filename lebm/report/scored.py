@@ -54,17 +54,12 @@ def read_scores(run: Path) -> Scored | None:
             if score is None:
                 raise UserError(f"{newest}: not a table of scores, it has no column {' or '.join(SCORES)}")
             values = [(float(row[score] or "nan"), -number, row) for number, row in enumerate(rows)]
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{newest}: not a table of scores ({str(error)[:80]})") from error
     finite = (item for item in values if math.isfinite(item[0]))
     top = [row for _, _, row in heapq.nlargest(SHOWN, finite, key=lambda item: item[:2])]
     pictures = {what: newest.with_name(f"{newest.stem}-{end}.png") for end, what in ENDS.items()}
-    return Scored(
-        newest.name,
-        score,
-        len(values),
-        top,
-        {what: file for what, file in pictures.items() if ordinary(run, file)},
-    )
+    pictures = {what: file for what, file in pictures.items() if ordinary(run, file)}
+    return Scored(newest.name, score, len(values), top, pictures)

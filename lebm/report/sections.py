@@ -40,26 +40,17 @@ def summary(records: Records) -> str:
     rows = []
     for number, record in enumerate(records):
         fit = record.summary
-        minutes = [spent_minutes(fit, which) for which in ("cpu", "wall")]
-        rows.append(
-            [
-                escape(record.name),
-                escape(record.method),
-                *(
-                    number_cell(fit.get(name), f"{fit.get(name):,}" if fit.get(name) else None, missing="?")
-                    for name in ("steps", "epochs")
-                ),
-                *(
-                    number_cell(value, f"{value:.1f}" if value is not None else None, missing="?")
-                    for value in minutes
-                ),
-                number_cell(fit.get("seed"), missing="?"),
-                *(
-                    figure_cell(found[number], number in best)
-                    for found, best in zip(columns, marks, strict=True)
-                ),
-            ]
-        )
+        lengths = [(fit.get(name), ",") for name in ("steps", "epochs")]
+        minutes = [(spent_minutes(fit, which), ".1f") for which in ("cpu", "wall")]
+        cost = [
+            number_cell(value, format(value, form) if isinstance(value, int | float) else None, missing="?")
+            for value, form in (*lengths, *minutes)
+        ]
+        seed = number_cell(fit.get("seed"), missing="?")
+        figures = [
+            figure_cell(found[number], number in best) for found, best in zip(columns, marks, strict=True)
+        ]
+        rows.append([escape(record.name), escape(record.method), *cost, seed, *figures])
     lost = [
         f"{record.name}: {record.summary.get('status')}"
         for record in records
@@ -112,12 +103,11 @@ def learning_curves(records: Records) -> str:
         charts[moving].append(lines(name, drawn, "step"))
     if not names:
         return "<p>No run has a metrics.csv.</p>"
-    still = charts[False]
-    return grid(charts[True]) + (
-        f"<details><summary>Names whose values do not change: {len(still)}</summary>{grid(still)}</details>"
-        if still
-        else ""
-    )
+    folded, still = "", charts[False]
+    if still:
+        heading = f"<summary>Names whose values do not change: {len(still)}</summary>"
+        folded = f"<details>{heading}{grid(still)}</details>"
+    return grid(charts[True]) + folded
 
 
 def score_curves(records: Records) -> str:
@@ -133,16 +123,10 @@ def score_curves(records: Records) -> str:
                 for number, record in enumerate(records)
                 if key in _suite(record, suite)
             ]
-            charts = [
-                bars(
-                    f"{record.name}: {key}",
-                    part["histogram"]["low"],
-                    part["histogram"]["high"],
-                    part["histogram"]["shares"],
-                    "score",
-                )
-                for _, record, part in having
-            ]
+            charts = []
+            for _, record, part in having:
+                bins, heading = part["histogram"], f"{record.name}: {key}"
+                charts.append(bars(heading, bins["low"], bins["high"], bins["shares"], "score"))
             for kind, name, labels in (
                 ("roc", "ROC", ("false positive rate", "true positive rate")),
                 ("pr", "precision-recall", ("recall", "precision")),
@@ -200,24 +184,17 @@ def chains(records: Records) -> str:
                 )
                 for number, values in enumerate(curve["log_density"])
             ]
-            charts.append(
-                lines(
-                    f"{record.name}: {name}, log-density",
-                    traces,
-                    f"transition (training runs {curve['short_run']})",
-                )
-            )
+            x_label = f"transition (training runs {curve['short_run']})"
+            charts.append(lines(f"{record.name}: {name}, log-density", traces, x_label))
         found = record.evaluation.get("suites", {}).get("chains", {}).get("protocol", {}).get("findings", {})
         told += [
             f"<li><b>{escape(record.name)}</b>, {escape(name)}: {escape(text)}</li>"
             for name, texts in found.items()
             for text in texts
         ]
-    return (
-        f"<ul>{''.join(told)}</ul>{grid(charts)}"
-        if charts or told
-        else "<p>No run has chain diagnostics.</p>"
-    )
+    if not charts and not told:
+        return "<p>No run has chain diagnostics.</p>"
+    return f"<ul>{''.join(told)}</ul>{grid(charts)}"
 
 
 def protocols(records: Records) -> str:

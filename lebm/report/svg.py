@@ -31,16 +31,10 @@ class Series:
     @property
     def style(self) -> str:
         """Colour and dashes, so that lines differ in print too."""
-        dash = DASHES[
-            (
-                self.number // len(COLOURS) % len(DASHES)
-                if self.number >= len(COLOURS)
-                else self.number % len(DASHES)
-            )
-        ]
-        return f'stroke="{COLOURS[self.number % len(COLOURS)]}"' + (
-            f' stroke-dasharray="{dash}"' if dash else ""
-        )
+        turn, colour = divmod(self.number, len(COLOURS))
+        dash = DASHES[(turn or colour) % len(DASHES)]
+        dashes = f' stroke-dasharray="{dash}"' if dash else ""
+        return f'stroke="{COLOURS[colour]}"{dashes}'
 
 
 @dataclass(frozen=True)

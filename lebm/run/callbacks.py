@@ -58,11 +58,8 @@ class RunCheckpoint(ModelCheckpoint):
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
             state[name] = state[name] if self._is_own(state.get(name)) else ""
         models = state.get("best_k_models")
-        state["best_k_models"] = {
-            path: score
-            for path, score in (models.items() if isinstance(models, dict) else ())
-            if self._is_own(path)
-        }
+        models = models.items() if isinstance(models, dict) else ()
+        state["best_k_models"] = {path: score for path, score in models if self._is_own(path)}
         state.setdefault("best_model_score", None)
         state.setdefault("kth_value", self.kth_value)
         super().load_state_dict(state)
@@ -122,8 +119,6 @@ class SaveConfig(SaveConfigCallback):
         super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
         # The parser has checked these values; a second check would take four times as long as the text.
         text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
         target = Path(trainer.default_root_dir) / "config.yaml"

@@ -210,11 +210,9 @@ class Progress(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         if self._due():
-            kind, total = (
-                ("test", trainer.num_test_batches)
-                if trainer.testing
-                else ("prediction", trainer.num_predict_batches)
-            )
+            kind, total = "prediction", trainer.num_predict_batches
+            if trainer.testing:
+                kind, total = "test", trainer.num_test_batches
             self._show(f"{kind} {batch_idx + 1}/{self._batches(total, dataloader_idx)}")
 
     on_predict_batch_end = on_test_batch_end

@@ -248,7 +248,8 @@ def training_rows(data: Any) -> int | None:
     Data inside the package are opened, and so are drawn ones. For public data sets a table has the number; a
     held-out label then counts as a tenth of the rows.
     """
-    settings = _settings(data)
+    described = describe(data)
+    settings = (described.get("init_args") or {}) if isinstance(described, dict) else {}
     path = settings.get("path")
     ours = type(data).__module__.startswith("lebm.")
     if ours and (path is None or path.startswith("embedded:")):
@@ -273,8 +274,3 @@ def known_rows(settings: Mapping[str, Any]) -> int | None:
     if settings.get("held_out_label") is not None:
         rows = rows * 9 // 10
     return min(rows, settings.get("limit_train") or rows)
-
-
-def _settings(data: Any) -> Mapping[str, Any]:
-    described = describe(data)
-    return described.get("init_args") or {} if isinstance(described, dict) else {}

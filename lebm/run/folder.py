@@ -144,7 +144,7 @@ def summary(
         started: ``time.time()`` at the start.
         status: ``finished``, ``interrupted`` or ``failed``.
     """
-    describe_split = getattr(data, "describe_split", None)
+    measuring = [part for part in trainer.callbacks if getattr(part, "protocol", None)]
     return {
         "status": status,
         "recipe": recipe,
@@ -160,14 +160,8 @@ def summary(
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
         "metrics": plain(dict(trainer.callback_metrics)),
-        "protocols": plain(
-            {
-                type(part).__name__: part.protocol
-                for part in trainer.callbacks
-                if getattr(part, "protocol", None)
-            }
-        ),
-        "data": plain(_guarded(describe_split)),
+        "protocols": plain({type(part).__name__: part.protocol for part in measuring}),
+        "data": plain(_guarded(lambda: data.describe_split())),
         "chains": plain(_guarded(lambda: model.chain_settings)),
     }
 
@@ -263,7 +257,7 @@ def plain(value: Any) -> Any:
 def _guarded(ask: Any) -> Any:
     """The result of a call, or ``None`` if it fails: a run that failed early may not know its data."""
     try:
-        return ask() if ask is not None else None
+        return ask()
     except Exception:
         return None
 

@@ -48,7 +48,7 @@ def export(
         raise ValueError(f"dtype must be 'float32' or 'float16', not {dtype!r}")
     file, content = checkpoint.newest(run_or_file)
     model = checkpoint.rebuilt(file, content, LatentEstimator, trust=trust, weights=weights)  # type: ignore[type-abstract]
-    facts = {**_facts(file, content), **_observations(model), "weights": model.loaded_weights}
+    facts = {**_facts(file, content), "observations": _observations(model), "weights": model.loaded_weights}
     checkpoint.write_model_file(target, model, facts, dtype)  # type: ignore[arg-type]
     return model
 
@@ -111,15 +111,13 @@ def commit() -> str | None:
 def _observations(model: LatentEstimator) -> dict[str, Any]:
     sentences = model.sentences
     if sentences is not None:
-        return {"observations": {"kind": "sentences", "max_length": sentences.generator.max_length}}
+        return {"kind": "sentences", "max_length": sentences.generator.max_length}
     shape = event_shape(model.observation_model)
     image = shape is not None and len(shape) == 3
     return {
-        "observations": {
-            "kind": "images" if image else "rows",
-            "shape": None if shape is None else list(shape),
-            "range": [-1, 1] if image else None,
-        }
+        "kind": "images" if image else "rows",
+        "shape": None if shape is None else list(shape),
+        "range": [-1, 1] if image else None,
     }
 
 
