@@ -38,19 +38,21 @@ def extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtr
     return build(description, FeatureExtractor, chosen.trust, "--features")
 
 
-def foreign(subject: Subject, settings: Settings) -> list[str]:
-    """A warning, if a classifier of digits is to measure images that are no digits by path and names."""
+def foreign(subject: Subject, settings: Settings) -> str:
+    """A warning, if a classifier of digits is to measure images that are no digits by path and names; empty
+    otherwise.
+    """
     from lebm.metrics.digits import DigitFeatures
 
     described = subject.images.description
     path, names = str(described.get("path")).lower(), described.get("label_names") or {}
     known = re.search(r"mnist|digit|usps", path) and not re.search(r"fashion|kmnist|kuzushi|emnist", path)
     if not isinstance(settings.extractor, DigitFeatures) or known:
-        return []
+        return ""
     if names and all(name == str(number) for number, name in names.items()):
-        return []
-    return [
+        return ""
+    return (
         f"the image suite sees through a classifier of handwritten digits, and {described.get('path')} are"
         " not MNIST-like digits by name; compare its values only between runs on these data, or choose"
         " --features inception, random or pixels"
-    ]
+    )
