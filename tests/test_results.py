@@ -84,11 +84,18 @@ def test_further_seeds_become_rows_and_a_mean(copy: Path) -> None:
         "| `multistage_nce/mnist` | mean (lowest to highest) | 16.0 | 0.0598 | 13.1 (12.6 to 13.6) |" in seeds
     )
     digits = (copy / "docs" / "results" / "anomaly.md").read_text()
-    row = next(line for line in digits.splitlines() if line.startswith("| LatentMLE | combined | 2 |"))
+    row = next(
+        line
+        for line in digits.splitlines()
+        if line.startswith("| LatentMLE | fully connected | combined | 2 |")
+    )
     assert "| 0.419 (0.414 to 0.424) | **0.886 (0.881 to 0.891)** |" in row
     (other / "latent_mle-mnist_anomaly-held_out_label-9.json").unlink()
     assert make_results(copy).returncode == 0
-    assert "| LatentMLE | combined | 1 |" in (copy / "docs" / "results" / "anomaly.md").read_text()
+    assert (
+        "| LatentMLE | fully connected | combined | 1 |"
+        in (copy / "docs" / "results" / "anomaly.md").read_text()
+    )
 
 
 def words(page: Path) -> str:

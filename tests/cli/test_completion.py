@@ -20,7 +20,11 @@ BASH = shutil.which("bash")
         (["lebm", "sam"], {"sample"}),
         (
             ["lebm", "fit", "-c", "latent_mle/mnist_a"],
-            {"latent_mle/mnist_anomaly", "latent_mle/mnist_anomaly_conv", "latent_mle/mnist_anomaly_published"},
+            {
+                "latent_mle/mnist_anomaly",
+                "latent_mle/mnist_anomaly_conv",
+                "latent_mle/mnist_anomaly_published",
+            },
         ),
         (["lebm", "fit", "-c", "inference/t"], {"inference/taught"}),
         (["lebm", "cat", "quick"], {"quickstart"}),
