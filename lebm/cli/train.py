@@ -4,13 +4,31 @@ seconds to import.
 
 from __future__ import annotations
 
-from functools import partial
-
 from lebm.cli.data_path import check_flagged_data
 from lebm.config.request import read_request
 from lebm.config.usage import helped
 
 __all__ = ["fit", "predict", "test", "validate"]
+
+
+def fit(argv: list[str]) -> int:
+    """``lebm fit -c RECIPE`` or ``lebm fit --resume RUN``"""
+    return _run("fit", argv)
+
+
+def validate(argv: list[str]) -> int:
+    """``lebm validate RUN`` or ``lebm validate -c RECIPE --ckpt_path FILE``"""
+    return _run("validate", argv)
+
+
+def test(argv: list[str]) -> int:
+    """``lebm test RUN`` or ``lebm test -c RECIPE --ckpt_path FILE``"""
+    return _run("test", argv)
+
+
+def predict(argv: list[str]) -> int:
+    """``lebm predict RUN``"""
+    return _run("predict", argv)
 
 
 def _run(verb: str, argv: list[str]) -> int:
@@ -21,9 +39,3 @@ def _run(verb: str, argv: list[str]) -> int:
     from lebm.cli.training import run
 
     return run(request)
-
-
-fit = partial(_run, "fit")  # lebm fit -c RECIPE, or lebm fit --resume RUN
-validate = partial(_run, "validate")  # lebm validate RUN, or lebm validate -c RECIPE --ckpt_path FILE
-test = partial(_run, "test")  # the same words as validate
-predict = partial(_run, "predict")  # the same words as validate
