@@ -54,6 +54,7 @@ def table() -> str:
     """AUPRC by method and score, the mean of the seeds with all digits; the highest per digit is bold."""
     digits, rows, averages, done = DIGITS.split(","), [], [], []
     for method, (folder, recipe, _) in PLANS.items():
+        names = [method.removesuffix("-conv"), "convolutional" if "-conv" in method else "fully connected"]
         folders = [folder, *(f"{folder}/{f.name}" for f in sorted(RESULTS.glob(f"{folder}/seed-*")))]
         found = [cells(folder, recipe, "held_out_label") for folder in folders]
         seeds = [own for own in found if own.keys() >= set(digits)]
@@ -63,10 +64,7 @@ def table() -> str:
         for score, title in SCORES.items() if seeds else ():
             known = [[value[f"auprc/{score}"]["value"] for value in by_seed] for by_seed in values]
             shown = (spread(by_seed, "{:.3f}", mean) for by_seed in known)
-            generator = "convolutional" if folder.endswith("conv") else "fully connected"
-            rows.append(
-                [method.removesuffix("-conv"), generator, title, len(seeds), minutes(measured), *shown]
-            )
+            rows.append([*names, title, len(seeds), minutes(measured), *shown])
             averages.append([mean(by_seed) for by_seed in known])
     best = [max(column) for column in zip(*averages, strict=True)]
     for row, average in zip(rows, averages, strict=True):

@@ -55,8 +55,10 @@ PRIORS = {
     "pool": "the pool, and 10 steps",
     "long pool": "the pool, and 300 steps",
 }
-CURVES = ("short_run", "short_run+pool", "short_run_mala+pool", "taught+pool", "taught_mala+pool")
-CURVES += ("variational+pool",)
+CURVES = (
+    *("short_run", "short_run+pool", "short_run_mala+pool"),
+    *("taught+pool", "taught_mala+pool", "variational+pool"),
+)
 LOOKS = {"distance": "{:.0f}", "spread": "{:.1f}", "prior_spread": "{:.1f}", "energy_gap": "{:.1f}"}
 
 

@@ -137,12 +137,12 @@ class LongChain(EvaluationCallback):
     def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             return
+
         # Every process draws the same chains, so the values agree.
-        states = {
-            length: model.sample_latent(self.n, steps=length, generator=Noise.shards(self.seed, "long chain"))
-            for length in (*self.lengths, None)
-        }
-        own = states.pop(None)  # of the model's default length
+        def drawn(steps: int | None) -> Tensor:
+            return model.sample_latent(self.n, steps=steps, generator=Noise.shards(self.seed, "long chain"))
+
+        states, own = {length: drawn(length) for length in self.lengths}, drawn(None)
         values = {
             f"{stage}/long_chain/{name}{suffix}": value
             for suffix, z in (("", own), ("_end", states[self.lengths[-1]]))

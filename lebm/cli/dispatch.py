@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TextIO
 
 from lebm._version import __version__
 from lebm.cli.common import fail
@@ -137,13 +137,20 @@ def _notices_as_lines() -> Iterator[None]:
     """Print the warnings that lebm gives its users as lines; other warnings stay as they are."""
     shown_by_python = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if issubclass(category, UserNotice):
-            print(f"lebm: {printable(str(message))}", file=sys.stderr, flush=True)
+            print(f"lebm: {printable(str(message))}", file=file or sys.stderr, flush=True)
         else:
-            shown_by_python(message, category, *where, **more)
+            shown_by_python(message, category, filename, lineno, file, line)
 
-    warnings.showwarning = show  # type: ignore[assignment]
+    warnings.showwarning = show
     try:
         yield
     finally:

@@ -123,18 +123,17 @@ class Splitting:
         if not len(rows.train):
             raise UserError(nothing_left(sources.path, "images", carve, len(rows.validation), held_out))
         both = [cached for cached in (train, test) if cached is not None]
-        chosen = {
-            "train": (both, rows.train),
-            "validation": (both, rows.validation),
-            "test": (both, rows.test),
-        }
+        pixels, labels = (
+            [cached.images for cached in both],
+            np.concatenate([cached.labels for cached in both]),
+        )
+        chosen = {part: (pixels, labels, getattr(rows, part)) for part in ("train", "validation", "test")}
         if valid is not None:
             every = np.arange(len(valid))
-            chosen["validation"] = [valid], every if held_out is None else every[valid.labels != held_out]
+            normal = every if held_out is None else every[valid.labels != held_out]
+            chosen["validation"] = [valid.images], valid.labels, normal
         splits = {}
-        for name, (opened, numbers) in chosen.items():
-            images = [cached.images for cached in opened]
-            labels = np.concatenate([cached.labels for cached in opened])
+        for name, (images, classes, numbers) in chosen.items():
             limit = self.limit_train if name == "train" else self.limit_eval
-            splits[name] = ImageRows(images, labels, limited(numbers, limit, self.seed), held_out)
+            splits[name] = ImageRows(images, classes, limited(numbers, limit, self.seed), held_out)
         return {name: split for name, split in splits.items() if len(split)}

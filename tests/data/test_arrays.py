@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from lebm.data import ArrayData
 from lebm.errors import UserError
-from tests.data.test_resume import Learner
+from tests.data.test_resume import Learner, quiet_trainer
 
 ROWS = np.arange(60, dtype=np.float32).reshape(30, 2)
 
@@ -73,11 +72,7 @@ def test_a_training_run_reads_tensors(tmp_path: Path) -> None:
     x = torch.rand(20, 64, generator=torch.Generator().manual_seed(0))
     data = ArrayData.of({"train": x, "train_label": torch.arange(20)}, batch_size=4, validation_size=4)
     learner = Learner()
-    trainer = Trainer(
-        max_epochs=1, accelerator="cpu", devices=1, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path, num_sanity_val_steps=0,
-    )  # fmt: skip
+    trainer = quiet_trainer(tmp_path, max_epochs=1)
     trainer.fit(learner, datamodule=data)
     assert sorted(row for _, _, rows in learner.seen for row in rows) == list(range(16))
     assert learner.validated == list(range(4))

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from lebm.data.images import ImageData
 from lebm.errors import UserError
 from tests.conftest import MakeParquet
 from tests.data.test_images import ready
-from tests.data.test_resume import Learner
+from tests.data.test_resume import Learner, quiet_trainer
 
 
 def processes(data: ImageData, rank: int, world_size: int) -> ImageData:
@@ -107,11 +106,7 @@ def test_every_verb_of_the_trainer(make_parquet: MakeParquet, tmp_path: Path, va
     learner = Learner()
     learner.test_step = learner.validation_step  # type: ignore[method-assign]
     learner.predict_step = lambda batch, batch_idx: batch["x"]  # type: ignore[method-assign]
-    trainer = Trainer(
-        max_epochs=1, accelerator="cpu", devices=1, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path, num_sanity_val_steps=0,
-    )  # fmt: skip
+    trainer = quiet_trainer(tmp_path, max_epochs=1)
     trainer.fit(learner, datamodule=data)
     assert len(learner.seen) == (20 - validation_size) // 4
     assert learner.validated == list(range(validation_size))

@@ -50,6 +50,15 @@ class Learner(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.05)
 
 
+def quiet_trainer(folder: Path, **settings: Any) -> Trainer:
+    """On one CPU, without checkpoints, logs and checks before training, unless ``settings`` say otherwise."""
+    quiet: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    quiet |= {"accelerator": "cpu", "devices": 1, "default_root_dir": folder, "num_sanity_val_steps": 0}
+    return Trainer(**(quiet | settings))
+
+
 def run(
     data: dict[str, Any],
     folder: Path,
@@ -58,24 +67,11 @@ def run(
     **trainer: Any,
 ) -> Learner:
     learner = Learner()
-    settings: dict[str, Any] = {
-        "max_epochs": 3,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    settings |= {
-        "accelerator": "cpu",
-        "devices": 1,
-        "default_root_dir": folder,
-        "num_sanity_val_steps": 0,
-        **trainer,
-    }
-    if not callbacks:
-        settings["enable_checkpointing"] = False
+    settings = {"max_epochs": 3, "enable_checkpointing": bool(callbacks), **trainer}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(not resumable|unreliable|shuffl|DistributedSampler).*")
-        Trainer(callbacks=callbacks, **settings).fit(learner, datamodule=ImageData(**data), ckpt_path=resume)
+        fitting = quiet_trainer(folder, callbacks=callbacks, **settings)
+        fitting.fit(learner, datamodule=ImageData(**data), ckpt_path=resume)
     return learner
 
 
