@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,9 +41,9 @@ LOOKS = (0.5, 1.0, 2.0, 3.0, 5.0, 7.0)
 class Clock(Callback):
     """Ends training after CPU seconds, lets the rates fall with them, and looks at the model in between."""
 
-    def __init__(self, seconds: float, look: Any) -> None:
+    def __init__(self, seconds: float, look: Any, looks: Sequence[float] = LOOKS) -> None:
         self.seconds, self.look, self.spent, self.curve = seconds, look, 0.0, []
-        self.due = [60 * minutes for minutes in LOOKS if 60 * minutes < seconds]
+        self.due = [60 * minutes for minutes in looks if 60 * minutes < seconds]
 
     def on_train_start(self, trainer: Trainer, model: Any) -> None:
         self.rates = [group["lr"] for group in trainer.optimizers[0].param_groups]

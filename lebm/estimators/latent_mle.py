@@ -36,7 +36,8 @@ class LatentMLE(LatentPriorModel):
         inference: where ``z+`` comes from; :class:`~lebm.inference.ShortRun`, as published, if ``None``.
         scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
             ``False`` is the released loss, ``|x - g(z)|^2`` summed over pixels, which under Adam differs only
-            through Adam's epsilon. Gaussian likelihoods only.
+            through Adam's epsilon. Gaussian likelihoods only. With :class:`~lebm.inference.Variational` the
+            loss is a bound only if it is ``True``, because its KL is weighed against the likelihood.
         seed: seed of every random stream.
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in validation, testing and prediction, where the paper leaves
