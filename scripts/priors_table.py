@@ -1,13 +1,14 @@
 """Priors for the same generator and the same encodings: distance of draws and held-out log-density.
 
     python scripts/priors_table.py run NAME RUN FOLDER    # RUN is a finished run of MultiStageNCE
+    python scripts/priors_table.py run NAME RUN FOLDER --revise pretrained/dual_mcmc-mnist
     python scripts/priors_table.py write
 
 The generator and the encoder of RUN stay as they are. N(0, I), Gaussians and mixtures of Gaussians are fitted
 to the encodings of all training images, and so is one classifier (NCP, Aneja et al. 2021). They stand beside
 the product of the first k stages of RUN, for every k. Draws of a product go on for 200 steps of
-the pool's kernel from the draws of the product before it. One thread: set OMP_NUM_THREADS=1. It takes 10 CPU
-minutes."""
+the pool's kernel from the draws of the product before it. With --revise, the image chain of another
+model revises the draws of every prior. One thread: set OMP_NUM_THREADS=1. It takes 10 CPU minutes."""
 
 from __future__ import annotations
 
@@ -102,12 +103,20 @@ def chains(model: Any) -> Iterator[Row]:
         yield name, None, z, 0.0
 
 
-def measured(row: Row, model: Any, scale: Scale, test: Tensor) -> dict[str, Any]:
+def measured(row: Row, model: Any, dual: Any, scale: Scale, test: Tensor) -> dict[str, Any]:
     name, density, z, half = row
     with torch.no_grad():
-        fake = torch.cat([scale.of(model.decode(part)) for part in z.split(500)])
+        drawn = torch.cat([model.decode(part) for part in z.split(500)])
+    fake = scale.of(drawn)
     near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
     found: dict[str, Any] = {"prior": name, "distance": scale.distance(fake)}
+    if dual is not None:
+        parts = enumerate(drawn.split(500))
+        revised = [dual.revise_images(part, Noise([(7, "revise", i)])) for i, part in parts]
+        fake = scale.of(torch.cat(revised))
+        near_revised = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
+        found["revised"] = {"distance": scale.distance(fake)}
+        found["revised"] |= {key: float(near_revised[key].mean()) for key in ("precision", "recall")}
     if density is not None:
         with torch.no_grad():
             nats = density(test).double()
@@ -125,22 +134,23 @@ def digits(model: Any, scale: Scale) -> list[int]:
     return torch.cat(parts).bincount(minlength=10).tolist()
 
 
-def run(name: str, folder: str, data_folder: str) -> None:
+def run(name: str, folder: str, data_folder: str, reviser: str | None) -> None:
     _, data = opened("latent_mle/mnist", folder=data_folder)
     begun, model, scale = time.process_time(), load(folder).eval(), Scale(data)
     train, test = (
         encodings(model, data.train, len(data.train), "train"),
         encodings(model, data.test, TEST, "test"),
     )
-    rows = []
+    rows, dual = [], None if reviser is None else load(reviser)
     for row in [*gaussians(train), one_classifier(train, model.likelihood), *stages(model), *chains(model)]:
-        rows.append(measured(row, model, scale, test))
+        rows.append(measured(row, model, dual, scale, test))
         print({key: round(v, 2) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
     reached = scale.of(torch.cat([model.decode(part).detach() for part in train[:DRAWS].split(500)]))
     every = {entry["name"]: entry for entry in stored(NAME, [])}
     every[name] = {
         "name": name,
-        "command": f"python scripts/priors_table.py run {name} {folder} FOLDER",
+        "command": f"python scripts/priors_table.py run {name} {folder} FOLDER"
+        + (f" --revise {reviser}" if reviser else ""),
         "floor": scale.floor,
         "reconstructions": scale.distance(reached),
         "cpu_minutes": (time.process_time() - begun) / 60,
@@ -154,9 +164,10 @@ def main() -> None:
     parser, runner = run_or_write(__doc__)
     for name in ("name", "run", "folder"):
         runner.add_argument(name)
+    runner.add_argument("--revise", metavar="MODEL")
     chosen = parser.parse_args()
     if chosen.verb == "run":
-        run(chosen.name, chosen.run, chosen.folder)
+        run(chosen.name, chosen.run, chosen.folder, chosen.revise)
     publish(BLOCKS)
 
 

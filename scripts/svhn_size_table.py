@@ -82,6 +82,11 @@ def cell(folder: str, row: str, minutes: float) -> None:
     print(target.stem, record["curve"], flush=True)
 
 
+def passed(curve: list[dict[str, float]], goal: dict[str, float], key: str) -> str:
+    """The first look at which a value is no larger than the goal's."""
+    return next((f"{look['minutes']:g} min" for look in curve if look[key] <= goal[key]), "never")
+
+
 def table() -> str:
     """One line per row; the looks at the error and at the distance, and when each passes the first row."""
     cells = {row: json.loads((FOLDER / f"{row}.json").read_text()) for row in ROWS}
@@ -89,11 +94,12 @@ def table() -> str:
     rows = []
     for row, own in cells.items():
         curve = own["curve"]
-        soon = [next((look["minutes"] for look in curve if look[k] <= goal[k]), None) for k in ("mse", "distance")]
         values = [" / ".join(f"{look['mse']:.3f}" for look in curve)]
         values.append(" / ".join(f"{look['distance']:.1f}" for look in curve))
-        sooner = ["" if row == "short_run" else f"{m:g} min" if m else "never" for m in soon]
-        rows.append([*ROWS[row][:2], f"{curve[-1]['step']:,}", *values, *sooner])
+        values += (
+            ["", ""] if row == "short_run" else [passed(curve, goal, key) for key in ("mse", "distance")]
+        )
+        rows.append([*ROWS[row][:2], f"{curve[-1]['step']:,}", *values])
     head = ["latents of data in training", "prior chain in training", "steps", "MSE", "distance"]
     head += ["error of the released row after", "its distance after"]
     return "\n\n".join([grid(head, rows), folded([own["command"] for own in cells.values()])])

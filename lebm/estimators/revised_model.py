@@ -73,8 +73,16 @@ class RevisedModel(LatentEstimator):
     # The chains move in the model's own precision. Autocast hands over half precision, which rounds steps of
     # this size away.
 
-    def revise_images(self, generated: Tensor, noise: RandomSource, steps: int | None = None) -> Tensor:
-        """The ends of image chains for generated images ``(B, *event)``, detached."""
+    def revise_images(
+        self, generated: Tensor, noise: RandomSource = None, steps: int | None = None
+    ) -> Tensor:
+        """The ends of image chains for generated images ``(B, *event)``, detached.
+
+        Args:
+            generated: images in [-1, 1], of this model's generator or of another model.
+            noise: source of randomness.
+            steps: length of the chain; that of ``image_sampler`` if ``None``.
+        """
         start = start_of_images(self.image_start, generated.to(self.dtype), self.likelihood.sigma, noise)
         with frozen(self.energy):
             target = Boltzmann(self.energy, self.temperature)
