@@ -34,6 +34,7 @@ from lebm.run.folder import spent_minutes
 SUITES = ("image", "likelihood")
 RECIPES = {
     "latent_mle/mnist_published": "LatentMLE",
+    "latent_mle/mnist": "LatentMLE, encoder and pool",
     "multistage_nce/mnist_published": "MultiStageNCE",
     "joint_hierarchical/mnist": "JointHierarchicalPrior",
     "joint_hierarchical/mnist_vae": "the same without energy",
@@ -52,7 +53,8 @@ FIGURES = {
     "log_likelihood/ais": ("log p(x), nats", "{:.0f}"),
     "bracket_gap/simulated_images": ("its gap", "{:.1f}"),
 }
-SEVERAL = ("latent_mle/mnist", "multistage_nce/mnist", "multistage_nce/mnist_conv")  # with a row per seed
+SEVERAL = ("latent_mle/mnist", "multistage_nce/mnist", "multistage_nce/mnist_conv")
+SEVERAL += ("multistage_nce/mnist_two_stage",)  # all with a row per seed
 DRAWS = {
     "reconstruction_mse": FIGURES["reconstruction_mse"],
     "frechet_distance/digits64": ("Frechet distance, fresh chains", "{:.1f}"),
@@ -127,7 +129,7 @@ def stages() -> str:
     """What each stage of the prior had left to learn, and its normalising constant."""
     published = next(row for row in stored("mnist") if row["method"] == "MultiStageNCE")["chains"]
     found = {"multistage_nce/mnist_published": published}
-    for recipe in ("multistage_nce/mnist", "multistage_nce/mnist_conv"):
+    for recipe in SEVERAL[1:]:
         found[recipe] = stored(recipe.replace("/", "_"))["suites"]["image"]["origin"]["chains"]
     rows = []
     for recipe, chains in found.items():

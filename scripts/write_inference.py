@@ -130,21 +130,27 @@ def curves() -> str:
     return grid(head, rows)
 
 
+def prior_title(name: str) -> str:
+    """A prior of scripts/priors_table.py in words."""
+    return PRIORS.get(name, name.replace("stage", "stages 1 to"))
+
+
 def priors() -> str:
     """Other priors for the encodings of one run; scripts/priors_table.py measures them."""
     rows, commands = [], []
-    for entry in stored("priors"):
+    entries = [entry for entry in stored("priors") if "revised" not in entry["rows"][0]]
+    for entry in entries:
         commands.append(entry["command"])
         rows.append([f"`{entry['name']}`", "training images", f"{entry['floor']:.1f}", "", "", ""])
         rows.append(["", "their reconstructions", f"{entry['reconstructions']:.1f}", "", "", ""])
         for row in entry["rows"]:
-            title = PRIORS.get(row["prior"], row["prior"].replace("stage", "stages 1 to"))
+            title = prior_title(row["prior"])
             nats = f"{row['log_density']:.2f} ± {row['half']:.2f}" if "half" in row else ""
             rows.append(
                 ["", title, f"{row['distance']:.1f}", f"{row['precision']:.3f}", f"{row['recall']:.3f}", nats]
             )
     head = ["recipe", "draws of", "Frechet distance", "precision", "recall", "log p(z), nats per test image"]
-    counts = [[f"`{entry['name']}`", *entry["digits"]] for entry in stored("priors")]
+    counts = [[f"`{entry['name']}`", *entry["digits"]] for entry in entries]
     classes = grid(["2,000 draws of fresh chains that show", *range(10)], counts)
     return "\n\n".join([grid(head, rows), classes, folded(commands)])
 

@@ -3,7 +3,7 @@
     python scripts/write_pretrained.py runs/latent_mle-mnist latent_mle-mnist
 
 The run must be finished and evaluated (`lebm evaluate RUN`). Nothing is measured here: the card takes its
-values from the run's evaluation.json and summary.json. All models together may take 8 MB."""
+values from the run's evaluation.json and summary.json. All models together may take 9 MB."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lebm.files import replaced
 from lebm.report.card import model_card
 from lebm.run.provenance import export
 
-LIMIT = 8_000_000
+LIMIT = 9_000_000
 
 
 def ship(run: Path, name: str, folder: Path, licence: str) -> Path:
     """Write model and card into a folder, or neither.
 
     Raises:
-        UserError: if the run is not finished or not evaluated, or the folder would hold more than 8 MB.
+        UserError: if the run is not finished or not evaluated, or the folder would hold more than 9 MB.
     """
     if not re.fullmatch(r"[a-z0-9_]+(-[a-z0-9_]+)*", name):
         raise UserError(f"{name}: small letters, digits, underscores and dashes only")

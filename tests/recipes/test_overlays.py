@@ -52,6 +52,12 @@ def test_an_overlay_changes_the_inference_and_nothing_else(name: str, kind: str)
         assert repr(getattr(plain, part)) == repr(getattr(changed, part))
 
 
+def test_a_variational_encoder_weighs_its_kl_against_the_whole_likelihood() -> None:
+    model = build(["-c", "latent_mle/svhn", "-c", KINDS["variational"]]).model
+    assert isinstance(model, LatentPriorModel)
+    assert model.scale_likelihood  # the recipe alone leaves 1 / (2 sigma^2) out
+
+
 def test_a_pool_takes_the_place_of_fresh_chains() -> None:
     model = build(["-c", "latent_mle/mnist_published", "-c", "prior/persistent"]).model
     assert isinstance(model, LatentPriorModel)
