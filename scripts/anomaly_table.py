@@ -80,7 +80,9 @@ def choice() -> str:
     """How the model and the rule of the score were chosen, with two other digits held out."""
     content, rows = stored("anomaly/choice"), []
     for row in content["rows"]:
-        model = "VAE, N(0, I)" if "vae" in row.get("recipe", "") else "learned prior"
+        recipe = row.get("recipe", "")
+        model = "VAE, N(0, I)" if "vae" in recipe else "learned prior"
+        model += " in seven stages" if "multistage" in recipe else ""
         model += ", convolutional generator" if "generator" in row else ""
         model += f", {row['epochs']} epochs" if "epochs" in row else ""
         values = (f"{row[score]:.3f}" if score in row else "not computed" for score in SCORES)

@@ -70,12 +70,14 @@ def table(name: str) -> str:
 def priors() -> str:
     """Priors for the codes of a trained model; scripts/priors_table.py measures them with ``--revise``."""
     entry = next(entry for entry in stored("priors") if "revised" in entry["rows"][0])
-    rows = [["training images", f"{entry['floor']:.1f}", *[""] * 5]]
-    rows.append(["their reconstructions", f"{entry['reconstructions']:.1f}", *[""] * 5])
+    rows = [["training images", f"{entry['floor']:.1f}", *[""] * 6]]
+    rows.append(["their reconstructions", f"{entry['reconstructions']:.1f}", *[""] * 6])
     for row in entry["rows"]:
         values = [MEASURES[name].format(of[name]) for of in (row, row["revised"]) for name in MEASURES]
-        rows.append([prior_title(row["prior"]), *values])
+        nats = f"{row['log_density']:.2f} ± {row['half']:.2f}" if "half" in row else ""
+        rows.append([prior_title(row["prior"]), *values, nats])
     head = ["draws of", *MEASURES, *(f"{name}, revised" for name in MEASURES)]
+    head.append("log p(z), nats per test image")
     return "\n\n".join([grid(head, rows), folded([entry["command"]])])
 
 
