@@ -10,7 +10,7 @@ from typing import Any
 
 from results_page import RESULTS, folded, grid, spread, stored
 
-FOLDER = RESULTS / "inference"
+FOLDER, SVHN = RESULTS / "inference", RESULTS / "svhn_size"
 TITLES = {
     "short_run": "20 steps from N(0, I), as published",
     "short_run_mala": "20 exact steps of .05 from N(0, I) (MALA)",
@@ -166,7 +166,27 @@ def method_steps() -> str:
     return "\n\n".join([grid(head, rows), below, folded([measured["command"]])])
 
 
+def svhn_size() -> str:
+    """The looks of the cells of scripts/svhn_size_table.py, and when each row passes the released one."""
+    cells = {file.stem: json.loads(file.read_text()) for file in sorted(SVHN.glob("*.json"))}
+    goal, rows = cells["short_run"]["curve"][-1], []
+    for row, own in cells.items():
+        curve, (inferred, _, pool) = own["curve"], row.partition("+")
+        looks = [" / ".join(f"{look['mse']:.3f}" for look in curve)]
+        looks.append(" / ".join(f"{look['distance']:.1f}" for look in curve))
+        for key in ("mse", "distance"):
+            first = next((look["minutes"] for look in curve if look[key] <= goal[key]), None)
+            looks.append("" if curve[-1] == goal else "never" if first is None else f"{first:g} min")
+        prior = "10 steps of a pool" if pool else "60 fresh steps"
+        rows.append([TITLES[inferred], prior, f"{curve[-1]['step']:,}", *looks])
+    head = ["latents of data in training", "prior chain in training", "steps", "MSE", "distance"]
+    head += ["error of the released row after", "its distance after"]
+    below = f"The distance between two parts of the data is {cells['short_run']['floor']:.1f}."
+    return "\n\n".join([grid(head, rows), below, folded([own["command"] for own in cells.values()])])
+
+
 BLOCKS = {
+    "svhn_size": svhn_size,
     "method_steps": method_steps,
     "priors": priors,
     "inference": table,
