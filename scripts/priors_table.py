@@ -103,25 +103,27 @@ def chains(model: Any) -> Iterator[Row]:
         yield name, None, z, 0.0
 
 
+def quality(images: Tensor, scale: Scale) -> dict[str, float]:
+    """Distance, precision and recall of images ``(DRAWS, *event)``."""
+    fake = scale.of(images)
+    near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
+    return {"distance": scale.distance(fake), **{k: float(near[k].mean()) for k in ("precision", "recall")}}
+
+
 def measured(row: Row, model: Any, dual: Any, scale: Scale, test: Tensor) -> dict[str, Any]:
     name, density, z, half = row
     with torch.no_grad():
         drawn = torch.cat([model.decode(part) for part in z.split(500)])
-    fake = scale.of(drawn)
-    near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
-    found: dict[str, Any] = {"prior": name, "distance": scale.distance(fake)}
+    found: dict[str, Any] = {"prior": name, **quality(drawn, scale)}
     if dual is not None:
         parts = enumerate(drawn.split(500))
         revised = [dual.revise_images(part, Noise([(7, "revise", i)])) for i, part in parts]
-        fake = scale.of(torch.cat(revised))
-        near_revised = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
-        found["revised"] = {"distance": scale.distance(fake)}
-        found["revised"] |= {key: float(near_revised[key].mean()) for key in ("precision", "recall")}
+        found["revised"] = quality(torch.cat(revised), scale)
     if density is not None:
         with torch.no_grad():
             nats = density(test).double()
         found |= {"log_density": float(nats.mean()), "half": half + half_width(nats)}
-    return found | {key: float(near[key].mean()) for key in ("precision", "recall")}
+    return found
 
 
 def digits(model: Any, scale: Scale) -> list[int]:

@@ -53,8 +53,13 @@ FIGURES = {
     "log_likelihood/ais": ("log p(x), nats", "{:.0f}"),
     "bracket_gap/simulated_images": ("its gap", "{:.1f}"),
 }
-SEVERAL = ("latent_mle/mnist", "multistage_nce/mnist", "multistage_nce/mnist_conv")
-SEVERAL += ("multistage_nce/mnist_two_stage",)  # all with a row per seed
+SEVERAL = (
+    "latent_mle/mnist",
+    "multistage_nce/mnist",
+    "multistage_nce/mnist_conv",
+    "multistage_nce/mnist_two_stage",
+)
+"""Recipes with a row per seed."""
 DRAWS = {
     "reconstruction_mse": FIGURES["reconstruction_mse"],
     "frechet_distance/digits64": ("Frechet distance, fresh chains", "{:.1f}"),
