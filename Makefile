@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest -q
 
 help:
 	@echo "make demo      set up, train recipes/quickstart.yaml on the images inside the package, test it, write one page"
-	@echo "make test      set up and run the tests (about 10 minutes on 2 cores)"
+	@echo "make test      set up and run the tests (5 to 10 minutes on 2 cores)"
 	@echo "make test-all  the slow tests too"
 	@echo "make test-gpu  the tests that run on a GPU as well; on the CPU where there is none"
 	@echo "make lint      ruff and mypy"
