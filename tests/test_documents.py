@@ -257,7 +257,10 @@ def test_lines_of_the_documents_are_short():
 def test_the_index_lists_every_page():
     listed = re.findall(r"^\| \[[\w./]+\]\(([\w./]+)\)", (DOCS / "README.md").read_text(), re.M)
     pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
-    assert sorted(listed) == sorted(page for page in pages if page != "README.md")
+    missing = ({*pages} - {"README.md"}) ^ {*listed}
+    assert sorted(listed) == sorted(page for page in pages if page != "README.md"), (
+        f"rows of docs/README.md: {missing}"
+    )
 
 
 def test_documented_benchmarks_are_modules_that_exist():

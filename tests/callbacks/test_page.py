@@ -25,7 +25,8 @@ def rows_of_callbacks() -> dict[str, str]:
 
 def test_the_page_has_one_row_for_each() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), re.M)
-    assert sorted(listed) == sorted(callbacks.__all__)
+    missing = set(callbacks.__all__) ^ set(listed)
+    assert sorted(listed) == sorted(callbacks.__all__), f"rows of docs/callbacks.md: {missing}"
 
 
 def logged_by(

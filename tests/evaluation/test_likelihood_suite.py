@@ -77,6 +77,14 @@ def dual_mcmc() -> tuple[LatentEstimator, torch.distributions.MultivariateNormal
     return model, marginal(weight, SIGMA, torch.zeros(D).double(), torch.eye(D).double())
 
 
+def test_the_joint_has_the_constants_that_a_posterior_lacks() -> None:
+    model, _ = dual_mcmc()
+    x, z = torch.zeros(2, *SHAPE).double(), torch.tensor([[0.3, -1.0, 2.0], [0.0, 0.1, 0.0]]).double()
+    torch.testing.assert_close(joint_density(model, x)(z), model.log_joint(x, z))
+    lacking = model.log_joint(x, z) - model.posterior(x)(z)  # type: ignore[attr-defined]
+    torch.testing.assert_close(lacking, torch.full((2,), -0.5 * D * math.log(2 * math.pi)).double())
+
+
 def test_a_posterior_that_is_not_that_of_the_joint_is_refused() -> None:
     model, _ = latent_mle()
     x = torch.zeros(2, *SHAPE).double()

@@ -103,7 +103,7 @@ def concrete_samplers() -> set[type[Sampler]]:
 
 
 def test_every_sampler_has_a_case() -> None:
-    assert concrete_samplers() == set(CASES)
+    assert concrete_samplers() == set(CASES), "a sampler without a case: add it to CASES of this file"
 
 
 @every
