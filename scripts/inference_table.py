@@ -45,6 +45,12 @@ class Clock(Callback):
         self.seconds, self.look, self.spent, self.curve = seconds, look, 0.0, []
         self.due = [60 * minutes for minutes in looks if 60 * minutes < seconds]
 
+    def train(self, model: Any, data: Any) -> Trainer:
+        """Train until the time is over."""
+        trainer = Trainer(max_epochs=-1, accelerator="cpu", callbacks=[self], limit_val_batches=0, **WITHOUT)
+        trainer.fit(model, data)
+        return trainer
+
     def on_train_start(self, trainer: Trainer, model: Any) -> None:
         self.rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         self.begun = time.process_time()
@@ -158,8 +164,7 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
     model, data = opened(RECIPES[method], *filter(None, ROWS[row]), folder=folder, settings=settings)
     scale, x = Scale(data), images(data.test, range(TEST))
     clock = Clock(60 * minutes, look(scale, x))
-    trainer = Trainer(max_epochs=-1, accelerator="cpu", callbacks=[clock], limit_val_batches=0, **WITHOUT)
-    trainer.fit(model, data)
+    trainer = clock.train(model, data)
     run = ROOT / "runs" / "inference" / f"{target.stem}.ckpt"
     run.parent.mkdir(parents=True, exist_ok=True)
     trainer.save_checkpoint(run)

@@ -12,8 +12,7 @@ import json
 from typing import Any
 
 import torch
-from inference_table import WITHOUT, Clock, Scale, draws, images, noise
-from lightning.pytorch import Trainer
+from inference_table import Clock, Scale, draws, images, noise
 from results_page import opened, publish, run_or_write
 from write_inference import BLOCKS, SVHN
 
@@ -55,8 +54,7 @@ def cell(folder: str, row: str, minutes: float) -> None:
     model, data = opened("latent_mle/svhn", "data/cifar10", *ROWS[row], folder=folder, settings=PLAIN)
     measure = Measure(data)
     clock = Clock(60 * minutes, measure, LOOKS)
-    trainer = Trainer(max_epochs=-1, accelerator="cpu", callbacks=[clock], limit_val_batches=0, **WITHOUT)
-    trainer.fit(model, data)
+    trainer = clock.train(model, data)
     end = {"minutes": minutes, "step": trainer.global_step, **measure(model)}
     record = {
         "command": f"python scripts/svhn_size_table.py run FOLDER --minutes {minutes:g} --rows {row}",

@@ -5,6 +5,7 @@ scripts/inference_table.py trains the cells and calls this."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any
 
@@ -55,6 +56,8 @@ PRIORS = {
     "pool": "the pool, and 10 steps",
     "long pool": "the pool, and 300 steps",
 }
+MEASURES = {"distance": "{:.1f}", "precision": "{:.3f}", "recall": "{:.3f}"}
+NATS = "log p(z), nats per test image"
 CURVES = (
     *("short_run", "short_run+pool", "short_run_mala+pool"),
     *("taught+pool", "taught_mala+pool", "variational+pool"),
@@ -66,6 +69,18 @@ def found(pattern: str, method: str = "latent_mle") -> dict[str, dict[str, Any]]
     """The cells of a method whose names fit, by name without the method."""
     files = sorted(FOLDER.glob(f"{method}-{pattern}.json"))
     return {file.stem.removeprefix(f"{method}-"): json.loads(file.read_text()) for file in files}
+
+
+def prior_chain(pool: str) -> str:
+    """The prior chain of a row in words; ``pool`` is what its name has after the plus."""
+    kernel, transitions, _ = POOLS.get(pool, ("", 0, 0))
+    exact = f" ({kernel})" if kernel == "MALA" else ""
+    return f"{transitions} steps of a pool{exact}" if pool else "60 fresh steps"
+
+
+def passed(curve: Sequence[dict[str, float]], key: str, goal: float) -> float | None:
+    """Minutes of the first look at which a value is no larger than the goal."""
+    return next((look["minutes"] for look in curve if look[key] <= goal), None)
 
 
 def table() -> str:
@@ -82,10 +97,8 @@ def table() -> str:
             spread([c["figures"].get(name) for c in own], form, median) for name, form in COLUMNS.items()
         ]
         steps = f"{round(median(cell['steps'] for cell in own)):,}"
-        kernel, transitions, _ = POOLS.get(pool, ("", 0, 0))
-        exact = f" ({kernel})" if kernel == "MALA" else ""
-        prior = f"{transitions} steps of a pool{exact}" if pool else "60 fresh steps"
-        rows.append([f"{minutes:g}", METHODS[method], TITLES[inferred], prior, len(own), steps, *values])
+        chains = [TITLES[inferred], prior_chain(pool)]
+        rows.append([f"{minutes:g}", METHODS[method], *chains, len(own), steps, *values])
     head = [
         "CPU min",
         "prior",
@@ -107,7 +120,7 @@ def sooner() -> str:
         goal = theirs["figures"]["distance_60"]
         for row in ("taught+pool", "variational+pool"):
             for other in found(f"{row}-{theirs['minutes']:g}-{theirs['seed']}").values():
-                first = next((look["minutes"] for look in other["curve"] if look["distance"] <= goal), None)
+                first = passed(other["curve"], "distance", goal)
                 ratio = f"{theirs['minutes'] / first:.0f}" if first else ""
                 told = [f"{theirs['minutes']:g}", theirs["seed"], f"{goal:.0f}"]
                 rows.append([*told, row, first or "never", ratio])
@@ -130,29 +143,40 @@ def curves() -> str:
     return grid(head, rows)
 
 
-def prior_title(name: str) -> str:
-    """A prior of scripts/priors_table.py in words."""
-    return PRIORS.get(name, name.replace("stage", "stages 1 to"))
+def prior_rows(entry: dict[str, Any], *kinds: str) -> Iterator[list[str]]:
+    """The lines of one run in a table of priors: title, the measures of the draws and of ``kinds``, nats."""
+    blank = [""] * (len(MEASURES) * (1 + len(kinds)))
+    yield ["training images", f"{entry['floor']:.1f}", *blank]
+    yield ["their reconstructions", f"{entry['reconstructions']:.1f}", *blank]
+    for row in entry["rows"]:
+        title = PRIORS.get(row["prior"], row["prior"].replace("stage", "stages 1 to"))
+        measured = (row, *(row[kind] for kind in kinds))
+        values = [form.format(of[name]) for of in measured for name, form in MEASURES.items()]
+        yield [title, *values, f"{row['log_density']:.2f} ± {row['half']:.2f}" if "half" in row else ""]
+
+
+def prior_entries(revised: bool) -> list[dict[str, Any]]:
+    """The runs that scripts/priors_table.py measured, with or without ``--revise``."""
+    return [entry for entry in stored("priors") if ("revised" in entry["rows"][0]) == revised]
 
 
 def priors() -> str:
     """Other priors for the encodings of one run; scripts/priors_table.py measures them."""
-    rows, commands = [], []
-    entries = [entry for entry in stored("priors") if "revised" not in entry["rows"][0]]
+    entries, rows = prior_entries(revised=False), []
     for entry in entries:
-        commands.append(entry["command"])
-        rows.append([f"`{entry['name']}`", "training images", f"{entry['floor']:.1f}", "", "", ""])
-        rows.append(["", "their reconstructions", f"{entry['reconstructions']:.1f}", "", "", ""])
-        for row in entry["rows"]:
-            title = prior_title(row["prior"])
-            nats = f"{row['log_density']:.2f} ± {row['half']:.2f}" if "half" in row else ""
-            rows.append(
-                ["", title, f"{row['distance']:.1f}", f"{row['precision']:.3f}", f"{row['recall']:.3f}", nats]
-            )
-    head = ["recipe", "draws of", "Frechet distance", "precision", "recall", "log p(z), nats per test image"]
+        first, *others = prior_rows(entry)
+        rows += [[f"`{entry['name']}`", *first], *(["", *row] for row in others)]
+    head = ["recipe", "draws of", "Frechet distance", "precision", "recall", NATS]
     counts = [[f"`{entry['name']}`", *entry["digits"]] for entry in entries]
     classes = grid(["2,000 draws of fresh chains that show", *range(10)], counts)
-    return "\n\n".join([grid(head, rows), classes, folded(commands)])
+    return "\n\n".join([grid(head, rows), classes, folded([entry["command"] for entry in entries])])
+
+
+def dual_priors() -> str:
+    """The same for a model with an energy on images, which revises the draws."""
+    (entry,) = prior_entries(revised=True)
+    head = ["draws of", *MEASURES, *(f"{name}, revised" for name in MEASURES), NATS]
+    return "\n\n".join([grid(head, prior_rows(entry, "revised")), folded([entry["command"]])])
 
 
 def method_steps() -> str:
@@ -175,10 +199,9 @@ def svhn_size() -> str:
         looks = [" / ".join(f"{look['mse']:.3f}" for look in curve)]
         looks.append(" / ".join(f"{look['distance']:.1f}" for look in curve))
         for key in ("mse", "distance"):
-            first = next((look["minutes"] for look in curve if look[key] <= goal[key]), None)
+            first = passed(curve, key, goal[key])
             looks.append("" if curve[-1] == goal else "never" if first is None else f"{first:g} min")
-        prior = "10 steps of a pool" if pool else "60 fresh steps"
-        rows.append([TITLES[inferred], prior, f"{curve[-1]['step']:,}", *looks])
+        rows.append([TITLES[inferred], prior_chain(pool), f"{curve[-1]['step']:,}", *looks])
     head = ["latents of data in training", "prior chain in training", "steps", "MSE", "distance"]
     head += ["error of the released row after", "its distance after"]
     below = f"The distance between two parts of the data is {cells['short_run']['floor']:.1f}."
@@ -189,6 +212,7 @@ BLOCKS = {
     "svhn_size": svhn_size,
     "method_steps": method_steps,
     "priors": priors,
+    "dual_priors": dual_priors,
     "inference": table,
     "sooner": sooner,
     "curves": curves,

@@ -9,8 +9,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from results_page import arguments, folded, grid, keep, machine, publish, reruns, stored, training
-from write_inference import prior_title
+from results_page import arguments, grid, keep, machine, publish, reruns, stored, training
 
 from lebm.run.folder import spent_minutes
 
@@ -21,7 +20,6 @@ REVISION = {
     "frechet_distance": "Fréchet distance",
     "kernel_distance": "kernel distance (KID's kernel)",
 }
-MEASURES = {"distance": "{:.1f}", "precision": "{:.3f}", "recall": "{:.3f}"}
 FIT = ["command", "status", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "started"]
 
 
@@ -67,21 +65,7 @@ def table(name: str) -> str:
     return "\n\n".join([measured, ood(suites["ood"]), below, reruns([(fit, content["evaluation"])])])
 
 
-def priors() -> str:
-    """Priors for the codes of a trained model; scripts/priors_table.py measures them with ``--revise``."""
-    entry = next(entry for entry in stored("priors") if "revised" in entry["rows"][0])
-    rows = [["training images", f"{entry['floor']:.1f}", *[""] * 6]]
-    rows.append(["their reconstructions", f"{entry['reconstructions']:.1f}", *[""] * 6])
-    for row in entry["rows"]:
-        values = [MEASURES[name].format(of[name]) for of in (row, row["revised"]) for name in MEASURES]
-        nats = f"{row['log_density']:.2f} ± {row['half']:.2f}" if "half" in row else ""
-        rows.append([prior_title(row["prior"]), *values, nats])
-    head = ["draws of", *MEASURES, *(f"{name}, revised" for name in MEASURES)]
-    head.append("log p(z), nats per test image")
-    return "\n\n".join([grid(head, rows), folded([entry["command"]])])
-
-
-BLOCKS = {"dual_mcmc_mnist": partial(table, "dual_mcmc_mnist"), "dual_priors": priors}
+BLOCKS = {"dual_mcmc_mnist": partial(table, "dual_mcmc_mnist")}
 
 
 def main() -> None:

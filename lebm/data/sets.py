@@ -123,10 +123,8 @@ class Splitting:
         if not len(rows.train):
             raise UserError(nothing_left(sources.path, "images", carve, len(rows.validation), held_out))
         both = [cached for cached in (train, test) if cached is not None]
-        pixels, labels = (
-            [cached.images for cached in both],
-            np.concatenate([cached.labels for cached in both]),
-        )
+        pixels = [cached.images for cached in both]
+        labels = np.concatenate([cached.labels for cached in both])
         chosen = {part: (pixels, labels, getattr(rows, part)) for part in ("train", "validation", "test")}
         if valid is not None:
             every = np.arange(len(valid))

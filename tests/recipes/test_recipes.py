@@ -136,11 +136,11 @@ def test_seed_and_latent_size_reach_every_part(name: str) -> None:
 
 def small(name: str) -> list[str]:
     """Overrides: published depth, at most 64 channels; a frozen generator stays as its backbone has it."""
-    arguments = CONTENT[name]["model"]["init_args"]["likelihood"]["init_args"]["generator"]["init_args"]
+    model = CONTENT[name]["model"]["init_args"]
+    arguments = model["likelihood"]["init_args"]["generator"]["init_args"]
     active = ".active.init_args" if name.startswith("multistage_nce/") else ""
     words = [f"{ENERGY}{active}.hidden=[16, 16]"]
-    inference = CONTENT[name]["model"]["init_args"].get("inference") or {}
-    if inference.get("class_path") == "Frozen":
+    if (model.get("inference") or {}).get("class_path") == "Frozen":
         return words
     if "channels" in arguments:
         return [*words, f"{GENERATOR}.channels={[max(4, width // 64) for width in arguments['channels']]}"]
