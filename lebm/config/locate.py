@@ -29,7 +29,7 @@ def location(keys: Sequence[str], recipes: Sequence[Path], argv: Sequence[str], 
     for argument in argv:
         if argument.startswith("--"):
             given = _bare(argument[2:].split("=")[0].rstrip("+").split("."))
-            if given == key or key.startswith(f"{given}."):
+            if given.removesuffix(".class_path") == key or key.startswith(f"{given}."):
                 return f"{key}: "
     holders = [(path, line) for path in recipes if (line := _line(path, key.split("."))) is not None]
     telling = [(path, line) for path, line in holders if word in path.read_text(encoding="utf-8")]

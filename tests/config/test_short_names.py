@@ -121,6 +121,15 @@ def test_a_misspelt_short_name_is_one_line(
     assert expected in line
 
 
+def test_a_misspelt_class_of_the_command_line_is_not_blamed_on_the_recipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["fit", "-c", "quickstart", "--model.init_args.prior_sampler.class_path", "Langevn"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    expected = "model.prior_sampler: 'Langevn' is not a class here; did you mean 'Langevin'?"
+    assert line == f"lebm: error: {expected}"
+
+
 def test_every_run_has_both_guards_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("over.yaml").write_text(
