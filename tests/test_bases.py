@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Callback
 
 import lebm
 from lebm.checkpoint.rebuild import build
+from lebm.component import Component
 from lebm.errors import UserError
 from lebm.estimators import LatentEstimator, LatentPriorModel, StageRule
 from lebm.models import GaussianEncoder, SequenceGenerator
@@ -109,3 +111,13 @@ def test_a_recipe_names_the_missing_methods_with_the_line(
     assert error.splitlines() == [
         "lebm: error: mine.yaml:1: model: own_parts.NoLoss is abstract: it does not define loss"
     ]
+
+
+@pytest.mark.parametrize("folder", ["callbacks", "estimators", "inference", "models", "samplers"])
+def test_every_part_is_exported_by_its_folder(folder: str) -> None:
+    package = importlib.import_module(f"lebm.{folder}")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        for name, thing in vars(importlib.import_module(module.name)).items():
+            own = inspect.isclass(thing) and thing.__module__ == module.name and not name.startswith("_")
+            if own and issubclass(thing, (Component, Callback)):
+                assert name in package.__all__, f"add {name} to lebm/{folder}/__init__.py and its __all__"
