@@ -25,7 +25,12 @@ from lebm.samplers.base import Sampler
 
 MLE, NCE, BATCH, STEPS, STAGES = "latent_mle/mnist", "multistage_nce/mnist", 100, 5, 4
 COMMAND = "OMP_NUM_THREADS=1 python -m benchmarks.method_steps --json results/method_steps.json"
-KERNELS = {"10 of Langevin": Langevin(10, 0.4), "3 of Langevin": Langevin(3, 0.4), "5 of MALA": MALA(5, 0.25)}
+KERNELS = {
+    "10 of Langevin": Langevin(10, 0.4),
+    "3 of Langevin": Langevin(3, 0.4),
+    "5 of MALA": MALA(5, 0.25),
+    "1 of MALA": MALA(1, 0.25),
+}
 
 
 def stepper(model: LatentEstimator) -> Callable[[], None]:

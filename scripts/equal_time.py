@@ -86,7 +86,7 @@ def measured(plan: str) -> dict[str, dict[str, dict]]:
 
 def below(done: list[dict], command: str) -> list[str]:
     """The lines under a table; the commands of single runs are in the cells' files."""
-    return [*(machine(cell["fit"]) for cell in done[:1]), folded([command])]
+    return [machine(*(cell["fit"] for cell in done)), folded([command])]
 
 
 def minutes(done: Iterable[dict]) -> str:

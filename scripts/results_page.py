@@ -135,13 +135,16 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
-def machine(record: dict) -> str:
-    """The machine, the versions and the day, for the line below a table."""
-    hardware, versions = record["hardware"], record["versions"]
-    return (
-        f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm"
-        f" {versions['lebm']}, {record.get('date') or record['started'][:10]}"
-    )
+def machine(*records: dict) -> str:
+    """Each machine with its versions, and the first and the last day, for the line below a table."""
+    days: dict[str, list[str]] = {}
+    for record in records:
+        hardware, versions = record["hardware"], record["versions"]
+        name = f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm"
+        name += f" {versions['lebm']}"
+        days.setdefault(name, []).append(record.get("date") or record["started"][:10])
+    spans = {name: dict.fromkeys((min(own), max(own))) for name, own in days.items()}
+    return "; ".join(f"{name}, {' to '.join(span)}" for name, span in spans.items())
 
 
 def folded(commands: Iterable[str]) -> str:

@@ -126,8 +126,8 @@ def seeds() -> str:
             means = (spread(known[name], form, mean) for name, (_, form) in DRAWS.items())
             rows.append([f"`{recipe}`", "mean (lowest to highest)", spread(times, "{:.1f}", mean), *means])
     head = ["recipe", "seed", "CPU min", *(title for title, _ in DRAWS.values())]
-    machines = dict.fromkeys(machine(e["suites"]["image"]["origin"]) for _, e in runs)
-    return "\n\n".join([grid(head, rows), "; ".join(machines), reruns(runs)])
+    machines = machine(*(evaluation["suites"]["image"]["origin"] for _, evaluation in runs))
+    return "\n\n".join([grid(head, rows), machines, reruns(runs)])
 
 
 def stages() -> str:

@@ -23,17 +23,18 @@ TITLES = {
 ROWS = {
     f"{kind}{pool}": (f"inference/{kind.removesuffix('_mala')}", "prior/persistent" if pool else None)
     for kind in TITLES
-    for pool in ("", "+pool", "+pool3", "+mala3", "+mala5")
+    for pool in ("", "+pool", "+pool3", "+mala1", "+mala3", "+mala5")
 }
 POOLS = {
     "pool": ("Langevin", 10, 0.4),
     "pool3": ("Langevin", 3, 0.4),
+    "mala1": ("MALA", 1, 0.25),
     "mala3": ("MALA", 3, 0.25),
     "mala5": ("MALA", 5, 0.25),
 }
 """Kernel of the pool's chains, transitions per training step, and step size.
 
-With "mala5" fresh chains go through the stages."""
+With "mala1" and "mala5" fresh chains go through the stages."""
 METHODS = {"latent_mle": "one energy", "multistage_nce": "four stages"}
 COLUMNS = {
     "mse": "{:.3f}",
@@ -85,7 +86,8 @@ def prior_chain(pool: str) -> str:
     """The prior chain of a row in words; ``pool`` is what its name has after the plus."""
     kernel, transitions, _ = POOLS.get(pool, ("", 0, 0))
     exact = f" ({kernel})" if kernel == "MALA" else ""
-    return f"{transitions} steps of a pool{exact}" if pool else "60 fresh steps"
+    many = "step" if transitions == 1 else "steps"
+    return f"{transitions} {many} of a pool{exact}" if pool else "60 fresh steps"
 
 
 def passed(curve: Sequence[dict[str, float]], key: str, goal: float) -> float | None:
@@ -233,7 +235,7 @@ def lengths() -> str:
         )
         rows.append([*told, *looks])
     head = ["recipe", "length", "steps", "CPU min", "distance", "MSE", "AUPRC"]
-    below = f"The distance between two parts of the data is {done[0]['floor']:.1f}. {machine(done[0])}."
+    below = f"The distance between two parts of the data is {done[0]['floor']:.1f}. {machine(*done)}."
     return "\n\n".join([grid(head, rows), below, folded([cell["command"] for cell in done])])
 
 

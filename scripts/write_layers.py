@@ -76,7 +76,7 @@ def accuracies(name: str) -> str:
         found = (interval(rows, layer) for layer in layers)
         lines.append([recipe, len(rows), f"{rows[0]['steps']:,}", f"{cpu:.1f}", *found, f"{error:.4f}"])
     head = ["recipe", "seeds", "steps", "CPU min per run", *titles, "reconstruction MSE"]
-    return "\n\n".join([grid(head, lines), machine(runs[0]), folded(row["command"] for row in runs)])
+    return "\n\n".join([grid(head, lines), machine(*runs), folded(row["command"] for row in runs)])
 
 
 def rankings(name: str) -> str:
@@ -139,7 +139,7 @@ def priors() -> str:
     table = grid(
         [*head, "KL to N(0, I) by layer, nats", "root mean square of codes", "reconstruction MSE"], lines
     )
-    return "\n\n".join([table, machine(done[0]), folded(row["command"] for row in done)])
+    return "\n\n".join([table, machine(*done), folded(row["command"] for row in done)])
 
 
 BLOCKS = {**tables("joint_mnist"), "layer_priors": priors}

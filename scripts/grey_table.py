@@ -1,0 +1,91 @@
+"""The recipes of MNIST on other images, CIFAR-10 in grey at 28 pixels: results/grey/*.json and their table.
+
+    python scripts/grey_table.py run FOLDER    # FOLDER of CIFAR-10; three seeds, four CPU minutes per model
+    python scripts/grey_table.py run FOLDER --only VAE --seeds 0
+    python scripts/grey_table.py write
+
+Every cell is one of `lebm sweep`: done cells are skipped. All models have 32 latent coordinates; the epochs
+make their times alike, and the rates fall to the shares that they have in the recipes."""
+
+from __future__ import annotations
+
+from statistics import mean
+
+from equal_time import below, minutes
+from results_page import arguments, cells, figures, grid, publish, spread, sweep
+
+GREY = [
+    "--data.init_args.image_column",
+    "img",
+    "--latent_dim",
+    "32",
+    "--trainer.enable_progress_bar",
+    "false",
+]
+DECAY = "--model.init_args.optimizer.init_args.lr_decay"
+STAGES = ["--model.init_args.stages.init_args.steps", "1350"]
+# recipe, prior in words, what differs from the recipe
+PLANS: dict[str, tuple[str, str, list[str]]] = {
+    "VAE": ("baselines/mnist_vae", "N(0, I)", ["--trainer.max_epochs", "44", DECAY, "0.919"]),
+    "LatentMLE": ("latent_mle/mnist", "one energy", []),
+    "MultiStageNCE": (
+        "multistage_nce/mnist",
+        "four stages",
+        ["--trainer.max_epochs", "12", DECAY, "0.825", *STAGES],
+    ),
+}
+FIGURES = {
+    "reconstruction_mse": ("reconstruction MSE", "{:.4f}"),
+    "frechet_distance/pixels8": ("Frechet distance, 8 by 8 pixels", "{:.2f}"),
+    "precision": ("precision", "{:.3f}"),
+    "recall": ("recall", "{:.3f}"),
+    "density": ("density", "{:.3f}"),
+    "coverage": ("coverage", "{:.3f}"),
+}
+
+
+def words(method: str, folder: str, seeds: str) -> list[str]:
+    """What the cells of a method give to `lebm sweep`."""
+    recipe, _, changes = PLANS[method]
+    chosen = ["-c", recipe, "--runs", f"runs/grey/{method}", "--data.init_args.path", folder, *GREY, *changes]
+    suites = ["--suite", "image", "--evaluate", "--n-samples 5000 --features pixels"]
+    return [*chosen, "--over", "seed_everything", seeds, *suites]
+
+
+def table() -> str:
+    """The mean of the seeds of each method, with the lowest and the highest."""
+    rows, done = [], []
+    for method, (recipe, prior, _) in PLANS.items():
+        own = list(cells("grey", recipe, "seed_everything").values())
+        values = [figures(cell["evaluation"]) for cell in own]
+        shown = (
+            spread([value[name]["value"] for value in values], form, mean)
+            for name, (_, form) in FIGURES.items()
+        )
+        steps = f"{own[0]['fit']['steps']:,}"
+        rows.append([method, prior, len(own), steps, minutes(own), *shown])
+        done += own
+    head = ["method", "prior", "seeds", "steps", "CPU min", *(title for title, _ in FIGURES.values())]
+    return "\n\n".join([grid(head, rows), *below(done, "python scripts/grey_table.py run FOLDER")])
+
+
+BLOCKS = {"grey": table}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    runner = verbs.add_parser("run")
+    runner.add_argument("folder", help="of CIFAR-10 in the layout of the Hub, or its name there")
+    runner.add_argument("--only", choices=PLANS)
+    runner.add_argument("--seeds", default="0,1,2")
+    verbs.add_parser("write")
+    chosen = parser.parse_args()
+    if chosen.verb == "run":
+        methods = [chosen.only] if chosen.only else PLANS
+        sweep("grey", {name: words(name, chosen.folder, chosen.seeds) for name in methods})
+    publish(BLOCKS)
+
+
+if __name__ == "__main__":
+    main()
