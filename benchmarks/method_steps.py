@@ -21,16 +21,18 @@ from benchmarks.timing import interleave, machine, quartiles
 from lebm import from_recipe
 from lebm.estimators import LatentEstimator, MultiStageNCE
 from lebm.samplers import MALA, Langevin, PersistentChains
-from lebm.samplers.base import Sampler
 
 MLE, NCE, BATCH, STEPS, STAGES = "latent_mle/mnist", "multistage_nce/mnist", 100, 5, 4
 COMMAND = "OMP_NUM_THREADS=1 python -m benchmarks.method_steps --json results/method_steps.json"
+NARROW = "3 of MALA, networks half as wide"
 KERNELS = {
     "10 of Langevin": Langevin(10, 0.4),
     "3 of Langevin": Langevin(3, 0.4),
     "5 of MALA": MALA(5, 0.25),
     "1 of MALA": MALA(1, 0.25),
+    NARROW: MALA(3, 0.25),
 }
+HALF = {"model.init_args.prior.init_args.energy.init_args.active.init_args.hidden": [100, 100]}
 
 
 def stepper(model: LatentEstimator) -> Callable[[], None]:
@@ -44,11 +46,11 @@ def stepper(model: LatentEstimator) -> Callable[[], None]:
     return run
 
 
-def at_stage(finished: int, kernel: Sampler) -> LatentEstimator:
+def at_stage(finished: int, name: str) -> LatentEstimator:
     """The model of the recipe with a number of finished stages, and another kernel in its pool."""
-    model, _ = from_recipe(NCE)
+    model, _ = from_recipe(NCE, settings=HALF if name == NARROW else None)
     assert isinstance(model, MultiStageNCE)
-    model.prior_sampler = PersistentChains(kernel, slots=20)
+    model.prior_sampler = PersistentChains(KERNELS[name], slots=20)
     for _ in range(finished):
         torch.nn.init.normal_(model.prior.tilt.active.net[-1].weight, std=0.05)
         model.prior.tilt.switch()
@@ -59,7 +61,7 @@ def measured(rounds: int) -> dict[str, object]:
     """Milliseconds per step, and ratios to ``latent_mle/mnist`` with quartiles, by kernel and stage."""
     one, _ = from_recipe(MLE)
     names = {(kernel, stage): f"{kernel}, stage {stage + 1}" for kernel in KERNELS for stage in range(STAGES)}
-    models = {name: at_stage(stage, KERNELS[kernel]) for (kernel, stage), name in names.items()}
+    models = {name: at_stage(stage, kernel) for (kernel, stage), name in names.items()}
     variants = {MLE: stepper(one), **{name: stepper(model) for name, model in models.items()}}
     seconds = interleave(variants, rounds, warm_up=2).seconds
     ratios = {
