@@ -24,13 +24,14 @@ from lebm.samplers import MALA, Langevin, PersistentChains
 
 MLE, NCE, BATCH, STEPS, STAGES = "latent_mle/mnist", "multistage_nce/mnist", 100, 5, 4
 COMMAND = "OMP_NUM_THREADS=1 python -m benchmarks.method_steps --json results/method_steps.json"
-NARROW = "3 of MALA, networks half as wide"
+NARROW = ", networks half as wide"
 KERNELS = {
     "10 of Langevin": Langevin(10, 0.4),
     "3 of Langevin": Langevin(3, 0.4),
     "5 of MALA": MALA(5, 0.25),
     "1 of MALA": MALA(1, 0.25),
-    NARROW: MALA(3, 0.25),
+    f"3 of MALA{NARROW}": MALA(3, 0.25),
+    f"1 of MALA{NARROW}": MALA(1, 0.25),
 }
 HALF = {"model.init_args.prior.init_args.energy.init_args.active.init_args.hidden": [100, 100]}
 
@@ -48,7 +49,7 @@ def stepper(model: LatentEstimator) -> Callable[[], None]:
 
 def at_stage(finished: int, name: str) -> LatentEstimator:
     """The model of the recipe with a number of finished stages, and another kernel in its pool."""
-    model, _ = from_recipe(NCE, settings=HALF if name == NARROW else None)
+    model, _ = from_recipe(NCE, settings=HALF if name.endswith(NARROW) else None)
     assert isinstance(model, MultiStageNCE)
     model.prior_sampler = PersistentChains(KERNELS[name], slots=20)
     for _ in range(finished):

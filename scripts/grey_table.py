@@ -23,11 +23,15 @@ GREY = [
     "false",
 ]
 DECAY = "--model.init_args.optimizer.init_args.lr_decay"
+EXACT = [
+    "--model.init_args.prior_sampler.init_args.kernel",
+    "{class_path: MALA, init_args: {steps: 10, step_size: 0.25}}",
+]
 STAGES = ["--model.init_args.stages.init_args.steps", "1350"]
 # recipe, prior in words, what differs from the recipe
 PLANS: dict[str, tuple[str, str, list[str]]] = {
     "VAE": ("baselines/mnist_vae", "N(0, I)", ["--trainer.max_epochs", "44", DECAY, "0.919"]),
-    "LatentMLE": ("latent_mle/mnist", "one energy", []),
+    "LatentMLE": ("latent_mle/mnist", "one energy", EXACT),
     "MultiStageNCE": (
         "multistage_nce/mnist",
         "four stages",

@@ -32,6 +32,7 @@ STAGE_STEPS = {
     "short_run": 300,
     "variational+pool3": 1_300,
     "variational+mala1": 2_400,
+    "variational+narrow1": 2_200,
     "variational+narrow3": 2_200,
     "variational+mala3": 1_300,
     "variational+mala5": 900,
@@ -162,8 +163,8 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
         steps = STAGE_STEPS.get(row, 800) * minutes / 3
         settings |= {"model.init_args.stages.init_args.steps": int(steps)}
         settings |= {"model.init_args.optimizer.init_args.lr.energy": 1e-3}
-        settings |= {"model.init_args.through_stages": pool in ("mala1", "mala5", "narrow3")}
-        if pool == "narrow3":
+        settings |= {"model.init_args.through_stages": pool in ("mala1", "mala5", "narrow1", "narrow3")}
+        if pool.startswith("narrow"):
             active = "model.init_args.prior.init_args.energy.init_args.active"
             settings |= {f"{active}.init_args.hidden": [100, 100]}
     model, data = opened(RECIPES[method], *filter(None, ROWS[row]), folder=folder, settings=settings)

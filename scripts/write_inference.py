@@ -23,7 +23,7 @@ TITLES = {
 ROWS = {
     f"{kind}{pool}": (f"inference/{kind.removesuffix('_mala')}", "prior/persistent" if pool else None)
     for kind in TITLES
-    for pool in ("", "+pool", "+pool3", "+mala1", "+mala3", "+mala5", "+narrow3")
+    for pool in ("", "+pool", "+pool3", "+mala1", "+mala3", "+mala5", "+narrow1", "+narrow3")
 }
 POOLS = {
     "pool": ("Langevin", 10, 0.4),
@@ -31,12 +31,13 @@ POOLS = {
     "mala1": ("MALA", 1, 0.25),
     "mala3": ("MALA", 3, 0.25),
     "mala5": ("MALA", 5, 0.25),
+    "narrow1": ("MALA", 1, 0.25),
     "narrow3": ("MALA", 3, 0.25),
 }
 """Kernel of the pool's chains, transitions per training step, and step size.
 
-With "mala1", "mala5" and "narrow3" fresh chains go through the stages; with "narrow3" the networks of the
-stages are half as wide."""
+With "mala1", "mala5" and the narrow ones fresh chains go through the stages; the networks of the narrow ones
+are half as wide."""
 METHODS = {"latent_mle": "one energy", "multistage_nce": "four stages"}
 COLUMNS = {
     "mse": "{:.3f}",
@@ -88,7 +89,7 @@ def prior_chain(pool: str) -> str:
     """The prior chain of a row in words; ``pool`` is what its name has after the plus."""
     kernel, transitions, _ = POOLS.get(pool, ("", 0, 0))
     exact = f" ({kernel})" if kernel == "MALA" else ""
-    exact += ", networks half as wide" if pool == "narrow3" else ""
+    exact += ", networks half as wide" if pool.startswith("narrow") else ""
     many = "step" if transitions == 1 else "steps"
     return f"{transitions} {many} of a pool{exact}" if pool else "60 fresh steps"
 
