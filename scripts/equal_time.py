@@ -92,7 +92,8 @@ def below(done: list[dict], command: str) -> list[str]:
 def minutes(done: Iterable[dict]) -> str:
     """The range of CPU minutes of some cells."""
     times = [spent_minutes(cell["fit"]) for cell in done]
-    return f"{min(times):.1f} to {max(times):.1f}" if times else "not run"
+    ends = dict.fromkeys(f"{time:.1f}" for time in (min(times), max(times))) if times else ["not run"]
+    return " to ".join(ends)
 
 
 def image_table() -> str:
