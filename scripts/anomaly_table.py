@@ -13,7 +13,7 @@ from __future__ import annotations
 from statistics import mean
 
 from equal_time import DIGITS, PAPERS, below, minutes
-from results_page import RESULTS, arguments, cells, figures, folded, grid, publish, spread, stored, sweep
+from results_page import RESULTS, cells, figures, folded, grid, publish, run_or_write, spread, stored, sweep
 
 HELD_OUT = ["--data.init_args.anomaly_split", "lebm", "--data.init_args.validation_size", "0"]
 # As long as LatentMLE in CPU time; the learning rate falls to the same share as in the recipe.
@@ -110,14 +110,11 @@ BLOCKS = {"anomaly": table, "anomaly_choice": choice, "anomaly_protocols": proto
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    runner = verbs.add_parser("run")
+    parser, runner = run_or_write(__doc__)
     runner.add_argument("folder", help="of MNIST in the layout of the Hub, or its name there")
     runner.add_argument("--only", choices=PLANS)
     runner.add_argument("--digits", default=DIGITS)
     runner.add_argument("--seed", type=int, default=0)
-    verbs.add_parser("write")
     chosen = parser.parse_args()
     if chosen.verb == "run":
         methods = [chosen.only] if chosen.only else PLANS

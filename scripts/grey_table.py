@@ -12,7 +12,8 @@ from __future__ import annotations
 from statistics import mean
 
 from equal_time import below, minutes
-from results_page import arguments, cells, figures, grid, publish, spread, sweep
+from results_page import cells, figures, grid, publish, run_or_write, spread, sweep
+from write_comparison import FIGURES as COMMON
 
 GREY = [
     "--data.init_args.image_column",
@@ -36,12 +37,9 @@ PLANS: dict[str, tuple[str, str, list[str]]] = {
     ),
 }
 FIGURES = {
-    "reconstruction_mse": ("reconstruction MSE", "{:.4f}"),
+    "reconstruction_mse": COMMON["reconstruction_mse"],
     "frechet_distance/pixels8": ("Frechet distance, 8 by 8 pixels", "{:.2f}"),
-    "precision": ("precision", "{:.3f}"),
-    "recall": ("recall", "{:.3f}"),
-    "density": ("density", "{:.3f}"),
-    "coverage": ("coverage", "{:.3f}"),
+    **{name: COMMON[name] for name in ("precision", "recall", "density", "coverage")},
 }
 
 
@@ -74,13 +72,10 @@ BLOCKS = {"grey": table}
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    runner = verbs.add_parser("run")
+    parser, runner = run_or_write(__doc__)
     runner.add_argument("folder", help="of CIFAR-10 in the layout of the Hub, or its name there")
     runner.add_argument("--only", choices=PLANS)
     runner.add_argument("--seeds", default="0")
-    verbs.add_parser("write")
     chosen = parser.parse_args()
     if chosen.verb == "run":
         methods = [chosen.only] if chosen.only else PLANS
