@@ -22,6 +22,7 @@ from torch import Tensor
 from lebm.checkpoint.budget import LARGER, Budget
 from lebm.component import Component
 from lebm.errors import UserError
+from lebm.files import check_size
 
 __all__ = ["ALLOWED", "allowed", "build", "check", "outline", "resolve"]
 
@@ -32,7 +33,6 @@ FORMER: dict[str, str] = {}
 A class that has moved to another file of its package needs no entry: :func:`resolve` finds it.
 """
 _DEPTH = 32
-_VALUES = 100_000
 
 
 def allowed(path: str, trust: Iterable[str] = ()) -> bool:
@@ -122,7 +122,7 @@ def check(description: Any, expected: type, trust: Iterable[str] = (), where: st
     Returns:
         What can be made, by its ``make()``.
     """
-    _count(description, where, {}, 0)
+    check_size(description, where)
     return _Plan(description, (expected,), tuple(trust), where, 0)
 
 
@@ -159,22 +159,6 @@ def outline(description: Any, expected: type, state: Mapping[str, Any], trust: I
         if isinstance(state[name], Tensor) and state[name].shape != own[name].shape:
             return f"{name} has the shape {tuple(state[name].shape)} and not {tuple(own[name].shape)}"
     return ""
-
-
-def _count(value: Any, where: str, known: dict[int, int], depth: int) -> int:
-    """Number of values once shared ones are written out; a few lists that hold each other can stand for
-    billions.
-    """
-    if depth > 2 * _DEPTH:
-        raise UserError(f"{where}: nested deeper than {_DEPTH} levels")
-    if not isinstance(value, Mapping | list | tuple):
-        return 1
-    if id(value) not in known:
-        items = value.values() if isinstance(value, Mapping) else value
-        known[id(value)] = 1 + sum(_count(item, where, known, depth + 1) for item in items)
-    if known[id(value)] > _VALUES:
-        raise UserError(f"{where}: more than {_VALUES} values")
-    return known[id(value)]
 
 
 def _is_description(value: Any) -> bool:

@@ -13,12 +13,11 @@ import yaml
 from lebm.config import plain_yaml
 from lebm.config.recipes import nearest
 from lebm.errors import UserError
+from lebm.files import check_size
 
 __all__ = ["check_arguments", "check_recipe", "has_resolver", "load_recipe"]
 
 _MAX_BYTES = 2**20
-_MAX_VALUES = 100_000
-_MAX_DEPTH = 64
 _BLOCK = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -67,7 +66,7 @@ def check_recipe(path: Path, seen: set[Path] | None = None) -> None:
     seen = set() if seen is None else seen
     seen.add(path.resolve())
     content = load_recipe(path)
-    _count(content, str(path), {}, 0)
+    check_size(content, str(path))
     _check_blocks(content, path)
     for key, text in _strings(content):
         _check_text(text, f"{path}: {key}")
@@ -137,20 +136,6 @@ def _strings(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, value
         elif isinstance(value, dict):
             yield from ((key, name) for name in value if isinstance(name, str) and "${" in name)
-
-
-def _count(value: Any, where: str, known: dict[int, int], depth: int) -> int:
-    """The number of values once all anchors are expanded: a few lines of anchors can stand for billions."""
-    if depth > _MAX_DEPTH:
-        raise UserError(f"{where}: nested too deeply for a recipe (limit {_MAX_DEPTH})")
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        items = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_count(item, where, known, depth + 1) for item in items)
-    if known[id(value)] > _MAX_VALUES:
-        raise UserError(f"{where}: more than {_MAX_VALUES} values once its anchors are expanded")
-    return known[id(value)]
 
 
 def _yaml_message(path: Path, error: yaml.YAMLError) -> str:

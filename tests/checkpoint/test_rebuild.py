@@ -144,7 +144,7 @@ def test_nesting_is_bounded():
     description: object = {"class_path": "lebm.models.MLPEnergy", "init_args": {"latent_dim": 1}}
     for _ in range(40):
         description = {"class_path": "lebm.models.SumEnergy", "init_args": {"energies": [description]}}
-    with pytest.raises(UserError, match="nested deeper"):
+    with pytest.raises(UserError, match="nested too deeply"):
         build(description, Energy)
 
 
