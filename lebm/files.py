@@ -106,5 +106,5 @@ def _size(value: Any, where: str, known: dict[int, int], depth: int) -> int:
         items = value.values() if isinstance(value, Mapping) else value
         known[id(value)] = 1 + sum(_size(item, where, known, depth + 1) for item in items)
     if known[id(value)] > _VALUES:
-        raise UserError(f"{where}: more than {_VALUES} values once anchors and other shared parts are written out")
+        raise UserError(f"{where}: more than {_VALUES} values once anchors and shared parts are written out")
     return known[id(value)]

@@ -1,4 +1,4 @@
-"""The layers of a ladder under three priors and four settings on MNIST: train the cells, write the table.
+"""The layers of a ladder under three priors and five settings on MNIST: train the cells, write the table.
 
     python scripts/layer_priors.py run FOLDER --settings recipe,sharp --seeds 0,1,2   # done cells are skipped
     python scripts/layer_priors.py write
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from inference_table import WITHOUT, images
 from lightning.pytorch import Trainer
-from results_page import opened, publish, run_or_write
+from results_page import ROOT, opened, publish, run_or_write
 from write_layers import BLOCKS, FOLDER
 
 from lebm.callbacks import LayerClassification, ReconstructionError
@@ -31,13 +31,25 @@ PRIORS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "free": ("joint_hierarchical/mnist", ["prior/persistent"], FREE),
 }
 """Recipe, overlays and settings of each prior."""
+VLAE = "joint_hierarchical/mnist_vlae"
+RATES = dict.fromkeys(("generator", "encoder"), 2e-4)
+NORMAL = {"class_path": "StandardNormal", "init_args": {"latent_dim": 6}}
+NETWORKS: dict[str, dict[str, tuple[str, list[str], dict[str, Any]]]] = {
+    "vlae": {
+        "normal": (VLAE, [], {f"{INIT}.prior": NORMAL, f"{INIT}.optimizer.init_args.lr": RATES}),
+        "bounded": (VLAE, [], {}),
+        "free": (VLAE, ["prior/persistent"], FREE),
+    }
+}
+"""Settings with networks of their own: what they have in place of PRIORS."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "sharp": {f"{INIT}.likelihood.init_args.sigma": 0.3},
     "warm": {f"{INIT}.inference.init_args.warm_up": 2000},
     "long": {f"{INIT}.optimizer.init_args.lr_decay": 0.9283},
+    "vlae": {f"{INIT}.optimizer.init_args.lr_decay": 0.825},
 }
-EPOCHS = {"long": 30}
+EPOCHS = {"long": 30, "vlae": 12}
 """Of a setting, if not the 10 of the recipes; its rates fall to the same share."""
 
 
@@ -58,7 +70,7 @@ def cell(folder: str, setting: str, prior: str, seed: int) -> None:
     target = FOLDER / f"{setting}-{prior}-{seed}.json"
     if target.exists():
         return
-    recipe, overlays, own = PRIORS[prior]
+    recipe, overlays, own = NETWORKS.get(setting, PRIORS)[prior]
     settings = {"seed_everything": seed, **own, **SETTINGS[setting]}
     model, data = opened(recipe, *overlays, folder=folder, settings=settings)
     begun = time.process_time()
@@ -66,6 +78,9 @@ def cell(folder: str, setting: str, prior: str, seed: int) -> None:
     trainer = Trainer(max_epochs=epochs, accelerator="cpu", limit_val_batches=0, **WITHOUT)
     trainer.fit(model, data)
     minutes = (time.process_time() - begun) / 60
+    kept = ROOT / "runs" / "layers" / f"{target.stem}.ckpt"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    trainer.save_checkpoint(kept)
     judge = Trainer(accelerator="cpu", callbacks=[LayerClassification(), ReconstructionError()], **WITHOUT)
     metrics = dict(judge.test(model, data, verbose=False)[0])
     x = images(data.test, range(len(data.test)))

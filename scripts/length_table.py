@@ -73,13 +73,14 @@ def cell(folder: str, recipe: str, times: int, seed: int) -> None:
     target = LENGTH / f"{recipe.replace('/', '-')}-{times}-{seed}.json"
     if target.exists():
         return
-    content = yaml.safe_load(recipes.find(recipe).read_text())
+    name = recipe.partition("+")[0]
+    content = yaml.safe_load(recipes.find(name).read_text())
     arguments, epochs = content["model"]["init_args"], content["trainer"]["max_epochs"]
     settings: dict[str, Any] = {"seed_everything": seed, **LENGTH_RECIPES[recipe]}
     settings["model.init_args.optimizer.lr_decay"] = arguments["optimizer"]["lr_decay"] ** (1 / times)
     if "stages" in arguments:
         settings["model.init_args.stages.init_args.steps"] = times * arguments["stages"]["init_args"]["steps"]
-    model, data = opened(recipe, folder=folder, settings=settings)
+    model, data = opened(name, folder=folder, settings=settings)
     length = epochs * (len(data.train) // data.batch_size)
     with TemporaryDirectory() as temporary:
         looks = Looks(length // 2, Path(temporary))

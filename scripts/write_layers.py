@@ -27,6 +27,7 @@ SETTINGS = {
     "long": "30 epochs",
     "sharp": "sigma .3",
     "warm": "KL warm-up of 2,000 steps",
+    "vlae": "the paper's networks, 12 epochs",
 }
 PRIORS = {
     "normal": "N(0, I)",
