@@ -33,7 +33,7 @@ KERNELS = {
     f"3 of MALA{NARROW}": MALA(3, 0.25),
     f"1 of MALA{NARROW}": MALA(1, 0.25),
 }
-HALF = {"model.init_args.prior.init_args.energy.init_args.active.init_args.hidden": [100, 100]}
+WIDE = {"model.init_args.prior.init_args.energy.init_args.active.init_args.hidden": [200, 200]}
 
 
 def stepper(model: LatentEstimator) -> Callable[[], None]:
@@ -49,7 +49,7 @@ def stepper(model: LatentEstimator) -> Callable[[], None]:
 
 def at_stage(finished: int, name: str) -> LatentEstimator:
     """The model of the recipe with a number of finished stages, and another kernel in its pool."""
-    model, _ = from_recipe(NCE, settings=HALF if name.endswith(NARROW) else None)
+    model, _ = from_recipe(NCE, settings=None if name.endswith(NARROW) else WIDE)
     assert isinstance(model, MultiStageNCE)
     model.prior_sampler = PersistentChains(KERNELS[name], slots=20)
     for _ in range(finished):

@@ -68,23 +68,30 @@ CURVES = (
 )
 PRODUCT = "model.init_args.prior.init_args.energy.init_args.active.init_args"
 CHAINS = "model.init_args.prior_sampler.init_args"
-EXACT: dict[str, Any] = {
-    f"{CHAINS}.kernel": {"class_path": "MALA", "init_args": {"steps": 3, "step_size": 0.25}},
+LANGEVIN: dict[str, Any] = {
+    f"{CHAINS}.kernel": {"class_path": "Langevin", "init_args": {"steps": 10, "step_size": 0.4}},
+    f"{CHAINS}.fresh_steps": 300,
+    "model.init_args.through_stages": False,
+    f"{PRODUCT}.hidden": [200, 200],
+}
+MALA: dict[str, Any] = {
+    f"{CHAINS}.kernel": {"class_path": "MALA", "init_args": {"steps": 10, "step_size": 0.25}},
     f"{CHAINS}.fresh_steps": 800,
-    "model.init_args.through_stages": True,
-    f"{PRODUCT}.hidden": [100, 100],
 }
 LENGTH_RECIPES: dict[str, dict[str, Any]] = {
     "latent_mle/mnist": {},
+    "latent_mle/mnist+mala": MALA,
     "multistage_nce/mnist": {},
-    "multistage_nce/mnist+exact": EXACT,
+    "multistage_nce/mnist+langevin": LANGEVIN,
     "joint_hierarchical/mnist": {},
     "baselines/mnist_vae": {},
     "dual_mcmc/mnist": {},
     "latent_mle/mnist_anomaly": {"data.init_args.held_out_label": 3},
 }
-"""Recipes that scripts/length_table.py trains for longer, and what it sets. With "+exact" the pool has three
-steps of MALA, fresh chains go through the stages, and the networks of the stages are half as wide."""
+"""Recipes that scripts/length_table.py trains for longer, and what it sets.
+
+With "+mala" the pool has ten exact steps. With "+langevin" it has ten steps of Langevin, fresh chains are
+under the last product, and the networks of the stages are twice as wide."""
 LENGTHS = {"distance": "{:.1f}", "mse": "{:.4f}", "auprc": "{:.3f}"}
 LOOKS = {"distance": "{:.0f}", "spread": "{:.1f}", "prior_spread": "{:.1f}", "energy_gap": "{:.1f}"}
 
