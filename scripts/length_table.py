@@ -21,7 +21,7 @@ from inference_table import DRAWS, TEST, WITHOUT, Scale, images, noise
 from lightning.pytorch import Callback, Trainer
 from results_page import opened, publish, run_or_write
 from sklearn.metrics import average_precision_score
-from write_inference import BLOCKS, LENGTH, LENGTH_RECIPES
+from write_inference import BLOCKS, DECAY, EPOCHS, LENGTH, LENGTH_RECIPES, STEPS
 
 from lebm import load
 from lebm.config import recipes
@@ -75,11 +75,13 @@ def cell(folder: str, recipe: str, times: int, seed: int) -> None:
         return
     name = recipe.partition("+")[0]
     content = yaml.safe_load(recipes.find(name).read_text())
-    arguments, epochs = content["model"]["init_args"], content["trainer"]["max_epochs"]
-    settings: dict[str, Any] = {"seed_everything": seed, **LENGTH_RECIPES[recipe]}
-    settings["model.init_args.optimizer.lr_decay"] = arguments["optimizer"]["lr_decay"] ** (1 / times)
+    arguments, own = content["model"]["init_args"], LENGTH_RECIPES[recipe]
+    epochs = own.get(EPOCHS, content["trainer"]["max_epochs"])
+    decay = own.get(DECAY, arguments["optimizer"]["lr_decay"])
+    settings: dict[str, Any] = {"seed_everything": seed, **own, DECAY: decay ** (1 / times)}
+    settings.pop(EPOCHS, None)
     if "stages" in arguments:
-        settings["model.init_args.stages.init_args.steps"] = times * arguments["stages"]["init_args"]["steps"]
+        settings[STEPS] = times * own.get(STEPS, arguments["stages"]["init_args"]["steps"])
     model, data = opened(name, folder=folder, settings=settings)
     length = epochs * (len(data.train) // data.batch_size)
     with TemporaryDirectory() as temporary:

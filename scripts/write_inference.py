@@ -68,7 +68,11 @@ CURVES = (
 )
 PRODUCT = "model.init_args.prior.init_args.energy.init_args.active.init_args"
 CHAINS = "model.init_args.prior_sampler.init_args"
+EPOCHS, DECAY = "trainer.max_epochs", "model.init_args.optimizer.init_args.lr_decay"
+STEPS = "model.init_args.stages.init_args.steps"
+EXACT: dict[str, Any] = {EPOCHS: 20, DECAY: 0.891, STEPS: 2750}
 LANGEVIN: dict[str, Any] = {
+    **EXACT,
     f"{CHAINS}.kernel": {"class_path": "Langevin", "init_args": {"steps": 10, "step_size": 0.4}},
     f"{CHAINS}.fresh_steps": 300,
     "model.init_args.through_stages": False,
@@ -81,7 +85,7 @@ MALA: dict[str, Any] = {
 LENGTH_RECIPES: dict[str, dict[str, Any]] = {
     "latent_mle/mnist": {},
     "latent_mle/mnist+mala": MALA,
-    "multistage_nce/mnist": {},
+    "multistage_nce/mnist+exact": EXACT,
     "multistage_nce/mnist+langevin": LANGEVIN,
     "joint_hierarchical/mnist": {},
     "baselines/mnist_vae": {},
@@ -90,8 +94,9 @@ LENGTH_RECIPES: dict[str, dict[str, Any]] = {
 }
 """Recipes that scripts/length_table.py trains for longer, and what it sets.
 
-With "+mala" the pool has ten exact steps. With "+langevin" it has ten steps of Langevin, fresh chains are
-under the last product, and the networks of the stages are twice as wide."""
+"+mala": ten exact steps in the pool. "+exact": half the recipe's epochs and steps per stage are one length.
+"+langevin": besides, ten steps of Langevin in the pool, fresh chains under the last product, and networks of
+the stages that are twice as wide."""
 LENGTHS = {"distance": "{:.1f}", "mse": "{:.4f}", "auprc": "{:.3f}"}
 LOOKS = {"distance": "{:.0f}", "spread": "{:.1f}", "prior_spread": "{:.1f}", "energy_gap": "{:.1f}"}
 
