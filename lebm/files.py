@@ -8,19 +8,16 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lebm.errors import UserError
-
-__all__ = ["HUB_NAME", "UNFINISHED", "check_size", "is_inside", "replaced", "sha256", "short_hash"]
+__all__ = ["HUB_NAME", "UNFINISHED", "is_inside", "replaced", "sha256", "short_hash"]
 
 UNFINISHED = ".unfinished"
 """How the name of a file that is still being written ends; a killed process may leave one behind."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 """What can be the name of a data set on the Hub."""
-_LEVELS, _VALUES = 64, 100_000
 
 
 @contextlib.contextmanager
@@ -76,35 +73,3 @@ def sha256(file: str | os.PathLike) -> str:
 def short_hash(value: Any) -> str:
     """A name for plain data: 24 hexadecimal digits."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
-
-
-def check_size(value: Any, where: str) -> None:
-    """Refuse plain data of a stranger that are too large once shared parts are written out.
-
-    A few lists that hold each other, or a few lines of YAML anchors, can stand for billions of values.
-
-    Args:
-        value: mappings, lists and tuples in each other, and anything else as leaves.
-        where: the file or the part, for the message.
-
-    Raises:
-        UserError: for more than 64 levels or 100,000 values.
-
-    Example:
-        >>> from lebm.files import check_size
-        >>> check_size({"a": [1, 2]}, "mine.yaml")
-    """
-    _size(value, where, {}, 0)
-
-
-def _size(value: Any, where: str, known: dict[int, int], depth: int) -> int:
-    if depth > _LEVELS:
-        raise UserError(f"{where}: nested too deeply (limit {_LEVELS} levels)")
-    if not isinstance(value, Mapping | list | tuple):
-        return 1
-    if id(value) not in known:
-        items = value.values() if isinstance(value, Mapping) else value
-        known[id(value)] = 1 + sum(_size(item, where, known, depth + 1) for item in items)
-    if known[id(value)] > _VALUES:
-        raise UserError(f"{where}: more than {_VALUES} values once anchors and shared parts are written out")
-    return known[id(value)]

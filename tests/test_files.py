@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lebm.errors import UserError
-from lebm.files import UNFINISHED, check_size, is_inside, replaced
+from lebm.errors import UserError, check_size
+from lebm.files import UNFINISHED, is_inside, replaced
 
 
 def test_a_file_appears_at_the_end_of_the_block_in_a_folder_made_for_it(tmp_path: Path) -> None:

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from lebm.checkpoint.budget import LARGER, Budget
 from lebm.component import Component
-from lebm.errors import UserError
-from lebm.files import check_size
+from lebm.errors import UserError, check_size
 
 __all__ = ["ALLOWED", "allowed", "build", "check", "outline", "resolve"]
 

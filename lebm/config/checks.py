@@ -12,8 +12,7 @@ import yaml
 
 from lebm.config import plain_yaml
 from lebm.config.recipes import nearest
-from lebm.errors import UserError
-from lebm.files import check_size
+from lebm.errors import UserError, check_size
 
 __all__ = ["check_arguments", "check_recipe", "has_resolver", "load_recipe"]
 
