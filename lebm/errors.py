@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend, and text that a terminal may show."""
+"""Errors that a user can cause and mend, text that a terminal may show, and how large plain data may be."""
 
 from __future__ import annotations
 
