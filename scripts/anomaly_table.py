@@ -88,9 +88,12 @@ def choice() -> str:
         values = (f"{row[score]:.3f}" if score in row else "not computed" for score in SCORES)
         rows.append([row["latents"], row["sigma"], model, row["digit"], *values])
     models = grid(["latents", "σ", "model", "digit", *SCORES.values()], rows)
-    rules = [[rule, *(f"{v:.3f}" for v in values)] for rule, values in content["other_rules"].items()]
-    others = grid(["another rule", "digit 2", "digit 3"], rules)
-    return "\n\n".join([models, others, folded([content["command"]])])
+    others = []
+    for generator in ("fully connected", "convolutional"):
+        rules = content["other_rules"][generator].items()
+        lines = [[rule, *(f"{value:.3f}" for value in values)] for rule, values in rules]
+        others.append(grid([f"another rule, {generator} generator", "digit 2", "digit 3"], lines))
+    return "\n\n".join([models, *others, folded([content["command"]])])
 
 
 def protocols() -> str:
