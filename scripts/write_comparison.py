@@ -60,6 +60,10 @@ SEVERAL = (
     "multistage_nce/mnist_two_stage",
 )
 """Recipes with a row per seed."""
+LABELS = {
+    "baselines/mnist_vae_conv": "`baselines/mnist_vae`, networks and sigma of `mnist_conv`",
+}
+"""Further rows: runs of recipes with other settings, by the names of their files."""
 DRAWS = {
     "reconstruction_mse": FIGURES["reconstruction_mse"],
     "frechet_distance/digits64": ("Frechet distance, fresh chains", "{:.1f}"),
@@ -113,18 +117,18 @@ def trainings(recipe: str) -> dict[int, tuple[dict, dict]]:
 def seeds() -> str:
     """A row per seed with 95 % intervals, and the mean of several seeds with the lowest and the highest."""
     rows, runs = [], []
-    for recipe in SEVERAL:
-        found = trainings(recipe)
+    for recipe in (*SEVERAL, *LABELS):
+        found, label = trainings(recipe), LABELS.get(recipe, f"`{recipe}`")
         runs += list(found.values())
         values = [figures(evaluation) for _, evaluation in found.values()]
         times = [spent_minutes(fit) for fit, _ in found.values()]
         for seed, own, time in zip(found, values, times, strict=True):
             row = (shown(own.get(name), form) for name, (_, form) in DRAWS.items())
-            rows.append([f"`{recipe}`", seed, f"{time:.1f}", *row])
+            rows.append([label, seed, f"{time:.1f}", *row])
         if len(found) > 1:
             known = {name: [own[name]["value"] for own in values if name in own] for name in DRAWS}
             means = (spread(known[name], form, mean) for name, (_, form) in DRAWS.items())
-            rows.append([f"`{recipe}`", "mean (lowest to highest)", spread(times, "{:.1f}", mean), *means])
+            rows.append([label, "mean (lowest to highest)", spread(times, "{:.1f}", mean), *means])
     head = ["recipe", "seed", "CPU min", *(title for title, _ in DRAWS.values())]
     machines = machine(*(evaluation["suites"]["image"]["origin"] for _, evaluation in runs))
     return "\n\n".join([grid(head, rows), machines, reruns(runs)])
