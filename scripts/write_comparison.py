@@ -62,6 +62,7 @@ SEVERAL = (
 """Recipes with a row per seed."""
 LABELS = {
     "baselines/mnist_vae_conv": "`baselines/mnist_vae`, networks and sigma of `mnist_conv`",
+    "baselines/mnist_vae_conv_wide": "the same with sigma .5",
 }
 """Further rows: runs of recipes with other settings, by the names of their files."""
 DRAWS = {
