@@ -24,7 +24,7 @@ from lebm.samplers import MALA, Langevin, PersistentChains
 
 MLE, NCE, BATCH, STEPS, STAGES = "latent_mle/mnist", "multistage_nce/mnist", 100, 5, 4
 COMMAND = "OMP_NUM_THREADS=1 python -m benchmarks.method_steps --json results/method_steps.json"
-NARROW = ", networks half as wide"
+NARROW, TOGETHER = ", networks half as wide", ", five slots at once"
 KERNELS = {
     "10 of Langevin": Langevin(10, 0.4),
     "3 of Langevin": Langevin(3, 0.4),
@@ -32,6 +32,7 @@ KERNELS = {
     "1 of MALA": MALA(1, 0.25),
     f"3 of MALA{NARROW}": MALA(3, 0.25),
     f"1 of MALA{NARROW}": MALA(1, 0.25),
+    f"3 of MALA{NARROW}{TOGETHER}": MALA(3, 0.25),
 }
 WIDE = {"model.init_args.prior.init_args.energy.init_args.active.init_args.hidden": [200, 200]}
 
@@ -49,9 +50,9 @@ def stepper(model: LatentEstimator) -> Callable[[], None]:
 
 def at_stage(finished: int, name: str) -> LatentEstimator:
     """The model of the recipe with a number of finished stages, and another kernel in its pool."""
-    model, _ = from_recipe(NCE, settings=None if name.endswith(NARROW) else WIDE)
+    model, _ = from_recipe(NCE, settings=None if NARROW in name else WIDE)
     assert isinstance(model, MultiStageNCE)
-    model.prior_sampler = PersistentChains(KERNELS[name], slots=20)
+    model.prior_sampler = PersistentChains(KERNELS[name], slots=20, together=5 if TOGETHER in name else 1)
     for _ in range(finished):
         torch.nn.init.normal_(model.prior.tilt.active.net[-1].weight, std=0.05)
         model.prior.tilt.switch()

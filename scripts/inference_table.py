@@ -34,6 +34,7 @@ STAGE_STEPS = {
     "variational+mala1": 2_400,
     "variational+narrow1": 2_200,
     "variational+narrow3": 2_200,
+    "variational+together3": 2_600,
     "variational+mala3": 1_300,
     "variational+mala5": 900,
 }
@@ -163,8 +164,10 @@ def cell(folder: str, method: str, row: str, minutes: float, seed: int) -> None:
         steps = STAGE_STEPS.get(row, 800) * minutes / 3
         settings |= {"model.init_args.stages.init_args.steps": int(steps)}
         settings |= {"model.init_args.optimizer.init_args.lr.energy": 1e-3}
-        settings |= {"model.init_args.through_stages": pool in ("mala1", "mala5", "narrow1", "narrow3")}
-        if pool.startswith("narrow"):
+        settings |= {"model.init_args.through_stages": pool not in ("", "pool", "pool3", "mala3")}
+        if pool == "together3":
+            settings |= {"model.init_args.prior_sampler.init_args.together": 5}
+        if pool.startswith(("narrow", "together")):
             active = "model.init_args.prior.init_args.energy.init_args.active"
             settings |= {f"{active}.init_args.hidden": [100, 100]}
     model, data = opened(RECIPES[method], *filter(None, ROWS[row]), folder=folder, settings=settings)

@@ -23,7 +23,7 @@ TITLES = {
 ROWS = {
     f"{kind}{pool}": (f"inference/{kind.removesuffix('_mala')}", "prior/persistent" if pool else None)
     for kind in TITLES
-    for pool in ("", "+pool", "+pool3", "+mala1", "+mala3", "+mala5", "+narrow1", "+narrow3")
+    for pool in ("", "+pool", "+pool3", "+mala1", "+mala3", "+mala5", "+narrow1", "+narrow3", "+together3")
 }
 POOLS = {
     "pool": ("Langevin", 10, 0.4),
@@ -33,11 +33,12 @@ POOLS = {
     "mala5": ("MALA", 5, 0.25),
     "narrow1": ("MALA", 1, 0.25),
     "narrow3": ("MALA", 3, 0.25),
+    "together3": ("MALA", 3, 0.25),
 }
 """Kernel of the pool's chains, transitions per training step, and step size.
 
 With "mala1", "mala5" and the narrow ones fresh chains go through the stages; the networks of the narrow ones
-are half as wide."""
+are half as wide. "together3" is "narrow3", and moves five slots of the pool at once."""
 METHODS = {"latent_mle": "one energy", "multistage_nce": "four stages"}
 COLUMNS = {
     "mse": "{:.3f}",

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lebm.samplers.base import Info, LogDensity, Sampler, finite_rows, rows
+from lebm.samplers.base import Info, LogDensity, Sampler, finite_rows, rows, summarise
 from lebm.samplers.noise import RandomSource, uniform
 
 __all__ = ["PersistentChains", "gather_pools"]
@@ -28,6 +28,11 @@ class PersistentChains(Sampler):
     Loading cuts the pool again, also for another number of processes. The calls take the slots in turn, and
     restarts are drawn per row, so the pool does not depend on the number of processes.
 
+    With ``together`` k every k-th call moves k slots in one run of the kernel, and the other calls return a
+    slot that was moved before. A large batch costs less per row than a small one. This suits a target that
+    stays the same for many calls; another target reaches a slot up to k - 1 calls late. The log-density must
+    then take any number of rows. Slots that start at ``init`` together start at the same rows.
+
     ``Info.extra`` holds what the kernel's holds, and in training mode ``restarted`` ``(B,)``, 0 or 1.
 
     Args:
@@ -36,6 +41,7 @@ class PersistentChains(Sampler):
         restart_rate: in [0, 1].
         fresh_steps: default number of transitions in eval mode, where chains start afresh and need more of
             them; that of the kernel if ``None``.
+        together: number of slots that move in one run of the kernel; it must divide ``slots``.
 
     Raises:
         ValueError: for arguments out of range, or in training mode for rows of another shape than the
@@ -51,7 +57,12 @@ class PersistentChains(Sampler):
     """
 
     def __init__(
-        self, kernel: Sampler, slots: int = 1, restart_rate: float = 0.0, fresh_steps: int | None = None
+        self,
+        kernel: Sampler,
+        slots: int = 1,
+        restart_rate: float = 0.0,
+        fresh_steps: int | None = None,
+        together: int = 1,
     ) -> None:
         super().__init__(kernel.steps)
         if fresh_steps is not None and fresh_steps < 0:
@@ -59,12 +70,16 @@ class PersistentChains(Sampler):
         self.fresh_steps = fresh_steps
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots}")
+        if together < 1 or slots % together:
+            raise ValueError(f"together must be at least 1 and divide the {slots} slots, not {together}")
         if not 0 <= restart_rate <= 1:
             raise ValueError(f"restart_rate must be in [0, 1], not {restart_rate}")
         self.kernel = kernel
         self.slots = slots
         self.restart_rate = float(restart_rate)
+        self.together = together
         self.calls = 0
+        self._moved: Info | None = None  # of the slots that moved last, if they moved together
         self._own: Tensor | None = None  # the rows of this process, (slots, b, *event)
         self._whole: Tensor | None = None  # the global pool, set only right after gathering or loading
 
@@ -111,8 +126,34 @@ class PersistentChains(Sampler):
             return self.kernel(log_density, start, generator, steps=steps), None
         pool = self._shard(start)
         slot, count = self.calls % self.slots, start.shape[0]
-        fresh = uniform(generator, (count,), dtype=torch.float32, device=start.device) < self.restart_rate
-        kept = pool[slot, :count].to(start)
+        k, turn = self.together, slot % self.together
+        if turn == 0:  # a smaller last batch moves its own rows alone, but several slots move whole
+            part = pool[slot : slot + k, : count if k == 1 else None]
+            self._moved = self._move(log_density, start, generator, steps, part, want_info or k > 1)
+        end, info = pool[slot, :count].to(start, copy=True), None
+        if want_info and (moved := self._moved) is not None:
+            info = _rows_of(moved, slice(turn, count * k, k))
+        elif want_info:  # resumed between two moves
+            info = summarise(log_density, end, end)
+        self.calls += 1
+        self._whole = None
+        return end, info
+
+    def _move(
+        self,
+        log_density: LogDensity,
+        start: Tensor,
+        generator: RandomSource,
+        steps: int,
+        part: Tensor,
+        want_info: bool,
+    ) -> Info | None:
+        """Go on with the chains of some slots, ``(k, b, *event)``, which change in place."""
+        k, b = part.shape[:2]
+        # The k chains of a row of the batch are neighbours: each process then draws the noise of its own.
+        kept = part.transpose(0, 1).flatten(0, 1).to(start)
+        start = start[torch.arange(b * k, device=start.device) // k % len(start)]
+        fresh = uniform(generator, (b * k,), dtype=torch.float32, device=start.device) < self.restart_rate
         fresh = fresh | ~torch.isfinite(kept.flatten(1)).all(dim=1)  # slots never used hold NaN
         begin = torch.where(rows(fresh, start), start, kept)
         info = None
@@ -121,10 +162,8 @@ class PersistentChains(Sampler):
             info.extra["restarted"] = fresh.to(start.dtype)
         else:
             end = self.kernel(log_density, begin, generator, steps=steps)
-        pool[slot, :count] = end
-        self.calls += 1
-        self._whole = None
-        return end, info
+        part.copy_(end.unflatten(0, (b, k)).transpose(0, 1))
+        return info
 
     def _shard(self, start: Tensor) -> Tensor:
         if self._own is None and self._whole is not None:
@@ -221,6 +260,14 @@ def gather_pools(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, PersistentChains):
             part.gather()
+
+
+def _rows_of(info: Info, some: slice) -> Info:
+    extra = {name: value[some] for name, value in info.extra.items()}
+    norm, distance, change = (
+        value[some] for value in (info.gradient_norm, info.displacement, info.log_density_change)
+    )
+    return Info(norm, distance, change, info.nonfinite, extra)
 
 
 def _rank_and_size() -> tuple[int, int]:

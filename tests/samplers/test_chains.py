@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lebm.samplers import Langevin, Noise, PersistentChains, gather_pools
+from lebm.samplers import MALA, Langevin, Noise, PersistentChains, gather_pools
 from tests.distributed import run_processes
 
 
@@ -87,11 +87,67 @@ def test_a_smaller_last_batch_uses_the_first_rows_and_a_larger_one_is_refused() 
         chains(standard, torch.zeros(8, 4), noise(2))
 
 
-def test_resuming_continues_bit_for_bit() -> None:
-    straight = pool(slots=2, restart_rate=0.3)
+def test_slots_that_move_together_are_one_run_of_the_kernel() -> None:
+    chains, kernel = pool(slots=4, together=2), Langevin(3, 0.3)
+    ends = [chains.run(standard, starts(call), noise(call)) for call in range(6)]
+    state = starts(0).repeat_interleave(2, dim=0)  # both slots start at the rows of the first call
+    for call in (0, 4):
+        source = noise(call)
+        source.uniform((16,))  # the restart draw
+        state, info = kernel.run(standard, state, source)
+        for turn in range(2):
+            end, measured = ends[call + turn]
+            assert torch.equal(end, state[turn::2])
+            assert torch.equal(measured.displacement, info.displacement[turn::2])
+            assert measured.extra["restarted"].sum() == (8 if call == 0 else 0)
+
+
+def test_chains_that_move_together_reach_the_target() -> None:
+    chains = PersistentChains(MALA(3, 0.8), slots=4, together=4)
+    source = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        chains(standard, torch.full((500, 1), 3.0), source)
+    z = chains.state_dict()["pool"].flatten()
+    assert abs(z.mean()) < 4 / len(z) ** 0.5
+    assert abs(z.var() - 1) < 4 * (2 / len(z)) ** 0.5
+
+
+def test_slots_that_move_together_move_whole_in_a_smaller_last_batch() -> None:
+    chains = pool(slots=2, together=2)
+    for call in range(2):
+        chains(standard, starts(call), noise(call))
+    before = chains.state_dict()["pool"]
+    end, info = chains.run(standard, starts(2)[:5], noise(2))
+    after = chains.state_dict()["pool"]
+    assert len(end) == len(info.displacement) == 5
+    assert (after != before).all()
+    assert torch.equal(chains(standard, starts(3), noise(3)), after[1])
+
+
+def test_what_a_call_returned_does_not_change_later() -> None:
+    chains = pool()
+    end = chains(standard, starts(0), noise(0))
+    kept = end.clone()
+    chains(standard, starts(1), noise(1))
+    assert torch.equal(end, kept)
+
+
+def test_chains_resumed_between_two_moves_are_measured_where_they_stand() -> None:
+    straight, resumed = pool(slots=2, together=2), pool(slots=2, together=2)
+    straight(standard, starts(0), noise(0))
+    resumed.load_state_dict(straight.state_dict())
+    end, info = resumed.run(standard, starts(1), noise(1))
+    assert torch.equal(end, straight(standard, starts(1), noise(1)))
+    assert info.displacement.sum() == 0
+    torch.testing.assert_close(info.gradient_norm, end.norm(dim=1))
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_resuming_continues_bit_for_bit(together: int) -> None:
+    straight = pool(slots=2, restart_rate=0.3, together=together)
     for call in range(3):
         straight(standard, starts(call), noise(call))
-    resumed = nn.ModuleDict({"chains": pool(slots=2, restart_rate=0.3)})
+    resumed = nn.ModuleDict({"chains": pool(slots=2, restart_rate=0.3, together=together)})
     resumed.load_state_dict(nn.ModuleDict({"chains": straight}).state_dict())
     for call in range(3, 7):
         assert torch.equal(
@@ -123,17 +179,22 @@ def test_data_parallel_wrappers_find_no_buffer_to_broadcast() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"slots": 0}, "slots must be"), ({"restart_rate": 1.5}, "restart_rate must be")],
+    [
+        ({"slots": 0}, "slots must be"),
+        ({"restart_rate": 1.5}, "restart_rate must be"),
+        ({"slots": 4, "together": 0}, "together must be"),
+        ({"slots": 4, "together": 3}, "divide the 4 slots, not 3"),
+    ],
 )
 def test_refusals(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pool(**arguments)
 
 
-def worker(file: Path) -> dict[str, Any]:
+def worker(file: Path, together: int) -> dict[str, Any]:
     """Two calls, gather, save, load what one process saved, two more calls."""
     rank = torch.distributed.get_rank()
-    chains = pool(slots=2, restart_rate=0.3)
+    chains = pool(slots=2, restart_rate=0.3, together=together)
     for call in range(2):
         chains(standard, starts(call, rank, 2), noise(call, rank, 2))
     try:
@@ -143,7 +204,7 @@ def worker(file: Path) -> dict[str, Any]:
         refused = str(error)
     gather_pools(chains)
     gathered = chains.state_dict()
-    resumed = pool(slots=2, restart_rate=0.3)
+    resumed = pool(slots=2, restart_rate=0.3, together=together)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     ends = torch.stack(
         [resumed(standard, starts(call, rank, 2), noise(call, rank, 2)) for call in range(2, 5)]
@@ -151,14 +212,15 @@ def worker(file: Path) -> dict[str, Any]:
     return {"refused": refused, "gathered": gathered, "ends": ends}
 
 
-def test_two_processes_hold_one_global_pool(tmp_path: Path) -> None:
-    alone = pool(slots=2, restart_rate=0.3)
+@pytest.mark.parametrize("together", [1, 2])
+def test_two_processes_hold_one_global_pool(tmp_path: Path, together: int) -> None:
+    alone = pool(slots=2, restart_rate=0.3, together=together)
     for call in range(2):
         alone(standard, starts(call), noise(call))
     single = alone.state_dict()
     torch.save(single, tmp_path / "single.pt")
     expected = torch.stack([alone(standard, starts(call), noise(call)) for call in range(2, 5)])
-    results = run_processes(worker, tmp_path / "single.pt")
+    results = run_processes(worker, tmp_path / "single.pt", together)
     for result in results:
         assert "gather_pools(module) on all of them" in result["refused"]
         torch.testing.assert_close(result["gathered"]["pool"], single["pool"], atol=1e-6, rtol=0)
