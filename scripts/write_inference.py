@@ -71,7 +71,7 @@ PRODUCT = "model.init_args.prior.init_args.energy.init_args.active.init_args"
 CHAINS = "model.init_args.prior_sampler.init_args"
 EPOCHS, DECAY = "trainer.max_epochs", "model.init_args.optimizer.init_args.lr_decay"
 STEPS = "model.init_args.stages.init_args.steps"
-EXACT: dict[str, Any] = {EPOCHS: 20, DECAY: 0.891, STEPS: 2750}
+EXACT: dict[str, Any] = {EPOCHS: 20, DECAY: 0.891, STEPS: 2750, f"{CHAINS}.together": 1}
 LANGEVIN: dict[str, Any] = {
     **EXACT,
     f"{CHAINS}.kernel": {"class_path": "Langevin", "init_args": {"steps": 10, "step_size": 0.4}},
@@ -95,7 +95,8 @@ LENGTH_RECIPES: dict[str, dict[str, Any]] = {
 }
 """Recipes that scripts/length_table.py trains for longer, and what it sets.
 
-"+mala": ten exact steps in the pool. "+exact": half the recipe's epochs and steps per stage are one length.
+"+mala": ten exact steps in the pool. "+exact": half the recipe's epochs and steps per stage are one length,
+and each slot of the pool moves alone.
 "+langevin": besides, ten steps of Langevin in the pool, fresh chains under the last product, and networks of
 the stages that are twice as wide."""
 LENGTHS = {"distance": "{:.1f}", "mse": "{:.4f}", "auprc": "{:.3f}"}
@@ -112,7 +113,8 @@ def prior_chain(pool: str) -> str:
     """The prior chain of a row in words; ``pool`` is what its name has after the plus."""
     kernel, transitions, _ = POOLS.get(pool, ("", 0, 0))
     exact = f" ({kernel})" if kernel == "MALA" else ""
-    exact += ", networks half as wide" if pool.startswith("narrow") else ""
+    exact += ", networks half as wide" if pool.startswith(("narrow", "together")) else ""
+    exact += ", five slots at once" if pool.startswith("together") else ""
     many = "step" if transitions == 1 else "steps"
     return f"{transitions} {many} of a pool{exact}" if pool else "60 fresh steps"
 

@@ -11,12 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import yaml
-from results_page import arguments, finished, folded, grid, keep, machine, publish, stored
+from results_page import arguments, finished, folded, grid, keep, machine, publish, spread, stored
 
 from lebm.run.folder import spent_minutes
 
+ORDER = ("normal", "energy", "mixture")
+MIXTURE = "mixture of 10 Gaussians, same generator"
+PULLS = {
+    "divergence": ("KL of q from N(0, I), nats", "{:.1f}"),
+    "latent_nats": ("worth of z, nats", "{:.1f}"),
+    "nll": ("NLL of 100 test verses, nats", "{:.1f}"),
+    "forward_perplexity": ("forward perplexity", "{:.1f}"),
+    "reverse_perplexity": ("reverse perplexity", "{:.1f}"),
+    "gain": ("log p(z) - log N(z; 0, I) of encodings, nats", "{:.2f}"),
+}
 ROWS = {
     "nll": "negative log-likelihood, nats per sentence",
     "perplexity": "perplexity per token",
@@ -92,23 +103,21 @@ def pairs_table(name: str) -> str:
 
 
 def pulls_table(name: str) -> str:
-    """Each pull of the prior with N(0, I), and with an energy on the same encodings."""
-    content, rows = stored(name), []
+    """Each pull of the prior with N(0, I), and with an energy on the same encodings: means over seeds."""
+    content, groups = stored(name), {}
     for row in content["rows"].values():
-        values = row["values"]
-        nll = f"{values['nll']:.1f} ({values['nll_low']:.1f} to {values['nll_high']:.1f})"
-        others = [f"{values[key]:.1f}" for key in ("divergence", "latent_nats")]
-        others += [nll, *(f"{values[key]:.1f}" for key in ("forward_perplexity", "reverse_perplexity"))]
-        prior = {"normal": "N(0, I)", "energy": "energy, same generator"}[row["prior"]]
-        others.append(f"{values['gain']:.2f} ± {values['gain_half']:.2f}" if "gain" in values else "")
-        rows.append([row["pull"], prior, row["seed"], f"{row['cpu_time_seconds'] / 60:.0f}", *others])
-    head = ["pull", "prior", "seed", "CPU min", "KL of q from N(0, I), nats", "worth of z, nats"]
-    head += ["NLL of 100 test verses, nats", "forward perplexity", "reverse perplexity"]
-    head.append("log p(z) - log N(z; 0, I) of encodings, nats")
-    first = next(iter(content["rows"].values()))
-    real = f"Other training verses have a forward perplexity of {content['real_perplexity']:.1f}."
-    command = "python scripts/text_priors.py run FOLDER"
-    return "\n\n".join([grid(head, rows), f"{real} {machine(first)}.", folded([command])])
+        groups.setdefault((row["pull"], row["prior"]), []).append(row)
+    rows = []
+    for (pull, prior), own in sorted(groups.items(), key=lambda item: (item[0][0], ORDER.index(item[0][1]))):
+        title = {"normal": "N(0, I)", "energy": "energy, same generator", "mixture": MIXTURE}[prior]
+        minutes = spread([row["cpu_time_seconds"] / 60 for row in own], "{:.0f}", mean)
+        known = ([row["values"].get(key) for row in own] for key in PULLS)
+        values = (spread(value, form, mean) for value, (_, form) in zip(known, PULLS.values(), strict=True))
+        rows.append([pull, title, len(own), minutes, *values])
+    head = ["pull", "prior", "seeds", "CPU min", *(title for title, _ in PULLS.values())]
+    real = "Means, with the lowest and the highest seed. Other training verses have a forward perplexity of"
+    real += f" {content['real_perplexity']:.1f}. {machine(*content['rows'].values())}."
+    return "\n\n".join([grid(head, rows), real, folded(["python scripts/text_priors.py run FOLDER"])])
 
 
 BLOCKS = {
