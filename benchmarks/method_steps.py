@@ -1,7 +1,7 @@
 """Time of a training step of `multistage_nce/mnist` against `latent_mle/mnist`: same generator, encoder and
 batch.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.method_steps --json results/method_steps.json    # two minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.method_steps --json results/method_steps.json    # five minutes
 
 A later stage has more networks in its chain, so each number of finished stages is a variant of its own. The
 variants take turns; ratios are taken inside a round."""
@@ -92,7 +92,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=45)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     found = measured(chosen.rounds)
