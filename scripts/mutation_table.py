@@ -229,7 +229,11 @@ MUTATIONS = [
         "device=start.device) > self.restart_rate",
     ),
     chains("never turn to the next slot", "self.calls += 1", "self.calls += self.slots"),
-    chains("forget where chains ended", "pool[slot, :count] = end", "pool[slot, :count] = begin"),
+    chains(
+        "forget where chains ended",
+        "part.copy_(end.unflatten(0, (b, k)).transpose(0, 1))",
+        "part.copy_(begin.unflatten(0, (b, k)).transpose(0, 1))",
+    ),
     chains(
         "every process takes the first rows",
         "rank * total // world_size : (rank + 1) * total // world_size",
