@@ -56,17 +56,24 @@ def fit(run: Path, flags: list[str]) -> list[str]:
     return ["lebm", "fit", *flags, "--run_dir", str(run)]
 
 
+def trained(run: Path, data: Any) -> Any:
+    """The model of a run, which reads the verses of ``data``."""
+    from lebm import load
+
+    model = load(run).eval()
+    model.sentences.adopt(data.vocabulary)  # type: ignore[union-attr]
+    return model
+
+
 def measured(run: Path, data: Any) -> dict[str, float]:
     """Bounds on the likelihood from the encoder's Gaussians, quality of samples, and the divergence of q."""
     import torch
 
-    from lebm import load
     from lebm.evaluation.sentence_bounds import LikelihoodBounds
     from lebm.evaluation.sentence_quality import SampleQuality
     from lebm.models import DiagonalGaussian
 
-    model = load(run).eval()
-    model.sentences.adopt(data.vocabulary)  # type: ignore[union-attr]
+    model = trained(run, data)
     bounds = LikelihoodBounds(n=VERSES, chains=DRAWS, start="posterior")
     quality, divergences = SampleQuality(n=3000, steps=400), []
     unit = DiagonalGaussian(torch.zeros(()), torch.zeros(()))
@@ -101,13 +108,11 @@ def mixture(run: Path, data: Any) -> dict[str, float]:
     import torch
     from sklearn.mixture import GaussianMixture
 
-    from lebm import load
     from lebm.evaluation.sentence_quality import SampleQuality
     from lebm.models import StandardNormal
     from lebm.samplers import Noise
 
-    model = load(run).eval()
-    model.sentences.adopt(data.vocabulary)  # type: ignore[union-attr]
+    model = trained(run, data)
     with torch.no_grad():
         parts = torch.arange(FITTED).split(500)
         tokens = (data.train.tokens(part.numpy()) for part in parts)

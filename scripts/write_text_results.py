@@ -18,8 +18,11 @@ from results_page import arguments, finished, folded, grid, keep, machine, publi
 
 from lebm.run.folder import spent_minutes
 
-ORDER = ("normal", "energy", "mixture")
-MIXTURE = "mixture of 10 Gaussians, same generator"
+PRIORS = {
+    "normal": "N(0, I)",
+    "energy": "energy, same generator",
+    "mixture": "mixture of 10 Gaussians, same generator",
+}
 PULLS = {
     "divergence": ("KL of q from N(0, I), nats", "{:.1f}"),
     "latent_nats": ("worth of z, nats", "{:.1f}"),
@@ -108,12 +111,12 @@ def pulls_table(name: str) -> str:
     for row in content["rows"].values():
         groups.setdefault((row["pull"], row["prior"]), []).append(row)
     rows = []
-    for (pull, prior), own in sorted(groups.items(), key=lambda item: (item[0][0], ORDER.index(item[0][1]))):
-        title = {"normal": "N(0, I)", "energy": "energy, same generator", "mixture": MIXTURE}[prior]
+    order = list(PRIORS)
+    for (pull, prior), own in sorted(groups.items(), key=lambda item: (item[0][0], order.index(item[0][1]))):
         minutes = spread([row["cpu_time_seconds"] / 60 for row in own], "{:.0f}", mean)
         known = ([row["values"].get(key) for row in own] for key in PULLS)
         values = (spread(value, form, mean) for value, (_, form) in zip(known, PULLS.values(), strict=True))
-        rows.append([pull, title, len(own), minutes, *values])
+        rows.append([pull, PRIORS[prior], len(own), minutes, *values])
     head = ["pull", "prior", "seeds", "CPU min", *(title for title, _ in PULLS.values())]
     real = "Means, with the lowest and the highest seed. Other training verses have a forward perplexity of"
     real += f" {content['real_perplexity']:.1f}. {machine(*content['rows'].values())}."

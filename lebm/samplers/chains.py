@@ -154,7 +154,7 @@ class PersistentChains(Sampler):
         kept = part.transpose(0, 1).flatten(0, 1).to(start)
         start = start[torch.arange(b * k, device=start.device) // k % len(start)]
         fresh = uniform(generator, (b * k,), dtype=torch.float32, device=start.device) < self.restart_rate
-        fresh = fresh | ~torch.isfinite(kept.flatten(1)).all(dim=1)  # slots never used hold NaN
+        fresh = fresh | ~finite_rows(kept)  # slots never used hold NaN
         begin = torch.where(rows(fresh, start), start, kept)
         info = None
         if want_info:
@@ -264,10 +264,8 @@ def gather_pools(module: nn.Module) -> None:
 
 def _rows_of(info: Info, some: slice) -> Info:
     extra = {name: value[some] for name, value in info.extra.items()}
-    norm, distance, change = (
-        value[some] for value in (info.gradient_norm, info.displacement, info.log_density_change)
-    )
-    return Info(norm, distance, change, info.nonfinite, extra)
+    per_row = (info.gradient_norm[some], info.displacement[some], info.log_density_change[some])
+    return Info(*per_row, info.nonfinite, extra)
 
 
 def _rank_and_size() -> tuple[int, int]:
