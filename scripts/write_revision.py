@@ -1,6 +1,7 @@
 """Write what `lebm evaluate --suite revision --suite ood` measured: results/NAME.json, and its table.
 
 python scripts/write_revision.py dual_mcmc_mnist runs/dual_mcmc-mnist
+python scripts/write_revision.py dual_latents/8-0.3-0.5-0 runs/dual8-0  # latents, sigma, lr_decay, seed
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from results_page import arguments, grid, keep, machine, publish, reruns, stored, training
+from results_page import RESULTS, arguments, grid, keep, machine, publish, reruns, stored, training
 
 from lebm.run.folder import spent_minutes
 
@@ -20,6 +21,7 @@ REVISION = {
     "frechet_distance": "Fréchet distance",
     "kernel_distance": "kernel distance (KID's kernel)",
 }
+SCORE, SHIPPED = "auroc/anomaly_score", "16-0.212-0.5-0"
 FIT = ["command", "status", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "started"]
 
 
@@ -44,7 +46,7 @@ def revision(figures: dict[str, dict]) -> str:
 
 def ood(suite: dict) -> str:
     """The AUROC of the energy for each set of other images."""
-    energy = [figure for figure in suite["figures"] if figure["name"] == "auroc/anomaly_score"]
+    energy = [figure for figure in suite["figures"] if figure["name"] == SCORE]
     rows = [[one["split"], show(one), suite["protocol"]["sets"][one["split"]]] for one in energy]
     return grid(["other images", "AUROC of the energy", "what they are"], rows)
 
@@ -65,7 +67,30 @@ def table(name: str) -> str:
     return "\n\n".join([measured, ood(suites["ood"]), below, reruns([(fit, content["evaluation"])])])
 
 
-BLOCKS = {"dual_mcmc_mnist": partial(table, "dual_mcmc_mnist")}
+def latents() -> str:
+    """The same measures, a row per run with other latents, another sigma or slower decay of the rates."""
+    files = [RESULTS / "dual_mcmc_mnist.json", *(RESULTS / "dual_latents").glob("*.json")]
+    runs = {SHIPPED if "-" not in file.stem else file.stem: json.loads(file.read_text()) for file in files}
+    rows, commands = [], []
+    for name, content in sorted(runs.items(), key=lambda run: [float(part) for part in run[0].split("-")]):
+        fit, suites = content["training"], content["evaluation"]["suites"]
+        own = {figure["name"]: figure["value"] for figure in suites["revision"]["figures"]}
+        seen = {
+            figure["split"]: figure["value"] for figure in suites["ood"]["figures"] if figure["name"] == SCORE
+        }
+        alone, revised = own["mse/steps0"], own["mse/steps10"]
+        distances = [f"{own[f'frechet_distance/digits64/{kind}']:.1f}" for kind in ("generator", "revised")]
+        errors = [f"{alone:.4f}", f"{revised:.4f}", f"{alone / revised:.2f}"]
+        minutes = f"{spent_minutes(fit):.0f}"
+        rows.append([*name.split("-"), minutes, *distances, *errors, f"{seen['upside_down']:.2f}"])
+        commands.append((fit, content["evaluation"]))
+    head = ["latents", "sigma", "`lr_decay`", "seed", "CPU min", "generator", "revised", "MSE, inference"]
+    head += ["MSE, + 10 steps", "ratio", "AUROC, upside down"]
+    origins = [run["evaluation"]["suites"]["revision"]["origin"] for run in runs.values()]
+    return "\n\n".join([grid(head, rows), f"{machine(*origins)}.", reruns(commands)])
+
+
+BLOCKS = {"dual_mcmc_mnist": partial(table, "dual_mcmc_mnist"), "dual_latents": latents}
 
 
 def main() -> None:
@@ -81,7 +106,7 @@ def main() -> None:
     evaluated = {key: measured[key] for key in ("checkpoint_sha256", "weights", "seed")}
     content = {"training": training(fit, FIT), "evaluation": {**evaluated, "suites": suites}}
     keep(options.name, content)
-    publish({options.name: partial(table, options.name)})
+    publish(BLOCKS)
 
 
 if __name__ == "__main__":
