@@ -27,6 +27,10 @@ CONVOLUTIONS = [
     "{class_path: ConvGenerator, init_args: {latent_dim: 16, out_shape: [1, 28, 28], channels: [64, 32],"
     " start: 7}}",
 ]
+EVERY_EPOCH = (
+    "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_top_k: -1,"
+    " filename: 'epoch={epoch:02d}', auto_insert_metric_name: false}}"
+)
 # folder of the cells, recipe, what differs from it
 PLANS: dict[str, tuple[str, str, list[str]]] = {
     "LatentMLE": ("anomaly", "latent_mle/mnist_anomaly", []),
@@ -97,16 +101,21 @@ def choice() -> str:
 
 
 def protocols() -> str:
-    """One model and one score, with other images to rank; scripts/anomaly_protocols.py measures it."""
-    found = stored("anomaly/protocols")
-    rows = [
-        [score, protocol, *(f"{entry['auprc'][score][protocol]:.3f}" for entry in found)]
-        for score, by_protocol in found[0]["auprc"].items()
-        for protocol in by_protocol
-    ]
-    table = grid(["score", "protocol", *(entry["held_out_label"] for entry in found)], rows)
-    command = "python scripts/anomaly_protocols.py run runs/anomaly/LatentMLE-0/held_out_label-*"
-    return "\n\n".join([table, folded([command])])
+    """One training and one score under several protocols; scripts/anomaly_protocols.py measures it."""
+    found, rows = stored("anomaly/protocols"), []
+    for model in dict.fromkeys(entry["model"] for entry in found):
+        own = [entry for entry in found if entry["model"] == model]
+        for score, by_protocol in own[0]["auprc"].items():
+            for protocol in by_protocol:
+                values = [entry["auprc"][score][protocol] for entry in own]
+                honest = [entry["auprc"][score]["honest"] for entry in own]
+                moved = f"{mean(values) - mean(honest):+.3f}" if protocol != "honest" else ""
+                rows.append([model, score, protocol, *(f"{value:.3f}" for value in values), moved])
+    digits = dict.fromkeys(entry["held_out_label"] for entry in found)
+    table = grid(["model", "score", "protocol", *digits, "mean change"], rows)
+    flags = "python scripts/anomaly_table.py run FOLDER --seed 2 --every-epoch --only"
+    command = "python scripts/anomaly_protocols.py run runs/anomaly/{LatentMLE,VAE}-2/held_out_label-*"
+    return "\n\n".join([table, folded([f"{flags} LatentMLE", f"{flags} VAE", command])])
 
 
 BLOCKS = {"anomaly": table, "anomaly_choice": choice, "anomaly_protocols": protocols}
@@ -118,12 +127,14 @@ def main() -> None:
     runner.add_argument("--only", choices=PLANS)
     runner.add_argument("--digits", default=DIGITS)
     runner.add_argument("--seed", type=int, default=0)
+    runner.add_argument("--every-epoch", action="store_true", help="keep the weights of every epoch too")
     chosen = parser.parse_args()
     if chosen.verb == "run":
         methods = [chosen.only] if chosen.only else PLANS
         for name in methods:
             target = PLANS[name][0] + (f"/seed-{chosen.seed}" if chosen.seed else "")
-            sweep(target, {name: words(name, chosen.folder, chosen.digits, chosen.seed)})
+            kept = [f"--trainer.callbacks+={EVERY_EPOCH}"] if chosen.every_epoch else []
+            sweep(target, {name: words(name, chosen.folder, chosen.digits, chosen.seed) + kept})
     publish(BLOCKS)
 
 

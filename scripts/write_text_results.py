@@ -50,7 +50,8 @@ ROWS = {
 }
 TEST = ["versions", "hardware", "chains", "protocols", "data", "metrics", "started", "command"]
 PAIRS = ("setting", "steps", "NLL, energy-based", "NLL, Gaussian", "gain", "worth of z, energy-based")
-PAIRS += ("Gaussian", "log Z", "least ESS")
+PAIRS += ("Gaussian", "log Z", "least ESS", "forward perplexity, energy-based", "Gaussian")
+PAIRS += ("reverse perplexity, energy-based", "Gaussian")
 
 
 def column(run: Path) -> dict:
@@ -93,7 +94,7 @@ def table(name: str) -> str:
 
 
 def pairs_table(name: str) -> str:
-    """NLL of both priors, their difference, and whether the generator listens: a row a setting."""
+    """NLL of both priors, their difference, whether the generator listens, and perplexities, per setting."""
     pairs, rows = stored(name), []
     for setting, pair in pairs.items():
         own, gaussian = (one["metrics"] for one in pair)
@@ -101,7 +102,12 @@ def pairs_table(name: str) -> str:
         values = [cell(own, "nll"), cell(gaussian, "nll"), gain]
         values += [cell(own, "latent_nats"), cell(gaussian, "latent_nats"), cell(own, "log_z")]
         least = f"{own['test/least_ess']:.0f}, {gaussian['test/least_ess']:.0f}"
-        rows.append([setting, f"{pair[0]['steps']:,}", *values, least])
+        judged = [
+            f"{metrics[f'test/{name}_perplexity']:.1f}"
+            for name in ("forward", "reverse")
+            for metrics in (own, gaussian)
+        ]
+        rows.append([setting, f"{pair[0]['steps']:,}", *values, least, *judged])
     return "\n\n".join([grid(PAIRS, rows), *below(one for pair in pairs.values() for one in pair)])
 
 

@@ -164,8 +164,8 @@ def test_networks_and_constants(name: str) -> None:
     assert (model.image_sampler.steps, model.image_sampler.step_size) == (steps, noise)
     assert model.temperature == pytest.approx((noise / drift) ** 2, rel=1e-4)
     chain = model.posterior_sampler
-    ours = ("dual_mcmc/mnist", "dual_mcmc/cifar10_small")
-    own = (MALA, 10, 0.05) if name in ours else (Langevin, 10, 0.1)
+    ours = {"dual_mcmc/mnist": 0.04, "dual_mcmc/cifar10_small": 0.05}
+    own = (MALA, 10, ours[name]) if name in ours else (Langevin, 10, 0.1)
     assert (type(chain), chain.steps, chain.step_size) == own
     assert model.likelihood.sigma == pytest.approx(0.3 / 2**0.5, rel=1e-3)
     assert (model.teaching_weight, model.revised_inference_weight) == (constants.teaching, 0.1)
