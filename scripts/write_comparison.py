@@ -5,7 +5,7 @@
 Each run must have been trained and evaluated (`lebm evaluate`). Cells of recipes that are not named stay as
 they are in the file; what is in neither reads "not run". Without arguments only the tables are written again.
 
-Seed 0 of `latent_mle/mnist` and `multistage_nce/mnist` is results/RECIPE.json. Other seeds are cells of
+Seed 0 of a recipe with a row per seed is results/RECIPE.json. Other seeds are cells of
 `lebm sweep -c RECIPE --over seed 1,2 --suite image --evaluate "--n-samples 5000" --results results/seeds`."""
 
 from __future__ import annotations
@@ -158,9 +158,14 @@ def main() -> None:
     known = measured()
     for word in sys.argv[1:]:
         recipe, _, run = word.partition("=")
-        if recipe not in RECIPES or not run:
-            raise SystemExit(f"{word}: expected RECIPE=RUN with one of {', '.join(RECIPES)}")
-        known[recipe] = cell(recipe, Path(run))
+        if recipe not in (*RECIPES, *SEVERAL, *LABELS) or not run:
+            names = dict.fromkeys((*RECIPES, *SEVERAL, *LABELS))
+            raise SystemExit(f"{word}: expected RECIPE=RUN with one of {', '.join(names)}")
+        measured_now = cell(recipe, Path(run))
+        if recipe in (*SEVERAL, *LABELS):
+            keep(recipe.replace("/", "_"), {**measured_now["evaluation"], "fit": measured_now["fit"]})
+        if recipe in RECIPES:
+            known[recipe] = measured_now
         keep("comparison", [known[name] for name in RECIPES if name in known])  # what is done is kept
     publish(BLOCKS)
 
