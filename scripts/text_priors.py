@@ -29,7 +29,7 @@ RUNS = ROOT / "runs" / "text_priors"
 def words(pull: str, seed: int, folder: str, backbone: Path | None) -> list[str]:
     """What follows ``lebm fit``: with N(0, I), or for an energy on the encodings of a finished run."""
     model = "--model.init_args"
-    shared = ["-c", "latent_mle/kjv", "-c", "inference/variational"]
+    shared = ["-c", "latent_mle/kjv_published", "-c", "inference/variational"]
     if backbone is not None:
         shared += ["-c", "prior/persistent"]
     shared += ["--data.init_args.path", folder, "--trainer.enable_progress_bar", "false"]
@@ -151,7 +151,7 @@ def real_perplexity(data: Any) -> float:
 
 
 def run(chosen: argparse.Namespace) -> None:
-    _, data = opened("latent_mle/kjv", folder=chosen.folder)
+    _, data = opened("latent_mle/kjv_published", folder=chosen.folder)
     done = stored(NAME, {"rows": {}})
     done |= {"verses": VERSES, "draws": DRAWS, "real_perplexity": real_perplexity(data)}
     for pull in chosen.pulls.split(","):

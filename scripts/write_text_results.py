@@ -131,6 +131,7 @@ def pulls_table(name: str) -> str:
 
 BLOCKS = {
     "kjv": partial(table, "kjv"),
+    "kjv_published": partial(table, "kjv_published"),
     "kjv_attempts": partial(pairs_table, "kjv_attempts"),
     "text_priors": partial(pulls_table, "text_priors"),
 }

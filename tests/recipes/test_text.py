@@ -8,12 +8,13 @@ import pytest
 
 from lebm.models import CategoricalLikelihood, RecurrentGenerator
 from tests.recipes.published import linear
-from tests.recipes.test_recipes import CONTENT, TEXT, build, two_steps
+from tests.recipes.test_recipes import TEXT, build, plain_chains, two_steps
 
 GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
 # embedding, hidden, vocabulary, longest sentence
 WIDTHS = {"snli": (128, 256, 10000, 30), "ptb": (128, 512, 10000, 80), "yahoo": (512, 1024, 20000, 200)}
 WIDTHS |= {"text_small": (64, 128, 1500, 24), "kjv": (128, 128, 2000, 20)}
+WIDTHS["kjv_published"] = WIDTHS["kjv"]
 LATENT = 32
 
 
@@ -79,10 +80,8 @@ def small(name: str, folder: Path) -> list[str]:
     [name if name.endswith("text_small") else pytest.param(name, marks=pytest.mark.slow) for name in TEXT],
 )
 def test_two_steps_of_training(name: str, tmp_path: Path) -> None:
-    chains = (
-        ("prior", "posterior") if "posterior_sampler" in CONTENT[name]["model"]["init_args"] else ("prior",)
-    )
-    summary = two_steps(["-c", name, *small(name, tmp_path / "data")], tmp_path / "run", chains)
+    words = ["-c", name, *small(name, tmp_path / "data")]
+    summary = two_steps(words, tmp_path / "run", plain_chains(name))
     assert summary["status"] == "finished"
     assert summary["steps"] == 2
     assert summary["data"]["vocabulary"] <= 30
