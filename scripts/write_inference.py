@@ -90,11 +90,7 @@ LENGTH_RECIPES: dict[str, dict[str, Any]] = {
     "multistage_nce/mnist+langevin": LANGEVIN,
     "joint_hierarchical/mnist": {},
     "baselines/mnist_vae": {},
-    "dual_mcmc/mnist": {
-        EPOCHS: 3,
-        DECAY: 0.5,
-        "model.init_args.posterior_sampler.init_args.step_size": 0.05,
-    },
+    "dual_mcmc/mnist": {EPOCHS: 3, DECAY: 0.5, "model.init_args.posterior_sampler.init_args.step_size": 0.05},
     "latent_mle/mnist_anomaly": {"data.init_args.held_out_label": 3},
 }
 """Recipes that scripts/length_table.py trains for longer, and what it sets.

@@ -26,10 +26,10 @@ def density_ratio() -> str:
     return "\n\n".join([table, costs, stored("density_ratio")["machine"], command])
 
 
-def ablation() -> str:
+def ablation(name: str, flags: str) -> str:
     """As `python -m benchmarks.dual_mcmc_ablation` wrote it."""
-    told, table = (RESULTS / "dual_mcmc_ablation.md").read_text().strip().split("\n\n")
-    command = "python -m benchmarks.dual_mcmc_ablation --steps 300 --out results/dual_mcmc_ablation.md"
+    told, table = (RESULTS / f"{name}.md").read_text().strip().split("\n\n")
+    command = f"python -m benchmarks.dual_mcmc_ablation {flags} --out results/{name}.md"
     return "\n\n".join([table, told, folded([command])])
 
 
@@ -54,7 +54,8 @@ def copied(name: str) -> str:
 
 BLOCKS = {
     "density_ratio": density_ratio,
-    "dual_mcmc_ablation": ablation,
+    "dual_mcmc_ablation": partial(ablation, "dual_mcmc_ablation", "--steps 300"),
+    "dual_mcmc_numerals": partial(ablation, "dual_mcmc_numerals", "--steps 1000 --numerals"),
     "kjv_gap": gap,
     **{
         name: partial(copied, name)
