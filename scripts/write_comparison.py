@@ -63,6 +63,7 @@ SEVERAL = (
 LABELS = {
     "baselines/mnist_vae_conv": "`baselines/mnist_vae`, networks and sigma of `mnist_conv`",
     "baselines/mnist_vae_conv_wide": "the same with sigma .5",
+    # "baselines/mnist_vae_conv_tuned": "the same with sigma 1.5, the best of five",
 }
 """Further rows: runs of recipes with other settings, by the names of their files."""
 DRAWS = {
@@ -151,7 +152,23 @@ def stages() -> str:
     return grid([*head, "effective chains of 512"], rows)
 
 
-BLOCKS = {"comparison": table, "seeds": seeds, "stages": stages}
+def stage_rules() -> str:
+    """`multistage_nce/mnist` with `AdaptiveStages`, and with fixed stages of about as many steps in all."""
+    rows, done = [], []
+    for rule, folder in (("`AdaptiveStages`", "adaptive"), ("`FixedStages(550)`", "adaptive/fixed")):
+        for seed, own in sorted(cells(folder, "multistage_nce/mnist", "seed").items()):
+            values = figures(own["evaluation"])
+            lengths = own["evaluation"]["suites"]["image"]["origin"]["chains"]["stages"]
+            told = [rule, seed, " / ".join(f"{stage['steps']:,}" for stage in lengths)]
+            rows.append([*told, *(shown(values.get(name), form) for name, (_, form) in DRAWS.items())])
+            done.append(own)
+    head = ["rule", "seed", "steps of the stages", *(title for title, _ in DRAWS.values())]
+    machines = machine(*(own["evaluation"]["suites"]["image"]["origin"] for own in done))
+    runs = ((own["fit"], own["evaluation"]) for own in done)
+    return "\n\n".join([grid(head, rows), machines, reruns(runs)])
+
+
+BLOCKS = {"comparison": table, "seeds": seeds, "stages": stages, "stage_rules": stage_rules}
 
 
 def main() -> None:
