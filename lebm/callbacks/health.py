@@ -49,5 +49,9 @@ class ChainHealth(Callback, Component):
                 log.warning("%s: chains diverged; lower the sampler's step size or set max_grad_norm", where)
                 self._warned.add(name)
             elif name == "train/energy_gap" and not abs(float(value)) <= self.max_energy_gap:
-                log.warning("%s: the energy runs away; lower its learning rate or clip its gradient", where)
+                log.warning(
+                    "%s: the energy runs away; lower its learning rate, clip its gradient or bound its slope"
+                    " (spectral_norm: true)",
+                    where,
+                )
                 self._warned.add(name)
