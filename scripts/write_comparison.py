@@ -63,7 +63,7 @@ SEVERAL = (
 LABELS = {
     "baselines/mnist_vae_conv": "`baselines/mnist_vae`, networks and sigma of `mnist_conv`",
     "baselines/mnist_vae_conv_wide": "the same with sigma .5",
-    # "baselines/mnist_vae_conv_tuned": "the same with sigma 1.5, the best of five",
+    "baselines/mnist_vae_conv_tuned": "the same with sigma 1.5, the best of five",
 }
 """Further rows: runs of recipes with other settings, by the names of their files."""
 DRAWS = {
