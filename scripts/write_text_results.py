@@ -82,7 +82,8 @@ def cell(metrics: dict, name: str) -> str:
 def below(columns: Iterable[dict]) -> list[str]:
     """The machine and the commands, that of the last attempt where there were several."""
     columns = list(columns)
-    told = f"{machine(columns[0])}; seed {columns[0]['seed']}; commands of the last attempt."
+    seed = f"seed {columns[0]['seed']}" + (" where no other is named" if len(columns) > 2 else "")
+    told = f"{machine(*columns)}; {seed}; commands of the last attempt."
     return [told, folded(one["fit_command"] for one in columns)]
 
 
