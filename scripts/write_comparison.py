@@ -172,11 +172,10 @@ BLOCKS = {"comparison": table, "seeds": seeds, "stages": stages, "stage_rules": 
 
 
 def main() -> None:
-    known = measured()
+    known, names = measured(), dict.fromkeys((*RECIPES, *SEVERAL, *LABELS))
     for word in sys.argv[1:]:
         recipe, _, run = word.partition("=")
-        if recipe not in (*RECIPES, *SEVERAL, *LABELS) or not run:
-            names = dict.fromkeys((*RECIPES, *SEVERAL, *LABELS))
+        if recipe not in names or not run:
             raise SystemExit(f"{word}: expected RECIPE=RUN with one of {', '.join(names)}")
         measured_now = cell(recipe, Path(run))
         if recipe in (*SEVERAL, *LABELS):

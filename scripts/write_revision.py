@@ -21,7 +21,7 @@ REVISION = {
     "frechet_distance": "Fréchet distance",
     "kernel_distance": "kernel distance (KID's kernel)",
 }
-SCORE, SHIPPED = "auroc/anomaly_score", "16, the recipe-0.212-0.794-0"
+SCORE, SHIPPED = "auroc/anomaly_score", "16-0.212-0.794-0"
 FIT = ["command", "status", "seed", "steps", "epochs", "cpu_time_seconds", "wall_time_seconds", "started"]
 
 
@@ -67,18 +67,14 @@ def table(name: str) -> str:
     return "\n\n".join([measured, ood(suites["ood"]), below, reruns([(fit, content["evaluation"])])])
 
 
-def place(run: tuple[str, dict]) -> list[float]:
-    """Of a run in the table: by latents, sigma, decay and seed, the recipe after the others of its size."""
-    first, *rest = run[0].split("-")
-    return [float(first.split(",")[0]), run[0] == SHIPPED, *map(float, rest)]
-
-
 def latents() -> str:
     """The same measures, a row per run with other latents, another sigma or slower decay of the rates."""
-    runs = {file.stem: json.loads(file.read_text()) for file in (RESULTS / "dual_latents").glob("*.json")}
-    runs[SHIPPED] = stored("dual_mcmc_mnist")
+    files = sorted((RESULTS / "dual_latents").glob("*.json"))
+    runs = [(file.stem, "", json.loads(file.read_text())) for file in files]
+    runs.append((SHIPPED, ", the recipe", stored("dual_mcmc_mnist")))
+    runs.sort(key=lambda run: [float(part) for part in run[0].split("-")])
     rows, commands = [], []
-    for name, content in sorted(runs.items(), key=place):
+    for name, note, content in runs:
         fit, suites = content["training"], content["evaluation"]["suites"]
         own = {figure["name"]: figure["value"] for figure in suites["revision"]["figures"]}
         seen = {
@@ -88,22 +84,13 @@ def latents() -> str:
         distances = [f"{own[f'frechet_distance/digits64/{kind}']:.1f}" for kind in ("generator", "revised")]
         errors = [f"{alone:.4f}", f"{revised:.4f}", f"{alone / revised:.2f}"]
         minutes = f"{spent_minutes(fit):.0f}"
-        told = [*name.split("-"), f"{fit['steps']:,}", minutes]
+        size, *others = name.split("-")
+        told = [size + note, *others, f"{fit['steps']:,}", minutes]
         rows.append([*told, *distances, *errors, f"{seen['upside_down']:.2f}"])
         commands.append((fit, content["evaluation"]))
-    head = [
-        "latents",
-        "sigma",
-        "`lr_decay`",
-        "seed",
-        "steps",
-        "CPU min",
-        "generator",
-        "revised",
-        "MSE, inference",
-    ]
-    head += ["MSE, + 10 steps", "ratio", "AUROC, upside down"]
-    origins = [run["evaluation"]["suites"]["revision"]["origin"] for run in runs.values()]
+    head = ["latents", "sigma", "`lr_decay`", "seed", "steps", "CPU min", "generator", "revised"]
+    head += ["MSE, inference", "MSE, + 10 steps", "ratio", "AUROC, upside down"]
+    origins = [run["evaluation"]["suites"]["revision"]["origin"] for _, _, run in runs]
     return "\n\n".join([grid(head, rows), f"{machine(*origins)}.", reruns(commands)])
 
 
