@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor, nn
+from torch import Tensor
 
+from lebm.estimators.stage_end import averages
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.chains import gather_pools
 
@@ -47,7 +47,7 @@ class Rollback:
             "times": self._times,
             "model": deepcopy(model.state_dict()),
             "optimizers": [deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers],
-            "averages": [deepcopy(average.state_dict()) for average in _averages(trainer)],
+            "averages": [deepcopy(c._average_model.state_dict()) for c in averages(trainer)],
         }
         self._kept = [*self._kept[-1:], state]
         self._stepped_back = False
@@ -75,18 +75,12 @@ class Rollback:
             optimizer.load_state_dict(deepcopy(stored))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = self.shrink * rate
-        for average, stored in zip(_averages(trainer), state["averages"], strict=True):
-            average.load_state_dict(stored)
+        for average, stored in zip(averages(trainer), state["averages"], strict=True):
+            average._average_model.load_state_dict(stored)
         for part in model.modules():
             if isinstance(part, Adaptive):
                 part.step_scale *= factor
         return int(state["step"])
-
-
-def _averages(trainer: Trainer) -> list[nn.Module]:
-    """The averaged models (EMA) of the run's callbacks."""
-    callbacks = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
-    return [callback._average_model for callback in callbacks if callback._average_model is not None]
 
 
 def all_finite(tensors: list[Tensor]) -> bool:

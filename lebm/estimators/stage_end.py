@@ -15,7 +15,7 @@ from lebm.density_ratio.classifiers import SEPARATED
 from lebm.estimators.stages import StageRecord, StageRule
 from lebm.models.ratios import RatioPrior
 
-__all__ = ["clear_moments", "renew_averages", "stage_lines", "warn"]
+__all__ = ["averages", "clear_moments", "renew_averages", "stage_lines", "warn"]
 
 log = logging.getLogger("lebm.estimators")
 _RISE = 0.02
@@ -30,14 +30,17 @@ def clear_moments(optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
                 moment.zero_()
 
 
+def averages(trainer: Any) -> list[Any]:
+    """The callbacks of a run that average its weights (EMA), once they have begun."""
+    return [c for c in trainer.callbacks if isinstance(c, WeightAveraging) and c._average_model is not None]
+
+
 def renew_averages(trainer: Trainer, prior: RatioPrior, stages: StageRule) -> None:
     """Start every average of weights (EMA) anew with the stage; the finished stages are copied into it."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in callbacks:
-        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
-            average: Any = callback._average_model.module
-            average.prior.load_state_dict(prior.state_dict())
-            average.stages.load_state_dict(stages.state_dict())
+    for callback in averages(trainer):
+        average = callback._average_model.module
+        average.prior.load_state_dict(prior.state_dict())
+        average.stages.load_state_dict(stages.state_dict())
 
 
 def stage_lines(record: StageRecord, stages: StageRule, prior: RatioPrior, annealed: bool) -> Iterator[str]:

@@ -59,6 +59,8 @@ class OneLossModule(LightningModule, Component, ABC):
         self.noise_shards = noise_shards
         self.noise_source = noise_source
         self._notes: dict[str, Tensor] | None = None
+        self._losses: tuple[Any, int] = 0.0, 0  # of the epoch: their sum and number
+        self._stopping = False
 
     @abstractmethod
     def networks(self) -> Mapping[str, nn.Module]:
@@ -128,6 +130,8 @@ class OneLossModule(LightningModule, Component, ABC):
         """Seed torch's own generator, which dropout uses, so that a resumed run repeats its draws."""
         digest = Noise([(self.seed, "modules", self.global_rank, self.current_epoch, batch_idx)])
         torch.manual_seed(digest.seeds[0])
+        if batch_idx == 0:
+            self._losses = 0.0, 0
 
     # The Trainer's hooks
 
@@ -140,6 +144,7 @@ class OneLossModule(LightningModule, Component, ABC):
             raise ValueError(
                 f"{type(self).__name__}.loss must return a scalar, not the shape {tuple(loss.shape)}"
             )
+        self._losses = self._losses[0] + loss.detach(), self._losses[1] + 1
         if due:
             # Logging costs more than a small training step. It happens only on the steps that are written.
             self.log("loss", loss.detach(), prog_bar=True)
@@ -156,6 +161,19 @@ class OneLossModule(LightningModule, Component, ABC):
         """
         check_strategy(self, self.trainer.strategy)
 
+    def on_train_epoch_end(self) -> None:
+        """Let callbacks monitor the epoch's mean of the loss; loggers have the loss of single steps."""
+        total, number = self._losses
+        self.log("loss", total / max(1, number), logger=False, sync_dist=self.trainer.world_size > 1)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Put off a stop between the batches of one step, because no checkpoint holds their gradients."""
+        self._stopping = self._stopping or self.trainer.should_stop
+        self.trainer.should_stop = self._stopping and not self.trainer.fit_loop._should_accumulate()
+
+    def on_validation_end(self) -> None:
+        self.on_train_batch_end()
+
     def on_train_start(self) -> None:
         """Count the epoch with which a resumed run begins, where Lightning does not.
 
@@ -163,6 +181,7 @@ class OneLossModule(LightningModule, Component, ABC):
         checkpoint of a last step then has the wrong epoch number, and a run resumed from it uses the wrong
         data and noise.
         """
+        self._stopping = False
         loop = self.trainer.fit_loop
         progress = loop.epoch_progress
         done = progress.current.processed  # type: ignore[attr-defined]
@@ -214,6 +233,21 @@ class OneLossModule(LightningModule, Component, ABC):
         assert isinstance(description, dict)
         checkpoint["lebm_format"] = checkpoints.FORMAT
         checkpoint["hyper_parameters"] = description
+        checkpoint["epoch_losses"] = [float(self._losses[0]), self._losses[1]]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on inside an epoch that a stop has cut short. Lightning has counted it as finished."""
+        total, number = checkpoint.get("epoch_losses", (0.0, 0))
+        self._losses = total, number
+        loops = checkpoint["loops"]["fit_loop"]
+        epoch, batch = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+        cut = batch["current"]["ready"] and not batch["is_last_batch"]
+        if cut and epoch["current"]["processed"] == epoch["current"]["started"]:
+            for counts in (epoch["total"], epoch["current"]):
+                counts["processed"] = counts["completed"] = counts["started"] - 1
+            for counts in (batch["total"], batch["current"]):  # as they were at the end of the batch
+                counts["completed"] = counts["processed"] - 1
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

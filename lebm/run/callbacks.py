@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 
 from lebm.callbacks.divergence import DivergenceError
 from lebm.errors import CheckpointWriteError, UserError
 from lebm.estimators.base import LatentEstimator
+from lebm.estimators.stage_end import averages
 from lebm.files import replaced
-from lebm.run.preemption import Preempted
+from lebm.run.preemption import Preempted, inside_epoch
 from lebm.run.wandb_run import searchable
 
 __all__ = ["RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions", "ShortRun"]
@@ -47,7 +50,7 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
-        self._written_step = -1
+        self._weights: list[Tensor] = []  # while validation uses averages
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the stored state, but only paths of ``.ckpt`` files in this run's folder.
@@ -70,19 +73,53 @@ class RunCheckpoint(ModelCheckpoint):
         assert self.dirpath is not None
         return Path(path).is_file() and Path(path).resolve().parent == Path(self.dirpath).resolve()
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        self._written_step = trainer.global_step
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Write the checkpoint that is due, and that of a run which stops inside an epoch.
+
+        Lightning takes such an epoch for finished: it would average weights and stop early at an end that is
+        none.
+        """
+        if inside_epoch(trainer):
+            super().on_train_batch_end(trainer, pl_module, *args)
+            self._save_if_last(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the checkpoint of the epoch, and the one that was due at its last step."""
+        super().on_train_batch_end(trainer, pl_module, None, None, 0)
+        super().on_train_epoch_end(trainer, pl_module)
+        self._save_if_last(trainer, trainer.current_epoch + 1 == trainer.max_epochs)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._written_step != trainer.global_step and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            assert self.dirpath is not None
-            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+        """Nothing: the averaged weights have replaced those that training would go on with."""
+
+    def _save_if_last(self, trainer: Trainer, last: bool = False) -> None:
+        last |= trainer.global_step == trainer.max_steps
+        last |= trainer.should_stop and trainer.fit_loop._can_stop_early
+        if last and not self._should_skip_saving_checkpoint(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._weights = [p.detach().clone() for p in pl_module.parameters()] if averages(trainer) else []
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write a checkpoint of the last step, unless the run was inside one.
+
+        Inside a step the chains may have moved while the weights have not. After the last step of an epoch,
+        the resumed run would leave out what had yet to happen at its end.
+        """
         if isinstance(exception, DivergenceError | CheckpointWriteError):
             return  # these weights must not replace the last healthy ones, or the disk is full
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+        whole = batches.processed if inside_epoch(trainer) else batches.completed
+        if batches.ready != whole or trainer.fit_loop._should_accumulate():
+            step = trainer.global_step + 1
+            log.warning("stopped inside step %d; --resume goes on from the last checkpoint", step)
+            return
+        for average in averages(trainer):
+            if trainer.validating and not all(map(torch.equal, pl_module.parameters(), self._weights)):
+                average._swap_models(pl_module)  # validation was using the averages
+            average.on_train_batch_end(trainer, pl_module, None, None, 0)  # unless it has seen this step
         if trainer.world_size == 1 or isinstance(exception, Preempted):
             super().on_exception(trainer, pl_module, exception)
         elif (

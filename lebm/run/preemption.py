@@ -1,4 +1,6 @@
-"""SIGTERM and SIGUSR1: finish the step, write a checkpoint, and exit with a status that tells the reason."""
+"""Ctrl-C, SIGTERM and SIGUSR1: finish the step, write a checkpoint, and exit with a status that tells the
+reason.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,17 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-__all__ = ["Preempted", "Preemption"]
+__all__ = ["Preempted", "Preemption", "inside_epoch"]
+
+
+def inside_epoch(trainer: Trainer) -> bool:
+    """Whether the batch that has just been used ended a training step, but not its epoch.
+
+    A run may stop there. Between the batches of one step there are gradients, which no checkpoint holds. At
+    the end of an epoch the validation comes first, and what else happens then.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    return not (loop._should_accumulate() or loop._num_ready_batches_reached())
 
 
 class Preempted(SystemExit):
@@ -26,37 +38,42 @@ class Preempted(SystemExit):
 
 
 class Preemption(Callback):
-    """Ends training at the next step after SIGTERM or SIGUSR1.
+    """Ends training at the next step after Ctrl-C, SIGTERM or SIGUSR1.
 
-    With these signals schedulers announce that they will take the machine away.
+    With the last two schedulers announce that they will take the machine away. A second Ctrl-C does not wait.
 
     Lightning's handler of SIGTERM talks to the other processes from inside the signal handler. They may be
     busy with something else, and each of them stops somewhere else. Here the handler only stores the number.
     The processes compare their numbers after every step. So a signal to one of them is enough, and all stop
     after the same step."""
 
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self.received = 0
         self._before: dict[signal.Signals, Any] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == self.received == signal.SIGINT:
+            raise KeyboardInterrupt
         self.received = self.received or number
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            # A shell starts a job in the background with SIGINT ignored.
+            wanted = [n for n in self.SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in wanted}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        self._leave_if_asked(trainer, pl_module)
+        if inside_epoch(trainer):
+            self._leave_if_asked(trainer, pl_module)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        if self._before and not trainer.sanity_checking:
+        if self._before and not (trainer.sanity_checking or trainer.fit_loop._should_accumulate()):
             self._leave_if_asked(trainer, pl_module)
 
     def _leave_if_asked(self, trainer: Trainer, model: LightningModule) -> None:
