@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lebm.data.dataset import ImageRows
 from lebm.data.images import ImageData, to_unit_range
+from lebm.data.sources import is_own
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 
@@ -85,7 +86,7 @@ class RunImages:
         module, arguments = opened_module(settings, data, shape, limit)
         if module.test is None:
             raise UserError(f"data path {module.path!r}: there is no test split")
-        own = data is None or data == settings.get("path")
+        own = is_own(data, settings.get("path"))
         train = module.train if own and settings else None
         splits = _protocols(module, module.path, arguments)
         trained = np.empty(0, dtype=np.int64) if train is None else train.rows
@@ -108,15 +109,15 @@ def opened_module(
     names = inspect.signature(ImageData).parameters
     trained = {name: value for name, value in settings.items() if name in names}
     trained["crop"] = tuple(trained["crop"]) if trained.get("crop") else None
-    own = data is None or data == trained.get("path")
+    own = is_own(data, trained.get("path"))
     path = trained.get("path") if own else data
     if not path:
         raise UserError("the run does not name its training images; name some with --data")
     if own:
         arguments = {name: value for name, value in trained.items() if name != "path"}
     else:
-        of_labels = ("held_out_label", "seed", "anomaly_split", "cache_dir")
-        arguments = {name: trained[name] for name in of_labels if name in trained}
+        kept = ("held_out_label", "seed", "anomaly_split", "cache_dir", "white_level")
+        arguments = {name: trained[name] for name in kept if name in trained}
         if arguments.get("held_out_label") is not None:
             _keep_label_of_same_meaning(path, arguments, trained)
     arguments |= {"image_size": shape[1], "channels": shape[0], "limit_eval": limit}
