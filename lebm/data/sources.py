@@ -24,7 +24,7 @@ from lebm.errors import UserError
 from lebm.extras import need
 from lebm.files import HUB_NAME, replaced, short_hash
 
-__all__ = ["Source", "find_source", "reading", "short_hash"]
+__all__ = ["Reader", "Source", "find_source", "reading", "short_hash"]
 
 EMBEDDED = "embedded:"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
@@ -134,6 +134,34 @@ def _readable_files(path: str, location: Path) -> list[Path]:
     return files
 
 
+def _are_folders_of_classes(source: Source) -> bool:
+    """Whether the files are images ``SPLIT/CLASS/NAME`` of several classes, and nothing else."""
+    parts = [file.relative_to(source.location).parts for file in source.files]
+    return (
+        bool(parts)
+        and all(file.suffix.lower() in IMAGE_SUFFIXES for file in source.files)
+        and {len(part) for part in parts} == {len(parts[0])}
+        and len(parts[0]) > 2
+        and len({part[-2] for part in parts}) > 1
+    )
+
+
+def _check_names_of_classes(files: list[Any]) -> None:
+    """Refuse parquet files of one split that name classes differently: ``datasets`` takes the first names."""
+    import datasets
+    from pyarrow import parquet
+
+    named = []
+    for file in files:
+        features = datasets.Features.from_arrow_schema(parquet.read_schema(str(file)))
+        named.append({name: getattr(feature, "names", None) for name, feature in features.items()})
+        if named[-1] != named[0]:
+            raise UserError(
+                f"{file} names its columns or classes differently than {files[0]}: write the split again,"
+                " with the same names in all its files"
+            )
+
+
 def _digests(files: list[Path], cache: Path) -> list[str]:
     """Digests of the bytes of the files.
 
@@ -182,7 +210,11 @@ class Reader:
             return "parquet", {
                 "data_files": {file.stem.split("_", 1)[1]: [str(file)] for file in source.files}
             }
-        arguments = {"name": source.config_name, "revision": source.revision}
+        arguments: dict[str, Any] = {"name": source.config_name, "revision": source.revision}
+        if _are_folders_of_classes(
+            source
+        ):  # by itself ``datasets`` leaves a split of one class without labels
+            arguments["drop_labels"] = False
         return source.location, {key: value for key, value in arguments.items() if value is not None}
 
     def split_names(self) -> list[str]:
@@ -202,6 +234,13 @@ class Reader:
 
         path, arguments = self._arguments()
         with self._explained():
+            files = self.source.files
+            if path == self.source.location and files and all(file.suffix == ".parquet" for file in files):
+                found = datasets.load_dataset_builder(path, **arguments).config.data_files
+                path, arguments = "parquet", {"data_files": found}
+            if path == "parquet":  # alone, or the classes of the first split would name those of all
+                arguments = {"data_files": {name: arguments["data_files"][name]}}
+                _check_names_of_classes(arguments["data_files"][name])
             return datasets.load_dataset(path, split=name, cache_dir=self._scratch, **arguments)
 
     @contextlib.contextmanager
@@ -209,6 +248,8 @@ class Reader:
         """Turn the many errors of ``datasets`` into one line."""
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:
             while error.__cause__ is not None and isinstance(error.__cause__, Exception):
                 error = error.__cause__  # DatasetGenerationError hides the reason in its cause
