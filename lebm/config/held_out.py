@@ -8,6 +8,7 @@ from typing import Any
 from lebm.config import checks
 from lebm.config.request import Request
 from lebm.data.sets import HELD_OUT, by_number
+from lebm.data.sources import is_own
 
 __all__ = ["without_foreign_numbers"]
 
@@ -32,11 +33,9 @@ def without_foreign_numbers(request: Request, arguments: dict[str, Any]) -> list
     notes = []
     for name, its_path in written_for.items():
         label, typed = arguments.get(name), re.compile(rf"--data\b.*\b{name}\b")
-        if (
-            its_path in (None, arguments.get("path"))
-            or not by_number(label)
-            or any(map(typed.match, request.argv))
-        ):
+        if its_path is None or is_own(arguments.get("path"), its_path) or not by_number(label):
+            continue
+        if any(map(typed.match, request.argv)):
             continue
         arguments[name] = None
         notes.append(

@@ -14,6 +14,7 @@ from torch import Tensor
 from lebm.checkpoint import is_model_file
 from lebm.config.checks import load_recipe
 from lebm.data.images import ImageData, open_images, to_unit_range
+from lebm.data.sources import is_own
 from lebm.data.splits import spread_rows
 from lebm.data.text_rows import TextRows
 from lebm.data.text_sources import open_text
@@ -27,9 +28,9 @@ from lebm.run.folder import ordinary
 
 __all__ = ["Images", "SentenceRows", "open_for", "open_training", "open_validation", "stored_settings"]
 
-_IMAGES = ("config_name", "revision", "crop", "image_column", "label_column", "on_error", "cache_dir")
+_ANY_DATA = ("on_error", "cache_dir", "white_level")  # settings for reading that hold for other data too
+_IMAGES = ("config_name", "revision", "crop", "image_column", "label_column", *_ANY_DATA)
 _SENTENCES = ("config_name", "revision", "text_column", "on_error")
-_ANY_DATA = ("on_error", "cache_dir")  # settings for reading that hold for other data too
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def _source(
     path = data or settings.get("path")
     if path is None:
         raise UserError(f"{run} does not say which data it was trained on; name some with --data")
-    own = data is None or data == settings.get("path")
+    own = is_own(data, settings.get("path"))
     reading = {
         name: settings[name]
         for name in names

@@ -17,28 +17,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from lebm.data.decoding import Decoding, UndecodableError
-from lebm.data.sources import Reader, Source
+from lebm.data.decoding import Decoding, Range, UndecodableError
+from lebm.data.sources import LABEL_COLUMNS, SPLIT_WORDS, Reader, Source
 from lebm.errors import UserError, one_line
 
 __all__ = ["FORMAT", "Columns", "build", "checksum", "labels_of"]
 
 FORMAT = 3  # increase it when decoding changes: then old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "digit")
-SPLIT_FOLDERS = {
-    "train",
-    "training",
-    "validation",
-    "valid",
-    "val",
-    "dev",
-    "test",
-    "testing",
-    "eval",
-    "evaluation",
-}
-"""If images are directly in the folders of splits, ``datasets`` makes these folders classes."""
 ROWS_AT_ONCE = 512
 NAMES = "names.json"
 
@@ -72,7 +58,8 @@ class Columns:
                 " image_column"
             )
         classes = [name for name in names if isinstance(features[name], datasets.ClassLabel)]
-        folders = [name for name in classes if SPLIT_FOLDERS.issuperset(features[name].names)]
+        # Of images directly in the folders of splits on the Hub, `datasets` makes these folders classes.
+        folders = [name for name in classes if SPLIT_WORDS.keys() >= set(features[name].names)]
         detected = (
             name
             for name in (*LABEL_COLUMNS, *classes)
@@ -95,7 +82,7 @@ def build(
         on_error: ``"fail"`` or ``"skip"``.
 
     Raises:
-        UserError: for an undecodable image under ``"fail"``, images of different shapes,
+        UserError: for an undecodable image or only dark images under ``"fail"``, images of different shapes,
             unusable labels, or no images.
     """
     import datasets
@@ -110,17 +97,19 @@ def build(
     kept: list[int] = []
     names_of_files: list[str] = []
     skipped: list[str] = []
+    brightest = Range(0, 255)
     with open(folder / "images.npy", "w+b") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused later
         shape: tuple[int, ...] | None = None
-        for row, path, image in _decoded(data, image_column, decoding):
+        for row, path, decoded in _decoded(data, image_column, decoding):
             name = f" ({path})" if path else ""
             where = f"data path {source.path!r}, split {split!r}, row {row}{name}"
-            if isinstance(image, UndecodableError):
-                skipped.append(f"{where}: the image cannot be used: {image}")
+            if isinstance(decoded, UndecodableError):
+                skipped.append(f"{where}: the image cannot be used: {decoded}")
                 if on_error == "fail":
                     raise UserError(f"{skipped[-1]} (on_error=skip would leave it out)")
                 continue
+            image, found = decoded
             if shape is None:
                 shape = image.shape
                 _write_header(file, 0, shape)
@@ -129,6 +118,7 @@ def build(
                     f"{where}: {_shape(image.shape)}, but those before are {_shape(shape)}; set image_size"
                     " and channels"
                 )
+            brightest = max(brightest, found, key=lambda part: part.brightest / part.white)
             file.write(image.data)
             kept.append(row)
             names_of_files.append(_below(path, source))
@@ -136,6 +126,11 @@ def build(
             raise UserError(
                 f"data path {source.path!r}, split {split!r}: {skipped[0] if skipped else 'no rows'}"
             )
+        dark = None
+        if decoding.white_level is None and brightest.is_lost:
+            dark = f"data path {source.path!r}, split {split!r}, {len(kept)} images: {brightest}"
+            if on_error == "fail":
+                raise UserError(dark)
         _write_header(file, len(kept), shape)
         file.flush()
         os.fsync(file.fileno())
@@ -150,6 +145,7 @@ def build(
         "has_labels": labels is not None,
         "split": split,
         "skipped": skipped,
+        "dark": dark,
         "source": source.path,
         "decoding": asdict(decoding),
     }
@@ -189,19 +185,19 @@ def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
 
 def _decoded(
     data: Any, column: str, decoding: Decoding
-) -> Iterator[tuple[int, str, np.ndarray | UndecodableError]]:
-    """Per row, in order: its number, the path of its file and the image, or the error that says why there is
-    no image.
+) -> Iterator[tuple[int, str, tuple[np.ndarray, Range] | UndecodableError]]:
+    """Per row, in order: its number, the path of its file and the image with its range, or the error that
+    says why there is no image.
 
     The path is empty if the image has none.
     """
 
-    def decode(item: dict[str, Any] | None) -> tuple[str, np.ndarray | UndecodableError]:
+    def decode(item: dict[str, Any] | None) -> tuple[str, tuple[np.ndarray, Range] | UndecodableError]:
         item = item or {}
         name = item.get("path") or ""
         try:
             content = item.get("bytes")
-            return name, decoding(item.get("path") if content is None else content)
+            return name, decoding.with_range(item.get("path") if content is None else content)
         except UndecodableError as error:
             return name, error
 

@@ -47,6 +47,7 @@ class CachedImages:
         split: name of the split.
         skipped: one line per undecodable image that was left out.
         folder: the folder of the cache that holds the split.
+        dark: a line about images of a too small range, see ``white_level``, or ``None``.
     """
 
     images: np.ndarray
@@ -56,6 +57,7 @@ class CachedImages:
     split: str
     skipped: list[str]
     folder: Path
+    dark: str | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,7 +96,7 @@ def split_names(
 ) -> list[str]:
     """The names of the splits of a data set. For the arguments and errors see :func:`open_images`."""
     cache = cache_folder(cache_dir)
-    return _split_names(find_source(path, cache, config_name, revision), cache)
+    return _split_names(find_source(path, config_name, revision), cache)
 
 
 def open_images(
@@ -106,6 +108,7 @@ def open_images(
     image_size: int | None = None,
     channels: int | None = None,
     crop: tuple[int, int, int, int] | None = None,
+    white_level: float | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     on_error: str = "fail",
@@ -121,10 +124,12 @@ def open_images(
         config_name: configuration (subset) of the data set.
         revision: revision of a Hub data set. Without it, a Hub data set that was decoded
             once is not requested again.
-        image_size: see :class:`~lebm.data.decoding.Decoding`, as for ``channels`` and ``crop``.
+        image_size: see :class:`~lebm.data.decoding.Decoding`, as for ``channels``, ``crop`` and
+            ``white_level``.
         image_column: name of the image column; detected if ``None``.
         label_column: name of the label column; detected if ``None``. A data set may have no labels.
-        on_error: ``"fail"`` on an undecodable image, or ``"skip"`` it with a warning.
+        on_error: ``"fail"`` on an undecodable image and on a split whose images all seem to lose their bits,
+            or ``"skip"`` the image, and warn of both.
         cache_dir: the cache folder; ``None`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
 
     Returns:
@@ -133,7 +138,7 @@ def open_images(
     Raises:
         UserError: if the data cannot be read or decoded, or the split or a column does not exist; if the
             cache is damaged, with the folder to delete.
-        ValueError: for impossible ``image_size``, ``channels`` or ``crop``.
+        ValueError: for impossible ``image_size``, ``channels``, ``crop`` or ``white_level``.
 
     Example:
         >>> from lebm.data import open_images
@@ -141,9 +146,10 @@ def open_images(
         >>> digits.images.shape, digits.images.dtype, digits.labels[:5].tolist()
         ((1000, 1, 28, 28), dtype('uint8'), [1, 5, 8, 6, 8])
     """
-    decoding = Decoding(image_size, channels, tuple(crop) if crop is not None else None)  # type: ignore[arg-type]
+    box: Any = tuple(crop) if crop is not None else None
+    decoding = Decoding(image_size, channels, box, white_level)
     cache = cache_folder(cache_dir)
-    source = find_source(path, cache, config_name, revision)
+    source = find_source(path, config_name, revision)
     columns = Columns(image_column, label_column)
     names = _split_names(source, cache)
     if split is None:
@@ -170,9 +176,11 @@ def open_images(
 
 
 def _accept(cached: CachedImages, path: str, on_error: str) -> CachedImages:
+    if on_error == "fail" and (faults := [*cached.skipped, *filter(None, [cached.dark])]):
+        raise UserError(faults[0])
+    if cached.dark:
+        warnings.warn(cached.dark, UserNotice, stacklevel=3)
     if cached.skipped:
-        if on_error == "fail":
-            raise UserError(cached.skipped[0])
         listed = one_line("; ".join(cached.skipped[:3])) + ("; ..." if len(cached.skipped) > 3 else "")
         warnings.warn(
             f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}",
@@ -183,6 +191,8 @@ def _accept(cached: CachedImages, path: str, on_error: str) -> CachedImages:
 
 
 def _split_names(source: Source, cache: Path) -> list[str]:
+    if source.splits is not None:
+        return list(source.splits)
     file = cache / "images" / source.key / "splits.json"
     with contextlib.suppress(OSError, ValueError):
         names = json.loads(file.read_text())
@@ -225,6 +235,7 @@ def _load(folder: Path) -> CachedImages | None:
             str(meta["split"]),
             [str(line) for line in meta["skipped"]],
             folder,
+            meta["dark"],
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None

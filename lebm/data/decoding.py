@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["Decoding", "UndecodableError", "header"]
+from lebm.errors import UserNotice
+
+__all__ = ["Decoding", "Range", "UndecodableError", "header"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """No other format is tried, whatever the name of a file is.
@@ -25,28 +29,75 @@ class UndecodableError(ValueError):
 
 
 @dataclass(frozen=True)
+class Range:
+    """The brightest value of some pixels, and the value that became white.
+
+    Example:
+        >>> from lebm.data.decoding import Range
+        >>> Range(4095, 65535).is_lost, Range(4095, 4095).is_lost
+        (True, False)
+    """
+
+    brightest: float
+    white: float
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file seems to hold fewer bits than its format, so that the image becomes black.
+
+        A black image has lost nothing.
+        """
+        return 0 < self.brightest < (self.white / 4 if self.white > 255 else 2 * self.white / 255)
+
+    def __str__(self) -> str:
+        return (
+            f"the brightest pixel is {self.brightest:g} of {self.white:g} and would become"
+            f" {int(self.brightest * 255 / self.white)} of 255: set white_level to the value of white"
+            f" (255 for 8 bits, 4095 for 12, {self.white:g} if the image is so dark), or save it with 8 bits"
+        )
+
+
+@dataclass(frozen=True)
 class Decoding:
     """The steps for every image of a data set, in this order: crop, central square, resize, channels.
+
+    Transparent pixels are shown on white.
 
     Args:
         image_size: side of the square result in pixels. An image that is not square is first cut to its
             central square. ``None`` keeps the size; all images must then have the same size.
         channels: 1 (grey, by luma) or 3 (grey is repeated); ``None`` keeps the channels of the image.
         crop: a box (left, top, right, bottom) in pixels, with right and bottom exclusive.
+        white_level: value of white in files of more than 8 bits, such as 4095 for 12 bits or 1.0 for
+            floating-point numbers; a lower one than 255 holds for files of 8 bits too. ``None`` is the
+            largest value of the format.
 
     Raises:
         ValueError: for impossible values.
+
+    Example:
+        >>> import io
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from lebm.data.decoding import Decoding
+        >>> file = io.BytesIO()
+        >>> Image.fromarray(np.array([[0, 2048, 4095]], dtype=np.uint16)).save(file, "PNG")
+        >>> Decoding(white_level=4095)(file.getvalue()).tolist()
+        [[[0, 127, 255]]]
     """
 
     image_size: int | None = None
     channels: int | None = None
     crop: tuple[int, int, int, int] | None = None
+    white_level: float | None = None
 
     def __post_init__(self) -> None:
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size must be at least 1, not {self.image_size}")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1, 3 or null (as in the files), not {self.channels}")
+        if self.white_level is not None and not 0 < self.white_level < math.inf:
+            raise ValueError(f"white_level must be above 0, not {self.white_level}")
         if self.crop is not None:
             left, top, right, bottom = self.crop
             if not (0 <= left < right and 0 <= top < bottom):
@@ -64,13 +115,21 @@ class Decoding:
         Raises:
             UndecodableError: if the image cannot be used; the message is a short reason.
         """
+        array, found = self.with_range(content)
+        if self.white_level is None and found.is_lost:
+            warnings.warn(str(found), UserNotice, stacklevel=2)
+        return array
+
+    def with_range(self, content: bytes | str | Path | None) -> tuple[np.ndarray, Range]:
+        """The same without a warning of a dark image, and the range of the image before it was resized."""
         try:
             with _opened(content) as image:
                 if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                     raise UndecodableError(
                         f"{image.width}x{image.height} pixels are more than Pillow's limit"
                     )
-                return self._array(ImageOps.exif_transpose(image))
+                halved = ";16" in str(image.tile) and image.mode[0] not in "IF"
+                return self._array(ImageOps.exif_transpose(image), halved)
         except UndecodableError:
             raise
         # For damaged files the plugins of Pillow raise many kinds, such as SyntaxError and struct.error.
@@ -80,14 +139,14 @@ class Decoding:
                 reason = "not an image in a known format"
             raise UndecodableError(reason or type(error).__name__) from error
 
-    def _array(self, image: Image.Image) -> np.ndarray:
+    def _array(self, image: Image.Image, halved: bool) -> tuple[np.ndarray, Range]:
         if self.crop is not None:
             if self.crop[2] > image.width or self.crop[3] > image.height:
                 raise UndecodableError(
                     f"the crop box {self.crop} reaches outside its {image.width}x{image.height} pixels"
                 )
             image = image.crop(self.crop)
-        image = _eight_bit(image)
+        image, found = self._eight_bit(image, halved)
         if self.channels is not None:
             image = image.convert("L" if self.channels == 1 else "RGB")
         if self.image_size is not None:
@@ -95,7 +154,32 @@ class Decoding:
             if image.width != self.image_size:
                 image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         array = np.asarray(image, dtype=np.uint8)
-        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)), found
+
+    def _eight_bit(self, image: Image.Image, halved: bool) -> tuple[Image.Image, Range]:
+        """Mode ``L`` for grey images and ``RGB`` for all others; of ``halved`` images Pillow has read the
+        upper 8 of 16 bits.
+        """
+        if halved and self.white_level not in (None, 65535):
+            raise UndecodableError("of 16-bit colours only the upper 8 bits can be read: save it with 8 bits")
+        if image.mode == "F" and self.white_level is None:
+            raise UndecodableError(
+                "its pixels are floating-point numbers without a known range: set white_level"
+            )
+        deep = image.mode[0] in "IF"
+        if not deep:
+            image = _opaque(image)
+        white = self.white_level or (65535 if deep else 255)
+        white = white if deep else min(white, 255)
+        pixels = np.asarray(image)
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (low >= 0 and high <= white):  # NaN is refused too
+            raise UndecodableError(f"its pixels are {low:g} to {high:g}, not 0 to {white:g}; set white_level")
+        if halved:
+            return image, Range(max(257 * high, 1), 65535)  # 0 may be any value up to 255
+        if white != 255:
+            image = Image.fromarray((pixels.astype(np.float64) * 255 / white).astype(np.uint8))
+        return image, Range(high, white)
 
 
 def header(content: bytes | str | Path | None) -> tuple[tuple[int, int], str] | None:
@@ -127,16 +211,13 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Mode ``L`` for grey images and ``RGB`` for all others; transparency is dropped."""
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode.startswith("I"):
-        # 16-bit grey; the conversion of Pillow would clip at 255
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if image.mode == "F":
-        raise UndecodableError("its pixels are floating-point numbers without a known range")
-    return image.convert("L" if image.mode in GREY_MODES else "RGB")
+def _opaque(image: Image.Image) -> Image.Image:
+    """Mode ``L`` or ``RGB``, on white where the image is transparent."""
+    mode = "L" if image.mode in GREY_MODES else "RGB"
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
 
 
 def _square(image: Image.Image) -> Image.Image:

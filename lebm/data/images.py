@@ -75,6 +75,8 @@ class ImageData(SplitData):
         on_error: ``fail`` on an undecodable image, or ``skip`` it with a warning.
         cache_dir: folder for decoded images; ``null`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
         drop_last: leave out an incomplete last batch of an epoch in training. ``False`` trains on it too.
+        white_level: value of white in files of more than 8 bits, such as 4095 for 12 bits; ``null`` is the
+            largest value of the format. See :class:`~lebm.data.decoding.Decoding`.
 
     Raises:
         UserError: in :meth:`setup`, if the data cannot be read or do not fit the arguments;
@@ -125,6 +127,7 @@ class ImageData(SplitData):
         on_error: Literal["fail", "skip"] = "fail",
         cache_dir: str | None = None,
         drop_last: bool = True,
+        white_level: float | None = None,
     ) -> None:
         super().__init__()
         at_least_one = {
@@ -139,7 +142,7 @@ class ImageData(SplitData):
         check_size("validation_size", validation_size)
         if num_workers < 0:
             raise ValueError(f"num_workers must not be negative, but is {num_workers}")
-        Decoding(image_size, channels, crop)  # refuse impossible values before any data are read
+        Decoding(image_size, channels, crop, white_level)  # refuse impossible values before any data are read
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         if held_out_label not in (None, []) and normal_label not in (None, []):
@@ -151,6 +154,7 @@ class ImageData(SplitData):
             "image_size": image_size,
             "channels": channels,
             "crop": crop,
+            "white_level": white_level,
             "image_column": image_column,
             "label_column": label_column,
             "on_error": on_error,
@@ -185,7 +189,7 @@ class ImageData(SplitData):
         self._used = {
             "path": self.path,
             **{name: self._where[name] for name in ("config_name", "revision")},
-            **{name: self._how[name] for name in ("image_size", "channels", "crop")},
+            **{name: self._how[name] for name in ("image_size", "channels", "crop", "white_level")},
             "image_shape": list(self.image_shape),
             "source_splits": {
                 "train": self.train_split,

@@ -1,35 +1,54 @@
 """Sources of images: the Hugging Face Hub, local parquet files in its layout, image folders, or the package.
 
-The library ``datasets`` is slow to import, and it is needed only to decode a data set for the first
-time. So only the functions that read rows import it. The description of a source (its files, their
-content, its name) needs no import.
+A local source is one list of files: :func:`find_source` makes it. Its names and times are the key of the
+cache, and each image in it is one row. The library ``datasets`` is slow to import, so only the functions that
+read rows import it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import glob
 import logging
 import os
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import re
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lebm.errors import UserError
+from lebm.errors import UserError, UserNotice, printable
 from lebm.extras import need
-from lebm.files import HUB_NAME, replaced, short_hash
+from lebm.files import HUB_NAME, short_hash
 
-__all__ = ["Reader", "Source", "find_source", "reading", "short_hash"]
+__all__ = ["Reader", "Source", "find_source", "is_own", "located", "reading", "short_hash"]
 
 EMBEDDED = "embedded:"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+IMAGE_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
+    *(".pbm", ".pgm", ".ppm", ".pnm"),
+)
+OTHER_SUFFIXES = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".tga", ".exr", ".dcm", ".zip", ".tar", ".gz")
+"""Images and archives that are not read; a folder that holds some says so."""
 SIDECARS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-SETTLED_NS = 2_000_000_000
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "digit")
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+_WORD = "|".join(SPLIT_WORDS)
+_NAMES = (
+    re.compile(rf"(?:.*[-._ 0-9])?({_WORD})(?:[-._ 0-9].*)?", re.I | re.S),
+    re.compile(f"({_WORD})", re.I),
+)
+"""Names that contain the word of a split, such as ``train2017`` and ``my_test``, and names that are one."""
+_SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}\b")
+_CARD = re.compile(r"^configs:", re.M)
+
+Splits = dict[str, dict[Path, str | None]]
 
 
 @dataclass(frozen=True)
@@ -39,11 +58,13 @@ class Source:
     Attributes:
         path: the path as the user wrote it.
         location: the argument for ``datasets``: a Hub name, a folder, or a file.
-        key: a name for the content. For local files it depends on their names and bytes, for a Hub data set
-            on its name, configuration and revision.
+        key: a name for the content. For local files it depends on their names, sizes and times, for a Hub
+            data set on its name, configuration and revision.
         config_name: configuration (subset) of the data set.
         revision: revision of a Hub data set.
-        files: local files; empty for the Hub.
+        files: local files, those with metadata too; empty for the Hub.
+        splits: the files of each split, with the folder that is the class of each, or ``None``; ``None`` if
+            only ``datasets`` knows them (the Hub, or a ``README.md`` with configurations).
     """
 
     path: str
@@ -52,51 +73,79 @@ class Source:
     config_name: str | None = None
     revision: str | None = None
     files: tuple[Path, ...] = field(default=(), repr=False)
+    splits: Splits | None = field(default=None, repr=False)
 
     @property
     def is_local(self) -> bool:
         return bool(self.files)
 
 
-def find_source(
-    path: str, cache: Path, config_name: str | None = None, revision: str | None = None
-) -> Source:
-    """Decide what a path means.
+def located(path: str) -> str:
+    """The absolute path of a local file or folder, and any other name as it is.
+
+    Example:
+        >>> from lebm.data.sources import located
+        >>> located("embedded:mnist")
+        'embedded:mnist'
+    """
+    place = os.path.expanduser(path)
+    return os.path.abspath(place) if os.path.exists(place) and not path.startswith(EMBEDDED) else path
+
+
+def is_own(data: str | None, path: Any) -> bool:
+    """Whether the data that a user names, if any, are those at ``path``, the data of a run."""
+    return data is None or located(data) == located(str(path or ""))
+
+
+def find_source(path: str, config_name: str | None = None, revision: str | None = None) -> Source:
+    """Decide what a path means, and list its files.
 
     Args:
         path: ``embedded:mnist``, an existing folder or file, or a Hub name such as ``ylecun/mnist``.
-        cache: folder in which digests of files are stored.
-        config_name: configuration (subset) of the data set.
+        config_name: configuration (subset) of a Hub data set, or of a folder whose ``README.md`` has some.
         revision: revision of a Hub data set.
 
     Raises:
         UserError: if the path does not exist or holds nothing readable.
     """
+    location, card = located(path), None
+    splits: Splits | None = None
     if path.startswith(EMBEDDED):
-        location, files = _embedded(path)
-    else:
-        location = os.path.expanduser(path)
-        if not os.path.exists(location):
-            if not HUB_NAME.fullmatch(path):
+        root, files = _embedded(path)
+        location = str(root)
+        splits = {file.stem.split("_", 1)[1]: {file: None} for file in files}
+    elif os.path.isdir(location):
+        root, card = Path(location), _card(Path(location))
+        files, images = _readable_files(path, root)
+        if card is None:
+            if config_name is not None:
                 raise UserError(
-                    f"data path {path!r}: no such file or folder (nor a Hugging Face Hub name such as"
-                    " ylecun/mnist)"
+                    f"data path {path!r}: no configuration {config_name!r}, because the folder has no"
+                    " README.md that lists any; set config_name to null"
                 )
-            key = short_hash(["hub", path, config_name, revision])
-            return Source(path, path, key, config_name, revision)
-        location = os.path.abspath(location)
-        files = _readable_files(path, Path(location))
-    root = Path(location) if os.path.isdir(location) else Path(location).parent
-    digests = [
-        (str(file.relative_to(root)), digest)
-        for file, digest in zip(files, _digests(files, cache), strict=True)
-    ]
-    return Source(
-        path, location, short_hash(["local", digests, config_name]), config_name, None, tuple(files)
-    )
+            splits = _splits(path, root, images)
+    elif os.path.exists(location):
+        root, files = Path(location).parent, [Path(location)]
+        if not location.lower().endswith((".parquet", *IMAGE_SUFFIXES)):
+            raise UserError(
+                f"data path {path!r}: not a parquet file and not an image ({', '.join(IMAGE_SUFFIXES)})"
+            )
+        splits = {"train": {files[0]: None}}
+    elif HUB_NAME.fullmatch(path):
+        return Source(path, path, short_hash(["hub", path, config_name, revision]), config_name, revision)
+    else:
+        raise UserError(
+            f"data path {path!r}: no such file or folder (nor a Hugging Face Hub name such as ylecun/mnist)"
+        )
+    content = []
+    for file in files:
+        stat = file.stat()
+        content.append([str(file.relative_to(root)), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
+    key = short_hash(["files", content, card, config_name])
+    return Source(path, location, key, config_name, None, tuple(files), splits)
 
 
-def _embedded(path: str) -> tuple[str, list[Path]]:
+def _embedded(path: str) -> tuple[Path, list[Path]]:
     folder = Path(str(resources.files("lebm.data.embedded")))
     name = path.removeprefix(EMBEDDED)
     files = sorted(folder.glob(f"{name}_*.parquet"))
@@ -106,92 +155,135 @@ def _embedded(path: str) -> tuple[str, list[Path]]:
             f"data path {path!r}: the package has no such data set; it has"
             f" {', '.join(EMBEDDED + name for name in known)}"
         )
-    return str(folder), files
+    return folder, files
 
 
-def _readable_files(path: str, location: Path) -> list[Path]:
-    wanted = (".parquet", *IMAGE_SUFFIXES)
-    if location.is_file():
-        if location.suffix.lower() not in wanted:
-            raise UserError(
-                f"data path {path!r}: not a parquet file and not an image ({', '.join(IMAGE_SUFFIXES)})"
-            )
-        return [location]
-    found = (
-        Path(folder) / name
-        for folder, _, names in os.walk(location, followlinks=True)
-        for name in names
-        if name[0] != "."
-    )
-    files = sorted(file for file in found if file.suffix.lower() in wanted or file.name in SIDECARS)
-    strange = next((file for file in files if not file.is_file()), None)
-    if strange is not None:  # reading a pipe would never end
-        raise UserError(f"data path {path!r}: {strange} is not an ordinary file or a link to one")
-    if not any(file.suffix.lower() in wanted for file in files):
+def _card(root: Path) -> str | None:
+    """The ``README.md`` of a folder, if it lists configurations in the layout of the Hub."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = (root / "README.md").read_text(encoding="utf-8")
+        return text if text.startswith("---") and _CARD.search(text) else None
+    return None
+
+
+def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
+    """All files that decide on the rows of a folder, and those of them that hold rows.
+
+    Hidden files and folders are left out.
+    """
+    found = _walk(path, root)
+    images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
+    sidecars = [file for file in found if images and file.name in SIDECARS]
+    tables = [file for file in found if _is_table(file) and file not in sidecars]
+    rows, others = (images, tables) if len(images) > len(tables) else (tables, images)
+    if not rows:
         raise UserError(
             f"data path {path!r}: the folder has no parquet files and no images ({', '.join(IMAGE_SUFFIXES)})"
         )
-    return files
-
-
-def _are_folders_of_classes(source: Source) -> bool:
-    """Whether the files are images ``SPLIT/CLASS/NAME`` of several classes, and nothing else."""
-    parts = [file.relative_to(source.location).parts for file in source.files]
-    return (
-        bool(parts)
-        and all(file.suffix.lower() in IMAGE_SUFFIXES for file in source.files)
-        and {len(part) for part in parts} == {len(parts[0])}
-        and len(parts[0]) > 2
-        and len({part[-2] for part in parts}) > 1
+    files = sorted([*rows, *(sidecars if rows is images else [])], key=str)
+    strange = next((file for file in files if not file.is_file()), None)
+    if strange is not None:  # reading a pipe would never end
+        raise UserError(f"data path {path!r}: {strange} is not an ordinary file or a link to one")
+    _say_unread(
+        path, root, others, f"most files of the folder are {'images' if rows is images else 'parquet'}"
     )
+    unknown = [file for file in found if file.suffix.lower() in OTHER_SUFFIXES]
+    _say_unread(path, root, unknown, "lebm reads PNG, JPEG, BMP, GIF, WebP, TIFF and PPM")
+    return files, rows
 
 
-def _check_names_of_classes(files: list[Any]) -> None:
+def _walk(path: str, root: Path) -> list[Path]:
+    """The files below a folder and below links to folders, sorted by their names."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"data path {path!r}: cannot list {error.filename}: {error.strerror}") from error
+
+    found = []
+    for folder, inner, names in os.walk(root, followlinks=True, onerror=refuse):
+        here = Path(os.path.realpath(folder))
+        # A link to a folder that it lies in would never end.
+        inner[:] = [
+            name
+            for name in inner
+            if name[0] != "." and not here.is_relative_to(os.path.realpath(os.path.join(folder, name)))
+        ]
+        found += [Path(folder, name) for name in names if name[0] != "."]
+    return sorted(found, key=str)
+
+
+def _splits(path: str, root: Path, files: list[Path]) -> Splits:
+    """The files of each split, with the class of each.
+
+    A split is a folder that is called ``train``, ``validation``, ``test`` or the like. A name that only
+    contains such a word, such as ``train2017``, counts if then every file is in a split. The names of parquet
+    files count too.
+    """
+    for names in _NAMES:
+        found = {file: _split_of(file.relative_to(root), names) for file in files}
+        if all(split for split, _ in found.values()):
+            break
+    if not any(split for split, _ in found.values()):
+        found = {file: ("train", folders) for file, (_, folders) in found.items()}
+    splits = _with_classes(found)
+    unread = [file for file, (split, _) in found.items() if split is None]
+    _say_unread(path, root, unread, f"they are in none of its splits ({', '.join(splits)})")
+    if len({len(folders) for split, folders in found.values() if split}) > 1 and not _is_table(files[0]):
+        text = f"data path {path!r}: its folders are not classes, because its images are not all as deep"
+        warnings.warn(text, UserNotice, stacklevel=2)
+    return splits
+
+
+def _with_classes(found: Mapping[Path, tuple[str | None, tuple[str, ...]]]) -> Splits:
+    """The files of each split, with the name of the folder that each is in.
+
+    The names are classes if there are several, all as deep below the folders of the splits.
+    """
+    folders = [inner for split, inner in found.values() if split is not None]
+    labelled = len(set(map(len, folders))) == 1 and len({inner[-1:] for inner in folders}) > 1
+    known = {split for split, _ in found.values() if split is not None}
+    splits: Splits = {split: {} for split in (*SPLIT_WORDS.values(), *sorted(known)) if split in known}
+    for file, (split, inner) in found.items():
+        if split is not None:
+            splits[split][file] = inner[-1] if labelled else None
+    return splits
+
+
+def _split_of(file: Path, names: re.Pattern[str]) -> tuple[str | None, tuple[str, ...]]:
+    """The split of a file, by its path below the root, and the folders between that of the split and it."""
+    folders = file.parent.parts
+    if _is_table(file) and (shard := _SHARD.match(file.name)):
+        return shard[1], ()
+    for number, part in enumerate((*folders, file.stem) if _is_table(file) else folders):
+        if word := names.fullmatch(part):
+            return SPLIT_WORDS[word[1].lower()], folders[number + 1 :]
+    return None, folders
+
+
+def _is_table(file: Path) -> bool:
+    return file.suffix.lower() == ".parquet"
+
+
+def _say_unread(path: str, root: Path, files: list[Path], why: str) -> None:
+    if files:
+        listed = ", ".join(str(file.relative_to(root)) for file in files[:3]) + (", ..." if files[3:] else "")
+        text = f"data path {path!r}: {len(files)} file(s) are not read, because {why}: {printable(listed)}"
+        warnings.warn(text, UserNotice, stacklevel=2)
+
+
+def _check_names_of_classes(files: list[Path]) -> None:
     """Refuse parquet files of one split that name classes differently: ``datasets`` takes the first names."""
     import datasets
     from pyarrow import parquet
 
     named = []
     for file in files:
-        features = datasets.Features.from_arrow_schema(parquet.read_schema(str(file)))
+        features = datasets.Features.from_arrow_schema(parquet.read_schema(file))
         named.append({name: getattr(feature, "names", None) for name, feature in features.items()})
         if named[-1] != named[0]:
             raise UserError(
                 f"{file} names its columns or classes differently than {files[0]}: write the split again,"
                 " with the same names in all its files"
             )
-
-
-def _digests(files: list[Path], cache: Path) -> list[str]:
-    """Digests of the bytes of the files.
-
-    A stored digest is valid while path, inode, size and times of the file stay the same.
-    """
-    identity: list[list[Any]] = []
-    for file in files:
-        stat = file.stat()
-        identity.append([str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
-    memory = cache / "digests" / f"{short_hash(identity)}.json"
-    with contextlib.suppress(OSError, ValueError):
-        remembered = json.loads(memory.read_text())
-        if isinstance(remembered, list) and len(remembered) == len(files):
-            return [str(digest) for digest in remembered]
-    with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(_digest, files))
-    if max(max(entry[3:]) for entry in identity) > time.time_ns() - SETTLED_NS:
-        return digests  # a second change within one tick of the clock would not be visible
-    # A cache that cannot be written is reported by the code that needs it.
-    with contextlib.suppress(OSError), replaced(memory) as unfinished:
-        unfinished.write_text(json.dumps(digests))
-    return digests
-
-
-def _digest(file: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with open(file, "rb") as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class Reader:
@@ -201,47 +293,102 @@ class Reader:
         self.source = source
         self._scratch = scratch
 
-    def _arguments(self) -> tuple[str, dict[str, Any]]:
-        source = self.source
-        if source.is_local and not os.path.isdir(source.location):
-            kind = "parquet" if source.location.lower().endswith(".parquet") else "imagefolder"
-            return kind, {"data_files": {"train": [source.location]}}
-        if source.path.startswith(EMBEDDED):
-            return "parquet", {
-                "data_files": {file.stem.split("_", 1)[1]: [str(file)] for file in source.files}
-            }
-        arguments: dict[str, Any] = {"name": source.config_name, "revision": source.revision}
-        if _are_folders_of_classes(
-            source
-        ):  # by itself ``datasets`` leaves a split of one class without labels
-            arguments["drop_labels"] = False
-        return source.location, {key: value for key, value in arguments.items() if value is not None}
-
     def split_names(self) -> list[str]:
         """The names of the splits of the source."""
         import datasets
 
-        path, arguments = self._arguments()
-        if "data_files" in arguments:
-            return list(arguments["data_files"])
+        source = self.source
+        if source.is_local:
+            return list(self._splits())
         with self._explained():
-            name = arguments.pop("name", None)
-            return list(datasets.get_dataset_split_names(path, config_name=name, **arguments))
+            return list(
+                datasets.get_dataset_split_names(
+                    source.location, config_name=source.config_name, revision=source.revision
+                )
+            )
 
     def split(self, name: str) -> Any:
-        """One split as a ``datasets.Dataset``."""
+        """One split as a ``datasets.Dataset``. Of image files it has one row per file, in their order."""
         import datasets
 
-        path, arguments = self._arguments()
+        source = self.source
+        files = list(self._splits()[name]) if source.is_local else []
         with self._explained():
-            files = self.source.files
-            if path == self.source.location and files and all(file.suffix == ".parquet" for file in files):
-                found = datasets.load_dataset_builder(path, **arguments).config.data_files
-                path, arguments = "parquet", {"data_files": found}
-            if path == "parquet":  # alone, or the classes of the first split would name those of all
-                arguments = {"data_files": {name: arguments["data_files"][name]}}
-                _check_names_of_classes(arguments["data_files"][name])
-            return datasets.load_dataset(path, split=name, cache_dir=self._scratch, **arguments)
+            if not files:
+                return datasets.load_dataset(
+                    source.location, source.config_name, revision=source.revision, split=name
+                )
+            if _is_table(files[0]):
+                _check_names_of_classes(files)
+                return datasets.load_dataset(
+                    "parquet",
+                    data_files={name: [glob.escape(str(file)) for file in files]},
+                    split=name,
+                    cache_dir=self._scratch,
+                )
+            return self._images(self._splits()[name])
+
+    def _splits(self) -> Splits:
+        """The files of each split of a local source; a ``README.md`` with configurations names them."""
+        import datasets
+
+        source, root = self.source, Path(self.source.location)
+        if source.splits is not None:
+            return source.splits
+        with self._explained():
+            builder = datasets.load_dataset_builder(str(root), source.config_name, cache_dir=self._scratch)
+        listed = {str(file): file for file in source.files if file.name not in SIDECARS}
+        found: dict[Path, tuple[str | None, tuple[str, ...]]] = {}
+        for split, names in builder.config.data_files.items():
+            chosen = [listed.pop(name) for name in names if name in listed]
+            found |= {file: (str(split), _split_of(file.relative_to(root), _NAMES[1])[1]) for file in chosen}
+        if source.config_name is None:
+            _say_unread(source.path, root, list(listed.values()), "they are in no split of its README.md")
+        return _with_classes(found)
+
+    def _images(self, classes: Mapping[Path, str | None]) -> Any:
+        """Rows of image files, with the columns of ``metadata.csv`` and the like.
+
+        The folders are classes if no metadata have labels.
+        """
+        import datasets
+
+        known = self._metadata()
+        names = dict.fromkeys(name for row in known.values() for name in row)
+        columns = {name: [known.get(file, {}).get(name) for file in classes] for name in names}
+        columns["image"] = [str(file) for file in classes]
+        rows = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+        if names.keys() & LABEL_COLUMNS or not any(classes.values()):
+            return rows
+        every = {name for files in self._splits().values() for name in files.values()}
+        kind = datasets.ClassLabel(names=sorted(filter(None, every)))
+        return rows.add_column("label", kind.str2int(list(classes.values()))).cast_column("label", kind)
+
+    def _metadata(self) -> dict[Path, dict[str, Any]]:
+        """The columns of each image that the metadata of the folder names."""
+        from pyarrow import ArrowInvalid, csv, json, parquet
+
+        found: dict[Path, dict[str, Any]] = {}
+        known = set(self.source.files)
+        lines = csv.ParseOptions(newlines_in_values=True)
+        for file in self.source.files:
+            if file.name not in SIDECARS:
+                continue
+            try:
+                if file.suffix == ".csv":
+                    table = csv.read_csv(file, parse_options=lines)
+                else:
+                    table = json.read_json(file) if file.suffix == ".jsonl" else parquet.read_table(file)
+            except ArrowInvalid as error:
+                raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+            if "file_name" not in table.column_names:
+                raise UserError(f"{file}: no column file_name, which names the image of each row")
+            for row in table.to_pylist():
+                image = Path(os.path.normpath(file.parent / str(row.pop("file_name"))))
+                if image not in known:
+                    raise UserError(f"{file}: names {image}, which is not an image of the folder")
+                found[image] = row
+        return found
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -254,6 +401,8 @@ class Reader:
             while error.__cause__ is not None and isinstance(error.__cause__, Exception):
                 error = error.__cause__  # DatasetGenerationError hides the reason in its cause
             reason = " ".join(str(error).split())[:200] or type(error).__name__
+            if isinstance(error, UnicodeEncodeError):
+                reason = f"the name {error.object!r} is not UTF-8"
             if self.source.is_local:
                 raise UserError(f"data path {self.source.path!r}: cannot be read: {reason}") from error
             raise UserError(

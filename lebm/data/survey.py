@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lebm.data.build import Columns, labels_of
-from lebm.data.cache import cache_folder
 from lebm.data.decoding import GREY_MODES, header
-from lebm.data.sources import Reader, find_source, reading
+from lebm.data.sources import Reader, find_source, located, reading
 from lebm.data.splits import VALIDATION_SPLITS
 from lebm.errors import UserError, one_line
 
@@ -125,7 +124,7 @@ def _of_arrays(path: str) -> Survey:
 
 
 def _of_images(path: str) -> Survey:
-    source = find_source(path, cache_folder())
+    source = find_source(path)
     with tempfile.TemporaryDirectory() as scratch, reading(source, Path(scratch)) as reader:
         splits = reader.split_names()
         train = "train" if "train" in splits else splits[0]
@@ -139,7 +138,7 @@ def _of_images(path: str) -> Survey:
     # Without the smallest twentieth: one tiny file must not decide on the networks.
     smallest = sorted(sizes.elements(), key=min)[readable // 20]
     return Survey(
-        os.path.abspath(source.location) if source.is_local and ":" not in path else path,
+        located(path),
         False,
         len(rows) * readable // looked_at,
         (channels, smallest[1], smallest[0]),

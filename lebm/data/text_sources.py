@@ -124,9 +124,7 @@ def _source(path: str, config_name: str | None, revision: str | None) -> Source:
             f"data path {path!r}: the folder has neither train.txt, validation.txt and test.txt nor parquet"
             " files"
         )
-    # A temporary folder: stored digests are for images, whose files are large.
-    with tempfile.TemporaryDirectory() as scratch:
-        return find_source(path, Path(scratch), config_name, revision)
+    return find_source(path, config_name, revision)
 
 
 def _lines(file: Path, on_error: str) -> Sentences:

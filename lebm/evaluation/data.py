@@ -16,6 +16,7 @@ from torch import Tensor
 from lebm.data.dataset import ImageRows
 from lebm.data.images import ImageData, to_unit_range
 from lebm.data.sets import HELD_OUT, by_number
+from lebm.data.sources import is_own
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 
@@ -86,7 +87,7 @@ class RunImages:
         module, arguments = opened_module(settings, data, shape, limit)
         if module.test is None:
             raise UserError(f"data path {module.path!r}: there is no test split")
-        own = data is None or data == settings.get("path")
+        own = is_own(data, settings.get("path"))
         train = module.train if own and settings else None
         splits = _protocols(module, module.path, arguments)
         trained = np.empty(0, dtype=np.int64) if train is None else train.rows
@@ -109,16 +110,15 @@ def opened_module(
     names = inspect.signature(ImageData).parameters
     trained = {name: value for name, value in settings.items() if name in names}
     trained["crop"] = tuple(trained["crop"]) if trained.get("crop") else None
-    own = data is None or data == trained.get("path")
+    own = is_own(data, trained.get("path"))
     path = trained.get("path") if own else data
     if not path:
         raise UserError("the run does not name its training images; name some with --data")
     if own:
         arguments = {name: value for name, value in trained.items() if name != "path"}
     else:
-        arguments = {
-            name: trained[name] for name in ("seed", "anomaly_split", "cache_dir") if name in trained
-        }
+        kept = ("seed", "anomaly_split", "cache_dir", "white_level")
+        arguments = {name: trained[name] for name in kept if name in trained}
     arguments |= {"image_size": shape[1], "channels": shape[0], "limit_eval": limit}
     if not own:
         arguments |= _held_out_elsewhere(path, trained, arguments)

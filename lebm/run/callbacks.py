@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from lebm.callbacks.divergence import DivergenceError
+from lebm.data.sources import located
 from lebm.errors import CheckpointWriteError, UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.files import replaced
@@ -110,7 +111,9 @@ class SaveConfig(SaveConfigCallback):
 
     Lightning's callback writes into the log folder, and fails if a file of that name exists. With Weights &
     Biases that happens in every second run. It also writes before a checkpoint is read. Here a resumed run
-    that is refused keeps its recipe."""
+    that is refused keeps its recipe.
+
+    A path of local data becomes absolute, so that the run finds its data from every folder."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Nothing; the file is written when training starts."""
@@ -119,8 +122,12 @@ class SaveConfig(SaveConfigCallback):
         super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        config = self.config.clone()
+        arguments = (config.get("data") or {}).get("init_args") or {}
+        if isinstance(arguments.get("path"), str):
+            arguments["path"] = located(arguments["path"])
         # The parser has checked these values; a second check would take four times as long as the text.
-        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
+        text = self.parser.dump(config, skip_unset=False, skip_validation=True)
         target = Path(trainer.default_root_dir) / "config.yaml"
         with replaced(target) as unfinished:
             unfinished.write_text(text, encoding="utf-8")

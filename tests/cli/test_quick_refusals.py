@@ -139,7 +139,7 @@ def test_data_of_the_hub_that_were_read_before_are_not_looked_for(
     monkeypatch.setenv("LEBM_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="some/thing"):
         check_data("some/thing")
-    folder = tmp_path / "images" / find_source("some/thing", tmp_path).key
+    folder = tmp_path / "images" / find_source("some/thing").key
     folder.mkdir(parents=True)  # a reading that failed leaves the folder
     with pytest.raises(UserError, match="some/thing"):
         check_data("some/thing")

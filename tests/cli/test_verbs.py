@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from pathlib import Path
@@ -136,7 +137,12 @@ def test_scores_as_parquet(lebm: Run, trained: Path, pictures: Path) -> None:
 
 
 def test_data_of_the_run_itself(
-    lebm: Run, tiny: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    lebm: Run,
+    tiny: Path,
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Path("own.yaml").write_text(
         "data: {class_path: lebm.data.images.ImageData, init_args: {path: ./pictures, image_size: 4,"
@@ -146,7 +152,30 @@ def test_data_of_the_run_itself(
     assert lebm("score", "run") == 0
     assert lebm("score", "run/checkpoints/last.ckpt", "--out", "again.csv") == 0
     assert Path("again.csv").read_text() == Path("run/scores.csv").read_text()
-    assert "12 scores of ./pictures (test)" in capsys.readouterr().out
+    assert f"12 scores of {pictures.resolve()} (test)" in capsys.readouterr().out
+    run, there = Path("run").resolve(), tmp_path / "elsewhere"
+    shutil.copytree(pictures / "test" / "class0", there / "pictures")  # other data of the same name
+    monkeypatch.chdir(there)
+    assert lebm("score", run, "--out", "again.csv") == 0
+    assert Path("again.csv").read_text() == (run / "scores.csv").read_text()
+    assert lebm("test", run, "--ckpt_path", run / "checkpoints/last.ckpt") == 0
+    assert json.loads((run / "summary.json").read_text())["data"]["sizes"]["test"] == 12
+    assert lebm("score", run, "--data", "pictures", "--out", "other.csv") == 0
+    assert "6 scores of pictures (train)" in capsys.readouterr().out
+
+
+def test_other_data_are_read_with_the_white_level_of_the_run(
+    lebm: Run, trained: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("deep").mkdir()
+    Image.fromarray(np.full((4, 4), 4095, dtype=np.uint16)).save("deep/a.png")
+    Image.fromarray(np.full((4, 4), 255, dtype=np.uint8)).save("bright.png")
+    assert lebm("score", trained, "--data", "deep") == 2
+    assert "the brightest pixel is 4095 of 65535 and would become 15" in capsys.readouterr().err
+    Path(trained / "config.yaml").write_text("data: {init_args: {path: gone, white_level: 4095}}\n")
+    for data in ("deep", "bright.png"):
+        assert lebm("score", trained, "--data", data, "--out", f"{data}.csv") == 0
+    assert Path("deep.csv").read_text().replace("a.png", "bright.png") == Path("bright.png.csv").read_text()
 
 
 OWN = (
@@ -185,7 +214,7 @@ def test_a_threshold_at_a_rate_of_false_alarms(
     assert lebm("fit", "-c", tiny, "-c", "own.yaml", "--run_dir", "run", "--trainer.max_steps", 1) == 0
     assert lebm("score", "run", "--false_positive_rate", 0.2) == 0
     shown = capsys.readouterr().out
-    threshold = float(re.search(r"threshold (\S+): 1 of 6 images of ./pictures \(validation\)", shown)[1])
+    threshold = float(re.search(r"threshold (\S+): 1 of 6 images of \S+/pictures \(validation\)", shown)[1])
     with Path("run/scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     flagged = [float(row["anomaly_score"]) > threshold for row in rows]

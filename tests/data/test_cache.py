@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,30 @@ def test_undecodable_images_are_left_out_on_request(damaged: Path, tmp_path: Pat
         np.testing.assert_array_equal(cached.images[:, 0], pictures(6)[[0, 1, 3]])
     with pytest.raises(UserError, match="row 1: "):
         open_images(str(damaged), cache_dir=tmp_path / "cache")
+
+
+def test_a_split_of_too_small_a_range(tmp_path: Path) -> None:
+    deep = [(picture.astype(np.uint16) * 16) for picture in pictures(3)]
+    write_parquet(tmp_path / "data" / "train.parquet", [png(picture) for picture in deep], None)
+    path, cache = str(tmp_path / "data"), tmp_path / "cache"
+    line = r"split 'train', 3 images: the brightest pixel is 3984 of 65535 .* set white_level"
+    with pytest.raises(UserError, match=line):
+        open_images(path, cache_dir=cache)
+    assert not built(cache)
+    for _ in range(2):  # made, then read from the cache
+        with pytest.warns(UserWarning, match=line):
+            open_images(path, cache_dir=cache, on_error="skip")
+    with pytest.raises(UserError, match=line):
+        open_images(path, cache_dir=cache)
+    images = open_images(path, cache_dir=cache, white_level=4095).images
+    assert np.abs(images[:, 0].astype(int) - pictures(3)).max() <= 1
+    # Dark and black images among others are what they are.
+    bright = np.full((8, 8), 65535, dtype=np.uint16)
+    write_parquet(tmp_path / "mixed" / "train.parquet", [png(deep[0]), png(0 * bright), png(bright)], None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mixed = open_images(str(tmp_path / "mixed"), cache_dir=cache)
+    assert mixed.images.reshape(3, -1).max(1).tolist() == [15, 0, 255]
 
 
 def test_an_undecodable_file_of_a_folder_is_named(make_image_folder: MakeParquet) -> None:

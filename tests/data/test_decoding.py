@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import struct
+import warnings
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from lebm.data.decoding import Decoding, UndecodableError
+from lebm.errors import UserNotice
 from tests.conftest import pictures, png
 
 
@@ -49,8 +53,106 @@ def test_odd_files() -> None:
     palette = Image.new("RGB", (4, 4), (0, 0, 255)).convert("P", palette=Image.Palette.ADAPTIVE)
     assert Decoding()(encoded(palette))[:, 0, 0].tolist() == [0, 0, 255]
     assert Decoding()(encoded(Image.new("1", (2, 2), 1))).tolist() == [[[255, 255], [255, 255]]]
-    assert Decoding()(encoded(Image.new("RGBA", (2, 2), (1, 2, 3, 0))))[:, 0, 0].tolist() == [1, 2, 3]
-    assert Decoding()(encoded(Image.new("LA", (2, 2), (9, 0)))).shape == (1, 2, 2)
+
+
+TRANSPARENT: dict[str, tuple[Image.Image, dict, list[int]]] = {
+    "colour": (Image.new("RGBA", (2, 2), (1, 2, 3, 0)), {}, [255, 255, 255]),
+    "half": (Image.new("RGBA", (2, 2), (0, 0, 0, 127)), {}, [128, 128, 128]),
+    "opaque": (Image.new("RGBA", (2, 2), (1, 2, 3, 255)), {}, [1, 2, 3]),
+    "grey": (Image.new("LA", (2, 2), (9, 0)), {}, [255]),
+    "one grey": (Image.new("L", (2, 2), 9), {"transparency": 9}, [255]),
+    "one colour": (Image.new("RGB", (2, 2), (1, 2, 3)), {"transparency": (1, 2, 3)}, [255, 255, 255]),
+    "palette": (Image.new("P", (2, 2), 0), {"transparency": 0}, [255, 255, 255]),
+}
+
+
+@pytest.mark.parametrize("case", TRANSPARENT)
+def test_transparency_shows_white(case: str) -> None:
+    image, options, expected = TRANSPARENT[case]
+    assert Decoding()(encoded(image, **options))[:, 0, 0].tolist() == expected
+
+
+def colour16(value: int) -> bytes:
+    """A PNG of one pixel of 16-bit colour, which Pillow does not write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">H", value) * 3))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+RAMP = np.arange(256).reshape(16, 16)
+
+
+def deep(scale: float, kind: str, form: str = "PNG") -> bytes:
+    """256 grey levels, ``scale`` apart."""
+    return encoded(Image.fromarray((RAMP * scale).astype(kind)), form)
+
+
+@pytest.mark.parametrize(
+    ("content", "white"),
+    [
+        (deep(257, "uint16"), None),
+        (deep(257, "uint16", "TIFF"), None),
+        (deep(1, "uint16"), 255),
+        (deep(16, "uint16"), 4080),
+        (deep(16, "uint16", "TIFF"), 4080),
+        (deep(1, "int32", "TIFF"), 255),
+        (deep(1e6, "int32", "TIFF"), 255e6),
+        (deep(1 / 255, "float32", "TIFF"), 1),
+        (deep(1, "uint8"), 4095),  # for files of more than 8 bits among those of 8
+    ],
+)
+def test_a_white_level_keeps_every_grey_level(content: bytes, white: float | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(Decoding(white_level=white)(content)[0], RAMP)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (deep(1, "uint16"), "255 of 65535 and would become 0 of 255: set white_level"),
+        (deep(16, "uint16"), "4080 of 65535 and would become 15 of 255"),
+        (deep(16, "uint16", "TIFF"), "4080 of 65535"),
+        (deep(1, "int32", "TIFF"), "255 of 65535"),
+        (colour16(255), "would become 0 of 255"),
+        (colour16(4095), "would become 15 of 255"),
+        (png((RAMP > 9).astype(np.uint8)), "1 of 255"),
+    ],
+)
+def test_images_that_become_black_are_said(content: bytes, said: str) -> None:
+    with pytest.warns(UserNotice, match=said):
+        Decoding()(content)
+
+
+@pytest.mark.parametrize(
+    "content", [deep(0, "uint8"), deep(0, "uint16"), deep(100, "uint16"), colour16(65535)]
+)
+def test_images_that_are_dark_or_bright_are_not_said(content: bytes) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Decoding()(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "white", "reason"),
+    [
+        (deep(16, "uint16"), 255, "0 to 4080, not 0 to 255"),
+        (deep(1e5, "int32", "TIFF"), None, "0 to 2.55e\\+07, not 0 to 65535"),
+        (encoded(Image.fromarray((RAMP - 100).astype("int32")), "TIFF"), None, "-100 to 155"),
+        (encoded(Image.fromarray(np.where(RAMP, RAMP, np.nan).astype("float32")), "TIFF"), 255, "nan"),
+        (deep(1, "float32", "TIFF"), None, "floating-point numbers without a known range: set white_level"),
+        (colour16(4095), 4095, "only the upper 8 bits"),
+    ],
+)
+def test_pixels_out_of_range_are_refused(content: bytes, white: float | None, reason: str) -> None:
+    with pytest.raises(UndecodableError, match=reason):
+        Decoding(white_level=white)(content)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +184,15 @@ def test_a_box_outside_the_image_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"image_size": 0}, {"channels": 2}, {"crop": (3, 0, 3, 5)}, {"crop": (-1, 0, 3, 5)}]
+    "arguments",
+    [
+        {"image_size": 0},
+        {"channels": 2},
+        {"crop": (3, 0, 3, 5)},
+        {"crop": (-1, 0, 3, 5)},
+        {"white_level": 0},
+        {"white_level": float("nan")},
+    ],
 )
 def test_impossible_settings(arguments: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):

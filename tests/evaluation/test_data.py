@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lebm.errors import UserError
 from lebm.evaluation.data import RunImages, batches, subset
@@ -60,9 +61,24 @@ def test_other_data_know_no_training_rows(path: str, tmp_path: Path) -> None:
     images = RunImages.open(settings(path, "official"), other, SHAPE)
     assert images.train is None
     assert len(images.protocols["official"]) == 9
+    linked = tmp_path / "elsewhere" / ".." / "pictures"
+    (tmp_path / "elsewhere").mkdir()
+    assert RunImages.open(settings(path, "official"), str(linked), SHAPE).train is not None
     limited = RunImages.open(settings(path, "official"), None, SHAPE, limit=5)
     assert len(limited.test) == 5
     assert list(limited.protocols) == ["official"]
+
+
+def test_other_data_have_the_white_level_of_the_run(path: str, tmp_path: Path) -> None:
+    for name, value in {"train/a": 4095, "test/a": 4095, "test/b": 2048}.items():
+        file = tmp_path / "deep" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), value, dtype=np.uint16)).save(file)
+    deep = str(tmp_path / "deep")
+    with pytest.raises(UserError, match="the brightest pixel is 4095 of 65535"):
+        RunImages.open({"path": path}, deep, SHAPE)
+    found = RunImages.open({"path": path, "white_level": 4095}, deep, SHAPE)
+    assert found.test.images().flatten().tolist() == [255] * 16 + [127] * 16
 
 
 def test_refusals(path: str) -> None:

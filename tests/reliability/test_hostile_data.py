@@ -69,9 +69,9 @@ USABLE: dict[str, tuple[bytes, list[int]]] = {
     "palette": (encoded(RED.convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), [255, 0, 0]),
     "palette with a transparent colour": (
         encoded(RED.convert("P", palette=Image.Palette.ADAPTIVE), "GIF", transparency=0),
-        [255, 0, 0],
+        [255, 255, 255],
     ),
-    "transparent": (encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "PNG"), [255, 0, 0]),
+    "transparent": (encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "PNG"), [255, 255, 255]),
     "black and white": (encoded(Image.new("1", (8, 8), 1), "PNG"), [255, 255, 255]),
     "several pictures": (
         encoded(RED.convert("P"), "GIF", save_all=True, append_images=[Image.new("P", (8, 8))]),
