@@ -95,7 +95,9 @@ class Sources:
                 )
         labels = np.concatenate([split.labels for split in self.splits])
         known, names = np.unique(labels[labels >= 0]).tolist(), self.label_names
-        numbers = {str(n): n for n in known} | {names[n]: n for n in known if n in names}
+        named = {names[n]: n for n in known if n in names}
+        digits = {str(int(name)): n for name, n in named.items() if name.isdecimal()}  # 7 may be called 007
+        numbers = {str(n): n for n in known} | digits | named
         chosen = [wanted] if isinstance(wanted, int | str) else wanted
         for label in chosen:
             if str(label) not in numbers:

@@ -125,7 +125,7 @@ def test_rows_without_a_label_are_no_class(tmp_path: Path) -> None:
     trainer(tmp_path, callbacks).test(variational(), datamodule=data, verbose=False)
     right = 15 * callbacks[0].figures["test/latent_accuracy/all"]  # of 23 test rows, 8 have no label
     assert right == pytest.approx(round(right))
-    assert 0 < right
+    assert right > 0
     for split in (data.train, data.test):
         split.labels[:] = -1
     for callback in callbacks:
