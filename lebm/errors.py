@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CheckpointWriteError", "UserError", "UserNotice", "check_size", "printable"]
+__all__ = ["CheckpointWriteError", "UserError", "UserNotice", "check_size", "one_line", "printable"]
 
 _LEVELS, _VALUES = 64, 100_000
 
@@ -29,6 +29,17 @@ class UserNotice(UserWarning):
 def printable(text: str) -> str:
     """A text whose control characters, which a terminal would obey, are question marks; lines stay."""
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)
+
+
+def one_line(text: str) -> str:
+    """The same for a text that is to stay in its line, such as a name in a message: line breaks too.
+
+    Example:
+        >>> from lebm.errors import one_line
+        >>> one_line("cat\\nrun_dir: elsewhere")
+        'cat?run_dir: elsewhere'
+    """
+    return printable(text).translate({ord("\n"): "?", ord("\t"): "?"})
 
 
 def check_size(value: Any, where: str) -> None:

@@ -103,7 +103,7 @@ class LayerClassification(EvaluationCallback):
     def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             return
-        train, test = self._train.table(), self._test.table()
+        train, test = _labelled(self._train, "label"), _labelled(self._test, "label")
         self._train.reset()
         self._test.reset()
         slices = layers_of(model, self).layout.slices
@@ -133,6 +133,15 @@ class LayerClassification(EvaluationCallback):
         )
         if trainer.is_global_zero and stage == "test":
             get_console().print(table)
+
+
+def _labelled(collected: RowCollector, name: str) -> dict[str, Tensor]:
+    """The collected rows but those with a negative number in the column ``name``, which have no label."""
+    rows = collected.table()
+    known = (rows[name].unsqueeze(1) >= 0).flatten(1).all(dim=1)
+    if not known.any():
+        raise UserError("latents are compared with labels, and a split of the data has none")
+    return {column: values[known] for column, values in rows.items()}
 
 
 class MutualInformationGap(EvaluationCallback):
@@ -174,7 +183,7 @@ class MutualInformationGap(EvaluationCallback):
         self._rows.update(index=batch["index"], z=z, factors=factors)
 
     def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
-        rows = self._rows.table()
+        rows = _labelled(self._rows, "factors")
         self._rows.reset()
         gap, supervised = mutual_information_gap(rows["z"], rows["factors"], self.bins)
         gaps = {f"{stage}/mig": gap, f"{stage}/mig_sup": supervised}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.data_path import check_data
-from lebm.errors import UserError, printable
+from lebm.errors import UserError, one_line, printable
 from lebm.files import is_inside, replaced
 from lebm.run.folder import check_run
 
@@ -128,7 +128,7 @@ def say(sentences: Iterable[str], out: Path | None) -> None:
 
 def tell(line: str) -> None:
     """Print a line on the standard output, at once and without control characters."""
-    print(printable(line), flush=True)
+    print(one_line(line), flush=True)
 
 
 def fail(message: str, status: int) -> int:

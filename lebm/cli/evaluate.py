@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lebm.cli.attach import add_wandb, attach_evaluation, check_wandb
 from lebm.cli.common import home, load_model, tell
 from lebm.cli.data_path import check_data
-from lebm.cli.features import extractor, foreign
+from lebm.cli.features import extractor
 from lebm.cli.flags import count, run_parser
 from lebm.component import component_line
 from lebm.errors import UserError, printable
@@ -115,14 +115,11 @@ def _home(run: Path) -> Path:
 
 def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str) -> None:
     from lebm import checkpoint
-    from lebm.evaluation.context import Subject
     from lebm.evaluation.record import FORMAT, merged, read_evaluation
     from lebm.evaluation.run import SUITES, run_suites
 
     subject, settings = _subject(run, chosen)
     names = tuple(SUITES) if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
-    if isinstance(subject, Subject) and "image" in names and (warning := foreign(subject, settings)):
-        tell(f"lebm: {warning}")
     file = checkpoint.find_checkpoint(run)
     content = {
         "lebm_evaluation": FORMAT,

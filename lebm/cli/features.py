@@ -1,17 +1,15 @@
-"""Which network ``lebm evaluate`` measures images with, and whether it fits them."""
+"""Which network ``lebm evaluate`` measures images with."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lebm.evaluation.context import Settings, Subject
     from lebm.metrics.features import FeatureExtractor
 
-__all__ = ["extractor", "foreign"]
+__all__ = ["extractor"]
 
 NAMED_FEATURES = {
     "digits": "lebm.metrics.DigitFeatures",
@@ -36,23 +34,3 @@ def extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtr
         name, arguments = "lebm.metrics.ScriptFeatures", {"path": name}
     description = {"class_path": NAMED_FEATURES.get(name, name), "init_args": arguments}
     return build(description, FeatureExtractor, chosen.trust, "--features")
-
-
-def foreign(subject: Subject, settings: Settings) -> str:
-    """A warning, if a classifier of digits is to measure images that are no digits by path and names; empty
-    otherwise.
-    """
-    from lebm.metrics.digits import DigitFeatures
-
-    described = subject.images.description
-    path, names = str(described.get("path")).lower(), described.get("label_names") or {}
-    known = re.search(r"mnist|digit|usps", path) and not re.search(r"fashion|kmnist|kuzushi|emnist", path)
-    if not isinstance(settings.extractor, DigitFeatures) or known:
-        return ""
-    if names and all(name == str(number) for number, name in names.items()):
-        return ""
-    return (
-        f"the image suite sees through a classifier of handwritten digits, and {described.get('path')} are"
-        " not MNIST-like digits by name; compare its values only between runs on these data, or choose"
-        " --features inception, random or pixels"
-    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from lebm import pretrained as models
+from lebm.cli.common import tell
 from lebm.cli.data_path import check_data
 from lebm.cli.flags import VerbParser
 from lebm.config.blocks import standalone
@@ -85,8 +87,8 @@ def cp(argv: list[str]) -> int:
         target.write_text(standalone(source), encoding="utf-8")
     else:
         for sentence in _fitted_copy(source, target, chosen.data):
-            print(f"{target}: {sentence}")
-    print(f"{target}: now lebm fit -c {target}")
+            tell(f"{target}: {sentence}")
+    tell(f"{target}: now lebm fit -c {shlex.quote(str(target))}")
     return 0
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.classes import other_classes
 from lebm.cli.common import chain_words, encode_noise, load_model, open_data, report, target_file, tell
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.cli.reconstruct import reconstructions
@@ -46,8 +45,6 @@ def score(argv: list[str]) -> int:
         raise UserError(
             f"{chosen.run}: --top, --heatmap, --false_positive_rate and --score combined need images"
         )
-    if chosen.data is not None and (other := other_classes(chosen.run, images)):
-        tell(f"lebm: {other}")
     scorer = _scorer(model, chosen)
     values = _scores(model, scorer, images, chosen)
     threshold = None if chosen.false_positive_rate is None else _threshold(model, scorer, chosen)

@@ -20,7 +20,7 @@ from lebm.cli.common import tell
 from lebm.component import describe
 from lebm.config import checks, recipes
 from lebm.config.changes import changed_settings
-from lebm.config.held_out import held_out_notes
+from lebm.config.held_out import without_foreign_numbers
 from lebm.config.parser import RecipeCLI
 from lebm.config.request import Request
 from lebm.config.stored import stored_sections
@@ -69,6 +69,11 @@ class TrainingCLI(RecipeCLI):
 
     def _begin(self, *args: Any) -> None:
         self.begun = True
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        if self.config.data and self.config.data.get("init_args"):
+            self.notes = without_foreign_numbers(self.request, self.config.data.init_args)
 
     def prepare_run(self) -> None:
         runs.check_links(self.run_dir)
@@ -146,7 +151,7 @@ class TrainingCLI(RecipeCLI):
             alone.pop(name, None)
         data = self.parser.instantiate(alone).data
         data.setup()
-        self.notes = [*data.notes(), *held_out_notes(self.request, data)]
+        self.notes = [*self.notes, *data.notes()]
         if self.request.verb == "fit":
             data.check_batch_size()
         return data

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import yaml
 
 from lebm.config import plain_yaml
 from lebm.config.blocks import standalone
+from lebm.data.sets import HELD_OUT
 from lebm.data.splits import size_in_rows
 from lebm.data.survey import Survey
-from lebm.errors import UserError
+from lebm.errors import UserError, one_line
 from lebm.run.cost import known_rows
 
 __all__ = ["check_kind", "fitted"]
@@ -54,23 +55,29 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
     section = _data_section(before, found, shape)
     edits = [(node.start_mark.index, node.end_mark.index, str(list(shape))) for _, node in shapes]
     edits += [(*span, new) for span, new in _last_layers(_child(root, "model"), shape)]
-    if before.get("held_out_label") is not None:
+    held_out = next((f"{name} {before[name]}" for name in HELD_OUT if before.get(name) is not None), None)
+    if held_out and found.normal is None:
         edits += _without_anomalies(root, text)
     data = _child(root, "data")
     start = next(key.start_mark.index for key, value in root.value if value is data)
-    edits.append((start, data.end_mark.index, "data:\n" + section))
+    edits.append((start, data.end_mark.index, section))
     for first, last, new in sorted(edits, reverse=True):
         text = text[:first] + new + text[last:]
-    arguments = plain_yaml.load("data:\n" + section)["data"]["init_args"]
+    arguments = plain_yaml.load(section)["data"]["init_args"]
     names = ("image_size", "channels", "validation_size", "batch_size")
     decided = ", ".join(f"{name} {arguments[name]}" for name in names if name in arguments)
     said = [*found.remarks, decided, *_resized(found, shape), *_few_steps(recipe, arguments, found)]
-    if before.get("held_out_label") is not None:
+    if found.normal is not None:
         said.append(
-            f"held_out_label {before['held_out_label']} is of the recipe's own data and was left out; to hold"
+            f"all training images are of the class {found.normal!r}, and the test images of others too:"
+            " normal_label counts those as anomalies"
+        )
+    elif held_out:
+        said.append(
+            f"{held_out} is of the recipe's own data and was left out; to hold"
             " out a class, add --data.init_args.held_out_label NAME and the callback AnomalyDetection"
         )
-    header = f"# {path.stem}, for {found.path}\n#\n# Data     {found.line}\n\n"
+    header = f"# {one_line(f'{path.stem}, for {found.path}')}\n#\n# Data     {found.line}\n\n"
     return header + _without_header(text), said
 
 
@@ -151,6 +158,8 @@ def _data_section(before: dict[str, Any], found: Survey, shape: tuple[int, int, 
             arguments["train_split"] = found.train_split
         if found.test_split is None:
             arguments["test_split"] = None
+    if found.normal is not None:
+        arguments |= {"normal_label": found.normal, "anomaly_split": "official"}
     if not found.has_validation:
         arguments["validation_size"] = _SHARE
         count -= size_in_rows(_SHARE, count)
@@ -159,9 +168,9 @@ def _data_section(before: dict[str, Any], found: Survey, shape: tuple[int, int, 
     arguments["batch_size"] = min(before.get("batch_size", 100), count)
     kept = [name for name in _KEPT if name in before and not (found.is_array and name not in _KEPT[:2])]
     arguments |= {name: before[name] for name in kept}
-    lines = [f"    {name}: {_written(value)}" for name, value in arguments.items()]
     kind = "ArrayData" if found.is_array else "ImageData"
-    return "\n".join([f"  class_path: {kind}", "  init_args:", *lines]) + "\n"
+    section = {"data": {"class_path": kind, "init_args": arguments}}
+    return yaml.safe_dump(section, sort_keys=False, allow_unicode=True, width=sys.maxsize)
 
 
 def _few_steps(recipe: dict[str, Any], data: dict[str, Any], found: Survey) -> list[str]:
@@ -192,11 +201,6 @@ def _batches(rows: int, data: dict[str, Any]) -> int:
     """Batches per epoch."""
     size = data.get("batch_size", 100)
     return (rows if data.get("drop_last", True) else rows + size - 1) // size
-
-
-def _written(value: Any) -> str:
-    """A plain value in YAML; references such as ``${seed_everything}`` stay as they are."""
-    return value if isinstance(value, str) and value.startswith("${") else json.dumps(value)
 
 
 def _child(node: Any, name: str) -> Any:

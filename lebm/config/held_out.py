@@ -1,79 +1,45 @@
-"""A held-out class that a recipe names by a number, and data for which that number was not written."""
+"""A held-out class that a recipe gives by its number, and data for which that number was not written."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from lebm.config import checks
 from lebm.config.request import Request
-from lebm.data.images import ImageData
-from lebm.data.module import SplitData
-from lebm.errors import UserError
+from lebm.data.sets import HELD_OUT, by_number
+from lebm.data.sources import is_own
 
-__all__ = ["held_out_notes"]
-
-_FLAG = re.compile(r"--data(?:\.init_args)?\.(path|held_out_label)")
+__all__ = ["without_foreign_numbers"]
 
 
-def held_out_notes(request: Request, data: SplitData) -> list[str]:
-    """Check a number that a recipe holds out against data that replaced those of the recipe.
+def without_foreign_numbers(request: Request, arguments: dict[str, Any]) -> list[str]:
+    """Take out of ``arguments`` the classes that a recipe holds out by number, if other data are named.
 
     Args:
         request: the words and files that were given.
-        data: the data module, after ``setup``.
+        arguments: ``init_args`` of the data, parsed; changed in place.
 
     Returns:
-        A sentence for classes without names, which cannot be checked; otherwise nothing.
-
-    Raises:
-        UserError: if the class of this number has another name than the number.
+        A sentence for each argument that was taken out.
     """
-    if not isinstance(data, ImageData) or data.held_out_label is None:
-        return []
-    written_for = _written_for(request)
-    if written_for is None or written_for == data.path:
-        return []
-    label = data.held_out_label
-    name = data.label_names.get(label)
-    if name is None:
-        return [
-            f"held out: the number {label} was written for {written_for}; the classes of {data.path} have no"
-            " names, so nobody has checked what it means there"
-        ]
-    if name == str(label):
-        return []
-    raise UserError(
-        f"held_out_label {label} was written for {written_for}, and class {label} of {data.path} is {name!r};"
-        f" name the class to hold out (--data.init_args.held_out_label {name!r}), or train on all classes"
-        " (--data.init_args.held_out_label null)"
-    )
-
-
-def _written_for(request: Request) -> str | None:
-    """The path of the data that the held-out number of a recipe was written for; ``None`` if a flag gives it,
-    a name does, or no path stands with it.
-    """
-    path: str | None = None
-    found: str | None = None
-    words = list(request.argv)
-    if request.run is not None:
-        words = ["-c", str(request.run / "config.yaml"), *words]
-    for word, after in zip(words, [*words[1:], ""], strict=True):
-        if word == "-c":
-            arguments = _arguments(Path(after))
-            path = arguments.get("path", path)
-            if "held_out_label" in arguments:
-                found = path if isinstance(arguments["held_out_label"], int) else None
-        elif flag := _FLAG.match(word):
-            if flag[1] == "held_out_label":
-                return None
-            path = word.partition("=")[2] or after
-    return found
-
-
-def _arguments(file: Path) -> dict[str, Any]:
-    section = checks.load_recipe(file).get("data")
-    arguments = section.get("init_args") if isinstance(section, dict) else None
-    return arguments if isinstance(arguments, dict) else {}
+    path: Any = None
+    written_for: dict[str, Any] = {}
+    for file in request.files:
+        section = checks.load_recipe(file).get("data")
+        given = (section.get("init_args") if isinstance(section, dict) else None) or {}
+        path = given.get("path", path)
+        written_for |= {name: path for name in HELD_OUT if name in given}
+    notes = []
+    for name, its_path in written_for.items():
+        label, typed = arguments.get(name), re.compile(rf"--data\b.*\b{name}\b")
+        if its_path is None or is_own(arguments.get("path"), its_path) or not by_number(label):
+            continue
+        if any(map(typed.match, request.argv)):
+            continue
+        arguments[name] = None
+        notes.append(
+            f"{name} {label} is a number of {its_path} and was left out for {arguments['path']}: add"
+            f" --data.init_args.{name} NAME to hold out a class"
+        )
+    return notes

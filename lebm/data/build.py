@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from lebm.data.decoding import Decoding, Range, UndecodableError
-from lebm.data.sources import LABEL_COLUMNS, SPLIT_WORDS, Source
-from lebm.errors import UserError
+from lebm.data.sources import LABEL_COLUMNS, SPLIT_WORDS, Reader, Source
+from lebm.errors import UserError, one_line
 
 __all__ = ["FORMAT", "Columns", "build", "checksum", "labels_of"]
 
@@ -69,14 +69,13 @@ class Columns:
 
 
 def build(
-    folder: Path, source: Source, data: Any, split: str, columns: Columns, decoding: Decoding, on_error: str
+    folder: Path, reader: Reader, split: str, columns: Columns, decoding: Decoding, on_error: str
 ) -> None:
     """Decode a split into ``folder``.
 
     Args:
         folder: an existing, empty folder.
-        source: the source, for messages.
-        data: the split, a ``datasets.Dataset``.
+        reader: the open source.
         split: name of the split.
         columns: the columns to read.
         decoding: the steps that are applied to each image.
@@ -88,8 +87,9 @@ def build(
     """
     import datasets
 
+    source, data = reader.source, reader.split(split)
     image_column, label_column = columns.found(source, data.features)
-    labels, names = labels_of(source, data, label_column, named=columns.label is not None)
+    labels, names = labels_of(reader, data, split, label_column, named=columns.label is not None)
     try:
         data = data.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow and datasets raise many kinds
@@ -209,27 +209,64 @@ def _decoded(
 
 
 def labels_of(
-    source: Source, data: Any, column: str | None, named: bool
+    reader: Reader, data: Any, split: str, column: str | None, named: bool
 ) -> tuple[np.ndarray | None, list[str] | None]:
-    """Labels as ``int64`` and the names of the classes; strings are numbered in alphabetical order.
+    """Labels of a split as ``int64`` and the names of the classes, in one numbering for all splits.
+
+    The names are those that the first split declares, or its words in alphabetical order; then come the names
+    that only later splits have. -1 is a row without a label: a negative number, an empty cell, an empty word.
 
     Both are ``None`` without a column. They are also ``None`` for a detected column (``named`` is false) in
     which no row has a class label.
+
+    Args:
+        reader: the open source of the split.
+        data: the split, a ``datasets.Dataset``.
+        split: name of the split.
+        column: name of the label column.
+        named: whether the user named the column.
+
+    Raises:
+        UserError: for values that are not class labels, numbers without a name, and a column that holds words
+            in one split and numbers in another.
     """
     if column is None:
         return None, None
-    values = np.asarray(data[column])
-    names = getattr(data.features[column], "names", None)
-    if values.ndim == 1 and values.dtype.kind in "iub":
-        return values.astype(np.int64), list(names) if names else None
-    if values.ndim == 1 and (values.dtype.kind == "U" or all(isinstance(value, str) for value in values)):
-        unique, numbers = np.unique(values.astype(str), return_inverse=True)
-        return numbers.astype(np.int64), [str(name) for name in unique]
-    labelled = sum(isinstance(value, int | str | np.integer) for value in values)
-    if not named and not labelled:
-        return None, None
-    found = f"class labels in {labelled} of {len(values)} rows only" if labelled else "no class labels"
-    raise UserError(
-        f"data path {source.path!r}: column {column!r} holds {found} (whole numbers or strings); set"
-        " label_column"
+    where = f"data path {reader.source.path!r}, split {split!r}: column {column!r} holds"
+    values = [None if value == "" or value != value else value for value in data[column][:]]
+    if all(isinstance(value, float) and value.is_integer() for value in values if value is not None):
+        values = [None if value is None else int(value) for value in values]  # integers with empty cells
+    labelled = sum(isinstance(value, int | str) for value in values)
+    others = sum(value is not None for value in values) - labelled
+    if (others and (named or labelled)) or (named and not labelled):
+        found = f"class labels in {labelled} of {len(values)} rows only" if labelled else "no class labels"
+        raise UserError(f"{where} {found} (whole numbers or strings); set label_column")
+    names = list(
+        dict.fromkeys(name for other in reader.split_names() for name in _names(reader, other, column))
     )
+    numbers = {name: number for number, name in enumerate(names)}
+    own = getattr(data.features[column], "names", None)
+
+    def number(value: Any) -> int:
+        if not isinstance(value, int | str) or (isinstance(value, int) and value < 0):
+            return -1
+        if isinstance(value, str):
+            return numbers[value]
+        if not names:
+            return value
+        if own is None or value >= len(own):
+            listed = one_line(", ".join(names[:10]))
+            raise UserError(f"{where} the number {value}, which has no name among the classes ({listed})")
+        return numbers[own[value]]
+
+    labels = np.array([number(value) for value in values], dtype=np.int64)
+    return (labels, names or None) if (labels >= 0).any() else (None, None)
+
+
+def _names(reader: Reader, split: str, column: str) -> list[str]:
+    """The names of the classes in a column of a split; empty for numbers and for a split without it."""
+    data = reader.split(split)
+    feature = data.features.get(column)
+    if getattr(feature, "dtype", None) in ("string", "large_string"):
+        return sorted(word for word in data.unique(column) if word)
+    return list(getattr(feature, "names", None) or [])

@@ -27,7 +27,7 @@ from filelock import FileLock
 from lebm.data.build import FORMAT, NAMES, Columns, build, checksum
 from lebm.data.decoding import Decoding
 from lebm.data.sources import Source, find_source, reading, short_hash
-from lebm.errors import UserError, UserNotice, printable
+from lebm.errors import UserError, UserNotice, one_line
 from lebm.files import replaced
 
 __all__ = ["CachedImages", "cache_folder", "open_images", "split_names"]
@@ -41,8 +41,8 @@ class CachedImages:
 
     Attributes:
         images: ``(N, C, H, W)`` ``uint8``, read-only, memory-mapped.
-        labels: ``(N,)`` ``int64``; -1 everywhere if there are no labels.
-        label_names: names of the labels, or ``None`` if they have no names.
+        labels: ``(N,)`` ``int64``; -1 for rows without a label.
+        label_names: names of the labels, the same for all splits; ``None`` if they have no names.
         has_labels: whether there is a label column with labels.
         split: name of the split.
         skipped: one line per undecodable image that was left out.
@@ -181,7 +181,7 @@ def _accept(cached: CachedImages, path: str, on_error: str) -> CachedImages:
     if cached.dark:
         warnings.warn(cached.dark, UserNotice, stacklevel=3)
     if cached.skipped:
-        listed = printable("; ".join(cached.skipped[:3])) + ("; ..." if len(cached.skipped) > 3 else "")
+        listed = one_line("; ".join(cached.skipped[:3])) + ("; ..." if len(cached.skipped) > 3 else "")
         warnings.warn(
             f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}",
             UserNotice,
@@ -265,7 +265,7 @@ def _make(
         scratch = unfinished / "scratch"
         scratch.mkdir()
         with reading(source, scratch) as reader:
-            build(unfinished, source, reader.split(split), split, columns, decoding, on_error)
+            build(unfinished, reader, split, columns, decoding, on_error)
         shutil.rmtree(scratch)
         if folder.exists():  # it is damaged: no process could open it
             shutil.rmtree(folder)

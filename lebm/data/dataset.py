@@ -21,7 +21,7 @@ class ImageRows(Dataset):
             one source after the other.
         labels: ``(sum N_i,)`` ``int64`` labels of the sources.
         rows: the rows of this split, in order.
-        held_out_label: the label of anomalies. With it, batches have the flag ``anomaly``.
+        held_out: the labels of anomalies. With them, batches have the flag ``anomaly``.
     """
 
     def __init__(
@@ -29,14 +29,14 @@ class ImageRows(Dataset):
         sources: Sequence[np.ndarray],
         labels: np.ndarray,
         rows: np.ndarray,
-        held_out_label: int | None = None,
+        held_out: Sequence[int] = (),
     ) -> None:
         # Plain views: indexing np.memmap itself is slower.
         self.sources = [np.asarray(source) for source in sources]
         self._files = [getattr(source, "filename", None) for source in sources]
         self.rows = rows
         self.labels = torch.from_numpy(labels[rows])
-        self.held_out_label = held_out_label
+        self.held_out = tuple(held_out)
         self._starts = np.cumsum([0, *(len(source) for source in self.sources)])
 
     @property
@@ -47,8 +47,8 @@ class ImageRows(Dataset):
 
     @property
     def anomaly(self) -> Tensor | None:
-        """Which rows are anomalies, ``(len(self),)`` of ``bool``; ``None`` without a held-out label."""
-        return None if self.held_out_label is None else self.labels == self.held_out_label
+        """Which rows are anomalies, ``(len(self),)`` of ``bool``; ``None`` without held-out labels."""
+        return torch.isin(self.labels, torch.tensor(self.held_out)) if self.held_out else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,12 +68,12 @@ class ImageRows(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """A batch: ``x`` ``uint8``, ``label`` and ``index``, which is the row number within this split.
 
-        With a held-out label the batch also has ``anomaly``.
+        With held-out labels the batch also has ``anomaly``.
         """
         index = torch.as_tensor(indices, dtype=torch.int64)
         batch = {"x": self.images(index.numpy()), "label": self.labels[index], "index": index}
-        if self.held_out_label is not None:
-            batch["anomaly"] = batch["label"] == self.held_out_label
+        if self.held_out:
+            batch["anomaly"] = torch.isin(batch["label"], torch.tensor(self.held_out))
         return batch
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, replace
-from typing import Literal
+from dataclasses import asdict
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from lebm.data.dataset import ImageRows
 from lebm.data.decoding import Decoding
 from lebm.data.loader import coin_flips
 from lebm.data.module import SplitData
-from lebm.data.sets import Sources, Splitting
+from lebm.data.sets import Sources, Splitting, class_words
 from lebm.data.splits import check_size
 
 __all__ = ["ImageData", "open_images", "to_unit_range"]
@@ -60,8 +60,10 @@ class ImageData(SplitData):
         validation_size: number of training images for validation, or a share of them above 0 and below 1.
             They are chosen by a seeded permutation, if the source has no validation split. A validation split
             of the source is used as a whole.
-        held_out_label: class that is left out of training and counts as anomalous in the test set, by its
-            name or its number. After :meth:`setup` it is the number.
+        held_out_label: class that is left out of training and counts as anomalous in the test set, or a list
+            of such classes, each by its name or its number. After :meth:`setup` it is the number, or a list
+            of numbers. Rows without a label are then left out.
+        normal_label: the same from the other side: every class but this one, or these, is held out.
         anomaly_split: protocol for a held-out label. ``lebm`` joins train and test split, trains on 80% of
             the normal images, and tests on the other 20% and all held-out images. ``official`` leaves the
             held-out class out of the training split and tests on the whole test split.
@@ -97,6 +99,7 @@ class ImageData(SplitData):
     test: ImageRows | None
     class_counts: dict[str, dict[int, int]]
     label_names: dict[int, str]
+    held_out_label: Any  # as it was given; after setup a number, or a list of numbers
 
     def __init__(
         self,
@@ -113,7 +116,8 @@ class ImageData(SplitData):
         train_split: str = "train",
         test_split: str | None = "test",
         validation_size: int | float = 0,
-        held_out_label: int | str | None = None,
+        held_out_label: int | str | list[int | str] | None = None,
+        normal_label: int | str | list[int | str] | None = None,
         anomaly_split: Literal["lebm", "official"] = "lebm",
         seed: int = 0,
         flip: bool = False,
@@ -141,8 +145,9 @@ class ImageData(SplitData):
         Decoding(image_size, channels, crop, white_level)  # refuse impossible values before any data are read
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self._held_out = held_out_label
-        self.held_out_label = held_out_label if isinstance(held_out_label, int) else None
+        if held_out_label not in (None, []) and normal_label not in (None, []):
+            raise ValueError("held_out_label and normal_label exclude each other; set one of them to null")
+        self.held_out_label, self.normal_label = held_out_label, normal_label
         self.seed, self.flip, self.drop_last, self.num_workers = seed, flip, drop_last, num_workers
         self._where = {"config_name": config_name, "revision": revision, "cache_dir": cache_dir}
         self._how = {
@@ -154,7 +159,7 @@ class ImageData(SplitData):
             "label_column": label_column,
             "on_error": on_error,
         }
-        self.splitting = Splitting(validation_size, None, anomaly_split, seed, limit_train, limit_eval)
+        self.splitting = Splitting(validation_size, anomaly_split, seed, limit_train, limit_eval)
 
     # Reading
 
@@ -170,11 +175,11 @@ class ImageData(SplitData):
         if self._used is not None:
             return
         sources = self._sources()
-        if self._held_out is not None:
-            self.held_out_label = sources.label(self._held_out)
-            self.splitting = replace(self.splitting, held_out_label=self.held_out_label)
+        held_out = sources.held_out(self.held_out_label, self.normal_label)
+        self.held_out_label = held_out[0] if len(held_out) == 1 else held_out or None
+        self.unlabelled = sum(int((split.labels < 0).sum()) for split in sources.splits) if held_out else 0
         self.label_names = sources.label_names
-        splits = self.splitting.apply(sources)
+        splits = self.splitting.apply(sources, held_out)
         self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
         self.image_shape = self.train.image_shape
         self.class_counts = {
@@ -197,48 +202,41 @@ class ImageData(SplitData):
                 for name, counts in self.class_counts.items()
             },
             "label_names": {str(label): name for label, name in self.label_names.items()} or None,
-            "skipped": sources.skipped,
+            "skipped": sum(len(split.skipped) for split in sources.splits),
             "batch_size": self.batch_size,
             "flip": self.flip,
             "drop_last": self.drop_last,
+            "held_out_label": self.held_out_label,
             **asdict(self.splitting),
         }
-        if self.held_out_label is None:
+        if not held_out:
             self._used["anomaly_split"] = None
-        elif self.test is not None:
-            anomalies = self.class_counts["test"].get(self.held_out_label, 0)
-            self._used["anomaly_base_rate"] = anomalies / len(self.test)
-
-    def label(self, wanted: int | str) -> int:
-        """The number of a class of the training split, given by name or by number.
-
-        Raises:
-            UserError: if the class does not exist; the message lists the classes.
-        """
-        return self._sources().label(wanted)
-
-    def class_name(self, label: int) -> str:
-        """A class in words: its number, and its name if it has one. :meth:`setup` must have been called."""
-        name = self.label_names.get(label, str(label))
-        return f"{label}" if name == str(label) else f"{label} ({name!r})"
+        elif self.test is not None and self.test.anomaly is not None:
+            self._used["anomaly_base_rate"] = int(self.test.anomaly.sum()) / len(self.test)
 
     def notes(self) -> list[str]:
-        """Says which class is held out, and where its images are."""
+        """Says which classes are held out, where their images are, and how many rows have no label."""
         self.setup()
-        label = self.held_out_label
-        if label is None:
+        held_out = self.train.held_out
+        if not held_out:
             return []
+        listed = ", ".join(class_words(label, self.label_names) for label in held_out[:10])
+        listed += ", ..." if len(held_out) > 10 else ""
+        one = len(held_out) == 1
+        listed, it = (f"class {listed} is", "it") if one else (f"classes {listed} are", "them")
         total = len(self.train) + (0 if self.validation is None else len(self.validation))
-        count = self.class_counts.get("test", {}).get(label, 0)
-        tested = (
-            "there is no test split"
-            if self.test is None
-            else f"{count} images of it are the anomalies of the test split"
-        )
-        return [
-            f"held out: class {self.class_name(label)} is in none of the {total} training and validation"
-            f" images; {tested} (--data.init_args.held_out_label null trains on all classes)"
+        tested = "there is no test split"
+        if self.test is not None and self.test.anomaly is not None:
+            count = int(self.test.anomaly.sum())
+            tested = f"{count} images of {it} are the anomalies of the test split"
+        name = "held_out_label" if self.normal_label in (None, []) else "normal_label"
+        said = [
+            f"held out: {listed} in none of the {total} training and validation images; {tested}"
+            f" (--data.init_args.{name} null trains on all classes)"
         ]
+        if self.unlabelled:
+            said.append(f"{self.unlabelled} images without a label are left out: they may be of any class")
+        return said
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """On the device: flip training images, then scale to [-1, 1]."""

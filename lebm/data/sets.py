@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,14 @@ import numpy as np
 from lebm.data.cache import CachedImages, open_images, split_names
 from lebm.data.dataset import ImageRows
 from lebm.data.splits import chosen_splits, held_out_rows, limited, nothing_left, ordinary_rows
-from lebm.errors import UserError
+from lebm.errors import UserError, one_line
 
-__all__ = ["Sources", "Splitting"]
+__all__ = ["HELD_OUT", "Labels", "Sources", "Splitting", "by_number", "class_words"]
+
+Label = int | str
+Labels = Label | list[Label] | None
+HELD_OUT = ("held_out_label", "normal_label")
+"""The arguments of :class:`~lebm.data.images.ImageData` that hold out classes."""
 
 
 @dataclass(frozen=True)
@@ -52,47 +58,67 @@ class Sources:
         return cls(path, opened["train"], opened.get("validation"), opened.get("test"))
 
     @property
-    def skipped(self) -> int:
-        """Number of undecodable images that were left out."""
-        return sum(
-            len(cached.skipped) for cached in (self.train, self.validation, self.test) if cached is not None
-        )
+    def splits(self) -> list[CachedImages]:
+        """The splits that there are."""
+        return [cached for cached in (self.train, self.validation, self.test) if cached is not None]
 
     @property
     def label_names(self) -> dict[int, str]:
         """The name of each class, by its number; empty if the classes have no names."""
-        return dict(enumerate(self.train.label_names or []))
+        return dict(enumerate(next((split.label_names for split in self.splits if split.label_names), [])))
 
-    def label(self, wanted: int | str) -> int:
-        """The number of a class of the training split, given by name or by number.
+    def held_out(self, anomalous: Labels, normal: Labels = None) -> list[int]:
+        """The numbers of the classes that are held out, ascending; empty if both arguments are.
+
+        A name goes before a number: where the classes are called ``"1"``, ``"10"`` and ``"2"``, the class 2
+        is the last one.
+
+        Args:
+            anomalous: the classes that are held out.
+            normal: in place of them, the classes that are not.
 
         Raises:
-            UserError: if the class does not exist; the message lists the classes.
+            UserError: if a class does not exist; the message lists the classes.
         """
-        if not self.train.has_labels:
-            raise UserError(
-                f"data path {self.path!r}: held_out_label needs labels, but no label column was found; set"
-                " label_column, or --data.init_args.held_out_label null to hold out none"
-            )
-        if self.test is not None and not self.test.has_labels:
-            raise UserError(
-                f"data path {self.path!r}: held_out_label needs labels, but the test split has none; set"
-                " test_split: null"
-            )
-        known, names = np.unique(self.train.labels).tolist(), self.label_names
-        label: int | str = next((number for number, name in names.items() if name == wanted), wanted)
-        if isinstance(label, str) and label.isdigit():
-            label = int(label)
-        if label in known:
-            return int(label)
-        listed = [
-            str(number) if names.get(number, str(number)) == str(number) else f"{number} ({names[number]})"
-            for number in known[:50]
-        ]
-        raise UserError(
-            f"data path {self.path!r}: held_out_label {wanted} does not exist; the labels are"
-            f" {', '.join(listed)}; --data.init_args.held_out_label null holds out none"
+        wanted, name = (
+            (normal, "normal_label")
+            if anomalous is None or anomalous == []
+            else (anomalous, "held_out_label")
         )
+        if wanted is None or wanted == []:
+            return []
+        where, way = f"data path {self.path!r}: {name}", f"--data.init_args.{name} null holds out none"
+        for split, hint in ((self.train, "label_column"), (self.test, "test_split: null")):
+            if split is not None and not split.has_labels:
+                raise UserError(
+                    f"{where} needs labels, but the split {split.split!r} has none; set {hint}, or {way}"
+                )
+        labels = np.concatenate([split.labels for split in self.splits])
+        known, names = np.unique(labels[labels >= 0]).tolist(), self.label_names
+        named = {names[n]: n for n in known if n in names}
+        digits = {str(int(name)): n for name, n in named.items() if name.isdecimal()}  # 7 may be called 007
+        numbers = {str(n): n for n in known} | digits | named
+        chosen = [wanted] if isinstance(wanted, int | str) else wanted
+        for label in chosen:
+            if str(label) not in numbers:
+                listed = ", ".join(class_words(n, names, "{} ({})") for n in known[:50])
+                raise UserError(f"{where} {label} does not exist; the labels are {listed}; {way}")
+        found = {numbers[str(label)] for label in chosen}
+        held_out = [n for n in known if (n in found) == (wanted is anomalous)]
+        if not held_out:
+            raise UserError(f"{where} {wanted}: the data have no other class; {way}")
+        return held_out
+
+
+def by_number(labels: Labels) -> bool:
+    """Whether one of the classes is given by its number, which other data may give to another class."""
+    return any(isinstance(label, int) for label in (labels if isinstance(labels, list) else [labels]))
+
+
+def class_words(number: int, names: Mapping[int, str], both: str = "{} ({!r})") -> str:
+    """A class in words: its number, and its name if that is another word."""
+    name = names.get(number, str(number))
+    return str(number) if name == str(number) else one_line(both.format(number, name))
 
 
 @dataclass(frozen=True)
@@ -100,22 +126,24 @@ class Splitting:
     """How sources become splits; the arguments are those of :class:`~lebm.data.images.ImageData`."""
 
     validation_size: int | float = 0
-    held_out_label: int | None = None
     anomaly_split: str = "lebm"
     seed: int = 0
     limit_train: int | None = None
     limit_eval: int | None = None
 
-    def apply(self, sources: Sources) -> dict[str, ImageRows]:
+    def apply(self, sources: Sources, held_out: Sequence[int] = ()) -> dict[str, ImageRows]:
         """The splits that have rows, by name: always ``train``, and possibly ``validation`` and ``test``.
 
+        Args:
+            sources: the decoded splits.
+            held_out: the labels of the anomalies.
+
         Raises:
-            UserError: if the held-out label does not exist or no training images are left.
+            UserError: if no training images are left.
         """
         train, valid, test = sources.train, sources.validation, sources.test
-        held_out = self.held_out_label
         carve = self.validation_size if valid is None else 0
-        if held_out is None:
+        if not held_out:
             rows = ordinary_rows(len(train), 0 if test is None else len(test), carve, self.seed)
         else:
             test_labels = np.empty(0, dtype=np.int64) if test is None else test.labels
@@ -127,9 +155,10 @@ class Splitting:
         labels = np.concatenate([cached.labels for cached in both])
         chosen = {part: (pixels, labels, getattr(rows, part)) for part in ("train", "validation", "test")}
         if valid is not None:
-            every = np.arange(len(valid))
-            normal = every if held_out is None else every[valid.labels != held_out]
-            chosen["validation"] = [valid.images], valid.labels, normal
+            normal = (
+                (valid.labels >= 0) & ~np.isin(valid.labels, held_out) if held_out else valid.labels >= -1
+            )
+            chosen["validation"] = [valid.images], valid.labels, np.flatnonzero(normal)
         splits = {}
         for name, (images, classes, numbers) in chosen.items():
             limit = self.limit_train if name == "train" else self.limit_eval

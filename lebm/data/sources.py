@@ -23,7 +23,7 @@ from lebm.errors import UserError, UserNotice, printable
 from lebm.extras import need
 from lebm.files import HUB_NAME, short_hash
 
-__all__ = ["Source", "find_source", "is_own", "located", "reading", "short_hash"]
+__all__ = ["Reader", "Source", "find_source", "is_own", "located", "reading", "short_hash"]
 
 EMBEDDED = "embedded:"
 IMAGE_SUFFIXES = (
@@ -270,6 +270,22 @@ def _say_unread(path: str, root: Path, files: list[Path], why: str) -> None:
         warnings.warn(text, UserNotice, stacklevel=2)
 
 
+def _check_names_of_classes(files: list[Path]) -> None:
+    """Refuse parquet files of one split that name classes differently: ``datasets`` takes the first names."""
+    import datasets
+    from pyarrow import parquet
+
+    named = []
+    for file in files:
+        features = datasets.Features.from_arrow_schema(parquet.read_schema(file))
+        named.append({name: getattr(feature, "names", None) for name, feature in features.items()})
+        if named[-1] != named[0]:
+            raise UserError(
+                f"{file} names its columns or classes differently than {files[0]}: write the split again,"
+                " with the same names in all its files"
+            )
+
+
 class Reader:
     """Reads a source through ``datasets``; :func:`reading` makes it."""
 
@@ -303,6 +319,7 @@ class Reader:
                     source.location, source.config_name, revision=source.revision, split=name
                 )
             if _is_table(files[0]):
+                _check_names_of_classes(files)
                 return datasets.load_dataset(
                     "parquet",
                     data_files={name: [glob.escape(str(file)) for file in files]},

@@ -114,42 +114,45 @@ def ordinary_rows(train: int, test: int, validation_size: int | float, seed: int
 def held_out_rows(
     train_labels: np.ndarray,
     test_labels: np.ndarray,
-    held_out: int,
+    held_out: Sequence[int],
     protocol: str,
     validation_size: int | float,
     seed: int,
 ) -> SplitRows:
-    """Splits for anomaly detection; the held-out class is in neither the training nor the validation rows.
+    """Splits for anomaly detection; the held-out classes are in neither the training nor the validation rows.
+
+    Rows without a label, which have a negative number, are left out: they may be of any class.
 
     Args:
         train_labels: labels of the training source, shape (N,).
         test_labels: labels of the test source, shape (M,).
-        held_out: the label of the anomalies.
+        held_out: the labels of the anomalies.
         protocol: ``"lebm"`` joins both sources. The first 80% of one permutation of all normal rows are for
             training; the test rows are the other 20% and every held-out row. ``"official"`` takes the
-            training rows without the held-out class, and all test rows.
+            training rows without the held-out classes, and all test rows.
         validation_size: number of validation rows, or their share of the training rows. They are taken from
             the training rows, which are all normal.
         seed: seed of the permutations.
     """
     labels = np.concatenate([train_labels, test_labels])
-    normal = labels != held_out
+    anomaly = np.isin(labels, held_out)
+    normal = ~anomaly & (labels >= 0)
     if protocol == "lebm":
         shuffled = _permutation(np.flatnonzero(normal), seed)
         cut = int(TRAIN_FRACTION * len(shuffled))
         train, test = (
             np.sort(shuffled[:cut]),
-            np.sort(np.concatenate([shuffled[cut:], np.flatnonzero(~normal)])),
+            np.sort(np.concatenate([shuffled[cut:], np.flatnonzero(anomaly)])),
         )
     else:
         train = np.flatnonzero(normal[: len(train_labels)])
-        test = np.arange(len(train_labels), len(labels))
+        test = len(train_labels) + np.flatnonzero(test_labels >= 0)
     kept, validation = _carved(train, validation_size, seed + 1)
     return SplitRows(kept, validation, test)
 
 
 def nothing_left(
-    path: str, noun: str, validation_size: int | float, rows: int, held_out: int | None = None
+    path: str, noun: str, validation_size: int | float, rows: int, held_out: Sequence[int] = ()
 ) -> str:
     """The message for a validation split that leaves no training rows; it names the words to type.
 
@@ -158,9 +161,9 @@ def nothing_left(
         noun: what a row is, in the plural.
         validation_size: the size that was asked for.
         rows: number of rows that training and validation share.
-        held_out: the label that neither has, if there is one.
+        held_out: the labels that neither has.
     """
-    without = "" if held_out is None else f" without label {held_out}"
+    without = f" without label {', '.join(map(str, held_out))}" if held_out else ""
     way = (
         "--data.init_args.validation_size 0.1 takes a tenth of them"
         if rows > 1

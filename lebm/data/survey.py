@@ -11,9 +11,9 @@ from typing import Any
 
 from lebm.data.build import Columns, labels_of
 from lebm.data.decoding import GREY_MODES, header
-from lebm.data.sources import find_source, located, reading
+from lebm.data.sources import Reader, find_source, located, reading
 from lebm.data.splits import VALIDATION_SPLITS
-from lebm.errors import UserError
+from lebm.errors import UserError, one_line
 
 __all__ = ["Survey", "survey"]
 
@@ -35,6 +35,8 @@ class Survey:
             among the smallest twentieth.
         same_size: whether all images that were looked at have this size.
         classes: names of the classes, or their numbers as text; empty without labels.
+        normal: the only class of the training split, if the test split has it and others too: these are
+            probably the anomalies.
         train_split: name of the training split.
         test_split: name of the test split, or ``None``.
         has_validation: whether the data have a validation split.
@@ -52,6 +54,7 @@ class Survey:
     train_split: str
     test_split: str | None
     has_validation: bool
+    normal: str | None = None
     looked_at: int = 0
     unreadable: int = 0
     is_sample: bool = False
@@ -62,7 +65,7 @@ class Survey:
         channels, height, width = self.shape
         about = "about " if self.is_sample and self.unreadable else ""
         size = f"{width} x {height} pixels" + ("" if self.same_size else " or more")
-        listed = ", ".join(self.classes[:10]) + (", ..." if len(self.classes) > 10 else "")
+        listed = one_line(", ".join(self.classes[:10])) + (", ..." if len(self.classes) > 10 else "")
         return (
             f"{about}{self.count} training images of {size}, {'grey' if channels == 1 else 'in colour'}, "
             + (f"{len(self.classes)} classes ({listed})" if self.classes else "no labels")
@@ -123,31 +126,40 @@ def _of_arrays(path: str) -> Survey:
 def _of_images(path: str) -> Survey:
     source = find_source(path)
     with tempfile.TemporaryDirectory() as scratch, reading(source, Path(scratch)) as reader:
-        names = reader.split_names()
-        train = "train" if "train" in names else names[0]
+        splits = reader.split_names()
+        train = "train" if "train" in splits else splits[0]
+        test = "test" if "test" in splits and train != "test" else None
         rows = reader.split(train)
         image_column, label_column = Columns().found(source, rows.features)
-        labels, classes = labels_of(source, rows, label_column, named=False)
+        trained, names = _classes(reader, rows, train, label_column)
+        tested = _classes(reader, reader.split(test), test, label_column)[0] if test else []
         sizes, channels, looked_at = _looked_at(source.path, rows, image_column)
     readable = sizes.total()
     # Without the smallest twentieth: one tiny file must not decide on the networks.
     smallest = sorted(sizes.elements(), key=min)[readable // 20]
-    if classes is None:
-        classes = [] if labels is None else [str(label) for label in sorted(set(labels.tolist()))]
     return Survey(
         located(path),
         False,
         len(rows) * readable // looked_at,
         (channels, smallest[1], smallest[0]),
         len(sizes) == 1,
-        classes,
+        names,
         train,
-        "test" if "test" in names and train != "test" else None,
-        any(name in names for name in VALIDATION_SPLITS if name != train),
+        test,
+        any(name in splits for name in VALIDATION_SPLITS if name != train),
+        trained[0] if len(trained) == 1 and set(trained) < set(tested) else None,
         looked_at,
         looked_at - readable,
         looked_at < len(rows),
     )
+
+
+def _classes(reader: Reader, rows: Any, split: str, column: str | None) -> tuple[list[str], list[str]]:
+    """The classes of a split, and those of all splits: their names, or their numbers as text."""
+    labels, names = labels_of(reader, rows, split, column if column in rows.features else None, named=False)
+    present = [] if labels is None else sorted({label for label in labels.tolist() if label >= 0})
+    found = [str(label) if names is None else names[label] for label in present]
+    return found, names or found
 
 
 def _looked_at(path: str, rows: Any, column: str) -> tuple[Counter[tuple[int, int]], int, int]:

@@ -52,7 +52,9 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
     protocol["training_images_for_combined"] = len(normal["reconstruction"]) if normal else 0
     for name, rows in subject.images.protocols.items():
         scores = _scores_of(subject, settings, rows.rows, name)
-        anomaly = scores.pop("label") == held_out
+        scores.pop("label")
+        anomaly = rows.anomaly
+        assert anomaly is not None
         positives, negatives = int(anomaly.sum()), int((~anomaly).sum())
         if not positives or not negatives:
             continue
@@ -62,7 +64,7 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "anomalies": positives,
             "rows_left_out_as_trained_on": subject.images.protocol_sizes[name] - len(rows),
         }
-        groups = ("normal", f"label {held_out}")
+        groups = ("normal", f"label {held_out}" if isinstance(held_out, int) else "held-out labels")
         for score, values in scores.items():
             add_ranking(result, settings, name, score, values, anomaly, groups, **counts)
         protocol["scores"] = {score: MEANINGS[score] for score in scores}

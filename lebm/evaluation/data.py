@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lebm.data.dataset import ImageRows
 from lebm.data.images import ImageData, to_unit_range
+from lebm.data.sets import HELD_OUT, by_number
 from lebm.data.sources import is_own
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
@@ -47,7 +48,7 @@ class RunImages:
         protocols: with a held-out label, the test split of each protocol, without the rows that training
             used.
         protocol_sizes: number of rows of each of these test splits, with the rows that training used.
-        held_out_label: the label of the anomalies, or ``None``.
+        held_out_label: the label of the anomalies, or several, or ``None``.
         description: path, sizes, seed and protocol, as plain values.
 
     Example:
@@ -64,7 +65,7 @@ class RunImages:
     test: ImageRows
     protocols: dict[str, ImageRows]
     protocol_sizes: dict[str, int]
-    held_out_label: int | None
+    held_out_label: int | list[int] | None
     description: dict[str, Any]
 
     @classmethod
@@ -116,45 +117,39 @@ def opened_module(
     if own:
         arguments = {name: value for name, value in trained.items() if name != "path"}
     else:
-        kept = ("held_out_label", "seed", "anomaly_split", "cache_dir", "white_level")
+        kept = ("seed", "anomaly_split", "cache_dir", "white_level")
         arguments = {name: trained[name] for name in kept if name in trained}
-        if arguments.get("held_out_label") is not None:
-            _keep_label_of_same_meaning(path, arguments, trained)
     arguments |= {"image_size": shape[1], "channels": shape[0], "limit_eval": limit}
+    if not own:
+        arguments |= _held_out_elsewhere(path, trained, arguments)
     module = ImageData(path, **arguments)
     module.setup()
     return module, arguments
 
 
-def _keep_label_of_same_meaning(path: str, known: dict[str, Any], trained: dict[str, Any]) -> None:
-    """Take the held-out label of a run out of ``known``, the arguments for the other data at ``path``, if it
-    is missing there or names another class. ``trained`` are the arguments of the run.
+def _held_out_elsewhere(path: str, trained: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a run that hold out classes, for other data: none where these lack such a class, or
+    where it is given by its number.
+
+    Args:
+        path: the other data.
+        trained: the arguments of the run.
+        known: the other arguments for the other data.
     """
-    wanted = known["held_out_label"]
-    other = ImageData(path, **{**known, "held_out_label": None})
-    other.setup()
+    held_out = {name: trained[name] for name in HELD_OUT if trained.get(name) is not None}
     try:
-        mine = ImageData(**trained)
-        mine.setup()
-        name = mine.label_names.get(mine.label(wanted), str(wanted))
-    except (TypeError, UserError):  # the data of the run are not here
-        name = str(wanted)
-    try:
-        number = other.label(wanted)
-    except UserError:
-        meaning = "does not exist"
-    else:
-        if other.label_names.get(number, name) == name:
-            return
-        meaning = f"is {other.label_names[number]!r}"
-    del known["held_out_label"]
-    text = "the run holds out label %s, which %s in %s; every class counts as normal there"
-    log.warning(text, wanted, meaning, path)
+        if any(map(by_number, held_out.values())):
+            raise UserError(f"{held_out} is a number of the run's own data, and only a name holds for others")
+        ImageData(path, **held_out, **known).setup()
+    except UserError as error:
+        log.warning("no class is held out of %s, every class counts as normal there: %s", path, error)
+        return {}
+    return held_out
 
 
 def _protocols(module: ImageData, path: str, settings: dict[str, Any]) -> dict[str, ImageRows]:
     """The test split of both protocols of a held-out label; with a limit, only that of the run's protocol."""
-    if module.held_out_label is None:
+    if not module.train.held_out:
         return {}
     if settings.get("limit_eval") is not None:
         return {settings.get("anomaly_split", "lebm"): module.test} if module.test is not None else {}
@@ -182,9 +177,9 @@ def subset(rows: ImageRows, keep: np.ndarray) -> ImageRows:
 
 
 def normal_rows(images: RunImages) -> ImageRows:
-    """The test rows of a run without those of the held-out label."""
-    test, held_out = images.test, images.held_out_label
-    return test if held_out is None else subset(test, test.labels.numpy() != held_out)
+    """The test rows of a run without those of the held-out labels."""
+    anomaly = images.test.anomaly
+    return images.test if anomaly is None else subset(images.test, ~anomaly.numpy())
 
 
 def chosen_rows(count: int, n: int, seed: int) -> np.ndarray:

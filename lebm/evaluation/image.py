@@ -106,9 +106,8 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
 
 def _reconstruction(subject: Subject, settings: Settings) -> Figure:
     scores = test_scores(subject, settings)
-    held_out = subject.images.held_out_label
-    error = scores["reconstruction"]
-    normal = error if held_out is None else error[scores["label"] != held_out]
+    anomaly, error = subject.images.test.anomaly, scores["reconstruction"]
+    normal = error if anomaly is None else error[~anomaly]
     return Figure.of("reconstruction_mse", mean_interval(normal), len(normal), "test")
 
 

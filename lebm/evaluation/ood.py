@@ -60,7 +60,7 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     Raises:
         UserError: if a further set cannot be read, or is given twice.
     """
-    names = _names(settings.ood, {"in", *OUT_SETS, f"label_{subject.images.held_out_label}"})
+    names = _names(settings.ood, {"in", *OUT_SETS, _held_out_name(subject)})
     inside = first_normal(subject.images, settings.ood_images, settings.seed)
     result = SuiteResult(
         {
@@ -100,6 +100,12 @@ def _names(paths: Sequence[str], taken: set[str]) -> list[str]:
     return names
 
 
+def _held_out_name(subject: Subject) -> str:
+    """The name of the set of held-out rows."""
+    held_out = subject.images.held_out_label
+    return f"label_{held_out}" if isinstance(held_out, int) else "held_out_labels"
+
+
 def _sets(
     subject: Subject, settings: Settings, inside: Tensor, names: list[str]
 ) -> Iterator[tuple[str, str, Tensor]]:
@@ -107,10 +113,10 @@ def _sets(
     for name, (meaning, change) in OUT_SETS.items():
         yield name, meaning, change(inside, torch.Generator().manual_seed(settings.seed))
     held_out, test = subject.images.held_out_label, subject.images.test
-    if held_out is not None:
-        rows = subset(test, test.labels.numpy() == held_out)
+    if test.anomaly is not None:
+        rows = subset(test, test.anomaly.numpy())
         yield (
-            f"label_{held_out}",
+            _held_out_name(subject),
             f"the held-out label {held_out}",
             to_unit_range(rows.images(slice(0, settings.ood_images))),
         )

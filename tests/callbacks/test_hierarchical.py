@@ -117,6 +117,22 @@ def test_coordinates_of_any_inference_model_are_compared_with_labels(tmp_path: P
     assert 0 <= callback.figures["test/mig"] <= 1
 
 
+def test_rows_without_a_label_are_no_class(tmp_path: Path) -> None:
+    data = TinyData(held_out_label=None)
+    callbacks = [LayerClassification(epochs=1), MutualInformationGap(bins=3)]
+    for split in (data.train, data.test):
+        split.labels[split.labels == 1] = -1
+    trainer(tmp_path, callbacks).test(variational(), datamodule=data, verbose=False)
+    right = 15 * callbacks[0].figures["test/latent_accuracy/all"]  # of 23 test rows, 8 have no label
+    assert right == pytest.approx(round(right))
+    assert right > 0
+    for split in (data.train, data.test):
+        split.labels[:] = -1
+    for callback in callbacks:
+        with pytest.raises(UserError, match="compared with labels, and a split of the data has none"):
+            trainer(tmp_path, [callback]).test(variational(), datamodule=data, verbose=False)
+
+
 def test_wrong_settings_and_models_are_named(tmp_path: Path) -> None:
     for callback in (HierarchicalSamples(), LayerReconstruction(), LayerClassification(), LatentAttack()):
         with pytest.raises(UserError, match="layers of a hierarchical model, which EchoModel does not have"):

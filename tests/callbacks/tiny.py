@@ -117,10 +117,10 @@ class TinyData(LightningDataModule):
         super().__init__()
         self.batch_size = batch_size
         self.empty_pieces = empty_pieces
-        splits = []
+        splits, held_out = [], [] if held_out_label is None else [held_out_label]
         for number, size in enumerate(sizes):
             images = np.random.default_rng(number).integers(0, 256, (size, *SHAPE), dtype=np.uint8)
-            splits.append(ImageRows([images], np.arange(size) % 3, np.arange(size), held_out_label))
+            splits.append(ImageRows([images], np.arange(size) % 3, np.arange(size), held_out))
         self.train, self.validation, self.test = splits
 
     def _sampler(self, rows: int, **options: Any) -> ShardedBatchSampler:

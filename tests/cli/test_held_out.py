@@ -1,4 +1,4 @@
-"""A class that is held out: given by name, said in the first lines, and refused for other data."""
+"""A class that is held out: given by name, said in the first lines, and left out for other data."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from lebm.cli.starting import TrainingCLI
-from lebm.config.held_out import held_out_notes
+from lebm.config.held_out import without_foreign_numbers
 from lebm.config.request import read_request
 from lebm.data import ImageData
 from lebm.errors import UserError
 from lebm.evaluation.data import RunImages
 from tests.cli.conftest import Run
-from tests.conftest import MakeParquet, pictures, png, write_parquet
+from tests.conftest import MakeParquet
 
 CLOTHES = ["coat", "pullover", "sneaker", "bag"]
 
@@ -38,8 +38,11 @@ def ready(path: str, **arguments: Any) -> ImageData:
     return data
 
 
-def notes(words: list[str], path: str, label: int | str) -> list[str]:
-    return held_out_notes(read_request("fit", words), ready(path, held_out_label=label))
+def held_out(words: list[str], path: str, label: Any) -> tuple[Any, list[str]]:
+    """The held-out class that is left of a recipe's, and what is said."""
+    arguments = {"path": path, "held_out_label": label}
+    notes = without_foreign_numbers(read_request("fit", words), arguments)
+    return arguments["held_out_label"], notes
 
 
 def test_a_class_may_be_named(clothes: str) -> None:
@@ -55,9 +58,9 @@ def test_a_class_may_be_named(clothes: str) -> None:
 
 def test_a_name_that_is_a_number_is_a_name_first(make_parquet: MakeParquet) -> None:
     path = str(make_parquet("years", train=8, test=4, names=["1", "0", "3", "2"]))
-    assert ready(path, held_out_label="1").held_out_label == 0
-    assert ready(path, held_out_label=1).held_out_label == 1
-    assert ready(path, held_out_label="0").held_out_label == 1
+    for zero, one in (("1", "0"), (1, 0)):
+        assert ready(path, held_out_label=zero).held_out_label == 0
+        assert ready(path, held_out_label=one).held_out_label == 1
 
 
 def test_the_notes_name_the_class_and_count(clothes: str) -> None:
@@ -84,54 +87,78 @@ def test_a_run_says_so_and_keeps_the_names(
     assert json.loads(Path("run/summary.json").read_text())["data"]["label_names"]["1"] == "pullover"
 
 
-def test_a_number_for_other_data_is_refused(tmp_path: Path, clothes: str, digits: str) -> None:
+def test_a_number_is_left_out_for_other_data(tmp_path: Path, clothes: str, digits: str) -> None:
     own = tmp_path / "own.yaml"
     own.write_text(f"data: {{init_args: {{path: {digits}, held_out_label: 1}}}}\n")
     other = ["-c", str(own), "--data.init_args.path", clothes]
-    for words in (other, ["-c", str(own), f"--data.path={clothes}"]):
-        with pytest.raises(UserError, match="1 was written for .*digits, and class 1 of .* is 'pullover'"):
-            notes(words, clothes, 1)
-    assert notes([*other, "--data.held_out_label", "1"], clothes, 1) == []
-    assert notes(["-c", str(own)], digits, 1) == []
-    assert notes(["-c", str(own), "--data.init_args.path", digits], digits, 1) == []
-    block = tmp_path / "block.yaml"
+    for label in (1, [1, "coat"]):
+        left, (note,) = held_out(other, clothes, label)
+        assert left is None
+        assert note == (
+            f"held_out_label {label} is a number of {digits} and was left out for {clothes}: add"
+            " --data.init_args.held_out_label NAME to hold out a class"
+        )
+    for typed in (["--data.held_out_label", "1"], ["--data.init_args.held_out_label=1"]):
+        assert held_out([*other, *typed], clothes, 1) == (1, [])
+    assert held_out(other, clothes, "pullover") == ("pullover", [])
+    assert held_out(["-c", str(own)], digits, 1) == (1, [])
+    assert held_out(["-c", str(own), "--data.init_args.path", digits], digits, 1) == (1, [])
+
+
+def test_a_number_belongs_to_the_path_that_stands_before_it(
+    tmp_path: Path, clothes: str, digits: str
+) -> None:
+    block, label = tmp_path / "block.yaml", tmp_path / "label.yaml"
     block.write_text(f"data: {{init_args: {{path: {clothes}}}}}\n")
-    label = tmp_path / "label.yaml"
     label.write_text("data: {init_args: {held_out_label: 1}}\n")
-    assert notes(["-c", str(block), "-c", str(label)], clothes, 1) == []
-    label.write_text("data: {init_args: {held_out_label: pullover}}\n")
-    assert notes(["-c", str(own), "-c", str(label), "--data.path", clothes], clothes, "pullover") == []
+    words = ["-c", str(block), "-c", str(label)]
+    assert held_out(words, clothes, 1) == (1, [])
+    assert held_out([*words, "--data.path", digits], digits, 1)[0] is None
+    assert held_out(["-c", str(label), "--data.path", digits], digits, 1) == (1, [])  # no data stand with it
 
 
-def test_names_that_are_the_numbers_need_no_question(tmp_path: Path, digits: str) -> None:
-    words = ["-c", "latent_mle/mnist_anomaly", "--data.init_args.path", digits]
-    assert notes(words, digits, 1) == []
-
-
-def test_classes_without_names_are_stated(make_parquet: MakeParquet, tmp_path: Path) -> None:
-    path = tmp_path / "plain"
-    for split in ("train", "test"):
-        write_parquet(path / f"{split}.parquet", [png(image) for image in pictures(8)], [0, 1] * 4)
-    (note,) = notes(["-c", "quickstart", "--data.init_args.path", str(path)], str(path), 1)
-    assert "the number 1 was written for embedded:mnist" in note
+def test_the_command_leaves_the_number_out(
+    lebm: Run, clothes: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = yaml.safe_load(tiny.read_text())
+    recipe["data"] = {
+        "class_path": "ImageData",
+        "init_args": {"path": "embedded:mnist", "image_size": 4, "batch_size": 4, "held_out_label": 4},
+    }
+    Path("own.yaml").write_text(yaml.safe_dump(recipe))
+    words = ["-c", "own.yaml", "--run_dir", "run", "--trainer.max_steps", 1, "--data.path", clothes]
+    assert lebm("fit", *words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("lebm: held_out_label 4 is a number of embedded:mnist and was left out for")
+    assert not any(line.startswith("lebm: held out") for line in lines)
+    assert json.loads(Path("run/summary.json").read_text())["data"]["held_out_label"] is None
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["data"]["init_args"]["held_out_label"] is None
 
 
 def test_the_command_refuses_before_it_builds(
     lebm: Run, clothes: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TrainingCLI, "_instantiate", lambda cli: pytest.fail("the networks were built"))
-    assert lebm("fit", "-c", "quickstart", "--data.init_args.path", clothes) == 2
-    assert "held_out_label 4 does not exist; the labels are 0 (coat)" in capsys.readouterr().err
+    words = ["--data.init_args.path", clothes, "--data.init_args.held_out_label", "socks"]
+    assert lebm("fit", "-c", "quickstart", *words) == 2
+    assert "held_out_label socks does not exist; the labels are 0 (coat)" in capsys.readouterr().err
 
 
-def test_an_evaluation_on_other_data_drops_a_label_of_another_meaning(
-    clothes: str, digits: str, caplog: pytest.LogCaptureFixture
+def test_an_evaluation_on_other_data_knows_names_only(
+    clothes: str, digits: str, make_parquet: MakeParquet, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = {"path": digits, "held_out_label": 1, "seed": 0}
+    assert RunImages.open(settings, digits, (1, 8, 8)).held_out_label == 1
     with caplog.at_level(logging.WARNING):
         assert RunImages.open(settings, clothes, (1, 8, 8)).held_out_label is None
-    assert "holds out label 1, which is 'pullover' in" in caplog.text
-    assert RunImages.open(settings, digits, (1, 8, 8)).held_out_label == 1
-    named = {**settings, "path": clothes, "held_out_label": "pullover"}
-    assert RunImages.open(named, digits, (1, 8, 8)).held_out_label is None
-    assert "which does not exist in" in caplog.text
+        assert f"no class is held out of {clothes}, every class counts as normal there" in caplog.text
+        caplog.clear()
+        named = {"path": clothes, "held_out_label": "pullover"}
+        assert RunImages.open(named, digits, (1, 8, 8)).held_out_label is None
+        assert "held_out_label pullover does not exist; the labels are 0, 1, 2, 3" in caplog.text
+        caplog.clear()
+        shuffled = str(make_parquet("shuffled", train=24, test=8, names=[*CLOTHES[2:], *CLOTHES[:2]]))
+        assert RunImages.open(named, shuffled, (1, 8, 8)).held_out_label == 3
+        normal = {"path": clothes, "normal_label": "coat"}
+        assert RunImages.open(normal, shuffled, (1, 8, 8)).held_out_label == [0, 1, 3]
+    assert not caplog.text

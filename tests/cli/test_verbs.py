@@ -178,25 +178,6 @@ def test_other_data_are_read_with_the_white_level_of_the_run(
     assert Path("deep.csv").read_text().replace("a.png", "bright.png") == Path("bright.png.csv").read_text()
 
 
-def test_other_classes_than_those_of_the_run_are_said(
-    lebm: Run, tiny: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("own.yaml").write_text(OWN)
-    assert lebm("fit", "-c", tiny, "-c", "own.yaml", "--run_dir", "run", "--trainer.max_steps", 2) == 0
-    shutil.copytree(pictures / "test", "same/test")
-    shutil.copytree(pictures / "test" / "class1", "fewer/test/class1")
-    shutil.copytree(pictures / "test" / "class0", "fewer/test/class2")
-    shutil.copytree(pictures / "test" / "class0", "unlabelled")
-    for data in ("./same", "./unlabelled"):
-        assert lebm("score", "run", "--data", data, "--split", "test" if "same" in data else "train") == 0
-        assert "compared with" not in capsys.readouterr().out
-    assert lebm("score", "run", "--data", "./fewer") == 0
-    line = (
-        "compared with the data of the run, ./fewer (test) lacks the classes class0 and also has the classes"
-    )
-    assert f"lebm: {line} class2; " in capsys.readouterr().out
-
-
 OWN = (
     "data: {class_path: lebm.data.images.ImageData, init_args: {path: ./pictures, image_size: 4, channels: 1,"
     " batch_size: 4, validation_size: 0.5}}\n"

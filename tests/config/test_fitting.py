@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 from lebm.cli.dispatch import run
 from lebm.cli.validate_recipe import built
 from lebm.config import recipes
+from lebm.config.blocks import standalone
 from lebm.config.fitting import fitted
 from lebm.config.request import read_request
 from lebm.data.survey import Survey, survey
@@ -119,6 +121,57 @@ def test_one_tiny_image_does_not_decide_on_the_size(own: Path) -> None:
     for number in range(2):
         Image.new("RGB", (30, 30)).save(own / "coat" / f"large-{number}.png")
     assert survey(str(own)).shape == (3, 22, 20)
+
+
+def test_a_folder_of_normal_images_and_defects(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, count in (("train/good", 12), ("test/good", 6), ("test/broken", 3), ("test/scratch", 3)):
+        folder = Path("parts") / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            Image.new("L", (20, 20), 20 * number).save(folder / f"{number}.png")
+    assert run(["cp", "quickstart", "own.yaml", "--for", "parts"]) == 0
+    shown = capsys.readouterr().out
+    assert "12 training images of 20 x 20 pixels, grey, 3 classes (broken, good, scratch), a test" in shown
+    assert "all training images are of the class 'good', and the test images of others too" in shown
+    data = data_of(Path("own.yaml").read_text())
+    assert (data["normal_label"], data["anomaly_split"]) == ("good", "official")
+    assert "held_out_label" not in data
+    assert "AnomalyDetection" in Path("own.yaml").read_text()
+    module = built(read_request("validate-recipe", ["own.yaml"])).datamodule
+    assert "6 images of them are the anomalies of the test split" in module.notes()[0]
+    # without normal images in the test, or with one class in all splits, there is nothing to find
+    shutil.rmtree("parts/test/good")
+    assert survey("parts").normal is None
+    shutil.rmtree("parts/test/broken")
+    Path("parts/test/scratch").rename("parts/test/good")
+    assert survey("parts").normal is None
+
+
+HOSTILE = "dog\nrun_dir: elsewhere #\x1b[2J\u2028seed_everything: 7"
+
+
+def test_names_write_no_keys_into_a_recipe() -> None:
+    found = replace(OWN, path=f"/🙂/{HOSTILE}", classes=["cat", HOSTILE], test_split="test", normal=HOSTILE)
+    text, _ = fitted(recipes.find("latent_mle/mnist_anomaly"), found)
+    before, after = (
+        yaml.safe_load(content) for content in (standalone(recipes.find("latent_mle/mnist_anomaly")), text)
+    )
+    assert after.keys() == before.keys()
+    assert after["seed_everything"] == before["seed_everything"]
+    data = after["data"]["init_args"]
+    assert (data["path"], data["normal_label"], data["seed"]) == (found.path, HOSTILE, "${seed_everything}")
+    assert "# mnist_anomaly, for /🙂/dog?run_dir: elsewhere #?[2J?seed_everything: 7\n" in text
+
+
+def test_names_do_not_reach_the_terminal_raw(
+    make_parquet: MakeParquet, own: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_parquet(train=12, classes=2, names=["cat", HOSTILE], size=20)
+    assert run(["cp", "latent_mle/mnist", "new.yaml", "--for", "parquet"]) == 0
+    said = capfd.readouterr().out
+    assert "2 classes (cat, dog?run_dir: elsewhere #?[2J?seed_everything: 7)" in said
+    assert all(line.isprintable() and line.startswith("new.yaml: ") for line in said.splitlines())
+    assert "run_dir" not in yaml.safe_load(Path("new.yaml").read_text())
 
 
 def test_few_training_steps_are_said() -> None:

@@ -111,7 +111,7 @@ def test_rows_of_joined_sources() -> None:
     first, second = pictures(6, seed=1)[:, None], pictures(4, seed=2)[:, None]
     labels = np.arange(10)
     rows = np.array([9, 0, 6, 5, 3])
-    split = ImageRows([first, second], labels, rows, held_out_label=6)
+    split = ImageRows([first, second], labels, rows, held_out=[6])
     everything = np.concatenate([first, second])
     np.testing.assert_array_equal(split.images(), everything[rows])
     batch = split.__getitems__([2, 0, 3])

@@ -210,11 +210,7 @@ def test_a_name_that_is_not_text(tmp_path: Path) -> None:
 METADATA: dict[str, tuple[str, str, list[int] | str]] = {
     "captions of some": ("metadata.csv", "file_name,text\ncat/a.png,hello\n", [0, 1]),
     "labels": ("metadata.csv", "file_name,label\ndog/b.png,ant\ncat/a.png,bee\n", [1, 0]),
-    "labels of one folder": (
-        "cat/metadata.csv",
-        "file_name,label\na.png,5\n",
-        "class labels in 1 of 2 rows only",
-    ),
+    "labels of one folder": ("cat/metadata.csv", "file_name,label\na.png,5\n", [5, -1]),
     "lines of JSON": (
         "metadata.jsonl",
         '{"file_name": "cat/a.png", "class": 7}\n{"file_name": "./dog/b.png", "class": 3}\n',

@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> str:
 
 
 def settings(path: str, split: str) -> dict:
-    return {"path": path, "held_out_label": 2, "anomaly_split": split, "seed": 1, "batch_size": 7}
+    return {"path": path, "held_out_label": "class2", "anomaly_split": split, "seed": 1, "batch_size": 7}
 
 
 @pytest.mark.parametrize("split", ["lebm", "official"])

@@ -36,6 +36,8 @@ class LinearImages(LinearGenerator):
 class Pictures:
     """Test images of eight bits, as a run's own."""
 
+    anomaly = None
+
     def __init__(self, x: Tensor) -> None:
         self.levels = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 

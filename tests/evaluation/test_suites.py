@@ -105,6 +105,23 @@ def test_anomaly_figures_of_both_splits(subject: Subject) -> None:
     assert details["auprc_lowest"] < details["base_rate"]
 
 
+def test_figures_of_several_held_out_classes(run: Path) -> None:
+    settings = load_recipe(run / "config.yaml")["data"]["init_args"] | {"held_out_label": None}
+    images = RunImages.open({**settings, "normal_label": "class0"}, None, (1, 4, 4))
+    subject = Subject(lebm.load(run), images)
+    labels = images.test.labels
+    assert images.held_out_label == [1, 2]
+    result = anomaly_suite(subject, SETTINGS)
+    scores = test_scores(subject, SETTINGS)
+    assert values(result, "lebm")["auroc/prior"] == pytest.approx(roc_auc_score(labels > 0, scores["prior"]))
+    counts = {figure.split: figure.details["anomalies"] for figure in result.figures}
+    assert counts == {"lebm": 60, "official": 20}
+    error = scores["reconstruction"][labels == 0].mean()
+    assert values(image_suite(subject, SETTINGS))["reconstruction_mse"] == pytest.approx(float(error))
+    sets = ood_suite(subject, SETTINGS).protocol["sets"]
+    assert sets["held_out_labels"] == "the held-out label [1, 2]"
+
+
 def test_rows_of_the_other_split_that_the_test_pass_never_saw_are_scored(run: Path) -> None:
     settings = {**load_recipe(run / "config.yaml")["data"]["init_args"], "anomaly_split": "official"}
     subject = Subject(lebm.load(run), RunImages.open(settings, None, (1, 4, 4)))
