@@ -46,7 +46,7 @@ recipes
   ls                        names and titles
   cat RECIPE                print one
   cp RECIPE DEST            start your own from one; --for FOLDER fits it to your images
-  validate-recipe RECIPE    parse, build without memory, print what it would train
+  validate-recipe RECIPE    print what it would train; --time measures three steps
 
   doctor                    check this machine: packages, devices, Weights & Biases, metric weights, disk
 
