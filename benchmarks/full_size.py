@@ -4,8 +4,8 @@
     python -m benchmarks.full_size latent_mle/cifar10    # this recipe again
 
 Two rows: one training step, one evaluation batch and one sample grid, in a process of its own per recipe.
-Chains take one step, because the real ones take minutes of a CPU. `python scripts/write_cost.py write` then
-writes the table."""
+Chains take one step, because the real ones take minutes of a CPU. `make results` then writes the memory into
+the cards of docs/gallery.md."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from torch import Tensor
 import lebm
 from lebm.config import recipes
 from lebm.estimators import LatentEstimator
+from lebm.models.observations import event_shape
+from lebm.models.text_likelihood import CategoricalLikelihood
+from lebm.models.text_vocabulary import UNKNOWN
 from lebm.plots.grids import image_grid
-from lebm.run.cost import batch_of
 from lebm.samplers.base import Sampler
 
 RESULT = Path(__file__).parents[1] / "results" / "full_size.json"
@@ -36,6 +38,17 @@ def model_of(name: str) -> LatentEstimator:
         if isinstance(part, Sampler):
             part.steps = 1
     return model
+
+
+def batch_of(model: LatentEstimator, rows: int, device: str) -> dict[str, Tensor]:
+    """A batch of the model's kind without content: grey images, points at 0, or sentences of full length."""
+    index = torch.arange(rows, device=device)
+    shape = event_shape(model.observation_model)
+    if shape is not None:
+        return {"x": torch.zeros(rows, *shape, device=device), "index": index}
+    assert isinstance(model.observation_model, CategoricalLikelihood)
+    length = model.observation_model.generator.max_length
+    return {"x": torch.full((rows, length), UNKNOWN, device=device), "index": index}
 
 
 def exercise(model: LatentEstimator) -> dict[str, Any]:

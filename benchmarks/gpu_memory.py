@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 import lebm
+from benchmarks.full_size import batch_of
 from benchmarks.gpu import Task
 from lebm.config import recipes
 from lebm.estimators import LatentEstimator
-from lebm.run.cost import batch_of
 
 STEPS = 3
 

@@ -23,7 +23,7 @@ PREFIX = "hub:"
 MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 _NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
-_REVISION = re.compile(r"[\w][\w./-]*", re.ASCII)
+_REVISION = re.compile(r"(?!.*\.\.)\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)  # it becomes a path in the cache
 
 
 def parsed(name: str) -> tuple[str, str | None]:

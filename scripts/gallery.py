@@ -130,8 +130,8 @@ def card(name: str, fields: dict[str, str], values: list[str], cost: str) -> lis
     if name in PICTURES:
         lines += [f"![{name}](images/{PICTURES[name]})", ""]
     lines += [f"**{fields['title']}**", ""]
-    if "Trains" in fields:
-        lines += [f"Trains {fields['Trains']}", ""]
+    memory = f"It needs {stored('full_size')[name]:,} MiB for two rows."
+    lines += [f"Trains {fields['Trains']} {memory}" if "Trains" in fields else memory, ""]
     if values:
         lines += [*(f"- {value}" for value in values), f"- cost: {cost}", ""]
     else:

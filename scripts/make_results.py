@@ -11,7 +11,6 @@ import equal_time
 import gallery
 import grey_table
 import write_comparison
-import write_cost
 import write_inference
 import write_layers
 import write_records
@@ -20,7 +19,7 @@ import write_revision
 import write_text_results
 from results_page import owners, write_or_check
 
-WRITERS = [anomaly_table, equal_time, gallery, grey_table, write_comparison, write_cost, write_inference]
+WRITERS = [anomaly_table, equal_time, gallery, grey_table, write_comparison, write_inference]
 WRITERS += [write_layers, write_records, write_results, write_revision, write_text_results]
 
 

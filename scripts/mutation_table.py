@@ -52,7 +52,6 @@ RATIO_TESTS = (
     "tests/estimators/test_multistage_nce.py",
 )
 loss = on("lebm/density_ratio/log_ratio.py", *RATIO_TESTS)
-least_squares = on("lebm/density_ratio/ulsif.py", *RATIO_TESTS)
 constants = on("lebm/density_ratio/log_z.py", *RATIO_TESTS)
 stages = on("lebm/models/ratios.py", *RATIO_TESTS)
 
@@ -271,11 +270,6 @@ MUTATIONS = [
     loss("log-ratio of the other sign", "return -self.energy(z)", "return self.energy(z)"),
     loss("keep log Z", "return self.raw(z) - self.prior.log_constant().log_z", "return self.raw(z)"),
     loss("interval too narrow", "up.std() / math.sqrt(up.shape[0])", "up.std() / up.shape[0]"),
-    least_squares("drop the 1/2 of the kernel", "(-0.5 * torch.cdist", "(-torch.cdist"),
-    least_squares(
-        "second moment of the wrong sample", "on_down.T @ on_down / len(down)", "on_down.T @ on_down"
-    ),
-    least_squares("choose the worst", "if objective < best:", "if objective > -best:"),
     constants("forget a stage's weight", "total += weights", "total = weights"),
     constants(
         "anneal from the base every time",

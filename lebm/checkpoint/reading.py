@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from lebm import hub, pretrained
 from lebm.checkpoint.model_file import is_model_file, read_model_file
 from lebm.checkpoint.rebuild import build, outline
 from lebm.checkpoint.seal import is_sealed, open_ordinary
-from lebm.errors import UserError, printable
+from lebm.errors import UserError, UserNotice, printable
 from lebm.files import is_inside
 
 __all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "located", "newest", "read", "rebuilt"]
@@ -265,5 +266,13 @@ def rebuilt(
     if misfit:
         raise UserError(f"{path}: its weights do not fit the model it describes ({misfit})")
     assert model is not None
+    named = dict(model.named_parameters())
+    if broken := [name for name, value in named.items() if not value.isfinite().all()]:
+        warnings.warn(
+            f"{path}: NaN or infinite weights in {len(broken)} of {len(named)} tensors, first in {broken[0]};"
+            " what the model draws or scores says nothing, so take an earlier checkpoint",
+            UserNotice,
+            stacklevel=4,
+        )
     model.loaded_weights = kind
     return model.to(map_location).eval()

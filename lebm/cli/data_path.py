@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,18 +11,16 @@ from lebm.config.checks import load_recipe
 from lebm.config.recipes import nearest
 from lebm.config.request import Request
 from lebm.errors import UserError
-from lebm.files import HUB_NAME, short_hash
+from lebm.files import HUB_NAME
 
 __all__ = ["check_data", "check_flagged_data"]
 
-PATIENCE = 1.5
-"""Seconds that the Hub has for its answer. A name that it has not judged by then is tried as data."""
 _FLAGS = ("--data.init_args.path", "--data.path")
 _EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "embedded"
 
 
 def check_data(path: str | None, flag: str = "--data", run: Path | None = None) -> None:
-    """Refuse data that do not exist: no file, no folder, not in the package, and no name on the Hub.
+    """Refuse data that do not exist: no file, no folder, not in the package, and no possible name on the Hub.
 
     Args:
         path: what the flag names, or ``None``.
@@ -44,8 +40,6 @@ def check_data(path: str | None, flag: str = "--data", run: Path | None = None) 
         return
     if path.startswith(("./", "../", "/", "~")) or not HUB_NAME.fullmatch(path):
         raise UserError(f"{where}no such file or folder{_near(path)}")
-    if reason := _not_on_the_hub(path):
-        raise UserError(f"{where}no such file or folder, and {reason}{_near(path)}")
 
 
 def check_flagged_data(request: Request) -> None:
@@ -76,48 +70,3 @@ def _near(path: str) -> str:
     folder = Path(path).expanduser().parent
     names = [str(folder / file.name) for file in folder.iterdir()] if folder.is_dir() else []
     return nearest(path, names)
-
-
-def _not_on_the_hub(name: str) -> str:
-    """Why a name is of no data set on the Hub; empty if it may be one."""
-    if find_spec("huggingface_hub") is None or _is_stored(name):
-        return ""
-    said: list[str] = []
-    asking = threading.Thread(target=lambda: said.append(_answer(name)), daemon=True)
-    asking.start()
-    asking.join(PATIENCE)
-    return next(iter(said), "")
-
-
-def _answer(name: str) -> str:
-    from huggingface_hub import HfApi, errors, get_token
-
-    try:
-        HfApi().dataset_info(name, timeout=PATIENCE)
-    except errors.GatedRepoError:
-        return ""
-    except errors.RepositoryNotFoundError:
-        known = "" if get_token() else " that is open to all"
-        return f"the Hugging Face Hub has no data set of this name{known}"
-    except ValueError:  # the library refuses the name
-        return "it is no name of the Hugging Face Hub"
-    except Exception as error:  # those of the library of the network
-        if isinstance(error, errors.HfHubHTTPError) or "timeout" in type(error).__name__.lower():
-            return ""
-        return "the Hugging Face Hub, which might have a data set of this name, cannot be reached"
-    return ""
-
-
-def _is_stored(name: str) -> bool:
-    """Whether a data set of the Hub was read on this machine before, so that it needs no network."""
-    from huggingface_hub import constants
-
-    home = Path(constants.HF_HOME)
-    datasets = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
-    own = Path(os.environ.get("LEBM_CACHE") or "~/.cache/lebm").expanduser()
-    places = (
-        own / "images" / short_hash(["hub", name, None, None]) / "splits.json",
-        datasets / name.replace("/", "___"),
-        Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}",
-    )
-    return any(place.exists() for place in places)

@@ -24,7 +24,7 @@ train
   fit -c RECIPE             train; --resume continues, --trainer.max_epochs 3 and the like override the recipe
   validate | test RUN       evaluate the last checkpoint of a run
   predict RUN               latents and anomaly scores of the test data, as one file
-  sweep -c RECIPE --over K V train and evaluate a recipe for every value of an argument; skip what is done
+  sweep -c RECIPE --over K V train and evaluate a recipe for every value, or a grid; skip what is done
 
 use a trained run (a run folder, or a .ckpt or .safetensors file)
   sample RUN -n 64          pictures or sentences from the model
@@ -46,12 +46,11 @@ recipes
   ls                        names and titles
   cat RECIPE                print one
   cp RECIPE DEST            start your own from one; --for FOLDER fits it to your images
-  validate-recipe RECIPE    parse, build without memory, print what it would train
+  validate-recipe RECIPE    print what it would train; --time measures three steps
 
   doctor                    check this machine: packages, devices, Weights & Biases, metric weights, disk
 
 options
-  --print-completion        completion for bash: source <(lebm --print-completion)
   --help, --version         LEBM_DEBUG=1 in the environment shows tracebacks
 
 A RECIPE is a path or a name that ls prints. First steps: lebm fit -c quickstart
@@ -91,11 +90,6 @@ def run(argv: list[str]) -> int:
         return 0
     if argv[0] in ("-V", "--version", "version"):
         print(f"lebm {__version__}")
-        return 0
-    if argv[0] == "--print-completion":
-        from lebm.cli.completion import script
-
-        print(script(VERBS), end="")
         return 0
     try:
         verb = _verb(argv[0])

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import chain_words, load_model, report, say, target_file
+from lebm.cli.common import chain_words, load_model, report, say, target_file, tell
 from lebm.cli.flags import count, run_parser
 from lebm.errors import UserError
 
@@ -69,6 +69,8 @@ def sample(argv: list[str]) -> int:
         say(model.sentences.spell(x), chosen.out)
         return 0
     _write_samples(x, target, form)
+    if broken := int((~x.isfinite()).flatten(1).any(dim=1).sum()):
+        tell(f"lebm: {broken} of these samples are not finite")
     if chosen.start == "pool":
         chain = "from the pool of prior chains, "
     elif steps == 0:

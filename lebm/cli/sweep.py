@@ -1,5 +1,5 @@
-"""``lebm sweep``: one recipe for every value of an argument, trained, evaluated and kept as one JSON a cell;
-resumable.
+"""``lebm sweep``: one recipe for every value of an argument, or every combination of values of several,
+trained, evaluated and kept as one JSON a cell; resumable.
 """
 
 from __future__ import annotations
@@ -12,23 +12,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lebm.cli.common import tell
 from lebm.cli.data_path import check_flagged_data
 from lebm.cli.flags import VerbParser
-from lebm.cli.sweep_file import LOGGER, add_sweep_file, write_sweep_file
 from lebm.cli.validate_recipe import built
 from lebm.config.recipes import find, run_name
 from lebm.config.request import read_request
 from lebm.errors import UserError, printable
 from lebm.evaluation.names import SUITE_NAMES
 from lebm.run.folder import write_json
-
-if TYPE_CHECKING:
-    from lebm.config.parser import RecipeCLI
 
 __all__ = ["main"]
 
@@ -39,8 +35,9 @@ def main(argv: list[str]) -> int:
     """``lebm sweep -c RECIPE --over held_out_label 1,4,5,7,9``; words it does not know go to ``lebm fit``."""
     parser = VerbParser(
         "lebm sweep",
-        description="Train and evaluate a recipe for every value of an argument. A cell is a run folder and a"
-        " JSON; what is done is skipped and what was interrupted goes on. Further words go to lebm fit.",
+        description="Train and evaluate a recipe for every value of an argument, or every combination of"
+        " values of several. A cell is a run folder and a JSON; what is done is skipped and what was"
+        " interrupted goes on. Further words go to lebm fit.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -49,9 +46,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--over",
         nargs=2,
+        action="append",
         metavar=("ARGUMENT", "VALUES"),
         required=True,
-        help="for example: held_out_label 1,4,5,7,9, or latent_dim 4,8",
+        help="for example: held_out_label 1,4,5,7,9, or latent_dim 4,8; repeat it for a grid",
     )
     parser.add_argument("--runs", type=Path, help="folder of the run folders (default runs/sweep-RECIPE)")
     parser.add_argument(
@@ -68,49 +66,56 @@ def main(argv: list[str]) -> int:
         "--evaluate", default="", metavar="WORDS", help="further words for lebm evaluate, as one string"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
-    add_sweep_file(parser)
     chosen, fit_words = parser.parse_known_args(argv)
-    if any(word.split("=")[0] in ("--run_dir", "--resume") for word in fit_words):
+    given = {word.partition("=")[0] for word in fit_words}
+    if given & {"--run_dir", "--resume"}:
         raise UserError("a sweep names and resumes its runs itself; use --runs for their folder")
     find(chosen.config)
     cells = list(_cells(chosen))
-    parsed = _check(chosen, cells[0], [*(LOGGER if chosen.wandb else ()), *fit_words])
-    if chosen.wandb is not None:
-        values = [cell["value"] for cell in cells]
-        argument = cells[0]["words"][0].removeprefix("--")
-        words = _evaluate_words(chosen, fit_words)
-        write_sweep_file(chosen, parsed, cells[0]["run"].parent, {argument: values}, fit_words, words)
-        return 0
-    unfinished = [cell for cell in cells if not _finish(cell, chosen, fit_words)]
-    return 1 if unfinished else 0
+    if twice := given.intersection(cells[0]["words"]):
+        raise UserError(f"{twice.pop()}: given beside --over, which has its values; leave one of them out")
+    # What every cell would be refused for, such as an unknown argument, is refused before the first one.
+    request = read_request("validate-recipe", ["-c", chosen.config, *cells[0]["words"], *fit_words])
+    check_flagged_data(request)
+    built(request)
+    done = [cell for cell in cells if _finish(cell, chosen, fit_words)]
+    if not chosen.dry_run:
+        _print_table(cells, done)
+    return 0 if len(done) == len(cells) else 1
 
 
 def _cells(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    argument, values = chosen.over
-    if not values.strip(", "):
-        raise UserError(f"--over {argument}: give values, as in --over {argument} 1,4,5")
+    axes: dict[str, tuple[str, list[str]]] = {}
+    for argument, values in chosen.over:
+        flag = f"--{SHORT.get(argument, argument)}"
+        if flag in axes:
+            raise UserError(
+                f"--over {argument}: given twice; write all values once, as in --over {argument} 1,4"
+            )
+        axes[flag] = argument, list(dict.fromkeys(part.strip() for part in values.split(",") if part.strip()))
+        if not axes[flag][1]:
+            raise UserError(f"--over {argument}: give values, as in --over {argument} 1,4,5")
+        for value in axes[flag][1]:
+            if not re.fullmatch(r"[\w.+-]+", value):
+                raise UserError(
+                    f"--over {argument}: {value!r} is not a plain value, as names of folders need"
+                )
+    arguments = [argument for argument, _ in axes.values()]
+    last = [argument.rsplit(".", 1)[-1] for argument in arguments]
+    short = last if len(set(last)) == len(last) else arguments
     recipe = run_name(chosen.config)
     folder = chosen.runs or Path("runs") / f"sweep-{recipe}"
     results = chosen.results or folder
-    for value in dict.fromkeys(part.strip() for part in values.split(",") if part.strip()):
-        if not re.fullmatch(r"[\w.+-]+", value):
-            raise UserError(f"--over {argument}: {value!r} is no plain value, as names of folders need")
-        name = f"{argument.rsplit('.', 1)[-1]}-{value}"
-        flag = f"--{SHORT.get(argument, argument)}"
+    for values in product(*(values for _, values in axes.values())):
+        name = "_".join(f"{argument}-{value}" for argument, value in zip(short, values, strict=True))
         yield {
             "name": name,
-            "value": value,
-            "words": [flag, value],
+            "argument": ",".join(arguments),
+            "value": ",".join(values),
+            "words": [word for pair in zip(axes, values, strict=True) for word in pair],
             "run": folder / name,
             "result": results / f"{recipe}-{name}.json",
         }
-
-
-def _check(chosen: argparse.Namespace, cell: dict[str, Any], fit_words: list[str]) -> RecipeCLI:
-    """Refuse what every cell would be refused for, such as an unknown argument, before the first one."""
-    request = read_request("validate-recipe", ["-c", chosen.config, *cell["words"], *fit_words])
-    check_flagged_data(request)
-    return built(request)
 
 
 def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[str]) -> bool:
@@ -156,7 +161,7 @@ def _write(cell: dict[str, Any], chosen: argparse.Namespace) -> None:
     content = {
         "lebm_sweep": 1,
         "recipe": chosen.config,
-        "argument": chosen.over[0],
+        "argument": cell["argument"],
         "value": cell["value"],
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "fit": json.loads((run / "summary.json").read_text(encoding="utf-8")),
@@ -164,6 +169,37 @@ def _write(cell: dict[str, Any], chosen: argparse.Namespace) -> None:
     }
     write_json(cell["result"], content)
     tell(f"lebm: {cell['name']}: {cell['result']}")
+
+
+def _print_table(cells: list[dict[str, Any]], done: list[dict[str, Any]]) -> None:
+    """The first values of every cell, and the command for the page that has all of them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lebm.evaluation.record import read_evaluation
+    from lebm.report.gather import RunRecord
+    from lebm.report.pieces import key_figures, own_figure
+
+    records = [
+        RunRecord(cell["name"], evaluation=read_evaluation(cell["run"] / "evaluation.json")) for cell in done
+    ]
+    measured = key_figures(records)[:4]
+    table = Table("cell", *(name for _, name in measured))
+    for record in records:
+        found = [own_figure(record, *key) for key in measured]
+        told = [
+            "" if one is None else "not finite" if one["value"] is None else f"{one['value']:.4g}"
+            for one in found
+        ]
+        table.add_row(record.name, *told)
+    for cell in cells:
+        if cell not in done:
+            table.add_row(cell["name"], "not done")
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(table)
+    if done:
+        runs = shlex.join(str(cell["run"]) for cell in done)
+        tell(f"lebm: the runs side by side: lebm report {runs} --out sweep.html")
 
 
 def _status(file: Path) -> str | None:

@@ -1,7 +1,12 @@
-"""``lebm validate-recipe``: parse a recipe, build its networks without memory, print what it would train."""
+"""``lebm validate-recipe``: parse a recipe, build its networks without memory, print what it would train;
+``--time`` takes three steps of it.
+"""
 
 from __future__ import annotations
 
+import math
+import tempfile
+import time
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import tell
@@ -17,9 +22,11 @@ __all__ = ["built", "validate_recipe"]
 
 
 def validate_recipe(argv: list[str]) -> int:
-    """``lebm validate-recipe RECIPE [overrides]``"""
+    """``lebm validate-recipe RECIPE [--time] [overrides]``"""
     if helped("validate-recipe", argv):
         return 0
+    timed = "--time" in argv
+    argv = [word for word in argv if word != "--time"]
     request = read_request("validate-recipe", argv)
     cli = built(request)
     model = cli.model
@@ -37,7 +44,8 @@ def validate_recipe(argv: list[str]) -> int:
         tell(f"data     {component_line(described)}")
     tell(f"trainer  {_limits(cli.config.trainer)}")
     tell(f"run      {cli.run_dir}")
-    tell(f"cost     {_cost(cli)}")
+    if timed:
+        tell(f"time     {_time(argv)}")
     return 0
 
 
@@ -53,14 +61,59 @@ def built(request: Request) -> RecipeCLI:
         return RecipeCLI(request, trainer_too=False)
 
 
-def _cost(cli: RecipeCLI) -> str:
-    """The arithmetic of the run in one line; it is counted last, because counting uses the model up."""
-    from lebm.run.cost import run_cost
+def _time(argv: list[str]) -> str:
+    """Seconds of a step on this machine, from three real ones, and the hours of all of them."""
+    import torch
+    from lightning.pytorch import Callback, Trainer
 
-    try:
-        return run_cost(cli.model, cli.datamodule, cli.config.trainer).line
-    except (NotImplementedError, RuntimeError, UserError) as error:
-        return f"not counted ({str(error).splitlines()[0]})"
+    from lebm.config.parser import RecipeCLI
+    from lebm.estimators.multistage_nce import MultiStageNCE
+    from lebm.run.folder import hardware
+
+    cli = RecipeCLI(read_request("validate-recipe", argv), trainer_too=False)
+    model, stage = cli.model, ""
+    if isinstance(model, MultiStageNCE):
+        # Each stage is slower than the one before, so the middle one is the mean.
+        tilt = model.prior.tilt
+        for _ in range((tilt.max_stages - 1) // 2):
+            tilt.switch(warm_start=True, seed=0)
+        stage = f" in stage {tilt.finished + 1} of {tilt.max_stages}"
+    ends: list[tuple[int, float]] = []
+
+    class Clock(Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            ends.append((0, time.perf_counter()))
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            if trainer.global_step > ends[-1][0]:  # gradients may be accumulated over several batches
+                if pl_module.device.type == "cuda":
+                    torch.cuda.synchronize()
+                ends.append((trainer.global_step, time.perf_counter()))
+                trainer.should_stop = len(ends) > 3
+
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    other = {"callbacks": [Clock()], "devices": 1, "num_nodes": 1, "strategy": "auto", "limit_val_batches": 0}
+    other |= {"min_epochs": None, "min_steps": None, **dict.fromkeys(off, False)}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(**{**cli.config_init.trainer, **other, "default_root_dir": folder})
+        try:
+            trainer.fit(model, cli.datamodule)
+        except RuntimeError as error:
+            if "out of memory" in str(error):
+                raise UserError("out of memory; lower --data.init_args.batch_size") from error
+            raise
+    first = ends[min(1, len(ends) - 2)]  # without the first step, which compiles and allocates
+    steps, seconds = ends[-1][0] - first[0], ends[-1][1] - first[1]
+    per_batch = ends[1][0]  # a method may take several steps of a batch
+    total = per_batch * trainer.estimated_stepping_batches
+    total = total if trainer.max_steps < 0 else min(total, trainer.max_steps)
+    hours = seconds / steps * total / 3600
+    lasts = f"{hours:,.2f} hours" if hours >= 0.1 else f"{60 * hours:.1f} minutes"
+    machine = hardware()
+    device = f"{machine['cpu']}, {machine['threads']} thread(s)"
+    device = device if trainer.strategy.root_device.type == "cpu" else ", ".join(machine["gpus"][:1])
+    length = f"{total:,} steps: {lasts}" if math.isfinite(total) else "steps without end"
+    return f"{seconds / steps:.3g} s per step{stage} on {device}; {length}, without validation and pictures"
 
 
 def _limits(trainer: Any) -> str:

@@ -13,7 +13,10 @@ USAGE = {
         "lebm fit -c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]\n       lebm fit --resume RUN [--KEY VALUE"
         " ...]"
     ),
-    "validate-recipe": "lebm validate-recipe RECIPE [--KEY VALUE ...]",
+    "validate-recipe": (
+        "lebm validate-recipe RECIPE [--KEY VALUE ...]\n       lebm validate-recipe RECIPE --time [--KEY"
+        " VALUE ...]   takes three steps: seconds of one, hours of all"
+    ),
     "test": (
         "lebm {verb} RUN [--KEY VALUE ...]\n       lebm {verb} -c RECIPE --ckpt_path FILE [--KEY VALUE ...]"
     ),

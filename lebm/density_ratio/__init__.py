@@ -2,26 +2,18 @@
 
 Example:
     >>> import torch
-    >>> from lebm.density_ratio import ulsif
+    >>> from lebm.density_ratio import Training, logistic
+    >>> from lebm.models import MLPEnergy
     >>> generator = torch.Generator().manual_seed(0)
     >>> p, q = (torch.randn(500, 1, generator=generator) + shift for shift in (1.0, 0.0))
-    >>> log_ratio = ulsif(p, q, generator=generator)
-    >>> log_ratio(torch.tensor([[-1.0], [0.5], [2.0]])).sign()  # the log-ratio is z - 1/2
-    tensor([-1., -1.,  1.])
+    >>> energy = MLPEnergy(1, [8], output_bias=True)
+    >>> log_ratio = logistic(p, q, energy, Training(steps=100, lr=0.05), generator)
+    >>> log_ratio(torch.tensor([[-1.0], [2.0]])).sign().tolist()  # the log-ratio is z - 1/2
+    [-1.0, 1.0]
 """
 
 from lebm.density_ratio.classifiers import Training, logistic, sequential, telescoping
 from lebm.density_ratio.log_ratio import LogRatio, Quality
 from lebm.density_ratio.log_z import staged_log_z
-from lebm.density_ratio.ulsif import ulsif
 
-__all__ = [
-    "LogRatio",
-    "Quality",
-    "Training",
-    "logistic",
-    "sequential",
-    "staged_log_z",
-    "telescoping",
-    "ulsif",
-]
+__all__ = ["LogRatio", "Quality", "Training", "logistic", "sequential", "staged_log_z", "telescoping"]

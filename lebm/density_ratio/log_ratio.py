@@ -55,8 +55,10 @@ class LogRatio(nn.Module):
 
     Example:
         >>> import torch
-        >>> from lebm.density_ratio import LogRatio, ulsif
-        >>> ratio = ulsif(torch.randn(50, 2) + 1, torch.randn(50, 2))
+        >>> from lebm.density_ratio import LogRatio, Training, logistic
+        >>> from lebm.models import MLPEnergy
+        >>> p, q = torch.randn(50, 2) + 1, torch.randn(50, 2)
+        >>> ratio = logistic(p, q, MLPEnergy(2, [8], output_bias=True), Training(steps=10))
         >>> isinstance(ratio, LogRatio), ratio(torch.zeros(4, 2)).shape, 0 <= ratio.quality.accuracy <= 1
         (True, torch.Size([4]), True)
     """

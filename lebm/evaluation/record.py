@@ -144,14 +144,25 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     missing = [name for name in _HEAD if name not in content]
     if missing:
         raise UserError(f"{path}: damaged, it has no {', '.join(missing)}")
-    expected = set(Figure.__dataclass_fields__)
-    for name, suite in content["suites"].items():
+    suites = content["suites"]
+    if not isinstance(suites, dict):
+        raise UserError(f"{path}: damaged, suites is a {type(suites).__name__} and not a mapping")
+    for name, suite in suites.items():
+        if not isinstance(suite, dict) or not isinstance(suite.get("figures"), list):
+            raise UserError(f"{path}: damaged, suite {name} has no list of figures")
         for figure in suite["figures"]:
-            if set(figure) != expected:
-                raise UserError(
-                    f"{path}: damaged, a figure of suite {name} has the fields {', '.join(sorted(figure))}"
-                )
+            _check_figure(figure, f"{path}: damaged, a figure of suite {name}")
     return content
+
+
+def _check_figure(figure: Any, where: str) -> None:
+    if not isinstance(figure, dict):
+        raise UserError(f"{where} is {repr(figure)[:80]} and not a mapping")
+    if set(figure) != set(Figure.__dataclass_fields__):
+        raise UserError(f"{where} has the fields {', '.join(sorted(figure))}")
+    for key in ("value", "low", "high", "level"):
+        if not isinstance(figure[key], int | float | None):
+            raise UserError(f"{where} has the {key} {str(figure[key])[:80]!r}, which is not a number")
 
 
 def without_curves(evaluation: dict[str, Any]) -> dict[str, Any]:

@@ -48,4 +48,4 @@ def _flat(value: Any, where: str = "") -> Iterable[tuple[str, str]]:
             again = f" {seen[name]}" if seen[name] > 1 else ""
             yield from _flat(item, f"{where}[{name + again if name else place}]")
     else:
-        yield where, f"<code>{escape(json.dumps(value))}</code>"
+        yield where, f"<code>{escape(json.dumps(value, default=str))}</code>"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from html import escape
 from pathlib import Path
 
 from lebm._version import __version__
+from lebm.errors import UserNotice
 from lebm.files import replaced
-from lebm.report.gather import RunRecord, gather
+from lebm.report.gather import FILES, RunRecord, gather
 from lebm.report.sections import SECTIONS
 
 __all__ = ["html", "report"]
@@ -23,6 +25,8 @@ def html(records: list[RunRecord]) -> str:
         f'<section id="{name}"><h2>{escape(heading)}</h2>{write(records)}</section>'
         for name, (heading, write) in SECTIONS.items()
     )
+    damaged = [escape(line) for record in records for line in record.damaged]
+    told = f'<p class="warn">{"<br>".join(damaged)}</p>' if damaged else ""
     style, script = (
         (Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
     )
@@ -31,7 +35,7 @@ def html(records: list[RunRecord]) -> str:
         f' http-equiv="Content-Security-Policy" content="{POLICY}"><meta name="viewport"'
         ' content="width=device-width, initial-scale=1"><link rel="icon"'
         f' href="data:,"><title>{escape(title)}</title><style>{style}</style></head><body>'
-        f"<h1>{escape(title)}</h1><nav>{menu}</nav>{parts}<p><small>Written"
+        f"<h1>{escape(title)}</h1><nav>{menu}</nav>{told}{parts}<p><small>Written"
         f" by lebm {escape(__version__)}.</small></p><script>{script}</script></body></html>\n"
     )
 
@@ -39,10 +43,28 @@ def html(records: list[RunRecord]) -> str:
 def report(folders: list[Path], target: Path) -> int:
     """Write the page of some run folders; returns its size in bytes.
 
+    A damaged file of a run folder is left out, with a :class:`~lebm.errors.UserNotice` and a line on the
+    page.
+
     Raises:
-        UserError: if a folder is no run folder, or a file in it is damaged.
+        UserError: if a folder is not a run folder.
     """
-    content = html(gather(folders)).encode()
+    records = gather(folders)
+    for record in records:
+        _leave_out_damaged(record)
+        for line in record.damaged:
+            warnings.warn(UserNotice(line), stacklevel=2)
+    content = html(records).encode()
     with replaced(target) as unfinished:
         unfinished.write_bytes(content)
     return len(content)
+
+
+def _leave_out_damaged(record: RunRecord) -> None:
+    """Write the page from each file alone, and keep a file only if that works."""
+    for attribute, file in FILES.items():
+        alone = RunRecord(record.name, **{attribute: getattr(record, attribute)})
+        setattr(record, attribute, getattr(RunRecord(record.name), attribute))
+        with record.without(record.folder / file):
+            html([alone])
+            setattr(record, attribute, getattr(alone, attribute))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from lebm.evaluation.record import beside
@@ -14,7 +11,6 @@ from lebm.report.gather import RunRecord
 
 __all__ = [
     "TEST_PASS",
-    "data_url",
     "figure_cell",
     "figures_of",
     "grid",
@@ -25,7 +21,6 @@ __all__ = [
     "table",
 ]
 
-PICTURE_WIDTH = 1000  # pixels; larger pictures are drawn smaller
 TEST_PASS = "test pass"  # the suite of what test.json holds
 KEY_FIGURES = {
     "image": ("reconstruction_mse", "fid", "frechet_distance/"),
@@ -82,11 +77,9 @@ def figures_of(record: RunRecord) -> dict[tuple[str, str, str], dict[str, Any]]:
         for suite, part in suites.items()
         for figure in part["figures"]
     }
-    tested = record.test.get("metrics")
-    for logged, value in (tested if isinstance(tested, dict) else {}).items():
+    for logged, value in record.test.get("metrics", {}).items():
         name = str(logged).removeprefix("test/")
-        if value is None or isinstance(value, int | float):
-            figures[TEST_PASS, name, "test"] = {"name": name, "split": "test", "value": value, **_NO_INTERVAL}
+        figures[TEST_PASS, name, "test"] = {"name": name, "split": "test", "value": value, **_NO_INTERVAL}
     return figures
 
 
@@ -133,33 +126,14 @@ def figure_cell(figure: dict[str, Any] | None, best: bool = False) -> str:
     return cell.replace("</td>", " <mark>best</mark></td>") if best else cell
 
 
-def picture(run: str, kind: str, file: Path) -> str:
-    """A picture of a run; a click opens it large."""
+def picture(run: str, kind: str, url: str) -> str:
+    """A picture of a run, by its address inside the page; a click opens it large."""
     of = f"{kind.replace('_', ' ')} of {run}"
     return (
         f"<figure><figcaption>{escape(of)}</figcaption>"
-        f'<button type="button" class="open" title="open large"><img src="{data_url(file)}"'
+        f'<button type="button" class="open" title="open large"><img src="{url}"'
         f' alt="{escape(of, quote=True)}"></button></figure>'
     )
-
-
-def data_url(file: Path) -> str:
-    """A picture inside the page: the file itself, or a palette PNG of at most 1000 pixels per row if that is
-    smaller or the file is wider.
-    """
-    from PIL import Image
-
-    content = file.read_bytes()
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-        if image.width > PICTURE_WIDTH or len(content) > 400_000:
-            small = image.convert("RGB")
-            small.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
-            buffer = io.BytesIO()
-            small.quantize(128).save(buffer, "PNG", optimize=True)
-            smaller = buffer.getvalue()
-            if image.width > PICTURE_WIDTH or len(smaller) < len(content):
-                content = smaller
-    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def grid(parts: Sequence[str]) -> str:

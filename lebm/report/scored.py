@@ -27,14 +27,16 @@ class Scored:
         score: name of the column of the scores.
         count: number of its rows.
         top: the rows with the highest scores, the highest first; a score that is not finite is left out.
-        pictures: of the rows at both ends, by what they show.
+        files: pictures of the rows at both ends, by what they show.
+        pictures: the same as addresses inside the page.
     """
 
     file: str
     score: str
     count: int
     top: list[dict[str, str]]
-    pictures: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
 
 
 def read_scores(run: Path) -> Scored | None:
@@ -61,5 +63,4 @@ def read_scores(run: Path) -> Scored | None:
     finite = (item for item in values if math.isfinite(item[0]))
     top = [row for _, _, row in heapq.nlargest(SHOWN, finite, key=lambda item: item[:2])]
     pictures = {what: newest.with_name(f"{newest.stem}-{end}.png") for end, what in ENDS.items()}
-    pictures = {what: file for what, file in pictures.items() if ordinary(run, file)}
     return Scored(newest.name, score, len(values), top, pictures)

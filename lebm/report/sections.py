@@ -163,7 +163,7 @@ def scored_rows(records: Records) -> str:
             f"<h3>{escape(record.name)}</h3><p>{len(rows)} of {found.count:,} rows of"
             f" <code>{escape(found.file)}</code>, highest {escape(found.score)} first.</p>"
             + table(head, rows)
-            + grid([picture(record.name, what, file) for what, file in found.pictures.items()])
+            + grid([picture(record.name, what, url) for what, url in found.pictures.items()])
         )
     return (
         "".join(parts)

@@ -56,7 +56,9 @@ def lines(
     x: tuple[float, float] | None = None,
     y: tuple[float, float] | None = None,
 ) -> str:
-    """A line chart; values that are not finite break the line. Ranges are those of the data unless given."""
+    """A line chart. Values that are not finite, or beyond 1e300, break the line. Ranges are those of the data
+    unless given.
+    """
     kept = [Series(one.name, _thinned(one.points), one.number) for one in series]
     frame = _Frame(
         x or _range([p[0] for one in kept for p in one.points]),
@@ -66,7 +68,7 @@ def lines(
     for one in kept:
         pieces: list[list[str]] = [[]]
         for across, up in one.points:
-            if math.isfinite(up):
+            if _drawable(across) and _drawable(up):
                 pieces[-1].append("{},{}".format(*frame.place(across, up)))
             elif pieces[-1]:
                 pieces.append([])
@@ -98,8 +100,12 @@ def _thinned(points: Sequence[Point]) -> Sequence[Point]:
     return [points[round(place * step)] for place in range(POINTS)]
 
 
+def _drawable(value: float) -> bool:
+    return abs(value) < 1e300  # of two such values the difference is finite too
+
+
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if _drawable(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     margin = 0.04 * (high - low) or max(abs(low), 1.0) * 0.05
     return low - margin, high + margin

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -152,13 +153,14 @@ def sweep(lebm: Run, own: Path, *words: object) -> int:
 
 
 def test_a_sweep_writes_every_cell_and_skips_what_is_done(
-    lebm: Run, own: Path, monkeypatch: pytest.MonkeyPatch
+    lebm: Run, own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     child = Child(monkeypatch)
     assert sweep(lebm, own, "--dry-run") == 0
     assert child.verbs == []
     child.fail_at = 2  # the second cell's training
     assert sweep(lebm, own) == 1
+    assert "held_out_label-1 │ not done" in capsys.readouterr().out
     assert [path.name for path in sorted(Path("results").iterdir())] == ["own-held_out_label-0.json"]
     child.fail_at, child.verbs = -1, []
     assert sweep(lebm, own) == 0
@@ -168,8 +170,36 @@ def test_a_sweep_writes_every_cell_and_skips_what_is_done(
     assert [cell["fit"]["data"]["held_out_label"] for cell in cells] == [0, 1]
     assert all(cell["evaluation"]["suites"]["anomaly"]["figures"] for cell in cells)
     child.verbs = []
+    capsys.readouterr()
     assert sweep(lebm, own) == 0
     assert child.verbs == []
+    shown = capsys.readouterr().out
+    for name, cell in zip(("held_out_label-0", "held_out_label-1"), cells, strict=True):
+        figures = cell["evaluation"]["suites"]["anomaly"]["figures"]
+        auroc = next(figure["value"] for figure in figures if figure["name"] == "auroc/anomaly_score")
+        assert re.search(rf"{name} │ +{auroc:.4g} ", shown)
+    assert "lebm report cells/held_out_label-0 cells/held_out_label-1 --out sweep.html" in shown
+
+
+@pytest.mark.parametrize(
+    ("more", "names"),
+    [
+        (
+            ["latent_dim", "2,3"],
+            ["seed-0_latent_dim-2", "seed-0_latent_dim-3", "seed-1_latent_dim-2", "seed-1_latent_dim-3"],
+        ),
+        (["data.init_args.seed", "7"], ["seed-0_data.init_args.seed-7", "seed-1_data.init_args.seed-7"]),
+    ],
+)
+def test_several_arguments_are_a_grid(
+    lebm: Run, own: Path, capsys: pytest.CaptureFixture[str], more: list[str], names: list[str]
+) -> None:
+    assert lebm("sweep", "-c", own, "--over", "seed", "0,1", "--over", *more, "--dry-run") == 0
+    fits = [line for line in capsys.readouterr().out.splitlines() if " lebm fit " in line]
+    assert len(fits) == len(names)
+    for line, name in zip(fits, names, strict=True):
+        assert line.startswith(f"lebm: {name}: ")
+    assert f"--seed_everything 1 --{more[0]} {more[1][-1]}" in fits[-1]
 
 
 def test_an_interrupted_cell_goes_on(lebm: Run, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +218,9 @@ def test_an_interrupted_cell_goes_on(lebm: Run, own: Path, monkeypatch: pytest.M
     [
         (["-c", "nowhere", "--over", "seed", "1"], "nowhere"),
         (["-c", "own.yaml", "--over", "seed", " , "], "give values"),
-        (["-c", "own.yaml", "--over", "seed", "../x"], "no plain value"),
+        (["-c", "own.yaml", "--over", "seed", "../x"], "not a plain value"),
+        (["-c", "own.yaml", "--over", "seed", "1", "--over", "seed_everything", "2"], "given twice"),
+        (["-c", "own.yaml", "--over", "latent_dim", "2,3", "--latent_dim=4"], "--latent_dim: given beside"),
         (["-c", "own.yaml", "--over", "seed", "1", "--run_dir", "x"], "use --runs"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,38 @@ def test_arguments_of_the_data_need_no_init_args(
 ) -> None:
     assert lebm("validate-recipe", tiny, flag, 2) == 0
     assert "ToyData(batch_size=2)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        ("tiny.yaml", 2 * 3),
+        ("tiny.yaml --trainer.max_steps 7 --trainer.max_epochs 9", 7),
+        ("tiny.yaml --trainer.max_epochs 30 --data.batch_size 2 --trainer.accumulate_grad_batches 2", 30 * 3),
+        ("tiny.yaml --data.batch_size 8", 2 * 2),
+        ("multistage_nce/toy2d --data.batch_size 50 --data.init_args.n_train 200", 40 * 4),
+    ],
+)
+def test_three_steps_are_timed(
+    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str], words: str, steps: int
+) -> None:
+    assert lebm("validate-recipe", *words.split(), "--time") == 0
+    shown = capsys.readouterr().out
+    pattern = (
+        r"time     ([\d.e-]+) s per step(?: in stage (\d) of 4)? on (?:.*), 1 thread\(s\); ([\d,]+) steps:"
+    )
+    found = re.search(pattern + r" ([\d.]+) (hours|minutes), without validation and pictures\n", shown)
+    assert found is not None, shown
+    seconds, stage, counted, lasts, unit = found.groups()
+    assert stage == ("2" if "toy2d" in words else None)
+    assert int(counted.replace(",", "")) == steps
+    assert float(lasts) == pytest.approx(
+        float(seconds) * steps / (3600 if unit == "hours" else 60), rel=0.01, abs=0.051
+    )
+    assert float(seconds) > 0
+    assert {path.name for path in Path().iterdir()} == {"tiny.yaml"}
+
+
+def test_without_the_flag_nothing_is_trained(lebm: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lebm("validate-recipe", "latent_mle/celeba64") == 0  # neither its data nor its memory are here
+    assert "time  " not in capsys.readouterr().out

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from lebm.cli.score import ENDS
 from lebm.data.images import open_images, to_unit_range
 from lebm.data.splits import spread_rows
 from tests.cli.conftest import Run
+from tests.reliability.test_hostile_runs import checkpoint
 
 
 def test_samples_as_picture(lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +60,24 @@ def test_samples_as_files_and_from_a_lone_checkpoint(lebm: Run, trained: Path) -
         "000002.png",
     ]
     assert Image.open("lone/samples/000000.png").size == (4, 4)
+
+
+def test_weights_that_are_not_finite_are_said(
+    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def damage(content: dict[str, Any]) -> None:
+        content["state_dict"]["prior.tilt.net.0.weight"][0, 0] = torch.nan
+
+    words = ["sample", trained, "-n", 3, "--format", "png-files"]
+    assert lebm(*words) == 0
+    assert "finite" not in "".join(capsys.readouterr())
+    checkpoint(trained, damage)
+    assert lebm(*words) == 0
+    shown = capsys.readouterr()
+    assert "last.ckpt: NaN or infinite weights in 1 of " in shown.err
+    assert "first in prior.tilt.net.0.weight;" in shown.err
+    assert shown.err.count("\n") == 1
+    assert "3 of these samples are not finite" in shown.out
 
 
 def test_weights_choose_between_averaged_and_raw(

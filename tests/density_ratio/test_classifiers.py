@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from lebm.density_ratio import Training, logistic, sequential, telescoping, ulsif
+from lebm.density_ratio import Training, logistic, sequential, telescoping
 from lebm.density_ratio.log_ratio import assess, logistic_loss
 from lebm.models import MLPEnergy, RatioPrior, RatioProduct
 from lebm.samplers import MALA, AnnealedImportanceSampling
@@ -173,32 +173,6 @@ def test_a_stage_that_separates_perfectly_says_so():
         )
 
 
-def test_ulsif_solves_its_equations_and_finds_the_ratio():
-    generator = torch.Generator().manual_seed(0)
-    positives, negatives = shifted(4000, generator), noise(4000, generator)
-    ratio = ulsif(positives, negatives, generator=generator)
-    test = noise(20_000, generator)
-    exact = truth(test).exp()
-    error = (ratio(test).exp() - exact).square().mean()  # what least squares makes small
-    assert error < 0.3 * exact.var()
-    assert ratio.quality.kl == pytest.approx(KL, abs=0.15)
-    # One kernel, one ridge: the coefficient is h / (H + lambda).
-    single = ulsif(
-        positives,
-        negatives,
-        kernels=1,
-        widths=[1.0],
-        ridges=[0.1],
-        generator=torch.Generator().manual_seed(1),
-    )
-    k_up, k_down = (
-        (-0.5 * (z[:3200] - single.centres).square().sum(1)).exp() for z in (positives, negatives)
-    )
-    assert single.coefficients.item() == pytest.approx(
-        (k_up.mean() / (k_down.square().mean() + 0.1)).item(), rel=1e-4
-    )
-
-
 def test_quality_of_the_exact_ratio():
     generator = torch.Generator().manual_seed(0)
     n = 40_000
@@ -221,7 +195,5 @@ def test_wrong_settings_are_named():
         sequential(noise, RatioPrior(linear_energy(1)), chains=10)
     with pytest.raises(ValueError, match="odds positive"):
         Training(odds=-1.0)
-    with pytest.raises(ValueError, match="cannot be split"):
-        ulsif(torch.randn(2, 2), torch.randn(50, 2))
     with pytest.raises(ValueError, match="samples of both kinds"):
         assess(truth, torch.randn(1, 2), torch.randn(5, 2))

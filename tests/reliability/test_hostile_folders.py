@@ -22,10 +22,12 @@ from tests.reliability.test_hostile_runs import checkpoint
 SECRET = "hunter2-is-secret"
 
 
-def one_line(capsys: pytest.CaptureFixture[str], status: int, *expected: str) -> None:
+def one_line(capsys: pytest.CaptureFixture[str], status: int, *expected: str, report: bool = False) -> None:
+    """An error; of a report, the file that it leaves out."""
     error = capsys.readouterr().err
-    assert status == 2, error
-    assert error.startswith("lebm: error: "), error
+    assert status == (0 if report else 2), error
+    assert error.startswith("lebm: " if report else "lebm: error: "), error
+    assert error.endswith("left out\n") or not report, error
     assert error.count("\n") == 1, error
     assert SECRET not in error
     for part in expected:
@@ -69,7 +71,7 @@ def test_yaml_bombs_end_soon(tiny: Path, capsys: pytest.CaptureFixture[str], cas
     began = time.process_time()
     status = main([verb, *words])
     assert time.process_time() - began < 10  # with the imports of the verb
-    one_line(capsys, status, "config.yaml", expected)
+    one_line(capsys, status, "config.yaml", expected, report=verb == "report")
 
 
 def test_honest_yaml_is_read_as_before() -> None:
@@ -114,8 +116,9 @@ def test_report_follows_no_link_and_waits_for_no_pipe(
         make()
         capsys.readouterr()
         if file.is_symlink() or "grid" not in name:
-            one_line(capsys, main(["report", str(trained)]), file.name)
-    assert not Path("report.html").exists()
+            status = main(["report", str(trained), "--force"])
+            one_line(capsys, status, file.name, report=True)
+            assert SECRET not in Path("report.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "evaluation.json", "images"])
@@ -128,7 +131,9 @@ def test_report_reads_inside_the_folder(
     (trained / name).unlink(missing_ok=True)
     (trained / name).symlink_to(target.absolute())
     capsys.readouterr()
-    one_line(capsys, main(["report", str(trained)]), f"{trained / name}: a link out of the run folder")
+    status = main(["report", str(trained)])
+    one_line(capsys, status, f"{trained / name}: a link out of the run folder", report=True)
+    assert SECRET not in Path("report.html").read_text()
 
 
 LINKS = [

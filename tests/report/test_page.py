@@ -7,6 +7,9 @@ import io
 import json
 import os
 import re
+import warnings
+from collections.abc import Callable
+from html import escape as html_escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import pytest
 from PIL import Image
 
 from lebm.__main__ import main
-from lebm.errors import UserError
+from lebm.errors import UserError, UserNotice
 from lebm.evaluation.intervals import Interval
 from lebm.evaluation.record import FORMAT, Figure, SuiteResult
 from lebm.report import report
@@ -249,10 +252,85 @@ def test_refusals(tmp_path: Path) -> None:
             report([model], tmp_path / "r.html")
     with pytest.raises(UserError, match="not a run folder"):
         report([tmp_path], tmp_path / "r.html")
-    (tmp_path / "config.yaml").write_text("a: 1\n")
-    (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(UserError, match=r"summary\.json: not a JSON file"):
-        report([tmp_path], tmp_path / "r.html")
+
+
+def _with(path: str, value: Any) -> Callable[[str], str]:
+    """Changes an entry of a JSON file, named by its keys with strokes between them."""
+
+    def change(text: str) -> str:
+        content = json.loads(text)
+        *keys, last = path.split("/")
+        inner = content
+        for key in keys:
+            inner = inner[int(key) if isinstance(inner, list) else key]
+        inner[last] = value
+        return json.dumps(content)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "line"),
+    [
+        ("evaluation.json", _with("suites", []), "suites is a list and not a mapping"),
+        ("evaluation.json", _with("suites/anomaly", "text"), "suite anomaly has no list of figures"),
+        (
+            "evaluation.json",
+            _with("suites/image/figures/0/value", "text"),
+            "value 'text', which is not a number",
+        ),
+        ("evaluation.json", _with("suites/image/figures/0/name", None), "damaged (AttributeError)"),
+        ("evaluation.json", _with("suites/anomaly/curves", {"a": {"histogram": 1}}), "damaged (TypeError)"),
+        ("evaluation.json", _with("suites/chains/protocol", []), "damaged (AttributeError)"),
+        ("evaluation.json", lambda text: "[" * 100_000, "damaged (RecursionError)"),
+        ("summary.json", lambda text: "{", "not a JSON file"),
+        ("summary.json", _with("steps", "many"), "damaged (ValueError)"),
+        ("summary.json", _with("earlier_attempts", [{}]), "damaged (KeyError)"),
+        ("test.json", lambda text: '{"metrics": {"test/auroc": "text"}}', "damaged (ValueError)"),
+        ("test.json", lambda text: '{"metrics": []}', "damaged (AttributeError)"),
+        ("config.yaml", lambda text: "model: [1]", "damaged (AttributeError)"),
+        ("metrics.csv", lambda text: text + "5000,1,text,1\n", "cells that are not numbers at a step: 1"),
+        ("metrics.csv", lambda text: text + "5000,1," + "1" * 200_000, "damaged after line 501"),
+        ("scores.csv", lambda text: "index,anomaly_score\n0," + "1" * 200_000, "not a table of scores"),
+        ("images/samples/test.png", lambda text: text[:60], "damaged (OSError)"),
+    ],
+)
+def test_a_damaged_file_is_left_out_with_a_line_and_the_rest_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, change: Callable[[str], str], line: str
+) -> None:
+    run, other = make_run(tmp_path / "run", 1), make_run(tmp_path / "other", 2)
+    for folder in (run, other):
+        (folder / "images" / "latents.png").unlink()  # large, so it takes long
+    path = run / file
+    text = path.read_bytes().decode("latin-1") if path.exists() else ""
+    path.write_text(change(text), encoding="latin-1")
+    assert main(["report", str(run), str(other), "--out", str(tmp_path / "r.html")]) == 0
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"lebm: {path}: ")
+    assert line in said
+    assert said.rstrip().endswith("left out")
+    page = (tmp_path / "r.html").read_text()
+    assert html_escape(said.removeprefix("lebm: ").rstrip(), quote=True) in page
+    cells = re.findall(r'data-value="([^"]+)"', page)
+    assert {"9.0", "8.0"} - set(cells) == ({"9.0"} if file == "evaluation.json" else set())
+    assert {"1000", "2000"} - set(cells) == ({"1000"} if file == "summary.json" else set())
+    assert page.count("<polyline") >= 4
+
+
+def test_numbers_near_the_largest_are_shown(tmp_path: Path) -> None:
+    """They break a line of a chart as infinity does, and a run with them is compared with others."""
+    run, other = make_run(tmp_path / "run", 1), make_run(tmp_path / "other", 2)
+    (run / "metrics.csv").write_text("step,loss\n0,1e308\n10,-1e308\n20,1\n30,2\n1e308,3\n")
+    evaluation = run / "evaluation.json"
+    evaluation.write_text(_with("suites/image/figures/0/value", 1e308)(evaluation.read_text()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report([run, other], tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert 'data-value="1e+308"' in page
+    chart = page.partition("<figcaption>loss</figcaption>")[2].partition("</figure>")[0]
+    assert [len(points.split()) for points in re.findall(r'points="([^"]+)"', chart)] == [2, 300]
 
 
 def test_scored_rows_are_shown(tmp_path: Path) -> None:
@@ -274,7 +352,7 @@ def test_scored_rows_are_shown(tmp_path: Path) -> None:
     assert section.count("<img") == 2
 
 
-def test_the_newest_scores_are_shown_and_others_refused(tmp_path: Path) -> None:
+def test_the_newest_scores_are_shown_and_others_left_out(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 1)
     (run / "scores.csv").write_text("index,anomaly_score\n0,1.5\n")
     (run / "scores-2.csv").write_text("index,combined\n7,0.25\n")
@@ -283,5 +361,6 @@ def test_the_newest_scores_are_shown_and_others_refused(tmp_path: Path) -> None:
     assert "highest combined first" in (tmp_path / "report.html").read_text()
     for content in ("index,other\n0,1\n", "index,anomaly_score\n0,much\n"):
         (run / "scores-2.csv").write_text(content)
-        with pytest.raises(UserError, match=r"scores-2\.csv: not a table of scores"):
+        with pytest.warns(UserNotice, match=r"scores-2\.csv: not a table of scores"):
             report([run], tmp_path / "other.html")
+        assert "rows of <code>scores" not in (tmp_path / "other.html").read_text()

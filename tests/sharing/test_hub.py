@@ -106,8 +106,19 @@ def test_each_failure_is_one_line(
     assert "no such repository" in refusal(capsys, "sample", "hub:ada/letters")
     server.commits["ada/empty"] = [{}]
     assert "has no model.safetensors" in refusal(capsys, "sample", "hub:ada/empty")
-    for name in ("hub:ada", "hub:ada/digits@", "hub:../digits", "hub:ada/digits@../x y", "hub:a/b/c"):
+    wrong = ("../x", "v1/../../x", "v1/..", "v1..v2", "../x y", "")
+    for name in (
+        "hub:ada",
+        "hub:../digits",
+        "hub:a/b/c",
+        *(f"hub:ada/digits@{revision}" for revision in wrong),
+    ):
         assert "is called hub:USER/NAME" in refusal(capsys, "sample", name)
+    for revision in ("v1/", "v1//2"):
+        with pytest.raises(UserError, match="is called hub:USER/NAME"):
+            hub.parsed(f"hub:ada/digits@{revision}")
+    for revision in ("refs/pr/1", "v1.2", "a_b-c"):
+        assert hub.parsed(f"hub:ada/digits@{revision}") == ("ada/digits", revision)
     assert "leave @v1 out" in refusal(capsys, "push", "run", "ada/digits@v1")
     monkeypatch.delenv("HF_TOKEN")
     said = refusal(capsys, "push", "run", "ada/digits")
