@@ -175,11 +175,13 @@ class GaussianMixture(Prior):
         self._fit(z, best, generator)
 
     def _fit(self, z: Tensor, count: int, generator: RandomSource) -> None:
+        # A later fit goes on from the earlier one, which saves most of its iterations.
+        start = self._expect(z, count)[0] if self.fitted == count else None
         self.fitted = count
         centre, spread = z.mean(dim=0), z.var(dim=0, unbiased=False).mean()
         floor = self.floor * spread.clamp_min(torch.finfo(z.dtype).tiny)
         z = z - centre  # so that little is lost in E[z z^T] - mu mu^T
-        shares = self._k_means(z, count, generator)
+        shares = self._k_means(z, count, generator) if start is None else start
         before = -math.inf
         for _ in range(self.max_iterations):
             self._maximise(z, shares, count, floor)
