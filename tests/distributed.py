@@ -18,7 +18,9 @@ __all__ = ["ChildError", "run_processes"]
 # The server imports once; a process costs a fork then. It is a process of its own, so nothing is forked from
 # a threaded parent.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "lightning.pytorch", "torchmetrics"])
+_CONTEXT.set_forkserver_preload(
+    ["torch", "lightning.pytorch", "torchmetrics", "lebm.cli.training", "matplotlib.backends.backend_agg"]
+)
 
 
 class ChildError(AssertionError):

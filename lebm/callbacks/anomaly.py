@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from rich.console import Console
+from rich import get_console
 from rich.table import Table
 from torch import Tensor
 
@@ -101,7 +101,7 @@ class AnomalyDetection(EvaluationCallback):
             if self.save_scores and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 _write_scores(Path(trainer.default_root_dir) / "scores" / f"{stage}.csv", rows)
             if stage == "test":
-                Console().print(_table(metrics, int(rows["anomaly"].sum()), rows["index"].numel()))
+                get_console().print(_table(metrics, int(rows["anomaly"].sum()), rows["index"].numel()))
 
     def _explain(self, trainer: Trainer, reason: str) -> None:
         if trainer.is_global_zero and not self._explained:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from rich.console import Console
+from rich import get_console
 from rich.table import Table
 from torch import Tensor
 
@@ -132,7 +132,7 @@ class LayerClassification(EvaluationCallback):
             seed=self.seed,
         )
         if trainer.is_global_zero and stage == "test":
-            Console().print(table)
+            get_console().print(table)
 
 
 class MutualInformationGap(EvaluationCallback):

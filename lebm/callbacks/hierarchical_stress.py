@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from rich.console import Console
+from rich import get_console
 from rich.table import Table
 from torch import Tensor
 
@@ -160,7 +160,7 @@ class LongChain(EvaluationCallback):
                 found = _measured(z, model.latent_prior)
                 density = f"{found['log_density']:.2f}" if "log_density" in found else ""
                 table.add_row(str(length), f"{found['rms']:.3f}", density)
-            Console().print(table)
+            get_console().print(table)
 
 
 @torch.no_grad()

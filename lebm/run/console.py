@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary, ProgressBar
-from rich.console import Console
+from lightning.pytorch.trainer.states import RunningStage
+from rich import get_console
 from rich.live import Live
 from rich.text import Text
 from torch import Tensor
@@ -46,34 +47,43 @@ class PartSizes(ModelSummary):
 class Progress(ProgressBar):
     """One line with the loss, the steps per second, the time to the end of the run and the chains' health.
 
-    A terminal shows one line, which is redrawn. Elsewhere, as in a log file, a line is printed every
-    30 seconds, and one when training ends. A value of health that has always been 0 is not shown. Only the
-    first process prints.
+    A terminal shows one line, which is redrawn, and what else is printed above it. Elsewhere, as in a log
+    file, a line is printed every 30 seconds, and one when training ends. A value of health that has always
+    been 0 is not shown. Only the first process prints.
+
+    Attributes:
+        is_enabled: whether the line is shown; ``LightningModule.print`` asks for it.
     """
 
     HEALTH = {"displacement": "move", "gradient_norm": "grad"}
 
     def __init__(self) -> None:
         super().__init__()
+        self.is_enabled = True
         self._started = (0.0, 0)
         self._shown_at = 0.0
-        self._live: Live | None = None
-        self._enabled = True
+        self._live: Live | None = None  # in a terminal
         self._moving: set[str] = set()
-        self._newest: Tensor | None = None  # shown until a loss is logged
+        self._loss: Tensor | None = None  # of the newest step
 
     def enable(self) -> None:
-        self._enabled = True
+        self.is_enabled = True
 
     def disable(self) -> None:
-        self._enabled = False
+        self.is_enabled = False
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk or a closed pipe must not end the training
+            print(*args, **kwargs)
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         shown = super().get_metrics(trainer, pl_module)
         shown = {
-            name: value for name, value in shown.items() if name != "v_num" and not name.startswith("train/")
+            name: value
+            for name, value in shown.items()
+            if name not in ("v_num", "loss") and not name.startswith("train/")
         }
         for name, value in trainer.callback_metrics.items():
             group, _, metric = name.removeprefix("mcmc/").rpartition("/")
@@ -82,23 +92,22 @@ class Progress(ProgressBar):
                     self._moving.add(name)
                 if name in self._moving:
                     shown[f"{group}-{self.HEALTH[metric]}"] = round(float(value), 2)
-        left = self._time_left(trainer)
-        if left is not None:
-            shown["left"] = left
         return shown
 
     def line(self, trainer: Trainer, pl_module: LightningModule, validation: str = "") -> str:
         """The state of a training in at most 80 columns; what has no room at the right is left out."""
-        metrics = self.get_metrics(trainer, pl_module)
-        total, rate = trainer.estimated_stepping_batches, self._rate(trainer)
+        since, first = self._started
+        rate = (trainer.global_step - first) / max(time.monotonic() - since, 1e-9)  # validations included
+        total = trainer.estimated_stepping_batches
+        ends = total != float("inf")
         epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
-        loss = metrics.pop("loss", self._newest)
+        metrics = self.get_metrics(trainer, pl_module)
         pieces = [
             f"epoch {trainer.fit_loop.epoch_progress.current.ready}{epochs}",
-            validation or f"step {trainer.global_step}" + (f"/{total}" if total != float("inf") else ""),
-            f"loss {float(loss):.4g}" if isinstance(loss, float | Tensor) else "",
+            validation or f"step {trainer.global_step}" + (f"/{total}" if ends else ""),
+            "" if self._loss is None else f"loss {float(self._loss):.4g}",
             f"{rate:.3g} steps/s" if rate else "",
-            f"{left} left" if (left := metrics.pop("left", None)) else "",
+            f"{timedelta(seconds=int((total - trainer.global_step) / rate))} left" if ends and rate else "",
             *(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, int | float)),
         ]
         text = ""
@@ -108,68 +117,43 @@ class Progress(ProgressBar):
                 text = longer
         return text
 
-    def _rate(self, trainer: Trainer) -> float:
-        """Steps per second since training began here, its validations included."""
-        since, first = self._started
-        return (trainer.global_step - first) / max(time.monotonic() - since, 1e-9)
-
-    def _time_left(self, trainer: Trainer) -> str | None:
-        if not trainer.training or not (rate := self._rate(trainer)):
-            return None
-        total = trainer.estimated_stepping_batches
-        if total == float("inf"):
-            return None
-        seconds = int((total - trainer.global_step) / rate)
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-
-    # showing it
-
     def _due(self) -> bool:
         wait = PRINTED if self._live is None else REDRAWN
-        return self._enabled and time.monotonic() - self._shown_at >= wait
+        return self.is_enabled and time.monotonic() - self._shown_at >= wait
 
     def _show(self, text: str) -> None:
         self._shown_at = time.monotonic()
-        with contextlib.suppress(OSError):  # a full disk or a closed pipe must not end the training
-            if self._live is None:
-                print(text, flush=True)
-            else:
-                self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
-
-    def _open(self, keep: bool) -> None:
-        """Begin a line; in a terminal ``keep`` says whether its last state stays."""
-        self._shown_at = time.monotonic()
-        console = Console(file=sys.stdout)
-        if self._enabled and self._live is None and console.is_terminal and not console.is_dumb_terminal:
-            # other prints appear above the line
-            self._live = Live(console=console, auto_refresh=False, transient=not keep)
+        if self._live is None:
+            self.print(text, flush=True)
+        else:
             self._live.start()
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def _close(self) -> None:
         if self._live is not None:
             self._live.stop()
-            self._live = None
-
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        if self._enabled:
-            print(*args, **kwargs)
 
     # Lightning's hooks
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._shown_at = time.monotonic()
+        if get_console().is_interactive:  # the console whose tables appear above the line, Lightning's too
+            self._live = Live(auto_refresh=False, transient=stage != "fit")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = (time.monotonic(), trainer.global_step)
-        self._open(keep=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if isinstance(outputs, dict) and isinstance(loss := outputs.get("loss"), Tensor):
-            self._newest = loss * trainer.accumulate_grad_batches  # Lightning has divided it
+            self._loss = loss * trainer.accumulate_grad_batches  # Lightning has divided it
         if self._due():
             self._show(self.line(trainer, pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._enabled:
+        if self.is_enabled:
             self._show(self.line(trainer, pl_module))
         self._close()
 
@@ -183,52 +167,19 @@ class Progress(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         if self._due() and not trainer.sanity_checking:
-            text = f"validation {batch_idx + 1}/{self._batches(trainer.num_val_batches, dataloader_idx)}"
-            training = trainer.state.fn == "fit"
-            self._show(self.line(trainer, pl_module, text) if training else text)
+            what, totals = {
+                RunningStage.TESTING: ("test", trainer.num_test_batches),
+                RunningStage.PREDICTING: ("prediction", trainer.num_predict_batches),
+                RunningStage.VALIDATING: ("validation", trainer.num_val_batches),
+            }[trainer.state.stage]  # type: ignore[index]
+            text = f"{what} {batch_idx + 1}/{totals[dataloader_idx]} batches"
+            self._show(self.line(trainer, pl_module, text) if trainer.state.fn == "fit" else text)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit":
-            self._open(keep=False)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit":
-            self._close()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._open(keep=False)
-
-    on_predict_start = on_test_start
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if self._due():
-            kind, total = "prediction", trainer.num_predict_batches
-            if trainer.testing:
-                kind, total = "test", trainer.num_test_batches
-            self._show(f"{kind} {batch_idx + 1}/{self._batches(total, dataloader_idx)}")
-
-    on_predict_batch_end = on_test_batch_end
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._close()
-
-    on_predict_epoch_end = on_test_epoch_end
+    on_test_batch_end = on_validation_batch_end
+    on_predict_batch_end = on_validation_batch_end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._close()
-
-    @staticmethod
-    def _batches(totals: Any, loader: int) -> str:
-        total = totals[loader] if isinstance(totals, list) else totals
-        return f"{total} batches"

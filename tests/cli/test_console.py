@@ -51,6 +51,7 @@ def test_a_terminal_gets_one_line_that_is_redrawn(tmp_path: Path, monkeypatch: p
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(console, "REDRAWN", 0.0)
     monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr("rich._console", None)  # it asks once whether this is a terminal
     _fit(tmp_path, Progress())
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
     states = text.split("\r")
@@ -66,7 +67,8 @@ def test_a_long_line_loses_its_end_and_no_part_is_cut(
     progress = Progress()
     run = _fit(tmp_path, progress)
     many = {f"metric_{number}": torch.tensor(1.5) for number in range(20)}
-    monkeypatch.setattr(Trainer, "progress_bar_metrics", {"loss": 0.125, **many})
+    monkeypatch.setattr(Trainer, "progress_bar_metrics", many)
+    progress._loss = torch.tensor(0.125)
     line = progress.line(run, run.lightning_module, "validation 100000/200000 batches")
     assert len(line) < 80
     assert re.fullmatch(r"epoch 2/2  validation 100000/200000 batches  loss 0.125  \S+ steps/s", line)
