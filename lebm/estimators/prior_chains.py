@@ -323,9 +323,15 @@ class PriorChains(LatentEstimator):
         """
         if not self.scores_codes:
             return super().score_at(x, z)
+        with torch.no_grad():
+            return -self.prior.log_density(self.code(x))
+
+    @torch.no_grad()
+    def code(self, x: Tensor) -> Tensor:
+        """The mean of the encoder, ``(B, latent_dim)``, for ``x: (B, *event)``."""
         assert self.inference.encoder is not None
-        with torch.no_grad(), frozen(self.inference):
-            return -self.prior.log_density(self.inference.encoder(x).mean)
+        with frozen(self.inference):
+            return self.inference.encoder(x).mean
 
     def decode(self, z: Tensor) -> Tensor:
         with torch.no_grad():
