@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -14,13 +12,13 @@ from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
 from lebm.metrics.rows import finite_rows
+from lebm.models.priors import StandardNormal
 from lebm.models.ratios import RatioPrior
 from lebm.plots.stages import stage_picture
+from lebm.samplers.base import LogDensity
 from lebm.samplers.noise import Noise
 
 __all__ = ["StagePicture"]
-
-LogDensity = Callable[[Tensor], Tensor]
 
 
 class StagePicture(PosteriorLatents):
@@ -59,8 +57,11 @@ class StagePicture(PosteriorLatents):
             )
         super().begin(trainer, model, stage, batch)
         finished = prior.tilt.finished
-        names = ["N(0, I)", *(f"after stage {number}" for number in range(1, finished + 1))]
-        targets = [prior.log_density_after(number) for number in range(finished + 1)]
+        names = [
+            "N(0, I)" if isinstance(prior.base, StandardNormal) else "base",
+            *(f"after stage {number}" for number in range(1, finished + 1)),
+        ]
+        targets: list[LogDensity] = [prior.log_density_after(number) for number in range(finished + 1)]
         if not prior.tilt.active_is_one:
             names.append(f"stage {finished + 1}, in training")
             targets.append(prior.log_density)

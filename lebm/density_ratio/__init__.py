@@ -14,6 +14,15 @@ Example:
 
 from lebm.density_ratio.classifiers import Training, logistic, sequential, telescoping
 from lebm.density_ratio.log_ratio import LogRatio, Quality
-from lebm.density_ratio.log_z import staged_log_z
+from lebm.density_ratio.log_z import direct_log_z, staged_log_z
 
-__all__ = ["LogRatio", "Quality", "Training", "logistic", "sequential", "staged_log_z", "telescoping"]
+__all__ = [
+    "LogRatio",
+    "Quality",
+    "Training",
+    "direct_log_z",
+    "logistic",
+    "sequential",
+    "staged_log_z",
+    "telescoping",
+]

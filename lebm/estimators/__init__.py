@@ -2,6 +2,7 @@
 
 from lebm.estimators.base import LatentEstimator
 from lebm.estimators.dual_mcmc import DualMCMCTeaching
+from lebm.estimators.fit_base import FitBase
 from lebm.estimators.joint_hierarchical import JointHierarchicalPrior
 from lebm.estimators.latent_mle import LatentMLE
 from lebm.estimators.multistage_nce import MultiStageNCE
@@ -17,6 +18,7 @@ __all__ = [
     "AdamGroups",
     "AdaptiveStages",
     "DualMCMCTeaching",
+    "FitBase",
     "FixedStages",
     "JointHierarchicalPrior",
     "LatentEstimator",

@@ -104,8 +104,12 @@ class LatentEstimator(OneLossModule):
         return self.decode(self.encode(x, steps=steps, generator=generator))
 
     def anomaly_score(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """``-log p(x, z)`` at a posterior sample, shape ``(B,)``; high where ``x`` is unlikely."""
-        return -self.log_joint(x, self.encode(x, steps=steps, generator=generator))
+        """:attr:`anomaly_score_name`, shape ``(B,)``; high where ``x`` is unlikely."""
+        return self.score_at(x, self.encode(x, steps=steps, generator=generator))
+
+    def score_at(self, x: Tensor, z: Tensor) -> Tensor:
+        """The anomaly score ``(B,)`` of ``x: (B, *event)`` with the encodings ``z: (B, latent_dim)``."""
+        return -self.log_joint(x, z)
 
     @property
     def chain_settings(self) -> dict[str, Any]:
@@ -177,7 +181,7 @@ class LatentEstimator(OneLossModule):
         """``x``, ``z``, ``reconstruction`` and ``anomaly_score``, from one posterior chain per row."""
         x = self.observations(batch)
         z = self.encode(x, generator=self.sample_noise("encode", batch["index"]))
-        return {"x": x, "z": z, "reconstruction": self.decode(z), "anomaly_score": -self.log_joint(x, z)}
+        return {"x": x, "z": z, "reconstruction": self.decode(z), "anomaly_score": self.score_at(x, z)}
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self.validation_step(batch, batch_idx)

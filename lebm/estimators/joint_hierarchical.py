@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
 from lebm.estimators.training import NoiseSource
@@ -58,6 +59,8 @@ class JointHierarchicalPrior(LatentPriorModel):
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in evaluation, for an inference by chains.
         noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
+        fit_base: when the base of an :class:`~lebm.models.EnergyPrior` is fitted, on all layers together;
+            ``None`` for a base that stays as it is.
 
     Raises:
         ValueError: if the parts disagree on the layers, a part that the inference needs is missing, or an
@@ -96,6 +99,7 @@ class JointHierarchicalPrior(LatentPriorModel):
         noise_shards: int = 8,
         evaluation_steps: int | None = None,
         noise_source: NoiseSource = "streams",
+        fit_base: FitBase | None = None,
     ) -> None:
         super().__init__(
             likelihood,
@@ -109,6 +113,7 @@ class JointHierarchicalPrior(LatentPriorModel):
             noise_shards,
             evaluation_steps,
             noise_source,
+            fit_base,
         )
         self.space = chain_space(prior, space, noise_target)
         generator = getattr(likelihood, "generator", None)

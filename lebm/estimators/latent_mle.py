@@ -43,6 +43,7 @@ class LatentMLE(LatentPriorModel):
         evaluation_steps: posterior transitions in validation, testing and prediction, where the paper leaves
             their number open. If ``None``, those of ``posterior_sampler`` for an inference by chains.
         noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
+        fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is.
 
     Raises:
         ValueError: if the parts disagree on the latent size, or the inference lacks a part.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lebm.density_ratio.log_z import staged_log_z
+from lebm.density_ratio.log_z import as_constant, direct_log_z, staged_log_z
+from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
 from lebm.estimators.stage_end import clear_moments, renew_averages, stage_lines, warn
@@ -73,6 +74,8 @@ class MultiStageNCE(LatentPriorModel):
         evaluation_steps: posterior transitions in validation, testing and prediction. If ``None``, those of
             ``posterior_sampler`` for an inference by chains.
         noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
+        fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is. The first
+            stage begins after the last fit, and its negatives are exact draws of the base.
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size, or an argument is out of range.
@@ -116,6 +119,7 @@ class MultiStageNCE(LatentPriorModel):
         noise_shards: int = 8,
         evaluation_steps: int | None = None,
         noise_source: NoiseSource = "streams",
+        fit_base: FitBase | None = None,
     ) -> None:
         if not update_generator_in_stage:
             likelihood.requires_grad_(False)  # from the start and for good: nothing is toggled later
@@ -131,6 +135,7 @@ class MultiStageNCE(LatentPriorModel):
             noise_shards,
             evaluation_steps,
             noise_source,
+            fit_base,
         )
         if annealing_chains < 2:
             raise ValueError(f"annealing_chains must be at least 2, not {annealing_chains}")
@@ -155,8 +160,10 @@ class MultiStageNCE(LatentPriorModel):
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         x = self.observations(batch)
         data = self.infer(x, batch, batch_idx)
-        negatives = self.negatives(len(x), batch_idx)
-        total = self.classification(data.z.detach(), negatives, batch["index"])
+        total = data.z.new_zeros(())
+        if not self.prior.asleep:
+            negatives = self.negatives(len(x), batch_idx)
+            total = self.classification(data.z.detach(), negatives, batch["index"])
         if self.update_generator_in_stage:
             total = total + self.likelihood_loss(x, data.z, batch_idx)
         self.note("stage", torch.tensor(float(self.stage)))
@@ -164,13 +171,14 @@ class MultiStageNCE(LatentPriorModel):
 
     def posterior_target(self, x: Tensor) -> LogDensity:
         """The posterior under the finished stages: no chain runs through the network in training."""
-        likelihood, prior = self.likelihood.given(x), self.prior
-        return lambda z: likelihood(z) + prior.log_density_so_far(z)
+        likelihood, so_far = self.likelihood.given(x), self.prior.log_density_so_far
+        return lambda z: likelihood(z) + so_far(z)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
         """That of every method, and the energy of the finished stages, which a variational encoder feels."""
         loss = super().encoder_loss(data)
-        return loss if data.q is None else loss + self.prior.tilt.so_far(data.z).mean()
+        waits = data.q is None or self.prior.asleep
+        return loss if waits else loss + self.prior.tilt.so_far(data.z).mean()
 
     def negatives(self, n: int, batch_idx: int) -> Tensor:
         """``z-``: draws of the finished stages, ``(n, latent_dim)``, exact ones in stage 1."""
@@ -197,7 +205,7 @@ class MultiStageNCE(LatentPriorModel):
         return 0.0 * loss if self.stages.ended else loss
 
     def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        if not self.through_stages:
+        if not self.through_stages or (steps is None and self.direct_draws() is not None):
             return super().sample_latent(n, steps=steps, generator=generator)
         finished = range(1, self.prior.tilt.finished + (0 if self.prior.tilt.complete else 1))
         targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.log_density]
@@ -225,18 +233,12 @@ class MultiStageNCE(LatentPriorModel):
 
     # The end of a stage
 
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
-    ) -> None:
-        """Take the step, then decide: inside the step, so that a checkpoint made after it has seen the
-        decision.
-        """
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.after_step(getattr(optimizer, "optimizer", optimizer))
-
     def after_step(self, optimizer: torch.optim.Optimizer) -> StageRecord | None:
         """Count a step and finish the stage if it was the last; returns the record of a finished stage."""
-        product = self.prior.tilt
+        product, waited = self.prior.tilt, self.prior.asleep
+        super().after_step(optimizer)
+        if waited:
+            return None
         record = self.stages.step(product.max_stages - product.finished)
         if record is None:
             return None
@@ -245,20 +247,35 @@ class MultiStageNCE(LatentPriorModel):
         else:
             product.discard()
         clear_moments(optimizer, product.active)
-        if record.kept and self.annealing is not None:
-            # The same stream on every process, which all do the same work: it is short, and what it adapts
-            # must agree.
-            noise = Noise([(self.seed, "annealing", record.stage)])
-            self.prior.remember(staged_log_z(self.prior, self.annealing, self.annealing_chains, noise))
+        if record.kept:
+            self._estimate_log_z(record.stage)
         if self._trainer is not None:
-            renew_averages(self.trainer, self.prior, self.stages)
+            renew_averages(self.trainer, self, ["prior", "stages"])
             self.trainer.should_stop = self.trainer.should_stop or self.stages.ended
         self._report(record)
         return record
 
+    def _estimate_log_z(self, stage: int) -> None:
+        """The narrowest of the estimates that this model makes.
+
+        The streams are the same on every process, which all do the same work: it is short, and what it adapts
+        must agree.
+        """
+        found = []
+        if self.annealing is not None:
+            noise = Noise([(self.seed, "annealing", stage)])
+            found.append(staged_log_z(self.prior, self.annealing, self.annealing_chains, noise))
+        if self.fit_base is not None:
+            direct = direct_log_z(self.prior, generator=Noise([(self.seed, "direct log z", stage)]))
+            found.append(as_constant(self.prior.tilt.finished, direct))
+        if found:
+            self.prior.remember(min(found, key=lambda constant: constant.high - constant.low))
+
     @rank_zero_only
     def _report(self, record: StageRecord) -> None:
-        for line in stage_lines(record, self.stages, self.prior, annealed=self.annealing is not None):
+        for line in stage_lines(
+            record, self.stages, self.prior, annealed=self.prior.tilt.finished in self.prior.constants
+        ):
             (print if self._trainer is None else self.print)(line)
         warn(self.stages.history, self.prior)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Adam
-from torch.optim.lr_scheduler import ExponentialLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from lebm.component import Component
 
@@ -27,9 +28,10 @@ class AdamGroups(Component):
         betas: Adam's moment decays, each in [0, 1).
         weight_decay: L2 penalty per network, 0 where absent.
         max_grad_norm: limit on the norm of a network's gradient; unlimited where absent.
-        lr_decay: factor on every learning rate after each epoch, in (0, 1].
-        full_rate_epochs: number of epochs at the full learning rate, at least 1. It is 2 where a released
-            script calls its schedule at the end of an epoch, with the number of that epoch.
+        lr_decay: factor on the learning rate after each epoch, in (0, 1]; or one per network, 1 where absent.
+        full_rate_epochs: number of epochs at the full learning rate, at least 1; or one per network, 1 where
+            absent. It is 2 where a released script calls its schedule at the end of an epoch, with the number
+            of that epoch. An energy that waits for its base has the full rate until it begins.
 
     Raises:
         ValueError: for an argument out of range, or a number where a mapping is expected.
@@ -50,8 +52,8 @@ class AdamGroups(Component):
         betas: tuple[float, float] = (0.5, 0.999),
         weight_decay: Mapping[str, float] | None = None,
         max_grad_norm: Mapping[str, float] | None = None,
-        lr_decay: float = 1.0,
-        full_rate_epochs: int = 1,
+        lr_decay: float | Mapping[str, float] = 1.0,
+        full_rate_epochs: int | Mapping[str, int] = 1,
     ) -> None:
         for name, value in {"lr": lr, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}.items():
             if not isinstance(value, Mapping) and (name == "lr" or value is not None):
@@ -59,9 +61,9 @@ class AdamGroups(Component):
                     f'{name} maps names of networks to numbers, for example {{"generator": 1e-4, "energy":'
                     f" 2e-5}}, not {value!r}"
                 )
-        if not 0 < lr_decay <= 1:
+        if not all(0 < factor <= 1 for factor in _numbers(lr_decay)):
             raise ValueError(f"lr_decay must be in (0, 1], not {lr_decay}")
-        if full_rate_epochs < 1:
+        if min(_numbers(full_rate_epochs), default=1) < 1:
             raise ValueError(f"full_rate_epochs must be at least 1, not {full_rate_epochs}")
         if any(not rate > 0 for rate in lr.values()):
             raise ValueError(f"learning rates must be positive: {dict(lr)}")
@@ -69,8 +71,10 @@ class AdamGroups(Component):
         self.betas = (float(betas[0]), float(betas[1]))
         self.weight_decay = dict(weight_decay or {})
         self.max_grad_norm = dict(max_grad_norm or {})
-        self.lr_decay = lr_decay
-        self.full_rate_epochs = full_rate_epochs
+        self.lr_decay = dict(lr_decay) if isinstance(lr_decay, Mapping) else lr_decay
+        self.full_rate_epochs = (
+            dict(full_rate_epochs) if isinstance(full_rate_epochs, Mapping) else full_rate_epochs
+        )
 
     def check(self, networks: Mapping[str, nn.Module]) -> None:
         """Refuse settings that name no network, and networks without a learning rate.
@@ -78,8 +82,9 @@ class AdamGroups(Component):
         Raises:
             ValueError: naming the key and the networks there are.
         """
-        for setting in ("lr", "weight_decay", "max_grad_norm"):
-            for name in getattr(self, setting):
+        for setting in ("lr", "weight_decay", "max_grad_norm", "lr_decay", "full_rate_epochs"):
+            value = getattr(self, setting)
+            for name in value if isinstance(value, dict) else ():
                 if name not in networks:
                     raise ValueError(
                         f"optimizer.{setting}: this method has no network {name!r}; it has"
@@ -89,7 +94,7 @@ class AdamGroups(Component):
             if name not in self.lr:
                 raise ValueError(f"optimizer.lr: give a learning rate for {name!r}")
 
-    def build(self, networks: Mapping[str, nn.Module], fused: bool) -> tuple[Adam, ExponentialLR]:
+    def build(self, networks: Mapping[str, nn.Module], fused: bool) -> tuple[Adam, LRScheduler]:
         """The optimiser and its per-epoch schedule."""
         self.check(networks)
         groups = [
@@ -102,9 +107,7 @@ class AdamGroups(Component):
             for name, network in networks.items()
         ]
         optimizer = Adam(groups, betas=self.betas, fused=fused)
-        if self.full_rate_epochs > 1:
-            return optimizer, _LateDecay(optimizer, self.lr_decay, self.full_rate_epochs)
-        return optimizer, ExponentialLR(optimizer, self.lr_decay)
+        return optimizer, _Decay(optimizer, self.lr_decay, self.full_rate_epochs)
 
     def clip(self, optimizer: torch.optim.Optimizer, default: float | None = None) -> None:
         """Limit each group's gradient norm by its own setting, or by ``default`` where it has none."""
@@ -114,14 +117,30 @@ class AdamGroups(Component):
                 torch.nn.utils.clip_grad_norm_(group["params"], limit)
 
 
-class _LateDecay(ExponentialLR):
-    """``lr_decay ** max(0, epoch - full_rate_epochs + 1)``, for epochs that count from 0."""
+class _Decay(LRScheduler):
+    """``lr_decay ** max(0, epoch - full_rate_epochs + 1)`` of each group, for epochs that count from 0."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, gamma: float, full_rate_epochs: int) -> None:
-        self.full_rate_epochs = full_rate_epochs
-        super().__init__(optimizer, gamma)
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        decay: float | Mapping[str, float],
+        full_rate_epochs: int | Mapping[str, int],
+    ) -> None:
+        self.decay, self.full_rate_epochs = decay, full_rate_epochs
+        super().__init__(optimizer)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
-        if self.last_epoch < self.full_rate_epochs:
-            return [group["lr"] for group in self.optimizer.param_groups]
-        return super().get_lr()  # type: ignore[return-value]
+        return [
+            group["lr"]
+            * (_of(self.decay, group) if self.last_epoch >= _of(self.full_rate_epochs, group) else 1)
+            for group in self.optimizer.param_groups
+        ]
+
+
+def _of(setting: float | Mapping[str, float], group: Mapping[str, Any]) -> float:
+    """A setting of one network; 1 where it is absent."""
+    return setting.get(group["name"], 1) if isinstance(setting, Mapping) else setting
+
+
+def _numbers(setting: float | Mapping[str, float]) -> Iterable[float]:
+    return setting.values() if isinstance(setting, Mapping) else [setting]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from lebm.estimators.base import contrast
 from lebm.estimators.prior_chains import PriorChains
+from lebm.estimators.stage_end import renew_averages
 from lebm.inference import Inferred, PosteriorChain, Variational
-from lebm.models.encoders import DiagonalGaussian
-from lebm.models.hierarchical_priors import GaussianHierarchy
 from lebm.samplers.base import LogDensity
-from lebm.samplers.noise import RandomSource
+from lebm.samplers.noise import Noise, RandomSource
 
 __all__ = ["LatentPriorModel"]
 
@@ -54,6 +53,55 @@ class LatentPriorModel(PriorChains):
         if self.trainer.ckpt_path is None:
             self.frozen_parts.check()
 
+    # The fit of the base
+
+    @property
+    def idle_networks(self) -> list[nn.Module]:
+        """The networks that do not learn now: an energy before the fit, or all others after it."""
+        if self.fit_base is None:
+            return []
+        waits = self.fit_base.pending
+        return [
+            part
+            for name, part in self.networks().items()
+            if (waits if name == "energy" else self.fit_base.only_energy)
+        ]
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        for network in self.idle_networks:  # processes that exchange gradients expect one for every parameter
+            loss = loss + 0.0 * sum(p.sum() for p in network.parameters() if p.requires_grad)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drop the gradients of idle networks: no weight decay or momentum moves them."""
+        for network in self.idle_networks:
+            for parameter in network.parameters():
+                parameter.grad = None
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Take the step, then decide: inside the step, so that a checkpoint made after it has seen the
+        decision.
+        """
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.after_step(getattr(optimizer, "optimizer", optimizer))
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> Any:
+        """Count a step, and fit the base if it is due."""
+        latents = None if self.fit_base is None else self.fit_base.step()
+        if self.fit_base is None or latents is None:
+            return
+        seeds = Noise([(self.seed, "base", self.fit_base.steps)]).seeds
+        with torch.random.fork_rng(), torch.enable_grad():
+            torch.manual_seed(seeds[0])  # for a fit that draws from torch's own generator
+            self.reference.requires_grad_(True)
+            self.reference.fit(latents.to(self.device), torch.Generator(self.device).manual_seed(seeds[0]))
+            self.reference.requires_grad_(False)
+        if self._trainer is not None:
+            renew_averages(self.trainer, self, ["prior", "fit_base"])
+
     # For the loss
 
     def infer(self, x: Tensor, batch: Mapping[str, Tensor], batch_idx: int) -> Inferred:
@@ -70,15 +118,22 @@ class LatentPriorModel(PriorChains):
         if index is not None and "flipped" in batch:  # the mirror image of a row has another posterior
             index = 2 * index + batch["flipped"].to(index)
         noise = self.noise("posterior", batch_idx)
-        return self.inference.infer(x, index, PosteriorChain(run, reference), noise)
+        chain = PosteriorChain(run, reference)
+        if self.fit_base is None:
+            return self.inference.infer(x, index, chain, noise)
+        with torch.set_grad_enabled(not self.fit_base.only_energy):
+            inferred = self.inference.infer(x, index, chain, noise)
+        self.fit_base.record(inferred.z)
+        return Inferred(inferred.z) if self.fit_base.only_energy else inferred
 
     def posterior_target(self, x: Tensor) -> LogDensity:
         """What posterior chains sample in training, in the coordinates of the chains."""
         return self.space.posterior(self.likelihood.given(x))
 
     def likelihood_loss(self, x: Tensor, z: Tensor, batch_idx: int) -> Tensor:
-        """``-log p(x | z)``, mean over the batch, on the scale asked for; zero if the generator is frozen."""
-        if not _trains(self.likelihood) and not z.requires_grad:
+        """``-log p(x | z)``, mean over the batch, on the scale asked for; zero if nothing learns from it."""
+        only_energy = self.fit_base is not None and self.fit_base.only_energy
+        if only_energy or (not _trains(self.likelihood) and not z.requires_grad):
             return x.new_zeros((), dtype=z.dtype)
         nll = -self.likelihood.training_log_prob(x, z, self.noise("likelihood", batch_idx)).mean()
         self.note("train/nll_given_z", nll)
@@ -99,8 +154,11 @@ class LatentPriorModel(PriorChains):
         q, z, base = data.q, data.z, self.reference
         if isinstance(self.inference, Variational) and self.inference.kl == "monte_carlo":
             return (q.log_prob(z) - base.log_density(z)).mean()
-        zeros = torch.zeros_like(z)
-        p = base.conditionals(z) if isinstance(base, GaussianHierarchy) else DiagonalGaussian(zeros, zeros)
+        p = base.conditionals(z)
+        if p is None:  # only the entropy has a closed form
+            divergence = -(q.entropy() + base.log_density(z)).mean()
+            self.note("kl", divergence)
+            return divergence
         parts = q.divergences(p)
         self.note_divergences(parts)
         return parts.sum(dim=1).mean()

@@ -35,12 +35,12 @@ def averages(trainer: Any) -> list[Any]:
     return [c for c in trainer.callbacks if isinstance(c, WeightAveraging) and c._average_model is not None]
 
 
-def renew_averages(trainer: Trainer, prior: RatioPrior, stages: StageRule) -> None:
-    """Start every average of weights (EMA) anew with the stage; the finished stages are copied into it."""
+def renew_averages(trainer: Trainer, model: nn.Module, parts: Sequence[str]) -> None:
+    """Copy parts of a model, by name, into every average of its weights (EMA): those averages start again."""
     for callback in averages(trainer):
-        average = callback._average_model.module
-        average.prior.load_state_dict(prior.state_dict())
-        average.stages.load_state_dict(stages.state_dict())
+        for part in parts:
+            average = getattr(callback._average_model.module, part)
+            average.load_state_dict(getattr(model, part).state_dict())
 
 
 def stage_lines(record: StageRecord, stages: StageRule, prior: RatioPrior, annealed: bool) -> Iterator[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lebm.errors import UserError
 from lebm.estimators.answers import HasLayers
 from lebm.estimators.base import LatentEstimator
+from lebm.estimators.prior_chains import PriorChains
 from lebm.metrics.anomaly import surprisal
 from lebm.metrics.reconstruction import squared_error_rows
 from lebm.metrics.rows import finite_rows
@@ -28,6 +29,7 @@ MEANINGS = {
     ),
     "prior": "-log p(z), unnormalised, at one posterior sample",
     "energy": "the energy alone at one posterior sample",
+    "base": "-log of the fitted base alone, without the energy, at the mean of the encoder",
     "combined": (
         "-log p of `reconstruction` plus -log p of `prior`, where p is the share of training images with a"
         " value at least as high (Fisher's method)"
@@ -65,6 +67,8 @@ def all_scores(model: LatentEstimator, batch: Mapping[str, Tensor]) -> dict[str,
         scores["prior"] = -prior.log_density(z)
         if not prior.is_exact:
             scores["energy"] = prior.energy(z)
+    if isinstance(model, PriorChains) and model.scores_codes:
+        scores["base"] = -model.reference.log_density(model.code(x))
     if isinstance(model, HasLayers):
         for k in range(1, min(len(model.layout), LAYERS)):
             noise = model.sample_noise(f"llr above {k}", batch["index"])

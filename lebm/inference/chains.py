@@ -81,7 +81,7 @@ class Remembered(Inference):
         index = index.to(x.device)
         known = self._recall(index, posterior.reference(noise))
         end = posterior.run(known, noise)
-        self._store(*_of_all_processes(index, end))
+        self._store(*of_all_processes(index, end))
         return Inferred(end)
 
     def _recall(self, index: Tensor, fresh: Tensor) -> Tensor:
@@ -119,14 +119,18 @@ class Remembered(Inference):
         self._memory = memory.clone()
 
 
-def _of_all_processes(index: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows of all processes, so that every process holds the same memory. A collective call."""
+def of_all_processes(*own: Tensor) -> list[Tensor]:
+    """The rows of all processes, in the order of the processes. A collective call.
+
+    Args:
+        *own: tensors ``(B, ...)`` with one row per row of this process.
+    """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return index, end
-    sizes = [torch.zeros(1, dtype=torch.long, device=end.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor([len(index)], device=end.device))
+        return list(own)
+    sizes = [torch.zeros(1, dtype=torch.long, device=own[-1].device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(own[0])], device=own[-1].device))
     counts = [int(size) for size in sizes]
-    return _gathered(index, counts), _gathered(end, counts)
+    return [_gathered(rows, counts) for rows in own]
 
 
 def _gathered(own: Tensor, counts: list[int]) -> Tensor:

@@ -9,6 +9,7 @@ from lebm.models.hierarchical_priors import GaussianChain, GaussianHierarchy, Hi
 from lebm.models.identity import IdentityGenerator
 from lebm.models.ladder import BottomLayer, LadderEncoder, LadderGenerator
 from lebm.models.likelihoods import GaussianLikelihood, Likelihood
+from lebm.models.mixture import GaussianMixture
 from lebm.models.priors import EnergyPrior, Prior, StandardNormal
 from lebm.models.ratios import LogConstant, RatioPrior, RatioProduct
 from lebm.models.resnet import ResNetEnergy, ResNetGenerator
@@ -31,6 +32,7 @@ __all__ = [
     "GaussianEncoder",
     "GaussianHierarchy",
     "GaussianLikelihood",
+    "GaussianMixture",
     "Generator",
     "HierarchicalPrior",
     "IdentityGenerator",

@@ -113,8 +113,12 @@ def redraw(
         return z
     free = free.to(z.device)
     start = _fresh(space, z, free, generator)
-    if space.prior.is_exact and (
-        not isinstance(space.prior, GaussianHierarchy) or not bool(free.long().diff().gt(0).any())
+    base = getattr(space.prior, "base", space.prior)
+    # A base without conditionals, such as a mixture, couples the layers: its own draws are of all of them.
+    if (
+        space.prior.is_exact
+        and base.conditionals(z) is not None
+        and (not isinstance(base, GaussianHierarchy) or not bool(free.long().diff().gt(0).any()))
     ):
         return start if not isinstance(space, NoiseSpace) else space.latents(start)
     if bool(free.all()):

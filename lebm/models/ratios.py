@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.models.energies import Energy, MLPEnergy
-from lebm.models.priors import EnergyPrior, StandardNormal
+from lebm.models.priors import EnergyPrior, Prior, Tilted
 
 __all__ = ["LogConstant", "RatioPrior", "RatioProduct"]
 
@@ -209,7 +208,7 @@ class RatioPrior(EnergyPrior):
 
     Args:
         energy: the product of ratios.
-        base: the reference ``p0``; a standard normal of the same size by default.
+        base: the reference ``p0``, as for :class:`EnergyPrior`.
 
     Attributes:
         constants: estimates of ``log Z`` by number of finished stages.
@@ -226,20 +225,21 @@ class RatioPrior(EnergyPrior):
 
     tilt: RatioProduct
 
-    def __init__(self, energy: RatioProduct, base: StandardNormal | None = None) -> None:
+    def __init__(self, energy: RatioProduct, base: Prior | None = None) -> None:
         super().__init__(energy, base)
         self.constants: dict[int, LogConstant] = {}
 
-    def log_density_after(self, stage: int) -> Callable[[Tensor], Tensor]:
+    def log_density_after(self, stage: int) -> Tilted:
         """Unnormalised log-density of the product of the first ``stage`` stages, as a function of ``z``."""
-        return lambda z: self.base.log_density(z) - self.tilt.stages(z, stage).sum(dim=0)
+        return Tilted(self.base, lambda z: self.tilt.stages(z, stage).sum(dim=0))
 
-    def log_density_so_far(self, z: Tensor) -> Tensor:
-        """Unnormalised log-density of the finished stages alone, ``(B,)``.
+    @property
+    def log_density_so_far(self) -> Tilted:
+        """Unnormalised log-density of the finished stages alone, a function from ``(B, d)`` to ``(B,)``.
 
         The negatives of the next classifier are draws of this density.
         """
-        return self.base.log_density(z) - self.tilt.so_far(z)
+        return Tilted(self.base, self.tilt.so_far)
 
     def log_prob(self, z: Tensor, normalised: bool = True) -> Tensor:
         """``log p0(z) + sum_k log r_k(z) - log Z`` in nats, shape ``(B,)``.

@@ -17,7 +17,13 @@ from lebm.samplers.boltzmann import Boltzmann
 from lebm.samplers.chains import PersistentChains, gather_pools
 from lebm.samplers.counter import CounterNoise
 from lebm.samplers.diagnostics import autocorrelation, bulk_ess, split_rhat, tail_ess
-from lebm.samplers.importance import Proposal, SamplingImportanceResampling, resample, weight_ess
+from lebm.samplers.importance import (
+    IndependenceMetropolis,
+    Proposal,
+    SamplingImportanceResampling,
+    resample,
+    weight_ess,
+)
 from lebm.samplers.langevin import Langevin
 from lebm.samplers.metropolis import HMC, MALA
 from lebm.samplers.noise import Noise, RandomSource
@@ -38,6 +44,7 @@ __all__ = [
     "CounterNoise",
     "DualAveraging",
     "Finding",
+    "IndependenceMetropolis",
     "Info",
     "Langevin",
     "LogDensity",

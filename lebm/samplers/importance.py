@@ -1,9 +1,9 @@
-"""Importance weights: their effective sample size, and resampling in proportion to them."""
+"""Importance weights: their effective sample size, and samplers that propose draws of another density."""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,14 @@ from lebm.samplers.base import (
 )
 from lebm.samplers.noise import RandomSource, normal, uniform
 
-__all__ = ["Proposal", "SamplingImportanceResampling", "clean_log_weights", "resample", "weight_ess"]
+__all__ = [
+    "IndependenceMetropolis",
+    "Proposal",
+    "SamplingImportanceResampling",
+    "clean_log_weights",
+    "resample",
+    "weight_ess",
+]
 
 
 @runtime_checkable
@@ -106,7 +113,8 @@ class SamplingImportanceResampling(Sampler):
     Args:
         candidates: M, at least 2.
         steps: number of transitions; 1 is SIR.
-        proposal: q; a standard normal of ``init``'s shape if ``None``.
+        proposal: q. If ``None``, the base of the target where the target is a tilted density, and otherwise a
+            standard normal of the shape of ``init``.
         shared_target: whether the log-density is the same for every row, as a prior is and a posterior given
             a batch is not. Candidates are then evaluated in large batches.
 
@@ -131,13 +139,8 @@ class SamplingImportanceResampling(Sampler):
         super().__init__(steps)
         if candidates < 2:
             raise ValueError(f"candidates must be at least 2, not {candidates}")
-        if proposal is not None and not isinstance(proposal, Proposal):
-            raise ValueError(
-                f"a proposal needs the methods reference and log_density, which {type(proposal).__name__}"
-                " lacks"
-            )
         self.candidates = candidates
-        self.proposal = proposal
+        self.proposal = _checked(proposal)
         self.shared_target = shared_target
 
     def _chain(
@@ -150,7 +153,7 @@ class SamplingImportanceResampling(Sampler):
         with torch.no_grad():
             current = self._log_weights(log_density, state.unsqueeze(1))
             for _ in range(steps):
-                fresh = self._propose(start, generator)
+                fresh = self._propose(log_density, start, generator)
                 log_weights = torch.cat([current, self._log_weights(log_density, fresh)], dim=1)
                 chosen = resample(log_weights, generator)
                 moved = fresh[torch.arange(count, device=start.device), (chosen - 1).clamp_min(0)]
@@ -163,34 +166,116 @@ class SamplingImportanceResampling(Sampler):
         extra = {"ess": ess, "acceptance": moves / max(1, steps)}
         return state, summarise(log_density, start, state, extra=extra)
 
-    def _propose(self, start: Tensor, generator: RandomSource) -> Tensor:
+    def _propose(self, log_density: LogDensity, start: Tensor, generator: RandomSource) -> Tensor:
         """``(B, M - 1, *event)``: a row's candidates are neighbours, so they come from that row's stream."""
-        shape = (start.shape[0], self.candidates - 1, *start.shape[1:])
-        if self.proposal is None:
-            return normal(generator, shape, dtype=start.dtype, device=start.device)
-        assert isinstance(self.proposal, Proposal)
-        return self.proposal.reference(shape[0] * shape[1], generator).to(start).reshape(shape)
+        count = self.candidates - 1
+        fresh = _draws(_proposal(self.proposal, log_density), start, len(start) * count, generator)
+        return fresh.unflatten(0, (len(start), count))
 
     def _log_weights(self, log_density: LogDensity, states: Tensor) -> Tensor:
         """``(B, m)`` of ``(B, m, *event)``, with weight zero for non-finite states and values."""
         flat = states.flatten(0, 1)
-        if self.proposal is None:
-            log_proposal = -0.5 * flat.flatten(1).square().sum(dim=1) - 0.5 * flat[0].numel() * math.log(
-                2 * math.pi
-            )
-        else:
-            assert isinstance(self.proposal, Proposal)
-            log_proposal = self.proposal.log_density(flat)
+        proposal = _proposal(self.proposal, log_density)
         if self.shared_target:
             pieces = flat.split(max(1, 2**22 // flat[0].numel()))
-            flat_values = torch.cat([log_density(piece) for piece in pieces])
-            check_values(flat_values, flat)
-            values = flat_values.reshape(states.shape[:2])
+            ratios = torch.cat([_log_ratio(proposal, log_density, piece) for piece in pieces])
+            values = ratios.reshape(states.shape[:2])
         else:
-            values = values_of_all(log_density, states)
-        log_weights = torch.where(
-            finite_rows(flat).reshape(states.shape[:2]),
-            values - log_proposal.reshape(states.shape[:2]),
-            -torch.inf,
+            values = values_of_all(lambda state: _log_ratio(proposal, log_density, state), states)
+        finite = finite_rows(flat).reshape(states.shape[:2])
+        return clean_log_weights(torch.where(finite, values, -torch.inf))
+
+
+class IndependenceMetropolis(Sampler):
+    r"""Metropolis-Hastings with independent draws of one density q as proposals (Tierney 1994).
+
+    A proposal :math:`z' \sim q` is accepted with probability :math:`\min(1, w(z') / w(z))`, where
+    :math:`w(z) = \pi(z) / q(z)`. The target is exactly invariant. From a start drawn from q, the distance in
+    total variation after t transitions is at most :math:`(1 - 1 / w^*)^t`, where :math:`w^*` is the largest
+    weight over the mean weight (Mengersen & Tweedie 1996). The chain needs no gradient, and it crosses any
+    gap between modes that q covers. Proposals with a non-finite log-density are rejected.
+
+    ``Info.extra``: ``acceptance`` ``(B,)``, the mean probability of acceptance.
+
+    Args:
+        steps: number of transitions, at least 0.
+        proposal: q. If ``None``, the base of the target where the target is a tilted density, and otherwise a
+            standard normal of the shape of ``init``.
+
+    Raises:
+        ValueError: for negative ``steps``, or a proposal that lacks a method.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers import IndependenceMetropolis
+        >>> shifted = lambda z: -0.5 * (z - 1).square().sum(dim=1)
+        >>> start, generator = torch.zeros(2000, 1), torch.Generator().manual_seed(0)
+        >>> z, info = IndependenceMetropolis(steps=20).run(shifted, start, generator)
+        >>> z.shape, round(float(z.mean())), bool((info.extra["acceptance"] > 0.1).all())
+        (torch.Size([2000, 1]), 1, True)
+    """
+
+    exact = True
+
+    def __init__(self, steps: int, proposal: nn.Module | None = None) -> None:
+        super().__init__(steps)
+        self.proposal = _checked(proposal)
+
+    def _chain(
+        self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
+    ) -> tuple[Tensor, Info | None]:
+        count, state = len(start), start
+        proposal = _proposal(self.proposal, log_density)
+        acceptance = torch.zeros(count, device=start.device)
+
+        def log_weight(z: Tensor) -> Tensor:
+            precise = _log_ratio(proposal, log_density, z).float()
+            return torch.where(finite_rows(z), clean_log_weights(precise), -torch.inf)
+
+        with torch.no_grad():
+            current = log_weight(state)
+            for _ in range(steps):
+                fresh = _draws(proposal, start, count, generator)
+                weight = log_weight(fresh)
+                gain = torch.where(torch.isneginf(weight), weight, weight - current)
+                chance = uniform(generator, (count,), dtype=torch.float32, device=start.device)
+                accept = chance.log() < gain
+                state = torch.where(rows(accept, state), fresh, state)
+                current = torch.where(accept, weight, current)
+                acceptance += gain.clamp(max=0.0).exp()
+        if not want_info:
+            return state, None
+        return state, summarise(log_density, start, state, extra={"acceptance": acceptance / max(1, steps)})
+
+
+def _checked(proposal: nn.Module | None) -> nn.Module | None:
+    """The proposal itself; a ValueError if it lacks a method of :class:`Proposal`."""
+    if proposal is not None and not isinstance(proposal, Proposal):
+        raise ValueError(
+            f"a proposal needs the methods reference and log_density, which {type(proposal).__name__} lacks"
         )
-        return clean_log_weights(log_weights)
+    return proposal
+
+
+def _proposal(proposal: Any, log_density: LogDensity) -> Proposal | None:
+    """The given proposal, or else the base of a tilted density; ``None`` stands for a standard normal."""
+    return getattr(log_density, "base", None) if proposal is None else proposal
+
+
+def _draws(proposal: Proposal | None, start: Tensor, n: int, generator: RandomSource) -> Tensor:
+    """``n`` draws of the proposal, ``(n, *event)``, with the dtype and device of ``start: (B, *event)``."""
+    if proposal is None:
+        return normal(generator, (n, *start.shape[1:]), dtype=start.dtype, device=start.device)
+    return proposal.reference(n, generator).to(start)
+
+
+def _log_ratio(proposal: Proposal | None, log_density: LogDensity, state: Tensor) -> Tensor:
+    """``log pi(z) - log q(z)`` of states ``(B, *event)``, ``(B,)``."""
+    if proposal is not None and proposal is getattr(log_density, "base", None):
+        return log_density.log_ratio(state)  # type: ignore[attr-defined]
+    value = log_density(state)
+    check_values(value, state)
+    if proposal is not None:
+        return value - proposal.log_density(state)
+    flat = state.flatten(1)
+    return value + 0.5 * flat.square().sum(dim=1) + 0.5 * flat.shape[1] * math.log(2 * math.pi)

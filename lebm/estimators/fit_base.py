@@ -1,0 +1,104 @@
+"""When the base of a prior is fitted, and to which latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lebm.component import Component
+from lebm.inference.chains import of_all_processes
+
+__all__ = ["FitBase"]
+
+
+class FitBase(nn.Module, Component):
+    """Fits the base of a prior after given optimiser steps, to the latest latents of training data.
+
+    Until the last fit the energy is left out of the prior and does not learn: first the networks, then the
+    base, then the energy. After every fit an encoder feels the fitted base.
+
+    The latents are those that training has inferred anyway. They take ``4 * rows * latent_dim`` bytes in
+    float32, in every process, and are part of the ``state_dict`` until the last fit.
+
+    Args:
+        at: optimiser steps after which the base is fitted, ascending; a single number for one fit.
+        rows: number of latest latents that a fit uses, at least 1; as many as there are training images is
+            one epoch.
+        networks: whether the generator and the encoder go on learning after the last fit. ``False`` leaves
+            them as they are, and only the energy learns.
+
+    Attributes:
+        steps: optimiser steps that are over.
+
+    Raises:
+        ValueError: for steps that are not positive and ascending, or ``rows`` below 1.
+
+    Example:
+        >>> import torch
+        >>> from lebm.estimators import FitBase
+        >>> rule = FitBase(at=[2, 4], rows=3)
+        >>> fits = []
+        >>> for step in range(4):
+        ...     rule.record(torch.full((2, 1), float(step)))
+        ...     fits.append(rule.step())
+        >>> [None if z is None else z.flatten().tolist() for z in fits], rule.pending
+        ([None, [0.0, 1.0, 1.0], None, [2.0, 3.0, 3.0]], False)
+    """
+
+    def __init__(self, at: int | Sequence[int], rows: int = 50_000, networks: bool = True) -> None:
+        super().__init__()
+        self.at = [at] if isinstance(at, int) else list(at)
+        if not self.at or self.at[0] < 1 or any(a >= b for a, b in zip(self.at, self.at[1:], strict=False)):
+            raise ValueError(f"at needs ascending steps from 1 on, not {at}")
+        if rows < 1:
+            raise ValueError(f"rows must be at least 1, not {rows}")
+        self.rows = rows
+        self.networks = networks
+        self.steps = 0
+        self._latents: list[Tensor] = []
+
+    @property
+    def pending(self) -> bool:
+        """Whether a fit is still to come. The energy waits for it."""
+        return self.steps < self.at[-1]
+
+    @property
+    def only_energy(self) -> bool:
+        """Whether the energy alone learns now."""
+        return not self.pending and not self.networks
+
+    def record(self, z: Tensor) -> None:
+        """Add the latents ``(B, latent_dim)`` of a batch. A collective call."""
+        if self.pending:
+            self._latents.append(of_all_processes(z.detach())[0])
+            while sum(map(len, self._latents[1:])) >= self.rows:
+                del self._latents[0]
+
+    def step(self) -> Tensor | None:
+        """Count an optimiser step; the latents ``(N, latent_dim)`` of a fit if one is due after it."""
+        if not self.pending:
+            return None
+        self.steps += 1
+        if self.steps not in self.at:
+            return None
+        latents = self.latents
+        if not self.pending:
+            self._latents = []
+        return latents
+
+    @property
+    def latents(self) -> Tensor:
+        """The latest latents, ``(N, latent_dim)``, oldest first."""
+        return torch.cat(self._latents)[-self.rows :] if self._latents else torch.zeros(0)
+
+    # Not a buffer: data-parallel wrappers would send it around at every step, and its size changes.
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "latents": self.latents.cpu()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.steps = int(state["steps"])
+        self._latents = [state["latents"].clone()] if len(state["latents"]) else []
