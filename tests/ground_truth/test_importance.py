@@ -120,7 +120,7 @@ class Dice(torch.nn.Module):
 
 
 def test_independence_metropolis_has_its_exact_distribution() -> None:
-    """After two transitions from draws of q, by powers of the transition matrix; and from the target itself."""
+    """After two transitions from draws of q, by powers of the transition matrix; and from the target."""
     target = torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
     log_density = lambda z: target.log()[z[:, 0].long()] + 7.0  # noqa: E731
     weight, n = target / Dice.chances, 40_000
