@@ -27,7 +27,7 @@ class StagePicture(PosteriorLatents):
     It is for models with a ``RatioPrior``. The axes are the first two principal components of the posterior.
     For two latent coordinates the density of every prior is drawn too. ``prior_mmd`` is the squared maximum
     mean discrepancy between the current prior and the aggregate posterior, and ``prior_mmd_start`` is that of
-    N(0, I). Their ratio says how far the stages have brought the prior.
+    its base. Their ratio says how far the stages have brought the prior.
 
     Args:
         n: number of points of each kind, at least 2.

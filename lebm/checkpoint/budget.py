@@ -16,7 +16,8 @@ __all__ = ["LARGER", "Budget", "check_limits"]
 
 LARGER = "the model it describes is much larger than the weights it holds"
 _LARGEST = 100_000
-_SEED = 2**64
+_FREE = ("seed", "at", "rows")
+"""Arguments whose size costs nothing when a model is used; each is below 2**64."""
 _LENGTHS = {"candidates": 10_000, "max_length": 10_000}
 _OBSERVATION = 2**18
 _SHAPES = ("out_shape", "in_shape", "shape")
@@ -72,7 +73,7 @@ def check_limits(description: Any, weights: int) -> None:
             if name == "compile" and value is True:
                 raise UserError("compile: a model file may not start a compiler")
             continue
-        limit = _SEED if name == "seed" else _LENGTHS.get(name, _LARGEST)
+        limit = 2**64 if name in _FREE else _LENGTHS.get(name, _LARGEST)
         if abs(value) > limit:
             raise UserError(f"{name} {_short(value)}: more than {limit}")
 

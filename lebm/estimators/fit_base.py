@@ -31,7 +31,7 @@ class FitBase(nn.Module, Component):
             them as they are, and only the energy learns.
 
     Attributes:
-        steps: optimiser steps that are over.
+        steps: optimiser steps that are over, until the last fit.
 
     Raises:
         ValueError: for steps that are not positive and ascending, or ``rows`` below 1.
@@ -92,7 +92,10 @@ class FitBase(nn.Module, Component):
     @property
     def latents(self) -> Tensor:
         """The latest latents, ``(N, latent_dim)``, oldest first."""
-        return torch.cat(self._latents)[-self.rows :] if self._latents else torch.zeros(0)
+        if not self._latents:
+            return torch.zeros(0)
+        newest = self._latents[-1]  # those of a checkpoint may be on another device
+        return torch.cat([each.to(newest) for each in self._latents])[-self.rows :]
 
     # Not a buffer: data-parallel wrappers would send it around at every step, and its size changes.
 

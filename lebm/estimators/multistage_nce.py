@@ -205,7 +205,8 @@ class MultiStageNCE(LatentPriorModel):
         return 0.0 * loss if self.stages.ended else loss
 
     def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        if not self.through_stages or (steps is None and self.direct_draws() is not None):
+        direct = self.prior.is_exact or (steps is None and self.direct_draws() is not None)
+        if direct or not self.through_stages:
             return super().sample_latent(n, steps=steps, generator=generator)
         finished = range(1, self.prior.tilt.finished + (0 if self.prior.tilt.complete else 1))
         targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.log_density]

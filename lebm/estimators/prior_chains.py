@@ -101,8 +101,8 @@ class PriorChains(LatentEstimator):
         self.scale_likelihood = scale_likelihood
         self.latent_dim = prior.latent_dim
         self.inference = self._take(inference)
-        self.frozen_parts = self._frozen_parts()
         self.fit_base = fit_base
+        self.frozen_parts = self._frozen_parts()
         if fit_base is not None:
             if type(self.reference).fit is Prior.fit:
                 name = type(self.reference).__name__
@@ -138,7 +138,9 @@ class PriorChains(LatentEstimator):
         if not isinstance(part, Frozen):
             return Backbone(None, {})
         assert part.encoder is not None
-        parts = {"likelihood": self.likelihood, "encoder": part.encoder, "reference": self.reference}
+        parts = {"likelihood": self.likelihood, "encoder": part.encoder}
+        if self.fit_base is None:  # a base that is fitted needs none of the backbone's
+            parts["reference"] = self.reference
         return Backbone(part.backbone, parts)
 
     @property
@@ -219,11 +221,10 @@ class PriorChains(LatentEstimator):
         if self.prior.is_exact:
             return self.prior.reference(n, generator).detach()
         direct = self.direct_draws() if steps is None else None
-        if direct is not None:
-            with torch.no_grad():
+        with frozen(self.prior, self.prior_sampler):
+            if direct is not None:
                 start = self.reference.reference(n, generator)
                 return direct.sampler(self.prior.log_density, start, generator)
-        with frozen(self.prior, self.prior_sampler):
             chain = self.prior_chain(n, generator)
             return self._latents(chain.sampler(chain.target, chain.start.detach(), generator, steps=steps))
 
@@ -237,7 +238,7 @@ class PriorChains(LatentEstimator):
         base = self.reference
         if self.fit_base is None or self.prior.is_exact:
             return None
-        with torch.no_grad():
+        with torch.no_grad(), frozen(self.prior):
             z = base.reference(4096, Noise([(self.seed, "direct draws")]))
             weights = clean_log_weights(-self.prior.energy(z).double())
         share = float(weight_ess(weights)) / len(weights)

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lebm.errors import UserError
 from lebm.estimators.base import contrast
 from lebm.estimators.prior_chains import PriorChains
 from lebm.estimators.stage_end import renew_averages
 from lebm.inference import Inferred, PosteriorChain, Variational
+from lebm.models.frozen import frozen
 from lebm.samplers.base import LogDensity
 from lebm.samplers.noise import Noise, RandomSource
 
@@ -93,13 +95,19 @@ class LatentPriorModel(PriorChains):
         latents = None if self.fit_base is None else self.fit_base.step()
         if self.fit_base is None or latents is None:
             return
-        seeds = Noise([(self.seed, "base", self.fit_base.steps)]).seeds
-        with torch.random.fork_rng(), torch.enable_grad():
-            torch.manual_seed(seeds[0])  # for a fit that draws from torch's own generator
+        seed = Noise([(self.seed, "base", self.fit_base.steps)]).seeds[0]
+        cards = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(cards), torch.enable_grad():
+            torch.manual_seed(seed)  # for a fit that draws from torch's own generator
             self.reference.requires_grad_(True)
-            self.reference.fit(latents.to(self.device), torch.Generator(self.device).manual_seed(seeds[0]))
+            try:
+                self.reference.fit(latents.to(self.device), torch.Generator(self.device).manual_seed(seed))
+            except ValueError as error:
+                raise UserError(f"fit_base: no fit after step {self.fit_base.steps}: {error}") from error
             self.reference.requires_grad_(False)
         if self._trainer is not None:
+            # On a GPU the same fit may end elsewhere in another process.
+            self.reference.load_state_dict(self.trainer.strategy.broadcast(self.reference.state_dict()))
             renew_averages(self.trainer, self, ["prior", "fit_base"])
 
     # For the loss
@@ -119,12 +127,13 @@ class LatentPriorModel(PriorChains):
             index = 2 * index + batch["flipped"].to(index)
         noise = self.noise("posterior", batch_idx)
         chain = PosteriorChain(run, reference)
-        if self.fit_base is None:
-            return self.inference.infer(x, index, chain, noise)
-        with torch.set_grad_enabled(not self.fit_base.only_energy):
-            inferred = self.inference.infer(x, index, chain, noise)
-        self.fit_base.record(inferred.z)
-        return Inferred(inferred.z) if self.fit_base.only_energy else inferred
+        if self.fit_base is not None and self.fit_base.only_energy:
+            with torch.no_grad(), frozen(self.likelihood, self.inference):
+                return Inferred(self.inference.infer(x, index, chain, noise).z)
+        inferred = self.inference.infer(x, index, chain, noise)
+        if self.fit_base is not None:
+            self.fit_base.record(inferred.z)
+        return inferred
 
     def posterior_target(self, x: Tensor) -> LogDensity:
         """What posterior chains sample in training, in the coordinates of the chains."""

@@ -65,7 +65,8 @@ def model_log_z(
     below, above = prior_log_z(prior, kernel, chains, noise("log z"), long_run=draws)
     if isinstance(prior, EnergyPrior):
         direct = direct_log_z(prior, DIRECT * chains, noise("direct log z"))
-        top = below if above is None else above
-        if direct.ess >= FEWEST and direct.high - direct.low < top.high - below.low:
+        sides = [below] if above is None else [below, above]
+        annealed = max(side.high for side in sides) - min(side.low for side in sides)
+        if direct.ess >= FEWEST and direct.high - direct.low < annealed:
             return direct, direct
     return below, above

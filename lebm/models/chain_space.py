@@ -114,12 +114,11 @@ def redraw(
     free = free.to(z.device)
     start = _fresh(space, z, free, generator)
     base = getattr(space.prior, "base", space.prior)
-    # A base without conditionals, such as a mixture, couples the layers: its own draws are of all of them.
-    if (
-        space.prior.is_exact
-        and base.conditionals(z) is not None
-        and (not isinstance(base, GaussianHierarchy) or not bool(free.long().diff().gt(0).any()))
-    ):
+    if isinstance(base, GaussianHierarchy):
+        lowest = not bool(free.long().diff().gt(0).any())
+    else:  # the layers of a base without conditionals, such as a mixture, depend on each other
+        lowest = bool(free.all()) or base.conditionals(z) is not None
+    if space.prior.is_exact and lowest:
         return start if not isinstance(space, NoiseSpace) else space.latents(start)
     if bool(free.all()):
         return space.latents(sampler(space.log_density, start, generator, steps=steps))
@@ -130,12 +129,12 @@ def redraw(
 def _fresh(space: ChainSpace, z: Tensor, free: Tensor, generator: RandomSource) -> Tensor:
     """Coordinates of ``z`` whose free ones are replaced by a draw of the reference.
 
-    The draw is given the fixed coordinates above.
+    The draw is given the fixed coordinates above, if the reference is a hierarchy.
     """
-    noise = normal(generator, z.shape, dtype=z.dtype, device=z.device)
     base = getattr(space.prior, "base", space.prior)
     if not isinstance(base, GaussianHierarchy):
-        return torch.where(free, noise, z)
+        return torch.where(free, base.reference(len(z), generator).detach().to(z), z)
+    noise = normal(generator, z.shape, dtype=z.dtype, device=z.device)
     with torch.no_grad():
         mixed = torch.where(free, noise, base.noise_of(z))
         if isinstance(space, NoiseSpace):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +16,10 @@ from lebm.samplers.noise import RandomSource, normal, uniform
 
 __all__ = ["GaussianMixture"]
 
-CHUNK = 2**23
-"""About how many numbers one pass over rows holds at a time."""
+CHUNK = 2**21
+"""About how many numbers one pass over rows holds at a time: more would not fit into the cache of a CPU."""
+NO_WEIGHT = -1e4
+"""Logarithm of a weight of zero: finite, because an average of infinite weights is no number."""
 
 
 class GaussianMixture(Prior):
@@ -97,7 +100,11 @@ class GaussianMixture(Prior):
         return z.new_zeros(z.shape[0])
 
     def log_density(self, z: Tensor) -> Tensor:
-        """The normalised log-density of ``z: (B, latent_dim)`` in nats, shape ``(B,)``."""
+        """The normalised log-density of ``z: (B, latent_dim)`` in nats, shape ``(B,)``.
+
+        It is computed in the precision of the mixture, also under autocast: half precision rounds a latent by
+        more than a thin component is wide.
+        """
         return torch.logsumexp(self.joint(z), dim=1)
 
     def conditionals(self, z: Tensor) -> DiagonalGaussian | None:
@@ -105,38 +112,53 @@ class GaussianMixture(Prior):
         return None if self.fitted else DiagonalGaussian(zeros, zeros)
 
     def joint(self, z: Tensor) -> Tensor:
-        """``log w_k + log N(z; mu_k, Sigma_k)`` in nats, ``(B, components)``; its softmax is ``p(k | z)``."""
-        return self._joint(self._whitened(z))
+        """``log w_k + log N(z; mu_k, Sigma_k)`` in nats, ``(B, fitted)``; its softmax is ``p(k | z)``.
+
+        Before the first fit there is a column for each of the largest number of components.
+        """
+        return torch.cat([self._joint(self._whitened(part)) for part in z.split(self._rows(self._count))])
 
     def state_gradient(self, z: Tensor) -> Tensor:
         """The gradient of :meth:`log_density`, ``(B, latent_dim)``, detached, without autograd."""
-        with torch.no_grad():
-            white = self._whitened(z)
-            share = torch.softmax(self._joint(white), dim=1)
-            return -((share.unsqueeze(-1) * white).flatten(1) @ self.whitener.flatten(0, 1))
+        slopes = []
+        with torch.no_grad(), _full_precision(z):
+            for part in z.split(self._rows(self._count)):
+                white = self._whitened(part)
+                white *= torch.softmax(self._joint(white), dim=1).unsqueeze(-1)
+                slopes.append(white.flatten(1) @ self.whitener[: self._count].flatten(0, 1))
+            return torch.cat(slopes).neg_().to(z.dtype)
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
         """``n`` exact draws, ``(n, latent_dim)``."""
-        place: dict[str, Any] = self._place()
-        chance = uniform(generator, (n,), **place)
-        noise = normal(generator, (n, self.latent_dim), **place)
+        device = self.mean.device
+        chance = uniform(generator, (n,), dtype=torch.float64, device=device)
+        noise = normal(generator, (n, self.latent_dim), dtype=self.mean.dtype, device=device)
         cumulative = self.log_weight.double().exp().cumsum(0)
-        chosen = torch.searchsorted(cumulative / cumulative[-1], chance.double(), right=True)
+        chosen = torch.searchsorted(cumulative, chance * cumulative[-1], right=True)
         chosen = chosen.clamp(max=len(self.log_weight) - 1)
         size = self._rows(self.latent_dim)
         pairs = zip(chosen.split(size), noise.split(size), strict=True)
-        draws = [torch.einsum("nij,nj->ni", self.factor[some], e) + self.mean[some] for some, e in pairs]
+        with _full_precision(noise):
+            draws = [torch.einsum("nij,nj->ni", self.factor[some], e) + self.mean[some] for some, e in pairs]
         return torch.cat(draws)
 
+    @property
+    def _count(self) -> int:
+        """Number of components in use; those after it have no weight."""
+        return self.fitted or len(self.log_weight)
+
     def _whitened(self, z: Tensor) -> Tensor:
-        """``L_k^-1 (z - mu_k)``, ``(B, components, latent_dim)``, by one matrix product."""
-        shift = torch.einsum("kij,kj->ki", self.whitener, self.mean).flatten()
-        return torch.addmm(-shift, z, self.whitener.flatten(0, 1).T).unflatten(1, self.mean.shape)
+        """``L_k^-1 (z - mu_k)``, ``(B, fitted, latent_dim)``, by one matrix product."""
+        whitener, mean = self.whitener[: self._count], self.mean[: self._count]
+        with _full_precision(z):
+            shift = torch.einsum("kij,kj->ki", whitener, mean).flatten()
+            white = torch.addmm(-shift, z.to(mean.dtype), whitener.flatten(0, 1).T)
+        return white.unflatten(1, mean.shape)
 
     def _joint(self, white: Tensor) -> Tensor:
         constant = (
-            self.log_weight
-            + self.whitener.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+            self.log_weight[: self._count]
+            + self.whitener[: self._count].diagonal(dim1=1, dim2=2).log().sum(dim=1)
             - 0.5 * self.latent_dim * math.log(2 * math.pi)
         )
         return constant - 0.5 * white.square().sum(dim=-1)
@@ -162,17 +184,18 @@ class GaussianMixture(Prior):
             raise ValueError(f"needs finite latents (N, {self.latent_dim}), not {tuple(z.shape)}")
         if len(z) <= max(self.choices):
             raise ValueError(f"{len(z)} latents are too few for {max(self.choices)} components")
-        z = z.to(self.mean)
-        best = self.choices[0]
-        if len(self.choices) > 1:
-            order = torch.argsort(uniform(generator, (len(z),), dtype=torch.float64, device=z.device))
-            held_out, rest = z[order[: len(z) // 10]], z[order[len(z) // 10 :]]
-            found = {}
-            for count in self.choices:
-                self._fit(rest, count, generator)
-                found[count] = self._mean_log_density(held_out)
-            best = max(found, key=lambda count: found[count])
-        self._fit(z, best, generator)
+        with _full_precision(z):
+            z = z.to(self.mean)
+            best = self.choices[0]
+            if len(self.choices) > 1:
+                order = torch.argsort(uniform(generator, (len(z),), dtype=torch.float64, device=z.device))
+                held_out, rest = z[order[: -(-len(z) // 10)]], z[order[-(-len(z) // 10) :]]
+                found = {}
+                for count in self.choices:
+                    self._fit(rest, count, generator)
+                    found[count] = self._expect(held_out)[1]
+                best = max(found, key=lambda count: found[count])
+            self._fit(z, best, generator)
 
     def _fit(self, z: Tensor, count: int, generator: RandomSource) -> None:
         # A later fit goes on from the earlier one, which saves most of its iterations.
@@ -185,65 +208,69 @@ class GaussianMixture(Prior):
         before = -math.inf
         for _ in range(self.max_iterations):
             self._maximise(z, shares, count, floor)
-            shares, now = self._expect(z, count)
+            shares, now = self._expect(z)
             if now - before < self.tolerance:
                 break
             before = now
-        self.mean += centre
+        self.mean[:count] += centre
 
     def _k_means(self, z: Tensor, count: int, generator: RandomSource) -> Tensor:
-        """Hard shares ``(N, count)`` after a k-means++ start and a few iterations of k-means."""
-        first = uniform(generator, (count,), dtype=torch.float64, device=z.device)
+        """Hard shares ``(N, count)`` after a greedy k-means++ start and a few iterations of k-means."""
+        trials = 2 + int(math.log(count))  # of which the best becomes a centre
+        chances = uniform(generator, (count, trials), dtype=torch.float64, device=z.device)
         centres, nearest = [], torch.ones(len(z), dtype=torch.float64, device=z.device)
-        for chance in first:
+        for chance in chances:
             cumulative = nearest.cumsum(0)
-            row = torch.searchsorted(cumulative, chance * cumulative[-1], right=True).clamp(max=len(z) - 1)
-            centres.append(z[row])
-            distance = (z - centres[-1]).square().sum(dim=1).double()
-            nearest = distance if len(centres) == 1 else torch.minimum(nearest, distance)
+            rows = torch.searchsorted(cumulative, chance * cumulative[-1], right=True).clamp(max=len(z) - 1)
+            distance = torch.cdist(z[rows], z).double().square()
+            if centres:
+                distance = torch.minimum(distance, nearest)
+            best = distance.sum(dim=1).argmin()
+            centres.append(z[rows[best]])
+            nearest = distance[best]
         middle = torch.stack(centres)
         for _ in range(10):
             label = torch.cat([torch.cdist(part, middle).argmin(dim=1) for part in z.split(CHUNK // count)])
-            shares = torch.nn.functional.one_hot(label, count).to(z.dtype)
+            shares = z.new_zeros(len(z), count).scatter_(1, label.unsqueeze(1), 1.0)
             middle = (shares.T @ z) / shares.sum(dim=0).clamp_min(1.0).unsqueeze(1)
         return shares
 
-    def _expect(self, z: Tensor, count: int) -> tuple[Tensor, float]:
-        """``p(k | z)``, ``(N, count)``, and the mean log-density."""
+    def _expect(self, z: Tensor) -> tuple[Tensor, float]:
+        """``p(k | z)``, ``(N, fitted)``, and the mean log-density."""
         shares, total = [], torch.zeros((), dtype=torch.float64, device=z.device)
-        for part in z.split(self._rows(len(self.mean))):
+        for part in z.split(self._rows(self.fitted)):
             joint = self.joint(part)
             total += torch.logsumexp(joint, dim=1).double().sum()
-            shares.append(torch.softmax(joint, dim=1)[:, :count])
+            shares.append(torch.softmax(joint, dim=1))
         return torch.cat(shares), float(total) / len(z)
 
     def _maximise(self, z: Tensor, shares: Tensor, count: int, floor: Tensor) -> None:
         """The parameters that maximise the expected log-density under ``shares``."""
-        weight, first = shares.sum(dim=0).double(), (shares.T @ z).double()
-        second = torch.zeros(count, self.latent_dim**2, dtype=torch.float64, device=z.device)
+        weight, first, second = (
+            torch.zeros(count, size, dtype=torch.float64, device=z.device)
+            for size in (1, self.latent_dim, self.latent_dim**2)
+        )
         size = self._rows(self.latent_dim)
         for part, share in zip(z.split(size), shares.split(size), strict=True):
+            weight += share.sum(dim=0).double().unsqueeze(1)
+            first += (share.T @ part).double()
             second += (share.T @ (part.unsqueeze(2) * part.unsqueeze(1)).flatten(1)).double()
-        total = weight.clamp_min(1e-6).unsqueeze(1)
+        total = weight.clamp_min(1e-6)
         mean = first / total
         moment = second.unflatten(1, (self.latent_dim, self.latent_dim)) / total.unsqueeze(2)
         covariance = moment - mean.unsqueeze(2) * mean.unsqueeze(1)
         if self.covariance == "tied":
-            share = (weight / weight.sum())[:, None, None]
-            covariance = (covariance * share).sum(dim=0).expand_as(covariance)
+            covariance = ((weight / len(z)).unsqueeze(2) * covariance).sum(dim=0).expand_as(covariance)
         elif self.covariance == "diagonal":
             covariance = torch.diag_embed(covariance.diagonal(dim1=1, dim2=2))
         eye = torch.eye(self.latent_dim, dtype=torch.float64, device=z.device)
         factor = torch.linalg.cholesky(covariance + floor.double() * eye)
-        self.log_weight.fill_(-math.inf)
-        self.log_weight[:count] = (weight / weight.sum()).log().to(z.dtype)
+        self.log_weight.fill_(NO_WEIGHT)
+        self.log_weight[:count] = (weight / len(z)).log().flatten().clamp_min(NO_WEIGHT).to(z.dtype)
         self.mean[:count], self.factor[:count] = mean.to(z.dtype), factor.to(z.dtype)
         self.whitener[:count] = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False).to(
             z.dtype
         )
-
-    def _mean_log_density(self, z: Tensor) -> float:
-        return self._expect(z, 0)[1]
 
     # Extra state, not a buffer: an average of weights must not average the number of components.
 
@@ -252,3 +279,8 @@ class GaussianMixture(Prior):
 
     def set_extra_state(self, state: dict[str, int]) -> None:
         self.fitted = int(state["fitted"])
+
+
+def _full_precision(z: Tensor) -> AbstractContextManager[object]:
+    """Switches mixed precision off; tensors of the meta device know none."""
+    return nullcontext() if z.is_meta else torch.autocast(z.device.type, enabled=False)

@@ -229,7 +229,8 @@ class IndependenceMetropolis(Sampler):
         acceptance = torch.zeros(count, device=start.device)
 
         def log_weight(z: Tensor) -> Tensor:
-            precise = _log_ratio(proposal, log_density, z).float()
+            precise = _log_ratio(proposal, log_density, z)
+            precise = precise.to(torch.promote_types(precise.dtype, torch.float32))
             return torch.where(finite_rows(z), clean_log_weights(precise), -torch.inf)
 
         with torch.no_grad():
@@ -272,7 +273,9 @@ def _draws(proposal: Proposal | None, start: Tensor, n: int, generator: RandomSo
 def _log_ratio(proposal: Proposal | None, log_density: LogDensity, state: Tensor) -> Tensor:
     """``log pi(z) - log q(z)`` of states ``(B, *event)``, ``(B,)``."""
     if proposal is not None and proposal is getattr(log_density, "base", None):
-        return log_density.log_ratio(state)  # type: ignore[attr-defined]
+        value = log_density.log_ratio(state)  # type: ignore[attr-defined]
+        check_values(value, state)
+        return value
     value = log_density(state)
     check_values(value, state)
     if proposal is not None:

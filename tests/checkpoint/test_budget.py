@@ -57,3 +57,4 @@ def test_a_limit(arguments: dict[str, Any], message: str) -> None:
 
 def test_what_is_within_the_limits() -> None:
     check_limits({"out_shape": [1, 513, 513], "seed": 2**64, "steps": 100_000, "compile": False}, 513**2)
+    check_limits({"fit_base": {"init_args": {"at": [150_000, 300_000], "rows": 10**6}}}, 100)

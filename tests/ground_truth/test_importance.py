@@ -5,24 +5,28 @@ forms.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from lebm.models import StandardNormal
+from lebm.models import EnergyPrior, GaussianMixture, StandardNormal
 from lebm.samplers import (
     HMC,
     MALA,
     AnnealedImportanceSampling,
+    IndependenceMetropolis,
     Langevin,
     LogZ,
+    Sampler,
     SamplingImportanceResampling,
     resample,
     weight_ess,
 )
 from tests.ground_truth.monte_carlo import z_scores
 from tests.ground_truth.targets import mixture
+from tests.models.test_priors import Slope
 
 SHIFT = torch.tensor([0.8, -0.5])
 
@@ -101,6 +105,89 @@ def test_candidates_without_density_are_never_chosen() -> None:
     )
     assert nowhere.eq(1).all()
     assert info.extra["ess"].eq(0).all()
+
+
+class Dice(torch.nn.Module):
+    """A proposal with three faces, as latents ``(n, 1)`` of 0, 1 and 2."""
+
+    chances = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+
+    def reference(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return torch.multinomial(self.chances, n, True, generator=generator).double().unsqueeze(1)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        return self.chances.log()[z[:, 0].long()]
+
+
+def test_independence_metropolis_has_its_exact_distribution() -> None:
+    """After two transitions from draws of q, by powers of the transition matrix; and from the target."""
+    target = torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
+    log_density = lambda z: target.log()[z[:, 0].long()] + 7.0  # noqa: E731
+    weight, n = target / Dice.chances, 40_000
+    moves = Dice.chances * (weight[None] / weight[:, None]).clamp(max=1.0)
+    matrix = moves + torch.diag(1 - moves.sum(dim=1))
+    sampler = IndependenceMetropolis(2, Dice())
+    state, info = sampler.run(log_density, Dice().reference(n, source()), source(1))
+    expected = Dice.chances @ matrix @ matrix
+    faces = torch.arange(3.0)
+    assert z_scores((state == faces).double(), expected) < 4
+    assert z_scores((state == faces).double(), target) > 4, "two transitions are not enough"
+    accepted = 0.5 * (Dice.chances + Dice.chances @ matrix) @ moves.sum(dim=1)
+    assert abs(float(info.extra["acceptance"].mean() - accepted)) < 4 * 0.5 / n**0.5
+    exact = torch.multinomial(target, n, True, generator=source(2)).double().unsqueeze(1)
+    assert z_scores((sampler(log_density, exact, source(3)) == faces).double(), target) < 4
+
+
+def test_independence_metropolis_accepts_between_gaussians_as_often_as_it_should() -> None:
+    """From N(a, I) with N(0, I) as the proposal: 2 Phi(-|a| / sqrt(2)); and the target stays as it is."""
+    start = SHIFT.double() + torch.randn(20_000, 2, generator=source(), dtype=torch.float64)
+    state, info = IndependenceMetropolis(10).run(shifted, start, source(1))
+    assert z_scores(state, SHIFT.double()) < 4
+    assert z_scores((state - SHIFT).square(), 1.0) < 4
+    expected = math.erfc(float(SHIFT.norm()) / 2)
+    assert z_scores(info.extra["acceptance"], expected) < 4
+
+
+def tilted_mixture() -> EnergyPrior:
+    """A mixture tilted by a linear energy: again a mixture, whose parts are shifted and weighed anew."""
+    base = GaussianMixture(2, 2).double()
+    angle = torch.randn(400, 1, generator=source(), dtype=torch.float64)
+    noise = 0.3 * torch.randn(400, 2, generator=source(1), dtype=torch.float64)
+    z = noise + angle * torch.tensor([0.8, 0.5]) + torch.tensor([[4.0, 0.0], [-4.0, 1.0]]).repeat(200, 1)
+    base.fit(z, source())
+    return EnergyPrior(Slope(torch.tensor([0.4, -0.3], dtype=torch.float64)), base)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda q: IndependenceMetropolis(40, q), lambda q: SamplingImportanceResampling(16, 8, q)],
+    ids=["metropolis", "resampling"],
+)
+def test_a_tilted_target_proposes_its_base(make: Callable[[GaussianMixture | None], Sampler]) -> None:
+    prior = tilted_mixture()
+    start = prior.reference(8000, source(3))
+    state, info = make(None).run(prior.log_density, start, source(4))
+    assert torch.equal(make(prior.base)(prior.log_density, start, source(4)), state)
+    slope, base = prior.tilt.slope, prior.base
+    within = base.factor @ base.factor.transpose(1, 2)
+    weight = base.log_weight - base.mean @ slope + 0.5 * torch.einsum("i,kij,j->k", slope, within, slope)
+    weight, mean = weight.softmax(dim=0), base.mean - within @ slope
+    assert z_scores(state, weight @ mean) < 4
+    square = within + mean.unsqueeze(2) * mean.unsqueeze(1)
+    outer = state.unsqueeze(2) * state.unsqueeze(1)
+    assert z_scores(outer, (weight[:, None, None] * square).sum(dim=0)) < 4
+    assert z_scores(start, weight @ mean) > 4
+    assert 0.3 < info.extra["acceptance"].mean() < 1
+
+
+def test_a_proposal_without_density_is_never_accepted() -> None:
+    half = lambda z: torch.where(z[:, 0] > 0, shifted(z), torch.nan)  # noqa: E731
+    state = IndependenceMetropolis(20)(half, torch.full((500, 2), -1.0), source())
+    assert (state[:, 0] > 0).all()
+    nowhere = lambda z: torch.nan * z.sum(1)  # noqa: E731
+    state, info = IndependenceMetropolis(20).run(nowhere, torch.ones(5, 2), source())
+    assert state.eq(1).all()
+    assert info.extra["acceptance"].eq(0).all()
 
 
 def energy_tilt_2d() -> tuple[object, float]:
@@ -212,3 +299,5 @@ def test_refusals() -> None:
         SamplingImportanceResampling(1)
     with pytest.raises(ValueError, match="reference and log_density, which Linear lacks"):
         SamplingImportanceResampling(4, proposal=torch.nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="reference and log_density, which Linear lacks"):
+        IndependenceMetropolis(4, torch.nn.Linear(1, 1))

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, MultivariateNormal, Normal
 
 from lebm.component import DescriptionError, describe
-from lebm.models import Energy, EnergyPrior, MLPEnergy, StandardNormal
+from lebm.models import Energy, EnergyPrior, GaussianMixture, MLPEnergy, Prior, StandardNormal
 from lebm.samplers import Langevin, Noise
+from lebm.samplers.base import log_density_gradient, state_gradient
 
 
 class Slope(Energy):
@@ -81,6 +82,10 @@ def test_wrong_arguments_are_refused() -> None:
         EnergyPrior(Energy())
     with pytest.raises(ValueError, match="at least 1"):
         StandardNormal(0)
+    with pytest.raises(ValueError, match="a base needs exact draws, which EnergyPrior does not have"):
+        EnergyPrior(MLPEnergy(3), EnergyPrior(MLPEnergy(3)))
+    with pytest.raises(ValueError, match="StandardNormal has no fit; use a base that has one"):
+        StandardNormal(3).fit(torch.zeros(4, 3))
 
 
 class Bowl(nn.Module):
@@ -88,6 +93,78 @@ class Bowl(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return z.square().sum(dim=1) / 2
+
+
+class Ellipse(Prior):
+    """A base of a user: N(0, F F^T), without a gradient of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent_dim = 3
+        self.register_buffer("factor", torch.tensor([[2.0, 0.0, 0.0], [0.5, 1.0, 0.0], [-1.0, 0.3, 0.5]]))
+
+    @property
+    def is_exact(self) -> bool:
+        return True
+
+    def energy(self, z: Tensor) -> Tensor:
+        return torch.zeros(len(z))
+
+    def log_density(self, z: Tensor) -> Tensor:
+        return MultivariateNormal(torch.zeros(3), scale_tril=self.factor).log_prob(z)
+
+    def reference(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return torch.randn(n, 3, generator=generator) @ self.factor.T
+
+
+def mixture() -> GaussianMixture:
+    made = GaussianMixture(3, 4)
+    made.fit(torch.randn(200, 3, generator=torch.Generator().manual_seed(0)).cumsum(dim=1))
+    return made
+
+
+@pytest.mark.parametrize("base", [StandardNormal(3), mixture(), Ellipse()])
+@pytest.mark.parametrize("energy", [MLPEnergy(3, [8]), Bowl()], ids=["network", "module"])
+def test_a_tilted_gradient_is_that_of_autograd(base: Prior, energy: nn.Module) -> None:
+    prior = EnergyPrior(energy, base)
+    z = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(prior.log_density(z), base.log_density(z) - energy(z))
+    torch.testing.assert_close(prior.log_density.log_ratio(z), -energy(z))
+    _, slope = log_density_gradient(lambda at: base.log_density(at) - energy(at), z)
+    torch.testing.assert_close(prior.log_density.state_gradient(z), slope)
+    assert torch.equal(
+        prior.reference(4, torch.Generator().manual_seed(2)),
+        base.reference(4, torch.Generator().manual_seed(2)),
+    )
+
+
+def test_the_gradient_under_a_standard_normal_has_the_bits_of_its_formula() -> None:
+    prior = EnergyPrior(MLPEnergy(3, [8]))
+    z = torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(prior.log_density.state_gradient(z), -(state_gradient(prior.tilt, z) + z))
+
+
+class Waiting:
+    pending = True
+
+
+@pytest.mark.parametrize("base", [StandardNormal(3), mixture()])
+def test_an_energy_that_waits_is_left_out(base: Prior) -> None:
+    prior, schedule = EnergyPrior(MLPEnergy(3, [8]), base), Waiting()
+    before = prior.state_dict().keys()
+    prior.wait_for(schedule)
+    z = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    assert prior.asleep
+    assert prior.is_exact
+    assert torch.equal(prior.log_density(z), base.log_density(z))
+    assert torch.equal(prior.log_density.state_gradient(z), base.state_gradient(z))
+    assert torch.equal(prior.log_density.log_ratio(z), torch.zeros(7))
+    assert torch.equal(prior.energy(z), torch.zeros(7))
+    schedule.pending = False
+    assert not prior.asleep
+    assert not prior.is_exact
+    assert torch.equal(prior.energy(z), prior.tilt(z))
+    assert prior.state_dict().keys() == before, "the schedule is not a part of the prior"
 
 
 def test_any_module_is_an_energy() -> None:

@@ -14,7 +14,7 @@ from lebm import inference
 from lebm.checkpoint.rebuild import build
 from lebm.estimators import LatentEstimator
 
-__all__ = ["COUNTED", "KINDS", "METHODS", "description", "model_of"]
+__all__ = ["BASES", "COUNTED", "KINDS", "METHODS", "description", "model_of"]
 
 Plain = dict[str, Any]
 SHAPE = [1, 8, 8]
@@ -190,9 +190,30 @@ COUNTED: dict[str, Plain] = {
 """Every method with noise from counters."""
 
 
+def _fitted(name: str, **changed: Any) -> Plain:
+    """A method whose prior has a base that is fitted twice."""
+    entry = copy.deepcopy({**METHODS, **KINDS}[name])
+    arguments = entry["init_args"]
+    arguments["prior"]["init_args"]["base"] = part(
+        "models.GaussianMixture", latent_dim=sum(DIMS) if name.startswith("joint") else 3, components=[1, 3]
+    )
+    arguments["fit_base"] = part("estimators.FitBase", at=[2, 4], rows=60, **changed)
+    arguments["optimizer"]["init_args"]["weight_decay"] = {"energy": 0.1}
+    return entry
+
+
+BASES: dict[str, Plain] = {
+    "latent_mle+base": _fitted("latent_mle"),
+    "latent_mle+Variational+base": _fitted("latent_mle+Variational", networks=False),
+    "multistage_nce+base": _fitted("multistage_nce"),
+    "joint_hierarchical+base": _fitted("joint_hierarchical"),
+}
+"""Methods with a base that is fitted, after the second and the fourth step."""
+
+
 def description(method: str, **changed: Any) -> Plain:
     """A copy of an entry with some arguments of the method changed."""
-    entry = copy.deepcopy({**METHODS, **KINDS, **COUNTED}[method])
+    entry = copy.deepcopy({**METHODS, **KINDS, **COUNTED, **BASES}[method])
     entry["init_args"] |= changed
     return entry
 

@@ -23,7 +23,7 @@ from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.data import ImageData
 from tests.distributed import run_processes
 from tests.estimators.test_resume import same
-from tests.reliability.methods import COUNTED, KINDS, METHODS, description, model_of
+from tests.reliability.methods import BASES, COUNTED, KINDS, METHODS, description, model_of
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
@@ -67,7 +67,9 @@ def data(workers: int = 0) -> ImageData:
 
 
 RESUMED = ("latent_mle+Remembered", "latent_mle+Taught", "multistage_nce+Variational", "latent_mle+counter")
-"""Methods with another inference or noise that every run of the tests resumes; slow tests resume the rest."""
+"""Methods with another inference or noise that every run of the tests resumes; slow tests resume the rest.
+Those with a base that is fitted are resumed around its fit in tests/estimators/test_fit_base.py.
+"""
 
 
 def _fast_or_slow(name: str, fast: Sequence[str]) -> Any:
@@ -96,7 +98,9 @@ def run(
         pytest.param(range(1, STEPS + 1), id="every step", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("method", [*METHODS, *(_fast_or_slow(name, RESUMED) for name in [*KINDS, *COUNTED])])
+@pytest.mark.parametrize(
+    "method", [*METHODS, *(_fast_or_slow(name, RESUMED) for name in [*KINDS, *COUNTED, *BASES])]
+)
 def test_resume_is_bit_exact(tmp_path: Path, method: str, steps: Any) -> None:
     whole = run(tmp_path / "whole", method, every_step=True)
     assert whole["global_step"] == STEPS + 2
@@ -165,6 +169,7 @@ def train(folder: Path, method: str, processes: int, precision: str, steps: int)
     this.test(model, data(), verbose=False)
     return {
         "parameters": {name: p.detach().double().numpy() for name, p in model.named_parameters()},
+        "buffers": {name: buffer.double().numpy() for name, buffer in model.named_buffers()},
         "gradients": keep.gradients,
         "figures": dict(error.figures),
     }
@@ -182,9 +187,11 @@ LAYOUTS = [
     pytest.param(
         method,
         processes,
-        marks=[] if (method, processes) == ("latent_mle+Remembered", 2) else pytest.mark.slow,
+        marks=[]
+        if (method, processes) in [("latent_mle+Remembered", 2), ("latent_mle+base", 2)]
+        else pytest.mark.slow,
     )
-    for method in [*KINDS, *COUNTED]
+    for method in [*KINDS, *COUNTED, *BASES]
     for processes in (2, 4)
 ]
 
@@ -194,8 +201,9 @@ def test_processes_agree_in_double_precision(tmp_path: Path, method: str, proces
     (one,) = run_processes(train, tmp_path, method, 1, "64-true", 20, world_size=1)
     (start,) = run_processes(train, tmp_path, method, 1, "64-true", 1, world_size=1)
     for other in run_processes(train, tmp_path, method, processes, "64-true", 20, world_size=processes):
-        for name, value in one["parameters"].items():
-            assert abs(other["parameters"][name] - value).max() < 1e-9, name
+        for kind in ("parameters", "buffers"):
+            for name, value in one[kind].items():
+                assert abs(other[kind][name] - value).max() < 1e-9, name
         assert other["figures"] == pytest.approx(one["figures"], rel=0, abs=1e-9)
     moved = [abs(one["parameters"][name] - start["parameters"][name]).max() for name in one["parameters"]]
     assert max(moved) > 1e-4
