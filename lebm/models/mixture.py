@@ -199,7 +199,7 @@ class GaussianMixture(Prior):
 
     def _fit(self, z: Tensor, count: int, generator: RandomSource) -> None:
         # A later fit goes on from the earlier one, which saves most of its iterations.
-        start = self._expect(z, count)[0] if self.fitted == count else None
+        start = self._expect(z)[0] if self.fitted == count and len(self.choices) == 1 else None
         self.fitted = count
         centre, spread = z.mean(dim=0), z.var(dim=0, unbiased=False).mean()
         floor = self.floor * spread.clamp_min(torch.finfo(z.dtype).tiny)
@@ -218,7 +218,8 @@ class GaussianMixture(Prior):
         """Hard shares ``(N, count)`` after a greedy k-means++ start and a few iterations of k-means."""
         trials = 2 + int(math.log(count))  # of which the best becomes a centre
         chances = uniform(generator, (count, trials), dtype=torch.float64, device=z.device)
-        centres, nearest = [], torch.ones(len(z), dtype=torch.float64, device=z.device)
+        centres: list[Tensor] = []
+        nearest = torch.ones(len(z), dtype=torch.float64, device=z.device)
         for chance in chances:
             cumulative = nearest.cumsum(0)
             rows = torch.searchsorted(cumulative, chance * cumulative[-1], right=True).clamp(max=len(z) - 1)
