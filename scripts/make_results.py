@@ -7,6 +7,7 @@ python scripts/make_results.py --check    # writes nothing and fails if a block 
 from __future__ import annotations
 
 import anomaly_table
+import base_study
 import equal_time
 import gallery
 import grey_table
@@ -19,7 +20,7 @@ import write_revision
 import write_text_results
 from results_page import owners, write_or_check
 
-WRITERS = [anomaly_table, equal_time, gallery, grey_table, write_comparison, write_inference]
+WRITERS = [anomaly_table, base_study, equal_time, gallery, grey_table, write_comparison, write_inference]
 WRITERS += [write_layers, write_records, write_results, write_revision, write_text_results]
 
 

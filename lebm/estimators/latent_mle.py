@@ -44,6 +44,9 @@ class LatentMLE(LatentPriorModel):
             their number open. If ``None``, those of ``posterior_sampler`` for an inference by chains.
         noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
         fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is.
+        anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
+            ``"code"``, ``-log p(z)`` at the mean of the encoder. With many normal images and a fitted base
+            the second separates better, with few images the first (docs/results/base.md).
 
     Raises:
         ValueError: if the parts disagree on the latent size, or the inference lacks a part.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -76,6 +76,9 @@ class MultiStageNCE(LatentPriorModel):
         noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
         fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is. The first
             stage begins after the last fit, and its negatives are exact draws of the base.
+        anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
+            ``"code"``, ``-log p(z)`` at the mean of the encoder. With many normal images and a fitted base
+            the second separates better, with few images the first (docs/results/base.md).
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size, or an argument is out of range.
@@ -120,6 +123,7 @@ class MultiStageNCE(LatentPriorModel):
         evaluation_steps: int | None = None,
         noise_source: NoiseSource = "streams",
         fit_base: FitBase | None = None,
+        anomaly: Literal["joint", "code"] = "joint",
     ) -> None:
         if not update_generator_in_stage:
             likelihood.requires_grad_(False)  # from the start and for good: nothing is toggled later
@@ -136,6 +140,7 @@ class MultiStageNCE(LatentPriorModel):
             evaluation_steps,
             noise_source,
             fit_base,
+            anomaly,
         )
         if annealing_chains < 2:
             raise ValueError(f"annealing_chains must be at least 2, not {annealing_chains}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.training import NoiseSource
 from lebm.inference import Frozen, Inference, ShortRun, mirror_encoder
-from lebm.models.chain_space import ChainSpace
+from lebm.models.chain_space import ChainSpace, check_choice
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
@@ -64,6 +64,9 @@ class PriorChains(LatentEstimator):
             for an inference by chains, and none for an inference by an encoder alone.
         noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
         fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is.
+        anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
+            ``"code"``, ``-log p(z)`` at the mean of the encoder. With many normal images and a fitted base
+            the second separates better, with few images the first (docs/results/base.md).
 
     Raises:
         ValueError: if the parts disagree on the latent size, the inference lacks a chain or an encoder, the
@@ -84,6 +87,7 @@ class PriorChains(LatentEstimator):
         evaluation_steps: int | None = None,
         noise_source: NoiseSource = "streams",
         fit_base: FitBase | None = None,
+        anomaly: Literal["joint", "code"] = "joint",
     ) -> None:
         super().__init__(optimizer, seed, noise_shards, evaluation_steps, noise_source)
         if likelihood.latent_dim != prior.latent_dim:
@@ -102,6 +106,10 @@ class PriorChains(LatentEstimator):
         self.latent_dim = prior.latent_dim
         self.inference = self._take(inference)
         self.fit_base = fit_base
+        check_choice("anomaly", anomaly, ("joint", "code"))
+        if anomaly == "code" and self.inference.encoder is None:
+            raise ValueError("anomaly 'code' scores the mean of an encoder, and this inference has none")
+        self.anomaly = anomaly
         self.frozen_parts = self._frozen_parts()
         if fit_base is not None:
             if type(self.reference).fit is Prior.fit:
@@ -308,8 +316,8 @@ class PriorChains(LatentEstimator):
 
     @property
     def scores_codes(self) -> bool:
-        """Whether the anomaly score is the density of the code alone: for a fitted base and an encoder."""
-        return self.fit_base is not None and self.inference.encoder is not None
+        """Whether the anomaly score is the density of the code alone."""
+        return self.anomaly == "code"
 
     @property
     def anomaly_score_name(self) -> str:  # type: ignore[override]
@@ -317,11 +325,7 @@ class PriorChains(LatentEstimator):
         return at_the_mean if self.scores_codes else LatentEstimator.anomaly_score_name
 
     def score_at(self, x: Tensor, z: Tensor) -> Tensor:
-        """``-log p(z)`` at the mean of the encoder where the prior has a fitted base, else ``-log p(x, z)``.
-
-        A density that fits the codes of normal data separates better than the joint density, in which
-        hundreds of nats of squared error outweigh the code (docs/results/base.md).
-        """
+        """``-log p(z)`` at the mean of the encoder for ``anomaly: code``, else ``-log p(x, z)``, shape ``(B,)``."""
         if not self.scores_codes:
             return super().score_at(x, z)
         with torch.no_grad():

@@ -29,6 +29,7 @@ MEANINGS = {
     ),
     "prior": "-log p(z), unnormalised, at one posterior sample",
     "energy": "the energy alone at one posterior sample",
+    "code": "-log p(z), unnormalised, at the mean of the encoder",
     "base": "-log of the fitted base alone, without the energy, at the mean of the encoder",
     "combined": (
         "-log p of `reconstruction` plus -log p of `prior`, where p is the share of training images with a"
@@ -67,8 +68,10 @@ def all_scores(model: LatentEstimator, batch: Mapping[str, Tensor]) -> dict[str,
         scores["prior"] = -prior.log_density(z)
         if not prior.is_exact:
             scores["energy"] = prior.energy(z)
-    if isinstance(model, PriorChains) and model.scores_codes:
-        scores["base"] = -model.reference.log_density(model.code(x))
+    if isinstance(model, PriorChains) and model.fit_base is not None and model.encoder is not None:
+        code = model.code(x)
+        scores["code"] = -model.prior.log_density(code)
+        scores["base"] = -model.reference.log_density(code)
     if isinstance(model, HasLayers):
         for k in range(1, min(len(model.layout), LAYERS)):
             noise = model.sample_noise(f"llr above {k}", batch["index"])

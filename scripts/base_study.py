@@ -1,0 +1,158 @@
+"""The base of a prior: train the cells of studies/base.yaml, and write the tables of docs/results/base.md.
+
+    python scripts/base_study.py run FOLDER [--data FOLDER_OF_MNIST] [--only samples]
+    python scripts/base_study.py write
+
+A cell is one training and its evaluation. Its line in results/base.jsonl has the command, the versions, the
+machine, the CPU minutes and all figures. Draws of the base alone come from the same model, with its energy
+asleep."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml
+from results_page import RESULTS, ROOT, figures, folded, grid, machine, publish, run_or_write, spread
+
+CELLS = RESULTS / "base.jsonl"
+DIGITS = [1, 4, 5, 7, 9]
+DISTANCE = "frechet_distance/digits64"
+SCORES = {
+    "anomaly_score": "-log p(z) at the mean, base and energy",
+    "base": "-log p(z) at the mean, base alone",
+    "combined": "`combined`: reconstruction and prior",
+    "reconstruction": "reconstruction alone",
+}
+
+
+def run(folder: Path, data: str | None, only: str | None) -> None:
+    """Train and measure the cells that have no line yet."""
+    done = {(cell["cell"], json.dumps(cell["settings"])) for cell in stored_cells()}
+    for name, plan in yaml.safe_load((ROOT / "studies" / "base.yaml").read_text())["cells"].items():
+        for values in itertools.product(*plan["axes"].values()) if only in (None, name) else ():
+            settings = dict(zip(plan["axes"], values, strict=True))
+            if (name, json.dumps(settings)) in done:
+                continue
+            place = folder / "-".join([name, *map(str, values)])
+            words = ["fit", "-c", plan["recipe"]]
+            words += [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+            if data is not None and name != "quickstart":
+                words += ["--data.init_args.path", data]
+            if not (place / "summary.json").exists():
+                lebm(*words, "--run_dir", str(place))
+            lebm("evaluate", str(place), *(w for suite in plan["measure"] for w in ("--suite", suite)))
+            with CELLS.open("a") as file:
+                file.write(json.dumps(line(name, settings, plan["recipe"], place)) + "\n")
+
+
+def lebm(*words: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "lebm", *words], env=environment, check=True)
+
+
+def line(name: str, settings: dict[str, Any], recipe: str, place: Path) -> dict[str, Any]:
+    """The line of a finished cell."""
+    fit = json.loads((place / "summary.json").read_text())
+    found = figures(json.loads((place / "evaluation.json").read_text()))
+    overrides = " ".join(f"--{key} {value}" for key, value in settings.items())
+    kept = {key: [found[key][end] for end in ("value", "low", "high")] for key in found}
+    if DISTANCE in kept:
+        kept[f"{DISTANCE}/base"] = [base_alone(place), None, None]
+    return {
+        "cell": name,
+        "settings": settings,
+        "command": f"lebm fit -c {recipe} {overrides}",
+        "cpu_minutes": fit["cpu_time_seconds"] / 60,
+        "versions": fit["versions"],
+        "hardware": fit["hardware"],
+        "started": fit["started"],
+        "figures": kept,
+    }
+
+
+def base_alone(place: Path, n: int = 5000) -> float:
+    """The Frechet distance of draws of the base from the training images."""
+    import torch
+
+    import lebm
+    from lebm.config.run_data import open_for
+    from lebm.metrics import DigitFeatures, FrechetDistance
+
+    torch.set_num_threads(1)
+    model = lebm.load(place)
+    model.fit_base.steps = 0
+    features, distance = DigitFeatures(), FrechetDistance(64)
+    with torch.no_grad():
+        data = open_for(place).train.images()
+        for part in data.split(500):
+            distance.update(features(part.float() / 127.5 - 1), real=True)
+        for part in model.sample(n, generator=torch.Generator().manual_seed(0)).split(500):
+            distance.update(features(part), real=False)
+    return float(distance.compute())
+
+
+def stored_cells() -> list[dict[str, Any]]:
+    return [json.loads(text) for text in CELLS.read_text().splitlines()] if CELLS.exists() else []
+
+
+def _of(name: str) -> list[dict[str, Any]]:
+    return [cell for cell in stored_cells() if cell["cell"] == name]
+
+
+def _mean(cells: list[dict[str, Any]], figure: str, form: str) -> str:
+    return spread([cell["figures"][figure][0] for cell in cells], form, mean) if cells else "not run"
+
+
+def samples() -> str:
+    """Distances of the prior and of its base alone."""
+    rows = []
+    for name, recipe in (("samples", "multistage_nce/mnist_conv"), ("quickstart", "quickstart")):
+        cells = _of(name)
+        minutes = spread([cell["cpu_minutes"] for cell in cells], "{:.1f}", mean)
+        columns = [f"{DISTANCE}/base", DISTANCE]
+        values = [_mean(cells, column, "{:.2f}") for column in columns]
+        values += [_mean(cells, column, "{:.3f}") for column in ("precision", "recall")]
+        rows.append(
+            [f"`{recipe}`", len(cells), minutes, *values, _mean(cells, "reconstruction_mse", "{:.4f}")]
+        )
+    head = ["recipe", "seeds", "CPU min", "distance, base alone", "distance, base and energy"]
+    return grid([*head, "precision", "recall", "MSE"], rows) + "\n\n" + _origin("samples", "quickstart")
+
+
+def held_out() -> str:
+    """AUPRC of the scores, one column per digit."""
+    rows = []
+    for score, words in SCORES.items():
+        row: list[Any] = [words]
+        for digit in DIGITS:
+            cells = [c for c in _of("held_out") if c["settings"]["data.init_args.held_out_label"] == digit]
+            row.append(_mean(cells, f"auprc/{score}", "{:.3f}"))
+        rows.append(row)
+    minutes = spread([cell["cpu_minutes"] for cell in _of("held_out")], "{:.1f}", mean)
+    return grid(["score", *map(str, DIGITS)], rows) + f"\n\nCPU minutes: {minutes}. " + _origin("held_out")
+
+
+def _origin(*names: str) -> str:
+    cells = [cell for name in names for cell in _of(name)]
+    return machine(*cells) + "\n\n" + folded(cell["command"] for cell in cells)
+
+
+BLOCKS = {"base_samples": samples, "base_held_out": held_out}
+
+
+if __name__ == "__main__":
+    parser, runs = run_or_write(__doc__)
+    runs.add_argument("folder", type=Path)
+    runs.add_argument("--data")
+    runs.add_argument("--only")
+    chosen = parser.parse_args()
+    if chosen.verb == "run":
+        run(chosen.folder, chosen.data, chosen.only)
+    publish(BLOCKS)
