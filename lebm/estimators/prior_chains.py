@@ -325,7 +325,7 @@ class PriorChains(LatentEstimator):
         return at_the_mean if self.scores_codes else LatentEstimator.anomaly_score_name
 
     def score_at(self, x: Tensor, z: Tensor) -> Tensor:
-        """``-log p(z)`` at the mean of the encoder for ``anomaly: code``, else ``-log p(x, z)``, shape ``(B,)``."""
+        """``-log p(x, z)``, or for ``anomaly: code`` ``-log p(z)`` at the mean of the encoder, ``(B,)``."""
         if not self.scores_codes:
             return super().score_at(x, z)
         with torch.no_grad():
