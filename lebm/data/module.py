@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import Dataset
 
@@ -40,7 +41,9 @@ class LoadedData(LightningDataModule):
         """Epoch and batch of the next training step, from the counters that Lightning saves and restores."""
         if self.trainer is None or not self.trainer.training:
             return 0, 0
-        return self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
+        # overfit_batches repeats the first batches of epoch 0
+        epoch = 0 if self.trainer.overfit_batches else self.trainer.current_epoch  # type: ignore[attr-defined]
+        return epoch, self.trainer.fit_loop.batch_idx + 1
 
     def _loader(self, dataset: Dataset, sampler: ShardedBatchSampler, training: bool) -> BatchLoader:
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
@@ -91,7 +94,9 @@ class SplitData(LoadedData, Component):
         """The data of the run as plain values, for a summary: path, splits, sizes, seed and protocol."""
         self.setup()  # type: ignore[call-arg]
         assert self._used is not None
-        return copy.deepcopy(self._used)
+        return {**copy.deepcopy(self._used), "batch_size": self.batch_size}  # Lightning's tuner may change it
+
+    __str__ = Component.__repr__  # that of Lightning needs data sets of PyTorch's DataLoader
 
     def notes(self) -> list[str]:
         """What a user should know about the splits, one sentence per entry; the command line prints them."""
@@ -105,7 +110,10 @@ class SplitData(LoadedData, Component):
         A resumed run compares them with its own settings. The position in the data is stored by the trainer.
         """
         used = self.describe_split()
-        return {name: used[name] for name in self.ordering}
+        order = {name: used[name] for name in self.ordering}
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            order["limit_train_batches"] = self.trainer.limit_train_batches  # type: ignore[attr-defined]
+        return order
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Warn if the interrupted run read its data in another way."""

@@ -28,7 +28,9 @@ __all__ = ["LatentEstimator", "contrast"]
 class LatentEstimator(OneLossModule):
     """Base of the learning methods: what to train, what the loss is, and how to draw, encode and score.
 
-    Batches are dictionaries with ``"x"``, ``(B, *event)``, images in [-1, 1], and ``"index"``, ``(B,)``.
+    Batches are dictionaries with ``"x"``, ``(B, *event)``, images in [-1, 1], and ``"index"``, ``(B,)``, the
+    numbers of the rows. Without ``"index"``, evaluation numbers the rows as they come. The first training
+    batch is looked at: images in [0, 255] are refused, and images that look like [0, 1] give a warning.
 
     Args:
         optimizer: the optimiser and its settings per network.
@@ -60,6 +62,8 @@ class LatentEstimator(OneLossModule):
     ) -> None:
         super().__init__(optimizer, seed, noise_shards, noise_source)
         self.evaluation_steps = evaluation_steps
+        self._range_is_known = False
+        self._rows = 0  # of an evaluation batch
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -177,9 +181,26 @@ class LatentEstimator(OneLossModule):
         check_rows(x, event_shape(self.observation_model))
         return x.to(self.dtype) if x.is_floating_point() else x
 
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._range_is_known = False
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        if (
+            not self._range_is_known
+        ):  # numbers that are not finite are left to Divergence, which names their rows
+            x = self.observations(batch).nan_to_num(0.0, 0.0, 0.0)
+            check_range(x, event_shape(self.observation_model))
+            self._range_is_known = True
+
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """``x``, ``z``, ``reconstruction`` and ``anomaly_score``, from one posterior chain per row."""
         x = self.observations(batch)
+        if "index" not in batch:  # the rows as they come, dealt out to the processes in turn
+            self._rows = len(x) if batch_idx == 0 else self._rows
+            place = batch_idx * self._rows + torch.arange(len(x), device=x.device)
+            batch["index"] = place * self.trainer.world_size + self.global_rank  # type: ignore[index]
         z = self.encode(x, generator=self.sample_noise("encode", batch["index"]))
         return {"x": x, "z": z, "reconstruction": self.decode(z), "anomaly_score": self.score_at(x, z)}
 

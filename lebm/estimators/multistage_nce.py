@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from lebm.density_ratio.log_z import as_constant, direct_log_z, staged_log_z
+from lebm.errors import UserError
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
@@ -168,7 +169,7 @@ class MultiStageNCE(LatentPriorModel):
         total = data.z.new_zeros(())
         if not self.prior.asleep:
             negatives = self.negatives(len(x), batch_idx)
-            total = self.classification(data.z.detach(), negatives, batch["index"])
+            total = self.classification(data.z.detach(), negatives, batch.get("index"))
         if self.update_generator_in_stage:
             total = total + self.likelihood_loss(x, data.z, batch_idx)
         self.note("stage", torch.tensor(float(self.stage)))
@@ -192,14 +193,20 @@ class MultiStageNCE(LatentPriorModel):
             return self.prior.reference(n, noise)
         return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far, n, noise)
 
-    def classification(self, positives: Tensor, negatives: Tensor, index: Tensor) -> Tensor:
+    def classification(self, positives: Tensor, negatives: Tensor, index: Tensor | None) -> Tensor:
         """The classifier's loss; held-out rows are measured and not trained on."""
         energies = self.prior.tilt.active(torch.cat([positives, negatives]))
         # In half precision the mean over the batch would be mostly rounding.
         precise = energies.to(torch.promote_types(energies.dtype, torch.float32))
         up, down = precise.split([len(positives), len(negatives)])
         every = self.stages.held_out
-        measured = index.to(up.device) % every == 0 if every else torch.ones_like(up, dtype=torch.bool)
+        measured = torch.ones_like(up, dtype=torch.bool)
+        if every:
+            if index is None:
+                raise UserError(
+                    'stages hold out rows by number: batches need "index", (B,), or held_out must be 0'
+                )
+            measured = index.to(up.device) % every == 0
         self.stages.record(up.detach(), down.detach(), measured)
         # The expected share of trained rows, not the actual one, so that the loss is a mean over rows in any
         # layout.

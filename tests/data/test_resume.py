@@ -209,5 +209,25 @@ def test_a_checkpoint_written_on_an_exception_repeats_the_unfinished_step(
 def test_resuming_with_other_data_warns(data: dict[str, Any], tmp_path: Path) -> None:
     run(data, tmp_path, callbacks=[every_step(tmp_path)], max_steps=2)
     data["batch_size"] = 4
-    with pytest.warns(UserWarning, match="batch_size 8 -> 4"):
-        run(data, tmp_path, str(by_step(tmp_path)[0]), max_steps=3)
+    with pytest.warns(UserWarning, match="batch_size 8 -> 4, limit_train_batches 1.0 -> 2"):
+        run(data, tmp_path, str(by_step(tmp_path)[0]), max_steps=3, limit_train_batches=2)
+
+
+def test_overfit_batches_repeats_its_batches(data: dict[str, Any], tmp_path: Path) -> None:
+    seen = run(data, tmp_path, overfit_batches=2).seen
+    epochs = [[rows for number, _, rows in seen if number == epoch] for epoch in range(3)]
+    assert len(epochs[0]) == 2
+    assert epochs[0] == epochs[1] == epochs[2]
+
+
+def test_a_batch_size_that_is_changed_is_the_one_that_is_stored(data: dict[str, Any], tmp_path: Path) -> None:
+    """As Lightning's tuner changes it, after the splits were made."""
+    module = ready(data)
+    module.batch_size = 16
+    learner, trainer = Learner(), quiet_trainer(tmp_path, max_steps=1)
+    trainer.fit(learner, datamodule=module)
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    assert len(learner.seen[0][2]) == 16
+    assert module.describe_split()["batch_size"] == 16  # for the summary
+    assert torch.load(tmp_path / "end.ckpt", weights_only=True)["ImageData"]["batch_size"] == 16
+    assert str(module).startswith("ImageData(path=")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from pathlib import Path
 
-from tests.callbacks.tiny import latent_mle
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping
+
+from tests.callbacks.tiny import TinyData, latent_mle, trainer
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -30,3 +35,34 @@ def test_nothing_is_noted_outside_and_the_loss_is_the_same() -> None:
         assert torch.equal(model.loss(data, 0), noted)
     assert notes == before
     assert not none
+
+
+class Losses(Callback):
+    """The loss of every batch, by epoch."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[float]] = []
+
+    def on_train_epoch_start(self, run, model) -> None:
+        self.steps.append([])
+
+    def on_train_batch_end(self, run, model, outputs, batch, batch_idx) -> None:
+        self.steps[-1].append(outputs["loss"].item())
+
+
+class Monitor(EarlyStopping):
+    """Keeps what it is shown."""
+
+    seen: list[float] = []
+
+    def _evaluate_stopping_criteria(self, current):
+        self.seen = [*self.seen, current.item()]
+        return super()._evaluate_stopping_criteria(current)
+
+
+def test_monitoring_the_loss_sees_the_mean_of_the_epoch(tmp_path: Path) -> None:
+    losses, monitor = Losses(), Monitor("loss", check_on_train_epoch_end=True)
+    run = trainer(tmp_path, [losses, monitor], max_epochs=3, log_every_n_steps=50)  # longer than an epoch
+    run.fit(latent_mle(), datamodule=TinyData())
+    assert len(losses.steps[0]) == 4
+    assert monitor.seen == pytest.approx([sum(epoch) / len(epoch) for epoch in losses.steps])

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import LambdaCallback
 from torch.utils.data import DataLoader, TensorDataset
 
+from lebm.callbacks import ReconstructionError
 from lebm.cli.validate_recipe import built
 from lebm.config.request import read_request
 from lebm.data import to_unit_range
-from lebm.errors import UserError
+from lebm.errors import UserError, UserNotice
 from lebm.estimators import LatentMLE
 from lebm.evaluation.data import observation_shape
 from lebm.models import CategoricalLikelihood, RecurrentGenerator
 from lebm.models.observations import check_range, check_rows, event_shape
 from tests.callbacks.tiny import TinyData, latent_mle, trainer
+from tests.reliability.methods import model_of
 
 GOOD = torch.linspace(-1, 1, 5 * 16).reshape(5, 1, 4, 4)
 # one recipe per class of generator
@@ -120,15 +124,57 @@ def test_a_batch_that_is_no_dictionary_names_what_is_expected(tmp_path: Path) ->
         model.observations({"image": GOOD, "label": GOOD})
 
 
-def test_training_looks_at_shapes_and_never_at_values(
+class Own(LightningDataModule):
+    """Loaders of one's own: rows of images, and no row numbers."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        super().__init__()
+        self.rows = [{"x": row} for row in x]
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.rows, batch_size=4)  # type: ignore[arg-type]
+
+    val_dataloader = test_dataloader = predict_dataloader = train_dataloader
+
+
+def test_training_looks_at_the_values_of_its_first_batch_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[int] = []
-    monkeypatch.setattr(torch.Tensor, "aminmax", lambda x: looked.append(1))
-    run = trainer(tmp_path, [], max_epochs=1)
+    look = torch.Tensor.aminmax
+    monkeypatch.setattr(torch.Tensor, "aminmax", lambda x: looked.append(1) or look(x))
     model = latent_mle()
-    run.fit(model, datamodule=TinyData())
-    assert not looked
-    with pytest.raises(TypeError):
-        model.encode(GOOD.double())  # after training the values are looked at again
-    assert looked
+    for fits in (1, 2):  # the second may be on other data
+        trainer(tmp_path, [], max_epochs=2).fit(model, datamodule=TinyData())
+        assert len(looked) == fits
+    model.encode(GOOD.double())  # after training the values are looked at again
+    assert len(looked) == 3
+
+
+def test_the_range_of_the_first_training_batch(tmp_path: Path) -> None:
+    bytes_, half = 127.5 * (GOOD + 1).double(), (GOOD + 1).double() / 2
+    fit = partial(trainer(tmp_path, [], limit_val_batches=0).fit, latent_mle())
+    with pytest.raises(UserError, match=r"from 0 to 203.4, but this model takes images in \[-1, 1\]"):
+        fit(datamodule=Own(bytes_))
+    with pytest.warns(
+        UserNotice, match=r"takes images in \[-1, 1\], so if these are in \[0, 1\], give 2 \* x - 1"
+    ):
+        fit(datamodule=Own(half))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserNotice)
+        fit(datamodule=Own(GOOD.double()))
+
+
+def test_rows_without_numbers(tmp_path: Path) -> None:
+    """Evaluation numbers them as they come; what needs to know a row again says so."""
+    numbers: list[int] = []
+    error = ReconstructionError()
+    see = LambdaCallback(on_test_batch_end=lambda *step: numbers.extend(step[3]["index"].tolist()))
+    run, model, data = trainer(tmp_path, [error, see]), latent_mle(), Own(GOOD.repeat(2, 1, 1, 1).double())
+    run.fit(model, datamodule=data)
+    run.test(model, datamodule=data, verbose=False)
+    assert numbers == list(range(10))  # batches of 4, 4 and 2
+    assert error.figures
+    for method in ("multistage_nce", "latent_mle+Remembered"):
+        with pytest.raises(UserError, match='"index"'):
+            model_of(method).loss({"x": torch.zeros(4, 1, 8, 8)}, 0)
