@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -135,22 +134,21 @@ def test_rows_without_a_label_are_left_out(
     assert without.notes() == []
 
 
+def column(root: Path, labels: list[Any]) -> str:
+    """A parquet file with labels of any type, as pandas writes them."""
+    rows = {"image": [{"bytes": picture(9), "path": None}] * len(labels), "label": labels}
+    pq.write_table(pa.table(rows), root / "train.parquet")
+    return str(root)
+
+
 def test_numbers_with_empty_cells_are_labels(tmp_path: Path) -> None:
-    for number in range(4):
-        Image.new("L", (4, 4), number).save(tmp_path / f"{number}.png")
-    (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,3\n1.png,\n2.png,0\n3.png,3\n")
-    found = open_images(str(tmp_path))
+    found = open_images(column(tmp_path, [3.0, float("nan"), 0.0, 3.0]))
     assert (found.labels.tolist(), found.label_names) == ([3, -1, 0, 3], None)
-    (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,.5\n1.png,1\n2.png,0\n3.png,3\n")
-    assert not open_images(str(tmp_path)).has_labels  # a target of a regression
+    assert not open_images(column(tmp_path, [0.5, 1.0, 0.0, 3.0])).has_labels  # a target of a regression
 
 
 def test_labels_that_are_true_or_false(tmp_path: Path) -> None:
-    images = datasets.Dataset.from_dict(
-        {"image": [{"bytes": picture(9), "path": None}] * 4, "label": [True, False, True, False]}
-    ).cast_column("image", datasets.Image())
-    images.to_parquet(str(tmp_path / "train.parquet"))
-    data = ready(str(tmp_path), held_out_label=1, test_split=None)
+    data = ready(column(tmp_path, [True, False, True, False]), held_out_label=1, test_split=None)
     assert data.class_counts == {"train": {0: 1}, "test": {0: 1, 1: 2}}
 
 
