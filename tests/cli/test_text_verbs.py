@@ -167,7 +167,7 @@ def test_bad_files_are_one_line_and_status_2(
 
 def test_another_vocabulary_is_refused(lebm: Run, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("words/train.txt").write_text("quite other words\n" * 9)
-    assert lebm("test", talking) == 2
+    assert lebm("test", talking, "--data.init_args.path", "words") == 2
     told = capsys.readouterr().err
     assert "another vocabulary" in told
     assert told.count("lebm: error") == 1
