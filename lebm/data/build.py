@@ -252,11 +252,11 @@ def labels_of(
             return -1
         if isinstance(value, str):
             return numbers[value]
-        if not names:
+        if not names and value < 2**63:
             return value
         if own is None or value >= len(own):
-            listed = one_line(", ".join(names[:10]))
-            raise UserError(f"{where} the number {value}, which has no name among the classes ({listed})")
+            listed = one_line(", ".join(names[:10])) or "numbers below 2**63"
+            raise UserError(f"{where} the number {value}, which is not one of the classes ({listed})")
         return numbers[own[value]]
 
     labels = np.array([number(value) for value in values], dtype=np.int64)
