@@ -5,8 +5,11 @@ pickled and a model built in Python is stored exactly as one built from a recipe
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import numbers
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,9 +26,9 @@ class DescriptionError(TypeError):
 class Component:
     """Mixin that records the arguments of the outermost constructor call.
 
-    Any argument may be plain (``None``, ``bool``, ``int``, ``float``, ``str``, lists and string-keyed
-    mappings of these) or another component. Nothing is checked at construction, so that experiments in Python
-    stay free; :func:`describe`, which is called when a checkpoint is saved, refuses what cannot be rebuilt.
+    Any argument may be plain (``None``, ``bool``, numbers, ``str``, paths, lists and string-keyed mappings of
+    these) or another component. Nothing is checked at construction, so that experiments in Python
+    stay free. What cannot be described still trains; its checkpoints hold weights only.
     """
 
     _init_arguments: dict[str, Any]
@@ -62,12 +65,28 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
                 bound = None  # the call below raises Python's own message
             if bound is not None:
                 bound.apply_defaults()
-                arguments = dict(list(bound.arguments.items())[1:])
+                arguments = _kept(bound)
                 # object.__setattr__, because nn.Module refuses attributes before its own constructor has run
                 object.__setattr__(self, "_init_arguments", arguments)
         init(self, *args, **kwargs)
 
     return recorded
+
+
+def _kept(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """The arguments without ``self``: those of ``**kwargs`` by their own names, those of ``*args`` as one
+    list if there are any. Lists and mappings are copied, because a constructor may change them.
+    """
+    kept: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            kept |= value
+        elif kind is not inspect.Parameter.VAR_POSITIONAL or value:
+            kept[name] = value
+    return {
+        name: copy.copy(value) if isinstance(value, list | dict) else value for name, value in kept.items()
+    }
 
 
 def _arguments_shown(component: Component) -> str:
@@ -105,52 +124,64 @@ def public_path(cls: type) -> str:
     """
     name = cls.__qualname__
     package = ""
-    for part in cls.__module__.split("."):
+    home = cls.__module__.replace("__mp_main__", "__main__")  # its name in the processes of a notebook
+    for part in home.split("."):
         package = f"{package}.{part}".lstrip(".")
         names = vars(sys.modules[package]) if package in sys.modules else {}
         if name in names.get("__all__", ()) and names.get(name) is cls:
             return f"{package}.{name}"
-    return f"{cls.__module__}.{name}"
+    return f"{home}.{name}"
 
 
-def describe(obj: Any, where: str = "") -> Plain:
-    """Turn a component into ``{"class_path": ..., "init_args": {...}}``, recursively; plain values pass
+def describe(obj: Any, where: str = "", strict: bool = True) -> Plain:
+    """Turn a component into ``{"class_path": ..., "init_args": {...}}``, recursively. Plain values pass
     through.
 
-    A class is named by its :func:`public_path`, so that files can be renamed.
+    Numbers of NumPy become numbers of Python, paths become text, and a part that ``torch.compile`` has
+    wrapped is described as the part itself. A class is named by its :func:`public_path`, so that files can be
+    renamed.
 
     Args:
         obj: a component or a plain value.
         where: the name of the argument, for the error message.
+        strict: whether to raise where something cannot be described. If ``False``, the name of its class is
+            in its place; such a description is for reading only.
 
     Raises:
         DescriptionError: if some argument is neither plain nor a component, or its class cannot be named by a
             path.
     """
-    if obj is None or isinstance(obj, bool | int | float | str):
+    obj = getattr(obj, "_orig_mod", obj)
+    if obj is None or isinstance(obj, bool):
         return obj
+    if isinstance(obj, numbers.Real):  # those of NumPy too, which no checkpoint may hold
+        return int(obj) if isinstance(obj, numbers.Integral) else float(obj)
+    if isinstance(obj, str | os.PathLike):
+        return str.__str__(os.fspath(obj))
     if isinstance(obj, list | tuple):
-        return [describe(item, f"{where}[{position}]") for position, item in enumerate(obj)]
-    if isinstance(obj, Mapping):
-        if not all(isinstance(key, str) for key in obj):
-            raise DescriptionError(
-                f"{where or 'mapping'}: a mapping in a component's arguments must have string keys"
-            )
-        return {key: describe(item, f"{where}.{key}") for key, item in obj.items()}
+        return [describe(item, f"{where}[{position}]", strict) for position, item in enumerate(obj)]
+    if isinstance(obj, Mapping) and (not strict or all(isinstance(key, str) for key in obj)):
+        return {str(key): describe(item, f"{where}.{key}", strict) for key, item in obj.items()}
     cls = type(obj)
-    if isinstance(obj, Component):
-        if "<" in cls.__qualname__:
-            raise DescriptionError(
-                f"{where or cls.__qualname__}: a class defined inside a function cannot be rebuilt; move it"
-                " to a module"
-            )
+    if isinstance(obj, Component) and not (strict and "." in cls.__qualname__):
         arguments = getattr(obj, "_init_arguments", {})
         return {
             "class_path": public_path(cls),
             "init_args": {
-                key: describe(item, f"{where}.{key}".lstrip(".")) for key, item in arguments.items()
+                key: describe(item, f"{where}.{key}".lstrip("."), strict) for key, item in arguments.items()
             },
         }
+    if not strict:
+        return f"{cls.__module__}.{cls.__qualname__}"
+    if isinstance(obj, Mapping):
+        raise DescriptionError(
+            f"{where or 'mapping'}: a mapping in a component's arguments must have string keys"
+        )
+    if isinstance(obj, Component):
+        raise DescriptionError(
+            f"{where or cls.__qualname__}: a class defined inside a function or another class cannot be"
+            " rebuilt; move it to the top level of a module"
+        )
     raise DescriptionError(
         f"{where or 'object'}: {cls.__module__}.{cls.__qualname__} has no plain description; "
         "derive it from lebm.component.Component so that a checkpoint can rebuild it"

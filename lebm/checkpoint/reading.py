@@ -15,10 +15,9 @@ from torch import nn
 
 from lebm import hub, pretrained
 from lebm.checkpoint.model_file import is_model_file, read_model_file
-from lebm.checkpoint.rebuild import build, outline
-from lebm.checkpoint.seal import is_sealed, open_ordinary
+from lebm.checkpoint.rebuild import filled, uncompiled
+from lebm.checkpoint.seal import is_sealed
 from lebm.errors import UserError, UserNotice, printable
-from lebm.files import is_inside
 
 __all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "located", "newest", "read", "rebuilt"]
 
@@ -69,8 +68,7 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
     step beside it. A file that is passed over because it is damaged is named in a warning.
 
     Raises:
-        UserError: if there is none; if a single file was named and it is damaged, with the name of a good one
-            beside it.
+        UserError: if there is none, or a single file was named and it is damaged.
     """
     path = located(run_or_file)
     if not path.is_dir():
@@ -85,10 +83,10 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
     refused: list[str] = []
     best: tuple[Path, dict[str, Any]] | None = None
     for file in ordered:
-        if best is not None and found[file] <= int(best[1].get("global_step", 0)):
+        if best is not None and found[file] <= best[1].get("global_step", 0):
             continue
         try:
-            best = file, _read(_inside(file, path))
+            best = file, _read(file)
         except UserError as error:
             refused.append(str(error))
     if best is None:
@@ -104,15 +102,6 @@ def _step_in_name(file: Path) -> int:
     return int(step[1]) if step else -1
 
 
-def _inside(file: Path, run: Path) -> Path:
-    """A link out of a run folder, which may have come from anywhere, is not followed."""
-    if not is_inside(file, run):
-        raise UserError(
-            f"{file}: refused, a link to a file outside the run folder; name that file itself if you trust it"
-        )
-    return file
-
-
 def read(path: str | Path, described: bool = True) -> dict[str, Any]:
     """The content of a checkpoint, tensors on the CPU and plain values only.
 
@@ -123,107 +112,54 @@ def read(path: str | Path, described: bool = True) -> dict[str, Any]:
     Raises:
         UserError: if the file is damaged, holds pickled objects, or was not written by lebm.
     """
+    path = Path(path)
     try:
-        return _read(Path(path), described)
+        return _read(path, described)
     except UserError as error:
-        raise UserError(f"{error}{_beside(Path(path))}") from error
+        hint = f"; name the run, {path.parent.parent}, to open its newest good checkpoint"
+        raise UserError(f"{error}{hint if path.parent.name == 'checkpoints' else ''}") from error
 
 
 def _read(path: Path, described: bool = True) -> dict[str, Any]:
-    if is_model_file(path):
-        return {"lebm_format": SEALED_FORMAT, **read_model_file(path)}
+    kind = "model file" if is_model_file(path) else "checkpoint"
     try:
-        with open_ordinary(path) as file:
-            sealed = is_sealed(file)
-            file.seek(0)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
+        if is_model_file(path):
+            return {"lebm_format": SEALED_FORMAT, **read_model_file(path)}
+        return _opened(path, described)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such run folder or checkpoint") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, it holds more than tensors and plain values (or is damaged)"
         ) from error
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such run folder or checkpoint") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: refused, nested too deeply") from error
     except Exception as error:  # torch's reader meets damage with errors of many kinds
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{path}: not a readable checkpoint ({first})") from error
-    _check(path, content, sealed, described)
-    return content
+        if isinstance(error, UserError):
+            raise UserError(f"{path}: {error}") from error
+        first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise UserError(f"{path}: not a readable {kind} ({first})") from error
 
 
-def _check(path: Path, content: Any, sealed: bool, described: bool) -> None:
-    wanted = ("lebm_format", "state_dict") if described else ("state_dict",)
-    if (
-        not isinstance(content, dict)
-        or any(name not in content for name in wanted)
-        or not isinstance(content["state_dict"], Mapping)
-    ):
-        raise UserError(f"{path}: not a checkpoint written by lebm")
-    version = content.get("lebm_format")
-    if described and (not isinstance(version, int) or isinstance(version, bool) or version < 1):
-        raise UserError(f"{path}: not a checkpoint written by lebm (format {str(version)[:40]!r})")
-    if isinstance(version, int) and version > SEALED_FORMAT:
+def _opened(path: Path, described: bool) -> dict[str, Any]:
+    with path.open("rb") as file:
+        sealed = is_sealed(file)
+        file.seek(0)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    version = content.get("lebm_format", 0) if isinstance(content, dict) else None
+    if not isinstance(version, int) or (described and (version < 1 or "state_dict" not in content)):
+        raise UserError("not a checkpoint written by lebm")
+    if version > SEALED_FORMAT:
         raise UserError(
-            f"{path}: written by a newer lebm (format {version}, this one reads up to {SEALED_FORMAT});"
-            " upgrade lebm"
+            f"written by a newer lebm (format {version}, this one reads up to {SEALED_FORMAT}); upgrade lebm"
         )
     if version == SEALED_FORMAT and not sealed:
-        raise UserError(f"{path}: not a readable checkpoint (its checksum is missing)")
-    step = content.get("global_step", 0)
-    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-        raise UserError(f"{path}: not a checkpoint written by lebm (global_step {str(step)[:40]!r})")
-    if not all(isinstance(content.get(name, {}), Mapping) for name in ("loops", "callbacks")):
-        raise UserError(f"{path}: not a checkpoint written by lebm (its loops or callbacks are no mapping)")
+        raise UserError("not a readable checkpoint (its checksum is missing)")
+    return {**content, "state_dict": uncompiled(content["state_dict"])} if described else content
 
 
-def _beside(path: Path) -> str:
-    """Names a good checkpoint beside a bad one; in a run folder :func:`newest` finds it by itself."""
-    if path.parent.name != "checkpoints":
-        return ""
-    others = [file for file in path.parent.glob("*.ckpt") if file != path]
-    for other in sorted(others, key=lambda file: -file.lstat().st_mtime_ns):
-        try:
-            with open_ordinary(other) as file:
-                if is_sealed(file):
-                    return f"; {other} beside it is good"
-        except (OSError, ValueError):
-            continue
-    return ""
-
-
-def load(
-    run_or_file: str | Path,
-    expected: type[Model],
-    *,
-    trust: Iterable[str] = (),
-    map_location: str | torch.device = "cpu",
-    weights: str = "ema",
-) -> Model:
-    """Rebuild the model of a run folder or checkpoint, in evaluation mode; :func:`lebm.load` is the same for
-    any method.
-
-    Args:
-        run_or_file: a run folder, a ``.ckpt`` or ``.safetensors`` file, ``pretrained/NAME``, or
-            ``hub:USER/NAME[@REVISION]``.
-        expected: the class that the model must be an instance of.
-        trust: packages, besides lebm and torch.nn, whose classes the checkpoint may name.
-        map_location: device of the result.
-        weights: ``"ema"`` for the averaged weights where the run kept them (the plain ones otherwise),
-            ``"raw"`` for the plain ones.
-
-    Returns:
-        The model. Its ``loaded_weights`` is ``"averaged"``, ``"raw"``, or ``"plain"`` for a run without
-        averages.
-
-    Raises:
-        UserError: if the file is damaged or names a class that is not trusted; then nothing was imported or
-            executed.
-    """
+def load(run_or_file: str | Path, expected: type[Model], **options: Any) -> Model:
+    """:func:`lebm.load` for a known method: arguments, result and errors are the same."""
     path, content = newest(run_or_file)
-    return rebuilt(path, content, expected, trust=trust, map_location=map_location, weights=weights)
+    return rebuilt(path, content, expected, **options)
 
 
 def rebuilt(
@@ -236,7 +172,7 @@ def rebuilt(
     weights: str = "ema",
 ) -> Model:
     """The model of a checkpoint that was read by :func:`newest`; other arguments and errors as of
-    :func:`load`.
+    :func:`lebm.load`.
 
     Args:
         path: the file, for messages and for its kind.
@@ -245,7 +181,7 @@ def rebuilt(
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
     state = content["state_dict"]
-    averaged = isinstance(content.get("current_model_state"), Mapping)
+    averaged = "current_model_state" in content
     kind = ("averaged" if weights == "ema" else "raw") if averaged else "plain"
     if is_model_file(path):
         kind = str(content["facts"].get("weights", kind))
@@ -254,18 +190,9 @@ def rebuilt(
     if weights == "raw" and averaged:
         state = content["current_model_state"]
     try:
-        # Sizes are compared before memory is spent, since a description may ask for any.
-        misfit = outline(content.get("hyper_parameters"), expected, state, trust)
-        model = None if misfit else build(content.get("hyper_parameters"), expected, trust)
-        if model is not None:
-            model.load_state_dict(state)
+        model = filled(content.get("hyper_parameters"), expected, state, trust)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (RuntimeError, TypeError, LookupError, AttributeError, ValueError, OverflowError) as error:
-        misfit = str(error).splitlines()[-1].strip()[:200]
-    if misfit:
-        raise UserError(f"{path}: its weights do not fit the model it describes ({misfit})")
-    assert model is not None
     named = dict(model.named_parameters())
     if broken := [name for name, value in named.items() if not value.isfinite().all()]:
         warnings.warn(

@@ -1,4 +1,4 @@
-"""Rebuilding components from descriptions that somebody else may have written.
+"""Models from descriptions and weights that may come from anybody.
 
 A description names classes by path. Nothing is imported for a path unless its module lies in an allowed
 package; the object must be a class defined in an allowed package, and it must fit the type of the argument it
@@ -6,24 +6,27 @@ is meant for."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import importlib.util
 import inspect
 import re
+import sys
 import typing
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lebm.checkpoint.budget import LARGER, Budget
-from lebm.component import Component
-from lebm.errors import UserError, check_size
+from lebm.component import Component, DescriptionError, describe, public_path
+from lebm.errors import UserError, UserNotice
 
-__all__ = ["ALLOWED", "allowed", "build", "check", "outline", "resolve"]
+__all__ = ["ALLOWED", "allowed", "build", "check", "filled", "resolve", "tried", "uncompiled"]
 
 ALLOWED = ("lebm", "torch.nn")
 FORMER: dict[str, str] = {}
@@ -31,7 +34,10 @@ FORMER: dict[str, str] = {}
 
 A class that has moved to another file of its package needs no entry: :func:`resolve` finds it.
 """
-_DEPTH = 32
+_REASON = "not_described"
+_LOAD = (
+    "build the model in Python, then model.load_state_dict(torch.load(FILE, weights_only=True)['state_dict'])"
+)
 
 
 def allowed(path: str, trust: Iterable[str] = ()) -> bool:
@@ -43,201 +49,214 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
     """The class of that path, or of the path that it has today if an older lebm wrote it.
 
     Raises:
-        UserError: if the path is not allowed (then nothing has been imported), cannot be imported, or names
-            no class of an allowed package.
+        UserError: if the path is not allowed (then nothing has been imported), cannot be imported, or does
+            not name a class of an allowed package.
     """
     trust = tuple(trust)
     parts = path.split(".") if isinstance(path, str) else []
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise UserError(f"{path!r} is not a class path")
     if not allowed(path, trust):
+        hint = f"if you trust it, add --trust {parts[0]}"
+        if parts[0] == "__main__":
+            hint = "its own script or notebook can open it by trust=['__main__'], others need it in a module"
         raise UserError(
-            f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); if you"
-            f" trust it, add --trust {parts[0]}"
+            f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); {hint}"
         )
-    module_name, name = _current(path).rsplit(".", 1)
-    found = getattr(_module(module_name, path), name, None)
-    if not inspect.isclass(found) or not allowed(found.__module__, trust):
+    home, _, name = FORMER.get(path, path).rpartition(".")
+    module, problem = _module(home)
+    if not hasattr(module, name) and re.fullmatch(r"lebm\.\w+\.\w+", home):  # moved within its package
+        package, _ = _module(home.rpartition(".")[0])
+        module = package if name in getattr(package, "__all__", ()) else module
+    if module is None:
+        raise UserError(f"{path} is not a class that can be imported: {problem}")
+    found = getattr(module, name, None)
+    if not inspect.isclass(found) or not allowed(public_path(found), trust):
         raise UserError(f"{path} is not a class of a trusted package")
     return found
 
 
-def _current(path: str) -> str:
-    """The path of the class today.
-
-    If a module of lebm has gone, or no longer holds the class, then the package around it is asked. The
-    package answers only for what its ``__all__`` lists.
-    """
-    path = FORMER.get(path, path)
-    if not re.fullmatch(r"lebm\.\w+\.\w+\.\w+", path):
-        return path
-    package, module, name = path.rsplit(".", 2)
-    offered = getattr(_module(package, path), "__all__", ())
-    return f"{package}.{name}" if name in offered and not _holds(f"{package}.{module}", name) else path
-
-
-def _holds(module: str, name: str) -> bool:
-    try:
-        return hasattr(_module(module, f"{module}.{name}"), name)
-    except UserError:
-        return False
-
-
-def _module(name: str, path: str) -> ModuleType:
+def _module(name: str) -> tuple[ModuleType | None, str]:
+    """A module of an allowed package, or why it cannot be imported."""
     try:
         # find_spec imports the parents only, and these lie in the same allowed package
-        if importlib.util.find_spec(name) is not None:
-            return importlib.import_module(name)
-        reason = f"there is no module {name}; run in the folder that holds it, or install it"
+        if name in sys.modules or importlib.util.find_spec(name) is not None:
+            return importlib.import_module(name), ""
+        missing: str | None = name
     except ModuleNotFoundError as error:
-        reason = f"there is no module {error.name}; run in the folder that holds it, or install it"
+        missing = error.name
     except Exception as error:  # whatever the user's own module does
-        reason = f"{name} raises {type(error).__name__}: {error}"
-    raise UserError(f"{path} is not a class that can be imported: {reason}")
+        return None, f"{name} raises {type(error).__name__}: {error}"
+    return None, f"there is no module {missing}; run in the folder that holds it, or install it"
 
 
-def build(description: Any, expected: type, trust: Iterable[str] = (), where: str = "model") -> Any:
-    """Instantiate ``{"class_path": ..., "init_args": {...}}`` and everything nested in it.
+def check(description: Any, expected: type, trust: Iterable[str] = (), where: str = "model") -> None:
+    """Check a whole description and make nothing; arguments and errors are those of :func:`build`."""
+    if not _is_description(description):
+        raise UserError(f"{where}: expected a class_path with init_args")
+    _part(description, (expected,), tuple(trust), where, None)
 
-    The whole description is checked before the first constructor runs.
+
+def build(
+    description: Any, expected: type, trust: Iterable[str] = (), where: str = "model", stored: bool = False
+) -> Any:
+    """Instantiate ``{"class_path": ..., "init_args": {...}}`` and everything nested in it, once all of it was
+    checked.
 
     Args:
         description: as made by :func:`lebm.component.describe`.
         expected: the class the result must be an instance of.
         trust: further packages whose classes are accepted.
         where: name of the place, for messages.
+        stored: whether stored weights are loaded next. A class of the user mostly reads a file of weights at
+            the end of its constructor. If that file is gone, the object is then used as far as it was made.
 
     Raises:
-        UserError: naming the place and the class, for anything not allowed, not known or not fitting.
+        UserError: naming the place and the class, for anything not allowed, not known or not fitting, and for
+            a constructor that fails.
     """
-    return check(description, expected, trust, where).make()
+    check(description, expected, trust, where)
+    return _part(description, (expected,), tuple(trust), where, functools.partial(_made, stored=stored))
 
 
-def check(description: Any, expected: type, trust: Iterable[str] = (), where: str = "model") -> _Plan:
-    """The same as :func:`build` up to the first constructor: everything is checked, and nothing is made.
+def _part(
+    value: Any, expected: tuple[type, ...], trust: tuple[str, ...], where: str, make: Callable | None
+) -> Any:
+    """A plain value, or the object of a description; if there is no ``make``, it is checked and not made."""
+    if isinstance(value, list | tuple):
+        return [_part(item, expected, trust, f"{where}[{i}]", make) for i, item in enumerate(value)]
+    if isinstance(value, Mapping) and not _is_description(value):
+        return {key: _part(item, expected, trust, f"{where}.{key}", make) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: a {type(value).__name__} is not a plain value")
+    if set(value) - {"class_path", "init_args"}:
+        raise UserError(f"{where}: expected a class_path with init_args")
+    cls, arguments = resolve(value["class_path"], trust), value.get("init_args") or {}
+    if not issubclass(cls, expected):
+        names = " or ".join(sorted(kind.__name__ for kind in expected))
+        raise UserError(f"{where}: {value['class_path']} is not a subclass of {names}")
+    if not isinstance(arguments, Mapping):
+        raise UserError(f"{where}: init_args must be a mapping")
+    if issubclass(cls, Component):
+        arguments = cls.from_former(dict(arguments))
+    hints = _hints(cls)
+    values = {
+        name: _part(item, _kinds(hints.get(name)) or (Component,), trust, f"{where}.{name}", make)
+        for name, item in arguments.items()
+    }
+    bound = inspect.signature(cls).bind_partial()
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            bound.arguments[name], values = values, {}
+        elif name in values:
+            bound.arguments[name] = values.pop(name)
+    if values:
+        raise UserError(f"{where}: {cls.__name__} has no argument {next(iter(values))!r}")
+    return make(cls, bound, where) if make else None
 
-    Arguments and errors are those of :func:`build`.
 
-    Returns:
-        What can be made, by its ``make()``.
-    """
-    check_size(description, where)
-    return _Plan(description, (expected,), tuple(trust), where, 0)
+def _made(cls: Any, bound: inspect.BoundArguments, where: str, stored: bool) -> Any:
+    made = None
+    try:
+        made = cls.__new__(cls)
+        made.__init__(*bound.args, **bound.kwargs)
+    except UserError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) and stored and not allowed(cls.__module__)):
+            raise UserError(f"{where}: {cls.__name__} cannot be built: {error}") from error
+        message = (
+            f"{where}: the constructor of {cls.__name__} cannot read its file any more ({error}); the weights"
+            " are those of the checkpoint, and what it does after that line is left out"
+        )
+        warnings.warn(UserNotice(message), stacklevel=2)
+    return made
 
 
-def sketch(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> Any:
-    """The model of a description without memory for its tensors, which have shapes and no values.
+def filled(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> Any:
+    """The model of a description, with the weights that were stored beside it.
+
+    A model of lebm's own classes is built without memory, and its weights are the stored tensors themselves.
+    A class that the user trusts may read weights or values in its constructor, so it is built as in a recipe.
 
     Args:
-        description: as for :func:`build`.
-        expected: the class of models that the result must be an instance of.
-        state: tensors by the names of the model's parameters and buffers, with whatever else was stored.
-        trust: as for :func:`build`.
+        description, expected, trust: as of :func:`build`.
+        state: what ``model.state_dict()`` gave.
 
     Raises:
-        UserError: as :func:`build`, and for a model much larger than what was stored.
+        UserError: as :func:`build`, and for weights that do not fit.
     """
-    stored = sum(value.numel() for value in state.values() if isinstance(value, Tensor))
-    limit = 2 * stored + 2**22
-    with torch.device("meta"), Budget(limit, 5_000 + 200 * len(state)):
-        model = build(description, expected, trust)
-    if sum(value.numel() for value in chain(model.parameters(), model.buffers())) > limit:
-        raise UserError(LARGER)
+    if isinstance(description, Mapping) and _REASON in description:
+        raise UserError(f"holds weights only, because {description[_REASON]}; {_LOAD}")
+    ours = all(map(allowed, _paths(description)))
+    with torch.device("meta") if ours else contextlib.nullcontext():
+        model = build(description, expected, trust, stored=True)
+    kinds = {name: value.dtype for name, value in chain(model.named_parameters(), model.named_buffers())}
+    state = {
+        name: value.to(kinds[name]) if isinstance(value, Tensor) and name in kinds else value
+        for name, value in uncompiled(state).items()
+    }
+    try:
+        model.load_state_dict(state, assign=ours)
+    except Exception as error:  # also of a module that reads plain state of its own
+        last = str(error).splitlines()[-1].strip()[:200]
+        raise UserError(f"its weights do not fit the model it describes ({last})") from error
     return model
 
 
-def outline(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> str:
-    """Why some stored tensors do not fit a description, found without memory for the model; empty if they
-    fit.
+def uncompiled(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights by the names that they have where no part of the model is wrapped by ``torch.compile``."""
+    return {name.replace("_orig_mod.", ""): value for name, value in state.items()}
 
-    Arguments and errors are those of :func:`sketch`.
+
+def tried(model: nn.Module) -> tuple[Any, str]:
+    """What checkpoints store of a model beside its weights, once it was tried to rebuild it from that.
+
+    Returns:
+        The description, or the reason why there is none; and a sentence for the user, which is empty if every
+        program can open the checkpoints.
     """
-    model = sketch(description, expected, state, trust)
-    own = dict(chain(model.named_parameters(), model.named_buffers()))
-    for name in own.keys() & state.keys():
-        if isinstance(state[name], Tensor) and state[name].shape != own[name].shape:
-            return f"{name} has the shape {tuple(state[name].shape)} and not {tuple(own[name].shape)}"
-    return ""
+    try:
+        found = describe(model)
+        packages = {path.partition(".")[0] for path in _paths(found)}
+        filled(found, type(model), model.state_dict(), packages)
+    except (DescriptionError, UserError) as error:
+        sentence = f"the checkpoints of this model hold weights only, because {error}; to open one, {_LOAD}"
+        return {_REASON: str(error)}, sentence
+    if "__main__" not in packages:
+        return found, ""
+    return found, (
+        "a class of this model is defined in a script or notebook, so only that program can open its"
+        " checkpoints, by lebm.load(FILE, trust=['__main__']); a class in a module can be opened anywhere"
+    )
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """Every class path in a description."""
+    if isinstance(value, Mapping):
+        if _is_description(value):
+            yield str(value["class_path"])
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _paths(item)
 
 
 def _is_description(value: Any) -> bool:
     return isinstance(value, Mapping) and "class_path" in value
 
 
-class _Plan:
-    """A checked description, ready to be made."""
-
-    def __init__(
-        self, description: Any, expected: tuple[type, ...], trust: tuple[str, ...], where: str, depth: int
-    ) -> None:
-        if not _is_description(description) or set(description) - {"class_path", "init_args"}:
-            raise UserError(f"{where}: expected a class_path with init_args")
-        self.where = where
-        self.cls = resolve(description["class_path"], trust)
-        if not issubclass(self.cls, expected):
-            names = " or ".join(sorted(cls.__name__ for cls in expected))
-            raise UserError(f"{where}: {description['class_path']} is no {names}")
-        if inspect.isabstract(self.cls):
-            missing = ", ".join(sorted(self.cls.__abstractmethods__))  # type: ignore[attr-defined]
-            raise UserError(f"{where}: {description['class_path']} is abstract: it does not define {missing}")
-        arguments = description.get("init_args") or {}
-        if not isinstance(arguments, Mapping):
-            raise UserError(f"{where}: init_args must be a mapping")
-        if issubclass(self.cls, Component):
-            arguments = self.cls.from_former(dict(arguments))
-        parameters = inspect.signature(self.cls).parameters
-        hints = typing.get_type_hints(self.cls.__init__)
-        self.arguments: dict[str, Any] = {}
-        for name, value in arguments.items():
-            if name not in parameters:
-                raise UserError(f"{where}: {self.cls.__name__} has no argument {name!r}")
-            slot = tuple(
-                cls
-                for cls in _classes(hints.get(name))
-                if issubclass(cls, Component) or cls.__module__.startswith("torch.nn")
-            )
-            if slot and isinstance(value, str) and str not in _classes(hints.get(name)):
-                raise UserError(f"{where}.{name}: expected a class_path with init_args")
-            self.arguments[name] = self._plan(value, slot, trust, f"{where}.{name}", depth + 1)
-
-    def _plan(
-        self, value: Any, slot: tuple[type, ...], trust: tuple[str, ...], where: str, depth: int
-    ) -> Any:
-        if depth > _DEPTH:
-            raise UserError(f"{where}: nested deeper than {_DEPTH} levels")
-        if _is_description(value):
-            return _Plan(value, slot or (Component,), trust, where, depth)
-        if isinstance(value, Mapping):
-            return {
-                key: self._plan(item, slot, trust, f"{where}.{key}", depth + 1) for key, item in value.items()
-            }
-        if isinstance(value, list | tuple):
-            return [self._plan(item, slot, trust, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        raise UserError(f"{where}: a {type(value).__name__} is not a plain value")
-
-    def make(self) -> Any:
-        try:
-            return self.cls(**{name: _made(value) for name, value in self.arguments.items()})
-        except (TypeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{self.where}: {self.cls.__name__} cannot be built: {error}") from error
+def _hints(cls: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls.__init__)
+    except Exception:  # a class of the user may name types that are imported for type checkers only
+        return {}
 
 
-def _made(value: Any) -> Any:
-    if isinstance(value, _Plan):
-        return value.make()
-    if isinstance(value, dict):
-        return {key: _made(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_made(item) for item in value]
-    return value
-
-
-def _classes(hint: Any) -> list[type]:
-    """All classes that occur in a type hint."""
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """The classes of parts and networks that occur in a type hint."""
     if inspect.isclass(hint) and not typing.get_args(hint):
-        return [hint]
-    return [cls for part in typing.get_args(hint) for cls in _classes(part)]
+        return (hint,) if issubclass(hint, Component | nn.Module) else ()
+    return tuple(kind for part in typing.get_args(hint) for kind in _kinds(part))

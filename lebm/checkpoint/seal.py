@@ -1,16 +1,12 @@
-"""The file around a checkpoint: an ordinary one, with a checksum over every byte."""
+"""The checksum over every byte of a checkpoint."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import stat
-from pathlib import Path
 from typing import BinaryIO
 
-from lebm.errors import UserError
-
-__all__ = ["is_sealed", "open_ordinary", "seal"]
+__all__ = ["is_sealed", "seal"]
 
 # A zip archive may end with a comment; its length is stored in the two bytes before it.
 _MARK = b"lebm sha256 "
@@ -54,18 +50,3 @@ def _digest(file: BinaryIO, size: int) -> bytes:
         digest.update(block)
         size -= len(block)
     return digest.hexdigest().encode()
-
-
-def open_ordinary(path: Path) -> BinaryIO:
-    """Open a file for reading, once it is known to be an ordinary one: no pipe and no device.
-
-    Raises:
-        UserError: naming the file.
-        OSError: if it cannot be opened.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for ever
-    file = os.fdopen(descriptor, "rb")
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
-        raise UserError(f"{path}: refused, not an ordinary file")
-    return file

@@ -4,6 +4,7 @@ damaged.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.close(descriptor)
 
     def remove_checkpoint(self, path: str | os.PathLike) -> None:
-        """Remove one ``.ckpt`` file from a folder to which this object has written; anything else stays.
+        """Remove one ``.ckpt`` file of a folder to which this object has written; anything else stays.
 
-        A checkpoint holds the names of the files that its run would remove next, and it may come from
-        anybody. Lightning's own method removes whole folders.
+        The checkpoints of a copied run name those of the original. Lightning's own method would remove them,
+        and whole folders.
         """
         file = Path(path)
         folders = {folder.resolve() for folder in self._used}
@@ -93,15 +94,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def clean(cls, folder: str | os.PathLike) -> list[Path]:
         """Remove what killed writers left behind in a folder of checkpoints; returns what was removed."""
         orphans = sorted(Path(folder).glob(f".*{UNFINISHED}"))
-        return [orphan for orphan in orphans if _remove(orphan)]
-
-
-def _remove(file: Path) -> bool:
-    try:
-        file.unlink()
-    except OSError:  # not there, or a folder that has become read-only: it is cleaned at the next start
-        return False
-    return True
+        for orphan in orphans:
+            with contextlib.suppress(OSError):  # a read-only folder is cleaned at the next start
+                orphan.unlink()
+        return [orphan for orphan in orphans if not orphan.exists()]
 
 
 def _reason(target: Path, error: OSError) -> str:

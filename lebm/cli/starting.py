@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from lebm import checkpoint, hub, pretrained
-from lebm.checkpoint.rebuild import build, outline
+from lebm.checkpoint.rebuild import build, filled
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.cli.common import tell
 from lebm.component import describe
@@ -124,11 +124,9 @@ class TrainingCLI(RecipeCLI):
         """What the checkpoint says of its model, checked by the rules of :func:`lebm.load`."""
         description = content.get("hyper_parameters")
         try:
-            misfit = outline(description, LatentEstimator, content["state_dict"], self.request.trust)
+            filled(description, LatentEstimator, content["state_dict"], self.request.trust)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        if misfit:
-            raise UserError(f"{path}: its weights do not fit the model it describes ({misfit})")
         return description
 
     def instantiate_classes(self) -> None:
@@ -163,7 +161,7 @@ class TrainingCLI(RecipeCLI):
         section = self.config.pop("model", None)
         super().instantiate_classes()
         described = self.stored_model if section is None else _bare(section.as_dict())
-        self.model = build(described, LatentEstimator, self.request.trust)  # type: ignore[type-abstract]
+        self.model = build(described, LatentEstimator, self.request.trust, stored=True)  # type: ignore[type-abstract]
 
     def _same_short_names(self) -> None:
         """Refuse another ``latent_dim`` or ``latent_dims`` for a run that goes on.

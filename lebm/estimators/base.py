@@ -119,7 +119,7 @@ class LatentEstimator(OneLossModule):
     def chain_settings(self) -> dict[str, Any]:
         """The samplers in use, as plain values; stored beside every result."""
         parts = self.named_children()
-        samplers = {name: describe(part) for name, part in parts if name.endswith("sampler")}
+        samplers = {name: describe(part, strict=False) for name, part in parts if name.endswith("sampler")}
         return {**samplers, "evaluation_steps": self.evaluation_steps}
 
     @property

@@ -349,7 +349,7 @@ class PriorChains(LatentEstimator):
     @property
     def chain_settings(self) -> dict[str, Any]:
         """The samplers and the kind of inference, as plain values; stored beside every result."""
-        described = describe(self.inference)
+        described = describe(self.inference, strict=False)
         assert isinstance(described, dict)
         described["init_args"].pop("encoder", None)  # its networks are those of the checkpoint
         settings = {**super().chain_settings, "inference": described}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from lebm import checkpoint as checkpoints
-from lebm.component import Component, describe
-from lebm.errors import UserError
+from lebm.checkpoint.rebuild import tried
+from lebm.component import Component
+from lebm.errors import UserError, UserNotice
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.processes import check_strategy
 from lebm.samplers.base import LogDensity, Sampler
@@ -61,6 +65,7 @@ class OneLossModule(LightningModule, Component, ABC):
         self._notes: dict[str, Tensor] | None = None
         self._losses: tuple[Any, int] = 0.0, 0  # of the epoch: their sum and number
         self._stopping = False
+        self._described: Any = None
 
     @abstractmethod
     def networks(self) -> Mapping[str, nn.Module]:
@@ -175,13 +180,15 @@ class OneLossModule(LightningModule, Component, ABC):
         self.on_train_batch_end()
 
     def on_train_start(self) -> None:
-        """Count the epoch with which a resumed run begins, where Lightning does not.
+        """Try to rebuild the model, and count the epoch with which a resumed run begins, where Lightning does
+        not.
 
         After a checkpoint of the last step of an epoch, Lightning takes the next epoch for finished. The next
         checkpoint of a last step then has the wrong epoch number, and a run resumed from it uses the wrong
         data and noise.
         """
         self._stopping = False
+        self._description()
         loop = self.trainer.fit_loop
         progress = loop.epoch_progress
         done = progress.current.processed  # type: ignore[attr-defined]
@@ -228,11 +235,9 @@ class OneLossModule(LightningModule, Component, ABC):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store how to rebuild the model, as plain data."""
-        description = describe(self)
-        assert isinstance(description, dict)
+        """Store how to rebuild the model, as plain data, or why it cannot be rebuilt."""
         checkpoint["lebm_format"] = checkpoints.FORMAT
-        checkpoint["hyper_parameters"] = description
+        checkpoint["hyper_parameters"] = deepcopy(self._description())
         checkpoint["epoch_losses"] = [float(self._losses[0]), self._losses[1]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -248,6 +253,15 @@ class OneLossModule(LightningModule, Component, ABC):
             for counts in (batch["total"], batch["current"]):  # as they were at the end of the batch
                 counts["completed"] = counts["processed"] - 1
             loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+    def _description(self) -> Any:
+        """How to rebuild the model. It is tried once, and a model that cannot be rebuilt gets a warning."""
+        if self._described is None:
+            with isolate_rng():
+                self._described, warning = tried(self)
+            if warning and (self._trainer is None or self.trainer.is_global_zero):
+                warnings.warn(UserNotice(warning), stacklevel=2)
+        return self._described
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

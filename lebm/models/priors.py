@@ -94,7 +94,9 @@ class StandardNormal(Prior):
         if latent_dim < 1:
             raise ValueError(f"latent_dim must be at least 1, not {latent_dim}")
         self.latent_dim = latent_dim
-        self.register_buffer("_anchor", torch.zeros(()), persistent=False)
+        # It is in no checkpoint, and so it needs memory in a model that is built without any.
+        memory = "cpu" if torch.get_default_device().type == "meta" else None
+        self.register_buffer("_anchor", torch.zeros((), device=memory), persistent=False)
 
     @property
     def is_exact(self) -> bool:

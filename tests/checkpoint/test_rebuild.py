@@ -11,7 +11,7 @@ from torch import nn
 
 from lebm import load
 from lebm.checkpoint import read
-from lebm.checkpoint.rebuild import build, resolve
+from lebm.checkpoint.rebuild import resolve
 from lebm.component import Component, DescriptionError, describe
 from lebm.errors import UserError
 from lebm.estimators import LatentEstimator, LatentMLE
@@ -90,11 +90,11 @@ def with_energy(description: dict, energy: object) -> dict:
         ({"class_path": "lebm_evil.X"}, "outside the trusted packages"),
         (
             {"class_path": "lebm.samplers.Langevin", "init_args": {"steps": 1, "step_size": 1.0}},
-            "is no Energy",
+            "is not a subclass of Energy",
         ),
         (
             {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}},
-            "is no Energy",
+            "is not a subclass of Energy",
         ),
         (
             {"class_path": "lebm.models.MLPEnergy", "init_args": {"latent_dim": 3, "evil": 1}},
@@ -140,14 +140,6 @@ def test_a_trusted_module_that_cannot_be_imported_is_told_from_one_without_the_c
         resolve("evil_package.broken.X", trust=["evil_package"])
 
 
-def test_nesting_is_bounded():
-    description: object = {"class_path": "lebm.models.MLPEnergy", "init_args": {"latent_dim": 1}}
-    for _ in range(40):
-        description = {"class_path": "lebm.models.SumEnergy", "init_args": {"energies": [description]}}
-    with pytest.raises(UserError, match="nested too deeply"):
-        build(description, Energy)
-
-
 def test_pickles_damage_and_strangers_are_refused(tmp_path):
     path = tmp_path / "a.ckpt"
     torch.save({"lebm_format": 1, "state_dict": {}, "hyper_parameters": Path("x")}, path)
@@ -178,7 +170,7 @@ def test_components_without_a_plain_description_are_refused_at_save():
     class Local(Energy):
         pass
 
-    with pytest.raises(DescriptionError, match="defined inside a function"):
+    with pytest.raises(DescriptionError, match="defined inside a function or another class"):
         describe(EnergyPrior(Local(), StandardNormal(2)))
 
     class Holder(Component):

@@ -98,7 +98,7 @@ def test_the_newest_good_one_is_found(tmp_path: Path, caplog: pytest.LogCaptureF
         assert checkpoint.newest(tmp_path / "run")[1]["global_step"] == 4
         assert lebm.load(tmp_path / "run").latent_dim
     with pytest.raises(
-        UserError, match=r"last\.ckpt.*checksum is wrong.*step=00000004\.ckpt beside it is good"
+        UserError, match=r"last\.ckpt.*checksum is wrong.*; name the run, \S+/run, to open its newest good"
     ):
         checkpoint.read(last)
     spoil(folder / "step=00000004.ckpt")
