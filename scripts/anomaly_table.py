@@ -35,7 +35,7 @@ EVERY_EPOCH = (
 PLANS: dict[str, tuple[str, str, list[str]]] = {
     "LatentMLE": ("anomaly", "latent_mle/mnist_anomaly", []),
     "VAE": ("anomaly", "baselines/mnist_vae", ["--latent_dim", "16", *LONGER]),
-    "LatentMLE-conv": ("anomaly/conv", "latent_mle/mnist_anomaly_conv", []),
+    "LatentMLE-conv": ("anomaly/conv", "latent_mle/mnist_anomaly_conv_normal_base", []),
     "VAE-conv": ("anomaly/conv", "baselines/mnist_vae", ["--latent_dim", "16", *CONVOLUTIONS]),
 }
 SCORES = {

@@ -34,7 +34,7 @@ PICTURES = {
     "latent_mle/mnist_published": "latent_mle_mnist_published_samples.png",
     "multistage_nce/toy2d": "multistage_nce_toy2d_stages.png",
     "multistage_nce/mnist": "multistage_nce_mnist_samples.png",
-    "multistage_nce/mnist_conv": "multistage_nce_mnist_conv_samples.png",
+    "multistage_nce/mnist_conv_normal_base": "multistage_nce_mnist_conv_samples.png",
     "multistage_nce/mnist_two_stage": "dual_two_stage_samples.png",
     "multistage_nce/mnist_published": "multistage_nce_mnist_published_samples.png",
     "joint_hierarchical/mnist": "joint_hierarchical_layers.png",

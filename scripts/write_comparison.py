@@ -56,7 +56,7 @@ FIGURES = {
 SEVERAL = (
     "latent_mle/mnist",
     "multistage_nce/mnist",
-    "multistage_nce/mnist_conv",
+    "multistage_nce/mnist_conv_normal_base",
     "multistage_nce/mnist_two_stage",
 )
 """Recipes with a row per seed."""
