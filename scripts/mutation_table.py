@@ -220,7 +220,8 @@ MUTATIONS = [
     ),
     annealed("sum instead of mean", "log_weights.logsumexp(0) - math.log(n)", "log_weights.logsumexp(0)"),
     annealed("interval of one weight", "relative.std(dim=0) / math.sqrt(n)", "relative.std(dim=0)"),
-    annealed("reverse sign", "sign = -1.0 if reverse else 1.0", "sign = 1.0"),
+    annealed("reverse sign", "return cls(-mean, -high, -low, ess) if", "return cls(mean, low, high, ess) if"),
+    annealed("few weights as good as many", "few = ess < RELIABLE", "few = ess < 0"),
     annealed("one-sided level", "inv_cdf(0.5 + level / 2)", "inv_cdf(level)"),
     chains(
         "restart the others",

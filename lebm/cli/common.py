@@ -103,6 +103,9 @@ def encode_noise(seed: int, index: Tensor | range) -> Any:
 
 def chain_words(model: LatentEstimator, given: int | None, name: str) -> str:
     """Length of the chain ``prior``, ``posterior`` or ``image``, for a message; empty if there is none."""
+    direct = model.chain_settings.get("direct_draws") if name == "prior" and given is None else None
+    if direct is not None:
+        return f"draws of the base, {direct['steps']} steps of independence Metropolis, "
     steps = given or model.chain_steps(name)
     return f"chain of {steps} steps, " if steps else ""
 

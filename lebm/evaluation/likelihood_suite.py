@@ -24,7 +24,7 @@ from lebm.evaluation.marginal_likelihood import (
     log_marginal,
 )
 from lebm.evaluation.record import Figure, SuiteResult
-from lebm.samplers.annealed import LogZ
+from lebm.samplers.annealed import RELIABLE, LogZ
 from lebm.samplers.noise import Noise
 
 __all__ = ["likelihood_suite"]
@@ -165,7 +165,8 @@ def _constants(below: LogZ, above: LogZ | None, settings: Settings) -> list[Figu
     for name, bound in (("below", below), ("above", above)):
         if bound is not None:
             value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
-            interval = Interval(value, low, high, 0.95, "normal, over annealed chains")
+            few = ", joined with that of log-normal weights" if bound.ess < RELIABLE else ""
+            interval = Interval(value, low, high, 0.95, f"normal, over annealed chains{few}")
             details = {"ess": float(bound.ess), "levels": 5 * settings.levels}
             figures.append(Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details))
     return figures

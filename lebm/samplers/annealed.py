@@ -18,6 +18,10 @@ from lebm.samplers.noise import RandomSource
 __all__ = ["AnnealedImportanceSampling", "Bracket", "LogZ"]
 
 
+RELIABLE = 100
+"""Effective number of weights below which the interval of :class:`LogZ` is wider."""
+
+
 @dataclass
 class LogZ:
     """An estimate of a log normalising constant with its confidence interval.
@@ -27,14 +31,14 @@ class LogZ:
             without their first dimension.
         low: lower end of the interval.
         high: upper end of the interval.
-        ess: effective number of the n weights. Below about 10 the interval is not reliable.
+        ess: effective number of the n weights. Below 100 the interval is wider, see :meth:`from_log_weights`.
 
     Example:
         >>> import torch
         >>> from lebm.samplers import LogZ
-        >>> log_z = LogZ.from_log_weights(torch.tensor([0.9, 1.0, 1.1]))
-        >>> [round(float(value), 2) for value in (log_z.low, log_z.estimate, log_z.high, log_z.ess)]
-        [0.89, 1.0, 1.12, 2.98]
+        >>> log_z = LogZ.from_log_weights(torch.tensor([0.9, 1.0, 1.1]).repeat(50))
+        >>> [round(float(value), 3) for value in (log_z.low, log_z.estimate, log_z.high, log_z.ess)]
+        [0.99, 1.003, 1.016, 149.009]
     """
 
     estimate: Tensor
@@ -48,6 +52,17 @@ class LogZ:
 
         The standard error of :math:`\log \bar w` is :math:`\mathrm{sd}(w) / (\bar w \sqrt n)` (delta method).
         The interval is normal.
+
+        Where few weights hold most of the sum, those that were not drawn would have held more, and this
+        interval is too narrow. So below ``RELIABLE`` effective weights it is joined with the interval of a
+        log-normal weight. Its logarithm has the median m of the log-weights :math:`l` and the variance
+        :math:`s^2 = 2 E[\max(l - m, 0)^2]`, that of the upper half, since the lower half adds nothing to the
+        sum. Then :math:`\log Z = m + s^2 / 2`, up to 1.96 times
+
+        .. math:: \sqrt{\tfrac1n \bigl( \tfrac\pi2 s^2 + \tfrac14 \mathrm{Var}[2 \max(l - m, 0)^2] \bigr)}
+
+        for the level 0.95. No interval covers weights of another shape that no chain has met. That is so for
+        reverse weights above all: their ``high`` is reliable and their ``low`` is not.
 
         Args:
             log_weights: their mean weight is Z, or 1/Z if ``reverse``. A non-finite entry is a weight of
@@ -69,9 +84,26 @@ class LogZ:
         mean = log_weights.logsumexp(0) - math.log(n)
         relative = (log_weights - mean).exp()
         error = relative.std(dim=0) / math.sqrt(n)
-        half = NormalDist().inv_cdf(0.5 + level / 2) * error
-        sign = -1.0 if reverse else 1.0
-        return cls(sign * mean, sign * mean - half, sign * mean + half, weight_ess(log_weights))
+        ess, quantile = weight_ess(log_weights), NormalDist().inv_cdf(0.5 + level / 2)
+        low, high = mean - quantile * error, mean + quantile * error
+        centre, error = _log_normal(log_weights)
+        few = ess < RELIABLE
+        low = torch.where(few, torch.minimum(low, centre - quantile * error), low)
+        high = torch.where(few, torch.maximum(high, centre + quantile * error), high)
+        return cls(-mean, -high, -low, ess) if reverse else cls(mean, low, high, ess)
+
+
+def _log_normal(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of the mean of log-normal weights and its standard error, from the upper half of ``(n, ...)``
+    log-weights; weights of zero are a share of their own.
+    """
+    finite = torch.where(log_weights.isinf(), torch.nan, log_weights)
+    count = finite.isfinite().sum(dim=0)
+    median = finite.nanquantile(0.5, dim=0)
+    spread = 2 * (finite - median).clamp_min(0).square()
+    variance = spread.nanmean(dim=0)
+    error = (math.pi / 2 * variance + (spread - variance).square().nanmean(dim=0) / 4) / count
+    return median + variance / 2 + (count / len(finite)).log(), error.sqrt()
 
 
 @dataclass

@@ -6,6 +6,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+<<<<<<< .merge_file_gMBByn
+=======
+from functools import partial
+>>>>>>> .merge_file_iHvLpt
 
 import pytest
 import torch
@@ -282,6 +286,62 @@ def test_intervals_cover_as_often_as_they_say() -> None:
         truth = (-1 if reverse else 1) * 0.3**2 / 2
         covered = ((found.low < truth) & (truth < found.high)).double()
         assert abs(covered.mean() - 0.9) < 4 * (0.9 * 0.1 / 2000) ** 0.5
+
+
+def annealed_weights(reverse: bool = False) -> tuple[Tensor, float]:
+    """Log-weights ``(64, 400)`` of 400 short annealings to N(0, I / 5) in ten dimensions, and log Z."""
+    base = StandardNormal(10).double()
+    log_density = lambda z: base.log_density(z) - 2.0 * z.square().sum(1)  # noqa: E731
+    start = base.reference(64 * 400, source(1))
+    weights, _ = AnnealedImportanceSampling(MALA(1, 0.3), levels=24).log_weights(
+        log_density, base.log_density, start / 5**0.5 if reverse else start, source(), reverse=reverse
+    )
+    return weights.reshape(64, 400), -5 * math.log(5.0)
+
+
+def log_normal_weights(chains: int, zero: float = 0.0) -> tuple[Tensor, float]:
+    """Log-weights of standard deviation 2, of which a share is zero, and the log of the mean weight."""
+    weights = 2.0 * torch.randn(chains, 400, generator=source(), dtype=torch.float64)
+    lost = torch.rand(chains, 400, generator=source(1)) < zero
+    return weights.masked_fill(lost, -torch.inf), 2.0 + math.log1p(-zero)
+
+
+@pytest.mark.parametrize(
+    ("draw", "most"),
+    [
+        (annealed_weights, 10),
+        (partial(log_normal_weights, 64), 10),
+        (partial(log_normal_weights, 512), 40),
+        (partial(log_normal_weights, 128, zero=0.4), 10),
+    ],
+)
+def test_intervals_cover_where_few_weights_hold_the_sum(
+    draw: Callable[[], tuple[Tensor, float]], most: float
+) -> None:
+    """At most 3 standard errors of a binomial share below 95 %; 400 intervals."""
+    weights, truth = draw()
+    found = LogZ.from_log_weights(weights, level=0.95)
+    assert 3 < found.ess.median() < most
+    covered = ((found.low < truth) & (truth < found.high)).double().mean()
+    assert covered > 0.95 - 3 * (0.95 * 0.05 / 400) ** 0.5
+    assert (found.high - found.low).median() < 4
+
+
+def test_weights_of_zero_are_a_share_of_the_mean() -> None:
+    """Of the same weights, a tenth beside nine tenths of zeros has a mean that is ten times as small."""
+    weights, _ = log_normal_weights(64)
+    whole = LogZ.from_log_weights(weights)
+    tenth = LogZ.from_log_weights(torch.cat([weights, torch.full((9 * 64, 400), -torch.inf)]))
+    for end in ("low", "estimate", "high"):
+        gap = (getattr(whole, end) - getattr(tenth, end)).median()
+        assert gap == pytest.approx(math.log(10), abs=0.05), end
+
+
+def test_the_upper_end_from_above_covers_where_few_weights_hold_the_sum() -> None:
+    weights, truth = annealed_weights(reverse=True)
+    found = LogZ.from_log_weights(weights, reverse=True, level=0.95)
+    assert found.ess.median() < 30
+    assert (truth < found.high).double().mean() > 0.975 - 3 * (0.975 * 0.025 / 400) ** 0.5
 
 
 def test_refusals() -> None:
