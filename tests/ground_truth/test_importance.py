@@ -6,10 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-<<<<<<< .merge_file_gMBByn
-=======
 from functools import partial
->>>>>>> .merge_file_iHvLpt
 
 import pytest
 import torch
