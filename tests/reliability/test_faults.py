@@ -75,7 +75,8 @@ EXPECTED: dict[str, Seen] = {
     "NaN in a chain pool": Seen(0, "", 8, "finished"),  # the rows of a pool are started anew
     "SIGTERM": Seen(143, "", 6, "interrupted"),
     "SIGUSR1": Seen(138, "", 6, "interrupted"),
-    "Ctrl-C": Seen(130, "", 5, "interrupted"),
+    "Ctrl-C": Seen(130, "", 6, "interrupted"),
+    "second Ctrl-C": Seen(130, "", 5, "interrupted"),
     "full disk": Seen(2, FULL.format("No space left on device"), 4),
     "read-only file system": Seen(2, FULL.format("Read-only file system"), 4),
     "disk error": Seen(2, FULL.format("Input/output error"), 4),
@@ -102,7 +103,7 @@ FAST = {
     fault: list(METHODS)[number % len(METHODS)]
     for number, fault in enumerate((*OF_ITS_KIND, "dead data worker", "SIGTERM"))
 }
-ENDS = ("SIGTERM", "SIGUSR1", "Ctrl-C", "full disk")
+ENDS = ("SIGTERM", "SIGUSR1", "Ctrl-C", "second Ctrl-C", "full disk")
 
 
 def pairs(faults: Iterable[str], fast: Mapping[str, str]) -> list[Any]:
