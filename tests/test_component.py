@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
 from torch import nn
 
-from lebm.component import Component
+from lebm.checkpoint.rebuild import build
+from lebm.component import Component, DescriptionError, describe
 from lebm.data import ArrayData
 from lebm.estimators import AdamGroups
 from lebm.models import Energy, EnergyPrior, MLPEnergy, SumEnergy
@@ -53,7 +59,42 @@ def test_a_class_may_show_itself_differently() -> None:
     assert repr(Quiet(3)) == "Quiet(quiet)"
     assert repr(Derived(3)) == "Derived(quiet)"
     first = repr(ComponentFirst(3, other=4)).splitlines()
-    assert first[1:3] == [
-        "  width=3, others={'other': 4}",
-        "  (inner): Linear(in_features=1, out_features=1, bias=True)",
-    ]
+    assert first[1:3] == ["  width=3, other=4", "  (inner): Linear(in_features=1, out_features=1, bias=True)"]
+
+
+class Sized(Component):
+    def __init__(self, sizes: list[int], /, *more: int, **named: Any) -> None:
+        self.first = sizes.pop(0)
+
+
+class Other:
+    pass
+
+
+def test_arguments_are_recorded_as_they_were_given() -> None:
+    assert Sized([1, 2])._init_arguments == {"sizes": [1, 2]}
+    assert Sized([1], 5, 6, a=[7])._init_arguments == {"sizes": [1], "more": (5, 6), "a": [7]}
+    again = build(describe(Sized([1, 2], 5, a=0.5)), Sized, trust=["tests"])
+    assert again._init_arguments == {"sizes": [1, 2], "more": (5,), "a": 0.5}
+
+
+def test_a_description_is_plain() -> None:
+    named = {"a": np.int64(3), "b": np.float32(0.5), "c": Path("w.pt"), "d": True, "e": (1, None)}
+    described = describe(Sized([1], **named))
+    assert described == {
+        "class_path": "tests.test_component.Sized",
+        "init_args": {"sizes": [1], "a": 3, "b": 0.5, "c": "w.pt", "d": True, "e": [1, None]},
+    }
+    kinds = [type(value) for value in described["init_args"].values()]
+    assert kinds == [list, int, float, str, bool, list]
+
+
+def test_what_cannot_be_described_is_named_where_a_description_is_for_reading() -> None:
+    with pytest.raises(DescriptionError, match="part: tests.test_component.Other has no plain description"):
+        describe(Sized([1], part=Other()))
+    described = describe(Sized([1], part=Other(), keys={1: "one"}), strict=False)
+    assert described["init_args"] == {
+        "sizes": [1],
+        "part": "tests.test_component.Other",
+        "keys": {"1": "one"},
+    }
