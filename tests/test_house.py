@@ -30,7 +30,7 @@ FLOORS = (
 
 WITHOUT_LIGHTNING = ("samplers", "models", "inference", "density_ratio", "checkpoint")
 WRITES_LIGHTNING_CHECKPOINTS = {"lebm.checkpoint.writing"}
-LONGEST_FILE = 300
+LONGEST_FILE = 600
 
 Graph = dict[str, set[str]]
 

@@ -199,8 +199,11 @@ def _few_steps(recipe: dict[str, Any], data: dict[str, Any], found: Survey) -> l
     more = -(-steps // per_epoch)
     flags = f"--trainer.max_epochs {more}"
     decay = (recipe["model"]["init_args"].get("optimizer") or {}).get("lr_decay", 1.0)
-    if decay != 1:  # a factor per epoch
-        flags += f" --model.init_args.optimizer.lr_decay {decay ** (epochs / more):.6g}"
+    if decay != 1:  # a factor per epoch, of all networks or of each
+        each = decay if isinstance(decay, dict) else {"": decay}
+        for name, factor in each.items():
+            key = f"lr_decay.{name}" if name else "lr_decay"
+            flags += f" --model.init_args.optimizer.{key} {factor ** (epochs / more):.6g}"
     return [
         f"{epochs * per_epoch} training steps are few: raise --trainer.max_epochs ({epochs}) or lower"
         f" --data.init_args.batch_size; {flags} makes {more * per_epoch:,} steps{whose}"

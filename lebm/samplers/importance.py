@@ -175,13 +175,16 @@ class SamplingImportanceResampling(Sampler):
     def _log_weights(self, log_density: LogDensity, states: Tensor) -> Tensor:
         """``(B, m)`` of ``(B, m, *event)``, with weight zero for non-finite states and values."""
         flat = states.flatten(0, 1)
-        proposal = _proposal(self.proposal, log_density)
+        target, log_proposal = _ratio(_proposal(self.proposal, log_density), log_density)
         if self.shared_target:
             pieces = flat.split(max(1, 2**22 // flat[0].numel()))
-            ratios = torch.cat([_log_ratio(proposal, log_density, piece) for piece in pieces])
-            values = ratios.reshape(states.shape[:2])
+            flat_values = torch.cat([target(piece) for piece in pieces])
+            check_values(flat_values, flat)
+            values = flat_values.reshape(states.shape[:2])
         else:
-            values = values_of_all(lambda state: _log_ratio(proposal, log_density, state), states)
+            values = values_of_all(target, states)
+        if log_proposal is not None:
+            values = values - log_proposal(flat).reshape(states.shape[:2])
         finite = finite_rows(flat).reshape(states.shape[:2])
         return clean_log_weights(torch.where(finite, values, -torch.inf))
 
@@ -211,7 +214,7 @@ class IndependenceMetropolis(Sampler):
         >>> shifted = lambda z: -0.5 * (z - 1).square().sum(dim=1)
         >>> start, generator = torch.zeros(2000, 1), torch.Generator().manual_seed(0)
         >>> z, info = IndependenceMetropolis(steps=20).run(shifted, start, generator)
-        >>> z.shape, round(float(z.mean())), bool((info.extra["acceptance"] > 0.1).all())
+        >>> z.shape, round(float(z.mean())), float(info.extra["acceptance"].mean()) > 0.5
         (torch.Size([2000, 1]), 1, True)
     """
 
@@ -228,10 +231,13 @@ class IndependenceMetropolis(Sampler):
         proposal = _proposal(self.proposal, log_density)
         acceptance = torch.zeros(count, device=start.device)
 
+        target, log_proposal = _ratio(proposal, log_density)
+
         def log_weight(z: Tensor) -> Tensor:
-            precise = _log_ratio(proposal, log_density, z)
-            precise = precise.to(torch.promote_types(precise.dtype, torch.float32))
-            return torch.where(finite_rows(z), clean_log_weights(precise), -torch.inf)
+            value = target(z)
+            check_values(value, z)
+            ratio = (value if log_proposal is None else value - log_proposal(z)).float()
+            return torch.where(finite_rows(z), clean_log_weights(ratio), -torch.inf)
 
         with torch.no_grad():
             current = log_weight(state)
@@ -270,15 +276,15 @@ def _draws(proposal: Proposal | None, start: Tensor, n: int, generator: RandomSo
     return proposal.reference(n, generator).to(start)
 
 
-def _log_ratio(proposal: Proposal | None, log_density: LogDensity, state: Tensor) -> Tensor:
-    """``log pi(z) - log q(z)`` of states ``(B, *event)``, ``(B,)``."""
-    if proposal is not None and proposal is getattr(log_density, "base", None):
-        value = log_density.log_ratio(state)  # type: ignore[attr-defined]
-        check_values(value, state)
-        return value
-    value = log_density(state)
-    check_values(value, state)
-    if proposal is not None:
-        return value - proposal.log_density(state)
+def _ratio(proposal: Proposal | None, log_density: LogDensity) -> tuple[LogDensity, LogDensity | None]:
+    """``log pi`` and ``log q``; of a tilted density and its base ``log pi - log q`` and ``None``."""
+    if proposal is None:
+        return log_density, _standard_normal
+    if proposal is getattr(log_density, "base", None):
+        return log_density.log_ratio, None  # type: ignore[attr-defined]
+    return log_density, proposal.log_density
+
+
+def _standard_normal(state: Tensor) -> Tensor:
     flat = state.flatten(1)
-    return value + 0.5 * flat.square().sum(dim=1) + 0.5 * flat.shape[1] * math.log(2 * math.pi)
+    return -0.5 * flat.square().sum(dim=1) - 0.5 * flat.shape[1] * math.log(2 * math.pi)

@@ -181,26 +181,6 @@ def test_inside(tmp_path: Path) -> None:
 STEPS = ["12", 1.5, None, [3], {"a": 1}, True, -1]
 
 
-@pytest.mark.parametrize("step", STEPS, ids=repr)
-def test_a_step_that_is_no_number(
-    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str], step: object
-) -> None:
-    checkpoint(trained, lambda content: content.update(global_step=step))
-    for verb, words in (("sample", [trained]), ("fit", ["--resume", trained])):
-        capsys.readouterr()
-        one_line(capsys, lebm(verb, *words), "global_step")
-
-
-def test_loops_and_callbacks_that_are_no_mappings(
-    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("loops", "callbacks"):
-        checkpoint(trained, lambda content, name=name: content.update({name: [1]}))
-        for verb, words in (("test", [trained]), ("fit", ["--resume", trained])):
-            capsys.readouterr()
-            one_line(capsys, lebm(verb, *words), "last.ckpt", "are no mapping")
-
-
 def test_a_stored_id_is_a_name() -> None:
     for value, expected in {"1hfs0r5b": "1hfs0r5b", "my-run_2": "my-run_2", "../x": None, "": None}.items():
         assert stored_run_id({"callbacks": {"WandbRun": {"run_id": value}}}) == expected
