@@ -17,7 +17,6 @@ from lebm.errors import UserError
 from lebm.run.folder import inside
 from lebm.run.loggers import stored_run_id
 from tests.cli.conftest import Run, lebm, tiny, trained  # noqa: F401
-from tests.reliability.test_hostile_runs import checkpoint
 
 SECRET = "hunter2-is-secret"
 
@@ -178,7 +177,6 @@ def test_inside(tmp_path: Path) -> None:
             inside(run, run / name)
 
 
-STEPS = ["12", 1.5, None, [3], {"a": 1}, True, -1]
 
 
 def test_a_stored_id_is_a_name() -> None:
