@@ -7,12 +7,22 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["HUB_NAME", "UNFINISHED", "is_inside", "replaced", "sha256", "short_hash"]
+__all__ = [
+    "HUB_NAME",
+    "UNFINISHED",
+    "is_inside",
+    "remove_folder",
+    "replaced",
+    "sha256",
+    "short_hash",
+    "write_text",
+]
 
 UNFINISHED = ".unfinished"
 """How the name of a file that is still being written ends; a killed process may leave one behind."""
@@ -32,21 +42,43 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
         path: the file to replace, there already or not.
 
     Yields:
-        The name to write to, in the same folder.
+        The name to write to, in the same folder; ``path`` itself if that is a pipe or a device.
 
     Raises:
-        OSError: if the folder cannot be made or written.
+        OSError: if the folder cannot be made or written; it names ``path``.
     """
     target = Path(path)
+    if target.exists() and not target.is_file():
+        yield target
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
     try:
         yield unfinished
         os.replace(unfinished, target)
+    except OSError as error:
+        if error.filename in (None, str(unfinished)):  # a full disk is reported without a name
+            error.filename = str(target)
+        raise
     finally:
         # It may be renamed already, or never written, or its folder may have become read-only.
         with contextlib.suppress(OSError):
             unfinished.unlink()
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file in one step, as :func:`replaced` does."""
+    with replaced(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def remove_folder(folder: str | os.PathLike) -> None:
+    """Remove a folder with all that is in it, as far as that is possible; one that holds weights stays.
+
+    Nothing else in lebm removes a folder that is not empty.
+    """
+    if not any(file.suffix in (".ckpt", ".safetensors") for file in Path(folder).rglob("*")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_inside(path: Path, folder: Path) -> bool:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 from lebm.__main__ import main
+from lebm.run.folder import free_folder
 
-RUN = Path("runs/demo")
+RUN = free_folder(Path("runs/demo"))
 PAGE = RUN / "report.html"
 
 
 def demo() -> int:
-    if RUN.exists():
-        shutil.rmtree(RUN)  # the demo owns this folder; every other run folder is yours
     for command in (
         ["fit", "-c", "quickstart", "--run_dir", str(RUN)],
         ["test", str(RUN)],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from lebm.files import UNFINISHED, is_inside, replaced
+from lebm.files import UNFINISHED, is_inside, remove_folder, replaced
 
 
 def test_a_file_appears_at_the_end_of_the_block_in_a_folder_made_for_it(tmp_path: Path) -> None:
@@ -58,3 +60,29 @@ def test_links_and_dots_are_followed_before_a_path_counts_as_inside(tmp_path: Pa
         assert is_inside(folder / name, folder)
     for name in ("out", "out/a.png", "..", "../run-2", "../other", "/etc/passwd"):
         assert not is_inside(folder / name, folder)
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="No space left on device: '.*a.txt'"), replaced(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with replaced(tmp_path / "pipe") as unfinished:
+        assert unfinished == tmp_path / "pipe"
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "deep/er/model.safetensors"])
+def test_a_folder_with_weights_is_never_removed(tmp_path: Path, name: str) -> None:
+    for file in (tmp_path / "run" / "metrics.csv", tmp_path / "run" / name):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    remove_folder(tmp_path / "run")
+    assert {file.name for file in (tmp_path / "run").rglob("*.*")} == {"metrics.csv", Path(name).name}
+    (tmp_path / "run" / name).unlink()
+    remove_folder(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    remove_folder(tmp_path / "run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -132,6 +133,23 @@ def test_scripts_and_benchmarks_do_without_the_command_line() -> None:
     assert files
     users = [path.name for path in files if any(room(name) == "cli" for name in imports(path, known))]
     assert users == []
+
+
+def removers(package: Path) -> dict[str, set[str]]:
+    """The functions that remove files or folders, and the files of the package that call them."""
+    found: dict[str, set[str]] = {}
+    for name, path in modules(package).items():
+        for called in re.findall(r"rmtree|removedirs|unlink|os\.remove", path.read_text(encoding="utf-8")):
+            found.setdefault(called, set()).add(name)
+    return found
+
+
+def test_one_function_removes_folders_and_it_spares_weights() -> None:
+    """``lebm.files.remove_folder``; single files are removed where they were written."""
+    assert removers(PACKAGE) == {
+        "rmtree": {"lebm.files"},
+        "unlink": {"lebm.files", "lebm.checkpoint.writing", "lebm.run.lock"},
+    }
 
 
 def test_files_can_be_read_in_one_sitting() -> None:

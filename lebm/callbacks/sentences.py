@@ -16,6 +16,7 @@ from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.sentence_bounds import LikelihoodBounds, likelihood_of_sentences
 from lebm.evaluation.sentence_quality import SampleQuality
+from lebm.files import write_text
 
 __all__ = ["SampleSentences", "SentenceBounds", "SentenceQuality"]
 
@@ -50,10 +51,9 @@ class SampleSentences(SampleGrid):
             return
         sentences = likelihood_of_sentences(model, type(self).__name__).spell(x)
         folder = Path(trainer.default_root_dir) / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
         text = "".join(f"{sentence}\n" for sentence in sentences)
         for name in (moment(trainer), "latest"):
-            (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+            write_text(folder / f"{name}.txt", text)
         for logger in trainer.loggers:
             writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_text"):

@@ -107,7 +107,8 @@ def read(path: str | Path, described: bool = True) -> dict[str, Any]:
 
     Args:
         path: the file.
-        described: ask that the file says which model it holds, as all do that lebm's methods write.
+        described: ask that the file says which model it holds, as all do that lebm's methods write. Without
+            it, a file with a checksum may also hold bare weights.
 
     Raises:
         UserError: if the file is damaged, holds pickled objects, or was not written by lebm.
@@ -145,7 +146,8 @@ def _opened(path: Path, described: bool) -> dict[str, Any]:
         file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
     version = content.get("lebm_format", 0) if isinstance(content, dict) else None
-    if not isinstance(version, int) or (described and (version < 1 or "state_dict" not in content)):
+    whole = isinstance(version, int) and isinstance(content.get("state_dict", {}), Mapping)
+    if not whole or (described and (version < 1 or "state_dict" not in content)):
         raise UserError("not a checkpoint written by lebm")
     if version > SEALED_FORMAT:
         raise UserError(

@@ -88,7 +88,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             UserError: if the file is damaged or holds anything else.
         """
-        return read(Path(path), described=False)
+        content = read(Path(path), described=False)
+        if "state_dict" not in content:  # bare weights, which a process that Lightning has forked leaves to
+            self._used.add(Path(path).parent)  # its parent; that reads the file, and then removes it
+        return content
 
     @classmethod
     def clean(cls, folder: str | os.PathLike) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lebm.cli.data_path import check_data
 from lebm.errors import UserError, one_line, printable
-from lebm.files import is_inside, replaced
+from lebm.files import is_inside, write_text
 from lebm.run.folder import check_run
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def say(sentences: Iterable[str], out: Path | None) -> None:
     text = "".join(f"{sentence}\n" for sentence in sentences)
     print(printable(text), end="")
     if out is not None:
-        with replaced(out) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+        write_text(out, text)
 
 
 def tell(line: str) -> None:

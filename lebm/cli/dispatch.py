@@ -106,6 +106,10 @@ def run(argv: list[str]) -> int:
         return fail("a recipe or checkpoint is nested too deeply", 2)
     except (OSError, ValueError) as error:  # a UserError is a ValueError
         return fail(str(error), 2)
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # what pathlib says of ~
+            raise
+        return fail("this user has no home directory for ~/.cache; set HOME to a folder", 2)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import traceback
 from pathlib import Path
@@ -66,6 +67,10 @@ def _runtime_failure(cli: TrainingCLI, error: RuntimeError) -> int:
 
 def _file_line(cli: TrainingCLI, error: OSError) -> str:
     """The system's words, and the way out where they are about the run folder."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # tensorboard's errors name no file
+        resumes = cli.request.verb == "fit" and any((cli.run_dir / "checkpoints").glob("*.ckpt"))
+        again = f", then lebm fit --resume {cli.run_dir} continues" if resumes else ""
+        return f"{error.filename or cli.run_dir}: {error.strerror}; make room there{again}"
     file = Path(str(error.filename)).absolute()
     if (
         cli.request.verb != "fit"

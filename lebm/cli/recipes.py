@@ -12,6 +12,7 @@ from lebm.cli.flags import VerbParser
 from lebm.config.blocks import standalone
 from lebm.config.recipes import blocks, find, folder, is_measured, names, title
 from lebm.errors import UserError, printable
+from lebm.files import write_text
 
 __all__ = ["cat", "cp", "ls", "pretrained"]
 
@@ -84,7 +85,7 @@ def cp(argv: list[str]) -> int:
     if not target.parent.is_dir():
         raise UserError(f"{target.parent} is not a folder")
     if chosen.data is None:
-        target.write_text(standalone(source), encoding="utf-8")
+        write_text(target, standalone(source))
     else:
         for sentence in _fitted_copy(source, target, chosen.data):
             tell(f"{target}: {sentence}")
@@ -101,5 +102,5 @@ def _fitted_copy(source: Path, target: Path, data: str) -> list[str]:
     check_kind(source, data)
     found = survey(data)
     text, decided = fitted(source, found)
-    target.write_text(text, encoding="utf-8")
+    write_text(target, text)
     return [found.line, *decided]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lebm.cli.common import chain_words, load_model, report, say, target_file, tell
 from lebm.cli.flags import count, run_parser
 from lebm.errors import UserError
+from lebm.files import replaced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,8 +112,7 @@ def _write_samples(x: Tensor, target: Path, form: str) -> None:
     from lebm.plots.grids import image_grid, write_png
 
     if form == "npy":
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
+        with replaced(target) as unfinished, unfinished.open("wb") as file:
             numpy.save(file, x.numpy())
         return
     if x.dim() != 4 or x.shape[1] not in (1, 3):

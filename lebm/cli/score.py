@@ -11,6 +11,7 @@ from lebm.cli.common import chain_words, encode_noise, load_model, open_data, re
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.cli.reconstruct import reconstructions
 from lebm.errors import UserError
+from lebm.files import replaced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -175,11 +176,9 @@ def _write_scores(
     table = pyarrow.table(
         {name: pyarrow.array(column) for name, column in columns.items() if column is not None}
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.suffix == ".parquet":
-        parquet.write_table(table, target)
-    else:
-        csv.write_csv(table, target)
+    write = parquet.write_table if target.suffix == ".parquet" else csv.write_csv
+    with replaced(target) as unfinished:
+        write(table, unfinished)
 
 
 def _write_pictures(

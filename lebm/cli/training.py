@@ -6,11 +6,12 @@ import contextlib
 import logging
 import os
 import shlex
-import shutil
 import signal
 import sys
+import threading
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
@@ -21,6 +22,7 @@ from lebm.cli.common import fail, tell
 from lebm.cli.failures import failure_status
 from lebm.cli.starting import FinishedError, TrainingCLI
 from lebm.config.request import Request
+from lebm.files import remove_folder
 from lebm.run import folder as runs
 from lebm.run.callbacks import SavePredictions
 from lebm.run.preemption import Preempted
@@ -41,8 +43,21 @@ _NOTICES = (
 def run(request: Request) -> int:
     """Run the verb of a request and return the exit status; the run folder tells how it ended."""
     quiet()
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held, _quiet_threads():
         return _run(request, held)
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Keep a thread from printing that a file cannot be written.
+
+    TensorBoard's thread hands its error to the next call of its writer, so this process fails with it."""
+    before = threading.excepthook
+    threading.excepthook = lambda end: None if isinstance(end.exc_value, OSError) else before(end)
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _run(request: Request, held: contextlib.ExitStack) -> int:
@@ -103,7 +118,7 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
     if verb == "fit" and not cli.begun:
         if cli.fresh and trainer.is_global_zero:
             # it holds only what loggers prepared, and the corrected recipe needs the folder to be free
-            shutil.rmtree(cli.run_dir, ignore_errors=True)
+            remove_folder(cli.run_dir)
     elif trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         content = runs.summary(
             trainer,
@@ -121,8 +136,8 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
         try:
             runs.write_json(target, content)
         except OSError as error:
-            # either the run failed for the same reason and said so, or only the summary is lost
-            fail(f"cannot write {target} ({error.strerror or error})", 2)
+            if status != "failed":  # or it has failed for the same reason and said so
+                fail(f"cannot write {target} ({error.strerror or error})", 2)
             return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

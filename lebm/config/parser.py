@@ -15,6 +15,8 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -32,6 +34,7 @@ from lebm.estimators.base import LatentEstimator
 from lebm.estimators.processes import refusal
 from lebm.run.callbacks import RunCheckpoint, SameShape, SaveConfig, ShortRun
 from lebm.run.console import PartSizes, Progress
+from lebm.run.folder import is_first_process
 from lebm.run.loggers import WandbRun, point_into, with_defaults
 from lebm.run.preemption import Preemption
 
@@ -193,12 +196,32 @@ class RecipeCLI(LightningCLI):
             if wanted is not False and not any(isinstance(callback, kind) for callback in callbacks):
                 ours.append(made())
         ours.append(Preemption())  # the last one: all others act before it ends the run
-        return super().instantiate_trainer(
+        trainer = super().instantiate_trainer(
             callbacks=[*callbacks, *ours],
             logger=with_defaults(chosen.logger, self.run_dir, self.first_step),
             plugins=[*plugins, *_environment(plugins), AtomicCheckpointIO()],
             **kwargs,
         )
+        self._check_processes(trainer)
+        return trainer
+
+    def _check_processes(self, trainer: Trainer) -> None:
+        """Refuse processes that do not know who writes into the run folder."""
+        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+            chosen = self.recipe.trainer.strategy
+            name = chosen if isinstance(chosen, str) else chosen.class_path
+            raise UserError(
+                f"trainer.strategy {name}: it trains in forked or spawned processes, and this one, which"
+                " writes into the run folder, would not know what they did; type --trainer.strategy ddp"
+            )
+        silent = getattr(rank_zero_only, "rank", 0) != 0  # what only the first process writes would be lost
+        if trainer.is_global_zero and (silent or not is_first_process()):
+            names = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "LOCAL_RANK", "NODE_RANK")
+            left = [name for name in names if os.environ.get(name, "0") != "0"]
+            raise UserError(
+                f"{', '.join(f'{name}={os.environ[name]}' for name in left)} in the environment names another"
+                f" process than the first, and this run has no other; type unset {' '.join(left)}"
+            )
 
     @contextlib.contextmanager
     def _one_line(self) -> Iterator[None]:

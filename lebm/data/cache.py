@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from lebm.data.build import FORMAT, NAMES, Columns, build, checksum
 from lebm.data.decoding import Decoding
 from lebm.data.sources import Source, find_source, reading, short_hash
 from lebm.errors import UserError, UserNotice, one_line
-from lebm.files import replaced
+from lebm.files import remove_folder, replaced
 
 __all__ = ["CachedImages", "cache_folder", "open_images", "split_names"]
 
@@ -258,7 +257,7 @@ def _make(
 ) -> None:
     # This process holds the lock, so unfinished folders are those of killed processes.
     for orphan in folder.parent.glob(f".{folder.name}.*.unfinished"):
-        shutil.rmtree(orphan, ignore_errors=True)
+        remove_folder(orphan)
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
     unfinished.mkdir()
     try:
@@ -266,12 +265,11 @@ def _make(
         scratch.mkdir()
         with reading(source, scratch) as reader:
             build(unfinished, reader, split, columns, decoding, on_error)
-        shutil.rmtree(scratch)
-        if folder.exists():  # it is damaged: no process could open it
-            shutil.rmtree(folder)
+        remove_folder(scratch)
+        remove_folder(folder)  # if there is one, it is damaged: no process could open it
         os.rename(unfinished, folder)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        remove_folder(unfinished)
 
 
 @contextlib.contextmanager

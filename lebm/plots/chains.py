@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lebm.plots.grids import rendered, write_png
 from lebm.samplers.diagnostics import autocorrelation, split_rhat
 from lebm.samplers.trace import Trace
 
@@ -67,5 +68,4 @@ def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
         f"{name} chains; dotted: the {short_run} transitions of training; black: mean of all chains"
     )
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    write_png(path, rendered(figure))

@@ -21,7 +21,7 @@ from lebm.data.sources import located
 from lebm.errors import CheckpointWriteError, UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.estimators.stage_end import averages
-from lebm.files import replaced
+from lebm.files import replaced, write_text
 from lebm.run.preemption import Preempted, inside_epoch
 from lebm.run.wandb_run import searchable
 
@@ -166,8 +166,7 @@ class SaveConfig(SaveConfigCallback):
         # The parser has checked these values; a second check would take four times as long as the text.
         text = self.parser.dump(config, skip_unset=False, skip_validation=True)
         target = Path(trainer.default_root_dir) / "config.yaml"
-        with replaced(target) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+        write_text(target, text)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("config", f"```yaml\n{text}\n```")
@@ -247,6 +246,6 @@ class SavePredictions(Callback):
 
         if trainer.world_size > 1:
             self.target = self.target.with_name(f"{self.target.stem}-{trainer.global_rank}.npz")
-        self.target.parent.mkdir(parents=True, exist_ok=True)
         columns: dict[str, Any] = {name: torch.cat(parts).numpy() for name, parts in self._rows.items()}
-        numpy.savez(self.target, **columns)
+        with replaced(self.target) as unfinished, unfinished.open("wb") as file:
+            numpy.savez(file, **columns)

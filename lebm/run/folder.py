@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -13,13 +14,14 @@ from typing import Any
 from lebm import hub, pretrained
 from lebm._version import __version__
 from lebm.errors import UserError
-from lebm.files import is_inside, replaced
+from lebm.files import is_inside, write_text
 
 __all__ = [
     "LOCK",
     "check_links",
     "check_run",
     "claim",
+    "free_folder",
     "hardware",
     "inside",
     "is_first_process",
@@ -60,12 +62,16 @@ def claim(run_dir: Path, resume: bool) -> None:
         raise UserError(f"{run_dir} is a file; choose a folder with --run_dir")
     if resume or all(entry.name == LOCK for entry in run_dir.iterdir()):
         return
-    free = next(
-        candidate for number in range(2, 10**6) if not (candidate := Path(f"{run_dir}-{number}")).exists()
-    )
     raise UserError(
-        f"{run_dir} exists; continue it with --resume, or choose another folder with --run_dir {free}"
+        f"{run_dir} exists; continue it with --resume, or choose another folder with --run_dir"
+        f" {free_folder(run_dir)}"
     )
+
+
+def free_folder(run_dir: Path) -> Path:
+    """The first of ``run_dir``, ``run_dir-2``, ``run_dir-3``, ... that does not exist."""
+    names = itertools.chain([run_dir], (Path(f"{run_dir}-{number}") for number in itertools.count(2)))
+    return next(name for name in names if not name.exists())
 
 
 def inside(run: Path, path: Path) -> Path:
@@ -216,8 +222,7 @@ def hardware() -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file in one step; a reader never sees half of it."""
-    with replaced(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def stored_json(run: Path, name: str) -> dict[str, Any]:

@@ -45,16 +45,25 @@ def test_exchanged_batch_statistics_are_refused_where_there_are_any() -> None:
     check_strategy(nn.Sequential(nn.BatchNorm2d(1)), DDPStrategy())
 
 
-@pytest.mark.parametrize("words", [["fsdp"], ["deepspeed"], ["model_parallel"], ["FSDPStrategy"]])
+FORKED = '{"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"start_method": "fork"}}'
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["fsdp"], ["deepspeed"], ["model_parallel"], ["FSDPStrategy"]),
+        *(["ddp_fork"], ["ddp_notebook"], ["ddp_spawn"], [FORKED, "--trainer.devices", "2"]),
+    ],
+)
 def test_the_command_line_names_what_to_type(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = main(
-        ["fit", "-c", "quickstart", "--trainer.strategy", *words, "--run_dir", str(tmp_path / "run")]
-    )
+    run = tmp_path / "run"
+    status = main(["fit", "-c", "quickstart", "--trainer.strategy", *words, "--run_dir", str(run)])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lebm")]
     assert (status, len(lines)) == (2, 1)
     assert lines[0].endswith("type --trainer.strategy ddp")
+    assert not run.exists()
 
 
 def test_a_trainer_asks_before_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
