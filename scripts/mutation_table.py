@@ -24,7 +24,8 @@ def on(file: str, *tests: str):  # type: ignore[no-untyped-def]
 
 
 langevin = on("lebm/samplers/langevin.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py")
-prior = on("lebm/models/priors.py", "tests/samplers/test_langevin.py")
+prior = on("lebm/models/priors.py", "tests/samplers/test_langevin.py", "tests/models/test_priors.py")
+mixture = on("lebm/models/mixture.py", "tests/models/test_mixture.py")
 chain_rule = on("lebm/models/input_gradient.py", "tests/models/test_input_gradient.py")
 shadow = on("lebm/samplers/shadow.py", f"{GROUND}/test_langevin.py")
 gradient = on("lebm/samplers/base.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_contract.py")
@@ -52,7 +53,7 @@ RATIO_TESTS = (
     "tests/estimators/test_multistage_nce.py",
 )
 loss = on("lebm/density_ratio/log_ratio.py", *RATIO_TESTS)
-constants = on("lebm/density_ratio/log_z.py", *RATIO_TESTS)
+constants = on("lebm/density_ratio/log_z.py", *RATIO_TESTS, "tests/density_ratio/test_log_z.py")
 stages = on("lebm/models/ratios.py", *RATIO_TESTS)
 
 likelihood = on("lebm/evaluation/likelihood_suite.py", "tests/evaluation/test_likelihood_suite.py")
@@ -61,6 +62,9 @@ KINDS = ("tests/inference/test_parts.py", "tests/inference/test_truth.py")
 kinds = on("lebm/inference/chains.py", *KINDS)
 encoders = on("lebm/inference/encoders.py", *KINDS)
 inference_terms = on("lebm/estimators/prior_model.py", *KINDS, "tests/estimators/test_joint_hierarchical.py")
+fit_of_base = on("lebm/estimators/prior_model.py", "tests/estimators/test_fit_base.py")
+rule_of_base = on("lebm/estimators/fit_base.py", "tests/estimators/test_fit_base.py")
+direct = on("lebm/estimators/prior_chains.py", "tests/estimators/test_prior_chains.py")
 pool = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
 method_of_stages = on("lebm/estimators/multistage_nce.py", "tests/estimators/test_multistage_nce.py")
 latent_chains = on("lebm/estimators/prior_chains.py", "tests/estimators/test_chain_context.py")
@@ -74,15 +78,34 @@ MUTATIONS = [
     langevin("drop the 1/2 of the drift", "[0.5 * size**2 for size", "[size**2 for size"),
     langevin("drift by s instead of s^2", "[0.5 * size**2 for size", "[0.5 * size for size"),
     prior(
-        "forget the normal part of a tilted prior's gradient",
-        "(self.prior.tilt, z) + z).neg_()",
-        "(self.prior.tilt, z)).neg_()",
+        "forget the base in a tilted prior's gradient",
+        "else slope - state_gradient(self.energy, z)",
+        "else -state_gradient(self.energy, z)",
     ),
     prior(
         "ascend the energy",
-        "return (state_gradient(self.prior.tilt, z) + z)",
-        "return (z - state_gradient(self.prior.tilt, z))",
+        "else slope - state_gradient(self.energy, z)",
+        "else slope + state_gradient(self.energy, z)",
     ),
+    prior("the other sign of the tilt", "else density - self.energy(z)", "else density + self.energy(z)"),
+    prior("weights of the inverse tilt", "else -self.energy(z)", "else self.energy(z)"),
+    prior(
+        "an energy that waits tilts already",
+        "Tilted(self.base, None if self.asleep else self.tilt)",
+        "Tilted(self.base, self.tilt)",
+    ),
+    mixture(
+        "no log-determinant",
+        "            + self.whitener[: self._count].diagonal(dim1=1, dim2=2).log().sum(dim=1)\n",
+        "",
+    ),
+    mixture("a gradient without shares", "white *= torch.softmax(", "torch.softmax("),
+    mixture("draws by the transposed factor", '"nij,nj->ni"', '"nji,nj->ni"'),
+    mixture("covariances around the origin", "moment - mean.unsqueeze(2) * mean.unsqueeze(1)", "moment"),
+    mixture("means around the centre", "self.mean[:count] += centre", "pass"),
+    mixture("no floor", "covariance + floor.double() * eye", "covariance + 1e-12 * eye"),
+    mixture("choose the worst number of components", "best = max(found", "best = min(found"),
+    mixture("half precision under autocast", "nullcontext() if z.is_meta else", "nullcontext() if True else"),
     chain_rule(
         "the input's slope at the output of an activation",
         "gelu_backward(slope, seen,",
@@ -201,8 +224,21 @@ MUTATIONS = [
         "(log_weights - log_weights.amax",
         "(-log_weights + log_weights.amax",
     ),
-    importance("weights without the proposal", "values - log_proposal.reshape(states.shape[:2])", "values"),
-    importance("proposal's density without 1/2", "log_proposal = -0.5 * flat", "log_proposal = -1.0 * flat"),
+    importance(
+        "weights without the proposal",
+        "values = values - log_proposal(flat)",
+        "values = values - 0 * log_proposal(flat)",
+    ),
+    importance(
+        "proposal's density without 1/2", "return -0.5 * flat.square()", "return -1.0 * flat.square()"
+    ),
+    importance("accept by the inverse ratio", "weight, weight - current)", "weight, current - weight)"),
+    importance("keep the weight of the start", "current = torch.where(accept, weight, current)", "pass"),
+    importance(
+        "propose draws of N(0, I) for every target",
+        'getattr(log_density, "base", None) if proposal is None else proposal',
+        "proposal",
+    ),
     importance("ESS without the square", "(2 * log_weights.logsumexp(dim)", "(log_weights.logsumexp(dim)"),
     importance("off by one candidate", "(chosen - 1).clamp_min(0)", "chosen.clamp(max=fresh.shape[1] - 1)"),
     importance("keep the old weight", "current = log_weights.gather(1, chosen.unsqueeze(1))", "pass"),
@@ -271,6 +307,11 @@ MUTATIONS = [
     loss("log-ratio of the other sign", "return -self.energy(z)", "return self.energy(z)"),
     loss("keep log Z", "return self.raw(z) - self.prior.log_constant().log_z", "return self.raw(z)"),
     loss("interval too narrow", "up.std() / math.sqrt(up.shape[0])", "up.std() / up.shape[0]"),
+    constants(
+        "weights of the inverse tilt",
+        "LogZ.from_log_weights(-prior.energy(z)",
+        "LogZ.from_log_weights(prior.energy(z)",
+    ),
     constants("forget a stage's weight", "total += weights", "total = weights"),
     constants(
         "anneal from the base every time",
@@ -279,8 +320,8 @@ MUTATIONS = [
     ),
     stages(
         "the prior climbs its energies",
-        "log_density(z) - self.tilt.so_far(z)",
-        "log_density(z) + self.tilt.so_far(z)",
+        "Tilted(self.base, self.tilt.so_far)",
+        "Tilted(self.base, lambda z: -self.tilt.so_far(z))",
     ),
     stages(
         "one stage too few",
@@ -343,6 +384,35 @@ MUTATIONS = [
     inference_terms(
         "mirror images share a chain", 'index = 2 * index + batch["flipped"].to(index)', "index = 2 * index"
     ),
+    fit_of_base(
+        "sign of the divergence",
+        "-(q.entropy() + base.log_density(z))",
+        "(q.entropy() + base.log_density(z))",
+    ),
+    fit_of_base(
+        "an energy that waits decays", "                parameter.grad = None", "                pass"
+    ),
+    fit_of_base(
+        "averages keep the base of the start",
+        'renew_averages(self.trainer, self, ["prior", "fit_base"])',
+        "pass",
+    ),
+    fit_of_base(
+        "statistics of networks that are left",
+        "with torch.no_grad(), frozen(self.likelihood, self.inference):",
+        "with torch.no_grad():",
+    ),
+    rule_of_base("the oldest latents", "[-self.rows :]", "[: self.rows]"),
+    rule_of_base(
+        "the energy learns after the first fit", "self.steps < self.at[-1]", "self.steps < self.at[0]"
+    ),
+    direct("as few steps as for a constant energy", "math.log(100) * largest", "math.log(100)"),
+    direct(
+        "weights of the inverse tilt",
+        "clean_log_weights(-self.prior.energy(z)",
+        "clean_log_weights(self.prior.energy(z)",
+    ),
+    direct("direct draws move buffers", "with torch.no_grad(), frozen(self.prior):", "with torch.no_grad():"),
     pool("fresh chains as short as a step", "if self.training or self.fresh_steps is None", "if True"),
     pool("the pool is its first row", "(place * len(states)).long()", "(0 * place).long()"),
     surprise("the tail begins too high", "-torch.tensor(count / len(ordered)).double().log() +", "4.0 +"),

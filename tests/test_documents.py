@@ -127,6 +127,33 @@ def test_energy_sampler_and_generator_of_your_own_train_and_draw(own_parts, caps
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_base_of_your_own_is_fitted_and_drawn(own_parts):
+    Path("flow.yaml").write_text(blocks(DOCS / "extending.md", "yaml")[1])
+    words = ["-c", "quickstart", "-c", "flow.yaml", "--run_dir", "runs/flow", *FAST]
+    assert main(["fit", *words, "--model.init_args.fit_base.at", "1"]) == 0
+    model = lebm.load("runs/flow", trust=["mine"])
+    flow = model.prior.base
+    assert type(flow).__name__ == "CouplingFlow"
+    assert not model.fit_base.pending
+    fresh = type(flow)(flow.latent_dim)
+    z = model.encode(torch.zeros(50, 1, 28, 28), steps=0, generator=Noise([(0,)])).detach()
+    with torch.no_grad():
+        assert not torch.equal(flow.log_density(z), fresh.log_density(z))
+        plane = type(flow)(2)
+        torch.nn.init.normal_(plane.nets[0][2].weight, std=0.3)
+        axis = torch.linspace(-12, 12, 481)
+        chance = plane.log_density(grid := torch.cartesian_prod(axis, axis)).exp() * 0.05**2
+        assert float(chance.sum()) == pytest.approx(1, abs=1e-3)
+        drawn = plane.reference(20_000, torch.Generator().manual_seed(0))
+    error = 4 * drawn.std(dim=0) / 20_000**0.5
+    assert ((drawn.mean(dim=0) - chance @ grid).abs() < error).all()
+    assert (
+        (drawn.square().mean(dim=0) - chance @ grid.square()).abs() < 6 * error * drawn.abs().mean()
+    ).all()
+    assert main(["sample", "runs/flow", "-n", "2", "--trust", "mine", "--out", "x.npy"]) == 0
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_callback_of_your_own_logs_and_tells_how(own_parts):
     """Beside those of the page of callbacks, which has the overlay."""
     Path("pictures.yaml").write_text(blocks(DOCS / "callbacks.md", "yaml")[0])

@@ -146,8 +146,11 @@ def _opened(path: Path, described: bool) -> dict[str, Any]:
         file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
     version = content.get("lebm_format", 0) if isinstance(content, dict) else None
-    whole = isinstance(version, int) and isinstance(content.get("state_dict", {}), Mapping)
-    if not whole or (described and (version < 1 or "state_dict" not in content)):
+    if (
+        not isinstance(version, int)
+        or not isinstance(content.get("state_dict", {}), Mapping)
+        or (described and (version < 1 or "state_dict" not in content))
+    ):
         raise UserError("not a checkpoint written by lebm")
     if version > SEALED_FORMAT:
         raise UserError(

@@ -29,8 +29,11 @@ class GaussianMixture(Prior):
     :class:`~lebm.models.EnergyPrior` it carries what a mixture can carry, and the energy corrects the rest.
 
     The fit is expectation maximisation (Dempster, Laird & Rubin 1977) from a k-means++ start (Arthur &
-    Vassilvitskii 2007). It takes the same steps on every process that has the same latents and generator.
-    Its memory does not grow with the number of latents, apart from one number per latent and component.
+    Vassilvitskii 2007). With the same latents and generator it gives the same mixture.
+
+    Time and memory of a fit grow in proportion to the number of latents. With 100,000 of 64 coordinates and
+    50 full components, one CPU thread took 3 s for the start and 2 s per iteration, and 0.13 GB beside the
+    latents. So 1 million take about 30 s, 20 s per iteration, and 1.3 GB.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.

@@ -12,6 +12,7 @@ from lebm.component import describe
 from lebm.models import (
     EnergyPrior,
     GaussianChain,
+    GaussianMixture,
     HierarchicalPrior,
     LayerEnergies,
     MLPEnergy,
@@ -173,6 +174,26 @@ def test_without_energy_lower_layers_are_redrawn_without_a_chain() -> None:
     drawn = redraw(ChainSpace(plain), Langevin(0, 0.1), z, upper, torch.Generator().manual_seed(0))
     assert torch.equal(drawn[:, 0], z[:, 0])
     assert z_scores(drawn[:, 1], 0.0) < 4
+
+
+def test_a_mixture_is_redrawn_as_a_whole_or_by_a_chain() -> None:
+    """Its layers depend on each other, so one layer needs a chain, which starts at a draw of the mixture."""
+    noise = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mixture = GaussianMixture(2, 1).double()
+    mixture.fit(noise.cumsum(dim=1) * torch.tensor([2.0, 1.0]) + 3, torch.Generator().manual_seed(0))
+    z, every = torch.full((6000, 2), 4.0, dtype=torch.float64), torch.tensor([True, True])
+    drawn = redraw(ChainSpace(mixture), Langevin(0, 0.1), z, every, torch.Generator().manual_seed(1))
+    assert torch.equal(drawn, mixture.reference(6000, torch.Generator().manual_seed(1)))
+    upper = torch.tensor([False, True])
+    start = redraw(ChainSpace(mixture), Langevin(0, 0.1), z, upper, torch.Generator().manual_seed(1))
+    assert torch.equal(start, torch.stack([z[:, 0], drawn[:, 1]], dim=1))
+    (mean,), (covariance,) = mixture.mean, mixture.factor @ mixture.factor.transpose(1, 2)
+    gain = covariance[0, 1] / covariance[0, 0]
+    end = redraw(ChainSpace(mixture), MALA(60, 0.9), z, upper, torch.Generator().manual_seed(1))
+    assert torch.equal(end[:, 0], z[:, 0])
+    expected = mean[1] + gain * (4.0 - mean[0])
+    assert z_scores(end[:, 1], float(expected)) < 4
+    assert z_scores((end[:, 1] - expected).square(), float(covariance[1, 1] - gain * covariance[0, 1])) < 4
 
 
 def test_starts_are_what_they_are_called() -> None:

@@ -177,8 +177,6 @@ def test_inside(tmp_path: Path) -> None:
             inside(run, run / name)
 
 
-
-
 def test_a_stored_id_is_a_name() -> None:
     for value, expected in {"1hfs0r5b": "1hfs0r5b", "my-run_2": "my-run_2", "../x": None, "": None}.items():
         assert stored_run_id({"callbacks": {"WandbRun": {"run_id": value}}}) == expected
