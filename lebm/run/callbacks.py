@@ -97,7 +97,6 @@ class RunCheckpoint(ModelCheckpoint):
         last |= trainer.global_step == trainer.max_steps
         last |= trainer.should_stop and trainer.fit_loop._can_stop_early
         if last and not self._should_skip_saving_checkpoint(trainer):
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

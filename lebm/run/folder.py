@@ -165,7 +165,8 @@ def summary(
         "cpu_time_seconds": round(time.process_time(), 3),
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
-        "metrics": plain(dict(trainer.callback_metrics)),
+        # as they were logged: the loss that callbacks see at the end is the mean of an epoch
+        "metrics": plain({**trainer.callback_metrics, **trainer.logged_metrics}),
         "protocols": plain({type(part).__name__: part.protocol for part in measuring}),
         "data": plain(_guarded(lambda: data.describe_split())),
         "chains": plain(_guarded(lambda: model.chain_settings)),
