@@ -57,7 +57,10 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
         yield unfinished
         os.replace(unfinished, target)
     except OSError as error:
-        if error.filename in (None, str(unfinished)):  # a full disk is reported without a name
+        if error.errno and error.filename in (
+            None,
+            str(unfinished),
+        ):  # a full disk is reported without a name
             error.filename = str(target)
         raise
     finally:

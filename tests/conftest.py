@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from PIL import Image
 from lebm.__main__ import main
 
 MakeParquet = Callable[..., Path]
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts background jobs so; tests send Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 

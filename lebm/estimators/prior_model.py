@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -54,6 +55,14 @@ class LatentPriorModel(PriorChains):
     def on_fit_start(self) -> None:
         if self.trainer.ckpt_path is None:
             self.frozen_parts.check()
+        steps, rule = self.trainer.estimated_stepping_batches, self.fit_base
+        if rule is not None and rule.at[-1] >= steps > 0 and self.trainer.is_global_zero:
+            warnings.warn(
+                f"fit_base.at {rule.at[-1]}: this run has {steps:g} steps, so the base is not fitted for an energy"
+                " to learn from; lower fit_base.at or train longer",
+                UserNotice,
+                stacklevel=2,
+            )
 
     # The fit of the base
 

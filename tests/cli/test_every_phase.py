@@ -39,7 +39,13 @@ LAYERS = [
 STAGES = {"stages": {"init_args": {"steps": 2}}, "annealing": {"levels": 2}}
 SHORT = {"init_args": {"steps": 2}}
 SMALL: dict[str, dict[str, Any]] = {
-    "quickstart": {"model": {"prior_sampler": SHORT, "fit_base": {"at": 2, "rows": 100}}},
+    "quickstart": {
+        "model": {
+            "prior_sampler": SHORT,
+            "fit_base": {"at": 2, "rows": 100},
+            "prior": {"init_args": {"base": {"init_args": {"components": [2, 3]}}}},
+        }
+    },
     "latent_mle/text_small": {
         "callbacks": SENTENCES,
         "model": {

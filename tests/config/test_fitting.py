@@ -110,7 +110,7 @@ def test_a_folder_of_images_is_trained_on(own: Path, capsys: pytest.CaptureFixtu
     assert data["image_size"] == 20
     assert data["channels"] == 3
     assert data["batch_size"] == 16
-    assert "60 training steps are few: raise --trainer.max_epochs (60) or lower" in shown
+    assert "66 training steps are few: raise --trainer.max_epochs (66) or lower" in shown
     short = ["--trainer.max_epochs", "1", "--trainer.callbacks", "null", "--trainer.logger", "false"]
     assert run(["fit", "-c", "own.yaml", *short]) == 0
 
@@ -195,7 +195,7 @@ def test_a_sensible_number_of_epochs_is_named() -> None:
     assert "--trainer.max_epochs 5500 " in shown
     assert f"optimizer.lr_decay {rate['lr_decay'] ** (20 / 5500):.6g} makes 11,000 steps, as many as" in shown
     # 7,200 rows of the package without the digit 4
-    assert "--trainer.max_epochs 2160 " in said("quickstart")
+    assert "--trainer.max_epochs 2376 " in said("quickstart")
 
 
 def test_the_named_flags_are_flags_of_the_recipe(own: Path) -> None:
@@ -203,9 +203,10 @@ def test_the_named_flags_are_flags_of_the_recipe(own: Path) -> None:
     Path("own.yaml").write_text(text)
     (said,) = (line for line in decided if "training steps" in line)
     flags = said.split("; ")[1].split(" makes ")[0].split()
-    assert len(flags) == 4
     cli = built(read_request("validate-recipe", ["own.yaml", *flags]))
-    assert cli.model.optimizer_settings.lr_decay == float(flags[3])
+    named = {key.rsplit(".", 1)[1]: float(value) for key, value in zip(flags[2::2], flags[3::2], strict=True)}
+    assert named == cli.model.optimizer_settings.lr_decay
+    assert list(named) == ["generator", "encoder", "energy"]
 
 
 @pytest.mark.parametrize(

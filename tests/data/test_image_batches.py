@@ -25,6 +25,7 @@ def processes(data: ImageData, rank: int, world_size: int) -> ImageData:
         strategy=device,
         training=True,
         current_epoch=0,
+        overfit_batches=0.0,
         fit_loop=loop,
     )
     return data

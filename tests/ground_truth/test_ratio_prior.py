@@ -38,7 +38,7 @@ EDGE, CELLS, FINE = 6.0, 48, 10  # the square [-6, 6]^2, coarse cells a side, po
 def prior() -> RatioPrior:
     """Two stages of random networks in two dimensions, far from Gaussian, with estimates of log Z."""
     source = torch.Generator().manual_seed(3)
-    prior = RatioPrior(RatioProduct(MLPEnergy(2, [16], "tanh", output_bias=True), max_stages=2).double())
+    prior = RatioPrior(RatioProduct(MLPEnergy(2, [16], "tanh", output_bias=True), max_stages=2)).double()
     for _ in range(2):
         with torch.no_grad():
             for parameter in prior.tilt.active.parameters():
