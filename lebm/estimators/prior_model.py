@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lebm.errors import UserError
+from lebm.errors import UserError, UserNotice
 from lebm.estimators.base import contrast
 from lebm.estimators.prior_chains import PriorChains
 from lebm.estimators.stage_end import renew_averages
@@ -58,8 +58,8 @@ class LatentPriorModel(PriorChains):
         steps, rule = self.trainer.estimated_stepping_batches, self.fit_base
         if rule is not None and rule.at[-1] >= steps > 0 and self.trainer.is_global_zero:
             warnings.warn(
-                f"fit_base.at {rule.at[-1]}: this run has {steps:g} steps, so the base is not fitted for an energy"
-                " to learn from; lower fit_base.at or train longer",
+                f"fit_base.at {rule.at[-1]}: this run has {steps:g} steps, so the energy never learns;"
+                " lower fit_base.at or train longer",
                 UserNotice,
                 stacklevel=2,
             )
