@@ -134,8 +134,9 @@ def _own_modules(words: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _notices_as_lines() -> Iterator[None]:
-    """Print the warnings that lebm gives its users as lines; other warnings stay as they are."""
+    """Print each warning that lebm gives its users as a line, once; other warnings stay as they are."""
     shown_by_python = warnings.showwarning
+    shown = set()
 
     def show(
         message: Warning | str,
@@ -146,7 +147,9 @@ def _notices_as_lines() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, UserNotice):
-            print(f"lebm: {printable(str(message))}", file=file or sys.stderr, flush=True)
+            if str(message) not in shown:
+                print(f"lebm: {printable(str(message))}", file=file or sys.stderr, flush=True)
+            shown.add(str(message))
         else:
             shown_by_python(message, category, filename, lineno, file, line)
 

@@ -162,6 +162,12 @@ def test_data_of_the_run_itself(
     assert json.loads((run / "summary.json").read_text())["data"]["sizes"]["test"] == 12
     assert lebm("score", run, "--data", "pictures", "--out", "other.csv") == 0
     assert "6 scores of pictures (train)" in capsys.readouterr().out
+    for split in ("train", "test"):
+        shutil.copytree(run.parent / "pictures" / split, there / "pictures" / split)
+    assert lebm("test", run, "--data.init_args.path", "pictures") == 0
+    assert (
+        capsys.readouterr().err.count("6 file(s) are not read, because they are in none of its splits") == 1
+    )
 
 
 def test_other_data_are_read_with_the_white_level_of_the_run(

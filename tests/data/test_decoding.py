@@ -85,6 +85,10 @@ def colour16(value: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
 
 
+def named(value: object) -> str | None:
+    return "file" if isinstance(value, bytes) else None
+
+
 RAMP = np.arange(256).reshape(16, 16)
 
 
@@ -106,6 +110,7 @@ def deep(scale: float, kind: str, form: str = "PNG") -> bytes:
         (deep(1 / 255, "float32", "TIFF"), 1),
         (deep(1, "uint8"), 4095),  # for files of more than 8 bits among those of 8
     ],
+    ids=named,
 )
 def test_a_white_level_keeps_every_grey_level(content: bytes, white: float | None) -> None:
     with warnings.catch_warnings():
@@ -124,6 +129,7 @@ def test_a_white_level_keeps_every_grey_level(content: bytes, white: float | Non
         (colour16(4095), "would become 15 of 255"),
         (png((RAMP > 9).astype(np.uint8)), "1 of 255"),
     ],
+    ids=named,
 )
 def test_images_that_become_black_are_said(content: bytes, said: str) -> None:
     with pytest.warns(UserNotice, match=said):
@@ -131,7 +137,7 @@ def test_images_that_become_black_are_said(content: bytes, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [deep(0, "uint8"), deep(0, "uint16"), deep(100, "uint16"), colour16(65535)]
+    "content", [deep(0, "uint8"), deep(0, "uint16"), deep(100, "uint16"), colour16(65535)], ids=named
 )
 def test_images_that_are_dark_or_bright_are_not_said(content: bytes) -> None:
     with warnings.catch_warnings():
@@ -149,6 +155,7 @@ def test_images_that_are_dark_or_bright_are_not_said(content: bytes) -> None:
         (deep(1, "float32", "TIFF"), None, "floating-point numbers without a known range: set white_level"),
         (colour16(4095), 4095, "only the upper 8 bits"),
     ],
+    ids=named,
 )
 def test_pixels_out_of_range_are_refused(content: bytes, white: float | None, reason: str) -> None:
     with pytest.raises(UndecodableError, match=reason):
