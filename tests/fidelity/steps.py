@@ -1,7 +1,7 @@
 """One training step of ours, and the released steps written anew in plain torch, in float64.
 
-Both start from the same weights, batch and normals. The networks have the released depth at a small width;
-every constant of the release is written here or in the test, not read from the recipe.
+Both start from the same weights, batch and normals. The networks have the released depth, at a small width
+unless told otherwise; every constant of the release is written here or in the test, not read from the recipe.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ class Step:
         self.parameters[name] = [p.detach().clone() for p in learned]
 
 
-def built(name: str, *words: str) -> LatentEstimator:
+def built(name: str, *words: str, full_width: bool = False) -> LatentEstimator:
     width = {"latent_mle": small, "joint_hierarchical": narrow_joint, "dual_mcmc": narrow_dual}
-    request = read_request("fit", ["-c", name, *width[name.split("/")[0]](name), *words])
+    narrower = [] if full_width else width[name.split("/")[0]](name)
+    request = read_request("fit", ["-c", name, *narrower, *words])
     torch.manual_seed(0)
     return RecipeCLI(request, trainer_too=False).model.double().train()
 

@@ -35,10 +35,10 @@ NEARER: dict[str, dict[str, Any]] = {"ladder": {"added": 0.0}, "dual": {"added":
 """Without the deviations that docs/fidelity.md names."""
 
 
-def both(name: str, *variants: dict[str, Any]) -> tuple[Step, list[Step]]:
+def both(name: str, *variants: dict[str, Any], full_width: bool = False) -> tuple[Step, list[Step]]:
     """Our step, and the released one with the arguments of every variant."""
     words = ["--model.init_args.inference.init_args.kl=monte_carlo"] if STEPS[name].func is ladder else []
-    ours = built(name, *words)
+    ours = built(name, *words, full_width=full_width)
     x = images(ours)
     theirs = [STEPS[name](deepcopy(ours), x, **changed) for changed in variants]
     return our_step(ours, x), theirs
