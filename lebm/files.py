@@ -57,10 +57,8 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
         yield unfinished
         os.replace(unfinished, target)
     except OSError as error:
-        if error.errno and error.filename in (
-            None,
-            str(unfinished),
-        ):  # a full disk is reported without a name
+        # A full disk is reported without a name.
+        if error.errno and error.filename in (None, str(unfinished)):
             error.filename = str(target)
         raise
     finally:

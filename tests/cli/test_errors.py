@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 
 from tests.cli.conftest import Run
 
@@ -233,6 +234,30 @@ def refused(capsys: pytest.CaptureFixture[str], status: int, expected: tuple[str
     assert len(error) < 400, error
     assert not list(Path("runs").rglob("*"))
     assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"])
+def test_a_rank_left_in_the_shell(
+    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Lightning would take this process for a second one, whose metrics nobody writes."""
+    monkeypatch.setenv(name, "1")
+    if name == "JSM_NAMESPACE_RANK":  # Lightning reads it once, when it is imported
+        monkeypatch.setattr(rank_zero_only, "rank", 1)
+    refused(capsys, lebm("fit", "-c", tiny), (f"{name}=1 in the environment", f"type unset {name}"))
+
+
+def test_a_user_without_a_home(
+    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "LEBM_CACHE"):
+        monkeypatch.delenv(name)
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    refused(capsys, lebm("fit", "-c", "quickstart"), ("no home directory", "set HOME"))
 
 
 @pytest.mark.parametrize("case", RECIPES)

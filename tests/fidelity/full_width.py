@@ -1,7 +1,7 @@
 """The steps of ``test_fidelity.py`` with the released widths: the columns of docs/fidelity.md on full width.
 
-    python -m tests.fidelity.full_width                        # an hour of one CPU thread, 12 GB of memory
-    python -m tests.fidelity.full_width latent_mle/svhn        # this recipe alone
+python -m tests.fidelity.full_width                        # an hour of one CPU thread, 12 GB of memory
+python -m tests.fidelity.full_width latent_mle/svhn        # this recipe alone
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ def main(names: list[str]) -> None:
         ours, released = both(name, *([{}, nearer] if nearer else [{}]), full_width=True)
         for what, step in zip(("", " without b and e"), released, strict=False):
             found = distances(ours, step)
-            print(f"{name}{what}: " + ", ".join(f"{key} {value:.2g}" for key, value in found.items()), flush=True)
+            print(
+                f"{name}{what}: " + ", ".join(f"{key} {value:.2g}" for key, value in found.items()),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

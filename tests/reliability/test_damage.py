@@ -77,6 +77,19 @@ def test_the_trainer_reads_as_strictly(whole: bytes, tmp_path: Path) -> None:
         AtomicCheckpointIO().load_checkpoint(path)
 
 
+def test_bare_weights_reach_the_process_that_removes_them(tmp_path: Path) -> None:
+    """As in Lightning's launchers: a forked process writes the weights, its parent reads the file."""
+    path = tmp_path / ".temp.ckpt"
+    weights = {"w": torch.arange(3.0), "part._extra_state": {"slots": 2}}
+    AtomicCheckpointIO().save_checkpoint(weights, path)
+    parent = AtomicCheckpointIO()
+    found = parent.load_checkpoint(path)
+    assert torch.equal(found.pop("w"), weights["w"])
+    assert found == {"part._extra_state": {"slots": 2}}
+    parent.remove_checkpoint(path)
+    assert not path.exists()
+
+
 def spoil(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
