@@ -25,7 +25,7 @@ CELLS = RESULTS / "base.jsonl"
 DIGITS = [1, 4, 5, 7, 9]
 DISTANCE = "frechet_distance/digits64"
 SCORES = {
-    "anomaly_score": "-log p(z) at the mean, base and energy",
+    "code": "-log p(z) at the mean, base and energy",
     "base": "-log p(z) at the mean, base alone",
     "combined": "`combined`: reconstruction and prior",
     "reconstruction": "reconstruction alone",
@@ -82,7 +82,8 @@ def base_alone(place: Path, n: int = 5000) -> float:
     import torch
 
     import lebm
-    from lebm.config.run_data import open_for
+    from lebm.config.run_data import stored_settings
+    from lebm.evaluation.data import RunImages, batches
     from lebm.metrics import DigitFeatures, FrechetDistance
 
     torch.set_num_threads(1)
@@ -90,9 +91,9 @@ def base_alone(place: Path, n: int = 5000) -> float:
     model.fit_base.steps = 0
     features, distance = DigitFeatures(), FrechetDistance(64)
     with torch.no_grad():
-        data = open_for(place).train.images()
-        for part in data.split(500):
-            distance.update(features(part.float() / 127.5 - 1), real=True)
+        images = RunImages.open(stored_settings(place), None, (1, 28, 28))
+        for batch in batches(images.train, 500, model.device):
+            distance.update(features(batch["x"]), real=True)
         for part in model.sample(n, generator=torch.Generator().manual_seed(0)).split(500):
             distance.update(features(part), real=False)
     return float(distance.compute())
