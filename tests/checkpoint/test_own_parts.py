@@ -112,7 +112,7 @@ def model(
 
 
 def trained(model: nn.Module, file: str = "m.ckpt", steps: int = 2, **start: Any) -> list[str]:
-    """Train and save; returns what the user was told."""
+    """Train, then save; returns what the user was told in training."""
     noise = torch.Generator().manual_seed(0)
     rows = [{"x": torch.rand(1, 4, 4, generator=noise) * 2 - 1, "index": i} for i in range(8)]
     trainer = Trainer(
@@ -127,7 +127,7 @@ def trained(model: nn.Module, file: str = "m.ckpt", steps: int = 2, **start: Any
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(model, torch.utils.data.DataLoader(rows, batch_size=4), weights_only=True, **start)  # type: ignore[arg-type]
-        trainer.save_checkpoint(file)
+    trainer.save_checkpoint(file)
     return [str(entry.message) for entry in caught if entry.category is UserNotice]
 
 
