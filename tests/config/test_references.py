@@ -64,7 +64,7 @@ def build(*words: str) -> RecipeCLI:
     ],
 )
 def test_a_new_class_follows_the_reference(own: None, words: list[str]) -> None:
-    assert build(*words).model.prior.latent_dim == 16
+    assert build(*words).model.prior.latent_dim == 12
     later = build(*words, "--latent_dim", "5")
     assert later.model.prior.latent_dim == 5
     assert later.model.likelihood.latent_dim == 5
@@ -72,7 +72,7 @@ def test_a_new_class_follows_the_reference(own: None, words: list[str]) -> None:
 
 def test_what_the_overlay_says_itself_holds(own: None) -> None:
     energy = build("-c", "RadialEnergy.yaml", f"{PRIOR}.init_args.width=3").config.model.init_args.prior
-    assert energy.init_args.energy.init_args.as_dict() == {"latent_dim": 16, "width": 3.0}
+    assert energy.init_args.energy.init_args.as_dict() == {"latent_dim": 12, "width": 3.0}
 
 
 def test_references_below_the_changed_class_are_kept_too(own: None) -> None:
@@ -85,7 +85,7 @@ def test_references_below_the_changed_class_are_kept_too(own: None) -> None:
 def test_short_and_long_names_of_one_class_are_no_change() -> None:
     words = [f"{PRIOR}", "lebm.models.MLPEnergy"]
     settings = build(*words).config.model.init_args.prior.init_args.energy.init_args
-    assert (settings.latent_dim, settings.hidden, settings.activation) == (16, [200, 200], "gelu")
+    assert (settings.latent_dim, settings.hidden, settings.activation) == (12, [200, 200], "gelu")
 
 
 def test_another_kind_of_data_keeps_the_seed() -> None:
