@@ -145,6 +145,7 @@ def test_direct_draws_do_not_depend_on_the_number_of_processes() -> None:
 
 
 def test_answers_leave_no_trace_in_a_model_that_trains() -> None:
+    torch.manual_seed(0)
     model = model_of(MLPEnergy(2, [8], spectral_norm=True)).train()
     before = {name: value.clone() for name, value in model.named_buffers()}
     state = torch.get_rng_state()
