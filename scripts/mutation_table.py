@@ -44,7 +44,6 @@ importance = on("lebm/samplers/importance.py", f"{GROUND}/test_importance.py")
 annealed = on("lebm/samplers/annealed.py", f"{GROUND}/test_importance.py")
 chains = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
 noise = on("lebm/samplers/noise.py", "tests/samplers/test_noise.py")
-counter = on("lebm/samplers/counter.py", "tests/samplers/test_counter.py")
 diagnostics = on("lebm/samplers/diagnostics.py", "tests/samplers/test_diagnostics.py")
 RATIO_TESTS = (
     "tests/models/test_ratios.py",
@@ -284,13 +283,6 @@ MUTATIONS = [
         "a stream for the process, not the shard",
         "return range(rank * own, (rank + 1) * own)",
         "return range(own)",
-    ),
-    counter("a round too few", "_ROUNDS = 10", "_ROUNDS = 9"),
-    counter(
-        "normals from whole turns only", "angle = turn * (2.0 * math.pi * smallest)", "angle = turn * 0.0"
-    ),
-    counter(
-        "all rows of a stream alike", "(row - stream * rows // len(streams))[:, None]", "0 * row[:, None]"
     ),
     encoders("the prior pulls with its whole weight", "return self.prior_pull * grown", "return grown"),
     noise(

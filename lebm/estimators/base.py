@@ -13,7 +13,7 @@ from torch import Tensor
 from lebm.component import describe
 from lebm.estimators.answers import ModelChain, NoChainError
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.training import NoiseSource, OneLossModule
+from lebm.estimators.training import OneLossModule
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.likelihoods import Likelihood
 from lebm.models.observations import check_range, check_rows, checked, event_shape, rows_of
@@ -38,9 +38,6 @@ class LatentEstimator(OneLossModule):
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: default number of posterior transitions of :meth:`encode`, and so of validation,
             testing and evaluation; the length of the sampler if ``None``.
-        noise_source: ``"streams"`` draws from torch's generators, one per noise shard. ``"counter"`` computes
-            the numbers from counters, by :class:`~lebm.samplers.CounterNoise`: fewer kernels on a GPU, and
-            other numbers.
 
     Attributes:
         loaded_weights: ``"averaged"``, ``"raw"``, or ``"plain"`` where the run kept no averages; ``None``
@@ -53,17 +50,17 @@ class LatentEstimator(OneLossModule):
     anomaly_score_name = "-log p(x, z) at one posterior sample"
 
     def __init__(
-        self,
-        optimizer: AdamGroups,
-        seed: int = 0,
-        noise_shards: int = 8,
-        evaluation_steps: int | None = None,
-        noise_source: NoiseSource = "streams",
+        self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8, evaluation_steps: int | None = None
     ) -> None:
-        super().__init__(optimizer, seed, noise_shards, noise_source)
+        super().__init__(optimizer, seed, noise_shards)
         self.evaluation_steps = evaluation_steps
         self._range_is_known = False
         self._rows = 0  # of an evaluation batch
+
+    @classmethod
+    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Today's arguments for those of a checkpoint that chose between two sources of noise."""
+        return {name: value for name, value in arguments.items() if name != "noise_source"}
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)

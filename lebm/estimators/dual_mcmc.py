@@ -13,7 +13,6 @@ from lebm.estimators.base import contrast
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.revised_model import RevisedModel, Revision
 from lebm.estimators.starts import ImageStart, LatentStart, are_revisions, check_starts
-from lebm.estimators.training import NoiseSource
 from lebm.estimators.turns import Schedule, Turns, touch
 from lebm.models.encoders import GaussianEncoder
 from lebm.models.energies import Energy
@@ -69,7 +68,6 @@ class DualMCMCTeaching(RevisedModel):
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in validation, testing and prediction; the length of
             ``posterior_sampler`` if ``None``.
-        noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
 
     Attributes:
         revised: images and latents of the last training step before and after their chains, detached.
@@ -115,9 +113,8 @@ class DualMCMCTeaching(RevisedModel):
         seed: int = 0,
         noise_shards: int = 8,
         evaluation_steps: int | None = None,
-        noise_source: NoiseSource = "streams",
     ) -> None:
-        super().__init__(optimizer, seed, noise_shards, evaluation_steps, noise_source)
+        super().__init__(optimizer, seed, noise_shards, evaluation_steps)
         self.energy = energy
         self.likelihood = likelihood
         self.encoder = encoder

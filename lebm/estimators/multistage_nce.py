@@ -19,7 +19,6 @@ from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import LatentPriorModel
 from lebm.estimators.stage_end import clear_moments, renew_averages, stage_lines, warn
 from lebm.estimators.stages import StageRecord, StageRule
-from lebm.estimators.training import NoiseSource
 from lebm.inference import Inference, Inferred
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
@@ -74,7 +73,6 @@ class MultiStageNCE(LatentPriorModel):
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in validation, testing and prediction. If ``None``, those of
             ``posterior_sampler`` for an inference by chains.
-        noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
         fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is. The first
             stage begins after the last fit, and its negatives are exact draws of the base.
         anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
@@ -122,7 +120,6 @@ class MultiStageNCE(LatentPriorModel):
         seed: int = 0,
         noise_shards: int = 8,
         evaluation_steps: int | None = None,
-        noise_source: NoiseSource = "streams",
         fit_base: FitBase | None = None,
         anomaly: Literal["joint", "code"] = "joint",
     ) -> None:
@@ -139,7 +136,6 @@ class MultiStageNCE(LatentPriorModel):
             seed,
             noise_shards,
             evaluation_steps,
-            noise_source,
             fit_base,
             anomaly,
         )

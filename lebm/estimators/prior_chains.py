@@ -15,7 +15,6 @@ from lebm.estimators.backbone import Backbone
 from lebm.estimators.base import LatentEstimator
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.training import NoiseSource
 from lebm.inference import Frozen, Inference, ShortRun, mirror_encoder
 from lebm.models.chain_space import ChainSpace, check_choice
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
@@ -62,7 +61,6 @@ class PriorChains(LatentEstimator):
         noise_shards: pieces of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions of the answers. If ``None``, those of ``posterior_sampler``
             for an inference by chains, and none for an inference by an encoder alone.
-        noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
         fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is.
         anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
             ``"code"``, ``-log p(z)`` at the mean of the encoder. With many normal images and a fitted base
@@ -85,11 +83,10 @@ class PriorChains(LatentEstimator):
         seed: int = 0,
         noise_shards: int = 8,
         evaluation_steps: int | None = None,
-        noise_source: NoiseSource = "streams",
         fit_base: FitBase | None = None,
         anomaly: Literal["joint", "code"] = "joint",
     ) -> None:
-        super().__init__(optimizer, seed, noise_shards, evaluation_steps, noise_source)
+        super().__init__(optimizer, seed, noise_shards, evaluation_steps)
         if likelihood.latent_dim != prior.latent_dim:
             raise ValueError(
                 f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has"

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,13 +22,9 @@ from lebm.estimators.optim import AdamGroups
 from lebm.estimators.processes import check_strategy
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.chains import gather_pools
-from lebm.samplers.counter import CounterNoise
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["NoiseSource", "OneLossModule"]
-
-NoiseSource = Literal["streams", "counter"]
-_SOURCES: Mapping[str, type[Noise]] = {"streams": Noise, "counter": CounterNoise}
+__all__ = ["OneLossModule"]
 
 Method = TypeVar("Method", bound="OneLossModule")
 
@@ -40,28 +36,13 @@ class OneLossModule(LightningModule, Component, ABC):
         optimizer: the optimiser and its settings per network.
         seed: seed of every random stream of the method.
         noise_shards: number of parts of the global batch; the number of processes must divide it.
-        noise_source: ``"streams"`` draws from torch's generators, one per noise shard. ``"counter"`` computes
-            the numbers from counters, by :class:`~lebm.samplers.CounterNoise`: fewer kernels on a GPU, and
-            other numbers.
-
-    Raises:
-        ValueError: for another ``noise_source``.
     """
 
-    def __init__(
-        self,
-        optimizer: AdamGroups,
-        seed: int = 0,
-        noise_shards: int = 8,
-        noise_source: NoiseSource = "streams",
-    ) -> None:
+    def __init__(self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8) -> None:
         super().__init__()
-        if noise_source not in _SOURCES:
-            raise ValueError(f"noise_source is streams or counter, not {noise_source!r}")
         self.optimizer_settings = optimizer
         self.seed = seed
         self.noise_shards = noise_shards
-        self.noise_source = noise_source
         self._notes: dict[str, Tensor] | None = None
         self._losses: tuple[Any, int] = 0.0, 0  # of the epoch: their sum and number
         self._stopping = False
@@ -124,12 +105,11 @@ class OneLossModule(LightningModule, Component, ABC):
         """The noise of this process for one purpose in one training step."""
         layout = (self.global_rank, self.trainer.world_size) if self._trainer is not None else (0, 1)
         key = (self.seed, purpose, self.current_epoch, batch_idx)
-        source = _SOURCES[self.noise_source]
-        return source.shards(*key, shards=self.noise_shards, rank=layout[0], world_size=layout[1])
+        return Noise.shards(*key, shards=self.noise_shards, rank=layout[0], world_size=layout[1])
 
     def sample_noise(self, purpose: str, index: Tensor) -> Noise:
         """Noise per row, keyed by ``index: (B,)``: a score depends on neither the batch nor the processes."""
-        return _SOURCES[self.noise_source].samples(self.seed, purpose, index=index)
+        return Noise.samples(self.seed, purpose, index=index)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed torch's own generator, which dropout uses, so that a resumed run repeats its draws."""

@@ -132,7 +132,9 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
         "fit -c quickstart": " -c small.yaml",
         "fit -c quickstart --resume": " -c small.yaml",
         "fit -c mine.yaml": " --trainer.max_epochs 1",
-        "evaluate runs/quickstart": " --suite image --features pixels --n-samples 20 --limit 20 --resamples 10",
+        "evaluate runs/quickstart": (
+            " --suite image --features pixels --n-samples 20 --limit 20 --resamples 10"
+        ),
     }
     commands = [command + shorter.get(command, "") for command in words]
     assert sum(command not in words for command in commands) == len(shorter)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lebm.checkpoint.rebuild import build
 from lebm.estimators import LatentEstimator, MultiStageNCE
 from tests.device.test_compile import BATCH, LAST, _traced, breaks, graphs
-from tests.reliability.methods import COUNTED, KINDS, METHODS, SHAPE, description
+from tests.reliability.methods import KINDS, METHODS, SHAPE, description
 
 __all__ = ["_traced"]
 
@@ -85,10 +85,7 @@ QUICK = ("latent_mle", "multistage_nce", "joint_hierarchical", "dual_mcmc")
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
-        for name in [*METHODS, *KINDS, *COUNTED]
-    ],
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in [*METHODS, *KINDS]],
 )
 def test_a_method_compiles_nothing_after_its_second_step(
     name: str, device: torch.device, caplog: pytest.LogCaptureFixture

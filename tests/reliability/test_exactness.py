@@ -23,7 +23,7 @@ from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.data import ImageData
 from tests.distributed import run_processes
 from tests.estimators.test_resume import same
-from tests.reliability.methods import BASES, COUNTED, KINDS, METHODS, description, model_of
+from tests.reliability.methods import BASES, KINDS, METHODS, description, model_of
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
@@ -66,7 +66,7 @@ def data(workers: int = 0) -> ImageData:
     )
 
 
-RESUMED = ("latent_mle+Remembered", "latent_mle+Taught", "multistage_nce+Variational", "latent_mle+counter")
+RESUMED = ("latent_mle+Remembered", "latent_mle+Taught", "multistage_nce+Variational")
 """Methods with another inference or noise that every run of the tests resumes; slow tests resume the rest.
 Those with a base that is fitted are resumed around its fit in tests/estimators/test_fit_base.py.
 """
@@ -98,9 +98,7 @@ def run(
         pytest.param(range(1, STEPS + 1), id="every step", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize(
-    "method", [*METHODS, *(_fast_or_slow(name, RESUMED) for name in [*KINDS, *COUNTED, *BASES])]
-)
+@pytest.mark.parametrize("method", [*METHODS, *(_fast_or_slow(name, RESUMED) for name in [*KINDS, *BASES])])
 def test_resume_is_bit_exact(tmp_path: Path, method: str, steps: Any) -> None:
     whole = run(tmp_path / "whole", method, every_step=True)
     assert whole["global_step"] == STEPS + 2
@@ -191,7 +189,7 @@ LAYOUTS = [
         if (method, processes) in [("latent_mle+Remembered", 2), ("latent_mle+base", 2)]
         else pytest.mark.slow,
     )
-    for method in [*KINDS, *COUNTED, *BASES]
+    for method in [*KINDS, *BASES]
     for processes in (2, 4)
 ]
 
