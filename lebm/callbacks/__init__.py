@@ -2,7 +2,7 @@
 
 :mod:`lebm.evaluation` computes the values and :mod:`lebm.plots` draws the pictures. A callback uses only the
 methods of a model that :class:`~lebm.estimators.LatentEstimator` and the types in
-:mod:`lebm.estimators.answers` list. There is one exception: :class:`StagePicture` shows the stages of a
+:mod:`lebm.estimators.base` list. There is one exception: :class:`StagePicture` shows the stages of a
 :class:`~lebm.models.RatioPrior`."""
 
 from lebm.callbacks.anomaly import AnomalyDetection

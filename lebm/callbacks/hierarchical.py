@@ -14,8 +14,7 @@ from torchmetrics import Metric
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, double_mean, due
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
-from lebm.estimators.answers import HasLayers
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.base import HasLayers, LatentEstimator
 from lebm.metrics.reconstruction import squared_error_rows
 from lebm.models.hierarchical import LatentLayout
 from lebm.plots.grids import image_grid

@@ -11,8 +11,7 @@ from torchmetrics import Metric
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, double_mean
 from lebm.callbacks.divergence import DivergenceError, agreed
 from lebm.component import Component
-from lebm.estimators.answers import Revises
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.base import LatentEstimator, Revises
 from lebm.evaluation.revision import reconstructions_after
 from lebm.metrics.reconstruction import SSIM_WINDOW
 from lebm.metrics.rows import finite_rows

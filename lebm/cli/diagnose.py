@@ -15,8 +15,7 @@ from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.run.folder import inside, plain, write_json
 
 if TYPE_CHECKING:
-    from lebm.estimators.answers import ModelChain
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.base import LatentEstimator, ModelChain
     from lebm.samplers.noise import Noise
 
 __all__ = ["main"]
@@ -61,7 +60,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(model: LatentEstimator) -> None:
-    from lebm.estimators.answers import HasPosterior
+    from lebm.estimators.base import HasPosterior
 
     missing = "prior" if model.latent_prior is None else "posterior"
     if model.latent_prior is None or not isinstance(model, HasPosterior):
@@ -72,7 +71,7 @@ def _check(model: LatentEstimator) -> None:
 
 
 def _diagnose(name: str, model: LatentEstimator, chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    from lebm.estimators.answers import NoChainError
+    from lebm.estimators.base import NoChainError
     from lebm.evaluation.chains import long_chains
     from lebm.plots.chains import draw_chains
 

@@ -54,7 +54,7 @@ def sample(argv: list[str]) -> int:
     model = load_model(chosen)
     import torch
 
-    from lebm.estimators.answers import Revises
+    from lebm.estimators.base import Revises
     from lebm.samplers.noise import Noise
 
     steps = _sample_steps(model, chosen)
@@ -95,7 +95,7 @@ def _sample_steps(model: LatentEstimator, chosen: argparse.Namespace) -> int | N
     """Length of the chain that draws; none where the generator is asked alone."""
     if chosen.source == "ebm":
         return chosen.steps
-    from lebm.estimators.answers import Revises
+    from lebm.estimators.base import Revises
 
     if not isinstance(model, Revises):
         raise UserError(

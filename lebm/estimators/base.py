@@ -4,25 +4,98 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor
 
 from lebm.component import describe
-from lebm.estimators.answers import ModelChain, NoChainError
+from lebm.errors import UserError
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.training import OneLossModule
 from lebm.models.encoders import DiagonalGaussian
+from lebm.models.hierarchical import LatentLayout
 from lebm.models.likelihoods import Likelihood
 from lebm.models.observations import check_range, check_rows, checked, event_shape, rows_of
 from lebm.models.priors import Prior
 from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
-from lebm.samplers.base import Sampler
+from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["LatentEstimator", "contrast"]
+__all__ = [
+    "DrawsObservations",
+    "HasLayers",
+    "HasPosterior",
+    "LatentEstimator",
+    "ModelChain",
+    "NoChainError",
+    "Revises",
+    "contrast",
+]
+
+
+class NoChainError(UserError):
+    """The model draws without a chain, so that there is none to look at."""
+
+
+@dataclass(frozen=True)
+class ModelChain:
+    """A chain of a model.
+
+    Attributes:
+        target: the unnormalised log-density that the chain samples.
+        sampler: the kernel and its length.
+        start: ``(chains, *event)``, where the chains start.
+    """
+
+    target: LogDensity
+    sampler: Sampler
+    start: Tensor
+
+
+@runtime_checkable
+class DrawsObservations(Protocol):
+    """A likelihood that can be drawn from."""
+
+    def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:
+        """A draw ``(B, *event)`` of ``p(x | z)``, observation noise included."""
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    """A model whose posterior density can be differentiated."""
+
+    def posterior(self, x: Tensor) -> LogDensity:
+        """Unnormalised ``log p(z | x)`` as a function of ``z: (B, latent_dim)``."""
+
+
+@runtime_checkable
+class HasLayers(Protocol):
+    """A model whose latent has layers, bottom layer first."""
+
+    layout: LatentLayout
+
+    def redraw(
+        self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None
+    ) -> Tensor:
+        """``z: (B, latent_dim)`` with some layers drawn anew from the prior given the others."""
+
+    def log_joint_above(
+        self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None
+    ) -> Tensor:
+        """``log p(x, z)``, ``(B,)``, with the ``k`` lowest layers drawn anew from the prior."""
+
+
+@runtime_checkable
+class Revises(Protocol):
+    """A model that revises its generator's observations by a chain on observations."""
+
+    revised: Mapping[str, Tensor]
+
+    def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """Observations ``(B, *event)`` after the chain that starts at ``x``."""
 
 
 class LatentEstimator(OneLossModule):
@@ -130,7 +203,7 @@ class LatentEstimator(OneLossModule):
         sampler = dict(self.named_children()).get(f"{name}_sampler")
         return sampler.steps if isinstance(sampler, Sampler) else None
 
-    # What some models can answer; see also the types in lebm.estimators.answers
+    # What some models can answer; see also the types in lebm.estimators.base
 
     @property
     def latent_prior(self) -> Prior | None:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from lebm.component import describe
-from lebm.estimators.answers import ModelChain, NoChainError
 from lebm.estimators.backbone import Backbone
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.base import LatentEstimator, ModelChain, NoChainError
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
 from lebm.inference import Frozen, Inference, ShortRun, mirror_encoder

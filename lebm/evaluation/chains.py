@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lebm.data.images import to_unit_range
-from lebm.estimators.answers import ModelChain, NoChainError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.base import LatentEstimator, ModelChain, NoChainError
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.evaluation.record import Figure, SuiteResult

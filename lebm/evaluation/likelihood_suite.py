@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lebm.estimators.answers import DrawsObservations, HasPosterior
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.base import DrawsObservations, HasPosterior, LatentEstimator
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from lebm.errors import UserError
-from lebm.estimators.answers import HasPosterior
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.base import HasPosterior, LatentEstimator
 from lebm.models.priors import Prior
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ

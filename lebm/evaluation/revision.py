@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lebm.component import describe
-from lebm.estimators.answers import Revises
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.base import LatentEstimator, Revises
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches
 from lebm.evaluation.image import (

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lebm.errors import UserError
-from lebm.estimators.answers import HasLayers
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.base import HasLayers, LatentEstimator
 from lebm.estimators.prior_chains import PriorChains
 from lebm.metrics.anomaly import surprisal
 from lebm.metrics.reconstruction import squared_error_rows

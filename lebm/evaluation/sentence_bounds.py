@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lebm.errors import UserError
-from lebm.estimators.answers import HasPosterior
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.base import HasPosterior, LatentEstimator
 from lebm.evaluation.log_z import annealing, model_log_z
 from lebm.evaluation.marginal_likelihood import LatentGaussian, joint_density, log_marginal
 from lebm.metrics.text_likelihood import SentenceLikelihood

@@ -10,7 +10,7 @@ import torch
 
 from lebm import load
 from lebm.estimators import PriorChains
-from lebm.estimators.answers import NoChainError
+from lebm.estimators.base import NoChainError
 from lebm.samplers import Noise
 from tests.cli.conftest import Run
 
