@@ -12,7 +12,7 @@ from torch import Tensor
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, has_split, whole_split
 from lebm.callbacks.hierarchical import layers_of
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.metrics.classification import classify
 from lebm.metrics.disentanglement import mutual_information_gap
 from lebm.metrics.rows import RowCollector
@@ -20,9 +20,7 @@ from lebm.metrics.rows import RowCollector
 __all__ = ["LayerClassification", "MutualInformationGap"]
 
 
-def _features(
-    model: LatentEstimator, x: Tensor, outputs: Outputs | None, index: Tensor
-) -> tuple[Tensor, str]:
+def _features(model: LatentModel, x: Tensor, outputs: Outputs | None, index: Tensor) -> tuple[Tensor, str]:
     """The means of q, or posterior samples if the model has no inference model, with their name."""
     with torch.no_grad():
         inferred = model.inferred(x)
@@ -73,7 +71,7 @@ class LayerClassification(EvaluationCallback):
         self._train, self._test = RowCollector(["z", "label"]), RowCollector(["z", "label"])
         self._latent = ""
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         layers_of(model, self)
         if trainer.state.fn == TrainerFn.FITTING:
             return
@@ -91,16 +89,16 @@ class LayerClassification(EvaluationCallback):
             self._add(self._train, model, part, None)
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             self._add(self._test, model, batch, outputs)
 
-    def _add(self, rows: RowCollector, model: LatentEstimator, batch: Batch, outputs: Outputs | None) -> None:
+    def _add(self, rows: RowCollector, model: LatentModel, batch: Batch, outputs: Outputs | None) -> None:
         z, self._latent = _features(model, model.observations(batch), outputs, batch["index"])
         rows.update(index=batch["index"], label=batch["label"], z=z)
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             return
         train, test = _labelled(self._train, "label"), _labelled(self._test, "label")
@@ -170,19 +168,19 @@ class MutualInformationGap(EvaluationCallback):
         self.bins = bins
         self._rows = RowCollector(["z", "factors"])
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         if "factors" not in batch and "label" not in batch:
             raise UserError("MutualInformationGap needs batches with factors or labels")
         self._rows.to(model.device).reset()
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         factors = batch["factors"] if "factors" in batch else batch["label"].unsqueeze(1)
         z, _ = _features(model, self.output(outputs, "x"), outputs, batch["index"])
         self._rows.update(index=batch["index"], z=z, factors=factors)
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         rows = _labelled(self._rows, "factors")
         self._rows.reset()
         gap, supervised = mutual_information_gap(rows["z"], rows["factors"], self.bins)

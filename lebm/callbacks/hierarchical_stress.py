@@ -13,7 +13,7 @@ from lebm.callbacks.base import Batch, EvaluationCallback, Outputs
 from lebm.callbacks.hierarchical import layers_of
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.metrics.attack import latent_attack, layer_divergences
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.priors import Prior
@@ -57,14 +57,14 @@ class LatentAttack(EvaluationCallback):
         self.n, self.radius, self.steps = n, radius, steps
         self._due = False
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         layers_of(model, self)
         if model.inferred(model.observations(batch)) is None:
             raise UserError("LatentAttack attacks an encoder, and this model has none")
         self._due = trainer.state.fn != TrainerFn.FITTING
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         x = self.output(outputs, "x")[: self.n].clone()
         if not self._due or len(x) < 2:
@@ -134,7 +134,7 @@ class LongChain(EvaluationCallback):
             )
         self.lengths, self.n, self.seed = tuple(lengths), n, seed
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             return
 

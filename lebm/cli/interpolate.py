@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.config.run_data import Images
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.latent_model import LatentModel
 
 __all__ = ["between", "decoded", "drawn_latent", "images_of", "interpolate"]
 
@@ -73,16 +73,14 @@ def interpolate(argv: list[str]) -> int:
     return 0
 
 
-def _sentence_ends(
-    chosen: argparse.Namespace, model: LatentEstimator, words: list[str]
-) -> tuple[Tensor, Tensor]:
+def _sentence_ends(chosen: argparse.Namespace, model: LatentModel, words: list[str]) -> tuple[Tensor, Tensor]:
     assert model.sentences is not None
     x = model.sentences.read(words).to(model.device)
     z = model.encode(x, steps=chosen.steps, generator=encode_noise(chosen.seed, range(2)))
     return z[:1], z[1:]
 
 
-def _of_images(chosen: argparse.Namespace, model: LatentEstimator, words: list[str]) -> int:
+def _of_images(chosen: argparse.Namespace, model: LatentModel, words: list[str]) -> int:
     import torch
 
     from lebm.plots.grids import image_grid, write_png
@@ -114,19 +112,19 @@ def _of_images(chosen: argparse.Namespace, model: LatentEstimator, words: list[s
     return 0
 
 
-def _drawn_ends(chosen: argparse.Namespace, model: LatentEstimator) -> tuple[Tensor, Tensor]:
+def _drawn_ends(chosen: argparse.Namespace, model: LatentModel) -> tuple[Tensor, Tensor]:
     first, last = (drawn_latent(model, seed, chosen.steps) for seed in chosen.seeds)
     return first, last
 
 
-def drawn_latent(model: LatentEstimator, seed: int, steps: int | None) -> Tensor:
+def drawn_latent(model: LatentModel, seed: int, steps: int | None) -> Tensor:
     """A draw of the prior, ``(1, d)``: the latent of the first sample that ``lebm sample`` draws."""
     from lebm.samplers.noise import Noise
 
     return model.sample_latent(1, steps=steps, generator=Noise.samples(seed, "sample", index=range(1)))
 
 
-def images_of(chosen: argparse.Namespace, model: LatentEstimator, words: list[str], n: int) -> Images:
+def images_of(chosen: argparse.Namespace, model: LatentModel, words: list[str], n: int) -> Images:
     """The named images of the data, or a seeded choice of ``n`` that is spread over the classes.
 
     Args:
@@ -180,7 +178,7 @@ def _is_number(word: str) -> bool:
     return word.isascii() and word.isdigit()
 
 
-def decoded(model: LatentEstimator, z: Tensor, size: int) -> Tensor:
+def decoded(model: LatentModel, z: Tensor, size: int) -> Tensor:
     """Images of latents ``(N, d)``, in memory of the host, ``size`` at a time."""
     import torch
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.config.run_data import Images, SentenceRows
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.latent_model import LatentModel
 
 __all__ = ["reconstruct", "reconstructions"]
 
@@ -48,9 +48,7 @@ def reconstruct(argv: list[str]) -> int:
     return 0
 
 
-def reconstructions(
-    model: LatentEstimator, images: Images | SentenceRows, chosen: argparse.Namespace
-) -> Tensor:
+def reconstructions(model: LatentModel, images: Images | SentenceRows, chosen: argparse.Namespace) -> Tensor:
     """Images or sentences that were encoded and decoded again, in memory of the host."""
     import torch
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.config.run_data import Images, SentenceRows
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.latent_model import LatentModel
 
     Scorer = Callable[[Tensor, Tensor], Tensor]
 
@@ -106,11 +106,11 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _steps(model: LatentEstimator, chosen: argparse.Namespace) -> int | None:
+def _steps(model: LatentModel, chosen: argparse.Namespace) -> int | None:
     return chosen.steps or model.evaluation_steps
 
 
-def _scorer(model: LatentEstimator, chosen: argparse.Namespace) -> Scorer:
+def _scorer(model: LatentModel, chosen: argparse.Namespace) -> Scorer:
     """The score that was asked for, of a batch ``(B, *event)`` and its row numbers ``(B,)``, ``(B,)``."""
     steps = _steps(model, chosen)
 
@@ -135,7 +135,7 @@ def _scorer(model: LatentEstimator, chosen: argparse.Namespace) -> Scorer:
 
 
 def _scores(
-    model: LatentEstimator, scorer: Scorer, images: Images | SentenceRows, chosen: argparse.Namespace
+    model: LatentModel, scorer: Scorer, images: Images | SentenceRows, chosen: argparse.Namespace
 ) -> Tensor:
     import torch
 
@@ -143,7 +143,7 @@ def _scores(
     return torch.cat([scorer(x.to(model.device), index).double().cpu() for index, x in batches])
 
 
-def _threshold(model: LatentEstimator, scorer: Scorer, chosen: argparse.Namespace) -> float:
+def _threshold(model: LatentModel, scorer: Scorer, chosen: argparse.Namespace) -> float:
     """The score at the false-positive rate that was asked for, on the validation images of the run."""
     from lebm.config.run_data import open_validation
     from lebm.evaluation.thresholds import threshold_at
@@ -183,7 +183,7 @@ def _write_scores(
 
 def _write_pictures(
     targets: dict[str, Path],
-    model: LatentEstimator,
+    model: LatentModel,
     images: Images | SentenceRows,
     values: Tensor,
     chosen: argparse.Namespace,

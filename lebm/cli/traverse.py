@@ -12,7 +12,7 @@ from lebm.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.latent_model import LatentModel
 
 __all__ = ["most_visible", "swept", "traverse"]
 
@@ -96,7 +96,7 @@ def swept(z: Tensor, coordinates: list[int], width: float, n: int) -> Tensor:
     return ways
 
 
-def most_visible(model: LatentEstimator, z: Tensor, width: float, n: int, size: int) -> list[int]:
+def most_visible(model: LatentModel, z: Tensor, width: float, n: int, size: int) -> list[int]:
     """The ``n`` coordinates whose two ends differ most as images, in the mean square, largest first."""
     ends = swept(z, list(range(len(z))), width, 2)
     x = decoded(model, ends.flatten(0, 1), size)

@@ -19,7 +19,7 @@ from lebm.data.splits import spread_rows
 from lebm.data.text_rows import TextRows
 from lebm.data.text_sources import open_text
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.data import observation_shape, opened_module, some_rows
 from lebm.metrics.anomaly import FEWEST_NORMAL
 from lebm.models.text_likelihood import CategoricalLikelihood
@@ -126,7 +126,7 @@ class SentenceRows:
 
 
 def open_for(
-    model: LatentEstimator, run: Path, data: str | None, split: str | None, limit: int | None
+    model: LatentModel, run: Path, data: str | None, split: str | None, limit: int | None
 ) -> Images | SentenceRows:
     """Open images in the size and colours of a model, or sentences in its vocabulary.
 
@@ -157,7 +157,7 @@ def open_for(
     return Images(found.images[rows], labels, f"{path} ({found.split})", found.label_names, paths)
 
 
-def open_validation(model: LatentEstimator, run: Path) -> Images:
+def open_validation(model: LatentModel, run: Path) -> Images:
     """The validation split of a run, in the form that its model takes; no held-out class is in it.
 
     Raises:
@@ -171,7 +171,7 @@ def open_validation(model: LatentEstimator, run: Path) -> Images:
     return Images(module.validation.images().numpy(), None, f"{path} (validation)")
 
 
-def open_training(model: LatentEstimator, run: Path, seed: int) -> Images:
+def open_training(model: LatentModel, run: Path, seed: int) -> Images:
     """Up to 5,000 training images of a run, see :func:`~lebm.evaluation.data.some_rows`.
 
     Raises:
@@ -183,7 +183,7 @@ def open_training(model: LatentEstimator, run: Path, seed: int) -> Images:
     return Images(some_rows(module.train, seed).images().numpy(), None, f"{path} (train)")
 
 
-def _own_images(model: LatentEstimator, run: Path, else_: str) -> tuple[str, ImageData]:
+def _own_images(model: LatentModel, run: Path, else_: str) -> tuple[str, ImageData]:
     """The path and the data module of the images that a run was trained on."""
     settings = stored_settings(run)
     if settings.get("path") is None or model.sentences is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.errors import UserError
-from lebm.estimators.base import contrast
+from lebm.estimators.latent_model import contrast
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.revised_model import (
     ImageStart,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.prior_model import PriorModel
 from lebm.inference import Inference, Inferred
 from lebm.models.chain_space import NoiseSpace, chain_space, common_layout, redraw
 from lebm.models.frozen import frozen
@@ -22,7 +22,7 @@ from lebm.samplers.noise import RandomSource
 __all__ = ["JointHierarchicalPrior"]
 
 
-class JointHierarchicalPrior(LatentPriorModel):
+class JointHierarchicalPrior(PriorModel):
     r"""Cui, Wu, Han: *Learning Joint Latent Space EBM Prior Model for Multi-layer Generator*, CVPR 2023, and
     *Learning Hierarchical Features with Joint Latent Space Energy-Based Prior*, ICCV 2023.
 

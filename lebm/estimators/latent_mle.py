@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.prior_model import PriorModel
 
 __all__ = ["LatentMLE"]
 
 
-class LatentMLE(LatentPriorModel):
+class LatentMLE(PriorModel):
     r"""Pang, Han, Nijkamp, Zhu, Wu: *Learning Latent Space Energy-Based Prior Model*, NeurIPS 2020.
 
     ``z+`` comes from the posterior and ``z-`` from the prior, in the paper both by short Langevin chains from

@@ -16,7 +16,7 @@ from lebm.density_ratio.log_z import as_constant, direct_log_z, staged_log_z
 from lebm.errors import UserError
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.prior_model import PriorModel
 from lebm.estimators.stage_end import clear_moments, renew_averages, stage_lines, warn
 from lebm.estimators.stages import StageRecord, StageRule
 from lebm.inference import Inference, Inferred
@@ -30,7 +30,7 @@ from lebm.samplers.noise import Noise, RandomSource
 __all__ = ["MultiStageNCE"]
 
 
-class MultiStageNCE(LatentPriorModel):
+class MultiStageNCE(PriorModel):
     r"""Xiao, Han: *Adaptive Multi-stage Density Ratio Estimation for Learning Latent Space Energy-based
     Model*, NeurIPS 2022.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lebm.estimators.base import LatentEstimator, ModelChain
+from lebm.estimators.latent_model import LatentModel, ModelChain
 from lebm.inference import PosteriorChain, Taught
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import Energy
@@ -88,7 +88,7 @@ class Revision:
     teaching: Tensor
 
 
-class RevisedModel(LatentEstimator):
+class RevisedModel(LatentModel):
     """Three models whose draws are revised by chains; a method sets the attributes and adds its loss.
 
     Attributes:

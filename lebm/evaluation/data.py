@@ -18,7 +18,7 @@ from lebm.data.images import ImageData, to_unit_range
 from lebm.data.sets import HELD_OUT, by_number
 from lebm.data.sources import is_own
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 
 log = logging.getLogger("lebm.evaluation")
 
@@ -163,7 +163,7 @@ def _protocols(module: ImageData, path: str, settings: dict[str, Any]) -> dict[s
 
 
 @torch.no_grad()
-def observation_shape(model: LatentEstimator) -> tuple[int, ...]:
+def observation_shape(model: LatentModel) -> tuple[int, ...]:
     """Shape of one observation that a model decodes, ``(C, H, W)`` for images."""
     z = torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)
     return tuple(model.decode(z).shape[1:])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lebm.errors import UserError
-from lebm.estimators.base import HasPosterior, LatentEstimator
+from lebm.estimators.latent_model import HasPosterior, LatentModel
 from lebm.models.priors import Prior
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
@@ -247,7 +247,7 @@ def bits_per_dimension(log_density: float, dimensions: int) -> float:
     return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
 
 
-def joint_density(model: LatentEstimator, x: Tensor) -> LogDensity:
+def joint_density(model: LatentModel, x: Tensor) -> LogDensity:
     """``log p(x, z)`` of a model as a differentiable function of ``z``, unnormalised if the prior is.
 
     It is the model's ``posterior`` plus the constants of ``log_joint`` that the posterior may lack.

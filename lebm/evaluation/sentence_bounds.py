@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lebm.errors import UserError
-from lebm.estimators.base import HasPosterior, LatentEstimator
+from lebm.estimators.latent_model import HasPosterior, LatentModel
 from lebm.evaluation.log_z import annealing, model_log_z
 from lebm.evaluation.marginal_likelihood import LatentGaussian, joint_density, log_marginal
 from lebm.metrics.text_likelihood import SentenceLikelihood
@@ -23,7 +23,7 @@ __all__ = ["LikelihoodBounds", "likelihood_of_sentences"]
 FITTED_TO = 16  # posterior chains per sentence, to which a Gaussian is fitted
 
 
-def likelihood_of_sentences(model: LatentEstimator, who: str) -> CategoricalLikelihood:
+def likelihood_of_sentences(model: LatentModel, who: str) -> CategoricalLikelihood:
     """The likelihood of a model of sentences.
 
     Args:
@@ -103,7 +103,7 @@ class LikelihoodBounds:
             "perplexity": "per token, <eos> included",
         }
 
-    def begin(self, model: LatentEstimator) -> None:
+    def begin(self, model: LatentModel) -> None:
         """Forget earlier batches, and estimate log Z of the model's prior.
 
         Every process uses the same noise streams, so all processes compute the same estimate.
@@ -123,7 +123,7 @@ class LikelihoodBounds:
         high = below.high if above is None else torch.maximum(below.high, above.high)
         self._metric.log_z = LogZ(below.estimate, below.low, high, below.ess)
 
-    def update(self, model: LatentEstimator, x: Tensor, index: Tensor) -> None:
+    def update(self, model: LatentModel, x: Tensor, index: Tensor) -> None:
         """Take a batch.
 
         Args:
@@ -143,7 +143,7 @@ class LikelihoodBounds:
             estimate = log_marginal(partial(joint_density, model), x, start, kernel, self.chains, noise)
         self._metric.update(estimate, (x != PAD).sum(dim=1))
 
-    def _proposal(self, model: LatentEstimator, x: Tensor, index: Tensor) -> LatentGaussian:
+    def _proposal(self, model: LatentModel, x: Tensor, index: Tensor) -> LatentGaussian:
         if self.start == "prior":
             like = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
             return LatentGaussian.standard(like)

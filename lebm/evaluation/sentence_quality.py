@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lebm.data.text_rows import TextRows
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.sentence_bounds import likelihood_of_sentences
 from lebm.metrics.text_diversity import SentenceDiversity
 from lebm.metrics.text_latents import LatentUse
@@ -69,7 +69,7 @@ class SampleQuality:
             "language_model": dataclasses.asdict(self.budget),
         }
 
-    def begin(self, model: LatentEstimator) -> None:
+    def begin(self, model: LatentModel) -> None:
         """Forget earlier batches, and draw the samples.
 
         Raises:
@@ -80,7 +80,7 @@ class SampleQuality:
         self._samples = model.sample(self.n, generator=Noise.shards(self.seed, "sentence quality"))
         self._real = []
 
-    def update(self, model: LatentEstimator, x: Tensor, z: Tensor, index: Tensor) -> None:
+    def update(self, model: LatentModel, x: Tensor, z: Tensor, index: Tensor) -> None:
         """Take a batch.
 
         Args:
@@ -97,7 +97,7 @@ class SampleQuality:
         self._use.update(z, other, own, foreign if len(x) > 1 else foreign[:0])
         self._real.append(x)
 
-    def compute(self, model: LatentEstimator, train: TextRows) -> dict[str, float]:
+    def compute(self, model: LatentModel, train: TextRows) -> dict[str, float]:
         """Train the language models, and forget the batches.
 
         Args:

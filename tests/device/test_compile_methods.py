@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lebm.checkpoint.rebuild import build
-from lebm.estimators import LatentEstimator, MultiStageNCE
+from lebm.estimators import LatentModel, MultiStageNCE
 from tests.device.test_compile import BATCH, LAST, _traced, breaks, graphs
 from tests.reliability.methods import KINDS, METHODS, SHAPE, description
 
@@ -30,10 +30,10 @@ def compiled(entry: Any) -> Any:
     return [compiled(item) for item in entry] if isinstance(entry, list) else entry
 
 
-def model_of(name: str, device: torch.device) -> LatentEstimator:
+def model_of(name: str, device: torch.device) -> LatentModel:
     torch.manual_seed(0)
     entry = compiled(description(name))
-    return build(entry, LatentEstimator).to(device)  # type: ignore[type-abstract]
+    return build(entry, LatentModel).to(device)  # type: ignore[type-abstract]
 
 
 def batch(rows: int, device: torch.device) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def batch(rows: int, device: torch.device) -> dict[str, Tensor]:
 class Run:
     """Counts the graphs that each event of a training adds."""
 
-    def __init__(self, model: LatentEstimator, device: torch.device) -> None:
+    def __init__(self, model: LatentModel, device: torch.device) -> None:
         self.model, self.device, self.step = model, device, 0
         self.optimizer, _ = model.optimizer_settings.build(model.networks(), fused=False)
 

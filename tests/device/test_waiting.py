@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lebm.estimators import LatentEstimator, MultiStageNCE
+from lebm.estimators import LatentModel, MultiStageNCE
 from lebm.models import CategoricalLikelihood, EnergyPrior, MLPEnergy, SentenceEncoder
 from lebm.samplers import HMC, MALA, Langevin, Noise, ParallelTempering, Sampler, SamplingImportanceResampling
 from tests.device.accelerator import Traffic, watched
@@ -74,7 +74,7 @@ def images(where: str) -> dict[str, Tensor]:
     return {"x": torch.zeros(8, *SHAPE, device=where), "index": torch.arange(8, device=where)}
 
 
-def second_step(model: LatentEstimator, batch: dict[str, Tensor], where: str, allowed: object) -> Counter:
+def second_step(model: LatentModel, batch: dict[str, Tensor], where: str, allowed: object) -> Counter:
     """The events of the second training step; the first one may make buffers."""
     model.to(where)
     groups = [{"name": name, "params": list(part.parameters())} for name, part in model.networks().items()]

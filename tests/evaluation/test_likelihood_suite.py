@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lebm.estimators import AdamGroups, DualMCMCTeaching, LatentEstimator, LatentMLE
+from lebm.estimators import AdamGroups, DualMCMCTeaching, LatentMLE, LatentModel
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.likelihood_suite import likelihood_suite
@@ -48,7 +48,7 @@ class Pictures:
         return self.levels[rows]  # type: ignore[index]
 
 
-def latent_mle() -> tuple[LatentEstimator, torch.distributions.MultivariateNormal]:
+def latent_mle() -> tuple[LatentModel, torch.distributions.MultivariateNormal]:
     energy = QuadraticEnergy(D)
     with torch.no_grad():
         energy.matrix.copy_(torch.diag(torch.tensor([0.5, 2.0, 0.0])))
@@ -66,7 +66,7 @@ def latent_mle() -> tuple[LatentEstimator, torch.distributions.MultivariateNorma
     )
 
 
-def dual_mcmc() -> tuple[LatentEstimator, torch.distributions.MultivariateNormal]:
+def dual_mcmc() -> tuple[LatentModel, torch.distributions.MultivariateNormal]:
     model = DualMCMCTeaching(
         ResNetEnergy([*SHAPE], channels=[2], downsample=[False]),
         GaussianLikelihood(LinearImages(), SIGMA),

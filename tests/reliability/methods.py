@@ -12,7 +12,7 @@ import torch
 
 from lebm import inference
 from lebm.checkpoint.rebuild import build
-from lebm.estimators import LatentEstimator
+from lebm.estimators import LatentModel
 
 __all__ = ["BASES", "KINDS", "METHODS", "description", "model_of"]
 
@@ -211,7 +211,7 @@ def description(method: str, **changed: Any) -> Plain:
     return entry
 
 
-def model_of(method: str, **changed: Any) -> LatentEstimator:
+def model_of(method: str, **changed: Any) -> LatentModel:
     """The method itself, from fixed initial weights."""
     torch.manual_seed(0)
-    return build(description(method, **changed), LatentEstimator)
+    return build(description(method, **changed), LatentModel)

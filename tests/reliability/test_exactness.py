@@ -257,9 +257,9 @@ def test_lebm_its_module_and_python_agree(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     seed_everything(0, verbose=False)
     from lebm.checkpoint.rebuild import build
-    from lebm.estimators import LatentEstimator
+    from lebm.estimators import LatentModel
 
-    model = build(description("latent_mle"), LatentEstimator)
+    model = build(description("latent_mle"), LatentModel)
     trainer(tmp_path / "python", 8, [], enable_checkpointing=False).fit(model, ImageData(**images))  # type: ignore[arg-type]
     ends = [
         checkpoint.read(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"]
