@@ -10,7 +10,7 @@ import torch
 
 import lebm
 from benchmarks.full_size import batch_of
-from benchmarks.gpu import Task
+from benchmarks.gpu_task import Task
 from lebm.config import recipes
 from lebm.estimators import LatentModel
 
