@@ -7,7 +7,6 @@ host is that of ``huggingface_hub``, or the one that ``HF_ENDPOINT`` names. A to
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,9 +51,7 @@ def fetch(name: str) -> Path:
     import huggingface_hub
 
     with _one_line(name):
-        return Path(
-            huggingface_hub.hf_hub_download(repository, MODEL, revision=revision, endpoint=_endpoint())
-        )
+        return Path(huggingface_hub.hf_hub_download(repository, MODEL, revision=revision))
 
 
 def need_token(name: str) -> None:
@@ -87,10 +84,10 @@ def push(name: str, folder: Path, private: bool = False) -> str:
     if revision is not None:
         raise UserError(f"{name}: a revision is made by the push, so leave @{revision} out")
     need_token(name)
-    import huggingface_hub
+    from huggingface_hub import HfApi
 
     with _one_line(name):
-        api = huggingface_hub.HfApi(endpoint=_endpoint())
+        api = HfApi()
         api.create_repo(repository, private=private or None, exist_ok=True)
         done = api.upload_folder(
             repo_id=repository,
@@ -101,15 +98,13 @@ def push(name: str, folder: Path, private: bool = False) -> str:
     return str(done.commit_url)
 
 
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT") or None
-
-
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
     """Report any failure of the library in one line that names the model; it never holds the token."""
+    from huggingface_hub import constants
+
     try:
         yield
     except Exception as error:
         said = " ".join(str(error).split())[:300]
-        raise UserError(f"{name} at {_endpoint() or 'the Hub'}: {said}") from error
+        raise UserError(f"{name} at {constants.ENDPOINT}: {said}") from error

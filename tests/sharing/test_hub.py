@@ -27,8 +27,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its tries
     with served() as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.address)
-        # The library reads the variable when it is imported, which another test may have done before.
+        # The library reads HF_ENDPOINT when it is imported, which another test may have done before.
         template = f"{running.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(constants, "ENDPOINT", running.address)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -132,7 +131,9 @@ def test_without_a_network(
 ) -> None:
     assert main(["push", "run", "ada/digits"]) == 0
     assert main(["sample", "hub:ada/digits", "-n", "2"]) == 0
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     capsys.readouterr()
     assert main(["sample", "hub:ada/digits", "-n", "2"]) == 0  # the copy that is here
     capsys.readouterr()
