@@ -79,14 +79,13 @@ def model_card(file: Path, run: Path, name: str, licence: str | None = None) -> 
         ],
     )
     commands = {without_paths(part["origin"].get("command")) for part in suites.values()}
-    card = ModelCard.from_template(
-        head,
-        template_path=str(_HERE / "card.md"),
+    known: dict[str, Any] = {
         **{"head": head, "name": name, "method": method, "kind": kind, "source": source, "facts": facts},
         **{"suites": suites, "figures": figures, "commands": sorted(filter(None, commands))},
         **{"summary": stored_json(run, "summary.json"), "minutes": spent_minutes, "digest": sha256(file)},
-        weights=sum(value.numel() for value in content["state_dict"].values() if hasattr(value, "numel")),
-    )
+        "weights": sum(value.numel() for value in content["state_dict"].values() if hasattr(value, "numel")),
+    }
+    card = ModelCard.from_template(head, template_path=str(_HERE / "card.md"), **known)
     return str(card).rstrip() + "\n"
 
 

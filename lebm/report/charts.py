@@ -41,7 +41,7 @@ class Chart(NamedTuple):
             "text.parse_math": False,
             "font.size": 8,
         }
-        with rc_context(settings):
+        with rc_context(settings | {"text.parse_math": False, "font.size": 8}):
             figure = Figure(figsize=(4.2, 2.7))
             axes = figure.add_axes((0.15, 0.16, 0.83, 0.76))
             for values, colour, dash in self.lines.values():

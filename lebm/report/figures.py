@@ -58,7 +58,7 @@ def figures_of(record: RunRecord) -> dict[tuple[str, str, str], dict[str, Any]]:
     }
     for logged, value in record.test.get("metrics", {}).items():
         name = str(logged).removeprefix("test/")
-        alone = {"low": None, "high": None, "n": None, "details": {}}
+        alone: dict[str, Any] = {"low": None, "high": None, "n": None, "details": {}}
         found[TEST_PASS, name, "test"] = {"name": name, "split": "test", "value": value, **alone}
     return found
 

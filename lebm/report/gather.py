@@ -33,7 +33,7 @@ class Scored(NamedTuple):
 
     file: str
     score: str
-    count: int
+    rows: int
     top: list[dict[str, str]]
     pictures: dict[str, str]
 
