@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     check_data(chosen.data, run=chosen.run[0])
     for data in chosen.ood:
         check_data(data, "--ood")
-    check_wandb(chosen.run, chosen)
+    check_wandb(chosen.run if chosen.wandb else [])
     for run in chosen.run:
         target = chosen.out or _home(run)
         if chosen.out is not None and target.exists() and not chosen.force:
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
             ordinary(run, target)
         _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
         if chosen.wandb:
-            attach_evaluation(run, target, chosen.wandb_host)
+            attach_evaluation(run, target)
     return 0
 
 
