@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from lebm.data.images import to_unit_range
+from lebm.data.dataset import ImageRows, to_unit_range
 from lebm.data.module import SplitData
-from lebm.data.splits import check_size, ordinary_rows, size_in_rows
-from lebm.data.synthetic import PlaneRows
+from lebm.data.rows import Rows
+from lebm.data.splits import check_size, limited, ordinary_rows, size_in_rows
 from lebm.errors import UserError
 
 __all__ = ["ArrayData"]
 
 SPLITS = ("train", "validation", "test")
-_PLAIN = 1 << 30  # bytes that an archive of any size may stand for
-_RATIO = 100
 
 
 class ArrayData(SplitData):
@@ -58,6 +55,7 @@ class ArrayData(SplitData):
 
     noun = "rows"
     test_hint = "add an array 'test', or set test_size"
+    limit_eval: int | None = None
 
     def __init__(
         self,
@@ -97,7 +95,7 @@ class ArrayData(SplitData):
                 f"data path {self.path!r}: holds {', '.join(arrays)}; it must hold train, and may hold"
                 f" {', '.join(known[1:])}"
             )
-        splits = {name: self._rows(arrays, name) for name in SPLITS if name in arrays}
+        splits = {name: self._array(arrays, name) for name in SPLITS if name in arrays}
         train = splits["train"]
         carved = {
             name: 0 if name in splits else size_in_rows(size, len(train))
@@ -118,12 +116,15 @@ class ArrayData(SplitData):
         }
         for name, piece in pieces.items():
             if len(piece):
-                splits[name] = PlaneRows(train.x[piece], train.label[piece])
-        self.train, self.validation, self.test = (splits.get(name) for name in SPLITS)
+                splits[name] = train.subset(piece)
+        for name in {"validation", "test"} & splits.keys():
+            places = np.arange(len(splits[name]))
+            splits[name] = splits[name].subset(limited(places, self.limit_eval, self.seed))
         splits = {name: splits[name] for name in SPLITS if name in splits}
-        shapes = {name: tuple(split.x.shape[1:]) for name, split in splits.items()}
+        shapes = {name: split.image_shape for name, split in splits.items()}
         if len(set(shapes.values())) > 1:
             raise UserError(f"data path {self.path!r}: rows differ between splits ({shapes})")
+        self.train, self.validation, self.test = (splits.get(name) for name in SPLITS)
         self._used = {
             "path": self.path,
             "shape": list(shapes["train"]),
@@ -139,18 +140,14 @@ class ArrayData(SplitData):
         if not file.is_file():
             raise UserError(f"{where}: not an ordinary file")
         try:
-            if zipfile.is_zipfile(file):
-                _check_expanded(where, file)
             found = np.load(file, allow_pickle=False)
             return {"train": found} if isinstance(found, np.ndarray) else dict(found)
-        except UserError:
-            raise
         except MemoryError as error:
             raise UserError(f"{where}: needs more memory than there is ({error})") from error
         except Exception as error:  # NumPy and the readers of archives meet damage with errors of many kinds
             raise UserError(f"{where}: not a .npy or .npz file of plain numbers") from error
 
-    def _rows(self, arrays: Mapping[str, np.ndarray], name: str) -> PlaneRows:
+    def _array(self, arrays: Mapping[str, np.ndarray], name: str) -> ImageRows:
         where, values = f"data path {self.path!r}, array {name!r}", arrays[name]
         if values.ndim not in (2, 4) or values.dtype.kind not in "fiub" or not values.size:
             raise UserError(
@@ -170,15 +167,14 @@ class ArrayData(SplitData):
             )
         if label.max() > np.iinfo(np.int64).max:
             raise UserError(f"{where}: a label is {label.max()}, beyond 64 bits with a sign")
-        return PlaneRows(x, torch.from_numpy(label.astype(np.int64)))
+        return ImageRows([x.numpy()], label.astype(np.int64), np.arange(len(x)))
 
-
-def _check_expanded(where: str, file: Path) -> None:
-    """Refuse a small archive that stands for gigabytes; those of real data are packed by less."""
-    with zipfile.ZipFile(file) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-    if size > max(_PLAIN, _RATIO * file.stat().st_size):
-        raise UserError(
-            f"{where}: its arrays are {size / 2**30:.1f} GiB and the file {file.stat().st_size:,} bytes; save"
-            " it by numpy.savez if that is meant"
-        )
+    def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
+        self.setup()
+        known = [name for name in SPLITS if getattr(self, name) is not None]
+        split = known[-1] if split is None else split
+        if split not in known:
+            raise UserError(f"data path {self.path!r}: no split {split!r}; it has {', '.join(known)}")
+        rows = getattr(self, split)
+        labels = rows.labels.tolist() if (rows.labels >= 0).any() else None
+        return Rows(rows, f"{self.path} ({split})", np.arange(len(rows))[:limit], labels)

@@ -1,7 +1,8 @@
-"""A split as a data set: rows of one or more decoded sources, read one batch at a time."""
+"""A split as a data set: rows of one or more arrays, read one batch at a time."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,15 +11,27 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["ImageRows"]
+__all__ = ["ImageRows", "to_unit_range"]
+
+
+def to_unit_range(x: Tensor) -> Tensor:
+    """``uint8`` pixels to ``float32`` in [-1, 1], of any shape.
+
+    Example:
+        >>> import torch
+        >>> from lebm.data import to_unit_range
+        >>> to_unit_range(torch.tensor([0, 255], dtype=torch.uint8))
+        tensor([-1.,  1.])
+    """
+    return x.to(torch.float32).div_(127.5).sub_(1.0)
 
 
 class ImageRows(Dataset):
-    """Rows of decoded images.
+    """Rows of decoded images, or of other arrays.
 
     Args:
-        sources: arrays ``(N_i, C, H, W)`` ``uint8``, memory-mapped or not. Their rows are numbered
-            one source after the other.
+        sources: arrays ``(N_i, C, H, W)`` ``uint8``, memory-mapped or not, or ``(N_i, *event)`` ``float32``.
+            Their rows are numbered one source after the other.
         labels: ``(sum N_i,)`` ``int64`` labels of the sources.
         rows: the rows of this split, in order.
         held_out: the labels of anomalies. With them, batches have the flag ``anomaly``.
@@ -40,10 +53,9 @@ class ImageRows(Dataset):
         self._starts = np.cumsum([0, *(len(source) for source in self.sources)])
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width, ``(C, H, W)``."""
-        channels, height, width = self.sources[0].shape[1:]
-        return int(channels), int(height), int(width)
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width, ``(C, H, W)``; ``(d,)`` for vectors."""
+        return tuple(map(int, self.sources[0].shape[1:]))
 
     @property
     def anomaly(self) -> Tensor | None:
@@ -54,19 +66,30 @@ class ImageRows(Dataset):
         return len(self.rows)
 
     def images(self, indices: Sequence[int] | np.ndarray | slice = slice(None)) -> Tensor:
-        """Raw images ``(B, C, H, W)`` ``uint8`` of some rows of this split; of all rows by default."""
+        """Raw images ``(B, C, H, W)`` of some rows of this split, of all rows by default, as stored."""
         rows = self.rows[indices]
         if len(self.sources) == 1:
             return torch.from_numpy(self.sources[0][rows])
-        images = np.empty((len(rows), *self.image_shape), dtype=np.uint8)
+        images = np.empty((len(rows), *self.image_shape), dtype=self.sources[0].dtype)
         which = np.searchsorted(self._starts, rows, side="right") - 1
         for number, source in enumerate(self.sources):
             mine = which == number
             images[mine] = source[rows[mine] - self._starts[number]]
         return torch.from_numpy(images)
 
+    def observations(self, indices: Sequence[int] | np.ndarray | slice = slice(None)) -> Tensor:
+        """The same in the form that a model takes: images in [-1, 1], vectors as they are."""
+        x = self.images(indices)
+        return to_unit_range(x) if x.dtype == torch.uint8 else x
+
+    def subset(self, keep: np.ndarray) -> ImageRows:
+        """Some rows of this split; ``keep`` holds their places in the split, or one flag per row."""
+        part = copy.copy(self)
+        part.rows, part.labels = self.rows[keep], self.labels[torch.from_numpy(np.asarray(keep))]
+        return part
+
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """A batch: ``x`` ``uint8``, ``label`` and ``index``, which is the row number within this split.
+        """A batch: ``x`` as stored, ``label`` and ``index``, which is the row number within this split.
 
         With held-out labels the batch also has ``anomaly``.
         """

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lebm.data.cache import open_images
-from lebm.data.dataset import ImageRows
+from lebm.data.cache import open_images, split_names
+from lebm.data.dataset import ImageRows, to_unit_range
 from lebm.data.decoding import Decoding
 from lebm.data.loader import coin_flips
 from lebm.data.module import SplitData
+from lebm.data.rows import Rows
 from lebm.data.sets import Sources, Splitting, class_words
 from lebm.data.splits import check_size
 
 __all__ = ["ImageData", "open_images", "to_unit_range"]
-
-
-def to_unit_range(x: Tensor) -> Tensor:
-    """``uint8`` pixels to ``float32`` in [-1, 1], of any shape.
-
-    Example:
-        >>> import torch
-        >>> from lebm.data import to_unit_range
-        >>> to_unit_range(torch.tensor([0, 255], dtype=torch.uint8))
-        tensor([-1.,  1.])
-    """
-    return x.to(torch.float32).div_(127.5).sub_(1.0)
 
 
 class ImageData(SplitData):
@@ -93,7 +83,7 @@ class ImageData(SplitData):
 
     ordering = ("sizes", "batch_size", "seed", "flip", "drop_last")
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     train: ImageRows
     validation: ImageRows | None
     test: ImageRows | None
@@ -213,6 +203,25 @@ class ImageData(SplitData):
             self._used["anomaly_split"] = None
         elif self.test is not None and self.test.anomaly is not None:
             self._used["anomaly_base_rate"] = int(self.test.anomaly.sum()) / len(self.test)
+
+    def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
+        if split is None and self.test_split in split_names(self.path, **self._where):
+            split = self.test_split
+        found = open_images(self.path, split, **self._where, **self._how)
+        return Rows(
+            ImageRows([found.images], found.labels, np.arange(len(found))),
+            f"{self.path} ({found.split})",
+            np.arange(len(found))[:limit],
+            found.labels.tolist() if found.has_labels else None,
+            found.label_names,
+            found.file_names(),
+        )
+
+    def test_of(self, protocol: str) -> ImageRows | None:
+        """The test split under another protocol of the held-out classes, see ``anomaly_split``."""
+        self.setup()
+        splitting = replace(self.splitting, anomaly_split=protocol)
+        return splitting.apply(self._sources(), self.train.held_out).get("test")
 
     def notes(self) -> list[str]:
         """Says which classes are held out, where their images are, and how many rows have no label."""

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from lebm.component import Component
-from lebm.data.loader import BatchLoader
-from lebm.data.module import LoadedData
-from lebm.errors import UserError
+from lebm.data.arrays import ArrayData
 from lebm.samplers.noise import keyed_seed
 
 __all__ = ["PlaneData", "plane_samples"]
@@ -84,24 +80,7 @@ def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return SHAPES[shape](n, torch.Generator().manual_seed(seed))
 
 
-class PlaneRows(Dataset):
-    """Points as batches ``{"x", "label", "index"}``."""
-
-    def __init__(self, x: Tensor, label: Tensor) -> None:
-        self.x, self.label = x, label
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        index = torch.tensor(indices, dtype=torch.long)
-        return {"x": self.x[index], "label": self.label[index], "index": index}
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: value[0] for name, value in self.__getitems__([index]).items()}
-
-
-class PlaneData(LoadedData, Component):
+class PlaneData(ArrayData):
     """Points of a density in the plane; ``x`` is ``(B, 2)`` and ``label`` is the piece of each point.
 
     Args:
@@ -134,43 +113,14 @@ class PlaneData(LoadedData, Component):
         eval_batch_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         if min(n_train, n_eval, batch_size, eval_batch_size or 1) < 1:
             raise ValueError(
                 f"n_train {n_train}, n_eval {n_eval}, batch sizes {batch_size} and {eval_batch_size} must all"
                 " be at least 1"
             )
-        self.shape, self.seed = shape, seed
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        super().__init__(shape, batch_size, eval_batch_size, seed=seed)
         sizes = {"train": n_train, "validation": n_eval, "test": n_eval}
-        self._rows = {
-            split: PlaneRows(*plane_samples(shape, n, keyed_seed(seed, split))) for split, n in sizes.items()
-        }
-
-    def describe_split(self) -> dict[str, Any]:
-        """The data of the run as plain values, for a summary."""
-        sizes = {split: len(rows) for split, rows in self._rows.items()}
-        return {"shape": self.shape, "sizes": sizes, "batch_size": self.batch_size, "seed": self.seed}
-
-    def train_dataloader(self) -> BatchLoader:
-        """Shuffled whole batches; an incomplete last batch is left out.
-
-        Raises:
-            UserError: if the processes cannot share a batch evenly, or there is not one whole batch.
-        """
-        rows, (_, processes) = self._rows["train"], self._processes()
-        if self.batch_size % processes or self.batch_size > len(rows):
-            raise UserError(
-                f"batch_size {self.batch_size} must be shared evenly by {processes} processes and fit"
-                f" {len(rows)} points"
-            )
-        return self._shuffled(rows)
-
-    def val_dataloader(self) -> BatchLoader:
-        return self._in_order(self._rows["validation"])
-
-    def test_dataloader(self) -> BatchLoader:
-        return self._in_order(self._rows["test"])
-
-    def predict_dataloader(self) -> BatchLoader:
-        return self.test_dataloader()
+        drawn = {split: plane_samples(shape, n, keyed_seed(seed, split)) for split, n in sizes.items()}
+        labels = {f"{split}_label": pieces for split, (_, pieces) in drawn.items()}
+        self._arrays = {split: points for split, (points, _) in drawn.items()} | labels
+        self.setup()

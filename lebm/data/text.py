@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 
 from lebm.data.loader import ShardedBatchSampler
-from lebm.data.module import NoValidationSentences, SplitData
+from lebm.data.module import SplitData
+from lebm.data.rows import Rows
 from lebm.data.splits import check_size, chosen_splits, limited, nothing_left, ordinary_rows
 from lebm.data.text_rows import LengthBatchSampler, TextRows
 from lebm.data.text_sources import Sentences, open_text, text_splits
@@ -66,12 +67,11 @@ class TextData(SplitData):
 
     noun = "sentences"
     ordering = ("sizes", "batch_size", "seed", "by_length", "max_length")
-    no_validation = NoValidationSentences
 
     train: TextRows
     validation: TextRows | None
     test: TextRows | None
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | None = None
 
     def __init__(
         self,
@@ -135,6 +135,7 @@ class TextData(SplitData):
         if self._used is None:
             self._read()
         if self.trainer is not None:
+            assert self.vocabulary is not None
             for module in self.trainer.lightning_module.modules():
                 if isinstance(module, CategoricalLikelihood):
                     module.adopt(self.vocabulary)
@@ -142,7 +143,7 @@ class TextData(SplitData):
     def _read(self) -> None:
         sentences = self._sentences()
         texts = self._split(sentences)
-        self.vocabulary = Vocabulary.learn(
+        self.vocabulary = self.vocabulary or Vocabulary.learn(
             texts["train"], self.vocabulary_size, self.tokenizer, self.lowercase
         )
         encoded = {name: self.vocabulary.encode(split, self.max_length) for name, split in texts.items()}
@@ -187,6 +188,21 @@ class TextData(SplitData):
             if name in texts and name not in chosen:
                 chosen[name] = limited(np.arange(len(texts[name])), self.limits["limit_eval"], self.seed)
         return {name: [texts[name][row] for row in kept] for name, kept in chosen.items()}
+
+    def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
+        if split is None and self.test_split in text_splits(self.path, **self._where):
+            split = self.test_split
+        found = open_text(self.path, split, **self._where, **self._how)
+        if self.vocabulary is None:
+            self.setup()
+        assert self.vocabulary is not None
+        encoded = self.vocabulary.encode(found.texts[:limit], self.max_length)
+        unknown, total = sum(row.count(UNKNOWN) for row in encoded), sum(map(len, encoded))
+        notes = [f"{unknown} of {total} tokens unknown"] if unknown else []
+        left_out = {"empty": found.empty, "unreadable": found.skipped}
+        notes += [f"{count} {what} lines left out" for what, count in left_out.items() if count]
+        source = f"{self.path} ({', '.join(notes)})" if notes else self.path
+        return Rows(TextRows(encoded), source, np.arange(len(encoded)), lines=found.rows)
 
     # Loading
 

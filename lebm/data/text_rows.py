@@ -46,6 +46,8 @@ class TextRows(Dataset):
         sources = np.where(inside, self._starts[chosen, None] + position, 0)
         return torch.from_numpy(np.where(inside, self._tokens[sources], PAD).astype(np.int64))
 
+    observations = tokens
+
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """A batch: ``x``, and ``index``, which is the row number within this split."""
         return {"x": self.tokens(indices), "index": torch.as_tensor(indices, dtype=torch.int64)}

@@ -75,6 +75,8 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
         figures.append(
             Figure.of(f"log_likelihood/{name}", interval, len(x), "test", unit="nats per image", **details)
         )
+        if x.dim() != 4:
+            continue  # vectors have no grey levels
         ends = (interval.value, interval.high, interval.low)
         value, low, high = (bits_per_dimension(end, dimensions) for end in ends)
         bits = Interval(value, low, high, interval.level, interval.method)

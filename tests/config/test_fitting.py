@@ -21,7 +21,7 @@ from lebm.config.fitting import fitted
 from lebm.config.request import read_request
 from lebm.data.survey import Survey, survey
 from lebm.errors import UserError
-from lebm.evaluation.data import observation_shape
+from lebm.evaluation.reopen import observation_shape
 from tests.conftest import MakeParquet
 
 CLASSES = ["coat", "pullover", "sneaker"]

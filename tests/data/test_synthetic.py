@@ -45,5 +45,5 @@ def test_wrong_settings_are_named():
         plane_samples("cube", 5)
     with pytest.raises(ValueError, match="at least 1"):
         PlaneData(n_train=0)
-    with pytest.raises(UserError, match="batch_size 100 must be shared"):
+    with pytest.raises(UserError, match="batch_size 100 is larger than the 10 training rows"):
         PlaneData(n_train=10, batch_size=100).train_dataloader()
