@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for option in fields(Settings):
         if option.metadata:
-            kind = {"type": count} if "int" in str(option.type) else {}
+            kind: dict[str, Any] = {"type": count} if "int" in str(option.type) else {}
             name = f"--{option.name.replace('_', '-')}"
             default = list(option.default) if isinstance(option.default, tuple) else option.default
             parser.add_argument(name, default=default, **kind, **option.metadata)

@@ -42,7 +42,9 @@ def reconstruct(argv: list[str]) -> int:
         say((f"data   {above}\nmodel  {below}" for above, below in pairs), chosen.out)
         return 0
     both = torch.cat([x, result])  # in an array the data come first
-    target = write_shown(chosen, "reconstructions", both, lambda both: pair_grid(*both.chunk(2)))
+    target = write_shown(
+        chosen, "reconstructions", both, lambda both: pair_grid(both[: len(x)], both[len(x) :])
+    )
     error = (result - x).square().mean().item()
     chain = chain_words(model, chosen.steps or model.evaluation_steps, "posterior")
     report(f"{len(x)} reconstructions of {rows.source}", target, chosen, chain)

@@ -139,8 +139,12 @@ class ImageData(SplitData):
             raise ValueError("held_out_label and normal_label exclude each other; set one of them to null")
         self.held_out_label, self.normal_label = held_out_label, normal_label
         self.seed, self.flip, self.drop_last, self.num_workers = seed, flip, drop_last, num_workers
-        self._where = {"config_name": config_name, "revision": revision, "cache_dir": cache_dir}
-        self._how = {
+        self._where: dict[str, Any] = {
+            "config_name": config_name,
+            "revision": revision,
+            "cache_dir": cache_dir,
+        }
+        self._how: dict[str, Any] = {
             "image_size": image_size,
             "channels": channels,
             "crop": crop,

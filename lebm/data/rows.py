@@ -50,7 +50,7 @@ class Rows:
 
     @property
     def columns(self) -> dict[str, list[Any]]:
-        """What is known of each row: ``index``, and ``path``, ``label`` and ``class_name`` where it has them."""
+        """``index`` of each row, and its ``path``, ``label`` and ``class_name`` where the data have them."""
         given = {"index": self.lines, "path": self.paths, "label": self.labels}
         found = {
             name: [values[row] for row in self.order] for name, values in given.items() if values is not None

@@ -99,6 +99,7 @@ class PlaneData(ArrayData):
     Example:
         >>> from lebm.data import PlaneData
         >>> data = PlaneData("moons", n_train=1000, batch_size=50)
+        >>> data.setup()
         >>> batch = next(iter(data.train_dataloader()))
         >>> batch["x"].shape, batch["label"].shape
         (torch.Size([50, 2]), torch.Size([50]))
@@ -119,8 +120,12 @@ class PlaneData(ArrayData):
                 " be at least 1"
             )
         super().__init__(shape, batch_size, eval_batch_size, seed=seed)
-        sizes = {"train": n_train, "validation": n_eval, "test": n_eval}
-        drawn = {split: plane_samples(shape, n, keyed_seed(seed, split)) for split, n in sizes.items()}
+        self._sizes = {"train": n_train, "validation": n_eval, "test": n_eval}
+
+    def _read(self) -> dict[str, Tensor]:
+        drawn = {
+            split: plane_samples(self.path, n, keyed_seed(self.seed, split))
+            for split, n in self._sizes.items()
+        }
         labels = {f"{split}_label": pieces for split, (_, pieces) in drawn.items()}
-        self._arrays = {split: points for split, (points, _) in drawn.items()} | labels
-        self.setup()
+        return {split: points for split, (points, _) in drawn.items()} | labels

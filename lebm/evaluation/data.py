@@ -78,6 +78,7 @@ class RunImages:
             if not module.foreign:
                 raise
             log.warning("no class is held out, every class counts as normal: %s", error)
+            assert isinstance(module, ImageData)  # no other data have classes to hold out
             module.held_out_label = module.normal_label = None
             module.setup()  # type: ignore[call-arg]
         if module.test is None:

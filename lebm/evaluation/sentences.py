@@ -27,6 +27,7 @@ def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
         settings: only ``seed``, ``n_samples``, ``chains`` and ``levels`` are used.
     """
     model, data = subject.model.eval(), subject.data
+    assert data.vocabulary is not None  # after its setup
     likelihood_of_sentences(model, "text_suite").adopt(data.vocabulary)
     bounds = LikelihoodBounds(
         chains=max(100, settings.chains), prior_levels=2 * settings.levels, seed=settings.seed
