@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,12 +16,7 @@ from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
 from lebm.evaluation.log_z import annealing, long_run, model_log_z
-from lebm.evaluation.marginal_likelihood import (
-    LatentGaussian,
-    bits_per_dimension,
-    joint_density,
-    log_marginal,
-)
+from lebm.evaluation.marginal_likelihood import LatentGaussian, bits_per_dimension, log_marginal
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.samplers.annealed import RELIABLE, LogZ
 from lebm.samplers.noise import Noise
@@ -122,7 +116,8 @@ class _Estimator:
 
     def __init__(self, model: LatentEstimator, settings: Settings) -> None:
         self.model, self.settings = model, settings
-        self.joint = partial(joint_density, model)
+        assert isinstance(model, HasPosterior)
+        self.joint = model.posterior
 
     def noise(self, purpose: str) -> Noise:
         return Noise([(self.settings.seed, "likelihood", purpose)])

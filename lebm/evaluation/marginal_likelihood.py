@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from lebm.errors import UserError
-from lebm.estimators.answers import HasPosterior
-from lebm.estimators.base import LatentEstimator
 from lebm.models.priors import Prior
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
@@ -20,7 +18,7 @@ from lebm.samplers.importance import Proposal
 from lebm.samplers.metropolis import HMC
 from lebm.samplers.noise import RandomSource, normal
 
-__all__ = ["LatentGaussian", "bits_per_dimension", "joint_density", "log_marginal", "prior_log_z"]
+__all__ = ["LatentGaussian", "bits_per_dimension", "log_marginal", "prior_log_z"]
 
 
 @dataclass
@@ -246,31 +244,3 @@ def bits_per_dimension(log_density: float, dimensions: int) -> float:
         6.99
     """
     return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
-
-
-def joint_density(model: LatentEstimator, x: Tensor) -> LogDensity:
-    """``log p(x, z)`` of a model as a differentiable function of ``z``, unnormalised if the prior is.
-
-    It is the model's ``posterior`` plus the constants of ``log_joint`` that the posterior may lack.
-
-    Args:
-        model: with a posterior density.
-        x: ``(B, *event)``.
-
-    Raises:
-        ValueError: if ``posterior`` and ``log_joint`` differ by more than a constant. Then one of them is not
-            a density of this model.
-    """
-    assert isinstance(model, HasPosterior)
-    target = model.posterior(x)
-    origin = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
-    with torch.no_grad():
-        points = (origin, origin + 0.5)
-        values = [target(z) for z in points]
-        constant, elsewhere = (model.log_joint(x, z) - value for z, value in zip(points, values, strict=True))
-    slack = 1e-3 * (1 + sum(value.abs().max() for value in values))  # single precision rounds large values
-    if bool(((elsewhere - constant).abs() > slack).any()):
-        raise ValueError(
-            f"posterior and log_joint of {type(model).__name__} differ by more than a constant in z"
-        )
-    return lambda z: target(z) + constant

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,7 +11,7 @@ from lebm.errors import UserError
 from lebm.estimators.answers import HasPosterior
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.log_z import annealing, model_log_z
-from lebm.evaluation.marginal_likelihood import LatentGaussian, joint_density, log_marginal
+from lebm.evaluation.marginal_likelihood import LatentGaussian, log_marginal
 from lebm.metrics.text_likelihood import SentenceLikelihood
 from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import PAD
@@ -139,9 +138,10 @@ class LikelihoodBounds:
             return
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone()  # an inference tensor could not take part in the chains' gradients
+            assert isinstance(model, HasPosterior)  # checked at the begin
             start, kernel = self._proposal(model, x, index), annealing(self.levels, model.device)
             noise = Noise.samples(self.seed, "bounds", index=index)
-            estimate = log_marginal(partial(joint_density, model), x, start, kernel, self.chains, noise)
+            estimate = log_marginal(model.posterior, x, start, kernel, self.chains, noise)
         self._metric.update(estimate, (x != PAD).sum(dim=1))
 
     def _proposal(self, model: LatentEstimator, x: Tensor, index: Tensor) -> LatentGaussian:
