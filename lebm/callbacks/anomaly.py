@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of, has_split, log
 from lebm.callbacks.publish import publish_histogram, publish_table, takes_tables
-from lebm.data.dataset import ImageRows
 from lebm.data.images import to_unit_range
+from lebm.data.rows import ImageRows
 from lebm.estimators.base import LatentEstimator
 from lebm.files import replaced
 from lebm.metrics.anomaly import anomaly_figures

@@ -11,7 +11,7 @@ from torch import Tensor
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of
 from lebm.callbacks.publish import moment
 from lebm.callbacks.samples import SampleGrid, publish_samples
-from lebm.data.text_rows import TextRows
+from lebm.data.rows import TextRows
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.sentence_bounds import LikelihoodBounds, likelihood_of_sentences

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from lebm.data.cache import open_images, split_names
-from lebm.data.dataset import ImageRows, to_unit_range
 from lebm.data.decoding import Decoding
 from lebm.data.loader import coin_flips
 from lebm.data.module import SplitData
-from lebm.data.rows import Rows
+from lebm.data.rows import ImageRows, Rows, to_unit_range
 from lebm.data.sets import Sources, Splitting, class_words
-from lebm.data.splits import check_size
+from lebm.data.splits import check_counts, check_size
 
 __all__ = ["ImageData", "open_images", "to_unit_range"]
 
@@ -28,7 +27,7 @@ class ImageData(SplitData):
     Training batches with flips also have ``"flipped"``, ``(B,)`` of ``bool``.
 
     ``x`` is ``(B, C, H, W)`` in [-1, 1] on the device. After :meth:`setup`, ``image_shape`` is ``(C, H, W)``;
-    ``train``, ``validation`` and ``test`` are :class:`~lebm.data.dataset.ImageRows` or ``None``;
+    ``train``, ``validation`` and ``test`` are :class:`~lebm.data.rows.ImageRows` or ``None``;
     ``class_counts`` counts the labels of each split, and ``label_names`` names the classes.
 
     Args:
@@ -120,15 +119,8 @@ class ImageData(SplitData):
         white_level: float | None = None,
     ) -> None:
         super().__init__()
-        at_least_one = {
-            "batch_size": batch_size,
-            "eval_batch_size": eval_batch_size,
-            "limit_train": limit_train,
-            "limit_eval": limit_eval,
-        }
-        for name, value in at_least_one.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_counts(limit_train=limit_train, limit_eval=limit_eval)
         check_size("validation_size", validation_size)
         if num_workers < 0:
             raise ValueError(f"num_workers must not be negative, but is {num_workers}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lebm.data.cache import CachedImages, open_images, split_names
-from lebm.data.dataset import ImageRows
+from lebm.data.rows import ImageRows
 from lebm.data.splits import chosen_splits, held_out_rows, limited, nothing_left, ordinary_rows
 from lebm.errors import UserError, one_line
 

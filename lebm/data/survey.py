@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lebm.data.build import Columns, labels_of
+from lebm.data.cache import Columns, labels_of
 from lebm.data.decoding import GREY_MODES, header
 from lebm.data.sources import Reader, find_source, located, reading
 from lebm.data.splits import VALIDATION_SPLITS

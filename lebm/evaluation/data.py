@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lebm.data.dataset import ImageRows, to_unit_range
 from lebm.data.images import ImageData
 from lebm.data.module import SplitData
-from lebm.data.rows import Rows
+from lebm.data.rows import ImageRows, Rows, to_unit_range
 from lebm.data.sets import ClassError
 from lebm.errors import UserError
 from lebm.metrics.anomaly import FEWEST_NORMAL
@@ -50,7 +49,7 @@ class RunImages:
 
     Example:
         >>> import numpy as np
-        >>> from lebm.data.dataset import ImageRows
+        >>> from lebm.data.rows import ImageRows
         >>> from lebm.evaluation.data import RunImages, batches
         >>> rows = ImageRows([np.zeros((10, 1, 4, 4), np.uint8)], np.zeros(10, np.int64), np.arange(10))
         >>> images = RunImages(None, rows, {}, {}, held_out_label=None, description={"path": "black"})

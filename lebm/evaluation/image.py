@@ -13,7 +13,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
 from lebm.component import describe
-from lebm.data.dataset import ImageRows
+from lebm.data.rows import ImageRows
 from lebm.errors import UserError
 from lebm.estimators.prior_chains import PriorChains
 from lebm.evaluation.anomaly import test_scores

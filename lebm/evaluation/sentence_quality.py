@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lebm.data.text_rows import TextRows
+from lebm.data.rows import TextRows
 from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.sentence_bounds import likelihood_of_sentences
 from lebm.metrics.text_diversity import SentenceDiversity

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +123,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             ArrayData(str(tmp_path / name)).setup()
     with pytest.raises(ValueError, match="at least 1"):
         ArrayData("rows.npy", batch_size=0)
-
-
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "rows.npy")
-    with pytest.raises(UserError, match="not an ordinary file"):
-        ArrayData(str(tmp_path / "rows.npy")).setup()
 
 
 @pytest.mark.parametrize("kind", [">f4", ">i2", np.longdouble, np.uint16, np.float16, bool])

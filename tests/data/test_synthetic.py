@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lebm.data import PlaneData, plane_samples
-from lebm.data.synthetic import SHAPES
+from lebm.data.arrays import SHAPES
 from lebm.errors import UserError
 
 
