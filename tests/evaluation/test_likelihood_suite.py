@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from lebm.data.rows import ImageRows
 from lebm.estimators import AdamGroups, DualMCMCTeaching, LatentEstimator, LatentMLE
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
@@ -32,19 +34,10 @@ class LinearImages(LinearGenerator):
         return super().forward(z).unflatten(1, SHAPE)
 
 
-class Pictures:
+def pictures(x: Tensor) -> ImageRows:
     """Test images of eight bits, as a run's own."""
-
-    anomaly = None
-
-    def __init__(self, x: Tensor) -> None:
-        self.levels = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-    def __len__(self) -> int:
-        return len(self.levels)
-
-    def images(self, rows: object) -> Tensor:
-        return self.levels[rows]  # type: ignore[index]
+    levels = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return ImageRows([levels.numpy()], np.full(len(x), -1), np.arange(len(x)))
 
 
 def latent_mle() -> tuple[LatentEstimator, torch.distributions.MultivariateNormal]:
@@ -90,7 +83,7 @@ def test_it_finds_the_closed_form(method) -> None:
     model, truth = method()
     torch.manual_seed(2)
     x = truth.sample((40,)).unflatten(1, SHAPE)
-    subject = Subject(model.eval(), SimpleNamespace(test=Pictures(x), held_out_label=None))  # type: ignore[arg-type]
+    subject = Subject(model.eval(), SimpleNamespace(test=pictures(x), held_out_label=None))  # type: ignore[arg-type]
     settings = Settings(likelihood_images=24, levels=30, chains=16, seed=5)
     figures = {figure.name: figure for figure in likelihood_suite(subject, settings).figures}
     exact = truth.log_prob(first_normal(subject.images, 24, seed=5).double().flatten(1)).mean()
