@@ -146,7 +146,7 @@ def _scores(model: LatentEstimator, scorer: Scorer, rows: Rows, chosen: argparse
 def _threshold(model: LatentEstimator, scorer: Scorer, chosen: argparse.Namespace) -> float:
     """The score at the false-positive rate that was asked for, on the validation rows of the run."""
     from lebm.evaluation.reopen import reopen
-    from lebm.evaluation.thresholds import threshold_at
+    from lebm.evaluation.scores import threshold_at
 
     normal = reopen(chosen.run, None, model, trust=chosen.trust).rows_of("validation")
     values = _scores(model, scorer, normal, chosen)

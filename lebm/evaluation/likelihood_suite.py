@@ -15,8 +15,14 @@ from lebm.estimators.base import LatentEstimator
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
-from lebm.evaluation.log_z import annealing, long_run, model_log_z
-from lebm.evaluation.marginal_likelihood import LatentGaussian, bits_per_dimension, log_marginal
+from lebm.evaluation.marginal_likelihood import (
+    LatentGaussian,
+    annealing,
+    bits_per_dimension,
+    log_marginal,
+    long_run,
+    model_log_z,
+)
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.samplers.annealed import RELIABLE, LogZ
 from lebm.samplers.noise import Noise
