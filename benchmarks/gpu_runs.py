@@ -86,7 +86,7 @@ def train_and_evaluate(task: Task) -> dict[str, Any]:
 
 def without_energy(recipe: str, file: Path) -> Path:
     """Write a recipe with a standard normal in place of its energy-based prior; the file's path."""
-    content = yaml.safe_load(blocks.standalone(recipes.names()[recipe]))
+    content = blocks.merged(recipes.names()[recipe])
     arguments = content["model"]["init_args"]
     arguments["prior"] = {
         "class_path": "StandardNormal",

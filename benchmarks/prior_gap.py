@@ -20,15 +20,15 @@ from pathlib import Path
 import torch
 
 import lebm
-from lebm.config.run_data import open_for
 from lebm.density_ratio import logistic
 from lebm.density_ratio.classifiers import Training
+from lebm.evaluation.reopen import reopen
 from lebm.models import MLPEnergy
 
 
 def gap(run: Path, rows: int, steps: int | None, seed: int) -> dict:
     model = lebm.load(run).eval()
-    data = open_for(model, run, None, "train", rows)
+    data = reopen(run, model=model).rows("train", rows)
     source = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     encoded = torch.cat([model.encode(x, steps=steps, generator=source) for _, x in data.batches(500)])

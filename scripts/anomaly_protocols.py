@@ -19,8 +19,8 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 import lebm
-from lebm.config.run_data import stored_settings
 from lebm.evaluation.data import RunImages, batches, some_rows
+from lebm.evaluation.reopen import reopen
 from lebm.evaluation.scores import combined, score_pass
 
 SEED, NORMAL = 0, 5000
@@ -48,7 +48,7 @@ def scored(path: Path, images: RunImages) -> tuple[dict[str, Tensor], dict[str, 
 
 def measure(run: Path) -> dict:
     """AUPRC of a run under each protocol, for each score."""
-    images = RunImages.open(stored_settings(run), None, (1, 28, 28))
+    images = RunImages.of(reopen(run))
     epochs = [scored(path, images) for path in sorted((run / "checkpoints").glob("epoch=*.ckpt"))]
     if len(epochs) < LAST:
         raise SystemExit(f"{run}: {len(epochs)} epochs were kept; train it with --every-epoch")

@@ -82,8 +82,8 @@ def base_alone(place: Path, n: int = 5000) -> float:
     import torch
 
     import lebm
-    from lebm.config.run_data import stored_settings
     from lebm.evaluation.data import RunImages, batches
+    from lebm.evaluation.reopen import reopen
     from lebm.metrics import DigitFeatures, FrechetDistance
 
     torch.set_num_threads(1)
@@ -91,7 +91,7 @@ def base_alone(place: Path, n: int = 5000) -> float:
     model.fit_base.steps = 0
     features, distance = DigitFeatures(), FrechetDistance(64)
     with torch.no_grad():
-        images = RunImages.open(stored_settings(place), None, (1, 28, 28))
+        images = RunImages.of(reopen(place))
         for batch in batches(images.train, 500, model.device):
             distance.update(features(batch["x"]), real=True)
         for part in model.sample(n, generator=torch.Generator().manual_seed(0)).split(500):

@@ -69,8 +69,7 @@ def measured(run: Path, data: Any) -> dict[str, float]:
     """Bounds on the likelihood from the encoder's Gaussians, quality of samples, and the divergence of q."""
     import torch
 
-    from lebm.evaluation.sentence_bounds import LikelihoodBounds
-    from lebm.evaluation.sentence_quality import SampleQuality
+    from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality
     from lebm.models import DiagonalGaussian
 
     model = trained(run, data)
@@ -108,7 +107,7 @@ def mixture(run: Path, data: Any) -> dict[str, float]:
     import torch
     from sklearn.mixture import GaussianMixture
 
-    from lebm.evaluation.sentence_quality import SampleQuality
+    from lebm.evaluation.sentences import SampleQuality
     from lebm.models import StandardNormal
     from lebm.samplers import Noise
 

@@ -11,10 +11,9 @@ from lebm.callbacks.divergence import Divergence, DivergenceError
 from lebm.callbacks.frechet import FrechetDistance
 from lebm.callbacks.health import ChainHealth
 from lebm.callbacks.hierarchical import HierarchicalSamples, LatentTraversal, LayerReconstruction
-from lebm.callbacks.hierarchical_classes import LayerClassification, MutualInformationGap
-from lebm.callbacks.hierarchical_stress import LatentAttack, LongChain
 from lebm.callbacks.interpolation import InterpolationGrid
 from lebm.callbacks.latents import LatentPicture, PosteriorLatents
+from lebm.callbacks.layers import LatentAttack, LayerClassification, LongChain, MutualInformationGap
 from lebm.callbacks.publish import publish_histogram, publish_image, publish_table
 from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid
 from lebm.callbacks.revision import RevisionError, RevisionGuard

@@ -8,14 +8,11 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from rich import get_console
-from rich.table import Table
 from torch import Tensor
 
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of, has_split, log
 from lebm.callbacks.publish import publish_histogram, publish_table, takes_tables
-from lebm.data.dataset import ImageRows
-from lebm.data.images import to_unit_range
+from lebm.data.rows import ImageRows
 from lebm.estimators.latent_model import LatentModel
 from lebm.files import replaced
 from lebm.metrics.anomaly import anomaly_figures
@@ -34,8 +31,8 @@ class AnomalyDetection(EvaluationCallback):
     It logs ``auroc``, ``auprc`` (average precision) and ``auprc_trapezoid`` (the area that the papers
     report). Two more values are for comparison: ``anomaly_base_rate``, the ``auprc`` of guessing, and
     ``auprc_lowest``, the ``auprc`` of the worst possible ranking of this split. A stage without anomalies, or
-    without normal samples, has none of these values. After a test it prints a table. The scores of both kinds
-    are logged as histograms, ``histograms/<stage>_score_normal`` and ``histograms/<stage>_score_anomalous``.
+    without normal samples, has none of these values. The scores of both kinds are logged as histograms,
+    ``histograms/<stage>_score_normal`` and ``histograms/<stage>_score_anomalous``.
     Weights & Biases also gets the 25 samples with the highest scores, in ``tables/<stage>_scores``.
 
     Args:
@@ -100,8 +97,6 @@ class AnomalyDetection(EvaluationCallback):
             _publish(trainer, stage, rows)
             if self.save_scores and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 _write_scores(Path(trainer.default_root_dir) / "scores" / f"{stage}.csv", rows)
-            if stage == "test":
-                get_console().print(_table(metrics, int(rows["anomaly"].sum()), rows["index"].numel()))
 
     def _explain(self, trainer: Trainer, reason: str) -> None:
         if trainer.is_global_zero and not self._explained:
@@ -121,7 +116,7 @@ def _publish(trainer: Trainer, stage: str, rows: Mapping[str, Tensor]) -> None:
     columns = {name: column[top].tolist() for name, column in shown.items()}
     split = getattr(data_of(trainer), SPLITS[stage]) if has_split(trainer, SPLITS[stage]) else None
     if isinstance(split, ImageRows):
-        images = to_unit_range(split.images(rows["index"][top].numpy()))
+        images = split.observations(rows["index"][top].numpy())
         columns["image"] = [image_grid(image[None], 1) for image in images]
     publish_table(trainer, f"{stage}_scores", list(columns), zip(*columns.values(), strict=True))
 
@@ -132,15 +127,3 @@ def _write_scores(path: Path, rows: Mapping[str, Tensor]) -> None:
         writer = csv.writer(file)
         writer.writerow(["index", "label", "anomaly", "anomaly_score"])
         writer.writerows(zip(*(rows[name].tolist() for name in columns), strict=True))
-
-
-def _table(metrics: Mapping[str, float], anomalies: int, total: int) -> Table:
-    table = Table(title=f"Anomaly detection: {anomalies} anomalies among {total} samples")
-    table.add_column("metric")
-    for column in ("value", "by guessing", "lowest possible"):
-        table.add_column(column, justify="right")
-    base, lowest = f"{metrics['base_rate']:.3f}", f"{metrics['auprc_lowest']:.3f}"
-    table.add_row("AUROC", f"{metrics['auroc']:.3f}", "0.500", "0.000")
-    table.add_row("AUPRC (average precision)", f"{metrics['auprc']:.3f}", base, lowest)
-    table.add_row("AUPRC (trapezoid)", f"{metrics['auprc_trapezoid']:.3f}", base, "")
-    return table

@@ -17,7 +17,7 @@ from lebm.errors import UserError
 from lebm.estimators.latent_model import HasLayers, LatentModel
 from lebm.metrics.reconstruction import squared_error_rows
 from lebm.models.hierarchical import LatentLayout
-from lebm.plots.grids import image_grid
+from lebm.plots import decoded, image_grid, most_visible, swept
 from lebm.samplers.noise import Noise
 
 __all__ = ["HierarchicalSamples", "LatentTraversal", "LayerReconstruction", "layers_of"]
@@ -186,9 +186,9 @@ class LatentTraversal(EvaluationCallback):
     Along the row the coordinate goes from low to high. This works for every model, with layers or without.
 
     Args:
-        extent: a coordinate goes from ``-extent`` to ``extent``.
+        extent: subtracted from the coordinate at the left end, and added at the right end.
         columns: number of values of a coordinate.
-        rows: largest number of coordinates; they are the first ones of every layer.
+        rows: largest number of coordinates; of every layer, those that change the image most.
         image: number of the encoded image in the first batch.
 
     Raises:
@@ -223,12 +223,13 @@ class LatentTraversal(EvaluationCallback):
         code = z[min(self.image, len(z) - 1)]
         layout = model.layout if isinstance(model, HasLayers) else LatentLayout([len(code)])
         share = max(1, self.rows // len(layout))
-        chosen = [
+        layers = [range(part.start, part.stop) for part in layout.slices]
+        shown = [
             coordinate
-            for part in layout.slices
-            for coordinate in range(part.start, min(part.stop, part.start + share))
-        ][: self.rows]
-        codes = code.repeat(len(chosen), self.columns, 1)
-        for row, coordinate in enumerate(chosen):
-            codes[row, :, coordinate] = torch.linspace(-self.extent, self.extent, self.columns).to(code)
-        publish_image(trainer, "traversal", image_grid(model.decode(codes.flatten(0, 1)), self.columns))
+            for layer in layers
+            for coordinate in most_visible(model.decode, code, self.extent, share, among=layer)
+        ]
+        ways = swept(code, shown[: self.rows], self.extent, self.columns)
+        publish_image(
+            trainer, "traversal", image_grid(decoded(model.decode, ways.flatten(0, 1)), self.columns)
+        )

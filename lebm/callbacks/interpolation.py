@@ -1,4 +1,4 @@
-"""Images along a line in the latent space, from one image to another."""
+"""Images between two latents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_image
 from lebm.estimators.latent_model import LatentModel
-from lebm.plots.grids import image_grid
+from lebm.plots import between, decoded, image_grid
 
 __all__ = ["InterpolationGrid"]
 
@@ -17,7 +17,7 @@ class InterpolationGrid(EvaluationCallback):
     """Shows decoded points between the latents of two images, in ``images/interpolation``.
 
     Both ends of a row are reconstructions of images from the first validation or test batch. Between them the
-    latents lie on a straight line.
+    latents lie on a great circle, see :func:`~lebm.plots.between`.
 
     Args:
         pairs: number of rows.
@@ -50,7 +50,6 @@ class InterpolationGrid(EvaluationCallback):
         if self._shown or not trainer.is_global_zero or len(z) < 2:
             return
         self._shown = True
-        rows = len(z) // 2
-        share = torch.linspace(0, 1, self.columns, dtype=z.dtype, device=z.device)[None, :, None]
-        path = torch.lerp(z[:rows, None], z[rows : 2 * rows, None], share)
-        publish_image(trainer, "interpolation", image_grid(model.decode(path.flatten(0, 1)), self.columns))
+        ends = zip(*z[: len(z) // 2 * 2].chunk(2), strict=True)
+        path = torch.cat([between(first, last, self.columns) for first, last in ends])
+        publish_image(trainer, "interpolation", image_grid(decoded(model.decode, path), self.columns))

@@ -64,7 +64,7 @@ class ReconstructionGrid(EvaluationCallback):
         rows = len(dataset)
         if isinstance(batches, list) and batches[0] < len(loader):
             rows = min(rows, int(batches[0]) * size)  # limit_val_batches and the like end the pass there
-        labels: Any = getattr(dataset, "labels", getattr(dataset, "label", None))
+        labels: Any = getattr(dataset, "labels", None)
         known = isinstance(labels, Tensor) and labels.shape == (len(dataset),)
         classes = labels[:rows].cpu().numpy() if known else None
         return torch.from_numpy(spread_rows(classes, rows, self.n, self.seed))

@@ -11,11 +11,10 @@ from torch import Tensor
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of
 from lebm.callbacks.publish import moment
 from lebm.callbacks.samples import SampleGrid, publish_samples
-from lebm.data.text_rows import TextRows
+from lebm.data.rows import TextRows
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
-from lebm.evaluation.sentence_bounds import LikelihoodBounds, likelihood_of_sentences
-from lebm.evaluation.sentence_quality import SampleQuality
+from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality, likelihood_of_sentences
 from lebm.files import write_text
 
 __all__ = ["SampleSentences", "SentenceBounds", "SentenceQuality"]
@@ -64,7 +63,7 @@ class SampleSentences(SampleGrid):
 class SentenceBounds(EvaluationCallback):
     """Logs the negative log-likelihood per sentence and the perplexity per token of test sentences.
 
-    :class:`~lebm.evaluation.sentence_bounds.LikelihoodBounds` computes both with intervals, and log Z of the
+    :class:`~lebm.evaluation.sentences.LikelihoodBounds` computes both with intervals, and log Z of the
     prior. The names are ``test/nll``, ``test/perplexity`` and ``test/log_z``, each also with ``_low`` and
     ``_high``, and ``test/least_ess``.
 
@@ -133,7 +132,7 @@ class SentenceBounds(EvaluationCallback):
 class SentenceQuality(EvaluationCallback):
     """Logs forward and reverse perplexity, diversity of samples, and use of the latents, only in tests.
 
-    :class:`~lebm.evaluation.sentence_quality.SampleQuality` computes them. It trains the language models that
+    :class:`~lebm.evaluation.sentences.SampleQuality` computes them. It trains the language models that
     judge the sentences. The names are ``test/forward_perplexity``, ``test/reverse_perplexity``,
     ``test/distinct_1``, ``test/distinct_2``, ``test/self_bleu``, ``test/active_units``,
     ``test/posterior_mean_variance`` and ``test/latent_nats``. For comparison, ``test/real_distinct_1``,

@@ -6,19 +6,20 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.data_path import check_data
 from lebm.errors import UserError, one_line, printable
-from lebm.files import is_inside, write_text
+from lebm.files import replaced, write_text
 from lebm.run.folder import check_run
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
-    from lebm.config.run_data import Images, SentenceRows
+    from lebm.data.rows import Rows
     from lebm.estimators.latent_model import LatentModel
 
 __all__ = [
@@ -26,12 +27,15 @@ __all__ = [
     "encode_noise",
     "fail",
     "home",
+    "is_image",
     "load_model",
     "open_data",
     "report",
     "say",
     "target_file",
     "tell",
+    "write_npy",
+    "write_shown",
 ]
 
 
@@ -51,10 +55,6 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     folder = home(chosen.run)
     if suffix != ".csv" and chosen.run.is_dir():
         folder = folder / "images"
-        if not is_inside(folder, chosen.run):
-            raise UserError(
-                f"{folder}: a link out of the run folder, which is not followed; choose a place with --out"
-            )
     candidates = (
         folder / f"{name}{'' if number == 1 else f'-{number}'}{suffix}" for number in range(1, 10**6)
     )
@@ -87,11 +87,39 @@ def load_model(chosen: argparse.Namespace) -> LatentModel:
     return model
 
 
-def open_data(chosen: argparse.Namespace, model: LatentModel, limit: int | None) -> Images | SentenceRows:
-    """The data to look at, in the form that the model takes."""
-    from lebm.config.run_data import open_for
+def open_data(chosen: argparse.Namespace, model: LatentModel, limit: int | None) -> Rows:
+    """The rows of the data to look at, in the form that the model takes."""
+    from lebm.evaluation.reopen import reopen
 
-    return open_for(model, chosen.run, chosen.data, chosen.split, limit)
+    return reopen(chosen.run, chosen.data, model, trust=chosen.trust).rows(chosen.split, limit)
+
+
+def write_shown(
+    chosen: argparse.Namespace, name: str, x: Tensor, picture: Callable[[Tensor], np.ndarray]
+) -> Path:
+    """Write images as a PNG file, arranged by ``picture``, and other observations as a ``.npy`` file."""
+    from lebm.plots.grids import write_png
+
+    if is_image(x):
+        return write_png(target_file(chosen, name, ".png"), picture(x))
+    target = target_file(chosen, name, ".npy")
+    if target.suffix != ".npy":
+        raise UserError(f"--out {target}: observations of shape {tuple(x.shape[1:])} are written as .npy")
+    write_npy(target, x)
+    return target
+
+
+def write_npy(target: Path, x: Tensor) -> None:
+    """Write an array of NumPy."""
+    import numpy
+
+    with replaced(target) as unfinished, unfinished.open("wb") as file:
+        numpy.save(file, x.numpy())
+
+
+def is_image(x: Tensor) -> bool:
+    """Whether observations ``(B, *event)`` are images with one or three channels."""
+    return x.dim() == 4 and x.shape[1] in (1, 3)
 
 
 def encode_noise(seed: int, index: Tensor | range) -> Any:

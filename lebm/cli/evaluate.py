@@ -5,31 +5,38 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.attach import add_wandb, attach_evaluation, check_wandb
 from lebm.cli.common import home, load_model, tell
 from lebm.cli.data_path import check_data
-from lebm.cli.features import extractor
-from lebm.cli.flags import count, run_parser
+from lebm.cli.flags import add_data, count, run_parser
 from lebm.component import component_line
 from lebm.errors import UserError, printable
 from lebm.evaluation.names import SUITE_NAMES
+from lebm.evaluation.settings import Settings
 from lebm.files import sha256
-from lebm.run.folder import check_run, hardware, ordinary, plain, versions, write_json
+from lebm.run.folder import check_run, hardware, plain, versions, write_json
 
 if TYPE_CHECKING:
-    from lebm.data import TextData
-    from lebm.evaluation.context import SentenceSubject, Settings, Subject
+    from lebm.evaluation.context import SentenceSubject, Subject
+    from lebm.metrics.features import FeatureExtractor
 
 __all__ = ["main"]
+
+FEATURES = {
+    "digits": "lebm.metrics.DigitFeatures",
+    "inception": "lebm.metrics.InceptionFeatures",
+    "pixels": "lebm.metrics.FlatFeatures",
+    "random": "lebm.metrics.RandomProjectionFeatures",
+}
 
 
 def main(argv: list[str]) -> int:
     """``lebm evaluate RUN_OR_CHECKPOINT...``"""
-    chosen = _arguments().parse_args(argv)
+    chosen = _parser().parse_args(argv)
     if chosen.out is not None and len(chosen.run) > 1:
         raise UserError("--out names one file; without it every run gets an evaluation.json of its own")
     for run in chosen.run:
@@ -39,25 +46,21 @@ def main(argv: list[str]) -> int:
         check_data(data, "--ood")
     check_wandb(chosen.run if chosen.wandb else [])
     for run in chosen.run:
-        target = chosen.out or _home(run)
+        target = chosen.out or home(run) / (
+            "evaluation.json" if run.is_dir() else f"{run.stem}.evaluation.json"
+        )
         if chosen.out is not None and target.exists() and not chosen.force:
             raise UserError(f"{target} exists; choose another --out or add --force")
-        if chosen.out is None and run.is_dir():
-            ordinary(run, target)
         _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
         if chosen.wandb:
             attach_evaluation(run, target)
     return 0
 
 
-def _arguments() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     description = "Measure trained runs: figures with intervals in evaluation.json, and a table."
     parser = run_parser("evaluate", description, several=True)
-    parser.add_argument(
-        "--data",
-        help="look at other images than the run's own: Hub name, folder of parquet files or images,"
-        " embedded:mnist",
-    )
+    add_data(parser, split=False)
     parser.add_argument(
         "--suite",
         action="append",
@@ -65,52 +68,23 @@ def _arguments() -> argparse.ArgumentParser:
         help="what to measure, repeatable (default all)",
     )
     parser.add_argument(
-        "--limit", type=count, help="use that many test images only, chosen by the run's seed"
+        "--limit", type=count, help="evaluate at most this number of test rows, chosen by the seed"
     )
     parser.add_argument(
-        "--n-samples", type=count, default=10_000, help="generated images of the image suite (default 10000)"
-    )
-    parser.add_argument(
-        "--real-split",
-        choices=("train", "test"),
-        default="train",
-        help="what they are compared with (default train)",
-    )
-    parser.add_argument(
-        "--features",
-        default="auto",
-        help="digits, inception, pixels, random, a TorchScript file, or a class path",
+        "--features", default="auto", help=f"{', '.join(FEATURES)}, a TorchScript file, or a class path"
     )
     parser.add_argument(
         "--inception-weights", metavar="FILE", help="local copy of the published Inception weights"
     )
-    parser.add_argument(
-        "--ood",
-        action="append",
-        default=[],
-        metavar="DATA",
-        help="a further out-set of the ood suite, repeatable",
-    )
-    parser.add_argument(
-        "--ood-images", type=count, default=2000, help="images per set in the ood suite (default 2000)"
-    )
-    parser.add_argument(
-        "--likelihood-images", type=count, default=32, help="test images of the likelihood suite (default 32)"
-    )
-    parser.add_argument(
-        "--levels", type=count, default=100, help="of annealed importance sampling (default 100)"
-    )
-    parser.add_argument("--resamples", type=count, default=1000, help="of the bootstrap (default 1000)")
-    parser.add_argument(
-        "--sample-steps", type=count, help="length of the prior chain; the model's own if not given"
-    )
+    for option in fields(Settings):
+        if option.metadata:
+            kind: dict[str, Any] = {"type": count} if "int" in str(option.type) else {}
+            name = f"--{option.name.replace('_', '-')}"
+            default = list(option.default) if isinstance(option.default, tuple) else option.default
+            parser.add_argument(name, default=default, **kind, **option.metadata)
     add_wandb(parser)
-    parser.set_defaults(batch_size=250)
+    parser.set_defaults(batch_size=Settings.batch_size)
     return parser
-
-
-def _home(run: Path) -> Path:
-    return home(run) / ("evaluation.json" if run.is_dir() else f"{run.stem}.evaluation.json")
 
 
 def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str) -> None:
@@ -147,49 +121,40 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
 
 
 def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceSubject, Settings]:
-    from lebm.config.run_data import stored_settings
-    from lebm.evaluation.context import SentenceSubject, Settings, Subject
-    from lebm.evaluation.data import RunImages, observation_shape
+    from lebm.data import TextData
+    from lebm.evaluation.context import SentenceSubject, Subject
+    from lebm.evaluation.data import RunImages
+    from lebm.evaluation.reopen import reopen
 
     model = load_model(argparse.Namespace(**{**vars(chosen), "run": run})).eval()
     if chosen.seed is not None:
         model.seed = chosen.seed
-    settings = Settings(
-        seed=model.seed,
-        batch_size=chosen.batch_size,
-        n_samples=chosen.n_samples,
-        real_split=chosen.real_split,
-        resamples=chosen.resamples,
-        ood=tuple(chosen.ood),
-        ood_images=chosen.ood_images,
-        likelihood_images=chosen.likelihood_images,
-        levels=chosen.levels,
-        steps=chosen.steps,
-        sample_steps=chosen.sample_steps,
-    )
-    if model.sentences is not None:
-        return SentenceSubject(model, _sentences(run, chosen)), settings
-    shape = observation_shape(model)
-    images = RunImages.open(stored_settings(run), chosen.data, shape, chosen.limit)
-    return Subject(model, images), replace(settings, extractor=extractor(chosen, shape))
+    data = reopen(run, chosen.data, model, chosen.limit, chosen.trust)
+    given = {name: value for name, value in vars(chosen).items() if name in Settings.__dataclass_fields__}
+    settings = Settings(**{**given, "ood": tuple(chosen.ood), "seed": model.seed})
+    if isinstance(data, TextData):
+        data.setup()
+        return SentenceSubject(model, data), settings
+    images = RunImages.of(data)
+    return Subject(model, images), replace(settings, extractor=_extractor(chosen, images.test.image_shape))
 
 
-def _sentences(run: Path, chosen: argparse.Namespace) -> TextData:
-    """The run's own sentences, or those of ``--data`` read the same way."""
-    import inspect
+def _extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtractor:
+    """The network of ``--features``; ``auto`` is the one of digits for small grey images."""
+    from lebm.checkpoint.rebuild import build
+    from lebm.metrics.features import FeatureExtractor
 
-    from lebm.config.run_data import stored_settings
-    from lebm.data import TextData
-
-    known = inspect.signature(TextData).parameters
-    settings = {name: value for name, value in stored_settings(run).items() if name in known}
-    settings["path"] = chosen.data or settings.get("path")
-    settings["limit_eval"] = chosen.limit or settings.get("limit_eval")
-    if settings["path"] is None:
-        raise UserError(f"{run} does not say which sentences it was trained on; name some with --data")
-    data = TextData(**settings)
-    data.setup()
-    return data
+    name = chosen.features
+    if name == "auto":
+        small = shape[0] == 1 and max(shape) <= 32
+        name = "digits" if small and not chosen.inception_weights else "inception"
+    arguments: dict[str, Any] = {}
+    if name == "inception" and chosen.inception_weights:
+        arguments = {"weights_path": chosen.inception_weights}
+    if Path(name).suffix in (".pt", ".ts", ".pth"):
+        name, arguments = "lebm.metrics.ScriptFeatures", {"path": name}
+    description = {"class_path": FEATURES.get(name, name), "init_args": arguments}
+    return build(description, FeatureExtractor, chosen.trust, "--features")
 
 
 def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:

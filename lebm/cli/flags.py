@@ -43,19 +43,17 @@ def run_parser(
     else:
         parser.add_argument("run", type=Path, help=_RUN)
     length = "that of training (sample) or evaluation" if steps is None else str(steps)
-    parser.add_argument(
-        "--steps", type=count, default=steps, help=f"length of the chain; {length} if not given"
-    )
-    parser.add_argument("--seed", type=int, help="of the chain's noise; the run's own if not given")
+    parser.add_argument("--steps", type=count, default=steps, help=f"length of the chain (default: {length})")
+    parser.add_argument("--seed", type=int, help="random seed of the chains (default: the seed of the run)")
     add_weights(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--batch-size",
         type=count,
         default=100,
-        help="how many at once (default %(default)s); the result does not depend on it",
+        help="rows at a time (default %(default)s); the result does not depend on it",
     )
-    parser.add_argument("--out", type=Path, help="file to write; in the run folder if not given")
+    parser.add_argument("--out", type=Path, help="file to write (default: in the run folder)")
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
     return parser
 
@@ -82,14 +80,15 @@ def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name data."""
+def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
+    """Add the flags that name data, and one of its splits."""
     parser.add_argument(
         "--data",
-        help="Hub name, folder of parquet files or images, text file, or embedded:mnist; the run's own if not"
-        " given",
+        help="Hub name, folder of parquet files or images, .npy or .npz file, text file, or embedded:mnist"
+        " (default: the data of the run)",
     )
-    parser.add_argument("--split", help="split of the data; its test split if not given")
+    if split:
+        parser.add_argument("--split", help="split of the data (default: its test split)")
 
 
 def count(text: str) -> int:

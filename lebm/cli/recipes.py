@@ -9,7 +9,8 @@ from lebm import pretrained as models
 from lebm.cli.common import tell
 from lebm.cli.data_path import check_data
 from lebm.cli.flags import VerbParser
-from lebm.config.blocks import standalone
+from lebm.config.blocks import included
+from lebm.config.checks import load_recipe
 from lebm.config.recipes import blocks, find, folder, is_measured, names, title
 from lebm.errors import UserError, printable
 from lebm.files import write_text
@@ -57,11 +58,17 @@ def _summary(model: Path) -> str:
 
 def cat(argv: list[str]) -> int:
     """``lebm cat RECIPE``"""
-    parser = VerbParser(
-        "lebm cat", description="Print a recipe, with the blocks that it includes in their places."
-    )
+    parser = VerbParser("lebm cat", description="Print a recipe, and what it includes as comments.")
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
-    print(printable(standalone(find(parser.parse_args(argv).recipe))), end="")
+    path = find(parser.parse_args(argv).recipe)
+    print(printable(path.read_text(encoding="utf-8")), end="")
+    for file in included(path, load_recipe(path)):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        print(
+            "\n".join(
+                ["", f"# included from {printable(str(file))}", *(f"#   {printable(line)}" for line in lines)]
+            )
+        )
     return 0
 
 
@@ -85,7 +92,7 @@ def cp(argv: list[str]) -> int:
     if not target.parent.is_dir():
         raise UserError(f"{target.parent} is not a folder")
     if chosen.data is None:
-        write_text(target, standalone(source))
+        write_text(target, source.read_text(encoding="utf-8"))
     else:
         for sentence in _fitted_copy(source, target, chosen.data):
             tell(f"{target}: {sentence}")
@@ -101,6 +108,6 @@ def _fitted_copy(source: Path, target: Path, data: str) -> list[str]:
 
     check_kind(source, data)
     found = survey(data)
-    text, decided = fitted(source, found)
+    text, decided = fitted(source, found, target.parent)
     write_text(target, text)
     return [found.line, *decided]

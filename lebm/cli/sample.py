@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import chain_words, load_model, report, say, target_file, tell
+from lebm.cli.common import chain_words, is_image, load_model, report, say, target_file, tell, write_npy
 from lebm.cli.flags import count, run_parser
 from lebm.errors import UserError
-from lebm.files import replaced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,16 +106,13 @@ def _sample_steps(model: LatentModel, chosen: argparse.Namespace) -> int | None:
 
 
 def _write_samples(x: Tensor, target: Path, form: str) -> None:
-    import numpy
-
     from lebm.plots.grids import image_grid, write_png
 
     if form == "npy":
-        with replaced(target) as unfinished, unfinished.open("wb") as file:
-            numpy.save(file, x.numpy())
+        write_npy(target, x)
         return
-    if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise UserError(f"samples of shape {tuple(x.shape[1:])} are no pictures; use --format npy")
+    if not is_image(x):
+        raise UserError(f"samples of shape {tuple(x.shape[1:])} are not pictures; use --format npy")
     if form == "png":
         write_png(target, image_grid(x, max(8, math.isqrt(len(x)))))
         return

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import chain_words, encode_noise, load_model, open_data, report, target_file, tell
+from lebm.cli.common import (
+    chain_words,
+    encode_noise,
+    is_image,
+    load_model,
+    open_data,
+    report,
+    target_file,
+    tell,
+)
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.cli.reconstruct import reconstructions
 from lebm.errors import UserError
@@ -16,7 +25,7 @@ from lebm.files import replaced
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lebm.config.run_data import Images, SentenceRows
+    from lebm.data.rows import Rows
     from lebm.estimators.latent_model import LatentModel
 
     Scorer = Callable[[Tensor, Tensor], Tensor]
@@ -39,19 +48,15 @@ def score(argv: list[str]) -> int:
         if picture.exists() and not chosen.force:
             raise UserError(f"{picture} exists; choose another --out or add --force")
     model = load_model(chosen)
-    images = open_data(chosen, model, chosen.limit)
-    if model.sentences is not None and (
-        chosen.top or chosen.false_positive_rate or chosen.score == "combined"
-    ):
-        raise UserError(
-            f"{chosen.run}: --top, --heatmap, --false_positive_rate and --score combined need images"
-        )
+    rows = open_data(chosen, model, chosen.limit)
+    if model.sentences is not None and (chosen.top or chosen.score == "combined"):
+        raise UserError(f"{chosen.run}: --top, --heatmap and --score combined are not for sentences")
     scorer = _scorer(model, chosen)
-    values = _scores(model, scorer, images, chosen)
+    values = _scores(model, scorer, rows, chosen)
     threshold = None if chosen.false_positive_rate is None else _threshold(model, scorer, chosen)
-    _write_scores(target, images, chosen.score, values, threshold)
-    chain = chain_words(model, _steps(model, chosen), "posterior")
-    report(f"{len(values)} scores of {images.source}", target, chosen, chain)
+    _write_scores(target, rows, chosen.score, values, threshold)
+    chain = chain_words(model, chosen.steps or model.evaluation_steps, "posterior")
+    report(f"{len(values)} scores of {rows.source}", target, chosen, chain)
     if threshold is not None:
         flagged = int((values > threshold).sum())
         tell(f"lebm: {flagged} of {len(values)} rows score above it and are marked in the column 'flagged'")
@@ -59,7 +64,7 @@ def score(argv: list[str]) -> int:
     if broken:
         tell(f"lebm: {broken} of these scores are not finite")
     if pictures:
-        _write_pictures(pictures, model, images, values, chosen)
+        _write_pictures(pictures, model, rows, values, chosen)
     return 0
 
 
@@ -106,20 +111,17 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _steps(model: LatentModel, chosen: argparse.Namespace) -> int | None:
-    return chosen.steps or model.evaluation_steps
-
-
 def _scorer(model: LatentModel, chosen: argparse.Namespace) -> Scorer:
     """The score that was asked for, of a batch ``(B, *event)`` and its row numbers ``(B,)``, ``(B,)``."""
-    steps = _steps(model, chosen)
+    steps = chosen.steps or model.evaluation_steps
 
     def of_the_method(x: Tensor, index: Tensor) -> Tensor:
         return model.anomaly_score(x, steps=steps, generator=encode_noise(chosen.seed, index))
 
     if chosen.score == "anomaly_score":
         return of_the_method
-    from lebm.config.run_data import open_training
+    from lebm.evaluation.data import training_rows
+    from lebm.evaluation.reopen import reopen
     from lebm.evaluation.scores import combined, combined_parts, gathered
 
     def parts(x: Tensor, index: Tensor) -> dict[str, Tensor]:
@@ -127,77 +129,62 @@ def _scorer(model: LatentModel, chosen: argparse.Namespace) -> Scorer:
 
     if model.latent_prior is None:
         raise UserError(f"--score combined: a {type(model).__name__} has no prior on latents")
-    training = open_training(model, chosen.run, chosen.seed)
+    training = training_rows(reopen(chosen.run, None, model, trust=chosen.trust), chosen.seed)
     batches = training.batches(chosen.batch_size)
     normal = gathered((parts(x.to(model.device), index) for index, x in batches), training.source)
-    tell(f"lebm: each score is compared with {len(training.pixels)} images of {training.source}")
+    tell(f"lebm: each score is compared with {len(training)} images of {training.source}")
     return lambda x, index: combined(parts(x, index), normal)
 
 
-def _scores(
-    model: LatentModel, scorer: Scorer, images: Images | SentenceRows, chosen: argparse.Namespace
-) -> Tensor:
+def _scores(model: LatentModel, scorer: Scorer, rows: Rows, chosen: argparse.Namespace) -> Tensor:
     import torch
 
-    batches = images.batches(chosen.batch_size)
+    batches = rows.batches(chosen.batch_size)
     return torch.cat([scorer(x.to(model.device), index).double().cpu() for index, x in batches])
 
 
 def _threshold(model: LatentModel, scorer: Scorer, chosen: argparse.Namespace) -> float:
-    """The score at the false-positive rate that was asked for, on the validation images of the run."""
-    from lebm.config.run_data import open_validation
-    from lebm.evaluation.thresholds import threshold_at
+    """The score at the false-positive rate that was asked for, on the validation rows of the run."""
+    from lebm.evaluation.reopen import reopen
+    from lebm.evaluation.scores import threshold_at
 
-    normal = open_validation(model, chosen.run)
+    normal = reopen(chosen.run, None, model, trust=chosen.trust).rows_of("validation")
     values = _scores(model, scorer, normal, chosen)
     threshold = threshold_at(values, chosen.false_positive_rate)
     above = int((values > threshold).sum())
     tell(
-        f"lebm: threshold {threshold:.6g}: {above} of {len(values)} images of {normal.source} score above it"
+        f"lebm: threshold {threshold:.6g}: {above} of {len(values)} rows of {normal.source} score above it"
         f" ({above / len(values):.3g}, asked for {chosen.false_positive_rate:g})"
     )
     return threshold
 
 
-def _write_scores(
-    target: Path, images: Images | SentenceRows, name: str, values: Tensor, threshold: float | None
-) -> None:
+def _write_scores(target: Path, rows: Rows, name: str, values: Tensor, threshold: float | None) -> None:
     import pyarrow
     from pyarrow import csv, parquet
 
-    columns = {
-        "index": images.numbers,
-        "path": images.paths,
-        "label": images.labels,
-        "class_name": images.classes,
-        name: values.tolist(),
-        "flagged": None if threshold is None else (~(values <= threshold)).tolist(),
-    }
-    table = pyarrow.table(
-        {name: pyarrow.array(column) for name, column in columns.items() if column is not None}
-    )
+    columns = {**rows.columns, name: values.tolist()}
+    if threshold is not None:
+        columns["flagged"] = (~(values <= threshold)).tolist()
+    table = pyarrow.table(columns)
     write = parquet.write_table if target.suffix == ".parquet" else csv.write_csv
     with replaced(target) as unfinished:
         write(table, unfinished)
 
 
 def _write_pictures(
-    targets: dict[str, Path],
-    model: LatentModel,
-    images: Images | SentenceRows,
-    values: Tensor,
-    chosen: argparse.Namespace,
+    targets: dict[str, Path], model: LatentModel, rows: Rows, values: Tensor, chosen: argparse.Namespace
 ) -> None:
     """The images at both ends of the scores, each above its score and class; one scale for all heat maps."""
     import torch
 
-    from lebm.config.run_data import Images
     from lebm.plots import captioned_grid, heat, write_png
 
-    assert isinstance(images, Images)
     ordered = values.nan_to_num(nan=torch.inf).argsort(stable=True)
-    rows = {"most": ordered.flip(0)[: chosen.top], "least": ordered[: chosen.top]}
-    shown = {end: images.chosen(rows[end].numpy()) for end in targets}
+    ends = {"most": ordered.flip(0)[: chosen.top], "least": ordered[: chosen.top]}
+    shown = {end: rows.chosen(ends[end].numpy()) for end in targets}
+    if not is_image(shown["most"].all()):
+        raise UserError(f"{chosen.run}: --top and --heatmap need images")
     errors = {
         # squared error per pixel, the mean of the channels: (B, H, W)
         end: (reconstructions(model, part, chosen) - part.all()).square().mean(dim=1)
@@ -206,13 +193,12 @@ def _write_pictures(
     }
     largest = max([1e-12, *(float(error.max()) for error in errors.values())])
     for end, target in targets.items():
-        names = shown[end].classes or shown[end].labels or []
-        scores = [f"{value:.5g}" for value in values[rows[end]].tolist()]
-        captions = (
-            [f"{score} ({name})" for score, name in zip(scores, names, strict=True)] if names else scores
-        )
+        captions = [f"{value:.5g}" for value in values[ends[end]].tolist()]
+        columns = shown[end].columns
+        if names := columns.get("class_name") or columns.get("label"):
+            captions = [f"{score} ({name})" for score, name in zip(captions, names, strict=True)]
         maps = [heat(errors[end], largest)] if errors else []
         write_png(target, captioned_grid([shown[end].all(), *maps], captions))
-        tell(f"lebm: {len(scores)} images, {ENDS[end]} first, in {target}")
+        tell(f"lebm: {len(captions)} images, {ENDS[end]} first, in {target}")
     if errors:
         tell(f"lebm: right of each image: squared error per pixel, from 0 (black) to {largest:.3g} (white)")

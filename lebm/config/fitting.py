@@ -1,8 +1,10 @@
-"""A recipe of images, rewritten for other images: shapes of the networks, and the section of the data."""
+"""A recipe for other images: an overlay with the data, and with the shapes of the networks."""
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,19 +13,17 @@ from typing import Any
 
 import yaml
 
-from lebm.config import plain_yaml
-from lebm.config.blocks import standalone
-from lebm.data.sets import HELD_OUT
+from lebm.config import recipes
+from lebm.config.blocks import merged
 from lebm.data.splits import size_in_rows
 from lebm.data.survey import Survey
 from lebm.errors import UserError, one_line
 
 __all__ = ["check_kind", "fitted"]
 
-_SHAPES = ("out_shape", "in_shape")
 _ANY_SIZE = ("MLPGenerator", "MLPEncoder")
 _LARGEST = 64
-_KEPT = ("eval_batch_size", "seed", "flip", "num_workers", "drop_last")
+_KEPT = ("batch_size", "eval_batch_size", "seed", "anomaly_split", "flip", "num_workers", "drop_last")
 _SHARE = 0.1
 _FEW_STEPS = 1000
 _TEXTS = (".txt", ".text")
@@ -40,16 +40,26 @@ _ROWS = {
 """Training rows of the data sets of the recipes, so that nothing has to be downloaded or opened."""
 
 
-def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
-    """The text of a recipe for a data set.
+class _Dumper(yaml.SafeDumper):
+    """Writes a list in one line."""
 
-    The copy has the networks of the recipe, with the channels of the images. A recipe with convolutions keeps
+
+_Dumper.add_representer(
+    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, True)
+)
+
+
+def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[str]]:
+    """The text of an overlay that includes a recipe and fits it to a data set.
+
+    The networks are those of the recipe, with the channels of the images. A recipe with convolutions keeps
     its image size, and the images are resized to it. Fully connected networks take the size of the images,
     and at most 64 px.
 
     Args:
         path: the recipe.
         found: what the data set holds.
+        folder: where the overlay will be, for the place of a recipe that does not ship with lebm.
 
     Returns:
         The text, and sentences that say what was decided.
@@ -58,25 +68,23 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
         UserError: for a recipe that is not of images or starts from another run, and for an array of another
             size than that of the networks.
     """
-    text, recipe, root = _of_images(path, found.path)
-    shapes = list(_shapes(_child(root, "model"), ""))
-    shape = _shape(path, shapes, found)
-    before = recipe["data"].get("init_args") or {}
-    section = _data_section(before, found, shape)
-    edits = [(node.start_mark.index, node.end_mark.index, str(list(shape))) for _, node in shapes]
-    edits += [(*span, new) for span, new in _last_layers(_child(root, "model"), shape)]
-    held_out = next((f"{name} {before[name]}" for name in HELD_OUT if before.get(name) is not None), None)
-    if held_out and found.normal is None:
-        edits += _without_anomalies(root, text)
-    data = _child(root, "data")
-    start = next(key.start_mark.index for key, value in root.value if value is data)
-    edits.append((start, data.end_mark.index, section))
-    for first, last, new in sorted(edits, reverse=True):
-        text = text[:first] + new + text[last:]
-    arguments = plain_yaml.load(section)["data"]["init_args"]
+    recipe = check_kind(path, found.path)
+    known = {file: name for name, file in recipes.names().items()}
+    name = known.get(path) or os.path.relpath(path, folder)
+    shape = _shape(path, list(_shapes(recipe["model"], "")), found)
+    arguments = _arguments(recipe["data"].get("init_args") or {}, found, shape)
+    section = {"class_path": "ArrayData" if found.is_array else "ImageData", "init_args": arguments}
+    overlay: dict[str, Any] = {"include": name, "data": section}
+    if changed := _resized(recipe["model"], shape):
+        overlay["model"] = changed
+    held_out = arguments.pop("left out", None)
+    callbacks = (recipe.get("trainer") or {}).get("callbacks") or []
+    if held_out and found.normal is None and "AnomalyDetection" in callbacks:
+        others = [callback for callback in callbacks if callback != "AnomalyDetection"]
+        overlay["trainer"] = {"callbacks": others}
     names = ("image_size", "channels", "validation_size", "batch_size")
-    decided = ", ".join(f"{name} {arguments[name]}" for name in names if name in arguments)
-    said = [*found.remarks, decided, *_resized(found, shape), *_few_steps(recipe, arguments, found)]
+    decided = ", ".join(f"{key} {arguments[key]}" for key in names if key in arguments)
+    said = [*found.remarks, decided, *_change_of_size(found, shape), *_few_steps(recipe, arguments, found)]
     if found.normal is not None:
         said.append(
             f"all training images are of the class {found.normal!r}, and the test images of others too:"
@@ -87,12 +95,18 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
             f"{held_out} is of the recipe's own data and was left out; to hold"
             " out a class, add --data.init_args.held_out_label NAME and the callback AnomalyDetection"
         )
-    header = f"# {one_line(f'{path.stem}, for {found.path}')}\n#\n# Data     {found.line}\n\n"
-    return header + _without_header(text), said
+    header = f"# {one_line(f'{path.stem}, for {found.path}')}\n#\n# Data     {found.line}\n"
+    header += (
+        f"# What does not stand here is as in {one_line(name)}: lebm cat {one_line(shlex.quote(name))}\n\n"
+    )
+    return header + yaml.dump(
+        overlay, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize
+    ), said
 
 
-def check_kind(path: Path, data: str) -> None:
-    """Refuse a recipe or data that are not of images, before the data are looked at.
+def check_kind(path: Path, data: str) -> dict[str, Any]:
+    """The content of a recipe with what it includes; refused before the data are looked at if either is not
+    of images.
 
     Args:
         path: the recipe.
@@ -101,13 +115,7 @@ def check_kind(path: Path, data: str) -> None:
     Raises:
         UserError: with what to do instead.
     """
-    _of_images(path, data)
-
-
-def _of_images(path: Path, data: str) -> tuple[str, dict[str, Any], Any]:
-    """The text of a recipe of images, its content and its nodes."""
-    text = standalone(path)
-    recipe = plain_yaml.load(text)
+    recipe = merged(path)
     model, kind = recipe.get("model") or {}, (recipe.get("data") or {}).get("class_path")
     inference = (model.get("init_args") or {}).get("inference") or {}
     if "backbone" in (inference.get("init_args") or {}):
@@ -121,21 +129,76 @@ def _of_images(path: Path, data: str) -> tuple[str, dict[str, Any], Any]:
             f" copy it without --for, and train with lebm fit -c DEST --data.init_args.path"
             f" {shlex.quote(data)}{splits}"
         )
-    root = plain_yaml.compose(text)
-    if kind != "ImageData" or not any(_shapes(_child(root, "model"), "")):
+    if kind != "ImageData" or not any(_shapes(model, "")):
         raise UserError(f"{path}: not a recipe of images; lebm ls prints what there is")
     if is_file or (Path(data) / "train.txt").is_file():
         raise UserError(
             f"--for {data}: these are sentences, and {path} is a recipe of images; start from a recipe of"
             " sentences, such as latent_mle/text_small"
         )
-    return text, recipe, root
+    return recipe
 
 
-def _shape(path: Path, shapes: list[tuple[str, Any]], found: Survey) -> tuple[int, int, int]:
+def _shapes(section: Any, cls: str) -> Iterator[tuple[str, list[int]]]:
+    """Every shape of an image in a section of a recipe, with the class that takes it."""
+    if isinstance(section, dict):
+        cls = section.get("class_path", cls)
+        for key, value in section.items():
+            if key in ("out_shape", "in_shape"):
+                yield cls, value
+            else:
+                yield from _shapes(value, cls)
+
+
+def _resized(section: Any, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What of a section changes with the shape of the images."""
+    changed: dict[str, Any] = {}
+    for key, value in section.items():
+        if key in ("out_shape", "in_shape"):
+            changed |= {key: list(shape)} if value != list(shape) else {}
+        elif isinstance(value, dict) and (below := _resized(value, shape)):
+            changed[key] = below
+    if changed and section.get("class_path") == "LadderGenerator":  # its last layer gives the image
+        blocks = [list(block) for block in section["init_args"]["blocks"]]
+        kind = blocks[0][-1].split()[0]
+        blocks[0][-1] = f"{kind} {math.prod(shape) if kind == 'linear' else shape[0]}"
+        changed["init_args"]["blocks"] = blocks
+    return changed
+
+
+def _arguments(before: dict[str, Any], found: Survey, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Arguments of the data: those of the recipe that hold for any images stay, its others get defaults."""
+    from lebm.data import ArrayData, ImageData
+
+    known = inspect.signature(ArrayData if found.is_array else ImageData).parameters
+    arguments: dict[str, Any] = {"path": found.path}
+    if not found.is_array:
+        arguments |= {"image_size": shape[1], "channels": shape[0]}
+        for name, value in (("train_split", found.train_split), ("test_split", found.test_split)):
+            if value != known[name].default or name in before:
+                arguments[name] = value
+    if found.normal is not None:
+        arguments |= {"normal_label": found.normal, "anomaly_split": "official"}
+    count = found.count
+    if not found.has_validation:
+        arguments["validation_size"] = _SHARE
+        count -= size_in_rows(_SHARE, count)
+    if count < 1:
+        raise UserError(f"data path {found.path!r}: {found.count} images are too few to train on")
+    arguments["batch_size"] = min(before.get("batch_size", 100), count)
+    for name in before:
+        if name in known and name not in (*arguments, *_KEPT):
+            arguments[name] = known[name].default
+    for name in ("held_out_label", "normal_label"):
+        if before.get(name) is not None and arguments.get(name) is None:
+            arguments["left out"] = f"{name} {before[name]}"
+    return arguments
+
+
+def _shape(path: Path, shapes: list[tuple[str, list[int]]], found: Survey) -> tuple[int, int, int]:
     """Channels, height and width that the networks can do and the data can have."""
     channels, height, width = found.shape
-    own = [int(size.value) for size in shapes[0][1].value[1:]]
+    own = shapes[0][1][1:]
     free = all(cls in _ANY_SIZE for cls, _ in shapes)
     if found.is_array:
         if not free and [height, width] != own:
@@ -149,7 +212,7 @@ def _shape(path: Path, shapes: list[tuple[str, Any]], found: Survey) -> tuple[in
     return channels, side, side
 
 
-def _resized(found: Survey, shape: tuple[int, int, int]) -> list[str]:
+def _change_of_size(found: Survey, shape: tuple[int, int, int]) -> list[str]:
     """What to say if the images are shrunk or enlarged."""
     _, height, width = found.shape
     if found.is_array or shape[1] == min(height, width):
@@ -157,30 +220,6 @@ def _resized(found: Survey, shape: tuple[int, int, int]) -> list[str]:
     images = f"images of {width} x {height} pixels" + ("" if found.same_size else " or more")
     made = "shrunk" if shape[1] < min(height, width) else "enlarged" if found.same_size else "resized"
     return [f"the {images} are {made} to {shape[2]} x {shape[1]}, the size of the recipe's networks"]
-
-
-def _data_section(before: dict[str, Any], found: Survey, shape: tuple[int, int, int]) -> str:
-    count = found.count
-    arguments: dict[str, Any] = {"path": found.path}
-    if not found.is_array:
-        arguments |= {"image_size": shape[1], "channels": shape[0]}
-        if found.train_split != "train":
-            arguments["train_split"] = found.train_split
-        if found.test_split is None:
-            arguments["test_split"] = None
-    if found.normal is not None:
-        arguments |= {"normal_label": found.normal, "anomaly_split": "official"}
-    if not found.has_validation:
-        arguments["validation_size"] = _SHARE
-        count -= size_in_rows(_SHARE, count)
-    if count < 1:
-        raise UserError(f"data path {found.path!r}: {found.count} images are too few to train on")
-    arguments["batch_size"] = min(before.get("batch_size", 100), count)
-    kept = [name for name in _KEPT if name in before and not (found.is_array and name not in _KEPT[:2])]
-    arguments |= {name: before[name] for name in kept}
-    kind = "ArrayData" if found.is_array else "ImageData"
-    section = {"data": {"class_path": kind, "init_args": arguments}}
-    return yaml.safe_dump(section, sort_keys=False, allow_unicode=True, width=sys.maxsize)
 
 
 def _few_steps(recipe: dict[str, Any], data: dict[str, Any], found: Survey) -> list[str]:
@@ -226,57 +265,3 @@ def _batches(rows: int, data: dict[str, Any]) -> int:
     """Batches per epoch."""
     size = data.get("batch_size", 100)
     return (rows if data.get("drop_last", True) else rows + size - 1) // size
-
-
-def _child(node: Any, name: str) -> Any:
-    pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return next((value for key, value in pairs if key.value == name), None)
-
-
-def _shapes(node: Any, cls: str) -> Iterator[tuple[str, Any]]:
-    """Every shape of an image below a node, with the class that takes it."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _shapes(item, cls)
-    elif isinstance(node, yaml.MappingNode):
-        named = _child(node, "class_path")
-        cls = cls if named is None else named.value
-        for key, value in node.value:
-            if key.value in _SHAPES and isinstance(value, yaml.SequenceNode) and len(value.value) == 3:
-                yield cls, value
-            else:
-                yield from _shapes(value, cls)
-
-
-def _last_layers(node: Any, shape: tuple[int, int, int]) -> Iterator[tuple[tuple[int, int], str]]:
-    """The layer of a ladder that gives the image, with the channels of ``shape``: its place and new text."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _last_layers(item, shape)
-    elif isinstance(node, yaml.MappingNode):
-        named, arguments = _child(node, "class_path"), _child(node, "init_args")
-        if named is not None and named.value == "LadderGenerator":
-            last = _child(arguments, "blocks").value[0].value[-1]
-            kind = last.value.split()[0]
-            size = math.prod(shape) if kind == "linear" else shape[0]
-            yield (last.start_mark.index, last.end_mark.index), f"{kind} {size}"
-        for _, value in node.value:
-            yield from _last_layers(value, shape)
-
-
-def _without_anomalies(root: Any, text: str) -> list[tuple[int, int, str]]:
-    """Take out the callback that needs a held-out class."""
-    callbacks = _child(_child(root, "trainer"), "callbacks")
-    for item in callbacks.value if callbacks is not None and callbacks.flow_style else ():
-        if getattr(item, "value", None) == "AnomalyDetection":
-            end = item.end_mark.index
-            rest = len(text[end:]) - len(text[end:].lstrip(" ,"))
-            first = len(text[: item.start_mark.index].rstrip(" "))
-            return [(first, end + rest, "" if text[end + rest] == "\n" else " ")]
-    return []
-
-
-def _without_header(text: str) -> str:
-    lines = text.splitlines(keepends=True)
-    first = next(number for number, line in enumerate(lines) if line.strip() and not line.startswith("#"))
-    return "".join(lines[first:])

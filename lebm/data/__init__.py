@@ -1,11 +1,9 @@
 """Images, sentences and arrays from the Hub, from local files or from the package, read in an exact order."""
 
-from lebm.data.arrays import ArrayData
+from lebm.data.arrays import ArrayData, PlaneData, plane_samples
 from lebm.data.images import ImageData, open_images, to_unit_range
 from lebm.data.module import SplitData
-from lebm.data.synthetic import PlaneData, plane_samples
-from lebm.data.text import TextData
-from lebm.data.text_sources import open_text
+from lebm.data.text import TextData, open_text
 
 __all__ = [
     "ArrayData",

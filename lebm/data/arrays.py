@@ -1,26 +1,25 @@
-"""Arrays as data: vectors or images from files of NumPy, or from Python."""
+"""Arrays as data: vectors or images from files of NumPy or from Python, and points in the plane."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lebm.data.images import to_unit_range
 from lebm.data.module import SplitData
-from lebm.data.splits import check_size, ordinary_rows, size_in_rows
-from lebm.data.synthetic import PlaneRows
+from lebm.data.rows import ImageRows, Rows, to_unit_range
+from lebm.data.splits import check_counts, check_size, limited, ordinary_rows, size_in_rows
 from lebm.errors import UserError
+from lebm.samplers.noise import keyed_seed
 
-__all__ = ["ArrayData"]
+__all__ = ["ArrayData", "PlaneData", "plane_samples"]
 
 SPLITS = ("train", "validation", "test")
-_PLAIN = 1 << 30  # bytes that an archive of any size may stand for
-_RATIO = 100
 
 
 class ArrayData(SplitData):
@@ -58,6 +57,7 @@ class ArrayData(SplitData):
 
     noun = "rows"
     test_hint = "add an array 'test', or set test_size"
+    limit_eval: int | None = None
 
     def __init__(
         self,
@@ -69,8 +69,7 @@ class ArrayData(SplitData):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(batch_size, eval_batch_size or 1) < 1:
-            raise ValueError("batch_size and eval_batch_size must be at least 1")
+        check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size)
         check_size("validation_size", validation_size)
         check_size("test_size", test_size)
         self.path, self.seed = path, seed
@@ -97,7 +96,7 @@ class ArrayData(SplitData):
                 f"data path {self.path!r}: holds {', '.join(arrays)}; it must hold train, and may hold"
                 f" {', '.join(known[1:])}"
             )
-        splits = {name: self._rows(arrays, name) for name in SPLITS if name in arrays}
+        splits = {name: self._array(arrays, name) for name in SPLITS if name in arrays}
         train = splits["train"]
         carved = {
             name: 0 if name in splits else size_in_rows(size, len(train))
@@ -118,12 +117,15 @@ class ArrayData(SplitData):
         }
         for name, piece in pieces.items():
             if len(piece):
-                splits[name] = PlaneRows(train.x[piece], train.label[piece])
-        self.train, self.validation, self.test = (splits.get(name) for name in SPLITS)
+                splits[name] = train.subset(piece)
+        for name in {"validation", "test"} & splits.keys():
+            places = np.arange(len(splits[name]))
+            splits[name] = splits[name].subset(limited(places, self.limit_eval, self.seed))
         splits = {name: splits[name] for name in SPLITS if name in splits}
-        shapes = {name: tuple(split.x.shape[1:]) for name, split in splits.items()}
+        shapes = {name: split.image_shape for name, split in splits.items()}
         if len(set(shapes.values())) > 1:
             raise UserError(f"data path {self.path!r}: rows differ between splits ({shapes})")
+        self.train, self.validation, self.test = (splits.get(name) for name in SPLITS)
         self._used = {
             "path": self.path,
             "shape": list(shapes["train"]),
@@ -136,21 +138,15 @@ class ArrayData(SplitData):
         where, file = f"data path {self.path!r}", Path(self.path)
         if not file.exists():
             raise UserError(f"{where}: no such file")
-        if not file.is_file():
-            raise UserError(f"{where}: not an ordinary file")
         try:
-            if zipfile.is_zipfile(file):
-                _check_expanded(where, file)
             found = np.load(file, allow_pickle=False)
             return {"train": found} if isinstance(found, np.ndarray) else dict(found)
-        except UserError:
-            raise
         except MemoryError as error:
             raise UserError(f"{where}: needs more memory than there is ({error})") from error
         except Exception as error:  # NumPy and the readers of archives meet damage with errors of many kinds
             raise UserError(f"{where}: not a .npy or .npz file of plain numbers") from error
 
-    def _rows(self, arrays: Mapping[str, np.ndarray], name: str) -> PlaneRows:
+    def _array(self, arrays: Mapping[str, np.ndarray], name: str) -> ImageRows:
         where, values = f"data path {self.path!r}, array {name!r}", arrays[name]
         if values.ndim not in (2, 4) or values.dtype.kind not in "fiub" or not values.size:
             raise UserError(
@@ -170,15 +166,126 @@ class ArrayData(SplitData):
             )
         if label.max() > np.iinfo(np.int64).max:
             raise UserError(f"{where}: a label is {label.max()}, beyond 64 bits with a sign")
-        return PlaneRows(x, torch.from_numpy(label.astype(np.int64)))
+        return ImageRows([x.numpy()], label.astype(np.int64), np.arange(len(x)))
+
+    def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
+        self.setup()
+        known = [name for name in SPLITS if getattr(self, name) is not None]
+        split = known[-1] if split is None else split
+        if split not in known:
+            raise UserError(f"data path {self.path!r}: no split {split!r}; it has {', '.join(known)}")
+        rows = getattr(self, split)
+        labels = rows.labels.tolist() if (rows.labels >= 0).any() else None
+        return Rows(rows, f"{self.path} ({split})", np.arange(len(rows))[:limit], labels)
 
 
-def _check_expanded(where: str, file: Path) -> None:
-    """Refuse a small archive that stands for gigabytes; those of real data are packed by less."""
-    with zipfile.ZipFile(file) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-    if size > max(_PLAIN, _RATIO * file.stat().st_size):
-        raise UserError(
-            f"{where}: its arrays are {size / 2**30:.1f} GiB and the file {file.stat().st_size:,} bytes; save"
-            " it by numpy.savez if that is meant"
-        )
+def _rings(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    label = torch.randint(2, (n,), generator=generator)
+    angle = 2 * math.pi * torch.rand(n, generator=generator)
+    radius = 1.0 + 1.2 * label + 0.08 * torch.randn(n, generator=generator)
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1), label
+
+
+def _moons(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    label = torch.randint(2, (n,), generator=generator)
+    angle = math.pi * torch.rand(n, generator=generator)
+    side = 1.0 - 2.0 * label
+    points = 1.4 * torch.stack(
+        [side * angle.cos() + 0.5 * (1 - side) - 0.5, side * angle.sin() + 0.25 * (1 - side)], dim=1
+    )
+    return points + torch.tensor([0.0, -0.35]) + 0.1 * torch.randn(n, 2, generator=generator), label
+
+
+def _spiral(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    label = torch.randint(2, (n,), generator=generator)
+    angle = 3 * math.pi * torch.rand(n, generator=generator).sqrt()
+    radius = 0.25 * angle * (1.0 - 2.0 * label)
+    points = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
+    return points + 0.08 * torch.randn(n, 2, generator=generator), label
+
+
+def _grid(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    label = torch.randint(9, (n,), generator=generator)
+    centres = torch.stack([label % 3, label.div(3, rounding_mode="floor")], dim=1).float() - 1
+    return 1.6 * centres + 0.12 * torch.randn(n, 2, generator=generator), label
+
+
+SHAPES: dict[str, Callable[[int, torch.Generator], tuple[Tensor, Tensor]]] = {
+    "rings": _rings,
+    "moons": _moons,
+    "spiral": _spiral,
+    "grid": _grid,
+}
+
+
+def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Points ``(n, 2)`` of a density in the plane, within about 3 of the origin, and their pieces ``(n,)``.
+
+    The piece of a point is the number of the ring, moon, arm or cell that it comes from.
+
+    Args:
+        shape: ``"rings"``, ``"moons"``, ``"spiral"`` or ``"grid"``.
+        n: number of points, at least 1.
+        seed: seed of the points, which are a pure function of it.
+
+    Raises:
+        ValueError: for another shape, or fewer than one point.
+
+    Example:
+        >>> from lebm.data import plane_samples
+        >>> points, pieces = plane_samples("rings", n=1000)
+        >>> points.shape, pieces.unique().tolist()
+        (torch.Size([1000, 2]), [0, 1])
+    """
+    if shape not in SHAPES:
+        raise ValueError(f"unknown shape {shape!r}; choose one of {', '.join(sorted(SHAPES))}")
+    if n < 1:
+        raise ValueError(f"at least 1 point is needed, not {n}")
+    return SHAPES[shape](n, torch.Generator().manual_seed(seed))
+
+
+class PlaneData(ArrayData):
+    """Points of a density in the plane; ``x`` is ``(B, 2)`` and ``label`` is the piece of each point.
+
+    Args:
+        shape: ``rings``, ``moons``, ``spiral`` or ``grid``.
+        n_train: number of training points.
+        n_eval: number of validation points, and of other points for testing.
+        batch_size: points per training step, over all processes together; the number of
+            processes must divide it.
+        eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
+        seed: seed of the points and of the order of training.
+
+    Raises:
+        ValueError: for a number below 1 or an unknown shape.
+        UserError: in :meth:`train_dataloader`, if the processes cannot share a batch.
+
+    Example:
+        >>> from lebm.data import PlaneData
+        >>> data = PlaneData("moons", n_train=1000, batch_size=50)
+        >>> data.setup()
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["x"].shape, batch["label"].shape
+        (torch.Size([50, 2]), torch.Size([50]))
+    """
+
+    def __init__(
+        self,
+        shape: Literal["rings", "moons", "spiral", "grid"] = "rings",
+        n_train: int = 10000,
+        n_eval: int = 2000,
+        batch_size: int = 100,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_counts(n_train=n_train, n_eval=n_eval)
+        super().__init__(shape, batch_size, eval_batch_size, seed=seed)
+        self._sizes = {"train": n_train, "validation": n_eval, "test": n_eval}
+
+    def _read(self) -> dict[str, Tensor]:
+        drawn = {
+            split: plane_samples(self.path, n, keyed_seed(self.seed, split))
+            for split, n in self._sizes.items()
+        }
+        labels = {f"{split}_label": pieces for split, (_, pieces) in drawn.items()}
+        return {split: points for split, (points, _) in drawn.items()} | labels

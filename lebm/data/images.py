@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lebm.data.cache import open_images
-from lebm.data.dataset import ImageRows
+from lebm.data.cache import open_images, split_names
 from lebm.data.decoding import Decoding
 from lebm.data.loader import coin_flips
 from lebm.data.module import SplitData
+from lebm.data.rows import ImageRows, Rows, to_unit_range
 from lebm.data.sets import Sources, Splitting, class_words
-from lebm.data.splits import check_size
+from lebm.data.splits import check_counts, check_size
 
 __all__ = ["ImageData", "open_images", "to_unit_range"]
-
-
-def to_unit_range(x: Tensor) -> Tensor:
-    """``uint8`` pixels to ``float32`` in [-1, 1], of any shape.
-
-    Example:
-        >>> import torch
-        >>> from lebm.data import to_unit_range
-        >>> to_unit_range(torch.tensor([0, 255], dtype=torch.uint8))
-        tensor([-1.,  1.])
-    """
-    return x.to(torch.float32).div_(127.5).sub_(1.0)
 
 
 class ImageData(SplitData):
@@ -38,7 +27,7 @@ class ImageData(SplitData):
     Training batches with flips also have ``"flipped"``, ``(B,)`` of ``bool``.
 
     ``x`` is ``(B, C, H, W)`` in [-1, 1] on the device. After :meth:`setup`, ``image_shape`` is ``(C, H, W)``;
-    ``train``, ``validation`` and ``test`` are :class:`~lebm.data.dataset.ImageRows` or ``None``;
+    ``train``, ``validation`` and ``test`` are :class:`~lebm.data.rows.ImageRows` or ``None``;
     ``class_counts`` counts the labels of each split, and ``label_names`` names the classes.
 
     Args:
@@ -93,7 +82,7 @@ class ImageData(SplitData):
 
     ordering = ("sizes", "batch_size", "seed", "flip", "drop_last")
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     train: ImageRows
     validation: ImageRows | None
     test: ImageRows | None
@@ -130,15 +119,8 @@ class ImageData(SplitData):
         white_level: float | None = None,
     ) -> None:
         super().__init__()
-        at_least_one = {
-            "batch_size": batch_size,
-            "eval_batch_size": eval_batch_size,
-            "limit_train": limit_train,
-            "limit_eval": limit_eval,
-        }
-        for name, value in at_least_one.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_counts(limit_train=limit_train, limit_eval=limit_eval)
         check_size("validation_size", validation_size)
         if num_workers < 0:
             raise ValueError(f"num_workers must not be negative, but is {num_workers}")
@@ -149,8 +131,12 @@ class ImageData(SplitData):
             raise ValueError("held_out_label and normal_label exclude each other; set one of them to null")
         self.held_out_label, self.normal_label = held_out_label, normal_label
         self.seed, self.flip, self.drop_last, self.num_workers = seed, flip, drop_last, num_workers
-        self._where = {"config_name": config_name, "revision": revision, "cache_dir": cache_dir}
-        self._how = {
+        self._where: dict[str, Any] = {
+            "config_name": config_name,
+            "revision": revision,
+            "cache_dir": cache_dir,
+        }
+        self._how: dict[str, Any] = {
             "image_size": image_size,
             "channels": channels,
             "crop": crop,
@@ -213,6 +199,25 @@ class ImageData(SplitData):
             self._used["anomaly_split"] = None
         elif self.test is not None and self.test.anomaly is not None:
             self._used["anomaly_base_rate"] = int(self.test.anomaly.sum()) / len(self.test)
+
+    def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
+        if split is None and self.test_split in split_names(self.path, **self._where):
+            split = self.test_split
+        found = open_images(self.path, split, **self._where, **self._how)
+        return Rows(
+            ImageRows([found.images], found.labels, np.arange(len(found))),
+            f"{self.path} ({found.split})",
+            np.arange(len(found))[:limit],
+            found.labels.tolist() if found.has_labels else None,
+            found.label_names,
+            found.file_names(),
+        )
+
+    def test_of(self, protocol: str) -> ImageRows | None:
+        """The test split under another protocol of the held-out classes, see ``anomaly_split``."""
+        self.setup()
+        splitting = replace(self.splitting, anomaly_split=protocol)
+        return splitting.apply(self._sources(), self.train.held_out).get("test")
 
     def notes(self) -> list[str]:
         """Says which classes are held out, where their images are, and how many rows have no label."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -12,61 +13,13 @@ from torch.utils.data import Dataset
 
 from lebm.component import Component
 from lebm.data.loader import BatchLoader, ShardedBatchSampler
+from lebm.data.rows import Rows
 from lebm.errors import UserError
 
-__all__ = ["NoValidationImages", "NoValidationSentences", "SplitData"]
+__all__ = ["SplitData"]
 
 
-class NoValidationImages(list):
-    """An empty list of loaders. Lightning's warning about missing batches contains its name."""
-
-
-class NoValidationSentences(list):
-    """The same as :class:`NoValidationImages`, for sentences."""
-
-
-class LoadedData(LightningDataModule):
-    """What every data module knows: its processes, the position of training, and loaders that follow both."""
-
-    batch_size: int
-    eval_batch_size: int
-    seed: int
-    num_workers: int = 0
-    drop_last: bool = True
-
-    def _processes(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    def _position(self) -> tuple[int, int]:
-        """Epoch and batch of the next training step, from the counters that Lightning saves and restores."""
-        if self.trainer is None or not self.trainer.training:
-            return 0, 0
-        # overfit_batches repeats the first batches of epoch 0
-        epoch = 0 if self.trainer.overfit_batches else self.trainer.current_epoch  # type: ignore[attr-defined]
-        return epoch, self.trainer.fit_loop.batch_idx + 1
-
-    def _loader(self, dataset: Dataset, sampler: ShardedBatchSampler, training: bool) -> BatchLoader:
-        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
-
-    def _training_sampler(self, dataset: Any, **sharing: int) -> ShardedBatchSampler:
-        return ShardedBatchSampler(
-            len(dataset), self.batch_size, shuffle=True, drop_last=self.drop_last, **sharing
-        )
-
-    def _shuffled(self, dataset: Any) -> BatchLoader:
-        rank, processes = self._processes()
-        sampler = self._training_sampler(dataset, rank=rank, world_size=processes, seed=self.seed)
-        return self._loader(dataset, sampler, training=True)
-
-    def _in_order(self, dataset: Any) -> BatchLoader:
-        rank, processes = self._processes()
-        size = max(self.eval_batch_size, processes)
-        sampler = ShardedBatchSampler(len(dataset), size, rank=rank, world_size=processes)
-        return self._loader(dataset, sampler, training=False)
-
-
-class SplitData(LoadedData, Component):
+class SplitData(LightningDataModule, Component):
     """Base class of the data modules with a training, a validation and a test split.
 
     :meth:`setup` of a derived class sets ``train``, ``validation`` and ``test``. It also sets ``_used`` to a
@@ -81,14 +34,46 @@ class SplitData(LoadedData, Component):
 
     noun = "images"
     ordering: tuple[str, ...] = ("sizes", "batch_size", "seed")
-    no_validation: type[list] = NoValidationImages
     test_hint = "name it with test_split"
 
     path: str
+    batch_size: int
+    eval_batch_size: int
+    seed: int
+    num_workers: int = 0
+    drop_last: bool = True
+    foreign: bool = False  # whether a run that is evaluated on these data was trained on others
     train: Any
     validation: Any
     test: Any
     _used: dict[str, Any] | None = None
+
+    def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
+        """The rows of one split of the source in their order, with labels and names, for the verbs.
+
+        Args:
+            split: name of the split; the test split if ``None``.
+            limit: use only the first ``limit`` rows.
+
+        Raises:
+            UserError: if there is no such split.
+        """
+        raise NotImplementedError
+
+    def rows_of(self, part: str) -> Rows:
+        """The rows of a split of this module, ``train``, ``validation`` or ``test``.
+
+        Raises:
+            UserError: if there is no such split.
+        """
+        self.setup()  # type: ignore[call-arg]
+        rows = getattr(self, part)
+        if rows is None:
+            raise UserError(
+                f"data path {self.path!r}: the run has no {part} split; train one with"
+                f" --data.init_args.{part}_size 0.1"
+            )
+        return Rows(rows, f"{self.path} ({part})", np.arange(len(rows)))
 
     def describe_split(self) -> dict[str, Any]:
         """The data of the run as plain values, for a summary: path, splits, sizes, seed and protocol."""
@@ -130,6 +115,37 @@ class SplitData(LoadedData, Component):
             )
 
     # Loading
+
+    def _processes(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch and batch of the next training step, from the counters that Lightning saves and restores."""
+        if self.trainer is None or not self.trainer.training:
+            return 0, 0
+        # overfit_batches repeats the first batches of epoch 0
+        epoch = 0 if self.trainer.overfit_batches else self.trainer.current_epoch  # type: ignore[attr-defined]
+        return epoch, self.trainer.fit_loop.batch_idx + 1
+
+    def _loader(self, dataset: Dataset, sampler: ShardedBatchSampler, training: bool) -> BatchLoader:
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
+
+    def _training_sampler(self, dataset: Any, **sharing: int) -> ShardedBatchSampler:
+        return ShardedBatchSampler(
+            len(dataset), self.batch_size, shuffle=True, drop_last=self.drop_last, **sharing
+        )
+
+    def _shuffled(self, dataset: Any) -> BatchLoader:
+        rank, processes = self._processes()
+        sampler = self._training_sampler(dataset, rank=rank, world_size=processes, seed=self.seed)
+        return self._loader(dataset, sampler, training=True)
+
+    def _in_order(self, dataset: Any) -> BatchLoader:
+        rank, processes = self._processes()
+        size = max(self.eval_batch_size, processes)
+        sampler = ShardedBatchSampler(len(dataset), size, rank=rank, world_size=processes)
+        return self._loader(dataset, sampler, training=False)
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches of ``batch_size`` rows over all processes; the last may be smaller.
@@ -179,9 +195,7 @@ class SplitData(LoadedData, Component):
 
         Without a validation split it is an empty list, and Lightning then skips validation.
         """
-        return (
-            self.no_validation() if self.validation is None else self.evaluation_dataloader(self.validation)
-        )
+        return [] if self.validation is None else self.evaluation_dataloader(self.validation)
 
     def test_dataloader(self) -> BatchLoader:
         """The test split in order.

@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 
 from lebm.data.cache import CachedImages, open_images, split_names
-from lebm.data.dataset import ImageRows
+from lebm.data.rows import ImageRows
 from lebm.data.splits import chosen_splits, held_out_rows, limited, nothing_left, ordinary_rows
 from lebm.errors import UserError, one_line
 
-__all__ = ["HELD_OUT", "Labels", "Sources", "Splitting", "by_number", "class_words"]
+__all__ = ["HELD_OUT", "ClassError", "Labels", "Sources", "Splitting", "by_number", "class_words"]
 
 Label = int | str
 Labels = Label | list[Label] | None
 HELD_OUT = ("held_out_label", "normal_label")
 """The arguments of :class:`~lebm.data.images.ImageData` that hold out classes."""
+
+
+class ClassError(UserError):
+    """The data do not have a class that is to be held out."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Sources:
             normal: in place of them, the classes that are not.
 
         Raises:
-            UserError: if a class does not exist; the message lists the classes.
+            ClassError: if a class does not exist; the message lists the classes.
         """
         wanted, name = (
             (normal, "normal_label")
@@ -90,7 +94,7 @@ class Sources:
         where, way = f"data path {self.path!r}: {name}", f"--data.init_args.{name} null holds out none"
         for split, hint in ((self.train, "label_column"), (self.test, "test_split: null")):
             if split is not None and not split.has_labels:
-                raise UserError(
+                raise ClassError(
                     f"{where} needs labels, but the split {split.split!r} has none; set {hint}, or {way}"
                 )
         labels = np.concatenate([split.labels for split in self.splits])
@@ -102,7 +106,7 @@ class Sources:
         for label in chosen:
             if str(label) not in numbers:
                 listed = ", ".join(class_words(n, names, "{} ({})") for n in known[:50])
-                raise UserError(f"{where} {label} does not exist; the labels are {listed}; {way}")
+                raise ClassError(f"{where} {label} does not exist; the labels are {listed}; {way}")
         found = {numbers[str(label)] for label in chosen}
         held_out = [n for n in known if (n in found) == (wanted is anomalous)]
         if not held_out:
@@ -110,7 +114,7 @@ class Sources:
         return held_out
 
 
-def by_number(labels: Labels) -> bool:
+def by_number(labels: Any) -> bool:
     """Whether one of the classes is given by its number, which other data may give to another class."""
     return any(isinstance(label, int) for label in (labels if isinstance(labels, list) else [labels]))
 

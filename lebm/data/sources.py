@@ -182,7 +182,7 @@ def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
         )
     files = sorted([*rows, *(sidecars if rows is images else [])], key=str)
     strange = next((file for file in files if not file.is_file()), None)
-    if strange is not None:  # reading a pipe would never end
+    if strange is not None:  # a link to a file that has moved
         raise UserError(f"data path {path!r}: {strange} is not an ordinary file or a link to one")
     _say_unread(
         path, root, others, f"most files of the folder are {'images' if rows is images else 'parquet'}"

@@ -12,6 +12,7 @@ from lebm.errors import UserError
 __all__ = [
     "VALIDATION_SPLITS",
     "SplitRows",
+    "check_counts",
     "check_size",
     "chosen_splits",
     "held_out_rows",
@@ -86,6 +87,17 @@ def check_size(name: str, size: int | float) -> None:
         raise ValueError(
             f"{name} must be a whole number of at least 0, or a share above 0 and below 1, but is {size}"
         )
+
+
+def check_counts(**counts: int | None) -> None:
+    """Refuse arguments that must be at least 1, by their names; ``None`` is no number.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
 
 
 def size_in_rows(size: int | float, rows: int) -> int:

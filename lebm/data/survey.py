@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lebm.data.build import Columns, labels_of
+from lebm.data.cache import Columns, labels_of
 from lebm.data.decoding import GREY_MODES, header
 from lebm.data.sources import Reader, find_source, located, reading
 from lebm.data.splits import VALIDATION_SPLITS
@@ -109,7 +109,7 @@ def _of_arrays(path: str) -> Survey:
     if len(used["shape"]) != 3:
         raise UserError(f"data path {path!r}: holds rows of shape {used['shape']}, not images (N, C, H, W)")
     channels, height, width = used["shape"]
-    labels = [] if (data.train.label < 0).all() else [str(n) for n in data.train.label.unique().tolist()]
+    labels = [] if (data.train.labels < 0).all() else [str(n) for n in data.train.labels.unique().tolist()]
     return Survey(
         os.path.abspath(path),
         True,

@@ -78,7 +78,7 @@ class HasPosterior(Protocol):
     """A model whose posterior density can be differentiated."""
 
     def posterior(self, x: Tensor) -> LogDensity:
-        """Unnormalised ``log p(z | x)`` as a function of ``z: (B, latent_dim)``."""
+        """``log p(x, z)`` as a function of ``z: (B, latent_dim)``, unnormalised where the prior is."""
 
 
 @runtime_checkable

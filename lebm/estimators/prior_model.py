@@ -195,7 +195,7 @@ class PriorModel(LatentModel):
             return self.space.latents(state)
 
     def posterior(self, x: Tensor) -> LogDensity:
-        """Unnormalised ``log p(z | x)`` as a function of ``z``."""
+        """``log p(x, z)`` as a function of ``z``, unnormalised where the prior is."""
         likelihood, prior = self.likelihood.given(x), self.prior
         return lambda z: likelihood(z) + prior.log_density(z)
 
@@ -344,7 +344,7 @@ class PriorModel(LatentModel):
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.likelihood.log_prob(x, z) + self.prior.log_density(z)
+            return self.posterior(x)(z)
 
     @property
     def chain_settings(self) -> dict[str, Any]:

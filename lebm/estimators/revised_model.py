@@ -151,8 +151,9 @@ class RevisedModel(LatentModel):
         return PosteriorChain(run, reference)
 
     def posterior(self, x: Tensor) -> LogDensity:
-        """Unnormalised ``log p(z | x)`` of the generator as a function of ``z``."""
-        return lambda z: self.likelihood.log_prob(x, z) - 0.5 * z.square().sum(dim=1)
+        """``log p(x, z)`` of the generator as a function of ``z``."""
+        constant = 0.5 * self.latent_dim * math.log(2 * math.pi)
+        return lambda z: self.likelihood.log_prob(x, z) - 0.5 * z.square().sum(dim=1) - constant
 
     # The answers
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.curves import histogram, ranking_curves
-from lebm.evaluation.data import batches, some_rows, subset
+from lebm.evaluation.data import batches, some_rows
 from lebm.evaluation.intervals import ranking_intervals
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.evaluation.scores import MEANINGS, combined, combined_parts, gathered, score_pass
@@ -138,7 +138,7 @@ def _scores_of(subject: Subject, settings: Settings, numbers: np.ndarray, name: 
     if len(extra):
         rows = subject.images.protocols[name]
         data = batches(
-            subset(rows, np.isin(rows.rows, extra)), settings.batch_size, subject.model.device, first=len(own)
+            rows.subset(np.isin(rows.rows, extra)), settings.batch_size, subject.model.device, first=len(own)
         )
         more = score_pass(subject.model, data, f"test images of the {name} split")
         scores = {score: torch.cat([values, more[score]]) for score, values in scores.items()}

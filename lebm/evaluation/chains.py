@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lebm.data.images import to_unit_range
 from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.names import CHAINS_PER_IMAGE
@@ -93,7 +92,7 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
         {"name": "long chains", "chains": CHAINS, "transitions": STEPS, "seed": settings.seed, "findings": {}}
     )
     model = subject.model
-    x = to_unit_range(subject.images.test.images(slice(0, CHAINS // CHAINS_PER_IMAGE)))
+    x = subject.images.test.observations(slice(0, CHAINS // CHAINS_PER_IMAGE))
     for name, targets in (("prior", 1), ("posterior", len(x))):
         noise = Noise.samples(settings.seed, "diagnose", index=range(CHAINS))
         try:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lebm.metrics.anomaly import ranking
+
 __all__ = ["histogram", "ranking_curves"]
 
 POINTS = 120
@@ -52,10 +54,7 @@ def ranking_curves(score: Tensor, anomaly: Tensor) -> dict[str, list[list[float]
     Returns:
         ``roc``, pairs of false and true positive rate, and ``pr``, pairs of recall and precision.
     """
-    order = score.argsort(descending=True)
-    score, positive = score[order], anomaly[order].bool()
-    last_of_tie = torch.cat([score[1:] != score[:-1], torch.tensor([True])])
-    true, false = (flags.cumsum(0)[last_of_tie].double() for flags in (positive, ~positive))
+    true, false = ranking(score, anomaly)
     hit, alarm, precision = true / true[-1], false / false[-1], true / (true + false)
     roc, pr = torch.stack([alarm, hit], dim=1), torch.stack([hit, precision], dim=1)
     start = torch.zeros(1, 2, dtype=torch.float64)

@@ -13,7 +13,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
 from lebm.component import describe
-from lebm.data.dataset import ImageRows
+from lebm.data.rows import ImageRows
 from lebm.errors import UserError
 from lebm.estimators.prior_model import PriorModel
 from lebm.evaluation.anomaly import test_scores
@@ -34,6 +34,7 @@ __all__ = [
     "kernel_name",
     "real_rows",
     "sample_batches",
+    "without_features",
 ]
 
 BLOCKS = 20
@@ -53,13 +54,9 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
             few.
     """
     extractor = settings.extractor
-    try:
-        extractor.prepare()
-    except FeaturesUnavailableError as error:
+    if missing := without_features(subject, extractor):
         figures = [_reconstruction(subject, settings)]
-        return SuiteResult(
-            {"name": "reconstructions", "features": None}, figures, skipped=f"the distances are: {error}"
-        )
+        return SuiteResult({"name": "reconstructions", "features": None}, figures, skipped=missing)
     check_counts(subject, settings)
     extractor.to(subject.model.device).eval()
     rows = real_rows(subject, settings)
@@ -102,6 +99,18 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         score = "inception_score" if name == "fid" else "classifier_score"
         result.figures.append(_classifier(logits, settings.seed, score))
     return result
+
+
+def without_features(subject: Subject, extractor: FeatureExtractor) -> str:
+    """Why distances of features cannot be measured; empty if the features are ready."""
+    shape = subject.images.test.image_shape
+    if len(shape) != 3:
+        return f"the distances are: they are of images, and the data have the shape {shape}"
+    try:
+        extractor.prepare()
+    except FeaturesUnavailableError as error:
+        return f"the distances are: {error}"
+    return ""
 
 
 def _reconstruction(subject: Subject, settings: Settings) -> Figure:

@@ -13,6 +13,8 @@ from scipy.optimize import brentq
 from scipy.stats import norm, t
 from torch import Tensor
 
+from lebm.metrics.anomaly import ranking, ranking_areas
+
 __all__ = ["Interval", "jackknife_interval", "mean_interval", "ranking_intervals"]
 
 _CELLS = 2**22  # numbers of a resampling table in memory at one time, 32 MB
@@ -134,19 +136,19 @@ def ranking_intervals(
         0.75
     """
     score, anomaly = score.detach().cpu().double(), anomaly.detach().cpu()
-    order = score.argsort(descending=True)
-    score, positive = score[order], anomaly[order].bool()
-    if not positive.any() or positive.all():
+    if not anomaly.any() or anomaly.all():
         raise ValueError("a ranking needs anomalies and normal samples")
-    last_of_tie = torch.cat([score[1:] != score[:-1], torch.tensor([True])]).nonzero().squeeze(1)
-    every = _areas(torch.ones(1, len(score), dtype=torch.float64), positive, last_of_tie)
+    order = score.argsort(descending=True)  # the resamples are drawn in this order
+    score, positive = score[order], anomaly[order].bool()
+    every = ranking_areas(*ranking(score, positive, torch.ones(1, len(score), dtype=torch.float64)))
     generator = torch.Generator().manual_seed(seed)
     drawn: dict[str, list[Tensor]] = {name: [] for name in every}
     left = resamples
     while left:
         count = min(left, max(1, _CELLS // len(score)))
         left -= count
-        for name, values in _areas(_counts(positive, count, generator), positive, last_of_tie).items():
+        areas = ranking_areas(*ranking(score, positive, _counts(positive, count, generator)))
+        for name, values in areas.items():
             drawn[name].append(values)
     anomalies, normal = int(positive.sum()), int((~positive).sum())
     variances = {
@@ -168,23 +170,6 @@ def _counts(positive: Tensor, resamples: int, generator: torch.Generator) -> Ten
         chosen = rows[torch.randint(len(rows), (resamples, len(rows)), generator=generator)]
         counts.scatter_add_(1, chosen, torch.ones_like(chosen, dtype=torch.float64))
     return counts
-
-
-def _areas(counts: Tensor, positive: Tensor, last_of_tie: Tensor) -> dict[str, Tensor]:
-    """The three metrics of weighted samples in descending order, ``(resamples,)`` each."""
-    true = (counts * positive).cumsum(1)[:, last_of_tie]
-    false = (counts * ~positive).cumsum(1)[:, last_of_tie]
-    true_before, false_before = (torch.nn.functional.pad(part[:, :-1], (1, 0)) for part in (true, false))
-    wins = (false - false_before) * (true + true_before) / 2
-    precision = true / (true + false).clamp_min(1e-300)
-    gain = (true - true_before) / true[:, -1:]
-    # The first threshold that 95 % of the anomalies reach.
-    enough = (true >= 0.95 * true[:, -1:] - 1e-9).long().argmax(1, keepdim=True)
-    return {
-        "auroc": (wins.sum(1) / (true[:, -1] * false[:, -1])).clamp(max=1),
-        "auprc": (gain * precision).sum(1).clamp(max=1),
-        "fpr_at_95": (false.gather(1, enough) / false[:, -1:]).squeeze(1),
-    }
 
 
 def _area_variance(anomalies: int, normal: int) -> Callable[[float], float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,12 +14,13 @@ from lebm.estimators.latent_model import DrawsObservations, HasPosterior, Latent
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
-from lebm.evaluation.log_z import annealing, long_run, model_log_z
 from lebm.evaluation.marginal_likelihood import (
     LatentGaussian,
+    annealing,
     bits_per_dimension,
-    joint_density,
     log_marginal,
+    long_run,
+    model_log_z,
 )
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.samplers.annealed import RELIABLE, LogZ
@@ -74,6 +74,8 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
         figures.append(
             Figure.of(f"log_likelihood/{name}", interval, len(x), "test", unit="nats per image", **details)
         )
+        if x.dim() != 4:
+            continue  # vectors have no grey levels
         ends = (interval.value, interval.high, interval.low)
         value, low, high = (bits_per_dimension(end, dimensions) for end in ends)
         bits = Interval(value, low, high, interval.level, interval.method)
@@ -119,7 +121,8 @@ class _Estimator:
 
     def __init__(self, model: LatentModel, settings: Settings) -> None:
         self.model, self.settings = model, settings
-        self.joint = partial(joint_density, model)
+        assert isinstance(model, HasPosterior)
+        self.joint = model.posterior
 
     def noise(self, purpose: str) -> Noise:
         return Noise([(self.settings.seed, "likelihood", purpose)])

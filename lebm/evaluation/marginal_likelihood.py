@@ -9,17 +9,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lebm.density_ratio.log_z import direct_log_z
 from lebm.errors import UserError
-from lebm.estimators.latent_model import HasPosterior, LatentModel
-from lebm.models.priors import Prior
+from lebm.estimators.latent_model import LatentModel
+from lebm.models.priors import EnergyPrior, Prior
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.base import LogDensity
 from lebm.samplers.importance import Proposal
 from lebm.samplers.metropolis import HMC
-from lebm.samplers.noise import RandomSource, normal
+from lebm.samplers.noise import Noise, RandomSource, normal
 
-__all__ = ["LatentGaussian", "bits_per_dimension", "joint_density", "log_marginal", "prior_log_z"]
+__all__ = [
+    "LONG_RUN",
+    "LatentGaussian",
+    "annealing",
+    "bits_per_dimension",
+    "log_marginal",
+    "long_run",
+    "model_log_z",
+    "prior_log_z",
+]
 
 
 @dataclass
@@ -247,29 +257,56 @@ def bits_per_dimension(log_density: float, dimensions: int) -> float:
     return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
 
 
-def joint_density(model: LatentModel, x: Tensor) -> LogDensity:
-    """``log p(x, z)`` of a model as a differentiable function of ``z``, unnormalised if the prior is.
+DIRECT = 40
+"""Draws of the base per annealed chain, in the estimate without chains: about equal in time."""
+FEWEST = 100
+"""Smallest effective number of draws of the base for which their estimate counts."""
+LONG_RUN = 10
+"""Length of the prior chain that replaces exact draws, as a multiple of its length in training."""
 
-    It is the model's ``posterior`` plus the constants of ``log_joint`` that the posterior may lack.
+
+def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImportanceSampling:
+    """Annealing by HMC with three leapfrog steps and an adapted step size; 1 level is importance sampling.
+
+    Example:
+        >>> from lebm.evaluation.marginal_likelihood import annealing
+        >>> annealing(20).levels
+        20
+    """
+    kernel = HMC(1, 0.3, leapfrog_steps=3).to(device)
+    return AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
+
+
+def long_run(model: LatentModel, n: int, noise: Noise) -> Tensor:
+    """Draws of a model's prior by a chain ``LONG_RUN`` times as long as in training, ``(n, latent_dim)``."""
+    length = model.chain_steps("prior")
+    return model.sample_latent(n, steps=None if length is None else LONG_RUN * length, generator=noise)
+
+
+def model_log_z(
+    model: LatentModel, levels: int, chains: int, noise: Callable[[str], Noise]
+) -> tuple[LogZ, LogZ | None]:
+    """``log Z`` of a model's prior from below and from above; both are zero for a normalised prior.
 
     Args:
-        model: with a posterior density.
-        x: ``(B, *event)``.
+        model: the model of the prior.
+        levels: annealing levels.
+        chains: number of annealed chains.
+        noise: gives the noise of each purpose, ``"long run"`` and ``"log z"``.
 
-    Raises:
-        ValueError: if ``posterior`` and ``log_joint`` differ by more than a constant. Then one of them is not
-            a density of this model.
+    Returns:
+        The two estimates with their intervals; see :func:`~lebm.evaluation.marginal_likelihood.prior_log_z`.
+        Where draws of the base alone give a narrower interval, both are that estimate.
     """
-    assert isinstance(model, HasPosterior)
-    target = model.posterior(x)
-    origin = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
-    with torch.no_grad():
-        points = (origin, origin + 0.5)
-        values = [target(z) for z in points]
-        constant, elsewhere = (model.log_joint(x, z) - value for z, value in zip(points, values, strict=True))
-    slack = 1e-3 * (1 + sum(value.abs().max() for value in values))  # single precision rounds large values
-    if bool(((elsewhere - constant).abs() > slack).any()):
-        raise ValueError(
-            f"posterior and log_joint of {type(model).__name__} differ by more than a constant in z"
-        )
-    return lambda z: target(z) + constant
+    prior = model.latent_prior
+    if prior is None or prior.is_exact:
+        return prior_log_z(None, annealing(1, model.device), chains)
+    draws, kernel = long_run(model, chains, noise("long run")), annealing(levels, model.device)
+    below, above = prior_log_z(prior, kernel, chains, noise("log z"), long_run=draws)
+    if isinstance(prior, EnergyPrior):
+        direct = direct_log_z(prior, DIRECT * chains, noise("direct log z"))
+        sides = [below] if above is None else [below, above]
+        annealed = max(side.high for side in sides) - min(side.low for side in sides)
+        if direct.ess >= FEWEST and direct.high - direct.low < annealed:
+            return direct, direct
+    return below, above

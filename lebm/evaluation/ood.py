@@ -12,7 +12,7 @@ from lebm.data.images import open_images, to_unit_range
 from lebm.errors import UserError
 from lebm.evaluation.anomaly import add_ranking
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.data import chosen_rows, first_normal, subset
+from lebm.evaluation.data import chosen_rows, first_normal
 from lebm.evaluation.record import SuiteResult
 from lebm.evaluation.scores import MEANINGS, score_pass
 
@@ -60,6 +60,9 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     Raises:
         UserError: if a further set cannot be read, or is given twice.
     """
+    if len(shape := subject.images.test.image_shape) != 3:
+        skipped = f"the sets are made of images, and the data have the shape {shape}"
+        return SuiteResult({"name": "test rows against other sets"}, skipped=skipped)
     names = _names(settings.ood, {"in", *OUT_SETS, _held_out_name(subject)})
     inside = first_normal(subject.images, settings.ood_images, settings.seed)
     result = SuiteResult(
@@ -114,11 +117,11 @@ def _sets(
         yield name, meaning, change(inside, torch.Generator().manual_seed(settings.seed))
     held_out, test = subject.images.held_out_label, subject.images.test
     if test.anomaly is not None:
-        rows = subset(test, test.anomaly.numpy())
+        rows = test.subset(test.anomaly.numpy())
         yield (
             _held_out_name(subject),
             f"the held-out label {held_out}",
-            to_unit_range(rows.images(slice(0, settings.ood_images))),
+            rows.observations(slice(0, settings.ood_images)),
         )
     channels, size, _ = test.image_shape
     for path, name in zip(settings.ood, names, strict=True):

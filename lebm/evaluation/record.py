@@ -131,38 +131,21 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a JSON file ({str(error)[:80]})") from error
     if not isinstance(content, dict) or not isinstance(content.get("lebm_evaluation"), int):
         raise UserError(f"{path}: not written by lebm evaluate")
-    if content["lebm_evaluation"] > FORMAT:
+    if content["lebm_evaluation"] != FORMAT:
         raise UserError(
-            f"{path}: written by a newer lebm (format {content['lebm_evaluation']}, this one reads up to"
-            f" {FORMAT})"
-        )
-    if content["lebm_evaluation"] < FORMAT:
-        raise UserError(
-            f"{path}: of format {content['lebm_evaluation']}, which no release of lebm has written; run lebm"
-            " evaluate again"
+            f"{path}: of format {content['lebm_evaluation']}, and this lebm reads {FORMAT}; run lebm evaluate"
+            " again"
         )
     missing = [name for name in _HEAD if name not in content]
     if missing:
         raise UserError(f"{path}: damaged, it has no {', '.join(missing)}")
-    suites = content["suites"]
-    if not isinstance(suites, dict):
-        raise UserError(f"{path}: damaged, suites is a {type(suites).__name__} and not a mapping")
-    for name, suite in suites.items():
-        if not isinstance(suite, dict) or not isinstance(suite.get("figures"), list):
-            raise UserError(f"{path}: damaged, suite {name} has no list of figures")
-        for figure in suite["figures"]:
-            _check_figure(figure, f"{path}: damaged, a figure of suite {name}")
+    try:
+        for suite in content["suites"].values():
+            for figure in suite["figures"]:
+                Figure(**figure)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged, {type(error).__name__}: {str(error)[:80]}") from error
     return content
-
-
-def _check_figure(figure: Any, where: str) -> None:
-    if not isinstance(figure, dict):
-        raise UserError(f"{where} is {repr(figure)[:80]} and not a mapping")
-    if set(figure) != set(Figure.__dataclass_fields__):
-        raise UserError(f"{where} has the fields {', '.join(sorted(figure))}")
-    for key in ("value", "low", "high", "level"):
-        if not isinstance(figure[key], int | float | None):
-            raise UserError(f"{where} has the {key} {str(figure[key])[:80]!r}, which is not a number")
 
 
 def without_curves(evaluation: dict[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from lebm.evaluation.image import (
     kernel_name,
     real_rows,
     sample_batches,
+    without_features,
 )
 from lebm.evaluation.intervals import mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
-from lebm.metrics.features import FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance
 from lebm.metrics.reconstruction import reconstruction_rows
 
@@ -59,11 +59,9 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "seed": settings.seed,
         }
     )
-    try:
-        settings.extractor.prepare()
-    except FeaturesUnavailableError as error:
+    if missing := without_features(subject, settings.extractor):
         result.figures += _reconstructions(subject, settings)
-        result.protocol["features"], result.skipped = None, f"the distances are: {error}"
+        result.protocol["features"], result.skipped = None, missing
         return result
     check_counts(subject, settings)
     result.figures += _reconstructions(subject, settings)

@@ -1,15 +1,311 @@
-"""The text suite: likelihood, quality and use of the latents on the test split."""
+"""The text suite: bounds on the likelihood of sentences, their quality, and the use of the latents."""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any, Literal
+
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
+from lebm.data.rows import TextRows
+from lebm.errors import UserError
+from lebm.estimators.latent_model import HasPosterior, LatentModel
 from lebm.evaluation.context import SentenceSubject, Settings
+from lebm.evaluation.marginal_likelihood import LatentGaussian, annealing, log_marginal, model_log_z
 from lebm.evaluation.record import Figure, SuiteResult
-from lebm.evaluation.sentence_bounds import LikelihoodBounds, likelihood_of_sentences
-from lebm.evaluation.sentence_quality import SampleQuality
+from lebm.metrics.text_diversity import SentenceDiversity
+from lebm.metrics.text_latents import LatentUse
+from lebm.metrics.text_likelihood import SentenceLikelihood
+from lebm.metrics.text_perplexity import Budget, LanguageModelPerplexity
+from lebm.models.text_likelihood import CategoricalLikelihood
+from lebm.models.text_vocabulary import PAD
+from lebm.samplers.annealed import LogZ
+from lebm.samplers.noise import Noise
 
-__all__ = ["text_suite"]
+__all__ = ["LikelihoodBounds", "SampleQuality", "likelihood_of_sentences", "text_suite"]
+
+FITTED_TO = 16  # posterior chains per sentence, to which a Gaussian is fitted
+
+
+def likelihood_of_sentences(model: LatentModel, who: str) -> CategoricalLikelihood:
+    """The likelihood of a model of sentences.
+
+    Args:
+        model: the model.
+        who: name of the part that needs such a model, for the message.
+
+    Raises:
+        UserError: if the model is not one of sentences.
+    """
+    likelihood = model.sentences
+    if likelihood is None:
+        raise UserError(f"{who} is for models of sentences, with a CategoricalLikelihood")
+    return likelihood
+
+
+class LikelihoodBounds:
+    """Negative log-likelihood per sentence and perplexity per token, with intervals, and log Z of the prior.
+
+    The method is importance sampling, or annealing from a Gaussian per sentence (see
+    :func:`~lebm.evaluation.marginal_likelihood.log_marginal`). Call :meth:`begin`, then :meth:`update` for
+    every batch, then :meth:`compute`. Several processes may each take a part of the batches.
+
+    Args:
+        n: use the first ``n`` sentences; all if ``None``.
+        chains: importance samples, or annealed chains, per sentence; at least 2.
+        levels: annealing levels; 1 is importance sampling. With more levels, every batch adapts the step
+            size. The values then depend on the batch size and the number of processes, within their error.
+        start: ``prior`` is N(0, I) for every sentence, good if sentences say little about their latents.
+            ``posterior`` is a Gaussian per sentence, fitted to posterior chains.
+        prior_chains: annealed chains for log Z; at least 2.
+        prior_levels: annealing levels for log Z.
+        seed: of the noise.
+
+    Attributes:
+        counts: number of sentences behind each value; for log Z, the number of chains.
+
+    Raises:
+        ValueError: for a number out of range.
+
+    Example:
+        >>> from lebm.evaluation.sentences import LikelihoodBounds
+        >>> LikelihoodBounds(chains=10).protocol["chains"]
+        10
+    """
+
+    def __init__(
+        self,
+        n: int | None = None,
+        chains: int = 100,
+        levels: int = 1,
+        start: Literal["prior", "posterior"] = "prior",
+        prior_chains: int = 512,
+        prior_levels: int = 200,
+        seed: int = 0,
+    ) -> None:
+        if min(1 if n is None else n, levels, prior_levels) < 1 or min(chains, prior_chains) < 2:
+            raise ValueError(
+                "n, levels and prior_levels must be at least 1, chains and prior_chains at least 2"
+            )
+        self.n, self.chains, self.levels, self.start = n, chains, levels, start
+        self.prior_chains, self.prior_levels, self.seed = prior_chains, prior_levels, seed
+        self.counts: dict[str, int] = {}
+        self._metric = SentenceLikelihood()
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The settings and units, as plain values."""
+        return {
+            "n": self.n,
+            "chains": self.chains,
+            "levels": self.levels,
+            "start": self.start,
+            "prior_chains": self.prior_chains,
+            "prior_levels": self.prior_levels,
+            "seed": self.seed,
+            "nll": "nats per sentence",
+            "perplexity": "per token, <eos> included",
+        }
+
+    def begin(self, model: LatentModel) -> None:
+        """Forget earlier batches, and estimate log Z of the model's prior.
+
+        Every process uses the same noise streams, so all processes compute the same estimate.
+
+        Raises:
+            UserError: if the posterior density of the model cannot be differentiated.
+        """
+        if not isinstance(model, HasPosterior):
+            raise UserError(
+                "SentenceBounds needs a model with posterior(x), the differentiable log p(x, z), not"
+                f" {type(model).__name__}"
+            )
+        self._metric.to(model.device).reset()
+        below, above = model_log_z(
+            model, self.prior_levels, self.prior_chains, lambda purpose: Noise([(self.seed, purpose)])
+        )
+        high = below.high if above is None else torch.maximum(below.high, above.high)
+        self._metric.log_z = LogZ(below.estimate, below.low, high, below.ess)
+
+    def update(self, model: LatentModel, x: Tensor, index: Tensor) -> None:
+        """Take a batch.
+
+        Args:
+            model: of sentences.
+            x: sentences ``(B, T)``.
+            index: numbers of the sentences, ``(B,)``, which key the noise.
+        """
+        if self.n is not None:
+            chosen = index < self.n
+            x, index = x[chosen], index[chosen]
+        if not len(x):
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            x = x.clone()  # an inference tensor could not take part in the chains' gradients
+            assert isinstance(model, HasPosterior)  # checked at the begin
+            start, kernel = self._proposal(model, x, index), annealing(self.levels, model.device)
+            noise = Noise.samples(self.seed, "bounds", index=index)
+            estimate = log_marginal(model.posterior, x, start, kernel, self.chains, noise)
+        self._metric.update(estimate, (x != PAD).sum(dim=1))
+
+    def _proposal(self, model: LatentModel, x: Tensor, index: Tensor) -> LatentGaussian:
+        if self.start == "prior":
+            like = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
+            return LatentGaussian.standard(like)
+        noise = Noise.samples(self.seed, "proposal", index=index)
+        z = model.encode(x.repeat_interleave(FITTED_TO, dim=0), generator=noise)
+        return LatentGaussian.fitted(z.reshape(len(x), FITTED_TO, -1).transpose(0, 1))
+
+    def compute(self) -> dict[str, float]:
+        """``nll``, ``perplexity`` and ``log_z``, each also with ``_low`` and ``_high``, and ``least_ess``.
+
+        ``nll`` is in nats per sentence, ``perplexity`` is per token, ``<eos>`` included. All processes must
+        call this.
+        """
+        bounds = {name: float(value) for name, value in self._metric.compute().items()}
+        with self._metric.sync_context():
+            sentences = int(self._metric.sentences)
+        log_z = self._metric.log_z
+        ends = {"log_z": log_z.estimate, "log_z_low": log_z.low, "log_z_high": log_z.high}
+        constant = {name: float(value) for name, value in ends.items()}
+        self.counts = dict.fromkeys(bounds, sentences) | dict.fromkeys(constant, self.prior_chains)
+        return {**bounds, **constant}
+
+
+class SampleQuality:
+    """Forward and reverse perplexity, diversity of samples, and use of the latents.
+
+    Two language models judge sentences. They are trained here, with the budget of the arguments. The forward
+    model learns from ``n`` training sentences and judges ``n`` samples. The reverse model learns from the
+    samples and judges the sentences of the batches. Call :meth:`begin`, then :meth:`update` for every batch,
+    then :meth:`compute`. It works in one process only.
+
+    Args:
+        n: number of samples, and of training sentences for the forward model; at least 2.
+        compared: sentences that self-BLEU compares; at least 2.
+        steps: training steps of a language model.
+        hidden: width of the language models.
+        seed: of samples and language models.
+
+    Attributes:
+        counts: number of sentences behind each value. For a perplexity, these are the judged sentences.
+
+    Raises:
+        ValueError: for a number out of range.
+
+    Example:
+        >>> from lebm.evaluation.sentences import SampleQuality
+        >>> SampleQuality(n=100, steps=5).protocol["language_model"]["steps"]
+        5
+    """
+
+    def __init__(
+        self, n: int = 2000, compared: int = 200, steps: int = 500, hidden: int = 128, seed: int = 0
+    ) -> None:
+        if min(n, compared) < 2 or min(steps, hidden) < 1:
+            raise ValueError("n and compared must be at least 2, steps and hidden at least 1")
+        self.n, self.compared, self.seed = n, compared, seed
+        self.budget = Budget(steps=steps, hidden=hidden, seed=seed)
+        self.counts: dict[str, int] = {}
+        self._use: LatentUse | None = None
+        self._samples = torch.empty(0)
+        self._real: list[Tensor] = []
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The settings, as plain values."""
+        return {
+            "samples": self.n,
+            "compared": self.compared,
+            "language_model": dataclasses.asdict(self.budget),
+        }
+
+    def begin(self, model: LatentModel) -> None:
+        """Forget earlier batches, and draw the samples.
+
+        Raises:
+            UserError: if the model is not one of sentences.
+        """
+        likelihood_of_sentences(model, "SentenceQuality")
+        self._use = LatentUse(model.latent_dim).to(model.device)
+        self._samples = model.sample(self.n, generator=Noise.shards(self.seed, "sentence quality"))
+        self._real = []
+
+    def update(self, model: LatentModel, x: Tensor, z: Tensor, index: Tensor) -> None:
+        """Take a batch.
+
+        Args:
+            model: of sentences.
+            x: sentences ``(B, T)``.
+            z: a posterior draw for each sentence, ``(B, latent_dim)``.
+            index: numbers of the sentences, ``(B,)``, which key the noise of a second draw.
+        """
+        assert self._use is not None, "begin comes first"
+        other = model.encode(x, generator=model.sample_noise("second draw", index))
+        likelihood = likelihood_of_sentences(model, "SentenceQuality").given(x)
+        with torch.no_grad():
+            own, foreign = likelihood(z), likelihood(z.roll(1, 0))
+        self._use.update(z, other, own, foreign if len(x) > 1 else foreign[:0])
+        self._real.append(x)
+
+    def compute(self, model: LatentModel, train: TextRows) -> dict[str, float]:
+        """Train the language models, and forget the batches.
+
+        Args:
+            model: of sentences.
+            train: the training split, from which the forward model learns.
+
+        Returns:
+            ``forward_perplexity``, ``reverse_perplexity``, ``distinct_1``, ``distinct_2``, ``self_bleu``,
+            ``active_units``, ``posterior_mean_variance`` and ``latent_nats``. ``real_distinct_1``,
+            ``real_distinct_2`` and ``real_self_bleu`` are the same of an equal number of real sentences.
+        """
+        assert self._use is not None, "begin comes first"
+        generator = likelihood_of_sentences(model, "SentenceQuality").generator
+        size, length = generator.vocabulary_size, generator.max_length
+        forward = LanguageModelPerplexity(size, self.budget).to(model.device)
+        reverse = LanguageModelPerplexity(size, self.budget).to(model.device)
+        varied = SentenceDiversity(self.compared).to(model.device)
+        real = SentenceDiversity(self.compared).to(model.device)
+        test = torch.cat([_padded(x, length) for x in self._real])
+        forward.update(self._learned(train, length).to(model.device), learn=True)
+        forward.update(self._samples, learn=False)
+        reverse.update(self._samples, learn=True)
+        reverse.update(test, learn=False)
+        # The numbers are equal, because the share of different words falls with the number of sentences.
+        compared = min(len(test), self.n)
+        varied.update(self._samples[:compared])
+        real.update(test[:compared])
+        variety, use = varied.compute(), self._use.compute()
+        values = {
+            "forward_perplexity": forward.compute(),
+            "reverse_perplexity": reverse.compute(),
+            **variety,
+            **{f"real_{name}": value for name, value in real.compute().items()},
+            **use,
+        }
+        counts = {"forward_perplexity": len(self._samples), "reverse_perplexity": len(test)}
+        for name in variety:
+            count = min(compared, self.compared) if name == "self_bleu" else compared
+            counts[name] = counts[f"real_{name}"] = count
+        for name in use:
+            counts[name] = int(self._use.compared if name == "latent_nats" else self._use.count)
+        self.counts = counts
+        self._use, self._real, self._samples = None, [], torch.empty(0)
+        return {name: float(value) for name, value in values.items()}
+
+    def _learned(self, train: TextRows, length: int) -> Tensor:
+        """``n`` training sentences, chosen by the seed, ``(n, length)``."""
+        generator = torch.Generator().manual_seed(self.seed)
+        rows = torch.randperm(len(train), generator=generator)[: self.n]
+        return _padded(train.tokens(rows.numpy()), length)
+
+
+def _padded(x: Tensor, length: int) -> Tensor:
+    return pad(x, (0, length - x.shape[1]), value=PAD)
+
 
 ELSEWHERE = {
     "log_z": "prior",
@@ -27,6 +323,7 @@ def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
         settings: only ``seed``, ``n_samples``, ``chains`` and ``levels`` are used.
     """
     model, data = subject.model.eval(), subject.data
+    assert data.vocabulary is not None  # after its setup
     likelihood_of_sentences(model, "text_suite").adopt(data.vocabulary)
     bounds = LikelihoodBounds(
         chains=max(100, settings.chains), prior_levels=2 * settings.levels, seed=settings.seed

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    binary_precision_recall_curve,
-)
-from torchmetrics.utilities.compute import auc
+from torch.nn.functional import pad
 
-__all__ = ["anomaly_figures", "lowest_average_precision", "surprisal"]
+__all__ = ["anomaly_figures", "lowest_average_precision", "ranking", "ranking_areas", "surprisal"]
 
 FEWEST_NORMAL = 40
 _TAIL = 0.05
@@ -45,17 +40,46 @@ def anomaly_figures(score: Tensor, anomaly: Tensor) -> dict[str, float]:
     negatives = anomaly.numel() - positives
     if not positives or not negatives:
         return {}
-    # torchmetrics applies a sigmoid to scores outside [0, 1], and that ties all large scores. Ranks have the
-    # same order and the same ties as the scores.
-    _, rank = torch.unique(score, return_inverse=True)
-    preds, target = (rank + 1).double() / (rank.max() + 1), anomaly.long()
-    precision, recall, _ = binary_precision_recall_curve(preds, target)
+    true, false = ranking(score, anomaly)
+    areas = ranking_areas(true[None], false[None])
+    recall, precision = true / true[-1], true / (true + false)
     return {
-        "auroc": float(binary_auroc(preds, target)),
-        "auprc": float(binary_average_precision(preds, target)),
-        "auprc_trapezoid": float(auc(recall, precision)),
+        "auroc": float(areas["auroc"]),
+        "auprc": float(areas["auprc"]),
+        "auprc_trapezoid": float(torch.trapezoid(pad(precision, (1, 0), value=1.0), pad(recall, (1, 0)))),
         "base_rate": positives / anomaly.numel(),
         "auprc_lowest": lowest_average_precision(positives, negatives),
+    }
+
+
+def ranking(score: Tensor, anomaly: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Anomalies and normal samples above each threshold, ``(..., thresholds)`` of float64 each.
+
+    The thresholds are the different scores, the highest first.
+
+    Args:
+        score: ``(N,)``, finite.
+        anomaly: ``(N,)`` of ``bool``.
+        counts: how often each sample counts, ``(..., N)``; once if ``None``.
+    """
+    order = score.argsort(descending=True)
+    score, positive = score[order], anomaly[order].bool()
+    last = torch.cat([score[1:] != score[:-1], score.new_ones(1, dtype=torch.bool)])  # of a tie
+    weight = positive.new_ones(len(score), dtype=torch.float64) if counts is None else counts[..., order]
+    return (weight * positive).cumsum(-1)[..., last], (weight * ~positive).cumsum(-1)[..., last]
+
+
+def ranking_areas(true: Tensor, false: Tensor) -> dict[str, Tensor]:
+    """``auroc``, ``auprc`` and ``fpr_at_95`` of rows of :func:`ranking`, ``(rows,)`` each."""
+    true_before, false_before = (pad(part[:, :-1], (1, 0)) for part in (true, false))
+    wins = (false - false_before) * (true + true_before) / 2
+    precision = true / (true + false).clamp_min(1e-300)
+    gain = (true - true_before) / true[:, -1:]
+    enough = (true >= 0.95 * true[:, -1:] - 1e-9).long().argmax(1, keepdim=True)  # the first such threshold
+    return {
+        "auroc": (wins.sum(1) / (true[:, -1] * false[:, -1])).clamp(max=1),
+        "auprc": (gain * precision).sum(1).clamp(max=1),
+        "fpr_at_95": (false.gather(1, enough) / false[:, -1:]).squeeze(1),
     }
 
 

@@ -15,14 +15,19 @@ from lebm.plots.chains import draw_chains
 from lebm.plots.grids import image_grid, pair_grid, write_png
 from lebm.plots.latents import latent_picture
 from lebm.plots.stages import stage_picture
+from lebm.plots.ways import between, decoded, most_visible, swept
 
 __all__ = [
+    "between",
     "captioned_grid",
+    "decoded",
     "draw_chains",
     "heat",
     "image_grid",
     "latent_picture",
+    "most_visible",
     "pair_grid",
     "stage_picture",
+    "swept",
     "write_png",
 ]

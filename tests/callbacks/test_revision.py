@@ -18,6 +18,7 @@ from lebm.callbacks.divergence import Divergence, DivergenceError
 from lebm.estimators import AdamGroups, DualMCMCTeaching
 from lebm.metrics import reconstruction_rows
 from lebm.models import GaussianLikelihood, MLPEncoder, MLPGenerator, ResNetEnergy
+from lebm.plots import between
 from lebm.samplers import Langevin
 from tests.callbacks.tiny import SHAPE, TinyData, trainer
 
@@ -80,7 +81,7 @@ def test_a_path_between_images_begins_and_ends_with_their_reconstructions(tmp_pa
     batch = next(iter(data.val_dataloader()))
     x = data.on_after_batch_transfer(batch, 0)["x"].double()
     z = estimator.encode(x, generator=estimator.sample_noise("encode", batch["index"]))
-    for column, at in ((0, z[0]), (4, z[2]), (2, (z[0] + z[2]) / 2)):
+    for column, at in ((0, z[0]), (4, z[2]), (2, between(z[0], z[2], 5)[2])):
         shown = pixels[2:6, 2 + 6 * column : 6 + 6 * column, 0]
         wanted = ((estimator.decode(at[None])[0, 0] + 1) * 127.5).clamp(0, 255).round().numpy()
         assert np.abs(shown - wanted).max() <= 1

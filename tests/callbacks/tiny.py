@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 
-from lebm.data.dataset import ImageRows
 from lebm.data.images import to_unit_range
 from lebm.data.loader import BatchLoader, ShardedBatchSampler
+from lebm.data.rows import ImageRows
 from lebm.estimators import AdamGroups, LatentMLE
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
 from lebm.samplers import Langevin

@@ -16,6 +16,7 @@ from lebm.config.request import read_request
 from lebm.data import ImageData
 from lebm.errors import UserError
 from lebm.evaluation.data import RunImages
+from lebm.evaluation.reopen import reopen
 from tests.cli.conftest import Run
 from tests.conftest import MakeParquet
 
@@ -145,20 +146,22 @@ def test_the_command_refuses_before_it_builds(
 
 
 def test_an_evaluation_on_other_data_knows_names_only(
-    clothes: str, digits: str, make_parquet: MakeParquet, caplog: pytest.LogCaptureFixture
+    clothes: str, digits: str, make_parquet: MakeParquet, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    settings = {"path": digits, "held_out_label": 1, "seed": 0}
-    assert RunImages.open(settings, digits, (1, 8, 8)).held_out_label == 1
+    def held_out_of(data: str, **settings: Any) -> Any:
+        section = {"data": {"class_path": "lebm.data.ImageData", "init_args": settings}}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(section))
+        return RunImages.of(reopen(tmp_path, data)).held_out_label
+
     with caplog.at_level(logging.WARNING):
-        assert RunImages.open(settings, clothes, (1, 8, 8)).held_out_label is None
-        assert f"no class is held out of {clothes}, every class counts as normal there" in caplog.text
+        assert held_out_of(digits, path=digits, held_out_label=1) == 1
+        assert held_out_of(clothes, path=digits, held_out_label=1) is None
+        assert f"held_out_label 1 is a number of {digits} and was left out for {clothes}" in caplog.text
         caplog.clear()
-        named = {"path": clothes, "held_out_label": "pullover"}
-        assert RunImages.open(named, digits, (1, 8, 8)).held_out_label is None
+        assert held_out_of(digits, path=clothes, held_out_label="pullover") is None
         assert "held_out_label pullover does not exist; the labels are 0, 1, 2, 3" in caplog.text
         caplog.clear()
         shuffled = str(make_parquet("shuffled", train=24, test=8, names=[*CLOTHES[2:], *CLOTHES[:2]]))
-        assert RunImages.open(named, shuffled, (1, 8, 8)).held_out_label == 3
-        normal = {"path": clothes, "normal_label": "coat"}
-        assert RunImages.open(normal, shuffled, (1, 8, 8)).held_out_label == [0, 1, 3]
+        assert held_out_of(shuffled, path=clothes, held_out_label="pullover") == 3
+        assert held_out_of(shuffled, path=clothes, normal_label="coat") == [0, 1, 3]
     assert not caplog.text

@@ -218,6 +218,6 @@ def test_help_is_one_screen_and_names_flags_that_exist(capsys: pytest.CaptureFix
 
 def test_help_tells_the_verbs_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", "--help"]) == 0
-    assert "length of the chain; 500 if not given" in " ".join(capsys.readouterr().out.split())
+    assert "length of the chain (default: 500)" in " ".join(capsys.readouterr().out.split())
     assert main(["evaluate", "--help"]) == 0
-    assert "how many at once (default 250)" in " ".join(capsys.readouterr().out.split())
+    assert "rows at a time (default 250)" in " ".join(capsys.readouterr().out.split())

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from lebm import load
-from lebm.data.images import to_unit_range
+from lebm.data import ImageData, to_unit_range
 from lebm.metrics import surprisal
 from tests.cli.conftest import Run
 
@@ -68,7 +68,6 @@ def test_too_few_training_images_are_one_line(run_of, lebm: Run, capsys) -> None
 
 
 def _training_pixels() -> torch.Tensor:
-    from lebm.evaluation.data import opened_module
-
-    settings = {"path": "./pictures", "validation_size": 0.5, "seed": 0}
-    return to_unit_range(opened_module(settings, None, (1, 4, 4))[0].train.images())
+    data = ImageData("./pictures", image_size=4, channels=1, validation_size=0.5)
+    data.setup()
+    return data.train.observations()

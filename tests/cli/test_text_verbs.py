@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from lebm.__main__ import main
-from lebm.cli.interpolate import between
 from lebm.data.splits import spread_rows
+from lebm.plots import between
 from tests.cli.conftest import Run
 from tests.conftest import tiny_recipe
 
@@ -132,8 +132,8 @@ def test_interpolate_between_draws_prints_sentences(
     capsys.readouterr()
     assert lebm("interpolate", talking, "--seeds", 1, 2, "-n", 3) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
-    assert lebm("interpolate", talking) == 2
-    assert "name two sentences, or two seeds" in capsys.readouterr().err
+    assert lebm("interpolate", talking, "--pairs", 2, "-n", 4) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 8
     assert lebm("traverse", talking) == 2
     assert "traverse is for models of images" in capsys.readouterr().err
 

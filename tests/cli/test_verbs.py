@@ -198,7 +198,9 @@ def test_other_data_are_read_with_the_white_level_of_the_run(
     Image.fromarray(np.full((4, 4), 255, dtype=np.uint8)).save("bright.png")
     assert lebm("score", trained, "--data", "deep") == 2
     assert "the brightest pixel is 4095 of 65535 and would become 15" in capsys.readouterr().err
-    Path(trained / "config.yaml").write_text("data: {init_args: {path: gone, white_level: 4095}}\n")
+    Path(trained / "config.yaml").write_text(
+        "data: {class_path: lebm.data.ImageData, init_args: {path: gone, white_level: 4095}}\n"
+    )
     for data in ("deep", "bright.png"):
         assert lebm("score", trained, "--data", data, "--out", f"{data}.csv") == 0
     assert Path("deep.csv").read_text().replace("a.png", "bright.png") == Path("bright.png.csv").read_text()
@@ -240,7 +242,7 @@ def test_a_threshold_at_a_rate_of_false_alarms(
     assert lebm("fit", "-c", tiny, "-c", "own.yaml", "--run_dir", "run", "--trainer.max_steps", 1) == 0
     assert lebm("score", "run", "--false_positive_rate", 0.2) == 0
     shown = capsys.readouterr().out
-    threshold = float(re.search(r"threshold (\S+): 1 of 6 images of \S+/pictures \(validation\)", shown)[1])
+    threshold = float(re.search(r"threshold (\S+): 1 of 6 rows of \S+/pictures \(validation\)", shown)[1])
     with Path("run/scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     flagged = [float(row["anomaly_score"]) > threshold for row in rows]
@@ -255,7 +257,10 @@ def test_a_threshold_at_a_rate_of_false_alarms(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["score", "{run}", "--data", "./pictures", "--false_positive_rate", "0.1"], "does not say which im"),
+        (
+            ["score", "{run}", "--data", "./pictures", "--false_positive_rate", "0.1"],
+            "ToyData is not a data module that can be opened again",
+        ),
         (["score", "{run}", "--data", "./nowhere"], "./nowhere"),
         (["score", "{run}", "--data", "./pictures", "--split", "tset"], "no split 'tset'"),
         (["score", "{run}"], "name some with --data"),

@@ -12,11 +12,9 @@ from PIL import Image
 
 from lebm import load
 from lebm.cli.common import encode_noise
-from lebm.cli.interpolate import between
-from lebm.cli.traverse import most_visible, swept
 from lebm.data.images import open_images, to_unit_range
 from lebm.data.splits import spread_rows
-from lebm.plots import image_grid
+from lebm.plots import between, image_grid, most_visible, swept
 from lebm.samplers import Noise
 from tests.cli.conftest import Run
 
@@ -43,7 +41,7 @@ def test_the_way_between_two_rows_of_the_data(
     words = (*DATA, "--seed", 3, "-n", 5, "--batch-size", 2)
     assert lebm("interpolate", trained, 7, 2, *words) == 0
     shown = capsys.readouterr().out
-    assert "1 way(s) between ./pictures (test) in runs/tiny/images/interpolation.png" in shown
+    assert "1 interpolation(s) between ./pictures (test) in runs/tiny/images/interpolation.png" in shown
     assert "rows of the data: 7 to 2" in shown
     z = _encoded(trained, [7, 2])
     assert _same(trained / "images/interpolation.png", trained, between(z[0], z[1], 5), 5)
@@ -103,11 +101,11 @@ def test_a_traversal_varies_one_coordinate_per_row(
 def test_the_most_visible_coordinates_come_first(
     lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Model:
-        def decode(self, z: torch.Tensor) -> torch.Tensor:
-            return (z * torch.tensor([1.0, 0.0, 3.0, 2.0])).view(-1, 1, 2, 2)
+    def decode(z: torch.Tensor) -> torch.Tensor:
+        return (z * torch.tensor([1.0, 0.0, 3.0, 2.0])).view(-1, 1, 2, 2)
 
-    assert most_visible(Model(), torch.zeros(4), 1.0, 3, 2) == [2, 3, 0]  # type: ignore[arg-type]
+    assert most_visible(decode, torch.zeros(4), 1.0, 3, size=2) == [2, 3, 0]
+    assert most_visible(decode, torch.zeros(4), 1.0, 1, among=[0, 1]) == [0]
     assert swept(torch.zeros(2), [1], 1.0, 3).tolist() == [[[0, -1], [0, 0], [0, 1]]]
     assert lebm("traverse", trained, "--from-seed", 4) == 0
     shown = capsys.readouterr().out

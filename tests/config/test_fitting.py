@@ -16,12 +16,11 @@ from PIL import Image
 from lebm.cli.dispatch import run
 from lebm.cli.validate_recipe import built
 from lebm.config import recipes
-from lebm.config.blocks import standalone
 from lebm.config.fitting import fitted
 from lebm.config.request import read_request
 from lebm.data.survey import Survey, survey
 from lebm.errors import UserError
-from lebm.evaluation.data import observation_shape
+from lebm.evaluation.reopen import observation_shape
 from tests.conftest import MakeParquet
 
 CLASSES = ["coat", "pullover", "sneaker"]
@@ -95,8 +94,9 @@ def test_the_networks_can_do_what_the_data_give(name: str, tmp_path: Path) -> No
     assert data["channels"] == 1
     assert data["batch_size"] <= 81
     assert data["validation_size"] == 0.1
-    assert "held_out_label" not in data
-    assert "AnomalyDetection" not in text
+    config = yaml.safe_load(cli.parser.dump(cli.config))
+    assert config["data"]["init_args"].get("held_out_label") is None
+    assert "AnomalyDetection" not in str(config["trainer"].get("callbacks"))
     shape = (1, data["image_size"], data["image_size"])
     assert tuple(observation_shape(cli.model)) == shape
 
@@ -135,8 +135,8 @@ def test_a_folder_of_normal_images_and_defects(own: Path, capsys: pytest.Capture
     assert "all training images are of the class 'good', and the test images of others too" in shown
     data = data_of(Path("own.yaml").read_text())
     assert (data["normal_label"], data["anomaly_split"]) == ("good", "official")
-    assert "held_out_label" not in data
-    assert "AnomalyDetection" in Path("own.yaml").read_text()
+    assert data["held_out_label"] is None
+    assert "trainer" not in yaml.safe_load(Path("own.yaml").read_text())
     module = built(read_request("validate-recipe", ["own.yaml"])).datamodule
     assert "6 images of them are the anomalies of the test split" in module.notes()[0]
     # without normal images in the test, or with one class in all splits, there is nothing to find
@@ -153,13 +153,9 @@ HOSTILE = "dog\nrun_dir: elsewhere #\x1b[2J\u2028seed_everything: 7"
 def test_names_write_no_keys_into_a_recipe() -> None:
     found = replace(OWN, path=f"/🙂/{HOSTILE}", classes=["cat", HOSTILE], test_split="test", normal=HOSTILE)
     text, _ = fitted(recipes.find("latent_mle/mnist_anomaly"), found)
-    before, after = (
-        yaml.safe_load(content) for content in (standalone(recipes.find("latent_mle/mnist_anomaly")), text)
-    )
-    assert after.keys() == before.keys()
-    assert after["seed_everything"] == before["seed_everything"]
-    data = after["data"]["init_args"]
-    assert (data["path"], data["normal_label"], data["seed"]) == (found.path, HOSTILE, "${seed_everything}")
+    assert yaml.safe_load(text).keys() == {"include", "model", "data"}
+    data = data_of(text)
+    assert (data["path"], data["normal_label"], data["held_out_label"]) == (found.path, HOSTILE, None)
     assert "# mnist_anomaly, for /🙂/dog?run_dir: elsewhere #?[2J?seed_everything: 7\n" in text
 
 
@@ -253,7 +249,7 @@ def test_splits_of_the_data_are_used(make_parquet: MakeParquet) -> None:
     found = survey(str(make_parquet(train=12, test=4, validation=4)))
     assert (found.test_split, found.has_validation, found.classes[0]) == ("test", True, "class 0")
     data = data_of(fitted(recipes.find("latent_mle/cifar10"), found)[0])
-    assert "validation_size" not in data
+    assert "validation_size" not in data or data["validation_size"] == 0
     assert "test_split" not in data
     assert (data["image_size"], data["channels"], data["batch_size"]) == (32, 1, 12)
 

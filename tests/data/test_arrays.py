@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
-import resource
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +35,15 @@ def test_a_file_of_rows_is_carved_by_the_seed(tmp_path: Path) -> None:
         "batch_size": 5,
         "seed": 0,
     }
-    splits = [data.train.x, data.validation.x, data.test.x]
+    splits = [data.train.observations(), data.validation.observations(), data.test.observations()]
     assert sorted(torch.cat(splits)[:, 0].tolist()) == ROWS[:, 0].tolist()
-    assert torch.equal(data.test.x, again.test.x)
-    assert not torch.equal(data.test.x, other.test.x)
+    assert torch.equal(data.test.observations(), again.test.observations())
+    assert not torch.equal(data.test.observations(), other.test.observations())
     assert torch.equal(
-        data.test.x, ready(ArrayData(path, 5, test_size=6)).test.x
+        data.test.observations(), ready(ArrayData(path, 5, test_size=6)).test.observations()
     )  # whatever else is set aside
     batch = next(iter(data.train_dataloader()))
-    assert torch.equal(batch["x"], data.train.x[batch["index"]])
+    assert torch.equal(batch["x"], data.train.observations()[batch["index"]])
     assert batch["x"].dtype == torch.float32
     assert batch["label"].tolist() == [-1] * 5
     assert torch.cat([batch["index"] for batch in data.test_dataloader()]).tolist() == list(range(6))
@@ -64,7 +60,7 @@ def test_a_file_with_its_own_splits_is_taken_as_it_is(tmp_path: Path) -> None:
     batch = next(iter(data.test_dataloader()))
     assert batch["x"][0, 0, 0, :2].tolist() == [-1.0, 1.0]
     assert batch["label"].tolist() == [-1, -1, -1]
-    whole = torch.cat([data.train.label, data.validation.label])
+    whole = torch.cat([data.train.labels, data.validation.labels])
     assert sorted(whole.tolist()) == list(range(12))
 
 
@@ -129,50 +125,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ArrayData("rows.npy", batch_size=0)
 
 
-def header(rows: int) -> bytes:
-    """The start of a ``.npy`` file that says it has so many rows."""
-    content = io.BytesIO()
-    description = {"descr": "<f4", "fortran_order": False, "shape": (rows, 2)}
-    np.lib.format.write_array_header_1_0(content, description)
-    return content.getvalue()
-
-
-def test_a_small_file_that_claims_to_be_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lebm.data.arrays._PLAIN", 1 << 24)  # 16 MiB in the place of 1 GiB
-    (tmp_path / "claims.npy").write_bytes(header(10**12))
-    with zipfile.ZipFile(tmp_path / "claims.npz", "w") as archive:
-        archive.writestr("train.npy", header(10**12))
-    with (
-        zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("train.npy", "w") as entry,
-    ):
-        entry.write(header(2_200_000))
-        for _ in range(17):
-            entry.write(bytes(1 << 20))
-    assert (tmp_path / "bomb.npz").stat().st_size < 20_000
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for name, reason in (
-        ("claims.npy", "needs more memory than there is"),
-        ("claims.npz", "needs more memory than there is"),
-        ("bomb.npz", r"its arrays are 0\.0 GiB and the file 1\d,\d\d\d bytes"),
-    ):
-        with pytest.raises(UserError, match=reason) as error:
-            ArrayData(str(tmp_path / name)).setup()
-        assert "\n" not in str(error.value)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200_000  # kilobytes
-
-
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "rows.npy")
-    with pytest.raises(UserError, match="not an ordinary file"):
-        ArrayData(str(tmp_path / "rows.npy")).setup()
-
-
 @pytest.mark.parametrize("kind", [">f4", ">i2", np.longdouble, np.uint16, np.float16, bool])
 def test_every_kind_of_number_is_read(tmp_path: Path, kind: Any) -> None:
     np.save(tmp_path / "rows.npy", (ROWS % 2).astype(kind))
     data = ready(ArrayData(str(tmp_path / "rows.npy"), 5))
-    assert torch.equal(data.train.x, torch.from_numpy(ROWS % 2))
+    assert torch.equal(data.train.observations(), torch.from_numpy(ROWS % 2))
 
 
 @pytest.mark.parametrize("shape", [(20, 0), (20, 0, 0, 0), (20, 1, 0, 2)])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
 import multiprocessing
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -121,34 +119,6 @@ def test_a_damaged_cache_is_made_again(make_parquet: MakeParquet, tmp_path: Path
     assert len(again.labels) == 5
     assert built(cache) == [folder]
     assert (folder / "images.npy").stat().st_size == size
-
-
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "names.json"])
-def test_a_cache_with_other_content_is_refused(
-    make_image_folder: MakeParquet, tmp_path: Path, name: str
-) -> None:
-    path, cache = str(make_image_folder(train=6)), tmp_path / "cache"
-    expected = open_images(path, cache_dir=cache).images.copy()
-    (folder,) = built(cache)
-    content = bytearray((folder / name).read_bytes())
-    content[-3] ^= 1
-    (folder / name).write_bytes(content)
-    message = f"{folder / name} is not what was written .* delete the folder {folder}, and it is made again$"
-    with pytest.raises(UserError, match=message) as caught:
-        open_images(path, cache_dir=cache)
-    assert "\n" not in str(caught.value)
-    shutil.rmtree(folder)
-    np.testing.assert_array_equal(open_images(path, cache_dir=cache).images, expected)
-
-
-def test_a_cache_of_an_older_version_is_read(make_parquet: MakeParquet, tmp_path: Path) -> None:
-    path, cache = str(make_parquet(train=5)), tmp_path / "cache"
-    expected = open_images(path, cache_dir=cache).images.copy()
-    (folder,) = built(cache)
-    meta = json.loads((folder / "meta.json").read_text())
-    assert set(meta.pop("checksums")) == {"images.npy", "labels.npy"}
-    (folder / "meta.json").write_text(json.dumps(meta))
-    np.testing.assert_array_equal(open_images(path, cache_dir=cache).images, expected)
 
 
 def test_what_a_killed_process_left_is_cleared(make_parquet: MakeParquet, tmp_path: Path) -> None:

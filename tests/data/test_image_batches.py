@@ -98,7 +98,7 @@ def test_sharing_that_cannot_be_even(make_parquet: MakeParquet) -> None:
         ready(path=path, batch_size=41).train_dataloader()
 
 
-@pytest.mark.filterwarnings("ignore:Total length of `NoValidationImages`")
+@pytest.mark.filterwarnings("ignore:Total length of `list`")
 @pytest.mark.parametrize("validation_size", [0, 3])
 def test_every_verb_of_the_trainer(make_parquet: MakeParquet, tmp_path: Path, validation_size: int) -> None:
     data = ImageData(

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from lebm.data.cache import open_images
-from lebm.data.dataset import ImageRows
 from lebm.data.loader import BatchLoader, ShardedBatchSampler, coin_flips
+from lebm.data.rows import ImageRows
 from tests.conftest import MakeParquet, pictures
 
 

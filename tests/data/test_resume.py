@@ -22,7 +22,7 @@ from tests.conftest import MakeParquet
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
-    pytest.mark.filterwarnings("ignore:Total length of `NoValidationImages`"),
+    pytest.mark.filterwarnings("ignore:Total length of `list`"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec"),
 ]
 Seen = list[tuple[int, int, list[int]]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lebm.data import PlaneData, plane_samples
-from lebm.data.synthetic import SHAPES
+from lebm.data.arrays import SHAPES
 from lebm.errors import UserError
 
 
@@ -33,6 +33,7 @@ def test_rings_have_their_radii():
 
 def test_batches_are_complete_and_splits_differ():
     data = PlaneData("moons", n_train=25, n_eval=7, batch_size=10, eval_batch_size=4)
+    data.setup()
     train, test = list(data.train_dataloader()), list(data.test_dataloader())
     assert [len(batch["x"]) for batch in train] == [10, 10]
     assert torch.cat([batch["index"] for batch in test]).tolist() == list(range(7))
@@ -45,5 +46,7 @@ def test_wrong_settings_are_named():
         plane_samples("cube", 5)
     with pytest.raises(ValueError, match="at least 1"):
         PlaneData(n_train=0)
-    with pytest.raises(UserError, match="batch_size 100 must be shared"):
-        PlaneData(n_train=10, batch_size=100).train_dataloader()
+    few = PlaneData(n_train=10, batch_size=100)
+    few.setup()
+    with pytest.raises(UserError, match="batch_size 100 is larger than the 10 training rows"):
+        few.train_dataloader()

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from lebm.data import TextData, open_text
-from lebm.data.text_rows import LengthBatchSampler, TextRows
-from lebm.data.text_sources import LONGEST_LINE, text_splits
+from lebm.data.rows import LengthBatchSampler, TextRows
+from lebm.data.text import LONGEST_LINE, text_splits
 from lebm.models.text_vocabulary import END, PAD
 
 

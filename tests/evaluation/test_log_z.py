@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lebm.evaluation.log_z import model_log_z
+from lebm.evaluation.marginal_likelihood import model_log_z
 from lebm.models import GaussianMixture
 from lebm.samplers import Noise
 from tests.density_ratio.test_log_z import quadrature

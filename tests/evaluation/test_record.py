@@ -50,10 +50,11 @@ def test_suites_of_the_same_weights_are_kept() -> None:
     [
         ("{", "not a JSON file"),
         ("[]", "not written by lebm evaluate"),
-        (json.dumps(content(lebm_evaluation=FORMAT + 1)), "written by a newer lebm"),
+        (json.dumps(content(lebm_evaluation=FORMAT + 1)), "of format 3, and this lebm reads 2"),
         (json.dumps(content(lebm_evaluation=FORMAT - 1)), "of format 1, .* run lebm evaluate again"),
         (json.dumps({"lebm_evaluation": FORMAT, "run": "r"}), "damaged, it has no checkpoint"),
-        (json.dumps(content(suites={"image": {"figures": [{"name": "fid"}]}})), "a figure of suite image"),
+        (json.dumps(content(suites={"image": {"figures": [{"name": "fid"}]}})), "damaged, TypeError"),
+        (json.dumps(content(suites=[])), "damaged, AttributeError"),
     ],
 )
 def test_refusals_name_the_file(tmp_path: Path, text: str, message: str) -> None:

@@ -40,6 +40,12 @@ def model() -> DualMCMCTeaching:
     )
 
 
+def embedded(limit: int) -> RunImages:
+    data = ImageData("embedded:mnist", image_size=SHAPE[1], channels=SHAPE[0], limit_eval=limit)
+    data.foreign = True
+    return RunImages.of(data)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint after a few steps."""
@@ -58,7 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_suite_scores_networks_and_revisions_apart(run: Path) -> None:
     estimator = DualMCMCTeaching.load_from_checkpoint(run).eval()
-    images = RunImages.open({}, "embedded:mnist", tuple(SHAPE), 60)
+    images = embedded(60)
     settings = Settings(n_samples=100, real_split="test", extractor=FlatFeatures(2), seed=2, batch_size=40)
     result = revision_suite(Subject(estimator, images), settings)
     figures = {figure.name: figure for figure in result.figures}
@@ -94,7 +100,7 @@ class _Unavailable(FlatFeatures):
 
 
 def test_without_features_reconstructions_are_kept() -> None:
-    images = RunImages.open({}, "embedded:mnist", tuple(SHAPE), 10)
+    images = embedded(10)
     settings = Settings(n_samples=2, extractor=_Unavailable(), batch_size=10)
     result = revision_suite(Subject(model().eval(), images), settings)
     assert result.skipped == "the distances are: no weights"
@@ -108,7 +114,7 @@ def test_too_few_samples_or_images_are_refused_before_anything_is_measured(
 ) -> None:
     monkeypatch.setattr(revision, "_reconstructions", None)
     for n_samples, images in ((19, 30), (100, 19)):
-        subject = Subject(model().eval(), RunImages.open({}, "embedded:mnist", tuple(SHAPE), images))
+        subject = Subject(model().eval(), embedded(images))
         with pytest.raises(
             UserError,
             match=f"at least 20 samples .* --n-samples {n_samples} and the {images} of the test split",
@@ -119,7 +125,7 @@ def test_too_few_samples_or_images_are_refused_before_anything_is_measured(
 
 
 def test_a_method_without_an_image_chain_is_passed_over() -> None:
-    images = RunImages.open({}, "embedded:mnist", tuple(SHAPE), 10)
+    images = embedded(10)
     assert "no image chain" in revision_suite(Subject(latent_mle(), images), Settings()).skipped
 
 

@@ -16,7 +16,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 import lebm
 from lebm.config.checks import load_recipe
-from lebm.data.images import to_unit_range
+from lebm.data import ImageData, to_unit_range
 from lebm.errors import UserError
 from lebm.evaluation import chains as chains_module
 from lebm.evaluation import likelihood_suite as likelihood_module
@@ -24,7 +24,7 @@ from lebm.evaluation.anomaly import anomaly_suite, test_scores
 from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.curves import histogram, ranking_curves
-from lebm.evaluation.data import RunImages, batches, subset
+from lebm.evaluation.data import RunImages, batches
 from lebm.evaluation.draws import drawn_images
 from lebm.evaluation.image import image_suite, kernel_distance
 from lebm.evaluation.likelihood_suite import likelihood_suite
@@ -54,7 +54,7 @@ class _Features(FlatFeatures):
 @pytest.fixture
 def subject(run: Path) -> Subject:
     settings = load_recipe(run / "config.yaml")["data"]["init_args"]
-    return Subject(lebm.load(run), RunImages.open(settings, None, (1, 4, 4)))
+    return Subject(lebm.load(run), RunImages.of(ImageData(**settings)))
 
 
 def values(result: SuiteResult, split: str | None = None) -> dict[str, float]:
@@ -107,7 +107,7 @@ def test_anomaly_figures_of_both_splits(subject: Subject) -> None:
 
 def test_figures_of_several_held_out_classes(run: Path) -> None:
     settings = load_recipe(run / "config.yaml")["data"]["init_args"] | {"held_out_label": None}
-    images = RunImages.open({**settings, "normal_label": "class0"}, None, (1, 4, 4))
+    images = RunImages.of(ImageData(**{**settings, "normal_label": "class0"}))
     subject = Subject(lebm.load(run), images)
     labels = images.test.labels
     assert images.held_out_label == [1, 2]
@@ -124,7 +124,7 @@ def test_figures_of_several_held_out_classes(run: Path) -> None:
 
 def test_rows_of_the_other_split_that_the_test_pass_never_saw_are_scored(run: Path) -> None:
     settings = {**load_recipe(run / "config.yaml")["data"]["init_args"], "anomaly_split": "official"}
-    subject = Subject(lebm.load(run), RunImages.open(settings, None, (1, 4, 4)))
+    subject = Subject(lebm.load(run), RunImages.of(ImageData(**settings)))
     result = anomaly_suite(subject, SETTINGS)
     figure = next(figure for figure in result.figures if figure.split == "lebm")
     assert figure.n == len(subject.images.protocols["lebm"])
@@ -158,7 +158,7 @@ def test_too_few_samples_or_images_are_refused(subject: Subject) -> None:
     ):
         image_suite(subject, Settings(n_samples=2, extractor=FlatFeatures(2)))
     subject.images = replace(
-        subject.images, test=subset(subject.images.test, np.arange(len(subject.images.test)) < 19)
+        subject.images, test=subject.images.test.subset(np.arange(len(subject.images.test)) < 19)
     )
     with pytest.raises(UserError, match=r"not --n-samples 20 and the \d+ of the test split"):
         image_suite(subject, Settings(n_samples=20, real_split="test", extractor=FlatFeatures(2)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lebm.evaluation.thresholds import threshold_at
+from lebm.evaluation.scores import threshold_at
 
 
 @pytest.mark.parametrize(("rate", "above"), [(0.05, 5), (0.1, 10), (0.29, 29), (0.004, 0), (0.999, 99)])

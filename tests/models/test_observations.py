@@ -18,7 +18,7 @@ from lebm.config.request import read_request
 from lebm.data import to_unit_range
 from lebm.errors import UserError, UserNotice
 from lebm.estimators import LatentMLE
-from lebm.evaluation.data import observation_shape
+from lebm.evaluation.reopen import observation_shape
 from lebm.models import CategoricalLikelihood, RecurrentGenerator
 from lebm.models.observations import check_range, check_rows, event_shape
 from tests.callbacks.tiny import TinyData, latent_mle, trainer

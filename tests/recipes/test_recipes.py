@@ -18,7 +18,6 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from lebm.cli.dispatch import run
@@ -37,7 +36,7 @@ OVERLAYS = [*LOGGERS, *PARTS]
 PLANE = ["multistage_nce/toy2d"]  # has its own test
 DUAL = [name for name in ALL if name.startswith("dual_mcmc/")]  # test_dual_mcmc.py
 JOINT = [name for name in ALL if name.startswith("joint_hierarchical/")]  # test_joint_hierarchical.py
-CONTENT = {name: yaml.safe_load(blocks.standalone(path)) for name, path in ALL.items()}
+CONTENT = {name: blocks.merged(path) for name, path in ALL.items()}
 TEXT = [  # test_text.py
     name for name in ALL if CONTENT[name].get("data", {}).get("class_path") == "TextData"
 ]

@@ -1,0 +1,255 @@
+"""Splits as data sets: rows of arrays and encoded sentences, read one batch at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lebm.data.loader import ShardedBatchSampler
+from lebm.data.splits import spread_rows
+from lebm.models.text_vocabulary import PAD
+from lebm.samplers.noise import keyed_seed
+
+__all__ = ["ImageRows", "LengthBatchSampler", "Rows", "TextRows", "to_unit_range"]
+
+
+def to_unit_range(x: Tensor) -> Tensor:
+    """``uint8`` pixels to ``float32`` in [-1, 1], of any shape.
+
+    Example:
+        >>> import torch
+        >>> from lebm.data import to_unit_range
+        >>> to_unit_range(torch.tensor([0, 255], dtype=torch.uint8))
+        tensor([-1.,  1.])
+    """
+    return x.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+class ImageRows(Dataset):
+    """Rows of decoded images, or of other arrays.
+
+    Args:
+        sources: arrays ``(N_i, C, H, W)`` ``uint8``, memory-mapped or not, or ``(N_i, *event)`` ``float32``.
+            Their rows are numbered one source after the other.
+        labels: ``(sum N_i,)`` ``int64`` labels of the sources.
+        rows: the rows of this split, in order.
+        held_out: the labels of anomalies. With them, batches have the flag ``anomaly``.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[np.ndarray],
+        labels: np.ndarray,
+        rows: np.ndarray,
+        held_out: Sequence[int] = (),
+    ) -> None:
+        # Plain views: indexing np.memmap itself is slower.
+        self.sources = [np.asarray(source) for source in sources]
+        self._files = [getattr(source, "filename", None) for source in sources]
+        self.rows = rows
+        self.labels = torch.from_numpy(labels[rows])
+        self.held_out = tuple(held_out)
+        self._starts = np.cumsum([0, *(len(source) for source in self.sources)])
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width, ``(C, H, W)``; ``(d,)`` for vectors."""
+        return tuple(map(int, self.sources[0].shape[1:]))
+
+    @property
+    def anomaly(self) -> Tensor | None:
+        """Which rows are anomalies, ``(len(self),)`` of ``bool``; ``None`` without held-out labels."""
+        return torch.isin(self.labels, torch.tensor(self.held_out)) if self.held_out else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, indices: Sequence[int] | np.ndarray | slice = slice(None)) -> Tensor:
+        """Raw images ``(B, C, H, W)`` of some rows of this split, of all rows by default, as stored."""
+        rows = self.rows[indices]
+        if len(self.sources) == 1:
+            return torch.from_numpy(self.sources[0][rows])
+        images = np.empty((len(rows), *self.image_shape), dtype=self.sources[0].dtype)
+        which = np.searchsorted(self._starts, rows, side="right") - 1
+        for number, source in enumerate(self.sources):
+            mine = which == number
+            images[mine] = source[rows[mine] - self._starts[number]]
+        return torch.from_numpy(images)
+
+    def observations(self, indices: Sequence[int] | np.ndarray | slice = slice(None)) -> Tensor:
+        """The same in the form that a model takes: images in [-1, 1], vectors as they are."""
+        x = self.images(indices)
+        return to_unit_range(x) if x.dtype == torch.uint8 else x
+
+    def subset(self, keep: np.ndarray) -> ImageRows:
+        """Some rows of this split; ``keep`` holds their places in the split, or one flag per row."""
+        part = copy.copy(self)
+        part.rows, part.labels = self.rows[keep], self.labels[torch.from_numpy(np.asarray(keep))]
+        return part
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """A batch: ``x`` as stored, ``label`` and ``index``, which is the row number within this split.
+
+        With held-out labels the batch also has ``anomaly``.
+        """
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        batch = {"x": self.images(index.numpy()), "label": self.labels[index], "index": index}
+        if self.held_out:
+            batch["anomaly"] = torch.isin(batch["label"], torch.tensor(self.held_out))
+        return batch
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in self.__getitems__([index]).items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out memory-mapped images: a worker process that is not forked opens the memory maps again."""
+        state = dict(self.__dict__)
+        state["sources"] = [
+            source if file is None else None for source, file in zip(self.sources, self._files, strict=True)
+        ]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for number, file in enumerate(self._files):
+            if file is not None:
+                self.sources[number] = np.asarray(np.load(file, mmap_mode="r"))
+
+
+BATCHES_A_POOL = 50
+
+
+class TextRows(Dataset):
+    """Token numbers of sentences, one sentence after the other in one array.
+
+    Args:
+        rows: token numbers of each sentence; no sentence is empty.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        self.lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        self._starts = np.concatenate([[0], self.lengths.cumsum()])
+        self._tokens = np.fromiter(
+            (token for row in rows for token in row), dtype=np.int32, count=int(self._starts[-1])
+        )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def tokens(self, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
+        """Some sentences, or all by default, as ``(B, T)`` of ``int64``.
+
+        T is the length of the longest of them, and shorter sentences are padded after their ends.
+        """
+        chosen = np.arange(len(self)) if indices is None else np.asarray(indices)
+        position = np.arange(self.lengths[chosen].max())
+        inside = position < self.lengths[chosen, None]
+        sources = np.where(inside, self._starts[chosen, None] + position, 0)
+        return torch.from_numpy(np.where(inside, self._tokens[sources], PAD).astype(np.int64))
+
+    observations = tokens
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """A batch: ``x``, and ``index``, which is the row number within this split."""
+        return {"x": self.tokens(indices), "index": torch.as_tensor(indices, dtype=torch.int64)}
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in self.__getitems__([index]).items()}
+
+
+class LengthBatchSampler(ShardedBatchSampler):
+    """Shuffled batches whose sentences have similar lengths, so that there is little padding.
+
+    The order of an epoch is cut into pools of ``BATCHES_A_POOL`` batches. Each pool is sorted by length and
+    cut into batches. Then the batches of all pools are shuffled. As in the base class, the order depends on
+    seed and epoch only.
+
+    Args:
+        lengths: lengths of the sentences, in tokens.
+        batch_size: number of sentences in a global batch.
+        **sharing: ``rank``, ``world_size`` and ``seed`` of the base class.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, **sharing: int) -> None:
+        super().__init__(len(lengths), batch_size, shuffle=True, drop_last=True, **sharing)
+        self.lengths = lengths
+
+    def _order(self) -> np.ndarray:
+        order = super()._order()[: self._end]  # whole batches; each epoch leaves out other rows
+        size = BATCHES_A_POOL * self.batch_size
+        pools = [order[start : start + size] for start in range(0, len(order), size)]
+        sorted_pools = [pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools]
+        batches = np.concatenate(sorted_pools).reshape(-1, self.batch_size)
+        generator = torch.Generator().manual_seed(keyed_seed(self.seed, "batches", self.epoch))
+        return batches[torch.randperm(len(batches), generator=generator).numpy()].reshape(-1)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one split: images in [-1, 1], vectors or sentences.
+
+    Attributes:
+        split: all rows of the split.
+        source: name of the data, for messages.
+        order: which of the rows are used, in this order; their numbers key the noise.
+        labels: a label for each row of the split, or ``None``.
+        class_names: names of the labels, or ``None``.
+        paths: the file of each row of the split, or ``None``.
+        lines: the line of each sentence of the split, from 0; empty lines are left out.
+
+    Example:
+        >>> from lebm.data import ImageData
+        >>> rows = ImageData("embedded:mnist").rows("test").spread(3, seed=0)
+        >>> rows.source, rows.all().shape, rows.columns["label"]
+        ('embedded:mnist (test)', torch.Size([3, 1, 28, 28]), [0, 1, 2])
+    """
+
+    split: ImageRows | TextRows
+    source: str
+    order: np.ndarray
+    labels: Sequence[int] | None = None
+    class_names: Sequence[str] | None = None
+    paths: Sequence[str] | None = None
+    lines: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """``index`` of each row, and its ``path``, ``label`` and ``class_name`` where the data have them."""
+        given = {"index": self.lines, "path": self.paths, "label": self.labels}
+        found = {
+            name: [values[row] for row in self.order] for name, values in given.items() if values is not None
+        }
+        if self.labels is not None and self.class_names is not None:
+            names = dict(enumerate(self.class_names))
+            found["class_name"] = [names.get(label, "") for label in found["label"]]
+        return {"index": self.order.tolist(), **found}
+
+    def chosen(self, rows: np.ndarray) -> Rows:
+        """Some of the rows, given by their places, in this order."""
+        return replace(self, order=self.order[rows])
+
+    def spread(self, n: int, seed: int) -> Rows:
+        """A seeded choice of ``n`` rows: images spread over the classes, sentences in their order."""
+        labels = None if self.labels is None else np.asarray(self.labels)[self.order]
+        rows = spread_rows(labels, len(self), n, seed)
+        return self.chosen(np.sort(rows) if isinstance(self.split, TextRows) else rows)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Row numbers ``(B,)`` and observations ``(B, *event)``."""
+        for start in range(0, len(self), size):
+            index = self.order[start : start + size]
+            yield torch.from_numpy(index), self.split.observations(index)
+
+    def all(self) -> Tensor:
+        """Every observation, ``(N, *event)``."""
+        return self.split.observations(self.order)

@@ -1,0 +1,61 @@
+"""Latents on the way from one to another, and along single coordinates, and their images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["between", "decoded", "most_visible", "swept"]
+
+Decode = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def decoded(decode: Decode, z: Tensor, size: int = 100) -> Tensor:
+    """Observations of latents ``(N, d)``, in memory of the host, decoded ``size`` at a time."""
+    return torch.cat([decode(part).cpu() for part in z.split(size)])
+
+
+def between(first: Tensor, last: Tensor, n: int) -> Tensor:
+    r"""``n`` latents on the great circle from one to the other, ``(n, d)``; both ``(d,)``, n at least 2.
+
+    .. math:: z(t) = \frac{\sin((1 - t)\theta)\, a + \sin(t \theta)\, b}{\sin\theta}
+
+    with the angle :math:`\theta` between them. Unlike those on a straight line they keep about the length
+    that draws of a prior near N(0, I) have."""
+    share = torch.linspace(0, 1, n, dtype=first.dtype, device=first.device).unsqueeze(1)
+    cosine = (first @ last / (first.norm() * last.norm())).clamp(-1, 1)
+    angle = cosine.arccos()
+    if angle.sin() < 1e-4:  # the same or opposite directions, between which there is no one circle
+        return (1 - share) * first + share * last
+    return (((1 - share) * angle).sin() * first + (share * angle).sin() * last) / angle.sin()
+
+
+def swept(z: Tensor, coordinates: Sequence[int], width: float, n: int) -> Tensor:
+    """``z: (d,)`` with one coordinate at a time moved by ``-width`` to ``width``, ``(coordinates, n, d)``."""
+    shifts = torch.linspace(-width, width, n, dtype=z.dtype, device=z.device)
+    ways = z.repeat(len(coordinates), n, 1)
+    for place, coordinate in enumerate(coordinates):
+        ways[place, :, coordinate] += shifts
+    return ways
+
+
+def most_visible(
+    decode: Decode, z: Tensor, width: float, n: int, among: Sequence[int] | None = None, size: int = 100
+) -> list[int]:
+    """The ``n`` coordinates whose two ends differ most as images, in the mean square, largest first.
+
+    Args:
+        decode: from latents ``(N, d)`` to images.
+        z: the latent in the middle, ``(d,)``.
+        width: added at one end and subtracted at the other.
+        n: number of coordinates to choose.
+        among: the coordinates to choose from; all if ``None``.
+        size: latents that are decoded at a time.
+    """
+    candidates = list(range(len(z)) if among is None else among)
+    x = decoded(decode, swept(z, candidates, width, 2).flatten(0, 1), size)
+    change = (x[1::2] - x[0::2]).flatten(1).square().mean(1)
+    return [candidates[place] for place in change.argsort(descending=True, stable=True)[:n].tolist()]

@@ -1,0 +1,86 @@
+"""Every verb on arrays: vectors, images in a ``.npz`` file, and points in the plane."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.cli.conftest import Run
+
+NOISE = np.random.default_rng(0)
+IMAGES = NOISE.integers(0, 256, (60, 1, 4, 4), dtype=np.uint8)
+
+
+@pytest.fixture
+def images(lebm: Run, tiny: Path) -> Path:
+    """A run on the images of a file."""
+    np.savez("own.npz", train=IMAGES[:40], test=IMAGES[40:], test_label=np.arange(20) % 2)
+    recipe = yaml.safe_load(tiny.read_text())
+    arguments = {"path": "./own.npz", "batch_size": 10, "validation_size": 10}
+    recipe["data"] = {"class_path": "lebm.data.ArrayData", "init_args": arguments}
+    Path("own.yaml").write_text(yaml.safe_dump(recipe))
+    assert lebm("fit", "-c", "own.yaml", "--run_dir", "run", "--trainer.max_steps", 1) == 0
+    return Path("run")
+
+
+def scores(file: str) -> list[dict[str, str]]:
+    with Path(file).open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def figures(file: str) -> dict[str, Any]:
+    suites = json.loads(Path(file).read_text())["suites"]
+    return {figure["name"]: figure for suite in suites.values() for figure in suite["figures"]}
+
+
+def test_images_in_a_file(lebm: Run, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lebm("score", images, "--false_positive_rate", 0.2, "--top", 2) == 0
+    assert "threshold" in capsys.readouterr().out
+    rows = scores("run/scores.csv")
+    assert [row["label"] for row in rows[:3]] == ["0", "1", "0"]
+    assert len(rows) == 20
+    assert Image.open("run/scores-most.png")
+    assert lebm("score", images, "--split", "train", "--limit", 3, "--out", "t.csv") == 0
+    assert len(scores("t.csv")) == 3
+    for words in (["reconstruct"], ["interpolate"], ["traverse", "3"]):
+        assert lebm(words[0], images, *words[1:]) == 0
+    assert len(list(images.glob("images/*.png"))) == 3
+    words = ["--features", "pixels", "--n-samples", 40, "--resamples", 20, "--limit", 15]
+    assert (
+        lebm("evaluate", images, "--suite", "image", "--suite", "anomaly", *words, "--real-split", "train")
+        == 0
+    )
+    assert figures("run/evaluation.json")["reconstruction_mse"]["n"] == 15
+    np.savez("other.npz", train=IMAGES[:5])
+    assert lebm("score", images, "--data", "other.npz", "--out", "o.csv") == 0
+    assert len(scores("o.csv")) == 5
+
+
+def test_points_in_the_plane(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data.n_train", 1000, "--data.n_eval", 50, "--trainer.max_epochs", 1]
+    assert lebm("fit", "-c", "multistage_nce/toy2d", *data, "--run_dir", "run") == 0
+    assert lebm("score", "run", "--score", "combined") == 0
+    assert len(scores("run/scores.csv")) == 50
+    assert lebm("score", "run", "--top", 3, "--out", "t.csv") == 2
+    assert "--top and --heatmap need images" in capsys.readouterr().err
+    assert lebm("reconstruct", "run", "-n", 6) == 0
+    assert np.load("run/images/reconstructions.npy").shape == (12, 2)
+    assert lebm("interpolate", "run", "--pairs", 2, "-n", 5) == 0
+    assert np.load("run/images/interpolation.npy").shape == (10, 2)
+    assert lebm("reconstruct", "run", "--out", "points.png") == 2
+    assert "observations of shape (2,) are written as .npy" in capsys.readouterr().err
+    np.save("own.npy", NOISE.normal(size=(7, 2)))
+    assert lebm("score", "run", "--data", "own.npy", "--out", "o.csv") == 0
+    assert len(scores("o.csv")) == 7
+    assert lebm("score", "run", "--data", "embedded:mnist", "--out", "m.csv") == 2
+    assert "not square images; name a .npy or .npz file with --data" in capsys.readouterr().err
+    words = ["--likelihood-images", 4, "--levels", 3, "--n-samples", 30]
+    assert lebm("evaluate", "run", "--suite", "image", "--suite", "ood", "--suite", "likelihood", *words) == 0
+    assert {"reconstruction_mse", "log_likelihood/ais"} <= figures("run/evaluation.json").keys()
