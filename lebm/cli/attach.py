@@ -109,7 +109,7 @@ def attach_report(runs: list[Path], page: Path, host: str | None) -> None:
 
 def _loggers(run: Path) -> list[dict[str, Any]]:
     """The Weights & Biases loggers in the recipe of a run folder, which may be a stranger's."""
-    from lebm.config.checks import load_recipe
+    from lebm.config.recipe import load_recipe
     from lebm.run.folder import ordinary
 
     recipe = run / "config.yaml"
@@ -125,7 +125,6 @@ def _loggers(run: Path) -> list[dict[str, Any]]:
 def _settings(run: Path, host: str | None) -> dict[str, Any]:
     """What ``wandb.init`` needs to open the run of a run folder again."""
     from lebm import checkpoint
-    from lebm.config.stored import stored_logger
     from lebm.run.folder import check_links
     from lebm.run.loggers import stored_run_id, usable_id
 
@@ -133,13 +132,9 @@ def _settings(run: Path, host: str | None) -> dict[str, Any]:
     if not blocks:
         raise UserError(f"{run}: --wandb needs a run folder that was trained with -c loggers/wandb")
     check_links(run)
-    harmless = stored_logger(run, blocks[0] if host is None else _without_host(blocks[0]))
-    if harmless is None:
-        raise UserError(
-            f"{run / 'config.yaml'}: its logger names a host or a folder, which a run folder may not choose;"
-            " type the host as --wandb-host URL"
-        )
-    arguments = {**harmless["init_args"], **harmless.get("dict_kwargs", {})}
+    block = blocks[0] if host is None else _without_host(blocks[0])
+    given = {**(block.get("init_args") or {}), **(block.get("dict_kwargs") or {})}
+    arguments = {name: value for name, value in given.items() if value is not None}
     named = usable_id(arguments.get("version") or arguments.get("id"))
     run_id = named or stored_run_id(checkpoint.newest(run)[1])
     if run_id is None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -14,16 +13,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from lebm import checkpoint, hub, pretrained
-from lebm.checkpoint.rebuild import build, filled
+from lebm.checkpoint.rebuild import build
 from lebm.checkpoint.writing import AtomicCheckpointIO
-from lebm.cli.common import tell
-from lebm.component import describe
-from lebm.config import checks, recipes
-from lebm.config.changes import changed_settings
-from lebm.config.held_out import without_foreign_numbers
+from lebm.config import recipes
 from lebm.config.parser import RecipeCLI
+from lebm.config.recipe import Setting, load_recipe
 from lebm.config.request import Request
-from lebm.config.stored import stored_sections
 from lebm.data.module import SplitData
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
@@ -48,7 +43,6 @@ class TrainingCLI(RecipeCLI):
         begun: whether training has begun; what fails after that is no mistake of the recipe.
         fresh: whether this run made its folder.
         held: what is released when the run has ended: the lock of the run folder.
-        notes: what a user should know about the data, one sentence per entry.
     """
 
     ckpt_path: Path | None = None
@@ -56,7 +50,6 @@ class TrainingCLI(RecipeCLI):
     stored_model: Any = None
     begun = False
     fresh = False
-    notes: Sequence[str] = ()
 
     def __init__(self, request: Request, held: contextlib.ExitStack) -> None:
         self.held = held
@@ -70,13 +63,16 @@ class TrainingCLI(RecipeCLI):
     def _begin(self, *args: Any) -> None:
         self.begun = True
 
-    def parse_arguments(self, parser: Any, args: Any) -> None:
-        super().parse_arguments(parser, args)
-        if self.config.data and self.config.data.get("init_args"):
-            self.notes = without_foreign_numbers(self.request, self.config.data.init_args)
+    def all_settings(self) -> list[Setting]:
+        """The settings of the request; those of a model change the one of the checkpoint."""
+        request = self.request
+        changed = any("model" in setting.sections for setting in request.settings)
+        if request.run is None or not changed:
+            return request.settings
+        path, content = checkpoint.newest(Path(request.flags.get("ckpt_path") or request.run))
+        return [Setting("", {"model": content.get("hyper_parameters")}, path), *request.settings]
 
     def prepare_run(self) -> None:
-        runs.check_links(self.run_dir)
         if self.request.verb == "fit":
             self._prepare_fit()
         else:
@@ -89,8 +85,6 @@ class TrainingCLI(RecipeCLI):
                 f"{self.ckpt_path}: a model file holds no state of training, which a .ckpt file does; lebm"
                 " evaluate measures it"
             )
-        if self.request.run is not None:
-            self._checked_description(self.ckpt_path, content)
         if self.request.verb != "fit":
             self.first_step = sys.maxsize
         elif self.request.resume:
@@ -104,34 +98,16 @@ class TrainingCLI(RecipeCLI):
             self._same_short_names()
             self._stop_if_finished(content)
 
-    def stored_words(self) -> list[str]:
-        run = self.request.run
-        if run is None:
-            return []
-        sections, left_out = stored_sections(run, checks.load_recipe(run / "config.yaml"), self.request.trust)
-        if left_out and runs.is_first_process():
-            tell(
-                f"lebm: left out of {run / 'config.yaml'}: {', '.join(left_out)} (a run folder chooses"
-                " classes of lebm only; flags and -c RECIPE choose the rest)"
-            )
-        words = self.request.argv
-        if len(self.request.recipes) > 1 or any(word.startswith("--model") for word in words):
-            path, content = checkpoint.newest(_typed_checkpoint(words) or run)
-            sections["model"] = self._checked_description(path, content)
-        return ["-c", json.dumps(sections)]
-
-    def _checked_description(self, path: Path, content: Mapping[str, Any]) -> Any:
-        """What the checkpoint says of its model, checked by the rules of :func:`lebm.load`."""
-        description = content.get("hyper_parameters")
-        try:
-            filled(description, LatentEstimator, content["state_dict"], self.request.trust)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-        return description
-
     def instantiate_classes(self) -> None:
         data = self._opened_data()
-        self._instantiate()
+        if data is not None:
+            del self.config["data"]
+        super().instantiate_classes()
+        if self.model is None:
+            try:
+                self.model = build(self.stored_model, LatentEstimator, self.request.trust, stored=True)  # type: ignore[type-abstract]
+            except UserError as error:
+                raise UserError(f"{self.ckpt_path}: {error}") from error
         if data is not None:
             self.datamodule = data
 
@@ -154,15 +130,6 @@ class TrainingCLI(RecipeCLI):
             data.check_batch_size()
         return data
 
-    def _instantiate(self) -> None:
-        if self.request.run is None:
-            super().instantiate_classes()
-            return
-        section = self.config.pop("model", None)
-        super().instantiate_classes()
-        described = self.stored_model if section is None else _bare(section.as_dict())
-        self.model = build(described, LatentEstimator, self.request.trust, stored=True)  # type: ignore[type-abstract]
-
     def _same_short_names(self) -> None:
         """Refuse another ``latent_dim`` or ``latent_dims`` for a run that goes on.
 
@@ -170,7 +137,7 @@ class TrainingCLI(RecipeCLI):
         the networks.
         """
         stored = self.run_dir / "config.yaml"
-        before = checks.load_recipe(stored) if stored.is_file() else {}
+        before = load_recipe(stored) if stored.is_file() else {}
         for name in ("latent_dim", "latent_dims"):
             if name in before and self.config[name] != before[name]:
                 start = "without" if before[name] is None else f"with {before[name]}"
@@ -190,8 +157,7 @@ class TrainingCLI(RecipeCLI):
         for name, value in self.model.named_parameters():
             if self.stored.get(name, value.shape) != tuple(value.shape):
                 shapes = f"{name} has the shape {self.stored[name]} there and {tuple(value.shape)} here"
-                changed = changed_settings(self.stored_model, describe(self.model), name)
-                raise UserError(other_networks(self.ckpt_path, "; ".join([*changed, shapes])))
+                raise UserError(other_networks(self.ckpt_path, shapes))
 
     def _prepare_fit(self) -> None:
         if runs.is_first_process():
@@ -238,23 +204,6 @@ def _below(content: Any, *keys: str) -> Any:
     for key in keys:
         content = content.get(key) if isinstance(content, Mapping) else None
     return content
-
-
-def _typed_checkpoint(words: list[str]) -> str | None:
-    """The value of the last ``--ckpt_path`` among some words."""
-    found = None
-    for word, after in zip(words, [*words[1:], ""], strict=True):
-        flag, has_value, value = word.partition("=")
-        if flag == "--ckpt_path":
-            found = value if has_value else after
-    return found
-
-
-def _bare(value: Any) -> Any:
-    """A parsed section without the level that the parser adds for classes that take any argument."""
-    if isinstance(value, Mapping):
-        return {name: _bare(item) for name, item in value.items() if name != "dict_kwargs" or item}
-    return [_bare(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def other_networks(path: Path | None, what: str) -> str:

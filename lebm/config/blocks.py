@@ -3,56 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from lebm.config import checks, plain_yaml, recipes
+from lebm.config.recipe import included, load_recipe
 from lebm.errors import UserError
-from lebm.files import is_inside
 
-__all__ = ["included", "standalone"]
-
-
-def included(path: Path, content: dict[str, Any]) -> list[Path]:
-    """The files of the blocks that a recipe includes, in the order in which they are read.
-
-    A block is read before the recipe, so the values of the recipe replace those of the block. A name such as
-    ``data/mnist`` is a block of the package. A name that ends in ``.yaml`` is a file in the folder of the
-    recipe, or below it. A block includes no further blocks.
-
-    Args:
-        path: the recipe.
-        content: the recipe as plain data.
-
-    Raises:
-        UserError: for an ``include`` that is not a name or a list of names, that names no block, or that
-            leads out of the recipe's folder, and for a block that includes another block.
-    """
-    names = content.get("include") or []
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}: include: expected the name of a block or a list of names, not {names!r}")
-    files = [_block(path, name) for name in names]
-    for file in files:
-        if "include" in checks.load_recipe(file):
-            raise UserError(f"{file}: include: a block cannot include another block")
-    return files
-
-
-def _block(path: Path, name: str) -> Path:
-    if not name.endswith((".yaml", ".yml")):
-        known = recipes.blocks()
-        if name not in known:
-            hint = recipes.nearest(name, known) or f"; the blocks are {', '.join(known)}"
-            raise UserError(f"{path}: include: there is no block {name!r}{hint}")
-        return known[name]
-    file = path.parent / name
-    if not is_inside(file, path.parent):
-        raise UserError(f"{path}: include: {name} is outside the folder of the recipe")
-    if not file.is_file():
-        raise UserError(f"{path}: include: there is no file {file}")
-    return file
+__all__ = ["standalone"]
 
 
 def standalone(path: Path) -> str:
@@ -64,14 +21,14 @@ def standalone(path: Path) -> str:
     """
     text = path.read_text(encoding="utf-8")
     # The last block comes first, because its values replace those of the blocks before it.
-    for file in reversed(included(path, checks.load_recipe(path))):
+    for file in reversed(included(path, load_recipe(path))):
         text = _filled(text, file.read_text(encoding="utf-8"), str(path))
     return text
 
 
 def _filled(text: str, block: str, path: str) -> str:
     """A recipe with the entries of a block that it lacks, and without its ``include``."""
-    recipe, shared = (plain_yaml.compose(source) for source in (text, block))
+    recipe, shared = (yaml.compose(source) for source in (text, block))
     theirs = {key.value: (key, value) for key, value in shared.value}
     lines = text.splitlines()
     for key, value in reversed(recipe.value):

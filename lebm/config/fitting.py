@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from lebm.config import plain_yaml
 from lebm.config.blocks import standalone
 from lebm.data.sets import HELD_OUT
 from lebm.data.splits import size_in_rows
@@ -73,7 +72,7 @@ def fitted(path: Path, found: Survey) -> tuple[str, list[str]]:
     edits.append((start, data.end_mark.index, section))
     for first, last, new in sorted(edits, reverse=True):
         text = text[:first] + new + text[last:]
-    arguments = plain_yaml.load(section)["data"]["init_args"]
+    arguments = yaml.safe_load(section)["data"]["init_args"]
     names = ("image_size", "channels", "validation_size", "batch_size")
     decided = ", ".join(f"{name} {arguments[name]}" for name in names if name in arguments)
     said = [*found.remarks, decided, *_resized(found, shape), *_few_steps(recipe, arguments, found)]
@@ -107,7 +106,7 @@ def check_kind(path: Path, data: str) -> None:
 def _of_images(path: Path, data: str) -> tuple[str, dict[str, Any], Any]:
     """The text of a recipe of images, its content and its nodes."""
     text = standalone(path)
-    recipe = plain_yaml.load(text)
+    recipe = yaml.safe_load(text)
     model, kind = recipe.get("model") or {}, (recipe.get("data") or {}).get("class_path")
     inference = (model.get("init_args") or {}).get("inference") or {}
     if "backbone" in (inference.get("init_args") or {}):
@@ -121,7 +120,7 @@ def _of_images(path: Path, data: str) -> tuple[str, dict[str, Any], Any]:
             f" copy it without --for, and train with lebm fit -c DEST --data.init_args.path"
             f" {shlex.quote(data)}{splits}"
         )
-    root = plain_yaml.compose(text)
+    root = yaml.compose(text)
     if kind != "ImageData" or not any(_shapes(_child(root, "model"), "")):
         raise UserError(f"{path}: not a recipe of images; lebm ls prints what there is")
     if is_file or (Path(data) / "train.txt").is_file():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lebm.checkpoint import is_model_file
-from lebm.config.checks import load_recipe
+from lebm.config.recipe import load_recipe
 from lebm.data.images import ImageData, open_images, to_unit_range
 from lebm.data.sources import is_own
 from lebm.data.splits import spread_rows

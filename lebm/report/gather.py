@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lebm import hub, pretrained
-from lebm.config.checks import load_recipe
+from lebm.config.recipe import load_recipe
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
 from lebm.report.scored import Scored, read_scores

@@ -16,7 +16,7 @@ from PIL import Image
 
 import lebm
 from lebm.__main__ import main
-from lebm.cli.starting import TrainingCLI
+from lebm.config.parser import RecipeCLI
 from tests.cli.conftest import Run
 from tests.cli.test_errors import TINY, put, refused
 from tests.distributed import run_processes
@@ -179,7 +179,7 @@ def test_broken_data(
     expected: tuple[str, ...],
 ) -> None:
     prepare(Path("pictures"))
-    monkeypatch.setattr(TrainingCLI, "_instantiate", lambda cli: pytest.fail("the networks were built"))
+    monkeypatch.setattr(RecipeCLI, "instantiate_classes", lambda cli: pytest.fail("the networks were built"))
     recipe = copy.deepcopy(TINY)
     recipe["data"] = {
         "class_path": "lebm.data.images.ImageData",

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from lebm.cli.dispatch import run
-from lebm.config import blocks, recipes
+from lebm.config import recipes
+from lebm.config.recipe import included
 from lebm.config.request import read_request
 
 SHARED = [name for name, path in recipes.names().items() if "\ninclude:" in path.read_text()]
@@ -63,7 +64,7 @@ def test_a_copy_of_a_recipe_stands_alone_and_says_the_same(name: str, tmp_path: 
     copy = tmp_path / "copy.yaml"
     assert run(["cp", name, str(copy)]) == 0
     expected = content(path)
-    for block in reversed(blocks.included(path, content(path))):
+    for block in reversed(included(path, content(path))):
         expected = merged(content(block), expected)
     del expected["include"]
     assert content(copy) == expected
@@ -76,7 +77,7 @@ def test_a_copy_of_a_recipe_stands_alone_and_says_the_same(name: str, tmp_path: 
 def test_a_recipe_in_another_folder_includes_packaged_blocks_and_files_beside_it(mine: Path) -> None:
     request = read_request("fit", ["-c", str(mine), "-c", "data/fashion_mnist"])
     known = recipes.blocks()
-    assert request.files == [
+    assert [setting.source for setting in request.settings] == [
         known["data/mnist"],
         mine.parent / "near.yaml",
         mine,
@@ -126,20 +127,13 @@ def test_a_run_stores_what_its_blocks_say(tmp_path: Path, monkeypatch: pytest.Mo
         ("include: quickstart", "there is no block 'quickstart'"),
         ("include: {data: mnist}", "expected the name of a block or a list of names"),
         ("include: [3]", "expected the name of a block or a list of names"),
-        ("include: ../outside.yaml", "../outside.yaml is outside the folder of the recipe"),
-        ("include: /etc/outside.yaml", "/etc/outside.yaml is outside the folder of the recipe"),
-        ("include: link.yaml", "link.yaml is outside the folder of the recipe"),
         ("include: missing.yaml", "there is no file"),
         ("include: nested.yaml", "a block cannot include another block"),
-        ("include: wicked.yaml", "calls a resolver"),
         ("include: broken.yaml", "not valid YAML"),
     ],
 )
 def test_refusals(mine: Path, capsys: pytest.CaptureFixture[str], text: str, expected: str) -> None:
-    (mine.parent.parent / "outside.yaml").write_text("latent_dim: 1\n")
-    (mine.parent / "link.yaml").symlink_to(mine.parent.parent / "outside.yaml")
     (mine.parent / "nested.yaml").write_text("include: data/mnist\n")
-    (mine.parent / "wicked.yaml").write_text("run_dir: ${oc.env:HOME}\n")
     (mine.parent / "broken.yaml").write_text("a: [\n")
     mine.write_text(text + "\n")
     assert run(["fit", "-c", str(mine)]) == 2
