@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import Any
 
 from lebm._version import __version__
 from lebm.cli.common import fail
@@ -120,20 +120,12 @@ def _notices_as_lines() -> Iterator[None]:
     shown_by_python = warnings.showwarning
     shown = set()
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        if issubclass(category, UserNotice):
-            if str(message) not in shown:
-                print(f"lebm: {printable(str(message))}", file=file or sys.stderr, flush=True)
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if not issubclass(category, UserNotice):
+            shown_by_python(message, category, *place)
+        elif str(message) not in shown:
             shown.add(str(message))
-        else:
-            shown_by_python(message, category, filename, lineno, file, line)
+            print(f"lebm: {printable(str(message))}", file=sys.stderr, flush=True)
 
     warnings.showwarning = show
     try:

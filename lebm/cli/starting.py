@@ -139,13 +139,11 @@ class TrainingCLI(RecipeCLI):
         stored = self.run_dir / "config.yaml"
         before = load_recipe(stored) if stored.is_file() else {}
         for name in ("latent_dim", "latent_dims"):
-            if name in before and self.config[name] != before[name]:
-                start = "without" if before[name] is None else f"with {before[name]}"
-                now = self.config[name]
+            now = self.config[name]
+            if now != before.get(name, now):
                 raise UserError(
-                    f"{name}: {self.run_dir} was begun {start}, not {now}: a run that goes on keeps the sizes"
-                    f" of its networks; leave {name} out (lebm fit --resume {self.run_dir}), or train a new"
-                    f" run (lebm fit -c RECIPE --{name} {now} --run_dir FOLDER)"
+                    f"{name} {now}: {self.run_dir} was begun with {before[name]}; a run that goes on keeps"
+                    f" the sizes of its networks; leave {name} out, or train a new run by another --run_dir"
                 )
 
     def same_networks(self) -> None:
@@ -189,21 +187,17 @@ class TrainingCLI(RecipeCLI):
 
     def _stop_if_finished(self, content: dict[str, Any]) -> None:
         limits = self.config.trainer
-        epochs = _below(content, "loops", "fit_loop", "epoch_progress", "current", "processed")
-        epochs, steps = epochs if isinstance(epochs, int) else 0, content.get("global_step", 0)
+        steps = content.get("global_step", 0)
+        try:
+            epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        except (KeyError, TypeError):
+            epochs = 0
         all_epochs = limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
         if all_epochs or 0 <= limits.max_steps <= steps:
             raise FinishedError(
                 f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or"
                 " --trainer.max_steps to go on"
             )
-
-
-def _below(content: Any, *keys: str) -> Any:
-    """A value of nested mappings; ``None`` where one of them is missing or is no mapping."""
-    for key in keys:
-        content = content.get(key) if isinstance(content, Mapping) else None
-    return content
 
 
 def other_networks(path: Path | None, what: str) -> str:

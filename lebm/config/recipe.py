@@ -148,8 +148,7 @@ def merged(settings: Iterable[Setting], trust: Iterable[str] = ()) -> tuple[dict
     Returns:
         The mapping, and a sentence for each held-out class that was left out.
     """
-    settings, trust = list(settings), (*TRUSTED, *trust)
-    typed = {setting.short_key for setting in settings if setting.source is None}
+    trust = (*TRUSTED, *trust)
     content: Any = {}
     notes: list[str] = []
     for setting in settings:
@@ -158,7 +157,7 @@ def merged(settings: Iterable[Setting], trust: Iterable[str] = ()) -> tuple[dict
             content = _put(content, setting.key.split("."), setting.value, trust)
         else:
             content = _merge(content, setting.value, trust)
-        notes += _without_foreign_numbers(before, _data(content), typed)
+        notes += _without_foreign_numbers(before, _data(content))
     return content, notes
 
 
@@ -253,31 +252,23 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
     return arguments if isinstance(arguments, dict) else {}
 
 
-def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any], typed: set[str]) -> list[str]:
-    """Take out a held-out class that is given by its number if the data are others now.
+def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Take out a held-out class that a file gives by its number if the data are others now.
 
     Args:
         before: arguments of the data before a setting.
         now: the arguments after it, changed in place.
-        typed: keys of the flags, whose values stay.
     """
     path = before.get("path")
-    if path is None or now.get("path") == path:
-        return []
-    from lebm.data.sets import HELD_OUT, by_number
-    from lebm.data.sources import is_own
-
-    notes = []
-    for name in HELD_OUT:
+    for name in ("held_out_label", "normal_label") if path not in (None, now.get("path")) else ():
         label = before.get(name)
-        same = f"data.{name}" in typed or now.get(name) != label or is_own(now.get("path"), path)
-        if not same and by_number(label):
+        labels = label if isinstance(label, list) else [label]
+        if now.get(name) == label and any(isinstance(one, int) for one in labels):
             now[name] = None
-            notes.append(
+            yield (
                 f"{name} {label} is a number of {path} and was left out for {now['path']}: add"
                 f" --data.init_args.{name} NAME to hold out a class"
             )
-    return notes
 
 
 def location(keys: Sequence[str], settings: Sequence[Setting]) -> str:
