@@ -59,7 +59,7 @@ def _value(text: str, leaf: str) -> str:
     """What is wrong with a value or the name of a class."""
     given = re.search(r"^ *Given value: (.{1,40})$", text, re.MULTILINE)
     choices = re.findall(r"Expected a typing\.Literal\[(.+?)\](?:\. Got value: (.*))?", text)
-    if "typing.Literal" in leaf and choices:
+    if choices and leaf.startswith("Expected a"):
         allowed = dict.fromkeys(word.strip("' ") for words, _ in choices for word in words.split(","))
         got = choices[0][1] or (given[1] if given else "")
         return f"expected one of {', '.join(allowed)}" + (f", not {got!r}" if got else "")
@@ -70,9 +70,13 @@ def _value(text: str, leaf: str) -> str:
     if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\w+)", leaf):
         return f"{found[1]} is not a subclass of {found[2]}"
     if found := re.match(r"module '([^']+)' has no attribute '(\w+)'", leaf):
-        return f"there is no {found[1]}.{found[2]}" + _near_class(found[2])
+        return f"there is no {found[1]}.{found[2]}" + nearest(
+            found[2], dir(importlib.import_module(found[1]))
+        )
     if found := re.match(r"Expected a dot import path string: (.*)", leaf):
-        return f"{found[1]!r} is not a class here" + _near_class(found[1])
+        known = {name for home in HOMES for name in dir(importlib.import_module(home))}
+        fits = " that fits" if found[1] in known else ""
+        return f"{found[1]!r} is not a class{fits} here" + nearest(found[1], known - {found[1]})
     if found := re.match(r"Not a valid subclass of (\w+)\.? ?(?:Got value: (.*))?", leaf):
         return f"expected a {found[1]}, as class_path and init_args" + (
             f", not {found[2]}" if found[2] else ""
@@ -80,10 +84,6 @@ def _value(text: str, leaf: str) -> str:
     if found := re.match(r"No module named '?([\w.]+)'?", leaf):
         return f"there is no module {found[1]}; run in the folder that holds it, or install it"
     return re.sub(r"\s+", " ", leaf)
-
-
-def _near_class(name: str) -> str:
-    return nearest(name, {known for home in HOMES for known in dir(importlib.import_module(home))})
 
 
 def interpolation_line(error: Exception, settings: Sequence[Setting]) -> str:

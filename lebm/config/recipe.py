@@ -153,10 +153,11 @@ def merged(settings: Iterable[Setting], trust: Iterable[str] = ()) -> tuple[dict
     notes: list[str] = []
     for setting in settings:
         before = _data(content)
-        if setting.key:
-            content = _put(content, setting.key.split("."), setting.value, trust)
+        parts = setting.key.split(".") if setting.key else []
+        if len(parts) > 1:
+            content = _put(content, parts, setting.value, trust)
         else:
-            content = _merge(content, setting.value, trust)
+            content = _merge(content, {parts[0]: setting.value} if parts else setting.value, trust)
         notes += _without_foreign_numbers(before, _data(content))
     return content, notes
 
@@ -197,7 +198,7 @@ def _put(old: Any, parts: Sequence[str], value: Any, trust: Sequence[str]) -> An
         parts = ["init_args", *parts]
     elif old and parts[0] in _LEVELS and old.keys().isdisjoint(_LEVELS):
         old = {"init_args": old}
-    if len(parts) == 1 and (parts[0] == "class_path" or parts[0].endswith("+")):
+    if len(parts) == 1 and (parts[0] in _LEVELS or parts[0].endswith("+")):
         return _merge(old, {parts[0]: value}, trust)
     return {**old, parts[0]: _put(old.get(parts[0]), parts[1:], value, trust)}
 

@@ -152,7 +152,8 @@ def _use_run(request: Request, run: Path) -> None:
     content = load_recipe(path)
     if request.verb != "fit":
         request.run = run
-        content.pop("model", None)
+        for name in ("model", "ckpt_path"):
+            content.pop(name, None)
         trainer = content.get("trainer") or {}
         content["trainer"] = {name: trainer[name] for name in trainer if name not in _OF_TRAINING}
     request.recipes.append(path)
