@@ -63,7 +63,7 @@ def attached(run: Path, host: str | None) -> Iterator[Any]:
     """
     import wandb
 
-    from lebm.cli.failures import wandb_line
+    from lebm.cli.training import wandb_line
 
     try:
         opened = wandb.init(**_settings(run, host))

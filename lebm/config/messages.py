@@ -75,8 +75,9 @@ def _value(text: str, leaf: str) -> str:
         )
     if found := re.match(r"Expected a dot import path string: (.*)", leaf):
         known = {name for home in HOMES for name in dir(importlib.import_module(home))}
-        fits = " that fits" if found[1] in known else ""
-        return f"{found[1]!r} is not a class{fits} here" + nearest(found[1], known - {found[1]})
+        if found[1] in known:
+            return f"{found[1]} is of another kind than is needed here"
+        return f"{found[1]!r} is not a class here" + nearest(found[1], known)
     if found := re.match(r"Not a valid subclass of (\w+)\.? ?(?:Got value: (.*))?", leaf):
         return f"expected a {found[1]}, as class_path and init_args" + (
             f", not {found[2]}" if found[2] else ""
