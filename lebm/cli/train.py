@@ -7,8 +7,7 @@ from __future__ import annotations
 import functools
 
 from lebm.cli.data_path import check_flagged_data
-from lebm.config.request import read_request
-from lebm.config.usage import helped
+from lebm.config.request import helped, read_request
 
 __all__ = ["fit", "predict", "test", "validate"]
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import tell
 from lebm.component import component_line
-from lebm.config.request import Request, read_request
-from lebm.config.usage import helped
+from lebm.config.request import Request, helped, read_request
 from lebm.errors import UserError
 
 if TYPE_CHECKING:

@@ -26,8 +26,7 @@ from lebm.callbacks import ChainHealth, Divergence
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import messages
 from lebm.config.recipe import TRUSTED, Setting, merged
-from lebm.config.request import OWN_KEYS, Request
-from lebm.config.usage import DESCRIPTION, usage
+from lebm.config.request import DESCRIPTION, OWN_KEYS, Request, usage
 from lebm.errors import UserError
 from lebm.estimators.base import LatentEstimator
 from lebm.estimators.processes import refusal
