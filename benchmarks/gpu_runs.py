@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from benchmarks.gpu_task import ROOT, Task
-from lebm.config import blocks, recipes
+from lebm.config import recipes
+from lebm.config.recipe import merged, read
 
 TINY = {
     "latent_mle/mnist_anomaly": ["--model.init_args.prior_sampler.init_args.fresh_steps=2"],
@@ -86,7 +87,7 @@ def train_and_evaluate(task: Task) -> dict[str, Any]:
 
 def without_energy(recipe: str, file: Path) -> Path:
     """Write a recipe with a standard normal in place of its energy-based prior; the file's path."""
-    content = blocks.merged(recipes.names()[recipe])
+    content = merged(read(recipes.names()[recipe]))[0]
     arguments = content["model"]["init_args"]
     arguments["prior"] = {
         "class_path": "StandardNormal",

@@ -68,7 +68,11 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
                 arguments = _kept(bound)
                 # object.__setattr__, because nn.Module refuses attributes before its own constructor has run
                 object.__setattr__(self, "_init_arguments", arguments)
-        init(self, *args, **kwargs)
+        try:
+            init(self, *args, **kwargs)
+        except (TypeError, ValueError) as error:
+            vars(error).setdefault("component", type(self).__name__)  # for messages
+            raise
 
     return recorded
 

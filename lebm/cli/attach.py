@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lebm.config.checks import load_recipe
+from lebm.config.recipe import load_recipe
 from lebm.errors import UserError
 
 __all__ = ["add_wandb", "attach_evaluation", "attach_report", "check_wandb"]
@@ -61,7 +61,7 @@ def _opened(run: Path) -> Iterator[Any]:
     """The Weights & Biases run of a run folder, with the user's own login and environment."""
     import wandb
 
-    from lebm.cli.failures import wandb_line
+    from lebm.cli.training import wandb_line
 
     try:
         with wandb.init(**_settings(run), resume="allow") as opened:

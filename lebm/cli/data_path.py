@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lebm.config.checks import load_recipe
+from lebm.config.recipe import load_recipe
 from lebm.config.recipes import nearest
 from lebm.config.request import Request
 from lebm.errors import UserError
@@ -15,7 +14,6 @@ from lebm.files import HUB_NAME
 
 __all__ = ["check_data", "check_flagged_data"]
 
-_FLAGS = ("--data.init_args.path", "--data.path")
 _EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "embedded"
 
 
@@ -51,12 +49,9 @@ def check_flagged_data(request: Request) -> None:
     Raises:
         UserError: naming flag and path.
     """
-    if request.trust:
-        return
-    words = [part for word in request.argv for part in word.split("=", 1)]
-    for flag, path in pairwise(words):
-        if flag in _FLAGS and path != "null":
-            check_data(path, flag)
+    path = request.flags.get("data.path")
+    if isinstance(path, str) and not request.trust:
+        check_data(path, "--data.path")
 
 
 def _own_path(run: Path | None) -> Any:

@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import Any
 
 from lebm._version import __version__
 from lebm.cli.common import fail
@@ -17,74 +17,58 @@ from lebm.errors import UserError, UserNotice, printable
 
 __all__ = ["run"]
 
-OVERVIEW = """\
-usage: lebm VERB [...]        lebm VERB --help explains a verb
-
-train
-  fit -c RECIPE             train; --resume continues, --trainer.max_epochs 3 and the like override the recipe
-  validate | test RUN       evaluate the last checkpoint of a run
-  predict RUN               latents and anomaly scores of the test data, as one file
-  sweep -c RECIPE --over K V train and evaluate a recipe for every value, or a grid; skip what is done
-
-use a trained run (a run folder, or a .ckpt or .safetensors file)
-  sample RUN -n 64          pictures or sentences from the model
-  reconstruct RUN           data above, reconstructions below
-  interpolate RUN [A B]     images or sentences on the way from one to another
-  traverse RUN              one latent coordinate varied per row of a picture
-  score RUN --data DATA     anomaly scores as CSV or parquet
-  diagnose RUN              long chains from prior and posterior, and what is wrong with them
-  evaluate RUN...           every metric with its interval, in evaluation.json and a table
-  report RUN...             one HTML page that compares runs
-
-share a model (docs/sharing.md)
-  pretrained                the trained models that ship with lebm; pretrained/NAME is a RUN
-  export RUN FILE           one .safetensors file for others to open
-  push RUN USER/NAME        to the Hugging Face Hub, with a card; hub:USER/NAME is a RUN
-
-recipes
-  ls                        names and titles
-  cat RECIPE                print one
-  cp RECIPE DEST            start your own from one; --for FOLDER fits it to your images
-  validate-recipe RECIPE    print what it would train; --time measures three steps
-
-  doctor                    check this machine: packages, devices, Weights & Biases, metric weights, disk
-
-options
-  --help, --version         LEBM_DEBUG=1 in the environment shows tracebacks
-
-A RECIPE is a path or a name that ls prints. First steps: lebm fit -c quickstart
-"""
-
-# module and function of each verb; nothing is imported before its verb is asked for
-VERBS = {
-    "fit": ("lebm.cli.train", "fit"),
-    "validate": ("lebm.cli.train", "validate"),
-    "test": ("lebm.cli.train", "test"),
-    "predict": ("lebm.cli.train", "predict"),
-    "sample": ("lebm.cli.sample", "sample"),
-    "reconstruct": ("lebm.cli.reconstruct", "reconstruct"),
-    "interpolate": ("lebm.cli.interpolate", "interpolate"),
-    "traverse": ("lebm.cli.traverse", "traverse"),
-    "score": ("lebm.cli.score", "score"),
-    "diagnose": ("lebm.cli.diagnose", "main"),
-    "evaluate": ("lebm.cli.evaluate", "main"),
-    "report": ("lebm.cli.report", "main"),
-    "export": ("lebm.cli.export", "export"),
-    "pretrained": ("lebm.cli.recipes", "pretrained"),
-    "push": ("lebm.cli.push", "push"),
-    "sweep": ("lebm.cli.sweep", "main"),
-    "ls": ("lebm.cli.recipes", "ls"),
-    "cat": ("lebm.cli.recipes", "cat"),
-    "cp": ("lebm.cli.recipes", "cp"),
-    "validate-recipe": ("lebm.cli.validate_recipe", "validate_recipe"),
-    "doctor": ("lebm.cli.doctor", "doctor"),
+_GROUPS = {
+    "train": {
+        "fit -c RECIPE": "train; --resume continues, --trainer.max_epochs 3 and the like override the recipe",
+        "validate RUN": "evaluate the last checkpoint of a run on the validation data",
+        "test RUN": "the same on the test data",
+        "predict RUN": "latents and anomaly scores of the test data, as one file",
+        "sweep -c RECIPE --over K V": "train and evaluate every value or a grid; skip what is done",
+    },
+    "use a trained run (a run folder, or a .ckpt or .safetensors file)": {
+        "sample RUN -n 64": "pictures or sentences from the model",
+        "reconstruct RUN": "data above, reconstructions below",
+        "interpolate RUN [A B]": "images or sentences on the way from one to another",
+        "traverse RUN": "one latent coordinate varied per row of a picture",
+        "score RUN --data DATA": "anomaly scores as CSV or parquet",
+        "diagnose RUN": "long chains from prior and posterior, and what is wrong with them",
+        "evaluate RUN...": "every metric with its interval, in evaluation.json and a table",
+        "report RUN...": "one HTML page that compares runs",
+    },
+    "share a model (docs/sharing.md)": {
+        "pretrained": "the trained models that ship with lebm; pretrained/NAME is a RUN",
+        "export RUN FILE": "one .safetensors file for others to open",
+        "push RUN USER/NAME": "to the Hugging Face Hub, with a card; hub:USER/NAME is a RUN",
+    },
+    "recipes, and this machine": {
+        "ls": "names and titles",
+        "cat RECIPE": "print one",
+        "cp RECIPE DEST": "start your own from one; --for FOLDER fits it to your images",
+        "validate-recipe RECIPE": "print what it would train; --time measures three steps",
+        "doctor": "check packages, devices, Weights & Biases, metric weights, disk",
+    },
 }
+VERBS = [words.split()[0] for rows in _GROUPS.values() for words in rows]
+_HOMES = {
+    **dict.fromkeys(("fit", "validate", "test", "predict"), "train"),
+    **dict.fromkeys(("pretrained", "ls", "cat", "cp"), "recipes"),
+}
+"""Modules of the verbs that share one; the others are modules of their own."""
+
+
+def _overview() -> str:
+    parts = ["usage: lebm VERB [...]        lebm VERB --help explains a verb"]
+    for title, rows in _GROUPS.items():
+        parts.append("\n".join([title, *(f"  {words:<26} {meaning}" for words, meaning in rows.items())]))
+    parts.append("--version prints the version; LEBM_DEBUG=1 in the environment shows tracebacks.")
+    parts.append("A RECIPE is a path or a name that ls prints. First steps: lebm fit -c quickstart")
+    return "\n\n".join(parts)
 
 
 def run(argv: list[str]) -> int:
     """Run the verb named by the first word and return the exit status."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(OVERVIEW, end="")
+        print(_overview())
         return 0
     if argv[0] in ("-V", "--version", "version"):
         print(f"lebm {__version__}")
@@ -134,20 +118,12 @@ def _notices_as_lines() -> Iterator[None]:
     shown_by_python = warnings.showwarning
     shown = set()
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        if issubclass(category, UserNotice):
-            if str(message) not in shown:
-                print(f"lebm: {printable(str(message))}", file=file or sys.stderr, flush=True)
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if not issubclass(category, UserNotice):
+            shown_by_python(message, category, *place)
+        elif str(message) not in shown:
             shown.add(str(message))
-        else:
-            shown_by_python(message, category, filename, lineno, file, line)
+            print(f"lebm: {printable(str(message))}", file=sys.stderr, flush=True)
 
     warnings.showwarning = show
     try:
@@ -165,5 +141,5 @@ def _verb(word: str) -> Callable[[list[str]], int]:
             f"unknown verb {word!r}"
             + (f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs")
         )
-    module, function = VERBS[word]
-    return getattr(importlib.import_module(module), function)
+    module = importlib.import_module(f"lebm.cli.{_HOMES.get(word, word.replace('-', '_'))}")
+    return getattr(module, word.replace("-", "_"), None) or module.main

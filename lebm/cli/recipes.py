@@ -9,8 +9,7 @@ from lebm import pretrained as models
 from lebm.cli.common import tell
 from lebm.cli.data_path import check_data
 from lebm.cli.flags import VerbParser
-from lebm.config.blocks import included
-from lebm.config.checks import load_recipe
+from lebm.config.recipe import included, load_recipe
 from lebm.config.recipes import blocks, find, folder, is_measured, names, title
 from lebm.errors import UserError, printable
 from lebm.files import write_text

@@ -4,31 +4,12 @@ seconds to import.
 
 from __future__ import annotations
 
+import functools
+
 from lebm.cli.data_path import check_flagged_data
-from lebm.config.request import read_request
-from lebm.config.usage import helped
+from lebm.config.request import helped, read_request
 
 __all__ = ["fit", "predict", "test", "validate"]
-
-
-def fit(argv: list[str]) -> int:
-    """``lebm fit -c RECIPE`` or ``lebm fit --resume RUN``"""
-    return _run("fit", argv)
-
-
-def validate(argv: list[str]) -> int:
-    """``lebm validate RUN`` or ``lebm validate -c RECIPE --ckpt_path FILE``"""
-    return _run("validate", argv)
-
-
-def test(argv: list[str]) -> int:
-    """``lebm test RUN`` or ``lebm test -c RECIPE --ckpt_path FILE``"""
-    return _run("test", argv)
-
-
-def predict(argv: list[str]) -> int:
-    """``lebm predict RUN``"""
-    return _run("predict", argv)
 
 
 def _run(verb: str, argv: list[str]) -> int:
@@ -39,3 +20,8 @@ def _run(verb: str, argv: list[str]) -> int:
     from lebm.cli.training import run
 
     return run(request)
+
+
+fit, validate, test, predict = (
+    functools.partial(_run, verb) for verb in ("fit", "validate", "test", "predict")
+)

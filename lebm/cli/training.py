@@ -1,34 +1,51 @@
-"""Trains or evaluates what a recipe describes, and leaves a summary of how the run ended."""
+"""Trains or evaluates what a recipe describes: whether a run may start, and how it ends."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pydoc import locate
 from typing import Any
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerStatus
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from lebm import checkpoint, hub, pretrained
+from lebm.callbacks.divergence import DivergenceError
+from lebm.checkpoint.rebuild import build
+from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.cli.common import fail, tell
-from lebm.cli.failures import failure_status
-from lebm.cli.starting import FinishedError, TrainingCLI
+from lebm.config import recipes
+from lebm.config.parser import RecipeCLI
+from lebm.config.recipe import Setting, load_recipe
 from lebm.config.request import Request
+from lebm.data.module import SplitData
+from lebm.errors import UserError
+from lebm.estimators.latent_model import LatentModel
 from lebm.files import remove_folder
 from lebm.run import folder as runs
 from lebm.run.callbacks import SavePredictions
+from lebm.run.lock import sole_writer
+from lebm.run.loggers import stored_run_id
 from lebm.run.preemption import Preempted
 from lebm.run.wandb_run import Model, with_ends
 
-__all__ = ["quiet", "run"]
+__all__ = ["TrainingCLI", "quiet", "run", "wandb_line"]
 
 _NOTICES = (
     ".*does not have many workers.*",
@@ -38,6 +55,186 @@ _NOTICES = (
     ".*LeafSpec.* is deprecated.*",
     ".*Total length of `list` across ranks is zero.*",  # the recipe asks for no validation
 )
+_LOST = re.compile("connection (closed|reset) by peer|timed out waiting|broken pipe|watchdog")
+
+
+class FinishedError(Exception):
+    """There is nothing left to train."""
+
+
+class TrainingCLI(RecipeCLI):
+    """Decides whether a run may start here, and from which checkpoint.
+
+    Attributes:
+        ckpt_path: the checkpoint to start from or to evaluate, if there is one.
+        stored: names and shapes of what that checkpoint holds.
+        stored_model: the description of its model.
+        begun: whether training has begun; what fails after that is no mistake of the recipe.
+        fresh: whether this run made its folder.
+        held: what is released when the run has ended: the lock of the run folder.
+    """
+
+    ckpt_path: Path | None = None
+    stored: Mapping[str, tuple[int, ...]] = {}
+    stored_model: Any = None
+    begun = False
+    fresh = False
+
+    def __init__(self, request: Request, held: contextlib.ExitStack) -> None:
+        self.held = held
+        super().__init__(request)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.insert(0, LambdaCallback(on_train_start=self._begin))  # type: ignore[attr-defined]
+        return trainer
+
+    def _begin(self, *args: Any) -> None:
+        self.begun = True
+
+    def all_settings(self) -> list[Setting]:
+        """The settings of the request; those of a model change the one of the checkpoint."""
+        request = self.request
+        changed = any("model" in setting.sections for setting in request.settings)
+        if request.run is None or not changed:
+            return request.settings
+        _, content = checkpoint.newest(Path(request.flags.get("ckpt_path") or request.run))
+        return [Setting("model", content.get("hyper_parameters"), None), *request.settings]
+
+    def prepare_run(self) -> None:
+        if self.request.verb == "fit":
+            self._prepare_fit()
+        else:
+            self.ckpt_path = Path(self.config.ckpt_path or self.run_dir)
+        if self.ckpt_path is None:
+            return
+        self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
+        if checkpoint.is_model_file(self.ckpt_path):
+            raise UserError(
+                f"{self.ckpt_path}: a model file holds no state of training, which a .ckpt file does; lebm"
+                " evaluate measures it"
+            )
+        if self.request.verb != "fit":
+            self.first_step = sys.maxsize
+        elif self.request.resume:
+            self.first_step = content.get("global_step", 0)
+        if self.request.resume or self.request.verb != "fit":
+            self.wandb_id = stored_run_id(content)
+        self.stored_model = content.get("hyper_parameters")
+        state = content["state_dict"].items()
+        self.stored = {name: tuple(value.shape) for name, value in state if hasattr(value, "shape")}
+        if self.request.resume:
+            self._same_short_names()
+            self._stop_if_finished(content)
+
+    def instantiate_classes(self) -> None:
+        data = self._opened_data()
+        if data is not None:
+            del self.config["data"]
+        super().instantiate_classes()
+        if self.model is None:
+            try:
+                self.model = build(self.stored_model, LatentModel, self.request.trust, stored=True)  # type: ignore[type-abstract]
+            except UserError as error:
+                raise UserError(f"{self.ckpt_path}: {error}") from error
+        if data is not None:
+            self.datamodule = data
+
+    def _opened_data(self) -> SplitData | None:
+        """The data module with its splits made, before any network is built.
+
+        A fault of the data is then said at once. Only the data modules of lebm are opened here: another one
+        may need its trainer.
+        """
+        kind = locate(self.config.data.class_path) if self.config.data else None
+        if not (isinstance(kind, type) and issubclass(kind, SplitData)):
+            return None
+        alone = self.config.clone()
+        for name in ("model", "trainer"):
+            alone.pop(name, None)
+        data = self.parser.instantiate(alone).data
+        data.setup()
+        self.notes = [*self.notes, *data.notes()]
+        if self.request.verb == "fit":
+            data.check_batch_size()
+        return data
+
+    def _same_short_names(self) -> None:
+        """Refuse another ``latent_dim`` or ``latent_dims`` for a run that goes on.
+
+        The stored recipe has its references filled in. Another value would change the stored recipe and not
+        the networks.
+        """
+        stored = self.run_dir / "config.yaml"
+        before = load_recipe(stored) if stored.is_file() else {}
+        for name in ("latent_dim", "latent_dims"):
+            now = self.config[name]
+            if now != before.get(name, now):
+                raise UserError(
+                    f"{name} {now}: {self.run_dir} was begun with {before[name]}; a run that goes on keeps"
+                    f" the sizes of its networks; leave {name} out, or train a new run by another --run_dir"
+                )
+
+    def same_networks(self) -> None:
+        """Refuse a checkpoint of other networks before the run folder is touched.
+
+        Raises:
+            UserError: naming the first weight that differs.
+        """
+        for name, value in self.model.named_parameters():
+            if self.stored.get(name, value.shape) != tuple(value.shape):
+                shapes = f"{name} has the shape {self.stored[name]} there and {tuple(value.shape)} here"
+                raise UserError(other_networks(self.ckpt_path, shapes))
+
+    def _prepare_fit(self) -> None:
+        if runs.is_first_process():
+            self.fresh = not self.run_dir.exists()
+            self.held.enter_context(sole_writer(self.run_dir, self.request.resume))
+            if self.request.resume:
+                AtomicCheckpointIO.clean(self.run_dir / "checkpoints")
+        if self.request.resume and any((self.run_dir / "checkpoints").glob("[!.]*.ckpt")):
+            self.ckpt_path = self.run_dir
+        elif self.config.ckpt_path:
+            self.ckpt_path = Path(self.config.ckpt_path)
+        else:
+            self._find_backbone()
+
+    def _find_backbone(self) -> None:
+        """Refuse a ``backbone`` that is missing: the run whose networks a method starts from."""
+        inference = (self.config.model.get("init_args") or {}).get("inference") or {}
+        backbone = (inference.get("init_args") or {}).get("backbone")
+        if backbone is None or Path(backbone).exists():
+            return
+        if backbone.startswith((pretrained.PREFIX, hub.PREFIX)):
+            return
+        hint = "name the run folder or checkpoint of the trained backbone"
+        makers = [name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name]
+        if makers:
+            hint = f"train it first: lebm fit -c {makers[0]}"
+        key = "model.init_args.inference.init_args.backbone"
+        raise UserError(f"{key}: {backbone}: no such run folder or checkpoint; {hint}")
+
+    def _stop_if_finished(self, content: dict[str, Any]) -> None:
+        limits = self.config.trainer
+        steps = content.get("global_step", 0)
+        try:
+            epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        except (KeyError, TypeError):
+            epochs = 0
+        all_epochs = limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
+        if all_epochs or 0 <= limits.max_steps <= steps:
+            raise FinishedError(
+                f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or"
+                " --trainer.max_steps to go on"
+            )
+
+
+def other_networks(path: Path | None, what: str) -> str:
+    """The line for a checkpoint whose networks are not those of the recipe, where ``what`` differs."""
+    return (
+        f"{path}: the checkpoint holds other networks than the recipe ({what}); leave the networks as they"
+        " were, or start a new run by another --run_dir"
+    )
 
 
 def run(request: Request) -> int:
@@ -168,3 +365,77 @@ def quiet() -> None:
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning calls
     for notice in _NOTICES:
         warnings.filterwarnings("ignore", notice)
+
+
+def failure_status(cli: TrainingCLI, error: Exception) -> int:
+    """Say in one line what has ended a run, and return the exit status.
+
+    A plain ``ValueError`` before training is about a value of the recipe. Once training has begun it is a
+    mistake in the code of a step, so it is printed with its traceback.
+
+    Raises:
+        Exception: ``error`` itself, if it is none of the kinds that one line explains.
+    """
+    if isinstance(error, DivergenceError):
+        return fail(str(error), 2) if runs.is_first_process() else 2
+    if isinstance(error, UserError | MisconfigurationException):
+        return fail(str(error), 2)
+    if isinstance(error, OSError):
+        return fail(_file_line(cli, error), 2)
+    if isinstance(error, ValueError):
+        if cli.begun:
+            traceback.print_exception(error)
+            return 1
+        return fail(f"{error} (LEBM_DEBUG=1 shows where)", 2)
+    if isinstance(error, RuntimeError):
+        return _runtime_failure(cli, error)
+    if type(error).__module__.startswith("wandb."):
+        return fail(wandb_line(error), 2)
+    raise error
+
+
+def _runtime_failure(cli: TrainingCLI, error: RuntimeError) -> int:
+    """One line for the failures that are no mistakes of the program: memory, and the other processes."""
+    first = str(error).splitlines()[0][:200]
+    if "loading state_dict" in first and not cli.begun:
+        detail = "".join(str(error).splitlines()[1:2]).strip()[:200].rstrip(". ")
+        return fail(other_networks(cli.ckpt_path, detail), 2)
+    if "out of memory" in str(error):
+        return fail(f"out of memory; lower --data.init_args.batch_size or the networks' widths ({first})", 2)
+    if "DataLoader worker" in str(error):
+        return fail(
+            f"a process that reads data has died ({first}); lebm fit --resume {cli.run_dir} continues", 1
+        )
+    if cli.trainer.world_size > 1 and _LOST.search(str(error).lower()):
+        told = f"process {cli.trainer.global_rank} has lost another process of this run ({first})"
+        return fail(f"{told}; lebm fit --resume {cli.run_dir} continues from its last checkpoint", 1)
+    raise error
+
+
+def _file_line(cli: TrainingCLI, error: OSError) -> str:
+    """The system's words, and the way out where they are about the run folder."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # tensorboard's errors name no file
+        resumes = cli.request.verb == "fit" and any((cli.run_dir / "checkpoints").glob("*.ckpt"))
+        again = f", then lebm fit --resume {cli.run_dir} continues" if resumes else ""
+        return f"{error.filename or cli.run_dir}: {error.strerror}; make room there{again}"
+    file = Path(str(error.filename)).absolute()
+    if (
+        cli.request.verb != "fit"
+        or cli.begun
+        or error.filename is None
+        or not file.is_relative_to(cli.run_dir.absolute())
+    ):
+        return str(error)
+    return (
+        f"{cli.run_dir}: cannot write the run folder ({error.strerror or error}); choose another place with"
+        " --run_dir"
+    )
+
+
+def wandb_line(error: Exception) -> str:
+    """One line for an error of wandb, and the way out."""
+    said = next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0][:200].rstrip(".")
+    return (
+        f"Weights & Biases: {said}; log in with `wandb login`, or leave trainer.logger.init_args.offline true"
+        " and `wandb sync` later"
+    )

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import tell
 from lebm.component import component_line
-from lebm.config.request import Request, read_request
-from lebm.config.usage import helped
+from lebm.config.request import Request, helped, read_request
 from lebm.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,8 +25,7 @@ def validate_recipe(argv: list[str]) -> int:
     if helped("validate-recipe", argv):
         return 0
     timed = "--time" in argv
-    argv = [word for word in argv if word != "--time"]
-    request = read_request("validate-recipe", argv)
+    request = read_request("validate-recipe", [word for word in argv if word != "--time"])
     cli = built(request)
     model = cli.model
     tell(f"recipe   {request.recipes[0]}")
@@ -42,10 +40,12 @@ def validate_recipe(argv: list[str]) -> int:
         section = cli.config.data
         described = {"class_path": section.class_path, "init_args": section.get("init_args", {})}
         tell(f"data     {component_line(described)}")
+        for note in cli.notes:
+            tell(f"data     {note}")
     tell(f"trainer  {_limits(cli.config.trainer)}")
     tell(f"run      {cli.run_dir}")
     if timed:
-        tell(f"time     {_time(argv)}")
+        tell(f"time     {_time(request)}")
     return 0
 
 
@@ -61,7 +61,7 @@ def built(request: Request) -> RecipeCLI:
         return RecipeCLI(request, trainer_too=False)
 
 
-def _time(argv: list[str]) -> str:
+def _time(request: Request) -> str:
     """Seconds of a step on this machine, from three real ones, and the hours of all of them."""
     import torch
     from lightning.pytorch import Callback, Trainer
@@ -70,7 +70,7 @@ def _time(argv: list[str]) -> str:
     from lebm.estimators.multistage_nce import MultiStageNCE
     from lebm.run.folder import hardware
 
-    cli = RecipeCLI(read_request("validate-recipe", argv), trainer_too=False)
+    cli = RecipeCLI(request, trainer_too=False)
     model, stage = cli.model, ""
     if isinstance(model, MultiStageNCE):
         # Each stage is slower than the one before, so the middle one is the mean.

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from lebm.config import recipes
-from lebm.config.blocks import merged
+from lebm.config.recipe import merged, read
 from lebm.data.splits import size_in_rows
 from lebm.data.survey import Survey
 from lebm.errors import UserError, one_line
@@ -115,7 +115,7 @@ def check_kind(path: Path, data: str) -> dict[str, Any]:
     Raises:
         UserError: with what to do instead.
     """
-    recipe = merged(path)
+    recipe = merged(read(path))[0]
     model, kind = recipe.get("model") or {}, (recipe.get("data") or {}).get("class_path")
     inference = (model.get("init_args") or {}).get("inference") or {}
     if "backbone" in (inference.get("init_args") or {}):

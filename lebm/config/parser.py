@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
@@ -18,17 +19,14 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvi
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import lebm.data  # noqa: F401  (a recipe names classes without their module, so the parser must know them)
 from lebm.callbacks import ChainHealth, Divergence
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import messages
-from lebm.config.promises import check_parsed
-from lebm.config.references import with_references
-from lebm.config.request import Request
-from lebm.config.usage import DESCRIPTION, USAGE
+from lebm.config.recipe import TRUSTED, Setting, merged
+from lebm.config.request import DESCRIPTION, OWN_KEYS, Request, usage
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 from lebm.estimators.processes import refusal
@@ -38,29 +36,8 @@ from lebm.run.folder import is_first_process
 from lebm.run.loggers import WandbRun, point_into, with_defaults
 from lebm.run.preemption import Preemption
 
-__all__ = ["TRUSTED", "RecipeCLI"]
+__all__ = ["RecipeCLI"]
 
-TRUSTED = ("lebm", "lightning", "torch")
-_RESOLVERS = (
-    "oc.env",
-    "oc.decode",
-    "oc.create",
-    "oc.select",
-    "oc.deprecated",
-    "oc.dict.keys",
-    "oc.dict.values",
-)
-_OWN_KEYS: dict[str, tuple[Any, str]] = {
-    "run_dir": (str, "Folder of the run; runs/<recipe> if not given."),
-    "latent_dim": (int, "For recipes to refer to, as ${latent_dim}."),
-    "latent_dims": (list[int], "The same for layers, bottom first, as ${latent_dims}."),
-    "include": (
-        str | list[str],
-        "In a recipe only: blocks, such as data/mnist, that are read before the recipe.",
-    ),
-    "checkpoint_every": (int, "Steps between checkpoints; every epoch if not given."),
-    "ckpt_path": (str, "Checkpoint to start from or to evaluate."),
-}
 _trusted_before: set[str] = set()
 
 
@@ -84,7 +61,11 @@ class RecipeCLI(LightningCLI):
         self.run_dir = request.default_run_dir
         self.first_step = 0
         self.wandb_id: str | None = None
-        with _restricted(request.trust), self._one_line():
+        _allow(request.trust)
+        with self._one_line():
+            self.settings = self.all_settings()
+            content, self.notes = merged(self.settings, request.trust)
+            text = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
             super().__init__(
                 LatentModel,
                 LightningDataModule,
@@ -97,20 +78,20 @@ class RecipeCLI(LightningCLI):
                     "exit_on_error": False,
                     "allow_abbrev": False,
                     "prog": f"lebm {request.verb}",
-                    "usage": USAGE.get(request.verb, USAGE["test"]).format(verb=request.verb),
+                    "usage": usage(request.verb),
                     "description": DESCRIPTION,
                 },
                 subclass_mode_model=True,
                 subclass_mode_data=True,
-                args=[*self.stored_words(), *with_references(request.argv, request.trust)],
+                args=[*(["-c", text] if content else []), *request.asked],
                 run=False,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
             )
 
-    def stored_words(self) -> list[str]:
-        """Words for the parser that replace a run folder, if the user names one instead of a recipe."""
-        return []
+    def all_settings(self) -> list[Setting]:
+        """What is merged and parsed: the settings of the request."""
+        return self.request.settings
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Trainer, "trainer")
@@ -125,31 +106,16 @@ class RecipeCLI(LightningCLI):
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for name, (kind, meaning) in _OWN_KEYS.items():
+        for name, (kind, meaning) in OWN_KEYS.items():
             parser.add_argument(f"--{name}", type=kind | None, default=None, help=meaning)
-        # read_request takes these two flags out, so they are here only for the list of --help.
-        if {"-h", "--help"} & set(self.request.argv):
-            if self.request.verb == "fit":
-                parser.add_argument(
-                    "--resume",
-                    metavar="[RUN]",
-                    help="Continue a run folder; that of the recipe if none is named.",
-                )
-            parser.add_argument(
-                "--trust",
-                metavar="PACKAGE",
-                help="Let recipes name classes of a package besides lebm, lightning and torch; repeatable.",
-            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
-        check_parsed(self.config.as_dict(), self.request.typed)
+        self.config = parser.parse_args(args)  # Lightning would warn that these are not the words of the user
 
     def before_instantiate_classes(self) -> None:
         chosen = self.config.run_dir or self.config.trainer.default_root_dir
         self.run_dir = Path(chosen or self.request.default_run_dir)
         self.config.run_dir = str(self.run_dir)
-        del self.config["include"]  # the values of the blocks are in their sections
         self.config.trainer.default_root_dir = str(self.run_dir)
         strategy = self.config.trainer.strategy
         refused = refusal(strategy if isinstance(strategy, str) else (strategy or {}).get("class_path"))
@@ -226,25 +192,22 @@ class RecipeCLI(LightningCLI):
     @contextlib.contextmanager
     def _one_line(self) -> Iterator[None]:
         """Turn the errors of parser and constructors into one line."""
-        request = self.request
-        words = [word for word in request.argv if word not in map(str, request.files)]
         try:
             yield
         except UserError:
             raise
         except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
             options = [str(key) for key in self.parser.get_defaults().keys(branches=True)]
-            raise UserError(
-                messages.parser_line(error.message or str(error), request.files, words, options)
-            ) from error
+            line = messages.parser_line(error.message or str(error), self.settings, options)
+            raise UserError(line) from error
         except OmegaConfBaseException as error:
-            raise UserError(messages.interpolation_line(error, request.files, words)) from error
+            raise UserError(messages.interpolation_line(error, self.settings)) from error
         except (MisconfigurationException, ModuleNotFoundError) as error:
             raise UserError(
                 messages.trainer_line(error, getattr(self, "config", {}).get("trainer") or {})
             ) from error
         except (TypeError, ValueError) as error:
-            where = f"{request.recipes[0]}: " if request.recipes else ""
+            where = f"{self.request.recipes[0]}: " if self.request.recipes else ""
             raise UserError(f"{where}{messages.constructor_line(error)}") from error
 
 
@@ -262,9 +225,8 @@ def _environment(plugins: list[Any]) -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)]
 
 
-@contextlib.contextmanager
-def _restricted(trust: Iterable[str]) -> Iterator[None]:
-    """Let recipes name only classes of trusted packages (jsonargparse checks this), and call no resolvers."""
+def _allow(trust: list[str]) -> None:
+    """Let recipes name only classes of trusted packages; jsonargparse checks this before an import."""
     trusted = {*TRUSTED, *trust}
     set_parsing_settings(
         omegaconf_absolute_to_relative_paths=True,
@@ -272,12 +234,3 @@ def _restricted(trust: Iterable[str]) -> Iterator[None]:
         import_path_allowlist=sorted(trusted),
     )
     _trusted_before.update(trust)
-    if os.environ.get("LEBM_ALLOW_ENV") == "1":
-        yield
-        return
-    for name in _RESOLVERS:
-        OmegaConf.clear_resolver(name)
-    try:
-        yield
-    finally:
-        OmegaConf.clear_resolvers()  # this restores the resolvers of OmegaConf

@@ -1,34 +1,74 @@
-"""The words after a verb that takes a recipe, read before Lightning is imported."""
+"""The words after a verb that takes a recipe, parsed once, before Lightning is imported."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from lebm.config import blocks, checks, recipes
+import yaml
+
+from lebm.config import recipes
+from lebm.config.recipe import Setting, load_recipe, read
 from lebm.errors import UserError
-from lebm.run.folder import ordinary
 
-__all__ = ["Request", "read_request"]
+__all__ = ["DESCRIPTION", "OWN_KEYS", "Request", "helped", "read_request", "usage"]
 
+OWN_KEYS: dict[str, tuple[Any, str]] = {
+    "run_dir": (str, "Folder of the run; runs/<recipe> if not given."),
+    "latent_dim": (int, "For recipes to refer to, as ${latent_dim}."),
+    "latent_dims": (list[int], "The same for layers, bottom first, as ${latent_dims}."),
+    "checkpoint_every": (int, "Steps between checkpoints; every epoch if not given."),
+    "ckpt_path": (str, "Checkpoint to start from or to evaluate."),
+}
+"""Type and meaning of the keys of a recipe that LightningCLI does not have."""
+_SECTIONS = (*OWN_KEYS, "trainer", "model", "data", "seed_everything")
+_OF_TRAINING = ("devices", "num_nodes", "strategy", "plugins", "profiler", "default_root_dir")
+DESCRIPTION = """\
+A recipe (-c, by path or by a name that `lebm ls` prints) sets everything; later -c files and flags override
+it. A run folder holds its recipe: --resume RUN needs no recipe, and neither does RUN as the first word of a
+verb that evaluates."""
+_USAGE = {
+    "fit": "-c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]\n       lebm fit --resume RUN [--KEY VALUE ...]",
+    "validate-recipe": "RECIPE [--time] [--KEY VALUE ...]   (--time: seconds of a step, hours of all)",
+    "test": "RUN [--KEY VALUE ...]\n       lebm {verb} -c RECIPE --ckpt_path FILE [--KEY VALUE ...]",
+}
+_PAGE = """\
+often used
+  --run_dir DIR                 folder of the run; runs/<recipe> if not given{of_fit}
+  --data.path PATH              the data: a folder, files, or a name on the Hub
+  --seed_everything N           seed of weights, data order and noise (default 0)
+  --latent_dim N                number of latent coordinates
+  --trainer.max_epochs N        length of the training; also --trainer.max_steps
+  --trainer.accelerator gpu     with --trainer.devices 8 --trainer.strategy ddp for several
+  --trainer.precision KIND      number format of the networks, such as bf16-mixed
+  --ckpt_path FILE              checkpoint to start from or to evaluate
+  --trust PACKAGE               let recipes name classes of a package of your own; repeatable
+  --print_config                print the whole recipe with every default, and stop
 
-_NAMES = (
-    *("trainer", "model", "data", "run_dir", "latent_dim", "latent_dims", "checkpoint_every", "ckpt_path"),
-    *("seed_everything", "include", "print_config", "help"),
-)
-"""First names of what the parser of recipes takes; other flags are refused before it is imported."""
+more
+  lebm cat RECIPE               every key of a recipe, to override by --KEY VALUE
+  lebm fit --model.help LatentMLE  the arguments of a method
+  lebm fit --data.help ImageData   the arguments of a data module
+  lebm fit --help all           every flag of Lightning's Trainer too, in 450 lines
+"""
+_OF_FIT = """
+  --resume [RUN]                go on with a run folder, or with that of the recipe
+  --checkpoint_every N          steps between checkpoints; every epoch if not given
+  -c loggers/wandb              an overlay: here, log to Weights & Biases"""
 
 
 @dataclass
 class Request:
-    """The words of the user, without those that LightningCLI does not know.
+    """A parsed command line.
 
     Args:
         verb: ``fit``, ``validate``, ``test``, ``predict`` or ``validate-recipe``.
         typed: all words, as typed.
-        argv: words for the parser.
+        settings: recipes, their blocks, overlays and flags, in the order in which they take effect.
         recipes: the recipes and overlays among the words, in order.
-        files: the recipes, the overlays and the blocks that they include, in the order of reading.
+        asked: words that ask the parser for help or for the whole configuration.
         trust: further packages whose classes recipes may name.
         resume: whether to continue the run folder.
         run: the run folder to evaluate, if the user named one instead of a recipe.
@@ -37,62 +77,84 @@ class Request:
 
     verb: str
     typed: list[str]
-    argv: list[str] = field(default_factory=list)
+    settings: list[Setting] = field(default_factory=list)
     recipes: list[Path] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     trust: list[str] = field(default_factory=list)
     resume: bool = False
     run: Path | None = None
     default_run_dir: Path = Path("runs/run")
 
+    @property
+    def flags(self) -> dict[str, Any]:
+        """The values of the flags by key, without ``init_args``."""
+        return {setting.short_key: setting.value for setting in self.settings if setting.source is None}
+
 
 def read_request(verb: str, typed: list[str]) -> Request:
-    """Resolve recipe names, take out ``--resume`` and ``--trust``, and check the recipes.
+    """Parse the words, find the recipes by name, and read them.
 
     A run folder after ``--resume`` means its ``config.yaml``. As the first word of a verb that evaluates, it
-    means its model, its data and those of its callbacks that belong to lebm.
+    means the same without the model, which comes from the checkpoint, and for one device.
 
     Raises:
-        UserError: for a recipe or run folder that does not exist, or that :mod:`lebm.config.checks` refuses.
+        UserError: for a recipe or run folder that does not exist or cannot be read, and for a flag that no
+            section has.
     """
     request = Request(verb, typed)
     words = list(typed)
-    if verb == "validate-recipe" and words and not words[0].startswith("-"):
-        words.insert(0, "-c")
-    elif verb != "fit" and words and not words[0].startswith("-"):
-        _use_run(request, Path(words.pop(0)))
+    if words and not words[0].startswith("-"):
+        if verb == "fit":
+            raise UserError(f"{words[0]}: {_meant(words[0])}")
+        if verb == "validate-recipe":
+            _use_recipe(request, words.pop(0))
+        else:
+            _use_run(request, Path(words.pop(0)))
     while words:
-        word = words.pop(0)
-        flag, has_value, value = word.partition("=")
+        flag, has_value, value = words.pop(0).partition("=")
         if flag == "--resume" and verb == "fit":
             request.resume = True
-            if has_value or (words and not words[0].startswith("-")):
+            if has_value or _is_value(words):
                 _use_run(request, Path(value if has_value else words.pop(0)))
-        elif flag in ("--trust", "-c", "--config"):
-            if not has_value and not words:
-                raise UserError(f"{flag} needs a value")
-            value = value if has_value else words.pop(0)
-            if flag == "--trust":
-                _trust(request, value)
-            else:
-                _use_recipe(request, value)
+            continue
+        if re.fullmatch(r"-h|--help|--print_\w+|--.*\.help", flag):
+            request.asked.append(f"{flag}={value}" if has_value else flag)
+            if flag.endswith(".help") and not has_value and _is_value(words):
+                request.asked.append(words.pop(0))
+            continue
+        if flag == "--include":
+            raise UserError("--include is for recipes only; here give the block as a recipe, by -c")
+        known = flag in ("-c", "--config", "--trust") or re.split(r"[.+]", flag[2:])[0] in _SECTIONS
+        if not flag.startswith("-") or not known:
+            raise UserError(f"unknown argument {flag}{recipes.nearest(flag.lstrip('-'), _SECTIONS)}")
+        if not has_value and not _is_value(words):
+            raise UserError(f"{flag} needs a value")
+        value = value if has_value else words.pop(0)
+        if flag == "--trust":
+            _trust(request, value)
+        elif flag in ("-c", "--config"):
+            _use_recipe(request, value)
         else:
-            if flag == "--include":
-                raise UserError("--include is for recipes only; here give the block as a recipe, by -c")
-            if flag.startswith("--") and flag[2:].split(".")[0] not in _NAMES:
-                raise UserError(f"unknown argument {flag}{recipes.nearest(flag[2:], _NAMES)}")
-            request.argv.append(word)
-    checks.check_arguments(request.argv)
-    for path in request.files:
-        checks.check_recipe(path)
-    asks_help = {"-h", "--help"} & set(request.argv) or any(
-        word.endswith(".help") or ".help=" in word for word in request.argv
-    )
-    if words := [word for word in typed[:1] if verb == "fit" and not word.startswith("-")]:
-        raise UserError(f"{words[0]}: {_meant(words[0])}")
-    if not request.recipes and not asks_help and not any(word.startswith("--model") for word in request.argv):
+            request.settings.append(Setting(flag[2:], _loaded(value), None))
+    has_model = any("model" in setting.sections for setting in request.settings)
+    if not (request.recipes or request.asked or has_model):
         raise UserError(f"name a recipe, as in: lebm {verb} -c quickstart (lebm ls prints what there is)")
     return request
+
+
+def _is_value(words: list[str]) -> bool:
+    """Whether the next word belongs to the flag before it."""
+    return bool(words) and re.match(r"-[^\d.]", words[0]) is None
+
+
+def _loaded(text: str) -> Any:
+    """The value of a flag: a list, a mapping, a truth value or null. Another text stays one for the parser,
+    which knows the type."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, dict | list | bool) or text == "null" else text
 
 
 def _meant(word: str) -> str:
@@ -110,32 +172,49 @@ def _use_recipe(request: Request, name: str) -> None:
     path = recipes.find(name)
     if not request.recipes:
         request.default_run_dir = Path("runs") / recipes.run_name(name)
-    _read(request, path)
+    request.recipes.append(path)
+    request.settings += read(path)
 
 
 def _use_run(request: Request, run: Path) -> None:
-    config = run / "config.yaml"
-    if not ordinary(run, config):
+    path = run / "config.yaml"
+    if not path.is_file():
         what = "no such run folder" if not run.exists() else "not a run folder, it holds no config.yaml"
         raise UserError(f"{run}: {what}")
-    if request.verb == "fit":
-        _read(request, config)
-    else:  # the parser gets only those sections of it that lebm.config.stored allows
+    content = load_recipe(path)
+    if request.verb != "fit":
         request.run = run
-        request.recipes.append(config)
-        request.files.append(config)
-    request.argv += ["--run_dir", str(run)]
-
-
-def _read(request: Request, path: Path) -> None:
-    """Let the parser read the blocks that a recipe includes, and then the recipe."""
+        for name in ("model", "ckpt_path"):
+            content.pop(name, None)
+        trainer = content.get("trainer") or {}
+        content["trainer"] = {name: trainer[name] for name in trainer if name not in _OF_TRAINING}
     request.recipes.append(path)
-    for file in (*blocks.included(path, checks.load_recipe(path)), path):
-        request.files.append(file)
-        request.argv += ["-c", str(file)]
+    request.settings += [Setting("", content, path), Setting("run_dir", str(run), None)]
 
 
 def _trust(request: Request, package: str) -> None:
     if not all(part.isidentifier() for part in package.split(".")) or package.split(".")[0] == "jsonargparse":
         raise UserError(f"--trust {package}: not the name of a package that can be trusted")
     request.trust.append(package)
+
+
+def usage(verb: str) -> str:
+    """How the command line of a verb looks."""
+    return f"lebm {verb} {_USAGE.get(verb, _USAGE['test']).format(verb=verb)}"
+
+
+def helped(verb: str, argv: list[str]) -> bool:
+    """Print the first page if the words ask for it by ``--help``.
+
+    For ``--help all`` the parser prints the rest; the word ``all`` is taken out of ``argv``.
+    """
+    asked = next((number for number, word in enumerate(argv) if word in ("-h", "--help")), None)
+    if asked is None:
+        return False
+    of_fit = _OF_FIT if verb == "fit" else ""
+    print(f"usage: {usage(verb)}\n\n{DESCRIPTION}\n\n{_PAGE.format(of_fit=of_fit)}", end="")
+    if argv[asked + 1 : asked + 2] != ["all"]:
+        return True
+    print()
+    del argv[asked + 1]
+    return False

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lebm.cli.starting import TrainingCLI
-from lebm.config.held_out import without_foreign_numbers
+from lebm.config.parser import RecipeCLI
+from lebm.config.recipe import merged
 from lebm.config.request import read_request
 from lebm.data import ImageData
 from lebm.errors import UserError
@@ -39,11 +39,10 @@ def ready(path: str, **arguments: Any) -> ImageData:
     return data
 
 
-def held_out(words: list[str], path: str, label: Any) -> tuple[Any, list[str]]:
+def held_out(*words: str) -> tuple[Any, list[str]]:
     """The held-out class that is left of a recipe's, and what is said."""
-    arguments = {"path": path, "held_out_label": label}
-    notes = without_foreign_numbers(read_request("fit", words), arguments)
-    return arguments["held_out_label"], notes
+    content, notes = merged(read_request("fit", list(words)).settings)
+    return content["data"]["init_args"]["held_out_label"], notes
 
 
 def test_a_class_may_be_named(clothes: str) -> None:
@@ -90,20 +89,22 @@ def test_a_run_says_so_and_keeps_the_names(
 
 def test_a_number_is_left_out_for_other_data(tmp_path: Path, clothes: str, digits: str) -> None:
     own = tmp_path / "own.yaml"
-    own.write_text(f"data: {{init_args: {{path: {digits}, held_out_label: 1}}}}\n")
     other = ["-c", str(own), "--data.init_args.path", clothes]
-    for label in (1, [1, "coat"]):
-        left, (note,) = held_out(other, clothes, label)
+    for label in ([1, "coat"], 1):
+        own.write_text(f"data: {{init_args: {{path: {digits}, held_out_label: {label}}}}}\n")
+        left, (note,) = held_out(*other)
         assert left is None
         assert note == (
             f"held_out_label {label} is a number of {digits} and was left out for {clothes}: add"
             " --data.init_args.held_out_label NAME to hold out a class"
         )
     for typed in (["--data.held_out_label", "1"], ["--data.init_args.held_out_label=1"]):
-        assert held_out([*other, *typed], clothes, 1) == (1, [])
-    assert held_out(other, clothes, "pullover") == ("pullover", [])
-    assert held_out(["-c", str(own)], digits, 1) == (1, [])
-    assert held_out(["-c", str(own), "--data.init_args.path", digits], digits, 1) == (1, [])
+        assert held_out(*other, *typed) == ("1", [])
+        assert held_out("-c", str(own), *typed, *other[2:]) == ("1", [])
+    assert held_out("-c", str(own)) == (1, [])
+    assert held_out("-c", str(own), "--data.init_args.path", digits) == (1, [])
+    own.write_text(f"data: {{init_args: {{path: {digits}, held_out_label: pullover}}}}\n")
+    assert held_out(*other) == ("pullover", [])
 
 
 def test_a_number_belongs_to_the_path_that_stands_before_it(
@@ -113,9 +114,9 @@ def test_a_number_belongs_to_the_path_that_stands_before_it(
     block.write_text(f"data: {{init_args: {{path: {clothes}}}}}\n")
     label.write_text("data: {init_args: {held_out_label: 1}}\n")
     words = ["-c", str(block), "-c", str(label)]
-    assert held_out(words, clothes, 1) == (1, [])
-    assert held_out([*words, "--data.path", digits], digits, 1)[0] is None
-    assert held_out(["-c", str(label), "--data.path", digits], digits, 1) == (1, [])  # no data stand with it
+    assert held_out(*words) == (1, [])
+    assert held_out(*words, "--data.path", digits)[0] is None
+    assert held_out("-c", str(label), "--data.path", digits) == (1, [])  # no data stand with it
 
 
 def test_the_command_leaves_the_number_out(
@@ -139,7 +140,7 @@ def test_the_command_leaves_the_number_out(
 def test_the_command_refuses_before_it_builds(
     lebm: Run, clothes: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TrainingCLI, "_instantiate", lambda cli: pytest.fail("the networks were built"))
+    monkeypatch.setattr(RecipeCLI, "instantiate_classes", lambda cli: pytest.fail("the networks were built"))
     words = ["--data.init_args.path", clothes, "--data.init_args.held_out_label", "socks"]
     assert lebm("fit", "-c", "quickstart", *words) == 2
     assert "held_out_label socks does not exist; the labels are 0 (coat)" in capsys.readouterr().err

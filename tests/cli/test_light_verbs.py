@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -68,16 +67,13 @@ def test_module_and_command_are_the_same() -> None:
 
 
 def test_overview_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    from lebm.cli.dispatch import VERBS
+    from lebm.cli.dispatch import VERBS, _verb
 
     assert main([]) == 0
     shown = capsys.readouterr().out
     assert all(verb in shown for verb in VERBS)
-    for module, function in VERBS.values():
-        spec = importlib.util.find_spec(module)
-        assert spec is not None
-        assert spec.origin is not None
-        assert f"def {function}(" in Path(spec.origin).read_text()
+    for verb in VERBS:
+        assert callable(_verb(verb))
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

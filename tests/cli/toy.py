@@ -69,15 +69,3 @@ class ToyData(LightningDataModule, Component):
 
     def predict_dataloader(self) -> DataLoader:
         return self._loader()
-
-
-class TrustingData(ToyData):
-    """The same with an argument of that name.
-
-    Args:
-        trust: packages.
-    """
-
-    def __init__(self, trust: list[str] | None = None) -> None:
-        super().__init__()
-        self.trust = trust

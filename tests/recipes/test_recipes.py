@@ -21,8 +21,9 @@ import torch
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from lebm.cli.dispatch import run
-from lebm.config import blocks, recipes
+from lebm.config import recipes
 from lebm.config.parser import RecipeCLI
+from lebm.config.recipe import merged, read
 from lebm.config.request import read_request
 from lebm.data import ImageData
 from lebm.estimators.prior_model import PriorModel
@@ -36,7 +37,7 @@ OVERLAYS = [*LOGGERS, *PARTS]
 PLANE = ["multistage_nce/toy2d"]  # has its own test
 DUAL = [name for name in ALL if name.startswith("dual_mcmc/")]  # test_dual_mcmc.py
 JOINT = [name for name in ALL if name.startswith("joint_hierarchical/")]  # test_joint_hierarchical.py
-CONTENT = {name: blocks.merged(path) for name, path in ALL.items()}
+CONTENT = {name: merged(read(path))[0] for name, path in ALL.items()}
 TEXT = [  # test_text.py
     name for name in ALL if CONTENT[name].get("data", {}).get("class_path") == "TextData"
 ]
