@@ -94,7 +94,11 @@ def test_what_is_included_is_printed_as_comments(mine: Path, capsys: pytest.Capt
 def test_a_recipe_may_include_a_whole_recipe(mine: Path) -> None:
     mine.write_text("include: latent_mle/mnist\ndata: {init_args: {batch_size: 7}}\n")
     request = read_request("fit", ["-c", str(mine)])
-    assert request.files == [recipes.blocks()["data/mnist"], recipes.names()["latent_mle/mnist"], mine]
+    assert [setting.source for setting in request.settings] == [
+        recipes.blocks()["data/mnist"],
+        recipes.names()["latent_mle/mnist"],
+        mine,
+    ]
     assert whole(mine)["data"]["init_args"]["batch_size"] == 7
 
 
