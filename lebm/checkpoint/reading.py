@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import nn
@@ -16,10 +18,19 @@ from torch import nn
 from lebm import hub, pretrained
 from lebm.checkpoint.model_file import is_model_file, read_model_file
 from lebm.checkpoint.rebuild import filled, uncompiled
-from lebm.checkpoint.seal import is_sealed
 from lebm.errors import UserError, UserNotice, printable
 
-__all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "located", "newest", "read", "rebuilt"]
+__all__ = [
+    "FORMAT",
+    "SEALED_FORMAT",
+    "find_checkpoint",
+    "load",
+    "located",
+    "newest",
+    "read",
+    "rebuilt",
+    "seal",
+]
 
 FORMAT = 1
 """What a model describes; any trainer may write it."""
@@ -27,6 +38,11 @@ SEALED_FORMAT = 2
 """The same with a checksum of the whole file, as :class:`lebm.checkpoint.writing.AtomicCheckpointIO` writes
 it.
 """
+
+# A zip archive may end with a comment; its length is stored in the two bytes before it.
+_MARK = b"lebm sha256 "
+_COMMENT = len(_MARK) + 64
+_BLOCK = 1 << 20
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -142,7 +158,7 @@ def _read(path: Path, described: bool = True) -> dict[str, Any]:
 
 def _opened(path: Path, described: bool) -> dict[str, Any]:
     with path.open("rb") as file:
-        sealed = is_sealed(file)
+        sealed = _is_sealed(file)
         file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
     version = content.get("lebm_format", 0) if isinstance(content, dict) else None
@@ -208,3 +224,33 @@ def rebuilt(
         )
     model.loaded_weights = kind
     return model.to(map_location).eval()
+
+
+def seal(file: BinaryIO) -> None:
+    """Append the checksum of all bytes of a file that ``torch.save`` wrote, as a comment of the archive."""
+    file.seek(-2, os.SEEK_END)
+    file.write(_COMMENT.to_bytes(2, "little"))
+    file.write(_MARK + _digest(file, file.tell()))
+
+
+def _is_sealed(file: BinaryIO) -> bool:
+    """Whether the file ends with a checksum, which then is right."""
+    size = file.seek(0, os.SEEK_END)
+    if size < _COMMENT + 2:
+        return False
+    file.seek(size - _COMMENT)
+    mark, stored = file.read(len(_MARK)), file.read()
+    if mark != _MARK:
+        return False
+    if stored != _digest(file, size - _COMMENT):
+        raise ValueError("its checksum is wrong")
+    return True
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while block := file.read(min(_BLOCK, size)):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest().encode()

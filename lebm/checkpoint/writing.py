@@ -13,7 +13,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lebm.checkpoint import SEALED_FORMAT, read
-from lebm.checkpoint.seal import seal
+from lebm.checkpoint.reading import seal
 from lebm.errors import CheckpointWriteError
 from lebm.files import UNFINISHED, replaced
 

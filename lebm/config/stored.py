@@ -15,7 +15,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, Trainer, loggers
 
 import lebm.callbacks
-from lebm.checkpoint.rebuild import check, resolve
+from lebm.checkpoint.rebuild import build as check
+from lebm.checkpoint.rebuild import resolve
 from lebm.errors import UserError
 from lebm.metrics.script import ScriptFeatures
 from lebm.run.folder import inside

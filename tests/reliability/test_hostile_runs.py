@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from lebm.checkpoint.seal import seal
+from lebm.checkpoint.reading import seal
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.run.callbacks import RunCheckpoint
 from tests.cli.conftest import Run, lebm, tiny, trained, wicked  # noqa: F401
