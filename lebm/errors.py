@@ -1,13 +1,8 @@
-"""Errors that a user can cause and mend, text that a terminal may show, and how large plain data may be."""
+"""Errors that a user can cause and fix, and text that a terminal may show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-__all__ = ["CheckpointWriteError", "UserError", "UserNotice", "check_size", "one_line", "printable"]
-
-_LEVELS, _VALUES = 64, 100_000
+__all__ = ["CheckpointWriteError", "UserError", "UserNotice", "one_line", "printable"]
 
 
 class UserError(ValueError):
@@ -40,35 +35,3 @@ def one_line(text: str) -> str:
         'cat?run_dir: elsewhere'
     """
     return printable(text).translate({ord("\n"): "?", ord("\t"): "?"})
-
-
-def check_size(value: Any, where: str) -> None:
-    """Refuse plain data of a stranger that are too large once shared parts are written out.
-
-    A few lists that hold each other, or a few lines of YAML anchors, can stand for billions of values.
-
-    Args:
-        value: mappings, lists and tuples in each other, and anything else as leaves.
-        where: the file or the part, for the message.
-
-    Raises:
-        UserError: for more than 64 levels or 100,000 values.
-
-    Example:
-        >>> from lebm.errors import check_size
-        >>> check_size({"a": [1, 2]}, "mine.yaml")
-    """
-    _size(value, where, {}, 0)
-
-
-def _size(value: Any, where: str, known: dict[int, int], depth: int) -> int:
-    if depth > _LEVELS:
-        raise UserError(f"{where}: nested too deeply (limit {_LEVELS} levels)")
-    if not isinstance(value, Mapping | list | tuple):
-        return 1
-    if id(value) not in known:
-        items = value.values() if isinstance(value, Mapping) else value
-        known[id(value)] = 1 + sum(_size(item, where, known, depth + 1) for item in items)
-    if known[id(value)] > _VALUES:
-        raise UserError(f"{where}: more than {_VALUES} values once anchors and shared parts are written out")
-    return known[id(value)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lebm.cli.data_path import check_data
 from lebm.errors import UserError, one_line, printable
-from lebm.files import is_inside, write_text
+from lebm.files import write_text
 from lebm.run.folder import check_run
 
 if TYPE_CHECKING:
@@ -51,10 +51,6 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     folder = home(chosen.run)
     if suffix != ".csv" and chosen.run.is_dir():
         folder = folder / "images"
-        if not is_inside(folder, chosen.run):
-            raise UserError(
-                f"{folder}: a link out of the run folder, which is not followed; choose a place with --out"
-            )
     candidates = (
         folder / f"{name}{'' if number == 1 else f'-{number}'}{suffix}" for number in range(1, 10**6)
     )

@@ -12,7 +12,7 @@ from lebm.cli.common import home, load_model, open_data, tell
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.errors import UserError
 from lebm.evaluation.names import CHAINS_PER_IMAGE
-from lebm.run.folder import inside, plain, write_json
+from lebm.run.folder import plain, write_json
 
 if TYPE_CHECKING:
     from lebm.estimators.answers import ModelChain
@@ -45,9 +45,6 @@ def main(argv: list[str]) -> int:
             " --steps 8"
         )
     folder = chosen.out or home(chosen.run) / "diagnosis"
-    if chosen.out is None and chosen.run.is_dir():
-        for name in ("", "prior.png", "posterior.png", "diagnosis.json"):
-            inside(chosen.run, folder / name)
     if folder.exists() and any(folder.iterdir()) and not chosen.force and chosen.out is not None:
         raise UserError(f"{folder} exists and is not empty; choose another --out or add --force")
     model = load_model(chosen)

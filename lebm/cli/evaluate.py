@@ -18,7 +18,7 @@ from lebm.component import component_line
 from lebm.errors import UserError, printable
 from lebm.evaluation.names import SUITE_NAMES
 from lebm.files import sha256
-from lebm.run.folder import check_run, hardware, ordinary, plain, versions, write_json
+from lebm.run.folder import check_run, hardware, plain, versions, write_json
 
 if TYPE_CHECKING:
     from lebm.data import TextData
@@ -42,8 +42,6 @@ def main(argv: list[str]) -> int:
         target = chosen.out or _home(run)
         if chosen.out is not None and target.exists() and not chosen.force:
             raise UserError(f"{target} exists; choose another --out or add --force")
-        if chosen.out is None and run.is_dir():
-            ordinary(run, target)
         _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
         if chosen.wandb:
             attach_evaluation(run, target, chosen.wandb_host)

@@ -76,7 +76,6 @@ class TrainingCLI(RecipeCLI):
             self.notes = without_foreign_numbers(self.request, self.config.data.init_args)
 
     def prepare_run(self) -> None:
-        runs.check_links(self.run_dir)
         if self.request.verb == "fit":
             self._prepare_fit()
         else:

@@ -12,7 +12,7 @@ import yaml
 
 from lebm.config import plain_yaml
 from lebm.config.recipes import nearest
-from lebm.errors import UserError, check_size
+from lebm.errors import UserError
 
 __all__ = ["check_arguments", "check_recipe", "has_resolver", "load_recipe"]
 
@@ -65,7 +65,6 @@ def check_recipe(path: Path, seen: set[Path] | None = None) -> None:
     seen = set() if seen is None else seen
     seen.add(path.resolve())
     content = load_recipe(path)
-    check_size(content, str(path))
     _check_blocks(content, path)
     for key, text in _strings(content):
         _check_text(text, f"{path}: {key}")

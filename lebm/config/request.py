@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lebm.config import blocks, checks, recipes
 from lebm.errors import UserError
-from lebm.run.folder import ordinary
 
 __all__ = ["Request", "read_request"]
 
@@ -115,7 +114,7 @@ def _use_recipe(request: Request, name: str) -> None:
 
 def _use_run(request: Request, run: Path) -> None:
     config = run / "config.yaml"
-    if not ordinary(run, config):
+    if not config.is_file():
         what = "no such run folder" if not run.exists() else "not a run folder, it holds no config.yaml"
         raise UserError(f"{run}: {what}")
     if request.verb == "fit":

@@ -24,7 +24,6 @@ from lebm.evaluation.data import observation_shape, opened_module, some_rows
 from lebm.metrics.anomaly import FEWEST_NORMAL
 from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import UNKNOWN
-from lebm.run.folder import ordinary
 
 __all__ = ["Images", "SentenceRows", "open_for", "open_training", "open_validation", "stored_settings"]
 
@@ -238,7 +237,7 @@ def stored_settings(run: Path) -> dict[str, Any]:
         return {}
     folder = run if run.is_dir() else run.parent.parent
     config = folder / "config.yaml"
-    if not ordinary(folder, config):
+    if not config.is_file():
         return {}
     section = load_recipe(config).get("data")
     settings = section.get("init_args") if isinstance(section, dict) else None

@@ -19,7 +19,6 @@ from lebm.checkpoint.rebuild import build as check
 from lebm.checkpoint.rebuild import resolve
 from lebm.errors import UserError
 from lebm.metrics.script import ScriptFeatures
-from lebm.run.folder import inside
 
 __all__ = ["stored_logger", "stored_sections"]
 
@@ -152,10 +151,6 @@ def stored_logger(run: Path, block: Any) -> dict[str, Any] | None:
             return None
     if name not in _LOGGERS or (name == "WandbLogger" and (run / "wandb" / "settings").exists()):
         return None  # wandb may look for hosts in that file
-    if name == "TensorBoardLogger":
-        folder = run / str(given.get("name") or "")
-        for path in (folder, *folder.glob("*")):
-            inside(run, path)
     arguments = inspect.signature(getattr(loggers, name).__init__).parameters
     kept = {key: value for key, value in given.items() if value is not None}
     init_args = {key: value for key, value in kept.items() if key in arguments} | {"save_dir": "."}

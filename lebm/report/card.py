@@ -12,7 +12,7 @@ from lebm import checkpoint
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
 from lebm.files import sha256
-from lebm.run.folder import ordinary, spent_minutes, stored_json
+from lebm.run.folder import spent_minutes, stored_json
 from lebm.run.provenance import without_paths
 
 __all__ = ["model_card"]
@@ -110,7 +110,7 @@ def model_card(file: Path, run: Path, name: str, licence: str | None = None) -> 
 
 def _evaluation(run: Path, facts: Mapping[str, Any]) -> dict[str, Any] | None:
     file = run / "evaluation.json"
-    if not (run.is_dir() and ordinary(run, file)):
+    if not file.is_file():
         return None
     found = read_evaluation(file)
     if found["checkpoint_sha256"] != facts.get("checkpoint_sha256"):

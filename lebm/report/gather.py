@@ -17,7 +17,7 @@ from lebm.config.checks import load_recipe
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
 from lebm.report.scored import Scored, read_scores
-from lebm.run.folder import inside, ordinary, stored_json
+from lebm.run.folder import stored_json
 
 __all__ = ["FILES", "RunRecord", "data_url", "gather"]
 
@@ -108,19 +108,19 @@ def gather(folders: list[Path]) -> list[RunRecord]:
 def _read(folder: Path, name: str) -> RunRecord:
     record = RunRecord(name, folder)
     readers: dict[str, Callable[[Path], Any]] = {
-        "config": lambda file: load_recipe(file) if ordinary(folder, file) else {},
+        "config": lambda file: load_recipe(file) if file.is_file() else {},
         "summary": lambda file: stored_json(folder, file.name),
         "test": lambda file: stored_json(folder, file.name),
-        "evaluation": lambda file: read_evaluation(file) if ordinary(folder, file) else {},
+        "evaluation": lambda file: read_evaluation(file) if file.is_file() else {},
         "curves": lambda file: _curves(record, file),
     }
     for attribute, read in readers.items():
         with record.without(folder / FILES[attribute]):
             setattr(record, attribute, read(folder / FILES[attribute]))
     with record.without(folder / "samples"):
-        record.sentences = _sentences(folder, folder / "samples")
+        record.sentences = _sentences(folder / "samples")
     with record.without(folder / "images"):
-        record.pictures = _urls(record, _pictures(folder, folder / "images"))
+        record.pictures = _urls(record, _pictures(folder / "images"))
     with record.without(folder / "scores.csv"):
         if (scored := read_scores(folder)) is not None:
             record.scored = scored
@@ -130,7 +130,7 @@ def _read(folder: Path, name: str) -> RunRecord:
 
 def _curves(record: RunRecord, file: Path) -> dict[str, list[tuple[float, float]]]:
     """Points of every column that has values at two steps at least."""
-    if not ordinary(record.folder, file):
+    if not file.is_file():
         return {}
     found: dict[str, list[tuple[float, float]]] = {}
     lost = 0
@@ -157,18 +157,17 @@ def _urls(record: RunRecord, files: dict[str, Path]) -> dict[str, str]:
     urls = {}
     for what, file in files.items():
         with record.without(file):
-            if ordinary(record.folder, file):
+            if file.is_file():
                 urls[what] = data_url(file)
     return urls
 
 
-def _pictures(run: Path, folder: Path) -> dict[str, Path]:
+def _pictures(folder: Path) -> dict[str, Path]:
     """``images/<what>/test.png``, else ``latest.png``; and pictures that lie in ``images`` itself, such as
     ``lebm sample`` writes.
     """
     if not folder.is_dir():
         return {}
-    inside(run, folder)
     found = {file.stem: file for file in sorted(folder.glob("*.png"))}
     for kind in sorted(folder.iterdir()):
         newest = next((kind / name for name in ("test.png", "latest.png") if (kind / name).is_file()), None)
@@ -177,10 +176,10 @@ def _pictures(run: Path, folder: Path) -> dict[str, Path]:
     return found
 
 
-def _sentences(run: Path, folder: Path) -> list[str]:
+def _sentences(folder: Path) -> list[str]:
     """At most ``SENTENCES`` lines of ``samples/test.txt``, else of ``latest.txt``."""
     file = next((folder / name for name in ("test.txt", "latest.txt") if (folder / name).is_file()), None)
-    if file is None or not ordinary(run, file):
+    if file is None:
         return []
     with file.open(encoding="utf-8", errors="replace") as lines:
         return [line.rstrip("\n")[:LONGEST] for line in itertools.islice(lines, SENTENCES)]

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lebm.errors import UserError
-from lebm.run.folder import ordinary
 
 __all__ = ["Scored", "read_scores"]
 
@@ -45,7 +44,7 @@ def read_scores(run: Path) -> Scored | None:
     Raises:
         UserError: if the file is not such a table.
     """
-    files = [file for file in run.glob("scores*.csv") if ordinary(run, file)]
+    files = list(run.glob("scores*.csv"))
     if not files:
         return None
     newest = max(files, key=lambda file: (file.stat().st_mtime_ns, file.name))

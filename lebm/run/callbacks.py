@@ -20,9 +20,17 @@ from lebm.callbacks.divergence import DivergenceError
 from lebm.data.sources import located
 from lebm.errors import CheckpointWriteError, UserError
 from lebm.estimators.base import LatentEstimator
-from lebm.estimators.stage_end import averages
 from lebm.files import replaced, write_text
-from lebm.run.preemption import Preempted, inside_epoch
+from lebm.lightning_private import (
+    accumulating,
+    averages,
+    checkpoint_content,
+    inside_epoch,
+    save_last,
+    stops_early,
+    swap_average,
+)
+from lebm.run.preemption import Preempted
 from lebm.run.wandb_run import searchable
 
 __all__ = ["RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions", "ShortRun"]
@@ -53,27 +61,6 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self._weights: list[Tensor] = []  # while validation uses averages
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the stored state, but only paths of ``.ckpt`` files in this run's folder.
-
-        Lightning removes the file of such a path when it writes the next one.
-        """
-        state = {**state_dict}
-        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            state[name] = state[name] if self._is_own(state.get(name)) else ""
-        models = state.get("best_k_models")
-        models = models.items() if isinstance(models, dict) else ()
-        state["best_k_models"] = {path: score for path, score in models if self._is_own(path)}
-        state.setdefault("best_model_score", None)
-        state.setdefault("kth_value", self.kth_value)
-        super().load_state_dict(state)
-
-    def _is_own(self, path: Any) -> bool:
-        if not isinstance(path, str) or not path.endswith(".ckpt") or "\0" in path:
-            return False
-        assert self.dirpath is not None
-        return Path(path).is_file() and Path(path).resolve().parent == Path(self.dirpath).resolve()
-
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Write the checkpoint that is due, and that of a run which stops inside an epoch.
 
@@ -94,10 +81,8 @@ class RunCheckpoint(ModelCheckpoint):
         """Nothing: the averaged weights have replaced those that training would go on with."""
 
     def _save_if_last(self, trainer: Trainer, last: bool = False) -> None:
-        last |= trainer.global_step == trainer.max_steps
-        last |= trainer.should_stop and trainer.fit_loop._can_stop_early
-        if last and not self._should_skip_saving_checkpoint(trainer):
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        if last or trainer.global_step == trainer.max_steps or stops_early(trainer):
+            save_last(self, trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._weights = [p.detach().clone() for p in pl_module.parameters()] if averages(trainer) else []
@@ -112,13 +97,13 @@ class RunCheckpoint(ModelCheckpoint):
             return  # these weights must not replace the last healthy ones, or the disk is full
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         whole = batches.processed if inside_epoch(trainer) else batches.completed
-        if batches.ready != whole or trainer.fit_loop._should_accumulate():
+        if batches.ready != whole or accumulating(trainer):
             step = trainer.global_step + 1
             log.warning("stopped inside step %d; --resume goes on from the last checkpoint", step)
             return
         for average in averages(trainer):
             if trainer.validating and not all(map(torch.equal, pl_module.parameters(), self._weights)):
-                average._swap_models(pl_module)  # validation was using the averages
+                swap_average(average, pl_module)  # validation was using the averages
             average.on_train_batch_end(trainer, pl_module, None, None, 0)  # unless it has seen this step
         if trainer.world_size == 1 or isinstance(exception, Preempted):
             super().on_exception(trainer, pl_module, exception)
@@ -136,7 +121,7 @@ class RunCheckpoint(ModelCheckpoint):
         """
         assert self.dirpath is not None
         try:
-            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            content = checkpoint_content(trainer)
             trainer.strategy.checkpoint_io.save_checkpoint(content, Path(self.dirpath) / "last.ckpt")
         except Exception as error:  # for example, chains were not gathered; the periodic checkpoint remains
             log.warning("no checkpoint of step %d: %s; the last one is kept", trainer.global_step, error)

@@ -14,18 +14,15 @@ from typing import Any
 from lebm import hub, pretrained
 from lebm._version import __version__
 from lebm.errors import UserError
-from lebm.files import is_inside, write_text
+from lebm.files import write_text
 
 __all__ = [
     "LOCK",
-    "check_links",
     "check_run",
     "claim",
     "free_folder",
     "hardware",
-    "inside",
     "is_first_process",
-    "ordinary",
     "plain",
     "stored_json",
     "summary",
@@ -35,11 +32,6 @@ __all__ = [
 
 LOCK = ".lock"
 """The file whose lock the process holds that trains in a run folder (:mod:`lebm.run.lock`)."""
-_USED = (
-    *("config.yaml", "metrics.csv", "predictions.npz", "evaluation.json", "checkpoints", "tensorboard"),
-    *("summary.json", "test.json", "validate.json", "predict.json", "wandb", "images", "samples", "scores"),
-    *("diagnosis", LOCK),
-)
 
 
 def is_first_process() -> bool:
@@ -74,35 +66,6 @@ def free_folder(run_dir: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def inside(run: Path, path: Path) -> Path:
-    """A path in a run folder, if no link and no ``..`` leads out of the folder.
-
-    Args:
-        run: the run folder, which may be a stranger's.
-        path: a file or folder to read or to write there.
-
-    Raises:
-        UserError: if the path leads out.
-    """
-    if not is_inside(path, run):
-        raise UserError(f"{path}: a link out of the run folder, which is not followed")
-    return path
-
-
-def ordinary(run: Path, path: Path) -> bool:
-    """Whether there is a file to read at a path in a run folder.
-
-    Raises:
-        UserError: if there is a pipe or a device, or if the path leads out of the folder.
-    """
-    if not os.path.lexists(path):
-        return False
-    inside(run, path)
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: not an ordinary file")
-    return path.is_file()
-
-
 def check_run(path: Path) -> None:
     """Refuse what is no run folder with a checkpoint, no file and no name of a model.
 
@@ -120,19 +83,6 @@ def check_run(path: Path) -> None:
         raise UserError(f"{path}: no such run folder or checkpoint")
     if path.is_dir() and not any((path / "checkpoints").glob("[!.]*.ckpt")):
         raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")
-
-
-def check_links(run_dir: Path) -> None:
-    """Refuse a run folder if a file or folder that runs read or write is a link out of it.
-
-    Raises:
-        UserError: with the name of the link.
-    """
-    for name in _USED:
-        inside(run_dir, run_dir / name)
-    for name in ("images", "samples", "scores"):
-        for file in (run_dir / name).rglob("*"):
-            inside(run_dir, file)
 
 
 def summary(
@@ -230,9 +180,9 @@ def stored_json(run: Path, name: str) -> dict[str, Any]:
     """A JSON file of a run folder; empty if there is none.
 
     Raises:
-        UserError: if it is damaged, or a link out of the folder.
+        UserError: if it is damaged.
     """
-    if not ordinary(run, run / name):
+    if not (run / name).is_file():
         return {}
     try:
         content = json.loads((run / name).read_text(encoding="utf-8"))

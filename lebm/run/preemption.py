@@ -12,17 +12,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-__all__ = ["Preempted", "Preemption", "inside_epoch"]
+from lebm.lightning_private import accumulating, inside_epoch
 
-
-def inside_epoch(trainer: Trainer) -> bool:
-    """Whether the batch that has just been used ended a training step, but not its epoch.
-
-    A run may stop there. Between the batches of one step there are gradients, which no checkpoint holds. At
-    the end of an epoch the validation comes first, and what else happens then.
-    """
-    loop = trainer.fit_loop.epoch_loop
-    return not (loop._should_accumulate() or loop._num_ready_batches_reached())
+__all__ = ["Preempted", "Preemption"]
 
 
 class Preempted(SystemExit):
@@ -73,7 +65,7 @@ class Preemption(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        if self._before and not (trainer.sanity_checking or trainer.fit_loop._should_accumulate()):
+        if self._before and not (trainer.sanity_checking or accumulating(trainer)):
             self._leave_if_asked(trainer, pl_module)
 
     def _leave_if_asked(self, trainer: Trainer, model: LightningModule) -> None:

@@ -16,7 +16,7 @@ from lebm._version import __version__
 from lebm.estimators.base import LatentEstimator
 from lebm.files import sha256
 from lebm.models.observations import event_shape
-from lebm.run.folder import ordinary, plain, stored_json
+from lebm.run.folder import plain, stored_json
 
 __all__ = ["commit", "export", "provenance", "without_paths"]
 
@@ -77,7 +77,7 @@ def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     run = file.parent.parent
     summary = stored_json(run, "summary.json") if file.parent.name == "checkpoints" else {}
     config = run / "config.yaml"
-    known = file.parent.name == "checkpoints" and ordinary(run, config)
+    known = file.parent.name == "checkpoints" and config.is_file()
     versions = summary.get("versions") or {}
     states = {name: state for name, state in content.items() if name.endswith("Data")}
     return {

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lebm.files import is_inside
-
 __all__ = ["Model", "evaluation_values", "log_evaluation", "searchable", "with_ends"]
 
 _COLUMNS = ("suite", "split", "figure", "value", "low", "high", "n")
@@ -109,7 +107,7 @@ class Model:
             metadata: plain values that describe the model.
         """
         files = [run_dir / "checkpoints" / "last.ckpt", *sorted(run_dir.glob("*.safetensors"))]
-        files = [file for file in files if file.is_file() and is_inside(file, run_dir)]
+        files = [file for file in files if file.is_file()]
         if not self.asked or not files:
             return
         import wandb
