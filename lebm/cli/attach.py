@@ -125,7 +125,7 @@ def _settings(run: Path, host: str | None) -> dict[str, Any]:
     """What ``wandb.init`` needs to open the run of a run folder again."""
     from lebm import checkpoint
     from lebm.config.stored import stored_logger
-    from lebm.run.loggers import stored_run_id, usable_id
+    from lebm.run.loggers import stored_run_id
 
     blocks = _loggers(run)
     if not blocks:
@@ -137,7 +137,7 @@ def _settings(run: Path, host: str | None) -> dict[str, Any]:
             " type the host as --wandb-host URL"
         )
     arguments = {**harmless["init_args"], **harmless.get("dict_kwargs", {})}
-    named = usable_id(arguments.get("version") or arguments.get("id"))
+    named = arguments.get("version") or arguments.get("id")
     run_id = named or stored_run_id(checkpoint.newest(run)[1])
     if run_id is None:
         raise UserError(f"{run}: there is no id of a Weights & Biases run in its checkpoint")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,10 @@ log = logging.getLogger("lebm.cli")
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps the newest checkpoint and ``last.ckpt``.
+    """Keeps the newest checkpoint and ``last.ckpt`` in ``RUN/checkpoints/``.
 
-    It writes them periodically, at the end, and if the run is interrupted or fails.
-
-    Args:
-        run_dir: the run folder; the files are in its ``checkpoints/``.
-        every_n_train_steps: steps between checkpoints; the end of every epoch if ``None``.
+    It writes them every ``every_n_train_steps`` steps or at the end of every epoch, at the end, and if the
+    run is interrupted or fails.
     """
 
     def __init__(self, run_dir: str | Path, every_n_train_steps: int | None = None) -> None:
@@ -62,11 +58,7 @@ class RunCheckpoint(ModelCheckpoint):
         self._weights: list[Tensor] = []  # while validation uses averages
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Write the checkpoint that is due, and that of a run which stops inside an epoch.
-
-        Lightning takes such an epoch for finished: it would average weights and stop early at an end that is
-        none.
-        """
+        """Write the checkpoint that is due, and that of a run which stops inside an epoch."""
         if inside_epoch(trainer):
             super().on_train_batch_end(trainer, pl_module, *args)
             self._save_if_last(trainer)
@@ -107,19 +99,14 @@ class RunCheckpoint(ModelCheckpoint):
             average.on_train_batch_end(trainer, pl_module, None, None, 0)  # unless it has seen this step
         if trainer.world_size == 1 or isinstance(exception, Preempted):
             super().on_exception(trainer, pl_module, exception)
-        elif (
-            trainer.is_global_zero
-            and isinstance(trainer.strategy, DDPStrategy)
-            and self._should_save_on_exception(trainer)
-        ):
+        elif isinstance(trainer.strategy, DDPStrategy) and self._should_save_on_exception(trainer):
             self._save_alone(trainer)
 
     def _save_alone(self, trainer: Trainer) -> None:
-        """Save without the other processes, which may be dead or may wait somewhere else.
-
-        Every process holds the same weights.
-        """
+        """Save without the other processes, which hold the same weights and may be dead or wait elsewhere."""
         assert self.dirpath is not None
+        if not trainer.is_global_zero:
+            return
         try:
             content = checkpoint_content(trainer)
             trainer.strategy.checkpoint_io.save_checkpoint(content, Path(self.dirpath) / "last.ckpt")
@@ -130,11 +117,8 @@ class RunCheckpoint(ModelCheckpoint):
 class SaveConfig(SaveConfigCallback):
     """Writes the resolved recipe of a training run to ``config.yaml`` in the run folder and to the loggers.
 
-    Lightning's callback writes into the log folder, and fails if a file of that name exists. With Weights &
-    Biases that happens in every second run. It also writes before a checkpoint is read. Here a resumed run
-    that is refused keeps its recipe.
-
-    A path of local data becomes absolute, so that the run finds its data from every folder."""
+    Lightning's callback writes before a checkpoint is read; here a resumed run that is refused keeps its
+    recipe. A path of local data becomes absolute, so that the run finds its data from every folder."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Nothing; the file is written when training starts."""
@@ -163,23 +147,15 @@ class SameShape(Callback):
     """Refuses images of another size than the model makes, before the run uses them."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compare the two shapes, if both are known.
-
-        Raises:
-            UserError: with both shapes and both keys.
-        """
         likelihood = pl_module.observation_model if isinstance(pl_module, LatentEstimator) else None
         made = None if likelihood is None else getattr(likelihood.generator, "out_shape", None)
         read = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
         if made is not None and read is not None and tuple(made) != tuple(read):
+            ours, theirs = (" x ".join(map(str, shape)) for shape in (made, read))
             raise UserError(
-                f"the generator makes images of {_by(made)} and the data are {_by(read)}: "
+                f"the generator makes images of {ours} and the data are {theirs}: "
                 "change image_size or channels of the data, or the generator's out_shape"
             )
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 class ShortRun(Callback):
@@ -195,11 +171,7 @@ class ShortRun(Callback):
 
 
 class SavePredictions(Callback):
-    """Collects latents and anomaly scores, and writes one ``.npz`` file per process.
-
-    Args:
-        target: the file; with several processes the rank follows its stem.
-    """
+    """Collects latents and anomaly scores, and writes one ``.npz`` file per process, named by its rank."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -226,7 +198,6 @@ class SavePredictions(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         import numpy
-        import torch
 
         if trainer.world_size > 1:
             self.target = self.target.with_name(f"{self.target.stem}-{trainer.global_rank}.npz")

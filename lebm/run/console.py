@@ -33,7 +33,6 @@ class PartSizes(ModelSummary):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Print the two lines; the arguments are those of Lightning's method."""
         columns = dict(summary_data)
         sizes = zip(columns["Name"], columns["Params"], strict=True)
         parts = [f"{name} {size.strip()}" for name, size in sizes if size.strip() != "0"]

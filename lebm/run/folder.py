@@ -43,11 +43,7 @@ def is_first_process() -> bool:
 
 
 def claim(run_dir: Path, resume: bool) -> None:
-    """Refuse a folder that is not empty, unless its run is to be continued.
-
-    Raises:
-        UserError: with the folder, and with what the user can do. Nothing has been written then.
-    """
+    """Refuse a folder that is not empty, unless its run is to be continued; nothing is written."""
     if not run_dir.exists():
         return
     if not run_dir.is_dir():
@@ -67,13 +63,7 @@ def free_folder(run_dir: Path) -> Path:
 
 
 def check_run(path: Path) -> None:
-    """Refuse what is no run folder with a checkpoint, no file and no name of a model.
-
-    This needs no import of torch.
-
-    Raises:
-        UserError: naming the path.
-    """
+    """Refuse what is not a run folder with a checkpoint, a file or a name of a model; torch is not imported."""
     name = str(path)
     if not path.exists() and name.startswith(pretrained.PREFIX):
         pretrained.find(name)
@@ -88,18 +78,7 @@ def check_run(path: Path) -> None:
 def summary(
     trainer: Any, model: Any, data: Any, *, recipe: str, command: str, seed: Any, started: float, status: str
 ) -> dict[str, Any]:
-    """The settings and the results of a run, as plain values.
-
-    Args:
-        trainer: the trainer after the run.
-        model: the estimator; the summary has its ``chain_settings``.
-        data: the data module; the summary has its ``describe_split()``, if there is such a method.
-        recipe: path or name of the recipe.
-        command: the command line.
-        seed: of ``seed_everything``.
-        started: ``time.time()`` at the start.
-        status: ``finished``, ``interrupted`` or ``failed``.
-    """
+    """The settings and the results of a run, which ``started`` at that ``time.time()``, as plain values."""
     measuring = [part for part in trainer.callbacks if getattr(part, "protocol", None)]
     return {
         "status": status,
@@ -125,14 +104,11 @@ def summary(
 
 def earlier_attempts(target: Path) -> list[dict[str, Any]]:
     """Time and steps of the earlier attempts of a resumed run, by the summary ``target`` that they left."""
+    names = ("status", "command", "started", "wall_time_seconds", "cpu_time_seconds", "steps")
     try:
         last = json.loads(target.read_text(encoding="utf-8"))
-        kept = {
-            name: last[name]
-            for name in ("status", "command", "started", "wall_time_seconds", "cpu_time_seconds", "steps")
-        }
-        return [*last.get("earlier_attempts", []), kept]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no summary, or a damaged one
+        return [*last.get("earlier_attempts", []), {name: last[name] for name in names}]
+    except (OSError, ValueError, KeyError):  # no summary, or that of an older version
         return []
 
 
@@ -177,20 +153,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def stored_json(run: Path, name: str) -> dict[str, Any]:
-    """A JSON file of a run folder; empty if there is none.
-
-    Raises:
-        UserError: if it is damaged.
-    """
+    """A JSON file of a run folder; empty if there is none."""
     if not (run / name).is_file():
         return {}
     try:
-        content = json.loads((run / name).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{run / name}: not a JSON file ({str(error)[:80]})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{run / name}: not a JSON file of a run")
-    return content
+        return dict(json.loads((run / name).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{run / name}: not a JSON file of a run ({str(error)[:80]})") from error
 
 
 def plain(value: Any) -> Any:
@@ -219,11 +188,7 @@ def _guarded(ask: Any) -> Any:
 
 
 def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.processor() or "unknown",
-    )
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")

@@ -18,11 +18,7 @@ __all__ = ["Preempted", "Preemption"]
 
 
 class Preempted(SystemExit):
-    """A signal has asked the run to stop, and every process stops after the same step.
-
-    Args:
-        number: number of the signal.
-    """
+    """The signal ``number`` has asked the run to stop."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -30,14 +26,11 @@ class Preempted(SystemExit):
 
 
 class Preemption(Callback):
-    """Ends training at the next step after Ctrl-C, SIGTERM or SIGUSR1.
+    """Ends training at the next step after Ctrl-C, SIGTERM or SIGUSR1; a second Ctrl-C does not wait.
 
-    With the last two schedulers announce that they will take the machine away. A second Ctrl-C does not wait.
-
-    Lightning's handler of SIGTERM talks to the other processes from inside the signal handler. They may be
-    busy with something else, and each of them stops somewhere else. Here the handler only stores the number.
-    The processes compare their numbers after every step. So a signal to one of them is enough, and all stop
-    after the same step."""
+    Lightning's handler of SIGTERM talks to the other processes from inside the signal handler. Here it only
+    stores the number, and the processes compare their numbers after every step: a signal to one of them is
+    enough, and all stop after the same step."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
