@@ -45,8 +45,7 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
     """The class of that path, or of the path that it has today if an older lebm wrote it.
 
     Raises:
-        UserError: if the path is not allowed (then nothing has been imported), cannot be imported, or does
-            not name a class of an allowed package.
+        UserError: if the path is not allowed (then nothing has been imported) or not that of a class.
     """
     trust = tuple(trust)
     parts = path.split(".") if isinstance(path, str) else []
@@ -96,8 +95,8 @@ def build(
         expected: the class the result must be an instance of.
         trust: further packages whose classes are accepted.
         where: name of the place, for messages.
-        stored: whether stored weights are loaded next. A class of the user mostly reads a file of weights at
-            the end of its constructor. If that file is gone, the object is then used as far as it was made.
+        stored: whether stored weights are loaded next. If a file that the constructor of a user's class reads
+            is gone, the object is then used as far as it was made.
 
     Raises:
         UserError: naming the place and the class, for anything not allowed, not known or not fitting, and for
@@ -191,11 +190,8 @@ def uncompiled(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tried(model: nn.Module) -> tuple[Any, str]:
-    """What checkpoints store of a model beside its weights, once it was tried to rebuild it from that.
-
-    Returns:
-        The description, or the reason why there is none; and a sentence for the user, which is empty if every
-        program can open the checkpoints.
+    """The description of a model that checkpoints store, or why it cannot be rebuilt from one; and a sentence
+    for the user, which is empty if every program can open the checkpoints.
     """
     try:
         found = describe(model)

@@ -63,7 +63,7 @@ def free_folder(run_dir: Path) -> Path:
 
 
 def check_run(path: Path) -> None:
-    """Refuse what is not a run folder with a checkpoint, a file or a name of a model; torch is not imported."""
+    """Refuse what is not a run folder with a checkpoint, a file or a name of a model, without torch."""
     name = str(path)
     if not path.exists() and name.startswith(pretrained.PREFIX):
         pretrained.find(name)
