@@ -14,7 +14,6 @@ from lebm.cli.evaluate import _print_table
 from lebm.config import plain_yaml
 from lebm.data import open_text
 from lebm.errors import UserError
-from lebm.run.loggers import stored_run_id
 from tests.cli.conftest import Run, lebm, tiny, trained  # noqa: F401
 
 SECRET = "hunter2-is-secret"
@@ -100,13 +99,6 @@ def test_a_sub_configuration_that_never_ends(
     recipe[section] = "pipe" if kind == "pipe" else "/dev/zero"
     Path("bad.yaml").write_text(yaml.safe_dump(recipe))
     one_line(capsys, main(["fit", "-c", "bad.yaml"]), section, "is neither a file nor a folder")
-
-
-def test_a_stored_id_is_a_name() -> None:
-    for value, expected in {"1hfs0r5b": "1hfs0r5b", "my-run_2": "my-run_2", "../x": None, "": None}.items():
-        assert stored_run_id({"callbacks": {"WandbRun": {"run_id": value}}}) == expected
-    for damaged in ({}, {"callbacks": {"WandbRun": 3}}, {"callbacks": {"WandbRun": {"run_id": 3}}}):
-        assert stored_run_id(damaged) is None
 
 
 def test_markup_in_names_is_text(capsys: pytest.CaptureFixture[str]) -> None:
