@@ -1,4 +1,4 @@
-"""Errors that a user can cause and correct, and text that a terminal may show."""
+"""Errors that a user can cause and fix, and text that a terminal may show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, their checksum, and paths that links may lead elsewhere."""
+"""Files that appear whole or not at all, and their checksum."""
 
 from __future__ import annotations
 
@@ -13,16 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "HUB_NAME",
-    "UNFINISHED",
-    "is_inside",
-    "remove_folder",
-    "replaced",
-    "sha256",
-    "short_hash",
-    "write_text",
-]
+__all__ = ["HUB_NAME", "UNFINISHED", "remove_folder", "replaced", "sha256", "short_hash", "write_text"]
 
 UNFINISHED = ".unfinished"
 """How the name of a file that is still being written ends; a killed process may leave one behind."""
@@ -80,18 +71,6 @@ def remove_folder(folder: str | os.PathLike) -> None:
     """
     if not any(file.suffix in (".ckpt", ".safetensors") for file in Path(folder).rglob("*")):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path lies in a folder or below it, after all links and every ``..`` are followed.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from lebm.files import is_inside
-        >>> is_inside(Path("run/images/a.png"), Path("run")), is_inside(Path("run/../a.png"), Path("run"))
-        (True, False)
-    """
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def sha256(file: str | os.PathLike) -> str:

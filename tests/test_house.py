@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lebm"
 FLOORS = (
-    {"component", "errors", "files", "_version"},
+    {"component", "errors", "files", "lightning_private", "_version"},
     {"extras", "hub", "pretrained"},
     {"checkpoint"},
     {"samplers"},

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lebm.estimators.stage_end import averages
+from lebm.lightning_private import average_of, averages
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.chains import gather_pools
 
@@ -47,7 +47,7 @@ class Rollback:
             "times": self._times,
             "model": deepcopy(model.state_dict()),
             "optimizers": [deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers],
-            "averages": [deepcopy(c._average_model.state_dict()) for c in averages(trainer)],
+            "averages": [deepcopy(average_of(c).state_dict()) for c in averages(trainer)],
         }
         self._kept = [*self._kept[-1:], state]
         self._stepped_back = False
@@ -76,7 +76,7 @@ class Rollback:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = self.shrink * rate
         for average, stored in zip(averages(trainer), state["averages"], strict=True):
-            average._average_model.load_state_dict(stored)
+            average_of(average).load_state_dict(stored)
         for part in model.modules():
             if isinstance(part, Adaptive):
                 part.step_scale *= factor

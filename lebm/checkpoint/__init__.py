@@ -1,16 +1,7 @@
 """Checkpoints and model files: plain data in, a rebuilt model out, and nothing executed on the way."""
 
 from lebm.checkpoint.model_file import is_model_file, write_model_file
-from lebm.checkpoint.reading import (
-    FORMAT,
-    SEALED_FORMAT,
-    find_checkpoint,
-    load,
-    located,
-    newest,
-    read,
-    rebuilt,
-)
+from lebm.checkpoint.reading import FORMAT, SEALED_FORMAT, find_checkpoint, load, newest, read, rebuilt
 
 __all__ = [
     "FORMAT",
@@ -18,7 +9,6 @@ __all__ = [
     "find_checkpoint",
     "is_model_file",
     "load",
-    "located",
     "newest",
     "read",
     "rebuilt",

@@ -49,22 +49,14 @@ def write_model_file(
         facts: plain values that are stored beside it.
         dtype: ``"float16"`` stores single-precision numbers in half the room, where half precision can hold
             them. They become single precision again when the file is opened.
-
-    Raises:
-        UserError: if the name has another ending.
-        lebm.component.DescriptionError: if a part has no plain description.
     """
     from safetensors.torch import save
 
     if not is_model_file(path):
         raise UserError(f"{path}: a model file is called NAME{SUFFIX}")
-    tensors: dict[str, Tensor] = {}
-    state: dict[str, Any] = {}
-    for name, value in uncompiled(model.state_dict()).items():
-        if isinstance(value, Tensor):
-            tensors[name] = value
-        else:
-            state[name] = _packed(name, value, tensors)
+    content = uncompiled(model.state_dict())
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    state = {name: _packed(name, content[name], tensors) for name in content if name not in tensors}
     stored = {name: _stored(value, dtype == "float16") for name, value in tensors.items()}
     parts = {"description": _eager(describe(model)), "state": state, "facts": {**facts, "dtype": dtype}}
     header = {"format": "pt", "lebm_model": str(MODEL_FORMAT)}
@@ -78,37 +70,27 @@ def write_model_file(
 
 def read_model_file(path: Path) -> dict[str, Any]:
     """``state_dict``, ``hyper_parameters`` (the description) and ``facts`` of a file, which may come from
-    anybody.
-
-    Raises:
-        UserError: in one line without the name of the file, if the file is damaged or not of this kind.
-        Exception: of another kind, by the reader of safetensors or of JSON.
+    anybody; errors are those of safetensors and JSON too, and do not name the file.
     """
     from safetensors.torch import load
 
     content = path.read_bytes()
     tensors = load(content)
     header = json.loads(content[8 : _start(content)]).get("__metadata__", {})
-    _check_header(header, tensors)
-    description, state, facts = (_parsed(header[name], tensors) for name in _PARTS)
-    weights = {name: value for name, value in tensors.items() if not name.startswith(_STATE)}
-    if facts["dtype"] == "float16":
-        weights = {
-            name: value.float() if value.dtype == torch.float16 else value for name, value in weights.items()
-        }
-    return {"state_dict": {**weights, **state}, "hyper_parameters": description, "facts": facts}
-
-
-def _check_header(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
     if missing := [name for name in ("lebm_model", *_PARTS, "sha256") if name not in header]:
         raise UserError(f"not a model file of lebm, which lebm export writes: no {', '.join(missing)}")
     if int(header["lebm_model"]) > MODEL_FORMAT:
-        raise UserError(
-            f"written by a newer lebm (format {header['lebm_model']}, this one reads up to {MODEL_FORMAT});"
-            " upgrade lebm"
-        )
+        raise UserError(f"written by a newer lebm (format {header['lebm_model']}); upgrade lebm")
     if header["sha256"] != _digest(header, tensors):
         raise UserError("not a readable model file (its checksum is wrong)")
+    description, state, facts = (_parsed(header[name], tensors) for name in _PARTS)
+    half = facts["dtype"] == "float16"
+    weights = {
+        name: value.float() if half and value.dtype == torch.float16 else value
+        for name, value in tensors.items()
+        if not name.startswith(_STATE)
+    }
+    return {"state_dict": {**weights, **state}, "hyper_parameters": description, "facts": facts}
 
 
 def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

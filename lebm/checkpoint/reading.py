@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
+import os
 import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import nn
@@ -16,17 +19,18 @@ from torch import nn
 from lebm import hub, pretrained
 from lebm.checkpoint.model_file import is_model_file, read_model_file
 from lebm.checkpoint.rebuild import filled, uncompiled
-from lebm.checkpoint.seal import is_sealed
 from lebm.errors import UserError, UserNotice, printable
 
-__all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "located", "newest", "read", "rebuilt"]
+__all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "newest", "read", "rebuilt", "seal"]
 
 FORMAT = 1
 """What a model describes; any trainer may write it."""
 SEALED_FORMAT = 2
-"""The same with a checksum of the whole file, as :class:`lebm.checkpoint.writing.AtomicCheckpointIO` writes
-it.
-"""
+"""The same with a checksum of the whole file, which :mod:`lebm.checkpoint.writing` adds."""
+
+# A zip archive may end with a comment; its length is stored in the two bytes before it.
+_MARK = b"lebm sha256 "
+_COMMENT = len(_MARK) + 64
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -34,22 +38,15 @@ log = logging.getLogger("lebm.checkpoint")
 
 
 def find_checkpoint(run_or_file: str | Path) -> Path:
-    """The newest good checkpoint of a run folder, or the file itself.
-
-    Raises:
-        UserError: if there is none.
-    """
-    path = located(run_or_file)
+    """The newest good checkpoint of a run folder, or the file itself."""
+    path = _located(run_or_file)
     return newest(path)[0] if path.is_dir() else path
 
 
-def located(run_or_file: str | Path) -> Path:
+def _located(run_or_file: str | Path) -> Path:
     """The run folder or file that is meant: a path, ``pretrained/NAME``, or ``hub:USER/NAME[@REVISION]``.
 
     A model of the Hub is downloaded, unless this machine has that revision already.
-
-    Raises:
-        UserError: if there is none.
     """
     path, name = Path(run_or_file), str(run_or_file)
     if path.exists():
@@ -65,19 +62,15 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
     """The newest good checkpoint of a run folder with its content, or those of the file itself.
 
     That is ``checkpoints/last.ckpt``, unless it is damaged or missing, or a kill has left a file of a later
-    step beside it. A file that is passed over because it is damaged is named in a warning.
-
-    Raises:
-        UserError: if there is none, or a single file was named and it is damaged.
+    step beside it. A damaged file is named in a warning, or in the error if no other is good.
     """
-    path = located(run_or_file)
+    path = _located(run_or_file)
     if not path.is_dir():
         return path, read(path)
     folder = path / "checkpoints"
-    found = {file: _step_in_name(file) for file in folder.glob("*.ckpt") if not file.name.startswith(".")}
-    ordered = sorted(
-        found, key=lambda file: (file.name != "last.ckpt", -found[file], -file.lstat().st_mtime_ns)
-    )
+    files = {file: re.search(r"step=(\d+)", file.name) for file in folder.glob("[!.]*.ckpt")}
+    found = {file: int(step[1]) if step else -1 for file, step in files.items()}
+    ordered = sorted(found, key=lambda f: (f.name != "last.ckpt", -found[f], -f.lstat().st_mtime_ns))
     if not ordered:
         raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")
     refused: list[str] = []
@@ -97,18 +90,12 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
     return best
 
 
-def _step_in_name(file: Path) -> int:
-    step = re.search(r"step=(\d+)", file.name)
-    return int(step[1]) if step else -1
-
-
 def read(path: str | Path, described: bool = True) -> dict[str, Any]:
     """The content of a checkpoint, tensors on the CPU and plain values only.
 
     Args:
         path: the file.
-        described: ask that the file says which model it holds, as all do that lebm's methods write. Without
-            it, a file with a checksum may also hold bare weights.
+        described: whether the file must say which model it holds.
 
     Raises:
         UserError: if the file is damaged, holds pickled objects, or was not written by lebm.
@@ -141,10 +128,9 @@ def _read(path: Path, described: bool = True) -> dict[str, Any]:
 
 
 def _opened(path: Path, described: bool) -> dict[str, Any]:
-    with path.open("rb") as file:
-        sealed = is_sealed(file)
-        file.seek(0)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+    stored = path.read_bytes()
+    sealed = _is_sealed(stored)
+    content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
     version = content.get("lebm_format", 0) if isinstance(content, dict) else None
     if (
         not isinstance(version, int)
@@ -153,9 +139,7 @@ def _opened(path: Path, described: bool) -> dict[str, Any]:
     ):
         raise UserError("not a checkpoint written by lebm")
     if version > SEALED_FORMAT:
-        raise UserError(
-            f"written by a newer lebm (format {version}, this one reads up to {SEALED_FORMAT}); upgrade lebm"
-        )
+        raise UserError(f"written by a newer lebm (format {version}); upgrade lebm")
     if version == SEALED_FORMAT and not sealed:
         raise UserError("not a readable checkpoint (its checksum is missing)")
     return {**content, "state_dict": uncompiled(content["state_dict"])} if described else content
@@ -176,13 +160,7 @@ def rebuilt(
     map_location: str | torch.device = "cpu",
     weights: str = "ema",
 ) -> Model:
-    """The model of a checkpoint that was read by :func:`newest`; other arguments and errors as of
-    :func:`lebm.load`.
-
-    Args:
-        path: the file, for messages and for its kind.
-        content: what it holds.
-    """
+    """The model of a file that :func:`newest` has read; arguments and errors as of :func:`lebm.load`."""
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
     state = content["state_dict"]
@@ -208,3 +186,21 @@ def rebuilt(
         )
     model.loaded_weights = kind
     return model.to(map_location).eval()
+
+
+def seal(file: BinaryIO) -> None:
+    """Append the checksum of all bytes of a file that ``torch.save`` wrote, as a comment of the archive."""
+    file.seek(-2, os.SEEK_END)
+    file.write(_COMMENT.to_bytes(2, "little"))
+    file.seek(0)
+    file.write(_MARK + hashlib.sha256(file.read()).hexdigest().encode())
+
+
+def _is_sealed(content: bytes) -> bool:
+    """Whether a file ends with a checksum, which then is right."""
+    comment = content[-_COMMENT:]
+    if not comment.startswith(_MARK):
+        return False
+    if comment != _MARK + hashlib.sha256(content[:-_COMMENT]).hexdigest().encode():
+        raise ValueError("its checksum is wrong")
+    return True

@@ -7,7 +7,6 @@ is meant for."""
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import importlib.util
 import inspect
@@ -15,7 +14,7 @@ import re
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from types import ModuleType
 from typing import Any
@@ -26,14 +25,11 @@ from torch import Tensor, nn
 from lebm.component import Component, DescriptionError, describe, public_path
 from lebm.errors import UserError, UserNotice
 
-__all__ = ["ALLOWED", "allowed", "build", "check", "filled", "resolve", "tried", "uncompiled"]
+__all__ = ["ALLOWED", "allowed", "build", "filled", "resolve", "tried", "uncompiled"]
 
 ALLOWED = ("lebm", "torch.nn")
 FORMER: dict[str, str] = {}
-"""Today's path by the path in older checkpoints, for classes that have moved to another package of lebm.
-
-A class that has moved to another file of its package needs no entry: :func:`resolve` finds it.
-"""
+"""Today's path by the former one, for classes that have moved to another package of lebm."""
 _REASON = "not_described"
 _LOAD = (
     "build the model in Python, then model.load_state_dict(torch.load(FILE, weights_only=True)['state_dict'])"
@@ -49,8 +45,7 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
     """The class of that path, or of the path that it has today if an older lebm wrote it.
 
     Raises:
-        UserError: if the path is not allowed (then nothing has been imported), cannot be imported, or does
-            not name a class of an allowed package.
+        UserError: if the path is not allowed (then nothing has been imported) or not that of a class.
     """
     trust = tuple(trust)
     parts = path.split(".") if isinstance(path, str) else []
@@ -90,78 +85,65 @@ def _module(name: str) -> tuple[ModuleType | None, str]:
     return None, f"there is no module {missing}; run in the folder that holds it, or install it"
 
 
-def check(description: Any, expected: type, trust: Iterable[str] = (), where: str = "model") -> None:
-    """Check a whole description and make nothing; arguments and errors are those of :func:`build`."""
-    if not _is_description(description):
-        raise UserError(f"{where}: expected a class_path with init_args")
-    _part(description, (expected,), tuple(trust), where, None)
-
-
 def build(
     description: Any, expected: type, trust: Iterable[str] = (), where: str = "model", stored: bool = False
 ) -> Any:
-    """Instantiate ``{"class_path": ..., "init_args": {...}}`` and everything nested in it, once all of it was
-    checked.
+    """Instantiate ``{"class_path": ..., "init_args": {...}}`` and everything nested in it.
 
     Args:
         description: as made by :func:`lebm.component.describe`.
         expected: the class the result must be an instance of.
         trust: further packages whose classes are accepted.
         where: name of the place, for messages.
-        stored: whether stored weights are loaded next. A class of the user mostly reads a file of weights at
-            the end of its constructor. If that file is gone, the object is then used as far as it was made.
+        stored: whether stored weights are loaded next. If a file that the constructor of a user's class reads
+            is gone, the object is then used as far as it was made.
 
     Raises:
         UserError: naming the place and the class, for anything not allowed, not known or not fitting, and for
             a constructor that fails.
     """
-    check(description, expected, trust, where)
-    return _part(description, (expected,), tuple(trust), where, functools.partial(_made, stored=stored))
+    if not _is_description(description):
+        raise UserError(f"{where}: expected a class_path with init_args")
+    return _part(description, (expected,), tuple(trust), where, stored)
 
 
-def _part(
-    value: Any, expected: tuple[type, ...], trust: tuple[str, ...], where: str, make: Callable | None
-) -> Any:
-    """A plain value, or the object of a description; if there is no ``make``, it is checked and not made."""
+def _part(value: Any, expected: tuple[type, ...], trust: tuple[str, ...], where: str, stored: bool) -> Any:
+    """A plain value, or the object of a description."""
     if isinstance(value, list | tuple):
-        return [_part(item, expected, trust, f"{where}[{i}]", make) for i, item in enumerate(value)]
+        return [_part(item, expected, trust, f"{where}[{i}]", stored) for i, item in enumerate(value)]
     if isinstance(value, Mapping) and not _is_description(value):
-        return {key: _part(item, expected, trust, f"{where}.{key}", make) for key, item in value.items()}
+        return {key: _part(item, expected, trust, f"{where}.{key}", stored) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if not isinstance(value, Mapping):
         raise UserError(f"{where}: a {type(value).__name__} is not a plain value")
-    if set(value) - {"class_path", "init_args"}:
+    arguments = value.get("init_args") or {}
+    if set(value) - {"class_path", "init_args"} or not isinstance(arguments, Mapping):
         raise UserError(f"{where}: expected a class_path with init_args")
-    cls, arguments = resolve(value["class_path"], trust), value.get("init_args") or {}
+    cls = resolve(value["class_path"], trust)
     if not issubclass(cls, expected):
         names = " or ".join(sorted(kind.__name__ for kind in expected))
         raise UserError(f"{where}: {value['class_path']} is not a subclass of {names}")
-    if not isinstance(arguments, Mapping):
-        raise UserError(f"{where}: init_args must be a mapping")
     if issubclass(cls, Component):
         arguments = cls.from_former(dict(arguments))
     hints = _hints(cls)
     values = {
-        name: _part(item, _kinds(hints.get(name)) or (Component,), trust, f"{where}.{name}", make)
+        name: _part(item, _kinds(hints.get(name)) or (Component,), trust, f"{where}.{name}", stored)
         for name, item in arguments.items()
     }
-    bound = inspect.signature(cls).bind_partial()
-    for name, parameter in bound.signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            bound.arguments[name], values = values, {}
-        elif name in values:
-            bound.arguments[name] = values.pop(name)
-    if values:
-        raise UserError(f"{where}: {cls.__name__} has no argument {next(iter(values))!r}")
-    return make(cls, bound, where) if make else None
+    return _made(cls, values, where, stored)
 
 
-def _made(cls: Any, bound: inspect.BoundArguments, where: str, stored: bool) -> Any:
-    made = None
+def _made(cls: Any, values: dict[str, Any], where: str, stored: bool) -> Any:
+    """An object of a class, by its arguments; those of ``*args`` are one list."""
+    parameters = inspect.signature(cls).parameters
+    listed = [name for name in parameters if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL]
     try:
-        made = cls.__new__(cls)
-        made.__init__(*bound.args, **bound.kwargs)
+        made, first = cls.__new__(cls), []
+        if listed and listed[0] in values:
+            before = list(parameters)[: list(parameters).index(listed[0])]
+            first = [*(values.pop(name) for name in before), *values.pop(listed[0])]
+        made.__init__(*first, **values)
     except UserError:
         raise
     except Exception as error:
@@ -176,14 +158,10 @@ def _made(cls: Any, bound: inspect.BoundArguments, where: str, stored: bool) -> 
 
 
 def filled(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> Any:
-    """The model of a description, with the weights that were stored beside it.
+    """The model of a description, with ``state``, the weights that were stored beside it.
 
     A model of lebm's own classes is built without memory, and its weights are the stored tensors themselves.
     A class that the user trusts may read weights or values in its constructor, so it is built as in a recipe.
-
-    Args:
-        description, expected, trust: as of :func:`build`.
-        state: what ``model.state_dict()`` gave.
 
     Raises:
         UserError: as :func:`build`, and for weights that do not fit.
@@ -212,11 +190,8 @@ def uncompiled(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tried(model: nn.Module) -> tuple[Any, str]:
-    """What checkpoints store of a model beside its weights, once it was tried to rebuild it from that.
-
-    Returns:
-        The description, or the reason why there is none; and a sentence for the user, which is empty if every
-        program can open the checkpoints.
+    """The description of a model that checkpoints store, or why it cannot be rebuilt from one; and a sentence
+    for the user, which is empty if every program can open the checkpoints.
     """
     try:
         found = describe(model)

@@ -13,7 +13,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lebm.checkpoint import SEALED_FORMAT, read
-from lebm.checkpoint.seal import seal
+from lebm.checkpoint.reading import seal
 from lebm.errors import CheckpointWriteError
 from lebm.files import UNFINISHED, replaced
 
@@ -24,8 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target with a checksum, flushes to disk, then renames; reads through
     :func:`lebm.checkpoint.read`.
 
-    Lightning's own writer goes through the system's temporary folder and *copies* from there if that is
-    another file system, so a kill during the copy leaves a broken file. A rename within one folder is atomic.
+    Lightning's own writer copies from the system's temporary folder, so a kill may leave a broken file.
     """
 
     def __init__(self) -> None:
@@ -45,12 +44,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             checkpoint = {**checkpoint, "lebm_format": SEALED_FORMAT}
         try:
             self._write(checkpoint, target)
-        except OSError as error:
-            raise CheckpointWriteError(_reason(target, error)) from error
-        except RuntimeError as error:  # torch's writer hides the system's error in one of its own
-            if not isinstance(error.__context__, OSError):
+        except (OSError, RuntimeError) as error:
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):  # torch's writer hides that of the system in one of its own
                 raise
-            raise CheckpointWriteError(_reason(target, error.__context__)) from error
+            raise CheckpointWriteError(_reason(target, cause)) from error
 
     def _write(self, checkpoint: dict[str, Any], target: Path) -> None:
         folder = target.parent
@@ -71,8 +69,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def remove_checkpoint(self, path: str | os.PathLike) -> None:
         """Remove one ``.ckpt`` file of a folder to which this object has written; anything else stays.
 
-        The checkpoints of a copied run name those of the original. Lightning's own method would remove them,
-        and whole folders.
+        The checkpoints of a copied run name those of the original.
         """
         file = Path(path)
         folders = {folder.resolve() for folder in self._used}
@@ -82,12 +79,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """The verified content of a checkpoint, on the CPU; tensors and plain values only, whatever
-        ``weights_only`` says.
-
-        Raises:
-            UserError: if the file is damaged or holds anything else.
-        """
+        """The verified content of a checkpoint, on the CPU; tensors and plain values only."""
         content = read(Path(path), described=False)
         if "state_dict" not in content:  # bare weights, which a process that Lightning has forked leaves to
             self._used.add(Path(path).parent)  # its parent; that reads the file, and then removes it

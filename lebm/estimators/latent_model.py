@@ -22,6 +22,7 @@ from lebm.component import Component, describe
 from lebm.errors import UserError, UserNotice
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.processes import check_strategy
+from lebm.lightning_private import accumulating, count_begun_epoch, reopen_epoch
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.likelihoods import Likelihood
@@ -382,27 +383,16 @@ class LatentModel(LightningModule, Component, ABC):
     def on_train_batch_end(self, *args: Any) -> None:
         """Put off a stop between the batches of one step, because no checkpoint holds their gradients."""
         self._stopping = self._stopping or self.trainer.should_stop
-        self.trainer.should_stop = self._stopping and not self.trainer.fit_loop._should_accumulate()
+        self.trainer.should_stop = self._stopping and not accumulating(self.trainer)
 
     def on_validation_end(self) -> None:
         self.on_train_batch_end()
 
     def on_train_start(self) -> None:
-        """Try to rebuild the model, and count the epoch with which a resumed run begins, where Lightning does
-        not.
-
-        After a checkpoint of the last step of an epoch, Lightning takes the next epoch for finished. The next
-        checkpoint of a last step then has the wrong epoch number, and a run resumed from it uses the wrong
-        data and noise.
-        """
+        """Try to rebuild the model, and count the epoch with which a resumed run begins."""
         self._stopping = self._range_is_known = False
         self._description()
-        loop = self.trainer.fit_loop
-        progress = loop.epoch_progress
-        done = progress.current.processed  # type: ignore[attr-defined]
-        if loop.restarted_mid_epoch and progress.current.ready == done:
-            progress.increment_ready()
-            progress.increment_started()
+        count_begun_epoch(self.trainer)
 
     def configure_optimizers(self) -> Any:
         # The gradient scaler of half precision and fused Adam clash in clipping.
@@ -465,18 +455,10 @@ class LatentModel(LightningModule, Component, ABC):
         checkpoint["epoch_losses"] = [float(self._losses[0]), self._losses[1]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on inside an epoch that a stop has cut short. Lightning has counted it as finished."""
+        """Go on inside an epoch that a stop has cut short."""
         total, number = checkpoint.get("epoch_losses", (0.0, 0))
         self._losses = total, number
-        loops = checkpoint["loops"]["fit_loop"]
-        epoch, batch = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
-        cut = batch["current"]["ready"] and not batch["is_last_batch"]
-        if cut and epoch["current"]["processed"] == epoch["current"]["started"]:
-            for counts in (epoch["total"], epoch["current"]):
-                counts["processed"] = counts["completed"] = counts["started"] - 1
-            for counts in (batch["total"], batch["current"]):  # as they were at the end of the batch
-                counts["completed"] = counts["processed"] - 1
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        reopen_epoch(checkpoint["loops"]["fit_loop"])
 
     def _description(self) -> Any:
         """How to rebuild the model. It is tried once, and a model that cannot be rebuilt gets a warning."""

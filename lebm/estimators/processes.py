@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lebm.errors import UserError
+from lebm.lightning_private import syncs_layers
 
 __all__ = ["check_strategy", "refusal"]
 
@@ -41,8 +42,7 @@ def check_strategy(model: nn.Module, strategy: Strategy) -> None:
     line = refusal(strategy)
     if line is not None:
         raise UserError(line)
-    exchanged = getattr(strategy, "_layer_sync", None) is not None
-    if exchanged and any(isinstance(part, _BatchNorm) for part in model.modules()):
+    if syncs_layers(strategy) and any(isinstance(part, _BatchNorm) for part in model.modules()):
         raise UserError(
             "trainer.sync_batchnorm true: the steps of a chain would exchange statistics between processes;"
             " type --trainer.sync_batchnorm false, or choose norm: group in the networks"

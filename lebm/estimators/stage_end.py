@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from lebm.density_ratio.classifiers import SEPARATED
 from lebm.estimators.stages import StageRecord, StageRule
+from lebm.lightning_private import average_of, averages
 from lebm.models.ratios import RatioPrior
 
-__all__ = ["averages", "clear_moments", "renew_averages", "stage_lines", "warn"]
+__all__ = ["clear_moments", "renew_averages", "stage_lines", "warn"]
 
 log = logging.getLogger("lebm.estimators")
 _RISE = 0.02
@@ -30,16 +29,11 @@ def clear_moments(optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
                 moment.zero_()
 
 
-def averages(trainer: Any) -> list[Any]:
-    """The callbacks of a run that average its weights (EMA), once they have begun."""
-    return [c for c in trainer.callbacks if isinstance(c, WeightAveraging) and c._average_model is not None]
-
-
 def renew_averages(trainer: Trainer, model: nn.Module, parts: Sequence[str]) -> None:
     """Copy parts of a model, by name, into every average of its weights (EMA): those averages start again."""
     for callback in averages(trainer):
         for part in parts:
-            average = getattr(callback._average_model.module, part)
+            average = getattr(average_of(callback).module, part)
             average.load_state_dict(getattr(model, part).state_dict())
 
 

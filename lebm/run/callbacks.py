@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,17 @@ from lebm.callbacks.divergence import DivergenceError
 from lebm.data.sources import located
 from lebm.errors import CheckpointWriteError, UserError
 from lebm.estimators.latent_model import LatentModel
-from lebm.estimators.stage_end import averages
 from lebm.files import replaced, write_text
-from lebm.run.preemption import Preempted, inside_epoch
+from lebm.lightning_private import (
+    accumulating,
+    averages,
+    checkpoint_content,
+    inside_epoch,
+    save_last,
+    stops_early,
+    swap_average,
+)
+from lebm.run.preemption import Preempted
 from lebm.run.wandb_run import searchable
 
 __all__ = ["RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions", "ShortRun"]
@@ -31,13 +38,10 @@ log = logging.getLogger("lebm.cli")
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps the newest checkpoint and ``last.ckpt``.
+    """Keeps the newest checkpoint and ``last.ckpt`` in ``RUN/checkpoints/``.
 
-    It writes them periodically, at the end, and if the run is interrupted or fails.
-
-    Args:
-        run_dir: the run folder; the files are in its ``checkpoints/``.
-        every_n_train_steps: steps between checkpoints; the end of every epoch if ``None``.
+    It writes them every ``every_n_train_steps`` steps or at the end of every epoch, at the end, and if the
+    run is interrupted or fails.
     """
 
     def __init__(self, run_dir: str | Path, every_n_train_steps: int | None = None) -> None:
@@ -53,33 +57,8 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self._weights: list[Tensor] = []  # while validation uses averages
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the stored state, but only paths of ``.ckpt`` files in this run's folder.
-
-        Lightning removes the file of such a path when it writes the next one.
-        """
-        state = {**state_dict}
-        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            state[name] = state[name] if self._is_own(state.get(name)) else ""
-        models = state.get("best_k_models")
-        models = models.items() if isinstance(models, dict) else ()
-        state["best_k_models"] = {path: score for path, score in models if self._is_own(path)}
-        state.setdefault("best_model_score", None)
-        state.setdefault("kth_value", self.kth_value)
-        super().load_state_dict(state)
-
-    def _is_own(self, path: Any) -> bool:
-        if not isinstance(path, str) or not path.endswith(".ckpt") or "\0" in path:
-            return False
-        assert self.dirpath is not None
-        return Path(path).is_file() and Path(path).resolve().parent == Path(self.dirpath).resolve()
-
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Write the checkpoint that is due, and that of a run which stops inside an epoch.
-
-        Lightning takes such an epoch for finished: it would average weights and stop early at an end that is
-        none.
-        """
+        """Write the checkpoint that is due, and that of a run which stops inside an epoch."""
         if inside_epoch(trainer):
             super().on_train_batch_end(trainer, pl_module, *args)
             self._save_if_last(trainer)
@@ -94,10 +73,8 @@ class RunCheckpoint(ModelCheckpoint):
         """Nothing: the averaged weights have replaced those that training would go on with."""
 
     def _save_if_last(self, trainer: Trainer, last: bool = False) -> None:
-        last |= trainer.global_step == trainer.max_steps
-        last |= trainer.should_stop and trainer.fit_loop._can_stop_early
-        if last and not self._should_skip_saving_checkpoint(trainer):
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        if last or trainer.global_step == trainer.max_steps or stops_early(trainer):
+            save_last(self, trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._weights = [p.detach().clone() for p in pl_module.parameters()] if averages(trainer) else []
@@ -112,31 +89,26 @@ class RunCheckpoint(ModelCheckpoint):
             return  # these weights must not replace the last healthy ones, or the disk is full
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         whole = batches.processed if inside_epoch(trainer) else batches.completed
-        if batches.ready != whole or trainer.fit_loop._should_accumulate():
+        if batches.ready != whole or accumulating(trainer):
             step = trainer.global_step + 1
             log.warning("stopped inside step %d; --resume goes on from the last checkpoint", step)
             return
         for average in averages(trainer):
             if trainer.validating and not all(map(torch.equal, pl_module.parameters(), self._weights)):
-                average._swap_models(pl_module)  # validation was using the averages
+                swap_average(average, pl_module)  # validation was using the averages
             average.on_train_batch_end(trainer, pl_module, None, None, 0)  # unless it has seen this step
         if trainer.world_size == 1 or isinstance(exception, Preempted):
             super().on_exception(trainer, pl_module, exception)
-        elif (
-            trainer.is_global_zero
-            and isinstance(trainer.strategy, DDPStrategy)
-            and self._should_save_on_exception(trainer)
-        ):
+        elif isinstance(trainer.strategy, DDPStrategy) and self._should_save_on_exception(trainer):
             self._save_alone(trainer)
 
     def _save_alone(self, trainer: Trainer) -> None:
-        """Save without the other processes, which may be dead or may wait somewhere else.
-
-        Every process holds the same weights.
-        """
+        """Save without the other processes, which hold the same weights and may be dead or wait elsewhere."""
         assert self.dirpath is not None
+        if not trainer.is_global_zero:
+            return
         try:
-            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            content = checkpoint_content(trainer)
             trainer.strategy.checkpoint_io.save_checkpoint(content, Path(self.dirpath) / "last.ckpt")
         except Exception as error:  # for example, chains were not gathered; the periodic checkpoint remains
             log.warning("no checkpoint of step %d: %s; the last one is kept", trainer.global_step, error)
@@ -145,11 +117,8 @@ class RunCheckpoint(ModelCheckpoint):
 class SaveConfig(SaveConfigCallback):
     """Writes the resolved recipe of a training run to ``config.yaml`` in the run folder and to the loggers.
 
-    Lightning's callback writes into the log folder, and fails if a file of that name exists. With Weights &
-    Biases that happens in every second run. It also writes before a checkpoint is read. Here a resumed run
-    that is refused keeps its recipe.
-
-    A path of local data becomes absolute, so that the run finds its data from every folder."""
+    Lightning's callback writes before a checkpoint is read; here a resumed run that is refused keeps its
+    recipe. A path of local data becomes absolute, so that the run finds its data from every folder."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Nothing; the file is written when training starts."""
@@ -178,23 +147,15 @@ class SameShape(Callback):
     """Refuses images of another size than the model makes, before the run uses them."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compare the two shapes, if both are known.
-
-        Raises:
-            UserError: with both shapes and both keys.
-        """
         likelihood = pl_module.observation_model if isinstance(pl_module, LatentModel) else None
         made = None if likelihood is None else getattr(likelihood.generator, "out_shape", None)
         read = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
         if made is not None and read is not None and tuple(made) != tuple(read):
+            ours, theirs = (" x ".join(map(str, shape)) for shape in (made, read))
             raise UserError(
-                f"the generator makes images of {_by(made)} and the data are {_by(read)}: "
+                f"the generator makes images of {ours} and the data are {theirs}: "
                 "change image_size or channels of the data, or the generator's out_shape"
             )
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 class ShortRun(Callback):
@@ -210,11 +171,7 @@ class ShortRun(Callback):
 
 
 class SavePredictions(Callback):
-    """Collects latents and anomaly scores, and writes one ``.npz`` file per process.
-
-    Args:
-        target: the file; with several processes the rank follows its stem.
-    """
+    """Collects latents and anomaly scores, and writes one ``.npz`` file per process, named by its rank."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -241,7 +198,6 @@ class SavePredictions(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         import numpy
-        import torch
 
         if trainer.world_size > 1:
             self.target = self.target.with_name(f"{self.target.stem}-{trainer.global_rank}.npz")

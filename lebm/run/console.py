@@ -33,15 +33,13 @@ class PartSizes(ModelSummary):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Print the two lines; the arguments are those of Lightning's method."""
         columns = dict(summary_data)
         sizes = zip(columns["Name"], columns["Params"], strict=True)
         parts = [f"{name} {size.strip()}" for name, size in sizes if size.strip() != "0"]
         fixed = total_parameters - trainable_parameters
+        rest = f", {fixed:,} not trained" if fixed else ""
         print(f"lebm: parameters per part: {', '.join(parts) or 'none'}")
-        print(
-            f"lebm: parameters in all: {total_parameters:,}" + (f", {fixed:,} not trained" if fixed else "")
-        )
+        print(f"lebm: parameters in all: {total_parameters:,}{rest}")
 
 
 class Progress(ProgressBar):
@@ -50,16 +48,13 @@ class Progress(ProgressBar):
     A terminal shows one line, which is redrawn, and what else is printed above it. Elsewhere, as in a log
     file, a line is printed every 30 seconds, and one when training ends. A value of health that has always
     been 0 is not shown. Only the first process prints.
-
-    Attributes:
-        is_enabled: whether the line is shown; ``LightningModule.print`` asks for it.
     """
 
     HEALTH = {"displacement": "move", "gradient_norm": "grad"}
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_enabled = True
+        self.is_enabled = True  # LightningModule.print asks for it
         self._started = (0.0, 0)
         self._shown_at = 0.0
         self._live: Live | None = None  # in a terminal
@@ -79,12 +74,8 @@ class Progress(ProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        shown = super().get_metrics(trainer, pl_module)
-        shown = {
-            name: value
-            for name, value in shown.items()
-            if name not in ("v_num", "loss") and not name.startswith("train/")
-        }
+        hidden, metrics = ("v_num", "loss", "train"), super().get_metrics(trainer, pl_module).items()
+        shown = {name: value for name, value in metrics if name.partition("/")[0] not in hidden}
         for name, value in trainer.callback_metrics.items():
             group, _, metric = name.removeprefix("mcmc/").rpartition("/")
             if name.startswith("mcmc/") and metric in self.HEALTH:
@@ -129,12 +120,6 @@ class Progress(ProgressBar):
             self._live.start()
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 
-    def _close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    # Lightning's hooks
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._shown_at = time.monotonic()
@@ -155,7 +140,7 @@ class Progress(ProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.is_enabled:
             self._show(self.line(trainer, pl_module))
-        self._close()
+        self.teardown()
 
     def on_validation_batch_end(
         self,
@@ -178,8 +163,8 @@ class Progress(ProgressBar):
     on_test_batch_end = on_validation_batch_end
     on_predict_batch_end = on_validation_batch_end
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._close()
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
+        if self._live is not None:
+            self._live.stop()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._close()
+    on_exception = teardown

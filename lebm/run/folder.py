@@ -14,18 +14,15 @@ from typing import Any
 from lebm import hub, pretrained
 from lebm._version import __version__
 from lebm.errors import UserError
-from lebm.files import is_inside, write_text
+from lebm.files import write_text
 
 __all__ = [
     "LOCK",
-    "check_links",
     "check_run",
     "claim",
     "free_folder",
     "hardware",
-    "inside",
     "is_first_process",
-    "ordinary",
     "plain",
     "stored_json",
     "summary",
@@ -35,11 +32,6 @@ __all__ = [
 
 LOCK = ".lock"
 """The file whose lock the process holds that trains in a run folder (:mod:`lebm.run.lock`)."""
-_USED = (
-    *("config.yaml", "metrics.csv", "predictions.npz", "evaluation.json", "checkpoints", "tensorboard"),
-    *("summary.json", "test.json", "validate.json", "predict.json", "wandb", "images", "samples", "scores"),
-    *("diagnosis", LOCK),
-)
 
 
 def is_first_process() -> bool:
@@ -51,11 +43,7 @@ def is_first_process() -> bool:
 
 
 def claim(run_dir: Path, resume: bool) -> None:
-    """Refuse a folder that is not empty, unless its run is to be continued.
-
-    Raises:
-        UserError: with the folder, and with what the user can do. Nothing has been written then.
-    """
+    """Refuse a folder that is not empty, unless its run is to be continued; nothing is written."""
     if not run_dir.exists():
         return
     if not run_dir.is_dir():
@@ -74,43 +62,8 @@ def free_folder(run_dir: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def inside(run: Path, path: Path) -> Path:
-    """A path in a run folder, if no link and no ``..`` leads out of the folder.
-
-    Args:
-        run: the run folder, which may be a stranger's.
-        path: a file or folder to read or to write there.
-
-    Raises:
-        UserError: if the path leads out.
-    """
-    if not is_inside(path, run):
-        raise UserError(f"{path}: a link out of the run folder, which is not followed")
-    return path
-
-
-def ordinary(run: Path, path: Path) -> bool:
-    """Whether there is a file to read at a path in a run folder.
-
-    Raises:
-        UserError: if there is a pipe or a device, or if the path leads out of the folder.
-    """
-    if not os.path.lexists(path):
-        return False
-    inside(run, path)
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: not an ordinary file")
-    return path.is_file()
-
-
 def check_run(path: Path) -> None:
-    """Refuse what is no run folder with a checkpoint, no file and no name of a model.
-
-    This needs no import of torch.
-
-    Raises:
-        UserError: naming the path.
-    """
+    """Refuse what is not a run folder with a checkpoint, a file or a name of a model, without torch."""
     name = str(path)
     if not path.exists() and name.startswith(pretrained.PREFIX):
         pretrained.find(name)
@@ -122,34 +75,10 @@ def check_run(path: Path) -> None:
         raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")
 
 
-def check_links(run_dir: Path) -> None:
-    """Refuse a run folder if a file or folder that runs read or write is a link out of it.
-
-    Raises:
-        UserError: with the name of the link.
-    """
-    for name in _USED:
-        inside(run_dir, run_dir / name)
-    for name in ("images", "samples", "scores"):
-        for file in (run_dir / name).rglob("*"):
-            inside(run_dir, file)
-
-
 def summary(
     trainer: Any, model: Any, data: Any, *, recipe: str, command: str, seed: Any, started: float, status: str
 ) -> dict[str, Any]:
-    """The settings and the results of a run, as plain values.
-
-    Args:
-        trainer: the trainer after the run.
-        model: the estimator; the summary has its ``chain_settings``.
-        data: the data module; the summary has its ``describe_split()``, if there is such a method.
-        recipe: path or name of the recipe.
-        command: the command line.
-        seed: of ``seed_everything``.
-        started: ``time.time()`` at the start.
-        status: ``finished``, ``interrupted`` or ``failed``.
-    """
+    """The settings and the results of a run, which ``started`` at that ``time.time()``, as plain values."""
     measuring = [part for part in trainer.callbacks if getattr(part, "protocol", None)]
     return {
         "status": status,
@@ -175,14 +104,11 @@ def summary(
 
 def earlier_attempts(target: Path) -> list[dict[str, Any]]:
     """Time and steps of the earlier attempts of a resumed run, by the summary ``target`` that they left."""
+    names = ("status", "command", "started", "wall_time_seconds", "cpu_time_seconds", "steps")
     try:
         last = json.loads(target.read_text(encoding="utf-8"))
-        kept = {
-            name: last[name]
-            for name in ("status", "command", "started", "wall_time_seconds", "cpu_time_seconds", "steps")
-        }
-        return [*last.get("earlier_attempts", []), kept]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no summary, or a damaged one
+        return [*last.get("earlier_attempts", []), {name: last[name] for name in names}]
+    except (OSError, ValueError, KeyError):  # no summary, or that of an older version
         return []
 
 
@@ -227,20 +153,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def stored_json(run: Path, name: str) -> dict[str, Any]:
-    """A JSON file of a run folder; empty if there is none.
-
-    Raises:
-        UserError: if it is damaged, or a link out of the folder.
-    """
-    if not ordinary(run, run / name):
+    """A JSON file of a run folder; empty if there is none."""
+    if not (run / name).is_file():
         return {}
     try:
-        content = json.loads((run / name).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{run / name}: not a JSON file ({str(error)[:80]})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{run / name}: not a JSON file of a run")
-    return content
+        return dict(json.loads((run / name).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{run / name}: not a JSON file of a run ({str(error)[:80]})") from error
 
 
 def plain(value: Any) -> Any:
@@ -269,11 +188,7 @@ def _guarded(ask: Any) -> Any:
 
 
 def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.processor() or "unknown",
-    )
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")

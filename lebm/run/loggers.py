@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from lebm.extras import missing, need
 from lebm.files import replaced
 from lebm.run.folder import is_first_process
 
-__all__ = ["MetricsFile", "WandbRun", "point_into", "stored_run_id", "usable_id", "with_defaults"]
+__all__ = ["MetricsFile", "WandbRun", "point_into", "stored_run_id", "with_defaults"]
 
 log = logging.getLogger("lebm.run")
 
@@ -25,25 +24,16 @@ log = logging.getLogger("lebm.run")
 class MetricsFile(Logger):
     """Writes ``metrics.csv`` into the run folder, one row per logging call, and continues it on resume.
 
-    Args:
-        run_dir: the run folder.
-        first_step: rows of an earlier attempt from this step on are dropped, because this attempt writes them
-            again.
+    Rows of an earlier attempt from ``first_step`` on are dropped, because this attempt writes them again.
     """
+
+    name, version = "metrics", ""  # type: ignore[assignment]
 
     def __init__(self, run_dir: str | Path, first_step: int = 0) -> None:
         super().__init__()
         self.path = Path(run_dir) / "metrics.csv"
         self.first_step = first_step
         self._columns: list[str] | None = None
-
-    @property
-    def name(self) -> str:
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        return ""
 
     @property
     def save_dir(self) -> str:
@@ -59,24 +49,20 @@ class MetricsFile(Logger):
         if self._columns is None:
             self._open()
         assert self._columns is not None
-        fresh = [name for name in row if name not in self._columns]
-        if fresh:
+        if fresh := [name for name in row if name not in self._columns]:
             self._columns += fresh
             self._rewrite(self._read())
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = [row for row in self._read() if _is_before(row, self.first_step)]
         self._columns = list(dict.fromkeys(["step", "epoch", *(name for row in rows for name in row)]))
         self._rewrite(rows)
 
     def _read(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        return list(csv.DictReader(text.splitlines()))
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         with replaced(self.path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
@@ -118,26 +104,18 @@ class WandbRun(Callback):
 
 def stored_run_id(content: Mapping[str, Any]) -> str | None:
     """The id of the Weights & Biases run that the content of a checkpoint belongs to, or ``None``."""
-    callbacks = content.get("callbacks")
-    state = callbacks.get(WandbRun.KEY) if isinstance(callbacks, Mapping) else None
-    return usable_id(state.get("run_id")) if isinstance(state, Mapping) else None
-
-
-def usable_id(value: Any) -> str | None:
-    """The value if it can be the id of a run, which becomes part of a folder's name; else ``None``."""
-    return value if isinstance(value, str) and re.fullmatch(r"[\w-]+", value) else None
+    return content.get("callbacks", {}).get(WandbRun.KEY, {}).get("run_id")
 
 
 def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
     """Let the loggers of a parsed recipe write into the run folder, before they are built.
 
-    With ``log_model: true`` lebm logs the last checkpoint itself, with facts about the run
-    (:class:`~lebm.run.wandb_run.Model`). With ``all``, Lightning logs the others too. Lightning refuses both
-    offline, although wandb keeps artifacts for ``wandb sync``. So such a run is offline by wandb's ``mode``.
+    With ``log_model: true`` lebm logs the last checkpoint itself (:class:`~lebm.run.wandb_run.Model`); with
+    ``all``, Lightning logs the others too. Lightning refuses both offline, so such a run is offline by
+    wandb's ``mode``.
 
     Args:
-        config: the parsed ``trainer.logger``, which is ``None``, a truth value, one logger or a list. It is
-            changed in place.
+        config: the parsed ``trainer.logger`` (``None``, a truth value, one or a list), changed in place.
         run_dir: the folder of the loggers for which the recipe names none.
         wandb_id: id of the Weights & Biases run to continue.
 

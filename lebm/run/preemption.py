@@ -12,25 +12,13 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-__all__ = ["Preempted", "Preemption", "inside_epoch"]
+from lebm.lightning_private import accumulating, inside_epoch
 
-
-def inside_epoch(trainer: Trainer) -> bool:
-    """Whether the batch that has just been used ended a training step, but not its epoch.
-
-    A run may stop there. Between the batches of one step there are gradients, which no checkpoint holds. At
-    the end of an epoch the validation comes first, and what else happens then.
-    """
-    loop = trainer.fit_loop.epoch_loop
-    return not (loop._should_accumulate() or loop._num_ready_batches_reached())
+__all__ = ["Preempted", "Preemption"]
 
 
 class Preempted(SystemExit):
-    """A signal has asked the run to stop, and every process stops after the same step.
-
-    Args:
-        number: number of the signal.
-    """
+    """The signal ``number`` has asked the run to stop."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -38,14 +26,11 @@ class Preempted(SystemExit):
 
 
 class Preemption(Callback):
-    """Ends training at the next step after Ctrl-C, SIGTERM or SIGUSR1.
+    """Ends training at the next step after Ctrl-C, SIGTERM or SIGUSR1; a second Ctrl-C does not wait.
 
-    With the last two schedulers announce that they will take the machine away. A second Ctrl-C does not wait.
-
-    Lightning's handler of SIGTERM talks to the other processes from inside the signal handler. They may be
-    busy with something else, and each of them stops somewhere else. Here the handler only stores the number.
-    The processes compare their numbers after every step. So a signal to one of them is enough, and all stop
-    after the same step."""
+    Lightning's handler of SIGTERM talks to the other processes from inside the signal handler. Here it only
+    stores the number, and the processes compare their numbers after every step: a signal to one of them is
+    enough, and all stop after the same step."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -73,7 +58,7 @@ class Preemption(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        if self._before and not (trainer.sanity_checking or trainer.fit_loop._should_accumulate()):
+        if self._before and not (trainer.sanity_checking or accumulating(trainer)):
             self._leave_if_asked(trainer, pl_module)
 
     def _leave_if_asked(self, trainer: Trainer, model: LightningModule) -> None:

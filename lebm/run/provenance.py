@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from lebm._version import __version__
 from lebm.estimators.latent_model import LatentModel
 from lebm.files import sha256
 from lebm.models.observations import event_shape
-from lebm.run.folder import ordinary, plain, stored_json
+from lebm.run.folder import plain, stored_json
 
 __all__ = ["commit", "export", "provenance", "without_paths"]
 
@@ -29,17 +30,11 @@ def export(
     weights: str = "ema",
     trust: tuple[str, ...] | list[str] = (),
 ) -> LatentModel:
-    """Write the model of a run as a model file, which holds neither an archive nor a pickle.
+    """Write the model of a run as a model file, and return the model.
 
     Args:
-        run_or_file: whatever :func:`lebm.load` opens.
-        target: the file, ``NAME.safetensors``.
-        dtype: ``"float32"`` or ``"float16"``; see :func:`lebm.checkpoint.write_model_file`.
-        weights: as of :func:`lebm.load`.
-        trust: as of :func:`lebm.load`; whoever opens the file needs the same.
-
-    Returns:
-        The model.
+        run_or_file, weights, trust: as of :func:`lebm.load`.
+        target, dtype: as of :func:`lebm.checkpoint.write_model_file`.
 
     Raises:
         UserError: if the run cannot be opened, or its model cannot be written as such a file.
@@ -56,17 +51,11 @@ def export(
 def provenance(run_or_file: str | Path) -> dict[str, Any]:
     """What is known about the origin of a model, without absolute paths of this machine.
 
-    Args:
-        run_or_file: a run folder, a checkpoint, or a model file, which has the values in its header.
-
     Returns:
         Versions of the training, ``export_commit`` (see :func:`commit`), ``recipe``, ``recipe_sha256`` (of
         the run's ``config.yaml``), ``command``, ``seed``, ``steps``, ``data``, ``data_key`` (a digest of the
         sizes, the order and the seed of the data, as the checkpoint holds them) and ``checkpoint_sha256``;
         ``None`` for what is not known.
-
-    Raises:
-        UserError: if there is no such model.
     """
     return _facts(*checkpoint.newest(run_or_file))
 
@@ -77,7 +66,7 @@ def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     run = file.parent.parent
     summary = stored_json(run, "summary.json") if file.parent.name == "checkpoints" else {}
     config = run / "config.yaml"
-    known = file.parent.name == "checkpoints" and ordinary(run, config)
+    known = file.parent.name == "checkpoints" and config.is_file()
     versions = summary.get("versions") or {}
     states = {name: state for name, state in content.items() if name.endswith("Data")}
     return {
@@ -98,14 +87,10 @@ def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 def commit() -> str | None:
     """The commit of the source tree that this lebm is imported from; ``None`` for an installed package."""
     root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+    if not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    try:
-        asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
+    asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() or None
 
 
 def _observations(model: LatentModel) -> dict[str, Any]:

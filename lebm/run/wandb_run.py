@@ -6,18 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lebm.files import is_inside
-
 __all__ = ["Model", "evaluation_values", "log_evaluation", "searchable", "with_ends"]
-
-_COLUMNS = ("suite", "split", "figure", "value", "low", "high", "n")
 
 
 def searchable(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved recipe as the config of a run: nested mappings, and callbacks as a list of names.
-
-    Weights & Biases filters runs by a key such as ``model.init_args.latent_dim``. It cannot search a list of
-    mappings.
 
     Example:
         >>> from lebm.run.wandb_run import searchable
@@ -33,10 +26,7 @@ def searchable(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_ends(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as a run summary, with the ends of an interval below their value.
-
-    ``test/nll_low`` becomes ``test/nll/low``, if there is a ``test/nll``. A metric without a number is left
-    out.
+    """Metrics as a run summary, with the ends of an interval below their value, without those of ``None``.
 
     Example:
         >>> from lebm.run.wandb_run import with_ends
@@ -52,10 +42,8 @@ def with_ends(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def evaluation_values(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """The values of an ``evaluation.json`` as a run summary.
-
-    The keys are ``evaluation/<suite>/<split>/<name>``, and the same with ``/low`` and ``/high``. A value that
-    is not finite is left out.
+    """The finite values of an ``evaluation.json`` as a run summary, by ``evaluation/<suite>/<split>/<name>``
+    and the same with ``/low`` and ``/high``.
     """
     named: dict[str, float] = {}
     for suite, result in evaluation["suites"].items():
@@ -71,26 +59,25 @@ def log_evaluation(run: Any, evaluation: Mapping[str, Any]) -> None:
     import wandb
 
     origin = ("checkpoint_sha256", "weights", "method", "seed")
+    values = ("value", "low", "high", "n")
     run.summary.update({"evaluation": {name: evaluation[name] for name in origin}})
     run.summary.update(evaluation_values(evaluation))
     rows = [
-        [suite, figure["split"], figure["name"], *(figure[name] for name in ("value", "low", "high", "n"))]
+        [suite, figure["split"], figure["name"], *(figure[name] for name in values)]
         for suite, result in evaluation["suites"].items()
         for figure in result["figures"]
     ]
-    run.log({"tables/evaluation": wandb.Table(columns=list(_COLUMNS), data=rows, allow_mixed_types=True)})
+    run.log(
+        {
+            "tables/evaluation": wandb.Table(
+                columns=["suite", "split", "figure", *values], data=rows, allow_mixed_types=True
+            )
+        }
+    )
 
 
 class Model:
-    """The model of a run as an artifact, if the recipe's ``log_model`` asks for one.
-
-    Args:
-        loggers: the parsed ``trainer.logger`` of the recipe: ``None``, a truth value, one logger or a list.
-
-    Attributes:
-        asked: whether a logger has ``log_model: true`` or ``all``.
-        name: the ``checkpoint_name`` of the recipe; ``model-<id of the run>`` if ``None``.
-    """
+    """The model of a run as an artifact, if ``log_model`` of the parsed ``trainer.logger`` asks for one."""
 
     def __init__(self, loggers: Any) -> None:
         self.asked = False
@@ -101,15 +88,9 @@ class Model:
                 self.asked, self.name = True, arguments.get("checkpoint_name")
 
     def log(self, run: Any, run_dir: Path, metadata: Mapping[str, Any]) -> None:
-        """Log the last checkpoint and the model files in the run folder, if that was asked for.
-
-        Args:
-            run: of Weights & Biases.
-            run_dir: ``checkpoints/last.ckpt`` and ``*.safetensors`` of this folder are logged.
-            metadata: plain values that describe the model.
-        """
+        """Log ``checkpoints/last.ckpt`` and ``*.safetensors`` of the run folder, if that was asked for."""
         files = [run_dir / "checkpoints" / "last.ckpt", *sorted(run_dir.glob("*.safetensors"))]
-        files = [file for file in files if file.is_file() and is_inside(file, run_dir)]
+        files = [file for file in files if file.is_file()]
         if not self.asked or not files:
             return
         import wandb

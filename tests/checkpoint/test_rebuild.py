@@ -98,10 +98,10 @@ def with_energy(description: dict, energy: object) -> dict:
         ),
         (
             {"class_path": "lebm.models.MLPEnergy", "init_args": {"latent_dim": 3, "evil": 1}},
-            "no argument 'evil'",
+            "unexpected keyword argument 'evil'",
         ),
         ({"class_path": "lebm.models.MLPEnergy", "init_args": {"latent_dim": "x"}}, "cannot be built"),
-        ({"class_path": "lebm.models.MLPEnergy", "init_args": 3}, "init_args must be a mapping"),
+        ({"class_path": "lebm.models.MLPEnergy", "init_args": 3}, "expected a class_path with init_args"),
         ({"class_path": "lebm.models.MLPEnergy", "code": "x"}, "expected a class_path with init_args"),
         ({"class_path": ["lebm"]}, "is not a class path"),
         ({"class_path": "lebm..models"}, "is not a class path"),

@@ -13,9 +13,8 @@ import pytest
 import torch
 import yaml
 
-from lebm.checkpoint.seal import seal
+from lebm.checkpoint.reading import seal
 from lebm.checkpoint.writing import AtomicCheckpointIO
-from lebm.run.callbacks import RunCheckpoint
 from tests.cli.conftest import Run, lebm, tiny, trained, wicked  # noqa: F401
 
 
@@ -122,37 +121,6 @@ def test_resuming_removes_no_folder_and_no_file_elsewhere(lebm: Run, trained: Pa
     assert lebm("fit", "--resume", trained, "--trainer.max_epochs", 3) == 0
     assert sorted(path.name for path in Path("victim").iterdir()) == ["inside.ckpt", "precious"]
     assert (trained / "config.yaml").is_file()
-
-
-def test_a_stored_path_is_dropped_unless_it_is_a_checkpoint_of_the_run(tmp_path: Path) -> None:
-    own = tmp_path / "checkpoints" / "step=1.ckpt"
-    own.parent.mkdir()
-    own.write_text("")
-    (tmp_path / "other.ckpt").write_text("")
-    (own.parent / "link.ckpt").symlink_to(tmp_path / "other.ckpt")
-    (own.parent / "folder.ckpt").mkdir()
-    for path, kept in {
-        str(own): True,
-        str(own.parent / ".." / "checkpoints" / "step=1.ckpt"): True,
-        str(own.parent / ".." / "other.ckpt"): False,
-        str(own.parent / "link.ckpt"): False,
-        str(own.parent / "folder.ckpt"): False,
-        str(own.parent): False,
-        "a\0b.ckpt": False,
-    }.items():
-        callback = RunCheckpoint(tmp_path)
-        names = ("best_model_path", "kth_best_model_path", "last_model_path")
-        callback.load_state_dict(
-            {
-                **callback.state_dict(),
-                **dict.fromkeys(names, path),
-                "best_k_models": {path: torch.tensor(1.0)},
-            }
-        )
-        assert [getattr(callback, name) for name in names] == [path if kept else ""] * 3
-        assert list(callback.best_k_models) == ([path] if kept else [])
-    callback.load_state_dict({"best_model_path": 3, "best_k_models": 7})
-    assert callback.best_model_path == ""
 
 
 def test_the_writer_removes_its_own_files_only(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""The private parts of Lightning that lebm uses, each with its reason.
+
+No other file of lebm uses one, apart from methods of a class that it derives. Each has a test in
+``tests/run/test_lightning_private.py``, which fails where a release of Lightning changes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.strategies import Strategy
+
+__all__ = [
+    "accumulating",
+    "average_of",
+    "averages",
+    "checkpoint_content",
+    "count_begun_epoch",
+    "inside_epoch",
+    "reopen_epoch",
+    "save_last",
+    "stops_early",
+    "swap_average",
+    "syncs_layers",
+]
+
+
+def accumulating(trainer: Trainer) -> bool:
+    """Whether the last batch did not end a training step. Lightning offers no public answer."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def inside_epoch(trainer: Trainer) -> bool:
+    """Whether the last batch ended a training step, but not its epoch.
+
+    A run may stop there. Between the batches of one step there are gradients, which no checkpoint holds. At
+    the end of an epoch the validation comes first.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    return not (loop._should_accumulate() or loop._num_ready_batches_reached())
+
+
+def stops_early(trainer: Trainer) -> bool:
+    """Whether a callback has asked for the end, and ``min_epochs`` and ``min_steps`` allow it now."""
+    return trainer.should_stop and trainer.fit_loop._can_stop_early
+
+
+def averages(trainer: Any) -> list[WeightAveraging]:
+    """The callbacks of a run that average its weights (EMA), once they have begun."""
+    return [c for c in trainer.callbacks if isinstance(c, WeightAveraging) and c._average_model is not None]
+
+
+def average_of(callback: WeightAveraging) -> Any:
+    """The averaged model, which the callback keeps to itself (Lightning's pull request 20545)."""
+    return callback._average_model
+
+
+def swap_average(callback: WeightAveraging, model: LightningModule) -> None:
+    """Exchange the weights of a model and their average, as Lightning does around a validation."""
+    callback._swap_models(model)
+
+
+def checkpoint_content(trainer: Trainer) -> dict[str, Any]:
+    """What ``Trainer.save_checkpoint`` writes, which waits for the other processes even if they have died.
+
+    See issue 20187 of Lightning.
+    """
+    return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+
+
+def save_last(callback: ModelCheckpoint, trainer: Trainer) -> None:
+    """Write ``last.ckpt`` now, which Lightning does only beside another checkpoint."""
+    if not callback._should_skip_saving_checkpoint(trainer):
+        callback._save_last_checkpoint(trainer, callback._monitor_candidates(trainer))
+
+
+def syncs_layers(strategy: Strategy) -> bool:
+    """Whether BatchNorm exchanges its statistics: ``sync_batchnorm`` as the strategy knows it."""
+    return getattr(strategy, "_layer_sync", None) is not None
+
+
+def reopen_epoch(loops: dict[str, Any]) -> None:
+    """Go on inside an epoch that a stop has cut short, which Lightning has counted as finished.
+
+    Issue 14579 of Lightning is of the same kind.
+
+    Args:
+        loops: the counters of ``fit_loop`` in a checkpoint, changed in place.
+    """
+    epoch, batch = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    cut = batch["current"]["ready"] and not batch["is_last_batch"]
+    if cut and epoch["current"]["processed"] == epoch["current"]["started"]:
+        for counts in (epoch["total"], epoch["current"]):
+            counts["processed"] = counts["completed"] = counts["started"] - 1
+        for counts in (batch["total"], batch["current"]):  # as they were at the end of the batch
+            counts["completed"] = counts["processed"] - 1
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def count_begun_epoch(trainer: Trainer) -> None:
+    """Count the epoch with which a resumed run begins, where Lightning does not.
+
+    After a checkpoint of the last step of an epoch, Lightning takes the next epoch for finished. The next
+    checkpoint of a last step then has the wrong epoch number, and a run resumed from it uses the wrong data
+    and noise.
+    """
+    loop = trainer.fit_loop
+    progress: Any = loop.epoch_progress
+    if loop.restarted_mid_epoch and progress.current.ready == progress.current.processed:
+        progress.increment_ready()
+        progress.increment_started()
