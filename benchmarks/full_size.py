@@ -21,7 +21,7 @@ from torch import Tensor
 
 import lebm
 from lebm.config import recipes
-from lebm.estimators import LatentEstimator
+from lebm.estimators import LatentModel
 from lebm.models.observations import event_shape
 from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.models.text_vocabulary import UNKNOWN
@@ -31,7 +31,7 @@ from lebm.samplers.base import Sampler
 RESULT = Path(__file__).parents[1] / "results" / "full_size.json"
 
 
-def model_of(name: str) -> LatentEstimator:
+def model_of(name: str) -> LatentModel:
     """The recipe's model, whose chains take one step."""
     model, _ = lebm.from_recipe(name)
     for part in model.modules():
@@ -40,7 +40,7 @@ def model_of(name: str) -> LatentEstimator:
     return model
 
 
-def batch_of(model: LatentEstimator, rows: int, device: str) -> dict[str, Tensor]:
+def batch_of(model: LatentModel, rows: int, device: str) -> dict[str, Tensor]:
     """A batch of the model's kind without content: grey images, points at 0, or sentences of full length."""
     index = torch.arange(rows, device=device)
     shape = event_shape(model.observation_model)
@@ -51,7 +51,7 @@ def batch_of(model: LatentEstimator, rows: int, device: str) -> dict[str, Tensor
     return {"x": torch.full((rows, length), UNKNOWN, device=device), "index": index}
 
 
-def exercise(model: LatentEstimator) -> dict[str, Any]:
+def exercise(model: LatentModel) -> dict[str, Any]:
     """A training step, an evaluation batch and samples of two rows: their results."""
     batch = batch_of(model, 2, "cpu")
     optimizer, _ = model.optimizer_settings.build(model.networks(), fused=False)

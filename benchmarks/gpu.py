@@ -22,14 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu_task import ROOT, Task
 from lebm.files import replaced
 
-ROOT = Path(__file__).resolve().parents[1]
 WHOLE = 25.0  # minutes, the sum of the limits below
 SPARE = 1.15  # of a limit: a part watches its own time, and is ended only if it does not
 
@@ -53,24 +53,6 @@ class Part:
     arguments: Mapping[str, Any]
     needs: str | None = None
     in_dry_run: bool = True
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a part is given: its arguments, the settings of the command, and how it saves what it has."""
-
-    arguments: Mapping[str, Any]
-    seconds: float
-    device: str
-    dry: bool
-    data: Mapping[str, str | None]
-    runs: Path
-    save: Callable[[Any], None]
-
-    def deadline(self) -> Callable[[float], bool]:
-        """A function that says whether a share of this part's time has passed, from now on."""
-        begun = time.monotonic()
-        return lambda share: time.monotonic() - begun > share * self.seconds
 
 
 def _training(name: str, recipe: str, words: list[str], minutes: float, **more: Any) -> Part:

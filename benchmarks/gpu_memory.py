@@ -10,9 +10,9 @@ import torch
 
 import lebm
 from benchmarks.full_size import batch_of
-from benchmarks.gpu import Task
+from benchmarks.gpu_task import Task
 from lebm.config import recipes
-from lebm.estimators import LatentEstimator
+from lebm.estimators import LatentModel
 
 STEPS = 3
 
@@ -37,13 +37,13 @@ def memory(task: Task) -> dict[str, Any]:
     return found
 
 
-def built(name: str, device: str) -> tuple[LatentEstimator, int]:
+def built(name: str, device: str) -> tuple[LatentModel, int]:
     """The model of a recipe on a device, and the rows of its batches; the data are not opened."""
     model, data = lebm.from_recipe(name)
     return model.to(device), data.batch_size
 
 
-def steps_of(model: LatentEstimator, rows: int, device: str) -> Callable[[], None]:
+def steps_of(model: LatentModel, rows: int, device: str) -> Callable[[], None]:
     """A function that takes one training step on made-up rows."""
     optimizer, _ = model.optimizer_settings.build(model.networks(), fused=True)
     batch, done = batch_of(model, rows, device), iter(range(10**9))

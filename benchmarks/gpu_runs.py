@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.gpu import ROOT, Task
+from benchmarks.gpu_task import ROOT, Task
 from lebm.config import blocks, recipes
 
 TINY = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import Task
+from benchmarks.gpu_task import Task
 from benchmarks.peers import Potential, peers
 from benchmarks.published import PublishedLoop
 from benchmarks.samplers import networks

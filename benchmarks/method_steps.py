@@ -19,7 +19,7 @@ import torch
 from benchmarks.gpu_memory import steps_of
 from benchmarks.timing import interleave, machine, quartiles
 from lebm import from_recipe
-from lebm.estimators import LatentEstimator, MultiStageNCE
+from lebm.estimators import LatentModel, MultiStageNCE
 from lebm.samplers import MALA, Langevin, PersistentChains
 
 MLE, NCE, BATCH, STEPS, STAGES = "latent_mle/mnist", "multistage_nce/mnist", 100, 5, 4
@@ -37,7 +37,7 @@ KERNELS = {
 WIDE = {"model.init_args.prior.init_args.energy.init_args.active.init_args.hidden": [200, 200]}
 
 
-def stepper(model: LatentEstimator) -> Callable[[], None]:
+def stepper(model: LatentModel) -> Callable[[], None]:
     """A function that takes five training steps on made-up images."""
     step = steps_of(model.train(), BATCH, "cpu")
 
@@ -48,7 +48,7 @@ def stepper(model: LatentEstimator) -> Callable[[], None]:
     return run
 
 
-def at_stage(finished: int, name: str) -> LatentEstimator:
+def at_stage(finished: int, name: str) -> LatentModel:
     """The model of the recipe with a number of finished stages, and another kernel in its pool."""
     model, _ = from_recipe(NCE, settings=None if NARROW in name else WIDE)
     assert isinstance(model, MultiStageNCE)

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import torch
     from lightning.pytorch import LightningDataModule
 
-    from lebm.estimators import LatentEstimator
+    from lebm.estimators import LatentModel
 
 __all__ = ["__version__", "from_recipe", "load"]
 
-Method = TypeVar("Method", bound="LatentEstimator")
+Method = TypeVar("Method", bound="LatentModel")
 
 
 @overload
@@ -29,7 +29,7 @@ def load(
     trust: Iterable[str] = (),
     map_location: str | torch.device = "cpu",
     weights: str = "ema",
-) -> LatentEstimator: ...
+) -> LatentModel: ...
 
 
 @overload
@@ -50,7 +50,7 @@ def load(
     trust: Iterable[str] = (),
     map_location: str | torch.device = "cpu",
     weights: str = "ema",
-) -> LatentEstimator:
+) -> LatentModel:
     """Rebuild the model of a run folder or a file, in evaluation mode.
 
     Args:
@@ -71,11 +71,11 @@ def load(
             nothing was imported or executed.
     """
     from lebm import checkpoint
-    from lebm.estimators import LatentEstimator
+    from lebm.estimators import LatentModel
 
     return checkpoint.load(
         run_or_file,
-        LatentEstimator if expected is None else expected,
+        LatentModel if expected is None else expected,
         trust=trust,
         map_location=map_location,
         weights=weights,
@@ -84,7 +84,7 @@ def load(
 
 def from_recipe(
     *recipes: str | Path, settings: Mapping[str, Any] | None = None, trust: Iterable[str] = ()
-) -> tuple[LatentEstimator, LightningDataModule]:
+) -> tuple[LatentModel, LightningDataModule]:
     """Build the model and the data of a recipe, as ``lebm fit`` does before it trains.
 
     The global random generators get the seed of the recipe, so the networks start with the same weights each

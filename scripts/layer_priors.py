@@ -19,7 +19,7 @@ from results_page import ROOT, opened, publish, run_or_write
 from write_layers import BLOCKS, FOLDER
 
 from lebm.callbacks import LayerClassification, ReconstructionError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.models import DiagonalGaussian
 from lebm.run.folder import hardware, versions
 
@@ -53,7 +53,7 @@ EPOCHS = {"long": 30, "vlae": 12}
 """Of a setting, if not the 10 of the recipes; its rates fall to the same share."""
 
 
-def figures_of(model: LatentEstimator, x: torch.Tensor) -> dict[str, list[float]]:
+def figures_of(model: LatentModel, x: torch.Tensor) -> dict[str, list[float]]:
     """Of each layer: root mean square of q's means, and the KL of q to N(0, I) in nats per image."""
     q = model.eval().inferred(x)
     normal = DiagonalGaussian(torch.zeros_like(q.mean), torch.zeros_like(q.mean))

@@ -44,7 +44,6 @@ importance = on("lebm/samplers/importance.py", f"{GROUND}/test_importance.py")
 annealed = on("lebm/samplers/annealed.py", f"{GROUND}/test_importance.py")
 chains = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
 noise = on("lebm/samplers/noise.py", "tests/samplers/test_noise.py")
-counter = on("lebm/samplers/counter.py", "tests/samplers/test_counter.py")
 diagnostics = on("lebm/samplers/diagnostics.py", "tests/samplers/test_diagnostics.py")
 RATIO_TESTS = (
     "tests/models/test_ratios.py",
@@ -64,12 +63,12 @@ encoders = on("lebm/inference/encoders.py", *KINDS)
 inference_terms = on("lebm/estimators/prior_model.py", *KINDS, "tests/estimators/test_joint_hierarchical.py")
 fit_of_base = on("lebm/estimators/prior_model.py", "tests/estimators/test_fit_base.py")
 rule_of_base = on("lebm/estimators/fit_base.py", "tests/estimators/test_fit_base.py")
-direct = on("lebm/estimators/prior_chains.py", "tests/estimators/test_prior_chains.py")
+direct = on("lebm/estimators/prior_model.py", "tests/estimators/test_prior_chains.py")
 pool = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
 method_of_stages = on("lebm/estimators/multistage_nce.py", "tests/estimators/test_multistage_nce.py")
-latent_chains = on("lebm/estimators/prior_chains.py", "tests/estimators/test_chain_context.py")
+latent_chains = on("lebm/estimators/prior_model.py", "tests/estimators/test_chain_context.py")
 image_chains = on("lebm/estimators/revised_model.py", "tests/estimators/test_chain_context.py")
-estimator = on("lebm/estimators/base.py", "tests/estimators/test_chain_context.py")
+estimator = on("lebm/estimators/latent_model.py", "tests/estimators/test_chain_context.py")
 ranks = on("lebm/evaluation/intervals.py", "tests/evaluation/test_intervals.py")
 surprise = on("lebm/metrics/anomaly.py", "tests/metrics/test_anomaly.py")
 both_scores = on("lebm/evaluation/scores.py", "tests/evaluation/test_suites.py")
@@ -284,13 +283,6 @@ MUTATIONS = [
         "a stream for the process, not the shard",
         "return range(rank * own, (rank + 1) * own)",
         "return range(own)",
-    ),
-    counter("a round too few", "_ROUNDS = 10", "_ROUNDS = 9"),
-    counter(
-        "normals from whole turns only", "angle = turn * (2.0 * math.pi * smallest)", "angle = turn * 0.0"
-    ),
-    counter(
-        "all rows of a stream alike", "(row - stream * rows // len(streams))[:, None]", "0 * row[:, None]"
     ),
     encoders("the prior pulls with its whole weight", "return self.prior_pull * grown", "return grown"),
     noise(

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from lebm.checkpoint.rebuild import build
-from lebm.estimators import LatentEstimator
+from lebm.estimators import LatentModel
 
 ROOT = Path(__file__).parents[1]
 FEATURES = 2048  # of the Inception network behind the Frechet distance
@@ -51,7 +51,7 @@ def step_cost() -> tuple[float, float, int]:
     )
     for sampler in ("prior_sampler", "posterior_sampler"):
         recipe["model"]["init_args"][sampler]["init_args"]["compile"] = False
-    model = build(recipe["model"], LatentEstimator)
+    model = build(recipe["model"], LatentModel)
 
     def seconds(size: int) -> float:
         batch = {"x": torch.rand(size, 1, 28, 28) * 2 - 1, "index": torch.arange(size)}

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 EXTRA = {
     "lebm": ("lebm.errors", "lebm.component"),
-    "lebm.estimators": ("lebm.estimators.answers",),
+    "lebm.estimators": ("lebm.estimators.latent_model",),
     "lebm.metrics": (
         "lebm.metrics.text_diversity",
         "lebm.metrics.text_latents",

@@ -17,15 +17,15 @@ import lebm
 from lebm.checkpoint.rebuild import build
 from lebm.component import Component
 from lebm.errors import UserError
-from lebm.estimators import LatentEstimator, LatentPriorModel, StageRule
+from lebm.estimators import LatentModel, PriorModel, StageRule
 from lebm.models import GaussianEncoder, SequenceGenerator
 from lebm.samplers import Sampler
 
 TEXT = """\
-from lebm.estimators import LatentPriorModel
+from lebm.estimators import PriorModel
 from lebm.models import Prior
 
-class NoLoss(LatentPriorModel):
+class NoLoss(PriorModel):
     pass
 
 class NoReference(Prior):
@@ -47,7 +47,7 @@ def test_whoever_has_an_abstract_method_is_an_abc() -> None:
         for cls in classes()
         if any(getattr(value, "__isabstractmethod__", False) for value in vars(cls).values())
     ]
-    assert {LatentEstimator, StageRule, GaussianEncoder, SequenceGenerator, Sampler} <= set(bases)
+    assert {LatentModel, StageRule, GaussianEncoder, SequenceGenerator, Sampler} <= set(bases)
     for cls in bases:
         assert isinstance(cls, ABCMeta), f"{cls} has abstract methods but is no ABC"
         assert inspect.isabstract(cls)
@@ -66,11 +66,11 @@ def test_python_and_a_checkpoint_name_the_missing_methods(own: None) -> None:
     parts = importlib.import_module("own_parts")
     with pytest.raises(TypeError, match=r"abstract class NoLoss .*loss"):
         parts.NoLoss(None, None, None, None, None)
-    with pytest.raises(TypeError, match="abstract class LatentPriorModel"):
-        LatentPriorModel(None, None, None, None, None)  # type: ignore[abstract, arg-type]
-    for path in ("own_parts.NoLoss", "lebm.estimators.LatentPriorModel"):
+    with pytest.raises(TypeError, match="abstract class PriorModel"):
+        PriorModel(None, None, None, None, None)  # type: ignore[abstract, arg-type]
+    for path in ("own_parts.NoLoss", "lebm.estimators.PriorModel"):
         with pytest.raises(UserError, match=f"model: {path.rpartition('.')[2]} cannot be built: .*loss"):
-            build({"class_path": path, "init_args": {}}, LatentEstimator, trust=["own_parts"])
+            build({"class_path": path, "init_args": {}}, LatentModel, trust=["own_parts"])
 
 
 @pytest.mark.parametrize("verb", [["fit", "-c"], ["validate-recipe"]])
@@ -82,10 +82,7 @@ def test_python_and_a_checkpoint_name_the_missing_methods(own: None) -> None:
             ["--model.init_args.prior", "own_parts.NoReference"],
             "own_parts.NoReference is abstract: it does not define log_density, reference",
         ),
-        (
-            ["--model", "lebm.estimators.LatentPriorModel"],
-            "LatentPriorModel is abstract: it does not define loss",
-        ),
+        (["--model", "lebm.estimators.PriorModel"], "PriorModel is abstract: it does not define loss"),
     ],
 )
 def test_the_command_line_names_the_missing_methods(

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_memory, gpu_speed
-from benchmarks.gpu import ROOT, WHOLE, Part, Task, open_parts, parts, run_part
+from benchmarks.gpu import WHOLE, Part, open_parts, parts, run_part
+from benchmarks.gpu_task import ROOT, Task
 
 DATA = {"mnist": None, "cifar": "somewhere"}
 

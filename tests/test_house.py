@@ -121,6 +121,7 @@ def test_imports_go_down() -> None:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     assert circle(graph(PACKAGE)) == []
+    assert circle(graph(PACKAGE.parent / "benchmarks")) == []
 
 
 def test_networks_and_samplers_need_no_lightning() -> None:

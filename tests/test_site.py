@@ -57,7 +57,7 @@ def test_the_reference_has_the_documented_modules_and_nothing_that_does_not_exis
     entries = set(site_pages.public_names().values())
     for name in entries:
         assert pkgutil.resolve_name(name) is not None, name
-    assert {"lebm.load", "lebm.errors.UserError", "lebm.estimators.answers.Revises"} <= entries
+    assert {"lebm.load", "lebm.errors.UserError", "lebm.estimators.latent_model.Revises"} <= entries
     assert {"lebm.evaluation.run.run_suites", "lebm.metrics.text_diversity.self_bleu"} <= entries
 
 

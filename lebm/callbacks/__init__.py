@@ -1,8 +1,8 @@
 """Lightning callbacks, which decide when a run measures, draws or checks something.
 
 :mod:`lebm.evaluation` computes the values and :mod:`lebm.plots` draws the pictures. A callback uses only the
-methods of a model that :class:`~lebm.estimators.LatentEstimator` and the types in
-:mod:`lebm.estimators.answers` list. There is one exception: :class:`StagePicture` shows the stages of a
+methods of a model that :class:`~lebm.estimators.LatentModel` and the types in
+:mod:`lebm.estimators.latent_model` list. There is one exception: :class:`StagePicture` shows the stages of a
 :class:`~lebm.models.RatioPrior`."""
 
 from lebm.callbacks.anomaly import AnomalyDetection

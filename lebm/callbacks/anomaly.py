@@ -13,7 +13,7 @@ from torch import Tensor
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of, has_split, log
 from lebm.callbacks.publish import publish_histogram, publish_table, takes_tables
 from lebm.data.rows import ImageRows
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.files import replaced
 from lebm.metrics.anomaly import anomaly_figures
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
@@ -54,12 +54,12 @@ class AnomalyDetection(EvaluationCallback):
         self._bad = NonFinite()
         self._explained = False
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         for metric in (self._rows, self._bad):
             metric.to(model.device).reset()
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if "anomaly" not in batch:
             return
@@ -75,7 +75,7 @@ class AnomalyDetection(EvaluationCallback):
             label=label[finite],
         )
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if not self._rows.update_called:
             self._explain(trainer, "the data has no 'anomaly' flags; give the data module a held_out_label")
             return

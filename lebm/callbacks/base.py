@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 
 from lebm.component import Component
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 
 __all__ = [
     "Batch",
@@ -61,21 +61,21 @@ class EvaluationCallback(Callback, Component):
         self.figures: dict[str, float] = {}
         self.protocol: dict[str, Any] = {}
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         """Before the first batch of a pass, with that batch already on the device."""
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         """After a batch; ``outputs`` is the result of the model's step.
 
         With several processes, a process may hold zero rows of a batch.
         """
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         """At the end of the pass, on every process."""
 
-    def report(self, model: LatentEstimator, values: Mapping[str, float]) -> None:
+    def report(self, model: LatentModel, values: Mapping[str, float]) -> None:
         """Log values that are equal on all processes, and keep them in ``figures``."""
         self.figures.update(values)
         model.log_dict(dict(values), sync_dist=True)
@@ -109,7 +109,7 @@ class EvaluationCallback(Callback, Component):
                     f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
                 )
             self._open = True
-            self.begin(trainer, cast(LatentEstimator, pl_module), _stage(trainer), batch)
+            self.begin(trainer, cast(LatentModel, pl_module), _stage(trainer), batch)
 
     def on_validation_batch_end(
         self,
@@ -121,12 +121,12 @@ class EvaluationCallback(Callback, Component):
         dataloader_idx: int = 0,
     ) -> None:
         if self._open and dataloader_idx == 0:
-            self.collect(trainer, cast(LatentEstimator, pl_module), _stage(trainer), outputs, batch)
+            self.collect(trainer, cast(LatentModel, pl_module), _stage(trainer), outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._open:
             self._open = False
-            self.finish(trainer, cast(LatentEstimator, pl_module), _stage(trainer))
+            self.finish(trainer, cast(LatentModel, pl_module), _stage(trainer))
 
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end

@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lebm.callbacks.base import Batch, EvaluationCallback, data_of, due, has_split, log, whole_split
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.draws import CHUNK, check_images, drawn_images
 from lebm.metrics import frechet
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, InceptionFeatures
@@ -86,7 +86,7 @@ class FrechetDistance(EvaluationCallback):
         self._measuring = False
         self._unavailable = False
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         wanted = due(trainer, self.every_n_epochs) and not self._unavailable
         self._measuring = wanted and self._prepare(trainer)
         if not self._measuring:
@@ -97,7 +97,7 @@ class FrechetDistance(EvaluationCallback):
             self._measure_real(trainer, model, batch)
             self._measure_samples(trainer, model, batch["x"].shape[1:])
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if not self._measuring or self._metric is None:
             return
         self._bad.refuse(
@@ -139,7 +139,7 @@ class FrechetDistance(EvaluationCallback):
                 log.warning("%s", problem or "FID is left out: another process found no Inception weights")
         return ready
 
-    def _measure_real(self, trainer: Trainer, model: LatentEstimator, batch: Batch) -> None:
+    def _measure_real(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
         if self._metric is not None and self._measured_data is data_of(trainer):
             self._metric.reset()  # only the samples are forgotten
             return
@@ -155,7 +155,7 @@ class FrechetDistance(EvaluationCallback):
             self._metric.update(self.features(x), real=True)
         self._measured_data = data_of(trainer)
 
-    def _measure_samples(self, trainer: Trainer, model: LatentEstimator, shape: torch.Size) -> None:
+    def _measure_samples(self, trainer: Trainer, model: LatentModel, shape: torch.Size) -> None:
         assert self._metric is not None
         for chunk in range(trainer.global_rank, -(-self.n_samples // self.chunk_size), trainer.world_size):
             first = chunk * self.chunk_size

@@ -14,8 +14,7 @@ from torchmetrics import Metric
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, double_mean, due
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
-from lebm.estimators.answers import HasLayers
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import HasLayers, LatentModel
 from lebm.metrics.reconstruction import squared_error_rows
 from lebm.models.hierarchical import LatentLayout
 from lebm.plots import decoded, image_grid, most_visible, swept
@@ -26,7 +25,7 @@ __all__ = ["HierarchicalSamples", "LatentTraversal", "LayerReconstruction", "lay
 Kind = Literal["substitution", "conditional"]
 
 
-def layers_of(model: LatentEstimator, callback: EvaluationCallback) -> HasLayers:
+def layers_of(model: LatentModel, callback: EvaluationCallback) -> HasLayers:
     """The model itself, as a model with layers.
 
     Raises:
@@ -89,7 +88,7 @@ class HierarchicalSamples(EvaluationCallback):
         self.steps = steps
         self.seed = seed
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         layers = layers_of(model, self)
         if not due(trainer, self.every_n_epochs) or not trainer.is_global_zero:
             return
@@ -146,13 +145,13 @@ class LayerReconstruction(EvaluationCallback):
         self._first = True
         self._errors: list[Metric] = []
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         layers = len(layers_of(model, self).layout)
         self._errors = [double_mean(model.device, "warn") for _ in range(layers)]
         self._first = True
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not self._first:
             return
@@ -170,7 +169,7 @@ class LayerReconstruction(EvaluationCallback):
             publish_image(trainer, "layer_reconstructions", image_grid(rows, min(self.n, len(x))))
         self._first = False
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             name = f"{stage}/reconstruction_mse_above"
             errors = {f"{name}_{k}": float(error.compute()) for k, error in enumerate(self._errors)}
@@ -211,11 +210,11 @@ class LatentTraversal(EvaluationCallback):
         self.extent, self.columns, self.rows, self.image = extent, columns, rows, image
         self._open_picture = False
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self._open_picture = True
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         z = self.output(outputs, "z")
         if not self._open_picture or not len(z):

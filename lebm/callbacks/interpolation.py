@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_image
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.plots import between, decoded, image_grid
 
 __all__ = ["InterpolationGrid"]
@@ -40,11 +40,11 @@ class InterpolationGrid(EvaluationCallback):
         self.columns = columns
         self._shown = False
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self._shown = False
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         z = self.output(outputs, "z")[: 2 * self.pairs]
         if self._shown or not trainer.is_global_zero or len(z) < 2:

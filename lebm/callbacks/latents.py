@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs
 from lebm.callbacks.publish import publish_histogram, publish_image
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.metrics.rows import RowCollector
 from lebm.plots.latents import latent_picture
 from lebm.samplers.noise import Noise
@@ -45,12 +45,12 @@ class PosteriorLatents(EvaluationCallback):
         self._rows = RowCollector(["z"])
         self._held = 0
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self._rows.to(model.device).reset()
         self._held = 0
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         # The first n rows of every process include the first n rows of all, for any number of processes.
         z = self.output(outputs, "z")[: self.n - self._held]
@@ -88,13 +88,13 @@ class LatentPicture(PosteriorLatents):
 
     _prior: Tensor | None = None
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         super().begin(trainer, model, stage, batch)
         if trainer.is_global_zero:
             noise = Noise.shards(self.seed, "latent picture")
             self._prior = model.sample_latent(self.n, steps=self.steps, generator=noise)
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         posterior = self.latents()
         prior, self._prior = self._prior, None
         if prior is not None and posterior.shape[0] > 1:

@@ -11,7 +11,7 @@ from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, has_split, w
 from lebm.callbacks.hierarchical import layers_of
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.metrics.attack import latent_attack, layer_divergences
 from lebm.metrics.classification import classify
 from lebm.metrics.disentanglement import mutual_information_gap
@@ -24,9 +24,7 @@ from lebm.samplers.noise import Noise
 __all__ = ["LatentAttack", "LayerClassification", "LongChain", "MutualInformationGap"]
 
 
-def _features(
-    model: LatentEstimator, x: Tensor, outputs: Outputs | None, index: Tensor
-) -> tuple[Tensor, str]:
+def _features(model: LatentModel, x: Tensor, outputs: Outputs | None, index: Tensor) -> tuple[Tensor, str]:
     """The means of q, or posterior samples if the model has no inference model, with their name."""
     with torch.no_grad():
         inferred = model.inferred(x)
@@ -77,7 +75,7 @@ class LayerClassification(EvaluationCallback):
         self._train, self._test = RowCollector(["z", "label"]), RowCollector(["z", "label"])
         self._latent = ""
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         layers_of(model, self)
         if trainer.state.fn == TrainerFn.FITTING:
             return
@@ -95,16 +93,16 @@ class LayerClassification(EvaluationCallback):
             self._add(self._train, model, part, None)
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             self._add(self._test, model, batch, outputs)
 
-    def _add(self, rows: RowCollector, model: LatentEstimator, batch: Batch, outputs: Outputs | None) -> None:
+    def _add(self, rows: RowCollector, model: LatentModel, batch: Batch, outputs: Outputs | None) -> None:
         z, self._latent = _features(model, model.observations(batch), outputs, batch["index"])
         rows.update(index=batch["index"], label=batch["label"], z=z)
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             return
         train, test = _labelled(self._train, "label"), _labelled(self._test, "label")
@@ -167,19 +165,19 @@ class MutualInformationGap(EvaluationCallback):
         self.bins = bins
         self._rows = RowCollector(["z", "factors"])
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         if "factors" not in batch and "label" not in batch:
             raise UserError("MutualInformationGap needs batches with factors or labels")
         self._rows.to(model.device).reset()
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         factors = batch["factors"] if "factors" in batch else batch["label"].unsqueeze(1)
         z, _ = _features(model, self.output(outputs, "x"), outputs, batch["index"])
         self._rows.update(index=batch["index"], z=z, factors=factors)
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         rows = _labelled(self._rows, "factors")
         self._rows.reset()
         gap, supervised = mutual_information_gap(rows["z"], rows["factors"], self.bins)
@@ -222,14 +220,14 @@ class LatentAttack(EvaluationCallback):
         self.n, self.radius, self.steps = n, radius, steps
         self._due = False
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         layers_of(model, self)
         if model.inferred(model.observations(batch)) is None:
             raise UserError("LatentAttack attacks an encoder, and this model has none")
         self._due = trainer.state.fn != TrainerFn.FITTING
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         x = self.output(outputs, "x")[: self.n].clone()
         if not self._due or len(x) < 2:
@@ -299,7 +297,7 @@ class LongChain(EvaluationCallback):
             )
         self.lengths, self.n, self.seed = tuple(lengths), n, seed
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             return
 

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, double_mean
 from lebm.callbacks.publish import publish_image
 from lebm.data.splits import spread_rows
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.metrics.reconstruction import squared_error_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.plots.grids import pair_grid
@@ -47,7 +47,7 @@ class ReconstructionGrid(EvaluationCallback):
         self._rows: RowCollector | None = None
         self._chosen: Tensor | None = None
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self._rows = RowCollector(["x", "reconstruction"]).to(model.device)
         chosen = self._choice(trainer, stage)
         self._chosen = None if chosen is None else chosen.to(model.device)
@@ -70,7 +70,7 @@ class ReconstructionGrid(EvaluationCallback):
         return torch.from_numpy(spread_rows(classes, rows, self.n, self.seed))
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if self._rows is None:
             return
@@ -84,7 +84,7 @@ class ReconstructionGrid(EvaluationCallback):
         if self._chosen is None:
             self._publish(trainer)
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if self._rows is not None:
             self._publish(trainer)
 
@@ -126,12 +126,12 @@ class ReconstructionError(EvaluationCallback):
         super().__init__()
         self._bad = NonFinite()
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self._mean = double_mean(model.device)
         self._bad.to(model.device).reset()
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")
         index = batch["index"]
@@ -143,7 +143,7 @@ class ReconstructionError(EvaluationCallback):
         self._bad.update(finite, index)
         self._mean.update(error[finite])
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         self._bad.refuse(
             f"{stage} reconstructions",
             "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size",

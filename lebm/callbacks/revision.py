@@ -11,8 +11,7 @@ from torchmetrics import Metric
 from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, double_mean
 from lebm.callbacks.divergence import DivergenceError, agreed
 from lebm.component import Component
-from lebm.estimators.answers import Revises
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel, Revises
 from lebm.evaluation.revision import reconstructions_after
 from lebm.metrics.reconstruction import SSIM_WINDOW
 from lebm.metrics.rows import finite_rows
@@ -48,14 +47,14 @@ class RevisionError(EvaluationCallback):
         self.steps = list(steps)
         self._means: dict[str, Metric] = {}
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         names = FIGURES if min(batch["x"].shape[2:]) >= SSIM_WINDOW else FIGURES[:2]
         self._means = {
             f"{name}/steps{steps}": double_mean(model.device) for steps in self.steps for name in names
         }
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         x, index = self.output(outputs, "x"), batch["index"]
         if not x.shape[0]:
@@ -63,7 +62,7 @@ class RevisionError(EvaluationCallback):
         for name, rows in reconstructions_after(model, x, index, self.steps).items():
             self._means[name].update(rows)
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         values = {f"{stage}/{name}": float(mean.compute()) for name, mean in self._means.items()}
         self.report(model, {name: value for name, value in values.items() if value == value})
         self.protocol.update(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lebm.callbacks.base import Batch, EvaluationCallback, due
 from lebm.callbacks.publish import publish_image, publish_table, takes_tables
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.models.frozen import frozen
 from lebm.plots.grids import image_grid
 from lebm.samplers.noise import Noise
@@ -62,22 +62,22 @@ class SampleGrid(EvaluationCallback):
         self.seed = seed
         self._drawn: int | None = None
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         if self._due(trainer):
             self._draw(trainer, model)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation and self._due(trainer):
-            self._draw(trainer, cast(LatentEstimator, pl_module))
+            self._draw(trainer, cast(LatentModel, pl_module))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._drawn != trainer.global_step:
-            self._draw(trainer, cast(LatentEstimator, pl_module))
+            self._draw(trainer, cast(LatentModel, pl_module))
 
     def _due(self, trainer: Trainer) -> bool:
         return due(trainer, self.every_n_epochs) or trainer.current_epoch + 1 == trainer.max_epochs
 
-    def _draw(self, trainer: Trainer, model: LatentEstimator) -> None:
+    def _draw(self, trainer: Trainer, model: LatentModel) -> None:
         self._drawn = trainer.global_step
         if not trainer.is_global_zero:
             return
@@ -85,7 +85,7 @@ class SampleGrid(EvaluationCallback):
             x = model.sample(self.n, steps=self.steps, generator=Noise.shards(self.seed, "sample grid"))
         self._show(trainer, model, x)
 
-    def _show(self, trainer: Trainer, model: LatentEstimator, x: Tensor) -> None:
+    def _show(self, trainer: Trainer, model: LatentModel, x: Tensor) -> None:
         publish_image(trainer, "samples", image_grid(x, self.columns))
         if takes_tables(trainer):
             cells = [image_grid(x[row : row + 1], 1) for row in range(min(self.n, TABLED))]

@@ -13,7 +13,7 @@ from lebm.callbacks.publish import moment
 from lebm.callbacks.samples import SampleGrid, publish_samples
 from lebm.data.rows import TextRows
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality, likelihood_of_sentences
 from lebm.files import write_text
 
@@ -45,7 +45,7 @@ class SampleSentences(SampleGrid):
     def __init__(self, n: int = 20, every_n_epochs: int = 1, steps: int | None = None, seed: int = 0) -> None:
         super().__init__(n, every_n_epochs, steps, seed=seed)
 
-    def _show(self, trainer: Trainer, model: LatentEstimator, x: Tensor) -> None:
+    def _show(self, trainer: Trainer, model: LatentModel, x: Tensor) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         sentences = likelihood_of_sentences(model, type(self).__name__).spell(x)
@@ -109,19 +109,19 @@ class SentenceBounds(EvaluationCallback):
         self.counts: dict[str, int] = {}
         self._measuring = False
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self._measuring = stage == "test" or self.in_validation
         if self._measuring:
             likelihood_of_sentences(model, type(self).__name__)
             self.bounds.begin(model)
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if self._measuring:
             self.bounds.update(model, self.output(outputs, "x"), batch["index"])
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if self._measuring:
             values = self.bounds.compute()
             self.report(model, {f"{stage}/{name}": value for name, value in values.items()})
@@ -166,7 +166,7 @@ class SentenceQuality(EvaluationCallback):
         self.counts: dict[str, int] = {}
         self._measuring = False
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self._measuring = stage == "test"
         if not self._measuring:
             return
@@ -177,13 +177,13 @@ class SentenceQuality(EvaluationCallback):
         self.quality.begin(model)
 
     def collect(
-        self, trainer: Trainer, model: LatentEstimator, stage: str, outputs: Outputs, batch: Batch
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
         if self._measuring:
             x, z = self.output(outputs, "x"), self.output(outputs, "z")
             self.quality.update(model, x, z, batch["index"])
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if not self._measuring:
             return
         train = getattr(data_of(trainer), "train", None)

@@ -9,7 +9,7 @@ from lebm.callbacks.base import Batch
 from lebm.callbacks.latents import PosteriorLatents
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.metrics.discrepancy import maximum_mean_discrepancy
 from lebm.metrics.rows import finite_rows
 from lebm.models.priors import StandardNormal
@@ -49,7 +49,7 @@ class StagePicture(PosteriorLatents):
         self._priors: dict[str, Tensor] = {}
         self._densities: list[LogDensity] = []
 
-    def begin(self, trainer: Trainer, model: LatentEstimator, stage: str, batch: Batch) -> None:
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         prior = model.latent_prior
         if not isinstance(prior, RatioPrior):
             raise UserError(
@@ -75,7 +75,7 @@ class StagePicture(PosteriorLatents):
             sampler = model.prior_chain(1, Noise([("a start that is not used",)])).sampler
             points = self._priors[name] = sampler(target, points, noise, steps=self.steps)
 
-    def finish(self, trainer: Trainer, model: LatentEstimator, stage: str) -> None:
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         posterior = self.latents()
         posterior = posterior[finite_rows(posterior)]
         clouds = {name: cloud[finite_rows(cloud)] for name, cloud in self._priors.items()}

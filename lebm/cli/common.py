@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.data.rows import Rows
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.latent_model import LatentModel
 
 __all__ = [
     "chain_words",
@@ -65,7 +65,7 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     )
 
 
-def load_model(chosen: argparse.Namespace) -> LatentEstimator:
+def load_model(chosen: argparse.Namespace) -> LatentModel:
     """The model of the run that was named, on the device that was asked for.
 
     The names of the run and the data are checked before torch is imported. What kind of weights it has is put
@@ -87,7 +87,7 @@ def load_model(chosen: argparse.Namespace) -> LatentEstimator:
     return model
 
 
-def open_data(chosen: argparse.Namespace, model: LatentEstimator, limit: int | None) -> Rows:
+def open_data(chosen: argparse.Namespace, model: LatentModel, limit: int | None) -> Rows:
     """The rows of the data to look at, in the form that the model takes."""
     from lebm.evaluation.reopen import reopen
 
@@ -129,7 +129,7 @@ def encode_noise(seed: int, index: Tensor | range) -> Any:
     return Noise.samples(seed, "encode", index=index)
 
 
-def chain_words(model: LatentEstimator, given: int | None, name: str) -> str:
+def chain_words(model: LatentModel, given: int | None, name: str) -> str:
     """Length of the chain ``prior``, ``posterior`` or ``image``, for a message; empty if there is none."""
     direct = model.chain_settings.get("direct_draws") if name == "prior" and given is None else None
     if direct is not None:

@@ -15,8 +15,7 @@ from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.run.folder import inside, plain, write_json
 
 if TYPE_CHECKING:
-    from lebm.estimators.answers import ModelChain
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.latent_model import LatentModel, ModelChain
     from lebm.samplers.noise import Noise
 
 __all__ = ["main"]
@@ -60,8 +59,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _check(model: LatentEstimator) -> None:
-    from lebm.estimators.answers import HasPosterior
+def _check(model: LatentModel) -> None:
+    from lebm.estimators.latent_model import HasPosterior
 
     missing = "prior" if model.latent_prior is None else "posterior"
     if model.latent_prior is None or not isinstance(model, HasPosterior):
@@ -71,8 +70,8 @@ def _check(model: LatentEstimator) -> None:
         )
 
 
-def _diagnose(name: str, model: LatentEstimator, chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    from lebm.estimators.answers import NoChainError
+def _diagnose(name: str, model: LatentModel, chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    from lebm.estimators.latent_model import NoChainError
     from lebm.evaluation.chains import long_chains
     from lebm.plots.chains import draw_chains
 
@@ -93,7 +92,7 @@ def _diagnose(name: str, model: LatentEstimator, chosen: argparse.Namespace, fol
     return report.plain()
 
 
-def _chain_of(name: str, model: LatentEstimator, chosen: argparse.Namespace) -> tuple[ModelChain, Noise, int]:
+def _chain_of(name: str, model: LatentModel, chosen: argparse.Namespace) -> tuple[ModelChain, Noise, int]:
     """The chains, their noise, and the number of targets."""
     from lebm.evaluation.chains import posterior_chains
     from lebm.samplers.noise import Noise

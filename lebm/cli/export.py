@@ -90,12 +90,12 @@ def _numbers(state: Any) -> int:
 def _sizes(content: Any) -> dict[str, str]:
     """What the model observes, the size of its latent, and how many of its numbers are parameters."""
     from lebm.checkpoint.rebuild import filled
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.latent_model import LatentModel
     from lebm.models.observations import event_shape
 
     state = content["state_dict"]
     try:
-        model = filled(content.get("hyper_parameters"), LatentEstimator, state)
+        model = filled(content.get("hyper_parameters"), LatentModel, state)
     except UserError as error:  # the content may fit its checksum all the same
         return {"sizes": f"not known, {error}"}
     shape = event_shape(model.observation_model)

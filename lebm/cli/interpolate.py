@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.data.rows import Rows
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.latent_model import LatentModel
 
 __all__ = ["drawn_latents", "encoded", "interpolate", "named_rows"]
 
@@ -72,7 +72,7 @@ def interpolate(argv: list[str]) -> int:
 
 
 def _write(
-    chosen: argparse.Namespace, model: LatentEstimator, z: Tensor, source: str, kind: str, rows: Rows | None
+    chosen: argparse.Namespace, model: LatentModel, z: Tensor, source: str, kind: str, rows: Rows | None
 ) -> int:
     """Decode the latents between each pair of ``z`` and write them."""
     import torch
@@ -100,7 +100,7 @@ def _write(
     return 0
 
 
-def drawn_latents(model: LatentEstimator, seeds: Sequence[int], steps: int | None) -> Tensor:
+def drawn_latents(model: LatentModel, seeds: Sequence[int], steps: int | None) -> Tensor:
     """A draw of the prior per seed, ``(n, d)``: the latent of the first sample of ``lebm sample``."""
     import torch
 
@@ -110,7 +110,7 @@ def drawn_latents(model: LatentEstimator, seeds: Sequence[int], steps: int | Non
     return torch.cat([model.sample_latent(1, steps=steps, generator=noise) for noise in noises])
 
 
-def encoded(chosen: argparse.Namespace, model: LatentEstimator, rows: Rows) -> Tensor:
+def encoded(chosen: argparse.Namespace, model: LatentModel, rows: Rows) -> Tensor:
     """The latents of some rows, ``(n, d)``."""
     import torch
 
@@ -123,7 +123,7 @@ def encoded(chosen: argparse.Namespace, model: LatentEstimator, rows: Rows) -> T
     )
 
 
-def named_rows(chosen: argparse.Namespace, model: LatentEstimator, words: Sequence[str], n: int) -> Rows:
+def named_rows(chosen: argparse.Namespace, model: LatentModel, words: Sequence[str], n: int) -> Rows:
     """The named rows of the data, or a seeded choice of ``n`` that is spread over the classes.
 
     Args:

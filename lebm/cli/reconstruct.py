@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.data.rows import Rows
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.latent_model import LatentModel
 
 __all__ = ["reconstruct", "reconstructions"]
 
@@ -53,7 +53,7 @@ def reconstruct(argv: list[str]) -> int:
     return 0
 
 
-def reconstructions(model: LatentEstimator, rows: Rows, chosen: argparse.Namespace) -> Tensor:
+def reconstructions(model: LatentModel, rows: Rows, chosen: argparse.Namespace) -> Tensor:
     """Observations that were encoded and decoded again, in memory of the host."""
     import torch
 

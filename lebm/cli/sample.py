@@ -16,7 +16,7 @@ from lebm.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.latent_model import LatentModel
 
 __all__ = ["sample"]
 
@@ -53,7 +53,7 @@ def sample(argv: list[str]) -> int:
     model = load_model(chosen)
     import torch
 
-    from lebm.estimators.answers import Revises
+    from lebm.estimators.latent_model import Revises
     from lebm.samplers.noise import Noise
 
     steps = _sample_steps(model, chosen)
@@ -81,20 +81,20 @@ def sample(argv: list[str]) -> int:
     return 0
 
 
-def _from_pool(model: LatentEstimator) -> Callable[..., Tensor]:
+def _from_pool(model: LatentModel) -> Callable[..., Tensor]:
     """Draws that go on from the chains that training left in its pool."""
-    from lebm.estimators.prior_chains import PriorChains
+    from lebm.estimators.prior_model import PriorModel
 
-    if not isinstance(model, PriorChains):
+    if not isinstance(model, PriorModel):
         raise UserError(f"--start pool: a {type(model).__name__} draws its latents without a chain")
     return model.sample_from_pool
 
 
-def _sample_steps(model: LatentEstimator, chosen: argparse.Namespace) -> int | None:
+def _sample_steps(model: LatentModel, chosen: argparse.Namespace) -> int | None:
     """Length of the chain that draws; none where the generator is asked alone."""
     if chosen.source == "ebm":
         return chosen.steps
-    from lebm.estimators.answers import Revises
+    from lebm.estimators.latent_model import Revises
 
     if not isinstance(model, Revises):
         raise UserError(

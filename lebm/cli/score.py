@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.data.rows import Rows
-    from lebm.estimators.base import LatentEstimator
+    from lebm.estimators.latent_model import LatentModel
 
     Scorer = Callable[[Tensor, Tensor], Tensor]
 
@@ -111,7 +111,7 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _scorer(model: LatentEstimator, chosen: argparse.Namespace) -> Scorer:
+def _scorer(model: LatentModel, chosen: argparse.Namespace) -> Scorer:
     """The score that was asked for, of a batch ``(B, *event)`` and its row numbers ``(B,)``, ``(B,)``."""
     steps = chosen.steps or model.evaluation_steps
 
@@ -136,14 +136,14 @@ def _scorer(model: LatentEstimator, chosen: argparse.Namespace) -> Scorer:
     return lambda x, index: combined(parts(x, index), normal)
 
 
-def _scores(model: LatentEstimator, scorer: Scorer, rows: Rows, chosen: argparse.Namespace) -> Tensor:
+def _scores(model: LatentModel, scorer: Scorer, rows: Rows, chosen: argparse.Namespace) -> Tensor:
     import torch
 
     batches = rows.batches(chosen.batch_size)
     return torch.cat([scorer(x.to(model.device), index).double().cpu() for index, x in batches])
 
 
-def _threshold(model: LatentEstimator, scorer: Scorer, chosen: argparse.Namespace) -> float:
+def _threshold(model: LatentModel, scorer: Scorer, chosen: argparse.Namespace) -> float:
     """The score at the false-positive rate that was asked for, on the validation rows of the run."""
     from lebm.evaluation.reopen import reopen
     from lebm.evaluation.scores import threshold_at
@@ -173,7 +173,7 @@ def _write_scores(target: Path, rows: Rows, name: str, values: Tensor, threshold
 
 
 def _write_pictures(
-    targets: dict[str, Path], model: LatentEstimator, rows: Rows, values: Tensor, chosen: argparse.Namespace
+    targets: dict[str, Path], model: LatentModel, rows: Rows, values: Tensor, chosen: argparse.Namespace
 ) -> None:
     """The images at both ends of the scores, each above its score and class; one scale for all heat maps."""
     import torch

@@ -26,7 +26,7 @@ from lebm.config.request import Request
 from lebm.config.stored import stored_sections
 from lebm.data.module import SplitData
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.run import folder as runs
 from lebm.run.lock import sole_writer
 from lebm.run.loggers import stored_run_id
@@ -124,7 +124,7 @@ class TrainingCLI(RecipeCLI):
         """What the checkpoint says of its model, checked by the rules of :func:`lebm.load`."""
         description = content.get("hyper_parameters")
         try:
-            filled(description, LatentEstimator, content["state_dict"], self.request.trust)
+            filled(description, LatentModel, content["state_dict"], self.request.trust)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         return description
@@ -161,7 +161,7 @@ class TrainingCLI(RecipeCLI):
         section = self.config.pop("model", None)
         super().instantiate_classes()
         described = self.stored_model if section is None else _bare(section.as_dict())
-        self.model = build(described, LatentEstimator, self.request.trust, stored=True)  # type: ignore[type-abstract]
+        self.model = build(described, LatentModel, self.request.trust, stored=True)  # type: ignore[type-abstract]
 
     def _same_short_names(self) -> None:
         """Refuse another ``latent_dim`` or ``latent_dims`` for a run that goes on.

@@ -30,7 +30,7 @@ from lebm.config.references import with_references
 from lebm.config.request import Request
 from lebm.config.usage import DESCRIPTION, USAGE
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.estimators.processes import refusal
 from lebm.run.callbacks import RunCheckpoint, SameShape, SaveConfig, ShortRun
 from lebm.run.console import PartSizes, Progress
@@ -86,7 +86,7 @@ class RecipeCLI(LightningCLI):
         self.wandb_id: str | None = None
         with _restricted(request.trust), self._one_line():
             super().__init__(
-                LatentEstimator,
+                LatentModel,
                 LightningDataModule,
                 save_config_callback=SaveConfig,
                 save_config_kwargs={"save_to_log_dir": False},
@@ -117,7 +117,7 @@ class RecipeCLI(LightningCLI):
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
         # The model of a run folder comes from its checkpoint.
         parser.add_lightning_class_args(
-            LatentEstimator,  # type: ignore[arg-type]
+            LatentModel,  # type: ignore[arg-type]
             "model",
             subclass_mode=True,
             required=self.request.run is None,

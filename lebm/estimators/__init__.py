@@ -1,18 +1,16 @@
 """The learning methods, each a LightningModule with one scalar loss, and what only they need."""
 
-from lebm.estimators.base import LatentEstimator
 from lebm.estimators.dual_mcmc import DualMCMCTeaching
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.joint_hierarchical import JointHierarchicalPrior
 from lebm.estimators.latent_mle import LatentMLE
+from lebm.estimators.latent_model import LatentModel
 from lebm.estimators.multistage_nce import MultiStageNCE
 from lebm.estimators.ncp import noise_contrastive_prior
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.prior_chains import PriorChains
-from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.prior_model import PriorModel
 from lebm.estimators.revised_model import RevisedModel
 from lebm.estimators.stages import AdaptiveStages, FixedStages, StageRule
-from lebm.estimators.training import OneLossModule
 
 __all__ = [
     "AdamGroups",
@@ -21,12 +19,10 @@ __all__ = [
     "FitBase",
     "FixedStages",
     "JointHierarchicalPrior",
-    "LatentEstimator",
     "LatentMLE",
-    "LatentPriorModel",
+    "LatentModel",
     "MultiStageNCE",
-    "OneLossModule",
-    "PriorChains",
+    "PriorModel",
     "RevisedModel",
     "StageRule",
     "noise_contrastive_prior",

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.prior_model import LatentPriorModel
-from lebm.estimators.training import NoiseSource
+from lebm.estimators.prior_model import PriorModel
 from lebm.inference import Inference, Inferred
 from lebm.models.chain_space import NoiseSpace, chain_space, common_layout, redraw
 from lebm.models.frozen import frozen
@@ -23,7 +22,7 @@ from lebm.samplers.noise import RandomSource
 __all__ = ["JointHierarchicalPrior"]
 
 
-class JointHierarchicalPrior(LatentPriorModel):
+class JointHierarchicalPrior(PriorModel):
     r"""Cui, Wu, Han: *Learning Joint Latent Space EBM Prior Model for Multi-layer Generator*, CVPR 2023, and
     *Learning Hierarchical Features with Joint Latent Space Energy-Based Prior*, ICCV 2023.
 
@@ -58,7 +57,6 @@ class JointHierarchicalPrior(LatentPriorModel):
         seed: seed of every random stream.
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in evaluation, for an inference by chains.
-        noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
         fit_base: when the base of an :class:`~lebm.models.EnergyPrior` is fitted, on all layers together;
             ``None`` for a base that stays as it is.
 
@@ -98,7 +96,6 @@ class JointHierarchicalPrior(LatentPriorModel):
         seed: int = 0,
         noise_shards: int = 8,
         evaluation_steps: int | None = None,
-        noise_source: NoiseSource = "streams",
         fit_base: FitBase | None = None,
     ) -> None:
         super().__init__(
@@ -112,7 +109,6 @@ class JointHierarchicalPrior(LatentPriorModel):
             seed,
             noise_shards,
             evaluation_steps,
-            noise_source,
             fit_base,
         )
         self.space = chain_space(prior, space, noise_target)
@@ -187,6 +183,7 @@ class JointHierarchicalPrior(LatentPriorModel):
     @classmethod
     def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         """Today's arguments for those of a checkpoint in which ``scheme`` named the inference."""
+        arguments = super().from_former(arguments)
         if "scheme" not in arguments and "encoder" not in arguments:
             return arguments
         now = {name: value for name, value in arguments.items() if name not in _FORMER}

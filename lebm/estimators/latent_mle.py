@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.prior_model import PriorModel
 
 __all__ = ["LatentMLE"]
 
 
-class LatentMLE(LatentPriorModel):
+class LatentMLE(PriorModel):
     r"""Pang, Han, Nijkamp, Zhu, Wu: *Learning Latent Space Energy-Based Prior Model*, NeurIPS 2020.
 
     ``z+`` comes from the posterior and ``z-`` from the prior, in the paper both by short Langevin chains from
@@ -42,7 +42,6 @@ class LatentMLE(LatentPriorModel):
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in validation, testing and prediction, where the paper leaves
             their number open. If ``None``, those of ``posterior_sampler`` for an inference by chains.
-        noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
         fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is.
         anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
             ``"code"``, ``-log p(z)`` at the mean of the encoder. With many normal images and a fitted base

@@ -16,10 +16,9 @@ from lebm.density_ratio.log_z import as_constant, direct_log_z, staged_log_z
 from lebm.errors import UserError
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.prior_model import PriorModel
 from lebm.estimators.stage_end import clear_moments, renew_averages, stage_lines, warn
 from lebm.estimators.stages import StageRecord, StageRule
-from lebm.estimators.training import NoiseSource
 from lebm.inference import Inference, Inferred
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
@@ -31,7 +30,7 @@ from lebm.samplers.noise import Noise, RandomSource
 __all__ = ["MultiStageNCE"]
 
 
-class MultiStageNCE(LatentPriorModel):
+class MultiStageNCE(PriorModel):
     r"""Xiao, Han: *Adaptive Multi-stage Density Ratio Estimation for Learning Latent Space Energy-based
     Model*, NeurIPS 2022.
 
@@ -74,7 +73,6 @@ class MultiStageNCE(LatentPriorModel):
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: posterior transitions in validation, testing and prediction. If ``None``, those of
             ``posterior_sampler`` for an inference by chains.
-        noise_source: ``"streams"`` or ``"counter"``; see :class:`~lebm.estimators.LatentEstimator`.
         fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is. The first
             stage begins after the last fit, and its negatives are exact draws of the base.
         anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
@@ -122,7 +120,6 @@ class MultiStageNCE(LatentPriorModel):
         seed: int = 0,
         noise_shards: int = 8,
         evaluation_steps: int | None = None,
-        noise_source: NoiseSource = "streams",
         fit_base: FitBase | None = None,
         anomaly: Literal["joint", "code"] = "joint",
     ) -> None:
@@ -139,7 +136,6 @@ class MultiStageNCE(LatentPriorModel):
             seed,
             noise_shards,
             evaluation_steps,
-            noise_source,
             fit_base,
             anomaly,
         )

@@ -1,33 +1,364 @@
-"""What the methods of papers 1 to 3 share in training."""
+"""A generator with a learned prior and a part that infers latents: what papers 1 to 3 share."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from lebm.component import describe
 from lebm.errors import UserError, UserNotice
-from lebm.estimators.base import contrast
-from lebm.estimators.prior_chains import PriorChains
+from lebm.estimators.backbone import Backbone
+from lebm.estimators.fit_base import FitBase
+from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError, contrast
+from lebm.estimators.optim import AdamGroups
 from lebm.estimators.stage_end import renew_averages
-from lebm.inference import Inferred, PosteriorChain, Variational
+from lebm.inference import Frozen, Inference, Inferred, PosteriorChain, ShortRun, Variational, mirror_encoder
+from lebm.models.chain_space import ChainSpace, check_choice
+from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.frozen import frozen
-from lebm.samplers.base import LogDensity
+from lebm.models.likelihoods import Likelihood
+from lebm.models.priors import EnergyPrior, Prior
+from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.chains import PersistentChains
+from lebm.samplers.importance import IndependenceMetropolis, clean_log_weights, weight_ess
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["LatentPriorModel"]
+__all__ = ["DirectDraws", "PriorModel"]
 
 
-class LatentPriorModel(PriorChains):
-    """The networks that train and the terms of a loss; a method adds them up.
+@dataclass(frozen=True)
+class DirectDraws:
+    """Draws of a prior by independence Metropolis, with its base as the proposal.
 
-    See :class:`PriorChains` for the arguments. ``optimizer`` needs a learning rate for each of
-    :meth:`networks`.
+    Attributes:
+        sampler: the steps that correct a draw of the base.
+        share: effective share of the draws of the base, in (0, 1]; 1 for an energy that is constant.
     """
+
+    sampler: IndependenceMetropolis
+    share: float
+
+
+class PriorModel(LatentModel):
+    """A likelihood, a prior, a chain for each, and an inference: what a model of them answers.
+
+    Every chain sees the networks :func:`~lebm.models.frozen`, whatever mode the model is in, and a chain pool
+    belongs to training alone.
+
+    Args:
+        likelihood: ``p(x | z)``, with the generator inside.
+        prior: ``p(z)``.
+        prior_sampler: chain for ``p(z)``.
+        posterior_sampler: chain for ``p(z | x)``; ``None`` if the inference runs no chain.
+        optimizer: the optimiser and its settings per network: a learning rate for each of :meth:`networks`.
+        inference: where latents of data come from; :class:`~lebm.inference.ShortRun` if ``None``.
+        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
+            ``False`` is the published loss, ``|x - g(z)|^2`` summed over pixels. Gaussian likelihoods only.
+        seed: of every random stream.
+        noise_shards: pieces of the global batch; the number of processes must divide it.
+        evaluation_steps: posterior transitions of the answers. If ``None``, those of ``posterior_sampler``
+            for an inference by chains, and none for an inference by an encoder alone.
+        fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is.
+        anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
+            ``"code"``, ``-log p(z)`` at the mean of the encoder. With many normal images and a fitted base
+            the second separates better, with few images the first (docs/results/base.md).
+
+    Raises:
+        ValueError: if the parts disagree on the latent size, the inference lacks a chain or an encoder, the
+            loss of an unscaled likelihood is not defined, or there is no base to fit.
+    """
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        prior: Prior,
+        prior_sampler: Sampler,
+        posterior_sampler: Sampler | None,
+        optimizer: AdamGroups,
+        inference: Inference | None = None,
+        scale_likelihood: bool = True,
+        seed: int = 0,
+        noise_shards: int = 8,
+        evaluation_steps: int | None = None,
+        fit_base: FitBase | None = None,
+        anomaly: Literal["joint", "code"] = "joint",
+    ) -> None:
+        super().__init__(optimizer, seed, noise_shards, evaluation_steps)
+        if likelihood.latent_dim != prior.latent_dim:
+            raise ValueError(
+                f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has"
+                f" {prior.latent_dim}"
+            )
+        if not scale_likelihood and not hasattr(likelihood, "sigma"):
+            raise ValueError("scale_likelihood=False is defined for a GaussianLikelihood only")
+        self.likelihood = likelihood
+        self.prior = prior
+        self.space = ChainSpace(prior)
+        self.prior_sampler = prior_sampler
+        self.posterior_sampler = posterior_sampler
+        self.scale_likelihood = scale_likelihood
+        self.latent_dim = prior.latent_dim
+        self.inference = self._take(inference)
+        self.fit_base = fit_base
+        check_choice("anomaly", anomaly, ("joint", "code"))
+        if anomaly == "code" and self.inference.encoder is None:
+            raise ValueError("anomaly 'code' scores the mean of an encoder, and this inference has none")
+        self.anomaly = anomaly
+        self.frozen_parts = self._frozen_parts()
+        if fit_base is not None:
+            if type(self.reference).fit is Prior.fit:
+                name = type(self.reference).__name__
+                raise ValueError(f"fit_base needs a base with a fit, such as GaussianMixture, not {name}")
+            self.reference.requires_grad_(False)  # a base learns by its own fit
+            if isinstance(prior, EnergyPrior):
+                prior.wait_for(fit_base)
+        optimizer.check(self.networks())
+
+    def _take(self, inference: Inference | None) -> Inference:
+        """The inference of this model, checked, with an encoder made for the generator if it lacks one."""
+        part = ShortRun() if inference is None else inference
+        name = type(part).__name__
+        if part.runs_chain and self.posterior_sampler is None:
+            raise ValueError(f"inference {name} runs posterior chains: give a posterior_sampler")
+        if part.needs_encoder and part.encoder is None:
+            part.encoder = mirror_encoder(self.likelihood.generator)
+        if (
+            part.encoder is not None
+            and getattr(part.encoder, "latent_dim", self.latent_dim) != self.latent_dim
+        ):
+            raise ValueError(
+                f"the prior has {self.latent_dim} latent coordinates but the encoder gives"
+                f" {part.encoder.latent_dim}"
+            )
+        if isinstance(part, Frozen) and self.prior.is_exact:
+            raise ValueError("inference Frozen trains an energy, and this prior has none")
+        return part
+
+    def _frozen_parts(self) -> Backbone:
+        """Networks that :class:`~lebm.inference.Frozen` copies and freezes; none for the other kinds."""
+        part = self.inference
+        if not isinstance(part, Frozen):
+            return Backbone(None, {})
+        assert part.encoder is not None
+        parts = {"likelihood": self.likelihood, "encoder": part.encoder}
+        if self.fit_base is None:  # a base that is fitted needs none of the backbone's
+            parts["reference"] = self.reference
+        return Backbone(part.backbone, parts)
+
+    @property
+    def reference(self) -> Prior:
+        """The prior without its energy."""
+        return getattr(self.prior, "base", self.prior)
+
+    @property
+    def encoder(self) -> GaussianEncoder | None:
+        """``q(z | x)`` of the inference; ``None`` for an inference without one."""
+        return self.inference.encoder
+
+    # Chains
+
+    def chain_start(self, n: int, generator: RandomSource) -> Tensor:
+        """Where ``n`` chains start: at draws of the reference, ``(n, latent_dim)``, in the coordinates that
+        chains move.
+        """
+        return self.space.reference(n, generator)
+
+    def run_chain(
+        self,
+        name: str,
+        sampler: Sampler | None,
+        target: LogDensity,
+        n: int,
+        noise: RandomSource,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """``n`` latents of a training chain from latents ``start``, or from the reference; its health is
+        noted under ``name``.
+        """
+        assert sampler is not None, f"{type(self).__name__} has no {name}_sampler"
+        with frozen(self.prior, self.likelihood):
+            if start is None:
+                state = self.chain_start(n, noise)
+            else:
+                with torch.no_grad():
+                    state = self.space.coordinates(start.to(self.dtype))
+            return self._latents(self.follow(name, sampler, target, state, noise))
+
+    def _latents(self, state: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.space.latents(state)
+
+    def posterior(self, x: Tensor) -> LogDensity:
+        """``log p(x, z)`` as a function of ``z``, unnormalised where the prior is."""
+        likelihood, prior = self.likelihood.given(x), self.prior
+        return lambda z: likelihood(z) + prior.log_density(z)
+
+    # The answers
+
+    @property
+    def latent_prior(self) -> Prior:
+        return self.prior
+
+    def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
+        if self.prior.is_exact:
+            return super().prior_chain(n, generator)
+        return ModelChain(self.space.log_density, self.prior_sampler, self.chain_start(n, generator))
+
+    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
+        """From draws of the reference and not of an encoder: chains are compared that start far apart."""
+        if self.posterior_sampler is None:
+            raise NoChainError("this model infers by its encoder, no chain to look at")
+        target = self.space.posterior(self.likelihood.given(x))
+        return ModelChain(target, self.posterior_sampler, self.chain_start(len(x), generator))
+
+    def inferred(self, x: Tensor) -> DiagonalGaussian | None:
+        return None if self.inference.encoder is None else self.inference.encoder(x)
+
+    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """``n`` latents ``(n, latent_dim)`` of the prior.
+
+        Without ``steps`` they are draws of the base where these need few corrections, see
+        :meth:`direct_draws`; otherwise ends of chains of ``prior_sampler``.
+        """
+        if self.prior.is_exact:
+            return self.prior.reference(n, generator).detach()
+        direct = self.direct_draws() if steps is None else None
+        with frozen(self.prior, self.prior_sampler):
+            if direct is not None:
+                start = self.reference.reference(n, generator)
+                return direct.sampler(self.prior.log_density, start, generator)
+            chain = self.prior_chain(n, generator)
+            return self._latents(chain.sampler(chain.target, chain.start.detach(), generator, steps=steps))
+
+    def direct_draws(self) -> DirectDraws | None:
+        """How the prior is drawn from its base without a chain of small steps; ``None`` where it cannot be.
+
+        The weights ``exp(-E(z))`` of 4,096 draws of a fitted base give the effective share of the draws, and
+        the number of independence Metropolis steps after which the distance in total variation is below
+        0.01. More than 60 steps are too many: a chain of small steps then costs less.
+        """
+        base = self.reference
+        if self.fit_base is None or self.prior.is_exact:
+            return None
+        with torch.no_grad(), frozen(self.prior):
+            z = base.reference(4096, Noise([(self.seed, "direct draws")]))
+            weights = clean_log_weights(-self.prior.energy(z).double())
+        share = float(weight_ess(weights)) / len(weights)
+        largest = float((weights.max() - weights.logsumexp(0)).exp()) * len(weights)
+        steps = math.ceil(math.log(100) * largest) if math.isfinite(largest) else 0
+        return DirectDraws(IndependenceMetropolis(steps), share) if 0 < steps <= 60 else None
+
+    def pool_latents(self, n: int, *, generator: RandomSource = None) -> Tensor:
+        """``n`` latents of the prior from the chains that training left in the pool, ``(n, latent_dim)``.
+
+        Rows of the pool are drawn with replacement, and each goes on for the kernel's own steps.
+
+        Raises:
+            NoChainError: if ``prior_sampler`` is no :class:`~lebm.samplers.PersistentChains`, or its pool is
+                empty.
+        """
+        chains = self.prior_sampler
+        if not isinstance(chains, PersistentChains):
+            raise NoChainError("prior_sampler has no pool of chains: train with PersistentChains")
+        if chains.is_empty:
+            raise NoChainError("the pool is empty: its chains run in training")
+        with torch.inference_mode(False), frozen(self.prior):
+            start = chains.pooled(n, generator)
+            return self._latents(chains.kernel(self.space.log_density, start.to(self.device), generator))
+
+    @property
+    def has_pool(self) -> bool:
+        """Whether :meth:`sample_from_pool` can draw."""
+        return isinstance(self.prior_sampler, PersistentChains) and not self.prior_sampler.is_empty
+
+    def sample_from_pool(self, n: int, *, generator: RandomSource = None) -> Tensor:
+        """``n`` observations ``(n, *event)`` of :meth:`pool_latents`, without observation noise."""
+        with torch.no_grad():
+            return self.likelihood.draw(self.pool_latents(n, generator=generator), generator)
+
+    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        with torch.no_grad():
+            return self.likelihood.draw(self.sample_latent(n, steps=steps, generator=generator), generator)
+
+    def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """One latent per row of ``x: (B, *event)``, ``(B, latent_dim)``, as the inference makes them.
+
+        Args:
+            x: the observations.
+            steps: transitions of the posterior chain; ``evaluation_steps`` if ``None``. With 0, and in a
+                model without a ``posterior_sampler``, an encoder's draw stays as it is.
+            generator: source of randomness.
+        """
+        steps = self.encoding_steps if steps is None else steps
+        with torch.inference_mode(False), frozen(self.prior, self.likelihood, self.inference):
+            x = x.clone()  # an inference tensor could not take part in a gradient
+            z, sampler = self.inference.start(x, generator), self.posterior_sampler
+            if z is not None and (sampler is None or not steps):
+                return z
+            assert sampler is not None  # checked in the constructor
+            state = self.chain_start(len(x), generator) if z is None else self.space.coordinates(z)
+            target = self.space.posterior(self.likelihood.given(x))
+            with frozen(sampler):
+                return self._latents(sampler(target, state.detach(), generator, steps=steps))
+
+    @property
+    def encoding_steps(self) -> int:
+        """Transitions of the posterior chain in the answers, where a call names no number."""
+        if self.evaluation_steps is not None:
+            return self.evaluation_steps if self.posterior_sampler is not None else 0
+        return self.posterior_sampler.steps if self.inference.runs_chain and self.posterior_sampler else 0
+
+    @property
+    def scores_codes(self) -> bool:
+        """Whether the anomaly score is the density of the code alone."""
+        return self.anomaly == "code"
+
+    @property
+    def anomaly_score_name(self) -> str:  # type: ignore[override]
+        at_the_mean = "-log p(z) at the mean of the encoder"
+        return at_the_mean if self.scores_codes else LatentModel.anomaly_score_name
+
+    def score_at(self, x: Tensor, z: Tensor) -> Tensor:
+        """``-log p(x, z)``, or for ``anomaly: code`` ``-log p(z)`` at the mean of the encoder, ``(B,)``."""
+        if not self.scores_codes:
+            return super().score_at(x, z)
+        with torch.no_grad():
+            return -self.prior.log_density(self.code(x))
+
+    @torch.no_grad()
+    def code(self, x: Tensor) -> Tensor:
+        """The mean of the encoder, ``(B, latent_dim)``, for ``x: (B, *event)``."""
+        assert self.inference.encoder is not None
+        with frozen(self.inference):
+            return self.inference.encoder(x).mean
+
+    def decode(self, z: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.likelihood.mean(z)
+
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.posterior(x)(z)
+
+    @property
+    def chain_settings(self) -> dict[str, Any]:
+        """The samplers and the kind of inference, as plain values; stored beside every result."""
+        described = describe(self.inference, strict=False)
+        assert isinstance(described, dict)
+        described["init_args"].pop("encoder", None)  # its networks are those of the checkpoint
+        settings = {**super().chain_settings, "inference": described}
+        direct = self.direct_draws()
+        if direct is not None:
+            settings["direct_draws"] = {"steps": direct.sampler.steps, "effective_share": direct.share}
+        return settings
+
+    # Training
 
     def networks(self) -> Mapping[str, nn.Module]:
         parts = {

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lebm.estimators.answers import ModelChain
-from lebm.estimators.base import LatentEstimator
-from lebm.estimators.starts import ImageStart, LatentStart, start_of_images
+from lebm.estimators.latent_model import LatentModel, ModelChain
 from lebm.inference import PosteriorChain, Taught
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import Energy
@@ -20,9 +18,53 @@ from lebm.models.frozen import frozen
 from lebm.models.likelihoods import GaussianLikelihood
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.boltzmann import Boltzmann
-from lebm.samplers.noise import RandomSource, normal
+from lebm.samplers.chains import PersistentChains
+from lebm.samplers.noise import RandomSource, normal, uniform
 
-__all__ = ["RevisedModel", "Revision"]
+__all__ = [
+    "ImageStart",
+    "LatentStart",
+    "RevisedModel",
+    "Revision",
+    "are_revisions",
+    "check_starts",
+    "start_of_images",
+]
+
+ImageStart = Literal["generator", "likelihood", "noise"]
+LatentStart = Literal["encoder", "prior"]
+
+
+def start_of_images(kind: ImageStart, generated: Tensor, sigma: float, noise: RandomSource) -> Tensor:
+    """The generator's images ``(B, *event)``, a draw of ``N(., sigma^2 I)`` around them, or uniform noise in
+    [-1, 1].
+    """
+    place: dict[str, Any] = {"dtype": generated.dtype, "device": generated.device}
+    if kind == "noise":
+        return 2 * uniform(noise, generated.shape, **place) - 1
+    if kind == "likelihood":
+        return generated + sigma * normal(noise, generated.shape, **place)
+    return generated
+
+
+def are_revisions(kind: ImageStart, sampler: Sampler) -> bool:
+    """Whether the chain's images belong to the latents of this batch."""
+    return kind != "noise" and not isinstance(sampler, PersistentChains)
+
+
+def check_starts(images: ImageStart, latents: LatentStart, posterior_sampler: Sampler) -> None:
+    """Refuse starts that there are not.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if images not in ("generator", "likelihood", "noise") or latents not in ("encoder", "prior"):
+        raise ValueError(f"unknown start of a chain: image_start {images!r}, latent_start {latents!r}")
+    if isinstance(posterior_sampler, PersistentChains):
+        raise ValueError(
+            "posterior chains belong to the images of one batch and cannot persist: posterior_sampler must"
+            " not be a pool"
+        )
 
 
 @dataclass(frozen=True)
@@ -46,7 +88,7 @@ class Revision:
     teaching: Tensor
 
 
-class RevisedModel(LatentEstimator):
+class RevisedModel(LatentModel):
     """Three models whose draws are revised by chains; a method sets the attributes and adds its loss.
 
     Attributes:

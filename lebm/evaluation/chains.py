@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lebm.estimators.answers import ModelChain, NoChainError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.evaluation.record import Figure, SuiteResult
@@ -120,7 +119,7 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
     return result
 
 
-def posterior_chains(model: LatentEstimator, x: Tensor, noise: Noise) -> ModelChain:
+def posterior_chains(model: LatentModel, x: Tensor, noise: Noise) -> ModelChain:
     """``CHAINS_PER_IMAGE`` posterior chains for each observation of ``x: (n, *event)``.
 
     The chains of an observation are neighbours.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lebm.data.text import TextData
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.data import RunImages
 from lebm.evaluation.settings import Settings
 
@@ -33,7 +33,7 @@ class Subject:
         'embedded:mnist'
     """
 
-    model: LatentEstimator
+    model: LatentModel
     images: RunImages
     memory: dict[str, Any] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class SentenceSubject:
         'embedded:verses'
     """
 
-    model: LatentEstimator
+    model: LatentModel
     data: TextData
 
     @property

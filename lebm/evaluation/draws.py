@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
-from lebm.estimators.prior_chains import PriorChains
+from lebm.estimators.latent_model import LatentModel
+from lebm.estimators.prior_model import PriorModel
 from lebm.metrics.rows import finite_rows
 from lebm.samplers.noise import Noise
 
@@ -22,7 +22,7 @@ _SLACK = 1e-3  # on a scale of 2; rounding to half precision stays below it
 
 
 def drawn_images(
-    model: LatentEstimator,
+    model: LatentModel,
     count: int,
     chunk: int,
     seed: int,
@@ -51,7 +51,7 @@ def drawn_images(
     """
     noise = Noise([(seed, "fid", chunk)])
     if pool:
-        assert isinstance(model, PriorChains)
+        assert isinstance(model, PriorModel)
         x = model.sample_from_pool(count, generator=noise)
     else:
         x = model.sample(count, steps=steps, generator=noise)

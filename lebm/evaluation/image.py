@@ -15,7 +15,7 @@ from torchmetrics.image.kid import poly_mmd
 from lebm.component import describe
 from lebm.data.rows import ImageRows
 from lebm.errors import UserError
-from lebm.estimators.prior_chains import PriorChains
+from lebm.estimators.prior_model import PriorModel
 from lebm.evaluation.anomaly import test_scores
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, normal_rows
@@ -90,7 +90,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         Figure.of(kernel_name(extractor), kernel, len(fake), settings.real_split),
         *_neighbours(real, fake, settings),
     ]
-    if isinstance(subject.model, PriorChains) and subject.model.has_pool:
+    if isinstance(subject.model, PriorModel) and subject.model.has_pool:
         with torch.no_grad():
             pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")
         distance = _frechet(real, pooled)

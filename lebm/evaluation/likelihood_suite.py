@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lebm.estimators.answers import DrawsObservations, HasPosterior
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import DrawsObservations, HasPosterior, LatentModel
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
@@ -120,7 +119,7 @@ def _protocol(settings: Settings) -> dict[str, Any]:
 class _Estimator:
     """Bounds for one model; each purpose has its own noise."""
 
-    def __init__(self, model: LatentEstimator, settings: Settings) -> None:
+    def __init__(self, model: LatentModel, settings: Settings) -> None:
         self.model, self.settings = model, settings
         assert isinstance(model, HasPosterior)
         self.joint = model.posterior

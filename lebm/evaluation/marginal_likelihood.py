@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lebm.density_ratio.log_z import direct_log_z
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.models.priors import EnergyPrior, Prior
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
@@ -277,14 +277,14 @@ def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImport
     return AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
 
 
-def long_run(model: LatentEstimator, n: int, noise: Noise) -> Tensor:
+def long_run(model: LatentModel, n: int, noise: Noise) -> Tensor:
     """Draws of a model's prior by a chain ``LONG_RUN`` times as long as in training, ``(n, latent_dim)``."""
     length = model.chain_steps("prior")
     return model.sample_latent(n, steps=None if length is None else LONG_RUN * length, generator=noise)
 
 
 def model_log_z(
-    model: LatentEstimator, levels: int, chains: int, noise: Callable[[str], Noise]
+    model: LatentModel, levels: int, chains: int, noise: Callable[[str], Noise]
 ) -> tuple[LogZ, LogZ | None]:
     """``log Z`` of a model's prior from below and from above; both are zero for a normalised prior.
 

@@ -19,7 +19,7 @@ from lebm.data.sets import HELD_OUT, by_number
 from lebm.data.sources import is_own
 from lebm.data.survey import ARRAYS
 from lebm.errors import UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 
 __all__ = ["observation_shape", "reopen", "stored_data"]
 
@@ -55,7 +55,7 @@ def stored_data(run: Path) -> dict[str, Any]:
 def reopen(
     run: Path,
     data: str | None = None,
-    model: LatentEstimator | None = None,
+    model: LatentModel | None = None,
     limit: int | None = None,
     trust: Iterable[str] = (),
 ) -> SplitData:
@@ -103,7 +103,7 @@ def reopen(
     return module
 
 
-def _elsewhere(data: str, section: dict[str, Any], model: LatentEstimator | None) -> dict[str, Any]:
+def _elsewhere(data: str, section: dict[str, Any], model: LatentModel | None) -> dict[str, Any]:
     """The data section for other data than those of a run."""
     text = (
         section.get("class_path", "").endswith(".TextData") if model is None else model.sentences is not None
@@ -124,7 +124,7 @@ def _elsewhere(data: str, section: dict[str, Any], model: LatentEstimator | None
     return {"class_path": public_path(kind), "init_args": {**kept, "path": data}}
 
 
-def _picture_size(run: Path, model: LatentEstimator) -> dict[str, int]:
+def _picture_size(run: Path, model: LatentModel) -> dict[str, int]:
     shape = observation_shape(model)
     if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
         raise UserError(
@@ -135,7 +135,7 @@ def _picture_size(run: Path, model: LatentEstimator) -> dict[str, int]:
 
 
 @torch.no_grad()
-def observation_shape(model: LatentEstimator) -> tuple[int, ...]:
+def observation_shape(model: LatentModel) -> tuple[int, ...]:
     """Shape of one observation that a model decodes, ``(C, H, W)`` for images."""
     z = torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)
     return tuple(model.decode(z).shape[1:])

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lebm.component import describe
-from lebm.estimators.answers import Revises
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel, Revises
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches
 from lebm.evaluation.image import (
@@ -80,7 +79,7 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
 
 
 def reconstructions_after(
-    model: LatentEstimator, x: Tensor, index: Tensor, lengths: Sequence[int]
+    model: LatentModel, x: Tensor, index: Tensor, lengths: Sequence[int]
 ) -> dict[str, Tensor]:
     """Error and similarity of reconstructions after posterior chains of several lengths.
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from lebm.errors import UserError
-from lebm.estimators.answers import HasLayers
-from lebm.estimators.base import LatentEstimator
-from lebm.estimators.prior_chains import PriorChains
+from lebm.estimators.latent_model import HasLayers, LatentModel
+from lebm.estimators.prior_model import PriorModel
 from lebm.metrics.anomaly import surprisal
 from lebm.metrics.reconstruction import squared_error_rows
 from lebm.metrics.rows import finite_rows
@@ -48,7 +47,7 @@ MEANINGS |= {
 
 
 @torch.no_grad()
-def all_scores(model: LatentEstimator, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All scores of a model, high for unlikely samples, from one posterior chain per sample.
 
     Args:
@@ -68,7 +67,7 @@ def all_scores(model: LatentEstimator, batch: Mapping[str, Tensor]) -> dict[str,
         scores["prior"] = -prior.log_density(z)
         if not prior.is_exact:
             scores["energy"] = prior.energy(z)
-    if isinstance(model, PriorChains) and model.fit_base is not None and model.encoder is not None:
+    if isinstance(model, PriorModel) and model.fit_base is not None and model.encoder is not None:
         code = model.code(x)
         scores["code"] = -model.prior.log_density(code)
         scores["base"] = -model.reference.log_density(code)
@@ -79,7 +78,7 @@ def all_scores(model: LatentEstimator, batch: Mapping[str, Tensor]) -> dict[str,
     return {name: score.double().cpu() for name, score in scores.items()}
 
 
-def score_pass(model: LatentEstimator, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
+def score_pass(model: LatentModel, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
     """:func:`all_scores` of all batches, ``(N,)`` each, and ``label``.
 
     Args:
@@ -121,13 +120,13 @@ def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tens
 
 
 @torch.no_grad()
-def combined_parts(model: LatentEstimator, x: Tensor, **chain: Any) -> dict[str, Tensor]:
+def combined_parts(model: LatentModel, x: Tensor, **chain: Any) -> dict[str, Tensor]:
     """The two parts of :func:`combined`, ``(B,)`` of float64 each, at one posterior sample.
 
     Args:
         model: a model with a prior on latents.
         x: ``(B, *event)``.
-        **chain: ``steps`` and ``generator`` of :meth:`~lebm.estimators.LatentEstimator.encode`.
+        **chain: ``steps`` and ``generator`` of :meth:`~lebm.estimators.LatentModel.encode`.
     """
     assert model.latent_prior is not None
     z = model.encode(x, **chain)

@@ -11,8 +11,7 @@ from torch.nn.functional import pad
 
 from lebm.data.rows import TextRows
 from lebm.errors import UserError
-from lebm.estimators.answers import HasPosterior
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import HasPosterior, LatentModel
 from lebm.evaluation.context import SentenceSubject, Settings
 from lebm.evaluation.marginal_likelihood import LatentGaussian, annealing, log_marginal, model_log_z
 from lebm.evaluation.record import Figure, SuiteResult
@@ -30,7 +29,7 @@ __all__ = ["LikelihoodBounds", "SampleQuality", "likelihood_of_sentences", "text
 FITTED_TO = 16  # posterior chains per sentence, to which a Gaussian is fitted
 
 
-def likelihood_of_sentences(model: LatentEstimator, who: str) -> CategoricalLikelihood:
+def likelihood_of_sentences(model: LatentModel, who: str) -> CategoricalLikelihood:
     """The likelihood of a model of sentences.
 
     Args:
@@ -110,7 +109,7 @@ class LikelihoodBounds:
             "perplexity": "per token, <eos> included",
         }
 
-    def begin(self, model: LatentEstimator) -> None:
+    def begin(self, model: LatentModel) -> None:
         """Forget earlier batches, and estimate log Z of the model's prior.
 
         Every process uses the same noise streams, so all processes compute the same estimate.
@@ -130,7 +129,7 @@ class LikelihoodBounds:
         high = below.high if above is None else torch.maximum(below.high, above.high)
         self._metric.log_z = LogZ(below.estimate, below.low, high, below.ess)
 
-    def update(self, model: LatentEstimator, x: Tensor, index: Tensor) -> None:
+    def update(self, model: LatentModel, x: Tensor, index: Tensor) -> None:
         """Take a batch.
 
         Args:
@@ -151,7 +150,7 @@ class LikelihoodBounds:
             estimate = log_marginal(model.posterior, x, start, kernel, self.chains, noise)
         self._metric.update(estimate, (x != PAD).sum(dim=1))
 
-    def _proposal(self, model: LatentEstimator, x: Tensor, index: Tensor) -> LatentGaussian:
+    def _proposal(self, model: LatentModel, x: Tensor, index: Tensor) -> LatentGaussian:
         if self.start == "prior":
             like = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
             return LatentGaussian.standard(like)
@@ -223,7 +222,7 @@ class SampleQuality:
             "language_model": dataclasses.asdict(self.budget),
         }
 
-    def begin(self, model: LatentEstimator) -> None:
+    def begin(self, model: LatentModel) -> None:
         """Forget earlier batches, and draw the samples.
 
         Raises:
@@ -234,7 +233,7 @@ class SampleQuality:
         self._samples = model.sample(self.n, generator=Noise.shards(self.seed, "sentence quality"))
         self._real = []
 
-    def update(self, model: LatentEstimator, x: Tensor, z: Tensor, index: Tensor) -> None:
+    def update(self, model: LatentModel, x: Tensor, z: Tensor, index: Tensor) -> None:
         """Take a batch.
 
         Args:
@@ -251,7 +250,7 @@ class SampleQuality:
         self._use.update(z, other, own, foreign if len(x) > 1 else foreign[:0])
         self._real.append(x)
 
-    def compute(self, model: LatentEstimator, train: TextRows) -> dict[str, float]:
+    def compute(self, model: LatentModel, train: TextRows) -> dict[str, float]:
         """Train the language models, and forget the batches.
 
         Args:

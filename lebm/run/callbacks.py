@@ -19,7 +19,7 @@ from torch import Tensor
 from lebm.callbacks.divergence import DivergenceError
 from lebm.data.sources import located
 from lebm.errors import CheckpointWriteError, UserError
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.estimators.stage_end import averages
 from lebm.files import replaced, write_text
 from lebm.run.preemption import Preempted, inside_epoch
@@ -183,7 +183,7 @@ class SameShape(Callback):
         Raises:
             UserError: with both shapes and both keys.
         """
-        likelihood = pl_module.observation_model if isinstance(pl_module, LatentEstimator) else None
+        likelihood = pl_module.observation_model if isinstance(pl_module, LatentModel) else None
         made = None if likelihood is None else getattr(likelihood.generator, "out_shape", None)
         read = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
         if made is not None and read is not None and tuple(made) != tuple(read):

@@ -13,7 +13,7 @@ from typing import Any
 
 from lebm import checkpoint
 from lebm._version import __version__
-from lebm.estimators.base import LatentEstimator
+from lebm.estimators.latent_model import LatentModel
 from lebm.files import sha256
 from lebm.models.observations import event_shape
 from lebm.run.folder import ordinary, plain, stored_json
@@ -28,7 +28,7 @@ def export(
     dtype: str = "float32",
     weights: str = "ema",
     trust: tuple[str, ...] | list[str] = (),
-) -> LatentEstimator:
+) -> LatentModel:
     """Write the model of a run as a model file, which holds neither an archive nor a pickle.
 
     Args:
@@ -47,7 +47,7 @@ def export(
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16', not {dtype!r}")
     file, content = checkpoint.newest(run_or_file)
-    model = checkpoint.rebuilt(file, content, LatentEstimator, trust=trust, weights=weights)  # type: ignore[type-abstract]
+    model = checkpoint.rebuilt(file, content, LatentModel, trust=trust, weights=weights)  # type: ignore[type-abstract]
     facts = {**_facts(file, content), "observations": _observations(model), "weights": model.loaded_weights}
     checkpoint.write_model_file(target, model, facts, dtype)  # type: ignore[arg-type]
     return model
@@ -108,7 +108,7 @@ def commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _observations(model: LatentEstimator) -> dict[str, Any]:
+def _observations(model: LatentModel) -> dict[str, Any]:
     sentences = model.sentences
     if sentences is not None:
         return {"kind": "sentences", "max_length": sentences.generator.max_length}

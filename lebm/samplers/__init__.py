@@ -15,7 +15,6 @@ from lebm.samplers.annealed import AnnealedImportanceSampling, Bracket, LogZ
 from lebm.samplers.base import Info, LogDensity, Sampler, log_density_gradient
 from lebm.samplers.boltzmann import Boltzmann
 from lebm.samplers.chains import PersistentChains, gather_pools
-from lebm.samplers.counter import CounterNoise
 from lebm.samplers.diagnostics import autocorrelation, bulk_ess, split_rhat, tail_ess
 from lebm.samplers.importance import (
     IndependenceMetropolis,
@@ -41,7 +40,6 @@ __all__ = [
     "Boltzmann",
     "Bracket",
     "Conditional",
-    "CounterNoise",
     "DualAveraging",
     "Finding",
     "IndependenceMetropolis",

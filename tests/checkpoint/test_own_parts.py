@@ -21,7 +21,7 @@ import lebm
 from lebm.__main__ import main
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.errors import UserError, UserNotice
-from lebm.estimators import AdamGroups, LatentEstimator, LatentMLE
+from lebm.estimators import AdamGroups, LatentMLE, LatentModel
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator, StandardNormal
 from lebm.samplers import Langevin
 
@@ -131,8 +131,8 @@ def trained(model: nn.Module, file: str = "m.ckpt", steps: int = 2, **start: Any
     return [str(entry.message) for entry in caught if entry.category is UserNotice]
 
 
-def same(one: LatentEstimator, other: LatentEstimator) -> bool:
-    def draws(model: LatentEstimator) -> Tensor:
+def same(one: LatentModel, other: LatentModel) -> bool:
+    def draws(model: LatentModel) -> Tensor:
         return model.eval().sample(3, generator=torch.Generator().manual_seed(0))
 
     return torch.equal(draws(one), draws(other))

@@ -14,13 +14,13 @@ from lebm.checkpoint import read
 from lebm.checkpoint.rebuild import resolve
 from lebm.component import Component, DescriptionError, describe
 from lebm.errors import UserError
-from lebm.estimators import LatentEstimator, LatentMLE
+from lebm.estimators import LatentMLE, LatentModel
 from lebm.models import Energy, EnergyPrior, MLPEnergy, StandardNormal
 from lebm.samplers import Langevin
 from tests.estimators.test_latent_mle import small_model
 
 
-def save(model: LatentEstimator, path: Path, **changes) -> Path:
+def save(model: LatentModel, path: Path, **changes) -> Path:
     content = {
         "state_dict": model.state_dict(),
         "epoch": 0,
@@ -38,7 +38,7 @@ def test_a_model_is_rebuilt_from_its_description_alone(tmp_path):
     for again in (
         load(path),
         LatentMLE.load_from_checkpoint(path, weights_only=True),
-        LatentEstimator.load_from_checkpoint(path),
+        LatentModel.load_from_checkpoint(path),
     ):
         assert describe(again) == describe(model)
         assert all(

@@ -129,7 +129,7 @@ DESCRIBED: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "class of the wrong kind as the model": (
         lambda model: {"class_path": "lebm.data.ImageData", "init_args": {"path": "/etc"}},
-        "is not a subclass of LatentEstimator",
+        "is not a subclass of LatentModel",
     ),
     "Lightning's _instantiator": (
         lambda model: {"_instantiator": "trap.call", "_class_path": "trap.Thing"},

@@ -122,6 +122,27 @@ def test_every_phase(recipe: str, terminal: bool, tmp_path: Path) -> None:
         assert [int(line.split()[1]) for line in stages] == [1, 2, 3]
 
 
+def test_the_commands_of_the_readme(tmp_path: Path) -> None:
+    """In their order, in an empty folder, without a network; the trainings and the evaluation are shorter."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = [part for part in re.findall(r"```sh\n(.*?)```", readme, re.S) if part.startswith("lebm ls")]
+    words = [line.partition("#")[0].split(maxsplit=1)[1].strip() for line in block.splitlines()]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small("quickstart")))
+    shorter = {
+        "fit -c quickstart": " -c small.yaml",
+        "fit -c quickstart --resume": " -c small.yaml",
+        "fit -c mine.yaml": " --trainer.max_epochs 1",
+        "evaluate runs/quickstart": (
+            " --suite image --features pixels --n-samples 20 --limit 20 --resamples 10"
+        ),
+    }
+    commands = [command + shorter.get(command, "") for command in words]
+    assert sum(command not in words for command in commands) == len(shorter)
+    status, text = shown(commands, tmp_path, terminal=True, timeout=300)
+    assert status == 0, text[-4000:]
+    assert "2 run(s) in report.html" in text
+
+
 def thirty_steps(recipe: str, folder: Path) -> dict[str, Any]:
     """Thirty steps in two epochs, each with a validation; a first stage ends with the first."""
     data: dict[str, Any] = {"path": "embedded:mnist", "validation_size": 500} if "mnist" in recipe else {}

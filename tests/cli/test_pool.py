@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lebm import load
-from lebm.estimators import PriorChains
-from lebm.estimators.answers import NoChainError
+from lebm.estimators import PriorModel
+from lebm.estimators.latent_model import NoChainError
 from lebm.samplers import Noise
 from tests.cli.conftest import Run
 
@@ -46,7 +46,7 @@ def test_samples_go_on_from_the_pool(lebm: Run, pooled: Path, capsys: pytest.Cap
 
 def test_latents_of_the_pool_are_its_rows_moved_by_the_kernel(pooled: Path) -> None:
     model = load(pooled)
-    assert isinstance(model, PriorChains)
+    assert isinstance(model, PriorModel)
     chains = model.prior_sampler
     start = chains.pooled(5, torch.Generator().manual_seed(1))
     generator = torch.Generator().manual_seed(1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lebm.estimators import LatentEstimator
+from lebm.estimators import LatentModel
 from lebm.samplers import Noise
 from tests.device.same import SameNoise, close
 from tests.reliability.methods import KINDS, METHODS, SHAPE, model_of
@@ -49,7 +49,7 @@ def test_a_chain_ends_where_it_does_on_the_cpu(name: str, device: torch.device) 
         close(value.float(), expected_scalars[key], key)
 
 
-def trained(name: str, device: torch.device, dtype: torch.dtype) -> tuple[LatentEstimator, dict[str, Any]]:
+def trained(name: str, device: torch.device, dtype: torch.dtype) -> tuple[LatentModel, dict[str, Any]]:
     """A model after one training step, and what the step computed."""
     model = model_of(name).to(device, dtype)
     model.train()

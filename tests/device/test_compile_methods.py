@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from lebm.checkpoint.rebuild import build
-from lebm.estimators import LatentEstimator, MultiStageNCE
+from lebm.estimators import LatentModel, MultiStageNCE
 from tests.device.test_compile import BATCH, LAST, _traced, breaks, graphs
-from tests.reliability.methods import COUNTED, KINDS, METHODS, SHAPE, description
+from tests.reliability.methods import KINDS, METHODS, SHAPE, description
 
 __all__ = ["_traced"]
 
@@ -30,10 +30,10 @@ def compiled(entry: Any) -> Any:
     return [compiled(item) for item in entry] if isinstance(entry, list) else entry
 
 
-def model_of(name: str, device: torch.device) -> LatentEstimator:
+def model_of(name: str, device: torch.device) -> LatentModel:
     torch.manual_seed(0)
     entry = compiled(description(name))
-    return build(entry, LatentEstimator).to(device)  # type: ignore[type-abstract]
+    return build(entry, LatentModel).to(device)  # type: ignore[type-abstract]
 
 
 def batch(rows: int, device: torch.device) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def batch(rows: int, device: torch.device) -> dict[str, Tensor]:
 class Run:
     """Counts the graphs that each event of a training adds."""
 
-    def __init__(self, model: LatentEstimator, device: torch.device) -> None:
+    def __init__(self, model: LatentModel, device: torch.device) -> None:
         self.model, self.device, self.step = model, device, 0
         self.optimizer, _ = model.optimizer_settings.build(model.networks(), fused=False)
 
@@ -85,10 +85,7 @@ QUICK = ("latent_mle", "multistage_nce", "joint_hierarchical", "dual_mcmc")
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
-        for name in [*METHODS, *KINDS, *COUNTED]
-    ],
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in [*METHODS, *KINDS]],
 )
 def test_a_method_compiles_nothing_after_its_second_step(
     name: str, device: torch.device, caplog: pytest.LogCaptureFixture

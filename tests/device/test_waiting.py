@@ -14,21 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lebm.estimators import LatentEstimator, MultiStageNCE
+from lebm.estimators import LatentModel, MultiStageNCE
 from lebm.models import CategoricalLikelihood, EnergyPrior, MLPEnergy, SentenceEncoder
-from lebm.samplers import (
-    HMC,
-    MALA,
-    CounterNoise,
-    Langevin,
-    Noise,
-    ParallelTempering,
-    Sampler,
-    SamplingImportanceResampling,
-)
+from lebm.samplers import HMC, MALA, Langevin, Noise, ParallelTempering, Sampler, SamplingImportanceResampling
 from tests.device.accelerator import Traffic, watched
 from tests.estimators import test_text_runs as sentences
-from tests.reliability.methods import COUNTED, KINDS, METHODS, SHAPE, model_of
+from tests.reliability.methods import KINDS, METHODS, SHAPE, model_of
 from tests.samplers.test_contract import EVENT, MAKERS, ROWS, Target
 
 NUMBERS = ("on host", "samplers.schedules.on_device")
@@ -83,7 +74,7 @@ def images(where: str) -> dict[str, Tensor]:
     return {"x": torch.zeros(8, *SHAPE, device=where), "index": torch.arange(8, device=where)}
 
 
-def second_step(model: LatentEstimator, batch: dict[str, Tensor], where: str, allowed: object) -> Counter:
+def second_step(model: LatentModel, batch: dict[str, Tensor], where: str, allowed: object) -> Counter:
     """The events of the second training step; the first one may make buffers."""
     model.to(where)
     groups = [{"name": name, "params": list(part.parameters())} for name, part in model.networks().items()]
@@ -121,14 +112,6 @@ def test_a_training_step_waits_for_nothing(name: str, device: torch.device) -> N
     where = accelerator(device)
     allowed = REMEMBERED if name.endswith("Remembered") else {}
     assert second_step(model_of(name), images(where), where, allowed) == allowed
-
-
-@pytest.mark.parametrize("name", COUNTED)
-def test_noise_from_counters_waits_for_nothing(name: str, device: torch.device) -> None:
-    """Every key and the numbers of its streams are brought to the device by a copy that does not wait."""
-    where, model = accelerator(device), model_of(name)
-    found = second_step(model, images(where), where, {NUMBERS: 1})
-    assert found == {NUMBERS: 2 * PURPOSES[name.removesuffix("+counter")]}
 
 
 @pytest.mark.parametrize("finished", [0, 1])
@@ -280,12 +263,11 @@ def test_kernels_of_a_transition(name: str) -> None:
     assert (draws, sum(kernels.values())) == pytest.approx(COSTS[name])
 
 
-@pytest.mark.parametrize(("source", "generators", "kernels"), [(Noise, 8, 9), (CounterNoise, 0, 159)])
-def test_kernels_of_a_draw(source: type[Noise], generators: int, kernels: int) -> None:
-    """Eight noise shards. What torch.compile makes of the counters is in tests/samplers/test_counter.py."""
-    noise, counts = source.shards(0, "chain"), []
+def test_kernels_of_a_draw() -> None:
+    """Eight noise shards."""
+    noise, counts = Noise.shards(0, "chain"), []
     for _ in range(2):
         with watched() as traffic:
             noise.normal((100, 100), steps=10, device="meta")
         counts.append((traffic.generators, sum(traffic.kernels.values())))
-    assert (counts[0][0], counts[1]) == (generators, (0, kernels))
+    assert (counts[0][0], counts[1]) == (8, (0, 9))

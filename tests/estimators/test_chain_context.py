@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lebm.errors import UserError
-from lebm.estimators import LatentEstimator
-from lebm.estimators.base import contrast
+from lebm.estimators import LatentModel
+from lebm.estimators.latent_model import contrast
 from lebm.samplers import PersistentChains
 from lebm.samplers.base import Sampler
 from tests.reliability.methods import METHODS, gaussian, model_of, part
@@ -25,7 +25,7 @@ def batch(n: int = 6) -> dict[str, Tensor]:
     }
 
 
-def with_batch_norm(method: str, **changed: Any) -> LatentEstimator:
+def with_batch_norm(method: str, **changed: Any) -> LatentModel:
     """The method with BatchNorm in its generator and spectral norm in its latent energy, if it has one."""
     generator = part(
         "models.ResNetGenerator", latent_dim=3, out_shape=[1, 8, 8], channels=[4, 4], start=4, norm="batch"

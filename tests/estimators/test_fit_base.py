@@ -17,7 +17,7 @@ import lebm
 from lebm import checkpoint
 from lebm.data import ImageData
 from lebm.errors import UserError
-from lebm.estimators import FitBase, LatentPriorModel
+from lebm.estimators import FitBase, PriorModel
 from lebm.inference import Inferred
 from lebm.models import DiagonalGaussian, GaussianMixture, Prior, StandardNormal
 from lebm.samplers.noise import RandomSource, normal
@@ -104,7 +104,7 @@ class Watch(Callback):
     def on_train_batch_end(self, trainer: Any, model: Any, *rest: Any) -> None:
         self.look(model)
 
-    def look(self, model: LatentPriorModel) -> None:
+    def look(self, model: PriorModel) -> None:
         prior, z = model.prior, torch.randn(9, model.latent_dim, generator=source())
         parts = {"likelihood": model.likelihood, "inference": model.inference, "base": model.reference}
         if hasattr(prior, "tilt"):
@@ -131,7 +131,7 @@ class Watch(Callback):
         ]
 
 
-def run(folder: Path, model: LatentPriorModel, *callbacks: Callback, steps: int = 8, **more: Any) -> Any:
+def run(folder: Path, model: PriorModel, *callbacks: Callback, steps: int = 8, **more: Any) -> Any:
     """Train with two batches an epoch."""
     data = ImageData(
         "embedded:mnist", image_size=8, channels=1, batch_size=24, limit_train=48, limit_eval=24, seed=3
@@ -145,7 +145,7 @@ def run(folder: Path, model: LatentPriorModel, *callbacks: Callback, steps: int 
 @pytest.mark.parametrize("name", BASES)
 def test_first_the_networks_then_the_base_then_the_energy(tmp_path: Path, name: str) -> None:
     model, watch = model_of(name), Watch()
-    assert isinstance(model, LatentPriorModel)
+    assert isinstance(model, PriorModel)
     run(tmp_path, model, watch)
     waits = LAST * [False]
     assert watch.moved("energy") == waits + LAST * [True], "the energy waits, and its weight decay too"
@@ -176,7 +176,7 @@ def test_a_mixture_alone_is_a_prior(tmp_path: Path) -> None:
     rule = part("estimators.FitBase", at=2)
     rates = optimizer("generator")
     model, watch = model_of("latent_mle", prior=mixture, fit_base=rule, optimizer=rates), Watch()
-    assert isinstance(model, LatentPriorModel)
+    assert isinstance(model, PriorModel)
     run(tmp_path, model, watch, steps=4)
     assert all(watch.plain)
     assert watch.moved("base") == [False, True, False, False]
@@ -194,7 +194,7 @@ def test_the_fit_sees_the_latents_of_training(tmp_path: Path) -> None:
             seen.append(model.fit_base.latents.clone())
 
     model = model_of("latent_mle+base", seed=5)
-    assert isinstance(model, LatentPriorModel)
+    assert isinstance(model, PriorModel)
     run(tmp_path, model, Keep(), steps=LAST)
     assert [len(z) for z in seen] == [24, 48, 60, 60]
     assert torch.equal(seen[2][24:], seen[3][:36])
@@ -325,9 +325,9 @@ class Affine(Prior):
 
 
 def test_a_base_of_a_user_with_networks_is_fitted_and_left_alone(tmp_path: Path) -> None:
-    def trained(folder: Path) -> tuple[LatentPriorModel, Watch]:
+    def trained(folder: Path) -> tuple[PriorModel, Watch]:
         model, watch = model_of("latent_mle+base"), Watch()
-        assert isinstance(model, LatentPriorModel)
+        assert isinstance(model, PriorModel)
         own = lebm.models.EnergyPrior(model.prior.tilt, Affine(3))  # type: ignore[arg-type]
         torch.manual_seed(0)
         model = type(model)(
@@ -354,7 +354,7 @@ def test_a_base_of_a_user_with_networks_is_fitted_and_left_alone(tmp_path: Path)
 
 def test_the_divergence_from_a_mixture_is_unbiased() -> None:
     model = model_of("latent_mle+Variational+base")
-    assert isinstance(model, LatentPriorModel)
+    assert isinstance(model, PriorModel)
     base = model.reference
     base.fit(torch.cat([torch.randn(300, 3, generator=source()) + 2, torch.randn(300, 3) * 0.5 - 1]))
     mean = torch.tensor([[1.0, 0.5, -0.5], [-1.0, -0.5, -1.0]])
@@ -378,12 +378,12 @@ def test_the_divergence_from_a_mixture_is_unbiased() -> None:
     assert float(expected.mean()) > 0.5
     before = model_of("latent_mle+Variational+base")
     plain = (0.5 * (mean.square() + (2 * log_scale).exp() - 1) - log_scale).sum(dim=1).mean()
-    assert isinstance(before, LatentPriorModel)
+    assert isinstance(before, PriorModel)
     torch.testing.assert_close(before.encoder_loss(Inferred(mean, DiagonalGaussian(mean, log_scale))), plain)
 
 
 def test_the_methods_without_the_rule_have_no_idle_networks() -> None:
     for name in METHODS:
         model = model_of(name)
-        if isinstance(model, LatentPriorModel):
+        if isinstance(model, PriorModel):
             assert model.idle_networks == []

@@ -13,15 +13,15 @@ from torch import nn
 from lebm.__main__ import main
 from lebm.checkpoint.rebuild import build
 from lebm.errors import UserError
-from lebm.estimators import LatentEstimator
+from lebm.estimators import LatentModel
 from lebm.estimators.processes import check_strategy
 from lebm.samplers import Noise
 from tests.reliability.methods import KINDS, METHODS, description
 
 
-def made(name: str) -> LatentEstimator:
+def made(name: str) -> LatentModel:
     torch.manual_seed(0)
-    return build(description(name), LatentEstimator)  # type: ignore[type-abstract]
+    return build(description(name), LatentModel)  # type: ignore[type-abstract]
 
 
 @pytest.mark.parametrize("strategy", [FSDPStrategy(), ModelParallelStrategy()])
@@ -71,7 +71,8 @@ def test_a_trainer_asks_before_it_trains(monkeypatch: pytest.MonkeyPatch) -> Non
     model = made("latent_mle")
     trainer = Trainer(accelerator="cpu", barebones=True)
     monkeypatch.setattr(
-        "lebm.estimators.training.check_strategy", lambda *given: (_ for _ in ()).throw(UserError("asked"))
+        "lebm.estimators.latent_model.check_strategy",
+        lambda *given: (_ for _ in ()).throw(UserError("asked")),
     )
     with pytest.raises(UserError, match="asked"):
         trainer.fit(model, torch.utils.data.DataLoader([0]))

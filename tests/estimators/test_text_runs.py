@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.data import TextData
 from lebm.estimators import AdamGroups, FixedStages, LatentMLE, MultiStageNCE
-from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.prior_model import PriorModel
 from lebm.models import (
     CategoricalLikelihood,
     EnergyPrior,
@@ -30,7 +30,7 @@ from tests.estimators.test_resume import same
 WORDS, LONGEST = 60, 8
 
 
-def model(method: str, dropout: float) -> LatentPriorModel:
+def model(method: str, dropout: float) -> PriorModel:
     torch.manual_seed(0)
     generator: SequenceGenerator
     if method == "transformer":

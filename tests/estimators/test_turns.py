@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lebm.errors import UserError
-from lebm.estimators.turns import Turns, touch
+from lebm.estimators.dual_mcmc import Turns, touch
 
 
 def test_alternate_has_two_turns_and_leaves_all_networks_learning() -> None:

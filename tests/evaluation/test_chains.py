@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lebm.estimators.answers import NoChainError
+from lebm.estimators.latent_model import NoChainError
 from lebm.evaluation.chains import CHAINS_PER_IMAGE, posterior_chains
 from lebm.samplers import Noise
 from tests.callbacks.test_revision import model as dual_mcmc

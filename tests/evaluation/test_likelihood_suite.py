@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lebm.data.rows import ImageRows
-from lebm.estimators import AdamGroups, DualMCMCTeaching, LatentEstimator, LatentMLE
+from lebm.estimators import AdamGroups, DualMCMCTeaching, LatentMLE, LatentModel
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.likelihood_suite import likelihood_suite
@@ -40,7 +40,7 @@ def pictures(x: Tensor) -> ImageRows:
     return ImageRows([levels.numpy()], np.full(len(x), -1), np.arange(len(x)))
 
 
-def latent_mle() -> tuple[LatentEstimator, torch.distributions.MultivariateNormal]:
+def latent_mle() -> tuple[LatentModel, torch.distributions.MultivariateNormal]:
     energy = QuadraticEnergy(D)
     with torch.no_grad():
         energy.matrix.copy_(torch.diag(torch.tensor([0.5, 2.0, 0.0])))
@@ -58,7 +58,7 @@ def latent_mle() -> tuple[LatentEstimator, torch.distributions.MultivariateNorma
     )
 
 
-def dual_mcmc() -> tuple[LatentEstimator, torch.distributions.MultivariateNormal]:
+def dual_mcmc() -> tuple[LatentModel, torch.distributions.MultivariateNormal]:
     model = DualMCMCTeaching(
         ResNetEnergy([*SHAPE], channels=[2], downsample=[False]),
         GaussianLikelihood(LinearImages(), SIGMA),

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lebm.config.parser import RecipeCLI
 from lebm.config.request import read_request
-from lebm.estimators import DualMCMCTeaching, JointHierarchicalPrior, LatentEstimator, LatentMLE
+from lebm.estimators import DualMCMCTeaching, JointHierarchicalPrior, LatentMLE, LatentModel
 from lebm.samplers import Noise
 from lebm.samplers.langevin import STEPS_A_DRAW
 from tests.fidelity import networks as released
@@ -42,7 +42,7 @@ class Step:
         self.parameters[name] = [p.detach().clone() for p in learned]
 
 
-def built(name: str, *words: str, full_width: bool = False) -> LatentEstimator:
+def built(name: str, *words: str, full_width: bool = False) -> LatentModel:
     width = {"latent_mle": small, "joint_hierarchical": narrow_joint, "dual_mcmc": narrow_dual}
     narrower = [] if full_width else width[name.split("/")[0]](name)
     request = read_request("fit", ["-c", name, *narrower, *words])
@@ -50,7 +50,7 @@ def built(name: str, *words: str, full_width: bool = False) -> LatentEstimator:
     return RecipeCLI(request, trainer_too=False).model.double().train()
 
 
-def images(model: LatentEstimator) -> Tensor:
+def images(model: LatentModel) -> Tensor:
     shape = model.likelihood.generator.out_shape
     generator = torch.Generator().manual_seed(1)
     return 2 * torch.rand(BATCH, *shape, dtype=torch.float64, generator=generator) - 1
@@ -77,7 +77,7 @@ def half_square(z: Tensor) -> Tensor:
 # Our step
 
 
-def our_step(model: LatentEstimator, x: Tensor) -> Step:
+def our_step(model: LatentModel, x: Tensor) -> Step:
     step = Step()
     batch = {"x": x, "index": torch.arange(len(x))}
     optimizer = model.optimizer_settings.build(model.networks(), fused=False)[0]
@@ -102,7 +102,7 @@ def our_step(model: LatentEstimator, x: Tensor) -> Step:
     return step
 
 
-def _record(step: Step, model: LatentEstimator, names: set[str], optimizer: torch.optim.Optimizer) -> None:
+def _record(step: Step, model: LatentModel, names: set[str], optimizer: torch.optim.Optimizer) -> None:
     networks = {name: network for name, network in model.networks().items() if name in names}
     for name, network in networks.items():
         step.gradients[name] = [p.grad.clone() for p in network.parameters()]

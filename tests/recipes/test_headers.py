@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lebm.config import recipes
-from lebm.estimators import LatentEstimator
+from lebm.estimators import LatentModel
 from tests.recipes.test_recipes import ALL, LOGGERS, OVERLAYS, build, header
 
 
@@ -50,7 +50,7 @@ LARGE = [name for name in ALL if re.search("celeba|cifar|svhn|lsun|ptb|snli|yaho
 )
 def test_commands_of_the_header_are_accepted(name: str) -> None:
     first, changed = (build(command(name, kind)) for kind in ("Run", "Override"))
-    assert isinstance(first.model, LatentEstimator)
+    assert isinstance(first.model, LatentModel)
     texts = {cli.parser.dump(cli.config, skip_validation=True) for cli in (first, changed)}
     assert len(texts) == 2
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lebm.estimators import LatentPriorModel
+from lebm.estimators import PriorModel
 from lebm.models import ConvEncoder, MLPEncoder, SentenceEncoder
 from lebm.samplers import PersistentChains
 from tests.recipes.test_recipes import ALL, PARTS, build, small, synthetic, two_steps
@@ -40,8 +40,8 @@ def test_there_is_an_overlay_for_each_kind_that_needs_no_other_run() -> None:
 )
 def test_an_overlay_changes_the_inference_and_nothing_else(name: str, kind: str) -> None:
     plain, changed = build(["-c", name]).model, build(["-c", name, "-c", KINDS[kind]]).model
-    assert isinstance(plain, LatentPriorModel)
-    assert isinstance(changed, LatentPriorModel)
+    assert isinstance(plain, PriorModel)
+    assert isinstance(changed, PriorModel)
     assert type(changed.inference).__name__.lower() == kind.replace("_", "")
     assert type(changed.encoder) is (ENCODERS[name] if kind in ("taught", "variational") else type(None))
     rates = {key: rate for key, rate in changed.optimizer_settings.lr.items() if key != "encoder"}
@@ -54,13 +54,13 @@ def test_an_overlay_changes_the_inference_and_nothing_else(name: str, kind: str)
 
 def test_a_variational_encoder_weighs_its_kl_against_the_whole_likelihood() -> None:
     model = build(["-c", "latent_mle/svhn", "-c", KINDS["variational"]]).model
-    assert isinstance(model, LatentPriorModel)
+    assert isinstance(model, PriorModel)
     assert model.scale_likelihood  # the recipe alone leaves 1 / (2 sigma^2) out
 
 
 def test_a_pool_takes_the_place_of_fresh_chains() -> None:
     model = build(["-c", "latent_mle/mnist_published", "-c", "prior/persistent"]).model
-    assert isinstance(model, LatentPriorModel)
+    assert isinstance(model, PriorModel)
     assert isinstance(model.prior_sampler, PersistentChains)
     assert model.prior_sampler.steps == 10
     assert model.eval().chain_steps("prior") == 300

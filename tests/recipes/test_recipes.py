@@ -25,7 +25,7 @@ from lebm.config import blocks, recipes
 from lebm.config.parser import RecipeCLI
 from lebm.config.request import read_request
 from lebm.data import ImageData
-from lebm.estimators.prior_model import LatentPriorModel
+from lebm.estimators.prior_model import PriorModel
 from tests.conftest import png, write_parquet
 from tests.recipes.published import PUBLISHED
 
@@ -76,7 +76,7 @@ def test_the_folder_was_walked() -> None:
 def test_networks_fit_the_data(name: str) -> None:
     cli = build(["-c", name])
     model, data = cli.model, cli.datamodule
-    assert isinstance(model, LatentPriorModel)
+    assert isinstance(model, PriorModel)
     assert isinstance(data, ImageData)
     settings = cli.config.data.init_args
     latents = torch.empty(2, model.latent_dim, device="meta")
@@ -99,7 +99,7 @@ def test_full_width_is_what_was_published(name: str) -> None:
     expected = PUBLISHED[name]
     cli = build(["-c", name])
     model, data = cli.model, cli.datamodule
-    assert isinstance(model, LatentPriorModel)
+    assert isinstance(model, PriorModel)
     assert isinstance(data, ImageData)
     assert model.latent_dim == expected.latent_dim
     latents = torch.empty(2, model.latent_dim, device="meta")

@@ -12,9 +12,9 @@ import torch
 
 from lebm import inference
 from lebm.checkpoint.rebuild import build
-from lebm.estimators import LatentEstimator
+from lebm.estimators import LatentModel
 
-__all__ = ["BASES", "COUNTED", "KINDS", "METHODS", "description", "model_of"]
+__all__ = ["BASES", "KINDS", "METHODS", "description", "model_of"]
 
 Plain = dict[str, Any]
 SHAPE = [1, 8, 8]
@@ -183,13 +183,6 @@ KINDS: dict[str, Plain] = {
 }
 
 
-COUNTED: dict[str, Plain] = {
-    f"{method}+counter": {**entry, "init_args": {**entry["init_args"], "noise_source": "counter"}}
-    for method, entry in METHODS.items()
-}
-"""Every method with noise from counters."""
-
-
 def _fitted(name: str, **changed: Any) -> Plain:
     """A method whose prior has a base that is fitted twice."""
     entry = copy.deepcopy({**METHODS, **KINDS}[name])
@@ -213,12 +206,12 @@ BASES: dict[str, Plain] = {
 
 def description(method: str, **changed: Any) -> Plain:
     """A copy of an entry with some arguments of the method changed."""
-    entry = copy.deepcopy({**METHODS, **KINDS, **COUNTED, **BASES}[method])
+    entry = copy.deepcopy({**METHODS, **KINDS, **BASES}[method])
     entry["init_args"] |= changed
     return entry
 
 
-def model_of(method: str, **changed: Any) -> LatentEstimator:
+def model_of(method: str, **changed: Any) -> LatentModel:
     """The method itself, from fixed initial weights."""
     torch.manual_seed(0)
-    return build(description(method, **changed), LatentEstimator)
+    return build(description(method, **changed), LatentModel)

@@ -23,7 +23,7 @@ from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.data import ImageData
 from tests.distributed import run_processes
 from tests.estimators.test_resume import same
-from tests.reliability.methods import BASES, COUNTED, KINDS, METHODS, description, model_of
+from tests.reliability.methods import BASES, KINDS, METHODS, description, model_of
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
@@ -66,7 +66,7 @@ def data(workers: int = 0) -> ImageData:
     )
 
 
-RESUMED = ("latent_mle+Remembered", "latent_mle+Taught", "multistage_nce+Variational", "latent_mle+counter")
+RESUMED = ("latent_mle+Remembered", "latent_mle+Taught", "multistage_nce+Variational")
 """Methods with another inference or noise that every run of the tests resumes; slow tests resume the rest.
 Those with a base that is fitted are resumed around its fit in tests/estimators/test_fit_base.py.
 """
@@ -98,9 +98,7 @@ def run(
         pytest.param(range(1, STEPS + 1), id="every step", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize(
-    "method", [*METHODS, *(_fast_or_slow(name, RESUMED) for name in [*KINDS, *COUNTED, *BASES])]
-)
+@pytest.mark.parametrize("method", [*METHODS, *(_fast_or_slow(name, RESUMED) for name in [*KINDS, *BASES])])
 def test_resume_is_bit_exact(tmp_path: Path, method: str, steps: Any) -> None:
     whole = run(tmp_path / "whole", method, every_step=True)
     assert whole["global_step"] == STEPS + 2
@@ -191,7 +189,7 @@ LAYOUTS = [
         if (method, processes) in [("latent_mle+Remembered", 2), ("latent_mle+base", 2)]
         else pytest.mark.slow,
     )
-    for method in [*KINDS, *COUNTED, *BASES]
+    for method in [*KINDS, *BASES]
     for processes in (2, 4)
 ]
 
@@ -259,9 +257,9 @@ def test_lebm_its_module_and_python_agree(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     seed_everything(0, verbose=False)
     from lebm.checkpoint.rebuild import build
-    from lebm.estimators import LatentEstimator
+    from lebm.estimators import LatentModel
 
-    model = build(description("latent_mle"), LatentEstimator)
+    model = build(description("latent_mle"), LatentModel)
     trainer(tmp_path / "python", 8, [], enable_checkpointing=False).fit(model, ImageData(**images))  # type: ignore[arg-type]
     ends = [
         checkpoint.read(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"]

@@ -1,0 +1,526 @@
+"""The base of all methods: what every latent-variable model answers, and training with one scalar loss."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from lebm import checkpoint as checkpoints
+from lebm.checkpoint.rebuild import tried
+from lebm.component import Component, describe
+from lebm.errors import UserError, UserNotice
+from lebm.estimators.optim import AdamGroups
+from lebm.estimators.processes import check_strategy
+from lebm.models.encoders import DiagonalGaussian
+from lebm.models.hierarchical import LatentLayout
+from lebm.models.likelihoods import Likelihood
+from lebm.models.observations import check_range, check_rows, checked, event_shape, rows_of
+from lebm.models.priors import Prior
+from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
+from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.chains import gather_pools
+from lebm.samplers.noise import Noise, RandomSource
+
+__all__ = [
+    "DrawsObservations",
+    "HasLayers",
+    "HasPosterior",
+    "LatentModel",
+    "ModelChain",
+    "NoChainError",
+    "Revises",
+    "contrast",
+]
+
+Method = TypeVar("Method", bound="LatentModel")
+
+
+class NoChainError(UserError):
+    """The model draws without a chain, so that there is none to look at."""
+
+
+@dataclass(frozen=True)
+class ModelChain:
+    """A chain of a model.
+
+    Attributes:
+        target: the unnormalised log-density that the chain samples.
+        sampler: the kernel and its length.
+        start: ``(chains, *event)``, where the chains start.
+    """
+
+    target: LogDensity
+    sampler: Sampler
+    start: Tensor
+
+
+@runtime_checkable
+class DrawsObservations(Protocol):
+    """A likelihood that can be drawn from."""
+
+    def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:
+        """A draw ``(B, *event)`` of ``p(x | z)``, observation noise included."""
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    """A model whose posterior density can be differentiated."""
+
+    def posterior(self, x: Tensor) -> LogDensity:
+        """``log p(x, z)`` as a function of ``z: (B, latent_dim)``, unnormalised where the prior is."""
+
+
+@runtime_checkable
+class HasLayers(Protocol):
+    """A model whose latent has layers, bottom layer first."""
+
+    layout: LatentLayout
+
+    def redraw(
+        self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None
+    ) -> Tensor:
+        """``z: (B, latent_dim)`` with some layers drawn anew from the prior given the others."""
+
+    def log_joint_above(
+        self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None
+    ) -> Tensor:
+        """``log p(x, z)``, ``(B,)``, with the ``k`` lowest layers drawn anew from the prior."""
+
+
+@runtime_checkable
+class Revises(Protocol):
+    """A model that revises its generator's observations by a chain on observations."""
+
+    revised: Mapping[str, Tensor]
+
+    def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """Observations ``(B, *event)`` after the chain that starts at ``x``."""
+
+
+class LatentModel(LightningModule, Component, ABC):
+    """Base of the learning methods: what to train, what the loss is, and how to draw, encode and score.
+
+    Batches are dictionaries with ``"x"``, ``(B, *event)``, images in [-1, 1], and ``"index"``, ``(B,)``, the
+    numbers of the rows. Without ``"index"``, evaluation numbers the rows as they come. The first training
+    batch is looked at: images in [0, 255] are refused, and images that look like [0, 1] give a warning.
+
+    Args:
+        optimizer: the optimiser and its settings per network.
+        seed: seed of every random stream of the method.
+        noise_shards: number of parts of the global batch; the number of processes must divide it.
+        evaluation_steps: default number of posterior transitions of :meth:`encode`, and so of validation,
+            testing and evaluation; the length of the sampler if ``None``.
+
+    Attributes:
+        loaded_weights: ``"averaged"``, ``"raw"``, or ``"plain"`` where the run kept no averages; ``None``
+            for a model that was not loaded.
+        anomaly_score_name: what :meth:`anomaly_score` is; it is stored beside every value that is made of it.
+    """
+
+    latent_dim: int
+    loaded_weights: str | None = None
+    anomaly_score_name = "-log p(x, z) at one posterior sample"
+
+    def __init__(
+        self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8, evaluation_steps: int | None = None
+    ) -> None:
+        super().__init__()
+        self.optimizer_settings = optimizer
+        self.seed = seed
+        self.noise_shards = noise_shards
+        self.evaluation_steps = evaluation_steps
+        self._notes: dict[str, Tensor] | None = None
+        self._losses: tuple[Any, int] = 0.0, 0  # of the epoch: their sum and number
+        self._stopping = False
+        self._described: Any = None
+        self._range_is_known = False
+        self._rows = 0  # of an evaluation batch
+
+    @abstractmethod
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The trained networks by name; each is one parameter group."""
+
+    @abstractmethod
+    def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """The scalar training loss of a batch. :meth:`note` the scalars that are worth logging."""
+
+    # The data of a batch
+
+    def observations(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The data of a batch in the model's own precision.
+
+        Raises:
+            UserError: in one line, for a batch that is no such dictionary or holds other data.
+        """
+        x = rows_of(batch)
+        check_rows(x, event_shape(self.observation_model))
+        return x.to(self.dtype) if x.is_floating_point() else x
+
+    @classmethod
+    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Today's arguments for those of a checkpoint that chose between two sources of noise."""
+        return {name: value for name, value in arguments.items() if name != "noise_source"}
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name in {"encode", "log_joint", "reconstruct", "anomaly_score"} & set(vars(cls)):
+            setattr(cls, name, checked(vars(cls)[name]))
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse observations that this model cannot take; their range is not looked at while a trainer runs.
+
+        Raises:
+            UserError: in one line, for another shape, type or range.
+        """
+        shape = event_shape(self.observation_model)
+        check_rows(x, shape)
+        if self._trainer is None or self._trainer.state.status != TrainerStatus.RUNNING:
+            check_range(x, shape)
+
+    # What any latent-variable model can answer
+
+    @abstractmethod
+    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """``n`` observations ``(n, *event)`` from the model, without observation noise."""
+
+    @abstractmethod
+    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """``n`` latents ``(n, latent_dim)`` from the prior."""
+
+    @abstractmethod
+    def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """One latent per observation, ``(B, latent_dim)``, from the (approximate) posterior."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean observation ``(B, *event)`` of latents."""
+
+    @abstractmethod
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """Unnormalised ``log p(x, z)``, shape ``(B,)``."""
+
+    def reconstruct(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """Encode, then decode: ``(B, *event)``."""
+        return self.decode(self.encode(x, steps=steps, generator=generator))
+
+    def anomaly_score(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """:attr:`anomaly_score_name`, shape ``(B,)``; high where ``x`` is unlikely."""
+        return self.score_at(x, self.encode(x, steps=steps, generator=generator))
+
+    def score_at(self, x: Tensor, z: Tensor) -> Tensor:
+        """The anomaly score ``(B,)`` of ``x: (B, *event)`` with the encodings ``z: (B, latent_dim)``."""
+        return -self.log_joint(x, z)
+
+    @property
+    def chain_settings(self) -> dict[str, Any]:
+        """The samplers in use, as plain values; stored beside every result."""
+        parts = self.named_children()
+        samplers = {name: describe(part, strict=False) for name, part in parts if name.endswith("sampler")}
+        return {**samplers, "evaluation_steps": self.evaluation_steps}
+
+    @property
+    def observation_model(self) -> Likelihood | None:
+        """``p(x | z)``; ``None`` for a model that has none of its own."""
+        likelihood = dict(self.named_children()).get("likelihood")
+        return likelihood if isinstance(likelihood, Likelihood) else None
+
+    def chain_steps(self, name: str) -> int | None:
+        """Transitions of the chain ``prior``, ``posterior`` or ``image``; ``None`` for a model without it."""
+        sampler = dict(self.named_children()).get(f"{name}_sampler")
+        return sampler.steps if isinstance(sampler, Sampler) else None
+
+    # What some models can answer; see also the types in lebm.estimators.latent_model
+
+    @property
+    def latent_prior(self) -> Prior | None:
+        """The prior of the latents; ``None`` if it is N(0, I) and nothing more can be asked of it."""
+        return None
+
+    @property
+    def sentences(self) -> CategoricalLikelihood | None:
+        """The likelihood of a model of sentences; ``None`` for a model of something else.
+
+        Raises:
+            UserError: if a model of sentences never saw data.
+        """
+        return sentence_likelihood(self)
+
+    def inferred(self, x: Tensor) -> DiagonalGaussian | None:
+        """``q(z | x)`` of the inference model; ``None`` for a model without one."""
+        return None
+
+    def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
+        """``n`` chains of the prior, from the starts that sampling uses.
+
+        Raises:
+            NoChainError: if the prior is drawn without a chain.
+        """
+        raise NoChainError("drawn exactly, no chain to look at")
+
+    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
+        """A posterior chain for each row of ``x: (B, *event)``, from a draw of the reference.
+
+        Raises:
+            NoChainError: if latents are inferred without a chain.
+        """
+        raise NoChainError("from the inference network, no chain to look at")
+
+    # Scalars for the loggers
+
+    def updates(self) -> Iterator[None]:
+        """Go through the optimiser steps of one batch: one, unless the method takes more."""
+        yield
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Log a scalar of this training step, detached. On a step that is not logged this does nothing.
+
+        Args:
+            name: the logged name; names that begin with ``train/`` are shown in the progress bar.
+            value: a tensor of one number.
+        """
+        if self._notes is not None:
+            self._notes[name] = value.detach()
+
+    @contextmanager
+    def noting(self, wanted: bool = True) -> Iterator[dict[str, Tensor]]:
+        """Collect the notes that are made inside the block, by name; none if they are not wanted."""
+        notes: dict[str, Tensor] = {}
+        self._notes = notes if wanted else None
+        try:
+            yield notes
+        finally:
+            self._notes = None
+
+    def follow(
+        self,
+        name: str,
+        sampler: Sampler,
+        target: LogDensity,
+        start: Tensor,
+        noise: RandomSource,
+        steps: int | None = None,
+    ) -> Tensor:
+        """The end of a chain, ``(B, *event)``; its health is noted as ``mcmc/<name>/...``."""
+        if self._notes is None:
+            return sampler(target, start, noise, steps=steps)
+        end, info = sampler.run(target, start, noise, steps=steps)
+        for key, value in info.scalars().items():
+            self.note(f"mcmc/{name}/{key}", value)
+        return end
+
+    # Random streams
+
+    def noise(self, purpose: str, batch_idx: int) -> Noise:
+        """The noise of this process for one purpose in one training step."""
+        layout = (self.global_rank, self.trainer.world_size) if self._trainer is not None else (0, 1)
+        key = (self.seed, purpose, self.current_epoch, batch_idx)
+        return Noise.shards(*key, shards=self.noise_shards, rank=layout[0], world_size=layout[1])
+
+    def sample_noise(self, purpose: str, index: Tensor) -> Noise:
+        """Noise per row, keyed by ``index: (B,)``: a score depends on neither the batch nor the processes."""
+        return Noise.samples(self.seed, purpose, index=index)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed torch's own generator, which dropout uses, so that a resumed run repeats its draws.
+
+        The range of the first batch is checked.
+        """
+        digest = Noise([(self.seed, "modules", self.global_rank, self.current_epoch, batch_idx)])
+        torch.manual_seed(digest.seeds[0])
+        if batch_idx == 0:
+            self._losses = 0.0, 0
+        if not self._range_is_known:
+            # Numbers that are not finite are left to Divergence, which names their rows.
+            x = self.observations(batch).nan_to_num(0.0, 0.0, 0.0)
+            check_range(x, event_shape(self.observation_model))
+            self._range_is_known = True
+
+    # The Trainer's hooks
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        every = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        due = (self.trainer.global_step + 1) % every == 0
+        with self.noting(due) as notes:
+            loss = self.loss(batch, batch_idx)
+        if loss.dim():
+            raise ValueError(
+                f"{type(self).__name__}.loss must return a scalar, not the shape {tuple(loss.shape)}"
+            )
+        self._losses = self._losses[0] + loss.detach(), self._losses[1] + 1
+        if due:
+            # Logging costs more than a small training step. It happens only on the steps that are written.
+            self.log("loss", loss.detach(), prog_bar=True)
+            shown = {name for name in notes if name == "stage" or name.startswith("train/")}
+            self.log_dict({name: notes[name] for name in notes if name in shown}, prog_bar=True)
+            self.log_dict({name: notes[name] for name in notes if name not in shown})
+        return loss
+
+    def configure_model(self) -> None:
+        """Refuse the strategies that cannot train a method with chains.
+
+        Raises:
+            UserError: in one line; see :mod:`lebm.estimators.processes`.
+        """
+        check_strategy(self, self.trainer.strategy)
+
+    def on_train_epoch_end(self) -> None:
+        """Let callbacks monitor the epoch's mean of the loss; loggers have the loss of single steps."""
+        total, number = self._losses
+        self.log("loss", total / max(1, number), logger=False, sync_dist=self.trainer.world_size > 1)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Put off a stop between the batches of one step, because no checkpoint holds their gradients."""
+        self._stopping = self._stopping or self.trainer.should_stop
+        self.trainer.should_stop = self._stopping and not self.trainer.fit_loop._should_accumulate()
+
+    def on_validation_end(self) -> None:
+        self.on_train_batch_end()
+
+    def on_train_start(self) -> None:
+        """Try to rebuild the model, and count the epoch with which a resumed run begins, where Lightning does
+        not.
+
+        After a checkpoint of the last step of an epoch, Lightning takes the next epoch for finished. The next
+        checkpoint of a last step then has the wrong epoch number, and a run resumed from it uses the wrong
+        data and noise.
+        """
+        self._stopping = self._range_is_known = False
+        self._description()
+        loop = self.trainer.fit_loop
+        progress = loop.epoch_progress
+        done = progress.current.processed  # type: ignore[attr-defined]
+        if loop.restarted_mid_epoch and progress.current.ready == done:
+            progress.increment_ready()
+            progress.increment_started()
+
+    def configure_optimizers(self) -> Any:
+        # The gradient scaler of half precision and fused Adam clash in clipping.
+        half = self._trainer is not None and self.trainer.precision == "16-mixed"
+        optimizer, schedule = self.optimizer_settings.build(self.networks(), fused=not half)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Take the steps of a batch; each calls the closure for its loss.
+
+        Several processes then gather their chain pools, as a checkpoint may follow.
+        """
+        for _ in self.updates():
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            if self.trainer.world_size > 1:
+                gather_pools(self)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each network by itself; ``--trainer.gradient_clip_val`` is the limit of networks without one.
+
+        Raises:
+            UserError: for ``--trainer.gradient_clip_algorithm value``.
+        """
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise UserError(
+                f"trainer.gradient_clip_algorithm {gradient_clip_algorithm}: networks are clipped by norm"
+                " only; leave it out"
+            )
+        self.optimizer_settings.clip(optimizer, gradient_clip_val)
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """``x``, ``z``, ``reconstruction`` and ``anomaly_score``, from one posterior chain per row."""
+        x = self.observations(batch)
+        if "index" not in batch:  # the rows as they come, dealt out to the processes in turn
+            self._rows = len(x) if batch_idx == 0 else self._rows
+            place = batch_idx * self._rows + torch.arange(len(x), device=x.device)
+            batch["index"] = place * self.trainer.world_size + self.global_rank  # type: ignore[index]
+        z = self.encode(x, generator=self.sample_noise("encode", batch["index"]))
+        return {"x": x, "z": z, "reconstruction": self.decode(z), "anomaly_score": self.score_at(x, z)}
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self.validation_step(batch, batch_idx)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store how to rebuild the model, as plain data, or why it cannot be rebuilt."""
+        checkpoint["lebm_format"] = checkpoints.FORMAT
+        checkpoint["hyper_parameters"] = deepcopy(self._description())
+        checkpoint["epoch_losses"] = [float(self._losses[0]), self._losses[1]]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on inside an epoch that a stop has cut short. Lightning has counted it as finished."""
+        total, number = checkpoint.get("epoch_losses", (0.0, 0))
+        self._losses = total, number
+        loops = checkpoint["loops"]["fit_loop"]
+        epoch, batch = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+        cut = batch["current"]["ready"] and not batch["is_last_batch"]
+        if cut and epoch["current"]["processed"] == epoch["current"]["started"]:
+            for counts in (epoch["total"], epoch["current"]):
+                counts["processed"] = counts["completed"] = counts["started"] - 1
+            for counts in (batch["total"], batch["current"]):  # as they were at the end of the batch
+                counts["completed"] = counts["processed"] - 1
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+    def _description(self) -> Any:
+        """How to rebuild the model. It is tried once, and a model that cannot be rebuilt gets a warning."""
+        if self._described is None:
+            with isolate_rng():
+                self._described, warning = tried(self)
+            if warning and (self._trainer is None or self.trainer.is_global_zero):
+                warnings.warn(UserNotice(warning), stacklevel=2)
+        return self._described
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls: type[Method],
+        checkpoint_path: Any,
+        map_location: Any = "cpu",
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        trust: Iterable[str] = (),
+    ) -> Method:
+        """Rebuild a model from its checkpoint alone; see :func:`lebm.load`.
+
+        Raises:
+            ValueError: for ``weights_only=False`` and for ``hparams_file``: neither is ever needed.
+            UserError: if the file cannot be read, names a class outside the trusted packages, or holds
+                another method.
+        """
+        if weights_only is False or hparams_file is not None:
+            raise ValueError(
+                "lebm checkpoints hold no pickles and need no hparams_file; leave both arguments at their"
+                " defaults"
+            )
+        return checkpoints.load(checkpoint_path, cls, trust=trust, map_location=map_location or "cpu")
+
+
+def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor) -> Tensor:
+    """Mean energy of ``positives: (B, *event)`` less that of ``negatives: (C, *event)``, a scalar.
+
+    Both are evaluated in one call: spectral norm then takes one power iteration per step, and both see the
+    same weights. The means are taken in single precision or better, because the difference of two means in
+    half precision is mostly rounding.
+    """
+    energies = energy(torch.cat([positives, negatives]))
+    up, down = energies.to(torch.promote_types(energies.dtype, torch.float32)).split(
+        [len(positives), len(negatives)]
+    )
+    return up.mean() - down.mean()
