@@ -7,12 +7,10 @@ host is that of ``huggingface_hub``, or the one that ``HF_ENDPOINT`` names. A to
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lebm.errors import UserError
 
@@ -30,7 +28,7 @@ def parsed(name: str) -> tuple[str, str | None]:
     """``USER/NAME`` and the revision of a name, ``None`` for the newest one.
 
     Raises:
-        UserError: if it is no such name.
+        UserError: if it is not such a name.
 
     Example:
         >>> from lebm.hub import parsed
@@ -50,9 +48,10 @@ def fetch(name: str) -> Path:
         UserError: in one line, if there is no such model or revision, or it cannot be reached.
     """
     repository, revision = parsed(name)
-    library = _library()
-    with _one_line(name, revision, "this machine has no copy of that revision"):
-        return Path(library.hf_hub_download(repository, MODEL, revision=revision, endpoint=_endpoint()))
+    import huggingface_hub
+
+    with _one_line(name):
+        return Path(huggingface_hub.hf_hub_download(repository, MODEL, revision=revision))
 
 
 def need_token(name: str) -> None:
@@ -61,11 +60,10 @@ def need_token(name: str) -> None:
     Raises:
         UserError: with the ways to give a token.
     """
-    if _library().get_token() is None:
-        raise UserError(
-            f"{name}: there is no token for {_endpoint() or 'the Hub'}, and a push needs one and the network;"
-            " log in with `hf auth login`, or set HF_TOKEN to a token that may write"
-        )
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise UserError(f"{name}: a push needs a token; log in with `hf auth login`, or set HF_TOKEN")
 
 
 def push(name: str, folder: Path, private: bool = False) -> str:
@@ -86,8 +84,10 @@ def push(name: str, folder: Path, private: bool = False) -> str:
     if revision is not None:
         raise UserError(f"{name}: a revision is made by the push, so leave @{revision} out")
     need_token(name)
-    api = _library().HfApi(endpoint=_endpoint())
-    with _one_line(name, None, "check the network and push again"):
+    from huggingface_hub import HfApi
+
+    with _one_line(name):
+        api = HfApi()
         api.create_repo(repository, private=private or None, exist_ok=True)
         done = api.upload_folder(
             repo_id=repository,
@@ -98,59 +98,13 @@ def push(name: str, folder: Path, private: bool = False) -> str:
     return str(done.commit_url)
 
 
-def _library() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise UserError("the Hub needs the package huggingface_hub: pip install huggingface_hub") from error
-    return huggingface_hub
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT") or None
-
-
 @contextmanager
-def _one_line(name: str, revision: str | None, unreached: str) -> Iterator[None]:
-    """Turns the errors of the library into one line each; none of them shows a token.
+def _one_line(name: str) -> Iterator[None]:
+    """Report any failure of the library in one line that names the model; it never holds the token."""
+    from huggingface_hub import constants
 
-    Args:
-        name: the model on the Hub.
-        revision: its revision, if one is asked for.
-        unreached: what follows in the line if the Hub cannot be reached.
-    """
-    from huggingface_hub import errors, logging
-
-    host = _endpoint() or "the Hub"
-    lost: tuple[type[Exception], ...] = (
-        *errors.HfHubHTTPError.__bases__,
-        OSError,
-    )  # what its own library of the network raises
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would print a line for every further try
     try:
         yield
-    except errors.RevisionNotFoundError as error:
-        raise UserError(f"{name}: the repository has no revision {revision!r}") from error
-    except errors.RemoteEntryNotFoundError as error:
-        raise UserError(f"{name}: the repository has no {MODEL}, so it holds no model of lebm") from error
-    except (errors.LocalTokenNotFoundError, errors.GatedRepoError) as error:
-        raise UserError(f"{name}: {host} asks for a token; hf auth login, or set HF_TOKEN") from error
-    except errors.RepositoryNotFoundError as error:
-        raise UserError(
-            f"{name}: no such repository on {host}, or it is private and there is no token for it"
-            " (hf auth login, or HF_TOKEN)"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise UserError(
-                f"{name}: {host} refuses ({status}): no token with this right; hf auth login, or set HF_TOKEN"
-            ) from error
-        raise UserError(f"{name}: {host} answers with status {status}") from error
-    except lost as error:
-        raise UserError(f"{name}: {host} cannot be reached; {unreached}") from error
-    except ValueError as error:  # a name or revision that the library refuses
-        raise UserError(f"{name}: {' '.join(str(error).split())[:200]}") from error
-    finally:
-        logging.set_verbosity(verbosity)
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise UserError(f"{name} at {constants.ENDPOINT}: {said}") from error

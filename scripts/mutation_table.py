@@ -23,6 +23,7 @@ def on(file: str, *tests: str):  # type: ignore[no-untyped-def]
     return lambda meaning, old, new: Mutation(file, old, new, meaning, tests)
 
 
+compiled = on("lebm/samplers/compiled.py", "tests/samplers/test_langevin.py")
 langevin = on("lebm/samplers/langevin.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py")
 prior = on("lebm/models/priors.py", "tests/samplers/test_langevin.py", "tests/models/test_priors.py")
 mixture = on("lebm/models/mixture.py", "tests/models/test_mixture.py")
@@ -121,9 +122,8 @@ MUTATIONS = [
     chain_rule(
         "ignore hooks", "    if layer._forward_hooks or", "    if False and layer._forward_hooks or False and"
     ),
-    langevin(
-        "descend instead of ascend", "state.add_(gradient, alpha=drift)", "state.add_(gradient, alpha=-drift)"
-    ),
+    langevin("descend instead of ascend", "slope, alpha=drift)", "slope, alpha=-drift)"),
+    langevin("no kick, eager and compiled", "moved = kick + state", "moved = 0 * kick + state"),
     langevin("noise of scale s^2", "size * math.sqrt(heat)", "size**2 * math.sqrt(heat)"),
     langevin("noise too large by sqrt 2", "noise.mul_(scales[0])", "noise.mul_(1.414 * scales[0])"),
     langevin("temperature instead of its root", "size * math.sqrt(heat)", "size * heat"),
@@ -134,15 +134,11 @@ MUTATIONS = [
         "return noise if metric is None else noise.mul_(metric.sqrt())",
         "return noise",
     ),
-    langevin(
-        "no preconditioned drift",
-        "else state.addcmul_(gradient, metric, value=drift)",
-        "else state.add_(gradient, alpha=drift)",
-    ),
-    langevin("do not clamp", "state = state.clamp_(*self.clamp)", "pass"),
-    langevin("compiled: descend", "state = state + drift *", "state = state - drift *"),
-    langevin("compiled: no kick", "metric * gradient) + kick", "metric * gradient)"),
-    langevin("compiled: do not clip", "if limit is not None:", "if False:"),
+    langevin("no preconditioned drift", "gradient if metric is None else metric * gradient", "gradient"),
+    langevin("do not clamp", "moved if clamp is None else moved.clamp(*clamp)", "moved"),
+    langevin("compiled: descend", "moved + drift * slope", "moved - drift * slope"),
+    langevin("do not clip", "if limit is not None:", "if False:"),
+    compiled("do not clip", "if limit is not None:", "if False:"),
     langevin(
         "the shadow step starts elsewhere",
         "before, state, gradient, sizes[-1]",

@@ -12,7 +12,7 @@ from lebm.cli.common import home, load_model, open_data, tell
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.errors import UserError
 from lebm.evaluation.names import CHAINS_PER_IMAGE
-from lebm.run.folder import inside, plain, write_json
+from lebm.run.folder import plain, write_json
 
 if TYPE_CHECKING:
     from lebm.estimators.latent_model import LatentModel, ModelChain
@@ -24,7 +24,7 @@ __all__ = ["main"]
 def main(argv: list[str]) -> int:
     """``lebm diagnose RUN``"""
     description = (
-        "Run long chains from the prior and the posterior of a trained run, and say what is wrong with them."
+        "Run long chains from prior and posterior of a trained run, and say what is wrong with them."
     )
     parser = run_parser("diagnose", description, steps=500)
     add_data(parser)
@@ -32,42 +32,29 @@ def main(argv: list[str]) -> int:
         "--of", choices=("prior", "posterior", "both"), default="both", help="whose chains (default both)"
     )
     parser.add_argument(
-        "--chains",
-        type=count,
-        default=32,
-        help="number of chains (default 32); for the posterior, four an image",
+        "--chains", type=count, default=32, help="number of chains, four per image (default: 32)"
     )
     chosen = parser.parse_args(argv)
     if chosen.chains < CHAINS_PER_IMAGE or chosen.steps < 8:
         raise UserError(
-            f"chains are compared with each other over time: give at least --chains {CHAINS_PER_IMAGE} and"
-            " --steps 8"
+            f"chains are compared over time: give at least --chains {CHAINS_PER_IMAGE} and --steps 8"
         )
     folder = chosen.out or home(chosen.run) / "diagnosis"
-    if chosen.out is None and chosen.run.is_dir():
-        for name in ("", "prior.png", "posterior.png", "diagnosis.json"):
-            inside(chosen.run, folder / name)
-    if folder.exists() and any(folder.iterdir()) and not chosen.force and chosen.out is not None:
+    if chosen.out is not None and folder.exists() and any(folder.iterdir()) and not chosen.force:
         raise UserError(f"{folder} exists and is not empty; choose another --out or add --force")
     model = load_model(chosen)
-    _check(model)
-    report: dict[str, Any] = {}
-    for name in ("prior", "posterior") if chosen.of == "both" else (chosen.of,):
-        report[name] = _diagnose(name, model, chosen, folder)
+    from lebm.estimators.latent_model import HasPosterior
+
+    if model.latent_prior is None or not isinstance(model, HasPosterior):
+        missing = "prior" if model.latent_prior is None else "posterior"
+        raise UserError(
+            f"{type(model).__name__} has no {missing} that is sampled by chains, so none to diagnose"
+        )
+    names = ("prior", "posterior") if chosen.of == "both" else (chosen.of,)
+    report = {name: _diagnose(name, model, chosen, folder) for name in names}
     write_json(folder / "diagnosis.json", plain(report))
     tell(f"lebm: pictures and figures in {folder}")
     return 0
-
-
-def _check(model: LatentModel) -> None:
-    from lebm.estimators.latent_model import HasPosterior
-
-    missing = "prior" if model.latent_prior is None else "posterior"
-    if model.latent_prior is None or not isinstance(model, HasPosterior):
-        raise UserError(
-            f"{type(model).__name__} has no {missing}: diagnose looks at a prior and a posterior that are"
-            " sampled by chains"
-        )
 
 
 def _diagnose(name: str, model: LatentModel, chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -39,7 +39,6 @@ use a trained run (a run folder, or a .ckpt or .safetensors file)
 share a model (docs/sharing.md)
   pretrained                the trained models that ship with lebm; pretrained/NAME is a RUN
   export RUN FILE           one .safetensors file for others to open
-  verify FILE               what such a file holds, and whether it is whole
   push RUN USER/NAME        to the Hugging Face Hub, with a card; hub:USER/NAME is a RUN
 
 recipes
@@ -71,7 +70,6 @@ VERBS = {
     "evaluate": ("lebm.cli.evaluate", "main"),
     "report": ("lebm.cli.report", "main"),
     "export": ("lebm.cli.export", "export"),
-    "verify": ("lebm.cli.export", "verify"),
     "pretrained": ("lebm.cli.recipes", "pretrained"),
     "push": ("lebm.cli.push", "push"),
     "sweep": ("lebm.cli.sweep", "main"),

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     check_data(chosen.data, run=chosen.run[0])
     for data in chosen.ood:
         check_data(data, "--ood")
-    check_wandb(chosen.run, chosen)
+    check_wandb(chosen.run if chosen.wandb else [])
     for run in chosen.run:
         target = chosen.out or home(run) / (
             "evaluation.json" if run.is_dir() else f"{run.stem}.evaluation.json"
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{target} exists; choose another --out or add --force")
         _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
         if chosen.wandb:
-            attach_evaluation(run, target, chosen.wandb_host)
+            attach_evaluation(run, target)
     return 0
 
 

@@ -21,21 +21,20 @@ def main(argv: list[str]) -> int:
         "run", type=Path, nargs="+", help="run folders; those with an evaluation.json have figures and curves"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="file to write (default report.html)"
+        "--out", type=Path, default=Path("report.html"), help="file to write (default: report.html)"
     )
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
     add_wandb(parser)
     chosen = parser.parse_args(argv)
     if chosen.out.exists() and not chosen.force:
         raise UserError(f"{chosen.out} exists; choose another --out or add --force")
-    for run in chosen.run:
-        if not run.exists():
-            raise UserError(f"{run}: no such run folder")
-    check_wandb(chosen.run, chosen)
+    if missing := [run for run in chosen.run if not run.exists()]:
+        raise UserError(f"{missing[0]}: no such run folder")
+    check_wandb(chosen.run if chosen.wandb else [])
     from lebm.report import report
 
     size = report(chosen.run, chosen.out)
     tell(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
     if chosen.wandb:
-        attach_report(chosen.run, chosen.out, chosen.wandb_host)
+        attach_report(chosen.run, chosen.out)
     return 0

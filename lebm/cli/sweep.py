@@ -5,7 +5,6 @@ trained, evaluated and kept as one JSON a cell; resumable.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 import subprocess
@@ -24,7 +23,7 @@ from lebm.config.recipes import find, run_name
 from lebm.config.request import read_request
 from lebm.errors import UserError, printable
 from lebm.evaluation.names import SUITE_NAMES
-from lebm.run.folder import write_json
+from lebm.run.folder import stored_json, write_json
 
 __all__ = ["main"]
 
@@ -40,31 +39,18 @@ def main(argv: list[str]) -> int:
         " interrupted goes on. Further words go to lebm fit.",
         allow_abbrev=False,
     )
+    suites, places = (*SUITE_NAMES, "all"), ("ARGUMENT", "VALUES")
     parser.add_argument(
-        "-c", "--config", required=True, help="a recipe, by path or by a name that lebm ls prints"
+        "-c", "--config", required=True, help="a recipe: a path, or a name that lebm ls prints"
     )
-    parser.add_argument(
-        "--over",
-        nargs=2,
-        action="append",
-        metavar=("ARGUMENT", "VALUES"),
-        required=True,
-        help="for example: held_out_label 1,4,5,7,9, or latent_dim 4,8; repeat it for a grid",
-    )
-    parser.add_argument("--runs", type=Path, help="folder of the run folders (default runs/sweep-RECIPE)")
-    parser.add_argument(
-        "--results", type=Path, help="folder of the cells' JSON files (default: the folder of the runs)"
-    )
-    parser.add_argument(
-        "--suite",
-        action="append",
-        default=[],
-        choices=(*SUITE_NAMES, "all"),
-        help="suites of lebm evaluate (default all), repeatable",
-    )
-    parser.add_argument(
-        "--evaluate", default="", metavar="WORDS", help="further words for lebm evaluate, as one string"
-    )
+    over = "for example: held_out_label 1,4,5,7,9, or latent_dim 4,8; repeat it for a grid"
+    parser.add_argument("--over", nargs=2, action="append", metavar=places, required=True, help=over)
+    parser.add_argument("--runs", type=Path, help="folder of the run folders (default: runs/sweep-RECIPE)")
+    parser.add_argument("--results", type=Path, help="folder of the JSON files (default: that of the runs)")
+    suite = "suite of lebm evaluate, repeatable (default: all)"
+    parser.add_argument("--suite", action="append", default=[], choices=suites, help=suite)
+    words = "further words for lebm evaluate, as one string"
+    parser.add_argument("--evaluate", default="", metavar="WORDS", help=words)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     chosen, fit_words = parser.parse_known_args(argv)
     given = {word.partition("=")[0] for word in fit_words}
@@ -85,28 +71,24 @@ def main(argv: list[str]) -> int:
 
 
 def _cells(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    axes: dict[str, tuple[str, list[str]]] = {}
+    """Every combination of values, with its name, its words for ``lebm fit`` and its files."""
+    axes: dict[str, list[str]] = {}
     for argument, values in chosen.over:
         flag = f"--{SHORT.get(argument, argument)}"
         if flag in axes:
-            raise UserError(
-                f"--over {argument}: given twice; write all values once, as in --over {argument} 1,4"
-            )
-        axes[flag] = argument, list(dict.fromkeys(part.strip() for part in values.split(",") if part.strip()))
-        if not axes[flag][1]:
+            raise UserError(f"--over {argument}: given twice; write all values once, as in {argument} 1,4")
+        axes[flag] = [part.strip() for part in values.split(",") if part.strip()]
+        if not axes[flag]:
             raise UserError(f"--over {argument}: give values, as in --over {argument} 1,4,5")
-        for value in axes[flag][1]:
+        for value in axes[flag]:
             if not re.fullmatch(r"[\w.+-]+", value):
-                raise UserError(
-                    f"--over {argument}: {value!r} is not a plain value, as names of folders need"
-                )
-    arguments = [argument for argument, _ in axes.values()]
-    last = [argument.rsplit(".", 1)[-1] for argument in arguments]
+                raise UserError(f"--over {argument}: {value!r} cannot be the name of a folder")
+    arguments = [argument for argument, _ in chosen.over]
+    last = [argument.rpartition(".")[2] for argument in arguments]
     short = last if len(set(last)) == len(last) else arguments
     recipe = run_name(chosen.config)
     folder = chosen.runs or Path("runs") / f"sweep-{recipe}"
-    results = chosen.results or folder
-    for values in product(*(values for _, values in axes.values())):
+    for values in product(*map(dict.fromkeys, axes.values())):
         name = "_".join(f"{argument}-{value}" for argument, value in zip(short, values, strict=True))
         yield {
             "name": name,
@@ -114,44 +96,39 @@ def _cells(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "value": ",".join(values),
             "words": [word for pair in zip(axes, values, strict=True) for word in pair],
             "run": folder / name,
-            "result": results / f"{recipe}-{name}.json",
+            "result": (chosen.results or folder) / f"{recipe}-{name}.json",
         }
 
 
 def _finish(cell: dict[str, Any], chosen: argparse.Namespace, fit_words: list[str]) -> bool:
     """Do what is left of a cell; whether it is complete now."""
-    run, result = cell["run"], cell["result"]
-    fitted = _status(run / "summary.json") == "finished"
-    begun = (run / "config.yaml").is_file() and (run / "checkpoints").is_dir()
-    evaluation = run / "evaluation.json"
-    if fitted and result.is_file() and _covers(evaluation, chosen.suite):
-        tell(f"lebm: {cell['name']}: done, {result}")
+    run = cell["run"]
+    fitted = stored_json(run, "summary.json").get("status") == "finished"
+    measured = fitted and _covers(run / "evaluation.json", chosen.suite)
+    if measured and cell["result"].is_file():
+        tell(f"lebm: {cell['name']}: done, {cell['result']}")
         return True
-    fit = ["fit", "--resume", str(run)] if begun else ["fit", "-c", chosen.config, "--run_dir", str(run)]
-    steps = [] if fitted else [[*fit, *cell["words"], *fit_words]]
-    if not _covers(evaluation, chosen.suite) or not fitted:
-        steps.append(["evaluate", str(run), *_evaluate_words(chosen, fit_words)])
+    begun = (run / "config.yaml").is_file() and (run / "checkpoints").is_dir()
+    start = ["--resume", str(run)] if begun else ["-c", chosen.config, "--run_dir", str(run)]
+    suites = [word for suite in chosen.suite for word in ("--suite", suite)]
+    trusted = [word for pair in pairwise(fit_words) if pair[0] == "--trust" for word in pair]
+    steps = [] if fitted else [["fit", *start, *cell["words"], *fit_words]]
+    steps += [] if measured else [["evaluate", str(run), *suites, *trusted, *shlex.split(chosen.evaluate)]]
     for words in steps:
         tell(f"lebm: {cell['name']}: lebm {shlex.join(words)}")
+        if chosen.dry_run:
+            continue
         # A process of its own: a cell that crashes or runs out of memory does not take the others with it.
-        if not chosen.dry_run and (
-            code := subprocess.run([sys.executable, "-m", "lebm", *words], check=False).returncode
-        ):
-            if code in (130, 143, -2, -15):
-                raise KeyboardInterrupt
+        code = subprocess.run([sys.executable, "-m", "lebm", *words], check=False).returncode
+        if code in (130, 143, -2, -15):
+            raise KeyboardInterrupt
+        if code:
             line = f"lebm: {cell['name']}: not done, lebm {words[0]} ended with status {code}"
             print(printable(line), file=sys.stderr)
             return False
     if not chosen.dry_run:
         _write(cell, chosen)
     return True
-
-
-def _evaluate_words(chosen: argparse.Namespace, fit_words: list[str]) -> list[str]:
-    """The words for ``lebm evaluate`` after the run."""
-    suites = [word for suite in chosen.suite for word in ("--suite", suite)]
-    trusted = [word for pair in pairwise(fit_words) if pair[0] == "--trust" for word in pair]
-    return [*suites, *trusted, *shlex.split(chosen.evaluate)]
 
 
 def _write(cell: dict[str, Any], chosen: argparse.Namespace) -> None:
@@ -164,7 +141,7 @@ def _write(cell: dict[str, Any], chosen: argparse.Namespace) -> None:
         "argument": cell["argument"],
         "value": cell["value"],
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "fit": json.loads((run / "summary.json").read_text(encoding="utf-8")),
+        "fit": stored_json(run, "summary.json"),
         "evaluation": without_curves(read_evaluation(run / "evaluation.json")),
     }
     write_json(cell["result"], content)
@@ -177,36 +154,24 @@ def _print_table(cells: list[dict[str, Any]], done: list[dict[str, Any]]) -> Non
     from rich.table import Table
 
     from lebm.evaluation.record import read_evaluation
+    from lebm.report.figures import key_figures, own_figure
     from lebm.report.gather import RunRecord
-    from lebm.report.pieces import key_figures, own_figure
 
-    records = [
-        RunRecord(cell["name"], evaluation=read_evaluation(cell["run"] / "evaluation.json")) for cell in done
-    ]
-    measured = key_figures(records)[:4]
+    records = {
+        cell["name"]: RunRecord(cell["name"], evaluation=read_evaluation(cell["run"] / "evaluation.json"))
+        for cell in done
+    }
+    measured = key_figures(records.values())[:4]
     table = Table("cell", *(name for _, name in measured))
-    for record in records:
-        found = [own_figure(record, *key) for key in measured]
-        told = [
-            "" if one is None else "not finite" if one["value"] is None else f"{one['value']:.4g}"
-            for one in found
-        ]
-        table.add_row(record.name, *told)
     for cell in cells:
-        if cell not in done:
-            table.add_row(cell["name"], "not done")
-    console = Console(width=None if Console().is_terminal else 140)
-    console.print(table)
+        record = records.get(cell["name"])
+        found = [own_figure(record, *key) for key in measured] if record else []
+        told = [f"{one['value']:.4g}" if one and one["value"] is not None else "-" for one in found]
+        table.add_row(cell["name"], *(told if record else ["not done"]))
+    Console(width=None if Console().is_terminal else 140).print(table)
     if done:
         runs = shlex.join(str(cell["run"]) for cell in done)
         tell(f"lebm: the runs side by side: lebm report {runs} --out sweep.html")
-
-
-def _status(file: Path) -> str | None:
-    try:
-        return json.loads(file.read_text(encoding="utf-8")).get("status")
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _covers(evaluation: Path, suites: list[str]) -> bool:

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from lebm import checkpoint
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
 from lebm.files import sha256
-from lebm.run.folder import ordinary, spent_minutes, stored_json
+from lebm.run.folder import spent_minutes, stored_json
 from lebm.run.provenance import without_paths
 
 __all__ = ["model_card"]
 
-_ELSEWHERE = ("ood", "chains")  # of other data, or of chains: not for the head of the card
-_RANKINGS = ("auroc", "auprc", "fpr_at_95")
-
-
-class _Source(NamedTuple):
-    name: str
-    licence: str
-    hub: str | None
-
-
-_MNIST = _Source(
-    "MNIST handwritten digits (Yann LeCun and Corinna Cortes)",
-    "Creative Commons Attribution-ShareAlike 3.0, as stated at <http://yann.lecun.com/exdb/mnist/>",
-    "ylecun/mnist",
-)
-_BIBLE = _Source(
-    "the King James Version of the Bible (1611, in its standard spelling of 1769)",
-    "in the public domain outside the United Kingdom",
-    None,
-)
-_SOURCES = {"mnist": _MNIST, "verses": _BIBLE, "kjv": _BIBLE}
+_HERE = Path(__file__).parent
+_ELSEWHERE = ("ood", "chains")  # suites about other data or about chains, which the head leaves out
+_ARGUMENTS = ("low", "high", "level", "n")
+_RANKINGS = ("auroc", "auprc", "fpr_at_95")  # of these the card has only those by the method's own score
 
 
 def model_card(file: Path, run: Path, name: str, licence: str | None = None) -> str:
@@ -56,183 +41,62 @@ def model_card(file: Path, run: Path, name: str, licence: str | None = None) -> 
     """
     content = checkpoint.read(file)
     facts = content["facts"]
-    summary = stored_json(run, "summary.json")
-    evaluation = _evaluation(run, facts)
-    path = str((facts.get("data") or {}).get("path") or "")
-    source = _SOURCES.get(path.replace(":", "/").rpartition("/")[2].lower())
-    method = str(content["hyper_parameters"]["class_path"]).rpartition(".")[2]
-    weights = sum(value.numel() for value in content["state_dict"].values() if hasattr(value, "numel"))
-    kind = (facts.get("observations") or {}).get("kind", "rows")
-    about = {
-        "method": f"`lebm.estimators.{method}`",
-        "data": f"{source.name if source else path or 'not recorded'}{_splits(facts.get('data'))}",
-        "licence of the data": source.licence if source else "not recorded",
-        "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None,
-        "command": f"`{facts['command']}`" if facts.get("command") else None,
-        "seed": facts.get("seed"),
-        "optimiser steps": facts.get("steps"),
-        "time and machine": _machine(summary),
-        "weights": f"{weights:,}, {facts.get('weights')}, stored as {facts.get('dtype')}",
-        "licence of the weights": licence,
-        "versions": ", ".join(f"{key} {facts[key]}" for key in ("lebm", "torch") if facts.get(key)),
-        "SHA-256 of the file": f"`{sha256(file)}`",
-        "SHA-256 of the resolved recipe": f"`{facts.get('recipe_sha256')}`",
-        "SHA-256 of the checkpoint": f"`{facts.get('checkpoint_sha256')}`",
-    }
-    short = name.rpartition("/")[2].partition("@")[0]
-    lines = [
-        "---",
-        yaml.safe_dump(_head(short, method, kind, source, licence, evaluation), sort_keys=False).rstrip(),
-        "---",
-        "",
-        f"# {short}",
-        "",
-        f"{method}, {kind}, trained on {source.name if source else path or 'data that are not recorded'}.",
-        "",
-        "```sh",
-        f"lebm sample {name} -n 64",
-        "```",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {key} | {_cell(value)} |" for key, value in about.items() if value not in (None, "")),
-        "",
-        "## Values",
-        "",
-        *_values(evaluation, facts),
-        "",
-        "## Not for",
-        "",
-        *(f"* {sentence}" for sentence in _limits(kind)),
+    suites = _suites(run, facts)
+    figures = [
+        (suite, figure)
+        for suite, part in suites.items()
+        for figure in part["figures"]
+        if figure["value"] is not None
+        and (figure["name"].endswith("/anomaly_score") or figure["name"].partition("/")[0] not in _RANKINGS)
     ]
-    return "\n".join(lines) + "\n"
+    path = str((facts.get("data") or {}).get("path") or "not recorded")
+    sources = yaml.safe_load(_HERE.joinpath("sources.yaml").read_text(encoding="utf-8"))
+    source = sources.get(re.split("[:/]", path)[-1].lower(), {"name": path, "licence": "not recorded"})
+    hub = source.get("hub")
+    method = str(content["hyper_parameters"]["class_path"]).rpartition(".")[2]
+    kind = (facts.get("observations") or {}).get("kind", "rows")
+    task = {"images": "unconditional-image-generation", "sentences": "text-generation"}.get(kind)
+    head = ModelCardData(
+        library_name="lebm",
+        license=licence,
+        datasets=[hub] if hub else None,
+        tags=["energy-based-model", "latent-variable-model", method],
+        pipeline_tag=task,
+        model_name=name.rpartition("/")[2].partition("@")[0],
+        eval_results=[
+            EvalResult(
+                task_type=task or "other",
+                dataset_type=hub or "other",
+                dataset_name=source["name"],
+                dataset_split=figure["split"],
+                metric_type=figure["name"],
+                metric_name=figure["name"],
+                metric_value=figure["value"],
+                metric_args={key: figure[key] for key in _ARGUMENTS if figure[key] is not None},
+            )
+            for suite, figure in figures
+            if suite not in _ELSEWHERE
+        ],
+    )
+    commands = {without_paths(part["origin"].get("command")) for part in suites.values()}
+    known: dict[str, Any] = {
+        **{"head": head, "name": name, "method": method, "kind": kind, "source": source, "facts": facts},
+        **{"suites": suites, "figures": figures, "commands": sorted(filter(None, commands))},
+        **{"summary": stored_json(run, "summary.json"), "minutes": spent_minutes, "digest": sha256(file)},
+        "weights": sum(value.numel() for value in content["state_dict"].values() if hasattr(value, "numel")),
+    }
+    card = ModelCard.from_template(head, template_path=str(_HERE / "card.md"), **known)
+    return str(card).rstrip() + "\n"
 
 
-def _evaluation(run: Path, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+def _suites(run: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The suites of the run's evaluation, which must be one of these weights; empty without an evaluation."""
     file = run / "evaluation.json"
-    if not (run.is_dir() and ordinary(run, file)):
-        return None
+    if not file.is_file():
+        return {}
     found = read_evaluation(file)
     if found["checkpoint_sha256"] != facts.get("checkpoint_sha256"):
         raise UserError(f"{file}: measured on another checkpoint of the run; lebm evaluate {run} again")
     if found.get("loaded_weights", facts["weights"]) != facts["weights"]:
         raise UserError(f"{file}: measured with the {found['loaded_weights']} weights, not these")
-    return found
-
-
-def _splits(data: Any) -> str:
-    sizes = data.get("sizes") if isinstance(data, Mapping) else None
-    held = data.get("held_out_label") if isinstance(data, Mapping) else None
-    counts = ", ".join(f"{rows:,} {split}" for split, rows in sizes.items()) if sizes else ""
-    without = f"; label {held} is held out of training" if held is not None else ""
-    return f" ({counts} rows{without})" if counts else ""
-
-
-def _machine(summary: Mapping[str, Any]) -> str | None:
-    hardware = summary.get("hardware")
-    cpu, wall = (spent_minutes(dict(summary), which) for which in ("cpu", "wall"))
-    if not hardware or wall is None or cpu is None:
-        return None
-    devices = ", ".join([str(hardware.get("cpu")), *hardware.get("gpus", [])])
-    return (
-        f"{cpu:.1f} CPU minutes ({wall:.1f} of wall time) on {devices}, {hardware.get('threads')} thread(s)"
-    )
-
-
-def _figures(evaluation: Mapping[str, Any] | None) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Each figure with its suite; of the rankings, only those by the method's own score."""
-    for suite, result in (evaluation or {"suites": {}})["suites"].items():
-        for figure in result["figures"]:
-            ranking, _, score = figure["name"].partition("/")
-            if figure["value"] is not None and (ranking not in _RANKINGS or score == "anomaly_score"):
-                yield suite, figure
-
-
-def _values(evaluation: dict[str, Any] | None, facts: Mapping[str, Any]) -> list[str]:
-    if evaluation is None:
-        return ["Nothing was measured."]
-    rounded = " This file holds them rounded to half precision." if facts.get("dtype") == "float16" else ""
-    lines = [
-        f"Measured by `lebm evaluate` with the single-precision weights of the checkpoint.{rounded}",
-        "The intervals have a level of 95 % and do not contain the variation between trainings.",
-        "",
-        "| suite | value | | 95 % interval | n | split |",
-        "|---|---|---|---|---|---|",
-    ]
-    for suite, figure in _figures(evaluation):
-        ends = "none" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
-        cells = (suite, f"`{figure['name']}`", f"{figure['value']:.4g}", ends, f"{figure['n']:,}")
-        lines.append(f"| {' | '.join(cells)} | {_cell(figure['split'])} |")
-    suites = [result for result in evaluation["suites"].values() if result["figures"]]
-    commands = {without_paths(result["origin"].get("command")) for result in suites}
-    findings = [
-        f"`{suite}`: {_cell(sentence)}"
-        for suite, result in evaluation["suites"].items()
-        for told in (result["protocol"].get("findings") or {}).values()
-        for sentence in told
-    ]
-    return [
-        *lines,
-        "",
-        *(f"Finding of {finding}." for finding in findings),
-        *([""] if findings else []),
-        *(f"Command: `{command}`." for command in sorted(filter(None, commands))),
-    ]
-
-
-def _limits(kind: str) -> list[str]:
-    special = {
-        "sentences": "It is no source of quotations or facts. Its sentences imitate a style.",
-        "images": "It is not for recognising what an image shows, and not for decisions about people.",
-    }
-    return [
-        "It is not for use in a product. It is an example: for learning, for tests of code, and as a point of"
-        " comparison.",
-        "It is not for anomalies in data of another kind. For those, train a model on them and choose a"
-        " threshold on validation data.",
-        *([special[kind]] if kind in special else []),
-        "It is no evidence that one method is better than another. It is one training with one seed.",
-    ]
-
-
-def _head(
-    name: str,
-    method: str,
-    kind: str,
-    source: _Source | None,
-    licence: str | None,
-    evaluation: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """The head of the card, as the Hub reads it."""
-    task = {"images": "unconditional-image-generation", "sentences": "text-generation"}.get(kind, "other")
-    head: dict[str, Any] = {"library_name": "lebm"}
-    if licence:
-        head["license"] = licence
-    if source and source.hub:
-        head["datasets"] = [source.hub]
-    head["tags"] = ["energy-based-model", "latent-variable-model", method]
-    if task != "other":
-        head["pipeline_tag"] = task
-    results: dict[str, dict[str, Any]] = {}
-    for suite, figure in _figures(evaluation):
-        if suite in _ELSEWHERE:
-            continue
-        split = str(figure["split"])
-        dataset = {
-            "type": (source.hub if source else None) or "other",
-            "name": source.name if source else "data of the run",
-            "split": split,
-        }
-        entry = {"task": {"type": task}, "dataset": dataset, "metrics": []}
-        args = {key: figure[key] for key in ("low", "high", "level", "n") if figure[key] is not None}
-        results.setdefault(split, entry)["metrics"].append(
-            {"type": figure["name"], "name": figure["name"], "value": figure["value"], "args": args}
-        )
-    if results:
-        head["model-index"] = [{"name": name, "results": list(results.values())}]
-    return head
-
-
-def _cell(value: Any) -> str:
-    """A value in a cell of a table."""
-    return " ".join(str(value).replace("|", "\\|").split())
+    return found["suites"]

@@ -5,34 +5,37 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lebm import hub, pretrained
 from lebm.config.checks import load_recipe
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
-from lebm.report.scored import Scored, read_scores
-from lebm.run.folder import inside, ordinary, stored_json
+from lebm.run.folder import stored_json
 
-__all__ = ["FILES", "RunRecord", "data_url", "gather"]
+__all__ = ["FILES", "RunRecord", "gather"]
 
-FILES = {
-    "config": "config.yaml",
-    "summary": "summary.json",
-    "test": "test.json",
-    "evaluation": "evaluation.json",
-    "curves": "metrics.csv",
-}
+_NAMES = ("config.yaml", "summary.json", "test.json", "evaluation.json")
+FILES = {name.partition(".")[0]: name for name in _NAMES}
 """Which file of a run folder an attribute of :class:`RunRecord` comes from."""
-PICTURE_WIDTH = 1000  # pixels; larger pictures are drawn smaller
-_SKIPPED = ("step", "epoch")
-SENTENCES = 20  # of a run, at most
-LONGEST = 1000  # characters of a sentence
+PICTURE_WIDTH, PICTURE_BYTES = 1000, 400_000  # larger pictures are drawn smaller, with fewer colours
+SENTENCES, LONGEST = 20, 1000  # sentences of a run, and characters of a sentence, at most
+SCORED = 10  # rows with the highest scores, at most
+SCORES = ("anomaly_score", "combined")  # columns that lebm score writes
+
+
+class Scored(NamedTuple):
+    """A table that ``lebm score`` wrote: its file, column of scores, number of rows, and highest rows."""
+
+    file: str
+    score: str
+    rows: int
+    top: list[dict[str, str]]
+    pictures: dict[str, str]
 
 
 @dataclass
@@ -40,16 +43,8 @@ class RunRecord:
     """A run as a report shows it; whatever the folder lacks is empty.
 
     Attributes:
-        name: name of the folder, or with its parents where two folders share a name.
-        folder: the run folder.
-        config: the resolved recipe.
-        summary: of training.
-        test: of the test pass.
-        evaluation: ``evaluation.json``.
         curves: by logged name, points ``(step, value)``.
         pictures: newest picture by what it shows, each as the address of an image inside the page.
-        sentences: those of the newest samples, for a model of sentences.
-        scored: what ``lebm score`` wrote.
         damaged: a line for each file, or part of one, that was left out because it cannot be read.
     """
 
@@ -68,8 +63,8 @@ class RunRecord:
     @property
     def method(self) -> str:
         """Name of the method's class."""
-        path = self.evaluation.get("method") or (self.config.get("model") or {}).get("class_path") or ""
-        return str(path).rsplit(".", 1)[-1]
+        path = self.evaluation.get("method") or dict(self.config.get("model") or {}).get("class_path") or ""
+        return str(path).rpartition(".")[2]
 
     @contextmanager
     def without(self, file: Path) -> Iterator[None]:
@@ -89,118 +84,95 @@ def gather(folders: list[Path]) -> list[RunRecord]:
         UserError: for what is not a run folder.
     """
     for folder in folders:
-        if folder.is_file() or str(folder).startswith((pretrained.PREFIX, hub.PREFIX)):
-            raise UserError(
-                f"{folder}: a report is of run folders, with their curves and pictures, and this is a model"
-                f" alone; lebm evaluate {folder} measures it"
-            )
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such run folder")
-        if not any((folder / name).is_file() for name in ("config.yaml", "summary.json", "evaluation.json")):
-            raise UserError(f"{folder}: not a run folder, it holds neither config.yaml nor evaluation.json")
+        if not any((folder / name).is_file() for name in FILES.values()):
+            files = "config.yaml, summary.json or evaluation.json"
+            raise UserError(f"{folder}: not a run folder with {files}; lebm evaluate measures a model alone")
     names = [folder.resolve().name for folder in folders]
     return [
-        _read(folder, name if names.count(name) == 1 else str(folder))
+        _read(RunRecord(name if names.count(name) == 1 else str(folder), folder))
         for folder, name in zip(folders, names, strict=True)
     ]
 
 
-def _read(folder: Path, name: str) -> RunRecord:
-    record = RunRecord(name, folder)
-    readers: dict[str, Callable[[Path], Any]] = {
-        "config": lambda file: load_recipe(file) if ordinary(folder, file) else {},
-        "summary": lambda file: stored_json(folder, file.name),
-        "test": lambda file: stored_json(folder, file.name),
-        "evaluation": lambda file: read_evaluation(file) if ordinary(folder, file) else {},
-        "curves": lambda file: _curves(record, file),
+def _read(record: RunRecord) -> RunRecord:
+    folder = record.folder
+    readers = {"config": load_recipe, "evaluation": read_evaluation}
+    for attribute, name in FILES.items():
+        with record.without(folder / name):
+            if attribute not in readers:
+                setattr(record, attribute, stored_json(folder, name))
+            elif (folder / name).is_file():
+                setattr(record, attribute, readers[attribute](folder / name))
+    if (folder / "metrics.csv").exists():
+        with record.without(folder / "metrics.csv"):
+            _read_curves(record, folder / "metrics.csv")
+        record.curves = {
+            name: points for name, points in record.curves.items() if len({step for step, _ in points}) > 1
+        }
+    for file in (folder / "samples" / "latest.txt", folder / "samples" / "test.txt"):
+        if file.is_file():
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            record.sentences = [line[:LONGEST] for line in lines[:SENTENCES]]
+    patterns = ("images/*.png", "images/*/latest.png", "images/*/test.png")
+    found = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    pictures = {
+        file.parent.name if file.parent.parent == folder / "images" else file.stem: file for file in found
     }
-    for attribute, read in readers.items():
-        with record.without(folder / FILES[attribute]):
-            setattr(record, attribute, read(folder / FILES[attribute]))
-    with record.without(folder / "samples"):
-        record.sentences = _sentences(folder, folder / "samples")
-    with record.without(folder / "images"):
-        record.pictures = _urls(record, _pictures(folder, folder / "images"))
+    record.pictures = _urls(record, pictures)
     with record.without(folder / "scores.csv"):
-        if (scored := read_scores(folder)) is not None:
-            record.scored = scored
-            scored.pictures = _urls(record, scored.files)
+        record.scored = _scores(record)
     return record
 
 
-def _curves(record: RunRecord, file: Path) -> dict[str, list[tuple[float, float]]]:
-    """Points of every column that has values at two steps at least."""
-    if not ordinary(record.folder, file):
-        return {}
-    found: dict[str, list[tuple[float, float]]] = {}
+def _read_curves(record: RunRecord, file: Path) -> None:
+    """Fill the curves up to a damaged line; what is not a number at a step is left out."""
     lost = 0
     with file.open(newline="", encoding="utf-8") as lines:
-        rows = csv.DictReader(lines)
-        try:
-            for row in rows:
-                for name, text in row.items():
-                    if name and name not in _SKIPPED and text:
-                        try:
-                            found.setdefault(name, []).append((float(row["step"]), float(text)))
-                        except (TypeError, ValueError, KeyError):
-                            lost += 1
-        except (csv.Error, UnicodeDecodeError) as error:
-            record.damaged.append(
-                f"{file}: damaged after line {rows.line_num} ({error}); the rest is left out"
-            )
+        for row in csv.DictReader(lines):
+            for name, text in row.items():
+                if name and name not in ("step", "epoch") and text:
+                    try:
+                        record.curves.setdefault(name, []).append((float(row["step"]), float(text)))
+                    except (TypeError, ValueError, KeyError):
+                        lost += 1
     if lost:
-        record.damaged.append(f"{file}: cells that are not numbers at a step: {lost}; left out")
-    return {name: points for name, points in found.items() if len({step for step, _ in points}) > 1}
+        raise UserError(f"{file}: cells that are not numbers at a step: {lost}")
+
+
+def _scores(record: RunRecord) -> Scored | None:
+    """The newest ``scores.csv``, ``scores-2.csv``, ... of a run folder; ``None`` if there is none."""
+    files = sorted(record.folder.glob("scores*.csv"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+    if not files:
+        return None
+    newest = files[-1]
+    try:
+        with newest.open(newline="", encoding="utf-8") as lines:
+            rows = [{name: row[name] or "" for name in row if name} for row in csv.DictReader(lines)]
+        score = next(name for name in SCORES if not rows or name in rows[0])
+        ranked = [(float(row[score] or "nan"), row) for row in rows]
+    except (StopIteration, OSError, ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{newest}: not a table of scores ({type(error).__name__})") from error
+    finite = sorted((item for item in ranked if math.isfinite(item[0])), key=lambda item: -item[0])
+    top = [{**row, score: f"{value:.4g}"} for value, row in finite[:SCORED]]
+    ends = {f"{end} anomalous": newest.with_name(f"{newest.stem}-{end}.png") for end in ("most", "least")}
+    ends = {what: file for what, file in ends.items() if file.is_file()}
+    return Scored(newest.name, score, len(rows), top, _urls(record, ends))
 
 
 def _urls(record: RunRecord, files: dict[str, Path]) -> dict[str, str]:
+    """Pictures inside the page by what they show; a large one is drawn smaller, with fewer colours."""
+    from PIL import Image
+
     urls = {}
     for what, file in files.items():
         with record.without(file):
-            if ordinary(record.folder, file):
-                urls[what] = data_url(file)
+            content = file.read_bytes()
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                image.load()  # fails for a picture that is cut off
+                if image.width > PICTURE_WIDTH or len(content) > PICTURE_BYTES:
+                    small, buffer = image.convert("RGB"), io.BytesIO()
+                    small.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
+                    small.quantize(128).save(buffer, "PNG", optimize=True)
+                    content = buffer.getvalue()
+            urls[what] = "data:image/png;base64," + base64.b64encode(content).decode()
     return urls
-
-
-def _pictures(run: Path, folder: Path) -> dict[str, Path]:
-    """``images/<what>/test.png``, else ``latest.png``; and pictures that lie in ``images`` itself, such as
-    ``lebm sample`` writes.
-    """
-    if not folder.is_dir():
-        return {}
-    inside(run, folder)
-    found = {file.stem: file for file in sorted(folder.glob("*.png"))}
-    for kind in sorted(folder.iterdir()):
-        newest = next((kind / name for name in ("test.png", "latest.png") if (kind / name).is_file()), None)
-        if kind.is_dir() and newest is not None:
-            found[kind.name] = newest
-    return found
-
-
-def _sentences(run: Path, folder: Path) -> list[str]:
-    """At most ``SENTENCES`` lines of ``samples/test.txt``, else of ``latest.txt``."""
-    file = next((folder / name for name in ("test.txt", "latest.txt") if (folder / name).is_file()), None)
-    if file is None or not ordinary(run, file):
-        return []
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        return [line.rstrip("\n")[:LONGEST] for line in itertools.islice(lines, SENTENCES)]
-
-
-def data_url(file: Path) -> str:
-    """A picture inside the page: the file itself, or a palette PNG of at most 1000 pixels per row if that is
-    smaller or the file is wider.
-    """
-    from PIL import Image
-
-    content = file.read_bytes()
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-        image.load()  # fails for a picture that is cut off
-        if image.width > PICTURE_WIDTH or len(content) > 400_000:
-            small = image.convert("RGB")
-            small.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
-            buffer = io.BytesIO()
-            small.quantize(128).save(buffer, "PNG", optimize=True)
-            smaller = buffer.getvalue()
-            if image.width > PICTURE_WIDTH or len(smaller) < len(content):
-                content = smaller
-    return "data:image/png;base64," + base64.b64encode(content).decode()

@@ -2,69 +2,133 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from html import escape
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import jinja2
 
 from lebm._version import __version__
 from lebm.errors import UserNotice
-from lebm.files import replaced
+from lebm.evaluation.record import beside
+from lebm.files import write_text
+from lebm.report.charts import Chart, chart, histogram
+from lebm.report.figures import best_of, better, figures_of, head_figures, key_figures, own_figure
 from lebm.report.gather import FILES, RunRecord, gather
-from lebm.report.sections import SECTIONS
+from lebm.run.folder import spent_minutes
 
 __all__ = ["html", "report"]
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-
-
-def html(records: list[RunRecord]) -> str:
-    """The page of some runs."""
-    title = " and ".join(record.name for record in records) if len(records) < 3 else f"{len(records)} runs"
-    menu = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, (heading, _) in SECTIONS.items())
-    parts = "".join(
-        f'<section id="{name}"><h2>{escape(heading)}</h2>{write(records)}</section>'
-        for name, (heading, write) in SECTIONS.items()
-    )
-    damaged = [escape(line) for record in records for line in record.damaged]
-    told = f'<p class="warn">{"<br>".join(damaged)}</p>' if damaged else ""
-    style, script = (
-        (Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta'
-        f' http-equiv="Content-Security-Policy" content="{POLICY}"><meta name="viewport"'
-        ' content="width=device-width, initial-scale=1"><link rel="icon"'
-        f' href="data:,"><title>{escape(title)}</title><style>{style}</style></head><body>'
-        f"<h1>{escape(title)}</h1><nav>{menu}</nav>{told}{parts}<p><small>Written"
-        f" by lebm {escape(__version__)}.</small></p><script>{script}</script></body></html>\n"
-    )
+PAGE = jinja2.Template(
+    Path(__file__).with_name("page.html").read_text(encoding="utf-8"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.ChainableUndefined,
+)
+Records = Sequence[RunRecord]
 
 
 def report(folders: list[Path], target: Path) -> int:
     """Write the page of some run folders; returns its size in bytes.
 
-    A damaged file of a run folder is left out, with a :class:`~lebm.errors.UserNotice` and a line on the
-    page.
+    A damaged file is left out, with a :class:`~lebm.errors.UserNotice` and a line on the page.
 
     Raises:
         UserError: if a folder is not a run folder.
     """
     records = gather(folders)
     for record in records:
-        _leave_out_damaged(record)
+        for attribute, file in FILES.items():  # a file stays only if the page can be written from it alone
+            alone = RunRecord(record.name, **{attribute: getattr(record, attribute)})
+            setattr(record, attribute, {})
+            with record.without(record.folder / file):
+                html([alone], drawn=False)
+                setattr(record, attribute, getattr(alone, attribute))
         for line in record.damaged:
             warnings.warn(UserNotice(line), stacklevel=2)
-    content = html(records).encode()
-    with replaced(target) as unfinished:
-        unfinished.write_bytes(content)
-    return len(content)
+    content = html(records)
+    write_text(target, content)
+    return len(content.encode())
 
 
-def _leave_out_damaged(record: RunRecord) -> None:
-    """Write the page from each file alone, and keep a file only if that works."""
-    for attribute, file in FILES.items():
-        alone = RunRecord(record.name, **{attribute: getattr(record, attribute)})
-        setattr(record, attribute, getattr(RunRecord(record.name), attribute))
-        with record.without(record.folder / file):
-            html([alone])
-            setattr(record, attribute, getattr(alone, attribute))
+def html(records: Records, drawn: bool = True) -> str:
+    """The page of some runs, with or without its charts."""
+    keys = dict.fromkeys(key for record in records for key in figures_of(record))
+    return PAGE.render(
+        version=__version__,
+        records=records,
+        drawn=drawn,
+        **{"better": better, "best_of": best_of, "beside": beside, "head_figures": head_figures},
+        **{"minutes": spent_minutes, "dumps": json.dumps},
+        summary={key[1]: [own_figure(record, *key) for record in records] for key in key_figures(records)},
+        figures={key: [figures_of(record).get(key) for record in records] for key in keys},
+        curves=list(_learning_curves(records)),
+        scores=list(_score_curves(records)),
+        traces=list(_traces(records)),
+        differences=_differences(records),
+    )
+
+
+def _learning_curves(records: Records) -> Iterator[Chart]:
+    """One chart per logged name, all runs in it."""
+    for name in dict.fromkeys(name for record in records for name in record.curves):
+        yield chart(name, ("step", ""), {record.name: record.curves.get(name) for record in records})
+
+
+def _curves(record: RunRecord, suite: str) -> dict[str, Any]:
+    return record.evaluation.get("suites", {}).get(suite, {}).get("curves", {})
+
+
+def _score_curves(records: Records) -> Iterator[tuple[str, str, list[Chart]]]:
+    """For every split or set and score: histograms per run, and ROC and precision-recall with all runs."""
+    labels = {"roc": ("false positive rate", "true positive rate"), "pr": ("recall", "precision")}
+    for suite in ("anomaly", "ood"):
+        found = {record.name: _curves(record, suite) for record in records}
+        for key in dict.fromkeys(key for curves in found.values() for key in curves):
+            having = {run: curves[key] for run, curves in found.items() if key in curves}
+            charts = [histogram(f"{run}: {key}", **part["histogram"]) for run, part in having.items()]
+            for title, kind in (("ROC", "roc"), ("precision-recall", "pr")):
+                drawn = {run: having[run][kind] if run in having else None for run in found}
+                charts.append(chart(f"{title}: {key}", labels[kind], drawn))
+            yield suite, key, charts
+
+
+def _traces(records: Records) -> Iterator[Chart]:
+    """Log-densities of long chains."""
+    for record in records:
+        for name, curve in _curves(record, "chains").items():
+            chains = {
+                f"chain {number}": [(step * curve["thin"], value) for step, value in enumerate(trace)]
+                for number, trace in enumerate(curve["log_density"], 1)
+            }
+            labels = f"transition (training runs {curve['short_run']})", ""
+            yield chart(f"{record.name}: {name}, log-density", labels, chains)
+
+
+def _differences(records: Records) -> list[list[str]]:
+    """Settings of the resolved recipes that are not the same in all runs."""
+    flat = [dict(_flat(record.config)) for record in records]
+    rows = [
+        [key, *(settings.get(key, "absent") for settings in flat)]
+        for key in dict.fromkeys(key for settings in flat for key in settings)
+    ]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _flat(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Settings by their place; blocks of a list, such as callbacks, by class, whatever their order."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        seen: Counter[str] = Counter()
+        for item in value:
+            name = str(item.get("class_path")).rpartition(".")[2]
+            seen[name] += 1
+            yield from _flat(item, f"{where}[{name} {seen[name]}]".replace(" 1]", "]"))
+    elif isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _flat(item, f"{where}.{name}".lstrip("."))
+    else:
+        yield where, json.dumps(value, default=str)

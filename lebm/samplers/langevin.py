@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from types import FunctionType
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lebm.samplers.adaptation import Adaptive
-from lebm.samplers.base import (
-    Info,
-    LogDensity,
-    as_event,
-    check_values,
-    positive_vector,
-    state_gradient,
-    summarise,
-)
+from lebm.samplers.base import Info, LogDensity, as_event, positive_vector, state_gradient, summarise
+from lebm.samplers.compiled import CompiledSteps
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.schedules import Schedule, check_schedule, on_device, values
 from lebm.samplers.shadow import clip_rows, shadow_acceptance
 
-__all__ = ["Langevin"]
-
-Block = Callable[..., tuple[Tensor, Tensor, Tensor]]
-
-COMPILED_SHAPES = 8
-"""Shapes of state and block for which a sampler compiles. Chains of further shapes run as they are."""
+__all__ = ["Langevin", "step"]
 
 STEPS_A_DRAW = 10
 """Steps per draw of noise. One step per draw is slow; a single draw makes memory grow with the chain."""
@@ -115,13 +101,8 @@ class Langevin(Adaptive):
         )
         self.max_grad_norm = max_grad_norm
         self.clamp = None if clamp is None else (float(clamp[0]), float(clamp[1]))
-        self.unroll = unroll
         self.register_buffer("preconditioner", positive_vector("preconditioner", preconditioner))
-        self.compiles, self.compile_mode = compile, compile_mode
-        self._compiled: dict[tuple[int, ...], Block] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_compiled": {}}  # compiled code cannot be pickled
+        self._advance = CompiledSteps(step, unroll, compile_mode) if compile else eager_steps
 
     def _scales(self, steps: int) -> tuple[list[float], list[float]]:
         """Step size and noise scale of every step."""
@@ -138,15 +119,15 @@ class Langevin(Adaptive):
     ) -> tuple[Tensor, Info | None]:
         sizes, scales = self._scales(steps)
         metric = as_event(self.preconditioner, start)
-        advance = self._blocks if self.compiles else self._eager
         state, before, gradient = start, start, None
         for first in range(0, steps, STEPS_A_DRAW):
             part = slice(first, min(first + STEPS_A_DRAW, steps))
             # A copy, because a view would keep the last draw of noise in memory beside the next one.
             state = before = state.clone()
             noise = self._noise(generator, state, scales[part], metric)
-            state, before, gradient = advance(
-                log_density, state, noise, [0.5 * size**2 for size in sizes[part]], metric
+            drifts = [0.5 * size**2 for size in sizes[part]]
+            state, before, gradient = self._advance(
+                log_density, state, noise, drifts, self.max_grad_norm, self.clamp, metric
             )
             del noise
         info = None
@@ -168,87 +149,54 @@ class Langevin(Adaptive):
             noise.mul_(on_device(scales, noise).reshape(-1, *[1] * state.dim()))
         return noise if metric is None else noise.mul_(metric.sqrt())
 
-    def _eager(
-        self,
-        log_density: LogDensity,
-        state: Tensor,
-        noise: Tensor,
-        drifts: list[float],
-        metric: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        for kick, drift in zip(noise, drifts, strict=True):
-            before = state
-            gradient = state_gradient(log_density, before)
-            if self.max_grad_norm is not None:
-                gradient = clip_rows(gradient, self.max_grad_norm)
-            # Written into the memory of the noise: the shadow step still needs the state before.
-            state = kick.add_(before)
-            state = (
-                state.add_(gradient, alpha=drift)
-                if metric is None
-                else state.addcmul_(gradient, metric, value=drift)
-            )
-            if self.clamp is not None:
-                state = state.clamp_(*self.clamp)
-        return state, before, gradient
 
-    def _blocks(
-        self,
-        log_density: LogDensity,
-        state: Tensor,
-        noise: Tensor,
-        drifts: list[float],
-        metric: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        # A tensor, because torch compiles a new graph for every new Python number.
-        drift = on_device(drifts, state)
-        with torch.no_grad():
-            for block, rates in zip(noise.split(self.unroll), drift.split(self.unroll), strict=True):
-                advance = self._compiled_for((len(block), *state.shape))
-                outputs = advance(log_density, state, block, rates, self.max_grad_norm, self.clamp, metric)
-                # Copies, because CUDA graphs reuse the memory of their outputs.
-                state, before, gradient = (output.clone() for output in outputs)
-        return state, before, gradient
+def step(
+    state: Tensor,
+    gradient: Tensor,
+    kick: Tensor,
+    drift: float | Tensor,
+    clamp: tuple[float, float] | None = None,
+    metric: Tensor | None = None,
+) -> Tensor:
+    r"""One Langevin update, :math:`z + \tfrac{s^2}{2} M g + n M^{1/2} \epsilon`.
 
-    def _compiled_for(self, shape: tuple[int, ...]) -> Block:
-        if shape not in self._compiled:
-            if len(self._compiled) == COMPILED_SHAPES:
-                return _block
-            self._compiled[shape] = _compile(self.compile_mode)
-        return self._compiled[shape]
+    Args:
+        state: ``(B, *event)``, z.
+        gradient: ``(B, *event)``, the gradient g at z, already clipped.
+        kick: ``(B, *event)``, the last term.
+        drift: ``s^2 / 2``, a number or a tensor of one.
+        clamp: bounds of the new state; ``None`` for none.
+        metric: the diagonal of M, shaped like an event; the identity if ``None``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers.langevin import step
+        >>> step(torch.ones(1, 2), -torch.ones(1, 2), torch.zeros(1, 2), drift=0.5)
+        tensor([[0.5000, 0.5000]])
+    """
+    slope = gradient if metric is None else metric * gradient
+    # The fused form is faster, and needs a Python number.
+    moved = kick + state
+    moved = moved + drift * slope if isinstance(drift, Tensor) else torch.add(moved, slope, alpha=drift)
+    return moved if clamp is None else moved.clamp(*clamp)
 
 
-def _compile(mode: str | None) -> Block:
-    # torch limits the graphs of each code object to eight. With a copy, every shape has its own limit. A
-    # prior of several stages needs a graph per stage.
-    own = FunctionType(_block.__code__.replace(), globals(), _block.__name__)
-    return torch.compile(own, mode=mode, dynamic=False)
-
-
-def _block(
+def eager_steps(
     log_density: LogDensity,
     state: Tensor,
     noise: Tensor,
-    drifts: Tensor,
+    drifts: list[float],
     limit: float | None,
     clamp: tuple[float, float] | None,
     metric: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Several steps in one graph; the noise is an argument, because a random draw inside would break it."""
-
-    def total(state: Tensor) -> Tensor:
-        value = log_density(state)
-        check_values(value, state)
-        return value.sum()
-
-    slope = torch.func.grad(total)
-    before, gradient = state, torch.zeros_like(state)
-    for kick, drift in zip(noise.unbind(0), drifts.unbind(0), strict=True):
+    """The state after the steps of ``noise: (steps, B, *event)``, the state before the last one, and its
+    gradient.
+    """
+    for kick, drift in zip(noise, drifts, strict=True):
         before = state
-        gradient = slope(state)
+        gradient = state_gradient(log_density, before)
         if limit is not None:
             gradient = clip_rows(gradient, limit)
-        state = state + drift * (gradient if metric is None else metric * gradient) + kick
-        if clamp is not None:
-            state = state.clamp(*clamp)
+        state = step(before, gradient, kick, drift, clamp, metric)
     return state, before, gradient

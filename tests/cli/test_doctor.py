@@ -30,9 +30,8 @@ def test_all_is_well_here(capsys: pytest.CaptureFixture[str]) -> None:
         "torch pair",
         "cpu",
         "disk here",
-        "wandb",
+        "wandb login",
         "FID weights",
-        "image cache",
     } <= set(found)
     assert not [name for name, (level, _) in found.items() if level == "broken"]
 
@@ -53,10 +52,10 @@ def test_reports_even_where_torch_cannot_be_imported() -> None:
     ("versions", "level", "text"),
     [
         ({"lightning": "2.6.3"}, "broken", "malware"),
-        ({"lightning": "2.6.5"}, "broken", "older than 2.6.6"),
-        ({"torch": "2.5.1+cu121"}, "broken", "older than 2.6"),
+        ({"lightning": "2.6.5"}, "broken", "not within <3,>=2.6.6"),
+        ({"torch": "2.5.1+cu121"}, "broken", "not within >=2.6"),
         ({"torch": "2.10.0+cu126"}, "ok", "2.10.0"),
-        ({"wandb": "0.19"}, "note", "older than 0.25"),
+        ({"wandb": "0.19"}, "note", "not within >=0.25"),
         ({"omegaconf": None}, "broken", "pip install omegaconf"),
     ],
 )
@@ -81,9 +80,10 @@ def test_packages(
 def test_packages_and_their_floors_are_those_that_lebm_declares(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["torch>=2.6", "filelock", "jsonargparse[signatures]<5,>=4.53", 'pytest>=8; extra == "dev"']
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
-    assert doctor._floors() == {"torch": "2.6", "filelock": "", "jsonargparse": "4.53"}
+    assert [name for _, name, _ in doctor._packages()] == ["torch", "filelock", "jsonargparse"]
     monkeypatch.undo()
-    assert {"torch", "torchvision", "numpy", "scipy", "tokenizers", "wandb"} <= doctor._floors().keys()
+    found = {name for _, name, _ in doctor._packages()}
+    assert {"torch", "torchvision", "numpy", "scipy", "tokenizers", "wandb"} <= found
 
 
 def test_metric_weights_are_looked_for_where_the_libraries_look(
@@ -94,7 +94,7 @@ def test_metric_weights_are_looked_for_where_the_libraries_look(
     target = tmp_path / "hub" / "checkpoints" / doctor._INCEPTION
     target.parent.mkdir(parents=True)
     target.touch()
-    assert list(doctor._inception()) == [("ok", "FID weights", str(target))]
+    assert list(doctor._inception()) == [("ok", "FID weights", f"{target}: there")]
     import torch
 
     assert Path(torch.hub.get_dir()) == tmp_path / "hub"

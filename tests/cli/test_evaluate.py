@@ -218,7 +218,7 @@ def test_an_interrupted_cell_goes_on(lebm: Run, own: Path, monkeypatch: pytest.M
     [
         (["-c", "nowhere", "--over", "seed", "1"], "nowhere"),
         (["-c", "own.yaml", "--over", "seed", " , "], "give values"),
-        (["-c", "own.yaml", "--over", "seed", "../x"], "not a plain value"),
+        (["-c", "own.yaml", "--over", "seed", "../x"], "cannot be the name of a folder"),
         (["-c", "own.yaml", "--over", "seed", "1", "--over", "seed_everything", "2"], "given twice"),
         (["-c", "own.yaml", "--over", "latent_dim", "2,3", "--latent_dim=4"], "--latent_dim: given beside"),
         (["-c", "own.yaml", "--over", "seed", "1", "--run_dir", "x"], "use --runs"),

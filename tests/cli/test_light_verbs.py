@@ -149,7 +149,6 @@ def test_run_names(library: Path, recipe: str, name: str) -> None:
         (["score", "runs/none", "--dta=x"], "unknown argument --dta; did you mean '--data'?"),
         (["report", "runs/none", "--nonsense"], "lebm report --help lists the arguments"),
         (["export", "a", "b", "--frce"], "did you mean '--force'?"),
-        (["verify", "a", "b"], "unknown argument b"),
         (["push", "a", "b", "--privat_"], "did you mean '--private'?"),
         (["doctor", "--nonsense"], "unknown argument --nonsense"),
         (["ls", "-x"], "unknown argument -x"),

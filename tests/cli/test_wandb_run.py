@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -193,43 +192,16 @@ def change_logger(run: Path, change: dict[str, Any]) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump(recipe))
 
 
-@pytest.mark.parametrize("verb", [["report", "run"], EVALUATE])
-@pytest.mark.parametrize(
-    ("change", "words", "expected"),
-    [
-        ({"settings": {"base_url": "http://127.0.0.1:9"}}, [], "type the host as --wandb-host URL"),
-        ({"entity": "http://127.0.0.1:9"}, [], "type the host as --wandb-host URL"),
-        ({"save_dir": "/tmp"}, ["--wandb-host", "http://127.0.0.1:9"], "names a host or a folder"),
-        ({}, ["--wandb-host", "127.0.0.1"], "expected an address"),
-    ],
-)
-def test_a_run_folder_chooses_no_host(
-    copied: Path,
-    capsys: pytest.CaptureFixture[str],
-    verb: list[str],
-    change: dict[str, Any],
-    words: list[str],
-    expected: str,
-) -> None:
-    change_logger(copied, change)
-    before = sorted(os.listdir(copied / "wandb"))
-    assert main([*verb, "--wandb", *words]) == 2
-    error = capsys.readouterr().err
-    assert expected in error
-    assert error.count("\n") == 1
-    assert sorted(os.listdir(copied / "wandb")) == before
-
-
-def test_the_host_that_the_user_typed_is_the_one(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The recipe's own host, and the key beside it, are not used."""
+def test_the_run_is_opened_again_by_its_id(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Host and key are those of the user's environment, whatever the recipe of the folder names."""
     import wandb
 
-    change_logger(copied, {"settings": {"base_url": "http://127.0.0.1:9", "api_key": "stranger"}})
+    change_logger(copied, {"settings": {"base_url": "http://127.0.0.1:9", "api_key": "other"}})
     asked: list[dict[str, Any]] = []
     real = wandb.init
     monkeypatch.setattr(wandb, "init", lambda **settings: (asked.append(settings), real(**settings))[1])
-    assert main(["report", "run", "--wandb", "--wandb-host", "http://127.0.0.1:7"]) == 0
-    assert asked[0]["settings"] == {"base_url": "http://127.0.0.1:7"}
+    assert main(["report", "run", "--wandb"]) == 0
+    assert "settings" not in asked[0]
     assert asked[0]["resume"] == "allow"
     assert Recorded(copied, -1).ids[-1] == asked[0]["id"] == Recorded(copied, 0).ids[0]
 

@@ -34,7 +34,7 @@ PROBE = """<script>addEventListener("load", () => {
   const over = parts.filter(part => part.getBoundingClientRect().right > left + 391);
   const wide = over.map(part => part.outerHTML.slice(0, 80));
   const narrow = getComputedStyle(table.tBodies[0].rows[0].cells[0]).display;
-  const images = [...document.images].map(image => image.naturalWidth);
+  const images = [...document.querySelectorAll("img:not(.chart)")].map(image => image.naturalWidth);
   document.body.style.width = document.body.style.maxWidth = "";
   const small = document.querySelector("button.open");
   const closed = document.querySelectorAll("dialog").length;
@@ -44,7 +44,7 @@ PROBE = """<script>addEventListener("load", () => {
   const opened = [closed, small.firstElementChild.getBoundingClientRect().width, large];
   box.click();
   const stacked = getComputedStyle(table.tBodies[0].rows[0].cells[0]).display;
-  const charts = document.querySelectorAll("svg[role=img]").length;
+  const charts = [...document.querySelectorAll("img.chart")].filter(image => image.naturalWidth).length;
   document.body.innerHTML = "";
   const told = {faults, before, up, down, wide, images, charts, narrow, opened, stacked};
   document.body.append(JSON.stringify(told));

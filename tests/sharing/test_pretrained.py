@@ -188,7 +188,7 @@ def test_an_unknown_name_lists_the_known_ones(
     assert main(["pretrained"]) == 0
     assert "ships no trained models" in capsys.readouterr().out
     ship(run, "latent_mle-mnist", shelf, "apache-2.0")
-    for words in (["sample"], ["evaluate"], ["verify"]):
+    for words in (["sample"], ["evaluate"]):
         assert main([*words, "pretrained/latent_mle-mnits"]) == 2
         error = capsys.readouterr().err
         assert "did you mean pretrained/latent_mle-mnist?" in error
