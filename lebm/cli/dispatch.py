@@ -115,7 +115,7 @@ def _own_modules(words: list[str]) -> Iterator[None]:
 @contextlib.contextmanager
 def _notices_as_lines() -> Iterator[None]:
     """Print each warning that lebm gives its users as a line, once; other warnings stay as they are."""
-    shown_by_python = warnings.showwarning
+    shown_by_python: Any = warnings.showwarning
     shown = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
@@ -125,7 +125,7 @@ def _notices_as_lines() -> Iterator[None]:
             shown.add(str(message))
             print(f"lebm: {printable(str(message))}", file=sys.stderr, flush=True)
 
-    warnings.showwarning = show
+    warnings.showwarning = show  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -35,7 +35,7 @@ class Chart(NamedTuple):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
 
-        settings = {
+        settings: Any = {
             "svg.fonttype": "none",
             "svg.hashsalt": self.title,
             "text.parse_math": False,
