@@ -23,8 +23,7 @@ import lebm
 from lebm.config import recipes
 from lebm.estimators import LatentModel
 from lebm.models.observations import event_shape
-from lebm.models.text_likelihood import CategoricalLikelihood
-from lebm.models.text_vocabulary import UNKNOWN
+from lebm.models.text_likelihood import UNKNOWN, CategoricalLikelihood
 from lebm.plots.grids import image_grid
 from lebm.samplers.base import Sampler
 

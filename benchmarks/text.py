@@ -28,7 +28,7 @@ from benchmarks.timing import interleave, machine
 from lebm.estimators import AdamGroups, LatentMLE
 from lebm.models import CategoricalLikelihood, EnergyPrior, MLPEnergy, RecurrentGenerator
 from lebm.models.sequence_generators import NEVER_WRITTEN
-from lebm.models.text_vocabulary import PAD, START
+from lebm.models.text_likelihood import PAD, START
 from lebm.samplers import Langevin
 
 LATENT, PRIOR, RATES = 32, (40, 0.5), {"generator": 1e-3, "energy": 1e-4}

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from lebm.data import open_images, to_unit_range
-from lebm.metrics.digits import DIGIT_WEIGHTS, digit_network
+from lebm.metrics.features import DIGIT_WEIGHTS, digit_network
 
 SEED, EPOCHS, BATCH, RATE = 20201, 4, 128, 3e-3
 SHIFT = 2

@@ -27,8 +27,8 @@ compiled = on("lebm/samplers/compiled.py", "tests/samplers/test_langevin.py")
 langevin = on("lebm/samplers/langevin.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py")
 prior = on("lebm/models/priors.py", "tests/samplers/test_langevin.py", "tests/models/test_priors.py")
 mixture = on("lebm/models/mixture.py", "tests/models/test_mixture.py")
-chain_rule = on("lebm/models/input_gradient.py", "tests/models/test_input_gradient.py")
-shadow = on("lebm/samplers/shadow.py", f"{GROUND}/test_langevin.py")
+chain_rule = on("lebm/models/energies.py", "tests/models/test_input_gradient.py")
+shadow = on("lebm/samplers/metropolis.py", f"{GROUND}/test_langevin.py")
 gradient = on("lebm/samplers/base.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_contract.py")
 adaptation = on(
     "lebm/samplers/adaptation.py", f"{GROUND}/test_langevin.py", "tests/samplers/test_langevin.py"
@@ -53,7 +53,7 @@ RATIO_TESTS = (
     "tests/estimators/test_multistage_nce.py",
 )
 loss = on("lebm/density_ratio/log_ratio.py", *RATIO_TESTS)
-constants = on("lebm/density_ratio/log_z.py", *RATIO_TESTS, "tests/density_ratio/test_log_z.py")
+constants = on("lebm/density_ratio/log_ratio.py", *RATIO_TESTS, "tests/density_ratio/test_log_z.py")
 stages = on("lebm/models/ratios.py", *RATIO_TESTS)
 
 likelihood = on("lebm/evaluation/likelihood_suite.py", "tests/evaluation/test_likelihood_suite.py")

@@ -19,10 +19,10 @@ EXTRA = {
     "lebm": ("lebm.errors", "lebm.component"),
     "lebm.estimators": ("lebm.estimators.latent_model",),
     "lebm.metrics": (
-        "lebm.metrics.text_diversity",
-        "lebm.metrics.text_latents",
         "lebm.metrics.text_likelihood",
-        "lebm.metrics.text_perplexity",
+        "lebm.metrics.text_likelihood",
+        "lebm.metrics.text_likelihood",
+        "lebm.metrics.text_likelihood",
     ),
 }
 """Modules whose public names their package does not export; they come on the page of the package."""

@@ -140,7 +140,7 @@ def real_perplexity(data: Any) -> float:
     """The forward perplexity of as many other training verses as there are samples."""
     import torch
 
-    from lebm.metrics.text_perplexity import Budget, LanguageModelPerplexity
+    from lebm.metrics.text_likelihood import Budget, LanguageModelPerplexity
 
     rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0)).numpy()
     judge = LanguageModelPerplexity(len(data.vocabulary), Budget(steps=400, hidden=128, seed=0))

@@ -58,7 +58,7 @@ def test_the_reference_has_the_documented_modules_and_nothing_that_does_not_exis
     for name in entries:
         assert pkgutil.resolve_name(name) is not None, name
     assert {"lebm.load", "lebm.errors.UserError", "lebm.estimators.latent_model.Revises"} <= entries
-    assert {"lebm.evaluation.run.run_suites", "lebm.metrics.text_diversity.self_bleu"} <= entries
+    assert {"lebm.evaluation.run.run_suites", "lebm.metrics.text_likelihood.self_bleu"} <= entries
 
 
 def test_a_name_leads_to_its_entry_only_if_it_has_one_meaning():

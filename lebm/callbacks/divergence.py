@@ -1,23 +1,147 @@
-"""A diverged run stops, or goes back to its last healthy state."""
+"""A diverged run stops or goes back to its last healthy state, and chains whose health is poor give a warning."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lebm.callbacks.base import log
-from lebm.callbacks.rollback import Rollback, all_finite
 from lebm.component import Component
 from lebm.errors import UserError
+from lebm.lightning_private import average_of, averages
 from lebm.metrics.rows import finite_rows
+from lebm.samplers.adaptation import Adaptive
+from lebm.samplers.chains import gather_pools
 
-__all__ = ["Divergence", "DivergenceError", "agreed"]
+__all__ = ["ChainHealth", "Divergence", "DivergenceError", "Rollback", "agreed"]
+
+
+class ChainHealth(Callback, Component):
+    """Warns once for each logged ``mcmc/*/nonfinite`` and once for ``train/energy_gap``; it changes nothing.
+
+    The energies of positive and negative latents should stay close. A growing gap comes before divergence.
+    This callback does not stop the run. :class:`~lebm.callbacks.Divergence` does, at a far larger gap.
+
+    Args:
+        max_energy_gap: largest ``|E(z+) - E(z-)|``, mean over a batch, without a warning.
+
+    Raises:
+        ValueError: if ``max_energy_gap`` is not positive.
+
+    Example:
+        >>> from lebm.callbacks import ChainHealth
+        >>> ChainHealth(max_energy_gap=50).max_energy_gap
+        50
+    """
+
+    def __init__(self, max_energy_gap: float = 100.0) -> None:
+        if not max_energy_gap > 0:
+            raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
+        self.max_energy_gap = max_energy_gap
+        self._warned: set[str] = set()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
+            return  # the values exist on logged steps only, and reading them waits for the device
+        for name, value in trainer.callback_metrics.items():
+            if name in self._warned:
+                continue
+            where = f"step {trainer.global_step}, process {trainer.global_rank}: {name} = {float(value):.4g}"
+            if name.startswith("mcmc/") and name.endswith("/nonfinite") and float(value) != 0:
+                log.warning("%s: chains diverged; lower the sampler's step size or set max_grad_norm", where)
+                self._warned.add(name)
+            elif name == "train/energy_gap" and not abs(float(value)) <= self.max_energy_gap:
+                log.warning(
+                    "%s: the energy runs away; lower its learning rate, clip its gradient or bound its slope"
+                    " (spectral_norm: true)",
+                    where,
+                )
+                self._warned.add(name)
+
+
+class Rollback:
+    """Keeps the two newest healthy states of model, optimiser and averaged weights, and restores one of them.
+
+    A restored state does not change counters, schedules and the position in the data. So the lost steps are
+    not repeated.
+
+    Args:
+        shrink: factor on learning rates and on the step sizes of the samplers for each return, in (0, 1).
+
+    Example:
+        >>> from lebm.callbacks.divergence import Rollback
+        >>> Rollback(shrink=0.5).shrink
+        0.5
+    """
+
+    def __init__(self, shrink: float) -> None:
+        self.shrink = shrink
+        self._times = 0
+        self._kept: list[dict[str, Any]] = []
+        self._stepped_back = False
+
+    def keep(self, trainer: Trainer, model: LightningModule) -> None:
+        """Keep the current state. Every process must call this."""
+        if self._kept and self._kept[-1]["step"] == trainer.global_step:
+            return
+        gather_pools(model)
+        state = {
+            "step": trainer.global_step,
+            "times": self._times,
+            "model": deepcopy(model.state_dict()),
+            "optimizers": [deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers],
+            "averages": [deepcopy(average_of(c).state_dict()) for c in averages(trainer)],
+        }
+        self._kept = [*self._kept[-1:], state]
+        self._stepped_back = False
+
+    def back(self, trainer: Trainer, model: LightningModule) -> int:
+        """Restore the newest state, and shrink learning rates and step sizes.
+
+        If the run has gone back to that state before and no healthy state has followed, the older state is
+        restored.
+
+        Returns:
+            The step of the restored state.
+        """
+        if self._stepped_back and len(self._kept) > 1:
+            self._kept.pop()
+        self._stepped_back = True
+        self._times += 1
+        state = self._kept[-1]
+        # The step sizes in the state have the shrinks before it already.
+        factor = self.shrink ** (self._times - state["times"])
+        model.load_state_dict(state["model"])
+        for optimizer, stored in zip(trainer.optimizers, state["optimizers"], strict=True):
+            # These and not those of the state: the schedule has moved on, and multiplies the current rates.
+            rates = [group["lr"] for group in optimizer.param_groups]
+            optimizer.load_state_dict(deepcopy(stored))
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = self.shrink * rate
+        for average, stored in zip(averages(trainer), state["averages"], strict=True):
+            average_of(average).load_state_dict(stored)
+        for part in model.modules():
+            if isinstance(part, Adaptive):
+                part.step_scale *= factor
+        return int(state["step"])
+
+
+def all_finite(tensors: list[Tensor]) -> bool:
+    """Whether all numbers of all tensors are finite, with one wait for the device."""
+    floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    if not floating:
+        return True
+    # The maximum, because a sum of squares would overflow for large finite numbers.
+    return bool(torch.isfinite(torch.stack(torch._foreach_norm(floating, float("inf")))).all())
+
 
 _ADVICE = "Lower the learning rates or the samplers' step_size, or limit gradients with max_grad_norm"
 

@@ -12,9 +12,7 @@ from lebm.callbacks.hierarchical import layers_of
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
-from lebm.metrics.attack import latent_attack, layer_divergences
-from lebm.metrics.classification import classify
-from lebm.metrics.disentanglement import mutual_information_gap
+from lebm.metrics.classification import classify, latent_attack, layer_divergences, mutual_information_gap
 from lebm.metrics.rows import RowCollector
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.priors import Prior
@@ -190,7 +188,7 @@ class LatentAttack(EvaluationCallback):
     """Attacks the encoder, layer by layer, on images of the first batch.
 
     An attack changes an image a little, until the encoder infers the latents of the next image, its target;
-    see :func:`~lebm.metrics.attack.latent_attack`. ``attack/layer_1``, ... is
+    see :func:`~lebm.metrics.classification.latent_attack`. ``attack/layer_1``, ... is
     ``KL(q(z_i | attacked) || q(z_i | target))`` of the attacked layer, in nats. ``attack/layer_1_before``,
     ... is the same for the unchanged image. If the two are close, the attack has failed. The picture
     ``images/attack`` has a row of images and a row of targets. Then come, for each layer, the attacked images

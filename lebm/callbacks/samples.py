@@ -9,14 +9,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import Batch, EvaluationCallback, due
+from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, due
 from lebm.callbacks.publish import publish_image, publish_table, takes_tables
 from lebm.estimators.latent_model import LatentModel
 from lebm.models.frozen import frozen
-from lebm.plots.grids import image_grid
+from lebm.plots import between, decoded, image_grid
 from lebm.samplers.noise import Noise
 
-__all__ = ["SampleGrid", "publish_samples"]
+__all__ = ["InterpolationGrid", "SampleGrid", "publish_samples"]
 
 TABLED = 16
 """Images per table: every image is a file of its own, and each epoch may have a table."""
@@ -96,3 +96,45 @@ def publish_samples(trainer: Trainer, kind: str, samples: Sequence[Any]) -> None
     """Log samples as the table ``tables/samples`` with the columns ``step``, ``sample`` and ``kind``."""
     rows = ([trainer.global_step, number, sample] for number, sample in enumerate(samples))
     publish_table(trainer, "samples", ["step", "sample", kind], rows)
+
+
+class InterpolationGrid(EvaluationCallback):
+    """Shows decoded points between the latents of two images, in ``images/interpolation``.
+
+    Both ends of a row are reconstructions of images from the first validation or test batch. Between them the
+    latents lie on a great circle, see :func:`~lebm.plots.between`.
+
+    Args:
+        pairs: number of rows.
+        columns: images per row, the two ends included.
+
+    Raises:
+        ValueError: for an argument out of range.
+
+    Example:
+        >>> from lebm.callbacks import InterpolationGrid
+        >>> InterpolationGrid(pairs=3).columns
+        10
+    """
+
+    def __init__(self, pairs: int = 6, columns: int = 10) -> None:
+        super().__init__()
+        if pairs < 1 or columns < 2:
+            raise ValueError(f"pairs must be at least 1 and columns at least 2, not {pairs} and {columns}")
+        self.pairs = pairs
+        self.columns = columns
+        self._shown = False
+
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
+        self._shown = False
+
+    def collect(
+        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
+    ) -> None:
+        z = self.output(outputs, "z")[: 2 * self.pairs]
+        if self._shown or not trainer.is_global_zero or len(z) < 2:
+            return
+        self._shown = True
+        ends = zip(*z[: len(z) // 2 * 2].chunk(2), strict=True)
+        path = torch.cat([between(first, last, self.columns) for first, last in ends])
+        publish_image(trainer, "interpolation", image_grid(decoded(model.decode, path), self.columns))

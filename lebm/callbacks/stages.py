@@ -10,11 +10,11 @@ from lebm.callbacks.latents import PosteriorLatents
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
-from lebm.metrics.discrepancy import maximum_mean_discrepancy
+from lebm.metrics.frechet import maximum_mean_discrepancy
 from lebm.metrics.rows import finite_rows
 from lebm.models.priors import StandardNormal
 from lebm.models.ratios import RatioPrior
-from lebm.plots.stages import stage_picture
+from lebm.plots.latents import stage_picture
 from lebm.samplers.base import LogDensity
 from lebm.samplers.noise import Noise
 

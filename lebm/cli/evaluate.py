@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.attach import add_wandb, attach_evaluation, check_wandb
-from lebm.cli.common import home, load_model, tell
-from lebm.cli.data_path import check_data
+from lebm.cli.common import check_data, home, load_model, tell
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.component import component_line
 from lebm.errors import UserError, printable

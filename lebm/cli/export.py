@@ -1,16 +1,19 @@
-"""``lebm export RUN FILE.safetensors``: the model of a run as one file to share."""
+"""``lebm export`` and ``lebm push``: the model of a run as one file, and on the Hugging Face Hub."""
 
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path
 
+from lebm import hub
 from lebm.cli.common import tell
 from lebm.cli.flags import VerbParser, add_weights
 from lebm.errors import UserError
 from lebm.files import sha256
-from lebm.run.folder import check_run
+from lebm.run.folder import check_run, plain
 
-__all__ = ["export"]
+__all__ = ["export", "push"]
 
 
 def export(argv: list[str]) -> int:
@@ -45,4 +48,41 @@ def export(argv: list[str]) -> int:
         f"lebm: {type(model).__name__}, {model.loaded_weights} weights of {chosen.run}, in {chosen.file}"
         f" ({chosen.file.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256(chosen.file)})"
     )
+    return 0
+
+
+def push(argv: list[str]) -> int:
+    """``lebm push RUN USER/NAME``"""
+    parser = VerbParser(
+        "lebm push",
+        description="Upload the model of a run to the Hugging Face Hub: safetensors, config.json and a card"
+        " with the values of its evaluation.json. The token is the one of `hf auth login` or HF_TOKEN.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, help="a run folder or a .ckpt or .safetensors file")
+    parser.add_argument("name", help="USER/NAME; the repository is made if it is new")
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--license", help="of the weights, as the Hub spells it, such as apache-2.0")
+    parser.add_argument("--private", action="store_true", help="if the repository is new, make it private")
+    add_weights(parser, "; who opens the file needs the same")
+    chosen = parser.parse_args(argv)
+    check_run(chosen.run)
+    repository = hub.parsed(chosen.name)[0]
+    hub.need_token(chosen.name)
+    from lebm import checkpoint
+    from lebm.report.card import model_card
+    from lebm.run.provenance import export
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        export(chosen.run, folder / hub.MODEL, dtype=chosen.dtype, weights=chosen.weights, trust=chosen.trust)
+        content = checkpoint.read(folder / hub.MODEL)
+        described = plain(
+            {"library_name": "lebm", "model": content["hyper_parameters"], "facts": content["facts"]}
+        )
+        (folder / hub.CONFIG).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        card = model_card(folder / hub.MODEL, chosen.run, f"{hub.PREFIX}{repository}", chosen.license)
+        (folder / hub.CARD).write_text(card, encoding="utf-8")
+        address = hub.push(chosen.name, folder, chosen.private)
+    tell(f"lebm: {chosen.run} is now {hub.PREFIX}{repository} ({address})")
     return 0

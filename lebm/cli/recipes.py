@@ -6,8 +6,7 @@ import shlex
 from pathlib import Path
 
 from lebm import pretrained as models
-from lebm.cli.common import tell
-from lebm.cli.data_path import check_data
+from lebm.cli.common import check_data, tell
 from lebm.cli.flags import VerbParser
 from lebm.config.recipe import included, load_recipe
 from lebm.config.recipes import blocks, find, folder, is_measured, names, title

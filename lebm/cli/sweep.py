@@ -15,8 +15,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from lebm.cli.common import tell
-from lebm.cli.data_path import check_flagged_data
+from lebm.cli.common import check_flagged_data, tell
 from lebm.cli.flags import VerbParser
 from lebm.cli.validate_recipe import built
 from lebm.config.recipes import find, run_name

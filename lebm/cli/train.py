@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 
-from lebm.cli.data_path import check_flagged_data
+from lebm.cli.common import check_flagged_data
 from lebm.config.request import helped, read_request
 
 __all__ = ["fit", "predict", "test", "validate"]

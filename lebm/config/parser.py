@@ -28,8 +28,7 @@ from lebm.config import messages
 from lebm.config.recipe import TRUSTED, Setting, merged
 from lebm.config.request import DESCRIPTION, OWN_KEYS, Request, usage
 from lebm.errors import UserError
-from lebm.estimators.latent_model import LatentModel
-from lebm.estimators.processes import refusal
+from lebm.estimators.latent_model import LatentModel, refusal
 from lebm.run.callbacks import RunCheckpoint, SameShape, SaveConfig, ShortRun
 from lebm.run.console import PartSizes, Progress
 from lebm.run.folder import is_first_process

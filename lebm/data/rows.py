@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from lebm.data.loader import ShardedBatchSampler
 from lebm.data.splits import spread_rows
-from lebm.models.text_vocabulary import PAD
+from lebm.models.text_likelihood import PAD
 from lebm.samplers.noise import keyed_seed
 
 __all__ = ["ImageRows", "LengthBatchSampler", "Rows", "TextRows", "to_unit_range"]

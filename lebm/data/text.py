@@ -25,8 +25,7 @@ from lebm.data.splits import (
     ordinary_rows,
 )
 from lebm.errors import UserError
-from lebm.models.text_likelihood import CategoricalLikelihood
-from lebm.models.text_vocabulary import END, UNKNOWN, Vocabulary
+from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Vocabulary
 
 __all__ = ["LONGEST_LINE", "Sentences", "TextData", "open_text", "text_splits"]
 

@@ -13,8 +13,7 @@ Example:
 """
 
 from lebm.density_ratio.classifiers import Training, logistic, sequential, telescoping
-from lebm.density_ratio.log_ratio import LogRatio, Quality
-from lebm.density_ratio.log_z import direct_log_z, staged_log_z
+from lebm.density_ratio.log_ratio import LogRatio, Quality, direct_log_z, staged_log_z
 
 __all__ = [
     "LogRatio",

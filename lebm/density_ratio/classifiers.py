@@ -16,9 +16,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lebm.density_ratio.log_ratio import EnergyRatio, Quality, SequentialRatio, assess, logistic_loss
-from lebm.density_ratio.log_z import staged_log_z
-from lebm.density_ratio.pool import Pool
+from lebm.density_ratio.log_ratio import (
+    EnergyRatio,
+    Quality,
+    SequentialRatio,
+    assess,
+    logistic_loss,
+    staged_log_z,
+)
 from lebm.errors import UserNotice
 from lebm.models.energies import Energy
 from lebm.models.ratios import RatioPrior, RatioProduct
@@ -27,7 +32,46 @@ from lebm.samplers.annealed import AnnealedImportanceSampling
 from lebm.samplers.metropolis import MALA
 from lebm.samplers.noise import RandomSource, uniform
 
-__all__ = ["Source", "Training", "logistic", "sequential", "telescoping"]
+__all__ = ["Pool", "Source", "Training", "logistic", "sequential", "telescoping"]
+
+
+class Pool:
+    """Chains under the product of the finished stages: a source of negatives.
+
+    Args:
+        prior: the base and the product.
+        kernel: moves the chains, an exact sampler.
+        states: ``(chains, d)``, the starts.
+    """
+
+    def __init__(self, prior: RatioPrior, kernel: Adaptive, states: Tensor) -> None:
+        self.prior, self.kernel, self.states, self.next = prior, kernel, states, 0
+
+    def begin(self, burn_in: int, generator: RandomSource) -> None:
+        """Adapt the step to the finished stages, and move the whole pool ``burn_in`` transitions.
+
+        Raises:
+            ValueError: if a chain becomes non-finite.
+        """
+        if self.prior.tilt.finished:
+            target = self.prior.log_density_so_far
+            self.kernel.warm_up(target, self.states[:256], generator, steps=60)
+            self.states = self.kernel(target, self.states, generator, steps=burn_in)
+            if not torch.isfinite(self.states).all():
+                raise ValueError(
+                    f"chains under the first {self.prior.tilt.finished} stages became non-finite; use a"
+                    " smaller step or weight_decay"
+                )
+
+    def __call__(self, n: int, generator: RandomSource) -> Tensor:
+        """The next ``n`` chains, moved; before the first stage ends, ``n`` exact draws of the base."""
+        if not self.prior.tilt.finished:
+            return self.prior.reference(n, generator)
+        rows = (self.next + torch.arange(n)) % self.states.shape[0]
+        self.next = (self.next + n) % self.states.shape[0]
+        self.states[rows] = self.kernel(self.prior.log_density_so_far, self.states[rows], generator)
+        return self.states[rows]
+
 
 SEPARATED = 0.999
 """Above this held-out accuracy a warning calls the ratio of a stage an extrapolation."""

@@ -12,13 +12,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lebm.density_ratio.log_z import as_constant, direct_log_z, staged_log_z
+from lebm.density_ratio.log_ratio import as_constant, direct_log_z, staged_log_z
 from lebm.errors import UserError
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
-from lebm.estimators.stage_end import clear_moments, renew_averages, stage_lines, warn
-from lebm.estimators.stages import StageRecord, StageRule
+from lebm.estimators.stages import StageRecord, StageRule, clear_moments, renew_averages, stage_lines, warn
 from lebm.inference import Inference, Inferred
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood

@@ -17,7 +17,7 @@ from lebm.estimators.backbone import Backbone
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError, contrast
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.stage_end import renew_averages
+from lebm.estimators.stages import renew_averages
 from lebm.inference import Frozen, Inference, Inferred, PosteriorChain, ShortRun, Variational, mirror_encoder
 from lebm.models.chain_space import ChainSpace, check_choice
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder

@@ -17,9 +17,9 @@ from lebm.models.energies import Energy
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import GaussianLikelihood
 from lebm.samplers.base import LogDensity, Sampler
-from lebm.samplers.boltzmann import Boltzmann
 from lebm.samplers.chains import PersistentChains
 from lebm.samplers.noise import RandomSource, normal, uniform
+from lebm.samplers.targets import Boltzmann
 
 __all__ = [
     "ImageStart",

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.curves import histogram, ranking_curves
 from lebm.evaluation.data import batches, some_rows
-from lebm.evaluation.intervals import ranking_intervals
+from lebm.evaluation.intervals import histogram, ranking_curves, ranking_intervals
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.evaluation.scores import MEANINGS, combined, combined_parts, gathered, score_pass
 from lebm.metrics.anomaly import FEWEST_NORMAL, lowest_average_precision

@@ -23,8 +23,7 @@ from lebm.evaluation.draws import CHUNK, check_images, drawn_images
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError
-from lebm.metrics.frechet import frechet_distance
-from lebm.metrics.neighbours import neighbour_rows
+from lebm.metrics.frechet import frechet_distance, neighbour_rows
 
 __all__ = [
     "check_counts",

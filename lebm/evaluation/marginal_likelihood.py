@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lebm.density_ratio.log_z import direct_log_z
+from lebm.density_ratio.log_ratio import direct_log_z
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 from lebm.models.priors import EnergyPrior, Prior

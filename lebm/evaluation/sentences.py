@@ -15,12 +15,14 @@ from lebm.estimators.latent_model import HasPosterior, LatentModel
 from lebm.evaluation.context import SentenceSubject, Settings
 from lebm.evaluation.marginal_likelihood import LatentGaussian, annealing, log_marginal, model_log_z
 from lebm.evaluation.record import Figure, SuiteResult
-from lebm.metrics.text_diversity import SentenceDiversity
-from lebm.metrics.text_latents import LatentUse
-from lebm.metrics.text_likelihood import SentenceLikelihood
-from lebm.metrics.text_perplexity import Budget, LanguageModelPerplexity
-from lebm.models.text_likelihood import CategoricalLikelihood
-from lebm.models.text_vocabulary import PAD
+from lebm.metrics.text_likelihood import (
+    Budget,
+    LanguageModelPerplexity,
+    LatentUse,
+    SentenceDiversity,
+    SentenceLikelihood,
+)
+from lebm.models.text_likelihood import PAD, CategoricalLikelihood
 from lebm.samplers.annealed import LogZ
 from lebm.samplers.noise import Noise
 

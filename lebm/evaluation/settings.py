@@ -17,7 +17,7 @@ def _flag(default: Any, text: str, **more: Any) -> Any:
 
 
 def _digits() -> FeatureExtractor:
-    from lebm.metrics.digits import DigitFeatures
+    from lebm.metrics.features import DigitFeatures
 
     return DigitFeatures()
 

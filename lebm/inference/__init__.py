@@ -2,8 +2,7 @@
 
 from lebm.inference.base import Inference, Inferred, PosteriorChain
 from lebm.inference.chains import Remembered, ShortRun
-from lebm.inference.encoders import Frozen, Taught, Variational
-from lebm.inference.mirror import mirror_encoder
+from lebm.inference.encoders import Frozen, Taught, Variational, mirror_encoder
 
 __all__ = [
     "Frozen",

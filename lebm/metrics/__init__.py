@@ -13,22 +13,19 @@ Example:
 """
 
 from lebm.metrics.anomaly import anomaly_figures, lowest_average_precision, surprisal
-from lebm.metrics.classification import classify
-from lebm.metrics.digits import DigitFeatures
-from lebm.metrics.discrepancy import maximum_mean_discrepancy
-from lebm.metrics.disentanglement import mutual_information, mutual_information_gap
+from lebm.metrics.classification import classify, mutual_information, mutual_information_gap
 from lebm.metrics.features import (
+    DigitFeatures,
     FeatureExtractor,
     FeaturesUnavailableError,
     FlatFeatures,
     InceptionFeatures,
     RandomProjectionFeatures,
+    ScriptFeatures,
 )
-from lebm.metrics.frechet import FrechetDistance, frechet_distance
-from lebm.metrics.neighbours import neighbour_rows
+from lebm.metrics.frechet import FrechetDistance, frechet_distance, maximum_mean_discrepancy, neighbour_rows
 from lebm.metrics.reconstruction import reconstruction_rows, squared_error_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
-from lebm.metrics.script import ScriptFeatures
 
 __all__ = [
     "DigitFeatures",

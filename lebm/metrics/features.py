@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from lebm.component import Component
 from lebm.errors import UserError
@@ -16,11 +16,15 @@ from lebm.extras import need
 from lebm.files import sha256
 
 __all__ = [
+    "DIGIT_WEIGHTS",
+    "DigitFeatures",
     "FeatureExtractor",
     "FeaturesUnavailableError",
     "FlatFeatures",
     "InceptionFeatures",
     "RandomProjectionFeatures",
+    "ScriptFeatures",
+    "digit_network",
 ]
 
 # First digits of the SHA-256 of the TensorFlow Inception of 2015-12-05, as torch-fidelity converted it.
@@ -295,3 +299,140 @@ def _check_weights(path: str) -> str:
             f"{path}: not a file of plain tensors, so it is not opened (Inception weights)"
         ) from error
     return sha256(file)[:8]
+
+
+DIGIT_WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"
+SIZE = 28
+
+
+def digit_network() -> nn.Sequential:
+    """The digit classifier, ``(B, 1, 28, 28)`` to logits ``(B, 10)``.
+
+    It has three strided convolutions and a linear layer with 64 features. Two layers follow the features.
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64 * 4 * 4, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )
+
+
+class DigitFeatures(FeatureExtractor):
+    """The 64 numbers before the last ReLU of a classifier of MNIST's training digits.
+
+    They measure sample quality without a download. ``scripts/make_digit_features.py`` trained the network on
+    the labels alone, and its weights ship with the package (360 kB). The network knows only digits: use it
+    for MNIST and similar data. Colours are averaged to grey, and images of another size are resized to 28 px.
+    A distance in these features is not FID and does not compare with FID.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import DigitFeatures
+        >>> features = DigitFeatures()
+        >>> features(torch.zeros(5, 1, 28, 28)).shape, features.figure
+        (torch.Size([5, 64]), 'frechet_distance/digits64')
+    """
+
+    num_features = 64
+    figure = "frechet_distance/digits64"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._network: nn.Sequential | None = None
+
+    @property
+    def digest(self) -> str:
+        return sha256(DIGIT_WEIGHTS)[:16]
+
+    @property
+    def note(self) -> str:
+        return f"features of the digit network that ships with lebm, SHA-256 {self.digest}"
+
+    def prepare(self) -> None:
+        if self._network is None:
+            from safetensors.torch import load_file
+
+            with torch.inference_mode(False), torch.device("cpu"):
+                network = digit_network()
+                network.load_state_dict(load_file(DIGIT_WEIGHTS))
+                self._network = network.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(B, 64)`` of images ``(B, C, H, W)`` in [-1, 1]; ``B`` may be zero."""
+        return self._layers(x)[:-2](self._grey(x))
+
+    def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self(x)
+        return features, self._layers(x)[-2:](features)
+
+    def _layers(self, x: Tensor) -> nn.Sequential:
+        self.prepare()
+        assert self._network is not None
+        return self._network.to(x.device)
+
+    def _grey(self, x: Tensor) -> Tensor:
+        if x.dim() != 4:
+            raise ValueError(f"digit features need images (B, C, H, W), not {tuple(x.shape)}")
+        x = x.float().mean(dim=1, keepdim=True)
+        if x.shape[-2:] != (SIZE, SIZE) and x.shape[0]:
+            x = interpolate(x, size=(SIZE, SIZE), mode="bilinear", antialias=True)
+        return x.reshape(x.shape[0], 1, SIZE, SIZE)
+
+
+class ScriptFeatures(FeatureExtractor):
+    """The output of a TorchScript module on images in [-1, 1], flattened to ``(B, d)``.
+
+    The name of the distance has the file's name and the first digits of its SHA-256; it is never FID. A
+    TorchScript file is a program: use only a file that you trust.
+
+    Args:
+        path: the file, as ``torch.jit.save`` writes it.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics import ScriptFeatures
+        >>> torch.jit.save(torch.jit.script(torch.nn.Flatten()), "flat.pt")
+        >>> ScriptFeatures("flat.pt")(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 64])
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+        self._network: nn.Module | None = None
+        self._digest = ""
+
+    @property
+    def figure(self) -> str:
+        return f"frechet_distance/{Path(self.path).stem}-{self.digest[:8]}"
+
+    @property
+    def digest(self) -> str:
+        self.prepare()
+        return self._digest
+
+    def prepare(self) -> None:
+        if self._network is not None:
+            return
+        try:
+            self._digest = sha256(self.path)[:16]
+            with torch.inference_mode(False):
+                self._network = torch.jit.load(self.path, map_location="cpu").eval()
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror or error} (TorchScript features)") from error
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{self.path}: not a TorchScript file ({str(error).splitlines()[0][:80]})"
+            ) from error
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.prepare()
+        assert self._network is not None
+        return self._network.to(x.device)(x.float()).flatten(1)

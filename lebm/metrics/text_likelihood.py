@@ -1,17 +1,32 @@
-"""Negative log-likelihood and perplexity of a corpus, from estimates per sentence with their errors."""
+"""Metrics of sentences: likelihood and perplexity, diversity, and what a latent is worth."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.functional.text import bleu_score
+from torchmetrics.utilities import dim_zero_cat
 
+from lebm.models.sequence_generators import RecurrentGenerator
+from lebm.models.text_likelihood import END, PAD, CategoricalLikelihood
 from lebm.samplers.annealed import LogZ
 
-__all__ = ["SentenceLikelihood"]
+__all__ = [
+    "Budget",
+    "LanguageModelPerplexity",
+    "LatentUse",
+    "SentenceDiversity",
+    "SentenceLikelihood",
+    "distinct",
+    "self_bleu",
+    "train_language_model",
+]
 
 QUANTILE = NormalDist().inv_cdf(0.975)
 
@@ -81,3 +96,266 @@ class SentenceLikelihood(Metric):
             name.replace("nll", "perplexity"): (value * per_token).exp() for name, value in nll.items()
         }
         return {**nll, **perplexity, "least_ess": self.worst}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The size and training of the language model; perplexities are comparable only for the same budget.
+
+    Attributes:
+        steps: of Adam.
+        batch_size: sentences per step, drawn with replacement.
+        lr: learning rate; it falls to zero along a cosine.
+        embedding: width of a word's embedding.
+        hidden: width of the LSTM.
+        dropout: of embeddings and features.
+        seed: of weights, batches and dropout.
+    """
+
+    steps: int = 500
+    batch_size: int = 64
+    lr: float = 5e-3
+    embedding: int = 64
+    hidden: int = 128
+    dropout: float = 0.2
+    seed: int = 0
+
+
+def train_language_model(x: Tensor, vocabulary_size: int, budget: Budget) -> CategoricalLikelihood:
+    """A one-layer LSTM without latent, trained on sentences ``x`` ``(N, T)``.
+
+    The same data and budget give the same model.
+
+    Raises:
+        ValueError: if there are no sentences.
+    """
+    if not len(x):
+        raise ValueError("a language model needs sentences for its training")
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
+        torch.manual_seed(budget.seed)
+        network = RecurrentGenerator(
+            1, vocabulary_size, x.shape[1], budget.embedding, budget.hidden, dropout=budget.dropout
+        )
+        model = CategoricalLikelihood(network).to(x.device).train()
+        optimizer = torch.optim.Adam(model.parameters(), budget.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, budget.steps)
+        generator = torch.Generator().manual_seed(budget.seed)
+        nothing = torch.zeros(budget.batch_size, 1, device=x.device)
+        for _ in range(budget.steps):
+            rows = x[torch.randint(len(x), (budget.batch_size,), generator=generator).to(x.device)].clone()
+            rows = rows[:, : int((rows != PAD).sum(dim=1).max())]
+            loss = -model.training_log_prob(rows, nothing).sum() / (rows != PAD).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            schedule.step()
+    return model.eval().requires_grad_(False)
+
+
+class LanguageModelPerplexity(Metric):
+    """Perplexity per token, ``<eos>`` included, under a language model trained on other sentences.
+
+    A model that learns from data and judges samples gives the *forward* perplexity. It is low for fluent
+    samples, even if they are all the same. A model that learns from samples and judges test data gives the
+    *reverse* perplexity. It is low only if the samples cover the data.
+
+    Args:
+        vocabulary_size: number of tokens.
+        budget: of the language model; :meth:`compute` trains it.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics.text_likelihood import Budget, LanguageModelPerplexity
+        >>> metric = LanguageModelPerplexity(vocabulary_size=8, budget=Budget(steps=30, hidden=8))
+        >>> metric.update(torch.tensor([[4, 5, 3]] * 16), learn=True)
+        >>> metric.update(torch.tensor([[4, 5, 3]]), learn=False)
+        >>> bool(metric.compute() < 8)  # better than guessing
+        True
+    """
+
+    full_state_update = False
+    learned: list[Tensor]
+    judged: list[Tensor]
+
+    def __init__(self, vocabulary_size: int, budget: Budget | None = None) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary_size
+        self.budget = budget or Budget()
+        self.add_state("learned", [], dist_reduce_fx="cat")
+        self.add_state("judged", [], dist_reduce_fx="cat")
+
+    def update(self, x: Tensor, learn: bool) -> None:
+        """Add sentences ``(B, T)`` to learn from or to judge; all batches have the same T."""
+        (self.learned if learn else self.judged).append(x)
+
+    def compute(self) -> Tensor:
+        model = train_language_model(dim_zero_cat(self.learned), self.vocabulary_size, self.budget)
+        return perplexity(model, dim_zero_cat(self.judged))
+
+
+@torch.no_grad()
+def perplexity(model: CategoricalLikelihood, x: Tensor, batch_size: int = 128) -> Tensor:
+    """``exp`` of the mean of ``-log p`` per token of sentences ``(N, T)`` under a language model."""
+    surprise, tokens = 0.0, 0
+    for rows in x.split(batch_size):
+        surprise -= float(model.log_prob(rows, torch.zeros(len(rows), 1, device=x.device)).double().sum())
+        tokens += int((rows != PAD).sum())
+    return torch.tensor(math.exp(surprise / max(1, tokens)), dtype=torch.float64)
+
+
+def distinct(sentences: Sequence[Sequence[int]], n: int) -> float:
+    """Share of different n-grams among all n-grams of all sentences (Li et al. 2016).
+
+    Args:
+        sentences: token numbers of each, without ``<eos>`` and padding.
+        n: length of the n-grams, at least 1.
+
+    Returns:
+        A number in (0, 1]; 0 if there is no n-gram.
+
+    Example:
+        >>> from lebm.metrics.text_likelihood import distinct
+        >>> distinct([[4, 5, 6], [4, 5]], n=1)
+        0.6
+    """
+    grams = [
+        tuple(sentence[start : start + n]) for sentence in sentences for start in range(len(sentence) - n + 1)
+    ]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
+    """BLEU of each sentence with all others as its references (Zhu et al. 2018), over all sentences together.
+
+    Args:
+        sentences: token numbers of each, at least two sentences. The time grows with the square of their
+            number.
+        n: longest n-gram.
+
+    Returns:
+        A number in [0, 1], high for sentences that repeat each other.
+
+    Raises:
+        ValueError: for fewer than two sentences.
+
+    Example:
+        >>> from lebm.metrics.text_likelihood import self_bleu
+        >>> round(self_bleu([[4, 5, 6, 7], [4, 5, 6, 7]]), 3), self_bleu([[4, 5, 6, 7], [8, 9, 10, 11]])
+        (1.0, 0.0)
+    """
+    if len(sentences) < 2:
+        raise ValueError(
+            f"self-BLEU compares sentences with each other: give at least two, not {len(sentences)}"
+        )
+    texts = [" ".join(map(str, sentence)) for sentence in sentences]
+    others = [[*texts[:row], *texts[row + 1 :]] for row in range(len(texts))]
+    return float(bleu_score(texts, others, n_gram=n))
+
+
+class SentenceDiversity(Metric):
+    """``distinct_1``, ``distinct_2`` and ``self_bleu`` of generated sentences.
+
+    Args:
+        compared: number of sentences, the first ones, that self-BLEU uses; at least 2.
+
+    Raises:
+        ValueError: if ``compared`` is below 2.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics.text_likelihood import SentenceDiversity
+        >>> diversity = SentenceDiversity()
+        >>> diversity.update(torch.tensor([[4, 5, 6, 3], [4, 5, 3, 0]]))  # 3 is <eos>, 0 is padding
+        >>> float(diversity.compute()["distinct_1"])
+        0.6
+    """
+
+    full_state_update = False
+    rows: list[Tensor]
+
+    def __init__(self, compared: int = 200) -> None:
+        super().__init__()
+        if compared < 2:
+            raise ValueError(f"compared must be at least 2, not {compared}")
+        self.compared = compared
+        self.add_state("rows", [], dist_reduce_fx="cat")
+
+    def update(self, x: Tensor) -> None:
+        """Add sentences ``(B, T)``; all batches have the same T."""
+        self.rows.append(x)
+
+    def compute(self) -> dict[str, Tensor]:
+        rows = dim_zero_cat(self.rows).tolist()
+        sentences = [[token for token in row if token not in (PAD, END)] for row in rows]
+        values = {f"distinct_{n}": distinct(sentences, n) for n in (1, 2)}
+        values["self_bleu"] = self_bleu(sentences[: self.compared])
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+
+
+class LatentUse(Metric):
+    r"""Active coordinates, and how many nats the latent is worth to the generator.
+
+    The metric uses two independent posterior draws ``z, z'`` of every observation. The noise of the draws is
+    independent, so their covariance over observations is :math:`\mathrm{Var}_x(E[z \mid x])`.
+    ``active_units`` counts the coordinates where it exceeds a threshold (Burda et al. 2016); posterior means
+    are not needed. ``posterior_mean_variance`` is its mean over coordinates.
+
+    ``latent_nats`` is :math:`E[\log p(x \mid z) - \log p(x \mid z^*)]`, where :math:`z^*` is the latent of
+    another observation. Near 0, the generator ignores its latent (posterior collapse).
+
+    Args:
+        latent_dim: number of latent coordinates.
+        threshold: least variance of an active coordinate.
+
+    Example:
+        >>> import torch
+        >>> from lebm.metrics.text_likelihood import LatentUse
+        >>> use = LatentUse(latent_dim=2)
+        >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])  # the second coordinate ignores the observation
+        >>> use.update(z, z, own=torch.zeros(2), foreign=torch.full((2,), -3.0))
+        >>> {name: float(value) for name, value in use.compute().items()}
+        {'active_units': 1.0, 'posterior_mean_variance': 0.5, 'latent_nats': 3.0}
+    """
+
+    full_state_update = False
+    count: Tensor
+    first: Tensor
+    second: Tensor
+    product: Tensor
+    gain: Tensor
+    compared: Tensor
+
+    def __init__(self, latent_dim: int, threshold: float = 0.01) -> None:
+        super().__init__()
+        self.threshold = threshold
+        for name in ("first", "second", "product"):
+            self.add_state(name, torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
+        for name in ("count", "gain", "compared"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, z: Tensor, other: Tensor, own: Tensor, foreign: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            z: posterior draws ``(B, d)``.
+            other: independent posterior draws for the same observations, ``(B, d)``.
+            own: ``log p(x | z)``, ``(B,)``.
+            foreign: ``log p(x | z*)``, ``(B,)``; no rows if the batch has a single observation.
+        """
+        z, other = z.double(), other.double()
+        self.count = self.count + len(z)
+        self.first = self.first + z.sum(dim=0)
+        self.second = self.second + other.sum(dim=0)
+        self.product = self.product + (z * other).sum(dim=0)
+        if len(foreign):
+            self.gain = self.gain + (own.double() - foreign.double()).sum()
+            self.compared = self.compared + len(foreign)
+
+    def compute(self) -> dict[str, Tensor]:
+        covariance = self.product / self.count - (self.first / self.count) * (self.second / self.count)
+        return {
+            "active_units": (covariance > self.threshold).sum().double(),
+            "posterior_mean_variance": covariance.mean(),
+            "latent_nats": self.gain / self.compared.clamp_min(1),
+        }

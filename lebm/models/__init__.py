@@ -1,12 +1,11 @@
 """Energies, priors, generators, encoders and likelihoods. Nothing here needs Lightning."""
 
-from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder
+from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder, SentenceEncoder
 from lebm.models.energies import Energy, MLPEnergy, SumEnergy
 from lebm.models.frozen import frozen
-from lebm.models.generators import ConvGenerator, Generator, MLPGenerator
+from lebm.models.generators import ConvGenerator, Generator, IdentityGenerator, MLPGenerator
 from lebm.models.hierarchical import ConcatenatedEnergy, ConvEnergy, LatentLayout, LayerEnergies
 from lebm.models.hierarchical_priors import GaussianChain, GaussianHierarchy, HierarchicalPrior
-from lebm.models.identity import IdentityGenerator
 from lebm.models.ladder import BottomLayer, LadderEncoder, LadderGenerator
 from lebm.models.likelihoods import GaussianLikelihood, Likelihood
 from lebm.models.mixture import GaussianMixture
@@ -14,9 +13,7 @@ from lebm.models.priors import EnergyPrior, Prior, StandardNormal
 from lebm.models.ratios import LogConstant, RatioPrior, RatioProduct
 from lebm.models.resnet import ResNetEnergy, ResNetGenerator
 from lebm.models.sequence_generators import RecurrentGenerator, SequenceGenerator, TransformerGenerator
-from lebm.models.text_encoder import SentenceEncoder
-from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
-from lebm.models.text_vocabulary import Vocabulary
+from lebm.models.text_likelihood import CategoricalLikelihood, Vocabulary, sentence_likelihood
 
 __all__ = [
     "BottomLayer",

@@ -13,7 +13,6 @@ Example:
 from lebm.samplers.adaptation import Adaptive, DualAveraging
 from lebm.samplers.annealed import AnnealedImportanceSampling, Bracket, LogZ
 from lebm.samplers.base import Info, LogDensity, Sampler, log_density_gradient
-from lebm.samplers.boltzmann import Boltzmann
 from lebm.samplers.chains import PersistentChains, gather_pools
 from lebm.samplers.diagnostics import autocorrelation, bulk_ess, split_rhat, tail_ess
 from lebm.samplers.importance import (
@@ -24,11 +23,10 @@ from lebm.samplers.importance import (
     weight_ess,
 )
 from lebm.samplers.langevin import Langevin
-from lebm.samplers.metropolis import HMC, MALA
+from lebm.samplers.metropolis import HMC, MALA, shadow_acceptance
 from lebm.samplers.noise import Noise, RandomSource
 from lebm.samplers.schedules import Schedule
-from lebm.samplers.shadow import shadow_acceptance
-from lebm.samplers.targets import Conditional, Masked, product, tempered
+from lebm.samplers.targets import Boltzmann, Conditional, Masked, product, tempered
 from lebm.samplers.tempering import ParallelTempering
 from lebm.samplers.trace import Finding, Trace, findings, record
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lebm.samplers.base import LogDensity, check_values
+from lebm.samplers.metropolis import clip_rows
 from lebm.samplers.schedules import on_device
-from lebm.samplers.shadow import clip_rows
 
 __all__ = ["CompiledSteps"]
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.base import Info, LogDensity, as_event, positive_vector, state_gradient, summarise
 from lebm.samplers.compiled import CompiledSteps
+from lebm.samplers.metropolis import clip_rows, shadow_acceptance
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.schedules import Schedule, check_schedule, on_device, values
-from lebm.samplers.shadow import clip_rows, shadow_acceptance
 
 __all__ = ["Langevin", "step"]
 

@@ -13,7 +13,7 @@ from lebm.callbacks import SampleSentences, SentenceBounds, SentenceQuality
 from lebm.data import TextData
 from lebm.estimators import AdamGroups, LatentMLE
 from lebm.models import CategoricalLikelihood, EnergyPrior, MLPEnergy, RecurrentGenerator, StandardNormal
-from lebm.models.text_vocabulary import PAD
+from lebm.models.text_likelihood import PAD
 from lebm.samplers import Langevin
 from tests.callbacks.tiny import TinyData, latent_mle, trainer
 from tests.distributed import run_processes

@@ -15,7 +15,7 @@ import pytest
 from lebm.__main__ import main
 from lebm.cli import sweep as sweep_module
 from lebm.evaluation.record import read_evaluation
-from lebm.metrics.digits import DIGIT_WEIGHTS
+from lebm.metrics.features import DIGIT_WEIGHTS
 from tests.cli.conftest import Run
 from tests.evaluation.conftest import write_pictures
 

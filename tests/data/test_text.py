@@ -13,7 +13,7 @@ import torch
 from lebm.data import TextData, open_text
 from lebm.data.rows import LengthBatchSampler, TextRows
 from lebm.data.text import LONGEST_LINE, text_splits
-from lebm.models.text_vocabulary import END, PAD
+from lebm.models.text_likelihood import END, PAD
 
 
 def write(folder: Path, **splits: str | bytes) -> str:

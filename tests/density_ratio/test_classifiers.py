@@ -143,7 +143,7 @@ def test_sequential_stops_when_the_ratio_is_one():
 
 def test_annealing_over_linear_stages_finds_the_exact_constant():
     """Stages exp(a'z + c) tilt N(0, I): log Z = |sum a|^2 / 2 + sum c."""
-    from lebm.density_ratio.log_z import staged_log_z
+    from lebm.density_ratio.log_ratio import staged_log_z
 
     prior = RatioPrior(linear_energy(3))
     total, shift = torch.zeros(2), 0.0

@@ -14,7 +14,7 @@ from lebm.__main__ import main
 from lebm.checkpoint.rebuild import build
 from lebm.errors import UserError
 from lebm.estimators import LatentModel
-from lebm.estimators.processes import check_strategy
+from lebm.estimators.latent_model import check_strategy
 from lebm.samplers import Noise
 from tests.reliability.methods import KINDS, METHODS, description
 

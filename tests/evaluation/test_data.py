@@ -16,7 +16,7 @@ from lebm.data import ImageData
 from lebm.errors import UserError
 from lebm.evaluation.data import RunImages, batches
 from lebm.evaluation.reopen import reopen
-from lebm.models.text_vocabulary import Vocabulary
+from lebm.models.text_likelihood import Vocabulary
 from tests.evaluation.conftest import write_pictures
 
 VECTORS: Any = SimpleNamespace(

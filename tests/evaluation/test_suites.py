@@ -23,10 +23,10 @@ from lebm.evaluation import likelihood_suite as likelihood_module
 from lebm.evaluation.anomaly import anomaly_suite, test_scores
 from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.curves import histogram, ranking_curves
 from lebm.evaluation.data import RunImages, batches
 from lebm.evaluation.draws import drawn_images
 from lebm.evaluation.image import image_suite, kernel_distance
+from lebm.evaluation.intervals import histogram, ranking_curves
 from lebm.evaluation.likelihood_suite import likelihood_suite
 from lebm.evaluation.ood import OUT_SETS, _names, ood_suite
 from lebm.evaluation.record import SuiteResult

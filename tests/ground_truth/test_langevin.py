@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from lebm.samplers import HMC, MALA, Langevin, shadow_acceptance
-from lebm.samplers.shadow import clip_rows
+from lebm.samplers.metropolis import clip_rows
 from tests.ground_truth.monte_carlo import second_moments, z_scores
 from tests.ground_truth.targets import gaussian
 

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import mutual_info_score
 
 from lebm.metrics import classify, mutual_information, mutual_information_gap
-from lebm.metrics.attack import latent_attack, layer_divergences
+from lebm.metrics.classification import latent_attack, layer_divergences
 from lebm.models import DiagonalGaussian, LatentLayout
 
 

@@ -14,7 +14,7 @@ from lebm.callbacks import FrechetDistance
 from lebm.component import describe
 from lebm.data import open_images, to_unit_range
 from lebm.metrics import DigitFeatures, frechet_distance
-from lebm.metrics.digits import DIGIT_WEIGHTS, digit_network
+from lebm.metrics.features import DIGIT_WEIGHTS, digit_network
 from tests.callbacks.tiny import EchoModel, TinyData, trainer
 
 

@@ -7,10 +7,15 @@ import math
 import pytest
 import torch
 
-from lebm.metrics.text_diversity import SentenceDiversity, distinct, self_bleu
-from lebm.metrics.text_latents import LatentUse
-from lebm.metrics.text_likelihood import SentenceLikelihood
-from lebm.metrics.text_perplexity import Budget, LanguageModelPerplexity
+from lebm.metrics.text_likelihood import (
+    Budget,
+    LanguageModelPerplexity,
+    LatentUse,
+    SentenceDiversity,
+    SentenceLikelihood,
+    distinct,
+    self_bleu,
+)
 from lebm.samplers.annealed import LogZ
 
 

@@ -17,7 +17,7 @@ from lebm.models import (
     MLPEnergy,
     MLPGenerator,
 )
-from lebm.models.ladder_layers import stack
+from lebm.models.ladder import stack
 
 
 def test_layers_are_views_and_come_back() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lebm.models import EnergyPrior, MLPEnergy
-from lebm.models.input_gradient import input_gradient
+from lebm.models.energies import input_gradient
 from lebm.models.layers import _ACTIVATIONS, mlp
 from lebm.samplers import Langevin
 

@@ -18,7 +18,7 @@ from lebm.models import (
     sentence_likelihood,
 )
 from lebm.models.sequence_generators import NEVER_WRITTEN, SequenceGenerator
-from lebm.models.text_vocabulary import END, PAD, START, UNKNOWN
+from lebm.models.text_likelihood import END, PAD, START, UNKNOWN
 from lebm.samplers import Langevin, Noise, log_density_gradient
 
 SIZE, LATENT, LONGEST = 9, 3, 6

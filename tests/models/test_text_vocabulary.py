@@ -9,7 +9,7 @@ import pickle
 import pytest
 import torch
 
-from lebm.models.text_vocabulary import END, PAD, SPECIAL, START, UNKNOWN, Vocabulary, pad_rows
+from lebm.models.text_likelihood import END, PAD, SPECIAL, START, UNKNOWN, Vocabulary, pad_rows
 
 TEXT = ["The cat sat, and the dog ran.", "The cat's mother-in-law (it says) ran!", "the the the"]
 
