@@ -1,4 +1,4 @@
-"""A diverged run stops or goes back to its last healthy state, and chains whose health is poor give a warning."""
+"""A diverged run stops or goes back to a healthy state, and chains of poor health give a warning."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ __all__ = ["Chart", "chart", "histogram"]
 
 COLOURS = ("#0b62b0", "#c8432b", "#2f7d4f", "#7b4aa3", "#a86a00", "#00798c", "#8c3b6a", "#5b6470")
 DASHES = ("solid", "dashed", "dotted")  # names that matplotlib and CSS share
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "text.parse_math": False, "font.size": 8}
 POINTS = 300  # of a line, at most
 LARGEST = 1e300  # the difference of two such values is finite too
 
@@ -35,13 +36,7 @@ class Chart(NamedTuple):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
 
-        settings: Any = {
-            "svg.fonttype": "none",
-            "svg.hashsalt": self.title,
-            "text.parse_math": False,
-            "font.size": 8,
-        }
-        with rc_context(settings | {"text.parse_math": False, "font.size": 8}):
+        with rc_context({**STYLE, "svg.hashsalt": self.title}):
             figure = Figure(figsize=(4.2, 2.7))
             axes = figure.add_axes((0.15, 0.16, 0.83, 0.76))
             for values, colour, dash in self.lines.values():
