@@ -70,7 +70,7 @@ def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_recipe(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """The tiny recipe in an empty folder that becomes the working folder."""
     patch.chdir(folder)
-    for name in ("LEBM_DEBUG", "LEBM_ALLOW_ENV", "RANK", "LOCAL_RANK", "SLURM_PROCID"):
+    for name in ("LEBM_DEBUG", "RANK", "LOCAL_RANK", "SLURM_PROCID"):
         patch.delenv(name, raising=False)
     patch.setenv("LEBM_CACHE", str(folder.parent / "cache"))
     return Path(shutil.copy(Path(__file__).parent / "cli" / "tiny.yaml", "tiny.yaml"))

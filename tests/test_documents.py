@@ -75,7 +75,7 @@ def test_every_example_of_a_page_runs_alone(page, tmp_path, monkeypatch):
 def own_parts(tmp_path, monkeypatch):
     """The folder of somebody who has written down what docs/extending.md shows."""
     monkeypatch.chdir(tmp_path)
-    for name in ("LEBM_DEBUG", "LEBM_ALLOW_ENV", "RANK", "LOCAL_RANK", "SLURM_PROCID"):
+    for name in ("LEBM_DEBUG", "RANK", "LOCAL_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     Path("mine.py").write_text("\n\n".join(blocks(DOCS / "extending.md", "python")))
     Path("mine.yaml").write_text(blocks(DOCS / "extending.md", "yaml")[0])
