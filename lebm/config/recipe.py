@@ -160,7 +160,7 @@ def merged(settings: Iterable[Setting], trust: Iterable[str] = ()) -> tuple[dict
     """
     trust = (*TRUSTED, *trust)
     content: Any = {}
-    notes: list[str] = []
+    notes: dict[str, str] = {}
     for setting in settings:
         before = _data(content)
         parts = setting.key.split(".") if setting.key else []
@@ -168,8 +168,9 @@ def merged(settings: Iterable[Setting], trust: Iterable[str] = ()) -> tuple[dict
             content = _put(content, parts, setting.value, trust)
         else:
             content = _merge(content, {parts[0]: setting.value} if parts else setting.value, trust)
-        notes += _without_foreign_numbers(before, _data(content))
-    return content, notes
+        notes = {name: note for name, note in notes.items() if _data(content).get(name) is None}
+        notes |= _without_foreign_numbers(before, _data(content))
+    return content, list(notes.values())
 
 
 def _merge(old: Any, new: Any, trust: Sequence[str]) -> Any:
@@ -263,23 +264,28 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
     return arguments if isinstance(arguments, dict) else {}
 
 
-def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any]) -> dict[str, str]:
     """Take out a held-out class that a file gives by its number if the data are others now.
 
     Args:
         before: arguments of the data before a setting.
         now: the arguments after it, changed in place.
+
+    Returns:
+        A sentence by the name of each argument that was taken out.
     """
+    notes = {}
     path = before.get("path")
     for name in ("held_out_label", "normal_label") if path not in (None, now.get("path")) else ():
         label = before.get(name)
         labels = label if isinstance(label, list) else [label]
         if now.get(name) == label and any(isinstance(one, int) for one in labels):
             now[name] = None
-            yield (
+            notes[name] = (
                 f"{name} {label} is a number of {path} and was left out for {now['path']}: add"
                 f" --data.init_args.{name} NAME to hold out a class"
             )
+    return notes
 
 
 def location(keys: Sequence[str], settings: Sequence[Setting]) -> str:
