@@ -57,7 +57,6 @@ constants = on("lebm/density_ratio/log_ratio.py", *RATIO_TESTS, "tests/density_r
 stages = on("lebm/models/ratios.py", *RATIO_TESTS)
 
 likelihood = on("lebm/evaluation/likelihood_suite.py", "tests/evaluation/test_likelihood_suite.py")
-joint = on("lebm/evaluation/marginal_likelihood.py", "tests/evaluation/test_likelihood_suite.py")
 KINDS = ("tests/inference/test_parts.py", "tests/inference/test_truth.py")
 kinds = on("lebm/inference/chains.py", *KINDS)
 encoders = on("lebm/inference/encoders.py", *KINDS)
@@ -324,7 +323,6 @@ MUTATIONS = [
         "self.prior_sampler(target, self.chain_start(n, generator)",
     ),
     likelihood("log Z is added", "value = over_images.value - log_z", "value = over_images.value + log_z"),
-    joint("constants of the joint are lost", "return lambda z: target(z) + constant", "return target"),
     latent_chains(
         "chains of networks in training mode",
         "        with frozen(self.prior, self.likelihood):",

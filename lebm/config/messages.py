@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pydoc
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -49,10 +50,23 @@ def parser_line(text: str, settings: Sequence[Setting], options: Iterable[str]) 
         leaf = f"the class {found[1]} is outside lebm, lightning and torch; if you trust it, add --trust "
         leaf += found[1].split(".")[0]
     elif found := re.match(r"Expected an instantiatable class, but ?(\S*) is abstract", leaf):
-        leaf = f"name the class with class_path, some kind of {_short(found[1]) or 'the section'}"
+        given = re.search(r"^ *Given value: (\S+)$", text, re.MULTILINE)  # the parser may leave out the name
+        leaf = _abstract(found[1] or (given[1] if given else ""))
     else:
         leaf = _value(text, leaf)
     return f"{location(key, settings)}{leaf}"
+
+
+def _abstract(path: str) -> str:
+    """The line for an abstract class. The parser names the base class if the recipe names no class."""
+    module, _, name = path.rpartition(".")
+    missing = sorted(getattr(getattr(sys.modules.get(module), name, None), "__abstractmethods__", ()))
+    if not missing:
+        return f"name the class with class_path, some kind of {name or 'the section'}"
+    lacking = f"is abstract: it does not define {', '.join(missing)}"
+    if path.startswith("lebm."):
+        return f"{name} {lacking}; name with class_path a class that is derived from it"
+    return f"{path} {lacking}"
 
 
 def _value(text: str, leaf: str) -> str:

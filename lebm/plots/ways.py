@@ -14,7 +14,14 @@ Decode = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def decoded(decode: Decode, z: Tensor, size: int = 100) -> Tensor:
-    """Observations of latents ``(N, d)``, in memory of the host, decoded ``size`` at a time."""
+    """Observations of latents ``(N, d)``, in memory of the host, decoded ``size`` at a time.
+
+    Example:
+        >>> import torch
+        >>> from lebm.plots import decoded
+        >>> decoded(lambda z: 2 * z, torch.ones(3, 2), size=2).shape
+        torch.Size([3, 2])
+    """
     return torch.cat([decode(part).cpu() for part in z.split(size)])
 
 
@@ -24,7 +31,14 @@ def between(first: Tensor, last: Tensor, n: int) -> Tensor:
     .. math:: z(t) = \frac{\sin((1 - t)\theta)\, a + \sin(t \theta)\, b}{\sin\theta}
 
     with the angle :math:`\theta` between them. Unlike those on a straight line they keep about the length
-    that draws of a prior near N(0, I) have."""
+    that draws of a prior near N(0, I) have.
+
+    Example:
+        >>> import torch
+        >>> from lebm.plots import between
+        >>> between(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), n=3).norm(dim=1)
+        tensor([1.0000, 1.0000, 1.0000])
+    """
     share = torch.linspace(0, 1, n, dtype=first.dtype, device=first.device).unsqueeze(1)
     cosine = (first @ last / (first.norm() * last.norm())).clamp(-1, 1)
     angle = cosine.arccos()
@@ -34,7 +48,14 @@ def between(first: Tensor, last: Tensor, n: int) -> Tensor:
 
 
 def swept(z: Tensor, coordinates: Sequence[int], width: float, n: int) -> Tensor:
-    """``z: (d,)`` with one coordinate at a time moved by ``-width`` to ``width``, ``(coordinates, n, d)``."""
+    """``z: (d,)`` with one coordinate at a time moved by ``-width`` to ``width``, ``(coordinates, n, d)``.
+
+    Example:
+        >>> import torch
+        >>> from lebm.plots import swept
+        >>> swept(torch.zeros(3), coordinates=[0, 2], width=1.0, n=5).shape
+        torch.Size([2, 5, 3])
+    """
     shifts = torch.linspace(-width, width, n, dtype=z.dtype, device=z.device)
     ways = z.repeat(len(coordinates), n, 1)
     for place, coordinate in enumerate(coordinates):
@@ -54,6 +75,12 @@ def most_visible(
         n: number of coordinates to choose.
         among: the coordinates to choose from; all if ``None``.
         size: latents that are decoded at a time.
+
+    Example:
+        >>> import torch
+        >>> from lebm.plots import most_visible
+        >>> most_visible(lambda z: z * torch.tensor([1.0, 3.0, 2.0]), torch.zeros(3), width=1.0, n=2)
+        [1, 2]
     """
     candidates = list(range(len(z)) if among is None else among)
     x = decoded(decode, swept(z, candidates, width, 2).flatten(0, 1), size)

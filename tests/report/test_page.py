@@ -273,7 +273,7 @@ def _with(path: str, value: Any) -> Callable[[str], str]:
     [
         ("evaluation.json", _with("suites", []), "evaluation.json: damaged, AttributeError"),
         ("evaluation.json", _with("suites/anomaly", "text"), "evaluation.json: damaged, "),
-        ("evaluation.json", _with("suites/image/figures/0/value", "text"), "damaged (ValueError)"),
+        ("evaluation.json", _with("suites/image/figures/0/value", "text"), "damaged (TypeError)"),
         ("evaluation.json", _with("suites/image/figures/0/name", None), "damaged (AttributeError)"),
         ("evaluation.json", _with("suites/anomaly/curves", {"a": {"histogram": 1}}), "damaged (TypeError)"),
         ("evaluation.json", lambda text: "[" * 100_000, "damaged (RecursionError)"),
