@@ -18,12 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRA = {
     "lebm": ("lebm.errors", "lebm.component"),
     "lebm.estimators": ("lebm.estimators.latent_model",),
-    "lebm.metrics": (
-        "lebm.metrics.text_likelihood",
-        "lebm.metrics.text_likelihood",
-        "lebm.metrics.text_likelihood",
-        "lebm.metrics.text_likelihood",
-    ),
+    "lebm.metrics": ("lebm.metrics.text_likelihood",),
 }
 """Modules whose public names their package does not export; they come on the page of the package."""
 

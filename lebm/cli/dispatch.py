@@ -52,6 +52,7 @@ VERBS = [words.split()[0] for rows in _GROUPS.values() for words in rows]
 _HOMES = {
     **dict.fromkeys(("fit", "validate", "test", "predict"), "train"),
     **dict.fromkeys(("pretrained", "ls", "cat", "cp"), "recipes"),
+    "push": "export",
 }
 """Modules of the verbs that share one; the others are modules of their own."""
 

@@ -151,7 +151,7 @@ def test_the_encoder_of_sentences_needs_their_lengths_on_the_host() -> None:
     encoder = SentenceEncoder(3, 20, 6, 4, 5).to("meta")
     with watched() as traffic:
         encoder(torch.ones(2, 6, dtype=torch.long, device="meta"))
-    here = "models.text_encoder.features"
+    here = "models.encoders.features"
     assert traffic.found == {("to host", here): 1, ("mix", here): 1, ("to device", here): 1}
 
 

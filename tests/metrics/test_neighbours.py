@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
+from lebm.metrics import frechet as module
 from lebm.metrics import neighbour_rows
-from lebm.metrics import neighbours as module
 
 
 def _clouds(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
