@@ -68,13 +68,13 @@ def _overview() -> str:
 
 def run(argv: list[str]) -> int:
     """Run the verb named by the first word and return the exit status."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return 0
-    if argv[0] in ("-V", "--version", "version"):
-        print(f"lebm {__version__}")
-        return 0
     try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(_overview(), flush=True)
+            return 0
+        if argv[0] in ("-V", "--version", "version"):
+            print(f"lebm {__version__}")
+            return 0
         verb = _verb(argv[0])
         with _own_modules(argv[1:]), _notices_as_lines():
             return verb(argv[1:])
