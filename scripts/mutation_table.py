@@ -137,7 +137,7 @@ MUTATIONS = [
     langevin("do not clamp", "moved if clamp is None else moved.clamp(*clamp)", "moved"),
     langevin("compiled: descend", "moved + drift * slope", "moved - drift * slope"),
     langevin("do not clip", "if limit is not None:", "if False:"),
-    compiled("do not clip", "if limit is not None:", "if False:"),
+    compiled("the noise backwards", "noise.unbind(0)", "noise.flip(0).unbind(0)"),
     langevin(
         "the shadow step starts elsewhere",
         "before, state, gradient, sizes[-1]",

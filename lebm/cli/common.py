@@ -17,7 +17,30 @@ from lebm.errors import UserError, one_line, printable
 from lebm.files import HUB_NAME, replaced, write_text
 from lebm.run.folder import check_run
 
-__all__ = ["check_data", "check_flagged_data"]
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from lebm.data.rows import Rows
+    from lebm.estimators.latent_model import LatentModel
+
+__all__ = [
+    "chain_words",
+    "check_data",
+    "check_flagged_data",
+    "encode_noise",
+    "fail",
+    "home",
+    "is_image",
+    "load_model",
+    "open_data",
+    "report",
+    "say",
+    "target_file",
+    "tell",
+    "write_npy",
+    "write_shown",
+]
 
 _EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "embedded"
 
@@ -70,30 +93,6 @@ def _near(path: str) -> str:
     folder = Path(path).expanduser().parent
     names = [str(folder / file.name) for file in folder.iterdir()] if folder.is_dir() else []
     return nearest(path, names)
-
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from lebm.data.rows import Rows
-    from lebm.estimators.latent_model import LatentModel
-
-__all__ = [
-    "chain_words",
-    "encode_noise",
-    "fail",
-    "home",
-    "is_image",
-    "load_model",
-    "open_data",
-    "report",
-    "say",
-    "target_file",
-    "tell",
-    "write_npy",
-    "write_shown",
-]
 
 
 def home(run: Path) -> Path:

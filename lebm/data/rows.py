@@ -19,6 +19,8 @@ from lebm.samplers.noise import keyed_seed
 
 __all__ = ["ImageRows", "LengthBatchSampler", "Rows", "TextRows", "to_unit_range"]
 
+BATCHES_A_POOL = 50
+
 
 def to_unit_range(x: Tensor) -> Tensor:
     """``uint8`` pixels to ``float32`` in [-1, 1], of any shape.
@@ -121,9 +123,6 @@ class ImageRows(Dataset):
         for number, file in enumerate(self._files):
             if file is not None:
                 self.sources[number] = np.asarray(np.load(file, mmap_mode="r"))
-
-
-BATCHES_A_POOL = 50
 
 
 class TextRows(Dataset):

@@ -29,6 +29,7 @@ from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Voc
 
 __all__ = ["LONGEST_LINE", "Sentences", "TextData", "open_text", "text_splits"]
 
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
 TEXT_COLUMNS = ("text", "sentence", "sentences", "premise", "content", "question")
 LONGEST_LINE = 1_000_000
 """In bytes. A longer line is not a sentence: the file probably has no line breaks."""
@@ -65,9 +66,6 @@ def text_splits(path: str, config_name: str | None = None, revision: str | None 
         return list(files)
     with reading(_source(path, config_name, revision)) as reader:
         return reader.split_names()
-
-
-_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
 
 
 def open_text(

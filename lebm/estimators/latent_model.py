@@ -50,41 +50,6 @@ __all__ = [
 _SHARDED = {"fsdp": FSDPStrategy, "model_parallel": ModelParallelStrategy, "deepspeed": DeepSpeedStrategy}
 """How the names of the strategies begin that spread one network over several processes."""
 
-
-def refusal(strategy: object) -> str | None:
-    """The line that refuses a strategy, or ``None`` for one that trains.
-
-    A chain takes gradients inside the network many times per step, which a network in pieces does not allow.
-
-    Args:
-        strategy: the name that ``--trainer.strategy`` takes, the path of a class, or a strategy.
-    """
-    for name, kind in _SHARDED.items():
-        said = isinstance(strategy, str) and (strategy.startswith(name) or strategy.endswith(kind.__name__))
-        if said or isinstance(strategy, kind):
-            return (
-                f"trainer.strategy {strategy if said else name}: networks whose chains need their gradients"
-                " cannot be spread over processes; type --trainer.strategy ddp"
-            )
-    return None
-
-
-def check_strategy(model: nn.Module, strategy: Strategy) -> None:
-    """Refuse networks in pieces, and BatchNorm whose statistics are exchanged between processes.
-
-    Raises:
-        UserError: in one line that names what to type instead.
-    """
-    line = refusal(strategy)
-    if line is not None:
-        raise UserError(line)
-    if syncs_layers(strategy) and any(isinstance(part, _BatchNorm) for part in model.modules()):
-        raise UserError(
-            "trainer.sync_batchnorm true: the steps of a chain would exchange statistics between processes;"
-            " type --trainer.sync_batchnorm false, or choose norm: group in the networks"
-        )
-
-
 Method = TypeVar("Method", bound="LatentModel")
 
 
@@ -189,6 +154,11 @@ class LatentModel(LightningModule, Component, ABC):
         self._range_is_known = False
         self._rows = 0  # of an evaluation batch
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name in {"encode", "log_joint", "reconstruct", "anomaly_score"} & set(vars(cls)):
+            setattr(cls, name, checked(vars(cls)[name]))
+
     @abstractmethod
     def networks(self) -> Mapping[str, nn.Module]:
         """The trained networks by name; each is one parameter group."""
@@ -208,16 +178,6 @@ class LatentModel(LightningModule, Component, ABC):
         x = rows_of(batch)
         check_rows(x, event_shape(self.observation_model))
         return x.to(self.dtype) if x.is_floating_point() else x
-
-    @classmethod
-    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Today's arguments for those of a checkpoint that chose between two sources of noise."""
-        return {name: value for name, value in arguments.items() if name != "noise_source"}
-
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
-        for name in {"encode", "log_joint", "reconstruct", "anomaly_score"} & set(vars(cls)):
-            setattr(cls, name, checked(vars(cls)[name]))
 
     def check_input(self, x: Tensor) -> None:
         """Refuse observations that this model cannot take; their range is not looked at while a trainer runs.
@@ -282,7 +242,7 @@ class LatentModel(LightningModule, Component, ABC):
         sampler = dict(self.named_children()).get(f"{name}_sampler")
         return sampler.steps if isinstance(sampler, Sampler) else None
 
-    # What some models can answer; see also the types in lebm.estimators.latent_model
+    # What some models can answer; see also the types above
 
     @property
     def latent_prior(self) -> Prior | None:
@@ -412,7 +372,7 @@ class LatentModel(LightningModule, Component, ABC):
         """Refuse the strategies that cannot train a method with chains.
 
         Raises:
-            UserError: in one line; see :mod:`lebm.estimators.latent_model`.
+            UserError: in one line; see :func:`refusal`.
         """
         check_strategy(self, self.trainer.strategy)
 
@@ -489,6 +449,11 @@ class LatentModel(LightningModule, Component, ABC):
 
     # Checkpoints
 
+    @classmethod
+    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Today's arguments for those of a checkpoint that chose between two sources of noise."""
+        return {name: value for name, value in arguments.items() if name != "noise_source"}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store how to rebuild the model, as plain data, or why it cannot be rebuilt."""
         checkpoint["lebm_format"] = checkpoints.FORMAT
@@ -547,3 +512,37 @@ def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: T
         [len(positives), len(negatives)]
     )
     return up.mean() - down.mean()
+
+
+def refusal(strategy: object) -> str | None:
+    """The line that refuses a strategy, or ``None`` for one that trains.
+
+    A chain takes gradients inside the network many times per step, which a network in pieces does not allow.
+
+    Args:
+        strategy: the name that ``--trainer.strategy`` takes, the path of a class, or a strategy.
+    """
+    for name, kind in _SHARDED.items():
+        said = isinstance(strategy, str) and (strategy.startswith(name) or strategy.endswith(kind.__name__))
+        if said or isinstance(strategy, kind):
+            return (
+                f"trainer.strategy {strategy if said else name}: networks whose chains need their gradients"
+                " cannot be spread over processes; type --trainer.strategy ddp"
+            )
+    return None
+
+
+def check_strategy(model: nn.Module, strategy: Strategy) -> None:
+    """Refuse networks in pieces, and BatchNorm whose statistics are exchanged between processes.
+
+    Raises:
+        UserError: in one line that names what to type instead.
+    """
+    line = refusal(strategy)
+    if line is not None:
+        raise UserError(line)
+    if syncs_layers(strategy) and any(isinstance(part, _BatchNorm) for part in model.modules()):
+        raise UserError(
+            "trainer.sync_batchnorm true: the steps of a chain would exchange statistics between processes;"
+            " type --trainer.sync_batchnorm false, or choose norm: group in the networks"
+        )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from lebm.samplers.metropolis import clip_rows, shadow_acceptance
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.schedules import Schedule, check_schedule, on_device, values
 
-__all__ = ["Langevin", "step"]
+__all__ = ["Langevin", "advance", "step"]
 
 STEPS_A_DRAW = 10
 """Steps per draw of noise. One step per draw is slow; a single draw makes memory grow with the chain."""
@@ -102,7 +104,7 @@ class Langevin(Adaptive):
         self.max_grad_norm = max_grad_norm
         self.clamp = None if clamp is None else (float(clamp[0]), float(clamp[1]))
         self.register_buffer("preconditioner", positive_vector("preconditioner", preconditioner))
-        self._advance = CompiledSteps(step, unroll, compile_mode) if compile else eager_steps
+        self._advance = CompiledSteps(advance, unroll, compile_mode) if compile else eager_steps
 
     def _scales(self, steps: int) -> tuple[list[float], list[float]]:
         """Step size and noise scale of every step."""
@@ -181,22 +183,32 @@ def step(
     return moved if clamp is None else moved.clamp(*clamp)
 
 
-def eager_steps(
-    log_density: LogDensity,
+def advance(
+    slope: LogDensity,
     state: Tensor,
-    noise: Tensor,
-    drifts: list[float],
+    kicks: Iterable[Tensor],
+    drifts: Iterable[float | Tensor],
     limit: float | None,
     clamp: tuple[float, float] | None,
     metric: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The state after the steps of ``noise: (steps, B, *event)``, the state before the last one, and its
-    gradient.
+    """Take one :func:`step` per kick, with the gradients that ``slope`` gives.
+
+    Returns:
+        The state in the end, the state before the last step, and the clipped gradient there.
     """
-    for kick, drift in zip(noise, drifts, strict=True):
+    before = gradient = state
+    for kick, drift in zip(kicks, drifts, strict=True):
         before = state
-        gradient = state_gradient(log_density, before)
+        gradient = slope(before)
         if limit is not None:
             gradient = clip_rows(gradient, limit)
         state = step(before, gradient, kick, drift, clamp, metric)
     return state, before, gradient
+
+
+def eager_steps(
+    log_density: LogDensity, state: Tensor, noise: Tensor, drifts: list[float], *settings: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`advance` for ``noise: (steps, B, *event)``, as it is."""
+    return advance(partial(state_gradient, log_density), state, noise, drifts, *settings)
