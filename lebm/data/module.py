@@ -56,9 +56,12 @@ class SplitData(LightningDataModule, Component):
             limit: use only the first ``limit`` rows.
 
         Raises:
-            UserError: if there is no such split.
+            UserError: if there is no such split, or a class of one's own does not define this.
         """
-        raise NotImplementedError
+        raise UserError(
+            f"{type(self).__name__} does not list its rows: define rows(split, limit) in it, or name other"
+            " data with --data"
+        )
 
     def rows_of(self, part: str) -> Rows:
         """The rows of a split of this module, ``train``, ``validation`` or ``test``.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lebm.data import ArrayData
+from lebm.data import ArrayData, SplitData
 from lebm.errors import UserError
 from tests.data.test_resume import Learner, quiet_trainer
 
@@ -142,3 +142,11 @@ def test_labels_beyond_64_bits() -> None:
     labels = np.array([0, 2**63], dtype=np.uint64)
     with pytest.raises(UserError, match="a label is 9223372036854775808, beyond 64 bits"):
         ArrayData.of({"train": ROWS[:2], "train_label": labels}).setup()
+
+
+def test_a_class_of_ones_own_says_that_it_does_not_list_its_rows() -> None:
+    class Own(SplitData):
+        pass
+
+    with pytest.raises(UserError, match=r"Own does not list its rows: define rows\(split, limit\)"):
+        Own().rows()
