@@ -12,14 +12,19 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import base_priors
 import yaml
 from results_page import RESULTS, ROOT, figures, folded, grid, machine, publish, run_or_write, spread
+
+from lebm.run.folder import hardware, versions
 
 CELLS = RESULTS / "base.jsonl"
 DIGITS = [1, 4, 5, 7, 9]
@@ -41,40 +46,51 @@ def run(folder: Path, data: str | None, only: str | None) -> None:
             if (name, json.dumps(settings)) in done:
                 continue
             place = folder / "-".join([name, *map(str, values)])
-            words = ["fit", "-c", plan["recipe"]]
-            words += [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-            if data is not None and name != "quickstart":
-                words += ["--data.init_args.path", data]
-            if not (place / "summary.json").exists():
-                lebm(*words, "--run_dir", str(place))
-            lebm("evaluate", str(place), *(w for suite in plan["measure"] for w in ("--suite", suite)))
+            result = {"cell": name, "settings": settings} | cell(plan, settings, place, data)
             with CELLS.open("a") as file:
-                file.write(json.dumps(line(name, settings, plan["recipe"], place)) + "\n")
+                file.write(json.dumps(result) + "\n")
 
 
-def lebm(*words: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "lebm", *words], env=environment, check=True)
-
-
-def line(name: str, settings: dict[str, Any], recipe: str, place: Path) -> dict[str, Any]:
-    """The line of a finished cell."""
+def cell(plan: dict[str, Any], settings: dict[str, Any], place: Path, data: str | None) -> dict[str, Any]:
+    """The line of a cell, after its training and its measurements."""
+    if "recipe" not in plan:
+        return {
+            "command": f"base_priors.measure({plan['model']!r}, {settings['seed_everything']})",
+            "versions": versions(),
+            "hardware": hardware(),
+            "started": datetime.now().isoformat(timespec="seconds"),
+            "figures": base_priors.measure(plan["model"], settings["seed_everything"], data),
+        }
+    words = ["fit", "-c", plan["recipe"]]
+    for key, value in (plan.get("settings", {}) | settings).items():
+        words += [f"--{key}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    command = shlex.join(["lebm", *words])
+    if data is not None and plan["recipe"] != "quickstart":
+        words += ["--data.init_args.path", data]
+    if not (place / "summary.json").exists():
+        lebm(*words, "--run_dir", str(place))
     fit = json.loads((place / "summary.json").read_text())
-    found = figures(json.loads((place / "evaluation.json").read_text()))
-    overrides = " ".join(f"--{key} {value}" for key, value in settings.items())
-    kept = {key: [found[key][end] for end in ("value", "low", "high")] for key in found}
-    if DISTANCE in kept:
-        kept[f"{DISTANCE}/base"] = [base_alone(place), None, None]
+    if plan["measure"] == "priors":
+        kept = base_priors.measure(place, settings["seed_everything"], data)
+    else:
+        lebm("evaluate", str(place), *(w for suite in plan["measure"] for w in ("--suite", suite)))
+        found = figures(json.loads((place / "evaluation.json").read_text()))
+        kept = {key: [found[key][end] for end in ("value", "low", "high")] for key in found}
+        if DISTANCE in kept:
+            kept[f"{DISTANCE}/base"] = [base_alone(place), None, None]
     return {
-        "cell": name,
-        "settings": settings,
-        "command": f"lebm fit -c {recipe} {overrides}",
+        "command": command,
         "cpu_minutes": fit["cpu_time_seconds"] / 60,
         "versions": fit["versions"],
         "hardware": fit["hardware"],
         "started": fit["started"],
         "figures": kept,
     }
+
+
+def lebm(*words: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "lebm", *words], env=environment, check=True)
 
 
 def base_alone(place: Path, n: int = 5000) -> float:

@@ -1,0 +1,143 @@
+"""Priors for the codes of a trained model: a mixture, the mixture with an energy, and two rivals.
+
+`scripts/base_study.py` calls `measure` for the cells `priors` of studies/base.yaml. The generator and the
+encoder stay as they are. Every prior is fitted to one draw of the encoder per training image. The rivals are
+the mixture of scikit-learn, as pythae's GaussianMixtureSampler fits it, and a neural spline flow of zuko,
+which trains for as many CPU seconds as the mixture and its energy took together."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from results_page import half_width
+from sklearn import mixture
+from torch import Tensor
+
+import lebm
+from lebm.density_ratio import Training, direct_log_z, logistic
+from lebm.evaluation.data import batches
+from lebm.evaluation.reopen import reopen
+from lebm.metrics import DigitFeatures, FrechetDistance
+from lebm.models import EnergyPrior, GaussianMixture, MLPEnergy
+from lebm.samplers import MALA, IndependenceMetropolis, Noise
+from lebm.samplers.importance import clean_log_weights, weight_ess
+
+DRAWS = 20_000
+CLASSIFIER = Training(steps=3_000, batch_size=500, weight_decay=0.1)
+
+
+def timed(work: Callable[..., Any], *given: Any) -> tuple[Any, float]:
+    """A result with the CPU seconds that it took."""
+    begun = time.process_time()
+    return work(*given), time.process_time() - begun
+
+
+@torch.no_grad()
+def codes(model: Any, rows: Any, purpose: str) -> Tensor:
+    """One draw of ``q(z | x)`` per image."""
+    return torch.cat(
+        [
+            model.encode(batch["x"], steps=0, generator=Noise([(7, purpose, index)]))
+            for index, batch in enumerate(batches(rows, 500, model.device))
+        ]
+    )
+
+
+def measure(run: Path | str, seed: int, data: str | None = None) -> dict[str, list[float | None]]:
+    """All figures of a cell, each with the ends of its 95 % interval where it has one."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    noise = torch.Generator().manual_seed(seed)
+    model = lebm.load(run).eval()
+    images = reopen(run, data)
+    images.setup()
+    train, test = codes(model, images.train, "train"), codes(model, images.test, "test")
+    train = train[torch.randperm(len(train), generator=noise)]
+    features, distance = DigitFeatures(), FrechetDistance(64, reset_real_features=False)
+    for batch in batches(images.train, 500, model.device):
+        distance.update(features(batch["x"]), real=True)
+    found: dict[str, list[float | None]] = {}
+
+    def far(draws: Tensor) -> list[float | None]:
+        distance.reset()
+        with torch.no_grad():
+            for part in draws.split(500):
+                distance.update(features(model.decode(part)), real=False)
+        return [float(distance.compute()), None, None]
+
+    def nats(name: str, values: Tensor, half: float = 0.0) -> None:
+        mean, half = float(values.double().mean()), math.hypot(half, half_width(values))
+        found[f"nats/{name}"] = [mean, mean - half, mean + half]
+
+    dim = train.shape[1]
+    found["distance/reconstructions"] = far(train[:DRAWS])
+    unit = torch.distributions.Normal(0.0, 1.0)
+    nats("normal", unit.log_prob(test).sum(1))
+    found["distance/normal"] = far(torch.randn(DRAWS, dim, generator=noise))
+
+    base = GaussianMixture(dim, 50)
+    _, seconds = timed(base.fit, train, noise)
+    with torch.no_grad():
+        nats("base", base.log_density(test))
+    found |= {"seconds/base": [seconds, None, None], "distance/base": far(base.reference(DRAWS, noise))}
+
+    network = MLPEnergy(dim, hidden=[400, 400], activation="gelu", output_bias=True)
+    ratio, more = timed(logistic, train, base.reference, network, CLASSIFIER, noise)
+    prior = EnergyPrior(network, base)
+    with torch.no_grad():
+        energy, log_z = network(test), direct_log_z(prior, 100_000, noise)
+        share = weight_ess(clean_log_weights(-network(base.reference(20_000, noise)).double())) / 20_000
+    half = float(log_z.high - log_z.low) / 2
+    nats("gain", -energy.double() - float(log_z.estimate), half)
+    found |= {"seconds/energy": [more, None, None], "share": [float(share), None, None]}
+    found["accuracy"] = [ratio.quality.accuracy, None, None]
+    samplers = {"metropolis": IndependenceMetropolis(40), "mala": MALA(60, 0.3)}
+    for name, sampler in samplers.items():
+        if isinstance(sampler, MALA):
+            sampler.warm_up(prior.log_density, base.reference(256, noise), noise)
+        draws, took = timed(sampler, prior.log_density, base.reference(DRAWS, noise), noise)
+        found |= {f"distance/{name}": far(draws), f"seconds/{name}": [took, None, None]}
+
+    for count in (10, 50):
+        rival = mixture.GaussianMixture(count, random_state=seed)
+        _, took = timed(rival.fit, train.numpy())
+        nats(f"sklearn {count}", torch.from_numpy(rival.score_samples(test.numpy())))
+        drawn = torch.from_numpy(rival.sample(DRAWS)[0]).float()
+        found |= {f"seconds/sklearn {count}": [took, None, None], f"distance/sklearn {count}": far(drawn)}
+    flow_log_prob, flow_draws, took, steps = flow(train, seconds + more, noise)
+    nats("flow", flow_log_prob(test))
+    found |= {"seconds/flow": [took, None, None], "distance/flow": far(flow_draws), "steps/flow": [steps] * 3}
+    return found
+
+
+def flow(z: Tensor, budget: float, noise: torch.Generator) -> tuple[Any, Tensor, float, float]:
+    """A neural spline flow on standardised codes: log-density, draws, CPU seconds and optimiser steps."""
+    from zuko.flows import NSF  # pip install zuko
+
+    mean, std = z.mean(0), z.std(0)
+    model = NSF(z.shape[1], transforms=3, hidden_features=(128, 128))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    begun, steps = time.process_time(), 0
+    while (spent := (time.process_time() - begun) / budget) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * spent))
+        rows = torch.randint(len(z), (500,), generator=noise)
+        loss = -model().log_prob((z[rows] - mean) / std).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        steps += 1
+    took = time.process_time() - begun
+
+    def log_prob(at: Tensor) -> Tensor:
+        with torch.no_grad():
+            parts = [model().log_prob((part - mean) / std) for part in at.split(1000)]
+        return torch.cat(parts) - std.log().sum()
+
+    with torch.no_grad():
+        return log_prob, model().sample((DRAWS,)) * std + mean, took, steps
