@@ -1,10 +1,10 @@
 """The base of a prior: train the cells of studies/base.yaml, and write the tables of docs/results/base.md.
 
-    python scripts/base_study.py run FOLDER [--data FOLDER_OF_MNIST] [--only samples]
+    python scripts/base_study.py run FOLDER [--data FOLDER] [--only samples]
     python scripts/base_study.py write
 
 A cell is one training and its evaluation. Its line in results/base.jsonl has the command, the versions, the
-machine, the CPU minutes and all figures. Draws of the base alone come from the same model, with its energy
+machine, the CPU minutes and all figures. The folder of data has `mnist` and `kjv`. Draws of the base alone come from the same model, with its energy
 asleep."""
 
 from __future__ import annotations
@@ -53,25 +53,26 @@ def run(folder: Path, data: str | None, only: str | None) -> None:
 
 def cell(plan: dict[str, Any], settings: dict[str, Any], place: Path, data: str | None) -> dict[str, Any]:
     """The line of a cell, after its training and its measurements."""
+    mnist = None if data is None else str(Path(data) / "mnist")
     if "recipe" not in plan:
         return {
             "command": f"base_priors.measure({plan['model']!r}, {settings['seed_everything']})",
             "versions": versions(),
             "hardware": hardware(),
             "started": datetime.now().isoformat(timespec="seconds"),
-            "figures": base_priors.measure(plan["model"], settings["seed_everything"], data),
+            "figures": base_priors.measure(plan["model"], settings["seed_everything"], mnist),
         }
-    words = ["fit", "-c", plan["recipe"]]
+    words = ["fit", "-c", *plan["recipe"].split()]
     for key, value in (plan.get("settings", {}) | settings).items():
-        words += [f"--{key}", json.dumps(value) if isinstance(value, dict) else str(value)]
+        words += [f"--{key}", str(value) if isinstance(value, str | int) else json.dumps(value)]
     command = shlex.join(["lebm", *words])
     if data is not None and plan["recipe"] != "quickstart":
-        words += ["--data.init_args.path", data]
+        words += ["--data.init_args.path", str(Path(data) / plan.get("data", "mnist"))]
     if not (place / "summary.json").exists():
         lebm(*words, "--run_dir", str(place))
     fit = json.loads((place / "summary.json").read_text())
     if plan["measure"] == "priors":
-        kept = base_priors.measure(place, settings["seed_everything"], data)
+        kept = base_priors.measure(place, settings["seed_everything"], mnist)
     else:
         lebm("evaluate", str(place), *(w for suite in plan["measure"] for w in ("--suite", suite)))
         found = figures(json.loads((place / "evaluation.json").read_text()))
