@@ -4,8 +4,8 @@
     python scripts/base_study.py write
 
 A cell is one training and its evaluation. Its line in results/base.jsonl has the command, the versions, the
-machine, the CPU minutes and all figures. The folder of data has `mnist` and `kjv`. Draws of the base alone come from the same model, with its energy
-asleep."""
+machine, the CPU minutes and all figures. The folder of data has `mnist` and `kjv`. Draws of the base alone
+come from the same model, with its energy asleep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A diverged run stops or goes back to a healthy state, and chains of poor health give a warning."""
+"""A diverged run stops or goes back to a healthy state."""
 
 from __future__ import annotations
 
@@ -14,57 +14,13 @@ from torch.optim import Optimizer
 from lebm.callbacks.base import log
 from lebm.component import Component
 from lebm.errors import UserError
+from lebm.estimators.latent_model import Revises
 from lebm.lightning_private import average_of, averages
 from lebm.metrics.rows import finite_rows
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.chains import gather_pools
 
-__all__ = ["ChainHealth", "Divergence", "DivergenceError", "Rollback", "agreed"]
-
-
-class ChainHealth(Callback, Component):
-    """Warns once for each logged ``mcmc/*/nonfinite`` and once for ``train/energy_gap``; it changes nothing.
-
-    The energies of positive and negative latents should stay close. A growing gap comes before divergence.
-    This callback does not stop the run. :class:`~lebm.callbacks.Divergence` does, at a far larger gap.
-
-    Args:
-        max_energy_gap: largest ``|E(z+) - E(z-)|``, mean over a batch, without a warning.
-
-    Raises:
-        ValueError: if ``max_energy_gap`` is not positive.
-
-    Example:
-        >>> from lebm.callbacks import ChainHealth
-        >>> ChainHealth(max_energy_gap=50).max_energy_gap
-        50
-    """
-
-    def __init__(self, max_energy_gap: float = 100.0) -> None:
-        if not max_energy_gap > 0:
-            raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
-        self.max_energy_gap = max_energy_gap
-        self._warned: set[str] = set()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
-            return  # the values exist on logged steps only, and reading them waits for the device
-        for name, value in trainer.callback_metrics.items():
-            if name in self._warned:
-                continue
-            where = f"step {trainer.global_step}, process {trainer.global_rank}: {name} = {float(value):.4g}"
-            if name.startswith("mcmc/") and name.endswith("/nonfinite") and float(value) != 0:
-                log.warning("%s: chains diverged; lower the sampler's step size or set max_grad_norm", where)
-                self._warned.add(name)
-            elif name == "train/energy_gap" and not abs(float(value)) <= self.max_energy_gap:
-                log.warning(
-                    "%s: the energy runs away; lower its learning rate, clip its gradient or bound its slope"
-                    " (spectral_norm: true)",
-                    where,
-                )
-                self._warned.add(name)
+__all__ = ["Divergence", "DivergenceError", "Rollback", "agreed"]
 
 
 class Rollback:
@@ -149,11 +105,12 @@ _ADVICE = "Lower the learning rates or the samplers' step_size, or limit gradien
 class DivergenceError(UserError):
     """Training has diverged; no checkpoint is written after this error.
 
-    Example:
-        >>> from lebm.callbacks import DivergenceError
-        >>> from lebm.errors import UserError
-        >>> issubclass(DivergenceError, UserError)  # so the command line prints one line
-        True
+        Example:
+            >>> from lebm.callbacks import DivergenceError
+            >>> from lebm.errors import UserError
+    from lebm.estimators.latent_model import Revises
+            >>> issubclass(DivergenceError, UserError)  # so the command line prints one line
+            True
     """
 
 
@@ -173,18 +130,20 @@ class Divergence(Callback, Component):
     in the run's ``summary.json``. Non-finite data stop the run under either policy, because no step size
     repairs them. Every run has this callback; name it in a recipe to change its arguments.
 
-    Three callbacks look at the energy gap. This one acts on a gap of 1e6, after the step, in every run.
-    :class:`~lebm.callbacks.ChainHealth` only warns, at a gap of 100.
-    :class:`~lebm.callbacks.RevisionGuard` stops a run of dual-MCMC teaching at 1e4, before the gradients.
+    A model that revises its observations by a chain is also checked before the gradients: the ends of its
+    chains, the images of its generator, and the gap ``E(x) - E(x~)``. :class:`~lebm.callbacks.ChainHealth`
+    only warns, at much smaller values.
 
     Args:
         policy: ``stop`` ends the run with one line; ``recover`` goes back and on.
         max_energy_gap: largest healthy ``|E(z+) - E(z-)|``, mean over a batch; no check of the gap if
-            ``None``. The default is far above every healthy run. Only a chain that has exploded without an
-            overflow exceeds it.
+            ``None``. The released code of dual-MCMC teaching stops at the default.
         keep_every: steps between the states that ``recover`` keeps.
         shrink: factor on learning rates and step sizes after each divergence, in (0, 1), with ``recover``.
         max_recoveries: number of recoveries; ``recover`` stops the run at the next divergence.
+        max_pixel: largest absolute value of a revised image; the data are in [-1, 1].
+        min_spread: least standard deviation per pixel over the generated images of a batch that are revised.
+            Below it, the generator makes one image only.
 
     Raises:
         DivergenceError: from a step, with its number; from a checkpoint that is about to be written, with the
@@ -200,10 +159,12 @@ class Divergence(Callback, Component):
     def __init__(
         self,
         policy: Literal["stop", "recover"] = "stop",
-        max_energy_gap: float | None = 1e6,
+        max_energy_gap: float | None = 1e4,
         keep_every: int = 50,
         shrink: float = 0.5,
         max_recoveries: int = 10,
+        max_pixel: float = 100.0,
+        min_spread: float = 1e-4,
     ) -> None:
         if policy not in ("stop", "recover"):
             raise ValueError(f"policy must be 'stop' or 'recover', not {policy!r}")
@@ -215,10 +176,16 @@ class Divergence(Callback, Component):
             )
         if not 0 < shrink < 1:
             raise ValueError(f"shrink must be in (0, 1), not {shrink}")
+        if not max_pixel > 0 or min_spread < 0:
+            raise ValueError(
+                f"max_pixel must be positive and min_spread not negative, not {max_pixel} and {min_spread}"
+            )
         self.policy = policy
         self.max_energy_gap = max_energy_gap
         self.keep_every = keep_every
         self.max_recoveries = max_recoveries
+        self.max_pixel = max_pixel
+        self.min_spread = min_spread
         self.recoveries: list[dict[str, Any]] = []
         self._rollback = Rollback(shrink)
         self._batch: Any = None
@@ -249,10 +216,11 @@ class Divergence(Callback, Component):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if not _due(trainer, loss.device):
             return
-        if agreed(trainer, not all_finite([loss.reshape(1)])):
+        revision = self.revision_cause(pl_module.revised) if isinstance(pl_module, Revises) else ""
+        if agreed(trainer, bool(revision) or not all_finite([loss.reshape(1)])):
             cause, data = self._loss_cause(pl_module, loss)
             data = agreed(trainer, data)
-            self._act(trainer, cause, mendable=not data)
+            self._act(trainer, cause if data else revision or cause, mendable=not data)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -287,6 +255,27 @@ class Divergence(Callback, Component):
             listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
             return f"the data of row {listed} hold values that are not finite", True
         return _parameter_cause(model) or f"the loss is {loss.detach().item()}", False
+
+    def revision_cause(self, revised: Mapping[str, Tensor]) -> str:
+        """What is wrong with the revised tensors of a step, in words; empty if nothing is."""
+        for name, value in revised.items():
+            bad = int((~finite_rows(value.reshape(1) if not value.dim() else value)).sum())
+            if bad and not value.dim():
+                return f"the {name} is not finite"
+            if bad:
+                return f"the {name} are not finite ({bad} of {len(value)} rows)"
+        gap, limit = revised.get("energy gap"), self.max_energy_gap
+        if gap is not None and limit is not None and abs(float(gap)) > limit:
+            return f"the energy gap is {float(gap):.4g}, beyond max_energy_gap {limit:g}"
+        images = revised.get("revised images")
+        if images is not None and (largest := float(images.abs().max())) > self.max_pixel:
+            return f"the revised images reach {largest:.4g}, beyond max_pixel {self.max_pixel:g}"
+        generated = revised.get("generated images")
+        if generated is not None and len(generated) > 1:
+            spread = float(generated.std(dim=0).mean())
+            if spread < self.min_spread:
+                return f"the generated images are all alike (spread {spread:.2g}): a dead generator"
+        return ""
 
     def _bad_rows(self) -> list[int]:
         """Numbers of the rows with non-finite data in this process's batch."""

@@ -35,7 +35,6 @@ PATHS_OF_EEFB31C = [
     "lebm.callbacks.reconstruction.ReconstructionError",
     "lebm.callbacks.reconstruction.ReconstructionGrid",
     "lebm.callbacks.revision.RevisionError",
-    "lebm.callbacks.revision.RevisionGuard",
     "lebm.callbacks.samples.SampleGrid",
     "lebm.callbacks.stages.StagePicture",
     "lebm.callbacks.text.SampleSentences",
