@@ -125,7 +125,8 @@ def _of(name: str) -> list[dict[str, Any]]:
 
 
 def _mean(cells: list[dict[str, Any]], figure: str, form: str) -> str:
-    return spread([cell["figures"][figure][0] for cell in cells], form, mean) if cells else "not run"
+    known = [cell["figures"][figure][0] for cell in cells if figure in cell["figures"]]
+    return spread(known, form, mean) if known else ""
 
 
 def samples() -> str:
@@ -157,12 +158,78 @@ def held_out() -> str:
     return grid(["score", *map(str, DIGITS)], rows) + f"\n\nCPU minutes: {minutes}. " + _origin("held_out")
 
 
+PRIORS = {
+    "N(0, I)": ("normal", "normal", []),
+    "mixture of 10, scikit-learn (the default of pythae)": ("sklearn 10", "sklearn 10", ["sklearn 10"]),
+    "mixture of 50, scikit-learn": ("sklearn 50", "sklearn 50", ["sklearn 50"]),
+    "neural spline flow, zuko": ("flow", "flow", ["flow"]),
+    "mixture of 50": ("base", "base", ["base"]),
+    "mixture of 50 and an energy, independence Metropolis": ("total", "metropolis", ["base", "energy"]),
+    "mixture of 50 and an energy, 60 steps of MALA": ("total", "mala", ["base", "energy"]),
+    "encodings of training data": ("", "reconstructions", []),
+}
+
+
+def _measured(name: str) -> list[dict[str, Any]]:
+    """Cells with the sums of what a prior of two parts has: its log-density and its seconds."""
+    cells = _of(name)
+    for cell in cells:
+        found = cell["figures"]
+        found["nats/total"] = [found["nats/base"][0] + found["nats/gain"][0]]
+        for title, (_, _, parts) in PRIORS.items():
+            if parts:
+                found[f"fit/{title}"] = [sum(found[f"seconds/{part}"][0] for part in parts)]
+    return cells
+
+
+def given() -> str:
+    """Priors for the encodings of one trained model."""
+    cells = _measured("given")
+    rows = [
+        [
+            title,
+            _mean(cells, f"fit/{title}", "{:.0f}"),
+            _mean(cells, f"nats/{nats}", "{:.2f}"),
+            _mean(cells, f"distance/{draws}", "{:.1f}"),
+        ]
+        for title, (nats, draws, _) in PRIORS.items()
+    ]
+    head = ["prior", "CPU s", "nats of held-out encodings", "distance of 20,000 draws"]
+    return grid(head, rows) + "\n\n" + _origin("given")
+
+
+def dimensions() -> str:
+    """What the energy adds to the mixture in latents of several sizes."""
+    every, rows = _measured("dimensions"), []
+    for size in sorted({cell["settings"]["latent_dim"] for cell in every}):
+        cells = [cell for cell in every if cell["settings"]["latent_dim"] == size]
+        columns = [
+            *("nats/sklearn 10", "nats/flow", "nats/base", "nats/gain", "share"),
+            *("distance/sklearn 10", "distance/flow", "distance/base", "distance/metropolis"),
+            *("distance/mala", "distance/reconstructions"),
+        ]
+        forms = ["{:.2f}" if name.startswith(("nats", "share")) else "{:.1f}" for name in columns]
+        values = [_mean(cells, column, form) for column, form in zip(columns, forms, strict=True)]
+        rows.append([size, len(cells), *values])
+    head = ["latents", "seeds", "nats: mixture of 10", "flow", "mixture of 50", "gain of the energy"]
+    head += [
+        "effective share",
+        "distance: mixture of 10",
+        "flow",
+        "mixture of 50",
+        "with the energy, Metropolis",
+    ]
+    head += ["MALA", "encodings"]
+    return grid(head, rows) + "\n\n" + _origin("dimensions")
+
+
 def _origin(*names: str) -> str:
     cells = [cell for name in names for cell in _of(name)]
     return machine(*cells) + "\n\n" + folded(cell["command"] for cell in cells)
 
 
-BLOCKS = {"base_samples": samples, "base_held_out": held_out}
+BLOCKS = {"base_samples": samples, "base_held_out": held_out, "base_given": given}
+BLOCKS["base_dimensions"] = dimensions
 
 
 if __name__ == "__main__":
