@@ -6,7 +6,6 @@ import inspect
 import json
 import pkgutil
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -116,14 +115,20 @@ def test_energy_sampler_and_generator_of_your_own_train_and_draw(own_parts, caps
         for rank in (0, 1)
     ]
     torch.testing.assert_close(drawn, torch.cat(parts))  # as the page says of processes
-    runpy.run_path("mine.py", run_name="__main__")
-    printed = re.findall(
-        r"^roughness/(\w+) ([\d.]+) \(([\d.]+) to ([\d.]+)\)$", capsys.readouterr().out, re.M
-    )
-    assert [name for name, *_ in printed] == ["samples", "test"]
-    assert all(float(low) < float(value) < float(high) for _, value, low, high in printed)
-    stored = json.loads(Path("runs/mine/roughness.json").read_text())
-    assert [figure["n"] for figure in stored["figures"]] == [200, 200]
+    words = ["evaluate", "runs/mine", "--suite", "mine.roughness", "--n-samples", "200", "--limit", "200"]
+    assert main(words) == 2
+    assert "add --trust mine" in capsys.readouterr().err
+    assert main([*words, "--trust", "mine"]) == 0
+    suite = json.loads(Path("runs/mine/evaluation.json").read_text())["suites"]["mine.roughness"]
+    assert [(figure["name"], figure["n"]) for figure in suite["figures"]] == [
+        ("roughness/samples", 200),
+        ("roughness/test", 200),
+    ]
+    assert all(figure["low"] < figure["value"] < figure["high"] for figure in suite["figures"])
+    assert main(["report", "runs/mine", "--out", "page.html"]) == 0
+    assert re.search(r"roughness/test.*lower", Path("page.html").read_text())
+    assert main(["evaluate", "runs/mine", "--suite", "roughness"]) == 2
+    assert "a suite of your own is named MODULE.FUNCTION" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lebm.component import Component, DescriptionError, describe, public_path
 from lebm.errors import UserError, UserNotice
 
-__all__ = ["ALLOWED", "allowed", "build", "filled", "resolve", "tried", "uncompiled"]
+__all__ = ["ALLOWED", "allowed", "build", "filled", "imported", "resolve", "tried", "uncompiled"]
 
 ALLOWED = ("lebm", "torch.nn")
 FORMER: dict[str, str] = {}
@@ -47,6 +47,18 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
     Raises:
         UserError: if the path is not allowed (then nothing has been imported) or not that of a class.
     """
+    found = imported(path, trust)
+    if not inspect.isclass(found) or not allowed(public_path(found), tuple(trust)):
+        raise UserError(f"{path} is not a class of a trusted package")
+    return found
+
+
+def imported(path: str, trust: Iterable[str] = ()) -> Any:
+    """The class or function of that path; ``None`` if its module has nothing of that name.
+
+    Raises:
+        UserError: if the path is not allowed (then nothing has been imported) or its module does not exist.
+    """
     trust = tuple(trust)
     parts = path.split(".") if isinstance(path, str) else []
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
@@ -65,10 +77,7 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
         module = package if name in getattr(package, "__all__", ()) else module
     if module is None:
         raise UserError(f"{path} is not a class that can be imported: {problem}")
-    found = getattr(module, name, None)
-    if not inspect.isclass(found) or not allowed(public_path(found), trust):
-        raise UserError(f"{path} is not a class of a trusted package")
-    return found
+    return getattr(module, name, None)
 
 
 def _module(name: str) -> tuple[ModuleType | None, str]:

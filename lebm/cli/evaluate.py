@@ -44,6 +44,10 @@ def main(argv: list[str]) -> int:
     for data in chosen.ood:
         check_data(data, "--ood")
     check_wandb(chosen.run if chosen.wandb else [])
+    for suite in chosen.suite or ():
+        if "." not in suite and suite not in (*SUITE_NAMES, "all"):
+            own = "a suite of your own is named MODULE.FUNCTION"
+            raise UserError(f"--suite {suite}: choose from {', '.join((*SUITE_NAMES, 'all'))}; {own}")
     for run in chosen.run:
         target = chosen.out or home(run) / (
             "evaluation.json" if run.is_dir() else f"{run.stem}.evaluation.json"
@@ -63,8 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--suite",
         action="append",
-        choices=(*SUITE_NAMES, "all"),
-        help="what to measure, repeatable (default all)",
+        metavar="SUITE",
+        help=f"what to measure, repeatable: {', '.join(SUITE_NAMES)}, or MODULE.FUNCTION of your own with"
+        " --trust MODULE (default: all)",
     )
     parser.add_argument(
         "--limit", type=count, help="evaluate at most this number of test rows, chosen by the seed"
@@ -89,10 +94,12 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str) -> None:
     from lebm import checkpoint
     from lebm.evaluation.record import FORMAT, merged, read_evaluation
-    from lebm.evaluation.run import SUITES, run_suites
+    from lebm.evaluation.run import SUITES, find_suite, run_suites
 
-    subject, settings = _subject(run, chosen)
     names = tuple(SUITES) if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
+    for name in names:
+        find_suite(name, chosen.trust)
+    subject, settings = _subject(run, chosen)
     file = checkpoint.find_checkpoint(run)
     content = {
         "lebm_evaluation": FORMAT,
@@ -108,7 +115,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
     kept = read_evaluation(target) if target.is_file() else None
     same = {"command": command, "versions": versions(), "hardware": hardware(), "data": subject.description}
     started = time.localtime()
-    for name, result in run_suites(names, subject, settings):
+    for name, result in run_suites(names, subject, settings, chosen.trust):
         began = time.strftime("%Y-%m-%dT%H:%M:%S%z", started)
         result.origin = {**same, "started": began, "chains": subject.model.chain_settings}
         content["suites"][name] = plain(result.plain())

@@ -1,23 +1,25 @@
-"""All suites, and a function that runs some of them one after the other."""
+"""All suites, suites from elsewhere, and a function that runs some of them one after the other."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
+from lebm.checkpoint.rebuild import imported
+from lebm.errors import UserError
 from lebm.evaluation.anomaly import anomaly_suite
 from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import SentenceSubject, Settings, Subject
 from lebm.evaluation.image import image_suite
 from lebm.evaluation.likelihood_suite import likelihood_suite
 from lebm.evaluation.ood import ood_suite
-from lebm.evaluation.record import SuiteResult
+from lebm.evaluation.record import Figure, SuiteResult
 from lebm.evaluation.revision import revision_suite
 from lebm.evaluation.sentences import text_suite
 
-__all__ = ["SUITES", "Suite", "run_suites"]
+__all__ = ["SUITES", "Suite", "find_suite", "run_suites", "suite"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Suite:
     Attributes:
         measure: function of the model with its data, and of the settings.
         subject: the kind of models that it measures, models of images or models of sentences.
+        better: ``"higher"`` or ``"lower"`` for each of its figures that has a direction, by the first part of
+            its name. Those of lebm's own figures are in :mod:`lebm.report.figures`.
 
     Example:
         >>> from lebm.evaluation.run import SUITES
@@ -36,6 +40,7 @@ class Suite:
 
     measure: Callable[[Any, Settings], SuiteResult]
     subject: type[Subject] | type[SentenceSubject] = Subject
+    better: Mapping[str, str] = field(default_factory=dict)
 
 
 SUITES: dict[str, Suite] = {
@@ -49,29 +54,85 @@ SUITES: dict[str, Suite] = {
 }
 """Every suite by name, in the order in which they run."""
 
+Measure = TypeVar("Measure", bound=Callable[[Any, Settings], Any])
+
+
+def suite(
+    *,
+    subject: type[Subject] | type[SentenceSubject] = Subject,
+    better: Mapping[str, Literal["higher", "lower"]] | None = None,
+) -> Callable[[Measure], Measure]:
+    """Decorate a function of your own that ``lebm evaluate --suite mine.roughness --trust mine`` runs.
+
+    Args:
+        subject: what the function takes as its first argument, a model of images or of sentences with its
+            data. The second argument is :class:`Settings`.
+        better: the direction of each figure that has one, by the first part of its name.
+
+    Returns:
+        A decorator. The function may return a :class:`~lebm.evaluation.record.SuiteResult`, or a mapping from
+        names to numbers.
+
+    Example:
+        >>> from lebm.evaluation.run import find_suite, suite
+        >>> @suite(better={"latent_norm": "lower"})
+        ... def norms(subject, settings):
+        ...     return {"latent_norm": float(subject.model.sample_latent(100).norm(dim=1).mean())}
+        >>> norms.suite.better
+        {'latent_norm': 'lower'}
+    """
+
+    def mark(measure: Measure) -> Measure:
+        measure.suite = Suite(measure, subject, dict(better or {}))  # type: ignore[attr-defined]
+        return measure
+
+    return mark
+
+
+def find_suite(name: str, trust: Iterable[str] = ()) -> Suite:
+    """A suite of lebm by its name, or a function of another package by its import path.
+
+    Raises:
+        UserError: if nothing has that name, or the package is not trusted (then it is not imported).
+    """
+    if name in SUITES:
+        return SUITES[name]
+    if "." not in name:
+        raise UserError(f"--suite {name}: the suites are {', '.join(SUITES)}; yours is named MODULE.FUNCTION")
+    found = imported(name, trust)
+    if not callable(found):
+        raise UserError(f"--suite {name}: not a function")
+    return getattr(found, "suite", Suite(found))
+
+
 _SKIPPED = {Subject: "the model is one of images", SentenceSubject: "the model is one of sentences"}
 
 
 def run_suites(
-    names: Iterable[str], subject: Subject | SentenceSubject, settings: Settings
+    names: Iterable[str], subject: Subject | SentenceSubject, settings: Settings, trust: Iterable[str] = ()
 ) -> Iterator[tuple[str, SuiteResult]]:
     """Measure a model with some suites.
 
     Args:
-        names: keys of :data:`SUITES`.
+        names: keys of :data:`SUITES`, or import paths of functions.
         subject: the model and its data.
         settings: how much is measured; ``steps`` is the length of every posterior chain.
+        trust: packages outside lebm whose functions may be imported.
 
     Yields:
         The name of each suite and its result with the wall time, as soon as the suite has ended.
     """
     if settings.steps is not None:
         subject.model.evaluation_steps = settings.steps
-    for name in names:
+    for name, suite in [(name, find_suite(name, trust)) for name in names]:
         started = time.perf_counter()
-        suite = SUITES[name]
         if isinstance(subject, suite.subject):
             result = suite.measure(subject, settings)
+            if not isinstance(result, SuiteResult):
+                figures = [Figure.plain(figure, float(value), 0, "") for figure, value in result.items()]
+                result = SuiteResult({"name": name}, figures)
+            if suite.better:
+                result.protocol["better"] = dict(suite.better)
         else:
             result = SuiteResult({"name": name}, skipped=_SKIPPED[type(subject)])
         result.wall_time_seconds = round(time.perf_counter() - started, 2)

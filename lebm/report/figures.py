@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lebm.report.gather import RunRecord
 
-__all__ = ["best_of", "better", "figures_of", "head_figures", "key_figures", "own_figure"]
+__all__ = ["best_of", "better", "directions", "figures_of", "head_figures", "key_figures", "own_figure"]
 
 TEST_PASS = "test pass"  # the suite of what test.json holds
 KEY_FIGURES = {
@@ -30,21 +30,34 @@ LOWER = {
 }
 
 
-def better(name: str) -> str:
-    """Whether ``"higher"`` or ``"lower"`` values of a metric are better; empty if its name does not tell."""
+def directions(records: Iterable[RunRecord]) -> dict[str, str]:
+    """The directions of the figures of suites from outside lebm, see :func:`lebm.evaluation.run.suite`."""
+    suites = (part for record in records for part in record.evaluation.get("suites", {}).values())
+    return {name: way for part in suites for name, way in part["protocol"].get("better", {}).items()}
+
+
+def better(name: str, own: Mapping[str, str] = {}) -> str:
+    """Whether ``"higher"`` or ``"lower"`` values of a metric are better; empty if its name does not tell.
+
+    Args:
+        name: of the metric, such as ``auroc/anomaly_score``.
+        own: directions of suites from outside lebm, by the first part of the name.
+    """
     first = name.removeprefix("val/").removeprefix("test/").partition("/")[0]
+    if first in own:
+        return own[first]
     return "higher" if first in HIGHER else "lower" if first in LOWER else ""
 
 
-def best_of(name: str, figures: Sequence[dict[str, Any] | None]) -> set[int]:
+def best_of(name: str, figures: Sequence[dict[str, Any] | None], own: Mapping[str, str] = {}) -> set[int]:
     """Positions of the best values; empty if they are all the same, or no direction is known."""
     values = [
         math.nan if figure is None or figure["value"] is None else figure["value"] for figure in figures
     ]
     finite = set(filter(math.isfinite, values))
-    if not better(name) or len(finite) < 2:
+    if not better(name, own) or len(finite) < 2:
         return set()
-    best = max(finite) if better(name) == "higher" else min(finite)
+    best = max(finite) if better(name, own) == "higher" else min(finite)
     return {place for place, value in enumerate(values) if value == best}
 
 

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lebm.errors import UserNotice
 from lebm.evaluation.record import beside
 from lebm.files import write_text
 from lebm.report.charts import Chart, chart, histogram
-from lebm.report.figures import best_of, better, figures_of, head_figures, key_figures, own_figure
+from lebm.report.figures import best_of, better, directions, figures_of, head_figures, key_figures, own_figure
 from lebm.report.gather import FILES, RunRecord, gather
 from lebm.run.folder import spent_minutes
 
@@ -57,12 +58,14 @@ def report(folders: list[Path], target: Path) -> int:
 
 def html(records: Records, drawn: bool = True) -> str:
     """The page of some runs, with or without its charts."""
+    own = directions(records)
     keys = dict.fromkeys(key for record in records for key in figures_of(record))
     return PAGE.render(
         version=__version__,
         records=records,
         drawn=drawn,
-        **{"better": better, "best_of": best_of, "beside": beside, "head_figures": head_figures},
+        **{"better": partial(better, own=own), "best_of": partial(best_of, own=own)},
+        **{"beside": beside, "head_figures": head_figures},
         **{"minutes": spent_minutes, "dumps": json.dumps},
         summary={key[1]: [own_figure(record, *key) for record in records] for key in key_figures(records)},
         figures={key: [figures_of(record).get(key) for record in records] for key in keys},
