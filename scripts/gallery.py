@@ -61,7 +61,7 @@ def header(text: str) -> dict[str, str]:
 
 
 def recipes() -> dict[str, dict[str, str]]:
-    """Name to header, for every recipe that is no overlay and no block of data."""
+    """Name to header, for every recipe except overlays and blocks of data."""
     root = ROOT / "recipes"
     names = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.yaml")}
     kept = {name: file for name, file in names.items() if name.split("/")[0] in SECTIONS}
@@ -78,7 +78,7 @@ def compared() -> Iterator[tuple[str, list[str], str]]:
         own = figures(row["evaluation"])
         distance = own["frechet_distance/digits64"]
         values = [
-            f"Frechet distance of samples, digit features: {shown(distance, '{:.1f}')}",
+            f"Fréchet distance of samples, digit features: {shown(distance, '{:.1f}')}",
             f"reconstruction MSE: {shown(own['reconstruction_mse'], '{:.4f}')}",
         ]
         yield row["recipe"], values, minutes(row["fit"]["cpu_time_seconds"] / 60)
