@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.component import describe
+from lebm.conditions import Given
 from lebm.errors import UserError, UserNotice
 from lebm.estimators.backbone import Backbone
 from lebm.estimators.fit_base import FitBase
@@ -220,12 +221,16 @@ class PriorModel(LatentModel):
     def inferred(self, x: Tensor) -> DiagonalGaussian | None:
         return None if self.inference.encoder is None else self.inference.encoder(x)
 
-    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """``n`` latents ``(n, latent_dim)`` of the prior.
+    def sample_latent(
+        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
+    ) -> Tensor:
+        """``n`` latents ``(n, latent_dim)`` of the prior, or of the prior ``given`` a condition.
 
         Without ``steps`` they are draws of the base where these need few corrections, see
         :meth:`direct_draws`; otherwise ends of chains of ``prior_sampler``.
         """
+        if given is not None:
+            return self.sample_given(n, given, steps=steps, generator=generator).z
         if self.prior.is_exact:
             return self.prior.reference(n, generator).detach()
         direct = self.direct_draws() if steps is None else None
@@ -282,9 +287,12 @@ class PriorModel(LatentModel):
         with torch.no_grad():
             return self.likelihood.draw(self.pool_latents(n, generator=generator), generator)
 
-    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+    def sample(
+        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
+    ) -> Tensor:
+        z = self.sample_latent(n, steps=steps, generator=generator, given=given)
         with torch.no_grad():
-            return self.likelihood.draw(self.sample_latent(n, steps=steps, generator=generator), generator)
+            return self.likelihood.draw(z, generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """One latent per row of ``x: (B, *event)``, ``(B, latent_dim)``, as the inference makes them.

@@ -1,5 +1,6 @@
 """Energies, priors, generators, encoders and likelihoods. Nothing here needs Lightning."""
 
+from lebm.models.classifier import LatentClassifier
 from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder, SentenceEncoder
 from lebm.models.energies import Energy, MLPEnergy, SumEnergy
 from lebm.models.frozen import frozen
@@ -35,6 +36,7 @@ __all__ = [
     "IdentityGenerator",
     "LadderEncoder",
     "LadderGenerator",
+    "LatentClassifier",
     "LatentLayout",
     "LayerEnergies",
     "Likelihood",
