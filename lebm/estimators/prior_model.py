@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from lebm.component import describe
 from lebm.conditions import Given
@@ -22,6 +23,7 @@ from lebm.estimators.stages import renew_averages
 from lebm.inference import Frozen, Inference, Inferred, PosteriorChain, ShortRun, Variational, mirror_encoder
 from lebm.models.chain_space import ChainSpace, check_choice
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
+from lebm.models.energies import ClassEnergy
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import EnergyPrior, Prior
@@ -536,6 +538,20 @@ class PriorModel(LatentModel):
         gap = contrast(self.prior.energy, positives, negatives)
         self.note("train/energy_gap", gap)
         return gap
+
+    def label_loss(self, z: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """``-log p(y | z)`` of a :class:`~lebm.models.ClassEnergy`, mean over the rows that have a label.
+
+        It is zero without such rows and for other energies. Where ``z: (B, latent_dim)`` has a gradient, the
+        encoder learns from it too.
+        """
+        energy, labels = getattr(self.prior, "tilt", None), batch.get("label")
+        if not isinstance(energy, ClassEnergy) or labels is None:
+            return z.new_zeros(())
+        each = cross_entropy(energy.logits(z), labels, ignore_index=-1, reduction="sum")
+        loss = each / (labels >= 0).sum().clamp_min(1)
+        self.note("train/label_nll", loss)
+        return energy.label_weight * loss
 
     def negatives(self, n: int, batch_idx: int) -> Tensor:
         """``z-``: ``n`` latents of the prior by its chain, ``(n, latent_dim)``, detached."""

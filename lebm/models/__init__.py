@@ -2,7 +2,7 @@
 
 from lebm.models.classifier import LatentClassifier
 from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder, SentenceEncoder
-from lebm.models.energies import Energy, MLPEnergy, SumEnergy
+from lebm.models.energies import ClassEnergy, Energy, MLPEnergy, SumEnergy
 from lebm.models.frozen import frozen
 from lebm.models.generators import ConvGenerator, Generator, IdentityGenerator, MLPGenerator
 from lebm.models.hierarchical import ConcatenatedEnergy, ConvEnergy, LatentLayout, LayerEnergies
@@ -19,6 +19,7 @@ from lebm.models.text_likelihood import CategoricalLikelihood, Vocabulary, sente
 __all__ = [
     "BottomLayer",
     "CategoricalLikelihood",
+    "ClassEnergy",
     "ConcatenatedEnergy",
     "ConvEncoder",
     "ConvEnergy",

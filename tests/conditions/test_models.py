@@ -12,8 +12,8 @@ from lebm.conditions import ClassCondition, Near, Observed
 from lebm.errors import UserNotice
 from lebm.estimators import AdamGroups, LatentMLE
 from lebm.estimators.latent_model import LatentModel
-from lebm.models import EnergyPrior, GaussianLikelihood
-from lebm.samplers import MALA
+from lebm.models import ClassEnergy, EnergyPrior, GaussianLikelihood
+from lebm.samplers import MALA, ParallelTempering
 from tests.estimators.hierarchical_models import conditional
 from tests.estimators.linear_gaussian import LinearGenerator, QuadraticEnergy, posterior
 from tests.estimators.test_dual_mcmc import small
@@ -117,3 +117,44 @@ def test_a_condition_that_the_draws_do_not_meet_gives_one_line() -> None:
     twice = Observed(x, SEEN, sigma=0.1) & Observed(-x, SEEN, sigma=0.1)
     with pytest.warns(UserNotice, match=r"^0 of 50 draws meet the condition: .*\(acceptance 0\.\d\d, "):
         model.sample(50, given=twice, generator=torch.Generator().manual_seed(0))
+
+
+def test_class_draws_of_an_energy_with_classes_are_gaussian() -> None:
+    """``p(z | y)`` of a linear ``f`` is ``N(a_y, I)``, and the shares of the classes are known."""
+    torch.manual_seed(0)
+    energy = ClassEnergy(2, 3, hidden=[])
+    with torch.no_grad():
+        energy.net[0].weight.copy_(torch.tensor([[-2.0, 0.0], [1.0, 1.0], [1.0, -2.0]]))
+        energy.net[0].bias.zero_()
+    rates = AdamGroups({"generator": 1e-3, "energy": 1e-3})
+    model = LatentMLE(
+        GaussianLikelihood(LinearGenerator(2, SIZE), SIGMA),
+        EnergyPrior(energy),
+        ParallelTempering(MALA(3, 0.8), [1.0, 3.0], 30),
+        MALA(20, 0.3),
+        rates,
+    )
+    shares = (energy.net[0].weight.square().sum(dim=1) / 2).softmax(dim=0).detach()
+    for label, centre in enumerate(energy.net[0].weight.detach()):
+        given = ClassCondition(energy.logits, label, energy.classes)
+        drawn = model.sample_given(1000, given, generator=torch.Generator().manual_seed(label))
+        assert float((drawn.z.mean(dim=0) - centre).abs().max()) < 5 * math.sqrt(2 / 1000)
+        assert float((drawn.z.var(dim=0) - 1).abs().max()) < 5 * math.sqrt(2 * 2 / 1000)
+        assert abs(float(drawn.log_evidence.exp()) - float(shares[label])) < 0.05
+
+
+def test_labelled_rows_alone_teach_the_classes() -> None:
+    model = linear_model()[0]
+    model.prior.tilt = ClassEnergy(D, 2, hidden=[], label_weight=3.0).double()
+    z = torch.randn(4, D, dtype=torch.float64)
+    labels = torch.tensor([1, -1, 0, -1])
+    logits = model.prior.tilt.logits(z).log_softmax(dim=1)
+    expected = -3 * (logits[0, 1] + logits[2, 0]) / 2
+    torch.testing.assert_close(model.label_loss(z, {"label": labels}), expected)
+    for batch in ({"label": torch.full((4,), -1)}, {}):
+        assert float(model.label_loss(z, batch).detach()) == 0.0
+    batch = {"x": torch.randn(4, SIZE, dtype=torch.float64), "index": torch.arange(4)}
+    model.seed = 1
+    losses = [model.loss(batch | extra, 0) for extra in ({}, {"label": labels})]
+    z = model.infer(model.observations(batch), batch, 0).z
+    torch.testing.assert_close(losses[1] - losses[0], model.label_loss(z, {"label": labels}))
