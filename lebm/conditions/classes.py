@@ -72,7 +72,7 @@ class ClassCondition(Condition):
 def parsed(text: str, classifier: nn.Module, names: Sequence[str]) -> Condition:
     """The condition that ``5``, ``5|8``, ``~3``, ``4&9`` or ``coat|~shirt`` means.
 
-    ``~`` binds first, then ``&``, then ``|``.
+    ``~`` binds first, then ``&``, then ``|``. A number counts from 0 unless names are numbers.
 
     Args:
         text: the expression; classes by number or by name.
@@ -89,7 +89,8 @@ def parsed(text: str, classifier: nn.Module, names: Sequence[str]) -> Condition:
             return ~one(word[1:])
         if word in names:
             return ClassCondition(classifier, list(names).index(word), len(names))
-        if word.isdecimal() and int(word) < len(names):
+        numbers = not any(name.isdecimal() for name in names)
+        if numbers and word.isdecimal() and int(word) < len(names):
             return ClassCondition(classifier, int(word), len(names))
         raise ValueError(f"{word!r} is not a class; the classes are {', '.join(names)}")
 

@@ -106,18 +106,21 @@ def test_the_negation_stays_finite_where_the_condition_is_sure() -> None:
 
 
 def test_words_of_the_command_line() -> None:
-    names = ["cat", "dog", "1"]
+    names = ["cat", "dog", "sea bird"]
     for text, factor in {
         "cat": P[:, 0],
         "0": P[:, 0],
-        "1": P[:, 2],
+        "sea bird": P[:, 2],
         "~cat": 1 - P[:, 0],
         "cat | dog": P[:, 0] + P[:, 1],
         "cat&~dog|2": P[:, 0] * (1 - P[:, 1]) + P[:, 2],
     }.items():
         torch.testing.assert_close(parsed(text, TABLE, names)(STATES).exp(), factor)
-    with pytest.raises(ValueError, match="'bird' is not a class; the classes are cat, dog, 1"):
+    with pytest.raises(ValueError, match="'bird' is not a class; the classes are cat, dog, sea bird"):
         parsed("cat|bird", TABLE, names)
+    torch.testing.assert_close(parsed("3", TABLE, ["1", "2", "3"])(STATES).exp(), P[:, 2])
+    with pytest.raises(ValueError, match="'0' is not a class; the classes are 1, 2, 3"):
+        parsed("0", TABLE, ["1", "2", "3"])
 
 
 @pytest.mark.parametrize(
