@@ -49,6 +49,13 @@ def restore(argv: list[str]) -> int:
         help="standard deviation of noise that is added to the observed pixels, in the [-1, 1] range",
     )
     parser.add_argument(
+        "--sigma",
+        type=float,
+        default=1.0,
+        help="standard deviation by which a completion may miss an observed pixel (default %(default)g):"
+        " models miss neighbouring pixels together, and so their own noise makes completions alike",
+    )
+    parser.add_argument(
         "--shrink", type=count, default=1, help="observe the image this many times smaller, by averages"
     )
     parser.add_argument("-n", type=count, default=8, help="completions per image (default %(default)s)")
@@ -58,6 +65,8 @@ def restore(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     if not 0 <= chosen.noise < math.inf:
         raise UserError(f"--noise {chosen.noise:g}: must be finite and at least 0")
+    if not 0 < chosen.sigma < math.inf:
+        raise UserError(f"--sigma {chosen.sigma:g}: must be finite and above 0")
     if chosen.mask not in _HIDDEN and not Path(chosen.mask).is_file():
         raise UserError(f"--mask {chosen.mask}: neither a file nor one of {', '.join(_HIDDEN)}")
     model = load_model(chosen)
@@ -68,11 +77,10 @@ def restore(argv: list[str]) -> int:
     from lebm.plots.grids import image_grid, write_png
     from lebm.samplers.noise import Noise
 
-    sigma = getattr(model.observation_model, "sigma", None)
     rows = open_data(chosen, model, None).spread(chosen.images, chosen.seed)
     x = rows.all()
-    if model.sentences is not None or not is_image(x) or sigma is None:
-        raise UserError(f"{chosen.run}: restore is for models of images with Gaussian noise")
+    if model.sentences is not None or not is_image(x):
+        raise UserError(f"{chosen.run}: restore is for models of images")
     if any(size % chosen.shrink for size in x.shape[2:]):
         raise UserError(f"--shrink {chosen.shrink}: does not divide images of {x.shape[3]}x{x.shape[2]}")
     small = avg_pool2d(x, chosen.shrink)
@@ -80,14 +88,12 @@ def restore(argv: list[str]) -> int:
     index = torch.tensor(rows.columns["index"])
     dirt = Noise.samples(chosen.seed, "restore", "noise", index=index).normal(small.shape)
     small = torch.where(seen, small + chosen.noise * dirt, 0.0)
-    # The noise of the model's own observations is averaged too.
-    sigma = math.hypot(sigma / chosen.shrink, chosen.noise)
     parts, acceptance, ess = [], [], []
     for start in range(0, len(x), _AT_ONCE):
         given = Observed(
             small[start : start + _AT_ONCE],
             seen,
-            sigma,
+            math.hypot(chosen.sigma / chosen.shrink, chosen.noise),  # an average misses by less
             None if chosen.shrink == 1 else lambda y: avg_pool2d(y, chosen.shrink),
         )
         number, noise = len(given.x) * chosen.n, Noise([(chosen.seed, "restore", start)])
@@ -106,7 +112,7 @@ def restore(argv: list[str]) -> int:
         table = torch.cat([torch.stack([x, shown], 1), made, torch.stack([mean, 2 * spread - 1], 1)], 1)
         write_png(target, image_grid(table.flatten(0, 1), table.shape[1]))
     what = f"{chosen.n} completions of {len(x)} images of {rows.source}"
-    report(what, target, chosen, f"mask {chosen.mask}, ")
+    report(what, target, chosen, f"mask {chosen.mask}, sigma {chosen.sigma:g}, ")
     hidden = ~seen.expand(small.shape) if chosen.shrink == 1 and not seen.all() else torch.ones_like(x).bool()
     where = "a hidden pixel" if chosen.shrink == 1 and not seen.all() else "a pixel"
     tell(

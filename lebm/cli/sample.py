@@ -98,7 +98,7 @@ def sample(argv: list[str]) -> int:
         chain = "the generator's own, "
     else:
         chain = chain_words(model, steps, "image" if isinstance(model, Revises) else "prior")
-    what = f"{chosen.n} samples" + (f" of {chosen.classes}" if note else "")
+    what = f"{chosen.n} samples" + (f" of class {chosen.classes}" if note else "")
     report(what, target, chosen, chain)
     if note:
         tell(note)

@@ -50,9 +50,8 @@ class ConditionalDraws:
         met, n = int(self.met.sum()), len(self.z)
         if 2 * met < n:
             warnings.warn(
-                f"{met} of {n} draws meet the condition: this model hardly makes what it asks for"
-                f" (acceptance {self.acceptance:.2f}, {self.ess:.0f} effective prior draws); loosen it, or"
-                " give more candidates",
+                f"{met} of {n} draws meet the condition, which is rare under this model (acceptance"
+                f" {self.acceptance:.2f}, {self.ess:.0f} effective prior draws)",
                 UserNotice,
                 stacklevel=3,
             )
