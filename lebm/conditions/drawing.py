@@ -141,14 +141,18 @@ def _next(values: Tensor, beta: float, n: int) -> float:
 
 
 def _systematic(log_weights: Tensor, n: int, generator: RandomSource) -> Tensor:
-    """Systematic resampling: rows ``(groups n,)``, ``n`` per group of log-weights ``(groups, P)``."""
+    """Systematic resampling: rows ``(groups n,)``, ``n`` per group of log-weights ``(groups, P)``.
+
+    Their order is shuffled, so that copies of one particle are not neighbours.
+    """
     groups, count = log_weights.shape
     highest = log_weights.amax(dim=1, keepdim=True)
     cumulative = (log_weights - highest).exp().nan_to_num(nan=1.0).cumsum(dim=1)
     chance = uniform(generator, (groups, 1), dtype=torch.float64, device=log_weights.device)
     places = (chance + torch.arange(n, device=log_weights.device)) / n * cumulative[:, -1:]
     chosen = torch.searchsorted(cumulative, places, right=True).clamp(max=count - 1)
-    return (chosen + count * torch.arange(groups, device=chosen.device)[:, None]).flatten()
+    order = uniform(generator, (groups, n), dtype=torch.float64, device=chosen.device).argsort(dim=1)
+    return (chosen.gather(1, order) + count * torch.arange(groups, device=chosen.device)[:, None]).flatten()
 
 
 def _tempered(prior: LogDensity, condition: Condition, beta: float) -> LogDensity:

@@ -80,6 +80,9 @@ def test_the_hidden_coordinates_have_uniform_ranks() -> None:
 def test_models_agree_with_their_weighted_prior_draws(name: str) -> None:
     model: LatentModel = small() if name == "dual" else conditional("variational", space=name)
     model.prior_sampler = MALA(60, 0.8)  # the draws of the prior must be those of its density
+    if name == "noise":  # latents that are far from their noise
+        for parameter in model.prior.base.parameters():
+            parameter.data.mul_(2)
     model.eval()
     generator = torch.Generator().manual_seed(0)
     kind = model.dtype
@@ -89,7 +92,7 @@ def test_models_agree_with_their_weighted_prior_draws(name: str) -> None:
     prior = model.sample_latent(16_000, generator=generator)
     weights = (given & Near(pull, sigma=1.5))(prior).softmax(dim=0)
     expected, share = weights @ prior, float(1 / weights.square().sum())
-    assert share > 1500
+    assert share > 300
     error = drawn.std(dim=0) * math.sqrt(1 / share + 2 / 2000)
     assert float(((drawn.mean(dim=0) - expected) / error).abs().max()) < 4
     assert float((expected - prior.mean(dim=0)).abs().max()) > 0.3  # the condition matters
