@@ -16,7 +16,7 @@ FLOORS = (
     {"checkpoint"},
     {"samplers"},
     {"models"},
-    {"inference", "density_ratio", "data", "metrics"},
+    {"inference", "density_ratio", "data", "metrics", "conditions"},
     {"estimators", "plots"},
     {"evaluation"},
     {"callbacks"},
@@ -29,7 +29,7 @@ FLOORS = (
 )
 """Rooms from the lowest floor to the highest. An import goes to a lower floor or stays in its room."""
 
-WITHOUT_LIGHTNING = ("samplers", "models", "inference", "density_ratio", "checkpoint")
+WITHOUT_LIGHTNING = ("samplers", "models", "inference", "density_ratio", "checkpoint", "conditions")
 WRITES_LIGHTNING_CHECKPOINTS = {"lebm.checkpoint.writing"}
 LONGEST_FILE = 600
 

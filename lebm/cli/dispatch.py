@@ -27,6 +27,8 @@ _GROUPS = {
     },
     "use a trained run (a run folder, or a .ckpt or .safetensors file)": {
         "sample RUN -n 64": "pictures or sentences from the model",
+        "condition RUN --data DATA": "fit classes on latents, for sample RUN --class 7",
+        "restore RUN --data DATA": "complete images that are half hidden, or clean noisy ones",
         "reconstruct RUN": "data above, reconstructions below",
         "interpolate RUN [A B]": "images or sentences on the way from one to another",
         "traverse RUN": "one latent coordinate varied per row of a picture",

@@ -45,7 +45,26 @@ def sample(argv: list[str]) -> int:
         default="fresh",
         help="where prior chains start: at the reference (fresh), or where training left its pool of chains",
     )
+    parser.add_argument(
+        "--class",
+        dest="classes",
+        metavar="CLASS",
+        help="draw of these classes alone: 7, 5|8, ~3; lebm condition fits the classifier",
+    )
+    parser.add_argument(
+        "--sharpness",
+        type=float,
+        default=2.0,
+        metavar="W",
+        help="with --class: the probability of the class counts to this power; 1 is the exact posterior, more"
+        " leaves doubtful draws out (default %(default)g)",
+    )
+    parser.add_argument("--classifier", type=Path, help="with --class: the file of lebm condition --out")
     chosen = parser.parse_args(argv)
+    if chosen.classes is not None and chosen.start == "pool":
+        raise UserError("--class takes no --start pool: its draws begin at fresh chains")
+    if not 0 < chosen.sharpness < math.inf:
+        raise UserError(f"--sharpness {chosen.sharpness:g}: must be finite and above 0")
     if chosen.start == "pool" and chosen.steps is not None:
         raise UserError("--start pool takes no --steps: each chain goes on for the kernel's own steps")
     form = chosen.format or ("npy" if (chosen.out or Path()).suffix == ".npy" else "png")
@@ -57,14 +76,16 @@ def sample(argv: list[str]) -> int:
     from lebm.samplers.noise import Noise
 
     steps = _sample_steps(model, chosen)
+    x, note = _of_class(model, chosen, steps) if chosen.classes is not None else (None, "")
     draw = _from_pool(model) if chosen.start == "pool" else partial(model.sample, steps=steps)
-    rows = range(chosen.n)
-    drawn = [
-        # One noise stream per sample: the first ten of 64 are the ten of -n 10, whatever the batches are.
-        draw(len(batch), generator=Noise.samples(chosen.seed, "sample", index=batch)).cpu()
-        for batch in (rows[start : start + chosen.batch_size] for start in rows[:: chosen.batch_size])
-    ]
-    x = torch.cat(drawn)
+    if x is None:
+        rows = range(chosen.n)
+        drawn = [
+            # One noise stream per sample: the first ten of 64 are the ten of -n 10, whatever the batches are.
+            draw(len(batch), generator=Noise.samples(chosen.seed, "sample", index=batch)).cpu()
+            for batch in (rows[start : start + chosen.batch_size] for start in rows[:: chosen.batch_size])
+        ]
+        x = torch.cat(drawn)
     if model.sentences is not None:
         say(model.sentences.spell(x), chosen.out)
         return 0
@@ -77,8 +98,39 @@ def sample(argv: list[str]) -> int:
         chain = "the generator's own, "
     else:
         chain = chain_words(model, steps, "image" if isinstance(model, Revises) else "prior")
-    report(f"{chosen.n} samples", target, chosen, chain)
+    what = f"{chosen.n} samples" + (f" of class {chosen.classes}" if note else "")
+    report(what, target, chosen, chain)
+    if note:
+        tell(note)
     return 0
+
+
+def _of_class(model: LatentModel, chosen: argparse.Namespace, steps: int | None) -> tuple[Tensor, str]:
+    """Draws of ``--class``, in memory of the host, and a line about them; they depend on their number."""
+    import torch
+
+    from lebm.cli.condition import class_condition
+    from lebm.estimators.latent_model import Revises
+    from lebm.samplers.noise import Noise
+
+    given, noise = class_condition(chosen, model), Noise([(chosen.seed, "sample", chosen.classes)])
+    draws = model.sample_given(chosen.n, chosen.sharpness * given, steps=steps, generator=noise)
+    parts = []
+    for z in draws.z.split(chosen.batch_size):
+        with torch.no_grad():
+            likelihood = model.observation_model
+            x = (
+                model.decode(z)
+                if likelihood is None or model.sentences is None
+                else likelihood.draw(z, noise)
+            )
+        if isinstance(model, Revises) and steps != 0:
+            x = model.revise(x, steps=steps, generator=noise)
+        parts.append(x.cpu())
+    return torch.cat(parts), (
+        f"lebm: the classifier agrees with {int(draws.met.sum())} of {chosen.n}; acceptance"
+        f" {draws.acceptance:.2f}, {draws.ess:.0f} effective draws of the prior, levels {draws.levels}"
+    )
 
 
 def _from_pool(model: LatentModel) -> Callable[..., Tensor]:

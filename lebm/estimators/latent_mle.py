@@ -81,4 +81,5 @@ class LatentMLE(PriorModel):
         total = total + self.encoder_loss(data)
         if self.prior.is_exact:
             return total
+        total = total + self.label_loss(data.z, batch)
         return total + self.energy_gap(data.z, self.negatives(len(x), batch_idx))

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -21,14 +21,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lebm import checkpoint as checkpoints
 from lebm.checkpoint.rebuild import tried
 from lebm.component import Component, describe
+from lebm.conditions import At, ConditionalDraws, Given, as_condition, draw_given
 from lebm.errors import UserError, UserNotice
 from lebm.estimators.optim import AdamGroups
 from lebm.lightning_private import accumulating, count_begun_epoch, reopen_epoch, syncs_layers
+from lebm.models.chain_space import ChainSpace
 from lebm.models.encoders import DiagonalGaussian
+from lebm.models.frozen import frozen
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.likelihoods import Likelihood
 from lebm.models.observations import check_range, check_rows, checked, event_shape, rows_of
-from lebm.models.priors import Prior
+from lebm.models.priors import Prior, StandardNormal
 from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.chains import gather_pools
@@ -193,12 +196,51 @@ class LatentModel(LightningModule, Component, ABC):
     # What any latent-variable model can answer
 
     @abstractmethod
-    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+    def sample(
+        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
+    ) -> Tensor:
         """``n`` observations ``(n, *event)`` from the model, without observation noise."""
 
     @abstractmethod
-    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """``n`` latents ``(n, latent_dim)`` from the prior."""
+    def sample_latent(
+        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
+    ) -> Tensor:
+        """``n`` latents ``(n, latent_dim)`` from the prior, or from the prior ``given`` a condition."""
+
+    def sample_given(
+        self,
+        n: int,
+        given: Given,
+        *,
+        steps: int | None = None,
+        generator: RandomSource = None,
+        candidates: int = 4,
+    ) -> ConditionalDraws:
+        """``n`` latents from the prior given a condition, and how they were obtained.
+
+        A :class:`~lebm.errors.UserNotice` is given if fewer than half of them meet the condition.
+
+        Args:
+            n: number of draws; a multiple of the rows of data inside the condition.
+            given: the condition, or any function from latents ``(B, latent_dim)`` to log-factors ``(B,)``.
+            steps: length of the prior chain.
+            generator: source of randomness.
+            candidates: draws of the prior per draw, 256 per row of data at least.
+        """
+        likelihood, condition = self.observation_model, as_condition(given).to(self.device)
+        condition = condition if likelihood is None else condition.on(likelihood)
+        prior = self.latent_prior
+        space = getattr(self, "space", None) or ChainSpace(prior or StandardNormal(self.latent_dim))
+        count = condition.rows * max(256, candidates * n // condition.rows)
+        start = self.sample_latent(count, steps=steps, generator=generator)
+        parts = [part for part in (prior, likelihood) if part is not None]
+        with torch.inference_mode(False), frozen(*parts, condition):
+            state = space.coordinates(start.clone())
+            draws = draw_given(space.log_density, At(condition, space.latents), state, n, generator)
+            with torch.no_grad():
+                draws = replace(draws, z=space.latents(draws.z))
+        draws.warn()
+        return draws
 
     @abstractmethod
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from lebm.conditions import Given
 from lebm.density_ratio.log_ratio import as_constant, direct_log_z, staged_log_z
 from lebm.errors import UserError
 from lebm.estimators.fit_base import FitBase
@@ -211,10 +212,12 @@ class MultiStageNCE(PriorModel):
         self.note("stages/accuracy", 0.5 * ((up < 0).float().mean() + (down >= 0).float().mean()))
         return 0.0 * loss if self.stages.ended else loss
 
-    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+    def sample_latent(
+        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
+    ) -> Tensor:
         direct = self.prior.is_exact or (steps is None and self.direct_draws() is not None)
-        if direct or not self.through_stages:
-            return super().sample_latent(n, steps=steps, generator=generator)
+        if direct or not self.through_stages or given is not None:
+            return super().sample_latent(n, steps=steps, generator=generator, given=given)
         finished = range(1, self.prior.tilt.finished + (0 if self.prior.tilt.complete else 1))
         targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.log_density]
         with frozen(self.prior, self.prior_sampler):

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from lebm.component import describe
+from lebm.conditions import Given
 from lebm.errors import UserError, UserNotice
 from lebm.estimators.backbone import Backbone
 from lebm.estimators.fit_base import FitBase
@@ -21,6 +23,7 @@ from lebm.estimators.stages import renew_averages
 from lebm.inference import Frozen, Inference, Inferred, PosteriorChain, ShortRun, Variational, mirror_encoder
 from lebm.models.chain_space import ChainSpace, check_choice
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
+from lebm.models.energies import ClassEnergy
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import EnergyPrior, Prior
@@ -220,12 +223,16 @@ class PriorModel(LatentModel):
     def inferred(self, x: Tensor) -> DiagonalGaussian | None:
         return None if self.inference.encoder is None else self.inference.encoder(x)
 
-    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """``n`` latents ``(n, latent_dim)`` of the prior.
+    def sample_latent(
+        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
+    ) -> Tensor:
+        """``n`` latents ``(n, latent_dim)`` of the prior, or of the prior ``given`` a condition.
 
         Without ``steps`` they are draws of the base where these need few corrections, see
         :meth:`direct_draws`; otherwise ends of chains of ``prior_sampler``.
         """
+        if given is not None:
+            return self.sample_given(n, given, steps=steps, generator=generator).z
         if self.prior.is_exact:
             return self.prior.reference(n, generator).detach()
         direct = self.direct_draws() if steps is None else None
@@ -282,9 +289,12 @@ class PriorModel(LatentModel):
         with torch.no_grad():
             return self.likelihood.draw(self.pool_latents(n, generator=generator), generator)
 
-    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+    def sample(
+        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
+    ) -> Tensor:
+        z = self.sample_latent(n, steps=steps, generator=generator, given=given)
         with torch.no_grad():
-            return self.likelihood.draw(self.sample_latent(n, steps=steps, generator=generator), generator)
+            return self.likelihood.draw(z, generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """One latent per row of ``x: (B, *event)``, ``(B, latent_dim)``, as the inference makes them.
@@ -528,6 +538,20 @@ class PriorModel(LatentModel):
         gap = contrast(self.prior.energy, positives, negatives)
         self.note("train/energy_gap", gap)
         return gap
+
+    def label_loss(self, z: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """``-log p(y | z)`` of a :class:`~lebm.models.ClassEnergy`, mean over the rows that have a label.
+
+        It is zero without such rows and for other energies. Where ``z: (B, latent_dim)`` has a gradient, the
+        encoder learns from it too.
+        """
+        energy, labels = getattr(self.prior, "tilt", None), batch.get("label")
+        if not isinstance(energy, ClassEnergy) or labels is None:
+            return z.new_zeros(())
+        each = cross_entropy(energy.logits(z), labels, ignore_index=-1, reduction="sum")
+        loss = each / (labels >= 0).sum().clamp_min(1)
+        self.note("train/label_nll", loss)
+        return energy.label_weight * loss
 
     def negatives(self, n: int, batch_idx: int) -> Tensor:
         """``z-``: ``n`` latents of the prior by its chain, ``(n, latent_dim)``, detached."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lebm.conditions import Given
 from lebm.estimators.latent_model import LatentModel, ModelChain
 from lebm.inference import PosteriorChain, Taught
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
@@ -171,15 +172,26 @@ class RevisedModel(LatentModel):
             self.posterior(x), self.posterior_sampler, self.sample_latent(len(x), generator=generator)
         )
 
-    def sample_latent(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Exact draws of N(0, I), ``(n, latent_dim)``. They need no chain and no ``steps``."""
+    def sample_latent(
+        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
+    ) -> Tensor:
+        """Exact draws of N(0, I), ``(n, latent_dim)``, or draws ``given`` a condition. They need no
+        ``steps``.
+        """
+        if given is not None:
+            return self.sample_given(n, given, generator=generator).z
         anchor = next(self.likelihood.parameters())
         return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
 
-    def sample(self, n: int, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """``n`` images from the energy's chain; with ``steps=0`` those of the generator alone."""
+    def sample(
+        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
+    ) -> Tensor:
+        """``n`` images from the energy's chain; with ``steps=0`` those of the generator alone.
+
+        A condition is one on the latents, and the energy's chain does not know it.
+        """
         with torch.inference_mode(False):
-            generated = self.decode(self.sample_latent(n, generator=generator))
+            generated = self.decode(self.sample_latent(n, generator=generator, given=given))
             return generated if steps == 0 else self.revise(generated, steps=steps, generator=generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:

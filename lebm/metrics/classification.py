@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
+from lebm.models.classifier import LatentClassifier
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.hierarchical import LatentLayout
 
@@ -53,30 +52,22 @@ def classify(
         >>> classify((features, labels), (features, labels))
         1.0
     """
-    for features, labels in (train, test):
-        if not len(features) or len(features) != len(labels):
-            raise ValueError(
-                f"a classifier needs as many labels as features, at least one, not {len(labels)} for"
-                f" {len(features)}"
-            )
-    x, y = train[0].detach().float(), train[1].to(train[0].device)
-    mean, scale = x.mean(dim=0), x.std(dim=0, correction=0).clamp_min(1e-6)
-    x = (x - mean) / scale
-    classes = int(max(y.max(), test[1].max())) + 1
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(x.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, classes)).to(x.device)
-        x, steps = x.clone(), epochs * math.ceil(len(x) / batch_size)
-        optimizer = torch.optim.Adam(net.parameters(), lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(epochs):
-            for rows in torch.randperm(len(x)).to(x.device).split(batch_size):
-                optimizer.zero_grad()
-                cross_entropy(net(x[rows]), y[rows]).backward()
-                optimizer.step()
-                schedule.step()
+    if not len(test[0]) or len(test[0]) != len(test[1]):
+        raise ValueError(
+            f"a classifier needs as many labels as features, at least one, not {len(test[1])} for"
+            f" {len(test[0])}"
+        )
+    net = LatentClassifier.fit(
+        *train,
+        classes=max(2, 1 + int(max(train[1].max(), test[1].max()))) if len(train[1]) else None,
+        hidden=hidden,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+    )
     with torch.no_grad():
-        answers = net((test[0].detach().float() - mean) / scale).argmax(dim=1)
+        answers = net(test[0].detach().float()).argmax(dim=1)
     return float((answers == test[1].to(answers.device)).double().mean())
 
 

@@ -1,7 +1,8 @@
 """Energies, priors, generators, encoders and likelihoods. Nothing here needs Lightning."""
 
+from lebm.models.classifier import LatentClassifier
 from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder, SentenceEncoder
-from lebm.models.energies import Energy, MLPEnergy, SumEnergy
+from lebm.models.energies import ClassEnergy, Energy, MLPEnergy, SumEnergy
 from lebm.models.frozen import frozen
 from lebm.models.generators import ConvGenerator, Generator, IdentityGenerator, MLPGenerator
 from lebm.models.hierarchical import ConcatenatedEnergy, ConvEnergy, LatentLayout, LayerEnergies
@@ -18,6 +19,7 @@ from lebm.models.text_likelihood import CategoricalLikelihood, Vocabulary, sente
 __all__ = [
     "BottomLayer",
     "CategoricalLikelihood",
+    "ClassEnergy",
     "ConcatenatedEnergy",
     "ConvEncoder",
     "ConvEnergy",
@@ -35,6 +37,7 @@ __all__ = [
     "IdentityGenerator",
     "LadderEncoder",
     "LadderGenerator",
+    "LatentClassifier",
     "LatentLayout",
     "LayerEnergies",
     "Likelihood",

@@ -11,7 +11,7 @@ from lebm.component import Component
 from lebm.models.layers import mlp
 from lebm.samplers.base import log_density_gradient
 
-__all__ = ["Energy", "MLPEnergy", "SumEnergy", "input_gradient"]
+__all__ = ["ClassEnergy", "Energy", "MLPEnergy", "SumEnergy", "input_gradient"]
 
 _aten = torch.ops.aten
 
@@ -146,6 +146,72 @@ class MLPEnergy(Energy):
         """
         known = input_gradient(self.net, state) if type(self).forward is MLPEnergy.forward else None
         return log_density_gradient(self, state)[1] if known is None else known
+
+
+class ClassEnergy(Energy):
+    r"""The energy of a joint density of latents and classes (Pang & Wu 2021, eq. 4 and 5).
+
+    With one network :math:`f: z \mapsto (f_1, \dots, f_K)`,
+
+    .. math:: p(y, z) \propto e^{f_y(z)} p_0(z), \qquad E(z) = -\log \sum_y e^{f_y(z)}, \qquad
+        p(y \mid z) = \operatorname{softmax}(f(z))_y.
+
+    As a module it is :math:`E(z)`, the energy of the marginal, so that every prior and sampler takes it. The
+    posterior of the class is exact: ``ClassCondition(energy.logits, y, energy.classes)`` needs no other
+    classifier. :class:`~lebm.estimators.LatentMLE` adds the cross-entropy of rows whose ``label`` is not
+    negative.
+
+    Args:
+        latent_dim: number of latent coordinates, at least 1.
+        classes: K, at least 2.
+        hidden: widths of the hidden layers.
+        activation: as of :class:`MLPEnergy`.
+        label_weight: weight of the mean cross-entropy of labelled rows in the loss, at least 0.
+
+    Shapes: ``(B, latent_dim) -> (B,)``.
+
+    Raises:
+        ValueError: for a width below 1, fewer than two classes, or a negative weight.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import ClassEnergy
+        >>> energy, z = ClassEnergy(latent_dim=8, classes=10, hidden=[32]), torch.zeros(5, 8)
+        >>> energy(z).shape, energy.logits(z).shape
+        (torch.Size([5]), torch.Size([5, 10]))
+        >>> sevens = torch.full((5,), 7)
+        >>> torch.allclose(energy.joint(z, sevens), energy(z) - energy.logits(z).log_softmax(dim=1)[:, 7])
+        True
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        classes: int,
+        hidden: Sequence[int] = (200, 200),
+        activation: str = "gelu",
+        label_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if classes < 2 or label_weight < 0:
+            raise ValueError(
+                f"classes must be at least 2 and label_weight at least 0, not {classes} and {label_weight}"
+            )
+        self.latent_dim = latent_dim
+        self.classes = classes
+        self.label_weight = label_weight
+        self.net = mlp([latent_dim, *hidden, classes], activation)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """:math:`f(z)`, the logits of :math:`p(y | z)`, ``(B, classes)``."""
+        return self.net(z)
+
+    def joint(self, z: Tensor, labels: Tensor) -> Tensor:
+        """:math:`E(z, y) = -f_y(z)`, ``(B,)``, for ``labels: (B,)`` from 0."""
+        return -self.logits(z).gather(1, labels.unsqueeze(1)).squeeze(1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return -self.logits(z).logsumexp(dim=1)
 
 
 class SumEnergy(Energy):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lebm.models import MLPEnergy, SumEnergy
+from lebm.models import ClassEnergy, EnergyPrior, MLPEnergy, SumEnergy
 
 
 @pytest.mark.parametrize("batch", [0, 1, 7])
@@ -82,3 +82,31 @@ def test_wrong_arguments_are_refused() -> None:
         MLPEnergy(0)
     with pytest.raises(ValueError, match="unknown activation"):
         MLPEnergy(3, activation="sine")
+
+
+def _quadratic_classes() -> ClassEnergy:
+    """``f_y(z) = b_y + a_y z``: linear in z, so that every ``p(z | y)`` is a Gaussian of variance 1."""
+    energy = ClassEnergy(1, 3, hidden=[]).double()
+    with torch.no_grad():
+        energy.net[0].weight.copy_(torch.tensor([[-2.0], [0.5], [3.0]]))
+        energy.net[0].bias.copy_(torch.tensor([0.2, -1.0, -3.0]))
+    return energy
+
+
+def test_an_energy_with_classes_is_a_mixture_of_gaussians_in_closed_form() -> None:
+    """``exp(b + a z) N(z; 0, 1) = exp(b + a^2 / 2) N(z; a, 1)``."""
+    energy = _quadratic_classes()
+    a, b = energy.net[0].weight[:, 0].detach(), energy.net[0].bias.detach()
+    z = torch.linspace(-3, 4, 15, dtype=torch.float64)[:, None]
+    parts = b + a.square() / 2 + torch.distributions.Normal(a, 1.0).log_prob(z)
+    density = EnergyPrior(energy).log_density(z)
+    torch.testing.assert_close(density, parts.logsumexp(dim=1))
+    torch.testing.assert_close(energy.logits(z).softmax(dim=1), parts.softmax(dim=1))
+    for label in range(3):
+        labels = torch.full((15,), label)
+        torch.testing.assert_close(density + energy(z) - energy.joint(z, labels), parts[:, label])
+
+
+def test_an_energy_needs_two_classes() -> None:
+    with pytest.raises(ValueError, match="classes must be at least 2 and label_weight at least 0, not 1"):
+        ClassEnergy(2, 1)

@@ -1,0 +1,182 @@
+"""Draws that obey a condition: prior draws, weighted, and moved from the prior to the condition."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lebm.conditions.algebra import Condition, Given, as_condition
+from lebm.errors import UserNotice
+from lebm.samplers.base import LogDensity
+from lebm.samplers.importance import clean_log_weights, weight_ess
+from lebm.samplers.metropolis import MALA
+from lebm.samplers.noise import RandomSource, uniform
+
+__all__ = ["ConditionalDraws", "draw_given"]
+
+_BLOCK = 5  # transitions between two changes of the step
+_LEVELS = 200
+_FEWEST = 32  # effective particles that give the widths of the target
+
+
+@dataclass(frozen=True)
+class ConditionalDraws:
+    r"""Latents that obey a condition, and how they were obtained.
+
+    Attributes:
+        z: ``(n, d)``; with several rows of data inside the condition, a group of neighbours per row.
+        acceptance: mean acceptance of the last transitions, in [0, 1].
+        ess: effective number of particles of which the draws were chosen, the smallest over the groups. Far
+            below the number of draws of a group, they are copies that the last transitions moved apart.
+        levels: number of steps from the prior to the condition; 1 where prior draws were only chosen.
+        log_evidence: estimate of :math:`\log E_{p(z)}[e^{c(z)}]`, ``(rows,)``: for a class its log-share of
+            the prior.
+        met: which draws meet the condition, ``(n,)``.
+    """
+
+    z: Tensor
+    acceptance: float
+    ess: float
+    levels: int
+    log_evidence: Tensor
+    met: Tensor
+
+    def warn(self) -> None:
+        """Give a :class:`~lebm.errors.UserNotice` if fewer than half of the draws meet the condition."""
+        met, n = int(self.met.sum()), len(self.z)
+        if 2 * met < n:
+            warnings.warn(
+                f"{met} of {n} draws meet the condition, which is rare under this model (acceptance"
+                f" {self.acceptance:.2f}, {self.ess:.0f} effective prior draws)",
+                UserNotice,
+                stacklevel=3,
+            )
+
+
+def draw_given(
+    prior: LogDensity, given: Given, start: Tensor, n: int, generator: RandomSource = None, *, steps: int = 20
+) -> ConditionalDraws:
+    r"""Draw from :math:`p(z)\, e^{c(z)} / Z` by a sequential Monte Carlo sampler (Del Moral et al. 2006).
+
+    Draws of the prior are particles. They are weighted by :math:`e^{(\beta_{t+1} - \beta_t) c(z)}`,
+    resampled, and moved by :class:`~lebm.samplers.MALA` on :math:`p(z)\, e^{\beta_{t+1} c(z)}`, where each
+    :math:`\beta` leaves half of the particles effective. As soon as the remaining weights leave ``n``
+    effective particles, ``n`` are chosen by them, and moved ``steps`` times on the target. A class thus takes
+    one or two choices among prior draws, which keeps every mode, and an image that was observed with little
+    noise takes a dozen. The preconditioner is the variance of the particles, and the step adapts between
+    blocks of transitions. So the draws depend on ``n``.
+
+    Args:
+        prior: unnormalised log-density of latents, ``(B, d) -> (B,)``.
+        given: the condition c.
+        start: draws of the prior, ``(P, d)``, at least two per row of data; four per wanted draw are usual.
+        n: number of draws, a multiple of the rows of data inside the condition.
+        generator: source of randomness.
+        steps: transitions after the last choice.
+
+    Raises:
+        ValueError: if ``n`` or P is no multiple of the rows of data inside the condition.
+
+    Example:
+        >>> import torch
+        >>> from lebm.conditions import Near, draw_given
+        >>> normal, generator = lambda z: -0.5 * z.square().sum(dim=1), torch.Generator().manual_seed(0)
+        >>> start = torch.randn(4000, 1, generator=generator)
+        >>> draws = draw_given(normal, Near(torch.tensor([2.0]), sigma=1.0), start, 1000, generator)
+        >>> draws.z.shape, round(float(draws.z.mean()), 1), draws.levels  # N(1, 1/2)
+        (torch.Size([1000, 1]), 1.0, 1)
+    """
+    condition = as_condition(given)
+    groups = condition.rows
+    if n % groups or len(start) % groups or len(start) < 2 * groups:
+        raise ValueError(
+            f"{n} draws from {len(start)} particles are no multiple of the {groups} rows of data inside the"
+            " condition"
+        )
+    kernel: MALA | None = None
+    state, beta, levels = start.detach(), 0.0, 0
+    evidence = torch.zeros(groups, dtype=torch.float64, device=start.device)
+    while True:
+        levels += 1
+        values = _values(condition, state).reshape(groups, -1)
+        nearer = 1.0 if levels == _LEVELS else _next(values, beta, n // groups)
+        weights = (nearer - beta) * values
+        evidence += weights.logsumexp(1) - math.log(weights.shape[1])
+        last = nearer == 1.0
+        chosen = _systematic(weights, n // groups if last else weights.shape[1], generator)
+        kernel = _preconditioned(state, weights, kernel)
+        state, beta = state[chosen], nearer
+        if last:
+            break
+        state, _ = _moved(kernel, _tempered(prior, condition, beta), state, generator, _BLOCK)
+    ess = float(weight_ess(weights, dim=1).min())
+    state, acceptance = _moved(kernel, _tempered(prior, condition, 1.0), state, generator, steps)
+    with torch.no_grad():
+        return ConditionalDraws(state, acceptance, ess, levels, evidence, condition.met(state))
+
+
+def _values(condition: Condition, z: Tensor) -> Tensor:
+    """Log-factors ``(B,)`` in double precision; minus infinity where they are not finite."""
+    with torch.no_grad():
+        return clean_log_weights(condition(z).double())
+
+
+def _next(values: Tensor, beta: float, n: int) -> float:
+    """The next inverse temperature for log-factors ``(groups, P)``."""
+
+    def effective(nearer: float) -> float:
+        return float(weight_ess((nearer - beta) * values, dim=1).min())
+
+    if effective(1.0) >= min(max(n, _FEWEST), values.shape[1] / 2):
+        return 1.0
+    low, high = beta, 1.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if effective(middle) >= values.shape[1] / 2 else (low, middle)
+    return high
+
+
+def _systematic(log_weights: Tensor, n: int, generator: RandomSource) -> Tensor:
+    """Systematic resampling: rows ``(groups n,)``, ``n`` per group of log-weights ``(groups, P)``.
+
+    Their order is shuffled, so that copies of one particle are not neighbours.
+    """
+    groups, count = log_weights.shape
+    highest = log_weights.amax(dim=1, keepdim=True)
+    cumulative = (log_weights - highest).exp().nan_to_num(nan=1.0).cumsum(dim=1)
+    chance = uniform(generator, (groups, 1), dtype=torch.float64, device=log_weights.device)
+    places = (chance + torch.arange(n, device=log_weights.device)) / n * cumulative[:, -1:]
+    chosen = torch.searchsorted(cumulative, places, right=True).clamp(max=count - 1)
+    order = uniform(generator, (groups, n), dtype=torch.float64, device=chosen.device).argsort(dim=1)
+    return (chosen.gather(1, order) + count * torch.arange(groups, device=chosen.device)[:, None]).flatten()
+
+
+def _tempered(prior: LogDensity, condition: Condition, beta: float) -> LogDensity:
+    return lambda z: prior(z) + beta * condition(z)
+
+
+def _preconditioned(state: Tensor, log_weights: Tensor, before: MALA | None) -> MALA:
+    """A kernel for the widths of the weighted particles, with the step that was learned before."""
+    weights = log_weights.softmax(dim=1).to(state).unsqueeze(2)
+    grouped = state.unflatten(0, log_weights.shape)
+    centred = grouped - (weights * grouped).sum(dim=1, keepdim=True)
+    variance = (weights * centred.square()).sum(dim=1).mean(dim=0).clamp_min(1e-12)
+    kernel = MALA(_BLOCK, 1.0, variance.tolist()).to(state.device)
+    kernel.step_scale = 1.0 if before is None else before.step_scale
+    return kernel
+
+
+def _moved(
+    kernel: MALA, target: LogDensity, state: Tensor, generator: RandomSource, steps: int
+) -> tuple[Tensor, float]:
+    """States after ``steps`` transitions, and the acceptance of the last block."""
+    acceptance = math.nan
+    for done in range(0, steps, _BLOCK):
+        state, info = kernel.run(target, state, generator, steps=min(_BLOCK, steps - done))
+        acceptance = float(info.extra["acceptance"].mean())
+        kernel.step_scale *= math.exp(acceptance - kernel.target_acceptance)
+    return state, acceptance

@@ -1,0 +1,102 @@
+"""A small classifier on latents, fitted in seconds."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lebm.component import Component
+
+__all__ = ["LatentClassifier"]
+
+
+class LatentClassifier(nn.Module, Component):
+    """Logits ``(B, classes)`` of latents ``(B, latent_dim)``: Linear-ReLU-Linear on standardised latents.
+
+    Args:
+        latent_dim: number of latent coordinates.
+        classes: number of classes, at least 2.
+        hidden: width.
+
+    Raises:
+        ValueError: for fewer than two classes.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import LatentClassifier
+        >>> labels = torch.arange(100) % 2
+        >>> z = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)) + 10 * labels[:, None]
+        >>> classifier = LatentClassifier.fit(z, labels)
+        >>> float((classifier(z).argmax(dim=1) == labels).float().mean())
+        1.0
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, latent_dim: int, classes: int, hidden: int = 256) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"a classifier needs at least two classes, not {classes}")
+        self.latent_dim = latent_dim
+        self.classes = classes
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("scale", torch.ones(latent_dim))
+        self.net = nn.Sequential(nn.Linear(latent_dim, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.net((z - self.mean) / self.scale)
+
+    @classmethod
+    def fit(
+        cls,
+        z: Tensor,
+        labels: Tensor,
+        *,
+        classes: int | None = None,
+        hidden: int = 256,
+        epochs: int = 20,
+        batch_size: int = 500,
+        lr: float = 3e-3,
+        seed: int = 0,
+    ) -> LatentClassifier:
+        """Fit by cross-entropy; Adam's learning rate falls to zero along a cosine.
+
+        Torch's default generator does not change.
+
+        Args:
+            z: latents or other features ``(N, latent_dim)``.
+            labels: ``(N,)`` of ``long``, from 0.
+            classes: number of classes; one more than the largest label if ``None``.
+            hidden: width.
+            epochs: passes over the rows.
+            batch_size: rows per step.
+            lr: Adam's learning rate at the start.
+            seed: of weights and order.
+
+        Raises:
+            ValueError: without rows, for another number of labels than rows, or for fewer than two classes.
+        """
+        if not len(z) or len(z) != len(labels):
+            raise ValueError(
+                f"a classifier needs as many labels as features, at least one, not {len(labels)} for {len(z)}"
+            )
+        x, y = z.detach().float(), labels.to(z.device)
+        classes = int(y.max()) + 1 if classes is None else classes
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+            torch.manual_seed(seed)
+            made = cls(x.shape[1], classes, hidden).to(x.device)
+            made.mean, made.scale = x.mean(dim=0), x.std(dim=0, correction=0).clamp_min(1e-6)
+            x, steps = ((x - made.mean) / made.scale).clone(), epochs * math.ceil(len(x) / batch_size)
+            optimizer = torch.optim.Adam(made.net.parameters(), lr)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+            for _ in range(epochs):
+                for rows in torch.randperm(len(x)).to(x.device).split(batch_size):
+                    optimizer.zero_grad()
+                    cross_entropy(made.net(x[rows]), y[rows]).backward()
+                    optimizer.step()
+                    schedule.step()
+        return made.requires_grad_(False).eval()
