@@ -1,7 +1,14 @@
 """Energies, priors, generators, encoders and likelihoods. Nothing here needs Lightning."""
 
+from lebm.models.adapters import (
+    DiffusersAutoencoder,
+    ModuleAutoencoder,
+    ModuleEncoder,
+    ModuleGenerator,
+    OwnEncoder,
+)
 from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder, SentenceEncoder
-from lebm.models.energies import Energy, MLPEnergy, SumEnergy
+from lebm.models.energies import Energy, MLPEnergy, ModuleEnergy, SumEnergy
 from lebm.models.frozen import frozen
 from lebm.models.generators import ConvGenerator, Generator, IdentityGenerator, MLPGenerator
 from lebm.models.hierarchical import ConcatenatedEnergy, ConvEnergy, LatentLayout, LayerEnergies
@@ -23,6 +30,7 @@ __all__ = [
     "ConvEnergy",
     "ConvGenerator",
     "DiagonalGaussian",
+    "DiffusersAutoencoder",
     "Energy",
     "EnergyPrior",
     "GaussianChain",
@@ -42,6 +50,11 @@ __all__ = [
     "MLPEncoder",
     "MLPEnergy",
     "MLPGenerator",
+    "ModuleAutoencoder",
+    "ModuleEncoder",
+    "ModuleEnergy",
+    "ModuleGenerator",
+    "OwnEncoder",
     "Prior",
     "RatioPrior",
     "RatioProduct",
