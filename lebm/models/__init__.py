@@ -6,6 +6,7 @@ from lebm.models.adapters import (
     ModuleEncoder,
     ModuleGenerator,
     OwnEncoder,
+    VectorUnits,
 )
 from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder, SentenceEncoder
 from lebm.models.energies import Energy, MLPEnergy, ModuleEnergy, SumEnergy
@@ -66,6 +67,7 @@ __all__ = [
     "StandardNormal",
     "SumEnergy",
     "TransformerGenerator",
+    "VectorUnits",
     "Vocabulary",
     "frozen",
     "sentence_likelihood",

@@ -16,7 +16,14 @@ from lebm.models.encoders import GaussianEncoder
 from lebm.models.frozen import frozen
 from lebm.models.generators import Generator
 
-__all__ = ["DiffusersAutoencoder", "ModuleAutoencoder", "ModuleEncoder", "ModuleGenerator", "OwnEncoder"]
+__all__ = [
+    "DiffusersAutoencoder",
+    "ModuleAutoencoder",
+    "ModuleEncoder",
+    "ModuleGenerator",
+    "OwnEncoder",
+    "VectorUnits",
+]
 
 _POINT = 2 * math.log(0.01)
 """Log-variance of the latents of an encoder that gives a point."""
@@ -205,6 +212,34 @@ class OwnEncoder(GaussianEncoder):
             return mean, torch.full_like(mean, _POINT)
         log_variance = log_variance.unflatten(1, own.latent_shape) - 2 * own.scale.log()
         return mean, log_variance.flatten(1)
+
+
+class VectorUnits(ModuleAutoencoder):
+    """Vectors themselves as latents, in units in which each coordinate has mean 0 and variance 1.
+
+    A prior on them is a density of embeddings, or of the latents of another model.
+
+    Args:
+        latent_dim: number of coordinates of a vector, at least 1.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import VectorUnits
+        >>> units = VectorUnits(2)
+        >>> units.measure(torch.tensor([[1.0, 10.0], [3.0, 30.0]]))
+        >>> units.shift, units(torch.zeros(1, 2))
+        (tensor([ 2., 20.]), tensor([[ 2., 20.]]))
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__(_Same(), [latent_dim], [latent_dim])
+
+
+class _Same(nn.Module):
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+    decode = encode
 
 
 class DiffusersAutoencoder(ModuleAutoencoder):
