@@ -61,7 +61,9 @@ def test_the_example_of_the_readme_runs_without_lightning(fresh):
     [
         page
         for page in PAGES
-        if page.name not in ("README.md", *TESTED_APART) and page.parent.name != "tutorials" and blocks(page, "python")
+        if page.name not in ("README.md", *TESTED_APART)
+        and page.parent.name != "tutorials"
+        and blocks(page, "python")
     ],
     ids=lambda page: page.name,
 )
