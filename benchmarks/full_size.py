@@ -58,7 +58,8 @@ def exercise(model: LatentModel) -> dict[str, Any]:
     for _ in model.updates():
         optimizer.zero_grad()
         losses.append(model.loss(batch, 0))
-        losses[-1].backward()
+        if losses[-1].requires_grad:  # before its base is fitted an energy alone does not learn
+            losses[-1].backward()
         model.on_before_optimizer_step(optimizer)
         optimizer.step()
     model.eval()

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["Component", "DescriptionError", "component_line", "describe", "public_path"]
+__all__ = ["Component", "DescriptionError", "component_line", "describe", "public_path", "recorded"]
 
 Plain = None | bool | int | float | str | list | dict
 
@@ -60,11 +60,10 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
     def recorded(self: Any, *args: Any, **kwargs: Any) -> None:
         if "_init_arguments" not in self.__dict__:  # the outermost constructor comes first
             try:
-                bound = signature.bind(self, *args, **kwargs)
+                bound = _bound(signature, self, args, kwargs)
             except TypeError:
                 bound = None  # the call below raises Python's own message
             if bound is not None:
-                bound.apply_defaults()
                 arguments = _kept(bound)
                 # object.__setattr__, because nn.Module refuses attributes before its own constructor has run
                 object.__setattr__(self, "_init_arguments", arguments)
@@ -75,6 +74,31 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
             raise
 
     return recorded
+
+
+def recorded(cls: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Build an object of a class that is not a :class:`Component`, such as an ``nn.Module`` of another
+    package, and record its arguments on it, so that a checkpoint can rebuild it.
+
+    Example:
+        >>> from torch import nn
+        >>> from lebm.component import describe, recorded
+        >>> describe(recorded(nn.LSTM, 4, hidden_size=8))["init_args"]["hidden_size"]
+        8
+    """
+    arguments = _kept(_bound(inspect.signature(cls.__init__), None, args, kwargs))  # type: ignore[misc]
+    made = cls(*args, **kwargs)
+    if "_init_arguments" not in vars(made):
+        object.__setattr__(made, "_init_arguments", arguments)
+    return made
+
+
+def _bound(
+    signature: inspect.Signature, owner: Any, args: tuple, kwargs: dict[str, Any]
+) -> inspect.BoundArguments:
+    bound = signature.bind(owner, *args, **kwargs)
+    bound.apply_defaults()
+    return bound
 
 
 def _kept(bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -167,8 +191,8 @@ def describe(obj: Any, where: str = "", strict: bool = True) -> Plain:
     if isinstance(obj, Mapping) and (not strict or all(isinstance(key, str) for key in obj)):
         return {str(key): describe(item, f"{where}.{key}", strict) for key, item in obj.items()}
     cls = type(obj)
-    if isinstance(obj, Component) and not (strict and "." in cls.__qualname__):
-        arguments = getattr(obj, "_init_arguments", {})
+    arguments = _arguments_of(obj)
+    if arguments is not None and not (strict and "." in cls.__qualname__):
         return {
             "class_path": public_path(cls),
             "init_args": {
@@ -181,15 +205,42 @@ def describe(obj: Any, where: str = "", strict: bool = True) -> Plain:
         raise DescriptionError(
             f"{where or 'mapping'}: a mapping in a component's arguments must have string keys"
         )
-    if isinstance(obj, Component):
+    if arguments is not None:
         raise DescriptionError(
             f"{where or cls.__qualname__}: a class defined inside a function or another class cannot be"
             " rebuilt; move it to the top level of a module"
         )
     raise DescriptionError(
         f"{where or 'object'}: {cls.__module__}.{cls.__qualname__} has no plain description; "
-        "derive it from lebm.component.Component so that a checkpoint can rebuild it"
+        "build it by lebm.component.recorded(CLASS, ...) so that a checkpoint can rebuild it"
     )
+
+
+def _arguments_of(obj: Any) -> dict[str, Any] | None:
+    """The arguments of the constructor of an object; ``None`` where they are not known.
+
+    A plain module records none. Those of a layer of ``torch.nn`` are its attributes, and a class whose
+    constructor has no parameters needs none.
+    """
+    arguments = vars(obj).get("_init_arguments") if hasattr(obj, "__dict__") else None
+    if arguments is not None or isinstance(obj, Component):
+        return arguments or {}
+    if not hasattr(obj, "_modules"):
+        return None
+    cls = type(obj)
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    if not parameters or cls.__init__.__qualname__ == "Module.__init__":
+        return {}
+    if not cls.__module__.startswith("torch.nn."):
+        return None
+    if cls.__name__ in ("Sequential", "ModuleList"):
+        return {parameters[0].name: list(obj)}
+    named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    found = {n: getattr(obj, n, inspect.Parameter.empty) for n in named if n not in ("device", "dtype")}
+    if "bias" in found and not isinstance(found["bias"], bool):
+        found["bias"] = found["bias"] is not None
+    known = {name: value for name, value in found.items() if not name.startswith("_")}
+    return None if inspect.Parameter.empty in known.values() else known
 
 
 def component_line(part: Any) -> str:

@@ -11,7 +11,13 @@ from lebm.errors import UserError
 
 __all__ = ["EXTRAS", "MissingExtraError", "missing", "need"]
 
-EXTRAS = {"datasets": "train", "tensorboard": "train", "torch_fidelity": "metrics", "wandb": "wandb"}
+EXTRAS = {
+    "datasets": "train",
+    "diffusers": "diffusers",
+    "tensorboard": "train",
+    "torch_fidelity": "metrics",
+    "wandb": "wandb",
+}
 """The extra that brings each package, by the name under which the package is imported."""
 
 

@@ -137,7 +137,7 @@ def _part(value: Any, expected: tuple[type, ...], trust: tuple[str, ...], where:
         arguments = cls.from_former(dict(arguments))
     hints = _hints(cls)
     values = {
-        name: _part(item, _kinds(hints.get(name)) or (Component,), trust, f"{where}.{name}", stored)
+        name: _part(item, _kinds(hints.get(name)) or (Component, nn.Module), trust, f"{where}.{name}", stored)
         for name, item in arguments.items()
     }
     return _made(cls, values, where, stored)
@@ -205,7 +205,9 @@ def tried(model: nn.Module) -> tuple[Any, str]:
     try:
         found = describe(model)
         packages = {path.partition(".")[0] for path in _paths(found)}
-        filled(found, type(model), model.state_dict(), packages)
+        rebuilt = filled(found, type(model), model.state_dict(), packages)
+        if _layers(rebuilt) != _layers(model):  # a module that was changed after it had been built
+            raise UserError("a module is not what the arguments of its constructor say")
     except (DescriptionError, UserError) as error:
         sentence = f"the checkpoints of this model hold weights only, because {error}; to open one, {_LOAD}"
         return {_REASON: str(error)}, sentence
@@ -215,6 +217,12 @@ def tried(model: nn.Module) -> tuple[Any, str]:
         "a class of this model is defined in a script or notebook, so only that program can open its"
         " checkpoints, by lebm.load(FILE, trust=['__main__']); a class in a module can be opened anywhere"
     )
+
+
+def _layers(model: nn.Module) -> list[str]:
+    """The innermost plain layers of a model with their arguments, in order; a list counts as a tuple."""
+    plain = [part for part in model.modules() if not (list(part.children()) or isinstance(part, Component))]
+    return [repr(part).replace("[", "(").replace("]", ")") for part in plain]
 
 
 def _paths(value: Any) -> Iterator[str]:

@@ -32,6 +32,7 @@ _GROUPS = {
         "reconstruct RUN": "data above, reconstructions below",
         "interpolate RUN [A B]": "images or sentences on the way from one to another",
         "traverse RUN": "one latent coordinate varied per row of a picture",
+        "encode RUN": "latents of data, as arrays that a prior can be trained on",
         "score RUN --data DATA": "anomaly scores as CSV or parquet",
         "diagnose RUN": "long chains from prior and posterior, and what is wrong with them",
         "evaluate RUN...": "every metric with its interval, in evaluation.json and a table",
@@ -45,7 +46,7 @@ _GROUPS = {
     "recipes, and this machine": {
         "ls": "names and titles",
         "cat RECIPE": "print one",
-        "cp RECIPE DEST": "start your own from one; --for FOLDER fits it to your images",
+        "cp RECIPE DEST": "start your own from one; --for DATA fits it to your images or vectors",
         "validate-recipe RECIPE": "print what it would train; --time measures three steps",
         "doctor": "check packages, devices, Weights & Biases, metric weights, disk",
     },

@@ -79,7 +79,8 @@ def cp(argv: list[str]) -> int:
         "--for",
         dest="data",
         metavar="FOLDER",
-        help="fit the copy to these images: a folder, parquet files, a Hub name, or a .npy or .npz file",
+        help="fit the copy to these images or vectors: a folder, parquet files, a Hub name, a .npy or .npz"
+        " file, or an IDX file",
     )
     parser.add_argument("--force", action="store_true", help="replace DEST if it exists")
     chosen = parser.parse_args(argv)

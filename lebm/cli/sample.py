@@ -30,7 +30,13 @@ def sample(argv: list[str]) -> int:
     parser.add_argument(
         "--format",
         choices=("png", "npy", "png-files"),
-        help="one grid, one array in [-1, 1], or a folder of pictures",
+        help="one grid (default for images), one array (default for vectors), or a folder of pictures",
+    )
+    parser.add_argument(
+        "--decode",
+        type=Path,
+        metavar="OTHER",
+        help="decode the samples, which are latents of the run OTHER, by its generator",
     )
     parser.add_argument(
         "--from",
@@ -86,9 +92,13 @@ def sample(argv: list[str]) -> int:
             for batch in (rows[start : start + chosen.batch_size] for start in rows[:: chosen.batch_size])
         ]
         x = torch.cat(drawn)
+    if chosen.decode is not None:
+        x = _decoded(x, chosen)
     if model.sentences is not None:
         say(model.sentences.spell(x), chosen.out)
         return 0
+    if chosen.format is None and chosen.out is None and not is_image(x):
+        form, target = "npy", target_file(chosen, "samples", ".npy")
     _write_samples(x, target, form)
     if broken := int((~x.isfinite()).flatten(1).any(dim=1).sum()):
         tell(f"lebm: {broken} of these samples are not finite")
@@ -140,6 +150,19 @@ def _from_pool(model: LatentModel) -> Callable[..., Tensor]:
     if not isinstance(model, PriorModel):
         raise UserError(f"--start pool: a {type(model).__name__} draws its latents without a chain")
     return model.sample_from_pool
+
+
+def _decoded(z: Tensor, chosen: argparse.Namespace) -> Tensor:
+    """What the generator of another run makes of samples ``(n, d)``, its latents."""
+    from lebm.plots import decoded
+
+    other = load_model(argparse.Namespace(**{**vars(chosen), "run": chosen.decode}))
+    if z.shape[1:] != (other.latent_dim,):
+        raise UserError(
+            f"--decode {chosen.decode}: takes latents of {other.latent_dim} numbers, and the samples of"
+            f" {chosen.run} have the shape {tuple(z.shape[1:])}"
+        )
+    return decoded(other.decode, z.to(other.device), chosen.batch_size)
 
 
 def _sample_steps(model: LatentModel, chosen: argparse.Namespace) -> int | None:

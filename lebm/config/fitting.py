@@ -1,4 +1,4 @@
-"""A recipe for other images: an overlay with the data, and with the shapes of the networks."""
+"""A recipe for other images or vectors: an overlay with the data, and with the shapes of the networks."""
 
 from __future__ import annotations
 
@@ -69,13 +69,22 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
             size than that of the networks.
     """
     recipe = check_kind(path, found.path)
+    is_vector = len(found.shape) == 1
+    if is_vector != (recipe["data"]["class_path"] == "ArrayData"):
+        own, other = ("images", "vectors")[:: 1 if is_vector else -1]
+        raise UserError(
+            f"{path}: a recipe of {own}, and {found.path} holds {other}; start from a recipe of {other},"
+            f" such as latent_mle/{'vectors' if is_vector else 'mnist'}"
+        )
     known = {file: name for name, file in recipes.names().items()}
     name = known.get(path) or os.path.relpath(path, folder)
-    shape = _shape(path, list(_shapes(recipe["model"], "")), found)
+    shape = found.shape if is_vector else _shape(path, list(_shapes(recipe["model"], "")), found)
     arguments = _arguments(recipe["data"].get("init_args") or {}, found, shape)
     section = {"class_path": "ArrayData" if found.is_array else "ImageData", "init_args": arguments}
     overlay: dict[str, Any] = {"include": name, "data": section}
-    if changed := _resized(recipe["model"], shape):
+    if is_vector:
+        overlay["latent_dim"] = shape[0]
+    elif changed := _resized(recipe["model"], shape):
         overlay["model"] = changed
     held_out = arguments.pop("left out", None)
     callbacks = (recipe.get("trainer") or {}).get("callbacks") or []
@@ -129,8 +138,8 @@ def check_kind(path: Path, data: str) -> dict[str, Any]:
             f" copy it without --for, and train with lebm fit -c DEST --data.init_args.path"
             f" {shlex.quote(data)}{splits}"
         )
-    if kind != "ImageData" or not any(_shapes(model, "")):
-        raise UserError(f"{path}: not a recipe of images; lebm ls prints what there is")
+    if kind != "ArrayData" and (kind != "ImageData" or not any(_shapes(model, ""))):
+        raise UserError(f"{path}: not a recipe of images or vectors; lebm ls prints what there is")
     if is_file or (Path(data) / "train.txt").is_file():
         raise UserError(
             f"--for {data}: these are sentences, and {path} is a recipe of images; start from a recipe of"
@@ -150,7 +159,7 @@ def _shapes(section: Any, cls: str) -> Iterator[tuple[str, list[int]]]:
                 yield from _shapes(value, cls)
 
 
-def _resized(section: Any, shape: tuple[int, int, int]) -> dict[str, Any]:
+def _resized(section: Any, shape: tuple[int, ...]) -> dict[str, Any]:
     """What of a section changes with the shape of the images."""
     changed: dict[str, Any] = {}
     for key, value in section.items():
@@ -166,7 +175,7 @@ def _resized(section: Any, shape: tuple[int, int, int]) -> dict[str, Any]:
     return changed
 
 
-def _arguments(before: dict[str, Any], found: Survey, shape: tuple[int, int, int]) -> dict[str, Any]:
+def _arguments(before: dict[str, Any], found: Survey, shape: tuple[int, ...]) -> dict[str, Any]:
     """Arguments of the data: those of the recipe that hold for any images stay, its others get defaults."""
     from lebm.data import ArrayData, ImageData
 
@@ -195,7 +204,7 @@ def _arguments(before: dict[str, Any], found: Survey, shape: tuple[int, int, int
     return arguments
 
 
-def _shape(path: Path, shapes: list[tuple[str, list[int]]], found: Survey) -> tuple[int, int, int]:
+def _shape(path: Path, shapes: list[tuple[str, list[int]]], found: Survey) -> tuple[int, ...]:
     """Channels, height and width that the networks can do and the data can have."""
     channels, height, width = found.shape
     own = shapes[0][1][1:]
@@ -212,11 +221,11 @@ def _shape(path: Path, shapes: list[tuple[str, list[int]]], found: Survey) -> tu
     return channels, side, side
 
 
-def _change_of_size(found: Survey, shape: tuple[int, int, int]) -> list[str]:
+def _change_of_size(found: Survey, shape: tuple[int, ...]) -> list[str]:
     """What to say if the images are shrunk or enlarged."""
-    _, height, width = found.shape
-    if found.is_array or shape[1] == min(height, width):
+    if found.is_array or shape[1] == min(found.shape[1:]):
         return []
+    _, height, width = found.shape
     images = f"images of {width} x {height} pixels" + ("" if found.same_size else " or more")
     made = "shrunk" if shape[1] < min(height, width) else "enlarged" if found.same_size else "resized"
     return [f"the {images} are {made} to {shape[2]} x {shape[1]}, the size of the recipe's networks"]

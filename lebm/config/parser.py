@@ -20,10 +20,12 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 import lebm.data  # noqa: F401  (a recipe names classes without their module, so the parser must know them)
 from lebm.callbacks import ChainHealth, Divergence
 from lebm.checkpoint.writing import AtomicCheckpointIO
+from lebm.component import recorded
 from lebm.config import messages
 from lebm.config.recipe import TRUSTED, Setting, merged
 from lebm.config.request import DESCRIPTION, OWN_KEYS, Request, usage
@@ -107,6 +109,8 @@ class RecipeCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name, (kind, meaning) in OWN_KEYS.items():
             parser.add_argument(f"--{name}", type=kind | None, default=None, help=meaning)
+
+        parser.add_instantiator(recorded, nn.Module)  # for checkpoints, which describe plain modules too
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)  # Lightning would warn that these are not the words of the user

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,18 +21,28 @@ from lebm.samplers.noise import keyed_seed
 __all__ = ["ArrayData", "PlaneData", "plane_samples"]
 
 SPLITS = ("train", "validation", "test")
+_NAMES = {
+    **{"x": "train", "x_train": "train", "x_val": "validation", "x_valid": "validation", "x_test": "test"},
+    **{"y": "train_label", "y_train": "train_label", "label": "train_label", "labels": "train_label"},
+    **{"y_val": "validation_label", "y_valid": "validation_label", "y_test": "test_label"},
+}
+"""Names that arrays have elsewhere, as in the files of Keras."""
+_IDX = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
 class ArrayData(SplitData):
     """Batches ``{"x", "label", "index"}`` of arrays in memory.
 
     ``x`` is ``float32``, ``(B, d)`` or ``(B, C, H, W)``. Images are ``uint8``, which are scaled to [-1, 1],
-    or numbers in [-1, 1]. Vectors do not change. Rows without labels have the label -1.
+    or numbers in [-1, 1]; grey ones may be ``(N, H, W)``. Vectors do not change. Rows without labels have the
+    label -1.
 
     Args:
         path: a ``.npz`` file with the array ``train``. It may also have ``validation``, ``test`` and the
-            whole-numbered labels ``train_label``, ``validation_label`` and ``test_label``. Or a ``.npy``
-            file, which is ``train`` alone.
+            whole-numbered labels ``train_label``, ``validation_label`` and ``test_label``. The names ``x``,
+            ``y``, ``x_train``, ``y_train``, ``x_test``, ... mean the same, and arrays that are called
+            ``*name`` or ``*names`` are left out. Or a ``.npy`` file, which is ``train`` alone. Or an IDX file
+            such as ``train-images-idx3-ubyte.gz``, with labels and test images beside it.
         batch_size: rows per training step, over all processes together; the number of
             processes must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
@@ -89,7 +100,11 @@ class ArrayData(SplitData):
         if self._used is not None:
             return
         given = self._read() if self._arrays is None else self._arrays
-        arrays = {name: np.asarray(value) for name, value in given.items()}
+        arrays = {
+            _NAMES.get(name, name): np.asarray(value)
+            for name, value in given.items()
+            if not name.endswith(("name", "names"))
+        }
         known = [*SPLITS, *(f"{name}_label" for name in SPLITS)]
         if "train" not in arrays or not set(known).issuperset(arrays):
             raise UserError(
@@ -139,19 +154,23 @@ class ArrayData(SplitData):
         if not file.exists():
             raise UserError(f"{where}: no such file")
         try:
+            if not file.name.endswith((".npy", ".npz")):
+                return _idx_files(file)
             found = np.load(file, allow_pickle=False)
             return {"train": found} if isinstance(found, np.ndarray) else dict(found)
         except MemoryError as error:
             raise UserError(f"{where}: needs more memory than there is ({error})") from error
         except Exception as error:  # NumPy and the readers of archives meet damage with errors of many kinds
-            raise UserError(f"{where}: not a .npy or .npz file of plain numbers") from error
+            raise UserError(f"{where}: not a .npy, .npz or IDX file of plain numbers") from error
 
     def _array(self, arrays: Mapping[str, np.ndarray], name: str) -> ImageRows:
         where, values = f"data path {self.path!r}, array {name!r}", arrays[name]
+        if values.ndim == 3:
+            values = values[:, None]
         if values.ndim not in (2, 4) or values.dtype.kind not in "fiub" or not values.size:
             raise UserError(
-                f"{where}: must hold numbers of shape (N, d) or (N, C, H, W), not {values.dtype} of shape"
-                f" {values.shape}"
+                f"{where}: must hold numbers of shape (N, d), (N, H, W) or (N, C, H, W), not {values.dtype}"
+                f" of shape {values.shape}"
             )
         # torch knows neither another byte order nor numbers of more than 8 bytes
         known = np.float64 if values.dtype.itemsize > 8 else values.dtype.newbyteorder("=")
@@ -177,6 +196,32 @@ class ArrayData(SplitData):
         rows = getattr(self, split)
         labels = rows.labels.tolist() if (rows.labels >= 0).any() else None
         return Rows(rows, f"{self.path} ({split})", np.arange(len(rows))[:limit], labels)
+
+
+def _idx_files(file: Path) -> dict[str, np.ndarray]:
+    """The images of an IDX file, and the labels and the test split that are beside it, as for MNIST."""
+    found = {"train": _idx(file)}
+    beside = {
+        "train_label": file.name.replace("images-idx3", "labels-idx1"),
+        "test": file.name.replace("train-", "t10k-"),
+        "test_label": file.name.replace("train-", "t10k-").replace("images-idx3", "labels-idx1"),
+    }
+    for name, other in beside.items():
+        if (
+            other != file.name
+            and (name != "test_label" or "test" in found)
+            and file.with_name(other).exists()
+        ):
+            found[name] = _idx(file.with_name(other))
+    return found
+
+
+def _idx(file: Path) -> np.ndarray:
+    with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as opened:
+        content = opened.read()
+    kind, axes = content[2], content[3]
+    shape = np.frombuffer(content, ">i4", axes, 4)
+    return np.frombuffer(content, _IDX[kind], -1, 4 + 4 * axes).reshape(shape).astype(_IDX[kind].strip(">"))
 
 
 def _rings(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

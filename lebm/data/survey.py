@@ -20,7 +20,7 @@ __all__ = ["Survey", "survey"]
 LOOKED_AT = 10_000
 """Image files whose headers are read; of more files, this many that are spread over all."""
 LOOKED_AT_IN_TABLES = 1000  # an image in a table is read whole
-ARRAYS = (".npy", ".npz")
+ARRAYS = (".npy", ".npz", "-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Survey:
         is_array: whether the data are a file of NumPy for :class:`~lebm.data.ArrayData`.
         count: number of training images that can be opened, those for validation included.
         shape: channels, height and width of the images; where they differ, of the smallest one that is not
-            among the smallest twentieth.
+            among the smallest twentieth. ``(d,)`` for vectors.
         same_size: whether all images that were looked at have this size.
         classes: names of the classes, or their numbers as text; empty without labels.
         normal: the only class of the training split, if the test split has it and others too: these are
@@ -48,7 +48,7 @@ class Survey:
     path: str
     is_array: bool
     count: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     same_size: bool
     classes: list[str]
     train_split: str
@@ -62,12 +62,16 @@ class Survey:
     @property
     def line(self) -> str:
         """All of it in one line."""
-        channels, height, width = self.shape
         about = "about " if self.is_sample and self.unreadable else ""
-        size = f"{width} x {height} pixels" + ("" if self.same_size else " or more")
+        if len(self.shape) == 1:
+            kind = f"vectors of {self.shape[0]} numbers"
+        else:
+            channels, height, width = self.shape
+            size = f"{width} x {height} pixels" + ("" if self.same_size else " or more")
+            kind = f"images of {size}, {'grey' if channels == 1 else 'in colour'}"
         listed = one_line(", ".join(self.classes[:10])) + (", ..." if len(self.classes) > 10 else "")
         return (
-            f"{about}{self.count} training images of {size}, {'grey' if channels == 1 else 'in colour'}, "
+            f"{about}{self.count} training {kind}, "
             + (f"{len(self.classes)} classes ({listed})" if self.classes else "no labels")
             + (", a validation split" if self.has_validation else "")
             + (f", a test split {self.test_split!r}" if self.test_split else ", no test split")
@@ -88,11 +92,10 @@ class Survey:
 
 
 def survey(path: str) -> Survey:
-    """Look at a data set of images.
+    """Look at a data set of images or vectors.
 
     Args:
-        path: as for :class:`~lebm.data.ImageData`, or a ``.npy`` or ``.npz`` file as for
-            :class:`~lebm.data.ArrayData`.
+        path: as for :class:`~lebm.data.ImageData`, or a file of arrays as for :class:`~lebm.data.ArrayData`.
 
     Raises:
         UserError: if there are no images to read.
@@ -106,15 +109,12 @@ def _of_arrays(path: str) -> Survey:
     data = ArrayData(path, batch_size=1)
     data.setup()
     used = data.describe_split()
-    if len(used["shape"]) != 3:
-        raise UserError(f"data path {path!r}: holds rows of shape {used['shape']}, not images (N, C, H, W)")
-    channels, height, width = used["shape"]
     labels = [] if (data.train.labels < 0).all() else [str(n) for n in data.train.labels.unique().tolist()]
     return Survey(
         os.path.abspath(path),
         True,
         len(data.train),
-        (channels, height, width),
+        tuple(used["shape"]),
         True,
         labels,
         "train",

@@ -30,7 +30,7 @@ from lebm.models.encoders import DiagonalGaussian
 from lebm.models.frozen import frozen
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.likelihoods import Likelihood
-from lebm.models.observations import check_range, check_rows, checked, event_shape, rows_of
+from lebm.models.observations import as_dictionary, check_range, check_rows, checked, event_shape, rows_of
 from lebm.models.priors import Prior, StandardNormal
 from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
 from lebm.samplers.base import LogDensity, Sampler
@@ -122,7 +122,8 @@ class LatentModel(LightningModule, Component, ABC):
     """Base of the learning methods: what to train, what the loss is, and how to draw, encode and score.
 
     Batches are dictionaries with ``"x"``, ``(B, *event)``, images in [-1, 1], and ``"index"``, ``(B,)``, the
-    numbers of the rows. Without ``"index"``, evaluation numbers the rows as they come. The first training
+    numbers of the rows; or such an ``x`` alone, or a tuple that begins with it, from a loader of PyTorch.
+    Without ``"index"``, evaluation numbers the rows as they come. The first training
     batch is looked at: images in [0, 255] are refused, and images that look like [0, 1] give a warning.
 
     Args:
@@ -171,6 +172,10 @@ class LatentModel(LightningModule, Component, ABC):
         """The scalar training loss of a batch. :meth:`note` the scalars that are worth logging."""
 
     # The data of a batch
+
+    def _apply_batch_transfer_handler(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make a dictionary of any batch. Lightning warns where its public hook meets a data module."""
+        return super()._apply_batch_transfer_handler(as_dictionary(batch), *args, **kwargs)
 
     def observations(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The data of a batch in the model's own precision.

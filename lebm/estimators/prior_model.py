@@ -21,6 +21,7 @@ from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError, 
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.stages import renew_averages
 from lebm.inference import Frozen, Inference, Inferred, PosteriorChain, ShortRun, Variational, mirror_encoder
+from lebm.models.adapters import ModuleAutoencoder, ModuleEncoder, OwnEncoder
 from lebm.models.chain_space import ChainSpace, check_choice
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import ClassEnergy
@@ -59,7 +60,8 @@ class PriorModel(LatentModel):
         prior: ``p(z)``.
         prior_sampler: chain for ``p(z)``.
         posterior_sampler: chain for ``p(z | x)``; ``None`` if the inference runs no chain.
-        optimizer: the optimiser and its settings per network: a learning rate for each of :meth:`networks`.
+        optimizer: the optimiser and its settings per network: a learning rate for each of :meth:`networks`;
+            0.001 for each if ``None``.
         inference: where latents of data come from; :class:`~lebm.inference.ShortRun` if ``None``.
         scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
             ``False`` is the published loss, ``|x - g(z)|^2`` summed over pixels. Gaussian likelihoods only.
@@ -82,8 +84,8 @@ class PriorModel(LatentModel):
         likelihood: Likelihood,
         prior: Prior,
         prior_sampler: Sampler,
-        posterior_sampler: Sampler | None,
-        optimizer: AdamGroups,
+        posterior_sampler: Sampler | None = None,
+        optimizer: AdamGroups | None = None,
         inference: Inference | None = None,
         scale_likelihood: bool = True,
         seed: int = 0,
@@ -92,7 +94,7 @@ class PriorModel(LatentModel):
         fit_base: FitBase | None = None,
         anomaly: Literal["joint", "code"] = "joint",
     ) -> None:
-        super().__init__(optimizer, seed, noise_shards, evaluation_steps)
+        super().__init__(optimizer or AdamGroups({}), seed, noise_shards, evaluation_steps)
         if likelihood.latent_dim != prior.latent_dim:
             raise ValueError(
                 f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has"
@@ -121,7 +123,9 @@ class PriorModel(LatentModel):
             self.reference.requires_grad_(False)  # a base learns by its own fit
             if isinstance(prior, EnergyPrior):
                 prior.wait_for(fit_base)
-        optimizer.check(self.networks())
+        if optimizer is None:
+            self.optimizer_settings = AdamGroups(dict.fromkeys(self.networks(), 1e-3))
+        self.optimizer_settings.check(self.networks())
 
     def _take(self, inference: Inference | None) -> Inference:
         """The inference of this model, checked, with an encoder made for the generator if it lacks one."""
@@ -131,10 +135,11 @@ class PriorModel(LatentModel):
             raise ValueError(f"inference {name} runs posterior chains: give a posterior_sampler")
         if part.needs_encoder and part.encoder is None:
             part.encoder = mirror_encoder(self.likelihood.generator)
-        if (
-            part.encoder is not None
-            and getattr(part.encoder, "latent_dim", self.latent_dim) != self.latent_dim
-        ):
+        if isinstance(part.encoder, OwnEncoder) and isinstance(self.likelihood.generator, ModuleAutoencoder):
+            part.encoder = self.likelihood.generator.mirror()  # one that a checkpoint describes is a copy
+        if part.encoder is not None and not isinstance(part.encoder, GaussianEncoder):
+            part.encoder = ModuleEncoder(part.encoder, self.latent_dim)
+        if part.encoder is not None and part.encoder.latent_dim != self.latent_dim:
             raise ValueError(
                 f"the prior has {self.latent_dim} latent coordinates but the encoder gives"
                 f" {part.encoder.latent_dim}"
@@ -404,6 +409,14 @@ class PriorModel(LatentModel):
                 UserNotice,
                 stacklevel=2,
             )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        own = self.likelihood.generator
+        if isinstance(own, ModuleAutoencoder) and not own.measured:
+            own.measure(self.observations(batch))
+            own.load_state_dict(self.trainer.strategy.broadcast(own.state_dict()))
+            renew_averages(self.trainer, self, ["likelihood"])
 
     # The fit of the base
 

@@ -96,9 +96,9 @@ class Inference(nn.Module, Component, ABC):
     runs_chain = True
     needs_encoder = False
 
-    def __init__(self, encoder: GaussianEncoder | None = None) -> None:
+    def __init__(self, encoder: GaussianEncoder | nn.Module | None = None) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder = encoder  # type: ignore[assignment]  # a model adapts a plain module
 
     @abstractmethod
     def infer(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.inference.base import Inference, Inferred, PosteriorChain
+from lebm.models.adapters import ModuleAutoencoder
 from lebm.models.chain_space import check_choice
 from lebm.models.encoders import ConvEncoder, GaussianEncoder, MLPEncoder, SentenceEncoder
 from lebm.models.generators import ConvGenerator, Generator, MLPGenerator
@@ -23,6 +24,7 @@ _SMALL = 4096
 def mirror_encoder(generator: nn.Module) -> GaussianEncoder:
     """An encoder with the layers of a generator in the opposite order.
 
+    - :class:`~lebm.models.ModuleAutoencoder`: the encoder that it holds.
     - :class:`~lebm.models.MLPGenerator`: an :class:`~lebm.models.MLPEncoder` of the same widths.
     - :class:`~lebm.models.ConvGenerator`: a :class:`~lebm.models.ConvEncoder` of the same channels, with
       biases.
@@ -41,6 +43,8 @@ def mirror_encoder(generator: nn.Module) -> GaussianEncoder:
           latent_dim=2, in_shape=(1, 4, 4), hidden=[16, 8]
           ...
     """
+    if isinstance(generator, ModuleAutoencoder):
+        return generator.mirror()
     arguments: dict[str, Any] = getattr(generator, "_init_arguments", {})
     if isinstance(generator, SequenceGenerator):
         return SentenceEncoder(generator.latent_dim, generator.vocabulary_size, generator.max_length)
@@ -93,7 +97,7 @@ class Variational(Inference):
 
     def __init__(
         self,
-        encoder: GaussianEncoder | None = None,
+        encoder: GaussianEncoder | nn.Module | None = None,
         kl: Literal["closed_form", "monte_carlo"] = "closed_form",
         warm_up: float = 0.0,
         prior_pull: float = 1.0,
@@ -152,7 +156,9 @@ class Taught(Inference):
     needs_encoder = True
 
     def __init__(
-        self, encoder: GaussianEncoder | None = None, begin: Literal["encoder", "reference"] = "encoder"
+        self,
+        encoder: GaussianEncoder | nn.Module | None = None,
+        begin: Literal["encoder", "reference"] = "encoder",
     ) -> None:
         super().__init__(encoder)
         check_choice("begin", begin, ("encoder", "reference"))
@@ -193,7 +199,9 @@ class Frozen(Inference):
     runs_chain = False
     needs_encoder = True
 
-    def __init__(self, encoder: GaussianEncoder | None = None, backbone: str | None = None) -> None:
+    def __init__(
+        self, encoder: GaussianEncoder | nn.Module | None = None, backbone: str | None = None
+    ) -> None:
         super().__init__(encoder)
         self.backbone = backbone
 

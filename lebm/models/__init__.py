@@ -1,8 +1,16 @@
 """Energies, priors, generators, encoders and likelihoods. Nothing here needs Lightning."""
 
+from lebm.models.adapters import (
+    DiffusersAutoencoder,
+    ModuleAutoencoder,
+    ModuleEncoder,
+    ModuleGenerator,
+    OwnEncoder,
+    VectorUnits,
+)
 from lebm.models.classifier import LatentClassifier
 from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder, SentenceEncoder
-from lebm.models.energies import ClassEnergy, Energy, MLPEnergy, SumEnergy
+from lebm.models.energies import ClassEnergy, Energy, MLPEnergy, ModuleEnergy, SumEnergy
 from lebm.models.frozen import frozen
 from lebm.models.generators import ConvGenerator, Generator, IdentityGenerator, MLPGenerator
 from lebm.models.hierarchical import ConcatenatedEnergy, ConvEnergy, LatentLayout, LayerEnergies
@@ -25,6 +33,7 @@ __all__ = [
     "ConvEnergy",
     "ConvGenerator",
     "DiagonalGaussian",
+    "DiffusersAutoencoder",
     "Energy",
     "EnergyPrior",
     "GaussianChain",
@@ -45,6 +54,11 @@ __all__ = [
     "MLPEncoder",
     "MLPEnergy",
     "MLPGenerator",
+    "ModuleAutoencoder",
+    "ModuleEncoder",
+    "ModuleEnergy",
+    "ModuleGenerator",
+    "OwnEncoder",
     "Prior",
     "RatioPrior",
     "RatioProduct",
@@ -56,6 +70,7 @@ __all__ = [
     "StandardNormal",
     "SumEnergy",
     "TransformerGenerator",
+    "VectorUnits",
     "Vocabulary",
     "frozen",
     "sentence_likelihood",

@@ -11,7 +11,7 @@ from lebm.component import Component
 from lebm.models.layers import mlp
 from lebm.samplers.base import log_density_gradient
 
-__all__ = ["ClassEnergy", "Energy", "MLPEnergy", "SumEnergy", "input_gradient"]
+__all__ = ["ClassEnergy", "Energy", "MLPEnergy", "ModuleEnergy", "SumEnergy", "input_gradient"]
 
 _aten = torch.ops.aten
 
@@ -75,8 +75,8 @@ def _plain(layer: nn.Module, state: Tensor) -> bool:
 class Energy(nn.Module, Component):
     """Base class of the energies: ``energy(z: (B, *event)) -> (B,)``.
 
-    An energy may be any ``nn.Module`` of this form. Derive from this class if checkpoints are to be saved: a
-    checkpoint stores a description of each part.
+    An energy may be any ``nn.Module`` of this form. One that derives from this class describes itself in
+    checkpoints.
 
     Attributes:
         latent_dim: number of coordinates of a flat latent, or ``None`` if the energy takes any event.
@@ -92,6 +92,29 @@ class Energy(nn.Module, Component):
     """
 
     latent_dim: int | None = None
+
+
+class ModuleEnergy(Energy):
+    """A plain module as an energy: ``(B, d) -> (B,)`` or ``(B, 1)``.
+
+    Args:
+        module: the network.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lebm.models import ModuleEnergy
+        >>> ModuleEnergy(nn.Linear(3, 1))(torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, z: Tensor) -> Tensor:
+        energy = self.module(z)
+        return energy.squeeze(1) if energy.dim() == 2 else energy
 
 
 class MLPEnergy(Energy):

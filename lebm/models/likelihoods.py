@@ -69,12 +69,13 @@ class GaussianLikelihood(Likelihood):
     """``x = g(z) + N(0, sigma^2 I)``, with images in [-1, 1] (Pang et al. 2020, eq. 5).
 
     Args:
-        generator: the network ``g``, ``(B, d) -> (B, C, H, W)`` or ``(B, D)``.
+        generator: the network ``g``, ``(B, d) -> (B, C, H, W)`` or ``(B, D)``; any ``nn.Module``.
         sigma: standard deviation of the observation noise in the units of ``x``; positive. The
             released scripts use 0.3.
+        latent_dim: number of latent coordinates ``d``, for a generator without an attribute ``latent_dim``.
 
     Raises:
-        ValueError: if ``sigma`` is not positive.
+        ValueError: if ``sigma`` is not positive, or ``latent_dim`` is not known.
 
     Example:
         >>> import torch
@@ -85,13 +86,21 @@ class GaussianLikelihood(Likelihood):
         (tensor([-2.8379]), tensor([[0., 0.]]))
     """
 
-    def __init__(self, generator: Generator, sigma: float = 0.3) -> None:
+    def __init__(
+        self, generator: Generator | nn.Module, sigma: float = 0.3, latent_dim: int | None = None
+    ) -> None:
         super().__init__()
         if not sigma > 0:
             raise ValueError(f"sigma must be positive, not {sigma}")
         self.generator = generator
         self.sigma = float(sigma)
-        self.latent_dim = generator.latent_dim
+        dim = getattr(generator, "latent_dim", latent_dim)
+        if dim is None:
+            raise ValueError(
+                f"the generator, {type(generator).__name__}, does not know its latent_dim; give"
+                " GaussianLikelihood a latent_dim"
+            )
+        self.latent_dim = dim
 
     def mean(self, z: Tensor) -> Tensor:
         return self.generator(z)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lebm.errors import UserError, UserNotice
 from lebm.models.likelihoods import Likelihood
 
-__all__ = ["check_range", "check_rows", "checked", "event_shape", "rows_of"]
+__all__ = ["as_dictionary", "check_range", "check_rows", "checked", "event_shape", "rows_of"]
 
 Answer = TypeVar("Answer", bound=Callable[..., Any])
 _FARTHEST = 10.0
@@ -25,15 +25,32 @@ def event_shape(likelihood: Likelihood | None) -> tuple[int, ...] | None:
     return None if shape is None else tuple(shape)
 
 
+def as_dictionary(batch: Any) -> Any:
+    """A batch of a plain loader as ``{"x": ..., "label": ...}``; any other batch as it is.
+
+    Args:
+        batch: a tensor ``(B, *event)``; or a tuple or list that begins with one. A second tensor ``(B,)`` of
+            whole numbers is the labels.
+    """
+    if isinstance(batch, Tensor):
+        return {"x": batch}
+    if not isinstance(batch, tuple | list) or not all(isinstance(part, Tensor) for part in batch[:2]):
+        return batch
+    x, *rest = batch
+    is_label = bool(rest) and rest[0].shape == x.shape[:1] and not rest[0].is_floating_point()
+    return {"x": x, "label": rest[0]} if is_label else {"x": x}
+
+
 def rows_of(batch: Any) -> Tensor:
     """The data of a batch.
 
     Args:
-        batch: a dictionary with ``"x"``, ``(B, *event)``, and ``"index"``, ``(B,)``.
+        batch: a dictionary with ``"x"``, ``(B, *event)``, or what :func:`as_dictionary` makes one of.
 
     Raises:
-        UserError: for anything else, such as the tuples of a ``TensorDataset``.
+        UserError: for anything else.
     """
+    batch = as_dictionary(batch)
     if not isinstance(batch, Mapping) or "x" not in batch:
         given = (
             f"a dictionary with {', '.join(map(repr, batch)) or 'nothing'}"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lebm.component import Component
 from lebm.models.encoders import DiagonalGaussian
-from lebm.models.energies import Energy
+from lebm.models.energies import Energy, ModuleEnergy
 from lebm.samplers.base import LogDensity, log_density_gradient, state_gradient
 from lebm.samplers.noise import RandomSource, normal
 
@@ -125,11 +125,12 @@ class EnergyPrior(Prior):
     """``p(z) = exp(-E(z)) p0(z) / Z`` (Pang et al. 2020, eq. 3, with E = -f).
 
     Args:
-        energy: the energy ``E``, any ``nn.Module`` that maps ``(B, d)`` to ``(B,)``. A recipe or a checkpoint
-            can only name an :class:`Energy`.
+        energy: the energy ``E``, any ``nn.Module`` that maps ``(B, d)`` to ``(B,)`` or ``(B, 1)``.
         base: the reference ``p0``, a prior with a normalised ``log_density`` and exact draws, such as a
             :class:`~lebm.models.GaussianMixture` that training fits; a standard normal with the
-            ``latent_dim`` of the energy if ``None``. An energy without a ``latent_dim`` needs one.
+            ``latent_dim`` of the energy if ``None``.
+        latent_dim: number of latent coordinates, for an energy without an attribute ``latent_dim`` and no
+            base.
 
     Attributes:
         asleep: whether the energy still waits for its base to be fitted. The prior then is its base.
@@ -147,18 +148,20 @@ class EnergyPrior(Prior):
         (torch.Size([16]), False)
     """
 
-    def __init__(self, energy: Energy, base: Prior | None = None) -> None:
+    def __init__(
+        self, energy: Energy | nn.Module, base: Prior | None = None, latent_dim: int | None = None
+    ) -> None:
         super().__init__()
-        dim: int | None = getattr(energy, "latent_dim", None)
+        dim: int | None = getattr(energy, "latent_dim", None) or latent_dim
         if base is None:
             if dim is None:
-                raise ValueError("this energy does not know its latent_dim; give EnergyPrior a base")
+                raise ValueError("this energy does not know its latent_dim; give EnergyPrior a latent_dim")
             base = StandardNormal(dim)
         if dim is not None and dim != base.latent_dim:
             raise ValueError(f"the energy takes {dim} latent coordinates but the base has {base.latent_dim}")
         if not base.is_exact:
             raise ValueError(f"a base needs exact draws, which {type(base).__name__} does not have")
-        self.tilt = energy
+        self.tilt = energy if isinstance(energy, Energy) else ModuleEnergy(energy)
         self.base = base
         self.latent_dim = base.latent_dim
         self._schedule: Any = None

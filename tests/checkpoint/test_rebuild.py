@@ -90,11 +90,11 @@ def with_energy(description: dict, energy: object) -> dict:
         ({"class_path": "lebm_evil.X"}, "outside the trusted packages"),
         (
             {"class_path": "lebm.samplers.Langevin", "init_args": {"steps": 1, "step_size": 1.0}},
-            "is not a subclass of Energy",
+            "cannot be built: this energy does not know its latent_dim",
         ),
         (
             {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}},
-            "is not a subclass of Energy",
+            "cannot be built: this energy does not know its latent_dim",
         ),
         (
             {"class_path": "lebm.models.MLPEnergy", "init_args": {"latent_dim": 3, "evil": 1}},
@@ -179,9 +179,10 @@ def test_components_without_a_plain_description_are_refused_at_save():
 
     Holder.__qualname__ = "Holder"
     with pytest.raises(
-        DescriptionError, match="inner: torch.nn.modules.linear.Linear has no plain description"
+        DescriptionError,
+        match="inner: torch.nn.modules.activation.MultiheadAttention has no plain description",
     ):
-        describe(Holder(nn.Linear(1, 1)))
+        describe(Holder(nn.MultiheadAttention(1, 1)))
 
 
 def test_a_description_records_defaults_and_the_outermost_constructor():

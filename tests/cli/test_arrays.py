@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from lebm.cli.dispatch import run as dispatch
 from tests.cli.conftest import Run
 
 NOISE = np.random.default_rng(0)
@@ -84,3 +85,42 @@ def test_points_in_the_plane(lebm: Run, tiny: Path, capsys: pytest.CaptureFixtur
     words = ["--likelihood-images", 4, "--levels", 3, "--n-samples", 30]
     assert lebm("evaluate", "run", "--suite", "image", "--suite", "ood", "--suite", "likelihood", *words) == 0
     assert {"reconstruction_mse", "log_likelihood/ais"} <= figures("run/evaluation.json").keys()
+
+
+def test_a_prior_on_the_latents_of_another_run(
+    lebm: Run, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Encode once, fit the recipe of vectors to the file, draw, and decode what was drawn."""
+    assert lebm("encode", images, "--out", "z.npz") == 0
+    with np.load("z.npz") as latents:
+        sizes = {name: latents[name].shape for name in latents}
+    assert sizes["train"] == (30, 2)
+    assert sizes["validation"] == (10, 2)
+    assert sizes["test"] == (20, 2)
+    assert np.load("z.npz")["test_label"].tolist() == [0, 1] * 10
+    assert lebm("encode", images, "--split", "test", "--out", "t.npz") == 0
+    assert np.array_equal(np.load("t.npz")["train"], np.load("z.npz")["test"])
+    assert lebm("encode", images, "--out", "z.csv") == 2
+    assert "latents are written as .npz" in capsys.readouterr().err
+    assert dispatch(["cp", "latent_mle/vectors", "prior.yaml", "--for", "z.npz"]) == 0
+    assert "30 training vectors of 2 numbers" in capsys.readouterr().out
+    words = ["--trainer.max_steps", 6, "--model.init_args.fit_base.at", 2, "--run_dir", "prior"]
+    base = ["--model.init_args.prior.init_args.base.init_args.components", 2]
+    assert lebm("fit", "-c", "prior.yaml", *words, *base) == 0
+    assert lebm("sample", "prior", "-n", 5) == 0
+    assert np.load("prior/images/samples.npy").shape == (5, 2)
+    assert lebm("sample", "prior", "-n", 9, "--decode", images) == 0
+    assert Image.open("prior/images/samples.png")
+    assert lebm("sample", images, "-n", 1, "--decode", "prior") == 2
+    assert "takes latents of 2 numbers, and the samples of run have the shape (1, 4, 4)" in (
+        capsys.readouterr().err
+    )
+    for verb in ("score", "reconstruct", "interpolate", "traverse"):
+        assert lebm(verb, "prior") == 0
+    assert dispatch(["cp", "latent_mle/mnist", "a.yaml", "--for", "z.npz"]) == 2
+    assert "holds vectors; start from a recipe of vectors, such as latent_mle/vectors" in (
+        capsys.readouterr().err
+    )
+    assert dispatch(["cp", "latent_mle/vectors", "a.yaml", "--for", "own.npz"]) == 2
+    assert "holds images; start from a recipe of images, such as latent_mle/mnist" in capsys.readouterr().err
+    assert not Path("a.yaml").exists()

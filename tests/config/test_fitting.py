@@ -63,7 +63,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_which_recipes_can_be_fitted() -> None:
     left_out = set(recipes.names()) - set(image_recipes())
     assert {name.split("/")[-1] for name in left_out} == {
-        *("ptb", "snli", "yahoo", "kjv", "kjv_published", "text_small", "toy2d"),
+        *("ptb", "snli", "yahoo", "kjv", "kjv_published", "text_small", "toy2d", "vectors"),
         *("mnist_two_stage", "cifar10_two_stage"),
         *("csv", "tensorboard", "wandb"),
         *("short_run", "remembered", "taught", "variational", "persistent"),
@@ -266,8 +266,12 @@ def test_array_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="its networks make images of 32 x 32 pixels, and the array has 16 x"):
         fitted(recipes.find("latent_mle/cifar10"), found)
     np.save(tmp_path / "rows.npy", np.zeros((9, 2), np.float32))
-    with pytest.raises(UserError, match="not images"):
-        survey(str(tmp_path / "rows.npy"))
+    found = survey(str(tmp_path / "rows.npy"))
+    assert found.line.startswith("9 training vectors of 2 numbers, no labels")
+    with pytest.raises(UserError, match="a recipe of images, and .*rows.npy holds vectors; start from"):
+        fitted(recipes.find("quickstart"), found)
+    text, _ = fitted(recipes.find("multistage_nce/vectors"), found)
+    assert (yaml.safe_load(text)["latent_dim"], data_of(text)["batch_size"]) == (2, 8)
 
 
 def test_a_folder_without_images_leaves_no_recipe(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

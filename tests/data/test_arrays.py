@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,10 @@ IMAGES = np.zeros((4, 1, 2, 2), dtype=np.float32)
     ("arrays", "message"),
     [
         ({"test": ROWS}, "holds test; it must hold train, and may hold"),
-        ({"train": ROWS, "labels": ROWS}, "holds train, labels; it must hold train, and may hold"),
+        ({"train": ROWS, "size": ROWS}, "holds train, size; it must hold train, and may hold"),
         (
-            {"train": IMAGES[0]},
-            (
-                r"array 'train': must hold numbers of shape \(N, d\) or \(N, C, H, W\), not float32 of shape"
-                r" \(1, 2, 2\)"
-            ),
+            {"train": IMAGES[None]},
+            r"array 'train': must hold numbers of shape \(N, d\), \(N, H, W\) or \(N, C, H, W\), not float32",
         ),
         ({"train": ROWS[:0]}, r"not float32 of shape \(0, 2\)"),
         ({"train": IMAGES + 2}, r"must hold finite numbers, and images must be in \[-1, 1\]"),
@@ -150,3 +148,36 @@ def test_a_class_of_ones_own_says_that_it_does_not_list_its_rows() -> None:
 
     with pytest.raises(UserError, match=r"Own does not list its rows: define rows\(split, limit\)"):
         Own().rows()
+
+
+def test_grey_images_need_no_axis_of_channels_and_names_may_be_those_of_keras(tmp_path: Path) -> None:
+    x = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
+    labels = np.array([3, 1, 4])
+    np.savez(tmp_path / "a.npz", x_train=x[:3], y_train=labels, x_test=x[3:], x_train_name=["a", "b", "c"])
+    data = ArrayData(str(tmp_path / "a.npz"), batch_size=1)
+    data.setup()
+    assert data.train.image_shape == (1, 6, 7)
+    assert torch.equal(data.train.labels, torch.tensor([3, 1, 4]))
+    torch.testing.assert_close(data.test.images()[:, 0], torch.from_numpy(x[3:] / 127.5 - 1).float())
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_files_of_mnist_bring_their_labels_and_test_images(tmp_path: Path, suffix: str) -> None:
+    def write(name: str, values: np.ndarray) -> None:
+        content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes() + values.tobytes()
+        (tmp_path / f"{name}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
+
+    x = np.random.default_rng(0).integers(0, 256, (7, 4, 5), dtype=np.uint8)
+    y = np.arange(7, dtype=np.uint8)
+    write("train-images-idx3-ubyte", x[:5])
+    write("train-labels-idx1-ubyte", y[:5])
+    write("t10k-images-idx3-ubyte", x[5:])
+    write("t10k-labels-idx1-ubyte", y[5:])
+    data = ArrayData(str(tmp_path / f"train-images-idx3-ubyte{suffix}"), batch_size=1)
+    data.setup()
+    for split, rows in ((data.train, slice(0, 5)), (data.test, slice(5, 7))):
+        assert torch.equal(split.labels, torch.from_numpy(y[rows]).long())
+        torch.testing.assert_close(split.images()[:, 0], torch.from_numpy(x[rows] / 127.5 - 1).float())
+    (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(b"broken")
+    with pytest.raises(UserError, match="not a .npy, .npz or IDX file of plain numbers"):
+        ArrayData(str(tmp_path / f"train-images-idx3-ubyte{suffix}")).setup()

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch.nn.utils.parametrizations import _SpectralNorm
 
+import lebm
 from lebm.cli.dispatch import run
 from lebm.config import recipes
 from lebm.config.parser import RecipeCLI
@@ -34,7 +35,7 @@ ALL = recipes.names()
 LOGGERS = [name for name in ALL if name.startswith("loggers/")]
 PARTS = [name for name in ALL if name.startswith(("inference/", "prior/"))]  # test_overlays.py
 OVERLAYS = [*LOGGERS, *PARTS]
-PLANE = ["multistage_nce/toy2d"]  # has its own test
+ROWS = ["multistage_nce/toy2d", "latent_mle/vectors", "multistage_nce/vectors"]  # no images: own tests
 DUAL = [name for name in ALL if name.startswith("dual_mcmc/")]  # test_dual_mcmc.py
 JOINT = [name for name in ALL if name.startswith("joint_hierarchical/")]  # test_joint_hierarchical.py
 CONTENT = {name: merged(read(path))[0] for name, path in ALL.items()}
@@ -42,7 +43,7 @@ TEXT = [  # test_text.py
     name for name in ALL if CONTENT[name].get("data", {}).get("class_path") == "TextData"
 ]
 BASELINES = [name for name in ALL if name.startswith("baselines/")]  # test_baselines.py
-EXPERIMENTS = [name for name in ALL if name not in (*OVERLAYS, *PLANE, *DUAL, *JOINT, *TEXT, *BASELINES)]
+EXPERIMENTS = [name for name in ALL if name not in (*OVERLAYS, *ROWS, *DUAL, *JOINT, *TEXT, *BASELINES)]
 GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
 ENERGY = "--model.init_args.prior.init_args.energy.init_args"
 
@@ -244,6 +245,29 @@ def test_two_steps_at_full_width(name: str, tmp_path: Path) -> None:
         "--trainer.enable_checkpointing=false",
     ]
     assert two_steps(words, tmp_path / "run", plain_chains(name))["steps"] == 2
+
+
+@pytest.mark.parametrize("name", ROWS[1:])
+def test_vectors_train_and_are_drawn_in_their_own_units(name: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    mean, spread = np.array([5.0, -40.0]), np.array([0.1, 9.0])
+    np.savez(tmp_path / "v.npz", x=mean + spread * noise.normal(size=(600, 2)), y=np.zeros(600, dtype=int))
+    words = ["-c", name, "--latent_dim", "2", "--data.init_args.path", str(tmp_path / "v.npz")]
+    few = {
+        "latent_mle/vectors": ["--model.init_args.fit_base.at=4", "--trainer.max_steps=20"],
+        "multistage_nce/vectors": [
+            "--model.init_args.stages.init_args.steps=8",
+            "--trainer.max_steps=24",
+            "--model.init_args.annealing.init_args.levels=5",
+            "--model.init_args.annealing_chains=16",
+            "--model.init_args.prior_sampler.init_args.fresh_steps=20",
+        ],
+    }
+    folder = tmp_path / "run"
+    assert run(["fit", *words, *few[name], "--run_dir", str(folder)]) == 0
+    drawn = lebm.load(folder).sample(2000, generator=torch.Generator().manual_seed(0)).numpy()
+    assert np.abs((drawn.mean(axis=0) - mean) / spread).max() < 0.25
+    assert np.abs(drawn.std(axis=0) / spread - 1).max() < 0.25
 
 
 @pytest.mark.slow

@@ -1,0 +1,363 @@
+"""Networks that were not made for lebm: any ``nn.Module``, and the autoencoders of diffusers."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lebm.errors import UserError
+from lebm.extras import need
+from lebm.models.encoders import GaussianEncoder
+from lebm.models.frozen import frozen
+from lebm.models.generators import Generator
+
+__all__ = [
+    "DiffusersAutoencoder",
+    "ModuleAutoencoder",
+    "ModuleEncoder",
+    "ModuleGenerator",
+    "OwnEncoder",
+    "VectorUnits",
+]
+
+_POINT = 2 * math.log(0.01)
+"""Log-variance of the latents of an encoder that gives a point."""
+
+
+class ModuleGenerator(Generator):
+    """Any module as a generator.
+
+    A recipe names the module by class path and arguments. In Python it is an object; where its class is not
+    of ``torch.nn``, :func:`lebm.component.recorded` builds one that a checkpoint can rebuild.
+
+    Args:
+        module: the network, from latents of the shape ``latent_shape`` to observations. It may give a tensor,
+            or an object that holds it as ``sample``.
+        latent_shape: the shape of one latent as the module takes it, ``[d]`` or ``[C, H, W]``. The model sees
+            it as one vector.
+        out_shape: the shape of one observation; measured by a pass through the module if ``None``.
+        method: the method of the module that decodes.
+        trains: whether the module learns.
+
+    Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lebm.models import ModuleGenerator
+        >>> generator = ModuleGenerator(nn.ConvTranspose2d(2, 1, 2, stride=2), latent_shape=[2, 4, 4])
+        >>> generator.latent_dim, generator.out_shape, generator(torch.zeros(3, 32)).shape
+        (32, (1, 8, 8), torch.Size([3, 1, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        latent_shape: Sequence[int],
+        out_shape: Sequence[int] | None = None,
+        method: str = "forward",
+        trains: bool = True,
+    ) -> None:
+        super().__init__()
+        self.module, self.method = module.requires_grad_(trains), method
+        self.latent_shape = tuple(latent_shape)
+        self.latent_dim = math.prod(latent_shape)
+        self.out_shape = tuple(out_shape or _shape_of(self, [self.latent_dim], self.forward))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return _observation(getattr(self.module, self.method)(z.unflatten(1, self.latent_shape)))
+
+
+class ModuleEncoder(GaussianEncoder):
+    """Any module as an encoder.
+
+    The module gives latents ``(B, latent_dim)``, of which the flattened form counts; or twice as many
+    numbers, means and log-variances; or the two as a pair; or an object with ``latents``, or a
+    ``latent_dist`` with ``mean`` and ``logvar``. Latents alone are taken as means of Gaussians whose standard
+    deviation is 0.01.
+
+    Args:
+        module: the network, or an object as of :class:`ModuleGenerator`.
+        latent_dim: number of latent coordinates, at least 1.
+        method: the method of the module that encodes.
+
+    Raises:
+        ValueError: in a pass, for another number of latents.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lebm.models import ModuleEncoder
+        >>> encoder = ModuleEncoder(nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), latent_dim=4)
+        >>> encoder(torch.zeros(3, 1, 8, 8)).mean.shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(self, module: nn.Module, latent_dim: int, method: str = "forward") -> None:
+        super().__init__()
+        self.module, self.method, self.latent_dim = module, method, latent_dim
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = _moments(getattr(self.module, self.method)(x), self.latent_dim)
+        return mean, torch.full_like(mean, _POINT) if log_variance is None else log_variance
+
+
+class ModuleAutoencoder(Generator):
+    """A module with ``encode`` and ``decode`` as a generator that brings its own encoder.
+
+    An inference without an encoder, such as :class:`~lebm.inference.Frozen`, takes the one of the module. The
+    model sees latents as one vector in units in which the draws of the encoder have mean 0 and variance 1 in
+    each channel. These are measured on the first training batch, or by :meth:`measure`, and stored in the
+    checkpoint.
+
+    Args:
+        module: the autoencoder. ``encode`` gives what a :class:`ModuleEncoder` takes, and ``decode`` a
+            tensor, or an object that holds it as ``sample``.
+        out_shape: the shape of one observation, such as ``[3, 64, 64]``.
+        latent_shape: the shape of one latent, channels first; measured by a pass if ``None``. An encoder of
+            means and log-variances in one tensor needs it.
+        trains: whether the module learns, both halves of it as the network ``generator``.
+
+    Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lebm.models import ModuleAutoencoder
+        >>> class Halves(nn.Module):
+        ...     def encode(self, x):
+        ...         return nn.functional.avg_pool2d(x, 2)
+        ...     def decode(self, z):
+        ...         return nn.functional.interpolate(z, scale_factor=2)
+        >>> autoencoder = ModuleAutoencoder(Halves(), out_shape=[1, 8, 8])
+        >>> autoencoder.latent_shape, autoencoder(torch.zeros(3, 16)).shape
+        ((1, 4, 4), torch.Size([3, 1, 8, 8]))
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        out_shape: Sequence[int],
+        latent_shape: Sequence[int] | None = None,
+        trains: bool = False,
+    ) -> None:
+        super().__init__()
+        self.module: Any = module.requires_grad_(trains)
+        self.out_shape = tuple(out_shape)
+        self.latent_shape = tuple(
+            latent_shape or _shape_of(module, out_shape, lambda x: _moments(module.encode(x))[0])  # type: ignore[operator]
+        )
+        self.latent_dim = math.prod(self.latent_shape)
+        each = (self.latent_shape[0], *[1] * (len(self.latent_shape) - 1))
+        self.register_buffer("shift", torch.zeros(each))
+        self.register_buffer("scale", torch.ones(each))
+        self.measured = False
+
+    def forward(self, z: Tensor) -> Tensor:
+        return _observation(self.module.decode(z.unflatten(1, self.latent_shape) * self.scale + self.shift))
+
+    def mirror(self) -> GaussianEncoder:
+        """The encoder of this module, in the same units."""
+        return OwnEncoder(self)
+
+    @torch.no_grad()
+    def measure(self, x: Tensor) -> None:
+        """Take the units of the latents from observations ``x: (N, *out_shape)``, unless they are known."""
+        if self.measured:
+            return
+        with frozen(self.module):
+            moments = _moments(self.module.encode(x), self.latent_dim)
+        mean, log_variance = (
+            None if part is None else part.unflatten(1, self.latent_shape).transpose(0, 1).flatten(1)
+            for part in moments
+        )
+        assert mean is not None
+        variance = mean.var(dim=1) + (0 if log_variance is None else log_variance.exp().mean(dim=1))
+        self.shift.copy_(mean.mean(dim=1).view_as(self.shift))
+        self.scale.copy_(variance.sqrt().clamp_min(1e-6).view_as(self.scale))
+        self.measured = True
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"measured": self.measured}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.measured = state["measured"]
+
+
+class OwnEncoder(GaussianEncoder):
+    """The encoder of a :class:`ModuleAutoencoder`, which holds the weights and makes it by ``mirror()``.
+
+    Args:
+        autoencoder: the whole.
+    """
+
+    def __init__(self, autoencoder: ModuleAutoencoder) -> None:
+        super().__init__()
+        object.__setattr__(self, "_autoencoder", autoencoder)  # its parameters count once
+        self.latent_dim, self.in_shape = autoencoder.latent_dim, autoencoder.out_shape
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        own: ModuleAutoencoder = vars(self)["_autoencoder"]
+        mean, log_variance = _moments(own.module.encode(x), self.latent_dim)
+        mean = ((mean.unflatten(1, own.latent_shape) - own.shift) / own.scale).flatten(1)
+        if log_variance is None:
+            return mean, torch.full_like(mean, _POINT)
+        log_variance = log_variance.unflatten(1, own.latent_shape) - 2 * own.scale.log()
+        return mean, log_variance.flatten(1)
+
+
+class VectorUnits(ModuleAutoencoder):
+    """Vectors themselves as latents, in units in which each coordinate has mean 0 and variance 1.
+
+    A prior on them is a density of embeddings, or of the latents of another model.
+
+    Args:
+        latent_dim: number of coordinates of a vector, at least 1.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import VectorUnits
+        >>> units = VectorUnits(2)
+        >>> units.measure(torch.tensor([[1.0, 10.0], [3.0, 30.0]]))
+        >>> units.shift, units(torch.zeros(1, 2))
+        (tensor([ 2., 20.]), tensor([[ 2., 20.]]))
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__(_Same(), [latent_dim], [latent_dim])
+
+
+class _Same(nn.Module):
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+    decode = encode
+
+
+class DiffusersAutoencoder(ModuleAutoencoder):
+    """An ``AutoencoderKL`` or ``AutoencoderTiny`` of diffusers; needs the extra ``lebm[diffusers]``.
+
+    Unless it learns, its weights are not in the checkpoints of the model but stay in the folder, which must
+    hold the same ones when a checkpoint is opened.
+
+    Args:
+        path: a folder that ``save_pretrained`` wrote, or a name on the Hub, such as
+            ``stabilityai/sd-vae-ft-mse``, which is downloaded. Weights are read as safetensors only.
+        image_size: height and width of the images; the ``sample_size`` of the autoencoder if ``None``.
+        revision: branch, tag or commit on the Hub.
+        subfolder: the folder inside, such as ``vae`` in a pipeline.
+        trains: whether it is fine-tuned, as the network ``generator``.
+
+    Raises:
+        UserError: if there is no such autoencoder, or the weights are other ones than in training.
+        MissingExtraError: without diffusers.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        image_size: int | None = None,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        trains: bool = False,
+    ) -> None:
+        need("diffusers", type(self).__name__)
+        with torch.device("cpu"):  # the weights are needed where a model is built without memory, too
+            module = _of_diffusers(path, revision=revision, subfolder=subfolder)
+        config: Any = module.config
+        size = image_size or getattr(config, "sample_size", None)
+        if size is None:
+            raise UserError(f"{path}: this autoencoder takes images of any size; give an image_size")
+        inner = size // 2 ** (len(config.block_out_channels) - 1)
+        super().__init__(
+            module, [config.in_channels, size, size], [config.latent_channels, inner, inner], trains
+        )
+        self.path, self.digest = path, None if trains else _digest(module)
+        if not trains:
+            self.register_state_dict_post_hook(_leave_out)
+            self.register_load_state_dict_pre_hook(_put_in)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {**super().get_extra_state(), "digest": self.digest}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        if state["digest"] != self.digest:
+            raise UserError(f"{self.path} holds other weights than in training")
+
+
+def _of_diffusers(path: str, **place: str | None) -> nn.Module:
+    import diffusers
+
+    kinds = ("AutoencoderKL", "AutoencoderTiny")
+    try:
+        name = diffusers.AutoencoderKL.load_config(path, **place).get("_class_name")
+        if name not in kinds:
+            raise UserError(f"{path}: holds {name}, not {' or '.join(kinds)}")
+        return getattr(diffusers, name).from_pretrained(
+            path, use_safetensors=True, low_cpu_mem_usage=False, **place
+        )
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{path}: no autoencoder of diffusers ({' '.join(str(error).split())[:200]})"
+        ) from error
+
+
+def _digest(module: nn.Module) -> str:
+    """SHA-256 of the weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode() + value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _leave_out(own: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name in [name for name in state if name.startswith(f"{prefix}module.")]:
+        del state[name]
+
+
+def _put_in(own: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    state |= {f"{prefix}module.{name}": value for name, value in own.module.state_dict().items()}  # type: ignore
+
+
+def _observation(made: Any) -> Tensor:
+    return made if isinstance(made, Tensor) else made.sample
+
+
+def _moments(made: Any, latent_dim: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """Means ``(B, latent_dim)`` and log-variances, ``None`` for a point, of what an encoder gives.
+
+    Without a ``latent_dim`` the shape of the latents stays, and one tensor holds a point.
+    """
+    if hasattr(made, "latent_dist"):
+        made = made.latent_dist.mean, made.latent_dist.logvar
+    made = getattr(made, "latents", made)
+    if isinstance(made, tuple | list):
+        mean, log_variance = made[:2]
+    elif latent_dim is not None and made[0].numel() == 2 * latent_dim:
+        mean, log_variance = made.chunk(2, dim=1)
+    else:
+        mean, log_variance = made, None
+    if latent_dim is None:
+        return mean, log_variance
+    if mean[0].numel() != latent_dim:
+        raise ValueError(f"the encoder gives {mean[0].numel()} numbers, not {latent_dim} latent coordinates")
+    return mean.flatten(1), None if log_variance is None else log_variance.flatten(1)
+
+
+@torch.no_grad()
+def _shape_of(module: nn.Module, shape: Sequence[int], call: Callable[[Tensor], Tensor]) -> tuple[int, ...]:
+    """The shape of one row of what a call gives for a row of zeros."""
+    anchor = next(module.parameters(), torch.zeros(()))
+    with frozen(module):
+        return tuple(call(torch.zeros(1, *shape, dtype=anchor.dtype, device=anchor.device)).shape[1:])

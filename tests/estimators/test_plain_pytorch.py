@@ -1,0 +1,196 @@
+"""A script of plain PyTorch: modules, loaders and Lightning's own checkpoints, as people have them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lebm
+from lebm.component import recorded
+from lebm.data import ArrayData
+from lebm.errors import UserError, UserNotice
+from lebm.estimators import LatentMLE, LatentModel
+from lebm.inference import Variational
+from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
+from lebm.samplers import Langevin
+
+X = torch.rand(32, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def generator() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 8), nn.LeakyReLU(0.3), nn.Linear(8, 16), nn.Unflatten(1, (1, 4, 4)))
+
+
+def model(**parts: Any) -> LatentMLE:
+    likelihood = GaussianLikelihood(parts.pop("generator", None) or generator(), sigma=0.3, latent_dim=2)
+    energy = parts.pop("energy", None) or nn.Sequential(nn.Linear(2, 8), nn.SiLU(), nn.Linear(8, 1))
+    given = {"prior_sampler": Langevin(2, 0.4), "posterior_sampler": Langevin(2, 0.1), **parts}
+    return LatentMLE(likelihood, EnergyPrior(energy, latent_dim=2), **given)
+
+
+def fit(model: LatentModel, data: Any, folder: Path) -> tuple[str, list[str]]:
+    """Train with Lightning's default checkpoints; the last of them, and what the user was warned of."""
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(model, data)
+    said = [str(w.message) for w in caught if w.category is UserNotice or "batch_transfer" in str(w.message)]
+    return trainer.checkpoint_callback.best_model_path, said  # type: ignore[union-attr]
+
+
+def test_plain_modules_are_saved_and_opened_without_a_word(tmp_path: Path) -> None:
+    made = model()
+    file, said = fit(made, ArrayData.of({"train": X.numpy()}, batch_size=8), tmp_path)
+    assert said == []
+    opened = lebm.load(file)
+    noise = [torch.Generator().manual_seed(1) for _ in range(2)]
+    assert torch.equal(made.eval().sample(3, generator=noise[0]), opened.sample(3, generator=noise[1]))
+    slope: Any = opened.likelihood.generator[1]
+    assert slope.negative_slope == 0.3, "an argument that no weight shows"
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [X, TensorDataset(X), TensorDataset(X, torch.arange(32)), [{"x": x} for x in X]],
+    ids=["tensor", "tuple", "tuple with labels", "dictionary"],
+)
+def test_batches_of_any_form_train_the_same_model(loader: Any, tmp_path: Path) -> None:
+    def weights(rows: Any) -> list[Tensor]:
+        torch.manual_seed(0)
+        made = model()
+        fit(made, DataLoader(rows, batch_size=8), tmp_path)
+        return list(made.parameters())
+
+    assert all(map(torch.equal, weights(loader), weights([{"x": x} for x in X])))
+
+
+def test_labels_of_a_tuple_reach_callbacks() -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    rows = DataLoader(TensorDataset(X, torch.arange(32)), batch_size=32)
+    seen: list[Any] = []
+    made = model()
+    made.on_validation_batch_end = lambda outputs, batch, number: seen.append(batch)  # type: ignore[method-assign, misc, assignment]
+    trainer.validate(made, rows, verbose=False)
+    assert torch.equal(seen[0]["label"], torch.arange(32))
+    assert torch.equal(seen[0]["index"], torch.arange(32))
+
+
+def test_a_module_with_arguments_of_its_own_warns_once_or_is_recorded(tmp_path: Path) -> None:
+    made = model(energy=Scaled(2.0))
+    file, said = fit(made, DataLoader(X, batch_size=8), tmp_path / "a")  # type: ignore[arg-type]
+    (line,) = said
+    assert "hold weights only, because prior.energy: " in line
+    assert "lebm.component.recorded" in line
+    with pytest.raises(UserError, match="holds weights only"):
+        lebm.load(file)
+    again = model(energy=Scaled(2.0))
+    again.load_state_dict(torch.load(file, weights_only=True)["state_dict"])
+    assert all(map(torch.equal, made.parameters(), again.parameters()))
+    made = model(energy=recorded(Scaled, 2.0))
+    file, said = fit(made, DataLoader(X, batch_size=8), tmp_path / "b")  # type: ignore[arg-type]
+    assert said == []
+    opened: Any = lebm.load(file, trust=[__name__])
+    assert opened.prior.tilt.module.factor == 2.0
+
+
+def test_a_module_that_was_changed_after_it_was_built_is_not_taken_for_the_one_described(
+    tmp_path: Path,
+) -> None:
+    made = model()
+    made.likelihood.generator[1].negative_slope = 0.7  # type: ignore[index]
+    assert fit(made, DataLoader(X, batch_size=8), tmp_path)[1] == []  # read back as it is now
+    changed: Any = Plain()
+    changed.net[1] = nn.ReLU()
+    (line,) = fit(model(energy=changed), DataLoader(X, batch_size=8), tmp_path)[1]  # type: ignore[arg-type]
+    assert "a module is not what the arguments of its constructor say" in line
+
+
+def test_an_encoder_without_a_chain_needs_no_sampler_and_no_optimiser() -> None:
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    made = LatentMLE(
+        GaussianLikelihood(MLPGenerator(2, [1, 4, 4], hidden=[8])),
+        EnergyPrior(MLPEnergy(2, hidden=[8])),
+        prior_sampler=Langevin(2, 0.4),
+        inference=Variational(encoder),
+    )
+    assert made.encode(X).shape == (32, 2)
+    groups = made.configure_optimizers()["optimizer"].param_groups
+    assert {group["name"]: group["lr"] for group in groups} == dict.fromkeys(
+        ["generator", "encoder", "energy"], 1e-3
+    )
+
+
+SCRIPT = """
+import torch
+from torch import nn
+from lightning.pytorch import Trainer
+import lebm
+from lebm.estimators import LatentMLE
+from lebm.models import EnergyPrior, GaussianLikelihood
+from lebm.samplers import Langevin
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(2, 16)
+    def forward(self, z):
+        return self.net(z).view(-1, 1, 4, 4)
+
+class Mine(LatentMLE):
+    def __init__(self, *args, extra=0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.extra = extra
+
+model = Mine(
+    GaussianLikelihood(Net(), latent_dim=2),
+    EnergyPrior(nn.Linear(2, 1), latent_dim=2),
+    Langevin(2, 0.4), Langevin(2, 0.1), extra=3,
+)
+trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False)
+trainer.fit(model, torch.utils.data.DataLoader(torch.rand(16, 1, 4, 4) - 0.5, batch_size=8))
+opened = lebm.load(trainer.checkpoint_callback.best_model_path, trust=["__main__"])
+print(type(opened).__name__, opened.extra, tuple(opened.sample(2).shape))
+"""
+
+
+def test_classes_of_a_script_train_and_are_opened_by_it(tmp_path: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "Mine 3 (2, 1, 4, 4)"
+    assert "only that program can open its checkpoints" in run.stderr
+
+
+class Scaled(nn.Module):
+    """An energy whose argument no attribute of a layer shows."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.factor, self.net = scale, nn.Linear(2, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.factor * self.net(z).squeeze(1)
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 8), nn.SiLU(), nn.Linear(8, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.net(z).squeeze(1)
