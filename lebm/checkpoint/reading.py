@@ -21,8 +21,6 @@ from lebm.checkpoint.model_file import is_model_file, read_model_file
 from lebm.checkpoint.rebuild import filled, uncompiled
 from lebm.errors import UserError, UserNotice, printable
 
-__all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "newest", "read", "rebuilt", "seal"]
-
 FORMAT = 1
 """What a model describes; any trainer may write it."""
 SEALED_FORMAT = 2

@@ -25,8 +25,6 @@ from torch import Tensor, nn
 from lebm.component import Component, DescriptionError, describe, public_path
 from lebm.errors import UserError, UserNotice
 
-__all__ = ["ALLOWED", "allowed", "build", "filled", "resolve", "tried", "uncompiled"]
-
 ALLOWED = ("lebm", "torch.nn")
 FORMER: dict[str, str] = {}
 """Today's path by the former one, for classes that have moved to another package of lebm."""

@@ -12,8 +12,6 @@ from typing import Any
 from lebm.config.recipe import load_recipe
 from lebm.errors import UserError
 
-__all__ = ["add_wandb", "attach_evaluation", "attach_report", "check_wandb"]
-
 
 def add_wandb(parser: argparse.ArgumentParser) -> None:
     """Add the flag ``--wandb``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import traceback
@@ -24,37 +25,13 @@ if TYPE_CHECKING:
     from lebm.data.rows import Rows
     from lebm.estimators.latent_model import LatentModel
 
-__all__ = [
-    "chain_words",
-    "check_data",
-    "check_flagged_data",
-    "encode_noise",
-    "fail",
-    "home",
-    "is_image",
-    "load_model",
-    "open_data",
-    "report",
-    "say",
-    "target_file",
-    "tell",
-    "write_npy",
-    "write_shown",
-]
-
 _EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "embedded"
 
 
 def check_data(path: str | None, flag: str = "--data", run: Path | None = None) -> None:
     """Refuse data that do not exist: no file, no folder, not in the package, and no possible name on the Hub.
 
-    Args:
-        path: what the flag names, or ``None``.
-        flag: for the message.
-        run: a run folder. The path of its own data is not checked.
-
-    Raises:
-        UserError: naming flag and path.
+    The path of the own data of ``run``, a run folder, is not checked.
     """
     if not path or os.path.exists(os.path.expanduser(path)) or path == _own_path(run):
         return
@@ -71,11 +48,7 @@ def check_data(path: str | None, flag: str = "--data", run: Path | None = None) 
 def check_flagged_data(request: Request) -> None:
     """Refuse data that a flag of a verb with a recipe names and that do not exist.
 
-    A recipe that names classes of other packages may mean something else by the path of its data, so with
-    ``--trust`` the data module decides.
-
-    Raises:
-        UserError: naming flag and path.
+    With ``--trust`` the data module decides: it may mean something else by its path.
     """
     path = request.flags.get("data.path")
     if isinstance(path, str) and not request.trust:
@@ -111,14 +84,10 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     folder = home(chosen.run)
     if suffix != ".csv" and chosen.run.is_dir():
         folder = folder / "images"
-    candidates = (
-        folder / f"{name}{'' if number == 1 else f'-{number}'}{suffix}" for number in range(1, 10**6)
-    )
-    return next(
-        path
-        for path in candidates
-        if not _taken(path) and not (suffix == ".csv" and _taken(path.with_suffix(".parquet")))
-    )
+    numbers = (f"-{number}" if number > 1 else "" for number in itertools.count(1))
+    candidates = (folder / f"{name}{number}{suffix}" for number in numbers)
+    # A link that leads nowhere is taken too, since writing would follow it.
+    return next(path for path in candidates if not os.path.lexists(path))
 
 
 def load_model(chosen: argparse.Namespace) -> LatentModel:
@@ -198,10 +167,6 @@ def report(what: str, target: Path, chosen: argparse.Namespace, chain: str) -> N
     """Say what was written, where, and how it was made."""
     origin = f"{chain}seed {chosen.seed}, {chosen.loaded_weights} weights of {chosen.run}"
     tell(f"lebm: {what} in {target} ({origin})")
-
-
-def _taken(path: Path) -> bool:
-    return os.path.lexists(path)  # also by a link that leads nowhere, since writing would follow it
 
 
 def say(sentences: Iterable[str], out: Path | None) -> None:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from lebm.estimators.latent_model import LatentModel, ModelChain
     from lebm.samplers.noise import Noise
 
-__all__ = ["main"]
-
 
 def main(argv: list[str]) -> int:
     """``lebm diagnose RUN``"""

@@ -15,8 +15,6 @@ from lebm._version import __version__
 from lebm.cli.common import fail
 from lebm.errors import UserError, UserNotice, printable
 
-__all__ = ["run"]
-
 _GROUPS = {
     "train": {
         "fit -c RECIPE": "train; --resume continues, --trainer.max_epochs 3 and the like override the recipe",
@@ -98,11 +96,9 @@ def run(argv: list[str]) -> int:
 @contextlib.contextmanager
 def _own_modules(words: list[str]) -> Iterator[None]:
     """With ``--trust``, modules of the working folder can be imported, which a console script, unlike
-    ``python -m``, does not allow.
-
-    That is as safe as the flag: the user names what may be imported, and other names of recipes and
-    checkpoints are refused before an import. The folder comes last, so that no file in it takes the place of
-    an installed module."""
+    ``python -m``, does not allow. The folder comes last, so that no file in it takes the place of an
+    installed module.
+    """
     if not any(word.partition("=")[0] == "--trust" for word in words) or (here := os.getcwd()) in sys.path:
         yield
         return

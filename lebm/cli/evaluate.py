@@ -23,13 +23,10 @@ if TYPE_CHECKING:
     from lebm.evaluation.context import SentenceSubject, Subject
     from lebm.metrics.features import FeatureExtractor
 
-__all__ = ["main"]
-
 FEATURES = {
     "digits": "lebm.metrics.DigitFeatures",
     "inception": "lebm.metrics.InceptionFeatures",
     "pixels": "lebm.metrics.FlatFeatures",
-    "random": "lebm.metrics.RandomProjectionFeatures",
 }
 
 

@@ -13,8 +13,6 @@ from lebm.errors import UserError
 from lebm.files import sha256
 from lebm.run.folder import check_run, plain
 
-__all__ = ["export", "push"]
-
 
 def export(argv: list[str]) -> int:
     """``lebm export RUN FILE.safetensors``"""

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from lebm.data.rows import Rows
     from lebm.estimators.latent_model import LatentModel
 
-__all__ = ["reconstruct", "reconstructions"]
-
 
 def reconstruct(argv: list[str]) -> int:
     """``lebm reconstruct RUN``"""

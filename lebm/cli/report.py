@@ -9,8 +9,6 @@ from lebm.cli.common import tell
 from lebm.cli.flags import VerbParser
 from lebm.errors import UserError
 
-__all__ = ["main"]
-
 
 def main(argv: list[str]) -> int:
     """``lebm report RUN... [--out FILE]``"""

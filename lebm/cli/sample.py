@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from lebm.estimators.latent_model import LatentModel
 
-__all__ = ["sample"]
-
 
 def sample(argv: list[str]) -> int:
     """``lebm sample RUN -n 64``"""

@@ -24,8 +24,6 @@ from lebm.errors import UserError, printable
 from lebm.evaluation.names import SUITE_NAMES
 from lebm.run.folder import stored_json, write_json
 
-__all__ = ["main"]
-
 SHORT = {"held_out_label": "data.init_args.held_out_label", "seed": "seed_everything"}
 
 

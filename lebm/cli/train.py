@@ -9,8 +9,6 @@ import functools
 from lebm.cli.common import check_flagged_data
 from lebm.config.request import helped, read_request
 
-__all__ = ["fit", "predict", "test", "validate"]
-
 
 def _run(verb: str, argv: list[str]) -> int:
     if helped(verb, argv):

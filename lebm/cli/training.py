@@ -45,8 +45,6 @@ from lebm.run.loggers import stored_run_id
 from lebm.run.preemption import Preempted
 from lebm.run.wandb_run import Model, with_ends
 
-__all__ = ["TrainingCLI", "quiet", "run", "wandb_line"]
-
 _NOTICES = (
     ".*does not have many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",
@@ -162,8 +160,7 @@ class TrainingCLI(RecipeCLI):
     def _same_short_names(self) -> None:
         """Refuse another ``latent_dim`` or ``latent_dims`` for a run that goes on.
 
-        The stored recipe has its references filled in. Another value would change the stored recipe and not
-        the networks.
+        The stored recipe has its references filled in, so another value would not change the networks.
         """
         stored = self.run_dir / "config.yaml"
         before = load_recipe(stored) if stored.is_file() else {}

@@ -17,8 +17,6 @@ from lebm.errors import UserError
 if TYPE_CHECKING:
     from lebm.config.parser import RecipeCLI
 
-__all__ = ["built", "validate_recipe"]
-
 
 def validate_recipe(argv: list[str]) -> int:
     """``lebm validate-recipe RECIPE [--time] [overrides]``"""

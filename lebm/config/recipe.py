@@ -14,8 +14,6 @@ import yaml
 from lebm.config import recipes
 from lebm.errors import UserError
 
-__all__ = ["HOMES", "TRUSTED", "Setting", "included", "load_recipe", "location", "merged", "read"]
-
 TRUSTED = ("lebm", "lightning", "torch")
 """Packages whose classes a recipe may name without ``--trust``."""
 _LEVELS = ("class_path", "init_args", "dict_kwargs")
@@ -92,16 +90,10 @@ def included(path: Path, content: Mapping[str, Any], above: tuple[Path, ...] = (
 
     They are read before the recipe, so the values of the recipe replace theirs. A name such as ``data/mnist``
     or ``latent_mle/mnist`` is a block or a recipe of the package. A name that ends in ``.yaml`` is a file,
-    looked for from the folder of the recipe.
-
-    Args:
-        path: the recipe.
-        content: the recipe as plain data.
-        above: the recipes that include this one.
+    looked for from the folder of the recipe. ``above`` are the recipes that include this one.
 
     Raises:
-        UserError: for an ``include`` that is not a name or a list of names, that names nothing, or that
-            includes itself.
+        UserError: for an ``include`` that is no name or list of names, names nothing, or includes itself.
     """
     names = content.get("include") or []
     names = [names] if isinstance(names, str) else names
@@ -149,14 +141,7 @@ def merged(settings: Iterable[Setting], trust: Iterable[str] = ()) -> tuple[dict
     Mappings are merged and other values replaced. Where a class changes, the arguments that both classes have
     are kept, references such as ``${latent_dim}`` too. A flag replaces a table of values, such as the
     learning rates, of which an overlay changes single entries. ``key+`` appends to a list. A held-out class
-    that is given by its number is left out if a later setting names other data.
-
-    Args:
-        settings: in the order in which they take effect.
-        trust: packages besides lebm, lightning and torch whose classes may be named.
-
-    Returns:
-        The mapping, and a sentence for each held-out class that was left out.
+    that is given by its number is left out if a later setting names other data; a sentence says so.
     """
     trust = (*TRUSTED, *trust)
     content: Any = {}
@@ -265,11 +250,7 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """Take out a held-out class that a file gives by its number if the data are others now.
-
-    Args:
-        before: arguments of the data before a setting.
-        now: the arguments after it, changed in place.
+    """Take out of ``now`` a held-out class that is given by its number, if the data are others now.
 
     Returns:
         A sentence by the name of each argument that was taken out.
@@ -291,9 +272,7 @@ def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any]) -> 
 def location(keys: Sequence[str], settings: Sequence[Setting]) -> str:
     """``file:line: key: `` for the start of a message; an unknown part is left out.
 
-    Args:
-        keys: the path of the key, in parts that may contain dots.
-        settings: what was read. The last setting with the key, or with most parts of it, is named.
+    The last setting with the key, or with most parts of it, is named.
     """
     wanted = _short([part for key in keys for part in key.split(".")])
     if not wanted:

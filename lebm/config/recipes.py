@@ -10,8 +10,6 @@ from pathlib import Path
 
 from lebm.errors import UserError
 
-__all__ = ["blocks", "experiments", "find", "folder", "is_measured", "names", "nearest", "run_name", "title"]
-
 _BLOCKS = "data/"
 _OVERLAYS = ("loggers/", "inference/", "prior/")
 

@@ -13,8 +13,6 @@ from lebm.config import recipes
 from lebm.config.recipe import Setting, load_recipe, read
 from lebm.errors import UserError
 
-__all__ = ["DESCRIPTION", "OWN_KEYS", "Request", "helped", "read_request", "usage"]
-
 OWN_KEYS: dict[str, tuple[Any, str]] = {
     "run_dir": (str, "Folder of the run; runs/<recipe> if not given."),
     "latent_dim": (int, "For recipes to refer to, as ${latent_dim}."),
@@ -64,8 +62,8 @@ class Request:
     """A parsed command line.
 
     Args:
-        verb: ``fit``, ``validate``, ``test``, ``predict`` or ``validate-recipe``.
-        typed: all words, as typed.
+        verb: the verb.
+        typed: all words.
         settings: recipes, their blocks, overlays and flags, in the order in which they take effect.
         recipes: the recipes and overlays among the words, in order.
         asked: words that ask the parser for help or for the whole configuration.
@@ -122,8 +120,6 @@ def read_request(verb: str, typed: list[str]) -> Request:
             if flag.endswith(".help") and not has_value and _is_value(words):
                 request.asked.append(words.pop(0))
             continue
-        if flag == "--include":
-            raise UserError("--include is for recipes only; here give the block as a recipe, by -c")
         known = flag in ("-c", "--config", "--trust") or re.split(r"[.+]", flag[2:])[0] in _SECTIONS
         if not flag.startswith("-") or not known:
             raise UserError(f"unknown argument {flag}{recipes.nearest(flag.lstrip('-'), _SECTIONS)}")

@@ -17,8 +17,6 @@ from lebm.data.splits import check_counts, check_size, limited, ordinary_rows, s
 from lebm.errors import UserError
 from lebm.samplers.noise import keyed_seed
 
-__all__ = ["ArrayData", "PlaneData", "plane_samples"]
-
 SPLITS = ("train", "validation", "test")
 
 

@@ -30,17 +30,6 @@ from lebm.data.sources import LABEL_COLUMNS, SPLIT_WORDS, Reader, Source, find_s
 from lebm.errors import UserError, UserNotice, one_line
 from lebm.files import remove_folder, replaced
 
-__all__ = [
-    "FORMAT",
-    "CachedImages",
-    "Columns",
-    "build",
-    "cache_folder",
-    "labels_of",
-    "open_images",
-    "split_names",
-]
-
 FORMAT = 3  # increase it when decoding changes: then old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
 ROWS_AT_ONCE = 512

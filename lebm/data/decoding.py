@@ -14,8 +14,6 @@ from PIL import Image, ImageOps
 
 from lebm.errors import UserNotice
 
-__all__ = ["Decoding", "Range", "UndecodableError", "header"]
-
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """No other format is tried, whatever the name of a file is.
 

@@ -12,8 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from lebm.samplers.noise import keyed_seed
 
-__all__ = ["BatchLoader", "ShardedBatchSampler", "coin_flips"]
-
 Batch = dict[str, Tensor]
 
 

@@ -16,8 +16,6 @@ from lebm.data.loader import BatchLoader, ShardedBatchSampler
 from lebm.data.rows import Rows
 from lebm.errors import UserError
 
-__all__ = ["SplitData"]
-
 
 class SplitData(LightningDataModule, Component):
     """Base class of the data modules with a training, a validation and a test split.

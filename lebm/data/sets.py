@@ -13,8 +13,6 @@ from lebm.data.rows import ImageRows
 from lebm.data.splits import chosen_splits, held_out_rows, limited, nothing_left, ordinary_rows
 from lebm.errors import UserError, one_line
 
-__all__ = ["HELD_OUT", "ClassError", "Labels", "Sources", "Splitting", "by_number", "class_words"]
-
 Label = int | str
 Labels = Label | list[Label] | None
 HELD_OUT = ("held_out_label", "normal_label")

@@ -23,8 +23,6 @@ from lebm.errors import UserError, UserNotice, printable
 from lebm.extras import need
 from lebm.files import HUB_NAME, short_hash
 
-__all__ = ["Reader", "Source", "find_source", "is_own", "located", "reading", "short_hash"]
-
 EMBEDDED = "embedded:"
 IMAGE_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),

@@ -9,20 +9,6 @@ import numpy as np
 
 from lebm.errors import UserError
 
-__all__ = [
-    "VALIDATION_SPLITS",
-    "SplitRows",
-    "check_counts",
-    "check_size",
-    "chosen_splits",
-    "held_out_rows",
-    "limited",
-    "nothing_left",
-    "ordinary_rows",
-    "size_in_rows",
-    "spread_rows",
-]
-
 VALIDATION_SPLITS = ("validation", "valid", "val")
 TRAIN_FRACTION = 0.8  # of the normal rows, under the protocol "lebm"
 

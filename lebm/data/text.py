@@ -27,8 +27,6 @@ from lebm.data.splits import (
 from lebm.errors import UserError
 from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Vocabulary
 
-__all__ = ["LONGEST_LINE", "Sentences", "TextData", "open_text", "text_splits"]
-
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
 TEXT_COLUMNS = ("text", "sentence", "sentences", "premise", "content", "question")
 LONGEST_LINE = 1_000_000

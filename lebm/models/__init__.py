@@ -1,7 +1,7 @@
 """Energies, priors, generators, encoders and likelihoods. Nothing here needs Lightning."""
 
 from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder, SentenceEncoder
-from lebm.models.energies import Energy, MLPEnergy, SumEnergy
+from lebm.models.energies import Energy, MLPEnergy
 from lebm.models.frozen import frozen
 from lebm.models.generators import ConvGenerator, Generator, IdentityGenerator, MLPGenerator
 from lebm.models.hierarchical import ConcatenatedEnergy, ConvEnergy, LatentLayout, LayerEnergies
@@ -51,7 +51,6 @@ __all__ = [
     "SentenceEncoder",
     "SequenceGenerator",
     "StandardNormal",
-    "SumEnergy",
     "TransformerGenerator",
     "Vocabulary",
     "frozen",

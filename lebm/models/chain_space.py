@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.hierarchical_priors import GaussianHierarchy, HierarchicalPrior
+from lebm.models.layers import check_choice
 from lebm.models.priors import Prior
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.targets import Masked
-
-__all__ = ["ChainSpace", "NoiseSpace", "chain_space", "check_choice", "common_layout", "redraw"]
 
 
 class ChainSpace:
@@ -140,16 +139,6 @@ def _fresh(space: ChainSpace, z: Tensor, free: Tensor, generator: RandomSource) 
         if isinstance(space, NoiseSpace):
             return mixed
         return torch.where(free, base.place(mixed), z)
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse an argument that is none of its choices.
-
-    Raises:
-        ValueError: if it is none of them; the message lists the choices.
-    """
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:

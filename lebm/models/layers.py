@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad, pixel_shuffle
 
-__all__ = ["FirstConvTranspose2d", "ThinConvTranspose2d", "activation", "initialize", "mlp"]
-
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
@@ -94,6 +92,49 @@ def mlp(
         if position < last:
             net.append(activation(name))
     return net
+
+
+def output_layer(name: str) -> nn.Module:
+    """The layer at the end of a generator: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
+
+    Raises:
+        ValueError: for another name.
+    """
+    check_choice("output", name, ("tanh", "linear"))
+    return nn.Tanh() if name == "tanh" else nn.Identity()
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse an argument that is none of its choices.
+
+    Raises:
+        ValueError: if it is none of them; the message lists the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def check_square(name: str, shape: Sequence[int], channels: Sequence[int], **sizes: int) -> None:
+    """Refuse sizes that no convolutional network on square images can have.
+
+    Args:
+        name: the argument that holds the shape, ``in_shape`` or ``out_shape``.
+        shape: channels, height and width of an image.
+        channels: output channels of the layers.
+        **sizes: other sizes of the network by name, each at least 1.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise ValueError(
+            f"{name} must be channels and two equal sizes, for example [3, 32, 32], not {list(shape)}"
+        )
+    if not channels or min(shape[0], *sizes.values(), *channels) < 1:
+        listed = ", ".join(f"{size} {value}" for size, value in sizes.items())
+        raise ValueError(
+            f"{listed}, channels {list(channels)}: all must be at least 1 and channels must not be empty"
+        )
 
 
 class FirstConvTranspose2d(nn.ConvTranspose2d):

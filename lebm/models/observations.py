@@ -13,8 +13,6 @@ from torch import Tensor
 from lebm.errors import UserError, UserNotice
 from lebm.models.likelihoods import Likelihood
 
-__all__ = ["check_range", "check_rows", "checked", "event_shape", "rows_of"]
-
 Answer = TypeVar("Answer", bound=Callable[..., Any])
 _FARTHEST = 10.0
 

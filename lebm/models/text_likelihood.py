@@ -16,17 +16,6 @@ from lebm.models.likelihoods import Likelihood
 from lebm.models.sequence_generators import NEVER_WRITTEN, SequenceGenerator
 from lebm.samplers.noise import RandomSource, uniform
 
-__all__ = [
-    "END",
-    "PAD",
-    "START",
-    "UNKNOWN",
-    "CategoricalLikelihood",
-    "Vocabulary",
-    "pad_rows",
-    "sentence_likelihood",
-]
-
 PAD, START, UNKNOWN, END = 0, 1, 2, 3
 SPECIAL = ("<pad>", "<bos>", "<unk>", "<eos>")
 BYTES = 256

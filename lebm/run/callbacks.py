@@ -32,8 +32,6 @@ from lebm.lightning_private import (
 from lebm.run.preemption import Preempted
 from lebm.run.wandb_run import searchable
 
-__all__ = ["RunCheckpoint", "SameShape", "SaveConfig", "SavePredictions", "ShortRun"]
-
 log = logging.getLogger("lebm.cli")
 
 

@@ -15,8 +15,6 @@ from rich.live import Live
 from rich.text import Text
 from torch import Tensor
 
-__all__ = ["PartSizes", "Progress"]
-
 WIDTH = 80  # columns of a line, at most
 REDRAWN = 0.2  # seconds between two states of the line in a terminal
 PRINTED = 30.0  # seconds between two lines in a file

@@ -16,20 +16,6 @@ from lebm._version import __version__
 from lebm.errors import UserError
 from lebm.files import write_text
 
-__all__ = [
-    "LOCK",
-    "check_run",
-    "claim",
-    "free_folder",
-    "hardware",
-    "is_first_process",
-    "plain",
-    "stored_json",
-    "summary",
-    "versions",
-    "write_json",
-]
-
 LOCK = ".lock"
 """The file whose lock the process holds that trains in a run folder (:mod:`lebm.run.lock`)."""
 

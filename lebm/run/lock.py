@@ -15,8 +15,6 @@ from filelock import FileLock, Timeout
 from lebm.errors import UserError
 from lebm.run.folder import LOCK, claim
 
-__all__ = ["sole_writer"]
-
 
 @contextlib.contextmanager
 def sole_writer(run_dir: Path, resume: bool) -> Iterator[None]:

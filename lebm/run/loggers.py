@@ -16,8 +16,6 @@ from lebm.extras import missing, need
 from lebm.files import replaced
 from lebm.run.folder import is_first_process
 
-__all__ = ["MetricsFile", "WandbRun", "point_into", "stored_run_id", "with_defaults"]
-
 log = logging.getLogger("lebm.run")
 
 

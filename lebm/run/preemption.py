@@ -14,8 +14,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lebm.lightning_private import accumulating, inside_epoch
 
-__all__ = ["Preempted", "Preemption"]
-
 
 class Preempted(SystemExit):
     """The signal ``number`` has asked the run to stop."""

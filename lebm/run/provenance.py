@@ -19,8 +19,6 @@ from lebm.files import sha256
 from lebm.models.observations import event_shape
 from lebm.run.folder import plain, stored_json
 
-__all__ = ["commit", "export", "provenance", "without_paths"]
-
 
 def export(
     run_or_file: str | Path,

@@ -121,9 +121,8 @@ def test_interpolate_prints_the_way(lebm: Run, talking: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert lebm("interpolate", talking, "the cat runs", "one cow runs", "-n", 5) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
-    for words, message in ((["a", " "], "an empty sentence"), (["a", "b", "-n", "1"], "give at least 2")):
-        assert lebm("interpolate", talking, *words) == 2
-        assert message in capsys.readouterr().err
+    assert lebm("interpolate", talking, "a", "b", "-n", "1") == 2
+    assert "give at least 2" in capsys.readouterr().err
 
 
 def test_interpolate_between_draws_prints_sentences(

@@ -138,11 +138,6 @@ def test_refusals(mine: Path, capsys: pytest.CaptureFixture[str], text: str, exp
     assert expected in line
 
 
-def test_a_flag_cannot_include(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["fit", "-c", "quickstart", "--include", "data/mnist"]) == 2
-    assert "give the block as a recipe, by -c" in capsys.readouterr().err
-
-
 def test_blocks_are_no_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["ls"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -172,7 +172,8 @@ def test_any_module_is_an_energy() -> None:
     z = torch.randn(5, 3, dtype=torch.float64)
     torch.testing.assert_close(prior.energy(z), z.square().sum(dim=1) / 2)
     torch.testing.assert_close(prior.log_density.state_gradient(z), -2 * z)
-    drawn = Langevin(20, 0.3)(prior.log_density, prior.reference(2000, torch.Generator().manual_seed(0)))
+    seeded = torch.Generator().manual_seed(0)
+    drawn = Langevin(20, 0.3)(prior.log_density, prior.reference(2000, seeded), seeded)
     assert drawn.var().item() == pytest.approx(0.5, abs=0.05)  # exp(-|z|^2)
     with pytest.raises(ValueError, match="does not know its latent_dim; give EnergyPrior a base"):
         EnergyPrior(Bowl())
