@@ -1,4 +1,4 @@
-"""Opening checkpoints: plain data in, a rebuilt model out, nothing executed on the way."""
+"""Opening checkpoints and model files."""
 
 from __future__ import annotations
 

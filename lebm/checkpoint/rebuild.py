@@ -97,8 +97,7 @@ def build(
             is gone, the object is then used as far as it was made.
 
     Raises:
-        UserError: naming the place and the class, for anything not allowed, not known or not fitting, and for
-            a constructor that fails.
+        UserError: for anything not allowed, not known or not fitting, and for a constructor that fails.
     """
     if not _is_description(description):
         raise UserError(f"{where}: expected a class_path with init_args")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lebm.config.recipe import load_recipe
+from lebm.config.recipes import load_recipe
 from lebm.errors import UserError
 
 

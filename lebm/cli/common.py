@@ -1,21 +1,17 @@
-"""What the verbs share: the model and the data of a run, where results go, and the one line of an error."""
+"""What the verbs share: the model and the data of a run, and where results go."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
 import os
-import sys
-import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.config.recipe import load_recipe
-from lebm.config.recipes import nearest
-from lebm.config.request import Request
-from lebm.errors import UserError, one_line, printable
-from lebm.files import HUB_NAME, replaced, write_text
+from lebm.config.request import check_data
+from lebm.errors import UserError, printable, tell
+from lebm.files import replaced, write_text
 from lebm.run.folder import check_run
 
 if TYPE_CHECKING:
@@ -24,48 +20,6 @@ if TYPE_CHECKING:
 
     from lebm.data.rows import Rows
     from lebm.estimators.latent_model import LatentModel
-
-_EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "embedded"
-
-
-def check_data(path: str | None, flag: str = "--data", run: Path | None = None) -> None:
-    """Refuse data that do not exist: no file, no folder, not in the package, and no possible name on the Hub.
-
-    The path of the own data of ``run``, a run folder, is not checked.
-    """
-    if not path or os.path.exists(os.path.expanduser(path)) or path == _own_path(run):
-        return
-    where = f"{flag} {path!r}: "
-    if path.startswith("embedded:"):
-        known = sorted({f"embedded:{file.stem.split('_')[0]}" for file in _EMBEDDED.glob("*.parquet")})
-        if path not in known:
-            raise UserError(f"{where}the package has no such data set; it has {', '.join(known)}")
-        return
-    if path.startswith(("./", "../", "/", "~")) or not HUB_NAME.fullmatch(path):
-        raise UserError(f"{where}no such file or folder{_near(path)}")
-
-
-def check_flagged_data(request: Request) -> None:
-    """Refuse data that a flag of a verb with a recipe names and that do not exist.
-
-    With ``--trust`` the data module decides: it may mean something else by its path.
-    """
-    path = request.flags.get("data.path")
-    if isinstance(path, str) and not request.trust:
-        check_data(path, "--data.path")
-
-
-def _own_path(run: Path | None) -> Any:
-    try:
-        return load_recipe(run / "config.yaml")["data"]["init_args"]["path"] if run else None
-    except (UserError, KeyError, TypeError):
-        return None
-
-
-def _near(path: str) -> str:
-    folder = Path(path).expanduser().parent
-    names = [str(folder / file.name) for file in folder.iterdir()] if folder.is_dir() else []
-    return nearest(path, names)
 
 
 def home(run: Path) -> Path:
@@ -175,16 +129,3 @@ def say(sentences: Iterable[str], out: Path | None) -> None:
     print(printable(text), end="")
     if out is not None:
         write_text(out, text)
-
-
-def tell(line: str) -> None:
-    """Print a line on the standard output, at once and without control characters."""
-    print(one_line(line), flush=True)
-
-
-def fail(message: str, status: int) -> int:
-    """Print one line on stderr (and the traceback where ``LEBM_DEBUG`` asks for it); returns ``status``."""
-    if os.environ.get("LEBM_DEBUG", "0") not in ("", "0") and sys.exc_info()[0] is not None:
-        traceback.print_exc()
-    print(f"lebm: error: {printable(' '.join(message.split()))}", file=sys.stderr)
-    return status

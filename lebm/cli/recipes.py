@@ -6,11 +6,10 @@ import shlex
 from pathlib import Path
 
 from lebm import pretrained as models
-from lebm.cli.common import check_data, tell
 from lebm.cli.flags import VerbParser
-from lebm.config.recipe import included, load_recipe
-from lebm.config.recipes import blocks, find, is_measured, names, title
-from lebm.errors import UserError, printable
+from lebm.config.recipes import blocks, find, included, is_measured, load_recipe, names, title
+from lebm.config.request import check_data
+from lebm.errors import UserError, printable, tell
 from lebm.files import write_text
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import chain_words, encode_noise, load_model, open_data, report, say, tell, write_shown
+from lebm.cli.common import chain_words, encode_noise, load_model, open_data, report, say, write_shown
 from lebm.cli.flags import add_data, count, run_parser
+from lebm.errors import tell
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import chain_words, is_image, load_model, report, say, target_file, tell, write_npy
+from lebm.cli.common import chain_words, is_image, load_model, report, say, target_file, write_npy
 from lebm.cli.flags import count, run_parser
-from lebm.errors import UserError
+from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:
     from torch import Tensor

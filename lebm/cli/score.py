@@ -7,19 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import (
-    chain_words,
-    encode_noise,
-    is_image,
-    load_model,
-    open_data,
-    report,
-    target_file,
-    tell,
-)
+from lebm.cli.common import chain_words, encode_noise, is_image, load_model, open_data, report, target_file
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.cli.reconstruct import reconstructions
-from lebm.errors import UserError
+from lebm.errors import UserError, tell
 from lebm.files import replaced
 
 if TYPE_CHECKING:

@@ -15,12 +15,11 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from lebm.cli.common import check_flagged_data, tell
 from lebm.cli.flags import VerbParser
 from lebm.cli.validate_recipe import built
 from lebm.config.recipes import find, run_name
-from lebm.config.request import read_request
-from lebm.errors import UserError, printable
+from lebm.config.request import check_flagged_data, read_request
+from lebm.errors import UserError, printable, tell
 from lebm.evaluation.names import SUITE_NAMES
 from lebm.run.folder import stored_json, write_json
 

@@ -9,10 +9,9 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import tell
 from lebm.component import component_line
 from lebm.config.request import Request, helped, read_request
-from lebm.errors import UserError
+from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:
     from lebm.config.parser import RecipeCLI

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from lebm.config import recipes
-from lebm.config.recipe import merged, read
+from lebm.config.recipes import merged, read
 from lebm.data.splits import size_in_rows
 from lebm.data.survey import Survey
 from lebm.errors import UserError, one_line

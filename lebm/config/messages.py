@@ -10,8 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lebm.config.recipe import HOMES, Setting, location
-from lebm.config.recipes import nearest
+from lebm.config.recipes import HOMES, Setting, location, nearest
 
 _NOISE = re.compile(
     r"^(Does not validate against any|Subtypes:|Errors:|Given value|Subclass types expect|a class path"

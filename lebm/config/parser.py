@@ -25,15 +25,13 @@ import lebm.data  # noqa: F401  (a recipe names classes without their module, so
 from lebm.callbacks import ChainHealth, Divergence
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import messages
-from lebm.config.recipe import TRUSTED, Setting, merged
+from lebm.config.recipes import TRUSTED, Setting, merged
 from lebm.config.request import DESCRIPTION, OWN_KEYS, Request, usage
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel, refusal
-from lebm.run.callbacks import RunCheckpoint, SameShape, SaveConfig, ShortRun
-from lebm.run.console import PartSizes, Progress
+from lebm.run.callbacks import PartSizes, Preemption, Progress, RunCheckpoint, SameShape, SaveConfig, ShortRun
 from lebm.run.folder import is_first_process
 from lebm.run.loggers import WandbRun, point_into, with_defaults
-from lebm.run.preemption import Preemption
 
 _trusted_before: set[str] = set()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lebm.data.cache import Columns, labels_of
+from lebm.data.cache import columns_of, labels_of
 from lebm.data.decoding import GREY_MODES, header
 from lebm.data.sources import Reader, find_source, located, reading
 from lebm.data.splits import VALIDATION_SPLITS
@@ -65,11 +65,8 @@ class Survey:
 
 
 def survey(path: str) -> Survey:
-    """Look at a data set of images.
-
-    Args:
-        path: as for :class:`~lebm.data.ImageData`, or a ``.npy`` or ``.npz`` file as for
-            :class:`~lebm.data.ArrayData`.
+    """Look at a data set of images: a path of :class:`~lebm.data.ImageData`, or a ``.npy`` or ``.npz``
+    file.
 
     Raises:
         UserError: if there are no images to read.
@@ -107,7 +104,7 @@ def _of_images(path: str) -> Survey:
         train = "train" if "train" in splits else splits[0]
         test = "test" if "test" in splits and train != "test" else None
         rows = reader.split(train)
-        image_column, label_column = Columns().found(source, rows.features)
+        image_column, label_column = columns_of(source, rows.features)
         trained, names = _classes(reader, rows, train, label_column)
         tested = _classes(reader, reader.split(test), test, label_column)[0] if test else []
         sizes, channels = _looked_at(source.path, rows, image_column)

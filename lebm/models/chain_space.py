@@ -164,9 +164,7 @@ def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
 
 
 def common_layout(prior: Prior, *parts: nn.Module | None) -> LatentLayout:
-    """The layers on which a prior and other parts agree.
-
-    If none of them has layers, it is one layer of all coordinates.
+    """The layers on which a prior and other parts agree; one layer of all coordinates if none has layers.
 
     Raises:
         ValueError: if they do not agree.

@@ -98,8 +98,7 @@ class MLPEncoder(GaussianEncoder):
         latent_dim: number of latent coordinates, at least 1.
         in_shape: shape of one observation, for example ``[1, 28, 28]``.
         hidden: widths of the hidden layers.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
+        activation: as for :class:`~lebm.models.MLPEnergy`.
 
     Raises:
         ValueError: for a width below 1 or an unknown activation.
@@ -145,8 +144,7 @@ class ConvEncoder(GaussianEncoder):
         in_shape: channels, height and width of an image; height and width must be equal.
         channels: output channels of the layers before the two last convolutions.
         end: height and width of the input of the two last convolutions.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
+        activation: as for :class:`~lebm.models.MLPEnergy`.
         bias: whether convolutions have biases. Those of the released body have none.
         head_bias: whether the two last convolutions have biases, as the released ones do; ``bias`` if
             ``None``.

@@ -51,8 +51,7 @@ class MLPGenerator(Generator):
         latent_dim: number of latent coordinates, at least 1.
         out_shape: shape of one observation, for example ``[1, 28, 28]``.
         hidden: widths of the hidden layers.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
+        activation: as for :class:`~lebm.models.MLPEnergy`.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
 
     Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
@@ -110,8 +109,7 @@ class ConvGenerator(Generator):
         out_shape: channels, height and width of an image; height and width must be equal.
         channels: output channels of every layer but the last.
         start: height and width after the first layer.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
+        activation: as for :class:`~lebm.models.MLPEnergy`.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         initialization: ``"xavier_conv"``, Xavier-normal weights of the convolutions (released, Pang et al.
             2020), or ``"default"``, PyTorch's (released, Cui et al. CVPR 2023).

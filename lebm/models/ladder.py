@@ -124,8 +124,7 @@ class LadderGenerator(Generator):
             may stand for ``1x28x28``.
         merge: how ``z_i``, mapped by a linear layer to the size of ``h_{i+1}``, joins it. ``"concat"`` joins
             on the channels, ``"add"`` adds, and ``"gated_add"`` adds with one learned factor per channel.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
+        activation: as for :class:`~lebm.models.MLPEnergy`.
         projection_activation: whether norm and activation follow the linear maps of ``z_i``.
         merge_activation: whether norm and activation follow the last layer of a block whose result ``z_i``
             joins. ``False`` in the released networks that merge by addition.

@@ -32,9 +32,7 @@ def activation(name: str, inplace: bool = False) -> nn.Module:
     Args:
         name: ``"gelu"``, ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"relu"``, ``"silu"``,
             ``"softplus"`` or ``"tanh"``.
-        inplace: whether the activation overwrites its input. Only ReLU and leaky ReLU do so, because their
-            derivative follows from the output. The caller must know that nothing else needs the input, as
-            after a convolution.
+        inplace: whether ReLU and leaky ReLU overwrite their input, which then nothing else may need.
 
     Raises:
         ValueError: for an unknown name; the message lists the names.
@@ -73,11 +71,8 @@ def mlp(
 ) -> nn.Sequential:
     """Linear layers of the given widths with activations between them; the last layer has none.
 
-    Args:
-        widths: input width, hidden widths and output width.
-        name: name of the activation.
-        output_bias: whether the last layer has a bias. The other layers always have one.
-        spectral_norm: bound the Lipschitz constant of every layer by 1.
+    Without ``output_bias`` the last layer has no bias. ``spectral_norm`` bounds the Lipschitz constant of
+    every layer by 1.
 
     Raises:
         ValueError: for fewer than two widths, a width below 1 or an unknown activation.
@@ -105,11 +100,7 @@ def output_layer(name: str) -> nn.Module:
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse an argument that is none of its choices.
-
-    Raises:
-        ValueError: if it is none of them; the message lists the choices.
-    """
+    """Refuse an argument that is none of its choices with a ValueError that lists them."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
@@ -117,11 +108,8 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def check_square(name: str, shape: Sequence[int], channels: Sequence[int], **sizes: int) -> None:
     """Refuse sizes that no convolutional network on square images can have.
 
-    Args:
-        name: the argument that holds the shape, ``in_shape`` or ``out_shape``.
-        shape: channels, height and width of an image.
-        channels: output channels of the layers.
-        **sizes: other sizes of the network by name, each at least 1.
+    ``shape`` is the argument ``name``, ``channels`` are those of the layers, and other sizes have their
+    names.
 
     Raises:
         ValueError: naming the argument.

@@ -38,8 +38,7 @@ class ResNetEnergy(Energy):
         in_shape: channels, height and width of an image.
         channels: output channels of every block.
         downsample: whether each block halves the size; by default all blocks do.
-        activation: ``"relu"`` (released), ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"silu"``,
-            ``"gelu"``, ``"softplus"`` or ``"tanh"``.
+        activation: ``"relu"`` as released; the others of :class:`~lebm.models.MLPEnergy`.
         spectral_norm: whether every layer has spectral norm.
         bias: whether layers but the last have biases. The released layers have none. The last layer never has
             one: a constant in an energy has no gradient in a contrastive loss.

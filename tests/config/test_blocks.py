@@ -10,7 +10,7 @@ import yaml
 
 from lebm.cli.dispatch import run
 from lebm.config import recipes
-from lebm.config.recipe import load_recipe, merged, read
+from lebm.config.recipes import load_recipe, merged, read
 from lebm.config.request import read_request
 
 SHARED = [name for name, path in recipes.names().items() if "\ninclude:" in path.read_text()]
