@@ -52,10 +52,15 @@ def sample(argv: list[str]) -> int:
     import torch
 
     from lebm.estimators.latent_model import Revises
+    from lebm.estimators.prior_model import PriorModel
     from lebm.samplers.noise import Noise
 
     steps = _sample_steps(model, chosen)
-    draw = _from_pool(model) if chosen.start == "pool" else partial(model.sample, steps=steps)
+    draw: Callable[..., Tensor] = partial(model.sample, steps=steps)
+    if chosen.start == "pool":
+        if not isinstance(model, PriorModel):
+            raise UserError(f"--start pool: a {type(model).__name__} draws its latents without a chain")
+        draw = model.sample_from_pool
     rows = range(chosen.n)
     drawn = [
         # One noise stream per sample: the first ten of 64 are the ten of -n 10, whatever the batches are.
@@ -77,15 +82,6 @@ def sample(argv: list[str]) -> int:
         chain = chain_words(model, steps, "image" if isinstance(model, Revises) else "prior")
     report(f"{chosen.n} samples", target, chosen, chain)
     return 0
-
-
-def _from_pool(model: LatentModel) -> Callable[..., Tensor]:
-    """Draws that go on from the chains that training left in its pool."""
-    from lebm.estimators.prior_model import PriorModel
-
-    if not isinstance(model, PriorModel):
-        raise UserError(f"--start pool: a {type(model).__name__} draws its latents without a chain")
-    return model.sample_from_pool
 
 
 def _sample_steps(model: LatentModel, chosen: argparse.Namespace) -> int | None:

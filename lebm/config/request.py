@@ -233,7 +233,9 @@ def check_data(path: str | None, flag: str = "--data", run: Path | None = None) 
             raise UserError(f"{where}the package has no such data set; it has {', '.join(known)}")
         return
     if path.startswith(("./", "../", "/", "~")) or not HUB_NAME.fullmatch(path):
-        raise UserError(f"{where}no such file or folder{_near(path)}")
+        folder = Path(path).expanduser().parent
+        names = [str(folder / file.name) for file in folder.iterdir()] if folder.is_dir() else []
+        raise UserError(f"{where}no such file or folder{recipes.nearest(path, names)}")
 
 
 def check_flagged_data(request: Request) -> None:
@@ -251,9 +253,3 @@ def _own_path(run: Path | None) -> Any:
         return load_recipe(run / "config.yaml")["data"]["init_args"]["path"] if run else None
     except (UserError, KeyError, TypeError):
         return None
-
-
-def _near(path: str) -> str:
-    folder = Path(path).expanduser().parent
-    names = [str(folder / file.name) for file in folder.iterdir()] if folder.is_dir() else []
-    return recipes.nearest(path, names)

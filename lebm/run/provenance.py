@@ -39,16 +39,11 @@ def export(
     return model
 
 
-def provenance(run_or_file: str | Path) -> dict[str, Any]:
+def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """What is known about the origin of a model, without absolute paths; ``None`` for what is not known.
 
-    ``data_key`` is a digest of the sizes, the order and the seed of the data, as the checkpoint holds them,
-    and ``recipe_sha256`` that of the ``config.yaml`` of the run.
+    ``data_key`` is a digest of the sizes, the order and the seed of the data, as the checkpoint holds them.
     """
-    return _facts(*checkpoint.newest(run_or_file))
-
-
-def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     if "facts" in content:
         return dict(content["facts"])
     run = file.parent.parent
