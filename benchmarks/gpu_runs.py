@@ -16,7 +16,7 @@ import yaml
 
 from benchmarks.gpu_task import ROOT, Task
 from lebm.config import recipes
-from lebm.config.recipe import merged, read
+from lebm.config.recipes import merged, read
 
 TINY = {
     "latent_mle/mnist_anomaly": ["--model.init_args.prior_sampler.init_args.fresh_steps=2"],

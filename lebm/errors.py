@@ -1,8 +1,12 @@
-"""Errors that a user can cause and fix, and text that a terminal may show."""
+"""Errors that a user can cause and fix, and lines that a terminal may show."""
 
 from __future__ import annotations
 
-__all__ = ["CheckpointWriteError", "UserError", "UserNotice", "one_line", "printable"]
+import os
+import sys
+import traceback
+
+__all__ = ["CheckpointWriteError", "UserError", "UserNotice", "fail", "one_line", "printable", "tell"]
 
 
 class UserError(ValueError):
@@ -35,3 +39,16 @@ def one_line(text: str) -> str:
         'cat?run_dir: elsewhere'
     """
     return printable(text).translate({ord("\n"): "?", ord("\t"): "?"})
+
+
+def tell(line: str) -> None:
+    """Print a line on the standard output, at once and without control characters."""
+    print(one_line(line), flush=True)
+
+
+def fail(message: str, status: int) -> int:
+    """Print one line on stderr (and the traceback where ``LEBM_DEBUG`` asks for it); returns ``status``."""
+    if os.environ.get("LEBM_DEBUG", "0") not in ("", "0") and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    print(f"lebm: error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    return status

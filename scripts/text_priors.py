@@ -140,13 +140,13 @@ def real_perplexity(data: Any) -> float:
     """The forward perplexity of as many other training verses as there are samples."""
     import torch
 
-    from lebm.metrics.text_likelihood import Budget, LanguageModelPerplexity
+    from lebm.metrics.text_likelihood import Budget, language_model_perplexity
 
     rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0)).numpy()
-    judge = LanguageModelPerplexity(len(data.vocabulary), Budget(steps=400, hidden=128, seed=0))
-    judge.update(data.train.tokens(rows[:3000]), learn=True)
-    judge.update(data.train.tokens(rows[3000:6000]), learn=False)
-    return float(judge.compute())
+    learned, judged = data.train.tokens(rows[:3000]), data.train.tokens(rows[3000:6000])
+    return language_model_perplexity(
+        learned, judged, len(data.vocabulary), Budget(steps=400, hidden=128, seed=0)
+    )
 
 
 def run(chosen: argparse.Namespace) -> None:

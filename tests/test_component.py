@@ -13,7 +13,7 @@ from lebm.checkpoint.rebuild import build
 from lebm.component import Component, DescriptionError, describe
 from lebm.data import ArrayData
 from lebm.estimators import AdamGroups
-from lebm.models import Energy, EnergyPrior, MLPEnergy, SumEnergy
+from lebm.models import Energy, EnergyPrior, GaussianChain, MLPEnergy
 from lebm.samplers import Langevin, PersistentChains
 from tests.estimators.test_latent_mle import small_model
 
@@ -30,9 +30,8 @@ def test_arguments_are_shown_and_defaults_left_out() -> None:
 def test_modules_are_shown_once_and_on_lines_of_their_own() -> None:
     lines = repr(PersistentChains(Langevin(3, 0.1), slots=2)).splitlines()
     assert lines == ["PersistentChains(", "  slots=2", "  (kernel): Langevin(steps=3, step_size=0.1)", ")"]
-    shown = repr(SumEnergy([MLPEnergy(3, [8]), MLPEnergy(3, [4])], weights=[1.0, 2.0]))
-    assert shown.splitlines()[1] == "  weights=[1.0, 2.0]"
-    assert shown.count("latent_dim=3, hidden=[8]") == 1
+    shown = repr(GaussianChain([2, 1], hidden=[8], floor=0.1))
+    assert shown.splitlines()[1] == "  latent_dims=[2, 1], hidden=[8], floor=0.1"
     prior = repr(EnergyPrior(MLPEnergy(3, [8]))).splitlines()
     assert prior[:3] == ["EnergyPrior(", "  (tilt): MLPEnergy(", "    latent_dim=3, hidden=[8]"]
     model = repr(small_model()).splitlines()

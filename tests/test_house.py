@@ -149,7 +149,7 @@ def test_one_function_removes_folders_and_it_spares_weights() -> None:
     """``lebm.files.remove_folder``; single files are removed where they were written."""
     assert removers(PACKAGE) == {
         "rmtree": {"lebm.files"},
-        "unlink": {"lebm.files", "lebm.checkpoint.writing", "lebm.run.lock"},
+        "unlink": {"lebm.files", "lebm.checkpoint.writing", "lebm.run.folder"},
     }
 
 

@@ -22,8 +22,6 @@ from lebm.component import describe
 from lebm.errors import UserError
 from lebm.files import replaced
 
-__all__ = ["MODEL_FORMAT", "SUFFIX", "is_model_file", "read_model_file", "write_model_file"]
-
 SUFFIX = ".safetensors"
 MODEL_FORMAT = 1
 _STATE = "state:"

@@ -1,4 +1,4 @@
-"""Opening checkpoints: plain data in, a rebuilt model out, nothing executed on the way."""
+"""Opening checkpoints and model files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from lebm import hub, pretrained
 from lebm.checkpoint.model_file import is_model_file, read_model_file
 from lebm.checkpoint.rebuild import filled, uncompiled
 from lebm.errors import UserError, UserNotice, printable
-
-__all__ = ["FORMAT", "SEALED_FORMAT", "find_checkpoint", "load", "newest", "read", "rebuilt", "seal"]
 
 FORMAT = 1
 """What a model describes; any trainer may write it."""

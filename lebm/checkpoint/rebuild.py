@@ -25,8 +25,6 @@ from torch import Tensor, nn
 from lebm.component import Component, DescriptionError, describe, public_path
 from lebm.errors import UserError, UserNotice
 
-__all__ = ["ALLOWED", "allowed", "build", "filled", "imported", "resolve", "tried", "uncompiled"]
-
 ALLOWED = ("lebm", "torch.nn")
 FORMER: dict[str, str] = {}
 """Today's path by the former one, for classes that have moved to another package of lebm."""
@@ -108,8 +106,7 @@ def build(
             is gone, the object is then used as far as it was made.
 
     Raises:
-        UserError: naming the place and the class, for anything not allowed, not known or not fitting, and for
-            a constructor that fails.
+        UserError: for anything not allowed, not known or not fitting, and for a constructor that fails.
     """
     if not _is_description(description):
         raise UserError(f"{where}: expected a class_path with init_args")

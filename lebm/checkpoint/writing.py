@@ -17,8 +17,6 @@ from lebm.checkpoint.reading import seal
 from lebm.errors import CheckpointWriteError
 from lebm.files import UNFINISHED, replaced
 
-__all__ = ["AtomicCheckpointIO"]
-
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target with a checksum, flushes to disk, then renames; reads through

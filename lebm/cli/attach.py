@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lebm.config.recipe import load_recipe
+from lebm.config.recipes import load_recipe
 from lebm.errors import UserError
-
-__all__ = ["add_wandb", "attach_evaluation", "attach_report", "check_wandb"]
 
 
 def add_wandb(parser: argparse.ArgumentParser) -> None:

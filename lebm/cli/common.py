@@ -1,20 +1,17 @@
-"""What the verbs share: the model and the data of a run, where results go, and the one line of an error."""
+"""What the verbs share: the model and the data of a run, and where results go."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
-import sys
-import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.config.recipe import load_recipe
-from lebm.config.recipes import nearest
-from lebm.config.request import Request
-from lebm.errors import UserError, one_line, printable
-from lebm.files import HUB_NAME, replaced, write_text
+from lebm.config.request import check_data
+from lebm.errors import UserError, printable, tell
+from lebm.files import replaced, write_text
 from lebm.run.folder import check_run
 
 if TYPE_CHECKING:
@@ -23,76 +20,6 @@ if TYPE_CHECKING:
 
     from lebm.data.rows import Rows
     from lebm.estimators.latent_model import LatentModel
-
-__all__ = [
-    "chain_words",
-    "check_data",
-    "check_flagged_data",
-    "encode_noise",
-    "fail",
-    "home",
-    "is_image",
-    "load_model",
-    "open_data",
-    "report",
-    "say",
-    "target_file",
-    "tell",
-    "write_npy",
-    "write_shown",
-]
-
-_EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "embedded"
-
-
-def check_data(path: str | None, flag: str = "--data", run: Path | None = None) -> None:
-    """Refuse data that do not exist: no file, no folder, not in the package, and no possible name on the Hub.
-
-    Args:
-        path: what the flag names, or ``None``.
-        flag: for the message.
-        run: a run folder. The path of its own data is not checked.
-
-    Raises:
-        UserError: naming flag and path.
-    """
-    if not path or os.path.exists(os.path.expanduser(path)) or path == _own_path(run):
-        return
-    where = f"{flag} {path!r}: "
-    if path.startswith("embedded:"):
-        known = sorted({f"embedded:{file.stem.split('_')[0]}" for file in _EMBEDDED.glob("*.parquet")})
-        if path not in known:
-            raise UserError(f"{where}the package has no such data set; it has {', '.join(known)}")
-        return
-    if path.startswith(("./", "../", "/", "~")) or not HUB_NAME.fullmatch(path):
-        raise UserError(f"{where}no such file or folder{_near(path)}")
-
-
-def check_flagged_data(request: Request) -> None:
-    """Refuse data that a flag of a verb with a recipe names and that do not exist.
-
-    A recipe that names classes of other packages may mean something else by the path of its data, so with
-    ``--trust`` the data module decides.
-
-    Raises:
-        UserError: naming flag and path.
-    """
-    path = request.flags.get("data.path")
-    if isinstance(path, str) and not request.trust:
-        check_data(path, "--data.path")
-
-
-def _own_path(run: Path | None) -> Any:
-    try:
-        return load_recipe(run / "config.yaml")["data"]["init_args"]["path"] if run else None
-    except (UserError, KeyError, TypeError):
-        return None
-
-
-def _near(path: str) -> str:
-    folder = Path(path).expanduser().parent
-    names = [str(folder / file.name) for file in folder.iterdir()] if folder.is_dir() else []
-    return nearest(path, names)
 
 
 def home(run: Path) -> Path:
@@ -111,14 +38,10 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     folder = home(chosen.run)
     if suffix != ".csv" and chosen.run.is_dir():
         folder = folder / "images"
-    candidates = (
-        folder / f"{name}{'' if number == 1 else f'-{number}'}{suffix}" for number in range(1, 10**6)
-    )
-    return next(
-        path
-        for path in candidates
-        if not _taken(path) and not (suffix == ".csv" and _taken(path.with_suffix(".parquet")))
-    )
+    numbers = (f"-{number}" if number > 1 else "" for number in itertools.count(1))
+    candidates = (folder / f"{name}{number}{suffix}" for number in numbers)
+    # A link that leads nowhere is taken too, since writing would follow it.
+    return next(path for path in candidates if not os.path.lexists(path))
 
 
 def load_model(chosen: argparse.Namespace) -> LatentModel:
@@ -200,26 +123,9 @@ def report(what: str, target: Path, chosen: argparse.Namespace, chain: str) -> N
     tell(f"lebm: {what} in {target} ({origin})")
 
 
-def _taken(path: Path) -> bool:
-    return os.path.lexists(path)  # also by a link that leads nowhere, since writing would follow it
-
-
 def say(sentences: Iterable[str], out: Path | None) -> None:
     """Print sentences, one a line, and write them to a file if one is named."""
     text = "".join(f"{sentence}\n" for sentence in sentences)
     print(printable(text), end="")
     if out is not None:
         write_text(out, text)
-
-
-def tell(line: str) -> None:
-    """Print a line on the standard output, at once and without control characters."""
-    print(one_line(line), flush=True)
-
-
-def fail(message: str, status: int) -> int:
-    """Print one line on stderr (and the traceback where ``LEBM_DEBUG`` asks for it); returns ``status``."""
-    if os.environ.get("LEBM_DEBUG", "0") not in ("", "0") and sys.exc_info()[0] is not None:
-        traceback.print_exc()
-    print(f"lebm: error: {printable(' '.join(message.split()))}", file=sys.stderr)
-    return status

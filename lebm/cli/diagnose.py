@@ -8,17 +8,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import home, load_model, open_data, tell
+from lebm.cli.common import home, load_model, open_data
 from lebm.cli.flags import add_data, count, run_parser
-from lebm.errors import UserError
+from lebm.errors import UserError, tell
 from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.run.folder import plain, write_json
 
 if TYPE_CHECKING:
     from lebm.estimators.latent_model import LatentModel, ModelChain
     from lebm.samplers.noise import Noise
-
-__all__ = ["main"]
 
 
 def main(argv: list[str]) -> int:

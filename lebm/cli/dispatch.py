@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
 import os
 import sys
@@ -12,10 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lebm._version import __version__
-from lebm.cli.common import fail
-from lebm.errors import UserError, UserNotice, printable
-
-__all__ = ["run"]
+from lebm.config.request import check_flagged_data, helped, read_request
+from lebm.errors import UserError, UserNotice, fail, printable
 
 _GROUPS = {
     "train": {
@@ -52,11 +51,8 @@ _GROUPS = {
     },
 }
 VERBS = [words.split()[0] for rows in _GROUPS.values() for words in rows]
-_HOMES = {
-    **dict.fromkeys(("fit", "validate", "test", "predict"), "train"),
-    **dict.fromkeys(("pretrained", "ls", "cat", "cp"), "recipes"),
-    "push": "export",
-}
+_OF_RECIPES = ("fit", "validate", "test", "predict")
+_HOMES = {**dict.fromkeys(("pretrained", "ls", "cat", "cp"), "recipes"), "push": "export"}
 """Modules of the verbs that share one; the others are modules of their own."""
 
 
@@ -101,11 +97,9 @@ def run(argv: list[str]) -> int:
 @contextlib.contextmanager
 def _own_modules(words: list[str]) -> Iterator[None]:
     """With ``--trust``, modules of the working folder can be imported, which a console script, unlike
-    ``python -m``, does not allow.
-
-    That is as safe as the flag: the user names what may be imported, and other names of recipes and
-    checkpoints are refused before an import. The folder comes last, so that no file in it takes the place of
-    an installed module."""
+    ``python -m``, does not allow. The folder comes last, so that no file in it takes the place of an
+    installed module.
+    """
     if not any(word.partition("=")[0] == "--trust" for word in words) or (here := os.getcwd()) in sys.path:
         yield
         return
@@ -145,5 +139,18 @@ def _verb(word: str) -> Callable[[list[str]], int]:
             f"unknown verb {word!r}"
             + (f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs")
         )
+    if word in _OF_RECIPES:
+        return functools.partial(_train, word)
     module = importlib.import_module(f"lebm.cli.{_HOMES.get(word, word.replace('-', '_'))}")
     return getattr(module, word.replace("-", "_"), None) or module.main
+
+
+def _train(verb: str, argv: list[str]) -> int:
+    """Read and check the request before Lightning takes its seconds to import."""
+    if helped(verb, argv):
+        return 0
+    request = read_request(verb, argv)
+    check_flagged_data(request)
+    from lebm.cli.training import run
+
+    return run(request)

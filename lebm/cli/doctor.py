@@ -17,11 +17,8 @@ from lebm._version import __version__
 from lebm.cli.flags import VerbParser
 from lebm.extras import EXTRAS
 
-__all__ = ["doctor"]
-
 Finding = tuple[str, str, str]  # "ok", "note" or "broken"; name; what was found
 
-_MALWARE = {("lightning", "2.6.2"), ("lightning", "2.6.3")}
 _OPTIONAL = {package.replace("_", "-"): extra for package, extra in EXTRAS.items()}
 _INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -63,13 +60,7 @@ def _packages() -> Iterator[Finding]:
             words = f'"lebm[{_OPTIONAL[name]}]"' if name in _OPTIONAL else name
             yield missing, name, f"not installed: pip install {words}"
             continue
-        if (name, version) in _MALWARE:
-            yield (
-                "broken",
-                name,
-                f"{version} was malware; remove it and change all credentials it could reach",
-            )
-        elif not needed.specifier.contains(version, prereleases=True):
+        if not needed.specifier.contains(version, prereleases=True):
             yield missing, name, f"{version} is not within {needed.specifier}"
         else:
             yield "ok", name, version

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.attach import add_wandb, attach_evaluation, check_wandb
-from lebm.cli.common import check_data, home, load_model, tell
+from lebm.cli.common import home, load_model
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.component import component_line
-from lebm.errors import UserError, printable
+from lebm.config.request import check_data
+from lebm.errors import UserError, printable, tell
 from lebm.evaluation.names import SUITE_NAMES
 from lebm.evaluation.settings import Settings
 from lebm.files import sha256
@@ -23,13 +24,10 @@ if TYPE_CHECKING:
     from lebm.evaluation.context import SentenceSubject, Subject
     from lebm.metrics.features import FeatureExtractor
 
-__all__ = ["main"]
-
 FEATURES = {
     "digits": "lebm.metrics.DigitFeatures",
     "inception": "lebm.metrics.InceptionFeatures",
     "pixels": "lebm.metrics.FlatFeatures",
-    "random": "lebm.metrics.RandomProjectionFeatures",
 }
 
 

@@ -7,13 +7,10 @@ import tempfile
 from pathlib import Path
 
 from lebm import hub
-from lebm.cli.common import tell
 from lebm.cli.flags import VerbParser, add_weights
-from lebm.errors import UserError
+from lebm.errors import UserError, tell
 from lebm.files import sha256
 from lebm.run.folder import check_run, plain
-
-__all__ = ["export", "push"]
 
 
 def export(argv: list[str]) -> int:

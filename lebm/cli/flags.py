@@ -9,8 +9,6 @@ from typing import NoReturn
 from lebm.config.recipes import nearest
 from lebm.errors import UserError
 
-__all__ = ["VerbParser", "add_data", "add_weights", "count", "run_parser"]
-
 _RUN = "a run folder, a .ckpt or .safetensors file, pretrained/NAME, or hub:USER/NAME[@REVISION]"
 
 
@@ -61,9 +59,7 @@ def run_parser(
 def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
     """Add the flags that say which weights of a checkpoint are used, and which classes it may name.
 
-    Args:
-        parser: the parser of a verb.
-        who: what follows in the help on ``--trust``.
+    The help on ``--trust`` ends with ``who``.
     """
     parser.add_argument(
         "--weights",

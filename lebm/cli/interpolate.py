@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from lebm.data.rows import Rows
     from lebm.estimators.latent_model import LatentModel
 
-__all__ = ["drawn_latents", "encoded", "interpolate", "named_rows"]
-
 
 def interpolate(argv: list[str]) -> int:
     """``lebm interpolate RUN [A B]``"""
@@ -55,8 +53,6 @@ def interpolate(argv: list[str]) -> int:
         raise UserError(f"an interpolation has two ends, and only one is named: {words[0]!r}")
     if words and chosen.seeds:
         raise UserError("--seeds names the two ends, so name no others")
-    if not all(map(str.strip, words)):
-        raise UserError("an empty sentence cannot be encoded")
     model = load_model(chosen)
     rows, kind = None, "posterior"
     if chosen.seeds:
@@ -124,36 +120,18 @@ def encoded(chosen: argparse.Namespace, model: LatentModel, rows: Rows) -> Tenso
 
 
 def named_rows(chosen: argparse.Namespace, model: LatentModel, words: Sequence[str], n: int) -> Rows:
-    """The named rows of the data, or a seeded choice of ``n`` that is spread over the classes.
-
-    Args:
-        chosen: the flags of the verb.
-        model: the model of the run.
-        words: rows of the data, from 0, or names of image files; empty for the choice.
-        n: number of rows of the choice.
-
-    Raises:
-        UserError: if a row is not in the data.
-    """
+    """The named rows of the data, from 0 or by their files, or a seeded choice of ``n`` over the classes."""
     import numpy as np
 
-    from lebm.data.sources import IMAGE_SUFFIXES
-
-    for word in words:
-        if not (_is_number(word) or word.lower().endswith(IMAGE_SUFFIXES)):
-            raise UserError(
-                f"{word!r}: a model of images takes row numbers of the data, from 0, or names of image files;"
-                " sentences are for models of sentences"
-            )
     rows = open_data(chosen, model, None)
-    return (
-        rows.chosen(np.array([_row(word, rows) for word in words])) if words else rows.spread(n, chosen.seed)
-    )
+    if not words:
+        return rows.spread(n, chosen.seed)
+    return rows.chosen(np.array([_row(word, rows) for word in words]))
 
 
 def _row(word: str, rows: Rows) -> int:
     """The row of an image, from its number or the name of its file; the end of the path is enough."""
-    if _is_number(word):
+    if word.isdecimal():
         if int(word) < len(rows):
             return int(word)
         raise UserError(f"row {word}: {rows.source} has the rows 0 to {len(rows) - 1}")
@@ -168,7 +146,3 @@ def _row(word: str, rows: Rows) -> int:
         both = " and ".join(rows.paths[row] for row in found[:2])
         raise UserError(f"{word!r}: {len(found)} images of {rows.source} have this name, such as {both}")
     raise UserError(f"{word!r}: {rows.source} has no image of this name{nearest(word, rows.paths)}")
-
-
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdigit()

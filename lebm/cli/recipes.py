@@ -6,22 +6,17 @@ import shlex
 from pathlib import Path
 
 from lebm import pretrained as models
-from lebm.cli.common import check_data, tell
 from lebm.cli.flags import VerbParser
-from lebm.config.recipe import included, load_recipe
-from lebm.config.recipes import blocks, find, folder, is_measured, names, title
-from lebm.errors import UserError, printable
+from lebm.config.recipes import blocks, find, included, is_measured, load_recipe, names, title
+from lebm.config.request import check_data
+from lebm.errors import UserError, printable, tell
 from lebm.files import write_text
-
-__all__ = ["cat", "cp", "ls", "pretrained"]
 
 
 def ls(argv: list[str]) -> int:
     """``lebm ls``"""
     VerbParser("lebm ls", description="Print the names and titles of the recipes.").parse_args(argv)
     known = names()
-    if not known:
-        raise UserError(f"no recipes in {folder()}; is the installation complete?")
     width = max(map(len, known))
     measured = {name for name, path in known.items() if is_measured(path)}
     for name, path in known.items():
@@ -39,10 +34,7 @@ def pretrained(argv: list[str]) -> int:
         "lebm pretrained",
         description="Print the trained models that ship with lebm, each with the first line of its card.",
     ).parse_args(argv)
-    known = models.names()
-    if not known:
-        print("lebm: this version ships no trained models")
-    for name, file in known.items():
+    for name, file in models.names().items():
         print(f"{models.PREFIX}{name}  {file.stat().st_size / 1e6:.2f} MB  {_summary(file)}")
     return 0
 
@@ -62,11 +54,9 @@ def cat(argv: list[str]) -> int:
     print(printable(path.read_text(encoding="utf-8")), end="")
     for file in included(path, load_recipe(path)):
         lines = file.read_text(encoding="utf-8").splitlines()
-        print(
-            "\n".join(
-                ["", f"# included from {printable(str(file))}", *(f"#   {printable(line)}" for line in lines)]
-            )
-        )
+        print(f"\n# included from {printable(str(file))}")
+        for line in lines:
+            print(f"#   {printable(line)}")
     return 0
 
 

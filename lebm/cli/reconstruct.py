@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import chain_words, encode_noise, load_model, open_data, report, say, tell, write_shown
+from lebm.cli.common import chain_words, encode_noise, load_model, open_data, report, say, write_shown
 from lebm.cli.flags import add_data, count, run_parser
+from lebm.errors import tell
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.data.rows import Rows
     from lebm.estimators.latent_model import LatentModel
-
-__all__ = ["reconstruct", "reconstructions"]
 
 
 def reconstruct(argv: list[str]) -> int:

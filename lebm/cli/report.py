@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lebm.cli.attach import add_wandb, attach_report, check_wandb
-from lebm.cli.common import tell
 from lebm.cli.flags import VerbParser
-from lebm.errors import UserError
-
-__all__ = ["main"]
+from lebm.errors import UserError, tell
 
 
 def main(argv: list[str]) -> int:

@@ -9,16 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import chain_words, is_image, load_model, report, say, target_file, tell, write_npy
+from lebm.cli.common import chain_words, is_image, load_model, report, say, target_file, write_npy
 from lebm.cli.flags import count, run_parser
-from lebm.errors import UserError
+from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.estimators.latent_model import LatentModel
-
-__all__ = ["sample"]
 
 
 def sample(argv: list[str]) -> int:
@@ -79,11 +77,16 @@ def sample(argv: list[str]) -> int:
     import torch
 
     from lebm.estimators.latent_model import Revises
+    from lebm.estimators.prior_model import PriorModel
     from lebm.samplers.noise import Noise
 
     steps = _sample_steps(model, chosen)
     x, note = _of_class(model, chosen, steps) if chosen.classes is not None else (None, "")
-    draw = _from_pool(model) if chosen.start == "pool" else partial(model.sample, steps=steps)
+    draw: Callable[..., Tensor] = partial(model.sample, steps=steps)
+    if chosen.start == "pool":
+        if not isinstance(model, PriorModel):
+            raise UserError(f"--start pool: a {type(model).__name__} draws its latents without a chain")
+        draw = model.sample_from_pool
     if x is None:
         rows = range(chosen.n)
         drawn = [
@@ -141,15 +144,6 @@ def _of_class(model: LatentModel, chosen: argparse.Namespace, steps: int | None)
         f"lebm: the classifier agrees with {int(draws.met.sum())} of {chosen.n}; acceptance"
         f" {draws.acceptance:.2f}, {draws.ess:.0f} effective draws of the prior, levels {draws.levels}"
     )
-
-
-def _from_pool(model: LatentModel) -> Callable[..., Tensor]:
-    """Draws that go on from the chains that training left in its pool."""
-    from lebm.estimators.prior_model import PriorModel
-
-    if not isinstance(model, PriorModel):
-        raise UserError(f"--start pool: a {type(model).__name__} draws its latents without a chain")
-    return model.sample_from_pool
 
 
 def _decoded(z: Tensor, chosen: argparse.Namespace) -> Tensor:

@@ -7,19 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import (
-    chain_words,
-    encode_noise,
-    is_image,
-    load_model,
-    open_data,
-    report,
-    target_file,
-    tell,
-)
+from lebm.cli.common import chain_words, encode_noise, is_image, load_model, open_data, report, target_file
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.cli.reconstruct import reconstructions
-from lebm.errors import UserError
+from lebm.errors import UserError, tell
 from lebm.files import replaced
 
 if TYPE_CHECKING:
@@ -30,8 +21,6 @@ if TYPE_CHECKING:
 
     Scorer = Callable[[Tensor, Tensor], Tensor]
 
-__all__ = ["score"]
-
 ENDS = {"most": "the most anomalous", "least": "the least anomalous"}
 
 
@@ -41,6 +30,9 @@ def score(argv: list[str]) -> int:
     target = target_file(chosen, "scores", ".csv")
     if target.suffix not in (".csv", ".parquet"):
         raise UserError(f"--out {target}: scores are written as .csv or .parquet")
+    rate = chosen.false_positive_rate
+    if rate is not None and not 0 < rate < 1:
+        raise UserError(f"--false_positive_rate {rate:g}: expected a share above 0 and below 1")
     if chosen.heatmap and chosen.top is None:
         chosen.top = 25
     pictures = {end: target.with_name(f"{target.stem}-{end}.png") for end in ENDS if chosen.top}
@@ -94,21 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--false_positive_rate",
-        type=_rate,
+        type=float,
         metavar="RATE",
         help="flag rows above the score that this share of the run's validation images exceeds, such as 0.05",
     )
     return parser
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = -1.0
-    if not 0 < rate < 1:
-        raise argparse.ArgumentTypeError(f"expected a share above 0 and below 1, not {text!r}")
-    return rate
 
 
 def _scorer(model: LatentModel, chosen: argparse.Namespace) -> Scorer:

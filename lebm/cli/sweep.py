@@ -15,16 +15,13 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from lebm.cli.common import check_flagged_data, tell
 from lebm.cli.flags import VerbParser
 from lebm.cli.validate_recipe import built
 from lebm.config.recipes import find, run_name
-from lebm.config.request import read_request
-from lebm.errors import UserError, printable
+from lebm.config.request import check_flagged_data, read_request
+from lebm.errors import UserError, printable, tell
 from lebm.evaluation.names import SUITE_NAMES
 from lebm.run.folder import stored_json, write_json
-
-__all__ = ["main"]
 
 SHORT = {"held_out_label": "data.init_args.held_out_label", "seed": "seed_everything"}
 

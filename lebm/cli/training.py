@@ -29,23 +29,19 @@ from lebm import checkpoint, hub, pretrained
 from lebm.callbacks.divergence import DivergenceError
 from lebm.checkpoint.rebuild import build
 from lebm.checkpoint.writing import AtomicCheckpointIO
-from lebm.cli.common import fail, tell
 from lebm.config import recipes
 from lebm.config.parser import RecipeCLI
-from lebm.config.recipe import Setting, load_recipe
+from lebm.config.recipes import Setting, load_recipe
 from lebm.config.request import Request
 from lebm.data.module import SplitData
-from lebm.errors import UserError
+from lebm.errors import UserError, fail, tell
 from lebm.estimators.latent_model import LatentModel
 from lebm.files import remove_folder
 from lebm.run import folder as runs
-from lebm.run.callbacks import SavePredictions
-from lebm.run.lock import sole_writer
+from lebm.run.callbacks import Preempted, SavePredictions
+from lebm.run.folder import sole_writer
 from lebm.run.loggers import stored_run_id
-from lebm.run.preemption import Preempted
 from lebm.run.wandb_run import Model, with_ends
-
-__all__ = ["TrainingCLI", "quiet", "run", "wandb_line"]
 
 _NOTICES = (
     ".*does not have many workers.*",
@@ -162,8 +158,7 @@ class TrainingCLI(RecipeCLI):
     def _same_short_names(self) -> None:
         """Refuse another ``latent_dim`` or ``latent_dims`` for a run that goes on.
 
-        The stored recipe has its references filled in. Another value would change the stored recipe and not
-        the networks.
+        The stored recipe has its references filled in, so another value would not change the networks.
         """
         stored = self.run_dir / "config.yaml"
         before = load_recipe(stored) if stored.is_file() else {}

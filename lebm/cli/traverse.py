@@ -7,8 +7,6 @@ from lebm.cli.flags import add_data, count, run_parser
 from lebm.cli.interpolate import drawn_latents, encoded, named_rows
 from lebm.errors import UserError
 
-__all__ = ["traverse"]
-
 
 def traverse(argv: list[str]) -> int:
     """``lebm traverse RUN [ROW]``"""
@@ -45,8 +43,6 @@ def traverse(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     if chosen.n < 2:
         raise UserError(f"-n {chosen.n}: a row has two ends, so give at least 2")
-    if not 0 < chosen.range < float("inf"):
-        raise UserError(f"--range {chosen.range:g}: must be finite and above 0")
     if chosen.row is not None and chosen.from_seed is not None:
         raise UserError("--from-seed draws a latent, so name no row")
     model = load_model(chosen)

@@ -9,15 +9,12 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import tell
 from lebm.component import component_line
 from lebm.config.request import Request, helped, read_request
-from lebm.errors import UserError
+from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:
     from lebm.config.parser import RecipeCLI
-
-__all__ = ["built", "validate_recipe"]
 
 
 def validate_recipe(argv: list[str]) -> int:

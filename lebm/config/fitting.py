@@ -14,12 +14,10 @@ from typing import Any
 import yaml
 
 from lebm.config import recipes
-from lebm.config.recipe import merged, read
+from lebm.config.recipes import merged, read
 from lebm.data.splits import size_in_rows
 from lebm.data.survey import Survey
 from lebm.errors import UserError, one_line
-
-__all__ = ["check_kind", "fitted"]
 
 _ANY_SIZE = ("MLPGenerator", "MLPEncoder")
 _LARGEST = 64
@@ -50,19 +48,11 @@ _Dumper.add_representer(
 
 
 def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[str]]:
-    """The text of an overlay that includes a recipe and fits it to a data set.
+    """The text of an overlay that includes a recipe and fits it to a data set, and what was decided.
 
     The networks are those of the recipe, with the channels of the images. A recipe with convolutions keeps
     its image size, and the images are resized to it. Fully connected networks take the size of the images,
-    and at most 64 px.
-
-    Args:
-        path: the recipe.
-        found: what the data set holds.
-        folder: where the overlay will be, for the place of a recipe that does not ship with lebm.
-
-    Returns:
-        The text, and sentences that say what was decided.
+    and at most 64 px. A recipe that does not ship with lebm is named as seen from ``folder``, the overlay's.
 
     Raises:
         UserError: for a recipe that is not of images or starts from another run, and for an array of another
@@ -93,7 +83,7 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
         overlay["trainer"] = {"callbacks": others}
     names = ("image_size", "channels", "validation_size", "batch_size")
     decided = ", ".join(f"{key} {arguments[key]}" for key in names if key in arguments)
-    said = [*found.remarks, decided, *_change_of_size(found, shape), *_few_steps(recipe, arguments, found)]
+    said = [decided, *_change_of_size(found, shape), *_few_steps(recipe, arguments, found)]
     if found.normal is not None:
         said.append(
             f"all training images are of the class {found.normal!r}, and the test images of others too:"
@@ -116,13 +106,6 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
 def check_kind(path: Path, data: str) -> dict[str, Any]:
     """The content of a recipe with what it includes; refused before the data are looked at if either is not
     of images.
-
-    Args:
-        path: the recipe.
-        data: the data set, as the user names it.
-
-    Raises:
-        UserError: with what to do instead.
     """
     recipe = merged(read(path))[0]
     model, kind = recipe.get("model") or {}, (recipe.get("data") or {}).get("class_path")
@@ -222,13 +205,10 @@ def _shape(path: Path, shapes: list[tuple[str, list[int]]], found: Survey) -> tu
 
 
 def _change_of_size(found: Survey, shape: tuple[int, ...]) -> list[str]:
-    """What to say if the images are shrunk or enlarged."""
+    """What to say if the images change their size."""
     if found.is_array or shape[1] == min(found.shape[1:]):
         return []
-    _, height, width = found.shape
-    images = f"images of {width} x {height} pixels" + ("" if found.same_size else " or more")
-    made = "shrunk" if shape[1] < min(height, width) else "enlarged" if found.same_size else "resized"
-    return [f"the {images} are {made} to {shape[2]} x {shape[1]}, the size of the recipe's networks"]
+    return [f"the images are resized to {shape[2]} x {shape[1]}, the size of the recipe's networks"]
 
 
 def _few_steps(recipe: dict[str, Any], data: dict[str, Any], found: Survey) -> list[str]:

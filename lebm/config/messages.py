@@ -10,10 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lebm.config.recipe import HOMES, Setting, location
-from lebm.config.recipes import nearest
-
-__all__ = ["constructor_line", "interpolation_line", "parser_line", "trainer_line"]
+from lebm.config.recipes import HOMES, Setting, location, nearest
 
 _NOISE = re.compile(
     r"^(Does not validate against any|Subtypes:|Errors:|Given value|Subclass types expect|a class path"
@@ -24,13 +21,7 @@ _KINDS |= {"Sequence": "a list", "list": "a list"}
 
 
 def parser_line(text: str, settings: Sequence[Setting], options: Iterable[str]) -> str:
-    """One line from a message of jsonargparse.
-
-    Args:
-        text: the message, often nested by indentation.
-        settings: what was parsed, to find the file with the key.
-        options: all keys that the parser knows, for suggestions.
-    """
+    """One line from a message of jsonargparse, with the file of the key and suggestions from ``options``."""
     key, cls, leaf = _deepest(text)
     if found := re.search(r"Group '(.+)' does not accept option '(.+)'", leaf):
         key = [f"{found[1]}.{found[2]}"]
@@ -126,13 +117,7 @@ def constructor_line(error: BaseException) -> str:
 
 
 def trainer_line(error: Exception, trainer: Mapping[str, Any]) -> str:
-    """The message of Lightning about settings that do not work on this machine, after their key.
-
-    Args:
-        error: Lightning's ``MisconfigurationException``, or ``ModuleNotFoundError`` for a device or logger
-            whose package is missing.
-        trainer: the section ``trainer`` of the recipe.
-    """
+    """The message of Lightning about settings that do not work on this machine, after their key."""
     text = " ".join(str(error).split())
     accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
     if re.search(r"gpu backend|can not run on your system|torch_xla", text):

@@ -27,17 +27,13 @@ from lebm.callbacks import ChainHealth, Divergence
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.component import recorded
 from lebm.config import messages
-from lebm.config.recipe import TRUSTED, Setting, merged
+from lebm.config.recipes import TRUSTED, Setting, merged
 from lebm.config.request import DESCRIPTION, OWN_KEYS, Request, usage
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel, refusal
-from lebm.run.callbacks import RunCheckpoint, SameShape, SaveConfig, ShortRun
-from lebm.run.console import PartSizes, Progress
+from lebm.run.callbacks import PartSizes, Preemption, Progress, RunCheckpoint, SameShape, SaveConfig, ShortRun
 from lebm.run.folder import is_first_process
 from lebm.run.loggers import WandbRun, point_into, with_defaults
-from lebm.run.preemption import Preemption
-
-__all__ = ["RecipeCLI"]
 
 _trusted_before: set[str] = set()
 
@@ -47,13 +43,8 @@ class RecipeCLI(LightningCLI):
 
     With ``run=False`` LightningCLI adds no sub-commands. They would merge the hyper-parameters of a
     checkpoint given by ``--ckpt_path`` into the recipe, and import any class that the checkpoint names.
-
-    Args:
-        request: the parsed words of the user.
-        trainer_too: whether to build the trainer, its loggers and callbacks.
-
-    Raises:
-        UserError: one line, for any fault of the recipe.
+    Without ``trainer_too``, trainer, loggers and callbacks are not built. Any fault of the recipe is a
+    UserError of one line.
     """
 
     def __init__(self, request: Request, trainer_too: bool = True) -> None:

@@ -1,17 +1,28 @@
-"""The recipes of the package: their folder and their names."""
+"""Recipes: their files and names, what they include, and how blocks, overlays and flags are merged."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.util
+import inspect
 import itertools
-from collections.abc import Iterable
+import pydoc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
 
 from lebm.errors import UserError
 
-__all__ = ["blocks", "experiments", "find", "folder", "is_measured", "names", "nearest", "run_name", "title"]
-
+TRUSTED = ("lebm", "lightning", "torch")
+"""Packages whose classes a recipe may name without ``--trust``."""
+_LEVELS = ("class_path", "init_args", "dict_kwargs")
+HOMES = (
+    *(f"lebm.{room}" for room in ("models", "samplers", "estimators", "inference", "data", "callbacks")),
+    *("lebm.density_ratio", "lightning.pytorch.loggers"),
+)
 _BLOCKS = "data/"
 _OVERLAYS = ("loggers/", "inference/", "prior/")
 
@@ -96,3 +107,294 @@ def is_measured(path: Path) -> bool:
     with path.open(encoding="utf-8") as lines:
         header = itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), lines)
         return any(line.startswith("# Status   run at full length") for line in header)
+
+
+class Setting(NamedTuple):
+    """A value, the dotted key that it belongs to, and its file: ``None`` for a flag.
+
+    The value of a file is its whole content, and the key is empty.
+    """
+
+    key: str
+    value: Any
+    source: Path | None
+
+    @property
+    def short_key(self) -> str:
+        """The key as users write it, without the levels that only the parser needs."""
+        return ".".join(_short(self.key.rstrip("+").split(".")))
+
+    @property
+    def sections(self) -> list[str]:
+        """The first names of the keys."""
+        return [self.key.split(".")[0]] if self.key else list(self.value)
+
+
+def load_recipe(path: Path) -> dict[str, Any]:
+    """The content of a recipe as plain data.
+
+    Raises:
+        UserError: if the file is unreadable, not YAML of plain values, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8") from error
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        raise UserError(
+            f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
+        ) from error
+    if not isinstance(content, dict):
+        kind = "empty" if content is None else f"a {type(content).__name__}"
+        raise UserError(
+            f"{path}: a recipe is a mapping with the sections model, data and trainer, this one is {kind}"
+        )
+    return content
+
+
+def read(path: Path) -> list[Setting]:
+    """The blocks that a recipe includes, and the recipe, in the order in which they take effect.
+
+    Raises:
+        UserError: as :func:`load_recipe` and :func:`included`, and for keys beside a ``class_path`` that are
+            not those of a class.
+    """
+    content = load_recipe(path)
+    files = {file: load_recipe(file) for file in included(path, content)} | {path: content}
+    for file, values in files.items():
+        _check_blocks(values, file, "")
+        values.pop("include", None)
+    return [Setting("", values, file) for file, values in files.items()]
+
+
+def included(path: Path, content: Mapping[str, Any], above: tuple[Path, ...] = ()) -> list[Path]:
+    """The files that a recipe includes, in the order in which they are read.
+
+    They are read before the recipe, so the values of the recipe replace theirs. A name such as ``data/mnist``
+    or ``latent_mle/mnist`` is a block or a recipe of the package. A name that ends in ``.yaml`` is a file,
+    looked for from the folder of the recipe. ``above`` are the recipes that include this one.
+
+    Raises:
+        UserError: for an ``include`` that is no name or list of names, names nothing, or includes itself.
+    """
+    names = content.get("include") or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: include: expected the name of a block or a list of names, not {names!r}")
+    found: list[Path] = []
+    above = (*above, path.resolve())
+    for name in names:
+        file = _included_file(path, name)
+        if file.resolve() in above:
+            raise UserError(f"{path}: include: {name} includes itself")
+        found += [*included(file, load_recipe(file), above), file]
+    return found
+
+
+def _included_file(path: Path, name: str) -> Path:
+    if not name.endswith((".yaml", ".yml")):
+        known = {**blocks(), **names()}
+        if name not in known:
+            hint = nearest(name, known) or f"; the blocks are {', '.join(blocks())}"
+            raise UserError(f"{path}: include: there is no block {name!r}{hint}")
+        return known[name]
+    file = path.parent / name
+    if not file.is_file():
+        raise UserError(f"{path}: include: there is no file {file}")
+    return file
+
+
+def _check_blocks(value: Any, path: Path, key: str) -> None:
+    """Refuse other keys than those of a class beside ``class_path``; the parser would name another one."""
+    if isinstance(value, list):
+        for position, item in enumerate(value):
+            _check_blocks(item, path, f"{key}[{position}]")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if "class_path" in value and name not in _LEVELS:
+                hint = nearest(str(name), _LEVELS) or "; arguments of the class go below init_args"
+                raise UserError(f"{path}: {key}: {name!r} cannot stand beside class_path{hint}")
+            _check_blocks(item, path, f"{key}.{name}".lstrip("."))
+
+
+def merged(settings: Iterable[Setting], trust: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """One mapping of all settings; later ones change earlier ones.
+
+    Mappings are merged and other values replaced. Where a class changes, the arguments that both classes have
+    are kept, references such as ``${latent_dim}`` too. A flag replaces a table of values, such as the
+    learning rates, of which an overlay changes single entries. ``key+`` appends to a list. A held-out class
+    that is given by its number is left out if a later setting names other data; a sentence says so.
+    """
+    trust = (*TRUSTED, *trust)
+    content: Any = {}
+    notes: dict[str, str] = {}
+    for setting in settings:
+        before = _data(content)
+        parts = setting.key.split(".") if setting.key else []
+        if len(parts) > 1:
+            content = _put(content, parts, setting.value, trust)
+        else:
+            content = _merge(content, {parts[0]: setting.value} if parts else setting.value, trust)
+        notes = {name: note for name, note in notes.items() if _data(content).get(name) is None}
+        notes |= _without_foreign_numbers(before, _data(content))
+    return content, list(notes.values())
+
+
+def _merge(old: Any, new: Any, trust: Sequence[str]) -> Any:
+    """``old`` with what ``new`` says."""
+    if isinstance(old, dict) and _is_class(new):
+        new = {"class_path": new}
+    if not isinstance(new, dict):
+        return new
+    old = {"class_path": old} if _is_class(old) else old if isinstance(old, dict) else {}
+    if old and new and old.keys().isdisjoint(_LEVELS) != new.keys().isdisjoint(_LEVELS):
+        old, new = (
+            {"init_args": block} if block.keys().isdisjoint(_LEVELS) else block for block in (old, new)
+        )
+    if old and new.get("class_path", old.get("class_path")) != old.get("class_path"):
+        old = _fitting(old, new["class_path"], trust)
+    out = dict(old)
+    for key, value in new.items():
+        if isinstance(key, str) and key.endswith("+"):
+            key, before = key[:-1], out.get(key[:-1]) or []
+            before = before if isinstance(before, list) else [before]
+            out[key] = [*before, *(value if isinstance(value, list) else [value])]
+        else:
+            out[key] = _merge(out.get(key), value, trust)
+    return out
+
+
+def _put(old: Any, parts: Sequence[str], value: Any, trust: Sequence[str]) -> Any:
+    """``old`` with the value of a flag whose key has the given parts below ``old``."""
+    if not parts:
+        is_table = isinstance(value, dict) and not any(isinstance(item, dict) for item in value.values())
+        return value if is_table and value.keys().isdisjoint(_LEVELS) else _merge(old, value, trust)
+    if isinstance(old, list) and old:  # the arguments of the item that was added last
+        return [*old[:-1], _put(old[-1], parts, value, trust)]
+    old = {"class_path": old} if _is_class(old) else old if isinstance(old, dict) else {}
+    if old and parts[0] not in _LEVELS and not old.keys().isdisjoint(_LEVELS):
+        parts = ["init_args", *parts]
+    elif old and parts[0] in _LEVELS and old.keys().isdisjoint(_LEVELS):
+        old = {"init_args": old}
+    if len(parts) == 1 and (parts[0] in _LEVELS or parts[0].endswith("+")):
+        return _merge(old, {parts[0]: value}, trust)
+    return {**old, parts[0]: _put(old.get(parts[0]), parts[1:], value, trust)}
+
+
+def _is_class(value: Any) -> bool:
+    """Whether a text looks like the name of a class, as ``MALA`` does and ``auto`` does not."""
+    if not isinstance(value, str) or not value.replace(".", "").isidentifier():
+        return False
+    return value.rpartition(".")[2][:1].isupper()
+
+
+def _fitting(block: Mapping[str, Any], name: Any, trust: Sequence[str]) -> dict[str, Any]:
+    """What a block keeps for another class: the arguments that both classes have."""
+    before, after = (_class(path, trust) for path in (block.get("class_path"), name))
+    if after is None or before is after:  # the parser will refuse the first; the second is no change
+        return dict(block)
+    known = set(_arguments(after))
+    arguments = block.get("init_args") or {}
+    return {"init_args": {key: value for key, value in arguments.items() if key in known}}
+
+
+def _class(name: Any, trust: Sequence[str]) -> type | None:
+    """The class of a ``class_path``, short or long; ``None`` for a name that the parser will refuse."""
+    if not isinstance(name, str):
+        return None
+    if "." in name:
+        allowed = any(name.startswith(f"{package}.") for package in trust)
+        try:
+            found = pydoc.locate(name) if allowed else None
+        except pydoc.ErrorDuringImport:
+            return None
+    else:
+        homes = (importlib.import_module(home) for home in HOMES)
+        found = next((getattr(home, name) for home in homes if hasattr(home, name)), None)
+    return found if inspect.isclass(found) else None
+
+
+def _arguments(cls: type) -> Iterator[str]:
+    """Names of the arguments of a constructor, and of the arguments that it passes on by ``**kwargs``."""
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            yield from (parameter.name for parameter in parameters)
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+                return
+
+
+def _data(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the data."""
+    section = content.get("data")
+    arguments = section.get("init_args") if isinstance(section, dict) else None
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """Take out of ``now`` a held-out class that is given by its number, if the data are others now.
+
+    Returns:
+        A sentence by the name of each argument that was taken out.
+    """
+    notes = {}
+    path = before.get("path")
+    for name in ("held_out_label", "normal_label") if path not in (None, now.get("path")) else ():
+        label = before.get(name)
+        labels = label if isinstance(label, list) else [label]
+        if now.get(name) == label and any(isinstance(one, int) for one in labels):
+            now[name] = None
+            notes[name] = (
+                f"{name} {label} is a number of {path} and was left out for {now['path']}: add"
+                f" --data.init_args.{name} NAME to hold out a class"
+            )
+    return notes
+
+
+def location(keys: Sequence[str], settings: Sequence[Setting]) -> str:
+    """``file:line: key: `` for the start of a message; an unknown part is left out.
+
+    The last setting with the key, or with most parts of it, is named.
+    """
+    wanted = _short([part for key in keys for part in key.split(".")])
+    if not wanted:
+        files = {setting.source for setting in settings if setting.source is not None}
+        return f"{files.pop()}: " if len(files) == 1 else ""
+    best, where = 0, ""
+    for setting in settings:
+        if setting.source is None:
+            given = setting.short_key.removesuffix(".class_path").split(".")
+            depth, line = (len(given) if given == wanted[: len(given)] else 0), ""
+        else:
+            depth, number = _line(setting.source, wanted)
+            line = f"{setting.source}:{number}: "
+        if depth and depth >= best:
+            best, where = depth, line
+    return f"{where}{'.'.join(wanted)}: "
+
+
+def _short(parts: Sequence[str]) -> list[str]:
+    return [part for part in parts if part not in ("init_args", "dict_kwargs")]
+
+
+def _line(path: Path, key: Sequence[str]) -> tuple[int, int]:
+    """How many parts of a key a recipe has, and the line of the deepest one."""
+    node: Any = yaml.compose(path.read_text(encoding="utf-8"))
+    depth = line = 0
+    for part in key:
+        entries = _entries(node)
+        if part not in entries and "init_args" in entries:
+            entries = _entries(entries["init_args"][1])
+        if part not in entries:
+            break
+        depth, line, node = depth + 1, entries[part][0].start_mark.line + 1, entries[part][1]
+    return depth, line
+
+
+def _entries(node: Any) -> dict[str, tuple[Any, Any]]:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return {name.value: (name, value) for name, value in pairs}

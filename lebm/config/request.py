@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,9 @@ from typing import Any
 import yaml
 
 from lebm.config import recipes
-from lebm.config.recipe import Setting, load_recipe, read
+from lebm.config.recipes import Setting, load_recipe, read
 from lebm.errors import UserError
-
-__all__ = ["DESCRIPTION", "OWN_KEYS", "Request", "helped", "read_request", "usage"]
+from lebm.files import HUB_NAME
 
 OWN_KEYS: dict[str, tuple[Any, str]] = {
     "run_dir": (str, "Folder of the run; runs/<recipe> if not given."),
@@ -25,6 +25,7 @@ OWN_KEYS: dict[str, tuple[Any, str]] = {
 """Type and meaning of the keys of a recipe that LightningCLI does not have."""
 _SECTIONS = (*OWN_KEYS, "trainer", "model", "data", "seed_everything")
 _OF_TRAINING = ("devices", "num_nodes", "strategy", "plugins", "profiler", "default_root_dir")
+_EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "embedded"
 DESCRIPTION = """\
 A recipe (-c, by path or by a name that `lebm ls` prints) sets everything; later -c files and flags override
 it. A run folder holds its recipe: --resume RUN needs no recipe, and neither does RUN as the first word of a
@@ -64,8 +65,8 @@ class Request:
     """A parsed command line.
 
     Args:
-        verb: ``fit``, ``validate``, ``test``, ``predict`` or ``validate-recipe``.
-        typed: all words, as typed.
+        verb: the verb.
+        typed: all words.
         settings: recipes, their blocks, overlays and flags, in the order in which they take effect.
         recipes: the recipes and overlays among the words, in order.
         asked: words that ask the parser for help or for the whole configuration.
@@ -122,8 +123,6 @@ def read_request(verb: str, typed: list[str]) -> Request:
             if flag.endswith(".help") and not has_value and _is_value(words):
                 request.asked.append(words.pop(0))
             continue
-        if flag == "--include":
-            raise UserError("--include is for recipes only; here give the block as a recipe, by -c")
         known = flag in ("-c", "--config", "--trust") or re.split(r"[.+]", flag[2:])[0] in _SECTIONS
         if not flag.startswith("-") or not known:
             raise UserError(f"unknown argument {flag}{recipes.nearest(flag.lstrip('-'), _SECTIONS)}")
@@ -218,3 +217,39 @@ def helped(verb: str, argv: list[str]) -> bool:
     print()
     del argv[asked + 1]
     return False
+
+
+def check_data(path: str | None, flag: str = "--data", run: Path | None = None) -> None:
+    """Refuse data that do not exist: no file, no folder, not in the package, and no possible name on the Hub.
+
+    The path of the own data of ``run``, a run folder, is not checked.
+    """
+    if not path or os.path.exists(os.path.expanduser(path)) or path == _own_path(run):
+        return
+    where = f"{flag} {path!r}: "
+    if path.startswith("embedded:"):
+        known = sorted({f"embedded:{file.stem.split('_')[0]}" for file in _EMBEDDED.glob("*.parquet")})
+        if path not in known:
+            raise UserError(f"{where}the package has no such data set; it has {', '.join(known)}")
+        return
+    if path.startswith(("./", "../", "/", "~")) or not HUB_NAME.fullmatch(path):
+        folder = Path(path).expanduser().parent
+        names = [str(folder / file.name) for file in folder.iterdir()] if folder.is_dir() else []
+        raise UserError(f"{where}no such file or folder{recipes.nearest(path, names)}")
+
+
+def check_flagged_data(request: Request) -> None:
+    """Refuse data that a flag of a verb with a recipe names and that do not exist.
+
+    With ``--trust`` the data module decides: it may mean something else by its path.
+    """
+    path = request.flags.get("data.path")
+    if isinstance(path, str) and not request.trust:
+        check_data(path, "--data.path")
+
+
+def _own_path(run: Path | None) -> Any:
+    try:
+        return load_recipe(run / "config.yaml")["data"]["init_args"]["path"] if run else None
+    except (UserError, KeyError, TypeError):
+        return None

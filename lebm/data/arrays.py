@@ -18,8 +18,6 @@ from lebm.data.splits import check_counts, check_size, limited, ordinary_rows, s
 from lebm.errors import UserError
 from lebm.samplers.noise import keyed_seed
 
-__all__ = ["ArrayData", "PlaneData", "plane_samples"]
-
 SPLITS = ("train", "validation", "test")
 _NAMES = {
     **{"x": "train", "x_train": "train", "x_val": "validation", "x_valid": "validation", "x_test": "test"},
@@ -158,8 +156,6 @@ class ArrayData(SplitData):
                 return _idx_files(file)
             found = np.load(file, allow_pickle=False)
             return {"train": found} if isinstance(found, np.ndarray) else dict(found)
-        except MemoryError as error:
-            raise UserError(f"{where}: needs more memory than there is ({error})") from error
         except Exception as error:  # NumPy and the readers of archives meet damage with errors of many kinds
             raise UserError(f"{where}: not a .npy, .npz or IDX file of plain numbers") from error
 
@@ -183,8 +179,6 @@ class ArrayData(SplitData):
             raise UserError(
                 f"{where}: its labels are {label.dtype} of shape {label.shape}, not {len(x)} whole numbers"
             )
-        if label.max() > np.iinfo(np.int64).max:
-            raise UserError(f"{where}: a label is {label.max()}, beyond 64 bits with a sign")
         return ImageRows([x.numpy()], label.astype(np.int64), np.arange(len(x)))
 
     def rows(self, split: str | None = None, limit: int | None = None) -> Rows:

@@ -30,84 +30,62 @@ from lebm.data.sources import LABEL_COLUMNS, SPLIT_WORDS, Reader, Source, find_s
 from lebm.errors import UserError, UserNotice, one_line
 from lebm.files import remove_folder, replaced
 
-__all__ = [
-    "FORMAT",
-    "CachedImages",
-    "Columns",
-    "build",
-    "cache_folder",
-    "labels_of",
-    "open_images",
-    "split_names",
-]
-
 FORMAT = 3  # increase it when decoding changes: then old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
 ROWS_AT_ONCE = 512
 NAMES = "names.json"
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of the image column and the label column; ``None`` means that the column is detected."""
+def columns_of(
+    source: Source, features: Any, image: str | None = None, label: str | None = None
+) -> tuple[str, str | None]:
+    """The names of the image column and of the label column, if there is one; detected where not given.
 
-    image: str | None = None
-    label: str | None = None
+    Raises:
+        UserError: if a named column does not exist, or there is no image column.
+    """
+    import datasets
 
-    def found(self, source: Source, features: Any) -> tuple[str, str | None]:
-        """The names of the image column and of the label column, if there is one.
-
-        Raises:
-            UserError: if a named column does not exist, or there is no image column.
-        """
-        import datasets
-
-        names = list(features)
-        for argument, name in (("image_column", self.image), ("label_column", self.label)):
-            if name is not None and name not in names:
-                raise UserError(
-                    f"data path {source.path!r}: no column {name!r} ({argument}); it has {', '.join(names)}"
-                )
-        images = [name for name in names if isinstance(features[name], datasets.Image)]
-        image = self.image or next((name for name in (*images, *IMAGE_COLUMNS) if name in names), None)
-        if image is None:
+    names = list(features)
+    for argument, name in (("image_column", image), ("label_column", label)):
+        if name is not None and name not in names:
             raise UserError(
-                f"data path {source.path!r}: no image column among {', '.join(names)}; name it with"
-                " image_column"
+                f"data path {source.path!r}: no column {name!r} ({argument}); it has {', '.join(names)}"
             )
-        classes = [name for name in names if isinstance(features[name], datasets.ClassLabel)]
-        # Of images directly in the folders of splits on the Hub, `datasets` makes these folders classes.
-        folders = [name for name in classes if SPLIT_WORDS.keys() >= set(features[name].names)]
-        detected = (
-            name
-            for name in (*LABEL_COLUMNS, *classes)
-            if name in names and name != image and name not in folders
+    images = [name for name in names if isinstance(features[name], datasets.Image)]
+    image = image or next((name for name in (*images, *IMAGE_COLUMNS) if name in names), None)
+    if image is None:
+        raise UserError(
+            f"data path {source.path!r}: no image column among {', '.join(names)}; name it with image_column"
         )
-        return image, self.label or next(detected, None)
+    classes = [name for name in names if isinstance(features[name], datasets.ClassLabel)]
+    # Of images directly in the folders of splits on the Hub, `datasets` makes these folders classes.
+    folders = [name for name in classes if SPLIT_WORDS.keys() >= set(features[name].names)]
+    detected = (
+        name for name in (*LABEL_COLUMNS, *classes) if name in names and name != image and name not in folders
+    )
+    return image, label or next(detected, None)
 
 
 def build(
-    folder: Path, reader: Reader, split: str, columns: Columns, decoding: Decoding, on_error: str
+    folder: Path,
+    reader: Reader,
+    split: str,
+    columns: tuple[str | None, str | None],
+    decoding: Decoding,
+    on_error: str,
 ) -> None:
-    """Decode a split into ``folder``.
-
-    Args:
-        folder: an existing, empty folder.
-        reader: the open source.
-        split: name of the split.
-        columns: the columns to read.
-        decoding: the steps that are applied to each image.
-        on_error: ``"fail"`` or ``"skip"``.
+    """Decode a split into ``folder``, which is empty.
 
     Raises:
-        UserError: for an undecodable image or only dark images under ``"fail"``, images of different shapes,
-            unusable labels, or no images.
+        UserError: for an undecodable image or only dark images unless ``on_error`` is ``"skip"``, images of
+            different shapes, unusable labels, or no images.
     """
     import datasets
 
     source, data = reader.source, reader.split(split)
-    image_column, label_column = columns.found(source, data.features)
-    labels, names = labels_of(reader, data, split, label_column, named=columns.label is not None)
+    image_column, label_column = columns_of(source, data.features, *columns)
+    labels, names = labels_of(reader, data, split, label_column, named=columns[1] is not None)
     try:
         data = data.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow and datasets raise many kinds
@@ -181,10 +159,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
-    """Write a ``.npy`` header.
-
-    NumPy reserves space for a longer first axis, so the final header fits over the first one.
-    """
+    """Write a ``.npy`` header; NumPy reserves space, so the final header fits over the first one."""
     file.seek(0)
     np.lib.format.write_array_header_1_0(
         file, {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
@@ -194,10 +169,8 @@ def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
 def _decoded(
     data: Any, column: str, decoding: Decoding
 ) -> Iterator[tuple[int, str, tuple[np.ndarray, Range] | UndecodableError]]:
-    """Per row, in order: its number, the path of its file and the image with its range, or the error that
-    says why there is no image.
-
-    The path is empty if the image has none.
+    """Per row, in order: its number, the path of its file if it has one, and the image with its range, or
+    the error that says why there is no image.
     """
 
     def decode(item: dict[str, Any] | None) -> tuple[str, tuple[np.ndarray, Range] | UndecodableError]:
@@ -221,18 +194,10 @@ def labels_of(
 ) -> tuple[np.ndarray | None, list[str] | None]:
     """Labels of a split as ``int64`` and the names of the classes, in one numbering for all splits.
 
-    The names are those that the first split declares, or its words in alphabetical order; then come the names
-    that only later splits have. -1 is a row without a label: a negative number, an empty cell, an empty word.
-
-    Both are ``None`` without a column. They are also ``None`` for a detected column (``named`` is false) in
-    which no row has a class label.
-
-    Args:
-        reader: the open source of the split.
-        data: the split, a ``datasets.Dataset``.
-        split: name of the split.
-        column: name of the label column.
-        named: whether the user named the column.
+    The names are those that the first split declares, or its words in alphabetical order; then come the
+    names that only later splits have. -1 is a row without a label: a negative number, an empty cell, an
+    empty word. Both are ``None`` without a column, and for a column that the user has not ``named`` and
+    without labels.
 
     Raises:
         UserError: for values that are not class labels, numbers without a name, and a column that holds words
@@ -397,7 +362,6 @@ def open_images(
     decoding = Decoding(image_size, channels, box, white_level)
     cache = cache_folder(cache_dir)
     source = find_source(path, config_name, revision)
-    columns = Columns(image_column, label_column)
     names = _split_names(source, cache)
     if split is None:
         split = (
@@ -412,7 +376,7 @@ def open_images(
         with _writing(folder):
             cached = _load(folder)  # another process may have made it during the wait
             if cached is None:
-                _make(folder, source, split, columns, decoding, on_error)
+                _make(folder, source, split, (image_column, label_column), decoding, on_error)
                 cached = _load(folder)
     if cached is None:
         raise UserError(
@@ -480,7 +444,12 @@ def _load(folder: Path) -> CachedImages | None:
 
 
 def _make(
-    folder: Path, source: Source, split: str, columns: Columns, decoding: Decoding, on_error: str
+    folder: Path,
+    source: Source,
+    split: str,
+    columns: tuple[str | None, str | None],
+    decoding: Decoding,
+    on_error: str,
 ) -> None:
     # This process holds the lock, so unfinished folders are those of killed processes.
     for orphan in folder.parent.glob(f".{folder.name}.*.unfinished"):

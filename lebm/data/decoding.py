@@ -14,8 +14,6 @@ from PIL import Image, ImageOps
 
 from lebm.errors import UserNotice
 
-__all__ = ["Decoding", "Range", "UndecodableError", "header"]
-
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """No other format is tried, whatever the name of a file is.
 
@@ -107,10 +105,7 @@ class Decoding:
                 )
 
     def __call__(self, content: bytes | str | Path | None) -> np.ndarray:
-        """Decode an image to ``(C, H, W)`` ``uint8``.
-
-        Args:
-            content: the bytes of an image file, or its path.
+        """Decode an image, given as the bytes of a file or as its path, to ``(C, H, W)`` ``uint8``.
 
         Raises:
             UndecodableError: if the image cannot be used; the message is a short reason.

@@ -18,8 +18,6 @@ from lebm.data.rows import ImageRows, Rows, to_unit_range
 from lebm.data.sets import Sources, Splitting, class_words
 from lebm.data.splits import check_counts, check_size
 
-__all__ = ["ImageData", "open_images", "to_unit_range"]
-
 
 class ImageData(SplitData):
     """Batches ``{"x", "label", "index"}`` of images and, with a held-out label, ``"anomaly"``.

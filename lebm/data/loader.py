@@ -12,23 +12,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from lebm.samplers.noise import keyed_seed
 
-__all__ = ["BatchLoader", "ShardedBatchSampler", "coin_flips"]
-
 Batch = dict[str, Tensor]
 
 
 def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
-    """One fair coin per row, a pure function of seed, epoch and row.
+    """One fair coin per row, a pure function of seed, epoch and row: ``(B,)`` of ``int64`` to ``(B,)`` of
+    ``bool``.
 
     So a flip does not depend on how a batch is divided among processes.
-
-    Args:
-        seed: seed of the data set.
-        epoch: number of the epoch, counted from 0.
-        index: rows, ``(B,)`` ``int64``, on any device.
-
-    Returns:
-        ``(B,)`` ``bool`` on the same device.
     """
     mask = 0xFFFFFFFF
     word = (index ^ (keyed_seed(seed, "flip", epoch) & mask)) & mask

@@ -16,8 +16,6 @@ from lebm.data.loader import BatchLoader, ShardedBatchSampler
 from lebm.data.rows import Rows
 from lebm.errors import UserError
 
-__all__ = ["SplitData"]
-
 
 class SplitData(LightningDataModule, Component):
     """Base class of the data modules with a training, a validation and a test split.
@@ -169,11 +167,7 @@ class SplitData(LightningDataModule, Component):
         return self._shuffled(self.train)
 
     def check_batch_size(self) -> None:
-        """Refuse a training split that does not fill one batch; :meth:`setup` must have been called.
-
-        Raises:
-            UserError: naming the words to type.
-        """
+        """Refuse a training split that does not fill one batch; :meth:`setup` must have been called."""
         if self.batch_size > len(self.train):
             raise UserError(
                 f"batch_size {self.batch_size} is larger than the {len(self.train)} training {self.noun} of"

@@ -17,8 +17,6 @@ from lebm.data.splits import spread_rows
 from lebm.models.text_likelihood import PAD
 from lebm.samplers.noise import keyed_seed
 
-__all__ = ["ImageRows", "LengthBatchSampler", "Rows", "TextRows", "to_unit_range"]
-
 BATCHES_A_POOL = 50
 
 

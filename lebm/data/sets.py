@@ -13,8 +13,6 @@ from lebm.data.rows import ImageRows
 from lebm.data.splits import chosen_splits, held_out_rows, limited, nothing_left, ordinary_rows
 from lebm.errors import UserError, one_line
 
-__all__ = ["HELD_OUT", "ClassError", "Labels", "Sources", "Splitting", "by_number", "class_words"]
-
 Label = int | str
 Labels = Label | list[Label] | None
 HELD_OUT = ("held_out_label", "normal_label")
@@ -40,16 +38,11 @@ class Sources:
     ) -> Sources:
         """Open the splits of a run; a validation split is opened if the data set has one.
 
-        Args:
-            path: see :func:`~lebm.data.cache.open_images`.
-            train_split: name of the training split.
-            test_split: name of the test split, or ``None``.
-            where: arguments of :func:`~lebm.data.cache.split_names`.
-            how: the other arguments of :func:`~lebm.data.cache.open_images`.
+        ``where`` are the arguments of :func:`~lebm.data.cache.split_names`, and ``how`` the other arguments
+        of :func:`~lebm.data.cache.open_images`.
 
         Raises:
-            UserError: if a split does not exist, cannot be read, or its images differ in shape
-                from those of the others.
+            UserError: if a split does not exist, cannot be read, or has images of another shape.
         """
         names = chosen_splits(path, split_names(path, **where), train_split, test_split)
         opened = {part: open_images(path, name, **where, **how) for part, name in names.items()}
@@ -74,12 +67,8 @@ class Sources:
     def held_out(self, anomalous: Labels, normal: Labels = None) -> list[int]:
         """The numbers of the classes that are held out, ascending; empty if both arguments are.
 
-        A name goes before a number: where the classes are called ``"1"``, ``"10"`` and ``"2"``, the class 2
-        is the last one.
-
-        Args:
-            anomalous: the classes that are held out.
-            normal: in place of them, the classes that are not.
+        They are the ``anomalous`` classes, or all but the ``normal`` ones. A name goes before a number:
+        where the classes are called ``"1"``, ``"10"`` and ``"2"``, the class 2 is the last one.
 
         Raises:
             ClassError: if a class does not exist; the message lists the classes.
@@ -138,12 +127,8 @@ class Splitting:
     def apply(self, sources: Sources, held_out: Sequence[int] = ()) -> dict[str, ImageRows]:
         """The splits that have rows, by name: always ``train``, and possibly ``validation`` and ``test``.
 
-        Args:
-            sources: the decoded splits.
-            held_out: the labels of the anomalies.
-
         Raises:
-            UserError: if no training images are left.
+            UserError: if no training images are left beside those with the labels ``held_out``.
         """
         train, valid, test = sources.train, sources.validation, sources.test
         carve = self.validation_size if valid is None else 0

@@ -23,8 +23,6 @@ from lebm.errors import UserError, UserNotice, printable
 from lebm.extras import need
 from lebm.files import HUB_NAME, short_hash
 
-__all__ = ["Reader", "Source", "find_source", "is_own", "located", "reading", "short_hash"]
-
 EMBEDDED = "embedded:"
 IMAGE_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
@@ -81,13 +79,7 @@ class Source:
 
 
 def located(path: str) -> str:
-    """The absolute path of a local file or folder, and any other name as it is.
-
-    Example:
-        >>> from lebm.data.sources import located
-        >>> located("embedded:mnist")
-        'embedded:mnist'
-    """
+    """The absolute path of a local file or folder, and any other name as it is."""
     place = os.path.expanduser(path)
     return os.path.abspath(place) if os.path.exists(place) and not path.startswith(EMBEDDED) else path
 
@@ -98,12 +90,7 @@ def is_own(data: str | None, path: Any) -> bool:
 
 
 def find_source(path: str, config_name: str | None = None, revision: str | None = None) -> Source:
-    """Decide what a path means, and list its files.
-
-    Args:
-        path: ``embedded:mnist``, an existing folder or file, or a Hub name such as ``ylecun/mnist``.
-        config_name: configuration (subset) of a Hub data set, or of a folder whose ``README.md`` has some.
-        revision: revision of a Hub data set.
+    """Decide what a path means, and list its files; arguments as of :class:`Source`.
 
     Raises:
         UserError: if the path does not exist or holds nothing readable.
@@ -181,9 +168,6 @@ def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
             f"data path {path!r}: the folder has no parquet files and no images ({', '.join(IMAGE_SUFFIXES)})"
         )
     files = sorted([*rows, *(sidecars if rows is images else [])], key=str)
-    strange = next((file for file in files if not file.is_file()), None)
-    if strange is not None:  # a link to a file that has moved
-        raise UserError(f"data path {path!r}: {strange} is not an ordinary file or a link to one")
     _say_unread(
         path, root, others, f"most files of the folder are {'images' if rows is images else 'parquet'}"
     )
@@ -416,10 +400,8 @@ class Reader:
 def reading(source: Source, scratch: Path | None = None) -> Iterator[Reader]:
     """Open a source, and keep ``datasets`` quiet.
 
-    Args:
-        source: the source to read.
-        scratch: an existing folder for the files that ``datasets`` writes for local sources; the caller
-            removes it. Downloads from the Hub stay in the cache of the Hub.
+    For local sources ``datasets`` writes into the folder ``scratch``, which the caller removes. Downloads
+    from the Hub stay in the cache of the Hub.
 
     Raises:
         MissingExtraError: if ``datasets`` is not installed.

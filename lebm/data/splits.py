@@ -9,20 +9,6 @@ import numpy as np
 
 from lebm.errors import UserError
 
-__all__ = [
-    "VALIDATION_SPLITS",
-    "SplitRows",
-    "check_counts",
-    "check_size",
-    "chosen_splits",
-    "held_out_rows",
-    "limited",
-    "nothing_left",
-    "ordinary_rows",
-    "size_in_rows",
-    "spread_rows",
-]
-
 VALIDATION_SPLITS = ("validation", "valid", "val")
 TRAIN_FRACTION = 0.8  # of the normal rows, under the protocol "lebm"
 
@@ -30,13 +16,7 @@ TRAIN_FRACTION = 0.8  # of the normal rows, under the protocol "lebm"
 def chosen_splits(
     path: str, names: Sequence[str], train_split: str, test_split: str | None
 ) -> dict[str, str]:
-    """The splits of a source that a run uses, by their part in it.
-
-    Args:
-        path: the path of the data, for the message.
-        names: the splits of the source.
-        train_split: the split for ``train``.
-        test_split: the split for ``test``, or ``None``.
+    """The splits of a source with the splits ``names`` that a run uses, by their part in it.
 
     Returns:
         ``train``, ``validation`` if the source has such a split besides the two, and ``test``, in this order.
@@ -74,14 +54,10 @@ def _permutation(rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def check_size(name: str, size: int | float) -> None:
-    """Refuse the size of a split that is neither a number of rows nor a share of them.
-
-    Args:
-        name: name of the argument, for the message.
-        size: an ``int`` of at least 0 is a number of rows; a ``float`` above 0 and below 1 is a share.
+    """Refuse a size that is neither a number of rows (``int``) nor a share above 0 and below 1 (``float``).
 
     Raises:
-        ValueError: for another value.
+        ValueError: with the name of the argument.
     """
     if not (size >= 0 if isinstance(size, int) else 0 < size < 1):
         raise ValueError(
@@ -90,11 +66,7 @@ def check_size(name: str, size: int | float) -> None:
 
 
 def check_counts(**counts: int | None) -> None:
-    """Refuse arguments that must be at least 1, by their names; ``None`` is no number.
-
-    Raises:
-        ValueError: naming the argument.
-    """
+    """Refuse arguments below 1, by their names, with a ValueError; ``None`` is accepted."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
@@ -111,13 +83,9 @@ def _carved(rows: np.ndarray, size: int | float, seed: int) -> tuple[np.ndarray,
 
 
 def ordinary_rows(train: int, test: int, validation_size: int | float, seed: int) -> SplitRows:
-    """The splits of the source, with validation rows taken from the training rows by a seeded permutation.
+    """The splits of a source with ``train`` and ``test`` rows, whose numbers follow each other.
 
-    Args:
-        train: number of rows of the training source.
-        test: number of rows of the test source; their numbers start at ``train``.
-        validation_size: number of validation rows, less than ``train``, or a share of the training rows.
-        seed: seed of the permutation.
+    ``validation_size`` of the training rows, by :func:`check_size`, are chosen by a seeded permutation.
     """
     kept, validation = _carved(np.arange(train), validation_size, seed)
     return SplitRows(kept, validation, np.arange(train, train + test))
@@ -131,19 +99,20 @@ def held_out_rows(
     validation_size: int | float,
     seed: int,
 ) -> SplitRows:
-    """Splits for anomaly detection; the held-out classes are in neither the training nor the validation rows.
+    """Splits for anomaly detection; the held-out classes are in neither the training nor the validation
+    rows.
 
-    Rows without a label, which have a negative number, are left out: they may be of any class.
+    Rows without a label, which have a negative number, are left out: they may be of any class. Validation
+    rows are taken from the training rows, which are all normal.
 
     Args:
-        train_labels: labels of the training source, shape (N,).
-        test_labels: labels of the test source, shape (M,).
+        train_labels: labels of the training source, ``(N,)``.
+        test_labels: labels of the test source, ``(M,)``.
         held_out: the labels of the anomalies.
         protocol: ``"lebm"`` joins both sources. The first 80% of one permutation of all normal rows are for
             training; the test rows are the other 20% and every held-out row. ``"official"`` takes the
             training rows without the held-out classes, and all test rows.
-        validation_size: number of validation rows, or their share of the training rows. They are taken from
-            the training rows, which are all normal.
+        validation_size: see :func:`check_size`.
         seed: seed of the permutations.
     """
     labels = np.concatenate([train_labels, test_labels])
@@ -166,41 +135,20 @@ def held_out_rows(
 def nothing_left(
     path: str, noun: str, validation_size: int | float, rows: int, held_out: Sequence[int] = ()
 ) -> str:
-    """The message for a validation split that leaves no training rows; it names the words to type.
-
-    Args:
-        path: the path of the data.
-        noun: what a row is, in the plural.
-        validation_size: the size that was asked for.
-        rows: number of rows that training and validation share.
-        held_out: the labels that neither has.
-    """
+    """The message for a validation split that leaves none of ``rows`` for training."""
     without = f" without label {', '.join(map(str, held_out))}" if held_out else ""
-    way = (
-        "--data.init_args.validation_size 0.1 takes a tenth of them"
-        if rows > 1
-        else "at least 2 are needed"
-        if validation_size
-        else "name other data with --data.init_args.path"
-    )
     return (
         f"data path {path!r}: no training {noun} are left (validation_size {validation_size}, of {rows}"
-        f" {noun}{without}); {way}"
+        f" {noun}{without}); --data.init_args.validation_size 0.1 takes a tenth of them"
     )
 
 
 def spread_rows(labels: np.ndarray | None, rows: int, n: int, seed: int) -> np.ndarray:
-    """A seeded choice of rows that is spread over the classes.
-
-    Args:
-        labels: labels of the rows, shape (rows,), or ``None``.
-        rows: number of rows to choose from.
-        n: number of rows to choose; all rows if there are fewer.
-        seed: seed of the permutation.
+    """A seeded choice of ``n`` of some rows that is spread over the classes.
 
     Returns:
-        The chosen rows: one of each class, then a second one of each class, and so on. Without labels they
-        are in the order of the permutation.
+        The chosen rows: one of each class, then a second one of each class, and so on. Without labels, which
+        are ``(rows,)``, they are in the order of the permutation. All rows if there are fewer than ``n``.
     """
     shuffled = _permutation(np.arange(rows), seed)
     if labels is None:

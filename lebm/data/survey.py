@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lebm.data.cache import Columns, labels_of
+from lebm.data.cache import columns_of, labels_of
 from lebm.data.decoding import GREY_MODES, header
 from lebm.data.sources import Reader, find_source, located, reading
 from lebm.data.splits import VALIDATION_SPLITS
 from lebm.errors import UserError, one_line
 
-__all__ = ["Survey", "survey"]
-
-LOOKED_AT = 10_000
-"""Image files whose headers are read; of more files, this many that are spread over all."""
-LOOKED_AT_IN_TABLES = 1000  # an image in a table is read whole
+LOOKED_AT = 1000
+"""Images whose headers are read; of more images, this many that are spread over all."""
 ARRAYS = (".npy", ".npz", "-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
 
 
@@ -30,7 +27,7 @@ class Survey:
     Attributes:
         path: the path for a recipe; absolute for a local folder or file.
         is_array: whether the data are a file of NumPy for :class:`~lebm.data.ArrayData`.
-        count: number of training images that can be opened, those for validation included.
+        count: number of training images, those for validation included.
         shape: channels, height and width of the images; where they differ, of the smallest one that is not
             among the smallest twentieth. ``(d,)`` for vectors.
         same_size: whether all images that were looked at have this size.
@@ -40,9 +37,6 @@ class Survey:
         train_split: name of the training split.
         test_split: name of the test split, or ``None``.
         has_validation: whether the data have a validation split.
-        looked_at: number of images whose headers were read; 0 if none has a header.
-        unreadable: how many of those cannot be opened.
-        is_sample: whether there are more images than those.
     """
 
     path: str
@@ -55,14 +49,10 @@ class Survey:
     test_split: str | None
     has_validation: bool
     normal: str | None = None
-    looked_at: int = 0
-    unreadable: int = 0
-    is_sample: bool = False
 
     @property
     def line(self) -> str:
         """All of it in one line."""
-        about = "about " if self.is_sample and self.unreadable else ""
         if len(self.shape) == 1:
             kind = f"vectors of {self.shape[0]} numbers"
         else:
@@ -71,24 +61,11 @@ class Survey:
             kind = f"images of {size}, {'grey' if channels == 1 else 'in colour'}"
         listed = one_line(", ".join(self.classes[:10])) + (", ..." if len(self.classes) > 10 else "")
         return (
-            f"{about}{self.count} training {kind}, "
+            f"{self.count} training {kind}, "
             + (f"{len(self.classes)} classes ({listed})" if self.classes else "no labels")
             + (", a validation split" if self.has_validation else "")
             + (f", a test split {self.test_split!r}" if self.test_split else ", no test split")
         )
-
-    @property
-    def remarks(self) -> list[str]:
-        """What to say about images that cannot be opened, and about a sample."""
-        if self.unreadable:
-            of = f" of {self.looked_at} that were looked at" if self.is_sample else ""
-            return [
-                f"{self.unreadable} images{of} cannot be opened and are not counted: training stops at the"
-                " first of them; --data.init_args.on_error skip leaves them out"
-            ]
-        if self.is_sample:
-            return [f"the headers of {self.looked_at} images were read, spread over all"]
-        return []
 
 
 def survey(path: str) -> Survey:
@@ -130,17 +107,16 @@ def _of_images(path: str) -> Survey:
         train = "train" if "train" in splits else splits[0]
         test = "test" if "test" in splits and train != "test" else None
         rows = reader.split(train)
-        image_column, label_column = Columns().found(source, rows.features)
+        image_column, label_column = columns_of(source, rows.features)
         trained, names = _classes(reader, rows, train, label_column)
         tested = _classes(reader, reader.split(test), test, label_column)[0] if test else []
-        sizes, channels, looked_at = _looked_at(source.path, rows, image_column)
-    readable = sizes.total()
+        sizes, channels = _looked_at(source.path, rows, image_column)
     # Without the smallest twentieth: one tiny file must not decide on the networks.
-    smallest = sorted(sizes.elements(), key=min)[readable // 20]
+    smallest = sorted(sizes.elements(), key=min)[sizes.total() // 20]
     return Survey(
         located(path),
         False,
-        len(rows) * readable // looked_at,
+        len(rows),
         (channels, smallest[1], smallest[0]),
         len(sizes) == 1,
         names,
@@ -148,9 +124,6 @@ def _of_images(path: str) -> Survey:
         test,
         any(name in splits for name in VALIDATION_SPLITS if name != train),
         trained[0] if len(trained) == 1 and set(trained) < set(tested) else None,
-        looked_at,
-        looked_at - readable,
-        looked_at < len(rows),
     )
 
 
@@ -162,25 +135,22 @@ def _classes(reader: Reader, rows: Any, split: str, column: str | None) -> tuple
     return found, names or found
 
 
-def _looked_at(path: str, rows: Any, column: str) -> tuple[Counter[tuple[int, int]], int, int]:
-    """Width and height of the images that can be opened, by their headers; the channels of the most colourful
-    one; how many images were looked at, spread over all rows.
+def _looked_at(path: str, rows: Any, column: str) -> tuple[Counter[tuple[int, int]], int]:
+    """Width and height of the images that can be opened, by their headers, and the channels of the most
+    colourful one.
     """
     import datasets
 
     sizes: Counter[tuple[int, int]] = Counter()
     channels = 1
+    n = min(LOOKED_AT, len(rows))
     contents = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    in_table = bool(len(rows)) and (contents[0][column] or {}).get("bytes") is not None
-    n = min(LOOKED_AT_IN_TABLES if in_table else LOOKED_AT, len(rows))
-    chosen = contents if n == len(rows) else contents.select([row * len(rows) // n for row in range(n)])
-    for item in chosen[column]:
+    for item in contents.select([row * len(rows) // n for row in range(n)])[column]:
         item = item or {}
         found = header(item.get("path") if item.get("bytes") is None else item["bytes"])
-        if found is None:
-            continue
-        sizes[found[0]] += 1
-        channels = channels if found[1] in GREY_MODES else 3
+        if found is not None:
+            sizes[found[0]] += 1
+            channels = channels if found[1] in GREY_MODES else 3
     if not sizes:
         raise UserError(f"data path {path!r}: none of {n} images can be opened")
-    return sizes, channels, n
+    return sizes, channels

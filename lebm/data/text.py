@@ -27,12 +27,8 @@ from lebm.data.splits import (
 from lebm.errors import UserError
 from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Vocabulary
 
-__all__ = ["LONGEST_LINE", "Sentences", "TextData", "open_text", "text_splits"]
-
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
 TEXT_COLUMNS = ("text", "sentence", "sentences", "premise", "content", "question")
-LONGEST_LINE = 1_000_000
-"""In bytes. A longer line is not a sentence: the file probably has no line breaks."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +81,7 @@ def open_text(
         config_name: configuration (subset) of a Hub data set.
         revision: revision of a Hub data set.
         text_column: column of the sentences; detected if ``None``.
-        on_error: ``"fail"`` on a line that is not UTF-8 or longer than ``LONGEST_LINE``
-            bytes, or ``"skip"`` it.
+        on_error: ``"fail"`` on a line that is not UTF-8, or ``"skip"`` it.
 
     Returns:
         The sentences, with the number of each row.
@@ -177,24 +172,18 @@ def _gathered(lines: Iterable[tuple[int, bytes]], where: str, first: int, on_err
     for number, line in lines:
         if number == 0:
             line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
-        reason = ""
-        if len(line) > LONGEST_LINE:
-            reason = (
-                f"has {len(line):,} bytes, and no sentence is longer than {LONGEST_LINE:,}: write one"
-                " sentence per line"
-            )
-        else:
-            try:
-                text = " ".join(line.decode("utf-8").split())
-            except UnicodeDecodeError as error:
-                reason = (
-                    f"is not UTF-8 (byte {error.start + 1} is 0x{line[error.start]:02x}): convert the file"
-                )
-        if reason and on_error == "fail":
-            raise UserError(f"{where} {number + first} {reason}, or leave such lines out with on_error: skip")
-        if reason:
+        try:
+            text = " ".join(line.decode("utf-8").split())
+        except UnicodeDecodeError as error:
+            if on_error == "fail":
+                raise UserError(
+                    f"{where} {number + first} is not UTF-8 (byte {error.start + 1} is"
+                    f" 0x{line[error.start]:02x}): convert the file, or leave such lines out with"
+                    " on_error: skip"
+                ) from error
             skipped += 1
-        elif text:
+            continue
+        if text:
             texts.append(text)
             rows.append(number)
         else:
@@ -233,7 +222,7 @@ class TextData(SplitData):
         seed: seed of the permutations and of the order of training.
         limit_train: train on this number of sentences only, chosen at random.
         limit_eval: validate and test on this number of sentences only, each chosen at random.
-        on_error: ``fail`` on a line that is not UTF-8 or longer than a million bytes, or ``skip`` it.
+        on_error: ``fail`` on a line that is not UTF-8, or ``skip`` it.
 
     Raises:
         UserError: in :meth:`setup`, if the data cannot be read or do not fit the arguments;

@@ -65,13 +65,9 @@ class ChainReport:
 
 
 def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -> ChainReport:
-    """Run chains, keep about a hundred states, and look for faults.
+    """Run chains for ``steps`` transitions, keep about a hundred states, and look for faults.
 
-    Args:
-        chain: target, kernel and starts of the chains.
-        noise: of the chains.
-        steps: number of transitions.
-        targets: number of target densities. The same number of neighbouring chains belongs to each.
+    The same number of neighbouring chains belongs to each of ``targets`` target densities.
     """
     target, sampler, start = chain.target, chain.sampler, chain.start
     thin = max(1, steps // 100)

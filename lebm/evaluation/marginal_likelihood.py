@@ -295,8 +295,8 @@ def model_log_z(
         noise: gives the noise of each purpose, ``"long run"`` and ``"log z"``.
 
     Returns:
-        The two estimates with their intervals; see :func:`~lebm.evaluation.marginal_likelihood.prior_log_z`.
-        Where draws of the base alone give a narrower interval, both are that estimate.
+        The two estimates of :func:`prior_log_z` with their intervals. Where draws of the base alone give a
+        narrower interval, both are that estimate.
     """
     prior = model.latent_prior
     if prior is None or prior.is_exact:

@@ -81,9 +81,7 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
 def reconstructions_after(
     model: LatentModel, x: Tensor, index: Tensor, lengths: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Error and similarity of reconstructions after posterior chains of several lengths.
-
-    All chains start at the same draw.
+    """Error and similarity of reconstructions after posterior chains of several lengths from the same draw.
 
     Args:
         model: the model of the chains.
@@ -92,8 +90,7 @@ def reconstructions_after(
         lengths: numbers of posterior transitions; 0 is the inference model alone.
 
     Returns:
-        ``mse/steps0``, ``psnr/steps0``, ... for every length, ``(B,)`` each, see
-        :func:`~lebm.metrics.reconstruction_rows`.
+        ``mse/steps0``, ``psnr/steps0``, ..., ``(B,)`` each, see :func:`~lebm.metrics.reconstruction_rows`.
     """
     columns = {}
     for steps in lengths:

@@ -79,28 +79,20 @@ def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def score_pass(model: LatentModel, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """:func:`all_scores` of all batches, ``(N,)`` each, and ``label``.
-
-    Args:
-        model: the model.
-        data: batches with ``x``, ``index`` and ``label``.
-        what: name of the data, for messages.
+    """Compute :func:`all_scores` of all batches with ``x``, ``index`` and ``label``, ``(N,)`` each, and
+    ``label``.
 
     Raises:
-        UserError: if there are no images, or a score is not finite.
+        UserError: if there are no images, or a score is not finite; it begins with ``what``.
     """
     return gathered(({**all_scores(model, batch), "label": batch["label"].cpu()} for batch in data), what)
 
 
 def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """The scores of batches ``(B,)`` in one column per name, ``(N,)``.
-
-    Args:
-        parts: the scores of each batch, by name.
-        what: name of the data, for messages.
+    """Join the scores of batches, ``(B,)`` by name, in one column per name, ``(N,)``.
 
     Raises:
-        UserError: if there are no images, or a score is not finite.
+        UserError: if there are no images, or a score is not finite; it begins with ``what``.
     """
     rows: dict[str, list[Tensor]] = {}
     for part in parts:

@@ -17,10 +17,10 @@ from lebm.evaluation.marginal_likelihood import LatentGaussian, annealing, log_m
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.text_likelihood import (
     Budget,
-    LanguageModelPerplexity,
     LatentUse,
-    SentenceDiversity,
     SentenceLikelihood,
+    diversity,
+    language_model_perplexity,
 )
 from lebm.models.text_likelihood import PAD, CategoricalLikelihood
 from lebm.samplers.annealed import LogZ
@@ -34,12 +34,8 @@ FITTED_TO = 16  # posterior chains per sentence, to which a Gaussian is fitted
 def likelihood_of_sentences(model: LatentModel, who: str) -> CategoricalLikelihood:
     """The likelihood of a model of sentences.
 
-    Args:
-        model: the model.
-        who: name of the part that needs such a model, for the message.
-
     Raises:
-        UserError: if the model is not one of sentences.
+        UserError: if the model is not one of sentences, for the part ``who`` that needs it.
     """
     likelihood = model.sentences
     if likelihood is None:
@@ -54,16 +50,7 @@ class LikelihoodBounds:
     :func:`~lebm.evaluation.marginal_likelihood.log_marginal`). Call :meth:`begin`, then :meth:`update` for
     every batch, then :meth:`compute`. Several processes may each take a part of the batches.
 
-    Args:
-        n: use the first ``n`` sentences; all if ``None``.
-        chains: importance samples, or annealed chains, per sentence; at least 2.
-        levels: annealing levels; 1 is importance sampling. With more levels, every batch adapts the step
-            size. The values then depend on the batch size and the number of processes, within their error.
-        start: ``prior`` is N(0, I) for every sentence, good if sentences say little about their latents.
-            ``posterior`` is a Gaussian per sentence, fitted to posterior chains.
-        prior_chains: annealed chains for log Z; at least 2.
-        prior_levels: annealing levels for log Z.
-        seed: of the noise.
+    The arguments are those of :class:`lebm.callbacks.SentenceBounds`.
 
     Attributes:
         counts: number of sentences behind each value; for log Z, the number of chains.
@@ -132,13 +119,7 @@ class LikelihoodBounds:
         self._metric.log_z = LogZ(below.estimate, below.low, high, below.ess)
 
     def update(self, model: LatentModel, x: Tensor, index: Tensor) -> None:
-        """Take a batch.
-
-        Args:
-            model: of sentences.
-            x: sentences ``(B, T)``.
-            index: numbers of the sentences, ``(B,)``, which key the noise.
-        """
+        """Take a batch of sentences ``x: (B, T)``, whose numbers ``index: (B,)`` key the noise."""
         if self.n is not None:
             chosen = index < self.n
             x, index = x[chosen], index[chosen]
@@ -184,12 +165,7 @@ class SampleQuality:
     samples and judges the sentences of the batches. Call :meth:`begin`, then :meth:`update` for every batch,
     then :meth:`compute`. It works in one process only.
 
-    Args:
-        n: number of samples, and of training sentences for the forward model; at least 2.
-        compared: sentences that self-BLEU compares; at least 2.
-        steps: training steps of a language model.
-        hidden: width of the language models.
-        seed: of samples and language models.
+    The arguments are those of :class:`lebm.callbacks.SentenceQuality`.
 
     Attributes:
         counts: number of sentences behind each value. For a perplexity, these are the judged sentences.
@@ -253,11 +229,7 @@ class SampleQuality:
         self._real.append(x)
 
     def compute(self, model: LatentModel, train: TextRows) -> dict[str, float]:
-        """Train the language models, and forget the batches.
-
-        Args:
-            model: of sentences.
-            train: the training split, from which the forward model learns.
+        """Train the language models, the forward one on ``train``, and forget the batches.
 
         Returns:
             ``forward_perplexity``, ``reverse_perplexity``, ``distinct_1``, ``distinct_2``, ``self_bleu``,
@@ -267,26 +239,18 @@ class SampleQuality:
         assert self._use is not None, "begin comes first"
         generator = likelihood_of_sentences(model, "SentenceQuality").generator
         size, length = generator.vocabulary_size, generator.max_length
-        forward = LanguageModelPerplexity(size, self.budget).to(model.device)
-        reverse = LanguageModelPerplexity(size, self.budget).to(model.device)
-        varied = SentenceDiversity(self.compared).to(model.device)
-        real = SentenceDiversity(self.compared).to(model.device)
         test = torch.cat([_padded(x, length) for x in self._real])
-        forward.update(self._learned(train, length).to(model.device), learn=True)
-        forward.update(self._samples, learn=False)
-        reverse.update(self._samples, learn=True)
-        reverse.update(test, learn=False)
+        learned = self._learned(train, length).to(model.device)
         # The numbers are equal, because the share of different words falls with the number of sentences.
         compared = min(len(test), self.n)
-        varied.update(self._samples[:compared])
-        real.update(test[:compared])
-        variety, use = varied.compute(), self._use.compute()
+        variety, use = diversity(self._samples[:compared], self.compared), self._use.compute()
+        real = diversity(test[:compared], self.compared)
         values = {
-            "forward_perplexity": forward.compute(),
-            "reverse_perplexity": reverse.compute(),
+            "forward_perplexity": language_model_perplexity(learned, self._samples, size, self.budget),
+            "reverse_perplexity": language_model_perplexity(self._samples, test, size, self.budget),
             **variety,
-            **{f"real_{name}": value for name, value in real.compute().items()},
-            **use,
+            **{f"real_{name}": value for name, value in real.items()},
+            **{name: float(value) for name, value in use.items()},
         }
         counts = {"forward_perplexity": len(self._samples), "reverse_perplexity": len(test)}
         for name in variety:
@@ -296,7 +260,7 @@ class SampleQuality:
             counts[name] = int(self._use.compared if name == "latent_nats" else self._use.count)
         self.counts = counts
         self._use, self._real, self._samples = None, [], torch.empty(0)
-        return {name: float(value) for name, value in values.items()}
+        return values
 
     def _learned(self, train: TextRows, length: int) -> Tensor:
         """``n`` training sentences, chosen by the seed, ``(n, length)``."""

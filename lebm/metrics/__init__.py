@@ -20,7 +20,6 @@ from lebm.metrics.features import (
     FeaturesUnavailableError,
     FlatFeatures,
     InceptionFeatures,
-    RandomProjectionFeatures,
     ScriptFeatures,
 )
 from lebm.metrics.frechet import FrechetDistance, frechet_distance, maximum_mean_discrepancy, neighbour_rows
@@ -35,7 +34,6 @@ __all__ = [
     "FrechetDistance",
     "InceptionFeatures",
     "NonFinite",
-    "RandomProjectionFeatures",
     "RowCollector",
     "ScriptFeatures",
     "anomaly_figures",

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["anomaly_figures", "lowest_average_precision", "ranking", "ranking_areas", "surprisal"]
-
 FEWEST_NORMAL = 40
 _TAIL = 0.05
 

@@ -11,8 +11,6 @@ from lebm.models.classifier import LatentClassifier
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.hierarchical import LatentLayout
 
-__all__ = ["classify", "latent_attack", "layer_divergences", "mutual_information", "mutual_information_gap"]
-
 
 def classify(
     train: tuple[Tensor, Tensor],

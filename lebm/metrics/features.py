@@ -15,18 +15,6 @@ from lebm.errors import UserError
 from lebm.extras import need
 from lebm.files import sha256
 
-__all__ = [
-    "DIGIT_WEIGHTS",
-    "DigitFeatures",
-    "FeatureExtractor",
-    "FeaturesUnavailableError",
-    "FlatFeatures",
-    "InceptionFeatures",
-    "RandomProjectionFeatures",
-    "ScriptFeatures",
-    "digit_network",
-]
-
 # First digits of the SHA-256 of the TensorFlow Inception of 2015-12-05, as torch-fidelity converted it.
 _PUBLISHED_WEIGHTS = "6726825d"
 
@@ -110,43 +98,6 @@ class FlatFeatures(FeatureExtractor):
 
     def forward(self, x: Tensor) -> Tensor:
         return adaptive_avg_pool2d(x, self.size).flatten(1)
-
-
-class RandomProjectionFeatures(FeatureExtractor):
-    """A fixed random linear map of all pixels.
-
-    Args:
-        num_features: length of the feature vector, at least 1.
-        seed: of the map.
-
-    Raises:
-        ValueError: if ``num_features`` is below 1.
-
-    Example:
-        >>> import torch
-        >>> from lebm.metrics import RandomProjectionFeatures
-        >>> RandomProjectionFeatures(num_features=16)(torch.zeros(5, 3, 32, 32)).shape
-        torch.Size([5, 16])
-    """
-
-    def __init__(self, num_features: int = 64, seed: int = 0) -> None:
-        super().__init__()
-        if num_features < 1:
-            raise ValueError(f"num_features must be at least 1, not {num_features}")
-        self.num_features = num_features
-        self.seed = seed
-        self._map: Tensor | None = None
-
-    @property
-    def figure(self) -> str:
-        return f"frechet_distance/random{self.num_features}"
-
-    def forward(self, x: Tensor) -> Tensor:
-        size = x[0].numel() if x.shape[0] else x.new_empty(x.shape[1:]).numel()
-        if self._map is None or self._map.shape[0] != size or self._map.device != x.device:
-            source = torch.Generator().manual_seed(self.seed)
-            self._map = (torch.randn(size, self.num_features, generator=source) / size**0.5).to(x.device)
-        return x.reshape(x.shape[0], size).float() @ self._map
 
 
 class InceptionFeatures(FeatureExtractor):

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["FrechetDistance", "frechet_distance", "maximum_mean_discrepancy", "neighbour_rows"]
-
 
 def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> Tensor:
     r"""Squared 2-Wasserstein distance of two Gaussians (Heusel et al. 2017, eq. 6).

@@ -5,8 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-__all__ = ["SSIM_WINDOW", "reconstruction_rows", "squared_error_rows"]
-
 SSIM_WINDOW = 11
 """Least number of pixels per side that SSIM needs."""
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.functional.text import bleu_score
-from torchmetrics.utilities import dim_zero_cat
 
 from lebm.models.sequence_generators import RecurrentGenerator
 from lebm.models.text_likelihood import END, PAD, CategoricalLikelihood
@@ -19,11 +18,11 @@ from lebm.samplers.annealed import LogZ
 
 __all__ = [
     "Budget",
-    "LanguageModelPerplexity",
     "LatentUse",
-    "SentenceDiversity",
     "SentenceLikelihood",
     "distinct",
+    "diversity",
+    "language_model_perplexity",
     "self_bleu",
     "train_language_model",
 ]
@@ -153,7 +152,9 @@ def train_language_model(x: Tensor, vocabulary_size: int, budget: Budget) -> Cat
     return model.eval().requires_grad_(False)
 
 
-class LanguageModelPerplexity(Metric):
+def language_model_perplexity(
+    learned: Tensor, judged: Tensor, vocabulary_size: int, budget: Budget | None = None
+) -> float:
     """Perplexity per token, ``<eos>`` included, under a language model trained on other sentences.
 
     A model that learns from data and judges samples gives the *forward* perplexity. It is low for fluent
@@ -161,47 +162,33 @@ class LanguageModelPerplexity(Metric):
     *reverse* perplexity. It is low only if the samples cover the data.
 
     Args:
+        learned: sentences ``(N, T)`` to learn from.
+        judged: sentences ``(M, T)`` to judge.
         vocabulary_size: number of tokens.
-        budget: of the language model; :meth:`compute` trains it.
+        budget: of the language model.
+
+    Raises:
+        ValueError: if there are no sentences to learn from.
 
     Example:
         >>> import torch
-        >>> from lebm.metrics.text_likelihood import Budget, LanguageModelPerplexity
-        >>> metric = LanguageModelPerplexity(vocabulary_size=8, budget=Budget(steps=30, hidden=8))
-        >>> metric.update(torch.tensor([[4, 5, 3]] * 16), learn=True)
-        >>> metric.update(torch.tensor([[4, 5, 3]]), learn=False)
-        >>> bool(metric.compute() < 8)  # better than guessing
+        >>> from lebm.metrics.text_likelihood import Budget, language_model_perplexity
+        >>> words = torch.tensor([[4, 5, 3]] * 16)
+        >>> language_model_perplexity(words, words[:1], 8, Budget(steps=30, hidden=8)) < 8  # of guessing
         True
     """
-
-    full_state_update = False
-    learned: list[Tensor]
-    judged: list[Tensor]
-
-    def __init__(self, vocabulary_size: int, budget: Budget | None = None) -> None:
-        super().__init__()
-        self.vocabulary_size = vocabulary_size
-        self.budget = budget or Budget()
-        self.add_state("learned", [], dist_reduce_fx="cat")
-        self.add_state("judged", [], dist_reduce_fx="cat")
-
-    def update(self, x: Tensor, learn: bool) -> None:
-        """Add sentences ``(B, T)`` to learn from or to judge; all batches have the same T."""
-        (self.learned if learn else self.judged).append(x)
-
-    def compute(self) -> Tensor:
-        model = train_language_model(dim_zero_cat(self.learned), self.vocabulary_size, self.budget)
-        return perplexity(model, dim_zero_cat(self.judged))
+    model = train_language_model(learned, vocabulary_size, budget or Budget())
+    return perplexity(model, judged)
 
 
 @torch.no_grad()
-def perplexity(model: CategoricalLikelihood, x: Tensor, batch_size: int = 128) -> Tensor:
+def perplexity(model: CategoricalLikelihood, x: Tensor, batch_size: int = 128) -> float:
     """``exp`` of the mean of ``-log p`` per token of sentences ``(N, T)`` under a language model."""
     surprise, tokens = 0.0, 0
     for rows in x.split(batch_size):
         surprise -= float(model.log_prob(rows, torch.zeros(len(rows), 1, device=x.device)).double().sum())
         tokens += int((rows != PAD).sum())
-    return torch.tensor(math.exp(surprise / max(1, tokens)), dtype=torch.float64)
+    return math.exp(surprise / max(1, tokens))
 
 
 def distinct(sentences: Sequence[Sequence[int]], n: int) -> float:
@@ -253,44 +240,23 @@ def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
     return float(bleu_score(texts, others, n_gram=n))
 
 
-class SentenceDiversity(Metric):
-    """``distinct_1``, ``distinct_2`` and ``self_bleu`` of generated sentences.
+def diversity(x: Tensor, compared: int = 200) -> dict[str, float]:
+    """``distinct_1``, ``distinct_2`` and ``self_bleu`` of sentences ``x``, ``(N, T)``.
 
-    Args:
-        compared: number of sentences, the first ones, that self-BLEU uses; at least 2.
+    Self-BLEU uses the first ``compared`` sentences.
 
     Raises:
-        ValueError: if ``compared`` is below 2.
+        ValueError: for fewer than two sentences.
 
     Example:
         >>> import torch
-        >>> from lebm.metrics.text_likelihood import SentenceDiversity
-        >>> diversity = SentenceDiversity()
-        >>> diversity.update(torch.tensor([[4, 5, 6, 3], [4, 5, 3, 0]]))  # 3 is <eos>, 0 is padding
-        >>> float(diversity.compute()["distinct_1"])
+        >>> from lebm.metrics.text_likelihood import diversity
+        >>> diversity(torch.tensor([[4, 5, 6, 3], [4, 5, 3, 0]]))["distinct_1"]  # 3 is <eos>, 0 is padding
         0.6
     """
-
-    full_state_update = False
-    rows: list[Tensor]
-
-    def __init__(self, compared: int = 200) -> None:
-        super().__init__()
-        if compared < 2:
-            raise ValueError(f"compared must be at least 2, not {compared}")
-        self.compared = compared
-        self.add_state("rows", [], dist_reduce_fx="cat")
-
-    def update(self, x: Tensor) -> None:
-        """Add sentences ``(B, T)``; all batches have the same T."""
-        self.rows.append(x)
-
-    def compute(self) -> dict[str, Tensor]:
-        rows = dim_zero_cat(self.rows).tolist()
-        sentences = [[token for token in row if token not in (PAD, END)] for row in rows]
-        values = {f"distinct_{n}": distinct(sentences, n) for n in (1, 2)}
-        values["self_bleu"] = self_bleu(sentences[: self.compared])
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+    sentences = [[token for token in row if token not in (PAD, END)] for row in x.tolist()]
+    values = {f"distinct_{n}": distinct(sentences, n) for n in (1, 2)}
+    return {**values, "self_bleu": self_bleu(sentences[:compared])}
 
 
 class LatentUse(Metric):

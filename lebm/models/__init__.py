@@ -10,7 +10,7 @@ from lebm.models.adapters import (
 )
 from lebm.models.classifier import LatentClassifier
 from lebm.models.encoders import ConvEncoder, DiagonalGaussian, GaussianEncoder, MLPEncoder, SentenceEncoder
-from lebm.models.energies import ClassEnergy, Energy, MLPEnergy, ModuleEnergy, SumEnergy
+from lebm.models.energies import ClassEnergy, Energy, MLPEnergy, ModuleEnergy
 from lebm.models.frozen import frozen
 from lebm.models.generators import ConvGenerator, Generator, IdentityGenerator, MLPGenerator
 from lebm.models.hierarchical import ConcatenatedEnergy, ConvEnergy, LatentLayout, LayerEnergies
@@ -68,7 +68,6 @@ __all__ = [
     "SentenceEncoder",
     "SequenceGenerator",
     "StandardNormal",
-    "SumEnergy",
     "TransformerGenerator",
     "VectorUnits",
     "Vocabulary",

@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.hierarchical_priors import GaussianHierarchy, HierarchicalPrior
+from lebm.models.layers import check_choice
 from lebm.models.priors import Prior
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.targets import Masked
-
-__all__ = ["ChainSpace", "NoiseSpace", "chain_space", "check_choice", "common_layout", "redraw"]
 
 
 class ChainSpace:
@@ -142,16 +141,6 @@ def _fresh(space: ChainSpace, z: Tensor, free: Tensor, generator: RandomSource) 
         return torch.where(free, base.place(mixed), z)
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse an argument that is none of its choices.
-
-    Raises:
-        ValueError: if it is none of them; the message lists the choices.
-    """
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-
-
 def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
     """The space with the name ``space``, which is ``"latent"`` or ``"noise"``.
 
@@ -175,9 +164,7 @@ def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
 
 
 def common_layout(prior: Prior, *parts: nn.Module | None) -> LatentLayout:
-    """The layers on which a prior and other parts agree.
-
-    If none of them has layers, it is one layer of all coordinates.
+    """The layers on which a prior and other parts agree; one layer of all coordinates if none has layers.
 
     Raises:
         ValueError: if they do not agree.

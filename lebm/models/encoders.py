@@ -13,11 +13,9 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from lebm.component import Component
 from lebm.models.layers import activation as _activation
-from lebm.models.layers import initialize, mlp
+from lebm.models.layers import check_square, initialize, mlp
 from lebm.models.text_likelihood import PAD
 from lebm.samplers.noise import RandomSource, normal
-
-__all__ = ["ConvEncoder", "DiagonalGaussian", "GaussianEncoder", "MLPEncoder", "SentenceEncoder"]
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,7 @@ class MLPEncoder(GaussianEncoder):
         latent_dim: number of latent coordinates, at least 1.
         in_shape: shape of one observation, for example ``[1, 28, 28]``.
         hidden: widths of the hidden layers.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
+        activation: as for :class:`~lebm.models.MLPEnergy`.
 
     Raises:
         ValueError: for a width below 1 or an unknown activation.
@@ -147,8 +144,7 @@ class ConvEncoder(GaussianEncoder):
         in_shape: channels, height and width of an image; height and width must be equal.
         channels: output channels of the layers before the two last convolutions.
         end: height and width of the input of the two last convolutions.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
+        activation: as for :class:`~lebm.models.MLPEnergy`.
         bias: whether convolutions have biases. Those of the released body have none.
         head_bias: whether the two last convolutions have biases, as the released ones do; ``bias`` if
             ``None``.
@@ -181,12 +177,18 @@ class ConvEncoder(GaussianEncoder):
         super().__init__()
         self.latent_dim = latent_dim
         self.in_shape = tuple(in_shape)
-        first_halves = _first_halves(latent_dim, self.in_shape, channels, end)
+        check_square("in_shape", in_shape, channels, latent_dim=latent_dim, end=end)
+        reached = end * 2 ** (len(channels) - 1)
+        if in_shape[1] not in (reached, 2 * reached):
+            raise ValueError(
+                f"{len(channels)} layers down to {end} x {end} need images of {reached} or {2 * reached} px, "
+                f"but in_shape has {in_shape[1]}: change end or the number of channels"
+            )
         self.net = nn.Sequential()
         for position, (before, after) in enumerate(
             zip([self.in_shape[0], *channels[:-1]], channels, strict=True)
         ):
-            shape = (4, 2, 1) if position or first_halves else (3, 1, 1)
+            shape = (4, 2, 1) if position or in_shape[1] == 2 * reached else (3, 1, 1)
             self.net.extend(
                 [nn.Conv2d(before, after, *shape, bias=bias), _activation(activation, inplace=True)]
             )
@@ -198,25 +200,6 @@ class ConvEncoder(GaussianEncoder):
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         seen = self.net(x.contiguous(memory_format=torch.channels_last))
         return self.mean(seen).flatten(1), self.log_variance(seen).flatten(1)
-
-
-def _first_halves(latent_dim: int, in_shape: tuple[int, ...], channels: Sequence[int], end: int) -> bool:
-    if len(in_shape) != 3 or in_shape[1] != in_shape[2]:
-        raise ValueError(
-            f"in_shape must be channels and two equal sizes, for example [3, 32, 32], not {list(in_shape)}"
-        )
-    if not channels or min(latent_dim, end, in_shape[0], *channels) < 1:
-        raise ValueError(
-            f"latent_dim {latent_dim}, end {end}, channels {list(channels)}: all must be at least 1 and"
-            " channels must not be empty"
-        )
-    reached = end * 2 ** (len(channels) - 1)
-    if in_shape[1] not in (reached, 2 * reached):
-        raise ValueError(
-            f"{len(channels)} layers down to {end} x {end} need images of {reached} or {2 * reached} px, "
-            f"but in_shape has {in_shape[1]}: change end or the number of channels"
-        )
-    return in_shape[1] == 2 * reached
 
 
 class SentenceEncoder(GaussianEncoder):

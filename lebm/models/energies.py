@@ -11,8 +11,6 @@ from lebm.component import Component
 from lebm.models.layers import mlp
 from lebm.samplers.base import log_density_gradient
 
-__all__ = ["ClassEnergy", "Energy", "MLPEnergy", "ModuleEnergy", "SumEnergy", "input_gradient"]
-
 _aten = torch.ops.aten
 
 # The kernels that autograd itself would call, so the results are those of autograd. Their arguments: the
@@ -235,44 +233,3 @@ class ClassEnergy(Energy):
 
     def forward(self, z: Tensor) -> Tensor:
         return -self.logits(z).logsumexp(dim=1)
-
-
-class SumEnergy(Energy):
-    """The sum of several energies, which is the product of their densities: ``E(z) = sum_i w_i E_i(z)``.
-
-    Args:
-        energies: at least one energy, all on the same event.
-        weights: one factor per energy; all are 1 by default.
-
-    Shapes: those of the energies, ``(B, *event) -> (B,)``.
-
-    Raises:
-        ValueError: for no energy, a wrong number of weights, or energies with different ``latent_dim``.
-
-    Example:
-        >>> import torch
-        >>> from lebm.models import MLPEnergy, SumEnergy
-        >>> parts = [MLPEnergy(2, hidden=[8]), MLPEnergy(2, hidden=[16])]
-        >>> z = torch.ones(3, 2)
-        >>> torch.equal(SumEnergy(parts, weights=[1.0, 0.5])(z), parts[0](z) + 0.5 * parts[1](z))
-        True
-    """
-
-    def __init__(self, energies: Sequence[Energy], weights: Sequence[float] | None = None) -> None:
-        super().__init__()
-        if not energies:
-            raise ValueError("SumEnergy needs at least one energy")
-        if weights is not None and len(weights) != len(energies):
-            raise ValueError(f"SumEnergy got {len(energies)} energies but {len(weights)} weights")
-        dims: set[int] = {energy.latent_dim for energy in energies if energy.latent_dim is not None}
-        if len(dims) > 1:
-            raise ValueError(f"the energies of a sum must share one latent_dim, not {sorted(dims)}")
-        self.latent_dim = dims.pop() if dims else None
-        self.energies = nn.ModuleList(energies)
-        self.weights = [1.0] * len(energies) if weights is None else [float(weight) for weight in weights]
-
-    def forward(self, z: Tensor) -> Tensor:
-        total = self.weights[0] * self.energies[0](z)
-        for weight, energy in zip(self.weights[1:], list(self.energies)[1:], strict=True):
-            total = total + weight * energy(z)
-        return total

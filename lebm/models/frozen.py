@@ -10,8 +10,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
-__all__ = ["frozen"]
-
 
 @contextmanager
 def frozen(*networks: nn.Module, batch_statistics: bool = False) -> Iterator[None]:

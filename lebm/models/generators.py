@@ -10,10 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from lebm.component import Component
-from lebm.models.layers import FirstConvTranspose2d, ThinConvTranspose2d, initialize, mlp
+from lebm.models.layers import (
+    FirstConvTranspose2d,
+    ThinConvTranspose2d,
+    check_square,
+    initialize,
+    mlp,
+    output_layer,
+)
 from lebm.models.layers import activation as _activation
-
-__all__ = ["ConvGenerator", "Generator", "IdentityGenerator", "MLPGenerator"]
 
 
 class Generator(nn.Module, Component):
@@ -46,8 +51,7 @@ class MLPGenerator(Generator):
         latent_dim: number of latent coordinates, at least 1.
         out_shape: shape of one observation, for example ``[1, 28, 28]``.
         hidden: widths of the hidden layers.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
+        activation: as for :class:`~lebm.models.MLPEnergy`.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
 
     Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
@@ -75,7 +79,7 @@ class MLPGenerator(Generator):
         self.latent_dim = latent_dim
         self.out_shape = tuple(out_shape)
         self.net = mlp([latent_dim, *hidden, math.prod(out_shape)], activation)
-        self.net.extend(_output(output))
+        self.net.append(output_layer(output))
 
     def forward(self, z: Tensor) -> Tensor:
         return self.net(z).unflatten(1, self.out_shape)
@@ -105,8 +109,7 @@ class ConvGenerator(Generator):
         out_shape: channels, height and width of an image; height and width must be equal.
         channels: output channels of every layer but the last.
         start: height and width after the first layer.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
+        activation: as for :class:`~lebm.models.MLPEnergy`.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         initialization: ``"xavier_conv"``, Xavier-normal weights of the convolutions (released, Pang et al.
             2020), or ``"default"``, PyTorch's (released, Cui et al. CVPR 2023).
@@ -137,7 +140,14 @@ class ConvGenerator(Generator):
         super().__init__()
         self.latent_dim = latent_dim
         self.out_shape = tuple(out_shape)
-        _check_sizes(latent_dim, self.out_shape, channels, start)
+        check_square("out_shape", out_shape, channels, latent_dim=latent_dim, start=start)
+        reached = start * 2 ** (len(channels) - 1)
+        if out_shape[1] not in (reached, 2 * reached):
+            raise ValueError(
+                f"{len(channels)} layers from {start} x {start} reach {reached} px, and with the last layer"
+                f" {reached} or {2 * reached} px, but out_shape asks for {out_shape[1]}: change start or the"
+                " number of channels"
+            )
         # The first activation acts on a view. There, overwriting costs autograd more time than it saves.
         self.net = nn.Sequential(
             FirstConvTranspose2d(latent_dim, channels[0], start), _activation(activation, inplace=False)
@@ -146,41 +156,16 @@ class ConvGenerator(Generator):
             self.net.extend(
                 [nn.ConvTranspose2d(before, after, 4, 2, 1), _activation(activation, inplace=True)]
             )
-        if start * 2 ** len(channels) == self.out_shape[1]:
+        if out_shape[1] == 2 * reached:
             self.net.append(ThinConvTranspose2d(channels[-1], self.out_shape[0]))
         else:
             self.net.append(nn.ConvTranspose2d(channels[-1], self.out_shape[0], 3, 1, 1))
-        self.net.extend(_output(output))
+        self.net.append(output_layer(output))
         initialize(self.net, initialization)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, z: Tensor) -> Tensor:
         return self.net(z)
-
-
-def _check_sizes(latent_dim: int, out_shape: tuple[int, ...], channels: Sequence[int], start: int) -> None:
-    if len(out_shape) != 3 or out_shape[1] != out_shape[2]:
-        raise ValueError(
-            f"out_shape must be channels and two equal sizes, for example [3, 32, 32], not {list(out_shape)}"
-        )
-    if not channels or min(latent_dim, start, out_shape[0], *channels) < 1:
-        raise ValueError(
-            f"latent_dim {latent_dim}, start {start}, channels {list(channels)}: all must be at least 1 and"
-            " channels must not be empty"
-        )
-    reached = start * 2 ** (len(channels) - 1)
-    if out_shape[1] not in (reached, 2 * reached):
-        raise ValueError(
-            f"{len(channels)} layers from {start} x {start} reach {reached} px, and with the last layer"
-            f" {reached} or {2 * reached} px, but out_shape asks for {out_shape[1]}: change start or the"
-            " number of channels"
-        )
-
-
-def _output(name: str) -> list[nn.Module]:
-    if name not in ("tanh", "linear"):
-        raise ValueError(f"output must be 'tanh' or 'linear', not {name!r}")
-    return [nn.Tanh()] if name == "tanh" else []
 
 
 class IdentityGenerator(Generator):

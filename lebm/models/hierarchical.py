@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from lebm.models.energies import Energy, MLPEnergy
 from lebm.models.layers import activation as _activation
 
-__all__ = ["ConcatenatedEnergy", "ConvEnergy", "LatentLayout", "LayerEnergies"]
-
 LayerShape = int | Sequence[int]
 
 

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.energies import Energy
 from lebm.models.hierarchical import LatentLayout
-from lebm.models.layers import mlp
+from lebm.models.layers import check_choice, mlp
 from lebm.models.priors import Prior
 from lebm.samplers.base import LogDensity
 from lebm.samplers.noise import RandomSource, normal
-
-__all__ = ["GaussianChain", "GaussianHierarchy", "HierarchicalPrior"]
 
 
 class GaussianHierarchy(Prior):
@@ -185,8 +183,7 @@ class HierarchicalPrior(Prior):
         dim = getattr(energy, "latent_dim", None)  # any module may be an energy
         if dim not in (None, base.latent_dim):
             raise ValueError(f"the energy takes {dim} latent coordinates but the base has {base.latent_dim}")
-        if start not in ("normal", "ancestral"):
-            raise ValueError(f"start must be 'normal' or 'ancestral', not {start!r}")
+        check_choice("start", start, ("normal", "ancestral"))
         self.tilt = energy
         self.base = base
         self.start = start

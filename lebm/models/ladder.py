@@ -12,9 +12,7 @@ from lebm.models.encoders import GaussianEncoder
 from lebm.models.generators import Generator
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.layers import activation as _activation
-from lebm.models.layers import initialize
-
-__all__ = ["BottomLayer", "LadderEncoder", "LadderGenerator", "stack"]
+from lebm.models.layers import check_choice, initialize, output_layer
 
 NORMS = ("none", "group", "batch")
 
@@ -48,8 +46,7 @@ def stack(
     """
     if not words:
         raise ValueError("a block needs at least one layer, for example 'linear 400'")
-    if norm not in NORMS:
-        raise ValueError(f"unknown norm {norm!r}; choose one of {', '.join(NORMS)}")
+    check_choice("norm", norm, NORMS)
     net = nn.Sequential()
     for position, word in enumerate(words):
         shape = _append(net, word, shape, bias)
@@ -127,8 +124,7 @@ class LadderGenerator(Generator):
             may stand for ``1x28x28``.
         merge: how ``z_i``, mapped by a linear layer to the size of ``h_{i+1}``, joins it. ``"concat"`` joins
             on the channels, ``"add"`` adds, and ``"gated_add"`` adds with one learned factor per channel.
-        activation: ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"gelu"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
+        activation: as for :class:`~lebm.models.MLPEnergy`.
         projection_activation: whether norm and activation follow the linear maps of ``z_i``.
         merge_activation: whether norm and activation follow the last layer of a block whose result ``z_i``
             joins. ``False`` in the released networks that merge by addition.
@@ -172,10 +168,7 @@ class LadderGenerator(Generator):
         super().__init__()
         self.layout = LatentLayout(latent_dims)
         _check(self.layout, blocks)
-        if merge not in MERGES:
-            raise ValueError(f"unknown merge {merge!r}; choose one of {', '.join(MERGES)}")
-        if output not in ("tanh", "linear"):
-            raise ValueError(f"output must be 'tanh' or 'linear', not {output!r}")
+        check_choice("merge", merge, MERGES)
         self.latent_dim = self.layout.latent_dim
         self.out_shape = tuple(out_shape)
         self.merge = merge
@@ -207,7 +200,7 @@ class LadderGenerator(Generator):
         # bottom layer first, like all lists of layers
         self.nets, self.projections = nn.ModuleList(reversed(nets)), nn.ModuleList(reversed(projections))
         self.gates = nn.ParameterList(reversed(gates))
-        self.output = nn.Tanh() if output == "tanh" else nn.Identity()
+        self.output = output_layer(output)
         initialize(self, initialization)
 
     def forward(self, z: Tensor) -> Tensor:

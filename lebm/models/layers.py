@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad, pixel_shuffle
 
-__all__ = ["FirstConvTranspose2d", "ThinConvTranspose2d", "activation", "initialize", "mlp"]
-
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
@@ -34,9 +32,7 @@ def activation(name: str, inplace: bool = False) -> nn.Module:
     Args:
         name: ``"gelu"``, ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"relu"``, ``"silu"``,
             ``"softplus"`` or ``"tanh"``.
-        inplace: whether the activation overwrites its input. Only ReLU and leaky ReLU do so, because their
-            derivative follows from the output. The caller must know that nothing else needs the input, as
-            after a convolution.
+        inplace: whether ReLU and leaky ReLU overwrite their input, which then nothing else may need.
 
     Raises:
         ValueError: for an unknown name; the message lists the names.
@@ -75,11 +71,8 @@ def mlp(
 ) -> nn.Sequential:
     """Linear layers of the given widths with activations between them; the last layer has none.
 
-    Args:
-        widths: input width, hidden widths and output width.
-        name: name of the activation.
-        output_bias: whether the last layer has a bias. The other layers always have one.
-        spectral_norm: bound the Lipschitz constant of every layer by 1.
+    Without ``output_bias`` the last layer has no bias. ``spectral_norm`` bounds the Lipschitz constant of
+    every layer by 1.
 
     Raises:
         ValueError: for fewer than two widths, a width below 1 or an unknown activation.
@@ -94,6 +87,42 @@ def mlp(
         if position < last:
             net.append(activation(name))
     return net
+
+
+def output_layer(name: str) -> nn.Module:
+    """The layer at the end of a generator: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
+
+    Raises:
+        ValueError: for another name.
+    """
+    check_choice("output", name, ("tanh", "linear"))
+    return nn.Tanh() if name == "tanh" else nn.Identity()
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse an argument that is none of its choices with a ValueError that lists them."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def check_square(name: str, shape: Sequence[int], channels: Sequence[int], **sizes: int) -> None:
+    """Refuse sizes that no convolutional network on square images can have.
+
+    ``shape`` is the argument ``name``, ``channels`` are those of the layers, and other sizes have their
+    names.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise ValueError(
+            f"{name} must be channels and two equal sizes, for example [3, 32, 32], not {list(shape)}"
+        )
+    if not channels or min(shape[0], *sizes.values(), *channels) < 1:
+        listed = ", ".join(f"{size} {value}" for size, value in sizes.items())
+        raise ValueError(
+            f"{listed}, channels {list(channels)}: all must be at least 1 and channels must not be empty"
+        )
 
 
 class FirstConvTranspose2d(nn.ConvTranspose2d):

@@ -12,8 +12,6 @@ from lebm.component import Component
 from lebm.models.generators import Generator
 from lebm.samplers.noise import RandomSource, normal
 
-__all__ = ["GaussianLikelihood", "Likelihood"]
-
 
 class Likelihood(nn.Module, Component, ABC):
     """Base class of the likelihoods ``p(x | z)``.

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from lebm.models.encoders import DiagonalGaussian
+from lebm.models.layers import check_choice
 from lebm.models.priors import Prior
 from lebm.samplers.noise import RandomSource, normal, uniform
-
-__all__ = ["GaussianMixture"]
 
 CHUNK = 2**21
 """About how many numbers one pass over rows holds at a time: more would not fit into the cache of a CPU."""
@@ -78,8 +77,7 @@ class GaussianMixture(Prior):
         self.choices = [components] if isinstance(components, int) else list(components)
         if latent_dim < 1 or not self.choices or min(self.choices) < 1:
             raise ValueError(f"needs latent_dim and components of at least 1, not {latent_dim}, {components}")
-        if covariance not in ("full", "tied", "diagonal"):
-            raise ValueError(f"covariance must be full, tied or diagonal, not {covariance!r}")
+        check_choice("covariance", covariance, ("full", "tied", "diagonal"))
         if not floor > 0 or max_iterations < 1 or not tolerance >= 0:
             raise ValueError(
                 f"needs floor > 0, max_iterations >= 1 and tolerance >= 0, not {floor}, {max_iterations},"

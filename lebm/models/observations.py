@@ -13,8 +13,6 @@ from torch import Tensor
 from lebm.errors import UserError, UserNotice
 from lebm.models.likelihoods import Likelihood
 
-__all__ = ["as_dictionary", "check_range", "check_rows", "checked", "event_shape", "rows_of"]
-
 Answer = TypeVar("Answer", bound=Callable[..., Any])
 _FARTHEST = 10.0
 
@@ -67,14 +65,11 @@ def rows_of(batch: Any) -> Tensor:
 def check_rows(x: Tensor, shape: tuple[int, ...] | None) -> None:
     """Refuse observations of another shape, or whole numbers in the place of numbers in [-1, 1].
 
-    Nothing is read from the device of ``x``, so this costs no time in training.
-
-    Args:
-        x: observations, which should be ``(B, *shape)``.
-        shape: as of :func:`event_shape`; ``None`` accepts everything.
+    Nothing is read from the device of ``x``, which should be ``(B, *shape)``, so this costs no time in
+    training.
 
     Raises:
-        UserError: with the shape or the type that is expected.
+        UserError: with the shape or the type that is expected; never for the shape ``None``.
     """
     if shape is None:
         return
@@ -95,11 +90,7 @@ def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
     """Refuse NaN and infinity, and images far out of [-1, 1]; warn of images that look like [0, 1].
 
     Chains on images may leave [-1, 1] a little, so only numbers beyond 10 are refused. A batch without a
-    number below 0 may be right, so it gives a warning.
-
-    Args:
-        x: observations ``(B, *shape)``.
-        shape: as of :func:`event_shape`; for anything but ``(C, H, W)`` every finite number is accepted.
+    number below 0 may be right, so it gives a warning. Only images, ``(C, H, W)``, have a range.
 
     Raises:
         UserError: with the row of the first value that is not finite, or with the range that was found.

@@ -16,8 +16,6 @@ from lebm.models.energies import Energy, ModuleEnergy
 from lebm.samplers.base import LogDensity, log_density_gradient, state_gradient
 from lebm.samplers.noise import RandomSource, normal
 
-__all__ = ["EnergyPrior", "Prior", "StandardNormal", "Tilted"]
-
 
 class Prior(nn.Module, Component, ABC):
     """A density on latents ``z`` of shape ``(B, latent_dim)``, known up to a constant.

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from lebm.models.energies import Energy, MLPEnergy
 from lebm.models.priors import EnergyPrior, Prior, Tilted
 
-__all__ = ["LogConstant", "RatioPrior", "RatioProduct"]
-
 CACHED_NUMBERS = 2**19
 """About how many numbers of a hidden layer fit into the cache of a CPU."""
 

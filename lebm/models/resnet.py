@@ -13,9 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm as _spectral_norm
 from lebm.models.energies import Energy
 from lebm.models.generators import Generator
 from lebm.models.layers import activation as _activation
-from lebm.models.layers import initialize
-
-__all__ = ["ResNetEnergy", "ResNetGenerator"]
+from lebm.models.layers import check_choice, check_square, initialize, output_layer
 
 NORMS = ("batch", "group", "none")
 
@@ -40,8 +38,7 @@ class ResNetEnergy(Energy):
         in_shape: channels, height and width of an image.
         channels: output channels of every block.
         downsample: whether each block halves the size; by default all blocks do.
-        activation: ``"relu"`` (released), ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"silu"``,
-            ``"gelu"``, ``"softplus"`` or ``"tanh"``.
+        activation: ``"relu"`` as released; the others of :class:`~lebm.models.MLPEnergy`.
         spectral_norm: whether every layer has spectral norm.
         bias: whether layers but the last have biases. The released layers have none. The last layer never has
             one: a constant in an energy has no gradient in a contrastive loss.
@@ -176,11 +173,13 @@ class ResNetGenerator(Generator):
         super().__init__()
         self.latent_dim = latent_dim
         self.out_shape = tuple(out_shape)
-        _check_generator(latent_dim, self.out_shape, channels, start)
-        if norm not in NORMS or output not in ("tanh", "linear"):
+        check_square("out_shape", out_shape, channels, latent_dim=latent_dim, start=start)
+        check_choice("norm", norm, NORMS)
+        reached = start * 2 ** (len(channels) - 1)
+        if reached != out_shape[1]:
             raise ValueError(
-                f"norm must be one of {', '.join(NORMS)} and output 'tanh' or 'linear', not {norm!r} and"
-                f" {output!r}"
+                f"{len(channels) - 1} blocks from {start} x {start} reach {reached} px, "
+                f"but out_shape asks for {out_shape[1]}: change start or the number of channels"
             )
         self.start = start
         self.first = nn.Linear(latent_dim, channels[0] * start**2)
@@ -189,7 +188,7 @@ class ResNetGenerator(Generator):
         )
         self.norm = _norm(norm, channels[-1], groups)
         self.last = nn.Conv2d(channels[-1], self.out_shape[0], 3, 1, 1)
-        self.tanh = nn.Tanh() if output == "tanh" else nn.Identity()
+        self.tanh = output_layer(output)
         initialize(self, initialization, random_scales)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -248,24 +247,4 @@ def _check_energy(in_shape: Sequence[int], channels: Sequence[int], halves: Sequ
     if min(in_shape[1:]) < 2 ** sum(halves):
         raise ValueError(
             f"{sum(halves)} blocks that halve the size leave nothing of {in_shape[1]} x {in_shape[2]} pixels"
-        )
-
-
-def _check_generator(
-    latent_dim: int, out_shape: tuple[int, ...], channels: Sequence[int], start: int
-) -> None:
-    if len(out_shape) != 3 or out_shape[1] != out_shape[2]:
-        raise ValueError(
-            f"out_shape must be channels and two equal sizes, for example [3, 32, 32], not {list(out_shape)}"
-        )
-    if not channels or min(latent_dim, start, out_shape[0], *channels) < 1:
-        raise ValueError(
-            f"latent_dim {latent_dim}, start {start}, channels {list(channels)}: all must be at least 1 and"
-            " channels must not be empty"
-        )
-    reached = start * 2 ** (len(channels) - 1)
-    if reached != out_shape[1]:
-        raise ValueError(
-            f"{len(channels) - 1} blocks from {start} x {start} reach {reached} px, "
-            f"but out_shape asks for {out_shape[1]}: change start or the number of channels"
         )

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout as _dropout
 
 from lebm.component import Component
-
-__all__ = ["NEVER_WRITTEN", "RecurrentGenerator", "SequenceGenerator", "TransformerGenerator"]
+from lebm.models.layers import check_choice
 
 NEVER_WRITTEN = 2
 """Tokens 0 (``<pad>``) and 1 (``<bos>``) have no probability: the output layer begins with token 2."""
@@ -117,8 +116,7 @@ class RecurrentGenerator(SequenceGenerator):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(latent_dim, vocabulary_size, max_length, hidden, dropout, embedding=embedding)
-        if cell not in ("lstm", "gru"):
-            raise ValueError(f"cell must be 'lstm' or 'gru', not {cell!r}")
+        check_choice("cell", cell, ("lstm", "gru"))
         self.cell = cell
         self.embedding = nn.Embedding(vocabulary_size, embedding)
         self.start = nn.Linear(latent_dim, hidden)

@@ -16,17 +16,6 @@ from lebm.models.likelihoods import Likelihood
 from lebm.models.sequence_generators import NEVER_WRITTEN, SequenceGenerator
 from lebm.samplers.noise import RandomSource, uniform
 
-__all__ = [
-    "END",
-    "PAD",
-    "START",
-    "UNKNOWN",
-    "CategoricalLikelihood",
-    "Vocabulary",
-    "pad_rows",
-    "sentence_likelihood",
-]
-
 PAD, START, UNKNOWN, END = 0, 1, 2, 3
 SPECIAL = ("<pad>", "<bos>", "<unk>", "<eos>")
 BYTES = 256
@@ -163,17 +152,11 @@ class Vocabulary:
             stop = next((length for length, token in enumerate(row) if token in (END, PAD)), len(row))
             kept = [token if token < len(self) and token != START else UNKNOWN for token in row[:stop]]
             if words:
-                sentences.append(
-                    _joined([self._tokenizer.id_to_token(token) or SPECIAL[UNKNOWN] for token in kept])
-                )
+                text = " ".join(self._tokenizer.id_to_token(token) or SPECIAL[UNKNOWN] for token in kept)
+                sentences.append(_NO_SPACE_AFTER.sub("", _NO_SPACE_BEFORE.sub("", text)))
             else:
                 sentences.append(self._tokenizer.decode(kept, skip_special_tokens=False))
         return sentences
-
-
-def _joined(words: Sequence[str]) -> str:
-    """Words as text, with spaces where printed text has them."""
-    return _NO_SPACE_AFTER.sub("", _NO_SPACE_BEFORE.sub("", " ".join(words)))
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lebm.config.recipe import load_recipe
+from lebm.config.recipes import load_recipe
 from lebm.errors import UserError
 from lebm.evaluation.record import read_evaluation
 from lebm.run.folder import stored_json

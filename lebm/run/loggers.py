@@ -16,8 +16,6 @@ from lebm.extras import missing, need
 from lebm.files import replaced
 from lebm.run.folder import is_first_process
 
-__all__ = ["MetricsFile", "WandbRun", "point_into", "stored_run_id", "with_defaults"]
-
 log = logging.getLogger("lebm.run")
 
 
@@ -112,12 +110,7 @@ def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
 
     With ``log_model: true`` lebm logs the last checkpoint itself (:class:`~lebm.run.wandb_run.Model`); with
     ``all``, Lightning logs the others too. Lightning refuses both offline, so such a run is offline by
-    wandb's ``mode``.
-
-    Args:
-        config: the parsed ``trainer.logger`` (``None``, a truth value, one or a list), changed in place.
-        run_dir: the folder of the loggers for which the recipe names none.
-        wandb_id: id of the Weights & Biases run to continue.
+    wandb's ``mode``. The run of Weights & Biases with the id ``wandb_id`` is continued.
 
     Raises:
         MissingExtraError: if the package of a logger is not installed.

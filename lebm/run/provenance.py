@@ -19,8 +19,6 @@ from lebm.files import sha256
 from lebm.models.observations import event_shape
 from lebm.run.folder import plain, stored_json
 
-__all__ = ["commit", "export", "provenance", "without_paths"]
-
 
 def export(
     run_or_file: str | Path,
@@ -32,15 +30,8 @@ def export(
 ) -> LatentModel:
     """Write the model of a run as a model file, and return the model.
 
-    Args:
-        run_or_file, weights, trust: as of :func:`lebm.load`.
-        target, dtype: as of :func:`lebm.checkpoint.write_model_file`.
-
-    Raises:
-        UserError: if the run cannot be opened, or its model cannot be written as such a file.
+    Arguments and errors are those of :func:`lebm.load` and :func:`lebm.checkpoint.write_model_file`.
     """
-    if dtype not in ("float32", "float16"):
-        raise ValueError(f"dtype must be 'float32' or 'float16', not {dtype!r}")
     file, content = checkpoint.newest(run_or_file)
     model = checkpoint.rebuilt(file, content, LatentModel, trust=trust, weights=weights)  # type: ignore[type-abstract]
     facts = {**_facts(file, content), "observations": _observations(model), "weights": model.loaded_weights}
@@ -48,19 +39,11 @@ def export(
     return model
 
 
-def provenance(run_or_file: str | Path) -> dict[str, Any]:
-    """What is known about the origin of a model, without absolute paths of this machine.
-
-    Returns:
-        Versions of the training, ``export_commit`` (see :func:`commit`), ``recipe``, ``recipe_sha256`` (of
-        the run's ``config.yaml``), ``command``, ``seed``, ``steps``, ``data``, ``data_key`` (a digest of the
-        sizes, the order and the seed of the data, as the checkpoint holds them) and ``checkpoint_sha256``;
-        ``None`` for what is not known.
-    """
-    return _facts(*checkpoint.newest(run_or_file))
-
-
 def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known about the origin of a model, without absolute paths; ``None`` for what is not known.
+
+    ``data_key`` is a digest of the sizes, the order and the seed of the data, as the checkpoint holds them.
+    """
     if "facts" in content:
         return dict(content["facts"])
     run = file.parent.parent
@@ -122,13 +105,7 @@ def _data(described: Any) -> dict[str, Any] | None:
 
 
 def without_paths(words: Any) -> str | None:
-    """A command with each absolute path shortened to its last part; ``None`` for what is no command.
-
-    Example:
-        >>> from lebm.run.provenance import without_paths
-        >>> without_paths("lebm evaluate /home/ada/runs/a --limit 9")
-        'lebm evaluate .../a --limit 9'
-    """
+    """A command with each absolute path shortened to its last part; ``None`` for what is not a command."""
     if not isinstance(words, str):
         return None
     try:

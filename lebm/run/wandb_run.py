@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Model", "evaluation_values", "log_evaluation", "searchable", "with_ends"]
-
 
 def searchable(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved recipe as the config of a run: nested mappings, and callbacks as a list of names.

@@ -10,8 +10,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from lebm.run import console
-from lebm.run.console import PartSizes, Progress
+from lebm.run import callbacks
+from lebm.run.callbacks import PartSizes, Progress
 from tests.callbacks.tiny import TinyData, latent_mle, trainer
 from tests.cli.conftest import Run
 
@@ -30,7 +30,7 @@ def _fit(folder: Path, progress: Progress, **options: object) -> Trainer:
 def test_a_log_file_gets_whole_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "PRINTED", 0.0)
+    monkeypatch.setattr(callbacks, "PRINTED", 0.0)
     _fit(tmp_path, Progress())
     printed = capsys.readouterr().out
     assert not {"\x1b", "\r"} & set(printed)
@@ -49,7 +49,7 @@ def test_a_terminal_gets_one_line_that_is_redrawn(tmp_path: Path, monkeypatch: p
     screen = Terminal()
     for name, value in (("TERM", "xterm"), ("COLUMNS", "80"), ("LINES", "24")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(console, "REDRAWN", 0.0)
+    monkeypatch.setattr(callbacks, "REDRAWN", 0.0)
     monkeypatch.setattr("sys.stdout", screen)
     monkeypatch.setattr("rich._console", None)  # it asks once whether this is a terminal
     _fit(tmp_path, Progress())

@@ -51,7 +51,6 @@ def test_reports_even_where_torch_cannot_be_imported() -> None:
 @pytest.mark.parametrize(
     ("versions", "level", "text"),
     [
-        ({"lightning": "2.6.3"}, "broken", "malware"),
         ({"lightning": "2.6.5"}, "broken", "not within <3,>=2.6.6"),
         ({"torch": "2.5.1+cu121"}, "broken", "not within >=2.6"),
         ({"torch": "2.10.0+cu126"}, "ok", "2.10.0"),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lebm.config.parser import RecipeCLI
-from lebm.config.recipe import merged
+from lebm.config.recipes import merged
 from lebm.config.request import read_request
 from lebm.data import ImageData
 from lebm.errors import UserError

@@ -15,7 +15,7 @@ import pytest
 
 from lebm.__main__ import main
 from lebm.errors import UserError
-from lebm.run.lock import sole_writer
+from lebm.run.folder import sole_writer
 from tests.cli.conftest import Run
 from tests.cli.test_processes import command
 
@@ -23,7 +23,7 @@ LONG = ["--trainer.max_epochs", 10**6, "--trainer.enable_progress_bar", "false",
 HOLDS = """
 import sys, time
 from pathlib import Path
-from lebm.run.lock import sole_writer
+from lebm.run.folder import sole_writer
 with sole_writer(Path(sys.argv[1]), sys.argv[2] == "True"):
     print("held", flush=True)
     time.sleep(600)

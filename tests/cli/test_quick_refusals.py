@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lebm.__main__ import main
-from lebm.cli.common import check_data
+from lebm.config.request import check_data
 from lebm.errors import UserError
 from lebm.evaluation.names import SUITE_NAMES
 from lebm.evaluation.run import SUITES

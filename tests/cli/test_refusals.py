@@ -114,8 +114,8 @@ def test_missing_weights_are_refused_too(
     kept all the same.
     """
     before = (trained / "config.yaml").read_bytes()
-    energy = {"class_path": "lebm.models.MLPEnergy", "init_args": {"latent_dim": 2, "hidden": [8]}}
-    both = {"class_path": "lebm.models.SumEnergy", "init_args": {"energies": [energy, energy]}}
+    energy = {"class_path": "lebm.models.MLPEnergy", "init_args": {"latent_dim": 1, "hidden": [8]}}
+    both = {"class_path": "lebm.models.LayerEnergies", "init_args": {"energies": [energy, energy]}}
     capsys.readouterr()
     assert (
         lebm(

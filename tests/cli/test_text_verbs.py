@@ -121,9 +121,8 @@ def test_interpolate_prints_the_way(lebm: Run, talking: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert lebm("interpolate", talking, "the cat runs", "one cow runs", "-n", 5) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
-    for words, message in ((["a", " "], "an empty sentence"), (["a", "b", "-n", "1"], "give at least 2")):
-        assert lebm("interpolate", talking, *words) == 2
-        assert message in capsys.readouterr().err
+    assert lebm("interpolate", talking, "a", "b", "-n", "1") == 2
+    assert "give at least 2" in capsys.readouterr().err
 
 
 def test_interpolate_between_draws_prints_sentences(
@@ -138,18 +137,7 @@ def test_interpolate_between_draws_prints_sentences(
     assert "traverse is for models of images" in capsys.readouterr().err
 
 
-def test_pictures_have_no_sentences_between_them(
-    lebm: Run, trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert lebm("interpolate", trained, "a", "b") == 2
-    assert "sentences are for models of sentences" in capsys.readouterr().err
-
-
-BAD = {
-    "empty": (b"", "holds no sentences"),
-    "latin": (b"caf\xe9\n", "line 1 is not UTF-8"),
-    "long": (b"a" * 10_000_000, "line 1 has 10,000,000 bytes"),
-}
+BAD = {"empty": (b"", "holds no sentences"), "latin": (b"caf\xe9\n", "line 1 is not UTF-8")}
 
 
 @pytest.mark.parametrize("kind", BAD)

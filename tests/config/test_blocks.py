@@ -10,7 +10,7 @@ import yaml
 
 from lebm.cli.dispatch import run
 from lebm.config import recipes
-from lebm.config.recipe import load_recipe, merged, read
+from lebm.config.recipes import load_recipe, merged, read
 from lebm.config.request import read_request
 
 SHARED = [name for name, path in recipes.names().items() if "\ninclude:" in path.read_text()]
@@ -136,11 +136,6 @@ def test_refusals(mine: Path, capsys: pytest.CaptureFixture[str], text: str, exp
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("lebm: error: ")
     assert expected in line
-
-
-def test_a_flag_cannot_include(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["fit", "-c", "quickstart", "--include", "data/mnist"]) == 2
-    assert "give the block as a recipe, by -c" in capsys.readouterr().err
 
 
 def test_blocks_are_no_recipes(capsys: pytest.CaptureFixture[str]) -> None:

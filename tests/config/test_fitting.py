@@ -205,44 +205,15 @@ def test_the_named_flags_are_flags_of_the_recipe(own: Path) -> None:
     assert list(named) == ["generator", "encoder", "energy"]
 
 
-@pytest.mark.parametrize(
-    ("size", "same", "line"),
-    [
-        (64, True, "the images of 64 x 64 pixels are shrunk to 32 x 32"),
-        (40, False, "the images of 40 x 40 pixels or more are shrunk to 32 x 32"),
-        (16, True, "the images of 16 x 16 pixels are enlarged to 32 x 32"),
-        (16, False, "the images of 16 x 16 pixels or more are resized to 32 x 32"),
-        (32, True, None),
-    ],
-)
-def test_a_change_of_size_is_said(size: int, same: bool, line: str | None) -> None:
-    found = replace(OWN, shape=(3, size, size), same_size=same)
-    shown = " ".join(fitted(recipes.find("latent_mle/svhn"), found)[1])
-    assert line in shown if line else "networks" not in shown
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_a_change_of_size_is_said(size: int) -> None:
+    shown = " ".join(fitted(recipes.find("latent_mle/svhn"), replace(OWN, shape=(3, size, size)))[1])
+    assert ("the images are resized to 32 x 32, the size of the recipe's networks" in shown) == (size != 32)
 
 
-def test_images_that_cannot_be_opened_are_not_counted(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number in range(9):
-        (own / "coat" / f"broken-{number}.png").write_bytes(b"no image")
-    assert run(["cp", "quickstart", "own.yaml", "--for", str(own)]) == 0
-    shown = capsys.readouterr().out
-    assert "18 training images" in shown
-    assert "9 images cannot be opened and are not counted" in shown
-    assert data_of(Path("own.yaml").read_text())["batch_size"] == 16
-    short = ["--trainer.max_epochs", "1", "--trainer.callbacks", "null", "--trainer.logger", "false"]
-    assert run(["fit", "-c", "own.yaml", *short, "--data.init_args.on_error", "skip"]) == 0
-    said = capsys.readouterr().err
-    assert f"\nlebm: data path {str(own)!r}: left out 9 undecodable image(s)" in f"\n{said}"
-    assert "UserNotice" not in said
-
-
-def test_of_many_images_a_sample_is_looked_at(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lebm.data.survey.LOOKED_AT", 6)
-    (own / "coat" / "0.png").write_bytes(b"no image")
-    found = survey(str(own))
-    assert (found.looked_at, found.unreadable, found.count) == (6, 1, 15)
-    assert found.line.startswith("about 15 training images of 20 x 24 pixels,")
-    assert "1 images of 6 that were looked at" in found.remarks[0]
+def test_images_that_cannot_be_opened_have_no_size(own: Path) -> None:
+    (own / "coat" / "broken.png").write_bytes(b"no image")
+    assert survey(str(own)).shape == (3, 22, 20)
 
 
 def test_splits_of_the_data_are_used(make_parquet: MakeParquet) -> None:

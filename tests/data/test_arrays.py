@@ -136,12 +136,6 @@ def test_rows_without_numbers(shape: tuple[int, ...]) -> None:
         ArrayData.of({"train": np.zeros(shape)}).setup()
 
 
-def test_labels_beyond_64_bits() -> None:
-    labels = np.array([0, 2**63], dtype=np.uint64)
-    with pytest.raises(UserError, match="a label is 9223372036854775808, beyond 64 bits"):
-        ArrayData.of({"train": ROWS[:2], "train_label": labels}).setup()
-
-
 def test_a_class_of_ones_own_says_that_it_does_not_list_its_rows() -> None:
     class Own(SplitData):
         pass

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 import lebm
-from lebm.config.recipe import load_recipe
+from lebm.config.recipes import load_recipe
 from lebm.data import ImageData, to_unit_range
 from lebm.errors import UserError
 from lebm.evaluation import chains as chains_module

@@ -11,22 +11,13 @@ from torch_fidelity import feature_extractor_inceptionv3 as published
 
 from lebm.component import describe
 from lebm.errors import UserError
-from lebm.metrics import FeaturesUnavailableError, FlatFeatures, InceptionFeatures, RandomProjectionFeatures
+from lebm.metrics import FeaturesUnavailableError, FlatFeatures, InceptionFeatures
 
 
 def test_flat_features_are_block_means() -> None:
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert FlatFeatures(2)(x).tolist() == [[2.5, 4.5, 10.5, 12.5]]
     assert FlatFeatures(2).figure == "frechet_distance/pixels2"
-
-
-def test_random_projection_is_linear_fixed_and_takes_no_rows() -> None:
-    x = torch.randn(5, 3, 4, 4)
-    features = RandomProjectionFeatures(7, seed=1)
-    torch.testing.assert_close(features(x[:2] + 2 * x[2:4]), features(x[:2]) + 2 * features(x[2:4]))
-    assert torch.equal(features(x), RandomProjectionFeatures(7, seed=1)(x))
-    assert not torch.equal(features(x), RandomProjectionFeatures(7, seed=2)(x))
-    assert features(x[:0]).shape == (0, 7)
 
 
 def test_extractors_describe_themselves() -> None:

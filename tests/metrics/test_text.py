@@ -9,11 +9,11 @@ import torch
 
 from lebm.metrics.text_likelihood import (
     Budget,
-    LanguageModelPerplexity,
     LatentUse,
-    SentenceDiversity,
     SentenceLikelihood,
     distinct,
+    diversity,
+    language_model_perplexity,
     self_bleu,
 )
 from lebm.samplers.annealed import LogZ
@@ -65,14 +65,9 @@ def test_self_bleu_of_copies_and_of_strangers() -> None:
 
 
 def test_diversity_ignores_ends_and_padding() -> None:
-    metric = SentenceDiversity(compared=2)
-    metric.update(torch.tensor([[4, 5, 6, 7, 3], [4, 5, 3, 0, 0]]))
-    metric.update(torch.tensor([[9, 3, 0, 0, 0]]))
-    found = {name: float(value) for name, value in metric.compute().items()}
+    found = diversity(torch.tensor([[4, 5, 6, 7, 3], [4, 5, 3, 0, 0], [9, 3, 0, 0, 0]]), compared=2)
     assert found["distinct_1"] == pytest.approx(5 / 7)
     assert found["distinct_2"] == pytest.approx(3 / 4)
-    with pytest.raises(ValueError, match="at least 2"):
-        SentenceDiversity(compared=1)
 
 
 # Perplexity
@@ -85,10 +80,8 @@ def test_perplexity_of_a_source_of_known_entropy() -> None:
     generator = torch.Generator().manual_seed(0)
     words = torch.randint(4, 8, (1000, 3), generator=generator)
     x = torch.cat([words, torch.full((1000, 1), 3)], dim=1)
-    metric = LanguageModelPerplexity(8, Budget(steps=150, lr=2e-2, embedding=8, hidden=16, dropout=0.0))
-    metric.update(x[:500], learn=True)
-    metric.update(x[500:], learn=False)
-    assert float(metric.compute()) == pytest.approx(4 ** (3 / 4), rel=0.02)
+    budget = Budget(steps=150, lr=2e-2, embedding=8, hidden=16, dropout=0.0)
+    assert language_model_perplexity(x[:500], x[500:], 8, budget) == pytest.approx(4 ** (3 / 4), rel=0.02)
 
 
 def test_forward_is_blind_to_missing_words_and_reverse_is_not() -> None:
@@ -96,11 +89,9 @@ def test_forward_is_blind_to_missing_words_and_reverse_is_not() -> None:
     real = torch.cat([torch.randint(4, 8, (400, 3), generator=generator), torch.full((400, 1), 3)], dim=1)
     narrow = torch.cat([torch.randint(4, 6, (400, 3), generator=generator), torch.full((400, 1), 3)], dim=1)
     figures = {}
+    budget = Budget(steps=80, lr=2e-2, embedding=8, hidden=16, dropout=0.0)
     for name, learned, judged in (("forward", real, narrow), ("reverse", narrow, real)):
-        metric = LanguageModelPerplexity(8, Budget(steps=80, lr=2e-2, embedding=8, hidden=16, dropout=0.0))
-        metric.update(learned, learn=True)
-        metric.update(judged, learn=False)
-        figures[name] = float(metric.compute())
+        figures[name] = language_model_perplexity(learned, judged, 8, budget)
     assert figures["forward"] < 3.2
     assert figures["reverse"] > 5
 
@@ -111,17 +102,11 @@ def test_the_judge_depends_on_its_budget_and_data_alone() -> None:
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        metric = LanguageModelPerplexity(8, Budget(steps=3, embedding=4, hidden=4))
-        metric.update(x, learn=True)
-        metric.update(x, learn=False)
-        values.append(float(metric.compute()))
+        values.append(language_model_perplexity(x, x, 8, Budget(steps=3, embedding=4, hidden=4)))
         assert torch.equal(torch.get_rng_state(), before)
     assert values[0] == values[1]
-    metric.reset()
-    metric.update(x[:0], learn=True)
-    metric.update(x, learn=False)
     with pytest.raises(ValueError, match="needs sentences"):
-        metric.compute()
+        language_model_perplexity(x[:0], x, 8)
 
 
 # Latents

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lebm.models import ClassEnergy, EnergyPrior, MLPEnergy, SumEnergy
+from lebm.models import ClassEnergy, EnergyPrior, MLPEnergy
 
 
 @pytest.mark.parametrize("batch", [0, 1, 7])
@@ -63,21 +63,7 @@ def test_spectral_norm_bounds_the_slope() -> None:
     assert slope.max() <= 1 + 1e-3
 
 
-def test_sum_energy() -> None:
-    parts = [MLPEnergy(5, [8]), MLPEnergy(5, [4, 4])]
-    z = torch.randn(3, 5)
-    assert SumEnergy(parts).latent_dim == 5
-    torch.testing.assert_close(SumEnergy(parts)(z), parts[0](z) + parts[1](z))
-    torch.testing.assert_close(SumEnergy(parts, weights=[2.0, -0.5])(z), 2 * parts[0](z) - 0.5 * parts[1](z))
-
-
 def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        SumEnergy([])
-    with pytest.raises(ValueError, match="2 energies but 1 weights"):
-        SumEnergy([MLPEnergy(5), MLPEnergy(5)], weights=[1.0])
-    with pytest.raises(ValueError, match=r"\[4, 5\]"):
-        SumEnergy([MLPEnergy(5), MLPEnergy(4)])
     with pytest.raises(ValueError, match="at least 1"):
         MLPEnergy(0)
     with pytest.raises(ValueError, match="unknown activation"):

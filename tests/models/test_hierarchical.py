@@ -143,7 +143,7 @@ def test_words_make_layers() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             stack(words, shape, "relu")
-    with pytest.raises(ValueError, match="unknown norm"):
+    with pytest.raises(ValueError, match="norm must be one of none, group, batch, not 'layer'"):
         stack(["linear 2"], (2,), "relu", norm="layer")
 
 
@@ -152,7 +152,7 @@ def test_impossible_ladders_are_refused() -> None:
         LadderGenerator([1, 1], [1, 2, 2], [["linear 4"]])
     with pytest.raises(ValueError, match="the blocks lead to 5, but an image is 1x2x2"):
         LadderGenerator([1], [1, 2, 2], [["linear 5"]])
-    with pytest.raises(ValueError, match="unknown merge"):
+    with pytest.raises(ValueError, match="merge must be one of"):
         LadderGenerator([1], [1, 2, 2], [["linear 4"]], merge="multiply")
     with pytest.raises(ValueError, match="takes 3 coordinates but the bottom layer has 2"):
         BottomLayer(MLPGenerator(3, [4]), [2, 2])

@@ -317,7 +317,7 @@ def refusals() -> Iterator[tuple[dict[str, object], str]]:
     yield {"latent_dim": 0}, "latent_dim and components of at least 1, not 0, 50"
     yield {"components": 0}, "latent_dim and components of at least 1, not 2, 0"
     yield {"components": []}, "latent_dim and components of at least 1"
-    yield {"covariance": "spherical"}, "covariance must be full, tied or diagonal, not 'spherical'"
+    yield {"covariance": "spherical"}, "covariance must be one of full, tied, diagonal, not 'spherical'"
     yield {"floor": 0.0}, "floor > 0"
     yield {"floor": math.nan}, "floor > 0"
     yield {"max_iterations": 0}, "max_iterations >= 1"

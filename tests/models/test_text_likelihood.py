@@ -268,7 +268,7 @@ def test_a_vocabulary_too_large_is_refused() -> None:
         (lambda: RecurrentGenerator(0, SIZE, LONGEST), "latent_dim 0"),
         (lambda: RecurrentGenerator(1, 4, LONGEST), "vocabulary_size 4 at least 5"),
         (lambda: RecurrentGenerator(1, SIZE, LONGEST, dropout=1.0), "dropout must be in"),
-        (lambda: RecurrentGenerator(1, SIZE, LONGEST, cell="rnn"), "cell must be 'lstm' or 'gru'"),  # type: ignore[arg-type]
+        (lambda: RecurrentGenerator(1, SIZE, LONGEST, cell="rnn"), "cell must be one of lstm, gru"),  # type: ignore[arg-type]
         (lambda: TransformerGenerator(1, SIZE, LONGEST, width=6, heads=4), "heads must divide width"),
         (lambda: RecurrentGenerator(1, SIZE, LONGEST, embedding=0), "embedding 0 must be at least 1"),
         (lambda: TransformerGenerator(1, SIZE, LONGEST, heads=0), "heads 0 must be at least 1"),

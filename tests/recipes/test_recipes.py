@@ -24,7 +24,7 @@ import lebm
 from lebm.cli.dispatch import run
 from lebm.config import recipes
 from lebm.config.parser import RecipeCLI
-from lebm.config.recipe import merged, read
+from lebm.config.recipes import merged, read
 from lebm.config.request import read_request
 from lebm.data import ImageData
 from lebm.estimators.prior_model import PriorModel

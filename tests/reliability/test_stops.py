@@ -18,8 +18,7 @@ from lebm import checkpoint
 from lebm.callbacks import ReconstructionError
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.data import ImageData
-from lebm.run.callbacks import RunCheckpoint
-from lebm.run.preemption import Preemption
+from lebm.run.callbacks import Preemption, RunCheckpoint
 from tests.estimators.test_resume import Record, same
 from tests.reliability.methods import model_of
 

@@ -271,8 +271,8 @@ def _with(path: str, value: Any) -> Callable[[str], str]:
 @pytest.mark.parametrize(
     ("file", "change", "line"),
     [
-        ("evaluation.json", _with("suites", []), "evaluation.json: damaged, AttributeError"),
-        ("evaluation.json", _with("suites/anomaly", "text"), "evaluation.json: damaged, "),
+        ("evaluation.json", _with("suites", []), "not a file that lebm evaluate wrote"),
+        ("evaluation.json", _with("suites/anomaly", "text"), "not a file that lebm evaluate wrote"),
         ("evaluation.json", _with("suites/image/figures/0/value", "text"), "damaged (TypeError)"),
         ("evaluation.json", _with("suites/image/figures/0/name", None), "damaged (AttributeError)"),
         ("evaluation.json", _with("suites/anomaly/curves", {"a": {"histogram": 1}}), "damaged (TypeError)"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lebm.config.recipe import location, merged
+from lebm.config.recipes import location, merged
 from lebm.config.request import read_request
 
 BASE = """\
