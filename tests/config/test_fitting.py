@@ -66,7 +66,7 @@ def test_which_recipes_can_be_fitted() -> None:
         *("ptb", "snli", "yahoo", "kjv", "kjv_published", "text_small", "toy2d", "vectors"),
         *("mnist_two_stage", "cifar10_two_stage"),
         *("csv", "tensorboard", "wandb"),
-        *("short_run", "remembered", "taught", "variational", "persistent"),
+        *("short_run", "remembered", "taught", "variational", "persistent", "mixture"),
     }
     assert "not a recipe of images" in refused("latent_mle/kjv")
     assert "starts from the networks of another run" in refused("joint_hierarchical/mnist_two_stage")
