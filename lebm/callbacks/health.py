@@ -52,7 +52,7 @@ class ChainHealth(EvaluationCallback):
         self,
         max_energy_gap: float = 100.0,
         min_acceptance: float = 0.01,
-        min_diversity: float = 0.05,
+        min_diversity: float = 0.1,
         n: int = 64,
         policy: Literal["warn", "stop"] = "warn",
     ) -> None:
@@ -98,15 +98,20 @@ class ChainHealth(EvaluationCallback):
             return
         self._compared = True
         draws = model.sample_latent(self.n, generator=Noise.shards(0, "health"))
-        pairs = {"latents": (draws, outputs["z"])}
+        alike = "draws of the prior are all alike (ratio of standard deviations, draws to data)"
+        remedy = "lower the energy's learning rate, or take longer chains"
+        self._compare(trainer, "latents", draws, outputs["z"], alike, remedy)
         if outputs["x"].is_floating_point():
-            pairs["observations"] = (model.decode(draws), outputs["x"])
-        for name, (drawn, data) in pairs.items():
-            ratio = float(_spread(drawn) / _spread(data).clamp(min=1e-12))
-            if ratio < self.min_diversity:
-                reason = f"draws of the prior are all alike: their {name} vary this much as those of the data"
-                remedy = "lower the energy's learning rate, or take longer chains"
-                self._find(trainer, f"diversity/{name}", ratio, reason, remedy)
+            ignored = "decoded draws are all alike, so the generator may ignore its latents"
+            remedy = "lower the likelihood's sigma"
+            self._compare(trainer, "observations", model.decode(draws), outputs["x"], ignored, remedy)
+
+    def _compare(
+        self, trainer: Trainer, name: str, drawn: Tensor, data: Tensor, reason: str, remedy: str
+    ) -> None:
+        ratio = float(_spread(drawn) / _spread(data).clamp(min=1e-12))
+        if ratio < self.min_diversity:
+            self._find(trainer, f"diversity/{name}", ratio, reason, remedy)
 
     def _find(self, trainer: Trainer, name: str, value: float, reason: str, remedy: str) -> None:
         """Note a finding; only the first one of each name counts."""

@@ -59,7 +59,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def _learner(energy: Any = None, **changes: Any) -> LatentMLE:
     torch.manual_seed(0)
     parts = {
-        "likelihood": GaussianLikelihood(MLPGenerator(2, SHAPE, hidden=[8]), sigma=0.5),
+        "likelihood": GaussianLikelihood(MLPGenerator(2, SHAPE, hidden=[8]), sigma=0.2),
         "prior": EnergyPrior(energy or MLPEnergy(2, hidden=[8])),
         "prior_sampler": Langevin(5, 0.4),
         "posterior_sampler": Langevin(3, 0.3),
@@ -84,7 +84,7 @@ class _Blind(MLPGenerator):
 
 COLLAPSES = {
     "diversity/latents": {"energy": _Hole(2, hidden=[8]), "prior_sampler": Langevin(20, 0.02)},
-    "diversity/observations": {"likelihood": GaussianLikelihood(_Blind(2, SHAPE, hidden=[8]), sigma=0.5)},
+    "diversity/observations": {"likelihood": GaussianLikelihood(_Blind(2, SHAPE, hidden=[8]), sigma=0.2)},
     "mcmc/prior/acceptance": {"energy": _Hole(2, hidden=[8]), "prior_sampler": MALA(5, 3.0)},
     "train/energy_gap": {"optimizer": AdamGroups({"generator": 1e-2, "energy": 10.0})},
 }
