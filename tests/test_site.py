@@ -118,7 +118,7 @@ def test_the_gallery_has_every_recipe_and_is_up_to_date():
     parts = ("data", "loggers", "inference", "prior")  # blocks and overlays train nothing by themselves
     assert sorted(cards) == sorted(name for name in recipes if name.split("/")[0] not in parts)
     text = page.split("### latent_mle/mnist_published\n")[1].split("### ")[0]
-    assert "Frechet distance of samples, digit features: 86.8 (83.5 to 90.1)" in text
+    assert "Fréchet distance of samples, digit features: 86.8 (83.5 to 90.1)" in text
     assert "cost: 24.1 CPU minutes" in text
 
 
