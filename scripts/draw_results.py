@@ -56,7 +56,7 @@ def bars(axes: Any, x: float, own: list[float], **style: Any) -> None:
 
 def toolkit(axes: Any) -> None:
     """CPU minutes against the distance of samples from training images; both axes are logarithmic."""
-    (floor,) = values("stages", {"cell": "encodings", "model": "multistage_nce/mnist"}, FLOOR)
+    (floor,) = values("stages", {"cell": "encodings", "recipe": "multistage_nce/mnist"}, FLOOR)
     for label, (colour, study, wanted) in POINTS.items():
         figure = f"{DISTANCE}/revised" if study == "revision" else DISTANCE
         x, own = mean(values(study, wanted, "cpu_minutes")), values(study, wanted, figure)
@@ -145,10 +145,10 @@ def layers(axes: Any) -> None:
 
 def verses(axes: Any) -> None:
     """What a fitted prior gains over N(0, I), against what the latent is worth to the generator."""
-    for prior, colour, label in (("energy", "C0", "energy"), ("mixture", "C3", "mixture of 10 Gaussians")):
+    for prior, colour, label in (("energies", "C0", "energy"), ("mixtures", "C3", "mixture of 10 Gaussians")):
         for place, pull in enumerate((1.0, 0.5, 0.3, 0.1)):
-            x = mean(values("verses", {"cell": "pulls", "pull": pull, "prior": "energy"}, "latent_nats"))
-            own = values("verses", {"cell": "pulls", "pull": pull, "prior": prior}, "gain")
+            x = mean(values("verses", {"cell": "pulls", "pull": pull}, "latent_nats"))
+            own = values("verses", {"cell": prior, "pull": pull}, "gain")
             bars(axes, x, own, color=colour, label=label if not place else None)
     axes.axhline(0, color="0.5", ls=":")
     axes.set(xlabel="worth of z to the generator, nats per verse", ylabel="gain over N(0, I), nats")

@@ -77,7 +77,7 @@ def minutes(*values: float) -> str:
 
 def compared() -> Iterator[tuple[str, list[str], str]]:
     """Recipe, values and cost from the comparison on MNIST."""
-    for row in fitting(stored_cells("samples"), {"cell": "recipes"}):
+    for row in fitting(stored_cells("samples"), {"cell": ["recipes", "two_stage"]}):
         distance = shown([row], "frechet_distance/digits64", "{:.1f}")
         error = shown([row], "reconstruction_mse", "{:.4f}")
         values = [f"Fréchet distance of samples, digit features: {distance}", f"reconstruction MSE: {error}"]

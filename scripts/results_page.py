@@ -36,16 +36,6 @@ def run_or_write(doc: str | None) -> tuple[argparse.ArgumentParser, argparse.Arg
     return parser, verbs.add_parser("run")
 
 
-def opened(*recipes: str, folder: str, settings: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
-    """The untrained model of recipes, and their data of a folder, ready for training and testing."""
-    from lebm import from_recipe
-
-    model, data = from_recipe(*recipes, settings={"data.init_args.path": folder, **(settings or {})})
-    data.setup("fit")
-    data.setup("test")
-    return model, data
-
-
 def half_width(values: Any) -> float:
     """Half the width of the 95 % interval of a mean of independent values."""
     return 1.96 * float(values.std()) / len(values) ** 0.5

@@ -9,8 +9,10 @@ of data has `mnist`, `cifar10` and `kjv`; without it, data come from where the r
 
 A plan of `cells` has:
 
-- `recipe`: what follows `lebm fit -c`, and `settings`, its flags;
+- `recipe`: what follows `lebm fit -c`, and `settings`, its flags. In these FOLDER is the folder of the runs,
+  and `<name>` the value of an axis;
 - `axes`: names to values, whose product are the cells. A name is a flag, or `recipe`;
+- `each`: a list of settings, where not every product is a cell;
 - `cases`: axes whose values have a recipe and settings of their own;
 - `evaluate`: what follows `lebm evaluate RUN`; or `measure`, a function of scripts/measures.py that measures
   a run; or `call`, one that trains as well.
@@ -27,6 +29,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -41,7 +44,14 @@ import yaml
 from results_page import RESULTS, ROOT, figures, grid, machine, publish, spread
 
 STUDIES = ROOT / "studies"
-FLAGS = {"held_out_label": "data.init_args.held_out_label"}
+FLAGS = {
+    "held_out_label": "data.init_args.held_out_label",
+    "latents": "latent_dim",
+    "lr_decay": "model.init_args.optimizer.lr_decay",
+    "pull": "model.init_args.inference.init_args.prior_pull",
+    "sigma": "model.init_args.likelihood.init_args.sigma",
+}
+"""Short names of flags."""
 NAMES = {flag: name for name, flag in FLAGS.items()}
 Cell = dict[str, Any]
 
@@ -58,10 +68,10 @@ def stored_cells(name: str) -> list[Cell]:
 
 
 def planned(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The settings of each cell of a plan: the product of its axes, cases first."""
+    """The settings of each cell of a plan: `each`, times the product of its axes, cases first."""
     axes = {axis: list(values) for axis, values in plan.get("cases", {}).items()} | plan.get("axes", {})
-    for values in itertools.product(*axes.values()):
-        yield dict(zip(axes, values, strict=True))
+    for own, *values in itertools.product(plan.get("each", [{}]), *axes.values()):
+        yield own | dict(zip(axes, values, strict=True))
 
 
 def flags(plan: dict[str, Any], settings: dict[str, Any]) -> list[str]:
@@ -75,7 +85,7 @@ def flags(plan: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     words = ["-c", *shlex.split(str(recipe))]
     for key, value in (chosen | own).items():
         text = str(value) if isinstance(value, str | int) else json.dumps(value)
-        words += [f"--{FLAGS.get(key, key)}", text]
+        words += [f"--{FLAGS.get(key, key)}", re.sub(r"<(\w+)>", lambda name: str(settings[name[1]]), text)]
     return words
 
 
@@ -101,6 +111,7 @@ def cell(
     if "call" not in plan:
         words = ["lebm", "fit", *flags(plan, settings)]
         command = shlex.join(words)
+        words = [word.replace("FOLDER", str(place.parent)) for word in words]
         words += ["--data.init_args.path", images] if images else []
         summary = place / "summary.json"
         if not summary.exists() or json.loads(summary.read_text())["status"] != "finished":
