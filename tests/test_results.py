@@ -143,7 +143,7 @@ def test_a_run_trains_missing_cells_only_and_appends_their_lines(
     )
     assert lines[1]["figures"] == {"mse": [1.0, 0.5, 2.0]}
     assert lines[1]["cpu_minutes"] == 1.5
-    assert ("--data.init_args.path", "/data/mnist") == seen[0][-4:-2]
+    assert seen[0][-4:-2] == ("--data.init_args.path", "/data/mnist")
     before = len(seen)
     study.run("own", tmp_path / "runs", None, None)
     assert len(seen) == before
