@@ -14,7 +14,7 @@ help:
 	@echo "make test-gpu  the tests that run on a GPU as well; on the CPU where there is none"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build the documentation site in build/site (installs its tools first)"
-	@echo "make results   write every table of docs/ again, from results/*.json (no training, no network)"
+	@echo "make results   write every table of docs/ again, from results/ (no training, no network)"
 	@echo "make audit     known weaknesses of the tested packages, by pip-audit (installs it first)"
 	@echo "make lock      requirements.lock anew, from constraints.txt"
 	@echo "make wheel     build and check dist/*.tar.gz and dist/*.whl (installs its tools first)"

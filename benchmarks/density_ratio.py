@@ -1,9 +1,8 @@
 """KL between Gaussians in 20 dimensions, by every ratio estimator on the same samples, network and number of
 optimiser steps.
 
-    python -m benchmarks.density_ratio                      # the whole table, resumable, about 35 minutes on
-    one thread python -m benchmarks.density_ratio --seeds 1 --kl 1 20  # a part of it python -m
-    benchmarks.density_ratio --table              # print what is there
+    python -m benchmarks.density_ratio                      # 35 minutes on one thread; skips done cells
+    python -m benchmarks.density_ratio --seeds 1 --kl 1 20  # a part of it
 
 Two families against N(0, I): a mean shift N(m, I) and a sharpening N(0, vI), both with the KL asked for.
 Every estimator has the same 50,000 samples of the target to train on, fresh draws of N(0, I) (or of its
@@ -13,24 +12,25 @@ the same 10,000 held-out samples of the target."""
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
-import statistics
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.timing import machine
 from lebm.density_ratio.classifiers import Training, logistic, sequential, telescoping
 from lebm.models import MLPEnergy, RatioPrior, RatioProduct
+from lebm.run.folder import hardware, versions
 from lebm.samplers import MALA, AnnealedImportanceSampling
 
 DIM, HIDDEN, STAGES, STEPS, TRAIN, TEST = 20, [64, 64], 6, 3000, 50_000, 10_000
 METHODS = ["single", "telescoping, exact", "telescoping, mixed", "sequential"]
-ROWS = ["single", "telescoping, exact", "telescoping, mixed", "sequential, raw", "sequential"]
 
 
 class Problem:
@@ -125,42 +125,30 @@ def measure(method: str, family: str, kl: float, seed: int) -> list[dict]:
     ]
 
 
-def table(rows: list[dict]) -> str:
-    """Median over seeds, with the range, a line a problem."""
-    lines = ["| family | KL | " + " | ".join(ROWS) + " | log Z | ESS |", "|" + "---|" * (len(ROWS) + 4)]
-    for family, kl in sorted({(row["family"], row["kl"]) for row in rows}):
-        cells = []
-        for name in ROWS:
-            found = [
-                row["estimate"]
-                for row in rows
-                if (row["family"], row["kl"], row["method"]) == (family, kl, name)
-            ]
-            cells.append(
-                f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else ""
-            )
-        staged = [
-            row for row in rows if (row["family"], row["kl"], row["method"]) == (family, kl, "sequential")
-        ]
-        for key, digits in (("log_z", 2), ("ess", 0)):
-            cells.append(f"{statistics.median(row[key] for row in staged):.{digits}f}" if staged else "")
-        lines.append(f"| {family} | {kl:g} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def summary(rows: list[dict]) -> str:
-    """How many seconds a run costs, and whether each run's own interval covers the true KL."""
-    lines = []
+def cell(family: str, kl: float, seed: int) -> dict[str, Any]:
+    """The line of results/ratios.jsonl for one problem and seed: every estimator."""
+    figures: dict[str, list[float | None]] = {}
     for method in METHODS:
-        of = [row for row in rows if row["method"] == method]
-        if of:
-            covered = sum(row["low"] <= row["kl"] <= row["high"] for row in of)
-            seconds = statistics.median(row["seconds"] for row in of)
-            lines.append(
-                f"{method}: {seconds:.0f} s a run, its own interval covers the true KL in {covered} of"
-                f" {len(of)}"
-            )
-    return "\n".join(lines)
+        for row in measure(method, family, kl, seed):
+            name, ends = row["method"], [row["low"], row["high"]]
+            figures[name] = [row["estimate"], *(ends if row["low"] != row["high"] else [None, None])]
+            figures["truth"] = [row["truth_on_test"], None, None]
+            if name in METHODS:
+                figures[f"{name}/covers"] = [float(row["low"] <= kl <= row["high"]), None, None]
+            figures[f"{name}/seconds"] = [row["seconds"], None, None]
+            if name == "sequential":
+                figures["log_z"] = [row["log_z"], row["log_z_low"], row["log_z_high"]]
+                figures["ess"] = [row["ess"], None, None]
+    return {
+        "cell": "ratios",
+        "settings": {"family": family, "kl": kl, "seed": seed},
+        "command": "python -m benchmarks.density_ratio",
+        "cpu_minutes": sum(figures[f"{method}/seconds"][0] or 0.0 for method in METHODS) / 60,
+        "versions": versions(),
+        "hardware": hardware(),
+        "started": datetime.now().isoformat(timespec="seconds"),
+        "figures": figures,
+    }
 
 
 def main() -> None:
@@ -171,36 +159,19 @@ def main() -> None:
     parser.add_argument(
         "--family", nargs="+", default=["shift", "sharpening"], choices=["shift", "sharpening"]
     )
-    parser.add_argument("--method", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--json", type=Path, default=Path("results/density_ratio.json"))
-    parser.add_argument("--table", action="store_true", help="only print what the file holds")
+    parser.add_argument("--json", type=Path, default=Path("results/ratios.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    report = (
-        json.loads(options.json.read_text()) if options.json.exists() else {"machine": machine(), "rows": []}
-    )
-    rows = report["rows"]
-    done = {(row["method"], row["family"], row["kl"], row["seed"]) for row in rows}
-    for seed in range(0 if options.table else options.seeds):
-        for family in options.family:
-            for kl in options.kl:
-                for method in options.method:
-                    if (method, family, kl, seed) in done:
-                        continue
-                    new = measure(method, family, kl, seed)
-                    rows.extend(new)
-                    print(
-                        f"{method:20}{family:12}KL {kl:<4g} seed {seed}: {new[0]['estimate']:.2f} in"
-                        f" {new[0]['seconds']:.0f} s",
-                        flush=True,
-                    )
-                    options.json.parent.mkdir(parents=True, exist_ok=True)
-                    options.json.write_text(json.dumps(report, indent=1) + "\n")
-    text = table(rows) + "\n\n" + summary(rows) + "\n"
-    print("\n" + text)
-    if not options.table:
-        options.json.with_suffix(".md").write_text(text)
+    lines = options.json.read_text().splitlines() if options.json.exists() else []
+    done = [json.loads(line)["settings"] for line in lines]
+    for seed, family, kl in itertools.product(range(options.seeds), options.family, options.kl):
+        if {"family": family, "kl": kl, "seed": seed} not in done:
+            new = cell(family, kl, seed)
+            with options.json.open("a") as file:
+                file.write(json.dumps(new) + "\n")
+            values = ", ".join(f"{method} {new['figures'][method][0]:.2f}" for method in METHODS)
+            print(f"{family}, KL {kl:g}, seed {seed}: {values}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write docs/gallery.md: a card for every recipe, from its header and from results/*.json.
+"""Write docs/gallery.md: a card for every recipe, from its header and from results/.
 
 Run it after a change of a recipe's header or of a result: `python scripts/gallery.py`. ``--check`` writes
 nothing and fails if the page is not up to date.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from results_page import ROOT, figures, shown, stored, write_or_check
+from results_page import ROOT, stored, write_or_check
+from study import Cell, fitting, shown, stored_cells
 
 FIELD = re.compile(r"# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)")
 METHODS = {
@@ -68,50 +69,49 @@ def recipes() -> dict[str, dict[str, str]]:
     return {name: header(kept[name].read_text()) for name in sorted(kept)}
 
 
-def minutes(value: float) -> str:
-    return f"{value:.1f} CPU minutes"
+def minutes(*values: float) -> str:
+    """CPU minutes, or their range."""
+    ends = dict.fromkeys(f"{value:.1f}" for value in (min(values), max(values)))
+    return f"{' to '.join(ends)} CPU minutes"
 
 
 def compared() -> Iterator[tuple[str, list[str], str]]:
     """Recipe, values and cost from the comparison on MNIST."""
-    for row in stored("comparison"):
-        own = figures(row["evaluation"])
-        distance = own["frechet_distance/digits64"]
-        values = [
-            f"Fréchet distance of samples, digit features: {shown(distance, '{:.1f}')}",
-            f"reconstruction MSE: {shown(own['reconstruction_mse'], '{:.4f}')}",
-        ]
-        yield row["recipe"], values, minutes(row["fit"]["cpu_time_seconds"] / 60)
+    for row in fitting(stored_cells("samples"), {"cell": ["recipes", "two_stage"]}):
+        distance = shown([row], "frechet_distance/digits64", "{:.1f}")
+        error = shown([row], "reconstruction_mse", "{:.4f}")
+        values = [f"Fréchet distance of samples, digit features: {distance}", f"reconstruction MSE: {error}"]
+        yield row["settings"]["recipe"], values, minutes(row["cpu_minutes"])
 
 
-def ranking(row: dict) -> str:
+def ranking(row: Cell) -> str:
     """How well a held-out digit is found."""
-    auprc, rate = (row["metrics"][f"test/{name}"] for name in ("auprc", "anomaly_base_rate"))
-    return f"AUPRC with digit {row['held_out_label']} held out: {auprc:.3f}, by guessing {rate:.3f}"
+    auprc, rate = (row["figures"][name][0] for name in ("auprc", "anomaly_base_rate"))
+    digit = row["settings"]["held_out_label"]
+    return f"AUPRC with digit {digit} held out: {auprc:.3f}, by guessing {rate:.3f}"
 
 
 def anomalies() -> Iterator[tuple[str, list[str], str]]:
     """Recipe, values and cost from the tables of held-out digits."""
-    folders = {"LatentMLE": "latent_mle", "MultiStageNCE": "multistage_nce"}
-    for method, folder in folders.items():
-        rows = [row for row in stored("mnist_anomaly") if row["method"] == method]
-        values = [ranking(row) for row in rows]
+    recipes = {
+        "LatentMLE": "latent_mle/mnist_anomaly_published",
+        "MultiStageNCE": "multistage_nce/mnist_anomaly",
+    }
+    for method, recipe in recipes.items():
+        rows = fitting(stored_cells("anomaly"), {"cell": "published", "method": method})
         costs = [row["cpu_minutes"] for row in rows if row["cpu_minutes"] is not None]
-        low, high = f"{min(costs):.1f}", minutes(max(costs))
-        cost = f"{high if high.startswith(low) else f'{low} to {high}'} per digit, where known"
-        published = "_published" if folder == "latent_mle" else ""
-        yield f"{folder}/mnist_anomaly{published}", values, cost
+        yield recipe, [ranking(row) for row in rows], f"{minutes(*costs)} per digit, where known"
 
 
 def others() -> Iterator[tuple[str, list[str], str]]:
     """Recipe, values and cost of the quickstart and of the verses."""
-    (row,) = stored("quickstart")
-    error = f"reconstruction MSE: {row['metrics']['test/reconstruction_mse']:.4f}"
+    (row,) = fitting(stored_cells("anomaly"), {"cell": "quickstart"})
+    error = f"reconstruction MSE: {row['figures']['reconstruction_mse'][0]:.4f}"
     yield "quickstart", [ranking(row), error], minutes(row["cpu_minutes"])
     nats = "negative log-likelihood: {:.2f} nats per sentence, {:.2f} with a Gaussian prior"
     for name in ("kjv", "kjv_published"):
-        ours, gaussian = stored(name)
-        both = nats.format(ours["metrics"]["test/nll"], gaussian["metrics"]["test/nll"])
+        ours, gaussian = fitting(stored_cells("verses"), {"cell": name})
+        both = nats.format(ours["figures"]["nll"][0], gaussian["figures"]["nll"][0])
         yield f"latent_mle/{name}", [both], minutes(ours["cpu_minutes"])
 
 

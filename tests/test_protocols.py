@@ -1,4 +1,4 @@
-"""The weights of scripts/anomaly_protocols.py, against average precisions of plainly repeated images."""
+"""The weights of scripts/measures.py, against average precisions of plainly repeated images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 @pytest.fixture
 def precision(monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]:
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    import anomaly_protocols
+    import measures
 
-    return anomaly_protocols.precision
+    return measures.precision
 
 
 @pytest.fixture

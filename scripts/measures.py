@@ -1,0 +1,331 @@
+"""Measurements of a study that `lebm evaluate` does not make; scripts/study.py calls them in processes.
+
+    python scripts/measures.py FUNCTION RUN SETTINGS DATA
+
+FUNCTION measures the run folder RUN, or trains as well, and its figures go to RUN/figures.json. SETTINGS are
+those of the cell as JSON. DATA is the folder of the data, or empty for the data of the run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timed_cells
+import torch
+from results_page import half_width
+from sklearn.metrics import average_precision_score
+from sklearn.mixture import GaussianMixture
+from timed_cells import DRAWS, WITHOUT, Scale, images
+from torch import Tensor
+
+import lebm
+from lebm.callbacks import LayerClassification, ReconstructionError
+from lebm.estimators import noise_contrastive_prior
+from lebm.evaluation.data import RunImages, batches, some_rows
+from lebm.evaluation.reopen import reopen
+from lebm.evaluation.scores import combined, score_pass
+from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality
+from lebm.metrics import neighbour_rows
+from lebm.metrics.text_likelihood import Budget, LanguageModelPerplexity
+from lebm.models import DiagonalGaussian, Likelihood, MLPEnergy, StandardNormal
+from lebm.run.folder import hardware, versions
+from lebm.samplers import Langevin, Noise
+
+Figures = dict[str, list[float | None]]
+NORMAL, LEAKED, LAST = 5_000, 0.8, 10
+STEPS, MIXTURES, TEST = 200, (1, 10, 100), 10_000
+VERSES, BOUND_DRAWS, FITTED, COMPONENTS = 100, 100, 10_000, 10
+REVISER = "pretrained/dual_mcmc-mnist"
+
+
+def alone(**values: float) -> Figures:
+    """Figures without an interval."""
+    return {name: [float(value), None, None] for name, value in values.items()}
+
+
+def with_ends(metrics: dict[str, float]) -> Figures:
+    """Figures from a flat mapping, in which the ends of ``a`` are ``a_low`` and ``a_high``, or ``a_half``."""
+    found: Figures = {}
+    for name, value in metrics.items():
+        if name.endswith(("_low", "_high", "_half")):
+            continue
+        half, ends = metrics.get(f"{name}_half"), [metrics.get(f"{name}_{end}") for end in ("low", "high")]
+        found[name] = [value, *([value - half, value + half] if half is not None else ends)]
+    return found
+
+
+def tested(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """Metrics of `lebm test`; the accuracies of layers are named ``accuracy/layer_1`` and so on."""
+    subprocess.run([sys.executable, "-m", "lebm", "test", str(run)], check=True)
+    metrics = json.loads((run / "test.json").read_text())["metrics"]
+    return with_ends({name.removeprefix("test/").removeprefix("latent_"): v for name, v in metrics.items()})
+
+
+def layers(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """Accuracy of each layer, root mean square of q's means, and the KL of q to N(0, I) in nats per image."""
+    from lightning.pytorch import Trainer
+
+    model, module = lebm.load(run), reopen(run, data)
+    judge = Trainer(accelerator="cpu", callbacks=[LayerClassification(), ReconstructionError()], **WITHOUT)
+    metrics = judge.test(model, module, verbose=False)[0]
+    found = with_ends({k.removeprefix("test/").removeprefix("latent_"): v for k, v in metrics.items()})
+    with torch.no_grad():
+        q = model.eval().inferred(images(module.test, range(len(module.test))))
+        normal = DiagonalGaussian(torch.zeros_like(q.mean), torch.zeros_like(q.mean))
+        squares, divergences = q.mean.square(), q.divergences(normal)
+    for number, part in enumerate(model.likelihood.generator.layout.slices, start=1):
+        found |= alone(**{f"spread/layer_{number}": float(squares[:, part].mean().sqrt())})
+        found |= alone(**{f"kl/layer_{number}": float(divergences[:, part].sum(1).mean())})
+    return found
+
+
+def protocols(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """AUPRC of one training, of which every epoch was kept, under several protocols."""
+    opened, found = RunImages.of(reopen(run, data)), {}
+    epochs = [scored(path, opened) for path in sorted((run / "checkpoints").glob("epoch=*.ckpt"))]
+    anomaly = epochs[-1][0]["label"] == opened.held_out_label
+    rate = float(anomaly.double().mean())
+    for score in ("reconstruction", "combined"):
+        groups = [(test[score][anomaly], test[score][~anomaly], seen[score]) for test, seen in epochs]
+        honest, leaked = ([precision(*own, rate, share) for own in groups] for share in (0.0, LEAKED))
+        found |= {
+            f"{score}/honest": honest[-1],
+            f"{score}/mean of the last {LAST} epochs": float(np.mean(honest[-LAST:])),
+            f"{score}/best epoch": max(honest),
+            f"{score}/leaked": leaked[-1],
+            f"{score}/leaked, best epoch": max(leaked),
+        }
+        for other in (0.1, 0.5):
+            found[f"{score}/base rate {other:g}"] = precision(*groups[-1], other, 0.0)
+    return alone(**found)
+
+
+def scored(path: Path, opened: RunImages) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The scores of the test images, and of 5,000 training images, by one checkpoint."""
+    model, trained = lebm.load(path), some_rows(opened.train, 0, 2 * NORMAL)
+    order = np.random.default_rng(0).permutation(len(trained))
+    seen = score_pass(model, batches(trained, 500), "training images")
+    test = score_pass(model, batches(opened.test, 500), "test images")
+    compared, rest = ({k: v[rows] for k, v in seen.items()} for rows in (order[:NORMAL], order[NORMAL:]))
+    for scores in (test, rest):
+        scores["combined"] = combined(scores, compared)
+    return test, rest
+
+
+def precision(anomalies: Tensor, unseen: Tensor, seen: Tensor, rate: float, leaked: float) -> float:
+    """Average precision with a share ``rate`` of anomalies, and a share ``leaked`` of normal images that
+    training saw.
+    """
+    groups = anomalies, unseen, seen
+    shares = rate, (1 - rate) * (1 - leaked), (1 - rate) * leaked
+    pairs = zip(groups, shares, strict=True)
+    weights = torch.cat([torch.full((len(group),), share / len(group)) for group, share in pairs])
+    labels = torch.cat([torch.full((len(group),), group is anomalies) for group in groups])
+    return float(average_precision_score(labels, torch.cat(groups), sample_weight=weights))
+
+
+Row = tuple[str, Callable[[Tensor], Tensor] | None, Tensor, float]
+"""Name, log-density in nats, draws ``(DRAWS, d)``, and the half width that log Z adds to the interval."""
+
+
+def encodings(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """Priors for the codes of a run of `MultiStageNCE`: distances of draws and held-out log-densities.
+
+    Gaussians, mixtures and one classifier (Aneja et al. 2021) are fitted to the codes of all training images,
+    beside the product of the first k stages, for every k.
+    """
+    model, module = lebm.load(run).eval(), reopen(run, data)
+    module.setup("fit")
+    module.setup("test")
+    scale, dual = Scale(module), lebm.load(REVISER) if "two_stage" in settings["recipe"] else None
+    train = codes(model, module.train, len(module.train), "train")
+    test = codes(model, module.test, TEST, "test")
+    reached = torch.cat([model.decode(part).detach() for part in train[:DRAWS].split(500)])
+    found = alone(**{"training images/distance": scale.floor})
+    found |= alone(**{"their reconstructions/distance": scale.distance(scale.of(reached))})
+    for name, density, z, half in (
+        *gaussians(train),
+        one_classifier(train, model.likelihood),
+        *stages(model),
+        *chains(model),
+    ):
+        with torch.no_grad():
+            drawn = torch.cat([model.decode(part) for part in z.split(500)])
+        found |= {f"{name}/{key}": value for key, value in quality(drawn, scale).items()}
+        if dual is not None:
+            parts = enumerate(drawn.split(500))
+            revised = [dual.revise_images(part, Noise([(7, "revise", i)])) for i, part in parts]
+            near = quality(torch.cat(revised), scale)
+            found |= {f"{name}/{key}/revised": value for key, value in near.items()}
+        if density is not None:
+            with torch.no_grad():
+                nats = density(test).double()
+            middle, wide = float(nats.mean()), half + half_width(nats)
+            found[f"{name}/log_density"] = [middle, middle - wide, middle + wide]
+    return found
+
+
+@torch.no_grad()
+def codes(model: Any, rows: Any, count: int, purpose: str) -> Tensor:
+    """One draw of ``q(z | x)`` per image."""
+    parts = []
+    for first in range(0, count, 500):
+        noise = Noise.samples(7, purpose, index=range(first, first + 500))
+        parts.append(model.encode(images(rows, range(first, first + 500)), steps=0, generator=noise))
+    return torch.cat(parts)
+
+
+def gaussians(z: Tensor) -> Iterator[Row]:
+    """The standard normal, and mixtures that are fitted by expectation maximisation."""
+    unit = torch.distributions.MultivariateNormal(torch.zeros(z.shape[1]), torch.eye(z.shape[1]))
+    draws = torch.randn(DRAWS, z.shape[1], generator=torch.Generator().manual_seed(1))
+    yield "normal", unit.log_prob, draws, 0.0
+    for count in MIXTURES:
+        fitted = GaussianMixture(count, random_state=0, max_iter=200).fit(z.numpy())
+
+        def density(at: Tensor, fitted: GaussianMixture = fitted) -> Tensor:
+            return torch.from_numpy(fitted.score_samples(at.numpy()))
+
+        draws = torch.from_numpy(fitted.sample(DRAWS)[0]).float()
+        yield str(count), density, draws[torch.randperm(DRAWS)], 0.0
+
+
+def one_classifier(z: Tensor, likelihood: Likelihood) -> Row:
+    """A noise contrastive prior, with the energy network of one stage and draws by resampling."""
+    torch.manual_seed(0)
+    network = MLPEnergy(latent_dim=z.shape[1], hidden=[200, 200], activation="gelu", output_bias=True)
+    noise = torch.Generator().manual_seed(2)
+    shuffled = z[torch.randperm(len(z), generator=noise)]
+    model, _ = noise_contrastive_prior(likelihood, shuffled, network, Langevin(1, 0.1), generator=noise)
+    with torch.no_grad():
+        logits = -model.prior.energy(model.prior.reference(500_000, noise)).double()
+    weights = (logits - logits.max()).exp()
+    log_z = float(logits.max() + weights.mean().log())
+    draws = model.sample_latent(DRAWS, generator=noise)
+    return "ncp", lambda at: model.prior.log_density(at) - log_z, draws, half_width(weights / weights.mean())
+
+
+def stages(model: Any) -> Iterator[Row]:
+    """The product of the first k stages, for every k, by the pool's kernel from the draws before."""
+    prior, noise = model.prior, torch.Generator().manual_seed(3)
+    z, kernel = prior.reference(DRAWS, noise), model.prior_sampler.kernel
+    for stage in range(1, prior.tilt.finished + 1):
+        density, constant = prior.log_density_after(stage), prior.constants[stage]
+        z, _ = kernel.run(density, z, noise, steps=STEPS)
+        half = (constant.high - constant.low) / 2
+        yield f"stage {stage}", lambda at, d=density, c=constant: d(at) - c.log_z, z, half
+
+
+def chains(model: Any) -> Iterator[Row]:
+    """Draws of the last product by fresh chains, and by the chains of the pool; no log-density."""
+    noise = torch.Generator().manual_seed(4)
+    through, sampler = model.through_stages, model.prior_sampler
+    for name, chosen in (("last", False), ("through", True)):
+        model.through_stages = chosen
+        yield name, None, model.sample_latent(DRAWS, generator=noise), 0.0
+    model.through_stages = through
+    for name, steps in (("pool", 10), ("long pool", 300)) if model.has_pool else ():
+        z, _ = sampler.kernel.run(model.prior.log_density, sampler.pooled(DRAWS, noise), noise, steps=steps)
+        yield name, None, z, 0.0
+
+
+def quality(drawn: Tensor, scale: Scale) -> Figures:
+    """Distance, precision and recall of images ``(DRAWS, *event)``."""
+    fake = scale.of(drawn)
+    near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
+    shares = {name: float(near[name].mean()) for name in ("precision", "recall")}
+    return alone(distance=scale.distance(fake), **shares)
+
+
+def verses(run: Path, data: str | None) -> tuple[Any, Any]:
+    """The model of a run, which reads the verses of the data, and the data."""
+    model, module = lebm.load(run).eval(), reopen(run, data)
+    module.setup("fit")
+    module.setup("test")
+    model.sentences.adopt(module.vocabulary)
+    return model, module
+
+
+@torch.no_grad()
+def sentences(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """Bounds on the likelihood from the encoder's Gaussians, quality of samples, and the divergence of q.
+
+    With an energy, ``gain`` is the mean of ``log p(z) - log N(z; 0, I)`` at the codes of test verses.
+    """
+    model, module = verses(run, data)
+    bounds = LikelihoodBounds(n=VERSES, chains=BOUND_DRAWS, start="posterior")
+    quality, divergences, gains = SampleQuality(n=3000, steps=400), [], []
+    unit = DiagonalGaussian(torch.zeros(()), torch.zeros(()))
+    bounds.begin(model)
+    quality.begin(model)
+    for number, batch in enumerate(module.test_dataloader()):
+        out = model.test_step(batch, number)
+        bounds.update(model, out["x"], batch["index"])
+        quality.update(model, out["x"], out["z"], batch["index"])
+        divergences.append(model.inference.encoder(out["x"]).divergences(unit).sum(1))
+        gains += [] if model.prior.is_exact else [-model.prior.energy(out["z"])]
+    values = {**bounds.compute(), **quality.compute(model, module.train)}
+    values["divergence"] = float(torch.cat(divergences).mean())
+    if gains:
+        gain = torch.cat(gains)
+        values |= {"gain": float(gain.mean()) - values["log_z"], "gain_half": half_width(gain)}
+    return with_ends(values)
+
+
+@torch.no_grad()
+def mixture(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """A mixture of Gaussians on the codes of a run of the plan `pulls`: its samples and its gain."""
+    trained = run.parent / f"pulls-{settings['pull']}-{settings['seed_everything']}"
+    model, module = verses(trained, data)
+    parts = torch.arange(FITTED).split(500)
+    z = torch.cat(
+        [
+            model.encode(module.train.tokens(rows.numpy()), generator=Noise.samples(0, "mixture", index=rows))
+            for rows in parts
+        ]
+    )
+    fitted = GaussianMixture(COMPONENTS, random_state=0, max_iter=200).fit(z.double().numpy())
+    quality, gains = SampleQuality(n=3000, steps=400), []
+    latents = torch.from_numpy(fitted.sample(quality.n)[0]).float()
+    model.sample = lambda n, generator: model.likelihood.draw(latents[:n], generator)
+    quality.begin(model)
+    for number, batch in enumerate(module.test_dataloader()):
+        out = model.test_step(batch, number)
+        quality.update(model, out["x"], out["z"], batch["index"])
+        unit = StandardNormal(model.latent_dim).log_density(out["z"])
+        gains.append(torch.from_numpy(fitted.score_samples(out["z"].double().numpy())) - unit)
+    values, gain = quality.compute(model, module.train), torch.cat(gains)
+    chosen = {name: values[name] for name in ("forward_perplexity", "reverse_perplexity")}
+    return with_ends({**chosen, "gain": float(gain.mean()), "gain_half": half_width(gain)})
+
+
+def real(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """The forward perplexity of as many other training verses as there are samples."""
+    _, module = timed_cells.opened("latent_mle/kjv_published", folder=data)
+    rows = torch.randperm(len(module.train), generator=torch.Generator().manual_seed(0)).numpy()
+    judge = LanguageModelPerplexity(len(module.vocabulary), Budget(steps=400, hidden=128, seed=0))
+    judge.update(module.train.tokens(rows[:3000]), learn=True)
+    judge.update(module.train.tokens(rows[3000:6000]), learn=False)
+    return alone(forward_perplexity=float(judge.compute()))
+
+
+def main(name: str, place: str, settings: str, data: str) -> None:
+    function = globals().get(name) or getattr(timed_cells, name)
+    begun, run = time.process_time(), Path(place)
+    run.mkdir(parents=True, exist_ok=True)
+    figures = function(run, json.loads(settings), data or None)
+    fit = {}
+    if not (run / "summary.json").exists():
+        seconds, (steps, *_) = time.process_time() - begun, figures.pop("steps", [None])
+        fit = {"versions": versions(), "hardware": hardware(), "cpu_time_seconds": seconds, "steps": steps}
+    (run / "figures.json").write_text(json.dumps({"figures": figures, "fit": fit}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
