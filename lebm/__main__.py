@@ -15,8 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``lebm``; those of the process if ``None``.
 
     Returns:
-        The exit status: 0 done, 1 a failure of the program, 2 something the user can mend, 130 interrupted,
-        138 told by SIGUSR1 that the time is up, 143 terminated.
+        The exit status: 0 done, 1 a failure of the program, 2 a user error, 130 interrupted,
+        138 stopped by SIGUSR1, 143 terminated.
     """
     from lebm.cli.dispatch import run
 

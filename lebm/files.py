@@ -65,7 +65,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def remove_folder(folder: str | os.PathLike) -> None:
-    """Remove a folder with all that is in it, as far as that is possible; one that holds weights stays.
+    """Remove a folder with all that is in it, except what cannot be removed; one that holds weights stays.
 
     Nothing else in lebm removes a folder that is not empty.
     """

@@ -220,7 +220,7 @@ class Divergence(Callback, Component):
         if agreed(trainer, bool(revision) or not all_finite([loss.reshape(1)])):
             cause, data = self._loss_cause(pl_module, loss)
             data = agreed(trainer, data)
-            self._act(trainer, cause if data else revision or cause, mendable=not data)
+            self._act(trainer, cause if data else revision or cause, recoverable=not data)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -297,12 +297,12 @@ class Divergence(Callback, Component):
 
     # Reactions
 
-    def _act(self, trainer: Trainer, cause: str, mendable: bool = True) -> None:
+    def _act(self, trainer: Trainer, cause: str, recoverable: bool = True) -> None:
         """Stop, or note the fault; the recovery follows as soon as the step allows it."""
-        if self.policy == "recover" and mendable and len(self.recoveries) < self.max_recoveries:
+        if self.policy == "recover" and recoverable and len(self.recoveries) < self.max_recoveries:
             self._fault = cause
             return
-        advice = _ADVICE if mendable else "Repair or leave out these rows"
+        advice = _ADVICE if recoverable else "Repair or leave out these rows"
         after = f" after {len(self.recoveries)} recoveries" if self.recoveries else ""
         raise DivergenceError(
             f"{cause} at step {trainer.global_step}{after}; the last healthy checkpoint is kept. {advice}"

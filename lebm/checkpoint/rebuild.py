@@ -103,7 +103,7 @@ def build(
         trust: further packages whose classes are accepted.
         where: name of the place, for messages.
         stored: whether stored weights are loaded next. If a file that the constructor of a user's class reads
-            is gone, the object is then used as far as it was made.
+            is gone, the object is then used in the state in which the constructor left it.
 
     Raises:
         UserError: for anything not allowed, not known or not fitting, and for a constructor that fails.

@@ -98,6 +98,6 @@ def _reason(target: Path, error: OSError) -> str:
     before = sorted(file.name for file in target.parent.glob("*.ckpt")) if target.parent.is_dir() else []
     kept = (
         f"; {', '.join(before)} there {'is' if len(before) == 1 else 'are'} untouched, continue with --resume"
-        " once it is mended"
+        " once it is fixed"
     )
     return f"cannot write the checkpoint {target} ({words}){kept if before else ''}"

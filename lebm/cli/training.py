@@ -65,7 +65,7 @@ class TrainingCLI(RecipeCLI):
         ckpt_path: the checkpoint to start from or to evaluate, if there is one.
         stored: names and shapes of what that checkpoint holds.
         stored_model: the description of its model.
-        begun: whether training has begun; what fails after that is no mistake of the recipe.
+        begun: whether training has begun; what fails after that is not a mistake of the recipe.
         fresh: whether this run made its folder.
         held: what is released when the run has ended: the lock of the run folder.
     """
@@ -390,7 +390,7 @@ def failure_status(cli: TrainingCLI, error: Exception) -> int:
 
 
 def _runtime_failure(cli: TrainingCLI, error: RuntimeError) -> int:
-    """One line for the failures that are no mistakes of the program: memory, and the other processes."""
+    """One line for the failures that are not mistakes of the program: memory, and the other processes."""
     first = str(error).splitlines()[0][:200]
     if "loading state_dict" in first and not cli.begun:
         detail = "".join(str(error).splitlines()[1:2]).strip()[:200].rstrip(". ")
@@ -402,8 +402,8 @@ def _runtime_failure(cli: TrainingCLI, error: RuntimeError) -> int:
             f"a process that reads data has died ({first}); lebm fit --resume {cli.run_dir} continues", 1
         )
     if cli.trainer.world_size > 1 and _LOST.search(str(error).lower()):
-        told = f"process {cli.trainer.global_rank} has lost another process of this run ({first})"
-        return fail(f"{told}; lebm fit --resume {cli.run_dir} continues from its last checkpoint", 1)
+        line = f"process {cli.trainer.global_rank} has lost another process of this run ({first})"
+        return fail(f"{line}; lebm fit --resume {cli.run_dir} continues from its last checkpoint", 1)
     raise error
 
 

@@ -375,5 +375,5 @@ def _spread(data: Tensor, z: Tensor) -> Tensor:
     if len(data) == 1:
         return data.expand(len(z), *data.shape[1:])
     if len(z) % len(data):
-        raise ValueError(f"{len(z)} draws are no multiple of {len(data)} rows of data")
+        raise ValueError(f"{len(z)} draws are not a multiple of {len(data)} rows of data")
     return data.repeat_interleave(len(z) // len(data), dim=0)

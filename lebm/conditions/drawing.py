@@ -79,7 +79,7 @@ def draw_given(
         steps: transitions after the last choice.
 
     Raises:
-        ValueError: if ``n`` or P is no multiple of the rows of data inside the condition.
+        ValueError: if ``n`` or P is not a multiple of the rows of data inside the condition.
 
     Example:
         >>> import torch
@@ -94,8 +94,8 @@ def draw_given(
     groups = condition.rows
     if n % groups or len(start) % groups or len(start) < 2 * groups:
         raise ValueError(
-            f"{n} draws from {len(start)} particles are no multiple of the {groups} rows of data inside the"
-            " condition"
+            f"{n} draws from {len(start)} particles are not a multiple of the {groups} rows of data in"
+            " the condition"
         )
     kernel: MALA | None = None
     state, beta, levels = start.detach(), 0.0, 0

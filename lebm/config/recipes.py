@@ -179,7 +179,8 @@ def included(path: Path, content: Mapping[str, Any], above: tuple[Path, ...] = (
     looked for from the folder of the recipe. ``above`` are the recipes that include this one.
 
     Raises:
-        UserError: for an ``include`` that is no name or list of names, names nothing, or includes itself.
+        UserError: for an ``include`` that is not a name or a list of names, names nothing, or includes
+            itself.
     """
     names = content.get("include") or []
     names = [names] if isinstance(names, str) else names
@@ -295,7 +296,7 @@ def _is_class(value: Any) -> bool:
 def _fitting(block: Mapping[str, Any], name: Any, trust: Sequence[str]) -> dict[str, Any]:
     """What a block keeps for another class: the arguments that both classes have."""
     before, after = (_class(path, trust) for path in (block.get("class_path"), name))
-    if after is None or before is after:  # the parser will refuse the first; the second is no change
+    if after is None or before is after:  # the parser will refuse the first; the second changes nothing
         return dict(block)
     known = set(_arguments(after))
     arguments = block.get("init_args") or {}

@@ -145,7 +145,7 @@ class DualMCMCTeaching(RevisedModel):
 
     Raises:
         ValueError: if networks disagree on the latent size, an argument is out of range, or revised images
-            are to teach although they are no revisions of the generator's.
+            are to teach although they are not revisions of the generator's images.
 
     Example:
         >>> from lebm.estimators import DualMCMCTeaching

@@ -18,7 +18,7 @@ class FitBase(nn.Module, Component):
     """Fits the base of a prior after given optimiser steps, to the latest latents of training data.
 
     Until the last fit the energy is left out of the prior and does not learn: first the networks, then the
-    base, then the energy. After every fit an encoder feels the fitted base.
+    base, then the energy. After every fit the KL of an encoder is taken to the fitted base.
 
     The latents are those that training has inferred anyway. They take ``4 * rows * latent_dim`` bytes in
     float32, in every process, and are part of the ``state_dict`` until the last fit.

@@ -32,8 +32,8 @@ class JointHierarchicalPrior(PriorModel):
     .. math:: L = -\log p_\beta(x \mid z^+) + \log q(z^+ \mid x) - \log \tilde p(z^+) + \log \tilde p(z^-)
 
     has the gradient of the negative ELBO for generator, encoder, energy and reference at once. The networks
-    of the reference lie inside the tilted density, so they learn contrastively too. The encoder feels the
-    energy through ``z+``. Without an energy this is a (hierarchical) variational auto-encoder.
+    of the reference lie inside the tilted density, so they learn contrastively too. The energy trains the
+    encoder through ``z+``. Without an energy this is a (hierarchical) variational auto-encoder.
 
     Args:
         likelihood: ``p(x | z)``, with the generator inside; :class:`~lebm.models.BottomLayer` for conditional
@@ -43,11 +43,11 @@ class JointHierarchicalPrior(PriorModel):
             ``StandardNormal`` or ``GaussianChain``.
         prior_sampler: chain for ``z-`` and for sampling; it moves all layers at once.
         optimizer: learning rates of ``generator``, ``encoder``, ``energy`` and ``reference`` (the networks of
-            a hierarchy), as far as they train.
+            a hierarchy), of those that train.
         inference: where ``z+`` come from. :class:`~lebm.inference.Variational`: the encoder, as in the ICCV
             paper. :class:`~lebm.inference.ShortRun`: ``posterior_sampler``, without an encoder (CVPR).
             :class:`~lebm.inference.Frozen`: the encoder of a model trained before, with its generator and
-            reference; only the energy trains (the two-stage scheme). The other kinds are no paper's.
+            reference; only the energy trains (the two-stage scheme). The other kinds are not from a paper.
         posterior_sampler: chain for ``z+``; ``None`` if the inference runs none.
         space: coordinates of the chains: ``"latent"``, or the ``"noise"`` of a
             :class:`~lebm.models.HierarchicalPrior`.
@@ -148,7 +148,7 @@ class JointHierarchicalPrior(PriorModel):
     def redraw(
         self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None
     ) -> Tensor:
-        """Latents with some layers drawn anew from the prior given the others, ``(B, latent_dim)``.
+        """Latents with some layers redrawn from the prior given the others, ``(B, latent_dim)``.
 
         Args:
             z: ``(B, latent_dim)``.

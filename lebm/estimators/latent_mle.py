@@ -32,7 +32,7 @@ class LatentMLE(PriorModel):
         prior: ``p(z)``; its energy is trained if it has one.
         prior_sampler: chain for ``z-``; 60 steps of 0.4 in the released SVHN script.
         posterior_sampler: chain for ``z+``; 20 steps of 0.1 there. ``None`` if the inference runs none.
-        optimizer: learning rates of ``generator``, ``energy`` and ``encoder``, as far as they train; 0.001
+        optimizer: learning rates of ``generator``, ``energy`` and ``encoder``, of those that train; 0.001
             for each if ``None``.
         inference: where ``z+`` comes from; :class:`~lebm.inference.ShortRun`, as published, if ``None``.
         scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.

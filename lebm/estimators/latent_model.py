@@ -100,12 +100,12 @@ class HasLayers(Protocol):
     def redraw(
         self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None
     ) -> Tensor:
-        """``z: (B, latent_dim)`` with some layers drawn anew from the prior given the others."""
+        """``z: (B, latent_dim)`` with some layers redrawn from the prior given the others."""
 
     def log_joint_above(
         self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None
     ) -> Tensor:
-        """``log p(x, z)``, ``(B,)``, with the ``k`` lowest layers drawn anew from the prior."""
+        """``log p(x, z)``, ``(B,)``, with the ``k`` lowest layers redrawn from the prior."""
 
 
 @runtime_checkable
@@ -181,7 +181,7 @@ class LatentModel(LightningModule, Component, ABC):
         """The data of a batch in the model's own precision.
 
         Raises:
-            UserError: in one line, for a batch that is no such dictionary or holds other data.
+            UserError: in one line, for a batch without ``x`` or with other data.
         """
         x = rows_of(batch)
         check_rows(x, event_shape(self.observation_model))

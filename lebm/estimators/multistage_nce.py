@@ -45,7 +45,7 @@ class MultiStageNCE(PriorModel):
     finished stages. The page of the method says which of this is the paper's and which is our reading of it.
 
     With another ``inference`` ``z+`` comes from elsewhere. A :class:`~lebm.inference.Variational` one adds
-    ``KL(q || p0)`` and the energy of the finished stages, so that the encoder feels the prior so far. One
+    ``KL(q || p0)`` and the energy of the finished stages, so that the prior so far trains the encoder. One
     stage with :class:`~lebm.inference.Variational` or :class:`~lebm.inference.Frozen` is a noise contrastive
     prior (Aneja et al. 2021).
 
@@ -57,7 +57,7 @@ class MultiStageNCE(PriorModel):
         prior_sampler: chain for ``z-`` and for sampling. In :class:`~lebm.samplers.PersistentChains` it goes
             on from step to step, as the target is constant within a stage.
         posterior_sampler: chain for ``z+``; ``None`` if the inference runs none.
-        optimizer: learning rates of ``generator``, ``energy`` and ``encoder``, as far as they train.
+        optimizer: learning rates of ``generator``, ``energy`` and ``encoder``, of those that train.
         stages: when a stage ends.
         inference: where ``z+`` comes from; :class:`~lebm.inference.ShortRun`, as published, if ``None``.
         annealing: estimates log Z at the end of every stage; without it ``log_prob`` is unnormalised.
@@ -177,7 +177,7 @@ class MultiStageNCE(PriorModel):
         return lambda z: likelihood(z) + so_far(z)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
-        """That of every method, and the energy of the finished stages, which a variational encoder feels."""
+        """That of every method, and the energy of the finished stages, which also trains a variational encoder."""
         loss = super().encoder_loss(data)
         waits = data.q is None or self.prior.asleep
         return loss if waits else loss + self.prior.tilt.so_far(data.z).mean()

@@ -272,7 +272,7 @@ class PriorModel(LatentModel):
         Rows of the pool are drawn with replacement, and each goes on for the kernel's own steps.
 
         Raises:
-            NoChainError: if ``prior_sampler`` is no :class:`~lebm.samplers.PersistentChains`, or its pool is
+            NoChainError: if ``prior_sampler`` is not a :class:`~lebm.samplers.PersistentChains`, or its pool is
                 empty.
         """
         chains = self.prior_sampler

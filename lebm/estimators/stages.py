@@ -316,7 +316,7 @@ def warn(history: Sequence[StageRecord], prior: RatioPrior) -> None:
     """Warn of a last stage that was kept and that no later stage should be built on without a look.
 
     Its classifier makes no mistakes, so its ratio is an extrapolation; or it separates better than the one
-    before, so its negatives are no draws of the prior so far.
+    before, so its negatives are not draws of the prior so far.
     """
     *earlier, record = history
     if record.kept and record.accuracy > SEPARATED:

@@ -115,7 +115,7 @@ class Remembered(Inference):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         memory = state["memory"]
         if not isinstance(memory, Tensor) or memory.dim() not in (1, 2) or not memory.is_floating_point():
-            raise UserError("the memory of the chains is no table of latents")
+            raise UserError("the memory of the chains is not a table of latents")
         self._memory = memory.clone()
 
 

@@ -66,7 +66,7 @@ class Variational(Inference):
     r"""A reparameterised draw of an encoder that learns by the evidence lower bound (Kingma & Welling 2014).
 
     The loss of the model gains :math:`\mathrm{KL}(q(z \mid x) \| p_0(z))` and passes its gradients through
-    the draw. So the encoder also feels the energy of the prior. No chain runs in training. The bias is that
+    the draw. So the energy of the prior also trains the encoder. No chain runs in training. The bias is that
     of the family: ``q`` is a diagonal Gaussian.
 
     Args:

@@ -51,7 +51,7 @@ def initialize(network: nn.Module, name: str, random_scales: bool = False) -> No
     Args:
         network: the network, before spectral norm is put on its layers.
         name: ``"default"`` changes nothing and draws nothing; ``"xavier_conv"`` draws the weights of all
-            convolutions anew, Xavier-normal; ``"xavier"`` also draws those of the linear layers.
+            convolutions again, Xavier-normal; ``"xavier"`` also draws those of the linear layers.
         random_scales: draw the scales of batch and group norms from N(0, 1).
 
     Raises:

@@ -18,7 +18,7 @@ from lebm.samplers.noise import RandomSource, normal, uniform
 CHUNK = 2**21
 """About how many numbers one pass over rows holds at a time: more would not fit into the cache of a CPU."""
 NO_WEIGHT = -1e4
-"""Logarithm of a weight of zero: finite, because an average of infinite weights is no number."""
+"""Logarithm of a weight of zero: finite, because an average of infinite weights is not a number."""
 
 
 class GaussianMixture(Prior):

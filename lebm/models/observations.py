@@ -103,7 +103,7 @@ def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
         first = int(broken.nonzero()[0])
         raise UserError(
             f"x has NaN or infinite values in {int(broken.sum())} of {len(x)} rows, first in row {first};"
-            " leave these rows out or mend them"
+            " leave these rows out or fix them"
         )
     if len(shape) != 3:
         return

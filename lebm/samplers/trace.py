@@ -257,7 +257,7 @@ def _mixing(trace: Trace, step: str) -> list[Finding]:
         f"split R-hat is above 1.1 in {bad} of {len(rhat)} coordinates, {rhat.max():.2f} at worst: the chains"
         " have not forgotten their starts"
     )
-    cure = "mend the step first" if step else "take more steps, HMC, or ParallelTempering"
+    cure = "fix the step size first" if step else "take more steps, HMC, or ParallelTempering"
     return [Finding("not mixing", f"{text}; {cure}")]
 
 

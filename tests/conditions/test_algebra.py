@@ -224,7 +224,7 @@ def test_groups_of_draws_have_conditions_of_their_own() -> None:
     assert float((groups.mean(dim=1) - expected).abs().max()) < 4 * math.sqrt(0.2 * 2 / 200)
     exact = 0.5 * math.log(0.2) - torch.tensor([4.0, 4.0, 0.0]) / (2 * 1.25)
     torch.testing.assert_close(drawn.log_evidence.float(), exact, atol=0.2, rtol=0)
-    with pytest.raises(ValueError, match="no multiple of the 3 rows"):
+    with pytest.raises(ValueError, match="not a multiple of the 3 rows"):
         draw_given(lambda z: -z.square().sum(dim=1), near, start, 100, generator)
 
 

@@ -148,7 +148,7 @@ def test_a_memory_refuses_what_it_cannot_use() -> None:
     with pytest.raises(UserError, match="holds latents of 5 coordinates, but the model has 2"):
         part.infer(data(), torch.arange(6), CLIMB, noise())
     for nonsense in (torch.zeros(2, 2, 2), torch.zeros(2, dtype=torch.int64), "memory"):
-        with pytest.raises(UserError, match="no table of latents"):
+        with pytest.raises(UserError, match="not a table of latents"):
             part.set_extra_state({"memory": nonsense})
 
 

@@ -33,7 +33,7 @@ def test_a_disk_that_fills_while_writing(tmp_path: Path) -> None:
     last = write(tmp_path / "checkpoints" / "last.ckpt")
     before = last.read_bytes()
     (told,) = run_processes(_write_on_a_full_disk, last, world_size=1)
-    kept = "last.ckpt there is untouched, continue with --resume once it is mended"
+    kept = "last.ckpt there is untouched, continue with --resume once it is fixed"
     assert told == f"cannot write the checkpoint {last} (File too large); {kept}"
     assert last.read_bytes() == before
     assert [file.name for file in last.parent.iterdir()] == ["last.ckpt"]

@@ -78,7 +78,7 @@ def test_a_suggestion_never_contradicts_its_finding() -> None:
     slow = record(Langevin(1, 0.02), standard, start(), source(), draws=50, thin=2)
     small, mixing = findings(slow, better_step=1.64, step=0.02)
     assert small.text.endswith("suggests a step of 1.64 instead of 0.02")
-    assert mixing.text.endswith("; mend the step first")
+    assert mixing.text.endswith("; fix the step size first")
     assert findings(slow, better_step=0.01, step=0.02)[0].text.endswith("; raise the step of 0.02")
 
 
