@@ -27,12 +27,14 @@ OF_OTHERS = {
     *("LightningModule", "save_on_exception", "find_unused_parameters"),  # Lightning and torch
     *("OMP_NUM_THREADS", "HF_ENDPOINT", "WANDB_BASE_URL", "RANK_OF_MACHINE"),  # the environment
     *("init_args", "safetensors"),  # keys and suffixes after a dot
+    "save_pretrained",  # diffusers
 }
 PUT_TOGETHER = {
     *("train_label", "validation_label", "test_label"),
     *("perplexity_low", "perplexity_high", "reconstruction_mse_above_k"),
     *("real_distinct_1", "real_distinct_2", "real_self_bleu"),
     *("short_run_mala", "taught_mala"),  # rows of a table of results
+    *("train_name", "validation_name", "test_name"),
 }
 """Names that the source makes from parts."""
 
@@ -58,6 +60,8 @@ def source() -> tuple[set[str], set[str]]:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 80:
                 used |= set(re.findall(r"\w+", node.value))
         used |= {flag.replace("-", "_") for flag in re.findall(r"--([\w-]+)", text)}
+    for study in ROOT.glob("studies/*.yaml"):
+        used |= set(re.findall(r"\w+", study.read_text(encoding="utf-8")))
     return defined, used | defined
 
 

@@ -105,12 +105,11 @@ _ADVICE = "Lower the learning rates or the samplers' step_size, or limit gradien
 class DivergenceError(UserError):
     """Training has diverged; no checkpoint is written after this error.
 
-        Example:
-            >>> from lebm.callbacks import DivergenceError
-            >>> from lebm.errors import UserError
-    from lebm.estimators.latent_model import Revises
-            >>> issubclass(DivergenceError, UserError)  # so the command line prints one line
-            True
+    Example:
+        >>> from lebm.callbacks import DivergenceError
+        >>> from lebm.errors import UserError
+        >>> issubclass(DivergenceError, UserError)  # so the command line prints one line
+        True
     """
 
 

@@ -133,7 +133,7 @@ class JointHierarchicalPrior(PriorModel):
         return total + gap
 
     def encoder_loss(self, data: Inferred) -> Tensor:
-        """That of every method. Without q, ``-log p0(z)`` for a reference that learns."""
+        """The loss of every method. Without q, ``-log p0(z)`` for a reference that learns."""
         loss = super().encoder_loss(data)
         if data.q is None and self.trains_reference:
             loss = loss - self.reference.log_density(data.z).mean()

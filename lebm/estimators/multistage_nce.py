@@ -177,7 +177,7 @@ class MultiStageNCE(PriorModel):
         return lambda z: likelihood(z) + so_far(z)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
-        """That of every method, and the energy of the finished stages, which also trains a variational encoder."""
+        """The loss of every method, and the energy of the finished stages for a variational encoder."""
         loss = super().encoder_loss(data)
         waits = data.q is None or self.prior.asleep
         return loss if waits else loss + self.prior.tilt.so_far(data.z).mean()

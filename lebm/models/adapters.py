@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lebm.errors import UserError
 from lebm.extras import need
-from lebm.models.encoders import GaussianEncoder
+from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.frozen import frozen
 from lebm.models.generators import Generator
 
@@ -79,7 +79,8 @@ class ModuleEncoder(GaussianEncoder):
     The module gives latents ``(B, latent_dim)``, of which the flattened form counts; or twice as many
     numbers, means and log-variances; or the two as a pair; or an object with ``latents``, or a
     ``latent_dist`` with ``mean`` and ``logvar``. Latents alone are taken as means of Gaussians whose standard
-    deviation is 0.01.
+    deviation is 0.01. An object with ``rsample``, ``log_prob`` and ``entropy``, a distribution of your own,
+    stays as it is.
 
     Args:
         module: the network, or an object as of :class:`ModuleGenerator`.
@@ -102,9 +103,18 @@ class ModuleEncoder(GaussianEncoder):
         super().__init__()
         self.module, self.method, self.latent_dim = module, method, latent_dim
 
+    def forward(self, x: Tensor) -> Any:
+        made = getattr(self.module, self.method)(x)
+        return made if hasattr(made, "rsample") else DiagonalGaussian(*self._halves(made))
+
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = _moments(getattr(self.module, self.method)(x), self.latent_dim)
-        return mean, torch.full_like(mean, _POINT) if log_variance is None else log_variance
+        mean, scale = self._halves(getattr(self.module, self.method)(x))
+        return mean, 2 * scale
+
+    def _halves(self, made: Any) -> tuple[Tensor, Tensor]:
+        """Means and logarithms of the standard deviations, ``(B, latent_dim)`` each."""
+        mean, log_variance = _moments(made, self.latent_dim)
+        return mean, 0.5 * (torch.full_like(mean, _POINT) if log_variance is None else log_variance)
 
 
 class ModuleAutoencoder(Generator):
@@ -197,6 +207,12 @@ class OwnEncoder(GaussianEncoder):
 
     Args:
         autoencoder: the whole.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import VectorUnits
+        >>> VectorUnits(2).mirror()(torch.zeros(3, 2)).mean.shape
+        torch.Size([3, 2])
     """
 
     def __init__(self, autoencoder: ModuleAutoencoder) -> None:
