@@ -275,6 +275,14 @@ class DiffusersAutoencoder(ModuleAutoencoder):
     Raises:
         UserError: if there is no such autoencoder, or the weights are other ones than in training.
         MissingExtraError: without diffusers.
+
+    Example:
+        The page ``docs/your-autoencoder.md`` trains a prior on one.
+
+        >>> import inspect
+        >>> from lebm.models import DiffusersAutoencoder
+        >>> list(inspect.signature(DiffusersAutoencoder).parameters)
+        ['path', 'image_size', 'revision', 'subfolder', 'trains']
     """
 
     def __init__(
