@@ -1,5 +1,8 @@
 """An energy on images, a generator and an inference model, each taught by the others' revised samples (paper
 4).
+
+    L = E(x) - E(x~) - log p(x | z~) - S log p(x~ | z) - log q(z~ | x) - lambda log q(z | x~),
+    x~ the end of a chain on exp(-E(x) / T) from g(z),  z~ the end of a chain on p(z | x) from q(z | x)
 """
 
 from __future__ import annotations
