@@ -32,7 +32,7 @@ from lebm.evaluation.reopen import reopen
 from lebm.evaluation.scores import combined, score_pass
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality
 from lebm.metrics import neighbour_rows
-from lebm.metrics.text_likelihood import Budget, LanguageModelPerplexity
+from lebm.metrics.text_likelihood import Budget, language_model_perplexity
 from lebm.models import DiagonalGaussian, Likelihood, MLPEnergy, StandardNormal
 from lebm.run.folder import hardware, versions
 from lebm.samplers import Langevin, Noise
@@ -309,10 +309,11 @@ def real(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """The forward perplexity of as many other training verses as there are samples."""
     _, module = timed_cells.opened("latent_mle/kjv_published", folder=data)
     rows = torch.randperm(len(module.train), generator=torch.Generator().manual_seed(0)).numpy()
-    judge = LanguageModelPerplexity(len(module.vocabulary), Budget(steps=400, hidden=128, seed=0))
-    judge.update(module.train.tokens(rows[:3000]), learn=True)
-    judge.update(module.train.tokens(rows[3000:6000]), learn=False)
-    return alone(forward_perplexity=float(judge.compute()))
+    learned, judged = module.train.tokens(rows[:3000]), module.train.tokens(rows[3000:6000])
+    budget = Budget(steps=400, hidden=128, seed=0)
+    return alone(
+        forward_perplexity=language_model_perplexity(learned, judged, len(module.vocabulary), budget)
+    )
 
 
 def main(name: str, place: str, settings: str, data: str) -> None:

@@ -1,7 +1,7 @@
 """A joint energy-based prior on all layers of a multi-layer generator (paper 3 and its sibling).
 
-    L = -log p(x | z+) + log q(z+ | x) - log p~(z+) + log p~(z-),    p~(z) = exp(-E(z)) p0(z),
-    z+ from the encoder q(z | x),  z- from the prior, all layers at once
+L = -log p(x | z+) + log q(z+ | x) - log p~(z+) + log p~(z-),    p~(z) = exp(-E(z)) p0(z),
+z+ from the encoder q(z | x),  z- from the prior, all layers at once
 """
 
 from __future__ import annotations

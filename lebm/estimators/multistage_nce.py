@@ -1,7 +1,7 @@
 """A latent prior learned in stages by classification (paper 2).
 
-    L = -log p(x | z+) + softplus(E_k(z+)) + softplus(-E_k(z-)),    r_k = exp(-E_k),
-    z+ from the aggregate posterior,  z- from the prior so far, p0(z) r_1(z) ... r_(k-1)(z)
+L = -log p(x | z+) + softplus(E_k(z+)) + softplus(-E_k(z-)),    r_k = exp(-E_k),
+z+ from the aggregate posterior,  z- from the prior so far, p0(z) r_1(z) ... r_(k-1)(z)
 """
 
 from __future__ import annotations
