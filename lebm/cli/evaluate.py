@@ -121,7 +121,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         started = time.localtime()
     _print_table(content, names)
     measured = sum(len(suite["figures"]) for suite in content["suites"].values())
-    tell(f"lebm: {measured} figures of {run} in {target}")
+    tell(f"lebm: {measured} figures of {run} in {target}; next: lebm report {run}")
 
 
 def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceSubject, Settings]:

@@ -335,7 +335,9 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
             if isinstance(logger, WandbLogger):
                 _conclude(logger.experiment, cli, verb, content)
         if status != "failed":
-            tell(f"lebm: {status}, {target}")
+            following = "sample" if verb == "fit" else "evaluate"
+            then = f"; next: lebm {following} {cli.run_dir}" if status == "finished" else ""
+            tell(f"lebm: {status}, {target}{then}")
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
         wandb.finish(exit_code=0 if status == "finished" else 1)
