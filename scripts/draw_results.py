@@ -25,7 +25,8 @@ POINTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "stages",
         {"cell": "recipes", "recipe": "multistage_nce/mnist_conv_normal_base"},
     ),
-    "mixture as base, convolutional": ("C3", "base", {"cell": "samples"}),
+    "mixture and one ratio, convolutional": ("C3", "base", {"cell": "samples"}),
+    "the mixture alone, 20 epochs": ("0.5", "base", {"cell": "short"}),
     "JointHierarchicalPrior": ("C2", "samples", {"cell": "equal_time", "method": "JointHierarchicalPrior"}),
     "DualMCMCTeaching, revised": ("C4", "revision", {"cell": "recipe"}),
     "VAE": ("0.5", "samples", {"cell": "equal_time", "method": "VAE"}),
@@ -59,6 +60,7 @@ def toolkit(axes: Any) -> None:
     (floor,) = values("stages", {"cell": "encodings", "recipe": "multistage_nce/mnist"}, FLOOR)
     for label, (colour, study, wanted) in POINTS.items():
         figure = f"{DISTANCE}/revised" if study == "revision" else DISTANCE
+        figure = f"{DISTANCE}/base" if "alone" in label else figure
         x, own = mean(values(study, wanted, "cpu_minutes")), values(study, wanted, figure)
         bars(axes, x, own, color=colour)
         place = NUDGES.get(label, (6, 3))
