@@ -1,15 +1,15 @@
 """Priors for the codes of a trained model: a mixture, the mixture with an energy, and two rivals.
 
-`scripts/base_study.py` calls `measure` for the cells `priors` of studies/base.yaml. The generator and the
-encoder stay as they are. Every prior is fitted to one draw of the encoder per training image. The rivals are
-the mixture of scikit-learn, as pythae's GaussianMixtureSampler fits it, and a neural spline flow of zuko,
-which trains for as many CPU seconds as the mixture and its energy took together."""
+`scripts/measures.py` calls `priors`, `given_priors` and `base_alone` for the cells of studies/base.yaml. The
+generator and the encoder stay as they are. Every prior is fitted to one draw of the encoder per training
+image. The rivals are the mixture of scikit-learn, as pythae's GaussianMixtureSampler fits it, and a neural
+spline flow of zuko, which trains for as many CPU seconds as the mixture and its energy took together."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,17 @@ from torch import Tensor
 
 import lebm
 from lebm.density_ratio import Training, direct_log_z, logistic
-from lebm.evaluation.data import batches
+from lebm.evaluation.data import RunImages, batches
 from lebm.evaluation.reopen import reopen
 from lebm.metrics import DigitFeatures, FrechetDistance
 from lebm.models import EnergyPrior, GaussianMixture, MLPEnergy
 from lebm.samplers import MALA, IndependenceMetropolis, Noise
 from lebm.samplers.importance import clean_log_weights, weight_ess
 
+DISTANCE = "frechet_distance/digits64"
+GIVEN = "pretrained/multistage_nce-mnist_conv"
 DRAWS = 20_000
+Figures = dict[str, list[float | None]]
 CLASSIFIER = Training(steps=3_000, batch_size=500, weight_decay=0.1)
 
 
@@ -48,9 +51,41 @@ def codes(model: Any, rows: Any, purpose: str) -> Tensor:
     )
 
 
-def measure(run: Path | str, seed: int, data: str | None = None) -> dict[str, list[float | None]]:
+def to_training(rows: Any, device: torch.device) -> Callable[[Iterable[Tensor]], list[float | None]]:
+    """The distance of draws, which come in parts, from training images: a figure without an interval."""
+    features, distance = DigitFeatures(), FrechetDistance(64, reset_real_features=False)
+    with torch.no_grad():
+        for batch in batches(rows, 500, device):
+            distance.update(features(batch["x"]), real=True)
+
+    def far(parts: Iterable[Tensor]) -> list[float | None]:
+        distance.reset()
+        with torch.no_grad():
+            for part in parts:
+                distance.update(features(part), real=False)
+        return [float(distance.compute()), None, None]
+
+    return far
+
+
+def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """The distance of draws of the base: of the same model, with its energy asleep."""
+    model = lebm.load(run)
+    model.fit_base.steps = 0
+    far = to_training(RunImages.of(reopen(run)).train, model.device)
+    with torch.no_grad():
+        drawn = model.sample(5000, generator=torch.Generator().manual_seed(0))
+    return {f"{DISTANCE}/base": far(drawn.split(500))}
+
+
+def given_priors(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """The figures of :func:`priors` for a model that ships with lebm."""
+    return priors(GIVEN, settings, data)
+
+
+def priors(run: Path | str, settings: dict[str, Any], data: str | None) -> Figures:
     """All figures of a cell, each with the ends of its 95 % interval where it has one."""
-    torch.set_num_threads(1)
+    seed = settings["seed_everything"]
     torch.manual_seed(seed)
     noise = torch.Generator().manual_seed(seed)
     model = lebm.load(run).eval()
@@ -58,17 +93,11 @@ def measure(run: Path | str, seed: int, data: str | None = None) -> dict[str, li
     images.setup()
     train, test = codes(model, images.train, "train"), codes(model, images.test, "test")
     train = train[torch.randperm(len(train), generator=noise)]
-    features, distance = DigitFeatures(), FrechetDistance(64, reset_real_features=False)
-    for batch in batches(images.train, 500, model.device):
-        distance.update(features(batch["x"]), real=True)
-    found: dict[str, list[float | None]] = {}
+    distance = to_training(images.train, model.device)
+    found: Figures = {}
 
     def far(draws: Tensor) -> list[float | None]:
-        distance.reset()
-        with torch.no_grad():
-            for part in draws.split(500):
-                distance.update(features(model.decode(part)), real=False)
-        return [float(distance.compute()), None, None]
+        return distance(map(model.decode, draws.split(500)))
 
     def nats(name: str, values: Tensor, half: float = 0.0) -> None:
         mean, half = float(values.double().mean()), math.hypot(half, half_width(values))

@@ -1,34 +1,18 @@
-"""The base of a prior: train the cells of studies/base.yaml, and write the tables of docs/results/base.md.
+"""The tables of docs/results/base.md, from results/base.jsonl; scripts/study.py makes the cells.
 
-    python scripts/base_study.py run FOLDER [--data FOLDER] [--only samples]
-    python scripts/base_study.py write
-
-A cell is one training and its evaluation. Its line in results/base.jsonl has the command, the versions, the
-machine, the CPU minutes and all figures. The folder of data has `mnist` and `kjv`. Draws of the base alone
-come from the same model, with its energy asleep."""
+python scripts/study.py run base FOLDER [--data FOLDER] [--only CELLS]
+python scripts/base_study.py"""
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
-import shlex
-import subprocess
-import sys
-from datetime import datetime
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import base_priors
-import yaml
-from results_page import RESULTS, ROOT, figures, folded, grid, machine, publish, run_or_write, spread
+from base_priors import DISTANCE
+from results_page import folded, grid, machine, publish, spread
+from study import fitting, stored_cells
 
-from lebm.run.folder import hardware, versions
-
-CELLS = RESULTS / "base.jsonl"
 DIGITS = [1, 4, 5, 7, 9]
-DISTANCE = "frechet_distance/digits64"
 SCORES = {
     "code": "-log p(z) at the mean, base and energy",
     "base": "-log p(z) at the mean, base alone",
@@ -37,91 +21,8 @@ SCORES = {
 }
 
 
-def run(folder: Path, data: str | None, only: str | None) -> None:
-    """Train and measure the cells that have no line yet."""
-    done = {(cell["cell"], json.dumps(cell["settings"])) for cell in stored_cells()}
-    for name, plan in yaml.safe_load((ROOT / "studies" / "base.yaml").read_text())["cells"].items():
-        for values in itertools.product(*plan["axes"].values()) if only in (None, name) else ():
-            settings = dict(zip(plan["axes"], values, strict=True))
-            if (name, json.dumps(settings)) in done:
-                continue
-            place = folder / "-".join([name, *map(str, values)])
-            result = {"cell": name, "settings": settings} | cell(plan, settings, place, data)
-            with CELLS.open("a") as file:
-                file.write(json.dumps(result) + "\n")
-
-
-def cell(plan: dict[str, Any], settings: dict[str, Any], place: Path, data: str | None) -> dict[str, Any]:
-    """The line of a cell, after its training and its measurements."""
-    mnist = None if data is None else str(Path(data) / "mnist")
-    if "recipe" not in plan:
-        return {
-            "command": f"base_priors.measure({plan['model']!r}, {settings['seed_everything']})",
-            "versions": versions(),
-            "hardware": hardware(),
-            "started": datetime.now().isoformat(timespec="seconds"),
-            "figures": base_priors.measure(plan["model"], settings["seed_everything"], mnist),
-        }
-    words = ["fit", "-c", *plan["recipe"].split()]
-    for key, value in (plan.get("settings", {}) | settings).items():
-        words += [f"--{key}", str(value) if isinstance(value, str | int) else json.dumps(value)]
-    command = shlex.join(["lebm", *words])
-    if data is not None and plan["recipe"] != "quickstart":
-        words += ["--data.init_args.path", str(Path(data) / plan.get("data", "mnist"))]
-    if not (place / "summary.json").exists():
-        lebm(*words, "--run_dir", str(place))
-    fit = json.loads((place / "summary.json").read_text())
-    if plan["measure"] == "priors":
-        kept = base_priors.measure(place, settings["seed_everything"], mnist)
-    else:
-        lebm("evaluate", str(place), *(w for suite in plan["measure"] for w in ("--suite", suite)))
-        found = figures(json.loads((place / "evaluation.json").read_text()))
-        kept = {key: [found[key][end] for end in ("value", "low", "high")] for key in found}
-        if DISTANCE in kept:
-            kept[f"{DISTANCE}/base"] = [base_alone(place), None, None]
-    return {
-        "command": command,
-        "cpu_minutes": fit["cpu_time_seconds"] / 60,
-        "versions": fit["versions"],
-        "hardware": fit["hardware"],
-        "started": fit["started"],
-        "figures": kept,
-    }
-
-
-def lebm(*words: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "lebm", *words], env=environment, check=True)
-
-
-def base_alone(place: Path, n: int = 5000) -> float:
-    """The Frechet distance of draws of the base from the training images."""
-    import torch
-
-    import lebm
-    from lebm.evaluation.data import RunImages, batches
-    from lebm.evaluation.reopen import reopen
-    from lebm.metrics import DigitFeatures, FrechetDistance
-
-    torch.set_num_threads(1)
-    model = lebm.load(place)
-    model.fit_base.steps = 0
-    features, distance = DigitFeatures(), FrechetDistance(64)
-    with torch.no_grad():
-        images = RunImages.of(reopen(place))
-        for batch in batches(images.train, 500, model.device):
-            distance.update(features(batch["x"]), real=True)
-        for part in model.sample(n, generator=torch.Generator().manual_seed(0)).split(500):
-            distance.update(features(part), real=False)
-    return float(distance.compute())
-
-
-def stored_cells() -> list[dict[str, Any]]:
-    return [json.loads(text) for text in CELLS.read_text().splitlines()] if CELLS.exists() else []
-
-
 def _of(name: str) -> list[dict[str, Any]]:
-    return [cell for cell in stored_cells() if cell["cell"] == name]
+    return fitting(stored_cells("base"), {"cell": name})
 
 
 def _mean(cells: list[dict[str, Any]], figure: str, form: str) -> str:
@@ -239,11 +140,4 @@ BLOCKS["base_dimensions"] = dimensions
 
 
 if __name__ == "__main__":
-    parser, runs = run_or_write(__doc__)
-    runs.add_argument("folder", type=Path)
-    runs.add_argument("--data")
-    runs.add_argument("--only")
-    chosen = parser.parse_args()
-    if chosen.verb == "run":
-        run(chosen.folder, chosen.data, chosen.only)
     publish(BLOCKS)

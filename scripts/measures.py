@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import base_priors
 import numpy as np
 import timed_cells
 import torch
+from base_priors import Figures
 from results_page import half_width
 from sklearn.metrics import average_precision_score
 from sklearn.mixture import GaussianMixture
@@ -37,7 +39,6 @@ from lebm.models import DiagonalGaussian, Likelihood, MLPEnergy, StandardNormal
 from lebm.run.folder import hardware, versions
 from lebm.samplers import Langevin, Noise
 
-Figures = dict[str, list[float | None]]
 NORMAL, LEAKED, LAST = 5_000, 0.8, 10
 STEPS, MIXTURES, TEST = 200, (1, 10, 100), 10_000
 VERSES, BOUND_DRAWS, FITTED, COMPONENTS = 100, 100, 10_000, 10
@@ -317,7 +318,8 @@ def real(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 
 def main(name: str, place: str, settings: str, data: str) -> None:
-    function = globals().get(name) or getattr(timed_cells, name)
+    places = (globals(), vars(timed_cells), vars(base_priors))
+    function = next(place[name] for place in places if name in place)
     begun, run = time.process_time(), Path(place)
     run.mkdir(parents=True, exist_ok=True)
     figures = function(run, json.loads(settings), data or None)

@@ -28,14 +28,6 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def run_or_write(doc: str | None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """A parser of the verbs ``run`` and ``write``, and the parser of ``run``, which takes the arguments."""
-    parser = arguments(doc)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("write")
-    return parser, verbs.add_parser("run")
-
-
 def half_width(values: Any) -> float:
     """Half the width of the 95 % interval of a mean of independent values."""
     return 1.96 * float(values.std()) / len(values) ** 0.5

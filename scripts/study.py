@@ -14,8 +14,9 @@ A plan of `cells` has:
 - `axes`: names to values, whose product are the cells. A name is a flag, or `recipe`;
 - `each`: a list of settings, where not every product is a cell;
 - `cases`: axes whose values have a recipe and settings of their own;
-- `evaluate`: what follows `lebm evaluate RUN`; or `measure`, a function of scripts/measures.py that measures
-  a run; or `call`, one that trains as well.
+- `evaluate`: what follows `lebm evaluate RUN`, and `measure`, a function of scripts/measures.py that measures
+  a run; or `call`, one that needs no run of lebm;
+- `data`: a folder inside the folder of data, `mnist` if absent; null for data that come with lebm.
 
 A table has `columns`, title to [figure, format, filter], and `rows`, the first cells of a row and its filter.
 A filter names the cell and values of its settings; `$name` gives the text for `{name}` in the figures of the
@@ -105,7 +106,8 @@ def cell(
     name: str, plan_name: str, plan: dict[str, Any], settings: dict[str, Any], place: Path, data: Path | None
 ) -> Cell:
     """The line of one cell, after its training and its measurements."""
-    images = None if data is None else str(data / plan.get("data", "mnist"))
+    kind = plan.get("data", "mnist")
+    images = None if data is None or kind is None else str(data / kind)
     command = f"python scripts/study.py run {name} FOLDER --only {plan_name}"
     fit: dict[str, Any] = {"started": datetime.now().isoformat(timespec="seconds")}
     if "call" not in plan:
@@ -118,17 +120,17 @@ def cell(
             resume = ["--resume"] if (place / "checkpoints").exists() else []
             process("-m", *words, "--run_dir", str(place), *resume)
         fit = json.loads(summary.read_text())
-    if "evaluate" not in plan:
-        function = plan.get("measure") or plan["call"]
+    kept: dict[str, Any] = {}
+    if "evaluate" in plan:
+        process("-m", "lebm", "evaluate", str(place), *shlex.split(plan["evaluate"]))
+        evaluation = figures(json.loads((place / "evaluation.json").read_text()))
+        kept = {key: [own[end] for end in ("value", "low", "high")] for key, own in evaluation.items()}
+    if function := plan.get("measure") or plan.get("call"):
         given = [function, str(place), json.dumps(settings), images or ""]
         process(str(ROOT / "scripts" / "measures.py"), *given)
         found = json.loads((place / "figures.json").read_text())
         fit |= found.get("fit", {})
-        kept = found["figures"]
-    else:
-        process("-m", "lebm", "evaluate", str(place), *shlex.split(plan["evaluate"]))
-        evaluation = figures(json.loads((place / "evaluation.json").read_text()))
-        kept = {key: [own[end] for end in ("value", "low", "high")] for key, own in evaluation.items()}
+        kept |= found["figures"]
     seconds = fit.get("cpu_time_seconds")
     return {
         "cell": plan_name,
