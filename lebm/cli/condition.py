@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from lebm.conditions import Condition
     from lebm.estimators.latent_model import LatentModel
 
-__all__ = ["class_condition", "condition"]
 
 _HELD_OUT = 10  # every tenth row measures the classifier
 

@@ -13,8 +13,6 @@ from lebm.files import replaced
 if TYPE_CHECKING:
     from lebm.data.rows import Rows
 
-__all__ = ["encode"]
-
 
 def encode(argv: list[str]) -> int:
     """``lebm encode RUN``"""

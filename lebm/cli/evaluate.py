@@ -15,7 +15,7 @@ from lebm.cli.flags import add_data, count, run_parser
 from lebm.component import component_line
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
-from lebm.evaluation.names import SUITE_NAMES
+from lebm.evaluation.names import SUITE_NAMES, check_suite
 from lebm.evaluation.settings import Settings
 from lebm.files import sha256
 from lebm.run.folder import check_run, hardware, plain, versions, write_json
@@ -43,9 +43,7 @@ def main(argv: list[str]) -> int:
         check_data(data, "--ood")
     check_wandb(chosen.run if chosen.wandb else [])
     for suite in chosen.suite or ():
-        if "." not in suite and suite not in (*SUITE_NAMES, "all"):
-            own = "a suite of your own is named MODULE.FUNCTION"
-            raise UserError(f"--suite {suite}: choose from {', '.join((*SUITE_NAMES, 'all'))}; {own}")
+        check_suite(suite)
     for run in chosen.run:
         target = chosen.out or home(run) / (
             "evaluation.json" if run.is_dir() else f"{run.stem}.evaluation.json"

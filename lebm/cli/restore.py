@@ -13,7 +13,6 @@ from lebm.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["restore"]
 
 _HIDDEN = {
     "lower": (0.5, 1, 0, 1),

@@ -123,24 +123,12 @@ def _of_class(model: LatentModel, chosen: argparse.Namespace, steps: int | None)
     import torch
 
     from lebm.cli.condition import class_condition
-    from lebm.estimators.latent_model import Revises
     from lebm.samplers.noise import Noise
 
     given, noise = class_condition(chosen, model), Noise([(chosen.seed, "sample", chosen.classes)])
     draws = model.sample_given(chosen.n, chosen.sharpness * given, steps=steps, generator=noise)
-    parts = []
-    for z in draws.z.split(chosen.batch_size):
-        with torch.no_grad():
-            likelihood = model.observation_model
-            x = (
-                model.decode(z)
-                if likelihood is None or model.sentences is None
-                else likelihood.draw(z, noise)
-            )
-        if isinstance(model, Revises) and steps != 0:
-            x = model.revise(x, steps=steps, generator=noise)
-        parts.append(x.cpu())
-    return torch.cat(parts), (
+    parts = draws.z.split(chosen.batch_size)
+    return torch.cat([model.observe(z, steps=steps, generator=noise).cpu() for z in parts]), (
         f"lebm: the classifier agrees with {int(draws.met.sum())} of {chosen.n}; acceptance"
         f" {draws.acceptance:.2f}, {draws.ess:.0f} effective draws of the prior, levels {draws.levels}"
     )

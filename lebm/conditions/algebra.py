@@ -12,20 +12,6 @@ from torch import Tensor, nn
 
 from lebm.models.likelihoods import Likelihood
 
-__all__ = [
-    "At",
-    "Both",
-    "Condition",
-    "Either",
-    "Given",
-    "LogFactor",
-    "Near",
-    "Not",
-    "Observed",
-    "Power",
-    "as_condition",
-]
-
 
 class Condition(nn.Module, ABC):
     r"""A factor that multiplies the density of latents: ``condition(z: (B, d)) -> (B,)`` is its logarithm.
@@ -236,13 +222,13 @@ class _Kernel(Condition):
 
     is_probability = True
 
+    @abstractmethod
     def residual(self, z: Tensor) -> Tensor:
         """Residuals in units of sigma, ``(B, size)``; a coordinate that does not count is 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def size(self) -> Tensor:
         """Coordinates that count, ``(rows,)``."""
-        raise NotImplementedError
 
     def forward(self, z: Tensor) -> Tensor:
         return -0.5 * self.residual(z).square().sum(dim=1)

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from lebm.conditions.algebra import Condition, Given
 
-__all__ = ["ClassCondition", "parsed"]
-
 
 class ClassCondition(Condition):
     r"""Latents of some classes: the exact ``log p(y in labels | z)`` of a classifier.

@@ -16,8 +16,6 @@ from lebm.samplers.importance import clean_log_weights, weight_ess
 from lebm.samplers.metropolis import MALA
 from lebm.samplers.noise import RandomSource, uniform
 
-__all__ = ["ConditionalDraws", "draw_given"]
-
 _BLOCK = 5  # transitions between two changes of the step
 _LEVELS = 200
 _FEWEST = 32  # effective particles that give the widths of the target

@@ -259,6 +259,10 @@ class LatentModel(LightningModule, Component, ABC):
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """Unnormalised ``log p(x, z)``, shape ``(B,)``."""
 
+    def observe(self, z: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """The observations ``(B, *event)`` that :meth:`sample` shows for latents ``z: (B, latent_dim)``."""
+        return self.decode(z)
+
     def reconstruct(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Encode, then decode: ``(B, *event)``."""
         return self.decode(self.encode(x, steps=steps, generator=generator))

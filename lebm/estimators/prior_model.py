@@ -291,15 +291,13 @@ class PriorModel(LatentModel):
 
     def sample_from_pool(self, n: int, *, generator: RandomSource = None) -> Tensor:
         """``n`` observations ``(n, *event)`` of :meth:`pool_latents`, without observation noise."""
-        with torch.no_grad():
-            return self.likelihood.draw(self.pool_latents(n, generator=generator), generator)
+        return self.observe(self.pool_latents(n, generator=generator), generator=generator)
 
     def sample(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
     ) -> Tensor:
         z = self.sample_latent(n, steps=steps, generator=generator, given=given)
-        with torch.no_grad():
-            return self.likelihood.draw(z, generator)
+        return self.observe(z, generator=generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """One latent per row of ``x: (B, *event)``, ``(B, latent_dim)``, as the inference makes them.
@@ -356,6 +354,11 @@ class PriorModel(LatentModel):
     def decode(self, z: Tensor) -> Tensor:
         with torch.no_grad():
             return self.likelihood.mean(z)
+
+    def observe(self, z: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """The observations that samples show; for sentences a draw, because they have no mean."""
+        with torch.no_grad():
+            return self.likelihood.draw(z, generator)
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         with torch.no_grad():

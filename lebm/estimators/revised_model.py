@@ -191,8 +191,8 @@ class RevisedModel(LatentModel):
         A condition is one on the latents, and the energy's chain does not know it.
         """
         with torch.inference_mode(False):
-            generated = self.decode(self.sample_latent(n, generator=generator, given=given))
-            return generated if steps == 0 else self.revise(generated, steps=steps, generator=generator)
+            z = self.sample_latent(n, generator=generator, given=given)
+            return self.observe(z, steps=steps, generator=generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """A draw of the inference model, revised by the posterior chain; with ``steps=0`` the draw alone."""
@@ -204,6 +204,12 @@ class RevisedModel(LatentModel):
     def decode(self, z: Tensor) -> Tensor:
         with torch.no_grad(), frozen(self.likelihood, batch_statistics=self.batch_statistics):
             return self.likelihood.mean(z)
+
+    def observe(self, z: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """The generator's images after the energy's chain; with ``steps=0`` as they are."""
+        with torch.inference_mode(False):
+            generated = self.decode(z)
+            return generated if steps == 0 else self.revise(generated, steps=steps, generator=generator)
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """``log p(x, z)`` of the generator model, normalised."""

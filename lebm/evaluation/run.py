@@ -14,6 +14,7 @@ from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import SentenceSubject, Settings, Subject
 from lebm.evaluation.image import image_suite
 from lebm.evaluation.likelihood_suite import likelihood_suite
+from lebm.evaluation.names import check_suite
 from lebm.evaluation.ood import ood_suite
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.evaluation.revision import revision_suite
@@ -97,8 +98,7 @@ def find_suite(name: str, trust: Iterable[str] = ()) -> Suite:
     """
     if name in SUITES:
         return SUITES[name]
-    if "." not in name:
-        raise UserError(f"--suite {name}: the suites are {', '.join(SUITES)}; yours is named MODULE.FUNCTION")
+    check_suite(name)
     found = imported(name, trust)
     if not callable(found):
         raise UserError(f"--suite {name}: not a function")

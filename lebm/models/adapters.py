@@ -16,15 +16,6 @@ from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.frozen import frozen
 from lebm.models.generators import Generator
 
-__all__ = [
-    "DiffusersAutoencoder",
-    "ModuleAutoencoder",
-    "ModuleEncoder",
-    "ModuleGenerator",
-    "OwnEncoder",
-    "VectorUnits",
-]
-
 _POINT = 2 * math.log(0.01)
 """Log-variance of the latents of an encoder that gives a point."""
 
@@ -104,17 +95,21 @@ class ModuleEncoder(GaussianEncoder):
         self.module, self.method, self.latent_dim = module, method, latent_dim
 
     def forward(self, x: Tensor) -> Any:
-        made = getattr(self.module, self.method)(x)
-        return made if hasattr(made, "rsample") else DiagonalGaussian(*self._halves(made))
+        made = self._made(x)
+        if hasattr(made, "rsample"):
+            return made
+        mean, log_variance = self._features(made)
+        return DiagonalGaussian(mean, 0.5 * log_variance)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, scale = self._halves(getattr(self.module, self.method)(x))
-        return mean, 2 * scale
+        return self._features(self._made(x))
 
-    def _halves(self, made: Any) -> tuple[Tensor, Tensor]:
-        """Means and logarithms of the standard deviations, ``(B, latent_dim)`` each."""
+    def _made(self, x: Tensor) -> Any:
+        return getattr(self.module, self.method)(x)
+
+    def _features(self, made: Any) -> tuple[Tensor, Tensor]:
         mean, log_variance = _moments(made, self.latent_dim)
-        return mean, 0.5 * (torch.full_like(mean, _POINT) if log_variance is None else log_variance)
+        return mean, torch.full_like(mean, _POINT) if log_variance is None else log_variance
 
 
 class ModuleAutoencoder(Generator):

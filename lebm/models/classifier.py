@@ -10,8 +10,6 @@ from torch.nn.functional import cross_entropy
 
 from lebm.component import Component
 
-__all__ = ["LatentClassifier"]
-
 
 class LatentClassifier(nn.Module, Component):
     """Logits ``(B, classes)`` of latents ``(B, latent_dim)``: Linear-ReLU-Linear on standardised latents.
