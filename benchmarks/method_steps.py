@@ -1,5 +1,5 @@
-"""Time of a training step of `multistage_nce/mnist` against `latent_mle/mnist`: same generator, encoder and
-batch.
+"""Time of a training step of `multistage_nce/mnist_normal_base` against `latent_mle/mnist_normal_base`: same
+generator, encoder and batch.
 
     OMP_NUM_THREADS=1 python -m benchmarks.method_steps --json results/method_steps.json    # five minutes
 
@@ -22,7 +22,7 @@ from lebm import from_recipe
 from lebm.estimators import LatentModel, MultiStageNCE
 from lebm.samplers import MALA, Langevin, PersistentChains
 
-MLE, NCE, BATCH, STEPS, STAGES = "latent_mle/mnist", "multistage_nce/mnist", 100, 5, 4
+MLE, NCE, BATCH, STEPS, STAGES = "latent_mle/mnist_normal_base", "multistage_nce/mnist_normal_base", 100, 5, 4
 COMMAND = "OMP_NUM_THREADS=1 python -m benchmarks.method_steps --json results/method_steps.json"
 NARROW, TOGETHER = ", networks half as wide", ", five slots at once"
 KERNELS = {
@@ -60,7 +60,7 @@ def at_stage(finished: int, name: str) -> LatentModel:
 
 
 def measured(rounds: int) -> dict[str, object]:
-    """Milliseconds per step, and ratios to ``latent_mle/mnist`` with quartiles, by kernel and stage."""
+    """Milliseconds per step, and ratios to :data:`MLE` with quartiles, by kernel and stage."""
     one, _ = from_recipe(MLE)
     names = {(kernel, stage): f"{kernel}, stage {stage + 1}" for kernel in KERNELS for stage in range(STAGES)}
     models = {name: at_stage(stage, kernel) for (kernel, stage), name in names.items()}

@@ -24,7 +24,9 @@ class FitBase(nn.Module, Component):
     float32, in every process, and are part of the ``state_dict`` until the last fit.
 
     Args:
-        at: optimiser steps after which the base is fitted, ascending; a single number for one fit.
+        at: when the base is fitted, ascending; a single number for one fit. A whole number is an optimiser
+            step after which it happens, and a number below 1 a share of the steps of the run: 0.5 is half of
+            it, however long it is.
         rows: number of latest latents that a fit uses, at least 1; as many as there are training images is
             one epoch.
         networks: whether the generator and the encoder go on learning after the last fit. ``False`` leaves
@@ -32,9 +34,10 @@ class FitBase(nn.Module, Component):
 
     Attributes:
         steps: optimiser steps that are over, until the last fit.
+        due: optimiser steps after which the base is fitted; empty until the length of the run is known.
 
     Raises:
-        ValueError: for steps that are not positive and ascending, or ``rows`` below 1.
+        ValueError: for times that are not positive and ascending, or ``rows`` below 1.
 
     Example:
         >>> import torch
@@ -48,22 +51,31 @@ class FitBase(nn.Module, Component):
         ([None, [0.0, 1.0, 1.0], None, [2.0, 3.0, 3.0]], False)
     """
 
-    def __init__(self, at: int | Sequence[int], rows: int = 50_000, networks: bool = True) -> None:
+    def __init__(self, at: float | Sequence[float], rows: int = 50_000, networks: bool = True) -> None:
         super().__init__()
-        self.at = [at] if isinstance(at, int) else list(at)
-        if not self.at or self.at[0] < 1 or any(a >= b for a, b in zip(self.at, self.at[1:], strict=False)):
-            raise ValueError(f"at needs ascending steps from 1 on, not {at}")
+        self.at = [at] if isinstance(at, int | float) else list(at)
+        in_order = all(a < b for a, b in zip(self.at, self.at[1:], strict=False))
+        if not self.at or self.at[0] <= 0 or not in_order or any(a > 1 and a != int(a) for a in self.at):
+            raise ValueError(f"at needs ascending steps from 1 on, or shares of the run below 1, not {at}")
         if rows < 1:
             raise ValueError(f"rows must be at least 1, not {rows}")
         self.rows = rows
         self.networks = networks
         self.steps = 0
+        self.due = [int(a) for a in self.at] if self.at[0] >= 1 else []
         self._latents: list[Tensor] = []
+
+    def start(self, steps: float) -> None:
+        """Take the shares of a run of so many steps. A run that goes on keeps its own."""
+        if self.steps == 0 and self.at[0] < 1:
+            if steps == float("inf"):
+                raise ValueError(f"fit_base.at {self.at}: give steps, because this run has no end")
+            self.due = [max(1, round(a * steps)) if a < 1 else int(a) for a in self.at]
 
     @property
     def pending(self) -> bool:
         """Whether a fit is still to come. The energy waits for it."""
-        return self.steps < self.at[-1]
+        return not self.due or self.steps < self.due[-1]
 
     @property
     def only_energy(self) -> bool:
@@ -82,7 +94,7 @@ class FitBase(nn.Module, Component):
         if not self.pending:
             return None
         self.steps += 1
-        if self.steps not in self.at:
+        if self.steps not in self.due:
             return None
         latents = self.latents
         if not self.pending:
@@ -100,8 +112,8 @@ class FitBase(nn.Module, Component):
     # Not a buffer: data-parallel wrappers would send it around at every step, and its size changes.
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"steps": self.steps, "latents": self.latents.cpu()}
+        return {"steps": self.steps, "due": self.due, "latents": self.latents.cpu()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.steps = int(state["steps"])
+        self.steps, self.due = int(state["steps"]), state.get("due", self.due)
         self._latents = [state["latents"].clone()] if len(state["latents"]) else []

@@ -449,7 +449,8 @@ class LatentModel(LightningModule, Component, ABC):
     def configure_optimizers(self) -> Any:
         # The gradient scaler of half precision and fused Adam clash in clipping.
         half = self._trainer is not None and self.trainer.precision == "16-mixed"
-        optimizer, schedule = self.optimizer_settings.build(self.networks(), fused=not half)
+        epochs = None if self._trainer is None else self.trainer.max_epochs
+        optimizer, schedule = self.optimizer_settings.build(self.networks(), not half, epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
     def optimizer_step(

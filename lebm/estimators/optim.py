@@ -29,9 +29,10 @@ class AdamGroups(Component):
         weight_decay: L2 penalty per network, 0 where absent.
         max_grad_norm: limit on the norm of a network's gradient; unlimited where absent.
         lr_decay: factor on the learning rate after each epoch, in (0, 1]; or one per network, 1 where absent.
-        full_rate_epochs: number of epochs at the full learning rate, at least 1; or one per network, 1 where
-            absent. It is 2 where a released script calls its schedule at the end of an epoch, with the number
-            of that epoch. An energy that waits for its base has the full rate until it begins.
+        full_rate_epochs: number of epochs at the full learning rate, at least 1, or a share of the epochs of
+            the run below 1; or one per network, 1 where absent. It is 2 where a released script calls its
+            schedule at the end of an epoch, with the number of that epoch. An energy that waits for its base
+            has the full rate until it begins.
 
     Raises:
         ValueError: for an argument out of range, or a number where a mapping is expected.
@@ -53,7 +54,7 @@ class AdamGroups(Component):
         weight_decay: Mapping[str, float] | None = None,
         max_grad_norm: Mapping[str, float] | None = None,
         lr_decay: float | Mapping[str, float] = 1.0,
-        full_rate_epochs: int | Mapping[str, int] = 1,
+        full_rate_epochs: float | Mapping[str, float] = 1,
     ) -> None:
         for name, value in {"lr": lr, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}.items():
             if not isinstance(value, Mapping) and (name == "lr" or value is not None):
@@ -63,8 +64,8 @@ class AdamGroups(Component):
                 )
         if not all(0 < factor <= 1 for factor in _numbers(lr_decay)):
             raise ValueError(f"lr_decay must be in (0, 1], not {lr_decay}")
-        if min(_numbers(full_rate_epochs), default=1) < 1:
-            raise ValueError(f"full_rate_epochs must be at least 1, not {full_rate_epochs}")
+        if min(_numbers(full_rate_epochs), default=1) <= 0:
+            raise ValueError(f"full_rate_epochs must be positive, not {full_rate_epochs}")
         if any(not rate > 0 for rate in lr.values()):
             raise ValueError(f"learning rates must be positive: {dict(lr)}")
         self.lr = dict(lr)
@@ -94,8 +95,10 @@ class AdamGroups(Component):
             if name not in self.lr:
                 raise ValueError(f"optimizer.lr: give a learning rate for {name!r}")
 
-    def build(self, networks: Mapping[str, nn.Module], fused: bool) -> tuple[Adam, LRScheduler]:
-        """The optimiser and its per-epoch schedule."""
+    def build(
+        self, networks: Mapping[str, nn.Module], fused: bool, epochs: int | None = None
+    ) -> tuple[Adam, LRScheduler]:
+        """Make the optimiser and its per-epoch schedule, for a run of ``epochs`` epochs."""
         self.check(networks)
         groups = [
             {
@@ -107,7 +110,12 @@ class AdamGroups(Component):
             for name, network in networks.items()
         ]
         optimizer = Adam(groups, betas=self.betas, fused=fused)
-        return optimizer, _Decay(optimizer, self.lr_decay, self.full_rate_epochs)
+        full = {name: _of(self.full_rate_epochs, {"name": name}) for name in networks}
+        if min(full.values(), default=1) < 1:
+            if epochs is None or epochs < 1:
+                raise ValueError(f"full_rate_epochs {self.full_rate_epochs}: the run needs max_epochs")
+            full = {name: round(share * epochs) if share < 1 else share for name, share in full.items()}
+        return optimizer, _Decay(optimizer, self.lr_decay, full)
 
     def clip(self, optimizer: torch.optim.Optimizer, default: float | None = None) -> None:
         """Limit each group's gradient norm by its own setting, or by ``default`` where it has none."""
@@ -124,7 +132,7 @@ class _Decay(LRScheduler):
         self,
         optimizer: torch.optim.Optimizer,
         decay: float | Mapping[str, float],
-        full_rate_epochs: int | Mapping[str, int],
+        full_rate_epochs: Mapping[str, float],
     ) -> None:
         self.decay, self.full_rate_epochs = decay, full_rate_epochs
         super().__init__(optimizer)

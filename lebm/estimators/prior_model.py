@@ -405,9 +405,12 @@ class PriorModel(LatentModel):
         if self.trainer.ckpt_path is None:
             self.frozen_parts.check()
         steps, rule = self.trainer.estimated_stepping_batches, self.fit_base
-        if rule is not None and rule.at[-1] >= steps > 0 and self.trainer.is_global_zero:
+        if rule is None:
+            return
+        rule.start(steps)
+        if rule.due[-1] >= steps > 0 and self.trainer.is_global_zero:
             warnings.warn(
-                f"fit_base.at {rule.at[-1]}: this run has {steps:g} steps, so the energy never learns;"
+                f"fit_base.at {rule.due[-1]}: this run has {steps:g} steps, so the energy never learns;"
                 " lower fit_base.at or train longer",
                 UserNotice,
                 stacklevel=2,

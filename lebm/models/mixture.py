@@ -37,7 +37,8 @@ class GaussianMixture(Prior):
     Args:
         latent_dim: number of latent coordinates, at least 1.
         components: number of components; or several numbers, of which :meth:`fit` takes the one with the
-            largest log-density on a tenth of the latents, held out.
+            largest log-density on a tenth of the latents, held out. A fit uses at most one component for
+            ten latents, so that a recipe also holds for few data.
         covariance: ``"full"``, ``"tied"`` (one full matrix for all components) or ``"diagonal"``.
         floor: what is added to every variance, as a share of the mean variance of the latents.
         max_iterations: largest number of iterations of the fit.
@@ -175,7 +176,7 @@ class GaussianMixture(Prior):
         """Fit the mixture to latents.
 
         Args:
-            z: ``(N, latent_dim)``, finite, more rows than components.
+            z: ``(N, latent_dim)``, finite, at least 2 rows.
             generator: source of randomness.
 
         Raises:
@@ -183,16 +184,17 @@ class GaussianMixture(Prior):
         """
         if z.dim() != 2 or z.shape[1] != self.latent_dim or not bool(torch.isfinite(z).all()):
             raise ValueError(f"needs finite latents (N, {self.latent_dim}), not {tuple(z.shape)}")
-        if len(z) <= max(self.choices):
-            raise ValueError(f"{len(z)} latents are too few for {max(self.choices)} components")
+        if len(z) < 2:
+            raise ValueError(f"{len(z)} latents are too few for a fit")
+        choices = list(dict.fromkeys(min(count, max(1, len(z) // 10)) for count in self.choices))
         with _full_precision(z):
             z = z.to(self.mean)
-            best = self.choices[0]
-            if len(self.choices) > 1:
+            best = choices[0]
+            if len(choices) > 1:
                 order = torch.argsort(uniform(generator, (len(z),), dtype=torch.float64, device=z.device))
                 held_out, rest = z[order[: -(-len(z) // 10)]], z[order[-(-len(z) // 10) :]]
                 found = {}
-                for count in self.choices:
+                for count in choices:
                     self._fit(rest, count, generator)
                     found[count] = self._expect(held_out)[1]
                 best = max(found, key=lambda count: found[count])

@@ -104,7 +104,7 @@ def test_a_prior_on_the_latents_of_another_run(
     assert "latents are written as .npz" in capsys.readouterr().err
     assert dispatch(["cp", "latent_mle/vectors", "prior.yaml", "--for", "z.npz"]) == 0
     assert "30 training vectors of 2 numbers" in capsys.readouterr().out
-    words = ["--trainer.max_steps", 6, "--model.init_args.fit_base.at", 2, "--run_dir", "prior"]
+    words = ["--trainer.max_steps", 6, "--run_dir", "prior"]
     base = ["--model.init_args.prior.init_args.base.init_args.components", 2]
     assert lebm("fit", "-c", "prior.yaml", *words, *base) == 0
     assert lebm("sample", "prior", "-n", 5) == 0

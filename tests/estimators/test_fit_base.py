@@ -73,8 +73,28 @@ def test_its_state_goes_on_where_it_was(after: int) -> None:
     assert [*head, *go(second, range(after, 7))] == expected
 
 
+def test_shares_are_taken_of_the_length_of_the_run() -> None:
+    """A recipe with shares holds for data of any size. A run that goes on for longer keeps its fits."""
+    rule = FitBase([0.25, 0.5, 6])
+    assert rule.pending
+    assert rule.step() is None, "the length is not known yet"
+    with pytest.raises(ValueError, match="give steps, because this run has no end"):
+        FitBase(0.5).start(float("inf"))
+    rule = FitBase([0.25, 0.5, 6])
+    rule.start(8)
+    assert rule.due == [2, 4, 6]
+    rule.step()
+    later = FitBase([0.25, 0.5, 6])
+    later.load_state_dict(copy.deepcopy(rule.state_dict()))
+    later.start(80)
+    assert later.due == [2, 4, 6]
+    tiny = FitBase(0.1)
+    tiny.start(3)
+    assert tiny.due == [1]
+
+
 def test_rules_out_of_range_are_named() -> None:
-    for at in (0, [], [3, 3], [4, 2], [-1, 2]):
+    for at in (0, [], [3, 3], [4, 2], [-1, 2], [0.5, 0.5], 2.5):
         with pytest.raises(ValueError, match="at needs ascending steps from 1 on"):
             FitBase(at)
     with pytest.raises(ValueError, match="rows must be at least 1, not 0"):
@@ -209,11 +229,15 @@ def test_the_fit_sees_the_latents_of_training(tmp_path: Path) -> None:
     assert float(model.reference.log_density(z).mean()) > float(StandardNormal(3).log_density(z).mean())
 
 
-def test_latents_that_cannot_be_fitted_end_the_run_in_one_line(tmp_path: Path) -> None:
-    rule = part("estimators.FitBase", at=1)
-    model = model_of("latent_mle+base", fit_base=rule)
-    model.reference.choices = [30]  # type: ignore[union-attr,assignment]
-    with pytest.raises(UserError, match="fit_base: no fit after step 1: 24 latents are too few for 30 comp"):
+def test_latents_that_cannot_be_fitted_end_the_run_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(base: GaussianMixture, z: Tensor, generator: Any) -> None:
+        raise ValueError(f"{len(z)} latents are too few")
+
+    monkeypatch.setattr(GaussianMixture, "fit", fit)
+    model = model_of("latent_mle+base", fit_base=part("estimators.FitBase", at=1))
+    with pytest.raises(UserError, match="fit_base: no fit after step 1: 24 latents are too few"):
         run(tmp_path, model)  # type: ignore[arg-type]
 
 

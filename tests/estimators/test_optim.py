@@ -24,13 +24,16 @@ def test_one_number_for_all_networks_is_refused(settings: dict[str, Any]) -> Non
         AdamGroups(**settings)
 
 
-@pytest.mark.parametrize(("full", "rates"), [(1, [1.0, 0.5, 0.25, 0.125]), (2, [1.0, 1.0, 0.5, 0.25])])
-def test_decay_begins_after_the_epochs_at_the_full_rate(full: int, rates: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("full", "rates"),
+    [(1, [1.0, 0.5, 0.25, 0.125]), (2, [1.0, 1.0, 0.5, 0.25]), (0.5, [1.0, 1.0, 0.5, 0.25])],
+)
+def test_decay_begins_after_the_epochs_at_the_full_rate(full: float, rates: list[float]) -> None:
     """Also in a run that is resumed in the middle."""
 
     def settings() -> tuple[Any, Any]:
         return AdamGroups({"net": 2.0}, lr_decay=0.5, full_rate_epochs=full).build(
-            {"net": nn.Linear(1, 1)}, False
+            {"net": nn.Linear(1, 1)}, False, epochs=4
         )
 
     optimizer, schedule = settings()
@@ -45,5 +48,7 @@ def test_decay_begins_after_the_epochs_at_the_full_rate(full: int, rates: list[f
         optimizer.step()
         schedule.step()
     assert seen == rates
-    with pytest.raises(ValueError, match="full_rate_epochs must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="full_rate_epochs must be positive, not 0"):
         AdamGroups({"net": 2.0}, full_rate_epochs=0)
+    with pytest.raises(ValueError, match="full_rate_epochs 0.5: the run needs max_epochs"):
+        AdamGroups({"net": 2.0}, full_rate_epochs=0.5).build({"net": nn.Linear(1, 1)}, False, epochs=-1)

@@ -330,13 +330,24 @@ def test_arguments_out_of_range_are_named(settings: dict[str, object], message: 
         GaussianMixture(**{"latent_dim": 2, **settings})  # type: ignore[arg-type]
 
 
+def test_few_latents_have_few_components() -> None:
+    """The components of a recipe, 50, fitted to the encodings of 35 images."""
+    made = GaussianMixture(2, 50)
+    z = torch.randn(35, 2, generator=torch.Generator().manual_seed(0))
+    made.fit(z, torch.Generator().manual_seed(1))
+    assert made.fitted == 3
+    three = GaussianMixture(2, 3)
+    three.fit(z, torch.Generator().manual_seed(1))
+    assert torch.equal(made.log_density(z), three.log_density(z))
+
+
 def test_latents_that_cannot_be_fitted_are_refused() -> None:
     made = GaussianMixture(2, [3, 5])
     for z, message in (
         (torch.zeros(10, 3), r"finite latents \(N, 2\), not \(10, 3\)"),
         (torch.zeros(10), r"finite latents \(N, 2\)"),
         (torch.full((10, 2), torch.nan), "finite latents"),
-        (torch.zeros(5, 2), "5 latents are too few for 5 components"),
+        (torch.zeros(1, 2), "1 latents are too few for a fit"),
     ):
         with pytest.raises(ValueError, match=message):
             made.fit(z)

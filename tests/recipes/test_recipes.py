@@ -254,7 +254,7 @@ def test_vectors_train_and_are_drawn_in_their_own_units(name: str, tmp_path: Pat
     np.savez(tmp_path / "v.npz", x=mean + spread * noise.normal(size=(600, 2)), y=np.zeros(600, dtype=int))
     words = ["-c", name, "--latent_dim", "2", "--data.init_args.path", str(tmp_path / "v.npz")]
     few = {
-        "latent_mle/vectors": ["--model.init_args.fit_base.at=4", "--trainer.max_steps=20"],
+        "latent_mle/vectors": ["--trainer.max_steps=20"],
         "multistage_nce/vectors": [
             "--model.init_args.stages.init_args.steps=8",
             "--trainer.max_steps=24",
