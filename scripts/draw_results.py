@@ -17,9 +17,17 @@ DISTANCE = "frechet_distance/digits64"
 FLOOR = "training images/distance"
 POINTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "LatentMLE, published chains": ("C0", "samples", {"cell": "equal_time", "method": "LatentMLE"}),
-    "LatentMLE, encoder and pool": ("C0", "stages", {"cell": "recipes", "recipe": "latent_mle/mnist"}),
+    "LatentMLE, encoder and pool": (
+        "C0",
+        "stages",
+        {"cell": "recipes", "recipe": "latent_mle/mnist_normal_base"},
+    ),
     "MultiStageNCE, published chains": ("C1", "samples", {"cell": "equal_time", "method": "MultiStageNCE"}),
-    "MultiStageNCE, exact chains": ("C1", "stages", {"cell": "recipes", "recipe": "multistage_nce/mnist"}),
+    "MultiStageNCE, exact chains": (
+        "C1",
+        "stages",
+        {"cell": "recipes", "recipe": "multistage_nce/mnist_normal_base"},
+    ),
     "MultiStageNCE, convolutional": (
         "C1",
         "stages",
@@ -57,7 +65,7 @@ def bars(axes: Any, x: float, own: list[float], **style: Any) -> None:
 
 def toolkit(axes: Any) -> None:
     """CPU minutes against the distance of samples from training images; both axes are logarithmic."""
-    (floor,) = values("stages", {"cell": "encodings", "recipe": "multistage_nce/mnist"}, FLOOR)
+    (floor,) = values("stages", {"cell": "encodings", "recipe": "multistage_nce/mnist_normal_base"}, FLOOR)
     for label, (colour, study, wanted) in POINTS.items():
         figure = f"{DISTANCE}/revised" if study == "revision" else DISTANCE
         figure = f"{DISTANCE}/base" if "alone" in label else figure

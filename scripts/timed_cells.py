@@ -48,12 +48,12 @@ CHAINS, STEPS = "model.init_args.prior_sampler.init_args", "model.init_args.stag
 EPOCHS, DECAY = "trainer.max_epochs", "model.init_args.optimizer.init_args.lr_decay"
 EXACT: dict[str, Any] = {EPOCHS: 20, DECAY: 0.891, STEPS: 2750, f"{CHAINS}.together": 1}
 LONGER: dict[str, dict[str, Any]] = {
-    "latent_mle/mnist+mala": {
+    "latent_mle/mnist_normal_base+mala": {
         f"{CHAINS}.kernel": {"class_path": "MALA", "init_args": {"steps": 10, "step_size": 0.25}},
         f"{CHAINS}.fresh_steps": 800,
     },
-    "multistage_nce/mnist+exact": EXACT,
-    "multistage_nce/mnist+langevin": {
+    "multistage_nce/mnist_normal_base+exact": EXACT,
+    "multistage_nce/mnist_normal_base+langevin": {
         **EXACT,
         f"{CHAINS}.kernel": {"class_path": "Langevin", "init_args": {"steps": 10, "step_size": 0.4}},
         f"{CHAINS}.fresh_steps": 300,

@@ -64,7 +64,7 @@ def test_which_recipes_can_be_fitted() -> None:
     left_out = set(recipes.names()) - set(image_recipes())
     assert {name.split("/")[-1] for name in left_out} == {
         *("ptb", "snli", "yahoo", "kjv", "kjv_published", "text_small", "toy2d", "vectors"),
-        *("mnist_two_stage", "cifar10_two_stage"),
+        *("mnist_two_stage", "mnist_two_stage_normal_base", "cifar10_two_stage"),
         *("csv", "tensorboard", "wandb"),
         *("short_run", "remembered", "taught", "variational", "persistent", "mixture"),
     }
@@ -173,7 +173,7 @@ def test_names_do_not_reach_the_terminal_raw(
 def test_few_training_steps_are_said() -> None:
     def said(count: int, has_validation: bool) -> str:
         found = replace(OWN, count=count, has_validation=has_validation)
-        return " ".join(fitted(recipes.find("latent_mle/mnist"), found)[1])
+        return " ".join(fitted(recipes.find("latent_mle/mnist_normal_base"), found)[1])
 
     assert "40 training steps are few" in said(260, False)  # 234 rows, the last 34 of an epoch are left out
     assert "40 training steps are few" in said(234, True)
@@ -186,8 +186,10 @@ def test_a_sensible_number_of_epochs_is_named() -> None:
         return " ".join(fitted(recipes.find(name), replace(OWN, count=count, has_validation=True))[1])
 
     # 20 epochs of 550 batches, in epochs of 2 batches; the decay of the learning rate is per epoch
-    rate = yaml.safe_load(recipes.find("latent_mle/mnist").read_text())["model"]["init_args"]["optimizer"]
-    shown = said("latent_mle/mnist")
+    rate = yaml.safe_load(recipes.find("latent_mle/mnist_normal_base").read_text())["model"]["init_args"][
+        "optimizer"
+    ]
+    shown = said("latent_mle/mnist_normal_base")
     assert "--trainer.max_epochs 5500 " in shown
     assert f"optimizer.lr_decay {rate['lr_decay'] ** (20 / 5500):.6g} makes 11,000 steps, as many as" in shown
     # 7,200 rows of the package without the digit 4

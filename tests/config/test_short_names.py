@@ -113,7 +113,8 @@ def test_a_misspelt_short_name_is_one_line(
     change: tuple[str, str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "".join(
-        path.read_text() for path in (recipes.find("latent_mle/mnist"), recipes.find("data/mnist"))
+        path.read_text()
+        for path in (recipes.find("latent_mle/mnist_normal_base"), recipes.find("data/mnist"))
     ).replace("include:", "#")
     path = tmp_path / "bad.yaml"
     path.write_text(text.replace(*change, 1))
