@@ -1,5 +1,6 @@
-"""A recipe with its real networks and image size, for two rows: one training step, one evaluation batch and one
-sample grid. Chains take one step, because the real ones take minutes of a CPU."""
+"""A recipe with its real networks and image size, for two rows: a training step, an evaluation batch, samples.
+
+Chains take one step, because the real ones take minutes of a CPU."""
 
 from __future__ import annotations
 
