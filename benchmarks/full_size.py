@@ -1,4 +1,4 @@
-"""A recipe with its real networks and image size, for two rows: a training step, an evaluation batch, samples.
+"""A recipe with its real networks and image size, for two rows: a step, an evaluation batch, samples.
 
 Chains take one step, because the real ones take minutes of a CPU."""
 
