@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import base_priors
+import embedding_cells
 import numpy as np
 import timed_cells
 import torch
@@ -318,7 +319,7 @@ def real(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 
 def main(name: str, place: str, settings: str, data: str) -> None:
-    places = (globals(), vars(timed_cells), vars(base_priors))
+    places = (globals(), vars(timed_cells), vars(base_priors), vars(embedding_cells))
     function = next(place[name] for place in places if name in place)
     begun, run = time.process_time(), Path(place)
     run.mkdir(parents=True, exist_ok=True)
