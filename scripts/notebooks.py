@@ -27,7 +27,11 @@ LINES, WIDTH, COLOURS, SECONDS = 40, 720, 128, 600
 
 def text(page: Path) -> str:
     """A page of the documentation as Markdown, without the pictures of a notebook."""
-    return markdown(page)[0] if page.suffix == ".ipynb" else page.read_text(encoding="utf-8")
+    if page.suffix != ".ipynb":
+        return page.read_text(encoding="utf-8")
+    whole, pictures = markdown(page)
+    names = tuple(f"]({name})" for name in pictures)
+    return "\n".join(line for line in whole.split("\n") if not line.endswith(names or "\n"))
 
 
 def markdown(path: Path) -> tuple[str, dict[str, bytes]]:
@@ -46,7 +50,7 @@ def markdown(path: Path) -> tuple[str, dict[str, bytes]]:
         for picture in drawn(cell):
             name = f"{path.stem}-{len(pictures) + 1}.png"
             pictures[name] = base64.b64decode(picture)
-            parts.append(f"![{name.removesuffix('.png')}]({name})")
+            parts.append(f"![What the cell above draws]({name})")
     return "\n\n".join(parts) + "\n", pictures
 
 
@@ -92,6 +96,10 @@ def run(path: Path, folder: Path) -> dict[str, Any]:
     own = {"PATH": os.pathsep.join(places), "PYTHONPATH": os.pathsep.join(imported)}
     client = NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}})
     client.execute(env={**os.environ, **own})
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", ()):
+            if "text" in output:
+                output["text"] = output["text"].replace(f"{folder.resolve()}{os.sep}", "")
     return small(notebook)
 
 

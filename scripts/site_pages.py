@@ -186,7 +186,7 @@ def site_path(path: str) -> str | None:
     if path in OUTSIDE:
         return OUTSIDE[path]
     if path.startswith("docs/"):
-        return path.removeprefix("docs/")
+        return path.removeprefix("docs/").replace(".ipynb", ".md")
     if path.startswith("recipes/") and path.endswith(".yaml"):
         return str(PurePosixPath(path).with_suffix(".md"))
     if path.startswith("examples/") and path.endswith(".py"):
