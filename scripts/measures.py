@@ -17,6 +17,7 @@ from typing import Any
 
 import base_priors
 import embedding_cells
+import label_cells
 import numpy as np
 import timed_cells
 import torch
@@ -319,8 +320,9 @@ def real(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 
 def main(name: str, place: str, settings: str, data: str) -> None:
-    places = (globals(), vars(timed_cells), vars(base_priors), vars(embedding_cells))
-    function = next(place[name] for place in places if name in place)
+    modules = (timed_cells, base_priors, embedding_cells, label_cells)
+    places = (globals(), *map(vars, modules))
+    function = next(names[name] for names in places if name in names)
     begun, run = time.process_time(), Path(place)
     run.mkdir(parents=True, exist_ok=True)
     figures = function(run, json.loads(settings), data or None)

@@ -2,9 +2,9 @@
 
     python scripts/notebooks.py [NAME ...]
 
-runs each notebook in an empty folder and stores what its cells print and draw. Cells of ``%%sh`` hold ``lebm``
-commands; the progress of a training is left out. Pictures are stored with at most 720 pixels in width and 128
-colours, text with at most 40 lines, and nothing of what goes to stderr.
+runs each notebook in an empty folder and stores what its cells print and draw. Cells of ``%%sh`` hold
+``lebm`` commands; the progress of a training is left out. Pictures are stored with at most 720 pixels in
+width and 128 colours, text with at most 40 lines, and nothing of what goes to stderr.
 """
 
 from __future__ import annotations
@@ -147,11 +147,13 @@ def reduced(picture: str) -> str:
 
 
 def main() -> None:
+    import nbformat
+
     for name in sys.argv[1:] or sorted(page.stem for page in PAGES.glob("*.ipynb")):
         path = PAGES / f"{name}.ipynb"
         with tempfile.TemporaryDirectory() as folder:
             notebook = run(path, Path(folder))
-        content = json.dumps(notebook, indent=1, ensure_ascii=False)
+        content = nbformat.writes(notebook)
         if found := re.search(r"/(?:tmp|home|root|Users)/[^\s\"]*", content):
             raise SystemExit(f"{path.name} would hold a path of this machine: {found[0]}")
         path.write_text(content + "\n", encoding="utf-8")

@@ -56,11 +56,7 @@ def test_the_example_of_the_readme_runs_without_lightning(fresh):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "page",
-    [
-        page
-        for page in PAGES
-        if page.name != "README.md" and page.suffix == ".md" and blocks(page, "python")
-    ],
+    [page for page in PAGES if page.name != "README.md" and page.suffix == ".md" and blocks(page, "python")],
     ids=lambda page: page.name,
 )
 def test_every_example_of_a_page_runs_alone(page, tmp_path, monkeypatch):

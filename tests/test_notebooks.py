@@ -40,7 +40,9 @@ def test_outputs_are_compared_by_words_and_by_numbers() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_notebook_prints_and_draws_in_an_empty_folder_what_is_stored_in_it(page: Path, tmp_path: Path) -> None:
+def test_a_notebook_prints_and_draws_in_an_empty_folder_what_is_stored_in_it(
+    page: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("nbclient")
     pytest.importorskip(NEEDED.get(page.stem, "torch"))
     stored = json.loads(page.read_text(encoding="utf-8"))
@@ -115,9 +117,15 @@ def test_a_command_that_fails_ends_the_run(tmp_path: Path) -> None:
     pytest.importorskip("nbclient")
     page, folder = tmp_path / "page.ipynb", tmp_path / "empty"
     folder.mkdir()
-    first = code("%%writefile part.py\nVALUE = 1"), code("import part\n\nprint(part.VALUE)"), code("%%sh\nlebm --version")
+    first = (
+        code("%%writefile part.py\nVALUE = 1"),
+        code("import part\n\nprint(part.VALUE)"),
+        code("%%sh\nlebm --version"),
+    )
     for end, fails in ((), False), ((code("%%sh\nlebm cat no_recipe"),), True):
-        made = [cell | {"id": f"a{number}", "execution_count": None} for number, cell in enumerate((*first, *end))]
+        made = [
+            cell | {"id": f"a{number}", "execution_count": None} for number, cell in enumerate((*first, *end))
+        ]
         page.write_text(json.dumps({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
         if fails:
             with pytest.raises(Exception, match="no_recipe"):
