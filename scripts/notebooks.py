@@ -153,7 +153,7 @@ def main() -> None:
         path = PAGES / f"{name}.ipynb"
         with tempfile.TemporaryDirectory() as folder:
             notebook = run(path, Path(folder))
-        content = nbformat.writes(notebook)
+        content = nbformat.writes(nbformat.from_dict(notebook))
         if found := re.search(r"/(?:tmp|home|root|Users)/[^\s\"]*", content):
             raise SystemExit(f"{path.name} would hold a path of this machine: {found[0]}")
         path.write_text(content + "\n", encoding="utf-8")
