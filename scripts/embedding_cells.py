@@ -29,7 +29,7 @@ Figures = dict[str, list[float | None]]
 WEIGHTS = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """The SHA-256 digest of the weights (Apache License 2.0)."""
 TRAIN, TEST, OTHERS, SIDE, DIM, BATCH = 1_000, 200, 500, 128, 64, 200
-"""Images per class, pictures of noise and of textures, pixels that the network sees, coordinates, batch size."""
+"""Images per class, pictures of noise and of textures, pixels that the network sees, coordinates, batch."""
 
 
 def network() -> Any:
