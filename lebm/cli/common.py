@@ -57,7 +57,7 @@ def load_model(chosen: argparse.Namespace) -> LatentModel:
     import lebm
 
     if chosen.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: there is no CUDA device that torch can use; lebm doctor says more")
+        raise UserError("--device cuda: there is no CUDA device that torch can use")
     device = "cuda" if chosen.device != "cpu" and torch.cuda.is_available() else "cpu"
     model = lebm.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
     chosen.loaded_weights = model.loaded_weights

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lebm.samplers.noise import Noise
 
 
-def main(argv: list[str]) -> int:
+def diagnose(argv: list[str]) -> int:
     """``lebm diagnose RUN``"""
     description = (
         "Run long chains from prior and posterior of a trained run, and say what is wrong with them."

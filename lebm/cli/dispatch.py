@@ -42,12 +42,11 @@ _GROUPS = {
         "export RUN FILE": "one .safetensors file for others to open",
         "push RUN USER/NAME": "to the Hugging Face Hub, with a card; hub:USER/NAME is a RUN",
     },
-    "recipes, and this machine": {
+    "recipes": {
         "ls": "names and titles",
         "cat RECIPE": "print one",
         "cp RECIPE DEST": "start your own from one; --for DATA fits it to your images or vectors",
         "validate-recipe RECIPE": "print what it would train; --time measures three steps",
-        "doctor": "check packages, devices, Weights & Biases, metric weights, disk",
     },
 }
 VERBS = [words.split()[0] for rows in _GROUPS.values() for words in rows]
@@ -142,7 +141,7 @@ def _verb(word: str) -> Callable[[list[str]], int]:
     if word in _OF_RECIPES:
         return functools.partial(_train, word)
     module = importlib.import_module(f"lebm.cli.{_HOMES.get(word, word.replace('-', '_'))}")
-    return getattr(module, word.replace("-", "_"), None) or module.main
+    return getattr(module, word.replace("-", "_"))
 
 
 def _train(verb: str, argv: list[str]) -> int:

@@ -9,7 +9,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.attach import add_wandb, attach_evaluation, check_wandb
 from lebm.cli.common import home, load_model
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.component import component_line
@@ -31,7 +30,7 @@ FEATURES = {
 }
 
 
-def main(argv: list[str]) -> int:
+def evaluate(argv: list[str]) -> int:
     """``lebm evaluate RUN_OR_CHECKPOINT...``"""
     chosen = _parser().parse_args(argv)
     if chosen.out is not None and len(chosen.run) > 1:
@@ -41,7 +40,6 @@ def main(argv: list[str]) -> int:
     check_data(chosen.data, run=chosen.run[0])
     for data in chosen.ood:
         check_data(data, "--ood")
-    check_wandb(chosen.run if chosen.wandb else [])
     for suite in chosen.suite or ():
         check_suite(suite)
     for run in chosen.run:
@@ -51,8 +49,6 @@ def main(argv: list[str]) -> int:
         if chosen.out is not None and target.exists() and not chosen.force:
             raise UserError(f"{target} exists; choose another --out or add --force")
         _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
-        if chosen.wandb:
-            attach_evaluation(run, target)
     return 0
 
 
@@ -70,9 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit", type=count, help="evaluate at most this number of test rows, chosen by the seed"
     )
-    parser.add_argument(
-        "--features", default="auto", help=f"{', '.join(FEATURES)}, a TorchScript file, or a class path"
-    )
+    parser.add_argument("--features", default="auto", help=f"{', '.join(FEATURES)}, or a class path")
     parser.add_argument(
         "--inception-weights", metavar="FILE", help="local copy of the published Inception weights"
     )
@@ -82,7 +76,6 @@ def _parser() -> argparse.ArgumentParser:
             name = f"--{option.name.replace('_', '-')}"
             default = list(option.default) if isinstance(option.default, tuple) else option.default
             parser.add_argument(name, default=default, **kind, **option.metadata)
-    add_wandb(parser)
     parser.set_defaults(batch_size=Settings.batch_size)
     return parser
 
@@ -153,8 +146,6 @@ def _extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExt
     arguments: dict[str, Any] = {}
     if name == "inception" and chosen.inception_weights:
         arguments = {"weights_path": chosen.inception_weights}
-    if Path(name).suffix in (".pt", ".ts", ".pth"):
-        name, arguments = "lebm.metrics.ScriptFeatures", {"path": name}
     description = {"class_path": FEATURES.get(name, name), "init_args": arguments}
     return build(description, FeatureExtractor, chosen.trust, "--features")
 

@@ -41,7 +41,7 @@ from lebm.run import folder as runs
 from lebm.run.callbacks import Preempted, SavePredictions
 from lebm.run.folder import sole_writer
 from lebm.run.loggers import stored_run_id
-from lebm.run.wandb_run import Model, with_ends
+from lebm.run.wandb_run import log_model, with_ends
 
 _NOTICES = (
     ".*does not have many workers.*",
@@ -350,7 +350,7 @@ def _conclude(run: Any, cli: TrainingCLI, verb: str, content: dict[str, Any]) ->
     if verb == "fit" and content["status"] == "finished":
         facts = {name: content[name] for name in ("recipe", "seed", "steps", "versions")}
         metadata = {"method": type(cli.model).__name__, **facts, "figures": values}
-        Model(cli.recipe.trainer.logger).log(run, cli.run_dir, metadata)
+        log_model(run, cli.recipe.trainer.logger, cli.run_dir, metadata)
 
 
 def quiet() -> None:

@@ -59,7 +59,6 @@ PATHS_OF_EEFB31C = [
     "lebm.metrics.features.FeatureExtractor",
     "lebm.metrics.features.FlatFeatures",
     "lebm.metrics.features.InceptionFeatures",
-    "lebm.metrics.features.ScriptFeatures",
     "lebm.models.encoders.ConvEncoder",
     "lebm.models.encoders.GaussianEncoder",
     "lebm.models.encoders.MLPEncoder",

@@ -146,7 +146,6 @@ def test_run_names(library: Path, recipe: str, name: str) -> None:
         (["report", "runs/none", "--nonsense"], "lebm report --help lists the arguments"),
         (["export", "a", "b", "--frce"], "did you mean '--force'?"),
         (["push", "a", "b", "--privat_"], "did you mean '--private'?"),
-        (["doctor", "--nonsense"], "unknown argument --nonsense"),
         (["ls", "-x"], "unknown argument -x"),
         (["cp", "quickstart", "x.yaml", "--frce"], "did you mean '--force'?"),
         (["sample", "a", "-n", "few"], "lebm sample: argument -n: expected a whole number"),
