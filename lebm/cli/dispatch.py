@@ -51,7 +51,12 @@ _GROUPS = {
 }
 VERBS = [words.split()[0] for rows in _GROUPS.values() for words in rows]
 _OF_RECIPES = ("fit", "validate", "test", "predict")
-_HOMES = {**dict.fromkeys(("pretrained", "ls", "cat", "cp"), "recipes"), "push": "export"}
+_HOMES = {
+    **dict.fromkeys(("pretrained", "ls", "cat", "cp"), "recipes"),
+    **dict.fromkeys(("reconstruct", "interpolate", "traverse", "encode"), "latents"),
+    **dict.fromkeys(("condition", "restore"), "conditions"),
+    "push": "export",
+}
 """Modules of the verbs that share one; the others are modules of their own."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import home, load_model
+from lebm.cli.common import Opened, home
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.component import component_line
 from lebm.config.request import check_data
@@ -55,7 +55,7 @@ def evaluate(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     description = "Measure trained runs: figures with intervals in evaluation.json, and a table."
     parser = run_parser("evaluate", description, several=True)
-    add_data(parser, split=False)
+    add_data(parser, split=None)
     parser.add_argument(
         "--suite",
         action="append",
@@ -119,12 +119,10 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceS
     from lebm.data import TextData
     from lebm.evaluation.context import SentenceSubject, Subject
     from lebm.evaluation.data import RunImages
-    from lebm.evaluation.reopen import reopen
 
-    model = load_model(argparse.Namespace(**{**vars(chosen), "run": run})).eval()
-    if chosen.seed is not None:
-        model.seed = chosen.seed
-    data = reopen(run, chosen.data, model, chosen.limit, chosen.trust)
+    opened = Opened(argparse.Namespace(**{**vars(chosen), "run": run}))
+    model, data = opened.model, opened.data(chosen.data, chosen.limit)
+    model.seed = opened.chosen.seed
     given = {name: value for name, value in vars(chosen).items() if name in Settings.__dataclass_fields__}
     settings = Settings(**{**given, "ood": tuple(chosen.ood), "seed": model.seed})
     if isinstance(data, TextData):

@@ -76,15 +76,16 @@ def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
+def add_data(parser: argparse.ArgumentParser, split: str | None = "its test split") -> None:
     """Add the flags that name data, and one of its splits."""
     parser.add_argument(
         "--data",
         help="Hub name, folder of parquet files or images, .npy or .npz file, text file, or embedded:mnist"
         " (default: the data of the run)",
     )
-    if split:
-        parser.add_argument("--split", help="split of the data (default: its test split)")
+    if split is not None:
+        default = None if " " in split else split
+        parser.add_argument("--split", default=default, help=f"split of the data (default: {split})")
 
 
 def count(text: str) -> int:
