@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import Opened, home
 from lebm.cli.flags import add_data, count, run_parser
-from lebm.component import component_line
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.evaluation.names import SUITE_NAMES, check_suite
@@ -163,10 +162,10 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     for heading in ("value", "95 % interval", "n"):
         table.add_column(heading, justify="right")
     table.add_column("to compare with")
-    told = []
+    lines = []
     for name in names:
         suite = content["suites"][name]
-        told.append(
+        lines.append(
             f"{name}: {_measured(suite)}" if suite["figures"] else f"{name}: not measured, {suite['skipped']}"
         )
         for figure in suite["figures"]:
@@ -176,10 +175,7 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
             table.add_row(*(escape(printable(cell)) for cell in cells))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
-    origin = content["suites"][names[-1]]["origin"]
-    machine = origin["hardware"]
-    devices = ", ".join([f"{machine['cpu']}, {machine['threads']} thread(s)", *machine["gpus"]])
-    for line in (*told, f"samplers: {_samplers(origin['chains'])}", f"hardware: {devices}"):
+    for line in lines:
         console.print(printable(line), highlight=False, markup=False)
 
 
@@ -191,15 +187,3 @@ def _measured(suite: dict[str, Any]) -> str:
     digest = f" (SHA-256 {protocol['features_digest']})" if protocol.get("features_digest") else ""
     missing = f"; {suite['skipped']}" if suite["skipped"] else ""
     return f"{protocol['name']}{features}{digest}, {suite['wall_time_seconds']:.0f} s{missing}"
-
-
-def _samplers(chains: dict[str, Any]) -> str:
-    """Samplers with their steps, and what else a method says of its chains."""
-    told = []
-    for name, value in chains.items():
-        if isinstance(value, dict) and "class_path" in value:
-            arguments = value.get("init_args") or {}
-            shown = {key: arguments[key] for key in ("steps", "step_size", "fresh_steps") if key in arguments}
-            value = {**value, "init_args": shown}
-        told.append(f"{name} {component_line(value)}")
-    return "; ".join(told) or "none"

@@ -79,11 +79,11 @@ def test_images_of_another_size(lebm: Run, tiny: Path, capsys: pytest.CaptureFix
         (["--latent_dims", "[2, 2]"], ("latent_dims [2, 2]: runs/tiny was begun with None",)),
         (
             [f"{GENERATOR}.hidden", "[5]"],
-            ("last.ckpt: the checkpoint holds other networks", "has the shape (8, 2) there and (5, 2) here"),
+            ("last.ckpt: the checkpoint holds other networks", "generator.net.0.weight", "[8, 2]", "[5, 2]"),
         ),
         (
             [f"{GENERATOR}.hidden", "[8, 8]"],
-            ("last.ckpt: the checkpoint holds other networks", "generator.net.2.weight"),
+            ("last.ckpt: the checkpoint holds other networks", "generator.net.4.weight"),
         ),
         ([f"{GENERATOR}.hidden", "[8, 16, 8]"], ("last.ckpt: the checkpoint holds other networks",)),
     ],
