@@ -21,7 +21,6 @@ _GROUPS = {
         "fit -c RECIPE": "train; --resume continues, --trainer.max_epochs 3 and the like override the recipe",
         "validate RUN": "evaluate the last checkpoint of a run on the validation data",
         "test RUN": "the same on the test data",
-        "predict RUN": "latents and anomaly scores of the test data, as one file",
         "sweep -c RECIPE --over K V": "train and evaluate every value or a grid; skip what is done",
     },
     "use a trained run (a run folder, or a .ckpt or .safetensors file)": {
@@ -50,7 +49,7 @@ _GROUPS = {
     },
 }
 VERBS = [words.split()[0] for rows in _GROUPS.values() for words in rows]
-_OF_RECIPES = ("fit", "validate", "test", "predict")
+_OF_RECIPES = ("fit", "validate", "test")
 _HOMES = {
     **dict.fromkeys(("pretrained", "ls", "cat", "cp"), "recipes"),
     **dict.fromkeys(("reconstruct", "interpolate", "traverse", "encode"), "latents"),

@@ -25,7 +25,7 @@ def report(argv: list[str]) -> int:
         raise UserError(f"{chosen.out} exists; choose another --out or add --force")
     if missing := [run for run in chosen.run if not run.exists()]:
         raise UserError(f"{missing[0]}: no such run folder")
-    from lebm.report import report as write
+    from lebm.report.page import report as write
 
     size = write(chosen.run, chosen.out)
     tell(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")

@@ -36,7 +36,7 @@ from lebm.errors import UserError, fail, tell
 from lebm.estimators.latent_model import LatentModel
 from lebm.files import remove_folder
 from lebm.run import folder as runs
-from lebm.run.callbacks import Preempted, SavePredictions
+from lebm.run.callbacks import Preempted
 from lebm.run.folder import sole_writer
 from lebm.run.loggers import stored_run_id
 from lebm.run.wandb_run import log_model, with_ends
@@ -213,7 +213,10 @@ def _run(request: Request, held: contextlib.ExitStack) -> int:
             tell(f"lebm: {verb} in {cli.run_dir}{source}")
             for note in cli.notes:
                 tell(f"lebm: {note}")
-        _execute(cli, verb)
+        go = getattr(cli.trainer, verb)
+        go(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
+        if cli.trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt  # Lightning ends a run that was asked to stop without raising
         status, code = "finished", 0
     except Preempted as stop:
         # the others leave quietly, because a launcher kills all as soon as one of them has failed
@@ -230,22 +233,6 @@ def _run(request: Request, held: contextlib.ExitStack) -> int:
         signal.signal(signal.SIGINT, handler)  # Lightning ignores it for good once it has seen one
         _leave(cli, verb, started, status)
     return code
-
-
-def _execute(cli: TrainingCLI, verb: str) -> None:
-    trainer, ckpt_path = cli.trainer, cli.ckpt_path
-    if verb == "fit":
-        trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
-    elif verb == "predict":
-        trainer.callbacks.append(SavePredictions(cli.run_dir / "predictions.npz"))  # type: ignore[attr-defined]
-        trainer.predict(
-            cli.model, cli.datamodule, return_predictions=False, ckpt_path=ckpt_path, weights_only=True
-        )
-    else:
-        getattr(trainer, verb)(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
-    # Lightning ends a run that was asked to stop without raising
-    if trainer.state.status == TrainerStatus.INTERRUPTED:
-        raise KeyboardInterrupt
 
 
 def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:

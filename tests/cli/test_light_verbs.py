@@ -184,7 +184,6 @@ def test_a_run_folder_in_the_place_of_a_recipe(library: Path, capsys: pytest.Cap
         ),
         ("test", ("usage: lebm test RUN", "\n  --trust PACKAGE "), "--resume ["),
         ("validate", ("usage: lebm validate RUN",), "--resume ["),
-        ("predict", ("usage: lebm predict RUN",), "--resume ["),
         ("validate-recipe", ("usage: lebm validate-recipe RECIPE",), "--resume ["),
     ],
 )
@@ -197,7 +196,7 @@ def test_help_shows_what_comes_first(
     assert absent not in shown
 
 
-@pytest.mark.parametrize("verb", ["fit", "test", "validate", "predict", "validate-recipe"])
+@pytest.mark.parametrize("verb", ["fit", "test", "validate", "validate-recipe"])
 def test_help_is_one_screen_and_names_flags_that_exist(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     assert main([verb, "--help"]) == 0
     short = capsys.readouterr().out

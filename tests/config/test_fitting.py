@@ -65,7 +65,7 @@ def test_which_recipes_can_be_fitted() -> None:
     left_out = set(recipes.names()) - set(image_recipes())
     assert {name.split("/")[-1] for name in left_out} == {
         *("ptb", "snli", "yahoo", "kjv", "kjv_published", "text_small", "toy2d", "vectors"),
-        *("mnist_two_stage", "cifar10_two_stage"),
+        *("mnist_two_stage", "mnist_two_stage_normal_base", "cifar10_two_stage"),
         *("csv", "tensorboard", "wandb"),
         *("short_run", "remembered", "taught", "variational", "persistent", "mixture"),
     }
