@@ -125,7 +125,7 @@ class TrainingCLI(RecipeCLI):
             except UserError as error:
                 raise UserError(f"{self.ckpt_path}: {error}") from error
         if isinstance(self.datamodule, SplitData):  # another one may need its trainer
-            self.datamodule.setup()
+            self.datamodule.setup()  # type: ignore[call-arg]
             self.notes = [*self.notes, *self.datamodule.notes()]
             if self.request.verb == "fit":
                 self.datamodule.check_batch_size()
