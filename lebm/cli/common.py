@@ -55,7 +55,7 @@ class Opened:
 
     def __init__(self, chosen: argparse.Namespace) -> None:
         check_run(chosen.run)
-        check_data(getattr(chosen, "data", None), run=chosen.run)
+        check_data(getattr(chosen, "data", None))
         import torch
 
         import lebm

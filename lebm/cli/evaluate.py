@@ -36,7 +36,7 @@ def evaluate(argv: list[str]) -> int:
         raise UserError("--out names one file; without it every run gets an evaluation.json of its own")
     for run in chosen.run:
         check_run(run)
-    check_data(chosen.data, run=chosen.run[0])
+    check_data(chosen.data)
     for data in chosen.ood:
         check_data(data, "--ood")
     for suite in chosen.suite or ():

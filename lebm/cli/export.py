@@ -14,12 +14,10 @@ from lebm.run.folder import check_run, plain
 
 
 def _parser(verb: str, description: str) -> VerbParser:
-    parser = VerbParser(f"lebm {verb}", description=description, allow_abbrev=False)
+    parser = VerbParser(verb, description)
     parser.add_argument("run", type=Path, help="a run folder or a .ckpt or .safetensors file")
-    kinds, halves = (
-        ("float32", "float16"),
-        "float16 halves the file and rounds the weights (default %(default)s)",
-    )
+    kinds = ("float32", "float16")
+    halves = "float16 halves the file and rounds the weights (default %(default)s)"
     parser.add_argument("--dtype", choices=kinds, default="float32", help=halves)
     add_weights(parser, "; who opens the file needs the same")
     return parser

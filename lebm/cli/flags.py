@@ -19,6 +19,9 @@ class VerbParser(argparse.ArgumentParser):
         UserError: for a word or a value that the verb does not take; it names the flag that is meant.
     """
 
+    def __init__(self, verb: str, description: str) -> None:
+        super().__init__(f"lebm {verb}", description=description, allow_abbrev=False)
+
     def error(self, message: str) -> NoReturn:
         """Raise a message of ``argparse``."""
         help_ = f"{self.prog} --help lists the arguments"
@@ -35,7 +38,7 @@ def run_parser(
     verb: str, description: str, several: bool = False, steps: int | None = None
 ) -> argparse.ArgumentParser:
     """The parser of a verb that takes a run: the flags that all of them have."""
-    parser = VerbParser(f"lebm {verb}", description=description, allow_abbrev=False)
+    parser = VerbParser(verb, description)
     if several:
         parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}, any number of them")
     else:

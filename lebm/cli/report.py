@@ -10,15 +10,11 @@ from lebm.errors import UserError, tell
 
 def report(argv: list[str]) -> int:
     """``lebm report RUN... [--out FILE]``"""
-    parser = VerbParser(
-        "lebm report", description="Write one self-contained page that compares runs.", allow_abbrev=False
-    )
-    parser.add_argument(
-        "run", type=Path, nargs="+", help="run folders; those with an evaluation.json have figures and curves"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="file to write (default: report.html)"
-    )
+    parser = VerbParser("report", "Write one self-contained page that compares runs.")
+    runs = "run folders; those with an evaluation.json have figures and curves"
+    page = "file to write (default: report.html)"
+    parser.add_argument("run", type=Path, nargs="+", help=runs)
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help=page)
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
     chosen = parser.parse_args(argv)
     if chosen.out.exists() and not chosen.force:

@@ -23,11 +23,10 @@ SHORT = {"held_out_label": "data.init_args.held_out_label", "seed": "seed_everyt
 def sweep(argv: list[str]) -> int:
     """``lebm sweep -c RECIPE --over held_out_label 1,4,5,7,9``; words it does not know go to ``lebm fit``."""
     parser = VerbParser(
-        "lebm sweep",
-        description="Train and evaluate a recipe for every value of an argument, or every combination of"
+        "sweep",
+        "Train and evaluate a recipe for every value of an argument, or every combination of"
         " values of several. A cell is a run folder; what is done is skipped and what was interrupted goes"
         " on. Further words go to lebm fit.",
-        allow_abbrev=False,
     )
     over = "for example: held_out_label 1,4,5,7,9, or latent_dim 4,8; repeat it for a grid"
     places = ("ARGUMENT", "VALUES")

@@ -46,7 +46,6 @@ def test_a_file_and_a_table_and_suites_are_added(
     assert "run, plain weights, seed" in shown
     assert "95 % interval" in shown
     assert "image: samples against real images, features FlatFeatures, " in shown
-    assert "posterior_sampler Langevin(steps=" in shown
     assert lebm("evaluate", "run", "--suite", "anomaly", "--steps", 3, *SMALL) == 0
     assert "guessing" in capsys.readouterr().out
     found = read_evaluation(Path("run/evaluation.json"))

@@ -23,8 +23,8 @@ from lebm.__main__ import main
 from lebm.errors import UserError, UserNotice
 from lebm.evaluation.intervals import Interval
 from lebm.evaluation.record import FORMAT, Figure, SuiteResult
-from lebm.report import report
 from lebm.report.charts import Chart, chart, histogram
+from lebm.report.page import report
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 
