@@ -72,7 +72,9 @@ class Study:
         self.place = plan if isinstance(plan, Path) else Path.cwd()
         self.plan: dict[str, Any] = yaml.safe_load(plan.read_text()) if isinstance(plan, Path) else plan
         if not isinstance(self.plan, dict) or not isinstance(self.plan.get("cells"), dict):
-            raise UserError(f"{plan}: a plan has a mapping `cells`; docs/evaluation.md#studies has an example")
+            raise UserError(
+                f"{plan}: a plan has a mapping `cells`; docs/evaluation.md#studies has an example"
+            )
         named = self.plan.get("results", f"{self.place.stem}.jsonl")
         self.results = results or (self.place.parent / named).resolve()
 

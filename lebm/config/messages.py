@@ -121,10 +121,7 @@ def trainer_line(error: Exception, trainer: Mapping[str, Any]) -> str:
     text = " ".join(str(error).split())
     accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
     if re.search(r"gpu backend|can not run on your system|torch_xla", text):
-        return (
-            f"trainer.accelerator {accelerator}: no such device here; leave it auto, or see lebm doctor for"
-            " what this machine has"
-        )
+        return f"trainer.accelerator {accelerator}: no such device here; leave it auto"
     if "Trainer(devices=" in text:
         return f"trainer.devices {devices}: give a number of at least 1, or auto"
     if "your machine only has" in text:

@@ -365,15 +365,14 @@ def location(keys: Sequence[str], settings: Sequence[Setting]) -> str:
     if not wanted:
         files = {setting.source for setting in settings if setting.source is not None}
         return f"{files.pop()}: " if len(files) == 1 else ""
-    best, where = 0, ""
+    best, where = 1, ""
     for setting in settings:
-        if setting.source is None:
+        if setting.source is not None:
+            depth, line = _line(setting.source, wanted)
+        else:
             given = setting.short_key.removesuffix(".class_path").split(".")
             depth, line = (len(given) if given == wanted[: len(given)] else 0), ""
-        else:
-            depth, number = _line(setting.source, wanted)
-            line = f"{setting.source}:{number}: "
-        if depth and depth >= best:
+        if depth >= best:
             best, where = depth, line
     return f"{where}{'.'.join(wanted)}: "
 
@@ -382,18 +381,19 @@ def _short(parts: Sequence[str]) -> list[str]:
     return [part for part in parts if part not in ("init_args", "dict_kwargs")]
 
 
-def _line(path: Path, key: Sequence[str]) -> tuple[int, int]:
-    """How many parts of a key a recipe has, and the line of the deepest one."""
+def _line(path: Path, key: Sequence[str]) -> tuple[int, str]:
+    """How many parts of a key a recipe has, and file and line of the deepest one."""
     node: Any = yaml.compose(path.read_text(encoding="utf-8"))
-    depth = line = 0
+    depth, where = 0, ""
     for part in key:
         entries = _entries(node)
         if part not in entries and "init_args" in entries:
             entries = _entries(entries["init_args"][1])
         if part not in entries:
             break
-        depth, line, node = depth + 1, entries[part][0].start_mark.line + 1, entries[part][1]
-    return depth, line
+        name, node = entries[part]
+        depth, where = depth + 1, f"{path}:{name.start_mark.line + 1}: "
+    return depth, where
 
 
 def _entries(node: Any) -> dict[str, tuple[Any, Any]]:
