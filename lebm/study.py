@@ -2,25 +2,27 @@
 
 A plan is a YAML file with `cells`, the plans of trainings by name, and `tables`. A plan of cells has:
 
-- `recipe`: what follows `lebm fit -c`, and `settings`, its flags. In these FOLDER is the folder of the runs, and
-  `<name>` the value of an axis;
+- `recipe`: what follows `lebm fit -c`, and `settings`, its flags. In these FOLDER is the folder of the
+  runs, and `<name>` the value of an axis;
 - `axes`: names to values, whose product are the cells. A name is a flag, or `recipe`;
 - `each`: a list of settings, where not every product is a cell;
 - `cases`: axes whose values have a recipe and settings of their own;
 - `evaluate`: what follows `lebm evaluate RUN`;
-- `measure`: a function of the file that the plan names as `measures`, which measures a run; or `call`, one that
-  needs no run. The file is run as `python FILE FUNCTION FOLDER SETTINGS DATA` and writes FOLDER/figures.json;
-- `data`: a folder inside the folder of data, absent or null for the data of the recipe.
+- `measure`: a function of the file that the plan names as `measures`, which measures a run; or `call`, one
+  that needs no run. The file is run as `python FILE FUNCTION FOLDER SETTINGS DATA` and writes
+  FOLDER/figures.json;
+- `data`: a folder inside the folder of data (default: that of the plan); null for the data of the recipe.
 
-A cell is a process of its own with one thread. Its line in `results`, a file beside the plan if not named, has
-its settings, command, CPU minutes, versions, machine and figures with intervals. Cells that have a line are
-skipped, and an interrupted training is resumed.
+A cell is a process of its own with one thread. Its line in `results`, a file beside the plan if not named,
+has its settings, command, CPU minutes, versions, machine and figures with intervals. Cells that have a line
+are skipped, and an interrupted training is resumed.
 
-A table has `columns`, title to [figure, format, filter], and `rows`, the first cells of a row and its filter. A
-filter names the cell and values of its settings; `$name` gives the text for `{name}` in the figures of the
-columns instead. Figures are those of the cells, and `seeds`, `steps`, `cpu_minutes` and `ms_per_step`. The value
-of one cell has its 95 % interval; a mean (or median: `over`) of several has the lowest and the highest.
-`spread: false` leaves these out. `machine: true` names the machines and the days below the table.
+A table has `columns`, title to [figure, format, filter], and `rows`, the first cells of a row and its
+filter. A filter names the cell and values of its settings; `$name` gives the text for `{name}` in the
+figures of the columns instead. Figures are those of the cells, and `seeds`, `steps`, `cpu_minutes` and
+`ms_per_step`. The value of one cell has its 95 % interval; a mean (or median: `over`) of several has the
+lowest and the highest. `spread: false` leaves these out. `machine: true` names the machines and the days
+below the table.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from typing import Any
 
 import yaml
 
-from lebm.errors import UserError
+from lebm.errors import UserError, tell
 
 __all__ = ["Study", "figures", "fitting", "grid", "machine", "spread", "value_of"]
 
@@ -106,6 +108,7 @@ class Study:
             except subprocess.CalledProcessError as error:
                 if error.returncode in (130, 143, -2, -15):
                     raise KeyboardInterrupt from error
+                tell(f"lebm: {place}: not done, a command ended with status {error.returncode}")
                 failed.append(place.name)
                 continue
             self.results.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +119,8 @@ class Study:
     def cell(self, name: str, settings: dict[str, Any], place: Path, data: Path | None) -> Cell:
         """The line of one cell, after its training and its measurements."""
         plan = self.plan["cells"][name]
-        images = str(data / plan["data"]) if data is not None and plan.get("data") else None
+        kind = plan.get("data", self.plan.get("data"))
+        images = None if data is None or kind is None else str(data / kind)
         command = f"lebm study run {self.place.name} FOLDER --only {name}"
         fit: dict[str, Any] = {"started": datetime.now().isoformat(timespec="seconds")}
         if "call" not in plan:
@@ -215,6 +219,7 @@ def fit_words(plan: dict[str, Any], settings: dict[str, Any]) -> list[str]:
 
 def _process(*words: str) -> None:
     """Run Python on one thread, in a process of its own: a crash does not take the other cells with it."""
+    tell(f"lebm: {shlex.join(words[1:] if words[0] == '-m' else words)}")
     subprocess.run([sys.executable, *words], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
 

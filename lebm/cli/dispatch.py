@@ -22,6 +22,7 @@ _GROUPS = {
         "validate RUN": "evaluate the last checkpoint of a run on the validation data",
         "test RUN": "the same on the test data",
         "sweep -c RECIPE --over K V": "train and evaluate every value or a grid; skip what is done",
+        "study run PLAN FOLDER": "the same for a plan of many recipes; study table PLAN prints its tables",
     },
     "use a trained run (a run folder, or a .ckpt or .safetensors file)": {
         "sample RUN -n 64": "pictures or sentences from the model",
