@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,7 @@ from torch import Tensor, nn
 from lebm.errors import UserError
 from lebm.estimators.latent_model import contrast
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.revised_model import (
-    ImageStart,
-    LatentStart,
-    RevisedModel,
-    Revision,
-    are_revisions,
-    check_starts,
-)
+from lebm.estimators.revised_model import ImageStart, RevisedModel, Revision, are_revisions, check_starts
 from lebm.models.encoders import GaussianEncoder
 from lebm.models.energies import Energy
 from lebm.models.likelihoods import GaussianLikelihood
@@ -130,18 +123,9 @@ class DualMCMCTeaching(RevisedModel):
             generator's images of the same ``z``.
         image_start: where image chains start: ``"generator"``, at ``g(z)`` (released); ``"likelihood"``, at a
             draw of ``p(x | z)`` (theory); ``"noise"``, at uniform noise in [-1, 1] (baseline).
-        latent_start: where posterior chains start: ``"encoder"``, at a draw of ``q``; ``"prior"``, at N(0, I)
-            (baseline).
-        scale_likelihood: keep ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss. ``False``
-            is the released loss, squared errors summed over pixels.
-        scale_energy: divide the energy's part of the loss by the temperature, as released. Under Adam it only
-            changes the meaning of Adam's epsilon, but clipping and half precision become impossible.
         batch_statistics: BatchNorm inside chains uses the statistics of the batch, as released, and not the
             running ones. The chains of a batch then depend on each other. No chain changes the running ones.
-        seed: seed of every random stream.
-        noise_shards: number of parts of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction; the length of
-            ``posterior_sampler`` if ``None``.
+        **shared: the arguments of :class:`~lebm.estimators.LatentModel` but ``optimizer``.
 
     Attributes:
         revised: images and latents of the last training step before and after their chains, detached.
@@ -180,15 +164,10 @@ class DualMCMCTeaching(RevisedModel):
         revised_inference_weight: float = 1.0,
         schedule: Schedule = "simultaneous",
         image_start: ImageStart = "generator",
-        latent_start: LatentStart = "encoder",
-        scale_likelihood: bool = True,
-        scale_energy: bool = False,
         batch_statistics: bool = False,
-        seed: int = 0,
-        noise_shards: int = 8,
-        evaluation_steps: int | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__(optimizer, seed, noise_shards, evaluation_steps)
+        super().__init__(optimizer, **shared)
         self.energy = energy
         self.likelihood = likelihood
         self.encoder = encoder
@@ -197,9 +176,6 @@ class DualMCMCTeaching(RevisedModel):
         self.temperature = temperature
         self.teaching_weight, self.revised_inference_weight = teaching_weight, revised_inference_weight
         self.image_start = image_start
-        self.latent_start = latent_start
-        self.scale_likelihood = scale_likelihood
-        self.scale_energy = scale_energy
         self.batch_statistics = batch_statistics
         self.latent_dim = likelihood.latent_dim
         self.revised: dict[str, Tensor] = {}
@@ -220,7 +196,7 @@ class DualMCMCTeaching(RevisedModel):
             raise ValueError(
                 f"weights must not be negative: {self.teaching_weight}, {self.revised_inference_weight}"
             )
-        check_starts(self.image_start, self.latent_start, self.posterior_sampler)
+        check_starts(self.image_start, self.posterior_sampler)
         if self._teaches and not are_revisions(self.image_start, self.image_sampler):
             raise ValueError(
                 "images whose chains start at noise or persist are not revisions of g(z), so they cannot"
@@ -271,11 +247,11 @@ class DualMCMCTeaching(RevisedModel):
         return Revision(x, z, generated, revised, data.z, data.teaching)
 
     def energy_loss(self, x: Tensor, revised: Tensor) -> Tensor:
-        """``E(x) - E(x~)``, by the temperature if ``scale_energy``."""
+        """``E(x) - E(x~)``, without the released factor 1 / T, which Adam cancels."""
         gap = contrast(self.energy, x, revised)
         self.revised["energy gap"] = gap.detach()
         self.note("train/energy_gap", gap)
-        return gap / self.temperature if self.scale_energy else gap
+        return gap
 
     def generator_loss(self, made: Revision) -> Tensor:
         """``-log p(x | z~) - S log p(x~ | z)``, each a mean over the batch."""
@@ -300,6 +276,13 @@ class DualMCMCTeaching(RevisedModel):
             self.note("teaching/encoder", on_revised)
             total = total + self.revised_inference_weight * on_revised
         return total
+
+    @classmethod
+    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Today's arguments for those of a checkpoint that names what every model does now."""
+        fixed = {"scale_energy": False, "latent_start": "encoder"}
+        arguments = super().from_former(arguments)
+        return {name: value for name, value in arguments.items() if name not in fixed or value != fixed[name]}
 
     # Two steps per batch
 

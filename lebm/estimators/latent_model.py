@@ -128,10 +128,16 @@ class LatentModel(LightningModule, Component, ABC):
 
     Args:
         optimizer: the optimiser and its settings per network.
+        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
+            ``False`` is the loss of the releases, ``|x - g(z)|^2`` summed over pixels, which under Adam
+            differs only through Adam's epsilon. Gaussian likelihoods only. With
+            :class:`~lebm.inference.Variational` the loss is a bound only if it is ``True``, because its KL is
+            weighed against the likelihood.
         seed: seed of every random stream of the method.
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: default number of posterior transitions of :meth:`encode`, and so of validation,
-            testing and evaluation; the length of the sampler if ``None``.
+            testing and evaluation. If ``None``, the length of the posterior sampler for an inference by
+            chains, and none for an inference by an encoder alone.
 
     Attributes:
         loaded_weights: ``"averaged"``, ``"raw"``, or ``"plain"`` where the run kept no averages; ``None``
@@ -144,10 +150,16 @@ class LatentModel(LightningModule, Component, ABC):
     anomaly_score_name = "-log p(x, z) at one posterior sample"
 
     def __init__(
-        self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8, evaluation_steps: int | None = None
+        self,
+        optimizer: AdamGroups,
+        scale_likelihood: bool = True,
+        seed: int = 0,
+        noise_shards: int = 8,
+        evaluation_steps: int | None = None,
     ) -> None:
         super().__init__()
         self.optimizer_settings = optimizer
+        self.scale_likelihood = scale_likelihood
         self.seed = seed
         self.noise_shards = noise_shards
         self.evaluation_steps = evaluation_steps

@@ -13,6 +13,7 @@ from torch import Tensor
 from lebm.conditions import Given
 from lebm.estimators.latent_model import LatentModel, ModelChain
 from lebm.inference import PosteriorChain, Taught
+from lebm.models.chain_space import check_choice
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import Energy
 from lebm.models.frozen import frozen
@@ -22,18 +23,9 @@ from lebm.samplers.chains import PersistentChains
 from lebm.samplers.noise import RandomSource, normal, uniform
 from lebm.samplers.targets import Boltzmann
 
-__all__ = [
-    "ImageStart",
-    "LatentStart",
-    "RevisedModel",
-    "Revision",
-    "are_revisions",
-    "check_starts",
-    "start_of_images",
-]
+__all__ = ["ImageStart", "RevisedModel", "Revision", "are_revisions", "check_starts", "start_of_images"]
 
 ImageStart = Literal["generator", "likelihood", "noise"]
-LatentStart = Literal["encoder", "prior"]
 
 
 def start_of_images(kind: ImageStart, generated: Tensor, sigma: float, noise: RandomSource) -> Tensor:
@@ -53,14 +45,13 @@ def are_revisions(kind: ImageStart, sampler: Sampler) -> bool:
     return kind != "noise" and not isinstance(sampler, PersistentChains)
 
 
-def check_starts(images: ImageStart, latents: LatentStart, posterior_sampler: Sampler) -> None:
-    """Refuse starts that there are not.
+def check_starts(images: ImageStart, posterior_sampler: Sampler) -> None:
+    """Validate where the chains start.
 
     Raises:
         ValueError: naming the argument.
     """
-    if images not in ("generator", "likelihood", "noise") or latents not in ("encoder", "prior"):
-        raise ValueError(f"unknown start of a chain: image_start {images!r}, latent_start {latents!r}")
+    check_choice("image_start", images, ("generator", "likelihood", "noise"))
     if isinstance(posterior_sampler, PersistentChains):
         raise ValueError(
             "posterior chains belong to the images of one batch and cannot persist: posterior_sampler must"
@@ -108,7 +99,6 @@ class RevisedModel(LatentModel):
     posterior_sampler: Sampler
     temperature: float
     image_start: ImageStart
-    latent_start: LatentStart
     batch_statistics: bool
     revised: dict[str, Tensor]
     anomaly_score_name = "E(x) / T of the energy on images"
@@ -134,7 +124,7 @@ class RevisedModel(LatentModel):
     @property
     def inference(self) -> Taught:
         """The part that infers latents: the encoder, which learns the ends of the posterior chains."""
-        return Taught(self.encoder, "encoder" if self.latent_start == "encoder" else "reference")
+        return Taught(self.encoder)
 
     def latent_chain(self, x: Tensor, steps: int | None = None) -> PosteriorChain:
         """The posterior chains of ``x: (B, *event)``."""
@@ -229,6 +219,5 @@ class RevisedModel(LatentModel):
     @property
     def chain_settings(self) -> dict[str, Any]:
         return super().chain_settings | {
-            name: getattr(self, name)
-            for name in ("temperature", "image_start", "latent_start", "batch_statistics")
+            name: getattr(self, name) for name in ("temperature", "image_start", "batch_statistics")
         }
