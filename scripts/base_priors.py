@@ -128,8 +128,8 @@ def priors(run: Path | str, settings: dict[str, Any], data: str | None) -> Figur
     samplers = {"metropolis": IndependenceMetropolis(40), "mala": MALA(60, 0.3)}
     for name, sampler in samplers.items():
         if isinstance(sampler, MALA):
-            sampler.warm_up(prior.log_density, base.reference(256, noise), noise)
-        draws, took = timed(sampler, prior.log_density, base.reference(DRAWS, noise), noise)
+            sampler.warm_up(prior.target(), base.reference(256, noise), noise)
+        draws, took = timed(sampler, prior.target(), base.reference(DRAWS, noise), noise)
         found |= {f"distance/{name}": far(draws), f"seconds/{name}": [took, None, None]}
 
     for count in (10, 50):

@@ -253,7 +253,7 @@ class LatentModel(LightningModule, Component, ABC):
         parts = [part for part in (prior, likelihood) if part is not None]
         with torch.inference_mode(False), frozen(*parts, condition):
             state = space.coordinates(start.clone())
-            draws = draw_given(space.log_density, At(condition, space.latents), state, n, generator)
+            draws = draw_given(space.target(), At(condition, space.latents), state, n, generator)
             with torch.no_grad():
                 draws = replace(draws, z=space.latents(draws.z))
         draws.warn()

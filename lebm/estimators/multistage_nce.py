@@ -149,7 +149,7 @@ class MultiStageNCE(PriorModel):
 
     def posterior_target(self, x: Tensor) -> LogDensity:
         """The posterior under the finished stages: no chain runs through the network in training."""
-        likelihood, so_far = self.likelihood.given(x), self.prior.log_density_so_far
+        likelihood, so_far = self.likelihood.given(x), self.prior.log_density_so_far()
         return lambda z: likelihood(z) + so_far(z)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
@@ -163,7 +163,7 @@ class MultiStageNCE(PriorModel):
         noise = self.noise("prior", batch_idx)
         if self.prior.tilt.finished == 0:
             return self.prior.reference(n, noise)
-        return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far, n, noise)
+        return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far(), n, noise)
 
     def classification(self, positives: Tensor, negatives: Tensor, index: Tensor | None) -> Tensor:
         """The classifier's loss; held-out rows are measured and not trained on."""
@@ -195,7 +195,7 @@ class MultiStageNCE(PriorModel):
         if direct or not self.through_stages or given is not None:
             return super().sample_latent(n, steps=steps, generator=generator, given=given)
         finished = range(1, self.prior.tilt.finished + (0 if self.prior.tilt.complete else 1))
-        targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.log_density]
+        targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.target()]
         with frozen(self.prior, self.prior_sampler):
             z, steps = self.chain_start(n, generator), self.prior_sampler.steps if steps is None else steps
             ends = [steps * number // len(targets) for number in range(len(targets) + 1)]

@@ -207,7 +207,7 @@ class PriorModel(LatentModel):
     def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
         if self.prior.is_exact:
             return super().prior_chain(n, generator)
-        return ModelChain(self.space.log_density, self.prior_sampler, self.chain_start(n, generator))
+        return ModelChain(self.space.target(), self.prior_sampler, self.chain_start(n, generator))
 
     def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
         """From draws of the reference and not of an encoder: chains are compared that start far apart."""
@@ -235,7 +235,7 @@ class PriorModel(LatentModel):
         with frozen(self.prior, self.prior_sampler):
             if direct is not None:
                 start = self.reference.reference(n, generator)
-                return direct.sampler(self.prior.log_density, start, generator)
+                return direct.sampler(self.prior.target(), start, generator)
             chain = self.prior_chain(n, generator)
             return self._latents(chain.sampler(chain.target, chain.start.detach(), generator, steps=steps))
 
@@ -273,7 +273,7 @@ class PriorModel(LatentModel):
             raise NoChainError("the pool is empty: its chains run in training")
         with torch.inference_mode(False), frozen(self.prior):
             start = chains.pooled(n, generator)
-            return self._latents(chains.kernel(self.space.log_density, start.to(self.device), generator))
+            return self._latents(chains.kernel(self.space.target(), start.to(self.device), generator))
 
     @property
     def has_pool(self) -> bool:
@@ -566,7 +566,7 @@ class PriorModel(LatentModel):
     def negatives(self, n: int, batch_idx: int) -> Tensor:
         """``z-``: ``n`` latents of the prior by its chain, ``(n, latent_dim)``, detached."""
         noise = self.noise("prior", batch_idx)
-        return self.run_chain("prior", self.prior_sampler, self.space.log_density, n, noise)
+        return self.run_chain("prior", self.prior_sampler, self.space.target(), n, noise)
 
 
 def _trains(part: nn.Module) -> bool:

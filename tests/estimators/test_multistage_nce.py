@@ -193,7 +193,7 @@ def test_learns_a_known_prior_that_one_step_of_a_chain_cannot_hold():
         training.step(generator(z).detach() + sigma * torch.randn(200, 4))
     assert torch.equal(generator.linear.weight, weight)
     model.eval()
-    drawn = model.prior_sampler(model.prior.log_density, torch.randn(4000, 2), steps=200)
+    drawn = model.prior_sampler(model.prior.target(), torch.randn(4000, 2), steps=200)
     # The posterior chain starts under the prior so far and its steps are biased a little, hence a tenth of a
     # unit.
     assert (drawn.mean(0) - mean).abs().max() < 0.1
@@ -265,7 +265,7 @@ def test_fresh_chains_through_the_stages_go_on_from_product_to_product() -> None
     index, kernel = torch.arange(5), Langevin(1, 0.4)
     noise = model.sample_noise("sample", index)
     expected = model.prior.reference(5, noise)
-    targets = [model.prior.log_density_after(1), model.prior.log_density_after(2), model.prior.log_density]
+    targets = [model.prior.log_density_after(1), model.prior.log_density_after(2), model.prior.target()]
     for target, steps in zip(targets, (3, 3, 4), strict=True):
         expected = kernel(target, expected.detach(), noise, steps=steps)
     drawn = model.sample_latent(5, steps=10, generator=model.sample_noise("sample", index))

@@ -115,7 +115,7 @@ def test_an_energy_that_does_not_depend_on_the_state_leaves_the_reference() -> N
     init = torch.randn(4, 3, generator=source())
     expected = Langevin(5, 0.4)(StandardNormal(3).log_density, init, source(1))
     for learned in (False, True):
-        found = Langevin(5, 0.4)(EnergyPrior(Flat(learned)).log_density, init, source(1))
+        found = Langevin(5, 0.4)(EnergyPrior(Flat(learned)).target(), init, source(1))
         torch.testing.assert_close(found, expected)
 
 
