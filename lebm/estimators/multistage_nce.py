@@ -265,10 +265,3 @@ class MultiStageNCE(PriorModel):
         ):
             (print if self._trainer is None else self.print)(line)
         warn(self.stages.history, self.prior)
-
-    def log_prior(self, z: Tensor, normalised: bool = True) -> Tensor:
-        """Log-density of the prior at ``z: (B, latent_dim)``, shape ``(B,)``; see
-        :meth:`lebm.models.RatioPrior.log_prob`.
-        """
-        with torch.no_grad():
-            return self.prior.log_prob(z, normalised)
