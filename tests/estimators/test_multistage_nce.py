@@ -249,7 +249,7 @@ def test_a_description_rebuilds_the_model_with_its_stages():
         model.prior.tilt.finished,
     )
     z = torch.randn(4, 3)
-    assert torch.equal(other.log_prior(z, normalised=False), model.prior.log_prob(z, normalised=False))
+    assert torch.equal(other.prior.log_prob(z, normalised=False), model.prior.log_prob(z, normalised=False))
     torch.testing.assert_close(
         other.anomaly_score(x, generator=torch.Generator().manual_seed(0)),
         model.anomaly_score(x, generator=torch.Generator().manual_seed(0)),
