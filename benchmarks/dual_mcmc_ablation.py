@@ -35,7 +35,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "image chain of 3 steps": {"image_steps": 3},
     "image chain of 30 steps": {"image_steps": 30},
     "posterior chain of 3 steps": {"latent_steps": 3},
-    "posterior chain from N(0, I)": {"latent_start": "prior"},
     "schedule: alternate": {"schedule": "alternate"},
     "teaching weight 1": {"teaching_weight": 1.0},
     "teaching weight 10": {"teaching_weight": 10.0},

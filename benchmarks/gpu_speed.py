@@ -82,8 +82,8 @@ def prior_chain(batch: int, device: str, modes: dict[str, tuple[bool, str | None
     variants: Variants = {"published": lambda: published.sample_prior(start[:, :, None, None])}
     for name, (compiled, mode) in modes.items():
         sampler = Langevin(60, 0.4, compile=compiled, compile_mode=mode)
-        variants[name] = lambda sampler=sampler: sampler(prior.log_density, start)  # type: ignore[misc]
-    return {**variants, **peers(Potential(prior.log_density, prior), 0.4, 60, start)}
+        variants[name] = lambda sampler=sampler: sampler(prior.target(), start)  # type: ignore[misc]
+    return {**variants, **peers(Potential(prior.target(), prior), 0.4, 60, start)}
 
 
 def training_step(batch: int, device: str, modes: dict[str, tuple[bool, str | None]], size: str) -> Variants:

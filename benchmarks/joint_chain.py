@@ -46,7 +46,7 @@ def chain(space: ChainSpace, device: str) -> Callable[[], Tensor]:
 
     def run() -> Tensor:
         with frozen(space.prior):
-            return space.latents(sampler(space.log_density, start))
+            return space.latents(sampler(space.target(), start))
 
     return run
 

@@ -62,9 +62,9 @@ def prior_row(batch: int, device: str, mode: str | None) -> tuple[dict[str, Call
     eager, compiled = Langevin(60, 0.4), Langevin(60, 0.4, compile=True, compile_mode=mode)
     return {
         "published": lambda: published.sample_prior(start[:, :, None, None]).flatten(1),
-        "eager": lambda: eager(prior.log_density, start),
-        "compiled": lambda: compiled(prior.log_density, start),
-        **peers(Potential(prior.log_density, prior), 0.4, 60, start),
+        "eager": lambda: eager(prior.target(), start),
+        "compiled": lambda: compiled(prior.target(), start),
+        **peers(Potential(prior.target(), prior), 0.4, 60, start),
     }, 60 * flops_a_step(start, published.energy)
 
 
@@ -75,7 +75,7 @@ def posterior_row(
     assert likelihood is not None
     start = torch.randn(batch, LATENT, device=device)
     x = likelihood.sample(torch.randn_like(start)).detach()
-    log_density = product(lambda z: likelihood.log_prob(x, z), prior.log_density)
+    log_density = product(lambda z: likelihood.log_prob(x, z), prior.target())
     published.posterior = (steps, 0.1)
     eager, compiled = Langevin(steps, 0.1), Langevin(steps, 0.1, compile=True, unroll=1, compile_mode=mode)
     return {

@@ -47,7 +47,8 @@ def gradient_cost(size: str, rounds: int, device: str) -> dict:
         def one_by_one(state: Tensor, stages: int = stages, prior: RatioPrior = prior) -> Tensor:
             return prior.base.log_density(state) - sum(network(state) for network in separate[:stages])
 
-        variants[f"batched {stages}"] = lambda prior=prior: log_density_gradient(prior.log_density_so_far, z)
+        so_far = prior.log_density_so_far()
+        variants[f"batched {stages}"] = lambda target=so_far: log_density_gradient(target, z)
         variants[f"separate {stages}"] = lambda target=one_by_one: log_density_gradient(target, z)
     timings = interleave(variants, rounds, warm_up=3)
     return {

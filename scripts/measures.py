@@ -232,7 +232,7 @@ def chains(model: Any) -> Iterator[Row]:
         yield name, None, model.sample_latent(DRAWS, generator=noise), 0.0
     model.through_stages = through
     for name, steps in (("pool", 10), ("long pool", 300)) if model.has_pool else ():
-        z, _ = sampler.kernel.run(model.prior.log_density, sampler.pooled(DRAWS, noise), noise, steps=steps)
+        z, _ = sampler.kernel.run(model.prior.target(), sampler.pooled(DRAWS, noise), noise, steps=steps)
         yield name, None, z, 0.0
 
 

@@ -67,7 +67,7 @@ direct = on("lebm/estimators/prior_model.py", "tests/estimators/test_prior_chain
 pool = on("lebm/samplers/chains.py", "tests/samplers/test_chains.py")
 method_of_stages = on("lebm/estimators/multistage_nce.py", "tests/estimators/test_multistage_nce.py")
 latent_chains = on("lebm/estimators/prior_model.py", "tests/estimators/test_chain_context.py")
-image_chains = on("lebm/estimators/revised_model.py", "tests/estimators/test_chain_context.py")
+image_chains = on("lebm/estimators/dual_mcmc.py", "tests/estimators/test_chain_context.py")
 estimator = on("lebm/estimators/latent_model.py", "tests/estimators/test_chain_context.py")
 ranks = on("lebm/evaluation/intervals.py", "tests/evaluation/test_intervals.py")
 surprise = on("lebm/metrics/anomaly.py", "tests/metrics/test_anomaly.py")
@@ -357,9 +357,7 @@ MUTATIONS = [
         "teaching=-q.entropy().mean()",
     ),
     encoders(
-        "a taught chain starts at the reference",
-        'q.rsample(noise).detach() if self.begin == "encoder" else None',
-        "None",
+        "a taught chain starts at the reference", "run(q.rsample(noise).detach(), noise)", "run(None, noise)"
     ),
     encoders(
         "a draw without gradient", "Inferred(q.rsample(noise), q)", "Inferred(q.rsample(noise).detach(), q)"
@@ -390,7 +388,7 @@ MUTATIONS = [
     ),
     rule_of_base("the oldest latents", "[-self.rows :]", "[: self.rows]"),
     rule_of_base(
-        "the energy learns after the first fit", "self.steps < self.at[-1]", "self.steps < self.at[0]"
+        "the energy learns after the first fit", "self.steps < self.due[-1]", "self.steps < self.due[0]"
     ),
     direct("as few steps as for a constant energy", "math.log(100) * largest", "math.log(100)"),
     direct(

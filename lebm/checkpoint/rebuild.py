@@ -227,11 +227,14 @@ def _is_description(value: Any) -> bool:
     return isinstance(value, Mapping) and "class_path" in value
 
 
-def _hints(cls: Any) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(cls.__init__)
-    except Exception:  # a class of the user may name types that are imported for type checkers only
-        return {}
+def _hints(cls: type) -> dict[str, Any]:
+    """Type hints of a constructor, and of those to which it may pass arguments on."""
+    hints: dict[str, Any] = {}
+    for base in cls.__mro__:
+        # A class of the user may name types that are imported for type checkers only.
+        with contextlib.suppress(Exception):
+            hints = {**typing.get_type_hints(vars(base)["__init__"]), **hints}
+    return hints
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:

@@ -8,12 +8,13 @@ import importlib.util
 import inspect
 import itertools
 import pydoc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from lebm.component import constructor_parameters
 from lebm.errors import UserError
 
 TRUSTED = ("lebm", "lightning", "torch")
@@ -298,7 +299,7 @@ def _fitting(block: Mapping[str, Any], name: Any, trust: Sequence[str]) -> dict[
     before, after = (_class(path, trust) for path in (block.get("class_path"), name))
     if after is None or before is after:  # the parser will refuse the first; the second changes nothing
         return dict(block)
-    known = set(_arguments(after))
+    known = constructor_parameters(after)
     arguments = block.get("init_args") or {}
     return {"init_args": {key: value for key, value in arguments.items() if key in known}}
 
@@ -317,16 +318,6 @@ def _class(name: Any, trust: Sequence[str]) -> type | None:
         homes = (importlib.import_module(home) for home in HOMES)
         found = next((getattr(home, name) for home in homes if hasattr(home, name)), None)
     return found if inspect.isclass(found) else None
-
-
-def _arguments(cls: type) -> Iterator[str]:
-    """Names of the arguments of a constructor, and of the arguments that it passes on by ``**kwargs``."""
-    for base in cls.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-            yield from (parameter.name for parameter in parameters)
-            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-                return
 
 
 def _data(content: Mapping[str, Any]) -> dict[str, Any]:
