@@ -16,7 +16,6 @@ def study(argv: list[str]) -> int:
         description="Train and measure the cells of a plan, one line of results per cell, or print the tables"
         " of the results in Markdown. Finished cells are skipped and interrupted ones go on. A plan is a"
         " program: run only your own. docs/evaluation.md describes plans.",
-        allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="run|table")
     run = verbs.add_parser("run", help="do the cells that have no line yet")
