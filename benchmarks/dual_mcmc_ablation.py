@@ -1,11 +1,11 @@
 """Chain lengths, starts and schedules of DualMCMCTeaching beside each other, on 14 px digits: seconds a
 setting. With --numerals, what might let the energy tell digits from digits upside down.
 
-    python -m benchmarks.dual_mcmc_ablation --steps 300 --out results/dual_mcmc_ablation.md
-    python -m benchmarks.dual_mcmc_ablation --steps 1000 --numerals --out results/dual_mcmc_numerals.md
+    python -m benchmarks.dual_mcmc_ablation --steps 300
+    python -m benchmarks.dual_mcmc_ablation --steps 1000 --numerals
 
 Every setting trains the same small networks on the embedded digits from the same weights, data and seed.
-Columns: squared error of test reconstructions by inference alone and after 10 posterior steps; Fréchet
+Printed are: squared error of test reconstructions by inference alone and after 10 posterior steps; Fréchet
 distance of 1,000 samples from 1,000 test digits, in the digit features, of the generator's own samples and of
 revised ones (10 steps); with --numerals the AUROC of the energy for the same digits upside down and turned by
 a quarter. One run each, so small differences mean nothing."""
@@ -15,13 +15,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.timing import machine
 from lebm.data import ImageData
 from lebm.estimators import AdamGroups, DualMCMCTeaching
 from lebm.metrics import DigitFeatures, frechet_distance
@@ -98,19 +96,10 @@ def train(model: DualMCMCTeaching, data: torch.Tensor, steps: int, noise: float 
 @torch.no_grad()
 def figures(model: DualMCMCTeaching, test: torch.Tensor, extractor: DigitFeatures) -> list[float]:
     model.eval()
-    errors = [
-        (
-            model.reconstruct(test, steps=steps, generator=Noise.samples(0, "encode", index=range(len(test))))
-            - test
-        )
-        .square()
-        .mean()
-        .item()
-        for steps in (0, 10)
-    ]
-    real = extractor(test).double()
-    distances = []
+    real, errors, distances = extractor(test).double(), [], []
     for steps in (0, 10):
+        noise = Noise.samples(0, "encode", index=range(len(test)))
+        errors.append(float((model.reconstruct(test, steps=steps, generator=noise) - test).square().mean()))
         fake = extractor(model.sample(len(test), steps=steps, generator=Noise([(0,)])).clamp(-1, 1)).double()
         distances.append(float(frechet_distance(real.mean(0), real.T.cov(), fake.mean(0), fake.T.cov())))
     return errors + distances
@@ -126,39 +115,26 @@ def numerals(model: DualMCMCTeaching, test: torch.Tensor) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--numerals", action="store_true")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     data = ImageData("embedded:mnist", image_size=14, batch_size=BATCH)
-    data.prepare_data()
-    data.setup("fit")
-    data.setup("test")
+    data.setup()
     train_images, test = (
         rows.images(slice(0, n)).float() / 127.5 - 1 for rows, n in ((data.train, 8000), (data.test, 1000))
     )
-    lines = [f"{options.steps} steps of {BATCH}; {machine()}.", ""]
-    head = ["setting", "MSE, inference", "MSE, + 10 steps", "Fréchet, generator", "Fréchet, revised"]
+    head = ["MSE, inference", "MSE, + 10 steps", "Fréchet, generator", "Fréchet, revised"]
     head += ["AUROC, upside down", "AUROC, turned"] if options.numerals else []
-    lines += [f"| {' | '.join([*head, 'CPU s'])} |", "|" + "---|" * (len(head) + 1)]
+    print(" | ".join(["setting", *head, "CPU s"]))
     for name, settings in (NUMERALS if options.numerals else SETTINGS).items():
         chosen = dict(settings)
         noise = chosen.pop("noise", 0.0)
         model, started = model_of(**chosen), time.process_time()
         train(model, train_images, options.steps, noise)
         seconds = time.process_time() - started
-        forms = [
-            f"{value:.4f}" if i < 2 else f"{value:.0f}"
-            for i, value in enumerate(figures(model, test, DigitFeatures()))
-        ]
-        forms += [f"{value:.2f}" for value in numerals(model, test)] if options.numerals else []
-        lines.append(f"| {' | '.join([name, *forms, f'{seconds:.0f}'])} |")
-        print(lines[-1], flush=True)
-    if options.out is not None:
-        options.out.write_text("\n".join([*lines, ""]))
+        values = figures(model, test, DigitFeatures()) + (numerals(model, test) if options.numerals else [])
+        print(" | ".join([name, *(f"{value:.4g}" for value in values), f"{seconds:.0f}"]), flush=True)
 
 
 if __name__ == "__main__":
