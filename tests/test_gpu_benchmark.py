@@ -1,11 +1,10 @@
-"""The benchmarks: they compare the same work, their ratios are right, and the plan for a GPU runs on the CPU."""
+"""The benchmarks: what is compared is the same work, and the plan for a GPU runs on the CPU."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
