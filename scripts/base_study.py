@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any
 
 from base_priors import DISTANCE
-from results_page import folded, grid, machine, publish, spread
+from results_page import grid, machine, publish, spread
 from study import fitting, stored_cells
 
 DIGITS = [1, 4, 5, 7, 9]
@@ -138,7 +138,7 @@ def dimensions() -> str:
 
 def _origin(*names: str) -> str:
     cells = [cell for name in names for cell in _of(name)]
-    return machine(*cells) + "\n\n" + folded(cell["command"] for cell in cells)
+    return f"{machine(*cells)}. `python scripts/study.py run base FOLDER --only {','.join(names)}`."
 
 
 BLOCKS = {"base_samples": samples, "base_held_out": held_out, "base_given": given}

@@ -92,12 +92,6 @@ def machine(*records: dict) -> str:
     return "; ".join(", ".join(filter(None, [name, " to ".join(span)])) for name, span in spans.items())
 
 
-def folded(commands: Iterable[str]) -> str:
-    """Commands, each once, behind a line that opens them on a code host and on the site."""
-    lines = "\n".join(f"    {command}" for command in dict.fromkeys(commands))
-    return f"<details markdown>\n<summary>Commands</summary>\n\n{lines}\n\n</details>"
-
-
 def figures(evaluation: dict) -> dict[str, dict]:
     """The values of all suites of an evaluation, by name; the run's own test split comes first."""
     found = [entry for suite in evaluation["suites"].values() for entry in suite["figures"]]
