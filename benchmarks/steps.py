@@ -43,7 +43,7 @@ from lebm.models import (
 )
 from lebm.models.observations import event_shape
 from lebm.models.text_likelihood import PAD, UNKNOWN
-from lebm.samplers import MALA, Boltzmann, Langevin, PersistentChains
+from lebm.samplers import Boltzmann, Langevin
 
 LATENT, BATCH = 100, 100
 SIZES: dict[str, tuple[list[int], list[int], int]] = {
@@ -58,17 +58,6 @@ TEACHING: dict[str, dict[str, Any]] = {
 }
 TEXTS = {"small": (128, 128, 2000, 20, 32, 8), "paper": (128, 512, 10000, 40, 64, 20)}
 """Embedding, hidden units, words, longest sentence, batch, and steps of the posterior chain."""
-POOLS = {
-    "langevin-10": Langevin(10, 0.4),
-    "langevin-3": Langevin(3, 0.4),
-    "mala-5": MALA(5, 0.25),
-    "mala-1": MALA(1, 0.25),
-    "mala-3-narrow": MALA(3, 0.25),
-    "mala-1-narrow": MALA(1, 0.25),
-    "mala-3-narrow-together": MALA(3, 0.25),
-}
-"""Kernels of a pool. Networks of the narrow ones are half as wide; "together" moves five slots at once."""
-WIDE = {"model.init_args.prior.init_args.energy.init_args.active.init_args.hidden": [200, 200]}
 
 
 def batch_of(model: LatentModel, rows: int, device: str) -> dict[str, Tensor]:
@@ -212,24 +201,6 @@ def by_stage(device: str) -> Variants:
     return {name: stepper(model.to(device), batch) for name, model in models.items()}
 
 
-def pools(kernel: str, device: str) -> Variants:
-    """Five steps of `multistage_nce/mnist_normal_base` in every stage, with a kernel in its pool, beside
-    `latent_mle/mnist_normal_base`: same generator, encoder and batch.
-    """
-    models: dict[str, LatentModel] = {"LatentMLE": lebm.from_recipe("latent_mle/mnist_normal_base")[0]}
-    for finished in range(4):
-        settings = None if "narrow" in kernel else WIDE
-        model, _ = lebm.from_recipe("multistage_nce/mnist_normal_base", settings=settings)
-        assert isinstance(model, MultiStageNCE)
-        together = 5 if "together" in kernel else 1
-        model.prior_sampler = PersistentChains(POOLS[kernel], slots=20, together=together)
-        for _ in range(finished):
-            torch.nn.init.normal_(model.prior.tilt.active.net[-1].weight, std=0.05)
-            model.prior.tilt.switch()
-        models[f"stage {finished + 1}"] = model
-    return {name: stepper(m.to(device), batch_of(m, BATCH, device), 5) for name, m in models.items()}
-
-
 def trainer(device: str, steps: int = 500) -> Variants:
     """Steps of a model that is small enough to show what the Trainer adds."""
 
@@ -264,7 +235,6 @@ GROUPS: dict[str, Callable[[str], Variants]] = {
     **{f"text/{size}/mixed": partial(text, size, True) for size in TEXTS},
     "steps/by-stage": by_stage,
     "steps/trainer": trainer,
-    **{f"pools/{kernel}": partial(pools, kernel) for kernel in POOLS},
     **{f"recipes/{name}": partial(recipe, name) for name in recipes.experiments()},
 }
 """Name of a group to what builds it on a device."""
