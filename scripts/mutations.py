@@ -45,9 +45,9 @@ def misplaced(group: dict, mutation: Mutation) -> str:
 def first_failure(group: dict, mutation: Mutation | None = None) -> str:
     """The first test that fails in a copy of the package with a mutation; empty if all pass."""
     with tempfile.TemporaryDirectory() as name:
-        folder, leave = Path(name), shutil.ignore_patterns("__pycache__", "*.parquet")
+        folder = Path(name)
         for part in ("lebm", "tests"):
-            shutil.copytree(ROOT / part, folder / part, ignore=leave)
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "setup.cfg", folder)
         if mutation:
             file = folder / group["file"]
