@@ -3,8 +3,8 @@
     python scripts/make_results.py            # what `make results` does: no training, no network
     python scripts/make_results.py --check    # writes nothing and fails if a block is not up to date
 
-The functions below write docs/gallery.md: a recipe that has run at full length has a card, the others a row of
-a table. The other blocks are tables of studies."""
+The functions below write docs/gallery.md: a recipe that has run at full length has a card, another one a row
+of a table. The other blocks are tables of studies."""
 
 from __future__ import annotations
 
