@@ -5,10 +5,7 @@ A block stands between `<!-- NAME -->` and `<!-- end -->` on one page of docs/. 
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,16 +13,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 Blocks = Mapping[str, Callable[[], str]]
-
-
-def stored(name: str) -> Any:
-    """The content of ``results/NAME.json``."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def arguments(doc: str | None) -> argparse.ArgumentParser:
-    """A parser whose help is the docstring of the script."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def half_width(values: Any) -> float:
@@ -59,19 +46,6 @@ def publish(blocks: Blocks, check: bool = False) -> list[str]:
             if not check:
                 pages[name].write_text(filled)
     return changed
-
-
-def write_or_check(blocks: Blocks) -> None:
-    """Write the blocks, or with ``--check`` only compare them.
-
-    Raises:
-        SystemExit: if one differs, or if no page has a place for it.
-    """
-    check = "--check" in sys.argv[1:]
-    changed = publish(blocks, check)
-    if check and changed:
-        raise SystemExit(f"not up to date: {', '.join(changed)}; run: make results")
-    print(f"{len(blocks)} blocks, {len(changed)} changed")
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -106,7 +106,7 @@ def test_a_link_out_of_the_site_is_refused():
 
 
 def test_the_gallery_has_every_recipe_and_is_up_to_date():
-    check = [sys.executable, "scripts/gallery.py", "--check"]
+    check = [sys.executable, "scripts/make_results.py", "--check"]
     done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     page = (DOCS / "gallery.md").read_text()

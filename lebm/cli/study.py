@@ -13,7 +13,7 @@ def study(argv: list[str]) -> int:
     """``lebm study run PLAN FOLDER`` and ``lebm study table PLAN [TITLE]``."""
     parser = VerbParser(
         "study",
-        "Train and measure the cells of a plan, one line of results per cell (run), or print the tables of the"
+        "Train and measure the cells of a plan, a line of results per cell (run), or print the tables of the"
         " results in Markdown (table). Finished cells are skipped and interrupted ones go on. A plan is a"
         " program: run only your own. docs/evaluation.md describes plans.",
     )
