@@ -1,4 +1,4 @@
-"""Measurements of a study that `lebm evaluate` does not make; scripts/study.py calls them in processes.
+"""Measurements of a study that `lebm evaluate` does not make; `lebm study run` calls them in processes.
 
     python scripts/measures.py FUNCTION RUN SETTINGS DATA
 
