@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import base_priors
+import embedding_cells
+import label_cells
 import numpy as np
 import torch
 from base_priors import Figures, alone
@@ -473,8 +475,9 @@ def timed(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 
 def main(name: str, place: str, settings: str, data: str) -> None:
-    places = (globals(), vars(base_priors))
-    function = next(place[name] for place in places if name in place)
+    modules = (base_priors, embedding_cells, label_cells)
+    places = (globals(), *map(vars, modules))
+    function = next(names[name] for names in places if name in names)
     begun, run = time.process_time(), Path(place)
     run.mkdir(parents=True, exist_ok=True)
     figures = function(run, json.loads(settings), data or None)

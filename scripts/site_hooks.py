@@ -8,10 +8,12 @@ from __future__ import annotations
 import html
 import logging
 import re
+from pathlib import PurePosixPath
 from typing import Any
 
 import latex2mathml.converter
 from mkdocs.structure.files import File, Files
+from notebooks import markdown as notebook
 from site_pages import OUTSIDE, ROOT, anchor, api_pages, public_names, relinked, resolve, rooms, source_pages
 
 log = logging.getLogger("mkdocs.hooks.site")
@@ -30,11 +32,19 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages that docs/ does not hold. The home page is README.md of the repository."""
+    """Adds the pages that docs/ does not hold, among them those of its notebooks, with their pictures.
+
+    The home page is README.md of the repository.
+    """
     for file in [file for file in files if file.src_uri == "README.md"]:
         files.remove(file)
     for path, content in {**api_pages(), **source_pages()}.items():
         files.append(File.generated(config, path, content=content))
+    for path in sorted((ROOT / "docs").rglob("*.ipynb")):
+        page = path.relative_to(ROOT / "docs").with_suffix(".md")
+        text, pictures = notebook(path)
+        for name, content in {page.name: text, **pictures}.items():
+            files.append(File.generated(config, (page.parent / name).as_posix(), content=content))
     for origin, path in OUTSIDE.items():
         files.append(File.generated(config, path, content=(ROOT / origin).read_text()))
     return files
@@ -47,7 +57,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         page.meta["hide"] = ["navigation"]
     if path.startswith(("api/", "recipes/", "examples/")):
         return markdown
-    return relinked(markdown, ORIGIN.get(path, f"docs/{path}"))
+    text = relinked(markdown, ORIGIN.get(path, f"docs/{path}"))
+    name = PurePosixPath(path).with_suffix(".ipynb")
+    if not (ROOT / "docs" / name).exists():
+        return text
+    heading, rest = text.split("\n", 1)
+    return f"{heading}\n\n[This page as a notebook]({name.name})\n{rest}"
 
 
 def on_page_content(content: str, page: Any, **_: Any) -> str:

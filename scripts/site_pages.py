@@ -172,7 +172,8 @@ def _links(recipe: str) -> str:
     if (ROOT / "docs" / f"{folder}.md").exists() and folder != "data":
         links.append(f"[The method]({up}{folder}.md)")
     if folder not in ("data", "loggers", "inference", "prior"):
-        links.append(f"[The gallery]({up}gallery.md#{anchor(recipe)})")
+        card = f"-   ### {recipe}\n" in (ROOT / "docs" / "gallery.md").read_text()
+        links.append(f"[The gallery]({up}gallery.md{f'#{anchor(recipe)}' if card else ''})")
     return " · ".join(links) + "\n\n" if links else ""
 
 
@@ -186,7 +187,7 @@ def site_path(path: str) -> str | None:
     if path in OUTSIDE:
         return OUTSIDE[path]
     if path.startswith("docs/"):
-        return path.removeprefix("docs/")
+        return path.removeprefix("docs/").replace(".ipynb", ".md")
     if path.startswith("recipes/") and path.endswith(".yaml"):
         return str(PurePosixPath(path).with_suffix(".md"))
     if path.startswith("examples/") and path.endswith(".py"):

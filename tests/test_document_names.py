@@ -14,9 +14,13 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Trainer, callbacks, strategies
 
+from scripts.notebooks import text
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    page for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]) if page.stem != "CHANGELOG"
+    page
+    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("docs/**/*.ipynb")])
+    if page.stem != "CHANGELOG"
 ]
 RECIPES = {
     file.relative_to(ROOT / "recipes").with_suffix("").as_posix() for file in ROOT.glob("recipes/**/*.yaml")
@@ -65,11 +69,11 @@ def source() -> tuple[set[str], set[str]]:
     return defined, used | defined
 
 
-def unknown(text: str) -> list[str]:
+def unknown(content: str) -> list[str]:
     """Names in the code spans and commands of a page that the page, lebm and Lightning do not have."""
     fence = re.compile(r"^```.*?^```", re.S | re.M)
-    code = "\n".join(fence.findall(text))
-    spans = re.findall(r"`([^`\n]+)`", fence.sub("", text))
+    code = "\n".join(fence.findall(content))
+    spans = re.findall(r"`([^`\n]+)`", fence.sub("", content))
     own = set(re.findall(r"\w+", code))
     defined, used = (names | own | OF_OTHERS | PUT_TOGETHER for names in source())
     found = []
@@ -89,7 +93,7 @@ def unknown(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_name_of_a_page_exists(page: Path) -> None:
-    assert unknown(page.read_text(encoding="utf-8")) == []
+    assert unknown(text(page)) == []
 
 
 def test_names_that_do_not_exist_are_found() -> None:

@@ -18,16 +18,15 @@ import lebm
 from lebm import data
 from lebm.__main__ import main
 from lebm.samplers import Noise
+from scripts.notebooks import text as text_of
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-WITH_EXAMPLES = [page for page in PAGES if page != ROOT / "README.md" and "```python" in page.read_text()]
-TESTED_APART = ("your-autoencoder.md",)  # needs diffusers: test_your_autoencoder.py
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")])
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M)
+    return re.findall(rf"^```{language}\n(.*?)^```", text_of(page), re.S | re.M)
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +56,7 @@ def test_the_example_of_the_readme_runs_without_lightning(fresh):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "page",
-    [
-        page
-        for page in PAGES
-        if page.name not in ("README.md", *TESTED_APART)
-        and page.parent.name != "tutorials"
-        and blocks(page, "python")
-    ],
+    [page for page in PAGES if page.name != "README.md" and page.suffix == ".md" and blocks(page, "python")],
     ids=lambda page: page.name,
 )
 def test_every_example_of_a_page_runs_alone(page, tmp_path, monkeypatch):
@@ -244,21 +237,21 @@ def test_importing_the_package_is_cheap(fresh):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_of_the_documents_exist(page):
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+    for target in re.findall(r"\]\(([^)#\s]+)", text_of(page)):
         if not target.startswith(("http:", "https:")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 def anchors(page: Path) -> set[str]:
     """Names of the headings of a page as a browser of the repository makes them."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+    text = re.sub(r"^```.*?^```", "", text_of(page), flags=re.S | re.M)
     headings = re.findall(r"^#+ (.*)$", text, re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_into_pages_meet_a_heading(page):
-    for target, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", text_of(page)):
         assert anchor in anchors(page.parent / target if target else page), f"{page.name}: {target}#{anchor}"
 
 
@@ -267,7 +260,7 @@ def test_links_into_pages_meet_a_heading(page):
 )
 def test_names_and_files_in_the_documents_exist(page):
     """Dotted names of lebm, and paths of the repository; `NAME` and `<method>` stand for any."""
-    text = page.read_text()
+    text = text_of(page)
     for name in set(re.findall(r"\blebm(?:\.[a-zA-Z_]\w*)+", text)):
         if name.endswith((".NAME", ".git")):
             continue
@@ -283,7 +276,7 @@ def test_lines_of_the_documents_are_short():
     """Of prose: tables, code, links, and what a script writes may be longer, and a code span is not cut."""
     skipped = r"^```.*?^```|^<!-- (?!end|run).*?^<!-- end -->"
     for page in PAGES:
-        text = re.sub(skipped, "", page.read_text(), flags=re.S | re.M)
+        text = re.sub(skipped, "", text_of(page), flags=re.S | re.M)
         text = re.sub(r"`[^`\n]*`", lambda span: span[0].replace(" ", "_"), text)
         prose = [line for line in text.splitlines() if not re.match(r"[|#]|!\[|    ", line)]
         assert not [line for line in prose if len(line) > 110 and " " in line[:110].strip()], page.name
@@ -291,7 +284,7 @@ def test_lines_of_the_documents_are_short():
 
 def test_the_index_lists_every_page():
     listed = re.findall(r"^\| \[[\w./-]+\]\(([\w./-]+)\)", (DOCS / "README.md").read_text(), re.M)
-    pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
+    pages = [page.relative_to(DOCS).as_posix() for page in PAGES if DOCS in page.parents]
     missing = ({*pages} - {"README.md"}) ^ {*listed}
     assert sorted(listed) == sorted(page for page in pages if page != "README.md"), (
         f"rows of docs/README.md: {missing}"

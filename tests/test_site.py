@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 import lebm
-from scripts import site_pages
+from scripts import notebooks, site_pages
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")])
 
 
 def navigation() -> list[str]:
@@ -76,7 +77,7 @@ def test_a_name_leads_to_its_entry_only_if_it_has_one_meaning():
 
 def test_the_navigation_names_every_page_once():
     pages = [page for page in navigation() if not page.startswith("api/")]
-    written = {file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md")} - {"README.md"}
+    written = {file.relative_to(DOCS).with_suffix(".md").as_posix() for file in PAGES} - {"README.md"}
     assert len(pages) == len(set(pages))
     assert set(pages) == written | set(site_pages.OUTSIDE.values())
     for page in site_pages.OUTSIDE:
@@ -84,13 +85,13 @@ def test_the_navigation_names_every_page_once():
 
 
 @pytest.mark.parametrize(
-    "path",
-    [*site_pages.OUTSIDE, *(f"docs/{file.relative_to(DOCS).as_posix()}" for file in DOCS.rglob("*.md"))],
+    "path", [*site_pages.OUTSIDE, *(f"docs/{file.relative_to(DOCS).as_posix()}" for file in PAGES)]
 )
 def test_every_link_of_a_page_leads_to_a_page_of_the_site(path):
-    text = site_pages.relinked((ROOT / path).read_text(), path)
+    text = site_pages.relinked(notebooks.text(ROOT / path), path)
     pages = {*site_pages.api_pages(), *site_pages.source_pages(), *site_pages.OUTSIDE.values()}
     pages |= {file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.*")} - {"README.md"}
+    pages |= {file.relative_to(DOCS).with_suffix(".md").as_posix() for file in DOCS.rglob("*.ipynb")}
     folder = Path(site_pages.site_path(path)).parent
     text = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.S | re.M)
     for target in re.findall(r"\]\(([^)#\s]+)", text):
@@ -131,7 +132,7 @@ def test_recipes_and_methods_lead_to_each_other(name):
     assert recipes
     for path in recipes:
         assert f"](../../{name}.md)" in pages[path]
-        assert "](../../gallery.md#" in pages[path]
+        assert "](../../gallery.md" in pages[path]
 
 
 def lebm_class(page: str) -> str:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts.notebooks import text as text_of
+
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/**/*.yaml")])
+KINDS = ("*.md", "docs/**/*.md", "docs/**/*.ipynb", "recipes/**/*.yaml")
+PAGES = sorted(page for kind in KINDS for page in ROOT.glob(kind))
 RULES = {
     "a word of the wrong register": r"\b(mend\w*|told|anew|rooms?|house(?! number)|strangers?|feels?"
     r"|walk\w*|as far as|said of|refus\w+|gets? nothing)\b",
@@ -32,7 +35,7 @@ NOT_PROSE = [
 
 def prose(path: Path) -> str:
     """The prose of a page, or the header of a recipe, with the line numbers of the file."""
-    text = path.read_text(encoding="utf-8")
+    text = text_of(path)
     if path.suffix == ".yaml":
         return "".join(re.findall(r"\A(?:#.*\n)*", text))
     for pattern in NOT_PROSE:

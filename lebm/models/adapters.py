@@ -272,7 +272,7 @@ class DiffusersAutoencoder(ModuleAutoencoder):
         MissingExtraError: without diffusers.
 
     Example:
-        The page ``docs/your-autoencoder.md`` trains a prior on one.
+        The notebook ``docs/tutorials/your_autoencoder.ipynb`` trains a prior on one.
 
         >>> import inspect
         >>> from lebm.models import DiffusersAutoencoder
