@@ -61,9 +61,9 @@ def prior_chain(batch: int, device: str) -> Variants:
     generator = plain_generator(LATENT, [1, 28, 28], [2, 1])
     published = PublishedLoop(generator.to(device), plain_copy(prior).to(device))
     start = torch.randn(batch, LATENT, device=device)
-    ours = {name: partial(s, prior.log_density, start) for name, s in langevin(60, 0.4, device).items()}
+    ours = {name: partial(s, prior.target(), start) for name, s in langevin(60, 0.4, device).items()}
     variants: dict[str, Chain] = {"published": lambda: published.sample_prior(start[:, :, None, None])}
-    variants |= ours | peers(Potential(prior.log_density, prior), 0.4, 60, start)
+    variants |= ours | peers(Potential(prior.target(), prior), 0.4, 60, start)
     check_agreement(variants)
     return {**variants}
 
@@ -80,7 +80,7 @@ def posterior_chain(batch: int, device: str, steps: int = 4) -> Variants:
     published = PublishedLoop(generator, plain_copy(prior).to(device), SIGMA, posterior=(steps, 0.1))
     start = torch.randn(batch, LATENT, device=device)
     x = likelihood.sample(torch.randn_like(start)).detach()
-    density = product(lambda z: likelihood.log_prob(x, z), prior.log_density)
+    density = product(lambda z: likelihood.log_prob(x, z), prior.target())
     samplers = langevin(steps, 0.1, device, unroll=1)
     variants: dict[str, Chain] = {"published": lambda: published.sample_posterior(start[:, :, None, None], x)}
     variants |= {name: partial(sampler, density, start) for name, sampler in samplers.items()}
@@ -109,7 +109,7 @@ def stages(dim: int, width: int, device: str) -> Variants:
         def one_by_one(state: Tensor, count: int = count, prior: RatioPrior = prior) -> Tensor:
             return prior.base.log_density(state) - sum(network(state) for network in separate[:count])
 
-        variants[f"{count} stages"] = partial(log_density_gradient, prior.log_density_so_far, z)
+        variants[f"{count} stages"] = partial(log_density_gradient, prior.log_density_so_far(), z)
         variants[f"{count} separate calls"] = partial(log_density_gradient, one_by_one, z)
     return variants
 
@@ -132,7 +132,7 @@ def layers(sizes: list[int], hidden: list[int], device: str) -> Variants:
 
         def run() -> Tensor:
             with frozen(space.prior):
-                return space.latents(sampler(space.log_density, torch.cat(starts, dim=1)))
+                return space.latents(sampler(space.target(), torch.cat(starts, dim=1)))
 
         return run
 

@@ -185,8 +185,8 @@ def priors(
     samplers = {"metropolis": IndependenceMetropolis(40), "mala": MALA(60, 0.3)}
     for name, sampler in samplers.items():
         if isinstance(sampler, MALA):
-            sampler.warm_up(prior.log_density, base.reference(256, noise), noise)
-        draws, took = timed(sampler, prior.log_density, base.reference(n, noise), noise)
+            sampler.warm_up(prior.target(), base.reference(256, noise), noise)
+        draws, took = timed(sampler, prior.target(), base.reference(n, noise), noise)
         found |= {f"distance/{name}": far(draws), f"seconds/{name}": [took, None, None]}
 
     for count in (10, 50):

@@ -12,8 +12,9 @@ import re
 import sys
 
 import base_study
-import study
-from results_page import ROOT, grid, owners, publish
+from results_page import ROOT, owners, publish, study_blocks
+
+from lebm.study import grid
 
 FIELD = re.compile(r"# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)")
 METHODS = {
@@ -121,7 +122,7 @@ def cards() -> str:
 
 
 def main(check: bool) -> None:
-    blocks = {**base_study.BLOCKS, "gallery": cards, **study.blocks()}
+    blocks = {**base_study.BLOCKS, "gallery": cards, **study_blocks()}
     if unwritten := owners().keys() - blocks.keys():
         raise SystemExit(f"no script writes {', '.join(sorted(unwritten))}")
     changed = publish(blocks, check)

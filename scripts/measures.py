@@ -1,4 +1,4 @@
-"""Measurements of a study that `lebm evaluate` does not make; scripts/study.py calls them in processes.
+"""Measurements of a study that `lebm evaluate` does not make; `lebm study run` calls them in processes.
 
     python scripts/measures.py FUNCTION RUN SETTINGS DATA
 
@@ -283,7 +283,7 @@ def chains(model: Any) -> Iterator[Row]:
         yield name, None, model.sample_latent(DRAWS, generator=noise), 0.0
     model.through_stages = through
     for name, steps in (("pool", 10), ("long pool", 300)) if model.has_pool else ():
-        z, _ = sampler.kernel.run(model.prior.log_density, sampler.pooled(DRAWS, noise), noise, steps=steps)
+        z, _ = sampler.kernel.run(model.prior.target(), sampler.pooled(DRAWS, noise), noise, steps=steps)
         yield name, None, z, 0.0
 
 

@@ -19,6 +19,9 @@ class VerbParser(argparse.ArgumentParser):
         UserError: for a word or a value that the verb does not take; it names the flag that is meant.
     """
 
+    def __init__(self, verb: str, description: str) -> None:
+        super().__init__(f"lebm {verb}", description=description, allow_abbrev=False)
+
     def error(self, message: str) -> NoReturn:
         """Raise a message of ``argparse``."""
         help_ = f"{self.prog} --help lists the arguments"
@@ -35,7 +38,7 @@ def run_parser(
     verb: str, description: str, several: bool = False, steps: int | None = None
 ) -> argparse.ArgumentParser:
     """The parser of a verb that takes a run: the flags that all of them have."""
-    parser = VerbParser(f"lebm {verb}", description=description, allow_abbrev=False)
+    parser = VerbParser(verb, description)
     if several:
         parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}, any number of them")
     else:
@@ -76,15 +79,16 @@ def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
+def add_data(parser: argparse.ArgumentParser, split: str | None = "its test split") -> None:
     """Add the flags that name data, and one of its splits."""
     parser.add_argument(
         "--data",
         help="Hub name, folder of parquet files or images, .npy or .npz file, text file, or embedded:mnist"
         " (default: the data of the run)",
     )
-    if split:
-        parser.add_argument("--split", help="split of the data (default: its test split)")
+    if split is not None:
+        default = None if " " in split else split
+        parser.add_argument("--split", default=default, help=f"split of the data (default: {split})")
 
 
 def count(text: str) -> int:
