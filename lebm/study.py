@@ -80,6 +80,12 @@ class Study:
         named = self.plan.get("results", f"{self.place.stem}.jsonl")
         self.results = results or (self.place.parent / named).resolve()
 
+    @property
+    def _name(self) -> str:
+        """The plan in commands, with its folder if that is called studies."""
+        place = self.place.resolve()
+        return f"{place.parent.name}/{place.name}" if place.parent.name == "studies" else place.name
+
     def stored(self) -> list[Cell]:
         """The lines of the results."""
         return read_cells(self.results)
@@ -121,7 +127,7 @@ class Study:
         plan = self.plan["cells"][name]
         kind = plan.get("data", self.plan.get("data"))
         images = None if data is None or kind is None else str(data / kind)
-        command = f"lebm study run {self.place.name} FOLDER --only {name}"
+        command = f"lebm study run {self._name} FOLDER --only {name}"
         fit: dict[str, Any] = {"started": datetime.now().isoformat(timespec="seconds")}
         if "call" not in plan:
             words = ["lebm", "fit", *fit_words(plan, settings)]
@@ -167,7 +173,7 @@ class Study:
         rows, used = self._rows(table)
         made = machine(*(cell for cell in used if cell["hardware"])) if table.get("machine") else ""
         plans = dict.fromkeys(cell["cell"] for cell in used if cell["cell"] in self.plan["cells"])
-        command = f"lebm study run studies/{self.place.name} FOLDER --only {','.join(plans)}"
+        command = f"lebm study run {self._name} FOLDER --only {','.join(plans)}"
         others = dict.fromkeys(cell["command"] for cell in used if "benchmarks." in cell["command"])
         notes = [table.get("note", ""), f"{made}." if made else ""]
         notes += [f"`{words}`." for words in [*([command] if plans else []), *others]]

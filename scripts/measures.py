@@ -19,7 +19,7 @@ from typing import Any
 import base_priors
 import numpy as np
 import torch
-from base_priors import Figures
+from base_priors import Figures, alone
 from lightning.pytorch import Callback, Trainer
 from results_page import half_width
 from sklearn.metrics import average_precision_score
@@ -64,11 +64,6 @@ STAGE_STEPS |= {"mala5": 900}
 """Steps per stage in three minutes; in proportion in others."""
 PRODUCT = "model.init_args.prior.init_args.energy.init_args.active.init_args"
 CHAINS, STEPS = "model.init_args.prior_sampler.init_args", "model.init_args.stages.init_args.steps"
-
-
-def alone(**values: float) -> Figures:
-    """Figures without an interval."""
-    return {name: [float(value), None, None] for name, value in values.items()}
 
 
 def with_ends(metrics: dict[str, float]) -> Figures:
