@@ -90,6 +90,16 @@ def test_a_step_of_a_recipe_changes_its_weights(name: str) -> None:
     assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 
+KINDS = ("stages/8x64", "layers/3x2", "steps/by-stage", "steps/trainer", "dual_mcmc/28-small", "text/small")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_a_group_of_every_kind_runs(name: str) -> None:
+    """The others are in the dry run."""
+    assert bench.main([name, "--rounds", "1", "--warm-up", "0"]) == 0
+
+
 def plan(folder: Path, cifar: str | None = None) -> dict[str, gpu.Part]:
     return gpu.parts(argparse.Namespace(dry_run=False, mnist=None, cifar=cifar), folder)
 
