@@ -278,7 +278,7 @@ def digit_network() -> nn.Sequential:
 class DigitFeatures(FeatureExtractor):
     """The 64 numbers before the last ReLU of a classifier of MNIST's training digits.
 
-    They measure sample quality without a download. ``scripts/make_digit_features.py`` trained the network on
+    They measure sample quality without a download. ``scripts/make_embedded.py`` trained the network on
     the labels alone, and its weights ship with the package (360 kB). The network knows only digits: use it
     for MNIST and similar data. Colours are averaged to grey, and images of another size are resized to 28 px.
     A distance in these features is not FID and does not compare with FID.
