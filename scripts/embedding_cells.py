@@ -28,8 +28,8 @@ from lebm.data import open_images
 Figures = dict[str, list[float | None]]
 WEIGHTS = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """The SHA-256 digest of the weights (Apache License 2.0)."""
-TRAIN, TEST, OTHERS, SIDE, DIM = 1_000, 200, 500, 128, 64
-"""Images per class, pictures of noise and of textures, pixels that the network sees, and coordinates kept."""
+TRAIN, TEST, OTHERS, SIDE, DIM, BATCH = 1_000, 200, 500, 128, 64, 200
+"""Images per class, pictures of noise and of textures, pixels that the network sees, coordinates, batch."""
 
 
 def network() -> Any:
@@ -205,10 +205,13 @@ class Trained:
 def trained(recipe: str, run: Path, seed: int) -> Trained:
     """The recipe, trained for 210 steps on one class and for 600 on all; the stages are of equal length."""
     path = run / "train.npy"
-    steps = 210 if len(np.load(path)) < 5 * TRAIN else 600
+    count = len(np.load(path))
+    steps = 210 if count < 5 * TRAIN else 600
     settings = {"latent_dim": DIM, "seed_everything": seed, "data.init_args.path": str(path)}
     if "multistage" in recipe:
         settings["model.init_args.stages.init_args.steps"] = steps // 3
+    else:  # one whole epoch: a row that comes twice would be on both sides of the choice of components
+        settings["model.init_args.fit_base"] = {"at": 2 * count // BATCH, "rows": count}
     model, data = from_recipe(recipe, settings=settings)
     Trainer(max_steps=steps, max_epochs=-1, accelerator="cpu", limit_val_batches=0, **WITHOUT).fit(
         model, data
