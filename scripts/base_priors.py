@@ -34,6 +34,9 @@ from lebm.samplers.importance import clean_log_weights, weight_ess
 DISTANCE = "frechet_distance/digits64"
 GIVEN = "pretrained/multistage_nce-mnist_conv"
 DRAWS = 20_000
+WITHOUT = dict.fromkeys(("logger", "use_distributed_sampler"), False)
+WITHOUT |= dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+"""Arguments of a Trainer that only trains."""
 Figures = dict[str, list[float | None]]
 CLASSIFIER = Training(steps=3_000, batch_size=500, weight_decay=0.1)
 

@@ -21,7 +21,7 @@ import embedding_cells
 import label_cells
 import numpy as np
 import torch
-from base_priors import Figures, alone
+from base_priors import WITHOUT, Figures, alone
 from lightning.pytorch import Callback, Trainer
 from results_page import half_width
 from sklearn.metrics import average_precision_score
@@ -47,8 +47,6 @@ VERSES, BOUND_DRAWS, FITTED, COMPONENTS = 100, 100, 10_000, 10
 REVISER = "pretrained/dual_mcmc-mnist"
 DRAWS, REAL, TEST = 5_000, 20_000, 2_000
 LOOKS = (0.5, 1.0, 2.0, 3.0, 5.0, 7.0)
-WITHOUT = dict.fromkeys(("logger", "use_distributed_sampler"), False)
-WITHOUT |= dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 POOLS = {
     "pool": ("Langevin", 10, 0.4),
     "pool3": ("Langevin", 3, 0.4),
