@@ -32,7 +32,7 @@ def train(points: torch.Tensor, generator: torch.Generator) -> EnergyPrior:
     chain = Langevin(steps=40, step_size=0.2)
     for step in range(STEPS):
         positives = points[torch.randint(len(points), (200,), generator=generator)]
-        negatives = chain(prior.log_density, prior.reference(200, generator), generator)  # detached
+        negatives = chain(prior.target(), prior.reference(200, generator), generator)  # detached
         loss = prior.energy(positives).mean() - prior.energy(negatives).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -49,7 +49,7 @@ def main() -> None:
     prior = train(points, generator)
 
     z, info = Langevin(steps=200, step_size=0.2).run(
-        prior.log_density, prior.reference(1000, generator), generator
+        prior.target(), prior.reference(1000, generator), generator
     )
     print("chain:", {name: round(value.item(), 3) for name, value in info.scalars().items()})
     for name, rows in (("data", points), ("draws", z)):

@@ -14,7 +14,15 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["Component", "DescriptionError", "component_line", "describe", "public_path", "recorded"]
+__all__ = [
+    "Component",
+    "DescriptionError",
+    "component_line",
+    "constructor_parameters",
+    "describe",
+    "public_path",
+    "recorded",
+]
 
 Plain = None | bool | int | float | str | list | dict
 
@@ -51,6 +59,32 @@ class Component:
         if hasattr(self, "_modules"):
             return super().__repr__()
         return f"{type(self).__name__}({_arguments_shown(self)})"
+
+
+def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """Parameters of a constructor by name, with those that it passes on to its base class by ``**kwargs``.
+
+    Example:
+        >>> from lebm.component import constructor_parameters
+        >>> class Base:
+        ...     def __init__(self, seed=0): ...
+        >>> class Method(Base):
+        ...     def __init__(self, energy, **shared):
+        ...         super().__init__(**shared)
+        >>> list(constructor_parameters(Method))
+        ['energy', 'seed']
+    """
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+            found |= {p.name: p for p in own if p.name not in found and p.kind not in _COLLECTED}
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in own):
+                break
+    return found
+
+
+_COLLECTED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
@@ -120,8 +154,7 @@ def _kept(bound: inspect.BoundArguments) -> dict[str, Any]:
 def _arguments_shown(component: Component) -> str:
     """``steps=60, step_size=0.4``; modules are left out, since :class:`torch.nn.Module` shows them itself."""
     inside = hasattr(component, "_modules")
-    parameters = inspect.signature(type(component)).parameters.values()
-    defaults = {parameter.name: parameter.default for parameter in parameters}
+    defaults = {name: each.default for name, each in constructor_parameters(type(component)).items()}
     return ", ".join(
         f"{name}={value!r}"
         for name, value in component.__dict__.get("_init_arguments", {}).items()

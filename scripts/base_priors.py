@@ -22,17 +22,21 @@ from torch.nn import functional
 from torch.utils.data import Subset
 
 import lebm
+from lebm.conditions import ClassCondition, Observed, draw_given
 from lebm.density_ratio import Training, direct_log_z, logistic
 from lebm.evaluation.data import RunImages, batches
 from lebm.evaluation.reopen import reopen
-from lebm.metrics import DigitFeatures, FrechetDistance
-from lebm.models import EnergyPrior, GaussianMixture, MLPEnergy
+from lebm.metrics import DigitFeatures, FrechetDistance, neighbour_rows
+from lebm.models import EnergyPrior, GaussianMixture, LatentClassifier, MLPEnergy
 from lebm.samplers import MALA, IndependenceMetropolis, Noise
 from lebm.samplers.importance import clean_log_weights, weight_ess
 
 DISTANCE = "frechet_distance/digits64"
 GIVEN = "pretrained/multistage_nce-mnist_conv"
 DRAWS = 20_000
+WITHOUT = dict.fromkeys(("logger", "use_distributed_sampler"), False)
+WITHOUT |= dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+"""Arguments of a Trainer that only trains."""
 Figures = dict[str, list[float | None]]
 CLASSIFIER = Training(steps=3_000, batch_size=500, weight_decay=0.1)
 
@@ -185,8 +189,8 @@ def priors(
     samplers = {"metropolis": IndependenceMetropolis(40), "mala": MALA(60, 0.3)}
     for name, sampler in samplers.items():
         if isinstance(sampler, MALA):
-            sampler.warm_up(prior.log_density, base.reference(256, noise), noise)
-        draws, took = timed(sampler, prior.log_density, base.reference(n, noise), noise)
+            sampler.warm_up(prior.target(), base.reference(256, noise), noise)
+        draws, took = timed(sampler, prior.target(), base.reference(n, noise), noise)
         found |= {f"distance/{name}": far(draws), f"seconds/{name}": [took, None, None]}
 
     for count in (10, 50):
@@ -199,6 +203,63 @@ def priors(
     nats("flow", flow_log_prob(test))
     found |= {"seconds/flow": [took, None, None], "distance/flow": far(flow_draws), "steps/flow": [steps] * 3}
     return found
+
+
+def given_conditions(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """Draws of each class and completions of half images by a shipped model, judged by the digit classifier.
+
+    1,000 draws per class choose among the same 4,000 draws of the prior. The change of recall compares the
+    draws of a class with as many unconditional draws that show it, by test digits of the class.
+    """
+    model, noise = lebm.load(settings["model"]), torch.Generator().manual_seed(settings["seed_everything"])
+    source, judge = reopen(Path(settings["model"]), data, model), DigitFeatures()
+    train, test = source.rows("train"), source.rows("test")
+
+    @torch.no_grad()
+    def judged(x: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [judge.with_logits(part) for part in x.split(500)]
+        return torch.cat([f for f, _ in parts]), torch.cat([logits for _, logits in parts]).argmax(dim=1)
+
+    with torch.no_grad():
+        z = torch.cat([model.encode(x, generator=noise) for _, x in train.batches(1000)])
+    classifier = LatentClassifier.fit(z, torch.tensor(train.columns["label"]))
+    prior, density = model.sample_latent(4000, generator=noise), model.latent_prior.target()
+    (free, free_digits), labels = judged(model.decode(prior)), torch.tensor(test.columns["label"])
+    real, found = judged(test.all())[0], {}
+    for sharpness in (1.0, 2.0, 4.0):
+        agrees, gains = [], []
+        for digit in range(10):
+            given = sharpness * ClassCondition(classifier, digit)
+            features, digits = judged(model.decode(draw_given(density, given, prior, 1000, noise).z))
+            agrees.append(float((digits == digit).double().mean()))
+            own, target = free[free_digits == digit], real[labels == digit][:800]
+            drawn = features[digits == digit][: len(own)]
+            gains.append(
+                float(
+                    neighbour_rows(target, drawn)["recall"].mean()
+                    - neighbour_rows(target, own)["recall"].mean()
+                )
+            )
+        name = f"sharpness {sharpness:g}"
+        found |= alone(**{f"{name}/agrees": sum(agrees) / 10, f"{name}/lowest": min(agrees)})
+        found |= alone(**{f"{name}/recall": sum(gains) / 10, f"{name}/lowest recall": min(gains)})
+    rows, seen = test.spread(200, 0), torch.arange(28)[:, None].expand(1, 28, 28) < 14
+    x, truth = rows.all(), torch.tensor(rows.columns["label"])
+    for fill, name in ((-1.0, "black"), (0.0, "grey")):
+        masked = model.reconstruct(torch.where(seen, x, fill), generator=noise)
+        found |= alone(**{f"masked {name}": float((judged(masked)[1] == truth).double().mean())})
+    right = []
+    for image, digit in zip(x, truth, strict=True):
+        given = Observed(image, seen, 1.0, likelihood=model.likelihood)
+        start = prior[torch.randperm(len(prior), generator=noise)[:256]]
+        right.append(judged(model.decode(draw_given(density, given, start, 8, noise).z))[1] == digit)
+    found |= alone(completions=float(torch.stack(right).any(dim=1).double().mean()))
+    return found | alone(each=float(torch.stack(right).double().mean()))
+
+
+def alone(**values: float) -> Figures:
+    """Figures without intervals."""
+    return {name: [value, None, None] for name, value in values.items()}
 
 
 def flow(z: Tensor, n: int, budget: float, noise: torch.Generator) -> tuple[Any, Tensor, float, float]:

@@ -1,7 +1,4 @@
-"""The tables of docs/results/base.md, from results/base.jsonl; scripts/study.py makes the cells.
-
-python scripts/study.py run base FOLDER [--data FOLDER] [--only CELLS]
-python scripts/base_study.py"""
+"""The tables of docs/results/base.md, from results/base.jsonl: `python scripts/base_study.py`."""
 
 from __future__ import annotations
 
@@ -9,8 +6,9 @@ from statistics import mean
 from typing import Any
 
 from base_priors import DISTANCE
-from results_page import grid, machine, publish, spread
-from study import fitting, stored_cells
+from results_page import publish, stored_cells
+
+from lebm.study import fitting, grid, machine, spread
 
 DIGITS = [1, 4, 5, 7, 9]
 SCORES = {
@@ -138,7 +136,7 @@ def dimensions() -> str:
 
 def _origin(*names: str) -> str:
     cells = [cell for name in names for cell in _of(name)]
-    return f"{machine(*cells)}. `python scripts/study.py run base FOLDER --only {','.join(names)}`."
+    return f"{machine(*cells)}. `lebm study run studies/base.yaml FOLDER --only {','.join(names)}`."
 
 
 BLOCKS = {"base_samples": samples, "base_held_out": held_out, "base_given": given}

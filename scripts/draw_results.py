@@ -10,8 +10,9 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
-from results_page import ROOT
-from study import fitting, stored_cells, value_of
+from results_page import ROOT, stored_cells
+
+from lebm.study import fitting, value_of
 
 DISTANCE = "frechet_distance/digits64"
 FLOOR = "training images/distance"

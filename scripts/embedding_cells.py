@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from base_priors import WITHOUT
 from lightning.pytorch import Trainer
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
-from timed_cells import WITHOUT
 
 from lebm import from_recipe
 from lebm.data import open_images

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from base_priors import WITHOUT
 from lightning.pytorch import Trainer, seed_everything
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from timed_cells import WITHOUT
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 

@@ -1,18 +1,135 @@
-"""Write every generated block of docs/ again, from results/ alone: nothing is trained, nothing is downloaded.
+"""Write every generated block of docs/ again, from results/ and the headers of the recipes alone.
 
-python scripts/make_results.py            # what `make results` does
-python scripts/make_results.py --check    # writes nothing and fails if a block is not up to date
-"""
+    python scripts/make_results.py            # what `make results` does: no training, no network
+    python scripts/make_results.py --check    # writes nothing and fails if a block is not up to date
+
+The functions below write docs/gallery.md: a recipe that has run at full length has a card, another one a row
+of a table. The other blocks are tables of studies."""
 
 from __future__ import annotations
 
-import base_study
-import gallery
-import study
-from results_page import owners, write_or_check
+import re
+import sys
 
-if __name__ == "__main__":
-    blocks = {**base_study.BLOCKS, **gallery.BLOCKS, **study.blocks()}
+import base_study
+from results_page import ROOT, owners, publish, study_blocks
+
+from lebm.study import grid
+
+FIELD = re.compile(r"# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)")
+METHODS = {
+    "LatentMLE": "latent_mle.md",
+    "MultiStageNCE": "multistage_nce.md",
+    "JointHierarchicalPrior": "joint_hierarchical.md",
+    "DualMCMCTeaching": "dual_mcmc.md",
+}
+"""Class of a method to its page."""
+SECTIONS = {
+    "quickstart": "Quickstart",
+    "latent_mle": "LatentMLE",
+    "multistage_nce": "MultiStageNCE",
+    "joint_hierarchical": "JointHierarchicalPrior",
+    "dual_mcmc": "DualMCMCTeaching",
+    "baselines": "Baselines",
+}
+"""Folder of recipes to its heading."""
+PICTURES = {
+    "quickstart": "quickstart_samples.png",
+    "latent_mle/mnist": "latent_mle_mnist_samples.png",
+    "latent_mle/mnist_normal_base": "latent_mle_mnist_normal_base_samples.png",
+    "latent_mle/mnist_published": "latent_mle_mnist_published_samples.png",
+    "multistage_nce/toy2d": "multistage_nce_toy2d_stages.png",
+    "multistage_nce/mnist": "multistage_nce_mnist_samples.png",
+    "multistage_nce/mnist_normal_base": "multistage_nce_mnist_normal_base_samples.png",
+    "multistage_nce/mnist_conv": "multistage_nce_mnist_conv_samples.png",
+    "multistage_nce/mnist_conv_normal_base": "multistage_nce_mnist_conv_normal_base_samples.png",
+    "multistage_nce/mnist_two_stage": "dual_two_stage_samples.png",
+    "multistage_nce/mnist_published": "multistage_nce_mnist_published_samples.png",
+    "joint_hierarchical/mnist": "joint_hierarchical_layers.png",
+    "joint_hierarchical/mnist_two_stage": "joint_mnist_two_stage_samples.png",
+    "dual_mcmc/mnist": "dual_mcmc_samples.png",
+}
+"""Recipe to the picture in docs/images that one of its runs drew."""
+
+
+def header(text: str) -> dict[str, str]:
+    """The fields of a recipe's header, each as one line, and its first line as ``title``."""
+    lines = text.splitlines()
+    fields, name = {"title": lines[0].removeprefix("# ")}, ""
+    for line in lines[1:]:
+        match = FIELD.match(line)
+        if match:
+            name = match[1]
+            fields[name] = match[2].strip()
+        elif name and re.match(r"#\s{6,}\S", line):
+            fields[name] += " " + line.lstrip("# ")
+        elif not line.startswith("#"):
+            break
+    return fields
+
+
+def recipes() -> dict[str, dict[str, str]]:
+    """Name to header, for every recipe except overlays and blocks of data."""
+    root = ROOT / "recipes"
+    names = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.yaml")}
+    kept = {name: file for name, file in names.items() if name.split("/")[0] in SECTIONS}
+    return {name: header(kept[name].read_text()) for name in sorted(kept)}
+
+
+def method(name: str) -> str:
+    """The page of the method that a recipe trains."""
+    text = (ROOT / "recipes" / f"{name}.yaml").read_text()
+    match = re.search(r"^model:\n  class_path: (\w+)", text, re.M)
+    if match is None or match[1] not in METHODS:
+        raise SystemExit(f"{name} names no method with a page; add it to METHODS of scripts/make_results.py")
+    return METHODS[match[1]]
+
+
+def linked(status: str) -> str:
+    """A status with links to the pages that it names."""
+    status = re.sub(r"docs/((?:\w+/)?(\w+)\.md)", r"[\2](\1)", status)
+    return f"{status[0].upper()}{status[1:]}"
+
+
+def card(name: str, fields: dict[str, str]) -> list[str]:
+    """The lines of one card, an item of a list."""
+    lines = [f"### {name}", ""]
+    if name in PICTURES:
+        lines += [f"![{name}](images/{PICTURES[name]})", ""]
+    lines += [f"**{fields['title']}**", "", f"Trains {fields['Trains']}", "", linked(fields["Status"]), ""]
+    lines += ["```sh", *fields["Run"].split(" && "), "```", ""]
+    return [*lines, f"[recipe](../recipes/{name}.yaml) · [method]({method(name)})"]
+
+
+def cards() -> str:
+    """What follows the introduction, which is written by hand."""
+    headers = recipes()
+    if unknown := PICTURES.keys() - headers.keys():
+        raise SystemExit(f"no such recipe: {', '.join(sorted(unknown))}")
+    lines = []
+    for folder, title in SECTIONS.items():
+        mine = [name for name in headers if name.split("/")[0] == folder]
+        unrun = [name for name in mine if headers[name]["Status"].startswith("not yet run")]
+        lines += [f"## {title}", "", '<div class="grid cards" markdown>', ""]
+        for name in sorted(set(mine) - set(unrun), key=lambda name: (name not in PICTURES, name)):
+            first, *rest = card(name, headers[name])
+            lines += [f"-   {first}", *(f"    {line}".rstrip() for line in rest), ""]
+        lines += ["</div>", ""]
+        if unrun:
+            rows = [[f"[`{name}`](../recipes/{name}.yaml)", headers[name]["title"]] for name in unrun]
+            lines += [grid(["not yet run at full length", ""], rows), ""]
+    return "\n".join(lines).strip()
+
+
+def main(check: bool) -> None:
+    blocks = {**base_study.BLOCKS, "gallery": cards, **study_blocks()}
     if unwritten := owners().keys() - blocks.keys():
         raise SystemExit(f"no script writes {', '.join(sorted(unwritten))}")
-    write_or_check(blocks)
+    changed = publish(blocks, check)
+    if check and changed:
+        raise SystemExit(f"not up to date: {', '.join(changed)}; run: make results")
+    print(f"{len(blocks)} blocks, {len(changed)} changed")
+
+
+if __name__ == "__main__":
+    main("--check" in sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Measurements of a study that `lebm evaluate` does not make; scripts/study.py calls them in processes.
+"""Measurements of a study that `lebm evaluate` does not make; `lebm study run` calls them in processes.
 
     python scripts/measures.py FUNCTION RUN SETTINGS DATA
 
@@ -8,6 +8,7 @@ those of the cell as JSON. DATA is the folder of the data, or empty for the data
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -19,13 +20,12 @@ import base_priors
 import embedding_cells
 import label_cells
 import numpy as np
-import timed_cells
 import torch
-from base_priors import Figures
+from base_priors import WITHOUT, Figures, alone
+from lightning.pytorch import Callback, Trainer
 from results_page import half_width
 from sklearn.metrics import average_precision_score
 from sklearn.mixture import GaussianMixture
-from timed_cells import DRAWS, WITHOUT, Scale, images
 from torch import Tensor
 
 import lebm
@@ -35,21 +35,35 @@ from lebm.evaluation.data import RunImages, batches, some_rows
 from lebm.evaluation.reopen import reopen
 from lebm.evaluation.scores import combined, score_pass
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality
-from lebm.metrics import neighbour_rows
+from lebm.metrics import DigitFeatures, frechet_distance, neighbour_rows
 from lebm.metrics.text_likelihood import Budget, language_model_perplexity
 from lebm.models import DiagonalGaussian, Likelihood, MLPEnergy, StandardNormal
 from lebm.run.folder import hardware, versions
 from lebm.samplers import Langevin, Noise
 
 NORMAL, LEAKED, LAST = 5_000, 0.8, 10
-STEPS, MIXTURES, TEST = 200, (1, 10, 100), 10_000
+MOVES, MIXTURES, ALL = 200, (1, 10, 100), 10_000
 VERSES, BOUND_DRAWS, FITTED, COMPONENTS = 100, 100, 10_000, 10
 REVISER = "pretrained/dual_mcmc-mnist"
+DRAWS, REAL, TEST = 5_000, 20_000, 2_000
+LOOKS = (0.5, 1.0, 2.0, 3.0, 5.0, 7.0)
+POOLS = {
+    "pool": ("Langevin", 10, 0.4),
+    "pool3": ("Langevin", 3, 0.4),
+    "mala1": ("MALA", 1, 0.25),
+    "mala5": ("MALA", 5, 0.25),
+    "narrow1": ("MALA", 1, 0.25),
+    "narrow3": ("MALA", 3, 0.25),
+    "together3": ("MALA", 3, 0.25),
+}
+"""Kernel of the pool's chains, steps per training step, and step size.
 
-
-def alone(**values: float) -> Figures:
-    """Figures without an interval."""
-    return {name: [float(value), None, None] for name, value in values.items()}
+The networks of the narrow ones are half as wide. "together3" is "narrow3", and moves five slots at once."""
+STAGE_STEPS = {"pool3": 1_300, "mala1": 2_400, "narrow1": 2_200, "narrow3": 2_200, "together3": 2_600}
+STAGE_STEPS |= {"mala5": 900}
+"""Steps per stage in three minutes; in proportion in others."""
+PRODUCT = "model.init_args.prior.init_args.energy.init_args.active.init_args"
+CHAINS, STEPS = "model.init_args.prior_sampler.init_args", "model.init_args.stages.init_args.steps"
 
 
 def with_ends(metrics: dict[str, float]) -> Figures:
@@ -63,6 +77,38 @@ def with_ends(metrics: dict[str, float]) -> Figures:
     return found
 
 
+def opened(*names: str, folder: str | None, settings: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    """The untrained model of recipes, and their data, ready for training and testing."""
+    own = {} if folder is None else {"data.init_args.path": folder}
+    model, data = lebm.from_recipe(*names, settings={**own, **(settings or {})})
+    data.setup("fit")
+    data.setup("test")
+    return model, data
+
+
+class Scale:
+    """Fréchet distance in the shipped digit features, from draws to training images."""
+
+    def __init__(self, data: Any) -> None:
+        self.features = DigitFeatures()
+        self.features.prepare()
+        self.features.eval()
+        self.real = self.of(images(data.train, range(REAL)))
+        self.floor = self.distance(self.of(images(data.train, range(REAL, REAL + DRAWS))))
+
+    def of(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([self.features(part) for part in x.split(500)]).double()
+
+    def distance(self, fake: torch.Tensor) -> float:
+        return float(frechet_distance(fake.mean(0), fake.T.cov(), self.real.mean(0), self.real.T.cov()))
+
+
+def images(rows: Any, which: range) -> torch.Tensor:
+    x = rows.__getitems__(list(which))["x"]
+    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+
+
 def tested(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Metrics of `lebm test`; the accuracies of layers are named ``accuracy/layer_1`` and so on."""
     subprocess.run([sys.executable, "-m", "lebm", "test", str(run)], check=True)
@@ -72,8 +118,6 @@ def tested(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 def layers(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Accuracy of each layer, root mean square of q's means, and the KL of q to N(0, I) in nats per image."""
-    from lightning.pytorch import Trainer
-
     model, module = lebm.load(run), reopen(run, data)
     judge = Trainer(accelerator="cpu", callbacks=[LayerClassification(), ReconstructionError()], **WITHOUT)
     metrics = judge.test(model, module, verbose=False)[0]
@@ -148,7 +192,7 @@ def encodings(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     module.setup("test")
     scale, dual = Scale(module), lebm.load(REVISER) if "two_stage" in settings["recipe"] else None
     train = codes(model, module.train, len(module.train), "train")
-    test = codes(model, module.test, TEST, "test")
+    test = codes(model, module.test, ALL, "test")
     reached = torch.cat([model.decode(part).detach() for part in train[:DRAWS].split(500)])
     found = alone(**{"training images/distance": scale.floor})
     found |= alone(**{"their reconstructions/distance": scale.distance(scale.of(reached))})
@@ -220,7 +264,7 @@ def stages(model: Any) -> Iterator[Row]:
     z, kernel = prior.reference(DRAWS, noise), model.prior_sampler.kernel
     for stage in range(1, prior.tilt.finished + 1):
         density, constant = prior.log_density_after(stage), prior.constants[stage]
-        z, _ = kernel.run(density, z, noise, steps=STEPS)
+        z, _ = kernel.run(density, z, noise, steps=MOVES)
         half = (constant.high - constant.low) / 2
         yield f"stage {stage}", lambda at, d=density, c=constant: d(at) - c.log_z, z, half
 
@@ -234,7 +278,7 @@ def chains(model: Any) -> Iterator[Row]:
         yield name, None, model.sample_latent(DRAWS, generator=noise), 0.0
     model.through_stages = through
     for name, steps in (("pool", 10), ("long pool", 300)) if model.has_pool else ():
-        z, _ = sampler.kernel.run(model.prior.log_density, sampler.pooled(DRAWS, noise), noise, steps=steps)
+        z, _ = sampler.kernel.run(model.prior.target(), sampler.pooled(DRAWS, noise), noise, steps=steps)
         yield name, None, z, 0.0
 
 
@@ -310,7 +354,7 @@ def mixture(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 def real(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """The forward perplexity of as many other training verses as there are samples."""
-    _, module = timed_cells.opened("latent_mle/kjv_published", folder=data)
+    _, module = opened("latent_mle/kjv_published", folder=data)
     rows = torch.randperm(len(module.train), generator=torch.Generator().manual_seed(0)).numpy()
     learned, judged = module.train.tokens(rows[:3000]), module.train.tokens(rows[3000:6000])
     budget = Budget(steps=400, hidden=128, seed=0)
@@ -319,8 +363,117 @@ def real(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     )
 
 
+class Clock(Callback):
+    """Ends training after CPU seconds, lets the rates fall with them, and looks at the model in between."""
+
+    def __init__(self, seconds: float, look: Any) -> None:
+        self.seconds, self.look, self.spent, self.found = seconds, look, 0.0, {}
+        self.due = [60 * minutes for minutes in LOOKS if 60 * minutes < seconds]
+
+    def on_train_start(self, trainer: Trainer, model: Any) -> None:
+        self.rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        self.begun = time.process_time()
+
+    def on_train_batch_end(self, trainer: Trainer, model: Any, *rest: Any) -> None:
+        spent = self.spent + time.process_time() - self.begun
+        share = min(1.0, spent / self.seconds)
+        for group, rate in zip(trainer.optimizers[0].param_groups, self.rates, strict=True):
+            group["lr"] = rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * share)))
+        if self.due and spent >= self.due[0]:
+            self.spent, minutes = spent, self.due.pop(0) / 60
+            self.found |= {f"{name}@{minutes:g}": value for name, value in self.look(model).items()}
+            self.begun = time.process_time()
+        trainer.should_stop = trainer.should_stop or share >= 1
+
+
+def noise_of(purpose: str, first: int = 0) -> Noise:
+    """For 500 rows."""
+    return Noise.samples(7, purpose, index=range(first, first + 500))
+
+
+def sampled(model: Any, n: int, steps: int | None) -> torch.Tensor:
+    parts = range(0, n, 500)
+    return torch.cat([model.sample(500, steps=steps, generator=noise_of("sample", i)) for i in parts])
+
+
+def spread(z: torch.Tensor) -> float:
+    return float(z.square().mean().sqrt())
+
+
+def quick(scale: Scale, x: torch.Tensor) -> Any:
+    """A look: the distance of 2,000 draws by 60 steps, spreads of latents, and the energy gap."""
+
+    def measure(model: Any) -> dict[str, float]:
+        model.eval()
+        distance = scale.distance(scale.of(sampled(model, 2_000, 60)))
+        z = model.encode(x[:500], generator=noise_of("encode"))
+        prior = model.sample_latent(500, steps=60, generator=noise_of("prior"))
+        with torch.no_grad():
+            gap = float(model.prior.energy(z).mean() - model.prior.energy(prior).mean())
+        model.train()
+        return {"distance": distance, "spread": spread(z), "prior_spread": spread(prior), "energy_gap": gap}
+
+    return measure
+
+
+def last_weights(model: Any, scale: Scale, x: torch.Tensor) -> dict[str, float]:
+    """The figures of a timed cell, from the last weights."""
+    model.eval()
+    found: dict[str, float] = {"floor": scale.floor}
+    for steps in (60, 1000):
+        fake = scale.of(sampled(model, DRAWS, steps))
+        found[f"distance_{steps}"] = scale.distance(fake)
+    near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
+    found |= {name: float(near[name].mean()) for name in ("precision", "recall")}
+    if hasattr(model.prior_sampler, "pooled"):
+        source = Noise([(7, "pool")])
+        pool = [model.decode(model.pool_latents(500, generator=source)) for _ in range(DRAWS // 500)]
+        found["distance_pool"] = scale.distance(scale.of(torch.cat(pool)))
+    steps = {"Variational": 0, "Taught": 20}.get(type(model.inference).__name__, 500)
+    parts = enumerate(x.split(500))
+    z = torch.cat([model.encode(x, steps=steps, generator=noise_of("encode", i * 500)) for i, x in parts])
+    with torch.no_grad():
+        found["mse"] = float((model.decode(z) - x).square().mean())
+    return found | {"spread": spread(z)}
+
+
+def timed(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """Train for CPU minutes with one kind of inference (``row``, before the plus) and of prior chains.
+
+    All learning rates fall by a cosine to a tenth over the time, and looks in between are not in the time.
+    """
+    kind, _, pool = settings["row"].partition("+")
+    changes: dict[str, Any] = {"seed_everything": settings["seed_everything"]}
+    if kind.endswith("_mala"):
+        exact = {"steps": 20 if kind.startswith("short_run") else 5, "step_size": 0.05}
+        changes["model.init_args.posterior_sampler"] = {"class_path": "MALA", "init_args": exact}
+    if pool:
+        kernel, steps, size = POOLS[pool]
+        changes[f"{CHAINS}.kernel"] = {"class_path": kernel, "init_args": {"steps": steps, "step_size": size}}
+    if settings["method"] == "multistage_nce":
+        changes[STEPS] = int(STAGE_STEPS[pool] * settings["minutes"] / 3)
+        changes["model.init_args.optimizer.init_args.lr.energy"] = 1e-3
+        changes["model.init_args.through_stages"] = pool != "pool3"
+        changes |= {f"{CHAINS}.together": 5} if pool == "together3" else {}
+        changes |= {f"{PRODUCT}.hidden": [100, 100]} if pool.startswith(("narrow", "together")) else {}
+    overlays = [f"inference/{kind.removesuffix('_mala')}", *(["prior/persistent"] if pool else [])]
+    name = f"{settings['method']}/mnist_published"
+    model, module = opened(name, *overlays, folder=data, settings=changes)
+    scale, x = Scale(module), images(module.test, range(TEST))
+    clock = Clock(60 * settings["minutes"], quick(scale, x))
+    trainer = Trainer(max_epochs=-1, accelerator="cpu", callbacks=[clock], limit_val_batches=0, **WITHOUT)
+    trainer.fit(model, module)
+    trainer.save_checkpoint(run / "last.ckpt")
+    found = {
+        **clock.found,
+        **last_weights(lebm.load(run / "last.ckpt"), scale, x),
+        "steps": trainer.global_step,
+    }
+    return alone(**found)
+
+
 def main(name: str, place: str, settings: str, data: str) -> None:
-    modules = (timed_cells, base_priors, embedding_cells, label_cells)
+    modules = (base_priors, embedding_cells, label_cells)
     places = (globals(), *map(vars, modules))
     function = next(names[name] for names in places if name in names)
     begun, run = time.process_time(), Path(place)

@@ -1,31 +1,20 @@
-"""Tools of the scripts that write results: reading `results/`, tables, and the generated blocks of docs/.
+"""Tools of the scripts that write results: the studies, and the generated blocks of docs/.
 
 A block stands between `<!-- NAME -->` and `<!-- end -->` on one page of docs/. A script that owns blocks has
 `BLOCKS`, names to functions. Each function builds its block from the files in `results/` alone."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lebm.study import Study
+
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "results"
 Blocks = Mapping[str, Callable[[], str]]
-
-
-def stored(name: str) -> Any:
-    """The content of ``results/NAME.json``."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def arguments(doc: str | None) -> argparse.ArgumentParser:
-    """A parser whose help is the docstring of the script."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def half_width(values: Any) -> float:
@@ -61,51 +50,20 @@ def publish(blocks: Blocks, check: bool = False) -> list[str]:
     return changed
 
 
-def write_or_check(blocks: Blocks) -> None:
-    """Write the blocks, or with ``--check`` only compare them.
-
-    Raises:
-        SystemExit: if one differs, or if no page has a place for it.
-    """
-    check = "--check" in sys.argv[1:]
-    changed = publish(blocks, check)
-    if check and changed:
-        raise SystemExit(f"not up to date: {', '.join(changed)}; run: make results")
-    print(f"{len(blocks)} blocks, {len(changed)} changed")
+def study(name: str) -> Study:
+    """The study of studies/NAME.yaml."""
+    return Study(ROOT / "studies" / f"{name}.yaml")
 
 
-def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table in Markdown."""
-    lines = [f"| {' | '.join(map(str, line))} |" for line in (head, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+def stored_cells(name: str) -> list[dict[str, Any]]:
+    """The lines of results/NAME.jsonl."""
+    return study(name).stored()
 
 
-def machine(*records: dict) -> str:
-    """Each machine with its versions, and the first and the last day, for the line below a table."""
-    days: dict[str, list[str]] = {}
-    for record in records:
-        hardware, versions = record["hardware"], record["versions"]
-        name = f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm"
-        name += f" {versions['lebm']}"
-        days.setdefault(name, []).append((record["started"] or "")[:10])
-    spans = {name: dict.fromkeys(filter(None, (min(own), max(own)))) for name, own in days.items()}
-    return "; ".join(", ".join(filter(None, [name, " to ".join(span)])) for name, span in spans.items())
-
-
-def figures(evaluation: dict) -> dict[str, dict]:
-    """The values of all suites of an evaluation, by name; the run's own test split comes first."""
-    found = [entry for suite in evaluation["suites"].values() for entry in suite["figures"]]
-    foreign = [entry for entry in found if entry.get("split") not in ("lebm", "test", None)]
-    named: dict[str, dict] = {}
-    for entry in [*(entry for entry in found if entry not in foreign), *foreign]:
-        named.setdefault(entry["name"], entry)
-    return named
-
-
-def spread(values: Sequence[float | None], form: str, middle: Callable[[list[float]], float]) -> str:
-    """The mean or median of the known values, with the lowest and the highest where they differ."""
-    known = sorted(value for value in values if value is not None)
-    if not known:
-        return ""
-    centre, low, high = (form.format(value) for value in (middle(known), known[0], known[-1]))
-    return centre if low == high else f"{centre} ({low} to {high})"
+def study_blocks() -> dict[str, Callable[[], str]]:
+    """The tables of every study that has some, by name."""
+    found: dict[str, Callable[[], str]] = {}
+    for path in sorted((ROOT / "studies").glob("*.yaml")):
+        own = Study(path)
+        found |= {title: partial(own.table, title) for title in own.plan.get("tables", {})}
+    return found

@@ -21,6 +21,7 @@ from lebm.estimators import LatentModel, PriorModel, StageRule
 from lebm.models import GaussianEncoder, SequenceGenerator
 from lebm.samplers import Sampler
 
+VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 TEXT = """\
 from lebm.estimators import PriorModel
 from lebm.models import Prior
@@ -51,6 +52,14 @@ def test_whoever_has_an_abstract_method_is_an_abc() -> None:
     for cls in bases:
         assert isinstance(cls, ABCMeta), f"{cls} has abstract methods but is no ABC"
         assert inspect.isabstract(cls)
+
+
+def test_a_method_has_at_most_twelve_arguments_of_its_own() -> None:
+    methods = [cls for cls in classes() if issubclass(cls, LatentModel)]
+    assert len(methods) == 6
+    for cls in methods:
+        explicit = [p.name for p in inspect.signature(cls).parameters.values() if p.kind != VAR_KEYWORD]
+        assert len(explicit) <= 12, f"{cls} has {len(explicit)} arguments"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from torch import nn
 
 from lebm.checkpoint.rebuild import build
-from lebm.component import Component, DescriptionError, describe
+from lebm.component import Component, DescriptionError, constructor_parameters, describe
 from lebm.data import ArrayData
-from lebm.estimators import AdamGroups
+from lebm.errors import UserError
+from lebm.estimators import AdamGroups, LatentMLE, MultiStageNCE
 from lebm.models import Energy, EnergyPrior, GaussianChain, MLPEnergy
 from lebm.samplers import Langevin, PersistentChains
 from tests.estimators.test_latent_mle import small_model
@@ -75,6 +77,28 @@ def test_arguments_are_recorded_as_they_were_given() -> None:
     assert Sized([1], 5, 6, a=[7])._init_arguments == {"sizes": [1], "more": (5, 6), "a": [7]}
     again = build(describe(Sized([1, 2], 5, a=0.5)), Sized, trust=["tests"])
     assert again._init_arguments == {"sizes": [1, 2], "more": (5,), "a": 0.5}
+
+
+def test_arguments_that_a_constructor_passes_on_belong_to_it() -> None:
+    parameters = constructor_parameters(MultiStageNCE)
+    assert list(parameters)[:6] == [
+        *("likelihood", "prior", "prior_sampler", "posterior_sampler", "optimizer", "stages")
+    ]
+    assert {"inference", "fit_base", "anomaly", "scale_likelihood", "seed"} <= set(parameters)
+    assert parameters["posterior_sampler"].default is inspect.Parameter.empty  # not that of PriorModel
+    assert not {"self", "model", "shared"} & set(parameters)
+    assert list(constructor_parameters(nn.Linear))[:2] == ["in_features", "out_features"]
+
+
+def test_arguments_of_a_base_are_described_and_rebuilt() -> None:
+    model = small_model(seed=5)
+    described = describe(model)
+    assert described["init_args"]["seed"] == 5
+    assert "seed=5" in repr(model).splitlines()[1]
+    assert build(described, LatentMLE).seed == 5
+    described["init_args"]["inference"] = {"class_path": "lebm.samplers.Langevin", "init_args": {}}
+    with pytest.raises(UserError, match=r"Langevin is not a subclass of Inference"):
+        build(described, LatentMLE)
 
 
 def test_a_description_is_plain() -> None:

@@ -27,7 +27,7 @@ RECIPES = {
 }
 FOLDERS = {name.split("/")[0] for name in RECIPES}
 OF_OTHERS = {
-    *("exp", "sqrt", "tanh", "min", "softplus", "super"),  # mathematics and Python
+    *("exp", "log", "sqrt", "tanh", "min", "softplus", "super"),  # mathematics and Python
     *("LightningModule", "save_on_exception", "find_unused_parameters"),  # Lightning and torch
     *("OMP_NUM_THREADS", "HF_ENDPOINT", "WANDB_BASE_URL", "RANK_OF_MACHINE"),  # the environment
     *("init_args", "safetensors"),  # keys and suffixes after a dot

@@ -1,56 +1,154 @@
-"""The plan of ``benchmarks.gpu``: its parts, how it continues, and a run of every part on the CPU."""
+"""The benchmarks: what is compared is the same work, and the plan for a GPU runs on the CPU."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from benchmarks import gpu, gpu_memory, gpu_speed
-from benchmarks.gpu import WHOLE, Part, open_parts, parts, run_part
-from benchmarks.gpu_task import ROOT, Task
-
-DATA = {"mnist": None, "cifar": "somewhere"}
-
-
-def test_the_parts_fit_into_the_time_and_have_names_of_their_own() -> None:
-    names = [part.name for part in parts()]
-    assert len(set(names)) == len(names)
-    assert sum(part.minutes for part in parts()) <= WHOLE
-    assert names[0] == "device_tests"
+from benchmarks import bench, gpu
+from benchmarks.rivals import check_agreement, same_size
+from benchmarks.steps import batch_of, stepper
+from lebm import from_recipe
 
 
-def test_what_is_finished_is_not_repeated_and_what_failed_is() -> None:
-    results = {"parts": {"speed": {"status": "finished"}, "memory": {"status": "failed"}}}
-    names = [part.name for part in open_parts(parts(), results, DATA)]
-    assert "speed" not in names
-    assert {"memory", "cifar10/latent_mle"} <= set(names)
-    assert not [name for name in names if name == "speed"]
-    without = [part.name for part in open_parts(parts(), results, {"mnist": None, "cifar": None})]
-    assert not [name for name in without if name.startswith("cifar10")]
+def test_another_chain_is_refused() -> None:
+    def chain(size: float) -> Tensor:
+        return size * torch.randn(200, 5)
+
+    torch.manual_seed(0)
+    check_agreement({"published": lambda: chain(1.0), "lebm": lambda: chain(1.0)})
+    with pytest.raises(ValueError, match=r"^lebm samples another chain"):
+        check_agreement({"published": lambda: chain(1.0), "lebm": lambda: chain(1.2)})
 
 
-def options_of(folder: Path) -> argparse.Namespace:
-    return argparse.Namespace(minutes=WHOLE, device="cpu", dry_run=True, results=folder / "gpu.json")
+def test_networks_of_another_size_are_refused() -> None:
+    same_size(nn.Linear(3, 4), nn.Linear(3, 4))
+    with pytest.raises(AssertionError, match="16 and 20 parameters"):
+        same_size(nn.Linear(3, 4), nn.Linear(4, 4))
 
 
-def test_a_part_that_fails_leaves_its_error_line_and_what_it_saved(tmp_path: Path) -> None:
-    part = Part("broken", "gpu_runs:evaluate_many", 1, {"run": "nowhere", "n": 10})
-    result = run_part(part, options_of(tmp_path), DATA)
+def test_ratios_are_taken_inside_a_round() -> None:
+    seconds = {"slow": [4.0, 40.0, 8.0], "fast": [2.0, 10.0, 8.0]}
+    assert bench.ratios(seconds) == {"slow": [1.0, 1.0, 1.0], "fast": [1.5, 2.0, 3.0]}
+
+
+def test_every_variant_runs_once_a_round_and_is_timed() -> None:
+    order: list[str] = []
+
+    def work(name: str, seconds: float) -> None:
+        order.append(name)
+        time.sleep(seconds)
+
+    names = {"a": 0.0, "b": 0.0, "c": 0.02}
+    variants = {
+        name: lambda name=name, seconds=seconds: work(name, seconds) for name, seconds in names.items()
+    }
+    timed = bench.interleave(variants, rounds=8, warm_up=1)
+    rounds = [order[first : first + 3] for first in range(0, 27, 3)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len({*map(tuple, rounds)}) > 1
+    assert [len(timed[name]) for name in names] == [8, 8, 8]
+    assert min(timed["c"]) >= 0.02
+
+
+def test_a_group_that_fails_is_named_and_the_others_are_timed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(device: str) -> bench.Variants:
+        raise ValueError("no such kernel\nmore")
+
+    fine = {"published": lambda: torch.ones(2) + 1, "lebm": lambda: torch.ones(2) + 1}
+    groups = {"x/broken": broken, "x/fine": lambda device: fine, "xy": broken}
+    monkeypatch.setattr(bench, "GROUPS", groups)
+    file = tmp_path / "x.json"
+    assert bench.main(["x", "--rounds", "2", "--json", str(file)]) == 1
+    first, second = json.loads(file.read_text())["groups"]
+    assert first == {"group": "x/broken", "error": "ValueError: no such kernel"}
+    assert list(second["seconds"]) == ["published", "lebm"]
+    assert second["times_as_fast"]["published"] == [1.0, 1.0, 1.0]
+    assert "x/fine" in capsys.readouterr().out
+
+
+def test_a_group_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        bench.main(["prior-100"])
+    assert stop.value.code == 2
+    assert "no group prior-100; --list names them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["multistage_nce/toy2d", "quickstart", "latent_mle/text_small"])
+def test_a_step_of_a_recipe_changes_its_weights(name: str) -> None:
+    model, _ = from_recipe(name)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    stepper(model, batch_of(model, 4, "cpu"))()
+    assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+KINDS = ("stages/8x64", "layers/3x2", "steps/by-stage", "steps/trainer", "dual_mcmc/28-small", "text/small")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_a_group_of_every_kind_runs(name: str) -> None:
+    """The others are in the dry run."""
+    assert bench.main([name, "--rounds", "1", "--warm-up", "0"]) == 0
+
+
+def plan(folder: Path, cifar: str | None = None) -> dict[str, gpu.Part]:
+    return gpu.parts(argparse.Namespace(dry_run=False, mnist=None, cifar=cifar), folder)
+
+
+def test_the_parts_on_a_gpu_fit_into_25_minutes(tmp_path: Path) -> None:
+    parts = plan(tmp_path, "somewhere")
+    assert next(iter(parts)) == "tests"
+    assert sum(part.minutes for part in parts.values()) <= 25
+    assert parts.keys() - plan(tmp_path).keys() == {"cifar10-latent_mle", "cifar10-dual_mcmc"}
+
+
+def test_groups_of_the_plan_exist(tmp_path: Path) -> None:
+    benches = [
+        words for part in plan(tmp_path).values() for words in part.commands if "benchmarks.bench" in words
+    ]
+    assert len(benches) == 4
+    for words in benches:
+        names = words[1 : words.index("--device")]
+        names = names[: names.index("--precision")] if "--precision" in names else names
+        assert all(bench.matching([name]) for name in names)
+
+
+def test_a_part_ends_at_its_first_failure_and_keeps_what_was_written(tmp_path: Path) -> None:
+    written = tmp_path / "a.json"
+    write = ["timeit", "-n1", "-r1", f"open({str(written)!r}, 'w').write('[1]')"]
+    part = gpu.Part(1, [write, ["lebm", "evaluate", str(tmp_path / "nowhere")], ["timeit"]], [written])
+    result = gpu.result_of("broken", part)
     assert result["status"] == "failed"
-    assert "nowhere" in result["error"]
-    assert "result" not in result
+    assert "nowhere" in result["last_lines"][-1]
+    assert result["written"] == {"a": [1]}
 
 
-def test_results_are_written_in_one_step(tmp_path: Path) -> None:
-    gpu.write(tmp_path / "deep" / "gpu.json", {"a": 1})
-    assert json.loads((tmp_path / "deep" / "gpu.json").read_text()) == {"a": 1}
-    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["gpu.json"]
+def test_what_has_finished_is_not_repeated_and_what_failed_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    target, ran = tmp_path / "gpu.jsonl", []
+    lines = [{"part": "tests", "status": "finished"}, {"part": "fp32", "status": "failed"}]
+    target.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def result(name: str, part: gpu.Part) -> dict[str, object]:
+        ran.append(name)
+        return {"part": name, "status": "finished", "seconds": 1.0}
+
+    monkeypatch.setattr(gpu, "result_of", result)
+    assert gpu.main(["--dry-run", "--results", str(target)]) == 0
+    assert ran == ["fp32", "anomaly-4", "vlae", "recipes"]
+    assert gpu.main(["--dry-run", "--results", str(target)]) == 0
+    assert len(ran) == 4
+    assert len(target.read_text().splitlines()) == 6
 
 
 def test_a_machine_without_gpu_is_refused_in_one_line(
@@ -63,51 +161,11 @@ def test_a_machine_without_gpu_is_refused_in_one_line(
     assert "--dry-run" in capsys.readouterr().err.splitlines()[-1]
 
 
-def task_of(folder: Path, saved: list[object]) -> Task:
-    return Task({}, 60.0, "cpu", True, DATA, folder, saved.append)
-
-
-@pytest.mark.slow
-def test_rows_of_the_speed_part_have_ratios_and_kernels(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(gpu_speed, "training_step", gpu_speed_chain)
-    saved: list[object] = []
-    rows = gpu_speed.speed(task_of(tmp_path, saved))
-    assert {row["precision"] for row in rows} == {"fp32", "bf16-mixed"}
-    assert all(row["variants"]["eager"]["kernels"] > 60 for row in rows)
-    assert all(row["variants"]["published"]["times_as_fast"]["median"] == 1.0 for row in rows)
-    assert saved[-1] is rows
-
-
-def gpu_speed_chain(batch: int, device: str, modes: dict, size: str) -> gpu_speed.Variants:
-    return gpu_speed.prior_chain(batch, device, modes)
-
-
-def test_a_variant_that_fails_is_named_and_the_others_are_timed() -> None:
-    def broken() -> None:
-        raise ValueError("no such kernel\nmore")
-
-    row = gpu_speed.timed({"published": lambda: torch.ones(2) + 1, "compiled": broken}, 2, "cpu")
-    assert row["errors"] == {"compiled": "ValueError: no such kernel"}
-    assert list(row["variants"]) == ["published"]
-
-
-def test_three_steps_of_a_recipe_change_its_weights() -> None:
-    model, rows = gpu_memory.built("multistage_nce/toy2d", "cpu")
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    gpu_memory.steps_of(model, 4, "cpu")()
-    assert rows == 500
-    assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
-    assert gpu_memory.of_recipe("multistage_nce/toy2d", "cpu", rows=2)["peak_bytes"] is None
-
-
 @pytest.mark.slow
 def test_a_dry_run_finishes_every_part(tmp_path: Path) -> None:
-    target = tmp_path / "gpu.json"
-    command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--results", str(target)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout
-    results = json.loads(target.read_text())["parts"]
-    assert set(results) == {part.name for part in parts() if part.in_dry_run}
-    assert {result["status"] for result in results.values()} == {"finished"}
+    target = tmp_path / "gpu.jsonl"
+    assert gpu.main(["--dry-run", "--results", str(target)]) == 0
+    results = {line["part"]: line for line in map(json.loads, target.read_text().splitlines())}
+    assert list(results) == ["tests", "fp32", "anomaly-4", "vlae", "recipes"]
+    assert {*results["anomaly-4"]["written"]} == {"summary", "evaluation"}
+    assert len(results["fp32"]["written"]["fp32"]["groups"]) == 2

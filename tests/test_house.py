@@ -23,7 +23,7 @@ FLOORS = (
     {"run"},
     {"config"},
     {"lebm"},  # load, from_recipe
-    {"report"},
+    {"report", "study"},
     {"cli"},
     {"__main__"},
 )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -106,10 +104,8 @@ def test_a_link_out_of_the_site_is_refused():
         site_pages.relinked("[a](setup.cfg)", "README.md")
 
 
-def test_the_gallery_has_every_recipe_and_is_up_to_date():
-    check = [sys.executable, "scripts/gallery.py", "--check"]
-    done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+def test_the_gallery_has_every_recipe():
+    """That it is up to date is one of the tests of results."""
     page = (DOCS / "gallery.md").read_text()
     cards = re.findall(r"^-   ### (\S+)$|^\| \[`([^`]+)`\]", page, re.M)
     recipes = {

@@ -39,7 +39,8 @@ class EvaluationCallback(Callback, Component):
     A pass calls :meth:`begin` once, :meth:`collect` for every batch, and :meth:`finish` once. ``begin`` and
     ``collect`` run inside batch hooks. There the averaged weights (EMA) are in use, whatever the order of the
     callbacks. So a callback draws from the model in these two methods only. Lightning's check before training
-    calls none of them, and no data loader after the first one does. ``stage`` is ``"val"`` or ``"test"``, the
+    calls none of them, and neither does a data loader after the first one, nor a pass that :meth:`wanted`
+    leaves out. ``stage`` is ``"val"`` or ``"test"``, the
     prefix of every logged name.
 
     Attributes:
@@ -60,6 +61,10 @@ class EvaluationCallback(Callback, Component):
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
         self.protocol: dict[str, Any] = {}
+
+    def wanted(self, trainer: Trainer, stage: str) -> bool:
+        """Whether the callback acts in the pass that begins; every process must give the same answer."""
+        return True
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         """Before the first batch of a pass, with that batch already on the device."""
@@ -108,8 +113,9 @@ class EvaluationCallback(Callback, Component):
                 raise UserError(
                     f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
                 )
-            self._open = True
-            self.begin(trainer, cast(LatentModel, pl_module), _stage(trainer), batch)
+            self._open = self.wanted(trainer, _stage(trainer))
+            if self._open:
+                self.begin(trainer, cast(LatentModel, pl_module), _stage(trainer), batch)
 
     def on_validation_batch_end(
         self,

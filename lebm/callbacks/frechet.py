@@ -83,14 +83,12 @@ class FrechetDistance(EvaluationCallback):
         self._bad = NonFinite()
         self._metric: frechet.FrechetDistance | None = None
         self._measured_data: object = None
-        self._measuring = False
         self._unavailable = False
 
+    def wanted(self, trainer: Trainer, stage: str) -> bool:
+        return due(trainer, self.every_n_epochs) and not self._unavailable and self._prepare(trainer)
+
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        wanted = due(trainer, self.every_n_epochs) and not self._unavailable
-        self._measuring = wanted and self._prepare(trainer)
-        if not self._measuring:
-            return
         self.features.to(model.device).eval()
         self._bad.to(model.device).reset()
         with torch.no_grad():
@@ -98,8 +96,7 @@ class FrechetDistance(EvaluationCallback):
             self._measure_samples(trainer, model, batch["x"].shape[1:])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        if not self._measuring or self._metric is None:
-            return
+        assert self._metric is not None
         self._bad.refuse(
             "generated samples", "look at mcmc/prior/nonfinite and lower the prior sampler's step size"
         )

@@ -295,10 +295,10 @@ class LongChain(EvaluationCallback):
             )
         self.lengths, self.n, self.seed = tuple(lengths), n, seed
 
-    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        if trainer.state.fn == TrainerFn.FITTING:
-            return
+    def wanted(self, trainer: Trainer, stage: str) -> bool:
+        return trainer.state.fn != TrainerFn.FITTING
 
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         # Every process draws the same chains, so the values agree.
         def drawn(steps: int | None) -> Tensor:
             return model.sample_latent(self.n, steps=steps, generator=Noise.shards(self.seed, "long chain"))

@@ -62,20 +62,19 @@ class SampleGrid(EvaluationCallback):
         self.seed = seed
         self._drawn: int | None = None
 
+    def wanted(self, trainer: Trainer, stage: str) -> bool:
+        return due(trainer, self.every_n_epochs) or trainer.current_epoch + 1 == trainer.max_epochs
+
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        if self._due(trainer):
-            self._draw(trainer, model)
+        self._draw(trainer, model)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.enable_validation and self._due(trainer):
+        if not trainer.enable_validation and self.wanted(trainer, "val"):
             self._draw(trainer, cast(LatentModel, pl_module))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._drawn != trainer.global_step:
             self._draw(trainer, cast(LatentModel, pl_module))
-
-    def _due(self, trainer: Trainer) -> bool:
-        return due(trainer, self.every_n_epochs) or trainer.current_epoch + 1 == trainer.max_epochs
 
     def _draw(self, trainer: Trainer, model: LatentModel) -> None:
         self._drawn = trainer.global_step

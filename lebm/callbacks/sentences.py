@@ -107,26 +107,24 @@ class SentenceBounds(EvaluationCallback):
         self.bounds = LikelihoodBounds(n, chains, levels, start, prior_chains, prior_levels, seed)
         self.in_validation = in_validation
         self.counts: dict[str, int] = {}
-        self._measuring = False
+
+    def wanted(self, trainer: Trainer, stage: str) -> bool:
+        return stage == "test" or self.in_validation
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self._measuring = stage == "test" or self.in_validation
-        if self._measuring:
-            likelihood_of_sentences(model, type(self).__name__)
-            self.bounds.begin(model)
+        likelihood_of_sentences(model, type(self).__name__)
+        self.bounds.begin(model)
 
     def collect(
         self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
-        if self._measuring:
-            self.bounds.update(model, self.output(outputs, "x"), batch["index"])
+        self.bounds.update(model, self.output(outputs, "x"), batch["index"])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        if self._measuring:
-            values = self.bounds.compute()
-            self.report(model, {f"{stage}/{name}": value for name, value in values.items()})
-            self.counts |= {f"{stage}/{name}": count for name, count in self.bounds.counts.items()}
-            self.protocol.update(self.bounds.protocol)
+        values = self.bounds.compute()
+        self.report(model, {f"{stage}/{name}": value for name, value in values.items()})
+        self.counts |= {f"{stage}/{name}": count for name, count in self.bounds.counts.items()}
+        self.protocol.update(self.bounds.protocol)
 
 
 class SentenceQuality(EvaluationCallback):
@@ -164,12 +162,11 @@ class SentenceQuality(EvaluationCallback):
         super().__init__()
         self.quality = SampleQuality(n, compared, steps, hidden, seed)
         self.counts: dict[str, int] = {}
-        self._measuring = False
+
+    def wanted(self, trainer: Trainer, stage: str) -> bool:
+        return stage == "test"
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self._measuring = stage == "test"
-        if not self._measuring:
-            return
         if trainer.world_size > 1:
             raise UserError(
                 "SentenceQuality trains language models: test on one process, with --trainer.devices 1"
@@ -179,13 +176,10 @@ class SentenceQuality(EvaluationCallback):
     def collect(
         self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
     ) -> None:
-        if self._measuring:
-            x, z = self.output(outputs, "x"), self.output(outputs, "z")
-            self.quality.update(model, x, z, batch["index"])
+        x, z = self.output(outputs, "x"), self.output(outputs, "z")
+        self.quality.update(model, x, z, batch["index"])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        if not self._measuring:
-            return
         train = getattr(data_of(trainer), "train", None)
         if not isinstance(train, TextRows):
             raise UserError(

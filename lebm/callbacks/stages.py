@@ -64,7 +64,7 @@ class StagePicture(PosteriorLatents):
         targets: list[LogDensity] = [prior.log_density_after(number) for number in range(finished + 1)]
         if not prior.tilt.active_is_one:
             names.append(f"stage {finished + 1}, in training")
-            targets.append(prior.log_density)
+            targets.append(prior.target())
         # Every process draws the same points, so the values agree. The chains of a stage start at the points
         # of the stage before, as in training.
         self._priors, self._densities = {}, targets

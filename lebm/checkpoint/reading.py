@@ -77,12 +77,11 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
         if best is not None and found[file] <= best[1].get("global_step", 0):
             continue
         try:
-            best = file, _read(file)
+            best = file, read(file)
         except UserError as error:
             refused.append(str(error))
     if best is None:
-        others = f"; none of the other {len(refused) - 1} beside it is good" if len(refused) > 1 else ""
-        raise UserError(f"{refused[0]}{others}")
+        raise UserError(f"{refused[0]}, and no other checkpoint beside it is good")
     for line in refused:
         log.warning("%s", printable(f"{line}; using {best[0]}"))
     return best
@@ -99,14 +98,6 @@ def read(path: str | Path, described: bool = True) -> dict[str, Any]:
         UserError: if the file is damaged, holds pickled objects, or was not written by lebm.
     """
     path = Path(path)
-    try:
-        return _read(path, described)
-    except UserError as error:
-        hint = f"; name the run, {path.parent.parent}, to open its newest good checkpoint"
-        raise UserError(f"{error}{hint if path.parent.name == 'checkpoints' else ''}") from error
-
-
-def _read(path: Path, described: bool = True) -> dict[str, Any]:
     kind = "model file" if is_model_file(path) else "checkpoint"
     try:
         if is_model_file(path):

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
 import typing
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -26,8 +23,6 @@ from lebm.component import Component, DescriptionError, describe, public_path
 from lebm.errors import UserError, UserNotice
 
 ALLOWED = ("lebm", "torch.nn")
-FORMER: dict[str, str] = {}
-"""Today's path by the former one, for classes that have moved to another package of lebm."""
 _REASON = "not_described"
 _LOAD = (
     "build the model in Python, then model.load_state_dict(torch.load(FILE, weights_only=True)['state_dict'])"
@@ -68,28 +63,23 @@ def imported(path: str, trust: Iterable[str] = ()) -> Any:
         raise UserError(
             f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); {hint}"
         )
-    home, _, name = FORMER.get(path, path).rpartition(".")
-    module, problem = _module(home)
-    if not hasattr(module, name) and re.fullmatch(r"lebm\.\w+\.\w+", home):  # moved within its package
-        package, _ = _module(home.rpartition(".")[0])
-        module = package if name in getattr(package, "__all__", ()) else module
-    if module is None:
+    home, _, name = path.rpartition(".")
+    problem = ""
+    for place in (home, home.rpartition(".")[0]):
+        try:
+            module = importlib.import_module(place)
+            if hasattr(module, name) and (place == home or name in getattr(module, "__all__", ())):
+                return getattr(module, name)
+        except ModuleNotFoundError as error:
+            missing = f"there is no module {error.name}; run in the folder that holds it, or install it"
+            problem = problem or missing
+        except Exception as error:  # whatever the user's own module does
+            problem = problem or f"{place} raises {type(error).__name__}: {error}"
+        if not re.fullmatch(r"lebm\.\w+\.\w+", home):  # a class of lebm may have moved within its package
+            break
+    if problem:
         raise UserError(f"{path} is not a class that can be imported: {problem}")
-    return getattr(module, name, None)
-
-
-def _module(name: str) -> tuple[ModuleType | None, str]:
-    """A module of an allowed package, or why it cannot be imported."""
-    try:
-        # find_spec imports the parents only, and these lie in the same allowed package
-        if name in sys.modules or importlib.util.find_spec(name) is not None:
-            return importlib.import_module(name), ""
-        missing: str | None = name
-    except ModuleNotFoundError as error:
-        missing = error.name
-    except Exception as error:  # whatever the user's own module does
-        return None, f"{name} raises {type(error).__name__}: {error}"
-    return None, f"there is no module {missing}; run in the folder that holds it, or install it"
+    return None
 
 
 def build(
@@ -237,11 +227,14 @@ def _is_description(value: Any) -> bool:
     return isinstance(value, Mapping) and "class_path" in value
 
 
-def _hints(cls: Any) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(cls.__init__)
-    except Exception:  # a class of the user may name types that are imported for type checkers only
-        return {}
+def _hints(cls: type) -> dict[str, Any]:
+    """Type hints of a constructor, and of those to which it may pass arguments on."""
+    hints: dict[str, Any] = {}
+    for base in cls.__mro__:
+        # A class of the user may name types that are imported for type checkers only.
+        with contextlib.suppress(Exception):
+            hints = {**typing.get_type_hints(vars(base)["__init__"]), **hints}
+    return hints
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:

@@ -1,4 +1,4 @@
-"""What the verbs share: the model and the data of a run, and where results go."""
+"""What the verbs share: the run that is opened, and where results go."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from lebm.data import SplitData
     from lebm.data.rows import Rows
-    from lebm.estimators.latent_model import LatentModel
 
 
 def home(run: Path) -> Path:
@@ -44,48 +44,89 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     return next(path for path in candidates if not os.path.lexists(path))
 
 
-def load_model(chosen: argparse.Namespace) -> LatentModel:
-    """The model of the run that was named, on the device that was asked for.
+class Opened:
+    """The run that a verb was given, opened; its name and the data are checked before torch is imported.
 
-    The names of the run and the data are checked before torch is imported. What kind of weights it has is put
-    into ``chosen.loaded_weights``, and its seed into ``chosen.seed`` if that is ``None``.
+    Attributes:
+        chosen: the flags; a seed that was not given is the one of the run.
+        model: the model of the run, on the device that was asked for.
+        encode_steps: length of its posterior chains.
     """
-    check_run(chosen.run)
-    check_data(getattr(chosen, "data", None), run=chosen.run)
-    import torch
 
-    import lebm
+    def __init__(self, chosen: argparse.Namespace) -> None:
+        check_run(chosen.run)
+        check_data(getattr(chosen, "data", None))
+        import torch
 
-    if chosen.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: there is no CUDA device that torch can use; lebm doctor says more")
-    device = "cuda" if chosen.device != "cpu" and torch.cuda.is_available() else "cpu"
-    model = lebm.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
-    chosen.loaded_weights = model.loaded_weights
-    if chosen.seed is None:
-        chosen.seed = model.seed
-    return model
+        import lebm
 
+        if chosen.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: there is no CUDA device that torch can use")
+        device = "cuda" if chosen.device != "cpu" and torch.cuda.is_available() else "cpu"
+        self.model = lebm.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
+        self.chosen = chosen
+        self.encode_steps = chosen.steps or self.model.evaluation_steps
+        if chosen.seed is None:
+            chosen.seed = self.model.seed
 
-def open_data(chosen: argparse.Namespace, model: LatentModel, limit: int | None) -> Rows:
-    """The rows of the data to look at, in the form that the model takes."""
-    from lebm.evaluation.reopen import reopen
+    def data(self, path: str | None, limit: int | None = None) -> SplitData:
+        """The data module of the run, or of other data in the form that the model takes."""
+        from lebm.evaluation.reopen import reopen
 
-    return reopen(chosen.run, chosen.data, model, trust=chosen.trust).rows(chosen.split, limit)
+        return reopen(self.chosen.run, path, self.model, limit, self.chosen.trust)
 
+    def rows(self, limit: int | None = None) -> Rows:
+        """The rows of ``--data`` and ``--split``."""
+        return self.data(self.chosen.data).rows(self.chosen.split, limit)
 
-def write_shown(
-    chosen: argparse.Namespace, name: str, x: Tensor, picture: Callable[[Tensor], np.ndarray]
-) -> Path:
-    """Write images as a PNG file, arranged by ``picture``, and other observations as a ``.npy`` file."""
-    from lebm.plots.grids import write_png
+    def each(self, method: Callable[..., Tensor], rows: Rows) -> Tensor:
+        """What a method of the model gives for rows, by posterior chains; in memory of the host.
 
-    if is_image(x):
-        return write_png(target_file(chosen, name, ".png"), picture(x))
-    target = target_file(chosen, name, ".npy")
-    if target.suffix != ".npy":
-        raise UserError(f"--out {target}: observations of shape {tuple(x.shape[1:])} are written as .npy")
-    write_npy(target, x)
-    return target
+        The noise is that of a test pass, so that scores agree with it where rows do.
+        """
+        import torch
+
+        parts = [
+            method(
+                x.to(self.model.device),
+                steps=self.encode_steps,
+                generator=encode_noise(self.chosen.seed, index),
+            ).cpu()
+            for index, x in rows.batches(self.chosen.batch_size)
+        ]
+        return torch.cat(parts)
+
+    def decoded(self, z: Tensor) -> Tensor:
+        """The observations of latents ``(n, d)``, in memory of the host."""
+        from lebm.plots import decoded
+
+        return decoded(self.model.decode, z.to(self.model.device), self.chosen.batch_size)
+
+    def write(self, name: str, x: Tensor, picture: Callable[[Tensor], np.ndarray]) -> Path:
+        """Write images as a PNG file, arranged by ``picture``, and other observations as ``.npy``."""
+        from lebm.plots.grids import write_png
+
+        if is_image(x):
+            return write_png(target_file(self.chosen, name, ".png"), picture(x))
+        target = target_file(self.chosen, name, ".npy")
+        if target.suffix != ".npy":
+            raise UserError(f"--out {target}: observations of shape {tuple(x.shape[1:])} are written as .npy")
+        write_npy(target, x)
+        return target
+
+    def report(self, what: str, target: Path, chain: str = "posterior") -> None:
+        """Say what was written, where, and how: ``chain`` is ``prior``, ``posterior`` or ``image``, or words
+        of its own.
+        """
+        if chain in ("prior", "posterior", "image"):
+            given = self.encode_steps if chain == "posterior" else self.chosen.steps
+            direct = self.model.chain_settings.get("direct_draws") if chain == "prior" and not given else None
+            steps = given or self.model.chain_steps(chain)
+            chain = f"chain of {steps} steps" if steps else ""
+            if direct is not None:
+                chain = f"draws of the base, {direct['steps']} steps of independence Metropolis"
+        weights = f"{self.model.loaded_weights} weights of {self.chosen.run}"
+        tell(f"lebm: {what} in {target} ({chain}{', ' if chain else ''}seed {self.chosen.seed}, {weights})")
 
 
 def write_npy(target: Path, x: Tensor) -> None:
@@ -102,25 +143,10 @@ def is_image(x: Tensor) -> bool:
 
 
 def encode_noise(seed: int, index: Tensor | range) -> Any:
-    """The noise of a test pass, so that scores agree with it where rows do."""
+    """The noise of a test pass for the rows with these numbers."""
     from lebm.samplers.noise import Noise
 
     return Noise.samples(seed, "encode", index=index)
-
-
-def chain_words(model: LatentModel, given: int | None, name: str) -> str:
-    """Length of the chain ``prior``, ``posterior`` or ``image``, for a message; empty if there is none."""
-    direct = model.chain_settings.get("direct_draws") if name == "prior" and given is None else None
-    if direct is not None:
-        return f"draws of the base, {direct['steps']} steps of independence Metropolis, "
-    steps = given or model.chain_steps(name)
-    return f"chain of {steps} steps, " if steps else ""
-
-
-def report(what: str, target: Path, chosen: argparse.Namespace, chain: str) -> None:
-    """Say what was written, where, and how it was made."""
-    origin = f"{chain}seed {chosen.seed}, {chosen.loaded_weights} weights of {chosen.run}"
-    tell(f"lebm: {what} in {target} ({origin})")
 
 
 def say(sentences: Iterable[str], out: Path | None) -> None:

@@ -4,34 +4,29 @@ them.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import home, load_model, open_data
+from lebm.cli.common import Opened, home
 from lebm.cli.flags import add_data, count, run_parser
 from lebm.errors import UserError, tell
 from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.run.folder import plain, write_json
 
 if TYPE_CHECKING:
-    from lebm.estimators.latent_model import LatentModel, ModelChain
+    from lebm.estimators.latent_model import ModelChain
     from lebm.samplers.noise import Noise
 
 
-def main(argv: list[str]) -> int:
+def diagnose(argv: list[str]) -> int:
     """``lebm diagnose RUN``"""
-    description = (
-        "Run long chains from prior and posterior of a trained run, and say what is wrong with them."
-    )
-    parser = run_parser("diagnose", description, steps=500)
+    what = "Run long chains from prior and posterior of a trained run, and say what is wrong with them."
+    parser = run_parser("diagnose", what, steps=500)
     add_data(parser)
-    parser.add_argument(
-        "--of", choices=("prior", "posterior", "both"), default="both", help="whose chains (default both)"
-    )
-    parser.add_argument(
-        "--chains", type=count, default=32, help="number of chains, four per image (default: 32)"
-    )
+    whose = ("prior", "posterior", "both")
+    number = "number of chains, four per image (default 32)"
+    parser.add_argument("--of", choices=whose, default="both", help="whose chains (default both)")
+    parser.add_argument("--chains", type=count, default=32, help=number)
     chosen = parser.parse_args(argv)
     if chosen.chains < CHAINS_PER_IMAGE or chosen.steps < 8:
         raise UserError(
@@ -40,7 +35,8 @@ def main(argv: list[str]) -> int:
     folder = chosen.out or home(chosen.run) / "diagnosis"
     if chosen.out is not None and folder.exists() and any(folder.iterdir()) and not chosen.force:
         raise UserError(f"{folder} exists and is not empty; choose another --out or add --force")
-    model = load_model(chosen)
+    run = Opened(chosen)
+    model = run.model
     from lebm.estimators.latent_model import HasPosterior
 
     if model.latent_prior is None or not isinstance(model, HasPosterior):
@@ -49,42 +45,43 @@ def main(argv: list[str]) -> int:
             f"{type(model).__name__} has no {missing} that is sampled by chains, so none to diagnose"
         )
     names = ("prior", "posterior") if chosen.of == "both" else (chosen.of,)
-    report = {name: _diagnose(name, model, chosen, folder) for name in names}
+    report = {name: _diagnose(name, run, folder) for name in names}
     write_json(folder / "diagnosis.json", plain(report))
     tell(f"lebm: pictures and figures in {folder}")
     return 0
 
 
-def _diagnose(name: str, model: LatentModel, chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def _diagnose(name: str, run: Opened, folder: Path) -> dict[str, Any]:
     from lebm.estimators.latent_model import NoChainError
     from lebm.evaluation.chains import long_chains
     from lebm.plots.chains import draw_chains
 
     try:
-        chain, noise, targets = _chain_of(name, model, chosen)
+        chain, noise, targets = _chain_of(name, run)
     except UserError as error:
         if name == "prior" and isinstance(error, NoChainError):
             tell(f"prior: {error}")
             return {"findings": []}
-        if chosen.of != "both":
+        if run.chosen.of != "both":
             raise
         tell(f"{name}: skipped, {error}")
         return {"skipped": str(error)}
-    report = long_chains(chain, noise, chosen.steps, targets)
+    report = long_chains(chain, noise, run.chosen.steps, targets)
     for finding in report.findings:
         tell(f"{name}: {finding.kind}: {finding.text}")
     draw_chains(folder / f"{name}.png", name, report.trace, chain.sampler.steps)
     return report.plain()
 
 
-def _chain_of(name: str, model: LatentModel, chosen: argparse.Namespace) -> tuple[ModelChain, Noise, int]:
+def _chain_of(name: str, run: Opened) -> tuple[ModelChain, Noise, int]:
     """The chains, their noise, and the number of targets."""
     from lebm.evaluation.chains import posterior_chains
     from lebm.samplers.noise import Noise
 
+    seed, chains = run.chosen.seed, run.chosen.chains
     if name == "prior":
-        noise = Noise.samples(chosen.seed, "diagnose", index=range(chosen.chains))
-        return model.prior_chain(chosen.chains, noise), noise, 1
-    x = open_data(chosen, model, chosen.chains // CHAINS_PER_IMAGE).all()
-    noise = Noise.samples(chosen.seed, "diagnose", index=range(len(x) * CHAINS_PER_IMAGE))
-    return posterior_chains(model, x, noise), noise, len(x)
+        noise = Noise.samples(seed, "diagnose", index=range(chains))
+        return run.model.prior_chain(chains, noise), noise, 1
+    x = run.rows(chains // CHAINS_PER_IMAGE).all()
+    noise = Noise.samples(seed, "diagnose", index=range(len(x) * CHAINS_PER_IMAGE))
+    return posterior_chains(run.model, x, noise), noise, len(x)

@@ -21,8 +21,8 @@ _GROUPS = {
         "fit -c RECIPE": "train; --resume continues, --trainer.max_epochs 3 and the like override the recipe",
         "validate RUN": "evaluate the last checkpoint of a run on the validation data",
         "test RUN": "the same on the test data",
-        "predict RUN": "latents and anomaly scores of the test data, as one file",
         "sweep -c RECIPE --over K V": "train and evaluate every value or a grid; skip what is done",
+        "study run PLAN FOLDER": "the same for a plan of many recipes; study table PLAN prints its tables",
     },
     "use a trained run (a run folder, or a .ckpt or .safetensors file)": {
         "sample RUN -n 64": "pictures or sentences from the model",
@@ -42,17 +42,21 @@ _GROUPS = {
         "export RUN FILE": "one .safetensors file for others to open",
         "push RUN USER/NAME": "to the Hugging Face Hub, with a card; hub:USER/NAME is a RUN",
     },
-    "recipes, and this machine": {
+    "recipes": {
         "ls": "names and titles",
         "cat RECIPE": "print one",
         "cp RECIPE DEST": "start your own from one; --for DATA fits it to your images or vectors",
         "validate-recipe RECIPE": "print what it would train; --time measures three steps",
-        "doctor": "check packages, devices, Weights & Biases, metric weights, disk",
     },
 }
 VERBS = [words.split()[0] for rows in _GROUPS.values() for words in rows]
-_OF_RECIPES = ("fit", "validate", "test", "predict")
-_HOMES = {**dict.fromkeys(("pretrained", "ls", "cat", "cp"), "recipes"), "push": "export"}
+_OF_RECIPES = ("fit", "validate", "test")
+_HOMES = {
+    **dict.fromkeys(("pretrained", "ls", "cat", "cp"), "recipes"),
+    **dict.fromkeys(("reconstruct", "interpolate", "traverse", "encode"), "latents"),
+    **dict.fromkeys(("condition", "restore"), "conditions"),
+    "push": "export",
+}
 """Modules of the verbs that share one; the others are modules of their own."""
 
 
@@ -142,7 +146,7 @@ def _verb(word: str) -> Callable[[list[str]], int]:
     if word in _OF_RECIPES:
         return functools.partial(_train, word)
     module = importlib.import_module(f"lebm.cli.{_HOMES.get(word, word.replace('-', '_'))}")
-    return getattr(module, word.replace("-", "_"), None) or module.main
+    return getattr(module, word.replace("-", "_"))
 
 
 def _train(verb: str, argv: list[str]) -> int:

@@ -9,10 +9,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.attach import add_wandb, attach_evaluation, check_wandb
-from lebm.cli.common import home, load_model
+from lebm.cli.common import Opened, home
 from lebm.cli.flags import add_data, count, run_parser
-from lebm.component import component_line
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.evaluation.names import SUITE_NAMES, check_suite
@@ -31,17 +29,16 @@ FEATURES = {
 }
 
 
-def main(argv: list[str]) -> int:
+def evaluate(argv: list[str]) -> int:
     """``lebm evaluate RUN_OR_CHECKPOINT...``"""
     chosen = _parser().parse_args(argv)
     if chosen.out is not None and len(chosen.run) > 1:
         raise UserError("--out names one file; without it every run gets an evaluation.json of its own")
     for run in chosen.run:
         check_run(run)
-    check_data(chosen.data, run=chosen.run[0])
+    check_data(chosen.data)
     for data in chosen.ood:
         check_data(data, "--ood")
-    check_wandb(chosen.run if chosen.wandb else [])
     for suite in chosen.suite or ():
         check_suite(suite)
     for run in chosen.run:
@@ -51,15 +48,13 @@ def main(argv: list[str]) -> int:
         if chosen.out is not None and target.exists() and not chosen.force:
             raise UserError(f"{target} exists; choose another --out or add --force")
         _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
-        if chosen.wandb:
-            attach_evaluation(run, target)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     description = "Measure trained runs: figures with intervals in evaluation.json, and a table."
     parser = run_parser("evaluate", description, several=True)
-    add_data(parser, split=False)
+    add_data(parser, split=None)
     parser.add_argument(
         "--suite",
         action="append",
@@ -70,9 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit", type=count, help="evaluate at most this number of test rows, chosen by the seed"
     )
-    parser.add_argument(
-        "--features", default="auto", help=f"{', '.join(FEATURES)}, a TorchScript file, or a class path"
-    )
+    parser.add_argument("--features", default="auto", help=f"{', '.join(FEATURES)}, or a class path")
     parser.add_argument(
         "--inception-weights", metavar="FILE", help="local copy of the published Inception weights"
     )
@@ -82,7 +75,6 @@ def _parser() -> argparse.ArgumentParser:
             name = f"--{option.name.replace('_', '-')}"
             default = list(option.default) if isinstance(option.default, tuple) else option.default
             parser.add_argument(name, default=default, **kind, **option.metadata)
-    add_wandb(parser)
     parser.set_defaults(batch_size=Settings.batch_size)
     return parser
 
@@ -126,12 +118,10 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceS
     from lebm.data import TextData
     from lebm.evaluation.context import SentenceSubject, Subject
     from lebm.evaluation.data import RunImages
-    from lebm.evaluation.reopen import reopen
 
-    model = load_model(argparse.Namespace(**{**vars(chosen), "run": run})).eval()
-    if chosen.seed is not None:
-        model.seed = chosen.seed
-    data = reopen(run, chosen.data, model, chosen.limit, chosen.trust)
+    opened = Opened(argparse.Namespace(**{**vars(chosen), "run": run}))
+    model, data = opened.model, opened.data(chosen.data, chosen.limit)
+    model.seed = opened.chosen.seed
     given = {name: value for name, value in vars(chosen).items() if name in Settings.__dataclass_fields__}
     settings = Settings(**{**given, "ood": tuple(chosen.ood), "seed": model.seed})
     if isinstance(data, TextData):
@@ -153,8 +143,6 @@ def _extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExt
     arguments: dict[str, Any] = {}
     if name == "inception" and chosen.inception_weights:
         arguments = {"weights_path": chosen.inception_weights}
-    if Path(name).suffix in (".pt", ".ts", ".pth"):
-        name, arguments = "lebm.metrics.ScriptFeatures", {"path": name}
     description = {"class_path": FEATURES.get(name, name), "init_args": arguments}
     return build(description, FeatureExtractor, chosen.trust, "--features")
 
@@ -174,10 +162,10 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     for heading in ("value", "95 % interval", "n"):
         table.add_column(heading, justify="right")
     table.add_column("to compare with")
-    told = []
+    lines = []
     for name in names:
         suite = content["suites"][name]
-        told.append(
+        lines.append(
             f"{name}: {_measured(suite)}" if suite["figures"] else f"{name}: not measured, {suite['skipped']}"
         )
         for figure in suite["figures"]:
@@ -187,10 +175,7 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
             table.add_row(*(escape(printable(cell)) for cell in cells))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
-    origin = content["suites"][names[-1]]["origin"]
-    machine = origin["hardware"]
-    devices = ", ".join([f"{machine['cpu']}, {machine['threads']} thread(s)", *machine["gpus"]])
-    for line in (*told, f"samplers: {_samplers(origin['chains'])}", f"hardware: {devices}"):
+    for line in lines:
         console.print(printable(line), highlight=False, markup=False)
 
 
@@ -202,15 +187,3 @@ def _measured(suite: dict[str, Any]) -> str:
     digest = f" (SHA-256 {protocol['features_digest']})" if protocol.get("features_digest") else ""
     missing = f"; {suite['skipped']}" if suite["skipped"] else ""
     return f"{protocol['name']}{features}{digest}, {suite['wall_time_seconds']:.0f} s{missing}"
-
-
-def _samplers(chains: dict[str, Any]) -> str:
-    """Samplers with their steps, and what else a method says of its chains."""
-    told = []
-    for name, value in chains.items():
-        if isinstance(value, dict) and "class_path" in value:
-            arguments = value.get("init_args") or {}
-            shown = {key: arguments[key] for key in ("steps", "step_size", "fresh_steps") if key in arguments}
-            value = {**value, "init_args": shown}
-        told.append(f"{name} {component_line(value)}")
-    return "; ".join(told) or "none"

@@ -13,22 +13,20 @@ from lebm.files import sha256
 from lebm.run.folder import check_run, plain
 
 
+def _parser(verb: str, description: str) -> VerbParser:
+    parser = VerbParser(verb, description)
+    parser.add_argument("run", type=Path, help="a run folder or a .ckpt or .safetensors file")
+    kinds = ("float32", "float16")
+    halves = "float16 halves the file and rounds the weights (default %(default)s)"
+    parser.add_argument("--dtype", choices=kinds, default="float32", help=halves)
+    add_weights(parser, "; who opens the file needs the same")
+    return parser
+
+
 def export(argv: list[str]) -> int:
     """``lebm export RUN FILE.safetensors``"""
-    parser = VerbParser(
-        "lebm export",
-        description="Write the model of a run as one file of safetensors, for others to open.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("run", type=Path, help="a run folder or a .ckpt file")
+    parser = _parser("export", "Write the model of a run as one file of safetensors, for others to open.")
     parser.add_argument("file", type=Path, help="NAME.safetensors")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "float16"),
-        default="float32",
-        help="float16 halves the file; the weights are rounded (default %(default)s)",
-    )
-    add_weights(parser, "; who opens the file needs the same")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     chosen = parser.parse_args(argv)
     check_run(chosen.run)
@@ -50,18 +48,14 @@ def export(argv: list[str]) -> int:
 
 def push(argv: list[str]) -> int:
     """``lebm push RUN USER/NAME``"""
-    parser = VerbParser(
-        "lebm push",
-        description="Upload the model of a run to the Hugging Face Hub: safetensors, config.json and a card"
-        " with the values of its evaluation.json. The token is the one of `hf auth login` or HF_TOKEN.",
-        allow_abbrev=False,
+    parser = _parser(
+        "push",
+        "Upload the model of a run to the Hugging Face Hub: safetensors, config.json and a card with the"
+        " values of its evaluation.json. The token is the one of `hf auth login` or HF_TOKEN.",
     )
-    parser.add_argument("run", type=Path, help="a run folder or a .ckpt or .safetensors file")
     parser.add_argument("name", help="USER/NAME; the repository is made if it is new")
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     parser.add_argument("--license", help="of the weights, as the Hub spells it, such as apache-2.0")
     parser.add_argument("--private", action="store_true", help="if the repository is new, make it private")
-    add_weights(parser, "; who opens the file needs the same")
     chosen = parser.parse_args(argv)
     check_run(chosen.run)
     repository = hub.parsed(chosen.name)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lebm.config.recipes import nearest
 from lebm.errors import UserError
@@ -18,6 +18,13 @@ class VerbParser(argparse.ArgumentParser):
     Raises:
         UserError: for a word or a value that the verb does not take; it names the flag that is meant.
     """
+
+    def __init__(self, verb: str, description: str) -> None:
+        super().__init__(f"lebm {verb}", description=description, allow_abbrev=False)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read words in any order: files may follow a flag."""
+        return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise a message of ``argparse``."""
@@ -35,7 +42,7 @@ def run_parser(
     verb: str, description: str, several: bool = False, steps: int | None = None
 ) -> argparse.ArgumentParser:
     """The parser of a verb that takes a run: the flags that all of them have."""
-    parser = VerbParser(f"lebm {verb}", description=description, allow_abbrev=False)
+    parser = VerbParser(verb, description)
     if several:
         parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}, any number of them")
     else:
@@ -76,15 +83,16 @@ def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
+def add_data(parser: argparse.ArgumentParser, split: str | None = "its test split") -> None:
     """Add the flags that name data, and one of its splits."""
     parser.add_argument(
         "--data",
         help="Hub name, folder of parquet files or images, .npy or .npz file, text file, or embedded:mnist"
         " (default: the data of the run)",
     )
-    if split:
-        parser.add_argument("--split", help="split of the data (default: its test split)")
+    if split is not None:
+        default = None if " " in split else split
+        parser.add_argument("--split", default=default, help=f"split of the data (default: {split})")
 
 
 def count(text: str) -> int:

@@ -15,7 +15,7 @@ from lebm.files import write_text
 
 def ls(argv: list[str]) -> int:
     """``lebm ls``"""
-    VerbParser("lebm ls", description="Print the names and titles of the recipes.").parse_args(argv)
+    VerbParser("ls", "Print the names and titles of the recipes.").parse_args(argv)
     known = names()
     width = max(map(len, known))
     measured = {name for name, path in known.items() if is_measured(path)}
@@ -30,10 +30,8 @@ def ls(argv: list[str]) -> int:
 
 def pretrained(argv: list[str]) -> int:
     """``lebm pretrained``"""
-    VerbParser(
-        "lebm pretrained",
-        description="Print the trained models that ship with lebm, each with the first line of its card.",
-    ).parse_args(argv)
+    what = "Print the trained models that ship with lebm, each with the first line of its card."
+    VerbParser("pretrained", what).parse_args(argv)
     for name, file in models.names().items():
         print(f"{models.PREFIX}{name}  {file.stat().st_size / 1e6:.2f} MB  {_summary(file)}")
     return 0
@@ -48,7 +46,7 @@ def _summary(model: Path) -> str:
 
 def cat(argv: list[str]) -> int:
     """``lebm cat RECIPE``"""
-    parser = VerbParser("lebm cat", description="Print a recipe, and what it includes as comments.")
+    parser = VerbParser("cat", "Print a recipe, and what it includes as comments.")
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
     path = find(parser.parse_args(argv).recipe)
     print(printable(path.read_text(encoding="utf-8")), end="")
@@ -62,7 +60,7 @@ def cat(argv: list[str]) -> int:
 
 def cp(argv: list[str]) -> int:
     """``lebm cp RECIPE DEST [--for FOLDER]``"""
-    parser = VerbParser("lebm cp", description="Copy a recipe, to start your own from it.")
+    parser = VerbParser("cp", "Copy a recipe, to start your own from it.")
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
     parser.add_argument("dest", type=Path, help="a file or an existing folder")
     parser.add_argument(

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lebm.cli.attach import add_wandb, attach_report, check_wandb
 from lebm.cli.flags import VerbParser
 from lebm.errors import UserError, tell
 
 
-def main(argv: list[str]) -> int:
+def report(argv: list[str]) -> int:
     """``lebm report RUN... [--out FILE]``"""
-    parser = VerbParser(
-        "lebm report", description="Write one self-contained page that compares runs.", allow_abbrev=False
-    )
-    parser.add_argument(
-        "run", type=Path, nargs="+", help="run folders; those with an evaluation.json have figures and curves"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="file to write (default: report.html)"
-    )
+    parser = VerbParser("report", "Write one self-contained page that compares runs.")
+    runs = "run folders; those with an evaluation.json have figures and curves"
+    page = "file to write (default: report.html)"
+    parser.add_argument("run", type=Path, nargs="+", help=runs)
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help=page)
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
-    add_wandb(parser)
     chosen = parser.parse_args(argv)
     if chosen.out.exists() and not chosen.force:
         raise UserError(f"{chosen.out} exists; choose another --out or add --force")
     if missing := [run for run in chosen.run if not run.exists()]:
         raise UserError(f"{missing[0]}: no such run folder")
-    check_wandb(chosen.run if chosen.wandb else [])
-    from lebm.report import report
+    from lebm.report.page import report as write
 
-    size = report(chosen.run, chosen.out)
+    size = write(chosen.run, chosen.out)
     tell(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
-    if chosen.wandb:
-        attach_report(chosen.run, chosen.out)
     return 0

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import chain_words, encode_noise, is_image, load_model, open_data, report, target_file
+from lebm.cli.common import Opened, encode_noise, is_image, target_file
 from lebm.cli.flags import add_data, count, run_parser
-from lebm.cli.reconstruct import reconstructions
 from lebm.errors import UserError, tell
 from lebm.files import replaced
 
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lebm.data.rows import Rows
-    from lebm.estimators.latent_model import LatentModel
-
-    Scorer = Callable[[Tensor, Tensor], Tensor]
 
 ENDS = {"most": "the most anomalous", "least": "the least anomalous"}
 
@@ -39,104 +35,73 @@ def score(argv: list[str]) -> int:
     for picture in pictures.values():
         if picture.exists() and not chosen.force:
             raise UserError(f"{picture} exists; choose another --out or add --force")
-    model = load_model(chosen)
-    rows = open_data(chosen, model, chosen.limit)
-    if model.sentences is not None and (chosen.top or chosen.score == "combined"):
+    run = Opened(chosen)
+    rows = run.rows(chosen.limit)
+    if run.model.sentences is not None and (chosen.top or chosen.score == "combined"):
         raise UserError(f"{chosen.run}: --top, --heatmap and --score combined are not for sentences")
-    scorer = _scorer(model, chosen)
-    values = _scores(model, scorer, rows, chosen)
-    threshold = None if chosen.false_positive_rate is None else _threshold(model, scorer, chosen)
+    scorer = run.model.anomaly_score if chosen.score == "anomaly_score" else _combined(run)
+    values = run.each(scorer, rows).double()
+    threshold = None if rate is None else _threshold(run, scorer, rate)
     _write_scores(target, rows, chosen.score, values, threshold)
-    chain = chain_words(model, chosen.steps or model.evaluation_steps, "posterior")
-    report(f"{len(values)} scores of {rows.source}", target, chosen, chain)
+    run.report(f"{len(values)} scores of {rows.source}", target)
     if threshold is not None:
         flagged = int((values > threshold).sum())
         tell(f"lebm: {flagged} of {len(values)} rows score above it and are marked in the column 'flagged'")
-    broken = int((~values.isfinite()).sum())
-    if broken:
+    if broken := int((~values.isfinite()).sum()):
         tell(f"lebm: {broken} of these scores are not finite")
     if pictures:
-        _write_pictures(pictures, model, rows, values, chosen)
+        _write_pictures(pictures, run, rows, values)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = run_parser(
-        "score", "Anomaly scores, -log p(x, z) at a posterior sample: high for what the model finds unlikely."
-    )
-    parser.add_argument(
-        "--score",
-        choices=("anomaly_score", "combined"),
-        default="anomaly_score",
-        help="the score of the method, or reconstruction and prior combined by their ranks among training"
-        " images (images only)",
-    )
+    what = "Anomaly scores, -log p(x, z) at a posterior sample: high for what the model finds unlikely."
+    parser = run_parser("score", what)
+    kind = "the method's own, or reconstruction and prior combined by ranks among training rows"
+    top = "also write a picture of the N most anomalous images with their scores, and one of the N least"
+    heat = "in these pictures, show the squared error of the reconstruction per pixel beside each image"
+    rate = "flag rows above the score that this share of the run's validation rows exceeds, such as 0.05"
+    kinds = ("anomaly_score", "combined")
+    parser.add_argument("--score", choices=kinds, default="anomaly_score", help=kind)
     add_data(parser)
-    parser.add_argument("--limit", type=count, help="score the first images only")
-    parser.add_argument(
-        "--top",
-        type=count,
-        metavar="N",
-        help="also write a picture of the N most anomalous images with their scores, and one of the N least",
-    )
-    parser.add_argument(
-        "--heatmap",
-        action="store_true",
-        help="in these pictures, show the squared error of the reconstruction per pixel beside each image",
-    )
-    parser.add_argument(
-        "--false_positive_rate",
-        type=float,
-        metavar="RATE",
-        help="flag rows above the score that this share of the run's validation images exceeds, such as 0.05",
-    )
+    parser.add_argument("--limit", type=count, help="score the first rows only")
+    parser.add_argument("--top", type=count, metavar="N", help=top)
+    parser.add_argument("--heatmap", action="store_true", help=heat)
+    parser.add_argument("--false_positive_rate", type=float, metavar="RATE", help=rate)
     return parser
 
 
-def _scorer(model: LatentModel, chosen: argparse.Namespace) -> Scorer:
-    """The score that was asked for, of a batch ``(B, *event)`` and its row numbers ``(B,)``, ``(B,)``."""
-    steps = chosen.steps or model.evaluation_steps
-
-    def of_the_method(x: Tensor, index: Tensor) -> Tensor:
-        return model.anomaly_score(x, steps=steps, generator=encode_noise(chosen.seed, index))
-
-    if chosen.score == "anomaly_score":
-        return of_the_method
+def _combined(run: Opened) -> Callable[..., Tensor]:
+    """The score ``combined``, by the ranks of its two parts among training rows."""
     from lebm.evaluation.data import training_rows
-    from lebm.evaluation.reopen import reopen
     from lebm.evaluation.scores import combined, combined_parts, gathered
 
-    def parts(x: Tensor, index: Tensor) -> dict[str, Tensor]:
-        return combined_parts(model, x, steps=steps, generator=encode_noise(chosen.seed, index))
-
+    model, chosen = run.model, run.chosen
     if model.latent_prior is None:
         raise UserError(f"--score combined: a {type(model).__name__} has no prior on latents")
-    training = training_rows(reopen(chosen.run, None, model, trust=chosen.trust), chosen.seed)
-    batches = training.batches(chosen.batch_size)
-    normal = gathered((parts(x.to(model.device), index) for index, x in batches), training.source)
+    training = training_rows(run.data(None), chosen.seed)
+    parts = (
+        combined_parts(
+            model, x.to(model.device), steps=run.encode_steps, generator=encode_noise(chosen.seed, index)
+        )
+        for index, x in training.batches(chosen.batch_size)
+    )
+    normal = gathered(parts, training.source)
     tell(f"lebm: each score is compared with {len(training)} images of {training.source}")
-    return lambda x, index: combined(parts(x, index), normal)
+    return lambda x, **chain: combined(combined_parts(model, x, **chain), normal)
 
 
-def _scores(model: LatentModel, scorer: Scorer, rows: Rows, chosen: argparse.Namespace) -> Tensor:
-    import torch
-
-    batches = rows.batches(chosen.batch_size)
-    return torch.cat([scorer(x.to(model.device), index).double().cpu() for index, x in batches])
-
-
-def _threshold(model: LatentModel, scorer: Scorer, chosen: argparse.Namespace) -> float:
-    """The score at the false-positive rate that was asked for, on the validation rows of the run."""
-    from lebm.evaluation.reopen import reopen
+def _threshold(run: Opened, scorer: Callable[..., Tensor], rate: float) -> float:
+    """The score at a false-positive rate, on the validation rows of the run."""
     from lebm.evaluation.scores import threshold_at
 
-    normal = reopen(chosen.run, None, model, trust=chosen.trust).rows_of("validation")
-    values = _scores(model, scorer, normal, chosen)
-    threshold = threshold_at(values, chosen.false_positive_rate)
+    normal = run.data(None).rows_of("validation")
+    values = run.each(scorer, normal).double()
+    threshold = threshold_at(values, rate)
     above = int((values > threshold).sum())
     tell(
         f"lebm: threshold {threshold:.6g}: {above} of {len(values)} rows of {normal.source} score above it"
-        f" ({above / len(values):.3g}, asked for {chosen.false_positive_rate:g})"
+        f" ({above / len(values):.3g}, asked for {rate:g})"
     )
     return threshold
 
@@ -145,7 +110,7 @@ def _write_scores(target: Path, rows: Rows, name: str, values: Tensor, threshold
     import pyarrow
     from pyarrow import csv, parquet
 
-    columns = {**rows.columns, name: values.tolist()}
+    columns: dict[str, Any] = {**rows.columns, name: values.tolist()}
     if threshold is not None:
         columns["flagged"] = (~(values <= threshold)).tolist()
     table = pyarrow.table(columns)
@@ -154,14 +119,13 @@ def _write_scores(target: Path, rows: Rows, name: str, values: Tensor, threshold
         write(table, unfinished)
 
 
-def _write_pictures(
-    targets: dict[str, Path], model: LatentModel, rows: Rows, values: Tensor, chosen: argparse.Namespace
-) -> None:
+def _write_pictures(targets: dict[str, Path], run: Opened, rows: Rows, values: Tensor) -> None:
     """The images at both ends of the scores, each above its score and class; one scale for all heat maps."""
     import torch
 
     from lebm.plots import captioned_grid, heat, write_png
 
+    chosen = run.chosen
     ordered = values.nan_to_num(nan=torch.inf).argsort(stable=True)
     ends = {"most": ordered.flip(0)[: chosen.top], "least": ordered[: chosen.top]}
     shown = {end: rows.chosen(ends[end].numpy()) for end in targets}
@@ -169,7 +133,7 @@ def _write_pictures(
         raise UserError(f"{chosen.run}: --top and --heatmap need images")
     errors = {
         # squared error per pixel, the mean of the channels: (B, H, W)
-        end: (reconstructions(model, part, chosen) - part.all()).square().mean(dim=1)
+        end: (run.each(run.model.reconstruct, part) - part.all()).square().mean(dim=1)
         for end, part in shown.items()
         if chosen.heatmap
     }

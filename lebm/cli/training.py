@@ -14,9 +14,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -38,10 +36,10 @@ from lebm.errors import UserError, fail, tell
 from lebm.estimators.latent_model import LatentModel
 from lebm.files import remove_folder
 from lebm.run import folder as runs
-from lebm.run.callbacks import Preempted, SavePredictions
+from lebm.run.callbacks import Preempted
 from lebm.run.folder import sole_writer
 from lebm.run.loggers import stored_run_id
-from lebm.run.wandb_run import Model, with_ends
+from lebm.run.wandb_run import log_model, with_ends
 
 _NOTICES = (
     ".*does not have many workers.*",
@@ -63,7 +61,6 @@ class TrainingCLI(RecipeCLI):
 
     Attributes:
         ckpt_path: the checkpoint to start from or to evaluate, if there is one.
-        stored: names and shapes of what that checkpoint holds.
         stored_model: the description of its model.
         begun: whether training has begun; what fails after that is not a mistake of the recipe.
         fresh: whether this run made its folder.
@@ -71,7 +68,6 @@ class TrainingCLI(RecipeCLI):
     """
 
     ckpt_path: Path | None = None
-    stored: Mapping[str, tuple[int, ...]] = {}
     stored_model: Any = None
     begun = False
     fresh = False
@@ -117,43 +113,22 @@ class TrainingCLI(RecipeCLI):
         if self.request.resume or self.request.verb != "fit":
             self.wandb_id = stored_run_id(content)
         self.stored_model = content.get("hyper_parameters")
-        state = content["state_dict"].items()
-        self.stored = {name: tuple(value.shape) for name, value in state if hasattr(value, "shape")}
         if self.request.resume:
             self._same_short_names()
             self._stop_if_finished(content)
 
     def instantiate_classes(self) -> None:
-        data = self._opened_data()
-        if data is not None:
-            del self.config["data"]
         super().instantiate_classes()
         if self.model is None:
             try:
                 self.model = build(self.stored_model, LatentModel, self.request.trust, stored=True)  # type: ignore[type-abstract]
             except UserError as error:
                 raise UserError(f"{self.ckpt_path}: {error}") from error
-        if data is not None:
-            self.datamodule = data
-
-    def _opened_data(self) -> SplitData | None:
-        """The data module with its splits made, before any network is built.
-
-        A fault of the data is then said at once. Only the data modules of lebm are opened here: another one
-        may need its trainer.
-        """
-        kind = locate(self.config.data.class_path) if self.config.data else None
-        if not (isinstance(kind, type) and issubclass(kind, SplitData)):
-            return None
-        alone = self.config.clone()
-        for name in ("model", "trainer"):
-            alone.pop(name, None)
-        data = self.parser.instantiate(alone).data
-        data.setup()
-        self.notes = [*self.notes, *data.notes()]
-        if self.request.verb == "fit":
-            data.check_batch_size()
-        return data
+        if isinstance(self.datamodule, SplitData):  # another one may need its trainer
+            self.datamodule.setup()  # type: ignore[call-arg]
+            self.notes = [*self.notes, *self.datamodule.notes()]
+            if self.request.verb == "fit":
+                self.datamodule.check_batch_size()
 
     def _same_short_names(self) -> None:
         """Refuse another ``latent_dim`` or ``latent_dims`` for a run that goes on.
@@ -169,17 +144,6 @@ class TrainingCLI(RecipeCLI):
                     f"{name} {now}: {self.run_dir} was begun with {before[name]}; a run that goes on keeps"
                     f" the sizes of its networks; leave {name} out, or train a new run by another --run_dir"
                 )
-
-    def same_networks(self) -> None:
-        """Refuse a checkpoint of other networks before the run folder is touched.
-
-        Raises:
-            UserError: naming the first weight that differs.
-        """
-        for name, value in self.model.named_parameters():
-            if self.stored.get(name, value.shape) != tuple(value.shape):
-                shapes = f"{name} has the shape {self.stored[name]} there and {tuple(value.shape)} here"
-                raise UserError(other_networks(self.ckpt_path, shapes))
 
     def _prepare_fit(self) -> None:
         if runs.is_first_process():
@@ -224,41 +188,21 @@ class TrainingCLI(RecipeCLI):
             )
 
 
-def other_networks(path: Path | None, what: str) -> str:
-    """The line for a checkpoint whose networks are not those of the recipe, where ``what`` differs."""
-    return (
-        f"{path}: the checkpoint holds other networks than the recipe ({what}); leave the networks as they"
-        " were, or start a new run by another --run_dir"
-    )
-
-
 def run(request: Request) -> int:
     """Run the verb of a request and return the exit status; the run folder tells how it ended."""
     quiet()
-    with contextlib.ExitStack() as held, _quiet_threads():
+    with contextlib.ExitStack() as held:
         return _run(request, held)
 
 
-@contextlib.contextmanager
-def _quiet_threads() -> Iterator[None]:
-    """Keep a thread from printing that a file cannot be written.
-
-    TensorBoard's thread hands its error to the next call of its writer, so this process fails with it."""
-    before = threading.excepthook
-    threading.excepthook = lambda end: None if isinstance(end.exc_value, OSError) else before(end)
-    try:
-        yield
-    finally:
-        threading.excepthook = before
-
-
 def _run(request: Request, held: contextlib.ExitStack) -> int:
-    verb = request.verb
-    started = time.time()
-    handler = signal.getsignal(signal.SIGINT)
+    verb, started = request.verb, time.time()
+    handler, shown = signal.getsignal(signal.SIGINT), threading.excepthook
+    held.callback(setattr, threading, "excepthook", shown)
+    # TensorBoard's thread hands its error to the next call of its writer, so this process fails with it.
+    threading.excepthook = lambda end: None if isinstance(end.exc_value, OSError) else shown(end)
     try:
         cli = TrainingCLI(request, held)
-        cli.same_networks()
     except FinishedError as news:
         tell(f"lebm: {news}")
         return 0
@@ -269,7 +213,10 @@ def _run(request: Request, held: contextlib.ExitStack) -> int:
             tell(f"lebm: {verb} in {cli.run_dir}{source}")
             for note in cli.notes:
                 tell(f"lebm: {note}")
-        _execute(cli, verb)
+        go = getattr(cli.trainer, verb)
+        go(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
+        if cli.trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt  # Lightning ends a run that was asked to stop without raising
         status, code = "finished", 0
     except Preempted as stop:
         # the others leave quietly, because a launcher kills all as soon as one of them has failed
@@ -286,22 +233,6 @@ def _run(request: Request, held: contextlib.ExitStack) -> int:
         signal.signal(signal.SIGINT, handler)  # Lightning ignores it for good once it has seen one
         _leave(cli, verb, started, status)
     return code
-
-
-def _execute(cli: TrainingCLI, verb: str) -> None:
-    trainer, ckpt_path = cli.trainer, cli.ckpt_path
-    if verb == "fit":
-        trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
-    elif verb == "predict":
-        trainer.callbacks.append(SavePredictions(cli.run_dir / "predictions.npz"))  # type: ignore[attr-defined]
-        trainer.predict(
-            cli.model, cli.datamodule, return_predictions=False, ckpt_path=ckpt_path, weights_only=True
-        )
-    else:
-        getattr(trainer, verb)(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
-    # Lightning ends a run that was asked to stop without raising
-    if trainer.state.status == TrainerStatus.INTERRUPTED:
-        raise KeyboardInterrupt
 
 
 def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
@@ -350,7 +281,7 @@ def _conclude(run: Any, cli: TrainingCLI, verb: str, content: dict[str, Any]) ->
     if verb == "fit" and content["status"] == "finished":
         facts = {name: content[name] for name in ("recipe", "seed", "steps", "versions")}
         metadata = {"method": type(cli.model).__name__, **facts, "figures": values}
-        Model(cli.recipe.trainer.logger).log(run, cli.run_dir, metadata)
+        log_model(run, cli.recipe.trainer.logger, cli.run_dir, metadata)
 
 
 def quiet() -> None:
@@ -373,66 +304,40 @@ def failure_status(cli: TrainingCLI, error: Exception) -> int:
     Raises:
         Exception: ``error`` itself, if it is none of the kinds that one line explains.
     """
-    if isinstance(error, DivergenceError):
-        return fail(str(error), 2) if runs.is_first_process() else 2
+    if isinstance(error, DivergenceError) and not runs.is_first_process():
+        return 2
     if isinstance(error, UserError | MisconfigurationException):
         return fail(str(error), 2)
-    if isinstance(error, OSError):
-        return fail(_file_line(cli, error), 2)
+    if isinstance(error, ValueError) and cli.begun:
+        traceback.print_exception(error)
+        return 1
     if isinstance(error, ValueError):
-        if cli.begun:
-            traceback.print_exception(error)
-            return 1
         return fail(f"{error} (LEBM_DEBUG=1 shows where)", 2)
-    if isinstance(error, RuntimeError):
-        return _runtime_failure(cli, error)
+    resumes = cli.request.verb == "fit" and any((cli.run_dir / "checkpoints").glob("*.ckpt"))
+    again = f"lebm fit --resume {cli.run_dir} continues"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        line = (
+            f"{error.filename or cli.run_dir}: {error.strerror}; make room there"  # tensorboard names no file
+        )
+        return fail(f"{line}, then {again}" if resumes else line, 2)
+    if isinstance(error, OSError):
+        return fail(str(error), 2)
+    lines = str(error).splitlines() or [""]
+    first, second = lines[0][:200], "".join(lines[1:2]).strip()[:200].rstrip(". ")
     if type(error).__module__.startswith("wandb."):
-        return fail(wandb_line(error), 2)
-    raise error
-
-
-def _runtime_failure(cli: TrainingCLI, error: RuntimeError) -> int:
-    """One line for the failures that are not mistakes of the program: memory, and the other processes."""
-    first = str(error).splitlines()[0][:200]
+        said = first.split(". ")[0].rstrip(".") or type(error).__name__
+        line = f"Weights & Biases: {said}; log in with `wandb login`, or leave"
+        return fail(f"{line} trainer.logger.init_args.offline true and `wandb sync` later", 2)
+    if not isinstance(error, RuntimeError):
+        raise error
     if "loading state_dict" in first and not cli.begun:
-        detail = "".join(str(error).splitlines()[1:2]).strip()[:200].rstrip(". ")
-        return fail(other_networks(cli.ckpt_path, detail), 2)
+        line = f"{cli.ckpt_path}: the checkpoint holds other networks than the recipe ({second})"
+        return fail(f"{line}; leave the networks as they were, or start a new run by another --run_dir", 2)
     if "out of memory" in str(error):
         return fail(f"out of memory; lower --data.init_args.batch_size or the networks' widths ({first})", 2)
     if "DataLoader worker" in str(error):
-        return fail(
-            f"a process that reads data has died ({first}); lebm fit --resume {cli.run_dir} continues", 1
-        )
+        return fail(f"a process that reads data has died ({first}); {again}", 1)
     if cli.trainer.world_size > 1 and _LOST.search(str(error).lower()):
         line = f"process {cli.trainer.global_rank} has lost another process of this run ({first})"
-        return fail(f"{line}; lebm fit --resume {cli.run_dir} continues from its last checkpoint", 1)
+        return fail(f"{line}; {again} from its last checkpoint", 1)
     raise error
-
-
-def _file_line(cli: TrainingCLI, error: OSError) -> str:
-    """The system's words, and the way out where they are about the run folder."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # tensorboard's errors name no file
-        resumes = cli.request.verb == "fit" and any((cli.run_dir / "checkpoints").glob("*.ckpt"))
-        again = f", then lebm fit --resume {cli.run_dir} continues" if resumes else ""
-        return f"{error.filename or cli.run_dir}: {error.strerror}; make room there{again}"
-    file = Path(str(error.filename)).absolute()
-    if (
-        cli.request.verb != "fit"
-        or cli.begun
-        or error.filename is None
-        or not file.is_relative_to(cli.run_dir.absolute())
-    ):
-        return str(error)
-    return (
-        f"{cli.run_dir}: cannot write the run folder ({error.strerror or error}); choose another place with"
-        " --run_dir"
-    )
-
-
-def wandb_line(error: Exception) -> str:
-    """One line for an error of wandb, and the way out."""
-    said = next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0][:200].rstrip(".")
-    return (
-        f"Weights & Biases: {said}; log in with `wandb login`, or leave trainer.logger.init_args.offline true"
-        " and `wandb sync` later"
-    )

@@ -23,19 +23,8 @@ _ANY_SIZE = ("MLPGenerator", "MLPEncoder")
 _LARGEST = 64
 _KEPT = ("batch_size", "eval_batch_size", "seed", "anomaly_split", "flip", "num_workers", "drop_last")
 _SHARE = 0.1
-_FEW_STEPS = 1000
+_FEW_STEPS, _ENOUGH_STEPS = 1000, 5000
 _TEXTS = (".txt", ".text")
-_ROWS = {
-    "embedded:mnist": 8_000,
-    "ylecun/mnist": 60_000,
-    "zalando-datasets/fashion_mnist": 60_000,
-    "uoft-cs/cifar10": 50_000,
-    "ufldl-stanford/svhn": 73_257,
-    "ufldl-stanford/svhn extra": 531_131,
-    "flwrlabs/celeba": 162_770,
-    "korexyz/celeba-hq-256x256": 28_000,
-}
-"""Training rows of the data sets of the recipes, so that nothing has to be downloaded or opened."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -66,41 +55,43 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
             f"{path}: a recipe of {own}, and {found.path} holds {other}; start from a recipe of {other},"
             f" such as latent_mle/{'vectors' if is_vector else 'mnist'}"
         )
+    before = recipe["data"].get("init_args") or {}
+    shape = found.shape if is_vector else _shape(path, list(_shapes(recipe["model"], "")), found)
+    arguments = _arguments(before, found, shape)
+    section = {"class_path": "ArrayData" if found.is_array else "ImageData", "init_args": arguments}
     known = {file: name for name, file in recipes.names().items()}
     name = known.get(path) or os.path.relpath(path, folder)
-    shape = found.shape if is_vector else _shape(path, list(_shapes(recipe["model"], "")), found)
-    arguments = _arguments(recipe["data"].get("init_args") or {}, found, shape)
-    section = {"class_path": "ArrayData" if found.is_array else "ImageData", "init_args": arguments}
     overlay: dict[str, Any] = {"include": name, "data": section}
     if is_vector:
         overlay["latent_dim"] = shape[0]
     elif changed := _resized(recipe["model"], shape):
         overlay["model"] = changed
-    held_out = arguments.pop("left out", None)
-    callbacks = (recipe.get("trainer") or {}).get("callbacks") or []
-    if held_out and found.normal is None and "AnomalyDetection" in callbacks:
-        others = [callback for callback in callbacks if callback != "AnomalyDetection"]
-        overlay["trainer"] = {"callbacks": others}
     names = ("image_size", "channels", "validation_size", "batch_size")
-    decided = ", ".join(f"{key} {arguments[key]}" for key in names if key in arguments)
-    said = [decided, *_change_of_size(found, shape), *_few_steps(recipe, arguments, found)]
+    said = [", ".join(f"{key} {arguments[key]}" for key in names if key in arguments)]
+    if not found.is_array and shape[1] != min(found.shape[1:]):
+        said.append(f"the images are resized to {shape[2]} x {shape[1]}, the size of the recipe's networks")
+    said += _few_steps(recipe, arguments, found.count)
+    held_out = {key: before[key] for key in ("held_out_label", "normal_label") if before.get(key) is not None}
     if found.normal is not None:
         said.append(
             f"all training images are of the class {found.normal!r}, and the test images of others too:"
             " normal_label counts those as anomalies"
         )
     elif held_out:
+        callbacks = (recipe.get("trainer") or {}).get("callbacks") or []
+        if "AnomalyDetection" in callbacks:
+            overlay["trainer"] = {"callbacks": [name for name in callbacks if name != "AnomalyDetection"]}
+        key, label = held_out.popitem()
         said.append(
-            f"{held_out} is of the recipe's own data and was left out; to hold"
-            " out a class, add --data.init_args.held_out_label NAME and the callback AnomalyDetection"
+            f"{key} {label} is of the recipe's own data and was left out; to hold out a class, add"
+            " --data.init_args.held_out_label NAME and the callback AnomalyDetection"
         )
-    header = f"# {one_line(f'{path.stem}, for {found.path}')}\n#\n# Data     {found.line}\n"
-    header += (
+    header = (
+        f"# {one_line(f'{path.stem}, for {found.path}')}\n#\n# Data     {found.line}\n"
         f"# What does not stand here is as in {one_line(name)}: lebm cat {one_line(shlex.quote(name))}\n\n"
     )
-    return header + yaml.dump(
-        overlay, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize
-    ), said
+    text = yaml.dump(overlay, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize)
+    return header + text, said
 
 
 def check_kind(path: Path, data: str) -> dict[str, Any]:
@@ -178,13 +169,8 @@ def _arguments(before: dict[str, Any], found: Survey, shape: tuple[int, ...]) ->
     if count < 1:
         raise UserError(f"data path {found.path!r}: {found.count} images are too few to train on")
     arguments["batch_size"] = min(before.get("batch_size", 100), count)
-    for name in before:
-        if name in known and name not in (*arguments, *_KEPT):
-            arguments[name] = known[name].default
-    for name in ("held_out_label", "normal_label"):
-        if before.get(name) is not None and arguments.get(name) is None:
-            arguments["left out"] = f"{name} {before[name]}"
-    return arguments
+    others = (name for name in before if name in known and name not in (*arguments, *_KEPT))
+    return arguments | {name: known[name].default for name in others}
 
 
 def _shape(path: Path, shapes: list[tuple[str, list[int]]], found: Survey) -> tuple[int, ...]:
@@ -204,53 +190,21 @@ def _shape(path: Path, shapes: list[tuple[str, list[int]]], found: Survey) -> tu
     return channels, side, side
 
 
-def _change_of_size(found: Survey, shape: tuple[int, ...]) -> list[str]:
-    """What to say if the images change their size."""
-    if found.is_array or shape[1] == min(found.shape[1:]):
-        return []
-    return [f"the images are resized to {shape[2]} x {shape[1]}, the size of the recipe's networks"]
-
-
-def _few_steps(recipe: dict[str, Any], data: dict[str, Any], found: Survey) -> list[str]:
+def _few_steps(recipe: dict[str, Any], data: dict[str, Any], count: int) -> list[str]:
     """What to say if the epochs of the recipe are few steps with these data."""
-    epochs, validation = (recipe.get("trainer") or {}).get("max_epochs"), data.get("validation_size")
-    if not epochs or epochs < 0:
+    epochs, size = (recipe.get("trainer") or {}).get("max_epochs") or -1, data["batch_size"]
+    rows = count - size_in_rows(data.get("validation_size") or 0, count)
+    per_epoch = (rows if data.get("drop_last", True) else rows + size - 1) // size
+    if not 0 < epochs * per_epoch < _FEW_STEPS:
         return []
-    rows = found.count - (size_in_rows(validation, found.count) if validation else 0)
-    per_epoch = _batches(rows, data)
-    if epochs * per_epoch >= _FEW_STEPS:
-        return []
-    before = recipe["data"]["init_args"]
-    rows_before = _known_rows(before)
-    steps_before = 0 if rows_before is None else epochs * _batches(rows_before, before)
-    steps, whose = max((_FEW_STEPS, ""), (steps_before, ", as many as with the recipe's own data"))
-    more = -(-steps // per_epoch)
+    more = -(-_ENOUGH_STEPS // per_epoch)
     flags = f"--trainer.max_epochs {more}"
     decay = (recipe["model"]["init_args"].get("optimizer") or {}).get("lr_decay", 1.0)
-    if decay != 1:  # a factor per epoch, of all networks or of each
-        each = decay if isinstance(decay, dict) else {"": decay}
-        for name, factor in each.items():
-            key = f"lr_decay.{name}" if name else "lr_decay"
+    for name, factor in decay.items() if isinstance(decay, dict) else [("", decay)]:
+        if factor != 1:  # per epoch, of all networks or of each
+            key = f"lr_decay.{name}".rstrip(".")
             flags += f" --model.init_args.optimizer.{key} {factor ** (epochs / more):.6g}"
     return [
         f"{epochs * per_epoch} training steps are few: raise --trainer.max_epochs ({epochs}) or lower"
-        f" --data.init_args.batch_size; {flags} makes {more * per_epoch:,} steps{whose}"
+        f" --data.init_args.batch_size; {flags} makes {more * per_epoch:,} steps"
     ]
-
-
-def _known_rows(settings: dict[str, Any]) -> int | None:
-    """Training rows of a recipe's own data, from a table; ``None`` for other data."""
-    path, split = settings.get("path"), settings.get("train_split", "train")
-    rows = _ROWS.get(str(path) if split == "train" else f"{path} {split}")
-    if rows is None:
-        return None
-    rows -= size_in_rows(settings.get("validation_size") or 0, rows)
-    if settings.get("held_out_label") is not None:
-        rows = rows * 9 // 10
-    return min(rows, settings.get("limit_train") or rows)
-
-
-def _batches(rows: int, data: dict[str, Any]) -> int:
-    """Batches per epoch."""
-    size = data.get("batch_size", 100)
-    return (rows if data.get("drop_last", True) else rows + size - 1) // size

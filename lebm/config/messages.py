@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lebm.component import constructor_parameters
 from lebm.config.recipes import HOMES, Setting, location, nearest
 
 _NOISE = re.compile(
@@ -30,7 +31,7 @@ def parser_line(text: str, settings: Sequence[Setting], options: Iterable[str]) 
         name = found[1] if key else found[1].split(".")[0]
         if key:
             owner = pydoc.locate(cls)
-            known: Iterable[str] = inspect.signature(owner).parameters if inspect.isclass(owner) else ()
+            known: Iterable[str] = constructor_parameters(owner) if inspect.isclass(owner) else ()
             leaf = f"{_short(cls)} has no argument {name!r}" + nearest(name, known)
         else:
             leaf = "no such section" + nearest(name, [other for other in options if "." not in other])
@@ -121,10 +122,7 @@ def trainer_line(error: Exception, trainer: Mapping[str, Any]) -> str:
     text = " ".join(str(error).split())
     accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
     if re.search(r"gpu backend|can not run on your system|torch_xla", text):
-        return (
-            f"trainer.accelerator {accelerator}: no such device here; leave it auto, or see lebm doctor for"
-            " what this machine has"
-        )
+        return f"trainer.accelerator {accelerator}: no such device here; leave it auto"
     if "Trainer(devices=" in text:
         return f"trainer.devices {devices}: give a number of at least 1, or auto"
     if "your machine only has" in text:

@@ -8,12 +8,13 @@ import importlib.util
 import inspect
 import itertools
 import pydoc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from lebm.component import constructor_parameters
 from lebm.errors import UserError
 
 TRUSTED = ("lebm", "lightning", "torch")
@@ -298,7 +299,7 @@ def _fitting(block: Mapping[str, Any], name: Any, trust: Sequence[str]) -> dict[
     before, after = (_class(path, trust) for path in (block.get("class_path"), name))
     if after is None or before is after:  # the parser will refuse the first; the second changes nothing
         return dict(block)
-    known = set(_arguments(after))
+    known = constructor_parameters(after)
     arguments = block.get("init_args") or {}
     return {"init_args": {key: value for key, value in arguments.items() if key in known}}
 
@@ -317,16 +318,6 @@ def _class(name: Any, trust: Sequence[str]) -> type | None:
         homes = (importlib.import_module(home) for home in HOMES)
         found = next((getattr(home, name) for home in homes if hasattr(home, name)), None)
     return found if inspect.isclass(found) else None
-
-
-def _arguments(cls: type) -> Iterator[str]:
-    """Names of the arguments of a constructor, and of the arguments that it passes on by ``**kwargs``."""
-    for base in cls.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-            yield from (parameter.name for parameter in parameters)
-            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-                return
 
 
 def _data(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -365,15 +356,14 @@ def location(keys: Sequence[str], settings: Sequence[Setting]) -> str:
     if not wanted:
         files = {setting.source for setting in settings if setting.source is not None}
         return f"{files.pop()}: " if len(files) == 1 else ""
-    best, where = 0, ""
+    best, where = 1, ""
     for setting in settings:
-        if setting.source is None:
+        if setting.source is not None:
+            depth, line = _line(setting.source, wanted)
+        else:
             given = setting.short_key.removesuffix(".class_path").split(".")
             depth, line = (len(given) if given == wanted[: len(given)] else 0), ""
-        else:
-            depth, number = _line(setting.source, wanted)
-            line = f"{setting.source}:{number}: "
-        if depth and depth >= best:
+        if depth >= best:
             best, where = depth, line
     return f"{where}{'.'.join(wanted)}: "
 
@@ -382,18 +372,19 @@ def _short(parts: Sequence[str]) -> list[str]:
     return [part for part in parts if part not in ("init_args", "dict_kwargs")]
 
 
-def _line(path: Path, key: Sequence[str]) -> tuple[int, int]:
-    """How many parts of a key a recipe has, and the line of the deepest one."""
+def _line(path: Path, key: Sequence[str]) -> tuple[int, str]:
+    """How many parts of a key a recipe has, and file and line of the deepest one."""
     node: Any = yaml.compose(path.read_text(encoding="utf-8"))
-    depth = line = 0
+    depth, where = 0, ""
     for part in key:
         entries = _entries(node)
         if part not in entries and "init_args" in entries:
             entries = _entries(entries["init_args"][1])
         if part not in entries:
             break
-        depth, line, node = depth + 1, entries[part][0].start_mark.line + 1, entries[part][1]
-    return depth, line
+        name, node = entries[part]
+        depth, where = depth + 1, f"{path}:{name.start_mark.line + 1}: "
+    return depth, where
 
 
 def _entries(node: Any) -> dict[str, tuple[Any, Any]]:

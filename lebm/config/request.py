@@ -219,12 +219,9 @@ def helped(verb: str, argv: list[str]) -> bool:
     return False
 
 
-def check_data(path: str | None, flag: str = "--data", run: Path | None = None) -> None:
-    """Refuse data that do not exist: no file, no folder, not in the package, and no possible name on the Hub.
-
-    The path of the own data of ``run``, a run folder, is not checked.
-    """
-    if not path or os.path.exists(os.path.expanduser(path)) or path == _own_path(run):
+def check_data(path: str | None, flag: str = "--data") -> None:
+    """Refuse data that are neither a file or folder, nor in the package, nor possibly a name on the Hub."""
+    if not path or os.path.exists(os.path.expanduser(path)):
         return
     where = f"{flag} {path!r}: "
     if path.startswith("embedded:"):
@@ -246,10 +243,3 @@ def check_flagged_data(request: Request) -> None:
     path = request.flags.get("data.path")
     if isinstance(path, str) and not request.trust:
         check_data(path, "--data.path")
-
-
-def _own_path(run: Path | None) -> Any:
-    try:
-        return load_recipe(run / "config.yaml")["data"]["init_args"]["path"] if run else None
-    except (UserError, KeyError, TypeError):
-        return None

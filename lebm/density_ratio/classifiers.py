@@ -54,7 +54,7 @@ class Pool:
             ValueError: if a chain becomes non-finite.
         """
         if self.prior.tilt.finished:
-            target = self.prior.log_density_so_far
+            target = self.prior.log_density_so_far()
             self.kernel.warm_up(target, self.states[:256], generator, steps=60)
             self.states = self.kernel(target, self.states, generator, steps=burn_in)
             if not torch.isfinite(self.states).all():
@@ -69,7 +69,7 @@ class Pool:
             return self.prior.reference(n, generator)
         rows = (self.next + torch.arange(n)) % self.states.shape[0]
         self.next = (self.next + n) % self.states.shape[0]
-        self.states[rows] = self.kernel(self.prior.log_density_so_far, self.states[rows], generator)
+        self.states[rows] = self.kernel(self.prior.log_density_so_far(), self.states[rows], generator)
         return self.states[rows]
 
 

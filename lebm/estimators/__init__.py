@@ -9,7 +9,6 @@ from lebm.estimators.multistage_nce import MultiStageNCE
 from lebm.estimators.ncp import noise_contrastive_prior
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
-from lebm.estimators.revised_model import RevisedModel
 from lebm.estimators.stages import AdaptiveStages, FixedStages, StageRule
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "LatentModel",
     "MultiStageNCE",
     "PriorModel",
-    "RevisedModel",
     "StageRule",
     "noise_contrastive_prior",
 ]

@@ -7,31 +7,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from lebm.conditions import Given
 from lebm.errors import UserError
-from lebm.estimators.latent_model import contrast
+from lebm.estimators.latent_model import LatentModel, ModelChain, contrast
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.revised_model import (
-    ImageStart,
-    LatentStart,
-    RevisedModel,
-    Revision,
-    are_revisions,
-    check_starts,
-)
-from lebm.models.encoders import GaussianEncoder
+from lebm.inference import PosteriorChain, Taught
+from lebm.models.chain_space import check_choice
+from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import Energy
+from lebm.models.frozen import frozen
 from lebm.models.likelihoods import GaussianLikelihood
-from lebm.samplers.base import Sampler
+from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.chains import PersistentChains
+from lebm.samplers.noise import RandomSource, normal, uniform
+from lebm.samplers.targets import Boltzmann
 
 __all__ = ["DualMCMCTeaching", "Schedule", "Turns", "touch"]
 
 Schedule = Literal["simultaneous", "alternate"]
+ImageStart = Literal["generator", "likelihood", "noise"]
 
 
 class Turns:
@@ -96,7 +98,40 @@ def touch(*networks: nn.Module) -> Tensor:
     )
 
 
-class DualMCMCTeaching(RevisedModel):
+def start_of_images(kind: ImageStart, generated: Tensor, sigma: float, noise: RandomSource) -> Tensor:
+    """The generator's images ``(B, *event)``, a draw of ``N(., sigma^2 I)`` around them, or uniform noise in
+    [-1, 1].
+    """
+    place: dict[str, Any] = {"dtype": generated.dtype, "device": generated.device}
+    if kind == "noise":
+        return 2 * uniform(noise, generated.shape, **place) - 1
+    if kind == "likelihood":
+        return generated + sigma * normal(noise, generated.shape, **place)
+    return generated
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What the two chains made of one batch.
+
+    Attributes:
+        x: data, ``(B, *event)``.
+        z: draws of N(0, I), ``(B, latent_dim)``.
+        generated: ``g(z)``, with its gradient.
+        revised: ``x~``, the end of the image chain, detached.
+        revised_z: ``z~``, the end of the posterior chain, detached.
+        teaching: ``-log q(z~ | x)``, mean over the batch, with its gradient.
+    """
+
+    x: Tensor
+    z: Tensor
+    generated: Tensor
+    revised: Tensor
+    revised_z: Tensor
+    teaching: Tensor
+
+
+class DualMCMCTeaching(LatentModel):
     r"""Cui, Han: *Learning Energy-based Model via Dual-MCMC Teaching*, NeurIPS 2023.
 
     There are three models: an energy with density :math:`\pi(x) \propto \exp(-E(x) / T)`, a generator
@@ -130,18 +165,9 @@ class DualMCMCTeaching(RevisedModel):
             generator's images of the same ``z``.
         image_start: where image chains start: ``"generator"``, at ``g(z)`` (released); ``"likelihood"``, at a
             draw of ``p(x | z)`` (theory); ``"noise"``, at uniform noise in [-1, 1] (baseline).
-        latent_start: where posterior chains start: ``"encoder"``, at a draw of ``q``; ``"prior"``, at N(0, I)
-            (baseline).
-        scale_likelihood: keep ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss. ``False``
-            is the released loss, squared errors summed over pixels.
-        scale_energy: divide the energy's part of the loss by the temperature, as released. Under Adam it only
-            changes the meaning of Adam's epsilon, but clipping and half precision become impossible.
         batch_statistics: BatchNorm inside chains uses the statistics of the batch, as released, and not the
             running ones. The chains of a batch then depend on each other. No chain changes the running ones.
-        seed: seed of every random stream.
-        noise_shards: number of parts of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction; the length of
-            ``posterior_sampler`` if ``None``.
+        **shared: the arguments of :class:`~lebm.estimators.LatentModel` but ``optimizer``.
 
     Attributes:
         revised: images and latents of the last training step before and after their chains, detached.
@@ -167,6 +193,8 @@ class DualMCMCTeaching(RevisedModel):
         (torch.Size([3, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
     """
 
+    anomaly_score_name = "E(x) / T of the energy on images"
+
     def __init__(
         self,
         energy: Energy,
@@ -180,15 +208,10 @@ class DualMCMCTeaching(RevisedModel):
         revised_inference_weight: float = 1.0,
         schedule: Schedule = "simultaneous",
         image_start: ImageStart = "generator",
-        latent_start: LatentStart = "encoder",
-        scale_likelihood: bool = True,
-        scale_energy: bool = False,
         batch_statistics: bool = False,
-        seed: int = 0,
-        noise_shards: int = 8,
-        evaluation_steps: int | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__(optimizer, seed, noise_shards, evaluation_steps)
+        super().__init__(optimizer, **shared)
         self.energy = energy
         self.likelihood = likelihood
         self.encoder = encoder
@@ -197,9 +220,6 @@ class DualMCMCTeaching(RevisedModel):
         self.temperature = temperature
         self.teaching_weight, self.revised_inference_weight = teaching_weight, revised_inference_weight
         self.image_start = image_start
-        self.latent_start = latent_start
-        self.scale_likelihood = scale_likelihood
-        self.scale_energy = scale_energy
         self.batch_statistics = batch_statistics
         self.latent_dim = likelihood.latent_dim
         self.revised: dict[str, Tensor] = {}
@@ -220,8 +240,15 @@ class DualMCMCTeaching(RevisedModel):
             raise ValueError(
                 f"weights must not be negative: {self.teaching_weight}, {self.revised_inference_weight}"
             )
-        check_starts(self.image_start, self.latent_start, self.posterior_sampler)
-        if self._teaches and not are_revisions(self.image_start, self.image_sampler):
+        check_choice("image_start", self.image_start, ("generator", "likelihood", "noise"))
+        if isinstance(self.posterior_sampler, PersistentChains):
+            raise ValueError(
+                "posterior chains belong to the images of one batch and cannot persist:"
+                " posterior_sampler must not be a pool"
+            )
+        # A chain that starts elsewhere does not end at an image of the latents of this batch.
+        elsewhere = self.image_start == "noise" or isinstance(self.image_sampler, PersistentChains)
+        if self._teaches and elsewhere:
             raise ValueError(
                 "images whose chains start at noise or persist are not revisions of g(z), so they cannot"
                 " teach: set teaching_weight and revised_inference_weight to 0, or image_start to generator"
@@ -271,11 +298,11 @@ class DualMCMCTeaching(RevisedModel):
         return Revision(x, z, generated, revised, data.z, data.teaching)
 
     def energy_loss(self, x: Tensor, revised: Tensor) -> Tensor:
-        """``E(x) - E(x~)``, by the temperature if ``scale_energy``."""
+        """``E(x) - E(x~)``, without the released factor 1 / T, which Adam cancels."""
         gap = contrast(self.energy, x, revised)
         self.revised["energy gap"] = gap.detach()
         self.note("train/energy_gap", gap)
-        return gap / self.temperature if self.scale_energy else gap
+        return gap
 
     def generator_loss(self, made: Revision) -> Tensor:
         """``-log p(x | z~) - S log p(x~ | z)``, each a mean over the batch."""
@@ -301,6 +328,13 @@ class DualMCMCTeaching(RevisedModel):
             total = total + self.revised_inference_weight * on_revised
         return total
 
+    @classmethod
+    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Today's arguments for those of a checkpoint that names what every model does now."""
+        fixed = {"scale_energy": False, "latent_start": "encoder"}
+        arguments = super().from_former(arguments)
+        return {name: value for name, value in arguments.items() if name not in fixed or value != fixed[name]}
+
     # Two steps per batch
 
     def on_fit_start(self) -> None:
@@ -312,3 +346,121 @@ class DualMCMCTeaching(RevisedModel):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.turns.rest(self.networks())
+
+    # Chains and answers
+
+    # The chains move in the model's own precision. Autocast hands over half precision, which rounds steps of
+    # this size away.
+
+    def revise_images(
+        self, generated: Tensor, noise: RandomSource = None, steps: int | None = None
+    ) -> Tensor:
+        """The ends of image chains for generated images ``(B, *event)``, detached.
+
+        Args:
+            generated: images in [-1, 1], of this model's generator or of another model.
+            noise: source of randomness.
+            steps: length of the chain; that of ``image_sampler`` if ``None``.
+        """
+        start = start_of_images(self.image_start, generated.to(self.dtype), self.likelihood.sigma, noise)
+        with frozen(self.energy):
+            target = Boltzmann(self.energy, self.temperature)
+            return self.follow("image", self.image_sampler, target, start, noise, steps)
+
+    @property
+    def inference(self) -> Taught:
+        """The part that infers latents: the encoder, which learns the ends of the posterior chains."""
+        return Taught(self.encoder)
+
+    def latent_chain(self, x: Tensor, steps: int | None = None) -> PosteriorChain:
+        """The posterior chains of ``x: (B, *event)``."""
+
+        def reference(noise: RandomSource) -> Tensor:
+            return self.sample_latent(len(x), generator=noise)
+
+        def run(start: Tensor | None, noise: RandomSource) -> Tensor:
+            begin = (reference(noise) if start is None else start).to(self.dtype)
+            with frozen(self.likelihood, batch_statistics=self.batch_statistics):
+                return self.follow(
+                    "posterior", self.posterior_sampler, self.posterior(x), begin, noise, steps
+                )
+
+        return PosteriorChain(run, reference)
+
+    def posterior(self, x: Tensor) -> LogDensity:
+        """``log p(x, z)`` of the generator as a function of ``z``."""
+        constant = 0.5 * self.latent_dim * math.log(2 * math.pi)
+        return lambda z: self.likelihood.log_prob(x, z) - 0.5 * z.square().sum(dim=1) - constant
+
+    def inferred(self, x: Tensor) -> DiagonalGaussian:
+        return self.encoder(x)
+
+    def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """Observations ``(B, *event)`` after the energy's chain from ``x``."""
+        with torch.inference_mode(False), frozen(self.image_sampler):  # a pool is left alone
+            return self.revise_images(x.clone(), generator, steps)
+
+    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
+        """From draws of N(0, I) and not of the encoder: chains are compared that start far apart."""
+        return ModelChain(
+            self.posterior(x), self.posterior_sampler, self.sample_latent(len(x), generator=generator)
+        )
+
+    def sample_latent(
+        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
+    ) -> Tensor:
+        """Exact draws of N(0, I), ``(n, latent_dim)``, or draws ``given`` a condition. They need no
+        ``steps``.
+        """
+        if given is not None:
+            return self.sample_given(n, given, generator=generator).z
+        anchor = next(self.likelihood.parameters())
+        return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
+
+    def sample(
+        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
+    ) -> Tensor:
+        """``n`` images from the energy's chain; with ``steps=0`` those of the generator alone.
+
+        A condition is one on the latents, and the energy's chain does not know it.
+        """
+        with torch.inference_mode(False):
+            z = self.sample_latent(n, generator=generator, given=given)
+            return self.observe(z, steps=steps, generator=generator)
+
+    def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """A draw of the inference model, revised by the posterior chain; with ``steps=0`` the draw alone."""
+        with torch.inference_mode(False), torch.no_grad(), frozen(self.posterior_sampler):
+            x = x.clone()  # an inference tensor could not take part in the chain's gradient
+            steps = self.evaluation_steps if steps is None else steps
+            return self.latent_chain(x, steps).run(self.inference.start(x, generator), generator)
+
+    def decode(self, z: Tensor) -> Tensor:
+        with torch.no_grad(), frozen(self.likelihood, batch_statistics=self.batch_statistics):
+            return self.likelihood.mean(z)
+
+    def observe(self, z: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """The generator's images after the energy's chain; with ``steps=0`` as they are."""
+        with torch.inference_mode(False):
+            generated = self.decode(z)
+            return generated if steps == 0 else self.revise(generated, steps=steps, generator=generator)
+
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """``log p(x, z)`` of the generator model, normalised."""
+        with torch.no_grad(), frozen(self.likelihood, batch_statistics=self.batch_statistics):
+            return self.posterior(x)(z)
+
+    def anomaly_score(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
+        """``E(x) / T``, which is ``-log pi(x)`` up to a constant, ``(B,)``; no chain is needed."""
+        with torch.no_grad(), frozen(self.energy):
+            return self.energy(x).to(x.dtype) / self.temperature
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        outputs = super().validation_step(batch, batch_idx)
+        return {**outputs, "anomaly_score": self.anomaly_score(outputs["x"])}
+
+    @property
+    def chain_settings(self) -> dict[str, Any]:
+        return super().chain_settings | {
+            name: getattr(self, name) for name in ("temperature", "image_start", "batch_statistics")
+        }

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
 from lebm.inference import Inference, Inferred
@@ -57,12 +56,8 @@ class JointHierarchicalPrior(PriorModel):
             :class:`~lebm.models.HierarchicalPrior`.
         noise_target: ``"exact"`` or ``"released"``, see
             :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
-        scale_likelihood: as for :class:`~lebm.estimators.LatentMLE`.
-        seed: seed of every random stream.
-        noise_shards: number of parts of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in evaluation, for an inference by chains.
-        fit_base: when the base of an :class:`~lebm.models.EnergyPrior` is fitted, on all layers together;
-            ``None`` for a base that stays as it is.
+        **model: the other arguments of :class:`~lebm.estimators.PriorModel`. With ``fit_base`` the base is
+            fitted on all layers together.
 
     Raises:
         ValueError: if the parts disagree on the layers, a part that the inference needs is missing, or an
@@ -96,25 +91,9 @@ class JointHierarchicalPrior(PriorModel):
         posterior_sampler: Sampler | None = None,
         space: Literal["latent", "noise"] = "latent",
         noise_target: Literal["exact", "released"] = "exact",
-        scale_likelihood: bool = True,
-        seed: int = 0,
-        noise_shards: int = 8,
-        evaluation_steps: int | None = None,
-        fit_base: FitBase | None = None,
+        **model: Any,
     ) -> None:
-        super().__init__(
-            likelihood,
-            prior,
-            prior_sampler,
-            posterior_sampler,
-            optimizer,
-            inference,
-            scale_likelihood,
-            seed,
-            noise_shards,
-            evaluation_steps,
-            fit_base,
-        )
+        super().__init__(likelihood, prior, prior_sampler, posterior_sampler, optimizer, inference, **model)
         self.space = chain_space(prior, space, noise_target)
         generator = getattr(likelihood, "generator", None)
         self.layout = common_layout(prior, self.inference.encoder, generator)

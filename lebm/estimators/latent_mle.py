@@ -31,28 +31,9 @@ class LatentMLE(PriorModel):
     ``-log q(z+ | x)`` for the encoder alone.
 
     Args:
-        likelihood: ``p(x | z)``, with the generator inside.
-        prior: ``p(z)``; its energy is trained if it has one.
-        prior_sampler: chain for ``z-``; 60 steps of 0.4 in the released SVHN script.
-        posterior_sampler: chain for ``z+``; 20 steps of 0.1 there. ``None`` if the inference runs none.
-        optimizer: learning rates of ``generator``, ``energy`` and ``encoder``, of those that train; 0.001
-            for each if ``None``.
-        inference: where ``z+`` comes from; :class:`~lebm.inference.ShortRun`, as published, if ``None``.
-        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
-            ``False`` is the released loss, ``|x - g(z)|^2`` summed over pixels, which under Adam differs only
-            through Adam's epsilon. Gaussian likelihoods only. With :class:`~lebm.inference.Variational` the
-            loss is a bound only if it is ``True``, because its KL is weighed against the likelihood.
-        seed: seed of every random stream.
-        noise_shards: number of parts of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction, where the paper leaves
-            their number open. If ``None``, those of ``posterior_sampler`` for an inference by chains.
-        fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is.
-        anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
-            ``"code"``, ``-log p(z)`` at the mean of the encoder. With many normal images and a fitted base
-            the second separates better, with few images the first (docs/results/base.md).
-
-    Raises:
-        ValueError: if the parts disagree on the latent size, or the inference lacks a part.
+        **model: the arguments of :class:`~lebm.estimators.PriorModel`. The released SVHN script has a
+            ``prior_sampler`` of 60 steps of 0.4 for ``z-`` and a ``posterior_sampler`` of 20 steps of 0.1 for
+            ``z+``. The networks are ``generator``, ``energy`` and ``encoder``, of those that train.
 
     Example:
         >>> from lebm.estimators import LatentMLE

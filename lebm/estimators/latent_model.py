@@ -38,7 +38,6 @@ from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise, RandomSource
 
 __all__ = [
-    "DrawsObservations",
     "HasLayers",
     "HasPosterior",
     "LatentModel",
@@ -73,14 +72,6 @@ class ModelChain:
     target: LogDensity
     sampler: Sampler
     start: Tensor
-
-
-@runtime_checkable
-class DrawsObservations(Protocol):
-    """A likelihood that can be drawn from."""
-
-    def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """A draw ``(B, *event)`` of ``p(x | z)``, observation noise included."""
 
 
 @runtime_checkable
@@ -128,10 +119,14 @@ class LatentModel(LightningModule, Component, ABC):
 
     Args:
         optimizer: the optimiser and its settings per network.
+        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of a Gaussian likelihood in the loss.
+            ``False`` is the released loss, ``|x - g(z)|^2`` summed over pixels. Under Adam only its epsilon
+            makes a difference, but with :class:`~lebm.inference.Variational`, whose KL is weighed against the
+            likelihood, the loss is then no longer a bound.
         seed: seed of every random stream of the method.
         noise_shards: number of parts of the global batch; the number of processes must divide it.
         evaluation_steps: default number of posterior transitions of :meth:`encode`, and so of validation,
-            testing and evaluation; the length of the sampler if ``None``.
+            testing and evaluation; the length of the sampler if ``None``, and 0 for an encoder alone.
 
     Attributes:
         loaded_weights: ``"averaged"``, ``"raw"``, or ``"plain"`` where the run kept no averages; ``None``
@@ -144,10 +139,16 @@ class LatentModel(LightningModule, Component, ABC):
     anomaly_score_name = "-log p(x, z) at one posterior sample"
 
     def __init__(
-        self, optimizer: AdamGroups, seed: int = 0, noise_shards: int = 8, evaluation_steps: int | None = None
+        self,
+        optimizer: AdamGroups,
+        scale_likelihood: bool = True,
+        seed: int = 0,
+        noise_shards: int = 8,
+        evaluation_steps: int | None = None,
     ) -> None:
         super().__init__()
         self.optimizer_settings = optimizer
+        self.scale_likelihood = scale_likelihood
         self.seed = seed
         self.noise_shards = noise_shards
         self.evaluation_steps = evaluation_steps
@@ -241,7 +242,7 @@ class LatentModel(LightningModule, Component, ABC):
         parts = [part for part in (prior, likelihood) if part is not None]
         with torch.inference_mode(False), frozen(*parts, condition):
             state = space.coordinates(start.clone())
-            draws = draw_given(space.log_density, At(condition, space.latents), state, n, generator)
+            draws = draw_given(space.target(), At(condition, space.latents), state, n, generator)
             with torch.no_grad():
                 draws = replace(draws, z=space.latents(draws.z))
         draws.warn()
@@ -514,8 +515,7 @@ class LatentModel(LightningModule, Component, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on inside an epoch that a stop has cut short."""
-        total, number = checkpoint.get("epoch_losses", (0.0, 0))
-        self._losses = total, number
+        self._losses = checkpoint.get("epoch_losses", (0.0, 0))
         reopen_epoch(checkpoint["loops"]["fit_loop"])
 
     def _description(self) -> Any:

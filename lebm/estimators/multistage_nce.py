@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -19,11 +19,10 @@ from torch.nn.functional import softplus
 from lebm.conditions import Given
 from lebm.density_ratio.log_ratio import as_constant, direct_log_z, staged_log_z
 from lebm.errors import UserError
-from lebm.estimators.fit_base import FitBase
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
 from lebm.estimators.stages import StageRecord, StageRule, clear_moments, renew_averages, stage_lines, warn
-from lebm.inference import Inference, Inferred
+from lebm.inference import Inferred
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
 from lebm.models.ratios import RatioPrior
@@ -63,7 +62,6 @@ class MultiStageNCE(PriorModel):
         posterior_sampler: chain for ``z+``; ``None`` if the inference runs none.
         optimizer: learning rates of ``generator``, ``energy`` and ``encoder``, of those that train.
         stages: when a stage ends.
-        inference: where ``z+`` comes from; :class:`~lebm.inference.ShortRun`, as published, if ``None``.
         annealing: estimates log Z at the end of every stage; without it ``log_prob`` is unnormalised.
         annealing_chains: number of its chains, at least 2.
         update_generator_in_stage: train the generator beside the classifier. ``False`` keeps a generator that
@@ -72,16 +70,9 @@ class MultiStageNCE(PriorModel):
         through_stages: fresh chains divide their steps equally among the products of 1, 2, ... stages,
             instead of running under the last product alone. They then enter narrow clusters while the prior
             is still wide.
-        scale_likelihood: as for :class:`~lebm.estimators.LatentMLE`.
-        seed: seed of every random stream.
-        noise_shards: number of parts of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions in validation, testing and prediction. If ``None``, those of
-            ``posterior_sampler`` for an inference by chains.
-        fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is. The first
-            stage begins after the last fit, and its negatives are exact draws of the base.
-        anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
-            ``"code"``, ``-log p(z)`` at the mean of the encoder. With many normal images and a fitted base
-            the second separates better, with few images the first (docs/results/base.md).
+        **model: the other arguments of :class:`~lebm.estimators.PriorModel`, such as ``inference``. With
+            ``fit_base`` the first stage begins after the last fit, and its negatives are exact draws of the
+            base.
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size, or an argument is out of range.
@@ -114,35 +105,16 @@ class MultiStageNCE(PriorModel):
         posterior_sampler: Sampler | None,
         optimizer: AdamGroups,
         stages: StageRule,
-        inference: Inference | None = None,
         annealing: AnnealedImportanceSampling | None = None,
         annealing_chains: int = 512,
         update_generator_in_stage: bool = True,
         warm_start: bool = True,
         through_stages: bool = False,
-        scale_likelihood: bool = True,
-        seed: int = 0,
-        noise_shards: int = 8,
-        evaluation_steps: int | None = None,
-        fit_base: FitBase | None = None,
-        anomaly: Literal["joint", "code"] = "joint",
+        **model: Any,
     ) -> None:
         if not update_generator_in_stage:
             likelihood.requires_grad_(False)  # from the start and for good: nothing is toggled later
-        super().__init__(
-            likelihood,
-            prior,
-            prior_sampler,
-            posterior_sampler,
-            optimizer,
-            inference,
-            scale_likelihood,
-            seed,
-            noise_shards,
-            evaluation_steps,
-            fit_base,
-            anomaly,
-        )
+        super().__init__(likelihood, prior, prior_sampler, posterior_sampler, optimizer, **model)
         if annealing_chains < 2:
             raise ValueError(f"annealing_chains must be at least 2, not {annealing_chains}")
         self.stages = stages
@@ -177,7 +149,7 @@ class MultiStageNCE(PriorModel):
 
     def posterior_target(self, x: Tensor) -> LogDensity:
         """The posterior under the finished stages: no chain runs through the network in training."""
-        likelihood, so_far = self.likelihood.given(x), self.prior.log_density_so_far
+        likelihood, so_far = self.likelihood.given(x), self.prior.log_density_so_far()
         return lambda z: likelihood(z) + so_far(z)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
@@ -191,7 +163,7 @@ class MultiStageNCE(PriorModel):
         noise = self.noise("prior", batch_idx)
         if self.prior.tilt.finished == 0:
             return self.prior.reference(n, noise)
-        return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far, n, noise)
+        return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far(), n, noise)
 
     def classification(self, positives: Tensor, negatives: Tensor, index: Tensor | None) -> Tensor:
         """The classifier's loss; held-out rows are measured and not trained on."""
@@ -223,7 +195,7 @@ class MultiStageNCE(PriorModel):
         if direct or not self.through_stages or given is not None:
             return super().sample_latent(n, steps=steps, generator=generator, given=given)
         finished = range(1, self.prior.tilt.finished + (0 if self.prior.tilt.complete else 1))
-        targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.log_density]
+        targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.target()]
         with frozen(self.prior, self.prior_sampler):
             z, steps = self.chain_start(n, generator), self.prior_sampler.steps if steps is None else steps
             ends = [steps * number // len(targets) for number in range(len(targets) + 1)]
@@ -293,10 +265,3 @@ class MultiStageNCE(PriorModel):
         ):
             (print if self._trainer is None else self.print)(line)
         warn(self.stages.history, self.prior)
-
-    def log_prior(self, z: Tensor, normalised: bool = True) -> Tensor:
-        """Log-density of the prior at ``z: (B, latent_dim)``, shape ``(B,)``; see
-        :meth:`lebm.models.RatioPrior.log_prob`.
-        """
-        with torch.no_grad():
-            return self.prior.log_prob(z, normalised)

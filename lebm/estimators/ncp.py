@@ -74,5 +74,5 @@ def noise_contrastive_prior(
         own, prior, resampling, posterior_sampler, optimizer, stages, update_generator_in_stage=False
     )
     model.stages.ended = True
-    _, info = resampling.run(prior.log_density, exact(32, generator), generator)
+    _, info = resampling.run(prior.target(), exact(32, generator), generator)
     return model, float(torch.mean(info.extra["ess"]))

@@ -63,16 +63,11 @@ class PriorModel(LatentModel):
         optimizer: the optimiser and its settings per network: a learning rate for each of :meth:`networks`;
             0.001 for each if ``None``.
         inference: where latents of data come from; :class:`~lebm.inference.ShortRun` if ``None``.
-        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of the likelihood in the loss.
-            ``False`` is the published loss, ``|x - g(z)|^2`` summed over pixels. Gaussian likelihoods only.
-        seed: of every random stream.
-        noise_shards: pieces of the global batch; the number of processes must divide it.
-        evaluation_steps: posterior transitions of the answers. If ``None``, those of ``posterior_sampler``
-            for an inference by chains, and none for an inference by an encoder alone.
         fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is.
         anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
             ``"code"``, ``-log p(z)`` at the mean of the encoder. With many normal images and a fitted base
             the second separates better, with few images the first (docs/results/base.md).
+        **shared: the arguments of :class:`~lebm.estimators.LatentModel` but ``optimizer``.
 
     Raises:
         ValueError: if the parts disagree on the latent size, the inference lacks a chain or an encoder, the
@@ -87,27 +82,23 @@ class PriorModel(LatentModel):
         posterior_sampler: Sampler | None = None,
         optimizer: AdamGroups | None = None,
         inference: Inference | None = None,
-        scale_likelihood: bool = True,
-        seed: int = 0,
-        noise_shards: int = 8,
-        evaluation_steps: int | None = None,
         fit_base: FitBase | None = None,
         anomaly: Literal["joint", "code"] = "joint",
+        **shared: Any,
     ) -> None:
-        super().__init__(optimizer or AdamGroups({}), seed, noise_shards, evaluation_steps)
+        super().__init__(optimizer or AdamGroups({}), **shared)
         if likelihood.latent_dim != prior.latent_dim:
             raise ValueError(
                 f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has"
                 f" {prior.latent_dim}"
             )
-        if not scale_likelihood and not hasattr(likelihood, "sigma"):
+        if not self.scale_likelihood and not hasattr(likelihood, "sigma"):
             raise ValueError("scale_likelihood=False is defined for a GaussianLikelihood only")
         self.likelihood = likelihood
         self.prior = prior
         self.space = ChainSpace(prior)
         self.prior_sampler = prior_sampler
         self.posterior_sampler = posterior_sampler
-        self.scale_likelihood = scale_likelihood
         self.latent_dim = prior.latent_dim
         self.inference = self._take(inference)
         self.fit_base = fit_base
@@ -216,7 +207,7 @@ class PriorModel(LatentModel):
     def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
         if self.prior.is_exact:
             return super().prior_chain(n, generator)
-        return ModelChain(self.space.log_density, self.prior_sampler, self.chain_start(n, generator))
+        return ModelChain(self.space.target(), self.prior_sampler, self.chain_start(n, generator))
 
     def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
         """From draws of the reference and not of an encoder: chains are compared that start far apart."""
@@ -244,7 +235,7 @@ class PriorModel(LatentModel):
         with frozen(self.prior, self.prior_sampler):
             if direct is not None:
                 start = self.reference.reference(n, generator)
-                return direct.sampler(self.prior.log_density, start, generator)
+                return direct.sampler(self.prior.target(), start, generator)
             chain = self.prior_chain(n, generator)
             return self._latents(chain.sampler(chain.target, chain.start.detach(), generator, steps=steps))
 
@@ -282,7 +273,7 @@ class PriorModel(LatentModel):
             raise NoChainError("the pool is empty: its chains run in training")
         with torch.inference_mode(False), frozen(self.prior):
             start = chains.pooled(n, generator)
-            return self._latents(chains.kernel(self.space.log_density, start.to(self.device), generator))
+            return self._latents(chains.kernel(self.space.target(), start.to(self.device), generator))
 
     @property
     def has_pool(self) -> bool:
@@ -575,7 +566,7 @@ class PriorModel(LatentModel):
     def negatives(self, n: int, batch_idx: int) -> Tensor:
         """``z-``: ``n`` latents of the prior by its chain, ``(n, latent_dim)``, detached."""
         noise = self.noise("prior", batch_idx)
-        return self.run_chain("prior", self.prior_sampler, self.space.log_density, n, noise)
+        return self.run_chain("prior", self.prior_sampler, self.space.target(), n, noise)
 
 
 def _trains(part: nn.Module) -> bool:

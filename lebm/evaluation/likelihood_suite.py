@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lebm.estimators.latent_model import DrawsObservations, HasPosterior, LatentModel
+from lebm.estimators.latent_model import HasPosterior, LatentModel
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
@@ -24,7 +24,7 @@ from lebm.evaluation.marginal_likelihood import (
 )
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.samplers.annealed import RELIABLE, LogZ
-from lebm.samplers.noise import Noise
+from lebm.samplers.noise import Noise, RandomSource
 
 __all__ = ["likelihood_suite"]
 
@@ -80,8 +80,9 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
         value, low, high = (bits_per_dimension(end, dimensions) for end in ends)
         bits = Interval(value, low, high, interval.level, interval.method)
         figures.append(Figure.of(f"bits_per_dimension/{name}", bits, len(x), "test", dimensions=dimensions))
-    if isinstance(model.observation_model, DrawsObservations):
-        figures.append(estimator.gap(model.observation_model, min(len(x), 32)))
+    sample: Any = getattr(model.observation_model, "sample", None)
+    if sample is not None:
+        figures.append(estimator.gap(sample, min(len(x), 32)))
     return figures
 
 
@@ -142,14 +143,14 @@ class _Estimator:
         kernel, chains = annealing(levels, self.model.device), self.settings.chains
         return log_marginal(self.joint, x, start, kernel, chains, self.noise(purpose), posterior=posterior)
 
-    def gap(self, likelihood: DrawsObservations, n: int) -> Figure:
+    def gap(self, sample: Callable[[Tensor, RandomSource], Tensor], n: int) -> Figure:
         """Upper minus lower bound on samples of the model, whose latents are known.
 
         The error of the estimates on test images may be about as large.
         """
         z = long_run(self.model, n, self.noise("simulated")).detach()
         with torch.no_grad():
-            x = likelihood.sample(z, self.noise("observation"))
+            x = sample(z, self.noise("observation"))
         start = self.start(x, "simulated proposal")
         below = self.estimate(x, start, self.settings.levels, "forward")
         # Only one exact draw per image exists. Every chain from it has the right mean weight. Several chains

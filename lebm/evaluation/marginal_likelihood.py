@@ -229,7 +229,7 @@ def prior_log_z(
         raise UserError(
             f"{type(prior).__name__} has no base density to anneal from, so its log Z cannot be estimated"
         )
-    log_density: LogDensity = prior.log_density
+    log_density = prior.target()
     if isinstance(annealing.kernel, Adaptive):
         few = base.reference(min(128, chains), generator).detach()
         annealing.kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)

@@ -12,7 +12,7 @@ from typing import Any
 from lebm.errors import UserError
 from lebm.evaluation.intervals import Interval
 
-__all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation", "without_curves"]
+__all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation"]
 
 FORMAT = 2
 
@@ -136,9 +136,3 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise UserError(f"{path}: of format {version}, and this lebm reads {FORMAT}; run lebm evaluate again")
     return content
-
-
-def without_curves(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The numbers and protocols of an evaluation, without the curves that only pictures need."""
-    suites = {name: {**suite, "curves": {}} for name, suite in evaluation["suites"].items()}
-    return {**evaluation, "suites": suites}

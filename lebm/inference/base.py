@@ -116,9 +116,3 @@ class Inference(nn.Module, Component, ABC):
     def start(self, x: Tensor, noise: RandomSource) -> Tensor | None:
         """Latents ``(B, latent_dim)`` where the answers' chains start; ``None`` for the reference."""
         return None
-
-    @property
-    def trained_encoder(self) -> GaussianEncoder | None:
-        """The encoder if it learns."""
-        trains = self.encoder is not None and any(p.requires_grad for p in self.encoder.parameters())
-        return self.encoder if trains else None

@@ -136,11 +136,6 @@ class Taught(Inference):
 
     Args:
         encoder: ``q(z | x)``; ``None`` takes :func:`~lebm.inference.mirror_encoder` of the generator.
-        begin: ``"encoder"``, or ``"reference"`` for chains that start there while the encoder still learns
-            their ends: the baseline without a good start.
-
-    Raises:
-        ValueError: for another ``begin``.
 
     Example:
         >>> import torch
@@ -155,25 +150,21 @@ class Taught(Inference):
 
     needs_encoder = True
 
-    def __init__(
-        self,
-        encoder: GaussianEncoder | nn.Module | None = None,
-        begin: Literal["encoder", "reference"] = "encoder",
-    ) -> None:
-        super().__init__(encoder)
-        check_choice("begin", begin, ("encoder", "reference"))
-        self.begin = begin
+    @classmethod
+    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Today's arguments for those of a checkpoint that names where its chains start."""
+        return {name: value for name, value in arguments.items() if (name, value) != ("begin", "encoder")}
 
     def infer(
         self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
     ) -> Inferred:
         assert self.encoder is not None
         q = self.encoder(x)
-        end = posterior.run(q.rsample(noise).detach() if self.begin == "encoder" else None, noise)
+        end = posterior.run(q.rsample(noise).detach(), noise)
         return Inferred(end, teaching=-q.log_prob(end).mean())
 
     def start(self, x: Tensor, noise: RandomSource) -> Tensor | None:
-        return _draw(self.encoder, x, noise) if self.begin == "encoder" else None
+        return _draw(self.encoder, x, noise)
 
 
 class Frozen(Inference):

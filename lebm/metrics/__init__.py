@@ -20,7 +20,6 @@ from lebm.metrics.features import (
     FeaturesUnavailableError,
     FlatFeatures,
     InceptionFeatures,
-    ScriptFeatures,
 )
 from lebm.metrics.frechet import FrechetDistance, frechet_distance, maximum_mean_discrepancy, neighbour_rows
 from lebm.metrics.reconstruction import reconstruction_rows, squared_error_rows
@@ -35,7 +34,6 @@ __all__ = [
     "InceptionFeatures",
     "NonFinite",
     "RowCollector",
-    "ScriptFeatures",
     "anomaly_figures",
     "classify",
     "finite_rows",

@@ -278,7 +278,7 @@ def digit_network() -> nn.Sequential:
 class DigitFeatures(FeatureExtractor):
     """The 64 numbers before the last ReLU of a classifier of MNIST's training digits.
 
-    They measure sample quality without a download. ``scripts/make_digit_features.py`` trained the network on
+    They measure sample quality without a download. ``scripts/make_embedded.py`` trained the network on
     the labels alone, and its weights ship with the package (360 kB). The network knows only digits: use it
     for MNIST and similar data. Colours are averaged to grey, and images of another size are resized to 28 px.
     A distance in these features is not FID and does not compare with FID.
@@ -335,55 +335,3 @@ class DigitFeatures(FeatureExtractor):
         if x.shape[-2:] != (SIZE, SIZE) and x.shape[0]:
             x = interpolate(x, size=(SIZE, SIZE), mode="bilinear", antialias=True)
         return x.reshape(x.shape[0], 1, SIZE, SIZE)
-
-
-class ScriptFeatures(FeatureExtractor):
-    """The output of a TorchScript module on images in [-1, 1], flattened to ``(B, d)``.
-
-    The name of the distance has the file's name and the first digits of its SHA-256; it is never FID. A
-    TorchScript file is a program: use only a file that you trust.
-
-    Args:
-        path: the file, as ``torch.jit.save`` writes it.
-
-    Example:
-        >>> import torch
-        >>> from lebm.metrics import ScriptFeatures
-        >>> torch.jit.save(torch.jit.script(torch.nn.Flatten()), "flat.pt")
-        >>> ScriptFeatures("flat.pt")(torch.zeros(5, 1, 8, 8)).shape
-        torch.Size([5, 64])
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path = path
-        self._network: nn.Module | None = None
-        self._digest = ""
-
-    @property
-    def figure(self) -> str:
-        return f"frechet_distance/{Path(self.path).stem}-{self.digest[:8]}"
-
-    @property
-    def digest(self) -> str:
-        self.prepare()
-        return self._digest
-
-    def prepare(self) -> None:
-        if self._network is not None:
-            return
-        try:
-            self._digest = sha256(self.path)[:16]
-            with torch.inference_mode(False):
-                self._network = torch.jit.load(self.path, map_location="cpu").eval()
-        except OSError as error:
-            raise UserError(f"{self.path}: {error.strerror or error} (TorchScript features)") from error
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"{self.path}: not a TorchScript file ({str(error).splitlines()[0][:80]})"
-            ) from error
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.prepare()
-        assert self._network is not None
-        return self._network.to(x.device)(x.float()).flatten(1)

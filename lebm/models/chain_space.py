@@ -24,10 +24,9 @@ class ChainSpace:
     def __init__(self, prior: Prior) -> None:
         self.prior = prior
 
-    @property
-    def log_density(self) -> LogDensity:
+    def target(self) -> LogDensity:
         """The unnormalised log-density of the prior in these coordinates."""
-        return self.prior.log_density
+        return self.prior.target()
 
     def reference(self, n: int, generator: RandomSource) -> Tensor:
         """``n`` starts of chains in these coordinates, ``(n, latent_dim)``."""
@@ -46,7 +45,7 @@ class ChainSpace:
 
         ``log_likelihood`` is ``log p(x | z)`` as a function of the latents, ``(B, latent_dim) -> (B,)``.
         """
-        prior = self.log_density
+        prior = self.target()
         return lambda state: log_likelihood(self.latents(state)) + prior(state)
 
 
@@ -68,8 +67,7 @@ class NoiseSpace(ChainSpace):
         super().__init__(prior)
         self.exact = exact
 
-    @property
-    def log_density(self) -> LogDensity:
+    def target(self) -> LogDensity:
         return self.prior.noise_log_density(self.exact)
 
     def reference(self, n: int, generator: RandomSource) -> Tensor:
@@ -120,9 +118,9 @@ def redraw(
     if space.prior.is_exact and lowest:
         return start if not isinstance(space, NoiseSpace) else space.latents(start)
     if bool(free.all()):
-        return space.latents(sampler(space.log_density, start, generator, steps=steps))
+        return space.latents(sampler(space.target(), start, generator, steps=steps))
     masked = Masked(sampler, (~free).tolist()).to(z.device)
-    return space.latents(masked(space.log_density, start, generator, steps=steps))
+    return space.latents(masked(space.target(), start, generator, steps=steps))
 
 
 def _fresh(space: ChainSpace, z: Tensor, free: Tensor, generator: RandomSource) -> Tensor:

@@ -231,7 +231,6 @@ class RatioPrior(EnergyPrior):
         """Unnormalised log-density of the product of the first ``stage`` stages, as a function of ``z``."""
         return Tilted(self.base, lambda z: self.tilt.stages(z, stage).sum(dim=0))
 
-    @property
     def log_density_so_far(self) -> Tilted:
         """Unnormalised log-density of the finished stages alone, a function from ``(B, d)`` to ``(B,)``.
 
@@ -257,7 +256,7 @@ class RatioPrior(EnergyPrior):
                 f"stage {self.tilt.finished + 1} is in training and its log Z is not known; ask with"
                 " normalised=False"
             )
-        return self.log_density_so_far(z) - self.log_constant().log_z
+        return self.log_density_so_far()(z) - self.log_constant().log_z
 
     def log_constant(self) -> LogConstant:
         """``log Z`` of the finished stages, in nats.

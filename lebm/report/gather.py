@@ -98,17 +98,15 @@ def _read(record: RunRecord) -> RunRecord:
     folder = record.folder
     readers = {"config": load_recipe, "evaluation": read_evaluation}
     for attribute, name in FILES.items():
-        with record.without(folder / name):
-            if attribute not in readers:
-                setattr(record, attribute, stored_json(folder, name))
-            elif (folder / name).is_file():
-                setattr(record, attribute, readers[attribute](folder / name))
+        if (folder / name).is_file():
+            with record.without(folder / name):
+                read = readers.get(attribute)
+                setattr(record, attribute, read(folder / name) if read else stored_json(folder, name))
     if (folder / "metrics.csv").exists():
         with record.without(folder / "metrics.csv"):
             _read_curves(record, folder / "metrics.csv")
-        record.curves = {
-            name: points for name, points in record.curves.items() if len({step for step, _ in points}) > 1
-        }
+        several = [name for name, points in record.curves.items() if len({step for step, _ in points}) > 1]
+        record.curves = {name: record.curves[name] for name in several}
     for file in (folder / "samples" / "latest.txt", folder / "samples" / "test.txt"):
         if file.is_file():
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -119,8 +117,10 @@ def _read(record: RunRecord) -> RunRecord:
         file.parent.name if file.parent.parent == folder / "images" else file.stem: file for file in found
     }
     record.pictures = _urls(record, pictures)
-    with record.without(folder / "scores.csv"):
-        record.scored = _scores(record)
+    tables = sorted(folder.glob("scores*.csv"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+    for newest in tables[-1:]:
+        with record.without(newest):
+            record.scored = _scores(record, newest)
     return record
 
 
@@ -139,24 +139,17 @@ def _read_curves(record: RunRecord, file: Path) -> None:
         raise UserError(f"{file}: cells that are not numbers at a step: {lost}")
 
 
-def _scores(record: RunRecord) -> Scored | None:
-    """The newest ``scores.csv``, ``scores-2.csv``, ... of a run folder; ``None`` if there is none."""
-    files = sorted(record.folder.glob("scores*.csv"), key=lambda file: (file.stat().st_mtime_ns, file.name))
-    if not files:
-        return None
-    newest = files[-1]
-    try:
-        with newest.open(newline="", encoding="utf-8") as lines:
-            rows = [{name: row[name] or "" for name in row if name} for row in csv.DictReader(lines)]
-        score = next(name for name in SCORES if not rows or name in rows[0])
-        ranked = [(float(row[score] or "nan"), row) for row in rows]
-    except (StopIteration, OSError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"{newest}: not a table of scores ({type(error).__name__})") from error
+def _scores(record: RunRecord, file: Path) -> Scored:
+    """A table that ``lebm score`` wrote: ``scores.csv``, ``scores-2.csv``, ..."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = [{name: row[name] or "" for name in row if name} for row in csv.DictReader(lines)]
+    (score, *_) = [name for name in SCORES if not rows or name in rows[0]]
+    ranked = [(float(row[score] or "nan"), row) for row in rows]
     finite = sorted((item for item in ranked if math.isfinite(item[0])), key=lambda item: -item[0])
     top = [{**row, score: f"{value:.4g}"} for value, row in finite[:SCORED]]
-    ends = {f"{end} anomalous": newest.with_name(f"{newest.stem}-{end}.png") for end in ("most", "least")}
-    ends = {what: file for what, file in ends.items() if file.is_file()}
-    return Scored(newest.name, score, len(rows), top, _urls(record, ends))
+    ends = {f"{end} anomalous": file.with_name(f"{file.stem}-{end}.png") for end in ("most", "least")}
+    ends = {what: picture for what, picture in ends.items() if picture.is_file()}
+    return Scored(file.name, score, len(rows), top, _urls(record, ends))
 
 
 def _urls(record: RunRecord, files: dict[str, Path]) -> dict[str, str]:

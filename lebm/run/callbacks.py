@@ -29,7 +29,7 @@ from lebm.callbacks.divergence import DivergenceError
 from lebm.data.sources import located
 from lebm.errors import CheckpointWriteError, UserError
 from lebm.estimators.latent_model import LatentModel
-from lebm.files import replaced, write_text
+from lebm.files import write_text
 from lebm.lightning_private import (
     accumulating,
     averages,
@@ -236,37 +236,6 @@ class ShortRun(Callback):
             trainer.log_every_n_steps = max(1, int(steps) // self.POINTS)  # type: ignore[attr-defined]
 
 
-class SavePredictions(Callback):
-    """Collects latents and anomaly scores, and writes one ``.npz`` file per process, named by its rank."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self._rows: dict[str, list[Any]] = {}
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        columns = {name: batch[name] for name in ("index", "label") if name in batch}
-        columns |= {name: outputs[name] for name in ("z", "anomaly_score")}
-        for name, value in columns.items():
-            self._rows.setdefault(name, []).append(value.detach().cpu())
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        import numpy
-
-        if trainer.world_size > 1:
-            self.target = self.target.with_name(f"{self.target.stem}-{trainer.global_rank}.npz")
-        columns: dict[str, Any] = {name: torch.cat(parts).numpy() for name, parts in self._rows.items()}
-        with replaced(self.target) as unfinished, unfinished.open("wb") as file:
-            numpy.savez(file, **columns)
-
-
 WIDTH = 80  # columns of a line, at most
 REDRAWN = 0.2  # seconds between two states of the line in a terminal
 PRINTED = 30.0  # seconds between two lines in a file
@@ -404,14 +373,12 @@ class Progress(ProgressBar):
         if self._due() and not trainer.sanity_checking:
             what, totals = {
                 RunningStage.TESTING: ("test", trainer.num_test_batches),
-                RunningStage.PREDICTING: ("prediction", trainer.num_predict_batches),
                 RunningStage.VALIDATING: ("validation", trainer.num_val_batches),
             }[trainer.state.stage]  # type: ignore[index]
             text = f"{what} {batch_idx + 1}/{totals[dataloader_idx]} batches"
             self._show(self.line(trainer, pl_module, text) if trainer.state.fn == "fit" else text)
 
     on_test_batch_end = on_validation_batch_end
-    on_predict_batch_end = on_validation_batch_end
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         if self._live is not None:

@@ -108,8 +108,8 @@ def stored_run_id(content: Mapping[str, Any]) -> str | None:
 def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
     """Let the loggers of a parsed recipe write into the run folder, before they are built.
 
-    With ``log_model: true`` lebm logs the last checkpoint itself (:class:`~lebm.run.wandb_run.Model`); with
-    ``all``, Lightning logs the others too. Lightning refuses both offline, so such a run is offline by
+    With ``log_model: true`` lebm logs the last checkpoint itself, by :func:`~lebm.run.wandb_run.log_model`;
+    with ``all``, Lightning logs the others too. Lightning refuses both offline, so such a run is offline by
     wandb's ``mode``. The run of Weights & Biases with the id ``wandb_id`` is continued.
 
     Raises:

@@ -39,61 +39,14 @@ def with_ends(metrics: Mapping[str, Any]) -> dict[str, float]:
     return named
 
 
-def evaluation_values(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """The finite values of an ``evaluation.json`` as a run summary, by ``evaluation/<suite>/<split>/<name>``
-    and the same with ``/low`` and ``/high``.
-    """
-    named: dict[str, float] = {}
-    for suite, result in evaluation["suites"].items():
-        for figure in result["figures"]:
-            key = f"evaluation/{suite}/{figure['split']}/{figure['name']}"
-            ends = {key: "value", f"{key}/low": "low", f"{key}/high": "high"}
-            named |= {name: figure[field] for name, field in ends.items() if figure[field] is not None}
-    return named
-
-
-def log_evaluation(run: Any, evaluation: Mapping[str, Any]) -> None:
-    """Attach an evaluation to a run: its values in the summary, and all of them in ``tables/evaluation``."""
+def log_model(run: Any, loggers: Any, run_dir: Path, metadata: Mapping[str, Any]) -> None:
+    """Log ``checkpoints/last.ckpt`` as an artifact, if ``log_model`` of ``trainer.logger`` asks."""
     import wandb
 
-    origin = ("checkpoint_sha256", "weights", "method", "seed")
-    values = ("value", "low", "high", "n")
-    run.summary.update({"evaluation": {name: evaluation[name] for name in origin}})
-    run.summary.update(evaluation_values(evaluation))
-    rows = [
-        [suite, figure["split"], figure["name"], *(figure[name] for name in values)]
-        for suite, result in evaluation["suites"].items()
-        for figure in result["figures"]
-    ]
-    run.log(
-        {
-            "tables/evaluation": wandb.Table(
-                columns=["suite", "split", "figure", *values], data=rows, allow_mixed_types=True
-            )
-        }
-    )
-
-
-class Model:
-    """The model of a run as an artifact, if ``log_model`` of the parsed ``trainer.logger`` asks for one."""
-
-    def __init__(self, loggers: Any) -> None:
-        self.asked = False
-        self.name: str | None = None
-        for block in loggers if isinstance(loggers, list) else [loggers]:
-            arguments = (block.get("init_args") or {}) if hasattr(block, "get") else {}
-            if arguments.get("log_model"):
-                self.asked, self.name = True, arguments.get("checkpoint_name")
-
-    def log(self, run: Any, run_dir: Path, metadata: Mapping[str, Any]) -> None:
-        """Log ``checkpoints/last.ckpt`` and ``*.safetensors`` of the run folder, if that was asked for."""
-        files = [run_dir / "checkpoints" / "last.ckpt", *sorted(run_dir.glob("*.safetensors"))]
-        files = [file for file in files if file.is_file()]
-        if not self.asked or not files:
-            return
-        import wandb
-
-        artifact = wandb.Artifact(self.name or f"model-{run.id}", type="model", metadata=dict(metadata))
-        for file in files:
-            artifact.add_file(str(file), name=file.name)
-        run.log_artifact(artifact, aliases=["latest", "last"])
+    for block in loggers if isinstance(loggers, list) else [loggers]:
+        arguments = (block.get("init_args") or {}) if hasattr(block, "get") else {}
+        if arguments.get("log_model"):
+            name = arguments.get("checkpoint_name") or f"model-{run.id}"
+            artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
+            artifact.add_file(str(run_dir / "checkpoints" / "last.ckpt"), name="last.ckpt")
+            run.log_artifact(artifact, aliases=["latest", "last"])

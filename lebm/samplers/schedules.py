@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Schedule", "check_schedule", "geometric", "linear", "on_device", "values"]
+__all__ = ["Schedule", "check_schedule", "linear", "on_device", "values"]
 
 Schedule = float | Sequence[float]
 """A constant, or one value per step.
@@ -49,11 +49,6 @@ def values(schedule: Schedule, steps: int) -> list[float]:
 def linear(first: float, last: float, steps: int) -> list[float]:
     """``steps`` evenly spaced values from ``first`` to ``last``."""
     return [first + (last - first) * step / max(1, steps - 1) for step in range(steps)]
-
-
-def geometric(first: float, last: float, steps: int) -> list[float]:
-    """``steps`` values from ``first`` to ``last`` with a constant ratio; both ends must be positive."""
-    return [first * (last / first) ** (step / max(1, steps - 1)) for step in range(steps)]
 
 
 def on_device(numbers: Sequence[float], like: Tensor) -> Tensor:

@@ -96,11 +96,9 @@ def test_a_longer_chain_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
     )
     noise = Noise.shards(0, "long chain")
     start = model.chain_start(3, noise)
-    ten_again = model.prior_sampler(model.prior.log_density, start, noise, steps=10)
+    ten_again = model.prior_sampler(model.prior.target(), start, noise, steps=10)
     torch.testing.assert_close(ten, ten_again)
-    torch.testing.assert_close(
-        twenty, model.prior_sampler(model.prior.log_density, ten_again, noise, steps=10)
-    )
+    torch.testing.assert_close(twenty, model.prior_sampler(model.prior.target(), ten_again, noise, steps=10))
 
 
 def test_any_method_has_long_chains_and_traversals(tmp_path: Path) -> None:

@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 import lebm
-from lebm.checkpoint import rebuild
 from lebm.checkpoint.rebuild import resolve
 from lebm.component import Component, describe, public_path
 from lebm.errors import UserError
-from lebm.models import MLPEnergy
 
 PATHS_OF_EEFB31C = [
     "lebm.callbacks.anomaly.AnomalyDetection",
@@ -59,7 +57,6 @@ PATHS_OF_EEFB31C = [
     "lebm.metrics.features.FeatureExtractor",
     "lebm.metrics.features.FlatFeatures",
     "lebm.metrics.features.InceptionFeatures",
-    "lebm.metrics.features.ScriptFeatures",
     "lebm.models.encoders.ConvEncoder",
     "lebm.models.encoders.GaussianEncoder",
     "lebm.models.encoders.MLPEncoder",
@@ -135,14 +132,6 @@ def test_a_path_of_an_older_checkpoint_leads_to_the_class_of_that_name(path: str
     assert found.__name__ == path.rsplit(".", 1)[1]
     assert issubclass(found, Component)
     assert public_path(found).startswith(path.rsplit(".", 2)[0] + ".")
-
-
-def test_a_class_that_moved_to_another_package_is_found_by_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(rebuild.FORMER, "lebm.networks.mlp.Perceptron", "lebm.models.MLPEnergy")
-    assert resolve("lebm.networks.mlp.Perceptron") is MLPEnergy
-    monkeypatch.setitem(rebuild.FORMER, "lebm.networks.mlp.System", "os.PathLike")
-    with pytest.raises(UserError, match=r"lebm.networks.mlp.System is not a class of a trusted package"):
-        resolve("lebm.networks.mlp.System")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lebm.cli.diagnose import main
+from lebm.cli.diagnose import diagnose as main
 from lebm.errors import UserError
 
 

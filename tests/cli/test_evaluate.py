@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -47,7 +46,6 @@ def test_a_file_and_a_table_and_suites_are_added(
     assert "run, plain weights, seed" in shown
     assert "95 % interval" in shown
     assert "image: samples against real images, features FlatFeatures, " in shown
-    assert "posterior_sampler Langevin(steps=" in shown
     assert lebm("evaluate", "run", "--suite", "anomaly", "--steps", 3, *SMALL) == 0
     assert "guessing" in capsys.readouterr().out
     found = read_evaluation(Path("run/evaluation.json"))
@@ -101,7 +99,7 @@ def test_features_by_name_carry_their_digest(lebm: Run, own: Path) -> None:
     [
         (["run", "--suite", "image", "--features", "os.system"], "os.system is outside the trusted packages"),
         (["run", "--suite", "image", "--features", "lebm.models.StandardNormal"], "--features"),
-        (["run", "--suite", "image", "--features", "absent.pt"], "absent.pt: No such file"),
+        (["run", "--suite", "image", "--features", "absent.pt"], "absent.pt"),
         (["run", "--suite", "ood", "--ood", "./nowhere"], "./nowhere"),
         (["run", "run", "--out", "x.json"], "--out names one file"),
         (
@@ -137,69 +135,51 @@ class Child:
 
 
 def sweep(lebm: Run, own: Path, *words: object) -> int:
-    more = [
-        "--suite",
-        "anomaly",
-        "--evaluate",
-        "--resamples 20",
-        "--runs",
-        "cells",
-        "--results",
-        "results",
-        "--trainer.max_steps",
-        2,
-    ]
+    more = ["--suite", "anomaly", "--runs", "cells", "--trainer.max_steps", 2]
     return lebm("sweep", "-c", own, "--over", "held_out_label", "0,1", *more, *words)
 
 
-def test_a_sweep_writes_every_cell_and_skips_what_is_done(
+def test_a_sweep_makes_every_cell_and_skips_what_is_done(
     lebm: Run, own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     child = Child(monkeypatch)
-    assert sweep(lebm, own, "--dry-run") == 0
-    assert child.verbs == []
     child.fail_at = 2  # the second cell's training
     assert sweep(lebm, own) == 1
     assert "held_out_label-1 │ not done" in capsys.readouterr().out
-    assert [path.name for path in sorted(Path("results").iterdir())] == ["own-held_out_label-0.json"]
     child.fail_at, child.verbs = -1, []
     assert sweep(lebm, own) == 0
     assert [verb.split()[0] for verb in child.verbs] == ["fit", "evaluate"]
-    cells: list[Any] = [json.loads(path.read_text()) for path in sorted(Path("results").iterdir())]
-    assert [cell["value"] for cell in cells] == ["0", "1"]
-    assert [cell["fit"]["data"]["held_out_label"] for cell in cells] == [0, 1]
-    assert all(cell["evaluation"]["suites"]["anomaly"]["figures"] for cell in cells)
     child.verbs = []
     capsys.readouterr()
     assert sweep(lebm, own) == 0
     assert child.verbs == []
     shown = capsys.readouterr().out
-    for name, cell in zip(("held_out_label-0", "held_out_label-1"), cells, strict=True):
-        figures = cell["evaluation"]["suites"]["anomaly"]["figures"]
+    for label in (0, 1):
+        run = Path("cells") / f"held_out_label-{label}"
+        assert json.loads((run / "summary.json").read_text())["data"]["held_out_label"] == label
+        figures = json.loads((run / "evaluation.json").read_text())["suites"]["anomaly"]["figures"]
         auroc = next(figure["value"] for figure in figures if figure["name"] == "auroc/anomaly_score")
-        assert re.search(rf"{name} │ +{auroc:.4g} ", shown)
+        assert re.search(rf"{run.name} │ +{auroc:.4g} ", shown)
     assert "lebm report cells/held_out_label-0 cells/held_out_label-1 --out sweep.html" in shown
 
 
-@pytest.mark.parametrize(
-    ("more", "names"),
-    [
-        (
-            ["latent_dim", "2,3"],
-            ["seed-0_latent_dim-2", "seed-0_latent_dim-3", "seed-1_latent_dim-2", "seed-1_latent_dim-3"],
-        ),
-        (["data.init_args.seed", "7"], ["seed-0_data.init_args.seed-7", "seed-1_data.init_args.seed-7"]),
-    ],
-)
-def test_several_arguments_are_a_grid(
-    lebm: Run, own: Path, capsys: pytest.CaptureFixture[str], more: list[str], names: list[str]
+def test_several_arguments_are_a_grid_and_a_name_may_have_a_section(
+    lebm: Run, own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert lebm("sweep", "-c", own, "--over", "seed", "0,1", "--over", *more, "--dry-run") == 0
-    fits = [line for line in capsys.readouterr().out.splitlines() if " lebm fit " in line]
-    assert len(fits) == len(names)
-    for line, name in zip(fits, names, strict=True):
-        assert line.startswith(f"lebm: {name}: ")
-    assert f"--seed_everything 1 --{more[0]} {more[1][-1]}" in fits[-1]
+    asked: list[str] = []
+
+    def run(words: list[str], check: bool) -> subprocess.CompletedProcess:
+        asked.append(" ".join(words[4:]))
+        return subprocess.CompletedProcess(words, 1)
+
+    monkeypatch.setattr(sweep_module.subprocess, "run", run)
+    over = ["--over", "seed", "0,1", "--over", "data.init_args.seed", "2,3"]
+    assert lebm("sweep", "-c", own, *over, "--seed_everything=4") == 1
+    names = ["seed_everything-0_seed-2", "seed_everything-0_seed-3"]
+    names += ["seed_everything-1_seed-2", "seed_everything-1_seed-3"]
+    assert re.findall(r"--run_dir runs/sweep-own/(\S+) ", " ".join(asked)) == names
+    # the values of the cell come last, so they win over a flag for all
+    assert "--seed_everything 1 --data.init_args.seed 3 --run_dir" in asked[-1]
 
 
 def test_an_interrupted_cell_goes_on(lebm: Run, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,8 +189,10 @@ def test_an_interrupted_cell_goes_on(lebm: Run, own: Path, monkeypatch: pytest.M
     summary.write_text(summary.read_text().replace('"finished"', '"interrupted"'))
     child.verbs = []
     assert sweep(lebm, own, "--trainer.max_steps", 3) == 0
-    assert child.verbs == ["fit --resume", "evaluate cells/held_out_label-1"]
-    assert json.loads(Path("results/own-held_out_label-1.json").read_text())["fit"]["steps"] == 3
+    assert child.verbs == ["fit -c", "evaluate cells/held_out_label-1"]
+    content = json.loads(summary.read_text())
+    assert content["steps"] == 3
+    assert content["earlier_attempts"]
 
 
 @pytest.mark.parametrize(
@@ -218,10 +200,7 @@ def test_an_interrupted_cell_goes_on(lebm: Run, own: Path, monkeypatch: pytest.M
     [
         (["-c", "nowhere", "--over", "seed", "1"], "nowhere"),
         (["-c", "own.yaml", "--over", "seed", " , "], "give values"),
-        (["-c", "own.yaml", "--over", "seed", "../x"], "cannot be the name of a folder"),
-        (["-c", "own.yaml", "--over", "seed", "1", "--over", "seed_everything", "2"], "given twice"),
-        (["-c", "own.yaml", "--over", "latent_dim", "2,3", "--latent_dim=4"], "--latent_dim: given beside"),
-        (["-c", "own.yaml", "--over", "seed", "1", "--run_dir", "x"], "use --runs"),
+        (["-c", "own.yaml", "--over", "seed", "../x"], "give values"),
     ],
 )
 def test_refused_sweeps(

@@ -91,7 +91,7 @@ def commands(recipe: str) -> list[str]:
     return [
         f"fit -c {recipe} -c small.yaml --run_dir run",
         "fit --resume run --trainer.max_epochs 2",
-        *(["validate run", "predict run"] if recipe == "quickstart" else []),
+        *(["validate run"] if recipe == "quickstart" else []),
         "test run",
         *sampling,
         "report run --out report.html",
@@ -105,7 +105,7 @@ def test_every_phase(recipe: str, terminal: bool, tmp_path: Path) -> None:
     status, text = shown(commands(recipe), tmp_path, terminal)
     assert status == 0, text[-4000:]
     run, lines = tmp_path / "run", visible(text)
-    for name in ("summary", "test", *(["validate", "predict"] if recipe == "quickstart" else [])):
+    for name in ("summary", "test", *(["validate"] if recipe == "quickstart" else [])):
         assert json.loads((run / f"{name}.json").read_text())["status"] == "finished", name
     assert json.loads((run / "summary.json").read_text())["epochs"] == 2
     assert (run / "checkpoints" / "last.ckpt").exists()

@@ -54,7 +54,6 @@ for words in (
     ["fit", "-c", "tiny.yaml", "--trust", "tests", "--trainer.max_steps", "1"],
     ["fit", "-c", "tiny.yaml", "-c", "loggers/wandb", "--trust", "tests", "--run_dir", "other"],
     ["fit", "-c", "quickstart", "--run_dir", "quick", "--trainer.max_steps", "1"],
-    ["doctor"],
 ):
     print("status", main(words), flush=True)
 """

@@ -146,7 +146,6 @@ def test_run_names(library: Path, recipe: str, name: str) -> None:
         (["report", "runs/none", "--nonsense"], "lebm report --help lists the arguments"),
         (["export", "a", "b", "--frce"], "did you mean '--force'?"),
         (["push", "a", "b", "--privat_"], "did you mean '--private'?"),
-        (["doctor", "--nonsense"], "unknown argument --nonsense"),
         (["ls", "-x"], "unknown argument -x"),
         (["cp", "quickstart", "x.yaml", "--frce"], "did you mean '--force'?"),
         (["sample", "a", "-n", "few"], "lebm sample: argument -n: expected a whole number"),
@@ -185,7 +184,6 @@ def test_a_run_folder_in_the_place_of_a_recipe(library: Path, capsys: pytest.Cap
         ),
         ("test", ("usage: lebm test RUN", "\n  --trust PACKAGE "), "--resume ["),
         ("validate", ("usage: lebm validate RUN",), "--resume ["),
-        ("predict", ("usage: lebm predict RUN",), "--resume ["),
         ("validate-recipe", ("usage: lebm validate-recipe RECIPE",), "--resume ["),
     ],
 )
@@ -198,7 +196,7 @@ def test_help_shows_what_comes_first(
     assert absent not in shown
 
 
-@pytest.mark.parametrize("verb", ["fit", "test", "validate", "predict", "validate-recipe"])
+@pytest.mark.parametrize("verb", ["fit", "test", "validate", "validate-recipe"])
 def test_help_is_one_screen_and_names_flags_that_exist(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     assert main([verb, "--help"]) == 0
     short = capsys.readouterr().out

@@ -51,7 +51,7 @@ def test_latents_of_the_pool_are_its_rows_moved_by_the_kernel(pooled: Path) -> N
     start = chains.pooled(5, torch.Generator().manual_seed(1))
     generator = torch.Generator().manual_seed(1)
     chains.pooled(5, generator)  # the same rows; the chain uses what is left of the stream
-    expected = chains.kernel(model.prior.log_density, start, generator)
+    expected = chains.kernel(model.prior.target(), start, generator)
     assert torch.equal(model.pool_latents(5, generator=torch.Generator().manual_seed(1)), expected)
     assert model.has_pool
 

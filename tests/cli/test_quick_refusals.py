@@ -118,13 +118,6 @@ def test_data_that_do_not_exist_are_named_by_their_flag(
     assert shown.count("\n") == 1
 
 
-def test_the_data_of_the_run_are_not_looked_for(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("data: {init_args: {path: ./gone/far}}")
-    check_data("./gone/far", run=tmp_path)
-    with pytest.raises(UserError, match="gone/near"):
-        check_data("./gone/near", run=tmp_path)
-
-
 def test_what_may_be_a_name_on_the_hub_is_tried() -> None:
     for name in ("mnist", "ylecun/mnist", "no.where"):
         check_data(name)

@@ -8,7 +8,6 @@ import re
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -226,15 +225,6 @@ def test_evaluation_takes_the_run_folder(lebm: Run, trained: Path, verb: str) ->
 def test_evaluation_needs_a_checkpoint(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lebm("test", "-c", tiny) == 2
     assert "no such run folder or checkpoint" in capsys.readouterr().err
-
-
-def test_predictions_are_one_file(lebm: Run, trained: Path) -> None:
-    assert lebm("predict", trained) == 0
-    found = np.load(trained / "predictions.npz")
-    assert found["z"].shape == (12, 2)
-    assert list(found["index"]) == list(range(12))
-    assert np.isfinite(found["anomaly_score"]).all()
-    assert list(found["label"][:4]) == [0, 1, 2, 0]
 
 
 def test_logger_can_be_switched_off(lebm: Run, tiny: Path) -> None:

@@ -17,6 +17,7 @@ from lebm.cli.dispatch import run
 from lebm.cli.validate_recipe import built
 from lebm.config import recipes
 from lebm.config.fitting import fitted
+from lebm.config.recipes import merged, read
 from lebm.config.request import read_request
 from lebm.data.survey import Survey, survey
 from lebm.errors import UserError
@@ -173,27 +174,24 @@ def test_names_do_not_reach_the_terminal_raw(
 def test_few_training_steps_are_said() -> None:
     def said(count: int, has_validation: bool) -> str:
         found = replace(OWN, count=count, has_validation=has_validation)
-        return " ".join(fitted(recipes.find("latent_mle/mnist_normal_base"), found)[1])
+        return " ".join(fitted(recipes.find("latent_mle/mnist"), found)[1])
 
-    assert "40 training steps are few" in said(260, False)  # 234 rows, the last 34 of an epoch are left out
-    assert "40 training steps are few" in said(234, True)
-    assert "980 training steps" in said(4_999, True)
-    assert "training steps" not in said(5_000, True)
+    epochs = yaml.safe_load(recipes.find("latent_mle/mnist").read_text())["trainer"]["max_epochs"]
+    few = f"{2 * epochs} training steps are few"
+    assert few in said(260, False)  # 234 rows, the last 34 of an epoch are left out
+    assert few in said(234, True)
+    enough = -(-1000 // epochs) * 100
+    assert "training steps are few" in said(enough - 1, True)
+    assert "training steps" not in said(enough, True)
 
 
 def test_a_sensible_number_of_epochs_is_named() -> None:
-    def said(name: str, count: int = 234) -> str:
-        return " ".join(fitted(recipes.find(name), replace(OWN, count=count, has_validation=True))[1])
-
-    # 20 epochs of 550 batches, in epochs of 2 batches; the decay of the learning rate is per epoch
-    rate = yaml.safe_load(recipes.find("latent_mle/mnist_normal_base").read_text())["model"]["init_args"][
-        "optimizer"
-    ]
-    shown = said("latent_mle/mnist_normal_base")
-    assert "--trainer.max_epochs 5500 " in shown
-    assert f"optimizer.lr_decay {rate['lr_decay'] ** (20 / 5500):.6g} makes 11,000 steps, as many as" in shown
-    # 7,200 rows of the package without the digit 4
-    assert "--trainer.max_epochs 2376 " in said("quickstart")
+    found = replace(OWN, count=234, has_validation=True)
+    shown = " ".join(fitted(recipes.find("latent_mle/mnist"), found)[1])
+    recipe = merged(read(recipes.find("latent_mle/mnist")))[0]
+    epochs, decay = recipe["trainer"]["max_epochs"], recipe["model"]["init_args"]["optimizer"]["lr_decay"]
+    assert "--trainer.max_epochs 2500 " in shown  # 2 batches an epoch; the decay is per epoch
+    assert f"lr_decay.energy {decay['energy'] ** (epochs / 2500):.6g} makes 5,000 steps" in shown
 
 
 def test_the_named_flags_are_flags_of_the_recipe(own: Path) -> None:

@@ -101,8 +101,8 @@ def test_a_short_name_is_that_of_lebm_and_not_of_lightning(name: str) -> None:
     ("change", "expected"),
     [
         (
-            ("class_path: Langevin", "class_path: Langevn"),
-            "'Langevn' is not a class here; did you mean 'Langevin'?",
+            ("class_path: MLPEnergy", "class_path: MLPEnegy"),
+            "'MLPEnegy' is not a class here; did you mean 'MLPEnergy'?",
         ),
         (("class_path: LatentMLE", "class_path: LatentMEL"), "did you mean 'LatentMLE'?"),
         (("class_path: ImageData", "class_path: ImagData"), "did you mean 'ImageData'?"),

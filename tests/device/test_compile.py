@@ -64,9 +64,9 @@ def test_a_chain_has_one_graph_per_shape_and_block(name: str, device: torch.devi
     sampler, model = SETTINGS[name]().to(device), prior().to(device)
     kinds = KINDS.get(name, 1)
     for step in range(2):
-        move(sampler, model.log_density, BATCH, step, device)
+        move(sampler, model.target(), BATCH, step, device)
         assert graphs() == kinds
-    move(sampler, model.log_density, LAST, 2, device)
+    move(sampler, model.target(), LAST, 2, device)
     expected = 2 * kinds
     assert graphs() == expected
     for mode in (False, True, False):
@@ -76,7 +76,7 @@ def test_a_chain_has_one_graph_per_shape_and_block(name: str, device: torch.devi
             with torch.no_grad():  # as an optimiser step does
                 for parameter in model.parameters():
                     parameter.mul_(1.01)
-            move(sampler, model.log_density, rows, 3, device)
+            move(sampler, model.target(), rows, 3, device)
     assert (graphs(), breaks()) == (expected, 0)
 
 
@@ -101,9 +101,9 @@ def test_a_pool_compiles_its_kernel_once(device: torch.device) -> None:
         prior().to(device),
     )
     for step, rows in enumerate((BATCH, BATCH, LAST, BATCH, LAST)):
-        move(sampler, model.log_density, rows, step, device)
+        move(sampler, model.target(), rows, step, device)
     sampler.eval()
-    move(sampler, model.log_density, BATCH, 9, device)
+    move(sampler, model.target(), BATCH, 9, device)
     assert (graphs(), breaks()) == (2, 0)
 
 
@@ -113,7 +113,7 @@ def test_two_samplers_do_not_count_against_each_other(device: torch.device) -> N
     chains = [Langevin(4, 0.3, compile=True, unroll=2) for _ in range(3)]
     for _ in range(2):
         for sampler in chains:
-            move(sampler, model.log_density, BATCH, 0, device)
+            move(sampler, model.target(), BATCH, 0, device)
     assert (graphs(), breaks()) == (3, 0)
 
 
@@ -124,6 +124,6 @@ def test_a_stage_costs_one_graph_at_most(device: torch.device) -> None:
     for stage in range(3):
         model.tilt.switch()
         for step in range(3):
-            move(sampler, model.log_density_so_far, BATCH, step, device)
+            move(sampler, model.log_density_so_far(), BATCH, step, device)
         assert graphs() <= stage + 1
     assert breaks() == 0

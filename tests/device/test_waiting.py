@@ -252,7 +252,7 @@ NOISE = {"randn": 0.8, "cat": 0.1, "clone": 0.1, "mul": 0.1}
 def test_kernels_of_a_langevin_step() -> None:
     """On the energy of the papers: its gradient, the noise of eight shards for ten steps, and the step."""
     prior = EnergyPrior(MLPEnergy(100, hidden=[200, 200])).to("meta")
-    kernels = per_step(lambda steps: Langevin(steps, 0.4), prior.log_density, 100, steps=10)
+    kernels = per_step(lambda steps: Langevin(steps, 0.4), prior.target(), 100, steps=10)
     assert kernels == ENERGY | NOISE | {"add": 2.0, "sub": 1.0, "neg": 1.0}
 
 

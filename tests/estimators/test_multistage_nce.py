@@ -155,8 +155,8 @@ def test_the_last_stage_ends_the_method_and_the_classifier_rests():
     assert [record.stage for record in model.stages.history] == [1, 2]
     assert sorted(model.prior.constants) == [1, 2]
     z = torch.randn(5, 3)
-    raw, constant = model.log_prior(z, normalised=False), model.prior.log_constant()
-    torch.testing.assert_close(model.log_prior(z), raw - constant.log_z)
+    raw, constant = model.prior.log_prob(z, normalised=False), model.prior.log_constant()
+    torch.testing.assert_close(model.prior.log_prob(z), raw - constant.log_z)
     assert constant.low < constant.log_z < constant.high
     state = {name: parameter.clone() for name, parameter in model.prior.named_parameters()}
     assert training.step(x) is None
@@ -193,16 +193,16 @@ def test_learns_a_known_prior_that_one_step_of_a_chain_cannot_hold():
         training.step(generator(z).detach() + sigma * torch.randn(200, 4))
     assert torch.equal(generator.linear.weight, weight)
     model.eval()
-    drawn = model.prior_sampler(model.prior.log_density, torch.randn(4000, 2), steps=200)
+    drawn = model.prior_sampler(model.prior.target(), torch.randn(4000, 2), steps=200)
     # The posterior chain starts under the prior so far and its steps are biased a little, hence a tenth of a
     # unit.
     assert (drawn.mean(0) - mean).abs().max() < 0.1
     assert (drawn.std(0) - spread).abs().max() < 0.1
     truth = torch.distributions.Normal(mean, spread)
     z = truth.sample((4000,))
-    divergence = (truth.log_prob(z).sum(1) - model.log_prior(z)).mean()
+    divergence = (truth.log_prob(z).sum(1) - model.prior.log_prob(z)).mean()
     assert abs(divergence) < 0.15
-    raw = (truth.log_prob(z).sum(1) - model.log_prior(z, normalised=False)).mean()
+    raw = (truth.log_prob(z).sum(1) - model.prior.log_prob(z, normalised=False)).mean()
     assert raw - divergence == pytest.approx(-model.prior.log_constant().log_z, abs=1e-3)
 
 
@@ -249,7 +249,7 @@ def test_a_description_rebuilds_the_model_with_its_stages():
         model.prior.tilt.finished,
     )
     z = torch.randn(4, 3)
-    assert torch.equal(other.log_prior(z, normalised=False), model.log_prior(z, normalised=False))
+    assert torch.equal(other.prior.log_prob(z, normalised=False), model.prior.log_prob(z, normalised=False))
     torch.testing.assert_close(
         other.anomaly_score(x, generator=torch.Generator().manual_seed(0)),
         model.anomaly_score(x, generator=torch.Generator().manual_seed(0)),
@@ -265,7 +265,7 @@ def test_fresh_chains_through_the_stages_go_on_from_product_to_product() -> None
     index, kernel = torch.arange(5), Langevin(1, 0.4)
     noise = model.sample_noise("sample", index)
     expected = model.prior.reference(5, noise)
-    targets = [model.prior.log_density_after(1), model.prior.log_density_after(2), model.prior.log_density]
+    targets = [model.prior.log_density_after(1), model.prior.log_density_after(2), model.prior.target()]
     for target, steps in zip(targets, (3, 3, 4), strict=True):
         expected = kernel(target, expected.detach(), noise, steps=steps)
     drawn = model.sample_latent(5, steps=10, generator=model.sample_noise("sample", index))

@@ -129,7 +129,7 @@ def test_a_number_of_steps_asks_for_the_chain() -> None:
     start = model.prior.reference(4, source())
     assert torch.equal(model.sample_latent(4, steps=0, generator=source()), start)
     generator = source()
-    chain = Langevin(3, 0.2)(model.prior.log_density, model.prior.reference(4, generator), generator)
+    chain = Langevin(3, 0.2)(model.prior.target(), model.prior.reference(4, generator), generator)
     assert torch.equal(model.sample_latent(4, steps=3, generator=source()), chain)
     assert not torch.equal(model.sample_latent(4, generator=source()), chain)
 
@@ -180,6 +180,6 @@ def test_stages_are_drawn_directly_too() -> None:
     assert direct is not None
     generator = source()
     start = model.prior.reference(5, generator)
-    expected = direct.sampler(model.prior.log_density, start, generator)
+    expected = direct.sampler(model.prior.target(), start, generator)
     assert torch.equal(model.sample_latent(5, generator=source()), expected)
     assert not torch.equal(model.sample_latent(5, steps=7, generator=source()), expected)

@@ -119,7 +119,7 @@ def test_no_process_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     log_marginal(truth.joint, truth.x, start, annealing(2), 2, source())
     prior_log_z(truth.prior, annealing(2), 4, source())
     with pytest.raises(AssertionError, match="a collective call"):
-        HMC(1, 0.3, leapfrog_steps=3).warm_up(truth.prior.log_density, torch.zeros(4, 2).double(), source())
+        HMC(1, 0.3, leapfrog_steps=3).warm_up(truth.prior.target(), torch.zeros(4, 2).double(), source())
 
 
 def test_log_z_from_both_sides_and_of_exact_priors() -> None:

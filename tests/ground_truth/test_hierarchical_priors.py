@@ -112,7 +112,7 @@ def test_in_noise_space_only_the_exact_target_keeps_the_standard_normal(exact: b
     prior = HierarchicalPrior(zero_energy(), Pair(0.7, 0.6))
     start = torch.randn(4000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kernel = MALA(150, 0.9)
-    noise = kernel(NoiseSpace(prior, exact).log_density, start, torch.Generator().manual_seed(1))
+    noise = kernel(NoiseSpace(prior, exact).target(), start, torch.Generator().manual_seed(1))
     off = z_scores(noise, torch.zeros(2).double())
     spread = z_scores(second_moments(noise), torch.eye(2).double())
     if exact:
@@ -138,7 +138,7 @@ def test_both_spaces_sample_the_same_prior() -> None:
     mean = covariance @ energy.vector.detach()
     for space in (ChainSpace(prior), NoiseSpace(prior)):
         start = space.reference(6000, torch.Generator().manual_seed(0))
-        state = MALA(80, 0.9)(space.log_density, start, torch.Generator().manual_seed(1))
+        state = MALA(80, 0.9)(space.target(), start, torch.Generator().manual_seed(1))
         z = space.latents(state).detach()
         assert z_scores(z, mean) < 4
         assert z_scores(second_moments(z, mean), covariance) < 4

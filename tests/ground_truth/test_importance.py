@@ -167,8 +167,8 @@ def tilted_mixture() -> EnergyPrior:
 def test_a_tilted_target_proposes_its_base(make: Callable[[GaussianMixture | None], Sampler]) -> None:
     prior = tilted_mixture()
     start = prior.reference(8000, source(3))
-    state, info = make(None).run(prior.log_density, start, source(4))
-    assert torch.equal(make(prior.base)(prior.log_density, start, source(4)), state)
+    state, info = make(None).run(prior.target(), start, source(4))
+    assert torch.equal(make(prior.base)(prior.target(), start, source(4)), state)
     slope, base = prior.tilt.slope, prior.base
     within = base.factor @ base.factor.transpose(1, 2)
     weight = base.log_weight - base.mean @ slope + 0.5 * torch.einsum("i,kij,j->k", slope, within, slope)

@@ -26,9 +26,9 @@ def test_the_density_after_each_stage_holds_exactly_the_stages_before() -> None:
     for stage in range(4):
         expected = StandardNormal(2).log_density(z) + z @ slopes[:stage].sum(dim=0)
         torch.testing.assert_close(prior.log_density_after(stage)(z), expected)
-    torch.testing.assert_close(prior.log_density_so_far(z), expected)
+    torch.testing.assert_close(prior.log_density_so_far()(z), expected)
     torch.testing.assert_close(prior.log_density(z), expected)
-    torch.testing.assert_close(prior.log_density.state_gradient(z), slopes.sum(dim=0) - z)
+    torch.testing.assert_close(prior.target().state_gradient(z), slopes.sum(dim=0) - z)
 
 
 EDGE, CELLS, FINE = 6.0, 48, 10  # the square [-6, 6]^2, coarse cells a side, points a side of each cell
@@ -84,7 +84,7 @@ def test_draws_have_the_density(prior: RatioPrior, grid: tuple[Tensor, float]) -
     n, source = 20_000, torch.Generator().manual_seed(5)
     with torch.no_grad():
         mass = prior.log_prob(points).exp().reshape(CELLS, CELLS, -1).sum(dim=2)
-    draws = MALA(60, 0.6)(prior.log_density_so_far, prior.reference(n, source), source)
+    draws = MALA(60, 0.6)(prior.log_density_so_far(), prior.reference(n, source), source)
     column, row = ((draws + EDGE) / (2 * EDGE) * CELLS).long().clamp(0, CELLS - 1).T
     counts = torch.bincount(column * CELLS + row, minlength=CELLS**2).double()
     expected = (n * mass / mass.sum()).flatten()

@@ -63,7 +63,7 @@ def test_an_energy_with_a_forward_of_its_own_is_differentiated_as_it_is() -> Non
     energy = Doubled(3, hidden=[8])
     z = torch.randn(6, 3)
     torch.testing.assert_close(energy.state_gradient(z), by_autograd(energy, z))
-    torch.testing.assert_close(EnergyPrior(energy).log_density.state_gradient(z), -by_autograd(energy, z) - z)
+    torch.testing.assert_close(EnergyPrior(energy).target().state_gradient(z), -by_autograd(energy, z) - z)
 
 
 def test_a_chain_of_a_prior_follows_it() -> None:
@@ -73,6 +73,6 @@ def test_a_chain_of_a_prior_follows_it() -> None:
     plain = lambda z: prior.log_density(z)  # noqa: E731
     ends = [
         Langevin(20, 0.3)(density, start, torch.Generator().manual_seed(2))
-        for density in (prior.log_density, plain)
+        for density in (prior.target(), plain)
     ]
     torch.testing.assert_close(*ends, rtol=0, atol=1e-12)

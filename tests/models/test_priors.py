@@ -128,9 +128,9 @@ def test_a_tilted_gradient_is_that_of_autograd(base: Prior, energy: nn.Module) -
     prior = EnergyPrior(energy, base)
     z = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(prior.log_density(z), base.log_density(z) - energy(z))
-    torch.testing.assert_close(prior.log_density.log_ratio(z), -energy(z))
+    torch.testing.assert_close(prior.target().log_ratio(z), -energy(z))
     _, slope = log_density_gradient(lambda at: base.log_density(at) - energy(at), z)
-    torch.testing.assert_close(prior.log_density.state_gradient(z), slope)
+    torch.testing.assert_close(prior.target().state_gradient(z), slope)
     assert torch.equal(
         prior.reference(4, torch.Generator().manual_seed(2)),
         base.reference(4, torch.Generator().manual_seed(2)),
@@ -140,7 +140,7 @@ def test_a_tilted_gradient_is_that_of_autograd(base: Prior, energy: nn.Module) -
 def test_the_gradient_under_a_standard_normal_has_the_bits_of_its_formula() -> None:
     prior = EnergyPrior(MLPEnergy(3, [8]))
     z = torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(prior.log_density.state_gradient(z), -(state_gradient(prior.tilt, z) + z))
+    assert torch.equal(prior.target().state_gradient(z), -(state_gradient(prior.tilt, z) + z))
 
 
 class Waiting:
@@ -156,8 +156,8 @@ def test_an_energy_that_waits_is_left_out(base: Prior) -> None:
     assert prior.asleep
     assert prior.is_exact
     assert torch.equal(prior.log_density(z), base.log_density(z))
-    assert torch.equal(prior.log_density.state_gradient(z), base.state_gradient(z))
-    assert torch.equal(prior.log_density.log_ratio(z), torch.zeros(7))
+    assert torch.equal(prior.target().state_gradient(z), base.state_gradient(z))
+    assert torch.equal(prior.target().log_ratio(z), torch.zeros(7))
     assert torch.equal(prior.energy(z), torch.zeros(7))
     schedule.pending = False
     assert not prior.asleep
@@ -170,9 +170,9 @@ def test_any_module_is_an_energy() -> None:
     prior = EnergyPrior(Bowl(), StandardNormal(3))
     z = torch.randn(5, 3, dtype=torch.float64)
     torch.testing.assert_close(prior.energy(z), z.square().sum(dim=1) / 2)
-    torch.testing.assert_close(prior.log_density.state_gradient(z), -2 * z)
+    torch.testing.assert_close(prior.target().state_gradient(z), -2 * z)
     noise = torch.Generator().manual_seed(0)
-    drawn = Langevin(20, 0.3)(prior.log_density, prior.reference(2000, noise), noise)
+    drawn = Langevin(20, 0.3)(prior.target(), prior.reference(2000, noise), noise)
     kept = 0.91**40  # of exp(-|z|^2) one step of 0.3 keeps 0.91 of z, and adds a variance of 0.09
     assert drawn.var().item() == pytest.approx(0.09 / (1 - 0.91**2) * (1 - kept) + kept, abs=0.03)
     with pytest.raises(ValueError, match="does not know its latent_dim; give EnergyPrior a latent_dim"):

@@ -120,7 +120,7 @@ def test_compiled_chain_equals_eager_before_and_after_a_switch():
     for _ in range(2):
         start = torch.randn(9, 6, generator=torch.Generator().manual_seed(1))
         ends = [
-            chain(prior.log_density_so_far, start, torch.Generator().manual_seed(2))
+            chain(prior.log_density_so_far(), start, torch.Generator().manual_seed(2))
             for chain in (eager, compiled)
         ]
         torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-5)

@@ -171,7 +171,6 @@ def test_networks_and_constants(name: str) -> None:
     assert (model.teaching_weight, model.revised_inference_weight) == (constants.teaching, 0.1)
     assert (model.schedule, model.batch_statistics) == (constants.schedule, constants.batch_statistics)
     assert not model.scale_likelihood
-    assert not model.scale_energy
     assert all(
         hasattr(layer, "parametrizations")
         for layer in model.energy.modules()

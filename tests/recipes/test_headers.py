@@ -37,7 +37,7 @@ def test_header_says_what_a_reader_needs(name: str) -> None:
     assert max(len(line) for line in written if not re.match("# (Run|Override) ", line)) <= 110
     run_words = command(name, "Run")
     on = "quickstart" if name in LOGGERS else "latent_mle/mnist_published"
-    on = {"prior/mixture": "latent_mle/mnist"}.get(name, on)  # it needs an encoder
+    on = {"prior/mixture": "latent_mle/mnist_normal_base"}.get(name, on)  # it needs an encoder
     assert run_words[:2] == ["-c", on if name in OVERLAYS else name]
     assert name in run_words
     assert command(name, "Override")[: len(run_words[:2])] == run_words[:2]

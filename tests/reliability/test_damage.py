@@ -110,12 +110,10 @@ def test_the_newest_good_one_is_found(tmp_path: Path, caplog: pytest.LogCaptureF
         spoil(folder / "step=00000006.ckpt")
         assert checkpoint.newest(tmp_path / "run")[1]["global_step"] == 4
         assert lebm.load(tmp_path / "run").latent_dim
-    with pytest.raises(
-        UserError, match=r"last\.ckpt.*checksum is wrong.*; name the run, \S+/run, to open its newest good"
-    ):
+    with pytest.raises(UserError, match=r"last\.ckpt: not a readable checkpoint \(its checksum is wrong\)"):
         checkpoint.read(last)
     spoil(folder / "step=00000004.ckpt")
-    with pytest.raises(UserError, match="none of the other 2 beside it is good"):
+    with pytest.raises(UserError, match="no other checkpoint beside it is good"):
         checkpoint.find_checkpoint(tmp_path / "run")
 
 

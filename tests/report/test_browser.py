@@ -59,7 +59,7 @@ def chromium(*words: str) -> str:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from lebm.report import report
+    from lebm.report.page import report
 
     folder = tmp_path_factory.mktemp("browser")
     runs = [make_run(folder / name, number) for number, name in ((2, "two"), (1, "one"), (10, "ten"))]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lebm.report import report
 from lebm.report.figures import best_of, better
+from lebm.report.page import report
 
 
 def _run(folder: Path, metrics: dict[str, float | None], callbacks: str = "[]", curve: str = "") -> Path:

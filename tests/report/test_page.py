@@ -23,8 +23,8 @@ from lebm.__main__ import main
 from lebm.errors import UserError, UserNotice
 from lebm.evaluation.intervals import Interval
 from lebm.evaluation.record import FORMAT, Figure, SuiteResult
-from lebm.report import report
 from lebm.report.charts import Chart, chart, histogram
+from lebm.report.page import report
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 
@@ -285,7 +285,7 @@ def _with(path: str, value: Any) -> Callable[[str], str]:
         ("config.yaml", lambda text: "model: [1]", "damaged (TypeError)"),
         ("metrics.csv", lambda text: text + "5000,1,text,1\n", "cells that are not numbers at a step: 1"),
         ("metrics.csv", lambda text: text + "5000,1," + "1" * 200_000, "damaged (Error)"),
-        ("scores.csv", lambda text: "index,anomaly_score\n0," + "1" * 200_000, "not a table of scores"),
+        ("scores.csv", lambda text: "index,anomaly_score\n0," + "1" * 200_000, "scores.csv: damaged"),
         ("images/samples/test.png", lambda text: text[:60], "damaged (OSError)"),
     ],
 )
@@ -352,6 +352,6 @@ def test_the_newest_scores_are_shown_and_others_left_out(tmp_path: Path) -> None
     assert "highest combined first" in (tmp_path / "report.html").read_text()
     for content in ("index,other\n0,1\n", "index,anomaly_score\n0,much\n"):
         (run / "scores-2.csv").write_text(content)
-        with pytest.warns(UserNotice, match=r"scores-2\.csv: not a table of scores"):
+        with pytest.warns(UserNotice, match=r"scores-2\.csv: damaged"):
             report([run], tmp_path / "other.html")
         assert "rows of <code>scores" not in (tmp_path / "other.html").read_text()

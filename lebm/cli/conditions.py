@@ -1,0 +1,219 @@
+"""Draws given a condition: ``lebm condition`` fits classes on latents, ``lebm restore`` completes images."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lebm.cli.common import Opened, home, is_image, target_file, write_npy
+from lebm.cli.flags import add_data, count, run_parser
+from lebm.errors import UserError, tell
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lebm.conditions import Condition
+
+_HELD_OUT = 10  # every tenth row measures the classifier
+_HIDDEN = {
+    "lower": (0.5, 1, 0, 1),
+    "upper": (0, 0.5, 0, 1),
+    "left": (0, 1, 0, 0.5),
+    "right": (0, 1, 0.5, 1),
+    "box": (0.25, 0.75, 0.25, 0.75),
+    "none": (0, 0, 0, 0),
+}
+"""The hidden part of an image by name: top, bottom, left and right, as shares of its sides."""
+_AT_ONCE = 8  # images
+
+
+def condition(argv: list[str]) -> int:
+    """``lebm condition RUN --data FOLDER``"""
+    parser = run_parser(
+        "condition",
+        "Fit a classifier on the latents of labelled data, in seconds. It is stored beside the run, and lebm"
+        " sample RUN --class 7 draws by it.",
+    )
+    add_data(parser, split="train")
+    chosen = parser.parse_args(argv)
+    target = chosen.out or _file(chosen.run)
+    if target.exists() and not chosen.force:
+        raise UserError(f"{target} exists; add --force to fit the classifier again, or choose another --out")
+    run = Opened(chosen)
+    import numpy as np
+    import torch
+
+    from lebm.checkpoint import write_model_file
+    from lebm.models import LatentClassifier
+
+    rows = run.rows()
+    labels = rows.columns.get("label")
+    known = [] if labels is None else sorted({label for label in labels if label >= 0})
+    if labels is None or len(known) < 2:
+        raise UserError(f"{rows.source}: a classifier needs labels of at least two classes")
+    rows = rows.chosen(np.flatnonzero(np.asarray(labels) >= 0))
+    columns, z = rows.columns, run.each(run.model.encode, rows).to(run.model.device)
+    names = dict(zip(columns["label"], columns.get("class_name", columns["label"]), strict=True))
+    words = [str(names[label]) for label in known]
+    y = torch.tensor([known.index(label) for label in columns["label"]], device=z.device)
+    test = torch.arange(len(z), device=z.device) % _HELD_OUT == 0
+    classifier = LatentClassifier.fit(z[~test], y[~test], classes=len(known), seed=chosen.seed)
+    accuracy = float((classifier(z[test].float()).argmax(dim=1) == y[test]).double().mean())
+    facts = {"names": words, "data": rows.source, "rows": len(z), "accuracy": accuracy}
+    write_model_file(target, classifier.cpu(), {**facts, **_weights(run)})
+    tell(
+        f"lebm: classifier of {len(known)} classes in {target} (latents of {len(z)} rows of {rows.source},"
+        f" right on {accuracy:.1%} of {int(test.sum())} held-out rows)"
+    )
+    word = words[0] if words[0].isalnum() else f"'{words[0]}'"
+    tell(f"lebm: next: lebm sample {chosen.run} --class {word}")
+    return 0
+
+
+def _file(run: Path) -> Path:
+    """Where the classifier of a run is stored."""
+    return home(run) / ("classes.safetensors" if run.is_dir() else f"{run.stem}.classes.safetensors")
+
+
+def _weights(run: Opened) -> dict[str, str | None]:
+    """The weights that a classifier is fitted to."""
+    from lebm.checkpoint import find_checkpoint
+    from lebm.files import sha256
+
+    file = find_checkpoint(run.chosen.run)
+    return {"weights": run.model.loaded_weights, "checkpoint_sha256": sha256(file)}
+
+
+def class_condition(run: Opened) -> Condition:
+    """The condition that ``--class`` names, by the classifier beside the run.
+
+    Raises:
+        UserError: if there is no classifier, it was fitted to other weights, or a class is not known.
+    """
+    from lebm import checkpoint
+    from lebm.conditions import parsed
+    from lebm.models import LatentClassifier
+
+    chosen = run.chosen
+    file, again = chosen.classifier or _file(chosen.run), f"lebm condition {chosen.run} --data FOLDER"
+    if not file.exists():
+        raise UserError(f"{file}: there is no classifier for --class; {again} fits one")
+    content = checkpoint.read(file)
+    facts = content.get("facts", {})
+    classifier = checkpoint.rebuilt(file, content, LatentClassifier, map_location=run.model.device)
+    if any(facts.get(name) != value for name, value in _weights(run).items()):
+        message = f"was fitted to other weights than those of {chosen.run}; fit it again by {again} --force"
+        raise UserError(f"{file}: {message}")
+    try:
+        return parsed(chosen.classes, classifier, facts["names"])
+    except ValueError as error:
+        raise UserError(f"--class {chosen.classes}: {error}") from error
+
+
+def restore(argv: list[str]) -> int:
+    """``lebm restore RUN --data FOLDER``"""
+    parser = run_parser(
+        "restore",
+        "Complete images that are partly hidden, noisy or small. A row of the picture is: the image, what is"
+        " observed of it, draws of the model that agree with that, their mean, and their standard deviation"
+        " per pixel (black 0, white 1).",
+    )
+    add_data(parser)
+    mask = f"what is hidden: {', '.join(_HIDDEN)}, or a picture that is black there (default %(default)s)"
+    noise = "standard deviation of noise added to the observed pixels, in the [-1, 1] range (default 0)"
+    sigma = "standard deviation by which a completion may miss an observed pixel (default %(default)g)"
+    shrink = "observe the image this many times smaller, by averages"
+    images = "number of images, spread over the classes (default 4)"
+    parser.add_argument("--mask", default="lower", help=mask)
+    parser.add_argument("--noise", type=float, default=0.0, help=noise)
+    parser.add_argument("--sigma", type=float, default=1.0, help=sigma)
+    parser.add_argument("--shrink", type=count, default=1, help=shrink)
+    parser.add_argument("-n", type=count, default=8, help="completions per image (default %(default)s)")
+    parser.add_argument("--images", type=count, default=4, help=images)
+    chosen = parser.parse_args(argv)
+    if not 0 <= chosen.noise < math.inf:
+        raise UserError(f"--noise {chosen.noise:g}: must be finite and at least 0")
+    if not 0 < chosen.sigma < math.inf:
+        raise UserError(f"--sigma {chosen.sigma:g}: must be finite and above 0")
+    if chosen.mask not in _HIDDEN and not Path(chosen.mask).is_file():
+        raise UserError(f"--mask {chosen.mask}: neither a file nor one of {', '.join(_HIDDEN)}")
+    run = Opened(chosen)
+    import torch
+    from torch.nn.functional import avg_pool2d, interpolate
+
+    from lebm.conditions import Observed
+    from lebm.plots import image_grid, write_png
+    from lebm.samplers.noise import Noise
+
+    rows = run.rows().spread(chosen.images, chosen.seed)
+    x = rows.all()
+    if run.model.sentences is not None or not is_image(x):
+        raise UserError(f"{chosen.run}: restore is for models of images")
+    if any(size % chosen.shrink for size in x.shape[2:]):
+        raise UserError(f"--shrink {chosen.shrink}: does not divide images of {x.shape[3]}x{x.shape[2]}")
+    small = avg_pool2d(x, chosen.shrink)
+    seen = _mask(chosen.mask, *small.shape[2:])
+    index = torch.tensor(rows.columns["index"])
+    dirt = Noise.samples(chosen.seed, "restore", "noise", index=index).normal(small.shape)
+    small = torch.where(seen, small + chosen.noise * dirt, 0.0)
+    parts, acceptance, ess = [], [], []
+    for start in range(0, len(x), _AT_ONCE):
+        given = Observed(
+            small[start : start + _AT_ONCE],
+            seen,
+            math.hypot(chosen.sigma / chosen.shrink, chosen.noise),  # an average misses by less
+            None if chosen.shrink == 1 else lambda y: avg_pool2d(y, chosen.shrink),
+        )
+        number, source = len(given.x) * chosen.n, Noise([(chosen.seed, "restore", start)])
+        draws = run.model.sample_given(number, given, steps=chosen.steps, generator=source)
+        parts.append(run.decoded(draws.z))
+        acceptance.append(draws.acceptance)
+        ess.append(draws.ess)
+    made = torch.cat(parts).unflatten(0, (len(x), chosen.n))
+    mean, spread = made.mean(dim=1), made.std(dim=1, correction=0)
+    form = ".npy" if (chosen.out or Path()).suffix == ".npy" else ".png"
+    target = target_file(chosen, "restored", form)
+    if form == ".npy":
+        write_npy(target, made)
+    else:
+        shown = interpolate(small, size=x.shape[2:])  # each pixel as a square
+        table = torch.cat([torch.stack([x, shown], 1), made, torch.stack([mean, 2 * spread - 1], 1)], 1)
+        write_png(target, image_grid(table.flatten(0, 1), table.shape[1]))
+    what = f"{chosen.n} completions of {len(x)} images of {rows.source}"
+    run.report(what, target, f"mask {chosen.mask}, sigma {chosen.sigma:g}")
+    partly = chosen.shrink == 1 and not seen.all()
+    hidden = ~seen.expand(small.shape) if partly else torch.ones_like(x).bool()
+    of_mean, of_one = (mean - x).square()[hidden], (made - x[:, None]).square().mean(dim=1)[hidden]
+    tell(
+        f"lebm: squared error {float(of_mean.mean()):.4f} {'a hidden pixel' if partly else 'a pixel'} of"
+        f" their mean, and {float(of_one.mean()):.4f} of one; acceptance"
+        f" {sum(acceptance) / len(acceptance):.2f}, at least {min(ess):.0f} effective particles an image"
+    )
+    return 0
+
+
+def _mask(name: str, height: int, width: int) -> Tensor:
+    """What is observed, ``(1, H, W)`` of ``bool``, by the name of the hidden part or a picture."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    if name in _HIDDEN:
+        seen = torch.ones(1, height, width, dtype=torch.bool)
+        top, bottom, left, right = _HIDDEN[name]
+        down = slice(round(top * height), round(bottom * height))
+        seen[:, down, round(left * width) : round(right * width)] = False
+        return seen
+    try:
+        with Image.open(name) as picture:
+            seen = torch.from_numpy(np.asarray(picture.convert("L")) >= 128)[None]
+    except (OSError, ValueError) as error:
+        raise UserError(f"--mask {name}: not a picture that can be read ({error})") from error
+    if seen.shape[1:] != (height, width):
+        raise UserError(
+            f"--mask {name}: has {seen.shape[2]}x{seen.shape[1]} pixels, but the images have {width}x{height}"
+        )
+    if not seen.any():
+        raise UserError(f"--mask {name}: is black everywhere, so that nothing is observed")
+    return seen

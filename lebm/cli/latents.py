@@ -1,0 +1,216 @@
+"""From data to latents and back: ``lebm reconstruct``, ``interpolate``, ``traverse`` and ``encode``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from lebm.cli.common import Opened, encode_noise, say, target_file
+from lebm.cli.flags import add_data, count, run_parser
+from lebm.config.recipes import nearest
+from lebm.errors import UserError, tell
+from lebm.files import replaced
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lebm.data.rows import Rows
+
+
+def reconstruct(argv: list[str]) -> int:
+    """``lebm reconstruct RUN``"""
+    parser = run_parser(
+        "reconstruct", "Encode data and decode them again: data above, reconstructions below."
+    )
+    add_data(parser)
+    number = "number of rows (default 32): a seeded choice, spread over the classes of images"
+    parser.add_argument("-n", type=count, default=32, help=number)
+    run = Opened(parser.parse_args(argv))
+    import torch
+
+    from lebm.plots import pair_grid
+
+    rows = run.rows().spread(run.chosen.n, run.chosen.seed)
+    x, result = rows.all(), run.each(run.model.reconstruct, rows)
+    if (sentences := run.model.sentences) is not None:
+        pairs = zip(sentences.spell(x), sentences.spell(result), strict=True)
+        say((f"data   {above}\nmodel  {below}" for above, below in pairs), run.chosen.out)
+        return 0
+    both = torch.cat([x, result])  # in an array the data come first
+    target = run.write("reconstructions", both, lambda both: pair_grid(both[: len(x)], both[len(x) :]))
+    run.report(f"{len(x)} reconstructions of {rows.source}", target)
+    unit = "a pixel, in the [-1, 1] range" if x.dim() == 4 else "a coordinate"
+    tell(f"lebm: mean squared error {(result - x).square().mean().item():.5f} {unit}")
+    return 0
+
+
+def interpolate(argv: list[str]) -> int:
+    """``lebm interpolate RUN [A B]``"""
+    parser = run_parser("interpolate", "Encode images or sentences, and decode the latents between them.")
+    add_data(parser)
+    pairs = "number of interpolations between a seeded choice of rows, if no ends are named (default 6)"
+    seeds = "from one draw of the prior to another, by their seeds"
+    parser.add_argument("first", nargs="?", help="first end: a sentence, or the row or the file of an image")
+    parser.add_argument("last", nargs="?", help="second end")
+    parser.add_argument("-n", type=count, default=8, help="length, both ends included (default 8)")
+    parser.add_argument("--pairs", type=count, default=6, help=pairs)
+    parser.add_argument("--seeds", type=int, nargs=2, metavar="SEED", help=seeds)
+    chosen = parser.parse_args(argv)
+    words = [word for word in (chosen.first, chosen.last) if word is not None]
+    if chosen.n < 2:
+        raise UserError(f"-n {chosen.n}: an interpolation has two ends, so give at least 2")
+    if len(words) == 1:
+        raise UserError(f"an interpolation has two ends, and only one is named: {words[0]!r}")
+    if words and chosen.seeds:
+        raise UserError("--seeds names the two ends, so name no others")
+    run = Opened(chosen)
+    import torch
+
+    from lebm.plots import between, image_grid
+
+    rows, sentences = None, run.model.sentences
+    if chosen.seeds:
+        z, source = (
+            _drawn(run, chosen.seeds),
+            f"the draws {chosen.seeds[0]} and {chosen.seeds[1]} of the prior",
+        )
+    elif words and sentences is not None:
+        x, noise = sentences.read(words).to(run.model.device), encode_noise(chosen.seed, range(2))
+        z, source = run.model.encode(x, steps=chosen.steps, generator=noise), ""
+    else:
+        rows = _named_rows(run, words, 2 * chosen.pairs)
+        z, source = run.each(run.model.encode, rows), rows.source
+    ends = list(zip(z[0::2], z[1::2], strict=False))
+    if not ends:
+        raise UserError(f"{source} has only one row, and an interpolation has two ends")
+    x = run.decoded(torch.cat([between(first, last, chosen.n) for first, last in ends]))
+    if sentences is not None:
+        say(sentences.spell(x), chosen.out)
+        return 0
+    target = run.write("interpolation", x, lambda x: image_grid(x, chosen.n))
+    what = f"{len(ends)} interpolation(s) between {source}"
+    run.report(what, target, "posterior" if rows else "prior")
+    if rows is not None:
+        numbers = rows.columns["index"]
+        named = ", ".join(f"{a} to {b}" for a, b in zip(numbers[0::2], numbers[1::2], strict=False))
+        tell(f"lebm: rows of the data: {named}")
+    return 0
+
+
+def traverse(argv: list[str]) -> int:
+    """``lebm traverse RUN [ROW]``"""
+    what = "Vary one coordinate of an image's latent per row of a picture. The middle is the image itself."
+    parser = run_parser("traverse", what)
+    add_data(parser)
+    image = "the image: its row in the data, from 0, or its file name (default: a seeded choice)"
+    which = "the coordinates, from 0 (default: the ten that change the image most)"
+    width = "added at the right end and subtracted at the left (default %(default)s)"
+    parser.add_argument("row", nargs="?", help=image)
+    parser.add_argument("--from-seed", type=int, metavar="SEED", help="a draw of the prior, not of the data")
+    parser.add_argument("--coordinates", type=int, nargs="+", metavar="K", help=which)
+    parser.add_argument("--range", type=float, default=3.0, help=width)
+    parser.add_argument("-n", type=count, default=9, help="images per row (default %(default)s)")
+    chosen = parser.parse_args(argv)
+    if chosen.n < 2:
+        raise UserError(f"-n {chosen.n}: a row has two ends, so give at least 2")
+    if chosen.row is not None and chosen.from_seed is not None:
+        raise UserError("--from-seed draws a latent, so name no row")
+    run = Opened(chosen)
+    if run.model.sentences is not None:
+        raise UserError(f"{chosen.run}: traverse is for models of images; lebm interpolate takes sentences")
+    from lebm.plots import image_grid, most_visible, swept
+
+    if chosen.from_seed is not None:
+        z, source = _drawn(run, [chosen.from_seed])[0], f"draw {chosen.from_seed} of the prior"
+    else:
+        rows = _named_rows(run, [] if chosen.row is None else [chosen.row], 1)
+        z, source = run.each(run.model.encode, rows)[0], f"row {rows.columns['index'][0]} of {rows.source}"
+    wrong = [k for k in chosen.coordinates or [] if not 0 <= k < len(z)]
+    if wrong:
+        raise UserError(f"--coordinates {wrong[0]}: the latent has the coordinates 0 to {len(z) - 1}")
+    coordinates = chosen.coordinates or most_visible(run.decoded, z, chosen.range, 10)
+    x = run.decoded(swept(z, coordinates, chosen.range, chosen.n).flatten(0, 1))
+    target = run.write("traversal", x, lambda x: image_grid(x, chosen.n))
+    chain = "posterior" if chosen.from_seed is None else "prior"
+    run.report(f"{len(coordinates)} coordinates of {source}", target, chain)
+    tell(f"lebm: coordinates from above: {', '.join(map(str, coordinates))}")
+    return 0
+
+
+def encode(argv: list[str]) -> int:
+    """``lebm encode RUN``"""
+    parser = run_parser(
+        "encode",
+        "Encode data, and write the latents as .npz: the arrays train, validation and test, with labels and"
+        " file names where the data have them. lebm cp latent_mle/vectors prior.yaml --for FILE then makes a"
+        " recipe for them.",
+    )
+    add_data(parser)
+    chosen = parser.parse_args(argv)
+    target = target_file(chosen, "latents", ".npz")
+    if target.suffix != ".npz":
+        raise UserError(f"--out {target}: latents are written as .npz")
+    run = Opened(chosen)
+    import numpy as np
+
+    data = run.data(chosen.data)
+    if chosen.split is not None:
+        parts = {"train": data.rows(chosen.split)}
+    else:
+        data.setup()  # type: ignore[call-arg]
+        names = ("train", "validation", "test")
+        parts = {name: data.rows_of(name) for name in names if getattr(data, name) is not None}
+    arrays: dict[str, Any] = {}
+    for name, rows in parts.items():
+        arrays[name] = run.each(run.model.encode, rows).numpy()
+        labels = rows.columns.get("label", getattr(rows.split, "labels", None))
+        if labels is not None:
+            arrays[f"{name}_label"] = np.asarray(labels)
+        if rows.paths is not None:
+            arrays[f"{name}_name"] = np.asarray(rows.columns["path"])
+    with replaced(target) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **arrays)
+    counts = " and ".join(f"{len(arrays[name])} ({name})" for name in parts)
+    run.report(f"latents of {data.path}, {counts},", target)
+    return 0
+
+
+def _drawn(run: Opened, seeds: Sequence[int]) -> Tensor:
+    """A draw of the prior per seed, ``(n, d)``: the latent of the first sample of ``lebm sample``."""
+    import torch
+
+    from lebm.samplers.noise import Noise
+
+    noises = [Noise.samples(seed, "sample", index=range(1)) for seed in seeds]
+    drawn = [run.model.sample_latent(1, steps=run.chosen.steps, generator=noise) for noise in noises]
+    return torch.cat(drawn)
+
+
+def _named_rows(run: Opened, words: Sequence[str], n: int) -> Rows:
+    """The named rows of the data, from 0 or by their files, or a seeded choice of ``n`` over the classes."""
+    import numpy as np
+
+    rows = run.rows()
+    if not words:
+        return rows.spread(n, run.chosen.seed)
+    return rows.chosen(np.array([_row(word, rows) for word in words]))
+
+
+def _row(word: str, rows: Rows) -> int:
+    """The row of an image, from its number or the name of its file; the end of the path is enough."""
+    if word.isdecimal():
+        if int(word) < len(rows):
+            return int(word)
+        raise UserError(f"row {word}: {rows.source} has the rows 0 to {len(rows) - 1}")
+    if rows.paths is None:
+        raise UserError(f"{word!r}: the rows of {rows.source} have no file names; give row numbers, from 0")
+    name = f"/{PurePath(word).as_posix()}"
+    paths = [f"/{path}" for path in rows.paths]
+    found = [row for row, path in enumerate(paths) if path.endswith(name) or name.endswith(path)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        both = " and ".join(rows.paths[row] for row in found[:2])
+        raise UserError(f"{word!r}: {len(found)} images of {rows.source} have this name, such as {both}")
+    raise UserError(f"{word!r}: {rows.source} has no image of this name{nearest(word, rows.paths)}")

@@ -1,0 +1,312 @@
+"""A study: trainings and measurements by a plan, one line of results per cell, and tables of these lines.
+
+A plan is a YAML file with `cells`, the plans of trainings by name, and `tables`. A plan of cells has:
+
+- `recipe`: what follows `lebm fit -c`, and `settings`, its flags. In these FOLDER is the folder of the
+  runs, and `<name>` the value of an axis;
+- `axes`: names to values, whose product are the cells. A name is a flag, or `recipe`;
+- `each`: a list of settings, where not every product is a cell;
+- `cases`: axes whose values have a recipe and settings of their own;
+- `evaluate`: what follows `lebm evaluate RUN`;
+- `measure`: a function of the file that the plan names as `measures`, which measures a run; or `call`, one
+  that needs no run. The file is run as `python FILE FUNCTION FOLDER SETTINGS DATA` and writes
+  FOLDER/figures.json;
+- `data`: a folder inside the folder of data (default: that of the plan); null for the data of the recipe.
+
+A cell is a process of its own with one thread. Its line in `results`, a file beside the plan if not named,
+has its settings, command, CPU minutes, versions, machine and figures with intervals. Cells that have a line
+are skipped, and an interrupted training is resumed.
+
+A table has `columns`, title to [figure, format, filter], and `rows`, the first cells of a row and its
+filter. A filter names the cell and values of its settings; `$name` gives the text for `{name}` in the
+figures of the columns instead. Figures are those of the cells, and `seeds`, `steps`, `cpu_minutes` and
+`ms_per_step`. The value of one cell has its 95 % interval; a mean (or median: `over`) of several has the
+lowest and the highest. `spread: false` leaves these out. `machine: true` names the machines and the days
+below the table.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import yaml
+
+from lebm.errors import UserError, tell
+
+__all__ = ["Study", "figures", "fitting", "grid", "machine", "spread", "value_of"]
+
+FLAGS = {
+    "held_out_label": "data.init_args.held_out_label",
+    "latents": "latent_dim",
+    "lr_decay": "model.init_args.optimizer.lr_decay",
+    "pull": "model.init_args.inference.init_args.prior_pull",
+    "seed": "seed_everything",
+    "sigma": "model.init_args.likelihood.init_args.sigma",
+}
+"""Short names of flags."""
+NAMES = {flag: name for name, flag in FLAGS.items() if name != "seed"}
+Cell = dict[str, Any]
+
+
+class Study:
+    """A plan and its results.
+
+    Args:
+        plan: the YAML file, or its content.
+        results: file of the results, one line of JSON per cell; the plan names it, or it is beside the plan.
+
+    Raises:
+        UserError: for a plan without `cells`.
+    """
+
+    def __init__(self, plan: Path | dict[str, Any], results: Path | None = None) -> None:
+        self.place = plan if isinstance(plan, Path) else Path.cwd()
+        self.plan: dict[str, Any] = yaml.safe_load(plan.read_text()) if isinstance(plan, Path) else plan
+        if not isinstance(self.plan, dict) or not isinstance(self.plan.get("cells"), dict):
+            raise UserError(
+                f"{plan}: a plan has a mapping `cells`; docs/evaluation.md#studies has an example"
+            )
+        named = self.plan.get("results", f"{self.place.stem}.jsonl")
+        self.results = results or (self.place.parent / named).resolve()
+
+    @property
+    def _name(self) -> str:
+        """The plan in commands, with its folder if that is called studies."""
+        place = self.place.resolve()
+        return f"{place.parent.name}/{place.name}" if place.parent.name == "studies" else place.name
+
+    def stored(self) -> list[Cell]:
+        """The lines of the results."""
+        return read_cells(self.results)
+
+    def planned(self, only: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and settings of each cell: `each`, times the product of its axes, cases first."""
+        for name in only or ():
+            if name not in self.plan["cells"]:
+                raise UserError(f"{self.place}: no cells {name!r}; it has {', '.join(self.plan['cells'])}")
+        for name, plan in self.plan["cells"].items():
+            if only is None or name in only:
+                axes = {axis: list(values) for axis, values in plan.get("cases", {}).items()}
+                axes |= plan.get("axes", {})
+                for own, *values in itertools.product(plan.get("each", [{}]), *axes.values()):
+                    yield name, own | dict(zip(axes, values, strict=True))
+
+    def run(self, folder: Path, only: Iterable[str] | None = None, data: Path | None = None) -> list[str]:
+        """Train and measure the cells without a line; the names of those that failed."""
+        failed = []
+        for name, settings in self.planned(only):
+            if (name, settings) in [(cell["cell"], cell["settings"]) for cell in self.stored()]:
+                continue
+            place = folder / "-".join([name, *map(str, settings.values())]).replace("/", "_")
+            try:
+                measured = self.cell(name, settings, place, data)
+            except subprocess.CalledProcessError as error:
+                if error.returncode in (130, 143, -2, -15):
+                    raise KeyboardInterrupt from error
+                tell(f"lebm: {place}: not done, a command ended with status {error.returncode}")
+                failed.append(place.name)
+                continue
+            self.results.parent.mkdir(parents=True, exist_ok=True)
+            with self.results.open("a") as file:
+                file.write(json.dumps(measured) + "\n")
+        return failed
+
+    def cell(self, name: str, settings: dict[str, Any], place: Path, data: Path | None) -> Cell:
+        """The line of one cell, after its training and its measurements."""
+        plan = self.plan["cells"][name]
+        kind = plan.get("data", self.plan.get("data"))
+        images = None if data is None or kind is None else str(data / kind)
+        command = f"lebm study run {self._name} FOLDER --only {name}"
+        fit: dict[str, Any] = {"started": datetime.now().isoformat(timespec="seconds")}
+        if "call" not in plan:
+            words = ["lebm", "fit", *fit_words(plan, settings)]
+            command = shlex.join(words)
+            words = [word.replace("FOLDER", str(place.parent)) for word in words]
+            words += ["--data.init_args.path", images] if images else []
+            summary = place / "summary.json"
+            if not summary.exists() or json.loads(summary.read_text())["status"] != "finished":
+                resume = ["--resume"] if (place / "checkpoints").exists() else []
+                _process("-m", *words, "--run_dir", str(place), *resume)
+            fit = json.loads(summary.read_text())
+        kept: dict[str, Any] = {}
+        if "evaluate" in plan:
+            _process("-m", "lebm", "evaluate", str(place), *shlex.split(plan["evaluate"]))
+            evaluation = figures(json.loads((place / "evaluation.json").read_text()))
+            kept = {key: [own[end] for end in ("value", "low", "high")] for key, own in evaluation.items()}
+        if function := plan.get("measure") or plan.get("call"):
+            if "measures" not in self.plan:
+                raise UserError(f"{self.place}: the cells {name} need `measures`, a Python file")
+            file = str(self.place.parent / self.plan["measures"])
+            _process(file, function, str(place), json.dumps(settings), images or "")
+            found = json.loads((place / "figures.json").read_text())
+            fit |= found.get("fit", {})
+            kept |= found["figures"]
+        seconds = fit.get("cpu_time_seconds")
+        return {
+            "cell": name,
+            "settings": settings,
+            "command": command,
+            "cpu_minutes": None if seconds is None else seconds / 60,
+            **{key: fit.get(key) for key in ("versions", "hardware", "started", "steps")},
+            "figures": kept,
+        }
+
+    # Tables
+
+    def table(self, title: str) -> str:
+        """A table in Markdown, and below it its note, its machines, and the command that makes its cells."""
+        if title not in self.plan.get("tables", {}):
+            known = ", ".join(self.plan.get("tables", {})) or "none"
+            raise UserError(f"{self.place}: no table {title!r}; it has {known}")
+        table = self.plan["tables"][title]
+        rows, used = self._rows(table)
+        made = machine(*(cell for cell in used if cell["hardware"])) if table.get("machine") else ""
+        plans = dict.fromkeys(cell["cell"] for cell in used if cell["cell"] in self.plan["cells"])
+        command = f"lebm study run {self._name} FOLDER --only {','.join(plans)}"
+        others = dict.fromkeys(cell["command"] for cell in used if "benchmarks." in cell["command"])
+        notes = [table.get("note", ""), f"{made}." if made else ""]
+        notes += [f"`{words}`." for words in [*([command] if plans else []), *others]]
+        return grid([*table["head"], *table["columns"]], rows) + "\n\n" + " ".join(filter(None, notes))
+
+    def _rows(self, table: dict[str, Any]) -> tuple[list[list[str]], list[Cell]]:
+        """The rows of a table as text, and the cells in it."""
+        over = {"mean": mean, "median": median}[table.get("over", "mean")]
+        rows, used, ends = [], [], table.get("spread", True)
+        for *labels, wanted in table["rows"]:
+            wanted = dict(wanted)
+            printed = wanted.pop("printed", {})
+            other = wanted.pop("study", None)
+            cells = self.stored() if other is None else read_cells(self.results.with_name(f"{other}.jsonl"))
+            own = [] if printed else fitting(cells, wanted)
+            texts = {key[1:]: value for key, value in wanted.items() if key[0] == "$"}
+            row = [str(printed.get(title, "")) for title in table["columns"]]
+            for place, (figure, form, *narrower) in enumerate(table["columns"].values() if own else ()):
+                chosen = fitting(own, narrower[0]) if narrower else own
+                each = figure if isinstance(figure, list) else [figure]
+                parts = [shown(chosen, one.format(**texts), form, over, ends) for one in each]
+                row[place] = " / ".join(part for part in parts if part)
+            if not own and not printed:
+                row[0] = "not run"
+            rows.append([*map(str, labels), *row])
+            used += own
+        return rows, used
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """The lines of a file of results; none if there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def fit_words(plan: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """The words after ``lebm fit`` for one cell."""
+    chosen, own = dict(plan.get("settings", {})), dict(settings)
+    recipe = own.pop("recipe", plan.get("recipe"))
+    for axis, values in plan.get("cases", {}).items():
+        case = values[own.pop(axis)] or {}
+        recipe = case.get("recipe", recipe)
+        chosen |= case.get("settings", {})
+    words = ["-c", *shlex.split(str(recipe))]
+    for key, value in (chosen | own).items():
+        text = str(value) if isinstance(value, str | int) else json.dumps(value)
+        words += [f"--{FLAGS.get(key, key)}", re.sub(r"<(\w+)>", lambda name: str(settings[name[1]]), text)]
+    return words
+
+
+def _process(*words: str) -> None:
+    """Run Python on one thread, in a process of its own: a crash does not take the other cells with it."""
+    tell(f"lebm: {shlex.join(words[1:] if words[0] == '-m' else words)}")
+    subprocess.run([sys.executable, *words], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+
+
+def fitting(cells: list[Cell], wanted: dict[str, Any]) -> list[Cell]:
+    """The cells that a filter leaves."""
+
+    def fits(cell: Cell) -> bool:
+        own = {"cell": cell["cell"]}
+        own |= {NAMES.get(key, key): value for key, value in cell["settings"].items()}
+        named = ((key, value) for key, value in wanted.items() if key[0] != "$")
+        return all(
+            own.get(key) in value if isinstance(value, list) else own.get(key) == value
+            for key, value in named
+        )
+
+    return [cell for cell in cells if fits(cell)]
+
+
+def value_of(cell: Cell, figure: str) -> list[float | None]:
+    """A figure of a cell with its ends."""
+    if figure == "ms_per_step":
+        return [60_000 * cell["cpu_minutes"] / cell["steps"], None, None]
+    if figure in ("cpu_minutes", "steps"):
+        return [cell.get(figure), None, None]
+    return cell["figures"].get(figure, [None, None, None])
+
+
+def shown(
+    cells: list[Cell], figure: str, form: str, over: Callable[..., float] = mean, ends: bool = True
+) -> str:
+    """A figure of some cells as text: with its interval, or with the lowest and the highest."""
+    if figure == "seeds":
+        return str(len(cells))
+    values = [value_of(cell, figure) for cell in cells]
+    known = [value for value in values if value[0] is not None]
+    if not ends:
+        return _number(form, over(value[0] for value in known)) if known else ""
+    if len(known) == 1 and known[0][1] is not None:
+        value, low, high = (_number(form, end) for end in known[0])
+        return f"{value} ({low} to {high})"
+    return spread([value[0] for value in known], form, over)
+
+
+def spread(values: Sequence[float | None], form: str, middle: Callable[[list[float]], float]) -> str:
+    """The mean or median of the known values, with the lowest and the highest where they differ."""
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return ""
+    centre, low, high = (form.format(value) for value in (middle(known), known[0], known[-1]))
+    return centre if low == high else f"{centre} ({low} to {high})"
+
+
+def _number(form: str, value: float | None) -> str:
+    """A number, without the sign of a zero."""
+    text = form.format(value)
+    return text.removeprefix("-") if not text.strip("-0.,%") else text
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(map(str, line))} |" for line in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def machine(*records: dict[str, Any]) -> str:
+    """Each machine with its versions, and the first and the last day, for the line below a table."""
+    days: dict[str, list[str]] = {}
+    for record in records:
+        hardware, versions = record["hardware"], record["versions"]
+        name = f"{hardware['cpu']}, {hardware['threads']} thread(s), torch {versions['torch']}, lebm"
+        name += f" {versions['lebm']}"
+        days.setdefault(name, []).append((record["started"] or "")[:10])
+    spans = {name: dict.fromkeys(filter(None, (min(own), max(own)))) for name, own in days.items()}
+    return "; ".join(", ".join(filter(None, [name, " to ".join(span)])) for name, span in spans.items())
+
+
+def figures(evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The values of all suites of an evaluation, by name; the run's own test split comes first."""
+    found = [entry for suite in evaluation["suites"].values() for entry in suite["figures"]]
+    foreign = [entry for entry in found if entry.get("split") not in ("lebm", "test", None)]
+    named: dict[str, dict[str, Any]] = {}
+    for entry in [*(entry for entry in found if entry not in foreign), *foreign]:
+        named.setdefault(entry["name"], entry)
+    return named
