@@ -43,7 +43,7 @@ PICTURES = {
     "multistage_nce/mnist_normal_base": "multistage_nce_mnist_normal_base_samples.png",
     "multistage_nce/mnist_conv": "multistage_nce_mnist_conv_samples.png",
     "multistage_nce/mnist_conv_normal_base": "multistage_nce_mnist_conv_normal_base_samples.png",
-    "multistage_nce/mnist_two_stage": "dual_two_stage_samples.png",
+    "multistage_nce/mnist_two_stage": "multistage_nce_mnist_two_stage_samples.png",
     "multistage_nce/mnist_published": "multistage_nce_mnist_published_samples.png",
     "joint_hierarchical/mnist": "joint_hierarchical_layers.png",
     "joint_hierarchical/mnist_two_stage": "joint_mnist_two_stage_samples.png",

@@ -96,11 +96,11 @@ def run(path: Path, folder: Path) -> dict[str, Any]:
     own = {"PATH": os.pathsep.join(places), "PYTHONPATH": os.pathsep.join(imported)}
     client = NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}})
     client.execute(env={**os.environ, **own})
-    for cell in notebook["cells"]:
+    for cell in small(notebook)["cells"]:
         for output in cell.get("outputs", ()):
             if "text" in output:
                 output["text"] = output["text"].replace(f"{folder.resolve()}{os.sep}", "")
-    return small(notebook)
+    return notebook
 
 
 def small(notebook: dict[str, Any]) -> dict[str, Any]:

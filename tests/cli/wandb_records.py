@@ -34,7 +34,9 @@ class Recorded:
         self.summary: dict[Any, Any] = {}
         self.artifacts: list[Any] = []
         self.exit_codes: list[int] = []
-        self.folders = sorted(run_dir.glob("wandb/offline-run-*"))
+        # On a busy machine wandb may leave a folder of an attempt to begin, without a record.
+        found = run_dir.glob("wandb/offline-run-*")
+        self.folders = sorted(folder for folder in found if any(folder.glob("*.wandb")))
         for folder in self.folders if attempt is None else [self.folders[attempt]]:
             for record in finished(next(folder.glob("*.wandb"))):
                 self._add(record)
