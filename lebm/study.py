@@ -63,16 +63,16 @@ class Study:
     """A plan and its results.
 
     Args:
-        plan: the YAML file, or its content.
+        plan: the YAML file.
         results: file of the results, one line of JSON per cell; the plan names it, or it is beside the plan.
 
     Raises:
         UserError: for a plan without `cells`.
     """
 
-    def __init__(self, plan: Path | dict[str, Any], results: Path | None = None) -> None:
-        self.place = plan if isinstance(plan, Path) else Path.cwd()
-        self.plan: dict[str, Any] = yaml.safe_load(plan.read_text()) if isinstance(plan, Path) else plan
+    def __init__(self, plan: Path, results: Path | None = None) -> None:
+        self.place = plan
+        self.plan: dict[str, Any] = yaml.safe_load(plan.read_text())
         if not isinstance(self.plan, dict) or not isinstance(self.plan.get("cells"), dict):
             raise UserError(
                 f"{plan}: a plan has a mapping `cells`; docs/evaluation.md#studies has an example"
@@ -104,9 +104,9 @@ class Study:
 
     def run(self, folder: Path, only: Iterable[str] | None = None, data: Path | None = None) -> list[str]:
         """Train and measure the cells without a line; the names of those that failed."""
-        failed = []
+        failed, done = [], [(cell["cell"], cell["settings"]) for cell in self.stored()]
         for name, settings in self.planned(only):
-            if (name, settings) in [(cell["cell"], cell["settings"]) for cell in self.stored()]:
+            if (name, settings) in done:
                 continue
             place = folder / "-".join([name, *map(str, settings.values())]).replace("/", "_")
             try:
