@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import wandb
 import yaml
 from PIL import Image
 
@@ -60,7 +61,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         prepare(folder, patch)
         assert main([*FIT, "--trainer.logger.init_args.log_model", "true"]) == 0
+        wandb.teardown()  # as the end of a process does: all files are written
         assert main(["test", "run"]) == 0
+        wandb.teardown()
         assert main(EVALUATE) == 0
         assert main(["report", "run", "--out", "run/report.html"]) == 0
         (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "wandb.md").read_text(), re.S | re.M)
@@ -68,6 +71,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         names: dict[str, Any] = {}
         exec(code, names)
         names["attach"]("run", Recorded(Path("run")).ids[0])
+        wandb.teardown()
         yield folder
 
 
@@ -171,6 +175,7 @@ def test_the_page_lists_every_key(here: Path) -> None:
 def test_every_checkpoint_with_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path, monkeypatch)
     assert main([*FIT, "--trainer.logger.init_args.log_model", "all"]) == 0
+    wandb.teardown()
     artifacts = Recorded(Path("run")).models
     assert len(artifacts) > 2
     assert {artifact.name for artifact in artifacts} == {f"model-{Recorded(Path('run')).ids[0]}"}

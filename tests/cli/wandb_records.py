@@ -34,11 +34,10 @@ class Recorded:
         self.summary: dict[Any, Any] = {}
         self.artifacts: list[Any] = []
         self.exit_codes: list[int] = []
-        # On a busy machine wandb may leave a folder of an attempt to begin, without a record.
-        found = run_dir.glob("wandb/offline-run-*")
-        self.folders = sorted(folder for folder in found if any(folder.glob("*.wandb")))
+        begun = {folder: finished(folder) for folder in sorted(run_dir.glob("wandb/offline-run-*"))}
+        self.folders = [folder for folder, found in begun.items() if found]
         for folder in self.folders if attempt is None else [self.folders[attempt]]:
-            for record in finished(next(folder.glob("*.wandb"))):
+            for record in begun[folder]:
                 self._add(record)
 
     def _add(self, record: Any) -> None:
@@ -95,14 +94,21 @@ def name(item: Any) -> Any:
     return item.key if not nested else nested[0] if len(nested) == 1 else nested
 
 
-def finished(file: Path) -> list[Any]:
-    """The records once the last one is there: a process of wandb's own writes them."""
-    for _ in range(600):
-        found = list(records(file.read_bytes()))
+def finished(folder: Path) -> list[Any]:
+    """The records of an attempt once the last one is there: a process of wandb's own writes the file.
+
+    An attempt to begin that wandb gave up on a busy machine has a folder without a file, and no records.
+    """
+    found: list[Any] = []
+    for attempt in range(600):
+        files = list(folder.glob("*.wandb"))
+        if not files and attempt > 100:
+            return []
+        found = [record for file in files for record in records(file.read_bytes())]
         if found and found[-1].WhichOneof("record_type") in ("exit", "footer"):
             return found
         time.sleep(0.1)
-    raise AssertionError(f"{file} does not end, it holds {len(found)} records")
+    raise AssertionError(f"{folder} has no end, it holds {len(found)} records")
 
 
 def records(data: bytes) -> Iterator[Any]:
