@@ -27,14 +27,15 @@ class FitBase(nn.Module, Component):
         at: when the base is fitted, ascending; a single number for one fit. A whole number is an optimiser
             step after which it happens, and a number below 1 a share of the steps of the run: 0.5 is half of
             it, however long it is.
-        rows: number of latest latents that a fit uses, at least 1; as many as there are training images is
-            one epoch.
+        rows: largest number of latents that a fit uses, at least 1. They are the latest ones, of one epoch at
+            most: each training image counts once.
         networks: whether the generator and the encoder go on learning after the last fit. ``False`` leaves
             them as they are, and only the energy learns.
 
     Attributes:
         steps: optimiser steps that are over, until the last fit.
         due: optimiser steps after which the base is fitted; empty until the length of the run is known.
+        kept: number of latents that are kept, ``rows`` or those of an epoch, once one is over.
 
     Raises:
         ValueError: for times that are not positive and ascending, or ``rows`` below 1.
@@ -63,6 +64,8 @@ class FitBase(nn.Module, Component):
         self.networks = networks
         self.steps = 0
         self.due = [int(a) for a in self.at] if self.at[0] >= 1 else []
+        self.kept = rows
+        self._recorded = 0  # latents since training began, until its first epoch is over
         self._latents: list[Tensor] = []
 
     def start(self, steps: float) -> None:
@@ -82,12 +85,16 @@ class FitBase(nn.Module, Component):
         """Whether the energy alone learns now."""
         return not self.pending and not self.networks
 
-    def record(self, z: Tensor) -> None:
+    def record(self, z: Tensor, new_epoch: bool = False) -> None:
         """Add the latents ``(B, latent_dim)`` of a batch. A collective call."""
-        if self.pending:
-            self._latents.append(of_all_processes(z.detach())[0])
-            while sum(map(len, self._latents[1:])) >= self.rows:
-                del self._latents[0]
+        if not self.pending:
+            return
+        if new_epoch and self._recorded:
+            self.kept = min(self.kept, self._recorded)
+        self._latents.append(of_all_processes(z.detach())[0])
+        self._recorded += len(self._latents[-1])
+        while sum(map(len, self._latents[1:])) >= self.kept:
+            del self._latents[0]
 
     def step(self) -> Tensor | None:
         """Count an optimiser step; the latents ``(N, latent_dim)`` of a fit if one is due after it."""
@@ -107,13 +114,15 @@ class FitBase(nn.Module, Component):
         if not self._latents:
             return torch.zeros(0)
         newest = self._latents[-1]  # those of a checkpoint may be on another device
-        return torch.cat([each.to(newest) for each in self._latents])[-self.rows :]
+        return torch.cat([each.to(newest) for each in self._latents])[-self.kept :]
 
     # Not a buffer: data-parallel wrappers would send it around at every step, and its size changes.
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"steps": self.steps, "due": self.due, "latents": self.latents.cpu()}
+        state = {"steps": self.steps, "due": self.due, "kept": self.kept, "recorded": self._recorded}
+        return state | {"latents": self.latents.cpu()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.steps, self.due = int(state["steps"]), state.get("due", self.due)
+        self.kept, self._recorded = state.get("kept", self.kept), state.get("recorded", 0)
         self._latents = [state["latents"].clone()] if len(state["latents"]) else []

@@ -492,7 +492,7 @@ class PriorModel(LatentModel):
                 return Inferred(self.inference.infer(x, index, chain, noise).z)
         inferred = self.inference.infer(x, index, chain, noise)
         if self.fit_base is not None:
-            self.fit_base.record(inferred.z)
+            self.fit_base.record(inferred.z, new_epoch=batch_idx == 0)
         return inferred
 
     def posterior_target(self, x: Tensor) -> LogDensity:
