@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import sys
 
-import base_study
 from results_page import ROOT, owners, publish, study_blocks
 
 from lebm.study import grid
@@ -122,7 +121,7 @@ def cards() -> str:
 
 
 def main(check: bool) -> None:
-    blocks = {**base_study.BLOCKS, "gallery": cards, **study_blocks()}
+    blocks = {"gallery": cards, **study_blocks()}
     if unwritten := owners().keys() - blocks.keys():
         raise SystemExit(f"no script writes {', '.join(sorted(unwritten))}")
     changed = publish(blocks, check)

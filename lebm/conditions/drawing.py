@@ -71,7 +71,8 @@ def draw_given(
     Args:
         prior: unnormalised log-density of latents, ``(B, d) -> (B,)``.
         given: the condition c.
-        start: draws of the prior, ``(P, d)``, at least two per row of data; four per wanted draw are usual.
+        start: draws of the prior, ``(P, d)``, at least two per row of data. With 16 per wanted draw, a class
+            that is one of ten needs no copies.
         n: number of draws, a multiple of the rows of data inside the condition.
         generator: source of randomness.
         steps: transitions after the last choice.

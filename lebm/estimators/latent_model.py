@@ -220,7 +220,7 @@ class LatentModel(LightningModule, Component, ABC):
         *,
         steps: int | None = None,
         generator: RandomSource = None,
-        candidates: int = 4,
+        candidates: int = 16,
     ) -> ConditionalDraws:
         """``n`` latents from the prior given a condition, and how they were obtained.
 
