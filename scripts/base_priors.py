@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results_page import half_width
 from sklearn import mixture
 from torch import Tensor, nn
 from torch.nn import functional
@@ -251,6 +250,11 @@ def given_conditions(run: Path, settings: dict[str, Any], data: str | None) -> F
         right.append(judged(model.decode(draw_given(density, given, start, 8, noise).z))[1] == digit)
     found |= alone(completions=float(torch.stack(right).any(dim=1).double().mean()))
     return found | alone(each=float(torch.stack(right).double().mean()))
+
+
+def half_width(values: Any) -> float:
+    """Half the width of the 95 % interval of a mean of independent values."""
+    return 1.96 * float(values.std()) / len(values) ** 0.5
 
 
 def alone(**values: float) -> Figures:

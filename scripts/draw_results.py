@@ -5,14 +5,16 @@ python scripts/draw_results.py"""
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
-from results_page import ROOT, stored_cells
 
-from lebm.study import fitting, value_of
+from lebm.study import fitting, read_cells, value_of
+
+ROOT = Path(__file__).resolve().parents[1]
 
 DISTANCE = "frechet_distance/digits64"
 FLOOR = "training images/distance"
@@ -54,7 +56,9 @@ DIGITS = (1, 4, 5, 7, 9)
 
 def values(name: str, wanted: dict[str, Any], figure: str) -> list[float]:
     """A figure of the cells that a filter leaves, by their seeds."""
-    found = [value_of(cell, figure)[0] for cell in fitting(stored_cells(name), wanted)]
+    found = [
+        value_of(cell, figure)[0] for cell in fitting(read_cells(ROOT / "results" / f"{name}.jsonl"), wanted)
+    ]
     return [value for value in found if value is not None]
 
 

@@ -3,18 +3,21 @@
     python scripts/make_results.py            # what `make results` does: no training, no network
     python scripts/make_results.py --check    # writes nothing and fails if a block is not up to date
 
-The functions below write docs/gallery.md: a recipe that has run at full length has a card, another one a row
-of a table. The other blocks are tables of studies."""
+A block stands between `<!-- NAME -->` and `<!-- end -->` on one page of docs/. Most are tables of studies.
+One has the cards of docs/gallery.md: a recipe that has run at full length has a card, others have a row."""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
-from results_page import ROOT, owners, publish, study_blocks
+from lebm.study import Study, grid
 
-from lebm.study import grid
-
+ROOT = Path(__file__).resolve().parents[1]
+Blocks = Mapping[str, Callable[[], str]]
 FIELD = re.compile(r"# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)")
 METHODS = {
     "LatentMLE": "latent_mle.md",
@@ -118,6 +121,43 @@ def cards() -> str:
             rows = [[f"[`{name}`](../recipes/{name}.yaml)", headers[name]["title"]] for name in unrun]
             lines += [grid(["not yet run at full length", ""], rows), ""]
     return "\n".join(lines).strip()
+
+
+def owners() -> dict[str, Path]:
+    """Name of every generated block to its page."""
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    marker = re.compile(r"^<!-- (?!end )(\w+) -->$", re.M)
+    return {name: page for page in pages for name in marker.findall(page.read_text())}
+
+
+def publish(blocks: Blocks, check: bool = False) -> list[str]:
+    """Write each block into its page, or only compare it; return the names of the blocks that differ.
+
+    Raises:
+        SystemExit: if no page has a place for a block.
+    """
+    pages, changed = owners(), []
+    for name, build in blocks.items():
+        if name not in pages:
+            raise SystemExit(f"no page of docs/ has <!-- {name} -->")
+        text = pages[name].read_text()
+        start, end = f"<!-- {name} -->\n", "<!-- end -->"
+        before, after = text.split(start, 1)
+        filled = f"{before}{start}\n{build()}\n\n{end}{after.split(end, 1)[1]}"
+        if filled != text:
+            changed.append(name)
+            if not check:
+                pages[name].write_text(filled)
+    return changed
+
+
+def study_blocks() -> dict[str, Callable[[], str]]:
+    """The tables of every study that has some, by name."""
+    found: dict[str, Callable[[], str]] = {}
+    for path in sorted((ROOT / "studies").glob("*.yaml")):
+        own = Study(path)
+        found |= {title: partial(own.table, title) for title in own.plan.get("tables", {})}
+    return found
 
 
 def main(check: bool) -> None:

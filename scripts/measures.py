@@ -21,9 +21,8 @@ import embedding_cells
 import label_cells
 import numpy as np
 import torch
-from base_priors import WITHOUT, Figures, alone
+from base_priors import WITHOUT, Figures, alone, half_width
 from lightning.pytorch import Callback, Trainer
-from results_page import half_width
 from sklearn.metrics import average_precision_score
 from sklearn.mixture import GaussianMixture
 from torch import Tensor

@@ -1,6 +1,7 @@
-"""What MkDocs calls while it builds the site: pages from elsewhere, links, mathematics and names.
+"""What MkDocs and griffe call for the site: pages from elsewhere, links, docstrings, mathematics and names.
 
-The mathematics becomes MathML here. Browsers draw it by themselves, without a script and without fonts.
+In docstrings the roles of Sphinx become links. Mathematics becomes MathML, which browsers draw without a
+script and without fonts.
 """
 
 from __future__ import annotations
@@ -8,11 +9,16 @@ from __future__ import annotations
 import html
 import logging
 import re
-from pathlib import PurePosixPath
+import sys
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import griffe
 import latex2mathml.converter
 from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))
+
 from notebooks import markdown as notebook
 from site_pages import OUTSIDE, ROOT, anchor, api_pages, public_names, relinked, resolve, rooms, source_pages
 
@@ -104,3 +110,35 @@ def named(content: str) -> str:
         elif tag and tag[2] in HEADINGS | {"a", "pre", "autoref"}:
             inside += -1 if tag[1] else 1
     return "".join(parts)
+
+
+def link(match: re.Match[str]) -> str:
+    """A reference to the reference; plain code for what the reference does not have."""
+    target = match[1]
+    shown = target.rpartition(".")[2] if target.startswith("~") else target
+    path = resolve(target, NAMES)
+    code = f"<code>{shown}</code>"
+    return f'<autoref optional identifier="{path}">{code}</autoref>' if path else code
+
+
+def displayed(match: re.Match[str]) -> str:
+    """A ``.. math::`` block as ``$$``, with nothing after it changed."""
+    formula = " ".join(line.strip() for line in match[1].strip().splitlines())
+    return f"\n$$\n{formula}\n$$\n\n"
+
+
+def markdown(text: str) -> str:
+    """The docstring ``text`` in the Markdown of the site."""
+    text = re.sub(r"^\.\. math::((?:.*\n?)(?:[ ]+\S.*\n?)*)", displayed, text, flags=re.M)
+    text = re.sub(r":math:`([^`]*)`", lambda match: rf"\({match[1]}\)", text)
+    text = re.sub(r":(?:class|func|meth|mod|attr|data|exc):`([^`]*)`", link, text)
+    text = re.sub(r"^Example:$", "Examples:", text, flags=re.M)
+    return re.sub(r"(\w)::$", r"\1:", text, flags=re.M)
+
+
+class Docstrings(griffe.Extension):
+    """Rewrites every docstring of the package once, before it is parsed."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring is not None:
+            obj.docstring.value = markdown(obj.docstring.value)
