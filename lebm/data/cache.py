@@ -457,11 +457,8 @@ def _make(
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
     unfinished.mkdir()
     try:
-        scratch = unfinished / "scratch"
-        scratch.mkdir()
-        with reading(source, scratch) as reader:
+        with reading(source, unfinished) as reader:
             build(unfinished, reader, split, columns, decoding, on_error)
-        remove_folder(scratch)
         remove_folder(folder)  # if there is one, it is damaged: no process could open it
         os.rename(unfinished, folder)
     finally:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lebm.data.cache import columns_of, labels_of
@@ -102,7 +100,7 @@ def _of_arrays(path: str) -> Survey:
 
 def _of_images(path: str) -> Survey:
     source = find_source(path)
-    with tempfile.TemporaryDirectory() as scratch, reading(source, Path(scratch)) as reader:
+    with reading(source) as reader:
         splits = reader.split_names()
         train = "train" if "train" in splits else splits[0]
         test = "test" if "test" in splits and train != "test" else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +144,7 @@ def _lines(file: Path, on_error: str) -> Sentences:
 
 
 def _column(source: Source, split: str, column: str | None, on_error: str) -> Sentences:
-    with tempfile.TemporaryDirectory() as scratch, reading(source, Path(scratch)) as reader:
+    with reading(source) as reader:
         table = reader.split(split)
         column = column or next((name for name in TEXT_COLUMNS if name in table.column_names), None)
         if column not in table.column_names:
