@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
-from lebm.data.splits import check_counts, check_size, limited, ordinary_rows, size_in_rows
+from lebm.data.splits import carve, check_counts, check_size, limited, size_in_rows
 from lebm.errors import UserError
 from lebm.samplers.noise import keyed_seed
 
@@ -121,16 +121,12 @@ class ArrayData(SplitData):
                 f"data path {self.path!r}: of {len(train)} training rows, {listed} are set aside and none are"
                 " left; --data.init_args.validation_size 0.1 takes a tenth of them"
             )
-        first = ordinary_rows(len(train), 0, carved["test"], self.seed)
-        second = ordinary_rows(len(first.train), 0, carved["validation"], self.seed + 1)
-        pieces = {
-            "train": first.train[second.train],
-            "validation": first.train[second.validation],
-            "test": first.validation,
-        }
-        for name, piece in pieces.items():
-            if len(piece):
-                splits[name] = train.subset(piece)
+        kept = np.arange(len(train))
+        for name, seed in (("test", self.seed), ("validation", self.seed + 1)):
+            if carved[name]:
+                kept, own = carve(kept, carved[name], seed)
+                splits[name] = train.subset(own)
+        splits["train"] = train.subset(kept)
         for name in {"validation", "test"} & splits.keys():
             places = np.arange(len(splits[name]))
             splits[name] = splits[name].subset(limited(places, self.limit_eval, self.seed))
@@ -194,19 +190,14 @@ class ArrayData(SplitData):
 
 def _idx_files(file: Path) -> dict[str, np.ndarray]:
     """The images of an IDX file, and the labels and the test split that are beside it, as for MNIST."""
-    found = {"train": _idx(file)}
-    beside = {
-        "train_label": file.name.replace("images-idx3", "labels-idx1"),
-        "test": file.name.replace("train-", "t10k-"),
-        "test_label": file.name.replace("train-", "t10k-").replace("images-idx3", "labels-idx1"),
-    }
-    for name, other in beside.items():
-        if (
-            other != file.name
-            and (name != "test_label" or "test" in found)
-            and file.with_name(other).exists()
-        ):
-            found[name] = _idx(file.with_name(other))
+    files = {"train": file, "test": file.with_name(file.name.replace("train-", "t10k-"))}
+    found = {}
+    for split, images in files.items():
+        if split == "train" or (images != file and images.exists()):
+            found[split] = _idx(images)
+            labels = file.with_name(images.name.replace("images-idx3", "labels-idx1"))
+            if labels != images and labels.exists():
+                found[f"{split}_label"] = _idx(labels)
     return found
 
 

@@ -135,7 +135,6 @@ def build(
     np.save(folder / "labels.npy", np.full(len(kept), -1, dtype=np.int64) if labels is None else labels[kept])
     meta = {
         "shape": [len(kept), *shape],
-        "sizes": {name: (folder / name).stat().st_size for name in ("images.npy", "labels.npy")},
         "label_names": names,
         "has_labels": labels is not None,
         "split": split,
@@ -278,10 +277,7 @@ class CachedImages:
     def file_names(self) -> list[str] | None:
         """The file of each image, below the folder of the data set; ``None`` if the images have no names."""
         file = self.folder / NAMES
-        if not file.is_file():
-            return None
-        names = json.loads(file.read_text())
-        return [str(name) for name in names] if len(names) == len(self) else None
+        return list(map(str, json.loads(file.read_text()))) if file.is_file() else None
 
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
@@ -329,21 +325,15 @@ def open_images(
 ) -> CachedImages:
     """Open one split of images. The first call decodes it; later calls read the cache.
 
+    The other arguments are those of :class:`~lebm.data.ImageData`.
+
     Args:
         path: a Hub name (``ylecun/mnist``), a folder of parquet files in that layout, a parquet file, a
             folder of images, an image, or ``embedded:mnist``.
         split: name of the split. ``None`` takes the only split; if there are several, it takes the first of
             test, validation and train that exists.
-        config_name: configuration (subset) of the data set.
-        revision: revision of a Hub data set. Without it, a Hub data set that was decoded
-            once is not requested again.
-        image_size: see :class:`~lebm.data.decoding.Decoding`, as for ``channels``, ``crop`` and
-            ``white_level``.
-        image_column: name of the image column; detected if ``None``.
-        label_column: name of the label column; detected if ``None``. A data set may have no labels.
         on_error: ``"fail"`` on an undecodable image and on a split whose images all seem to lose their bits,
             or ``"skip"`` the image, and warn of both.
-        cache_dir: the cache folder; ``None`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
 
     Returns:
         The decoded split, with ``images`` ``(N, C, H, W)`` ``uint8`` and ``labels`` ``(N,)``.
@@ -364,9 +354,7 @@ def open_images(
     source = find_source(path, config_name, revision)
     names = _split_names(source, cache)
     if split is None:
-        split = (
-            names[0] if len(names) == 1 else next((name for name in DEFAULT_SPLITS if name in names), None)
-        )
+        split = names[0] if len(names) == 1 else next((n for n in DEFAULT_SPLITS if n in names), None)
     if split not in names:
         raise UserError(f"data path {path!r}: no split {split!r}; it has {', '.join(names)}")
     key = short_hash([FORMAT, split, asdict(decoding), image_column, label_column])
@@ -377,28 +365,22 @@ def open_images(
             cached = _load(folder)  # another process may have made it during the wait
             if cached is None:
                 _make(folder, source, split, (image_column, label_column), decoding, on_error)
-                cached = _load(folder)
-    if cached is None:
-        raise UserError(
-            f"the image cache {folder} cannot be read directly after it was written; is the disk full, or"
-            " does another program delete files there?"
-        )
-    return _accept(cached, path, on_error)
+    cached = cached or _load(folder)
+    assert cached is not None
+    _complain(cached, path, on_error)
+    return cached
 
 
-def _accept(cached: CachedImages, path: str, on_error: str) -> CachedImages:
-    if on_error == "fail" and (faults := [*cached.skipped, *filter(None, [cached.dark])]):
-        raise UserError(faults[0])
-    if cached.dark:
-        warnings.warn(cached.dark, UserNotice, stacklevel=3)
+def _complain(cached: CachedImages, path: str, on_error: str) -> None:
+    """Refuse a split with images that cannot be used, or warn of them."""
+    if on_error == "fail" and (cached.skipped or cached.dark):
+        raise UserError([*cached.skipped, cached.dark][0])
+    lines = [cached.dark] if cached.dark else []
     if cached.skipped:
         listed = one_line("; ".join(cached.skipped[:3])) + ("; ..." if len(cached.skipped) > 3 else "")
-        warnings.warn(
-            f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}",
-            UserNotice,
-            stacklevel=3,
-        )
-    return cached
+        lines.append(f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}")
+    for line in lines:
+        warnings.warn(line, UserNotice, stacklevel=3)
 
 
 def _split_names(source: Source, cache: Path) -> list[str]:
@@ -418,28 +400,13 @@ def _split_names(source: Source, cache: Path) -> list[str]:
 
 
 def _load(folder: Path) -> CachedImages | None:
-    """Open a complete folder; ``None`` if it is absent or incomplete."""
+    """Open a folder; ``None`` if it is absent or damaged."""
     try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        labels = np.load(folder / "labels.npy")
-        sizes = {name: (folder / name).stat().st_size for name in meta["sizes"]}
-        whole = (
-            sizes == meta["sizes"] and list(images.shape) == meta["shape"] and labels.shape == (len(images),)
-        )
-        if not whole or images.dtype != np.uint8 or labels.dtype != np.int64:
-            return None
-        return CachedImages(
-            images,
-            labels,
-            meta["label_names"],
-            bool(meta["has_labels"]),
-            str(meta["split"]),
-            [str(line) for line in meta["skipped"]],
-            folder,
-            meta["dark"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+        meta = json.loads((folder / "meta.json").read_text())
+        found = {name: meta[name] for name in ("label_names", "has_labels", "split", "skipped", "dark")}
+        images, labels = np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "labels.npy")
+        return CachedImages(images=images, labels=labels, folder=folder, **found)
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
 
 

@@ -123,8 +123,7 @@ class Decoding:
                     raise UndecodableError(
                         f"{image.width}x{image.height} pixels are more than Pillow's limit"
                     )
-                halved = ";16" in str(image.tile) and image.mode[0] not in "IF"
-                return self._array(ImageOps.exif_transpose(image), halved)
+                return self._array(ImageOps.exif_transpose(image))
         except UndecodableError:
             raise
         # For damaged files the plugins of Pillow raise many kinds, such as SyntaxError and struct.error.
@@ -134,14 +133,14 @@ class Decoding:
                 reason = "not an image in a known format"
             raise UndecodableError(reason or type(error).__name__) from error
 
-    def _array(self, image: Image.Image, halved: bool) -> tuple[np.ndarray, Range]:
+    def _array(self, image: Image.Image) -> tuple[np.ndarray, Range]:
         if self.crop is not None:
             if self.crop[2] > image.width or self.crop[3] > image.height:
                 raise UndecodableError(
                     f"the crop box {self.crop} reaches outside its {image.width}x{image.height} pixels"
                 )
             image = image.crop(self.crop)
-        image, found = self._eight_bit(image, halved)
+        image, found = self._eight_bit(image)
         if self.channels is not None:
             image = image.convert("L" if self.channels == 1 else "RGB")
         if self.image_size is not None:
@@ -151,12 +150,8 @@ class Decoding:
         array = np.asarray(image, dtype=np.uint8)
         return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)), found
 
-    def _eight_bit(self, image: Image.Image, halved: bool) -> tuple[Image.Image, Range]:
-        """Mode ``L`` for grey images and ``RGB`` for all others; of ``halved`` images Pillow has read the
-        upper 8 of 16 bits.
-        """
-        if halved and self.white_level not in (None, 65535):
-            raise UndecodableError("of 16-bit colours only the upper 8 bits can be read: save it with 8 bits")
+    def _eight_bit(self, image: Image.Image) -> tuple[Image.Image, Range]:
+        """Mode ``L`` for grey images and ``RGB`` for all others; of 16-bit colours Pillow reads 8 bits."""
         if image.mode == "F" and self.white_level is None:
             raise UndecodableError(
                 "its pixels are floating-point numbers without a known range: set white_level"
@@ -170,8 +165,6 @@ class Decoding:
         low, high = float(pixels.min()), float(pixels.max())
         if not (low >= 0 and high <= white):  # NaN is refused too
             raise UndecodableError(f"its pixels are {low:g} to {high:g}, not 0 to {white:g}; set white_level")
-        if halved:
-            return image, Range(max(257 * high, 1), 65535)  # 0 may be any value up to 255
         if white != 255:
             image = Image.fromarray((pixels.astype(np.float64) * 255 / white).astype(np.uint8))
         return image, Range(high, white)

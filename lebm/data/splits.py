@@ -77,7 +77,8 @@ def size_in_rows(size: int | float, rows: int) -> int:
     return size if isinstance(size, int) else max(1, round(size * rows))
 
 
-def _carved(rows: np.ndarray, size: int | float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def carve(rows: np.ndarray, size: int | float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows without ``size`` of them, which a seeded permutation chooses, and these; both ascending."""
     shuffled, size = _permutation(rows, seed), size_in_rows(size, len(rows))
     return np.sort(shuffled[size:]), np.sort(shuffled[:size])
 
@@ -87,7 +88,7 @@ def ordinary_rows(train: int, test: int, validation_size: int | float, seed: int
 
     ``validation_size`` of the training rows, by :func:`check_size`, are chosen by a seeded permutation.
     """
-    kept, validation = _carved(np.arange(train), validation_size, seed)
+    kept, validation = carve(np.arange(train), validation_size, seed)
     return SplitRows(kept, validation, np.arange(train, train + test))
 
 
@@ -128,7 +129,7 @@ def held_out_rows(
     else:
         train = np.flatnonzero(normal[: len(train_labels)])
         test = len(train_labels) + np.flatnonzero(test_labels >= 0)
-    kept, validation = _carved(train, validation_size, seed + 1)
+    kept, validation = carve(train, validation_size, seed + 1)
     return SplitRows(kept, validation, test)
 
 

@@ -71,16 +71,12 @@ def open_text(
     text_column: str | None = None,
     on_error: str = "fail",
 ) -> Sentences:
-    """Read one split of sentences.
+    """Read one split of sentences; the other arguments are those of :class:`TextData`.
 
     Args:
         path: a text file; a folder with ``train.txt`` and the like; parquet; a Hub name; or
             ``embedded:verses``.
         split: name of the split. ``None`` takes the only split; if there are several, it takes ``test``.
-        config_name: configuration (subset) of a Hub data set.
-        revision: revision of a Hub data set.
-        text_column: column of the sentences; detected if ``None``.
-        on_error: ``"fail"`` on a line that is not UTF-8, or ``"skip"`` it.
 
     Returns:
         The sentences, with the number of each row.
@@ -343,14 +339,17 @@ class TextData(SplitData):
         rows = ordinary_rows(len(texts["train"]), 0, carve, self.seed)
         if not len(rows.train):
             raise UserError(nothing_left(self.path, "sentences", carve, len(rows.validation)))
-        chosen = {"train": limited(rows.train, self.limits["limit_train"], self.seed)}
+        parts = {name: (split, np.arange(len(split))) for name, split in texts.items()}
+        parts["train"] = texts["train"], rows.train
         if carve:
-            texts["validation"] = texts["train"]
-            chosen["validation"] = limited(rows.validation, self.limits["limit_eval"], self.seed)
-        for name in ("validation", "test"):
-            if name in texts and name not in chosen:
-                chosen[name] = limited(np.arange(len(texts[name])), self.limits["limit_eval"], self.seed)
-        return {name: [texts[name][row] for row in kept] for name, kept in chosen.items()}
+            parts["validation"] = texts["train"], rows.validation
+        limits = {"train": self.limits["limit_train"]}
+        return {
+            name: [
+                split[row] for row in limited(kept, limits.get(name, self.limits["limit_eval"]), self.seed)
+            ]
+            for name, (split, kept) in parts.items()
+        }
 
     def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
         if split is None and self.test_split in text_splits(self.path, **self._where):
