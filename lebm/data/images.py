@@ -161,13 +161,17 @@ class ImageData(SplitData):
         sources = self._sources()
         held_out = sources.held_out(self.held_out_label, self.normal_label)
         self.held_out_label = held_out[0] if len(held_out) == 1 else held_out or None
-        self.unlabelled = sum(int((split.labels < 0).sum()) for split in sources.splits) if held_out else 0
+        self.unlabelled = (
+            sum(int((split.labels < 0).sum()) for split in sources.splits.values()) if held_out else 0
+        )
         self.label_names = sources.label_names
         splits = self.splitting.apply(sources, held_out)
         self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
         self.image_shape = self.train.image_shape
         self.class_counts = {
-            name: dict(sorted(Counter(split.labels.tolist()).items())) if sources.train.has_labels else {}
+            name: dict(sorted(Counter(split.labels.tolist()).items()))
+            if sources.splits["train"].has_labels
+            else {}
             for name, split in splits.items()
         }
         self._used = {
@@ -177,7 +181,7 @@ class ImageData(SplitData):
             "image_shape": list(self.image_shape),
             "source_splits": {
                 "train": self.train_split,
-                "validation": None if sources.validation is None else sources.validation.split,
+                "validation": sources.splits["validation"].split if "validation" in sources.splits else None,
                 "test": self.test_split,
             },
             "sizes": {name: len(split) for name, split in splits.items()},
@@ -186,7 +190,7 @@ class ImageData(SplitData):
                 for name, counts in self.class_counts.items()
             },
             "label_names": {str(label): name for label, name in self.label_names.items()} or None,
-            "skipped": sum(len(split.skipped) for split in sources.splits),
+            "skipped": sum(len(split.skipped) for split in sources.splits.values()),
             "batch_size": self.batch_size,
             "flip": self.flip,
             "drop_last": self.drop_last,

@@ -16,12 +16,12 @@ from lebm.data.rows import LengthBatchSampler, Rows, TextRows
 from lebm.data.sources import EMBEDDED, Source, find_source, reading
 from lebm.data.splits import (
     VALIDATION_SPLITS,
+    carve,
     check_counts,
     check_size,
     chosen_splits,
     limited,
     nothing_left,
-    ordinary_rows,
 )
 from lebm.errors import UserError
 from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Vocabulary
@@ -335,21 +335,17 @@ class TextData(SplitData):
 
     def _split(self, sentences: dict[str, Sentences]) -> dict[str, list[str]]:
         texts = {name: found.texts for name, found in sentences.items()}
-        carve = 0 if "validation" in texts else self.validation_size
-        rows = ordinary_rows(len(texts["train"]), 0, carve, self.seed)
-        if not len(rows.train):
-            raise UserError(nothing_left(self.path, "sentences", carve, len(rows.validation)))
-        parts = {name: (split, np.arange(len(split))) for name, split in texts.items()}
-        parts["train"] = texts["train"], rows.train
-        if carve:
-            parts["validation"] = texts["train"], rows.validation
-        limits = {"train": self.limits["limit_train"]}
-        return {
-            name: [
-                split[row] for row in limited(kept, limits.get(name, self.limits["limit_eval"]), self.seed)
-            ]
-            for name, (split, kept) in parts.items()
-        }
+        size = 0 if "validation" in texts else self.validation_size
+        kept, validation = carve(np.arange(len(texts["train"])), size, self.seed)
+        if not len(kept):
+            raise UserError(nothing_left(self.path, "sentences", size, len(validation)))
+        rows = {name: np.arange(len(split)) for name, split in texts.items()} | {"train": kept}
+        if size:
+            texts["validation"], rows["validation"] = texts["train"], validation
+        for name, own in rows.items():
+            limit = self.limits["limit_train" if name == "train" else "limit_eval"]
+            texts[name] = [texts[name][row] for row in limited(own, limit, self.seed)]
+        return texts
 
     def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
         if split is None and self.test_split in text_splits(self.path, **self._where):
