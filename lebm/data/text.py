@@ -97,9 +97,13 @@ def open_text(
     if split not in names:
         raise UserError(f"data path {path!r}: no split {split!r}; it has {', '.join(names)}")
     if files:
-        found = _lines(files[split], on_error)
+        with files[split].open("rb") as file:
+            lines = (part for line in file for part in line.rstrip(b"\r\n").split(b"\r"))
+            found = _gathered(lines, f"{files[split]}: line", 1, on_error)
     else:
-        found = _column(_source(path, config_name, revision), split, text_column, on_error)
+        values = _column(_source(path, config_name, revision), split, text_column)
+        lines = ((value or "").encode("utf-8", "surrogatepass") for value in values)
+        found = _gathered(lines, f"{path} ({split}): row", 0, on_error)
     if not found.texts:
         raise UserError(
             f"data path {path!r}: the split {split!r} holds no sentences (one per line is expected)"
@@ -129,17 +133,7 @@ def _source(path: str, config_name: str | None, revision: str | None) -> Source:
     return find_source(path, config_name, revision)
 
 
-def _lines(file: Path, on_error: str) -> Sentences:
-    with file.open("rb") as lines:
-        return _gathered(
-            enumerate(part for line in lines for part in line.rstrip(b"\r\n").split(b"\r")),
-            f"{file}: line",
-            1,
-            on_error,
-        )
-
-
-def _column(source: Source, split: str, column: str | None, on_error: str) -> Sentences:
+def _column(source: Source, split: str, column: str | None) -> list[str | None]:
     with reading(source) as reader:
         table = reader.split(split)
         column = column or next((name for name in TEXT_COLUMNS if name in table.column_names), None)
@@ -154,19 +148,13 @@ def _column(source: Source, split: str, column: str | None, on_error: str) -> Se
         raise UserError(
             f"data path {source.path!r}: the column {column!r} does not hold text; set text_column"
         )
-    return _gathered(
-        ((number, (value or "").encode("utf-8", "surrogatepass")) for number, value in enumerate(values)),
-        f"{source.path} ({split}): row",
-        0,
-        on_error,
-    )
+    return values
 
 
-def _gathered(lines: Iterable[tuple[int, bytes]], where: str, first: int, on_error: str) -> Sentences:
+def _gathered(lines: Iterable[bytes], where: str, first: int, on_error: str) -> Sentences:
     texts, rows, empty, skipped = [], [], 0, 0
-    for number, line in lines:
-        if number == 0:
-            line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
+    for number, line in enumerate(lines):
+        line = line if number else line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
         try:
             text = " ".join(line.decode("utf-8").split())
         except UnicodeDecodeError as error:
@@ -318,10 +306,11 @@ class TextData(SplitData):
             "sizes": {name: len(split) for name, split in rows.items()},
             "tokens": {name: int(split.lengths.sum()) for name, split in rows.items()},
             "unknown": {
-                name: _share(split, lambda row: row.count(UNKNOWN), len) for name, split in encoded.items()
+                name: round(sum(row.count(UNKNOWN) for row in split) / sum(map(len, split)), 5)
+                for name, split in encoded.items()
             },
             "cut": {
-                name: _share(split, lambda row: row[-1] != END, lambda row: 1)
+                name: round(sum(row[-1] != END for row in split) / len(split), 5)
                 for name, split in encoded.items()
             },
             "empty": {name: found.empty for name, found in sentences.items()},
@@ -368,7 +357,3 @@ class TextData(SplitData):
         if not self.by_length:
             return super()._training_sampler(dataset, **sharing)
         return LengthBatchSampler(dataset.lengths, self.batch_size, **sharing)
-
-
-def _share(rows: list[list[int]], count: Any, total: Any) -> float:
-    return round(sum(map(count, rows)) / sum(map(total, rows)), 5)
