@@ -84,22 +84,21 @@ def build(
     import datasets
 
     source, data = reader.source, reader.split(split)
+    of = f"data path {source.path!r}, split {split!r}"
     image_column, label_column = columns_of(source, data.features, *columns)
     labels, names = labels_of(reader, data, split, label_column, named=columns[1] is not None)
     try:
         data = data.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow and datasets raise many kinds
         raise UserError(f"data path {source.path!r}: column {image_column!r} holds no images") from error
-    kept: list[int] = []
-    names_of_files: list[str] = []
+    kept: dict[int, str] = {}  # the file of each row, if it has a name
     skipped: list[str] = []
     brightest = Range(0, 255)
     with open(folder / "images.npy", "w+b") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused later
         shape: tuple[int, ...] | None = None
         for row, path, decoded in _decoded(data, image_column, decoding):
-            name = f" ({path})" if path else ""
-            where = f"data path {source.path!r}, split {split!r}, row {row}{name}"
+            where = f"{of}, row {row}" + (f" ({path})" if path else "")
             if isinstance(decoded, UndecodableError):
                 skipped.append(f"{where}: the image cannot be used: {decoded}")
                 if on_error == "fail":
@@ -116,23 +115,21 @@ def build(
                 )
             brightest = max(brightest, found, key=lambda part: part.brightest / part.white)
             file.write(image.data)
-            kept.append(row)
-            names_of_files.append(_below(path, source))
+            kept[row] = _below(path, source)
         if shape is None:
-            raise UserError(
-                f"data path {source.path!r}, split {split!r}: {skipped[0] if skipped else 'no rows'}"
-            )
+            raise UserError(f"{of}: {skipped[0] if skipped else 'no rows'}")
         dark = None
         if decoding.white_level is None and brightest.is_lost:
-            dark = f"data path {source.path!r}, split {split!r}, {len(kept)} images: {brightest}"
+            dark = f"{of}, {len(kept)} images: {brightest}"
             if on_error == "fail":
                 raise UserError(dark)
         _write_header(file, len(kept), shape)
         file.flush()
         os.fsync(file.fileno())
-    if any(names_of_files):
-        (folder / NAMES).write_text(json.dumps(names_of_files))
-    np.save(folder / "labels.npy", np.full(len(kept), -1, dtype=np.int64) if labels is None else labels[kept])
+    if any(kept.values()):
+        (folder / NAMES).write_text(json.dumps(list(kept.values())))
+    every = np.full(data.num_rows, -1, dtype=np.int64) if labels is None else labels
+    np.save(folder / "labels.npy", every[list(kept)])
     meta = {
         "shape": [len(kept), *shape],
         "label_names": names,

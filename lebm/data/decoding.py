@@ -59,16 +59,8 @@ class Range:
 class Decoding:
     """The steps for every image of a data set, in this order: crop, central square, resize, channels.
 
-    Transparent pixels are shown on white.
-
-    Args:
-        image_size: side of the square result in pixels. An image that is not square is first cut to its
-            central square. ``None`` keeps the size; all images must then have the same size.
-        channels: 1 (grey, by luma) or 3 (grey is repeated); ``None`` keeps the channels of the image.
-        crop: a box (left, top, right, bottom) in pixels, with right and bottom exclusive.
-        white_level: value of white in files of more than 8 bits, such as 4095 for 12 bits or 1.0 for
-            floating-point numbers; a lower one than 255 holds for files of 8 bits too. ``None`` is the
-            largest value of the format.
+    Transparent pixels are shown on white. The arguments are those of :class:`~lebm.data.ImageData`. A
+    ``white_level`` below 255 holds for files of 8 bits too.
 
     Raises:
         ValueError: for impossible values.

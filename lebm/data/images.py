@@ -62,8 +62,8 @@ class ImageData(SplitData):
         on_error: ``fail`` on an undecodable image, or ``skip`` it with a warning.
         cache_dir: folder for decoded images; ``null`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
         drop_last: leave out an incomplete last batch of an epoch in training. ``False`` trains on it too.
-        white_level: value of white in files of more than 8 bits, such as 4095 for 12 bits; ``null`` is the
-            largest value of the format. See :class:`~lebm.data.decoding.Decoding`.
+        white_level: value of white in files of more than 8 bits, such as 4095 for 12 bits or 1.0 for
+            floating-point numbers; ``null`` is the largest value of the format.
 
     Raises:
         UserError: in :meth:`setup`, if the data cannot be read or do not fit the arguments;
@@ -122,27 +122,17 @@ class ImageData(SplitData):
         check_size("validation_size", validation_size)
         if num_workers < 0:
             raise ValueError(f"num_workers must not be negative, but is {num_workers}")
-        Decoding(image_size, channels, crop, white_level)  # refuse impossible values before any data are read
+        decoding = Decoding(image_size, channels, crop, white_level)  # refuses impossible values
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         if held_out_label not in (None, []) and normal_label not in (None, []):
             raise ValueError("held_out_label and normal_label exclude each other; set one of them to null")
         self.held_out_label, self.normal_label = held_out_label, normal_label
         self.seed, self.flip, self.drop_last, self.num_workers = seed, flip, drop_last, num_workers
-        self._where: dict[str, Any] = {
-            "config_name": config_name,
-            "revision": revision,
-            "cache_dir": cache_dir,
-        }
-        self._how: dict[str, Any] = {
-            "image_size": image_size,
-            "channels": channels,
-            "crop": crop,
-            "white_level": white_level,
-            "image_column": image_column,
-            "label_column": label_column,
-            "on_error": on_error,
-        }
+        self._where: dict[str, Any] = {"config_name": config_name, "revision": revision}
+        self._where["cache_dir"] = cache_dir
+        self._how: dict[str, Any] = asdict(decoding)
+        self._how |= {"image_column": image_column, "label_column": label_column, "on_error": on_error}
         self.splitting = Splitting(validation_size, anomaly_split, seed, limit_train, limit_eval)
 
     # Reading

@@ -23,18 +23,13 @@ class Survey:
     """The facts that a recipe needs.
 
     Attributes:
-        path: the path for a recipe; absolute for a local folder or file.
-        is_array: whether the data are a file of NumPy for :class:`~lebm.data.ArrayData`.
-        count: number of training images, those for validation included.
+        path: absolute for a local folder or file.
+        count: number of training rows, those for validation included.
         shape: channels, height and width of the images; where they differ, of the smallest one that is not
             among the smallest twentieth. ``(d,)`` for vectors.
-        same_size: whether all images that were looked at have this size.
         classes: names of the classes, or their numbers as text; empty without labels.
         normal: the only class of the training split, if the test split has it and others too: these are
             probably the anomalies.
-        train_split: name of the training split.
-        test_split: name of the test split, or ``None``.
-        has_validation: whether the data have a validation split.
     """
 
     path: str
