@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lebm.cli.flags import free
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.files import replaced, write_text
@@ -32,9 +33,7 @@ def home(run: Path) -> Path:
 def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     """Where to write: ``--out`` if it is free, else the next free name in :func:`home`."""
     if chosen.out is not None:
-        if chosen.out.exists() and not chosen.force:
-            raise UserError(f"{chosen.out} exists; choose another --out or add --force")
-        return chosen.out
+        return free(chosen.out, chosen.force)
     folder = home(chosen.run)
     if suffix != ".csv" and chosen.run.is_dir():
         folder = folder / "images"
@@ -80,21 +79,16 @@ class Opened:
         return self.data(self.chosen.data).rows(self.chosen.split, limit)
 
     def each(self, method: Callable[..., Tensor], rows: Rows) -> Tensor:
-        """What a method of the model gives for rows, by posterior chains; in memory of the host.
-
-        The noise is that of a test pass, so that scores agree with it where rows do.
-        """
+        """What a method of the model gives for rows, by posterior chains; in memory of the host."""
         import torch
 
-        parts = [
-            method(
-                x.to(self.model.device),
-                steps=self.encode_steps,
-                generator=encode_noise(self.chosen.seed, index),
-            ).cpu()
-            for index, x in rows.batches(self.chosen.batch_size)
-        ]
-        return torch.cat(parts)
+        return torch.cat([part.cpu() for part in self.parts(method, rows)])
+
+    def parts(self, method: Callable[..., Any], rows: Rows) -> Iterator[Any]:
+        """The same batch by batch. The noise is that of a test pass, so that scores agree with it."""
+        for index, x in rows.batches(self.chosen.batch_size):
+            noise = encode_noise(self.chosen.seed, index)
+            yield method(x.to(self.model.device), steps=self.encode_steps, generator=noise)
 
     def decoded(self, z: Tensor) -> Tensor:
         """The observations of latents ``(n, d)``, in memory of the host."""

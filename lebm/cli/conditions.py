@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lebm.cli.common import Opened, home, is_image, target_file, write_npy
-from lebm.cli.flags import add_data, count, run_parser
+from lebm.cli.flags import count, run_parser
 from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def condition(argv: list[str]) -> int:
         "condition",
         "Fit a classifier on the latents of labelled data, in seconds. It is stored beside the run, and lebm"
         " sample RUN --class 7 draws by it.",
+        split="train",
     )
-    add_data(parser, split="train")
     chosen = parser.parse_args(argv)
     target = chosen.out or _file(chosen.run)
     if target.exists() and not chosen.force:
@@ -119,7 +119,6 @@ def restore(argv: list[str]) -> int:
         " observed of it, draws of the model that agree with that, their mean, and their standard deviation"
         " per pixel (black 0, white 1).",
     )
-    add_data(parser)
     mask = f"what is hidden: {', '.join(_HIDDEN)}, or a picture that is black there (default %(default)s)"
     noise = "standard deviation of noise added to the observed pixels, in the [-1, 1] range (default 0)"
     sigma = "standard deviation by which a completion may miss an observed pixel (default %(default)g)"

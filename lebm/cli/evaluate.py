@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import Opened, home
-from lebm.cli.flags import add_data, count, run_parser
+from lebm.cli.flags import count, free, run_parser
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.evaluation.names import SUITE_NAMES, check_suite
@@ -45,16 +45,15 @@ def evaluate(argv: list[str]) -> int:
         target = chosen.out or home(run) / (
             "evaluation.json" if run.is_dir() else f"{run.stem}.evaluation.json"
         )
-        if chosen.out is not None and target.exists() and not chosen.force:
-            raise UserError(f"{target} exists; choose another --out or add --force")
+        if chosen.out is not None:
+            free(target, chosen.force)
         _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     description = "Measure trained runs: figures with intervals in evaluation.json, and a table."
-    parser = run_parser("evaluate", description, several=True)
-    add_data(parser, split=None)
+    parser = run_parser("evaluate", description, several=True, split=None)
     parser.add_argument(
         "--suite",
         action="append",

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import Opened, encode_noise, say, target_file
-from lebm.cli.flags import add_data, count, run_parser
+from lebm.cli.flags import count, run_parser
 from lebm.config.recipes import nearest
 from lebm.errors import UserError, tell
 from lebm.files import replaced
@@ -23,7 +23,6 @@ def reconstruct(argv: list[str]) -> int:
     parser = run_parser(
         "reconstruct", "Encode data and decode them again: data above, reconstructions below."
     )
-    add_data(parser)
     number = "number of rows (default 32): a seeded choice, spread over the classes of images"
     parser.add_argument("-n", type=count, default=32, help=number)
     run = Opened(parser.parse_args(argv))
@@ -48,7 +47,6 @@ def reconstruct(argv: list[str]) -> int:
 def interpolate(argv: list[str]) -> int:
     """``lebm interpolate RUN [A B]``"""
     parser = run_parser("interpolate", "Encode images or sentences, and decode the latents between them.")
-    add_data(parser)
     pairs = "number of interpolations between a seeded choice of rows, if no ends are named (default 6)"
     seeds = "from one draw of the prior to another, by their seeds"
     parser.add_argument("first", nargs="?", help="first end: a sentence, or the row or the file of an image")
@@ -102,7 +100,6 @@ def traverse(argv: list[str]) -> int:
     """``lebm traverse RUN [ROW]``"""
     what = "Vary one coordinate of an image's latent per row of a picture. The middle is the image itself."
     parser = run_parser("traverse", what)
-    add_data(parser)
     image = "the image: its row in the data, from 0, or its file name (default: a seeded choice)"
     which = "the coordinates, from 0 (default: the ten that change the image most)"
     width = "added at the right end and subtracted at the left (default %(default)s)"
@@ -146,7 +143,6 @@ def encode(argv: list[str]) -> int:
         " file names where the data have them. lebm cp latent_mle/vectors prior.yaml --for FILE then makes a"
         " recipe for them.",
     )
-    add_data(parser)
     chosen = parser.parse_args(argv)
     target = target_file(chosen, "latents", ".npz")
     if target.suffix != ".npz":
@@ -167,7 +163,7 @@ def encode(argv: list[str]) -> int:
         labels = rows.columns.get("label", getattr(rows.split, "labels", None))
         if labels is not None:
             arrays[f"{name}_label"] = np.asarray(labels)
-        if rows.paths is not None:
+        if "path" in rows.known:
             arrays[f"{name}_name"] = np.asarray(rows.columns["path"])
     with replaced(target) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **arrays)
@@ -203,14 +199,15 @@ def _row(word: str, rows: Rows) -> int:
         if int(word) < len(rows):
             return int(word)
         raise UserError(f"row {word}: {rows.source} has the rows 0 to {len(rows) - 1}")
-    if rows.paths is None:
+    files = rows.known.get("path")
+    if files is None:
         raise UserError(f"{word!r}: the rows of {rows.source} have no file names; give row numbers, from 0")
     name = f"/{PurePath(word).as_posix()}"
-    paths = [f"/{path}" for path in rows.paths]
+    paths = [f"/{path}" for path in files]
     found = [row for row, path in enumerate(paths) if path.endswith(name) or name.endswith(path)]
     if len(found) == 1:
         return found[0]
     if found:
-        both = " and ".join(rows.paths[row] for row in found[:2])
+        both = " and ".join(files[row] for row in found[:2])
         raise UserError(f"{word!r}: {len(found)} images of {rows.source} have this name, such as {both}")
-    raise UserError(f"{word!r}: {rows.source} has no image of this name{nearest(word, rows.paths)}")
+    raise UserError(f"{word!r}: {rows.source} has no image of this name{nearest(word, files)}")

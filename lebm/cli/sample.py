@@ -62,7 +62,7 @@ def sample(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     what = "Draw from the model: prior chain, then generator. Sentences are printed, one a line."
-    parser = run_parser("sample", what)
+    parser = run_parser("sample", what, split="")
     form = "one grid (default for images), one array (default for vectors), or a folder of pictures"
     other = "decode the samples, which are latents of the run OTHER, by its generator"
     source = "with a chain on images: its end (ebm, the default), or its start"

@@ -184,7 +184,7 @@ class ArrayData(SplitData):
         if split not in known:
             raise UserError(f"data path {self.path!r}: no split {split!r}; it has {', '.join(known)}")
         rows = getattr(self, split)
-        labels = rows.labels.tolist() if (rows.labels >= 0).any() else None
+        labels = {"label": rows.labels.tolist()} if (rows.labels >= 0).any() else {}
         return Rows(rows, f"{self.path} ({split})", np.arange(len(rows))[:limit], labels)
 
 

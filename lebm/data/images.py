@@ -196,14 +196,15 @@ class ImageData(SplitData):
         if split is None and self.test_split in split_names(self.path, **self._where):
             split = self.test_split
         found = open_images(self.path, split, **self._where, **self._how)
-        return Rows(
-            ImageRows([found.images], found.labels, np.arange(len(found))),
-            f"{self.path} ({found.split})",
-            np.arange(len(found))[:limit],
-            found.labels.tolist() if found.has_labels else None,
-            found.label_names,
-            found.file_names(),
-        )
+        files, labels = found.file_names(), found.labels.tolist()
+        known = {} if files is None else {"path": files}
+        if found.has_labels:
+            known["label"] = labels
+        if found.label_names is not None:
+            names = [*found.label_names, ""]  # of the rows without a label, which have -1
+            known["class_name"] = [names[label] for label in labels]
+        rows = ImageRows([found.images], found.labels, np.arange(len(found)))
+        return Rows(rows, f"{self.path} ({found.split})", np.arange(len(found))[:limit], known)
 
     def test_of(self, protocol: str) -> ImageRows | None:
         """The test split under another protocol of the held-out classes, see ``anomaly_split``."""

@@ -349,7 +349,7 @@ class TextData(SplitData):
         left_out = {"empty": found.empty, "unreadable": found.skipped}
         notes += [f"{count} {what} lines left out" for what, count in left_out.items() if count]
         source = f"{self.path} ({', '.join(notes)})" if notes else self.path
-        return Rows(TextRows(encoded), source, np.arange(len(encoded)), lines=found.rows)
+        return Rows(TextRows(encoded), source, np.arange(len(encoded)), {"index": found.rows})
 
     # Loading
 
