@@ -55,6 +55,8 @@ class Opened:
     def __init__(self, chosen: argparse.Namespace) -> None:
         check_run(chosen.run)
         check_data(getattr(chosen, "data", None))
+        if chosen.out is not None and not chosen.out.is_dir():
+            free(chosen.out, chosen.force)
         import torch
 
         import lebm
@@ -96,15 +98,22 @@ class Opened:
 
         return decoded(self.model.decode, z.to(self.model.device), self.chosen.batch_size)
 
-    def write(self, name: str, x: Tensor, picture: Callable[[Tensor], np.ndarray]) -> Path:
-        """Write images as a PNG file, arranged by ``picture``, and other observations as ``.npy``."""
+    def write(
+        self, name: str, x: Tensor, picture: Callable[[Tensor], np.ndarray], form: str | None = None
+    ) -> Path:
+        """Write observations as ``.npy`` or, arranged by ``picture``, as a PNG file, which is for images."""
         from lebm.plots.grids import write_png
 
-        if is_image(x):
-            return write_png(target_file(self.chosen, name, ".png"), picture(x))
-        target = target_file(self.chosen, name, ".npy")
+        chosen, shape = self.chosen, tuple(x.shape[1:])
+        array = not is_image(x) or (chosen.out or Path()).suffix == ".npy"
+        form = form or ("npy" if array else "png")
+        target = target_file(chosen, name, f".{form}")
+        if form == "png" and not is_image(x):
+            raise UserError(f"{name} of shape {shape} are not pictures; use --format npy")
+        if form == "png":
+            return write_png(target, picture(x))
         if target.suffix != ".npy":
-            raise UserError(f"--out {target}: observations of shape {tuple(x.shape[1:])} are written as .npy")
+            raise UserError(f"--out {target}: observations of shape {shape} are written as .npy")
         write_npy(target, x)
         return target
 

@@ -41,8 +41,7 @@ class ArrayData(SplitData):
             ``y``, ``x_train``, ``y_train``, ``x_test``, ... mean the same, and arrays that are called
             ``*name`` or ``*names`` are left out. Or a ``.npy`` file, which is ``train`` alone. Or an IDX file
             such as ``train-images-idx3-ubyte.gz``, with labels and test images beside it.
-        batch_size: rows per training step, over all processes together; the number of
-            processes must divide it.
+        batch_size: rows of a training step over all processes together, whose number must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
         validation_size: number of training rows for validation, or a share of them above 0 and below 1,
             chosen by a seeded permutation, if there is no array ``validation``.
@@ -98,11 +97,8 @@ class ArrayData(SplitData):
         if self._used is not None:
             return
         given = self._read() if self._arrays is None else self._arrays
-        arrays = {
-            _NAMES.get(name, name): np.asarray(value)
-            for name, value in given.items()
-            if not name.endswith(("name", "names"))
-        }
+        named = {_NAMES.get(name, name): value for name, value in given.items()}
+        arrays = {name: np.asarray(named[name]) for name in named if not name.endswith(("name", "names"))}
         known = [*SPLITS, *(f"{name}_label" for name in SPLITS)]
         if "train" not in arrays or not set(known).issuperset(arrays):
             raise UserError(
@@ -281,8 +277,7 @@ class PlaneData(ArrayData):
         shape: ``rings``, ``moons``, ``spiral`` or ``grid``.
         n_train: number of training points.
         n_eval: number of validation points, and of other points for testing.
-        batch_size: points per training step, over all processes together; the number of
-            processes must divide it.
+        batch_size: points of a training step over all processes together, whose number must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
         seed: seed of the points and of the order of training.
 

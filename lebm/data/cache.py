@@ -145,8 +145,8 @@ def build(
 
 def _below(path: str, source: Source) -> str:
     """The path of an image below the folder of its source, so that the folder may be moved."""
-    folder = Path(source.location) if os.path.isdir(source.location) else Path(source.location).parent
-    whole = Path(path)
+    place = Path(source.location)
+    folder, whole = place if place.is_dir() else place.parent, Path(path)
     return str(whole.relative_to(folder)) if path and whole.is_relative_to(folder) else path
 
 
@@ -252,8 +252,6 @@ class CachedImages:
         images: ``(N, C, H, W)`` ``uint8``, read-only, memory-mapped.
         labels: ``(N,)`` ``int64``; -1 for rows without a label.
         label_names: names of the labels, the same for all splits; ``None`` if they have no names.
-        has_labels: whether there is a label column with labels.
-        split: name of the split.
         skipped: one line per undecodable image that was left out.
         folder: the folder of the cache that holds the split.
         dark: a line about images of a too small range, see ``white_level``, or ``None``.

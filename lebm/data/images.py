@@ -37,8 +37,7 @@ class ImageData(SplitData):
             is not square is first cut to its central square.
         channels: 1 or 3; ``null`` keeps the channels of the files.
         crop: box (left, top, right, bottom) in pixels that is cut out before resizing.
-        batch_size: images per training step, over all processes together; the number of
-            processes must divide it.
+        batch_size: images of a training step over all processes together, whose number must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
         image_column: name of the image column; detected if ``null``.
         label_column: name of the label column; detected if ``null``.

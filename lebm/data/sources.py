@@ -59,8 +59,6 @@ class Source:
         location: the argument for ``datasets``: a Hub name, a folder, or a file.
         key: a name for the content. For local files it depends on their names, sizes and times, for a Hub
             data set on its name, configuration and revision.
-        config_name: configuration (subset) of the data set.
-        revision: revision of a Hub data set.
         files: local files, those with metadata too; empty for the Hub.
         splits: the files of each split, with the folder that is the class of each, or ``None``; ``None`` if
             ``datasets`` finds them (the Hub, or a ``README.md`` with configurations).
@@ -125,10 +123,8 @@ def find_source(path: str, config_name: str | None = None, revision: str | None 
         raise UserError(
             f"data path {path!r}: no such file or folder (nor a Hugging Face Hub name such as ylecun/mnist)"
         )
-    content = []
-    for file in files:
-        stat = file.stat()
-        content.append([str(file.relative_to(root)), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
+    stats = ((str(file.relative_to(root)), file.stat()) for file in files)
+    content = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats]
     key = short_hash(["files", content, card, config_name])
     return Source(path, location, key, config_name, None, tuple(files), splits)
 
@@ -169,9 +165,8 @@ def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
             f"data path {path!r}: the folder has no parquet files and no images ({', '.join(IMAGE_SUFFIXES)})"
         )
     files = sorted([*rows, *(sidecars if rows is images else [])], key=str)
-    _say_unread(
-        path, root, others, f"most files of the folder are {'images' if rows is images else 'parquet'}"
-    )
+    kind = "images" if rows is images else "parquet"
+    _say_unread(path, root, others, f"most files of the folder are {kind}")
     unknown = [file for file in found if file.suffix.lower() in OTHER_SUFFIXES]
     _say_unread(path, root, unknown, "lebm reads PNG, JPEG, BMP, GIF, WebP, TIFF and PPM")
     return files, rows

@@ -187,14 +187,12 @@ class TextData(SplitData):
             file; parquet files or a Hub name with a text column; or ``embedded:verses``.
         config_name: configuration (subset) of a Hub data set.
         revision: revision of a Hub data set; with it the content is always the same.
-        tokenizer: ``word`` (words and single signs, as in the papers) or ``bpe`` (byte
-            pairs; no word is unknown).
-        vocabulary_size: largest number of tokens, the four special tokens included; the generator
-            must have the same number.
+        tokenizer: ``word`` (words and single signs, as in the papers) or ``bpe`` (byte pairs; no word is
+            unknown).
+        vocabulary_size: largest number of tokens, four special ones included; the generator has the same.
         lowercase: whether all letters become lower case.
         max_length: largest number of tokens in a sentence; the generator must have the same number.
-        batch_size: sentences per training step, over all processes together; the number of
-            processes must divide it.
+        batch_size: sentences of a training step over all processes together, whose number must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
         by_length: whether the sentences of a training batch have similar lengths.
         text_column: column of the sentences; detected if ``null``.
