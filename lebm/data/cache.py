@@ -25,7 +25,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from lebm.data.decoding import Decoding, Range, UndecodableError
+from lebm.data.decoding import Decoding, UndecodableError
 from lebm.data.sources import LABEL_COLUMNS, SPLIT_WORDS, Reader, Source, find_source, reading, short_hash
 from lebm.errors import UserError, UserNotice, one_line
 from lebm.files import remove_folder, replaced
@@ -93,7 +93,7 @@ def build(
         raise UserError(f"data path {source.path!r}: column {image_column!r} holds no images") from error
     kept: dict[int, str] = {}  # the file of each row, if it has a name
     skipped: list[str] = []
-    brightest = Range(0, 255)
+    brightest, deep = 0, False
     with open(folder / "images.npy", "w+b") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused later
         shape: tuple[int, ...] | None = None
@@ -104,7 +104,7 @@ def build(
                 if on_error == "fail":
                     raise UserError(f"{skipped[-1]} (on_error=skip would leave it out)")
                 continue
-            image, found = decoded
+            image, is_deep = decoded
             if shape is None:
                 shape = image.shape
                 _write_header(file, 0, shape)
@@ -113,14 +113,17 @@ def build(
                     f"{where}: {_shape(image.shape)}, but those before are {_shape(shape)}; set image_size"
                     " and channels"
                 )
-            brightest = max(brightest, found, key=lambda part: part.brightest / part.white)
+            brightest, deep = max(brightest, int(image.max())), deep or is_deep
             file.write(image.data)
             kept[row] = _below(path, source)
         if shape is None:
             raise UserError(f"{of}: {skipped[0] if skipped else 'no rows'}")
         dark = None
-        if decoding.white_level is None and brightest.is_lost:
-            dark = f"{of}, {len(kept)} images: {brightest}"
+        if decoding.white_level is None and (brightest < 64 if deep else brightest == 1):
+            dark = (
+                f"{of}, {len(kept)} images: the brightest pixel would be {brightest} of 255; set white_level"
+                " to the value of white in the files (4095 for 12 bits, 65535 for 16), or save them with 8 bits"
+            )
             if on_error == "fail":
                 raise UserError(dark)
         _write_header(file, len(kept), shape)
@@ -164,17 +167,17 @@ def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
 
 def _decoded(
     data: Any, column: str, decoding: Decoding
-) -> Iterator[tuple[int, str, tuple[np.ndarray, Range] | UndecodableError]]:
+) -> Iterator[tuple[int, str, tuple[np.ndarray, bool] | UndecodableError]]:
     """Per row, in order: its number, the path of its file if it has one, and the image with its range, or
     the error that says why there is no image.
     """
 
-    def decode(item: dict[str, Any] | None) -> tuple[str, tuple[np.ndarray, Range] | UndecodableError]:
+    def decode(item: dict[str, Any] | None) -> tuple[str, tuple[np.ndarray, bool] | UndecodableError]:
         item = item or {}
         name = item.get("path") or ""
         try:
             content = item.get("bytes")
-            return name, decoding.with_range(item.get("path") if content is None else content)
+            return name, decoding(item.get("path") if content is None else content)
         except UndecodableError as error:
             return name, error
 

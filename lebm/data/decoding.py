@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-
-from lebm.errors import UserNotice
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """No other format is tried, whatever the name of a file is.
@@ -24,35 +21,6 @@ GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 class UndecodableError(ValueError):
     """The bytes are not an image that can be used."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """The brightest value of some pixels, and the value that became white.
-
-    Example:
-        >>> from lebm.data.decoding import Range
-        >>> Range(4095, 65535).is_lost, Range(4095, 4095).is_lost
-        (True, False)
-    """
-
-    brightest: float
-    white: float
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the file seems to hold fewer bits than its format, so that the image becomes black.
-
-        A black image has lost nothing.
-        """
-        return 0 < self.brightest < (self.white / 4 if self.white > 255 else 2 * self.white / 255)
-
-    def __str__(self) -> str:
-        return (
-            f"the brightest pixel is {self.brightest:g} of {self.white:g} and would become"
-            f" {int(self.brightest * 255 / self.white)} of 255: set white_level to the value of white"
-            f" (255 for 8 bits, 4095 for 12, {self.white:g} if the image is so dark), or save it with 8 bits"
-        )
 
 
 @dataclass(frozen=True)
@@ -72,8 +40,9 @@ class Decoding:
         >>> from lebm.data.decoding import Decoding
         >>> file = io.BytesIO()
         >>> Image.fromarray(np.array([[0, 2048, 4095]], dtype=np.uint16)).save(file, "PNG")
-        >>> Decoding(white_level=4095)(file.getvalue()).tolist()
-        [[[0, 127, 255]]]
+        >>> image, deep = Decoding(white_level=4095)(file.getvalue())
+        >>> image.tolist(), deep
+        ([[[0, 127, 255]]], True)
     """
 
     image_size: int | None = None
@@ -96,19 +65,15 @@ class Decoding:
                     f" not {self.crop}"
                 )
 
-    def __call__(self, content: bytes | str | Path | None) -> np.ndarray:
-        """Decode an image, given as the bytes of a file or as its path, to ``(C, H, W)`` ``uint8``.
+    def __call__(self, content: bytes | str | Path | None) -> tuple[np.ndarray, bool]:
+        """Decode an image, given as the bytes of a file or as its path.
+
+        Returns:
+            The image as ``(C, H, W)`` ``uint8``, and whether its file has more than 8 bits per number.
 
         Raises:
             UndecodableError: if the image cannot be used; the message is a short reason.
         """
-        array, found = self.with_range(content)
-        if self.white_level is None and found.is_lost:
-            warnings.warn(str(found), UserNotice, stacklevel=2)
-        return array
-
-    def with_range(self, content: bytes | str | Path | None) -> tuple[np.ndarray, Range]:
-        """The same without a warning of a dark image, and the range of the image before it was resized."""
         try:
             with _opened(content) as image:
                 if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
@@ -125,14 +90,15 @@ class Decoding:
                 reason = "not an image in a known format"
             raise UndecodableError(reason or type(error).__name__) from error
 
-    def _array(self, image: Image.Image) -> tuple[np.ndarray, Range]:
+    def _array(self, image: Image.Image) -> tuple[np.ndarray, bool]:
         if self.crop is not None:
             if self.crop[2] > image.width or self.crop[3] > image.height:
                 raise UndecodableError(
                     f"the crop box {self.crop} reaches outside its {image.width}x{image.height} pixels"
                 )
             image = image.crop(self.crop)
-        image, found = self._eight_bit(image)
+        deep = image.mode[0] in "IF"
+        image = self._eight_bit(image, deep)
         if self.channels is not None:
             image = image.convert("L" if self.channels == 1 else "RGB")
         if self.image_size is not None:
@@ -140,15 +106,14 @@ class Decoding:
             if image.width != self.image_size:
                 image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         array = np.asarray(image, dtype=np.uint8)
-        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)), found
+        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)), deep
 
-    def _eight_bit(self, image: Image.Image) -> tuple[Image.Image, Range]:
+    def _eight_bit(self, image: Image.Image, deep: bool) -> Image.Image:
         """Mode ``L`` for grey images and ``RGB`` for all others; of 16-bit colours Pillow reads 8 bits."""
         if image.mode == "F" and self.white_level is None:
             raise UndecodableError(
                 "its pixels are floating-point numbers without a known range: set white_level"
             )
-        deep = image.mode[0] in "IF"
         if not deep:
             image = _opaque(image)
         white = self.white_level or (65535 if deep else 255)
@@ -159,7 +124,7 @@ class Decoding:
             raise UndecodableError(f"its pixels are {low:g} to {high:g}, not 0 to {white:g}; set white_level")
         if white != 255:
             image = Image.fromarray((pixels.astype(np.float64) * 255 / white).astype(np.uint8))
-        return image, Range(high, white)
+        return image
 
 
 def header(content: bytes | str | Path | None) -> tuple[tuple[int, int], str] | None:
