@@ -120,10 +120,8 @@ def build(
             raise UserError(f"{of}: {skipped[0] if skipped else 'no rows'}")
         dark = None
         if decoding.white_level is None and (brightest < 64 if deep else brightest == 1):
-            dark = (
-                f"{of}, {len(kept)} images: the brightest pixel would be {brightest} of 255; set white_level"
-                " to the value of white in the files (4095 for 12 bits, 65535 for 16), or save them with 8 bits"
-            )
+            way = "set white_level to the value of white in the files (4095 for 12 bits, 65535 for 16)"
+            dark = f"{of}, {len(kept)} images: the brightest pixel would be {brightest} of 255; {way}"
             if on_error == "fail":
                 raise UserError(dark)
         _write_header(file, len(kept), shape)
