@@ -68,17 +68,11 @@ def interpolate(argv: list[str]) -> int:
     from lebm.plots import between, image_grid
 
     rows, sentences = None, run.model.sentences
-    if chosen.seeds:
-        z, source = (
-            _drawn(run, chosen.seeds),
-            f"the draws {chosen.seeds[0]} and {chosen.seeds[1]} of the prior",
-        )
-    elif words and sentences is not None:
+    if words and sentences is not None:
         x, noise = sentences.read(words).to(run.model.device), encode_noise(chosen.seed, range(2))
         z, source = run.model.encode(x, steps=chosen.steps, generator=noise), ""
     else:
-        rows = _named_rows(run, words, 2 * chosen.pairs)
-        z, source = run.each(run.model.encode, rows), rows.source
+        z, source, rows = _starts(run, words, chosen.seeds or (), 2 * chosen.pairs)
     ends = list(zip(z[0::2], z[1::2], strict=False))
     if not ends:
         raise UserError(f"{source} has only one row, and an interpolation has two ends")
@@ -118,19 +112,16 @@ def traverse(argv: list[str]) -> int:
         raise UserError(f"{chosen.run}: traverse is for models of images; lebm interpolate takes sentences")
     from lebm.plots import image_grid, most_visible, swept
 
-    if chosen.from_seed is not None:
-        z, source = _drawn(run, [chosen.from_seed])[0], f"draw {chosen.from_seed} of the prior"
-    else:
-        rows = _named_rows(run, [] if chosen.row is None else [chosen.row], 1)
-        z, source = run.each(run.model.encode, rows)[0], f"row {rows.columns['index'][0]} of {rows.source}"
+    words, seeds = ([] if value is None else [value] for value in (chosen.row, chosen.from_seed))
+    (z, *_), source, rows = _starts(run, words, seeds, 1)
+    source = source if rows is None else f"row {rows.columns['index'][0]} of {source}"
     wrong = [k for k in chosen.coordinates or [] if not 0 <= k < len(z)]
     if wrong:
         raise UserError(f"--coordinates {wrong[0]}: the latent has the coordinates 0 to {len(z) - 1}")
     coordinates = chosen.coordinates or most_visible(run.decoded, z, chosen.range, 10)
     x = run.decoded(swept(z, coordinates, chosen.range, chosen.n).flatten(0, 1))
     target = run.write("traversal", x, lambda x: image_grid(x, chosen.n))
-    chain = "posterior" if chosen.from_seed is None else "prior"
-    run.report(f"{len(coordinates)} coordinates of {source}", target, chain)
+    run.report(f"{len(coordinates)} coordinates of {source}", target, "posterior" if rows else "prior")
     tell(f"lebm: coordinates from above: {', '.join(map(str, coordinates))}")
     return 0
 
@@ -172,25 +163,29 @@ def encode(argv: list[str]) -> int:
     return 0
 
 
-def _drawn(run: Opened, seeds: Sequence[int]) -> Tensor:
-    """A draw of the prior per seed, ``(n, d)``: the latent of the first sample of ``lebm sample``."""
+def _starts(
+    run: Opened, words: Sequence[str], seeds: Sequence[int], n: int
+) -> tuple[Tensor, str, Rows | None]:
+    """Latents ``(n, d)``, their source in words, and the rows that they encode.
+
+    They are those of the rows that are named by ``words``, from 0 or by their files, or of a seeded choice
+    over the classes; or a draw of the prior per seed, the latent of the first sample of ``lebm sample``.
+    """
+    import numpy as np
     import torch
 
     from lebm.samplers.noise import Noise
 
-    noises = [Noise.samples(seed, "sample", index=range(1)) for seed in seeds]
-    drawn = [run.model.sample_latent(1, steps=run.chosen.steps, generator=noise) for noise in noises]
-    return torch.cat(drawn)
-
-
-def _named_rows(run: Opened, words: Sequence[str], n: int) -> Rows:
-    """The named rows of the data, from 0 or by their files, or a seeded choice of ``n`` over the classes."""
-    import numpy as np
-
+    if seeds:
+        noises = [Noise.samples(seed, "sample", index=range(1)) for seed in seeds]
+        drawn = [run.model.sample_latent(1, steps=run.chosen.steps, generator=noise) for noise in noises]
+        return torch.cat(drawn), f"draw {' and draw '.join(map(str, seeds))} of the prior", None
     rows = run.rows()
-    if not words:
-        return rows.spread(n, run.chosen.seed)
-    return rows.chosen(np.array([_row(word, rows) for word in words]))
+    if words:
+        rows = rows.chosen(np.array([_row(word, rows) for word in words]))
+    else:
+        rows = rows.spread(n, run.chosen.seed)
+    return run.each(run.model.encode, rows), rows.source, rows
 
 
 def _row(word: str, rows: Rows) -> int:

@@ -381,7 +381,8 @@ def reading(source: Source, folder: Path | None = None) -> Iterator[Reader]:
             logger.setLevel(logging.CRITICAL + 1)  # the errors that they log are raised too
         scratch = None
         if source.is_local:
-            scratch = after.enter_context(tempfile.TemporaryDirectory(dir=folder))
+            # a file system of a network keeps files that are still open
+            scratch = after.enter_context(tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True))
             if datasets.is_progress_bar_enabled():
                 after.callback(datasets.enable_progress_bars)
             datasets.disable_progress_bars()
