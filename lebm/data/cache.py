@@ -9,7 +9,6 @@ renamed when it is complete. Deleting any part is safe: it is made again.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import uuid
@@ -17,7 +16,6 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,7 +95,7 @@ def build(
     with open(folder / "images.npy", "w+b") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused later
         shape: tuple[int, ...] | None = None
-        for row, path, decoded in _decoded(data, image_column, decoding):
+        for row, (path, decoded) in enumerate(_decoded(data, image_column, decoding)):
             where = f"{of}, row {row}" + (f" ({path})" if path else "")
             if isinstance(decoded, UndecodableError):
                 skipped.append(f"{where}: the image cannot be used: {decoded}")
@@ -165,25 +163,20 @@ def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
 
 def _decoded(
     data: Any, column: str, decoding: Decoding
-) -> Iterator[tuple[int, str, tuple[np.ndarray, bool] | UndecodableError]]:
-    """Per row, in order: its number, the path of its file if it has one, and the image with its range, or
-    the error that says why there is no image.
-    """
+) -> Iterator[tuple[str, tuple[np.ndarray, bool] | UndecodableError]]:
+    """Per row, in order: the path of its file if it has one, and what ``decoding`` gives or raises."""
 
     def decode(item: dict[str, Any] | None) -> tuple[str, tuple[np.ndarray, bool] | UndecodableError]:
         item = item or {}
-        name = item.get("path") or ""
+        name, content = item.get("path") or "", item.get("bytes")
         try:
-            content = item.get("bytes")
             return name, decoding(item.get("path") if content is None else content)
         except UndecodableError as error:
             return name, error
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
-        batches = (batch[column] for batch in data.iter(batch_size=ROWS_AT_ONCE))
-        decoded = itertools.chain.from_iterable(map(partial(pool.map, decode), batches))
-        for row, (name, image) in enumerate(decoded):
-            yield row, name, image
+        for batch in data.iter(batch_size=ROWS_AT_ONCE):
+            yield from pool.map(decode, batch[column])
 
 
 def labels_of(
@@ -384,9 +377,7 @@ def _split_names(source: Source, cache: Path) -> list[str]:
         return list(source.splits)
     file = cache / "images" / source.key / "splits.json"
     with contextlib.suppress(OSError, ValueError):
-        names = json.loads(file.read_text())
-        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-            return names
+        return list(map(str, json.loads(file.read_text())))
     with _writing(file):
         with reading(source) as reader:
             names = reader.split_names()
@@ -435,8 +426,6 @@ def _writing(target: Path) -> Iterator[None]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f".{target.name}.lock")):
             yield
-    except UserError:
-        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
