@@ -30,6 +30,11 @@ def home(run: Path) -> Path:
     return run if run.is_dir() else run.parent if run.exists() else Path()
 
 
+def beside(run: Path, name: str) -> Path:
+    """A file of that name in the run folder; beside a file, its name begins with that of the file."""
+    return home(run) / (name if run.is_dir() else f"{run.stem}.{name}")
+
+
 def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     """Where to write: ``--out`` if it is free, else the next free name in :func:`home`."""
     if chosen.out is not None:
