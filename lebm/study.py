@@ -34,7 +34,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import mean, median
@@ -43,6 +43,7 @@ from typing import Any
 import yaml
 
 from lebm.errors import UserError, tell
+from lebm.run.folder import stored_json
 
 __all__ = ["Study", "figures", "fitting", "grid", "machine", "spread", "value_of"]
 
@@ -98,9 +99,9 @@ class Study:
         for name, plan in self.plan["cells"].items():
             if only is None or name in only:
                 axes = {axis: list(values) for axis, values in plan.get("cases", {}).items()}
-                axes |= plan.get("axes", {})
-                for own, *values in itertools.product(plan.get("each", [{}]), *axes.values()):
-                    yield name, own | dict(zip(axes, values, strict=True))
+                for own in plan.get("each", [{}]):
+                    for settings in product(axes | plan.get("axes", {})):
+                        yield name, own | settings
 
     def run(self, folder: Path, only: Iterable[str] | None = None, data: Path | None = None) -> list[str]:
         """Train and measure the cells without a line; the names of those that failed."""
@@ -109,58 +110,48 @@ class Study:
             if (name, settings) in done:
                 continue
             place = folder / "-".join([name, *map(str, settings.values())]).replace("/", "_")
-            try:
-                measured = self.cell(name, settings, place, data)
-            except subprocess.CalledProcessError as error:
-                if error.returncode in (130, 143, -2, -15):
-                    raise KeyboardInterrupt from error
-                tell(f"lebm: {place}: not done, a command ended with status {error.returncode}")
+            if not attempted(place, self._cell, name, settings, place, data):
                 failed.append(place.name)
-                continue
-            self.results.parent.mkdir(parents=True, exist_ok=True)
-            with self.results.open("a") as file:
-                file.write(json.dumps(measured) + "\n")
         return failed
 
-    def cell(self, name: str, settings: dict[str, Any], place: Path, data: Path | None) -> Cell:
-        """The line of one cell, after its training and its measurements."""
+    def _cell(self, name: str, settings: dict[str, Any], place: Path, data: Path | None) -> None:
+        """Train and measure a cell, and write its line."""
         plan = self.plan["cells"][name]
         kind = plan.get("data", self.plan.get("data"))
         images = None if data is None or kind is None else str(data / kind)
-        command = f"lebm study run {self._name} FOLDER --only {name}"
+        made = f"lebm study run {self._name} FOLDER --only {name}"
         fit: dict[str, Any] = {"started": datetime.now().isoformat(timespec="seconds")}
         if "call" not in plan:
-            words = ["lebm", "fit", *fit_words(plan, settings)]
-            command = shlex.join(words)
+            words = fit_words(plan, settings)
+            made = shlex.join(["lebm", "fit", *words])
             words = [word.replace("FOLDER", str(place.parent)) for word in words]
-            words += ["--data.init_args.path", images] if images else []
-            summary = place / "summary.json"
-            if not summary.exists() or json.loads(summary.read_text())["status"] != "finished":
-                resume = ["--resume"] if (place / "checkpoints").exists() else []
-                _process("-m", *words, "--run_dir", str(place), *resume)
-            fit = json.loads(summary.read_text())
+            trained(place, words + (["--data.init_args.path", images] if images else []), threads=1)
+            fit = stored_json(place, "summary.json")
         kept: dict[str, Any] = {}
         if "evaluate" in plan:
-            _process("-m", "lebm", "evaluate", str(place), *shlex.split(plan["evaluate"]))
-            evaluation = figures(json.loads((place / "evaluation.json").read_text()))
+            command("-m", "lebm", "evaluate", str(place), *shlex.split(plan["evaluate"]), threads=1)
+            evaluation = figures(stored_json(place, "evaluation.json"))
             kept = {key: [own[end] for end in ("value", "low", "high")] for key, own in evaluation.items()}
         if function := plan.get("measure") or plan.get("call"):
             if "measures" not in self.plan:
                 raise UserError(f"{self.place}: the cells {name} need `measures`, a Python file")
             file = str(self.place.parent / self.plan["measures"])
-            _process(file, function, str(place), json.dumps(settings), images or "")
+            command(file, function, str(place), json.dumps(settings), images or "", threads=1)
             found = json.loads((place / "figures.json").read_text())
             fit |= found.get("fit", {})
             kept |= found["figures"]
         seconds = fit.get("cpu_time_seconds")
-        return {
+        line = {
             "cell": name,
             "settings": settings,
-            "command": command,
+            "command": made,
             "cpu_minutes": None if seconds is None else seconds / 60,
             **{key: fit.get(key) for key in ("versions", "hardware", "started", "steps")},
             "figures": kept,
         }
+        self.results.parent.mkdir(parents=True, exist_ok=True)
+        with self.results.open("a") as results:
+            results.write(json.dumps(line) + "\n")
 
     # Tables
 
@@ -171,12 +162,12 @@ class Study:
             raise UserError(f"{self.place}: no table {title!r}; it has {known}")
         table = self.plan["tables"][title]
         rows, used = self._rows(table)
-        made = machine(*(cell for cell in used if cell["hardware"])) if table.get("machine") else ""
+        machines = machine(*(cell for cell in used if cell["hardware"])) if table.get("machine") else ""
         plans = dict.fromkeys(cell["cell"] for cell in used if cell["cell"] in self.plan["cells"])
-        command = f"lebm study run {self._name} FOLDER --only {','.join(plans)}"
+        own = f"lebm study run {self._name} FOLDER --only {','.join(plans)}"
         others = dict.fromkeys(cell["command"] for cell in used if "benchmarks." in cell["command"])
-        notes = [table.get("note", ""), f"{made}." if made else ""]
-        notes += [f"`{words}`." for words in [*([command] if plans else []), *others]]
+        notes = [table.get("note", ""), f"{machines}." if machines else ""]
+        notes += [f"`{words}`." for words in [*([own] if plans else []), *others]]
         return grid([*table["head"], *table["columns"]], rows) + "\n\n" + " ".join(filter(None, notes))
 
     def _rows(self, table: dict[str, Any]) -> tuple[list[list[str]], list[Cell]]:
@@ -223,10 +214,37 @@ def fit_words(plan: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     return words
 
 
-def _process(*words: str) -> None:
-    """Run Python on one thread, in a process of its own: a crash does not take the other cells with it."""
+def product(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Every combination of the values of some axes."""
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def attempted(place: Path, do: Callable[..., None], *arguments: Any) -> bool:
+    """Do a cell; whether all its commands succeeded. An interrupted command interrupts the whole study."""
+    try:
+        do(*arguments)
+    except subprocess.CalledProcessError as error:
+        if error.returncode in (130, 143, -2, -15):
+            raise KeyboardInterrupt from error
+        tell(f"lebm: {place}: not done, a command ended with status {error.returncode}")
+        return False
+    return True
+
+
+def trained(run: Path, words: Sequence[str], threads: int | None = None) -> bool:
+    """Begin or resume the training of a cell, unless it is finished; whether there was anything to do."""
+    if stored_json(run, "summary.json").get("status") == "finished":
+        return False
+    command("-m", "lebm", "fit", *words, "--run_dir", str(run), "--resume", threads=threads)
+    return True
+
+
+def command(*words: str, threads: int | None = None) -> None:
+    """Run Python in a process of its own: a crash does not take the other cells with it."""
     tell(f"lebm: {shlex.join(words[1:] if words[0] == '-m' else words)}")
-    subprocess.run([sys.executable, *words], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    subprocess.run([sys.executable, *words], env={**os.environ, **limit}, check=True)
 
 
 def fitting(cells: list[Cell], wanted: dict[str, Any]) -> list[Cell]:

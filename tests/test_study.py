@@ -55,7 +55,8 @@ def test_a_run_trains_missing_cells_only_and_appends_their_lines(
     (tmp_path / "own.jsonl").write_text(json.dumps(made) + "\n")
     seen: list[tuple[str, ...]] = []
 
-    def process(*words: str) -> None:
+    def process(*words: str, threads: int) -> None:
+        assert threads == 1
         seen.append(words)
         run = Path(words[words.index("--run_dir") + 1] if "--run_dir" in words else words[3])
         run.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ def test_a_run_trains_missing_cells_only_and_appends_their_lines(
         figure = {"name": "mse", "value": 1.0, "low": 0.5, "high": 2.0}
         (run / "evaluation.json").write_text(json.dumps({"suites": {"image": {"figures": [figure]}}}))
 
-    monkeypatch.setattr("lebm.study._process", process)
+    monkeypatch.setattr("lebm.study.command", process)
     study = Study(tmp_path / "own.yaml")
     assert study.run(tmp_path / "runs", None, Path("/data")) == []
     lines = study.stored()
@@ -80,7 +81,7 @@ def test_a_run_trains_missing_cells_only_and_appends_their_lines(
     )
     assert lines[1]["figures"] == {"mse": [1.0, 0.5, 2.0]}
     assert lines[1]["cpu_minutes"] == 1.5
-    assert seen[0][-4:-2] == ("--data.init_args.path", "/data/mnist")
+    assert seen[0][-5:-3] == ("--data.init_args.path", "/data/mnist")
     before = len(seen)
     assert study.run(tmp_path / "runs") == []
     assert len(seen) == before

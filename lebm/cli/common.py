@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lebm.cli.flags import free
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.files import replaced, write_text
@@ -29,12 +30,15 @@ def home(run: Path) -> Path:
     return run if run.is_dir() else run.parent if run.exists() else Path()
 
 
+def beside(run: Path, name: str) -> Path:
+    """A file of that name in the run folder; beside a file, its name begins with that of the file."""
+    return home(run) / (name if run.is_dir() else f"{run.stem}.{name}")
+
+
 def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     """Where to write: ``--out`` if it is free, else the next free name in :func:`home`."""
     if chosen.out is not None:
-        if chosen.out.exists() and not chosen.force:
-            raise UserError(f"{chosen.out} exists; choose another --out or add --force")
-        return chosen.out
+        return free(chosen.out, chosen.force)
     folder = home(chosen.run)
     if suffix != ".csv" and chosen.run.is_dir():
         folder = folder / "images"
@@ -56,6 +60,8 @@ class Opened:
     def __init__(self, chosen: argparse.Namespace) -> None:
         check_run(chosen.run)
         check_data(getattr(chosen, "data", None))
+        if chosen.out is not None and not chosen.out.is_dir():
+            free(chosen.out, chosen.force)
         import torch
 
         import lebm
@@ -80,21 +86,16 @@ class Opened:
         return self.data(self.chosen.data).rows(self.chosen.split, limit)
 
     def each(self, method: Callable[..., Tensor], rows: Rows) -> Tensor:
-        """What a method of the model gives for rows, by posterior chains; in memory of the host.
-
-        The noise is that of a test pass, so that scores agree with it where rows do.
-        """
+        """What a method of the model gives for rows, by posterior chains; in memory of the host."""
         import torch
 
-        parts = [
-            method(
-                x.to(self.model.device),
-                steps=self.encode_steps,
-                generator=encode_noise(self.chosen.seed, index),
-            ).cpu()
-            for index, x in rows.batches(self.chosen.batch_size)
-        ]
-        return torch.cat(parts)
+        return torch.cat([part.cpu() for part in self.parts(method, rows)])
+
+    def parts(self, method: Callable[..., Any], rows: Rows) -> Iterator[Any]:
+        """The same batch by batch. The noise is that of a test pass, so that scores agree with it."""
+        for index, x in rows.batches(self.chosen.batch_size):
+            noise = encode_noise(self.chosen.seed, index)
+            yield method(x.to(self.model.device), steps=self.encode_steps, generator=noise)
 
     def decoded(self, z: Tensor) -> Tensor:
         """The observations of latents ``(n, d)``, in memory of the host."""
@@ -102,15 +103,22 @@ class Opened:
 
         return decoded(self.model.decode, z.to(self.model.device), self.chosen.batch_size)
 
-    def write(self, name: str, x: Tensor, picture: Callable[[Tensor], np.ndarray]) -> Path:
-        """Write images as a PNG file, arranged by ``picture``, and other observations as ``.npy``."""
+    def write(
+        self, name: str, x: Tensor, picture: Callable[[Tensor], np.ndarray], form: str | None = None
+    ) -> Path:
+        """Write observations as ``.npy`` or, arranged by ``picture``, as a PNG file, which is for images."""
         from lebm.plots.grids import write_png
 
-        if is_image(x):
-            return write_png(target_file(self.chosen, name, ".png"), picture(x))
-        target = target_file(self.chosen, name, ".npy")
+        chosen, shape = self.chosen, tuple(x.shape[1:])
+        array = not is_image(x) or (chosen.out or Path()).suffix == ".npy"
+        form = form or ("npy" if array else "png")
+        target = target_file(chosen, name, f".{form}")
+        if form == "png" and not is_image(x):
+            raise UserError(f"{name} of shape {shape} are not pictures; use --format npy")
+        if form == "png":
+            return write_png(target, picture(x))
         if target.suffix != ".npy":
-            raise UserError(f"--out {target}: observations of shape {tuple(x.shape[1:])} are written as .npy")
+            raise UserError(f"--out {target}: observations of shape {shape} are written as .npy")
         write_npy(target, x)
         return target
 

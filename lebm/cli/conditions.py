@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import Opened, home, is_image, target_file, write_npy
-from lebm.cli.flags import add_data, count, run_parser
+from lebm.cli.common import Opened, beside, is_image, target_file, write_npy
+from lebm.cli.flags import count, run_parser
 from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lebm.conditions import Condition
 
+_FILE = "classes.safetensors"
 _HELD_OUT = 10  # every tenth row measures the classifier
 _HIDDEN = {
     "lower": (0.5, 1, 0, 1),
@@ -34,10 +35,10 @@ def condition(argv: list[str]) -> int:
         "condition",
         "Fit a classifier on the latents of labelled data, in seconds. It is stored beside the run, and lebm"
         " sample RUN --class 7 draws by it.",
+        split="train",
     )
-    add_data(parser, split="train")
     chosen = parser.parse_args(argv)
-    target = chosen.out or _file(chosen.run)
+    target = chosen.out or beside(chosen.run, _FILE)
     if target.exists() and not chosen.force:
         raise UserError(f"{target} exists; add --force to fit the classifier again, or choose another --out")
     run = Opened(chosen)
@@ -71,11 +72,6 @@ def condition(argv: list[str]) -> int:
     return 0
 
 
-def _file(run: Path) -> Path:
-    """Where the classifier of a run is stored."""
-    return home(run) / ("classes.safetensors" if run.is_dir() else f"{run.stem}.classes.safetensors")
-
-
 def _weights(run: Opened) -> dict[str, str | None]:
     """The weights that a classifier is fitted to."""
     from lebm.checkpoint import find_checkpoint
@@ -96,7 +92,7 @@ def class_condition(run: Opened) -> Condition:
     from lebm.models import LatentClassifier
 
     chosen = run.chosen
-    file, again = chosen.classifier or _file(chosen.run), f"lebm condition {chosen.run} --data FOLDER"
+    file, again = chosen.classifier or beside(chosen.run, _FILE), f"lebm condition {chosen.run} --data FOLDER"
     if not file.exists():
         raise UserError(f"{file}: there is no classifier for --class; {again} fits one")
     content = checkpoint.read(file)
@@ -119,7 +115,6 @@ def restore(argv: list[str]) -> int:
         " observed of it, draws of the model that agree with that, their mean, and their standard deviation"
         " per pixel (black 0, white 1).",
     )
-    add_data(parser)
     mask = f"what is hidden: {', '.join(_HIDDEN)}, or a picture that is black there (default %(default)s)"
     noise = "standard deviation of noise added to the observed pixels, in the [-1, 1] range (default 0)"
     sigma = "standard deviation by which a completion may miss an observed pixel (default %(default)g)"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import Opened, home
-from lebm.cli.flags import add_data, count, run_parser
+from lebm.cli.flags import count, run_parser
 from lebm.errors import UserError, tell
 from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.run.folder import plain, write_json
@@ -22,7 +22,6 @@ def diagnose(argv: list[str]) -> int:
     """``lebm diagnose RUN``"""
     what = "Run long chains from prior and posterior of a trained run, and say what is wrong with them."
     parser = run_parser("diagnose", what, steps=500)
-    add_data(parser)
     whose = ("prior", "posterior", "both")
     number = "number of chains, four per image (default 32)"
     parser.add_argument("--of", choices=whose, default="both", help="whose chains (default both)")

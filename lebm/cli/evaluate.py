@@ -9,8 +9,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import Opened, home
-from lebm.cli.flags import add_data, count, run_parser
+from lebm.cli.common import Opened, beside
+from lebm.cli.flags import count, free, run_parser
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.evaluation.names import SUITE_NAMES, check_suite
@@ -34,6 +34,8 @@ def evaluate(argv: list[str]) -> int:
     chosen = _parser().parse_args(argv)
     if chosen.out is not None and len(chosen.run) > 1:
         raise UserError("--out names one file; without it every run gets an evaluation.json of its own")
+    if chosen.out is not None:
+        free(chosen.out, chosen.force)
     for run in chosen.run:
         check_run(run)
     check_data(chosen.data)
@@ -42,19 +44,14 @@ def evaluate(argv: list[str]) -> int:
     for suite in chosen.suite or ():
         check_suite(suite)
     for run in chosen.run:
-        target = chosen.out or home(run) / (
-            "evaluation.json" if run.is_dir() else f"{run.stem}.evaluation.json"
-        )
-        if chosen.out is not None and target.exists() and not chosen.force:
-            raise UserError(f"{target} exists; choose another --out or add --force")
+        target = chosen.out or beside(run, "evaluation.json")
         _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     description = "Measure trained runs: figures with intervals in evaluation.json, and a table."
-    parser = run_parser("evaluate", description, several=True)
-    add_data(parser, split=None)
+    parser = run_parser("evaluate", description, several=True, split=None)
     parser.add_argument(
         "--suite",
         action="append",

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from lebm import hub
-from lebm.cli.flags import VerbParser, add_weights
+from lebm.cli.flags import VerbParser, add_weights, free
 from lebm.errors import UserError, tell
 from lebm.files import sha256
 from lebm.run.folder import check_run, plain
@@ -32,8 +32,7 @@ def export(argv: list[str]) -> int:
     check_run(chosen.run)
     if chosen.file.suffix != ".safetensors":
         raise UserError(f"{chosen.file}: a model file is called NAME.safetensors")
-    if chosen.file.exists() and not chosen.force:
-        raise UserError(f"{chosen.file} exists; choose another name or add --force")
+    free(chosen.file, chosen.force, "name")
     from lebm.run import provenance
 
     model = provenance.export(

@@ -39,9 +39,17 @@ class VerbParser(argparse.ArgumentParser):
 
 
 def run_parser(
-    verb: str, description: str, several: bool = False, steps: int | None = None
+    verb: str,
+    description: str,
+    several: bool = False,
+    steps: int | None = None,
+    split: str | None = "its test split",
 ) -> argparse.ArgumentParser:
-    """The parser of a verb that takes a run: the flags that all of them have."""
+    """The parser of a verb that takes a run and data: the flags that all of them have.
+
+    ``split`` is the default of the flag ``--split``, in words if it depends on the data; ``None`` for a verb
+    without this flag, and an empty text for one without data.
+    """
     parser = VerbParser(verb, description)
     if several:
         parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}, any number of them")
@@ -60,7 +68,22 @@ def run_parser(
     )
     parser.add_argument("--out", type=Path, help="file to write (default: in the run folder)")
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
+    if split != "":
+        places = (
+            "Hub name, folder of parquet files or images, .npy or .npz file, text file, or embedded:mnist"
+        )
+        parser.add_argument("--data", help=f"{places} (default: the data of the run)")
+    if split:
+        default = None if " " in split else split
+        parser.add_argument("--split", default=default, help=f"split of the data (default: {split})")
     return parser
+
+
+def free(target: Path, force: bool, another: str = "--out") -> Path:
+    """A file to write, refused if there is one that may not be replaced."""
+    if target.exists() and not force:
+        raise UserError(f"{target} exists; choose another {another} or add --force")
+    return target
 
 
 def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
@@ -81,18 +104,6 @@ def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
         metavar="PACKAGE",
         help=f"a package whose classes the checkpoint may name{who}",
     )
-
-
-def add_data(parser: argparse.ArgumentParser, split: str | None = "its test split") -> None:
-    """Add the flags that name data, and one of its splits."""
-    parser.add_argument(
-        "--data",
-        help="Hub name, folder of parquet files or images, .npy or .npz file, text file, or embedded:mnist"
-        " (default: the data of the run)",
-    )
-    if split is not None:
-        default = None if " " in split else split
-        parser.add_argument("--split", default=default, help=f"split of the data (default: {split})")
 
 
 def count(text: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import Opened, encode_noise, say, target_file
-from lebm.cli.flags import add_data, count, run_parser
+from lebm.cli.flags import count, run_parser
 from lebm.config.recipes import nearest
 from lebm.errors import UserError, tell
 from lebm.files import replaced
@@ -23,7 +23,6 @@ def reconstruct(argv: list[str]) -> int:
     parser = run_parser(
         "reconstruct", "Encode data and decode them again: data above, reconstructions below."
     )
-    add_data(parser)
     number = "number of rows (default 32): a seeded choice, spread over the classes of images"
     parser.add_argument("-n", type=count, default=32, help=number)
     run = Opened(parser.parse_args(argv))
@@ -48,7 +47,6 @@ def reconstruct(argv: list[str]) -> int:
 def interpolate(argv: list[str]) -> int:
     """``lebm interpolate RUN [A B]``"""
     parser = run_parser("interpolate", "Encode images or sentences, and decode the latents between them.")
-    add_data(parser)
     pairs = "number of interpolations between a seeded choice of rows, if no ends are named (default 6)"
     seeds = "from one draw of the prior to another, by their seeds"
     parser.add_argument("first", nargs="?", help="first end: a sentence, or the row or the file of an image")
@@ -70,17 +68,11 @@ def interpolate(argv: list[str]) -> int:
     from lebm.plots import between, image_grid
 
     rows, sentences = None, run.model.sentences
-    if chosen.seeds:
-        z, source = (
-            _drawn(run, chosen.seeds),
-            f"the draws {chosen.seeds[0]} and {chosen.seeds[1]} of the prior",
-        )
-    elif words and sentences is not None:
+    if words and sentences is not None:
         x, noise = sentences.read(words).to(run.model.device), encode_noise(chosen.seed, range(2))
         z, source = run.model.encode(x, steps=chosen.steps, generator=noise), ""
     else:
-        rows = _named_rows(run, words, 2 * chosen.pairs)
-        z, source = run.each(run.model.encode, rows), rows.source
+        z, source, rows = _starts(run, words, chosen.seeds or (), 2 * chosen.pairs)
     ends = list(zip(z[0::2], z[1::2], strict=False))
     if not ends:
         raise UserError(f"{source} has only one row, and an interpolation has two ends")
@@ -102,7 +94,6 @@ def traverse(argv: list[str]) -> int:
     """``lebm traverse RUN [ROW]``"""
     what = "Vary one coordinate of an image's latent per row of a picture. The middle is the image itself."
     parser = run_parser("traverse", what)
-    add_data(parser)
     image = "the image: its row in the data, from 0, or its file name (default: a seeded choice)"
     which = "the coordinates, from 0 (default: the ten that change the image most)"
     width = "added at the right end and subtracted at the left (default %(default)s)"
@@ -121,19 +112,16 @@ def traverse(argv: list[str]) -> int:
         raise UserError(f"{chosen.run}: traverse is for models of images; lebm interpolate takes sentences")
     from lebm.plots import image_grid, most_visible, swept
 
-    if chosen.from_seed is not None:
-        z, source = _drawn(run, [chosen.from_seed])[0], f"draw {chosen.from_seed} of the prior"
-    else:
-        rows = _named_rows(run, [] if chosen.row is None else [chosen.row], 1)
-        z, source = run.each(run.model.encode, rows)[0], f"row {rows.columns['index'][0]} of {rows.source}"
+    words, seeds = ([] if value is None else [value] for value in (chosen.row, chosen.from_seed))
+    (z, *_), source, rows = _starts(run, words, seeds, 1)
+    source = source if rows is None else f"row {rows.columns['index'][0]} of {source}"
     wrong = [k for k in chosen.coordinates or [] if not 0 <= k < len(z)]
     if wrong:
         raise UserError(f"--coordinates {wrong[0]}: the latent has the coordinates 0 to {len(z) - 1}")
     coordinates = chosen.coordinates or most_visible(run.decoded, z, chosen.range, 10)
     x = run.decoded(swept(z, coordinates, chosen.range, chosen.n).flatten(0, 1))
     target = run.write("traversal", x, lambda x: image_grid(x, chosen.n))
-    chain = "posterior" if chosen.from_seed is None else "prior"
-    run.report(f"{len(coordinates)} coordinates of {source}", target, chain)
+    run.report(f"{len(coordinates)} coordinates of {source}", target, "posterior" if rows else "prior")
     tell(f"lebm: coordinates from above: {', '.join(map(str, coordinates))}")
     return 0
 
@@ -146,7 +134,6 @@ def encode(argv: list[str]) -> int:
         " file names where the data have them. lebm cp latent_mle/vectors prior.yaml --for FILE then makes a"
         " recipe for them.",
     )
-    add_data(parser)
     chosen = parser.parse_args(argv)
     target = target_file(chosen, "latents", ".npz")
     if target.suffix != ".npz":
@@ -167,7 +154,7 @@ def encode(argv: list[str]) -> int:
         labels = rows.columns.get("label", getattr(rows.split, "labels", None))
         if labels is not None:
             arrays[f"{name}_label"] = np.asarray(labels)
-        if rows.paths is not None:
+        if "path" in rows.known:
             arrays[f"{name}_name"] = np.asarray(rows.columns["path"])
     with replaced(target) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **arrays)
@@ -176,25 +163,29 @@ def encode(argv: list[str]) -> int:
     return 0
 
 
-def _drawn(run: Opened, seeds: Sequence[int]) -> Tensor:
-    """A draw of the prior per seed, ``(n, d)``: the latent of the first sample of ``lebm sample``."""
+def _starts(
+    run: Opened, words: Sequence[str], seeds: Sequence[int], n: int
+) -> tuple[Tensor, str, Rows | None]:
+    """Latents ``(n, d)``, their source in words, and the rows that they encode.
+
+    They are those of the rows that are named by ``words``, from 0 or by their files, or of a seeded choice
+    over the classes; or a draw of the prior per seed, the latent of the first sample of ``lebm sample``.
+    """
+    import numpy as np
     import torch
 
     from lebm.samplers.noise import Noise
 
-    noises = [Noise.samples(seed, "sample", index=range(1)) for seed in seeds]
-    drawn = [run.model.sample_latent(1, steps=run.chosen.steps, generator=noise) for noise in noises]
-    return torch.cat(drawn)
-
-
-def _named_rows(run: Opened, words: Sequence[str], n: int) -> Rows:
-    """The named rows of the data, from 0 or by their files, or a seeded choice of ``n`` over the classes."""
-    import numpy as np
-
+    if seeds:
+        noises = [Noise.samples(seed, "sample", index=range(1)) for seed in seeds]
+        drawn = [run.model.sample_latent(1, steps=run.chosen.steps, generator=noise) for noise in noises]
+        return torch.cat(drawn), f"draw {' and draw '.join(map(str, seeds))} of the prior", None
     rows = run.rows()
-    if not words:
-        return rows.spread(n, run.chosen.seed)
-    return rows.chosen(np.array([_row(word, rows) for word in words]))
+    if words:
+        rows = rows.chosen(np.array([_row(word, rows) for word in words]))
+    else:
+        rows = rows.spread(n, run.chosen.seed)
+    return run.each(run.model.encode, rows), rows.source, rows
 
 
 def _row(word: str, rows: Rows) -> int:
@@ -203,14 +194,15 @@ def _row(word: str, rows: Rows) -> int:
         if int(word) < len(rows):
             return int(word)
         raise UserError(f"row {word}: {rows.source} has the rows 0 to {len(rows) - 1}")
-    if rows.paths is None:
+    files = rows.known.get("path")
+    if files is None:
         raise UserError(f"{word!r}: the rows of {rows.source} have no file names; give row numbers, from 0")
     name = f"/{PurePath(word).as_posix()}"
-    paths = [f"/{path}" for path in rows.paths]
+    paths = [f"/{path}" for path in files]
     found = [row for row, path in enumerate(paths) if path.endswith(name) or name.endswith(path)]
     if len(found) == 1:
         return found[0]
     if found:
-        both = " and ".join(rows.paths[row] for row in found[:2])
+        both = " and ".join(files[row] for row in found[:2])
         raise UserError(f"{word!r}: {len(found)} images of {rows.source} have this name, such as {both}")
-    raise UserError(f"{word!r}: {rows.source} has no image of this name{nearest(word, rows.paths)}")
+    raise UserError(f"{word!r}: {rows.source} has no image of this name{nearest(word, files)}")

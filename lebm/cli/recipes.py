@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from lebm import pretrained as models
-from lebm.cli.flags import VerbParser
+from lebm.cli.flags import VerbParser, free
 from lebm.config.recipes import blocks, find, included, is_measured, load_recipe, names, title
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
@@ -74,8 +74,7 @@ def cp(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     source = find(chosen.recipe)
     target = chosen.dest / source.name if chosen.dest.is_dir() else chosen.dest
-    if target.exists() and not chosen.force:
-        raise UserError(f"{target} exists; choose another name or add --force")
+    free(target, chosen.force, "name")
     if not target.parent.is_dir():
         raise UserError(f"{target.parent} is not a folder")
     if chosen.data is None:

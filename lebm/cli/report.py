@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lebm.cli.flags import VerbParser
+from lebm.cli.flags import VerbParser, free
 from lebm.errors import UserError, tell
 
 
@@ -17,8 +17,7 @@ def report(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("report.html"), help=page)
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
     chosen = parser.parse_args(argv)
-    if chosen.out.exists() and not chosen.force:
-        raise UserError(f"{chosen.out} exists; choose another --out or add --force")
+    free(chosen.out, chosen.force)
     if missing := [run for run in chosen.run if not run.exists()]:
         raise UserError(f"{missing[0]}: no such run folder")
     from lebm.report.page import report as write

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import Opened, is_image, say, target_file, write_npy
+from lebm.cli.common import Opened, is_image, say, target_file
 from lebm.cli.flags import count, run_parser
 from lebm.errors import UserError, tell
 
@@ -25,10 +25,9 @@ def sample(argv: list[str]) -> int:
     if chosen.steps is not None and (chosen.start == "pool" or chosen.source == "generator"):
         flag = "--start pool" if chosen.start == "pool" else "--from generator"
         raise UserError(f"{flag} takes no --steps: no chain is run from its start")
-    form = chosen.format or ("npy" if (chosen.out or Path()).suffix == ".npy" else "png")
-    target = target_file(chosen, "samples", {"png": ".png", "npy": ".npy", "png-files": ""}[form])
     run = Opened(chosen)
     from lebm.estimators.latent_model import Revises
+    from lebm.plots import image_grid, write_png
 
     chain = "image" if isinstance(run.model, Revises) else "prior"
     if chosen.start == "pool":
@@ -49,9 +48,13 @@ def sample(argv: list[str]) -> int:
     if run.model.sentences is not None:
         say(run.model.sentences.spell(x), chosen.out)
         return 0
-    if chosen.format is None and chosen.out is None and not is_image(x):
-        form, target = "npy", target_file(chosen, "samples", ".npy")
-    _write(x, target, form)
+    if chosen.format == "png-files" and is_image(x):
+        target = target_file(chosen, "samples", "")
+        for number, image in enumerate(x):
+            write_png(target / f"{number:06d}.png", image_grid(image[None]))
+    else:
+        form = "png" if chosen.format == "png-files" else chosen.format
+        target = run.write("samples", x, lambda x: image_grid(x, max(8, math.isqrt(len(x)))), form)
     if broken := int((~x.isfinite()).flatten(1).any(dim=1).sum()):
         tell(f"lebm: {broken} of these samples are not finite")
     run.report(what, target, chain)
@@ -62,7 +65,7 @@ def sample(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     what = "Draw from the model: prior chain, then generator. Sentences are printed, one a line."
-    parser = run_parser("sample", what)
+    parser = run_parser("sample", what, split="")
     form = "one grid (default for images), one array (default for vectors), or a folder of pictures"
     other = "decode the samples, which are latents of the run OTHER, by its generator"
     source = "with a chain on images: its end (ebm, the default), or its start"
@@ -128,19 +131,3 @@ def _decoded(z: Tensor, chosen: argparse.Namespace) -> Tensor:
             f" {chosen.run} have the shape {tuple(z.shape[1:])}"
         )
     return other.decoded(z)
-
-
-def _write(x: Tensor, target: Path, form: str) -> None:
-    from lebm.plots import image_grid, write_png
-
-    if form == "npy":
-        write_npy(target, x)
-        return
-    if not is_image(x):
-        raise UserError(f"samples of shape {tuple(x.shape[1:])} are not pictures; use --format npy")
-    if form == "png":
-        write_png(target, image_grid(x, max(8, math.isqrt(len(x)))))
-        return
-    for number, image in enumerate(x):
-        levels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
-        write_png(target / f"{number:06d}.png", levels)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import Opened, encode_noise, is_image, target_file
-from lebm.cli.flags import add_data, count, run_parser
+from lebm.cli.common import Opened, is_image, target_file
+from lebm.cli.flags import count, free, run_parser
 from lebm.errors import UserError, tell
 from lebm.files import replaced
 
@@ -33,8 +34,7 @@ def score(argv: list[str]) -> int:
         chosen.top = 25
     pictures = {end: target.with_name(f"{target.stem}-{end}.png") for end in ENDS if chosen.top}
     for picture in pictures.values():
-        if picture.exists() and not chosen.force:
-            raise UserError(f"{picture} exists; choose another --out or add --force")
+        free(picture, chosen.force)
     run = Opened(chosen)
     rows = run.rows(chosen.limit)
     if run.model.sentences is not None and (chosen.top or chosen.score == "combined"):
@@ -63,7 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     rate = "flag rows above the score that this share of the run's validation rows exceeds, such as 0.05"
     kinds = ("anomaly_score", "combined")
     parser.add_argument("--score", choices=kinds, default="anomaly_score", help=kind)
-    add_data(parser)
     parser.add_argument("--limit", type=count, help="score the first rows only")
     parser.add_argument("--top", type=count, metavar="N", help=top)
     parser.add_argument("--heatmap", action="store_true", help=heat)
@@ -76,17 +75,11 @@ def _combined(run: Opened) -> Callable[..., Tensor]:
     from lebm.evaluation.data import training_rows
     from lebm.evaluation.scores import combined, combined_parts, gathered
 
-    model, chosen = run.model, run.chosen
+    model = run.model
     if model.latent_prior is None:
         raise UserError(f"--score combined: a {type(model).__name__} has no prior on latents")
-    training = training_rows(run.data(None), chosen.seed)
-    parts = (
-        combined_parts(
-            model, x.to(model.device), steps=run.encode_steps, generator=encode_noise(chosen.seed, index)
-        )
-        for index, x in training.batches(chosen.batch_size)
-    )
-    normal = gathered(parts, training.source)
+    training = training_rows(run.data(None), run.chosen.seed)
+    normal = gathered(run.parts(partial(combined_parts, model), training), training.source)
     tell(f"lebm: each score is compared with {len(training)} images of {training.source}")
     return lambda x, **chain: combined(combined_parts(model, x, **chain), normal)
 

@@ -95,9 +95,7 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
 
 
 def check_kind(path: Path, data: str) -> dict[str, Any]:
-    """The content of a recipe with what it includes; refused before the data are looked at if either is not
-    of images.
-    """
+    """The content of a recipe with what it includes; refused if it or the data are of sentences."""
     recipe = merged(read(path))[0]
     model, kind = recipe.get("model") or {}, (recipe.get("data") or {}).get("class_path")
     inference = (model.get("init_args") or {}).get("inference") or {}

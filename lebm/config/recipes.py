@@ -188,26 +188,18 @@ def included(path: Path, content: Mapping[str, Any], above: tuple[Path, ...] = (
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: include: expected the name of a block or a list of names, not {names!r}")
     found: list[Path] = []
-    above = (*above, path.resolve())
+    above, known = (*above, path.resolve()), _files()
     for name in names:
-        file = _included_file(path, name)
+        file = path.parent / name if name.endswith((".yaml", ".yml")) else known.get(name)
+        if file is None:
+            hint = nearest(name, known) or f"; the blocks are {', '.join(blocks())}"
+            raise UserError(f"{path}: include: there is no block {name!r}{hint}")
+        if not file.is_file():
+            raise UserError(f"{path}: include: there is no file {file}")
         if file.resolve() in above:
             raise UserError(f"{path}: include: {name} includes itself")
         found += [*included(file, load_recipe(file), above), file]
     return found
-
-
-def _included_file(path: Path, name: str) -> Path:
-    if not name.endswith((".yaml", ".yml")):
-        known = {**blocks(), **names()}
-        if name not in known:
-            hint = nearest(name, known) or f"; the blocks are {', '.join(blocks())}"
-            raise UserError(f"{path}: include: there is no block {name!r}{hint}")
-        return known[name]
-    file = path.parent / name
-    if not file.is_file():
-        raise UserError(f"{path}: include: there is no file {file}")
-    return file
 
 
 def _check_blocks(value: Any, path: Path, key: str) -> None:
@@ -258,7 +250,10 @@ def _merge(old: Any, new: Any, trust: Sequence[str]) -> Any:
             {"init_args": block} if block.keys().isdisjoint(_LEVELS) else block for block in (old, new)
         )
     if old and new.get("class_path", old.get("class_path")) != old.get("class_path"):
-        old = _fitting(old, new["class_path"], trust)
+        cls = _class(new["class_path"], trust)
+        if cls is not None and cls is not _class(old.get("class_path"), trust):  # else the parser refuses it
+            known, arguments = constructor_parameters(cls), old.get("init_args") or {}
+            old = {"init_args": {key: value for key, value in arguments.items() if key in known}}
     out = dict(old)
     for key, value in new.items():
         if isinstance(key, str) and key.endswith("+"):
@@ -292,16 +287,6 @@ def _is_class(value: Any) -> bool:
     if not isinstance(value, str) or not value.replace(".", "").isidentifier():
         return False
     return value.rpartition(".")[2][:1].isupper()
-
-
-def _fitting(block: Mapping[str, Any], name: Any, trust: Sequence[str]) -> dict[str, Any]:
-    """What a block keeps for another class: the arguments that both classes have."""
-    before, after = (_class(path, trust) for path in (block.get("class_path"), name))
-    if after is None or before is after:  # the parser will refuse the first; the second changes nothing
-        return dict(block)
-    known = constructor_parameters(after)
-    arguments = block.get("init_args") or {}
-    return {"init_args": {key: value for key, value in arguments.items() if key in known}}
 
 
 def _class(name: Any, trust: Sequence[str]) -> type | None:

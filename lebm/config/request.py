@@ -130,7 +130,10 @@ def read_request(verb: str, typed: list[str]) -> Request:
             raise UserError(f"{flag} needs a value")
         value = value if has_value else words.pop(0)
         if flag == "--trust":
-            _trust(request, value)
+            parts = value.split(".")
+            if not all(map(str.isidentifier, parts)) or parts[0] == "jsonargparse":
+                raise UserError(f"--trust {value}: not the name of a package that can be trusted")
+            request.trust.append(value)
         elif flag in ("-c", "--config"):
             _use_recipe(request, value)
         else:
@@ -189,12 +192,6 @@ def _use_run(request: Request, run: Path) -> None:
         content["trainer"] = {name: trainer[name] for name in trainer if name not in _OF_TRAINING}
     request.recipes.append(path)
     request.settings += [Setting("", content, path), Setting("run_dir", str(run), None)]
-
-
-def _trust(request: Request, package: str) -> None:
-    if not all(part.isidentifier() for part in package.split(".")) or package.split(".")[0] == "jsonargparse":
-        raise UserError(f"--trust {package}: not the name of a package that can be trusted")
-    request.trust.append(package)
 
 
 def usage(verb: str) -> str:

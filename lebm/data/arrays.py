@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
-from lebm.data.splits import check_counts, check_size, limited, ordinary_rows, size_in_rows
+from lebm.data.splits import carve, check_counts, check_size, limited, size_in_rows
 from lebm.errors import UserError
 from lebm.samplers.noise import keyed_seed
 
@@ -41,8 +41,7 @@ class ArrayData(SplitData):
             ``y``, ``x_train``, ``y_train``, ``x_test``, ... mean the same, and arrays that are called
             ``*name`` or ``*names`` are left out. Or a ``.npy`` file, which is ``train`` alone. Or an IDX file
             such as ``train-images-idx3-ubyte.gz``, with labels and test images beside it.
-        batch_size: rows per training step, over all processes together; the number of
-            processes must divide it.
+        batch_size: rows of a training step over all processes together, whose number must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
         validation_size: number of training rows for validation, or a share of them above 0 and below 1,
             chosen by a seeded permutation, if there is no array ``validation``.
@@ -98,11 +97,8 @@ class ArrayData(SplitData):
         if self._used is not None:
             return
         given = self._read() if self._arrays is None else self._arrays
-        arrays = {
-            _NAMES.get(name, name): np.asarray(value)
-            for name, value in given.items()
-            if not name.endswith(("name", "names"))
-        }
+        named = {_NAMES.get(name, name): value for name, value in given.items()}
+        arrays = {name: np.asarray(named[name]) for name in named if not name.endswith(("name", "names"))}
         known = [*SPLITS, *(f"{name}_label" for name in SPLITS)]
         if "train" not in arrays or not set(known).issuperset(arrays):
             raise UserError(
@@ -121,16 +117,12 @@ class ArrayData(SplitData):
                 f"data path {self.path!r}: of {len(train)} training rows, {listed} are set aside and none are"
                 " left; --data.init_args.validation_size 0.1 takes a tenth of them"
             )
-        first = ordinary_rows(len(train), 0, carved["test"], self.seed)
-        second = ordinary_rows(len(first.train), 0, carved["validation"], self.seed + 1)
-        pieces = {
-            "train": first.train[second.train],
-            "validation": first.train[second.validation],
-            "test": first.validation,
-        }
-        for name, piece in pieces.items():
-            if len(piece):
-                splits[name] = train.subset(piece)
+        kept = np.arange(len(train))
+        for name, seed in (("test", self.seed), ("validation", self.seed + 1)):
+            if carved[name]:
+                kept, own = carve(kept, carved[name], seed)
+                splits[name] = train.subset(own)
+        splits["train"] = train.subset(kept)
         for name in {"validation", "test"} & splits.keys():
             places = np.arange(len(splits[name]))
             splits[name] = splits[name].subset(limited(places, self.limit_eval, self.seed))
@@ -188,25 +180,20 @@ class ArrayData(SplitData):
         if split not in known:
             raise UserError(f"data path {self.path!r}: no split {split!r}; it has {', '.join(known)}")
         rows = getattr(self, split)
-        labels = rows.labels.tolist() if (rows.labels >= 0).any() else None
+        labels = {"label": rows.labels.tolist()} if (rows.labels >= 0).any() else {}
         return Rows(rows, f"{self.path} ({split})", np.arange(len(rows))[:limit], labels)
 
 
 def _idx_files(file: Path) -> dict[str, np.ndarray]:
     """The images of an IDX file, and the labels and the test split that are beside it, as for MNIST."""
-    found = {"train": _idx(file)}
-    beside = {
-        "train_label": file.name.replace("images-idx3", "labels-idx1"),
-        "test": file.name.replace("train-", "t10k-"),
-        "test_label": file.name.replace("train-", "t10k-").replace("images-idx3", "labels-idx1"),
-    }
-    for name, other in beside.items():
-        if (
-            other != file.name
-            and (name != "test_label" or "test" in found)
-            and file.with_name(other).exists()
-        ):
-            found[name] = _idx(file.with_name(other))
+    files = {"train": file, "test": file.with_name(file.name.replace("train-", "t10k-"))}
+    found = {}
+    for split, images in files.items():
+        if split == "train" or (images != file and images.exists()):
+            found[split] = _idx(images)
+            labels = file.with_name(images.name.replace("images-idx3", "labels-idx1"))
+            if labels != images and labels.exists():
+                found[f"{split}_label"] = _idx(labels)
     return found
 
 
@@ -290,8 +277,7 @@ class PlaneData(ArrayData):
         shape: ``rings``, ``moons``, ``spiral`` or ``grid``.
         n_train: number of training points.
         n_eval: number of validation points, and of other points for testing.
-        batch_size: points per training step, over all processes together; the number of
-            processes must divide it.
+        batch_size: points of a training step over all processes together, whose number must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
         seed: seed of the points and of the order of training.
 

@@ -9,7 +9,6 @@ renamed when it is complete. Deleting any part is safe: it is made again.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import uuid
@@ -17,7 +16,6 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +23,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from lebm.data.decoding import Decoding, Range, UndecodableError
+from lebm.data.decoding import Decoding, UndecodableError
 from lebm.data.sources import LABEL_COLUMNS, SPLIT_WORDS, Reader, Source, find_source, reading, short_hash
 from lebm.errors import UserError, UserNotice, one_line
 from lebm.files import remove_folder, replaced
@@ -84,28 +82,27 @@ def build(
     import datasets
 
     source, data = reader.source, reader.split(split)
+    of = f"data path {source.path!r}, split {split!r}"
     image_column, label_column = columns_of(source, data.features, *columns)
     labels, names = labels_of(reader, data, split, label_column, named=columns[1] is not None)
     try:
         data = data.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow and datasets raise many kinds
         raise UserError(f"data path {source.path!r}: column {image_column!r} holds no images") from error
-    kept: list[int] = []
-    names_of_files: list[str] = []
+    kept: dict[int, str] = {}  # the file of each row, if it has a name
     skipped: list[str] = []
-    brightest = Range(0, 255)
+    brightest, deep = 0, False
     with open(folder / "images.npy", "w+b") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused later
         shape: tuple[int, ...] | None = None
-        for row, path, decoded in _decoded(data, image_column, decoding):
-            name = f" ({path})" if path else ""
-            where = f"data path {source.path!r}, split {split!r}, row {row}{name}"
+        for row, (path, decoded) in enumerate(_decoded(data, image_column, decoding)):
+            where = f"{of}, row {row}" + (f" ({path})" if path else "")
             if isinstance(decoded, UndecodableError):
                 skipped.append(f"{where}: the image cannot be used: {decoded}")
                 if on_error == "fail":
                     raise UserError(f"{skipped[-1]} (on_error=skip would leave it out)")
                 continue
-            image, found = decoded
+            image, is_deep = decoded
             if shape is None:
                 shape = image.shape
                 _write_header(file, 0, shape)
@@ -114,28 +111,26 @@ def build(
                     f"{where}: {_shape(image.shape)}, but those before are {_shape(shape)}; set image_size"
                     " and channels"
                 )
-            brightest = max(brightest, found, key=lambda part: part.brightest / part.white)
+            brightest, deep = max(brightest, int(image.max())), deep or is_deep
             file.write(image.data)
-            kept.append(row)
-            names_of_files.append(_below(path, source))
+            kept[row] = _below(path, source)
         if shape is None:
-            raise UserError(
-                f"data path {source.path!r}, split {split!r}: {skipped[0] if skipped else 'no rows'}"
-            )
+            raise UserError(f"{of}: {skipped[0] if skipped else 'no rows'}")
         dark = None
-        if decoding.white_level is None and brightest.is_lost:
-            dark = f"data path {source.path!r}, split {split!r}, {len(kept)} images: {brightest}"
+        if decoding.white_level is None and (brightest < 64 if deep else brightest == 1):
+            way = "set white_level to the value of white in the files (4095 for 12 bits, 65535 for 16)"
+            dark = f"{of}, {len(kept)} images: the brightest pixel would be {brightest} of 255; {way}"
             if on_error == "fail":
                 raise UserError(dark)
         _write_header(file, len(kept), shape)
         file.flush()
         os.fsync(file.fileno())
-    if any(names_of_files):
-        (folder / NAMES).write_text(json.dumps(names_of_files))
-    np.save(folder / "labels.npy", np.full(len(kept), -1, dtype=np.int64) if labels is None else labels[kept])
+    if any(kept.values()):
+        (folder / NAMES).write_text(json.dumps(list(kept.values())))
+    every = np.full(data.num_rows, -1, dtype=np.int64) if labels is None else labels
+    np.save(folder / "labels.npy", every[list(kept)])
     meta = {
         "shape": [len(kept), *shape],
-        "sizes": {name: (folder / name).stat().st_size for name in ("images.npy", "labels.npy")},
         "label_names": names,
         "has_labels": labels is not None,
         "split": split,
@@ -149,8 +144,8 @@ def build(
 
 def _below(path: str, source: Source) -> str:
     """The path of an image below the folder of its source, so that the folder may be moved."""
-    folder = Path(source.location) if os.path.isdir(source.location) else Path(source.location).parent
-    whole = Path(path)
+    place = Path(source.location)
+    folder, whole = place if place.is_dir() else place.parent, Path(path)
     return str(whole.relative_to(folder)) if path and whole.is_relative_to(folder) else path
 
 
@@ -168,25 +163,20 @@ def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
 
 def _decoded(
     data: Any, column: str, decoding: Decoding
-) -> Iterator[tuple[int, str, tuple[np.ndarray, Range] | UndecodableError]]:
-    """Per row, in order: its number, the path of its file if it has one, and the image with its range, or
-    the error that says why there is no image.
-    """
+) -> Iterator[tuple[str, tuple[np.ndarray, bool] | UndecodableError]]:
+    """Per row, in order: the path of its file if it has one, and what ``decoding`` gives or raises."""
 
-    def decode(item: dict[str, Any] | None) -> tuple[str, tuple[np.ndarray, Range] | UndecodableError]:
+    def decode(item: dict[str, Any] | None) -> tuple[str, tuple[np.ndarray, bool] | UndecodableError]:
         item = item or {}
-        name = item.get("path") or ""
+        name, content = item.get("path") or "", item.get("bytes")
         try:
-            content = item.get("bytes")
-            return name, decoding.with_range(item.get("path") if content is None else content)
+            return name, decoding(item.get("path") if content is None else content)
         except UndecodableError as error:
             return name, error
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
-        batches = (batch[column] for batch in data.iter(batch_size=ROWS_AT_ONCE))
-        decoded = itertools.chain.from_iterable(map(partial(pool.map, decode), batches))
-        for row, (name, image) in enumerate(decoded):
-            yield row, name, image
+        for batch in data.iter(batch_size=ROWS_AT_ONCE):
+            yield from pool.map(decode, batch[column])
 
 
 def labels_of(
@@ -256,8 +246,6 @@ class CachedImages:
         images: ``(N, C, H, W)`` ``uint8``, read-only, memory-mapped.
         labels: ``(N,)`` ``int64``; -1 for rows without a label.
         label_names: names of the labels, the same for all splits; ``None`` if they have no names.
-        has_labels: whether there is a label column with labels.
-        split: name of the split.
         skipped: one line per undecodable image that was left out.
         folder: the folder of the cache that holds the split.
         dark: a line about images of a too small range, see ``white_level``, or ``None``.
@@ -278,10 +266,7 @@ class CachedImages:
     def file_names(self) -> list[str] | None:
         """The file of each image, below the folder of the data set; ``None`` if the images have no names."""
         file = self.folder / NAMES
-        if not file.is_file():
-            return None
-        names = json.loads(file.read_text())
-        return [str(name) for name in names] if len(names) == len(self) else None
+        return list(map(str, json.loads(file.read_text()))) if file.is_file() else None
 
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
@@ -329,21 +314,15 @@ def open_images(
 ) -> CachedImages:
     """Open one split of images. The first call decodes it; later calls read the cache.
 
+    The other arguments are those of :class:`~lebm.data.ImageData`.
+
     Args:
         path: a Hub name (``ylecun/mnist``), a folder of parquet files in that layout, a parquet file, a
             folder of images, an image, or ``embedded:mnist``.
         split: name of the split. ``None`` takes the only split; if there are several, it takes the first of
             test, validation and train that exists.
-        config_name: configuration (subset) of the data set.
-        revision: revision of a Hub data set. Without it, a Hub data set that was decoded
-            once is not requested again.
-        image_size: see :class:`~lebm.data.decoding.Decoding`, as for ``channels``, ``crop`` and
-            ``white_level``.
-        image_column: name of the image column; detected if ``None``.
-        label_column: name of the label column; detected if ``None``. A data set may have no labels.
         on_error: ``"fail"`` on an undecodable image and on a split whose images all seem to lose their bits,
             or ``"skip"`` the image, and warn of both.
-        cache_dir: the cache folder; ``None`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
 
     Returns:
         The decoded split, with ``images`` ``(N, C, H, W)`` ``uint8`` and ``labels`` ``(N,)``.
@@ -364,9 +343,7 @@ def open_images(
     source = find_source(path, config_name, revision)
     names = _split_names(source, cache)
     if split is None:
-        split = (
-            names[0] if len(names) == 1 else next((name for name in DEFAULT_SPLITS if name in names), None)
-        )
+        split = names[0] if len(names) == 1 else next((n for n in DEFAULT_SPLITS if n in names), None)
     if split not in names:
         raise UserError(f"data path {path!r}: no split {split!r}; it has {', '.join(names)}")
     key = short_hash([FORMAT, split, asdict(decoding), image_column, label_column])
@@ -377,28 +354,22 @@ def open_images(
             cached = _load(folder)  # another process may have made it during the wait
             if cached is None:
                 _make(folder, source, split, (image_column, label_column), decoding, on_error)
-                cached = _load(folder)
-    if cached is None:
-        raise UserError(
-            f"the image cache {folder} cannot be read directly after it was written; is the disk full, or"
-            " does another program delete files there?"
-        )
-    return _accept(cached, path, on_error)
+    cached = cached or _load(folder)
+    assert cached is not None
+    _complain(cached, path, on_error)
+    return cached
 
 
-def _accept(cached: CachedImages, path: str, on_error: str) -> CachedImages:
-    if on_error == "fail" and (faults := [*cached.skipped, *filter(None, [cached.dark])]):
-        raise UserError(faults[0])
-    if cached.dark:
-        warnings.warn(cached.dark, UserNotice, stacklevel=3)
+def _complain(cached: CachedImages, path: str, on_error: str) -> None:
+    """Refuse a split with images that cannot be used, or warn of them."""
+    if on_error == "fail" and (cached.skipped or cached.dark):
+        raise UserError([*cached.skipped, cached.dark][0])
+    lines = [cached.dark] if cached.dark else []
     if cached.skipped:
         listed = one_line("; ".join(cached.skipped[:3])) + ("; ..." if len(cached.skipped) > 3 else "")
-        warnings.warn(
-            f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}",
-            UserNotice,
-            stacklevel=3,
-        )
-    return cached
+        lines.append(f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}")
+    for line in lines:
+        warnings.warn(line, UserNotice, stacklevel=3)
 
 
 def _split_names(source: Source, cache: Path) -> list[str]:
@@ -406,9 +377,7 @@ def _split_names(source: Source, cache: Path) -> list[str]:
         return list(source.splits)
     file = cache / "images" / source.key / "splits.json"
     with contextlib.suppress(OSError, ValueError):
-        names = json.loads(file.read_text())
-        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-            return names
+        return list(map(str, json.loads(file.read_text())))
     with _writing(file):
         with reading(source) as reader:
             names = reader.split_names()
@@ -418,28 +387,13 @@ def _split_names(source: Source, cache: Path) -> list[str]:
 
 
 def _load(folder: Path) -> CachedImages | None:
-    """Open a complete folder; ``None`` if it is absent or incomplete."""
+    """Open a folder; ``None`` if it is absent or damaged."""
     try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        labels = np.load(folder / "labels.npy")
-        sizes = {name: (folder / name).stat().st_size for name in meta["sizes"]}
-        whole = (
-            sizes == meta["sizes"] and list(images.shape) == meta["shape"] and labels.shape == (len(images),)
-        )
-        if not whole or images.dtype != np.uint8 or labels.dtype != np.int64:
-            return None
-        return CachedImages(
-            images,
-            labels,
-            meta["label_names"],
-            bool(meta["has_labels"]),
-            str(meta["split"]),
-            [str(line) for line in meta["skipped"]],
-            folder,
-            meta["dark"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+        meta = json.loads((folder / "meta.json").read_text())
+        found = {name: meta[name] for name in ("label_names", "has_labels", "split", "skipped", "dark")}
+        images, labels = np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "labels.npy")
+        return CachedImages(images=images, labels=labels, folder=folder, **found)
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
 
 
@@ -457,11 +411,8 @@ def _make(
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
     unfinished.mkdir()
     try:
-        scratch = unfinished / "scratch"
-        scratch.mkdir()
-        with reading(source, scratch) as reader:
+        with reading(source, unfinished) as reader:
             build(unfinished, reader, split, columns, decoding, on_error)
-        remove_folder(scratch)
         remove_folder(folder)  # if there is one, it is damaged: no process could open it
         os.rename(unfinished, folder)
     finally:
@@ -475,8 +426,6 @@ def _writing(target: Path) -> Iterator[None]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f".{target.name}.lock")):
             yield
-    except UserError:
-        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-
-from lebm.errors import UserNotice
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """No other format is tried, whatever the name of a file is.
@@ -27,48 +24,11 @@ class UndecodableError(ValueError):
 
 
 @dataclass(frozen=True)
-class Range:
-    """The brightest value of some pixels, and the value that became white.
-
-    Example:
-        >>> from lebm.data.decoding import Range
-        >>> Range(4095, 65535).is_lost, Range(4095, 4095).is_lost
-        (True, False)
-    """
-
-    brightest: float
-    white: float
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the file seems to hold fewer bits than its format, so that the image becomes black.
-
-        A black image has lost nothing.
-        """
-        return 0 < self.brightest < (self.white / 4 if self.white > 255 else 2 * self.white / 255)
-
-    def __str__(self) -> str:
-        return (
-            f"the brightest pixel is {self.brightest:g} of {self.white:g} and would become"
-            f" {int(self.brightest * 255 / self.white)} of 255: set white_level to the value of white"
-            f" (255 for 8 bits, 4095 for 12, {self.white:g} if the image is so dark), or save it with 8 bits"
-        )
-
-
-@dataclass(frozen=True)
 class Decoding:
     """The steps for every image of a data set, in this order: crop, central square, resize, channels.
 
-    Transparent pixels are shown on white.
-
-    Args:
-        image_size: side of the square result in pixels. An image that is not square is first cut to its
-            central square. ``None`` keeps the size; all images must then have the same size.
-        channels: 1 (grey, by luma) or 3 (grey is repeated); ``None`` keeps the channels of the image.
-        crop: a box (left, top, right, bottom) in pixels, with right and bottom exclusive.
-        white_level: value of white in files of more than 8 bits, such as 4095 for 12 bits or 1.0 for
-            floating-point numbers; a lower one than 255 holds for files of 8 bits too. ``None`` is the
-            largest value of the format.
+    Transparent pixels are shown on white. The arguments are those of :class:`~lebm.data.ImageData`. A
+    ``white_level`` below 255 holds for files of 8 bits too.
 
     Raises:
         ValueError: for impossible values.
@@ -80,8 +40,9 @@ class Decoding:
         >>> from lebm.data.decoding import Decoding
         >>> file = io.BytesIO()
         >>> Image.fromarray(np.array([[0, 2048, 4095]], dtype=np.uint16)).save(file, "PNG")
-        >>> Decoding(white_level=4095)(file.getvalue()).tolist()
-        [[[0, 127, 255]]]
+        >>> image, deep = Decoding(white_level=4095)(file.getvalue())
+        >>> image.tolist(), deep
+        ([[[0, 127, 255]]], True)
     """
 
     image_size: int | None = None
@@ -104,27 +65,22 @@ class Decoding:
                     f" not {self.crop}"
                 )
 
-    def __call__(self, content: bytes | str | Path | None) -> np.ndarray:
-        """Decode an image, given as the bytes of a file or as its path, to ``(C, H, W)`` ``uint8``.
+    def __call__(self, content: bytes | str | Path | None) -> tuple[np.ndarray, bool]:
+        """Decode an image, given as the bytes of a file or as its path.
+
+        Returns:
+            The image as ``(C, H, W)`` ``uint8``, and whether its file has more than 8 bits per number.
 
         Raises:
             UndecodableError: if the image cannot be used; the message is a short reason.
         """
-        array, found = self.with_range(content)
-        if self.white_level is None and found.is_lost:
-            warnings.warn(str(found), UserNotice, stacklevel=2)
-        return array
-
-    def with_range(self, content: bytes | str | Path | None) -> tuple[np.ndarray, Range]:
-        """The same without a warning of a dark image, and the range of the image before it was resized."""
         try:
             with _opened(content) as image:
                 if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                     raise UndecodableError(
                         f"{image.width}x{image.height} pixels are more than Pillow's limit"
                     )
-                halved = ";16" in str(image.tile) and image.mode[0] not in "IF"
-                return self._array(ImageOps.exif_transpose(image), halved)
+                return self._array(ImageOps.exif_transpose(image))
         except UndecodableError:
             raise
         # For damaged files the plugins of Pillow raise many kinds, such as SyntaxError and struct.error.
@@ -134,14 +90,15 @@ class Decoding:
                 reason = "not an image in a known format"
             raise UndecodableError(reason or type(error).__name__) from error
 
-    def _array(self, image: Image.Image, halved: bool) -> tuple[np.ndarray, Range]:
+    def _array(self, image: Image.Image) -> tuple[np.ndarray, bool]:
         if self.crop is not None:
             if self.crop[2] > image.width or self.crop[3] > image.height:
                 raise UndecodableError(
                     f"the crop box {self.crop} reaches outside its {image.width}x{image.height} pixels"
                 )
             image = image.crop(self.crop)
-        image, found = self._eight_bit(image, halved)
+        deep = image.mode[0] in "IF"
+        image = self._eight_bit(image, deep)
         if self.channels is not None:
             image = image.convert("L" if self.channels == 1 else "RGB")
         if self.image_size is not None:
@@ -149,19 +106,14 @@ class Decoding:
             if image.width != self.image_size:
                 image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         array = np.asarray(image, dtype=np.uint8)
-        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)), found
+        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)), deep
 
-    def _eight_bit(self, image: Image.Image, halved: bool) -> tuple[Image.Image, Range]:
-        """Mode ``L`` for grey images and ``RGB`` for all others; of ``halved`` images Pillow has read the
-        upper 8 of 16 bits.
-        """
-        if halved and self.white_level not in (None, 65535):
-            raise UndecodableError("of 16-bit colours only the upper 8 bits can be read: save it with 8 bits")
+    def _eight_bit(self, image: Image.Image, deep: bool) -> Image.Image:
+        """Mode ``L`` for grey images and ``RGB`` for all others; of 16-bit colours Pillow reads 8 bits."""
         if image.mode == "F" and self.white_level is None:
             raise UndecodableError(
                 "its pixels are floating-point numbers without a known range: set white_level"
             )
-        deep = image.mode[0] in "IF"
         if not deep:
             image = _opaque(image)
         white = self.white_level or (65535 if deep else 255)
@@ -170,11 +122,9 @@ class Decoding:
         low, high = float(pixels.min()), float(pixels.max())
         if not (low >= 0 and high <= white):  # NaN is refused too
             raise UndecodableError(f"its pixels are {low:g} to {high:g}, not 0 to {white:g}; set white_level")
-        if halved:
-            return image, Range(max(257 * high, 1), 65535)  # 0 may be any value up to 255
         if white != 255:
             image = Image.fromarray((pixels.astype(np.float64) * 255 / white).astype(np.uint8))
-        return image, Range(high, white)
+        return image
 
 
 def header(content: bytes | str | Path | None) -> tuple[tuple[int, int], str] | None:

@@ -37,8 +37,7 @@ class ImageData(SplitData):
             is not square is first cut to its central square.
         channels: 1 or 3; ``null`` keeps the channels of the files.
         crop: box (left, top, right, bottom) in pixels that is cut out before resizing.
-        batch_size: images per training step, over all processes together; the number of
-            processes must divide it.
+        batch_size: images of a training step over all processes together, whose number must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
         image_column: name of the image column; detected if ``null``.
         label_column: name of the label column; detected if ``null``.
@@ -62,8 +61,8 @@ class ImageData(SplitData):
         on_error: ``fail`` on an undecodable image, or ``skip`` it with a warning.
         cache_dir: folder for decoded images; ``null`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
         drop_last: leave out an incomplete last batch of an epoch in training. ``False`` trains on it too.
-        white_level: value of white in files of more than 8 bits, such as 4095 for 12 bits; ``null`` is the
-            largest value of the format. See :class:`~lebm.data.decoding.Decoding`.
+        white_level: value of white in files of more than 8 bits, such as 4095 for 12 bits or 1.0 for
+            floating-point numbers; ``null`` is the largest value of the format.
 
     Raises:
         UserError: in :meth:`setup`, if the data cannot be read or do not fit the arguments;
@@ -122,27 +121,17 @@ class ImageData(SplitData):
         check_size("validation_size", validation_size)
         if num_workers < 0:
             raise ValueError(f"num_workers must not be negative, but is {num_workers}")
-        Decoding(image_size, channels, crop, white_level)  # refuse impossible values before any data are read
+        decoding = Decoding(image_size, channels, crop, white_level)  # refuses impossible values
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         if held_out_label not in (None, []) and normal_label not in (None, []):
             raise ValueError("held_out_label and normal_label exclude each other; set one of them to null")
         self.held_out_label, self.normal_label = held_out_label, normal_label
         self.seed, self.flip, self.drop_last, self.num_workers = seed, flip, drop_last, num_workers
-        self._where: dict[str, Any] = {
-            "config_name": config_name,
-            "revision": revision,
-            "cache_dir": cache_dir,
-        }
-        self._how: dict[str, Any] = {
-            "image_size": image_size,
-            "channels": channels,
-            "crop": crop,
-            "white_level": white_level,
-            "image_column": image_column,
-            "label_column": label_column,
-            "on_error": on_error,
-        }
+        self._where: dict[str, Any] = {"config_name": config_name, "revision": revision}
+        self._where["cache_dir"] = cache_dir
+        self._how: dict[str, Any] = asdict(decoding)
+        self._how |= {"image_column": image_column, "label_column": label_column, "on_error": on_error}
         self.splitting = Splitting(validation_size, anomaly_split, seed, limit_train, limit_eval)
 
     # Reading
@@ -161,13 +150,17 @@ class ImageData(SplitData):
         sources = self._sources()
         held_out = sources.held_out(self.held_out_label, self.normal_label)
         self.held_out_label = held_out[0] if len(held_out) == 1 else held_out or None
-        self.unlabelled = sum(int((split.labels < 0).sum()) for split in sources.splits) if held_out else 0
+        self.unlabelled = (
+            sum(int((split.labels < 0).sum()) for split in sources.splits.values()) if held_out else 0
+        )
         self.label_names = sources.label_names
         splits = self.splitting.apply(sources, held_out)
         self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
         self.image_shape = self.train.image_shape
         self.class_counts = {
-            name: dict(sorted(Counter(split.labels.tolist()).items())) if sources.train.has_labels else {}
+            name: dict(sorted(Counter(split.labels.tolist()).items()))
+            if sources.splits["train"].has_labels
+            else {}
             for name, split in splits.items()
         }
         self._used = {
@@ -177,7 +170,7 @@ class ImageData(SplitData):
             "image_shape": list(self.image_shape),
             "source_splits": {
                 "train": self.train_split,
-                "validation": None if sources.validation is None else sources.validation.split,
+                "validation": sources.splits["validation"].split if "validation" in sources.splits else None,
                 "test": self.test_split,
             },
             "sizes": {name: len(split) for name, split in splits.items()},
@@ -186,7 +179,7 @@ class ImageData(SplitData):
                 for name, counts in self.class_counts.items()
             },
             "label_names": {str(label): name for label, name in self.label_names.items()} or None,
-            "skipped": sum(len(split.skipped) for split in sources.splits),
+            "skipped": sum(len(split.skipped) for split in sources.splits.values()),
             "batch_size": self.batch_size,
             "flip": self.flip,
             "drop_last": self.drop_last,
@@ -202,14 +195,15 @@ class ImageData(SplitData):
         if split is None and self.test_split in split_names(self.path, **self._where):
             split = self.test_split
         found = open_images(self.path, split, **self._where, **self._how)
-        return Rows(
-            ImageRows([found.images], found.labels, np.arange(len(found))),
-            f"{self.path} ({found.split})",
-            np.arange(len(found))[:limit],
-            found.labels.tolist() if found.has_labels else None,
-            found.label_names,
-            found.file_names(),
-        )
+        files, labels = found.file_names(), found.labels.tolist()
+        known = {} if files is None else {"path": files}
+        if found.has_labels:
+            known["label"] = labels
+        if found.label_names is not None:
+            names = [*found.label_names, ""]  # of the rows without a label, which have -1
+            known["class_name"] = [names[label] for label in labels]
+        rows = ImageRows([found.images], found.labels, np.arange(len(found)))
+        return Rows(rows, f"{self.path} ({found.split})", np.arange(len(found))[:limit], known)
 
     def test_of(self, protocol: str) -> ImageRows | None:
         """The test split under another protocol of the held-out classes, see ``anomaly_split``."""

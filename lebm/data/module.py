@@ -9,7 +9,6 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch.utils.data import Dataset
 
 from lebm.component import Component
 from lebm.data.loader import BatchLoader, ShardedBatchSampler
@@ -128,25 +127,20 @@ class SplitData(LightningDataModule, Component):
         epoch = 0 if self.trainer.overfit_batches else self.trainer.current_epoch  # type: ignore[attr-defined]
         return epoch, self.trainer.fit_loop.batch_idx + 1
 
-    def _loader(self, dataset: Dataset, sampler: ShardedBatchSampler, training: bool) -> BatchLoader:
-        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
-
     def _training_sampler(self, dataset: Any, **sharing: int) -> ShardedBatchSampler:
         return ShardedBatchSampler(
             len(dataset), self.batch_size, shuffle=True, drop_last=self.drop_last, **sharing
         )
 
-    def _shuffled(self, dataset: Any) -> BatchLoader:
+    def _loader(self, dataset: Any, training: bool = False) -> BatchLoader:
         rank, processes = self._processes()
-        sampler = self._training_sampler(dataset, rank=rank, world_size=processes, seed=self.seed)
-        return self._loader(dataset, sampler, training=True)
-
-    def _in_order(self, dataset: Any) -> BatchLoader:
-        rank, processes = self._processes()
-        size = max(self.eval_batch_size, processes)
-        sampler = ShardedBatchSampler(len(dataset), size, rank=rank, world_size=processes)
-        return self._loader(dataset, sampler, training=False)
+        sharing = {"rank": rank, "world_size": processes}
+        if training:
+            sampler = self._training_sampler(dataset, **sharing, seed=self.seed)
+        else:
+            sampler = ShardedBatchSampler(len(dataset), max(self.eval_batch_size, processes), **sharing)  # type: ignore[arg-type]
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches of ``batch_size`` rows over all processes; the last may be smaller.
@@ -164,7 +158,7 @@ class SplitData(LightningDataModule, Component):
                 f" {processes}"
             )
         self.check_batch_size()
-        return self._shuffled(self.train)
+        return self._loader(self.train, training=True)
 
     def check_batch_size(self) -> None:
         """Refuse a training split that does not fill one batch; :meth:`setup` must have been called."""
@@ -185,7 +179,7 @@ class SplitData(LightningDataModule, Component):
             raise UserError(
                 f"{len(dataset)} {self.noun} of {self.path!r} cannot be evaluated by {processes} processes"
             )
-        return self._in_order(dataset)
+        return self._loader(dataset)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The validation split in order.
@@ -205,5 +199,5 @@ class SplitData(LightningDataModule, Component):
         return self.evaluation_dataloader(self.test)
 
     def predict_dataloader(self) -> BatchLoader:
-        """The same as :meth:`test_dataloader`."""
+        """The test split in order, as :meth:`test_dataloader`."""
         return self.test_dataloader()

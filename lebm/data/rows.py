@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -196,10 +196,8 @@ class Rows:
         split: all rows of the split.
         source: name of the data, for messages.
         order: which of the rows are used, in this order; their numbers key the noise.
-        labels: a label for each row of the split, or ``None``.
-        class_names: names of the labels, or ``None``.
-        paths: the file of each row of the split, or ``None``.
-        lines: the line of each sentence of the split, from 0; empty lines are left out.
+        known: what else is known of each row of the split: ``path``, ``label`` and ``class_name`` of images,
+            and as ``index`` the line of each sentence, from 0; empty lines are left out.
 
     Example:
         >>> from lebm.data import ImageData
@@ -211,25 +209,16 @@ class Rows:
     split: ImageRows | TextRows
     source: str
     order: np.ndarray
-    labels: Sequence[int] | None = None
-    class_names: Sequence[str] | None = None
-    paths: Sequence[str] | None = None
-    lines: Sequence[int] | None = None
+    known: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.order)
 
     @property
     def columns(self) -> dict[str, list[Any]]:
-        """``index`` of each row, and its ``path``, ``label`` and ``class_name`` where the data have them."""
-        given = {"index": self.lines, "path": self.paths, "label": self.labels}
-        found = {
-            name: [values[row] for row in self.order] for name, values in given.items() if values is not None
-        }
-        if self.labels is not None and self.class_names is not None:
-            names = dict(enumerate(self.class_names))
-            found["class_name"] = [names.get(label, "") for label in found["label"]]
-        return {"index": self.order.tolist(), **found}
+        """``index`` of each row, and what else is known of it."""
+        known = {name: [values[row] for row in self.order] for name, values in self.known.items()}
+        return {"index": self.order.tolist(), **known}
 
     def chosen(self, rows: np.ndarray) -> Rows:
         """Some of the rows, given by their places, in this order."""
@@ -237,7 +226,7 @@ class Rows:
 
     def spread(self, n: int, seed: int) -> Rows:
         """A seeded choice of ``n`` rows: images spread over the classes, sentences in their order."""
-        labels = None if self.labels is None else np.asarray(self.labels)[self.order]
+        labels = np.asarray(self.known["label"])[self.order] if "label" in self.known else None
         rows = spread_rows(labels, len(self), n, seed)
         return self.chosen(np.sort(rows) if isinstance(self.split, TextRows) else rows)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lebm.data.cache import CachedImages, open_images, split_names
 from lebm.data.rows import ImageRows
-from lebm.data.splits import chosen_splits, held_out_rows, limited, nothing_left, ordinary_rows
+from lebm.data.splits import carve, chosen_splits, held_out_rows, limited, nothing_left
 from lebm.errors import UserError, one_line
 
 Label = int | str
@@ -25,12 +25,15 @@ class ClassError(UserError):
 
 @dataclass(frozen=True)
 class Sources:
-    """The decoded splits of a data set that a run uses."""
+    """The decoded splits of a data set that a run uses, by their part in it.
+
+    Attributes:
+        path: the data set.
+        splits: ``train``, and ``validation`` and ``test`` where the data set has them.
+    """
 
     path: str
-    train: CachedImages
-    validation: CachedImages | None
-    test: CachedImages | None
+    splits: dict[str, CachedImages]
 
     @classmethod
     def open(
@@ -52,17 +55,13 @@ class Sources:
             raise UserError(
                 f"data path {path!r}: images differ between splits ({listed}); set image_size and channels"
             )
-        return cls(path, opened["train"], opened.get("validation"), opened.get("test"))
-
-    @property
-    def splits(self) -> list[CachedImages]:
-        """The splits that there are."""
-        return [cached for cached in (self.train, self.validation, self.test) if cached is not None]
+        return cls(path, opened)
 
     @property
     def label_names(self) -> dict[int, str]:
         """The name of each class, by its number; empty if the classes have no names."""
-        return dict(enumerate(next((split.label_names for split in self.splits if split.label_names), [])))
+        named = (split.label_names for split in self.splits.values() if split.label_names)
+        return dict(enumerate(next(named, [])))
 
     def held_out(self, anomalous: Labels, normal: Labels = None) -> list[int]:
         """The numbers of the classes that are held out, ascending; empty if both arguments are.
@@ -73,20 +72,18 @@ class Sources:
         Raises:
             ClassError: if a class does not exist; the message lists the classes.
         """
-        wanted, name = (
-            (normal, "normal_label")
-            if anomalous is None or anomalous == []
-            else (anomalous, "held_out_label")
-        )
+        of_normal = anomalous in (None, [])
+        wanted, name = (normal, "normal_label") if of_normal else (anomalous, "held_out_label")
         if wanted is None or wanted == []:
             return []
         where, way = f"data path {self.path!r}: {name}", f"--data.init_args.{name} null holds out none"
-        for split, hint in ((self.train, "label_column"), (self.test, "test_split: null")):
+        for part, hint in (("train", "label_column"), ("test", "test_split: null")):
+            split = self.splits.get(part)
             if split is not None and not split.has_labels:
                 raise ClassError(
                     f"{where} needs labels, but the split {split.split!r} has none; set {hint}, or {way}"
                 )
-        labels = np.concatenate([split.labels for split in self.splits])
+        labels = np.concatenate([split.labels for split in self.splits.values()])
         known, names = np.unique(labels[labels >= 0]).tolist(), self.label_names
         named = {names[n]: n for n in known if n in names}
         digits = {str(int(name)): n for name, n in named.items() if name.isdecimal()}  # 7 may be called 007
@@ -97,7 +94,7 @@ class Sources:
                 listed = ", ".join(class_words(n, names, "{} ({})") for n in known[:50])
                 raise ClassError(f"{where} {label} does not exist; the labels are {listed}; {way}")
         found = {numbers[str(label)] for label in chosen}
-        held_out = [n for n in known if (n in found) == (wanted is anomalous)]
+        held_out = [n for n in known if (n in found) != of_normal]
         if not held_out:
             raise UserError(f"{where} {wanted}: the data have no other class; {way}")
         return held_out
@@ -130,24 +127,24 @@ class Splitting:
         Raises:
             UserError: if no training images are left beside those with the labels ``held_out``.
         """
-        train, valid, test = sources.train, sources.validation, sources.test
-        carve = self.validation_size if valid is None else 0
-        if not held_out:
-            rows = ordinary_rows(len(train), 0 if test is None else len(test), carve, self.seed)
+        own, test = (sources.splits.get(part) for part in ("validation", "test"))
+        both = [sources.splits["train"], *([] if test is None else [test])]
+        known = both[0].labels
+        tested = known[:0] if test is None else test.labels
+        size = 0 if own is not None else self.validation_size
+        if held_out:
+            rows = held_out_rows(known, tested, held_out, self.anomaly_split, size, self.seed)
         else:
-            test_labels = np.empty(0, dtype=np.int64) if test is None else test.labels
-            rows = held_out_rows(train.labels, test_labels, held_out, self.anomaly_split, carve, self.seed)
-        if not len(rows.train):
-            raise UserError(nothing_left(sources.path, "images", carve, len(rows.validation), held_out))
-        both = [cached for cached in (train, test) if cached is not None]
-        pixels = [cached.images for cached in both]
-        labels = np.concatenate([cached.labels for cached in both])
-        chosen = {part: (pixels, labels, getattr(rows, part)) for part in ("train", "validation", "test")}
-        if valid is not None:
-            normal = (
-                (valid.labels >= 0) & ~np.isin(valid.labels, held_out) if held_out else valid.labels >= -1
-            )
-            chosen["validation"] = [valid.images], valid.labels, np.flatnonzero(normal)
+            rows = *carve(np.arange(len(known)), size, self.seed), len(known) + np.arange(len(tested))
+        if not len(rows[0]):
+            raise UserError(nothing_left(sources.path, "images", size, len(rows[1]), held_out))
+        chosen = {
+            part: ([cached.images for cached in both], np.concatenate([known, tested]), kept)
+            for part, kept in zip(("train", "validation", "test"), rows, strict=True)
+        }
+        if own is not None:
+            usable = (own.labels >= 0) & ~np.isin(own.labels, held_out) if held_out else own.labels >= -1
+            chosen["validation"] = [own.images], own.labels, np.flatnonzero(usable)
         splits = {}
         for name, (images, classes, numbers) in chosen.items():
             limit = self.limit_train if name == "train" else self.limit_eval

@@ -12,6 +12,7 @@ import glob
 import logging
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -58,11 +59,9 @@ class Source:
         location: the argument for ``datasets``: a Hub name, a folder, or a file.
         key: a name for the content. For local files it depends on their names, sizes and times, for a Hub
             data set on its name, configuration and revision.
-        config_name: configuration (subset) of the data set.
-        revision: revision of a Hub data set.
         files: local files, those with metadata too; empty for the Hub.
         splits: the files of each split, with the folder that is the class of each, or ``None``; ``None`` if
-            only ``datasets`` knows them (the Hub, or a ``README.md`` with configurations).
+            ``datasets`` finds them (the Hub, or a ``README.md`` with configurations).
     """
 
     path: str
@@ -124,10 +123,8 @@ def find_source(path: str, config_name: str | None = None, revision: str | None 
         raise UserError(
             f"data path {path!r}: no such file or folder (nor a Hugging Face Hub name such as ylecun/mnist)"
         )
-    content = []
-    for file in files:
-        stat = file.stat()
-        content.append([str(file.relative_to(root)), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
+    stats = ((str(file.relative_to(root)), file.stat()) for file in files)
+    content = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats]
     key = short_hash(["files", content, card, config_name])
     return Source(path, location, key, config_name, None, tuple(files), splits)
 
@@ -168,9 +165,8 @@ def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
             f"data path {path!r}: the folder has no parquet files and no images ({', '.join(IMAGE_SUFFIXES)})"
         )
     files = sorted([*rows, *(sidecars if rows is images else [])], key=str)
-    _say_unread(
-        path, root, others, f"most files of the folder are {'images' if rows is images else 'parquet'}"
-    )
+    kind = "images" if rows is images else "parquet"
+    _say_unread(path, root, others, f"most files of the folder are {kind}")
     unknown = [file for file in found if file.suffix.lower() in OTHER_SUFFIXES]
     _say_unread(path, root, unknown, "lebm reads PNG, JPEG, BMP, GIF, WebP, TIFF and PPM")
     return files, rows
@@ -196,11 +192,11 @@ def _walk(path: str, root: Path) -> list[Path]:
 
 
 def _splits(path: str, root: Path, files: list[Path]) -> Splits:
-    """The files of each split, with the class of each.
+    """The files of each split, with the name of the folder that each is in, if these are classes.
 
     A split is a folder that is called ``train``, ``validation``, ``test`` or the like. A name that only
     contains such a word, such as ``train2017``, counts if then every file is in a split. The names of parquet
-    files count too.
+    files count too. Folders are classes if there are several, all as deep below those of the splits.
     """
     for names in _NAMES:
         found = {file: _split_of(file.relative_to(root), names) for file in files}
@@ -208,27 +204,19 @@ def _splits(path: str, root: Path, files: list[Path]) -> Splits:
             break
     if not any(split for split, _ in found.values()):
         found = {file: ("train", folders) for file, (_, folders) in found.items()}
-    splits = _with_classes(found)
+    inner = [folders for split, folders in found.values() if split]
+    same_depth = len(set(map(len, inner))) == 1
+    labelled = same_depth and len({folders[-1:] for folders in inner}) > 1
+    known = {split for split, _ in found.values() if split}
+    splits: Splits = {split: {} for split in (*SPLIT_WORDS.values(), *sorted(known)) if split in known}
+    for file, (split, folders) in found.items():
+        if split:
+            splits[split][file] = folders[-1] if labelled else None
     unread = [file for file, (split, _) in found.items() if split is None]
     _say_unread(path, root, unread, f"they are in none of its splits ({', '.join(splits)})")
-    if len({len(folders) for split, folders in found.values() if split}) > 1 and not _is_table(files[0]):
+    if not (same_depth or _is_table(files[0])):
         text = f"data path {path!r}: its folders are not classes, because its images are not all as deep"
         warnings.warn(text, UserNotice, stacklevel=2)
-    return splits
-
-
-def _with_classes(found: Mapping[Path, tuple[str | None, tuple[str, ...]]]) -> Splits:
-    """The files of each split, with the name of the folder that each is in.
-
-    The names are classes if there are several, all as deep below the folders of the splits.
-    """
-    folders = [inner for split, inner in found.values() if split is not None]
-    labelled = len(set(map(len, folders))) == 1 and len({inner[-1:] for inner in folders}) > 1
-    known = {split for split, _ in found.values() if split is not None}
-    splits: Splits = {split: {} for split in (*SPLIT_WORDS.values(), *sorted(known)) if split in known}
-    for file, (split, inner) in found.items():
-        if split is not None:
-            splits[split][file] = inner[-1] if labelled else None
     return splits
 
 
@@ -282,53 +270,30 @@ class Reader:
         import datasets
 
         source = self.source
-        if source.is_local:
-            return list(self._splits())
+        if source.splits is not None:
+            return list(source.splits)
         with self._explained():
-            return list(
-                datasets.get_dataset_split_names(
-                    source.location, config_name=source.config_name, revision=source.revision
-                )
+            found = datasets.get_dataset_split_names(
+                source.location, config_name=source.config_name, revision=source.revision
             )
+            return list(map(str, found))
 
     def split(self, name: str) -> Any:
         """One split as a ``datasets.Dataset``. Of image files it has one row per file, in their order."""
         import datasets
 
-        source = self.source
-        files = list(self._splits()[name]) if source.is_local else []
+        source, more = self.source, {"split": name, "cache_dir": self._scratch}
         with self._explained():
-            if not files:
+            if source.splits is None:
                 return datasets.load_dataset(
-                    source.location, source.config_name, revision=source.revision, split=name
+                    source.location, source.config_name, revision=source.revision, **more
                 )
-            if _is_table(files[0]):
-                _check_names_of_classes(files)
-                return datasets.load_dataset(
-                    "parquet",
-                    data_files={name: [glob.escape(str(file)) for file in files]},
-                    split=name,
-                    cache_dir=self._scratch,
-                )
-            return self._images(self._splits()[name])
-
-    def _splits(self) -> Splits:
-        """The files of each split of a local source; a ``README.md`` with configurations names them."""
-        import datasets
-
-        source, root = self.source, Path(self.source.location)
-        if source.splits is not None:
-            return source.splits
-        with self._explained():
-            builder = datasets.load_dataset_builder(str(root), source.config_name, cache_dir=self._scratch)
-        listed = {str(file): file for file in source.files if file.name not in SIDECARS}
-        found: dict[Path, tuple[str | None, tuple[str, ...]]] = {}
-        for split, names in builder.config.data_files.items():
-            chosen = [listed.pop(name) for name in names if name in listed]
-            found |= {file: (str(split), _split_of(file.relative_to(root), _NAMES[1])[1]) for file in chosen}
-        if source.config_name is None:
-            _say_unread(source.path, root, list(listed.values()), "they are in no split of its README.md")
-        return _with_classes(found)
+            files = list(source.splits[name])
+            if not _is_table(files[0]):
+                return self._images(source.splits[name])
+            _check_names_of_classes(files)
+            patterns = [glob.escape(str(file)) for file in files]
+            return datasets.load_dataset("parquet", data_files={name: patterns}, **more)
 
     def _images(self, classes: Mapping[Path, str | None]) -> Any:
         """Rows of image files, with the columns of ``metadata.csv`` and the like.
@@ -344,7 +309,7 @@ class Reader:
         rows = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
         if names.keys() & LABEL_COLUMNS or not any(classes.values()):
             return rows
-        every = {name for files in self._splits().values() for name in files.values()}
+        every = {name for files in (self.source.splits or {}).values() for name in files.values()}
         kind = datasets.ClassLabel(names=sorted(filter(None, every)))
         return rows.add_column("label", kind.str2int(list(classes.values()))).cast_column("label", kind)
 
@@ -397,11 +362,11 @@ class Reader:
 
 
 @contextlib.contextmanager
-def reading(source: Source, scratch: Path | None = None) -> Iterator[Reader]:
+def reading(source: Source, folder: Path | None = None) -> Iterator[Reader]:
     """Open a source, and keep ``datasets`` quiet.
 
-    For local sources ``datasets`` writes into the folder ``scratch``, which the caller removes. Downloads
-    from the Hub stay in the cache of the Hub.
+    For local sources ``datasets`` writes into a temporary folder in ``folder``, or in that of the system.
+    Downloads from the Hub stay in the cache of the Hub.
 
     Raises:
         MissingExtraError: if ``datasets`` is not installed.
@@ -409,17 +374,16 @@ def reading(source: Source, scratch: Path | None = None) -> Iterator[Reader]:
     need("datasets", "reading images, tables and the Hub")
     import datasets
 
-    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    bars = datasets.is_progress_bar_enabled()
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)  # the errors that they log are raised too
-    if source.is_local:
-        datasets.disable_progress_bars()
-    try:
-        yield Reader(source, str(scratch) if source.is_local and scratch else None)
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            datasets.enable_progress_bars()
+    with contextlib.ExitStack() as after:
+        for name in ("datasets", "huggingface_hub"):
+            logger = logging.getLogger(name)
+            after.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL + 1)  # the errors that they log are raised too
+        scratch = None
+        if source.is_local:
+            # a file system of a network keeps files that are still open
+            scratch = after.enter_context(tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True))
+            if datasets.is_progress_bar_enabled():
+                after.callback(datasets.enable_progress_bars)
+            datasets.disable_progress_bars()
+        yield Reader(source, scratch)

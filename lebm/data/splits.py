@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,19 +34,6 @@ def chosen_splits(
     return {part: name for part, name in chosen.items() if name is not None}
 
 
-@dataclass(frozen=True)
-class SplitRows:
-    """The rows of each split, ascending.
-
-    The rows of the training source have the first numbers. If both sources are joined, the rows
-    of the test source follow.
-    """
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-
-
 def _permutation(rows: np.ndarray, seed: int) -> np.ndarray:
     # NumPy guarantees that the stream of RandomState never changes, so a published split stays the same.
     return np.random.RandomState(seed % 2**32).permutation(rows)
@@ -77,18 +63,10 @@ def size_in_rows(size: int | float, rows: int) -> int:
     return size if isinstance(size, int) else max(1, round(size * rows))
 
 
-def _carved(rows: np.ndarray, size: int | float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def carve(rows: np.ndarray, size: int | float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows without ``size`` of them, which a seeded permutation chooses, and these; both ascending."""
     shuffled, size = _permutation(rows, seed), size_in_rows(size, len(rows))
     return np.sort(shuffled[size:]), np.sort(shuffled[:size])
-
-
-def ordinary_rows(train: int, test: int, validation_size: int | float, seed: int) -> SplitRows:
-    """The splits of a source with ``train`` and ``test`` rows, whose numbers follow each other.
-
-    ``validation_size`` of the training rows, by :func:`check_size`, are chosen by a seeded permutation.
-    """
-    kept, validation = _carved(np.arange(train), validation_size, seed)
-    return SplitRows(kept, validation, np.arange(train, train + test))
 
 
 def held_out_rows(
@@ -98,12 +76,11 @@ def held_out_rows(
     protocol: str,
     validation_size: int | float,
     seed: int,
-) -> SplitRows:
-    """Splits for anomaly detection; the held-out classes are in neither the training nor the validation
-    rows.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows for training, validation and testing, ascending; the held-out classes are in test rows only.
 
-    Rows without a label, which have a negative number, are left out: they may be of any class. Validation
-    rows are taken from the training rows, which are all normal.
+    The rows of the test source are numbered after those of the training source. Rows without a label, which
+    have a negative number, are left out: they may be of any class.
 
     Args:
         train_labels: labels of the training source, ``(N,)``.
@@ -121,15 +98,12 @@ def held_out_rows(
     if protocol == "lebm":
         shuffled = _permutation(np.flatnonzero(normal), seed)
         cut = int(TRAIN_FRACTION * len(shuffled))
-        train, test = (
-            np.sort(shuffled[:cut]),
-            np.sort(np.concatenate([shuffled[cut:], np.flatnonzero(anomaly)])),
-        )
+        train = np.sort(shuffled[:cut])
+        test = np.sort(np.concatenate([shuffled[cut:], np.flatnonzero(anomaly)]))
     else:
         train = np.flatnonzero(normal[: len(train_labels)])
         test = len(train_labels) + np.flatnonzero(test_labels >= 0)
-    kept, validation = _carved(train, validation_size, seed + 1)
-    return SplitRows(kept, validation, test)
+    return *carve(train, validation_size, seed + 1), test
 
 
 def nothing_left(

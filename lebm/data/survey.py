@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lebm.data.cache import columns_of, labels_of
@@ -25,18 +23,13 @@ class Survey:
     """The facts that a recipe needs.
 
     Attributes:
-        path: the path for a recipe; absolute for a local folder or file.
-        is_array: whether the data are a file of NumPy for :class:`~lebm.data.ArrayData`.
-        count: number of training images, those for validation included.
+        path: absolute for a local folder or file.
+        count: number of training rows, those for validation included.
         shape: channels, height and width of the images; where they differ, of the smallest one that is not
             among the smallest twentieth. ``(d,)`` for vectors.
-        same_size: whether all images that were looked at have this size.
         classes: names of the classes, or their numbers as text; empty without labels.
         normal: the only class of the training split, if the test split has it and others too: these are
             probably the anomalies.
-        train_split: name of the training split.
-        test_split: name of the test split, or ``None``.
-        has_validation: whether the data have a validation split.
     """
 
     path: str
@@ -102,7 +95,7 @@ def _of_arrays(path: str) -> Survey:
 
 def _of_images(path: str) -> Survey:
     source = find_source(path)
-    with tempfile.TemporaryDirectory() as scratch, reading(source, Path(scratch)) as reader:
+    with reading(source) as reader:
         splits = reader.split_names()
         train = "train" if "train" in splits else splits[0]
         test = "test" if "test" in splits and train != "test" else None

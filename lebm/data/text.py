@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,12 @@ from lebm.data.rows import LengthBatchSampler, Rows, TextRows
 from lebm.data.sources import EMBEDDED, Source, find_source, reading
 from lebm.data.splits import (
     VALIDATION_SPLITS,
+    carve,
     check_counts,
     check_size,
     chosen_splits,
     limited,
     nothing_left,
-    ordinary_rows,
 )
 from lebm.errors import UserError
 from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Vocabulary
@@ -72,16 +71,12 @@ def open_text(
     text_column: str | None = None,
     on_error: str = "fail",
 ) -> Sentences:
-    """Read one split of sentences.
+    """Read one split of sentences; the other arguments are those of :class:`TextData`.
 
     Args:
         path: a text file; a folder with ``train.txt`` and the like; parquet; a Hub name; or
             ``embedded:verses``.
         split: name of the split. ``None`` takes the only split; if there are several, it takes ``test``.
-        config_name: configuration (subset) of a Hub data set.
-        revision: revision of a Hub data set.
-        text_column: column of the sentences; detected if ``None``.
-        on_error: ``"fail"`` on a line that is not UTF-8, or ``"skip"`` it.
 
     Returns:
         The sentences, with the number of each row.
@@ -102,9 +97,13 @@ def open_text(
     if split not in names:
         raise UserError(f"data path {path!r}: no split {split!r}; it has {', '.join(names)}")
     if files:
-        found = _lines(files[split], on_error)
+        with files[split].open("rb") as file:
+            lines = (part for line in file for part in line.rstrip(b"\r\n").split(b"\r"))
+            found = _gathered(lines, f"{files[split]}: line", 1, on_error)
     else:
-        found = _column(_source(path, config_name, revision), split, text_column, on_error)
+        values = _column(_source(path, config_name, revision), split, text_column)
+        lines = ((value or "").encode("utf-8", "surrogatepass") for value in values)
+        found = _gathered(lines, f"{path} ({split}): row", 0, on_error)
     if not found.texts:
         raise UserError(
             f"data path {path!r}: the split {split!r} holds no sentences (one per line is expected)"
@@ -134,18 +133,8 @@ def _source(path: str, config_name: str | None, revision: str | None) -> Source:
     return find_source(path, config_name, revision)
 
 
-def _lines(file: Path, on_error: str) -> Sentences:
-    with file.open("rb") as lines:
-        return _gathered(
-            enumerate(part for line in lines for part in line.rstrip(b"\r\n").split(b"\r")),
-            f"{file}: line",
-            1,
-            on_error,
-        )
-
-
-def _column(source: Source, split: str, column: str | None, on_error: str) -> Sentences:
-    with tempfile.TemporaryDirectory() as scratch, reading(source, Path(scratch)) as reader:
+def _column(source: Source, split: str, column: str | None) -> list[str | None]:
+    with reading(source) as reader:
         table = reader.split(split)
         column = column or next((name for name in TEXT_COLUMNS if name in table.column_names), None)
         if column not in table.column_names:
@@ -159,19 +148,13 @@ def _column(source: Source, split: str, column: str | None, on_error: str) -> Se
         raise UserError(
             f"data path {source.path!r}: the column {column!r} does not hold text; set text_column"
         )
-    return _gathered(
-        ((number, (value or "").encode("utf-8", "surrogatepass")) for number, value in enumerate(values)),
-        f"{source.path} ({split}): row",
-        0,
-        on_error,
-    )
+    return values
 
 
-def _gathered(lines: Iterable[tuple[int, bytes]], where: str, first: int, on_error: str) -> Sentences:
+def _gathered(lines: Iterable[bytes], where: str, first: int, on_error: str) -> Sentences:
     texts, rows, empty, skipped = [], [], 0, 0
-    for number, line in lines:
-        if number == 0:
-            line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
+    for number, line in enumerate(lines):
+        line = line if number else line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
         try:
             text = " ".join(line.decode("utf-8").split())
         except UnicodeDecodeError as error:
@@ -204,14 +187,12 @@ class TextData(SplitData):
             file; parquet files or a Hub name with a text column; or ``embedded:verses``.
         config_name: configuration (subset) of a Hub data set.
         revision: revision of a Hub data set; with it the content is always the same.
-        tokenizer: ``word`` (words and single signs, as in the papers) or ``bpe`` (byte
-            pairs; no word is unknown).
-        vocabulary_size: largest number of tokens, the four special tokens included; the generator
-            must have the same number.
+        tokenizer: ``word`` (words and single signs, as in the papers) or ``bpe`` (byte pairs; no word is
+            unknown).
+        vocabulary_size: largest number of tokens, four special ones included; the generator has the same.
         lowercase: whether all letters become lower case.
         max_length: largest number of tokens in a sentence; the generator must have the same number.
-        batch_size: sentences per training step, over all processes together; the number of
-            processes must divide it.
+        batch_size: sentences of a training step over all processes together, whose number must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
         by_length: whether the sentences of a training batch have similar lengths.
         text_column: column of the sentences; detected if ``null``.
@@ -323,10 +304,11 @@ class TextData(SplitData):
             "sizes": {name: len(split) for name, split in rows.items()},
             "tokens": {name: int(split.lengths.sum()) for name, split in rows.items()},
             "unknown": {
-                name: _share(split, lambda row: row.count(UNKNOWN), len) for name, split in encoded.items()
+                name: round(sum(row.count(UNKNOWN) for row in split) / sum(map(len, split)), 5)
+                for name, split in encoded.items()
             },
             "cut": {
-                name: _share(split, lambda row: row[-1] != END, lambda row: 1)
+                name: round(sum(row[-1] != END for row in split) / len(split), 5)
                 for name, split in encoded.items()
             },
             "empty": {name: found.empty for name, found in sentences.items()},
@@ -340,18 +322,17 @@ class TextData(SplitData):
 
     def _split(self, sentences: dict[str, Sentences]) -> dict[str, list[str]]:
         texts = {name: found.texts for name, found in sentences.items()}
-        carve = 0 if "validation" in texts else self.validation_size
-        rows = ordinary_rows(len(texts["train"]), 0, carve, self.seed)
-        if not len(rows.train):
-            raise UserError(nothing_left(self.path, "sentences", carve, len(rows.validation)))
-        chosen = {"train": limited(rows.train, self.limits["limit_train"], self.seed)}
-        if carve:
-            texts["validation"] = texts["train"]
-            chosen["validation"] = limited(rows.validation, self.limits["limit_eval"], self.seed)
-        for name in ("validation", "test"):
-            if name in texts and name not in chosen:
-                chosen[name] = limited(np.arange(len(texts[name])), self.limits["limit_eval"], self.seed)
-        return {name: [texts[name][row] for row in kept] for name, kept in chosen.items()}
+        size = 0 if "validation" in texts else self.validation_size
+        kept, validation = carve(np.arange(len(texts["train"])), size, self.seed)
+        if not len(kept):
+            raise UserError(nothing_left(self.path, "sentences", size, len(validation)))
+        rows = {name: np.arange(len(split)) for name, split in texts.items()} | {"train": kept}
+        if size:
+            texts["validation"], rows["validation"] = texts["train"], validation
+        for name, own in rows.items():
+            limit = self.limits["limit_train" if name == "train" else "limit_eval"]
+            texts[name] = [texts[name][row] for row in limited(own, limit, self.seed)]
+        return texts
 
     def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
         if split is None and self.test_split in text_splits(self.path, **self._where):
@@ -366,7 +347,7 @@ class TextData(SplitData):
         left_out = {"empty": found.empty, "unreadable": found.skipped}
         notes += [f"{count} {what} lines left out" for what, count in left_out.items() if count]
         source = f"{self.path} ({', '.join(notes)})" if notes else self.path
-        return Rows(TextRows(encoded), source, np.arange(len(encoded)), lines=found.rows)
+        return Rows(TextRows(encoded), source, np.arange(len(encoded)), {"index": found.rows})
 
     # Loading
 
@@ -374,7 +355,3 @@ class TextData(SplitData):
         if not self.by_length:
             return super()._training_sampler(dataset, **sharing)
         return LengthBatchSampler(dataset.lengths, self.batch_size, **sharing)
-
-
-def _share(rows: list[list[int]], count: Any, total: Any) -> float:
-    return round(sum(map(count, rows)) / sum(map(total, rows)), 5)

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from lebm.__main__ import main
-from lebm.cli import sweep as sweep_module
 from lebm.evaluation.record import read_evaluation
 from lebm.metrics.features import DIGIT_WEIGHTS
 from tests.cli.conftest import Run
@@ -125,13 +124,14 @@ class Child:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.verbs: list[str] = []
         self.fail_at = -1
-        patch.setattr(sweep_module.subprocess, "run", self)
+        patch.setattr(subprocess, "run", self)
 
-    def __call__(self, words: list[str], check: bool) -> subprocess.CompletedProcess:
+    def __call__(self, words: list[str], env: dict[str, str], check: bool) -> None:
         assert words[:3] == [sys.executable, "-m", "lebm"]
         self.verbs.append(" ".join(words[3:5]))
         failing = len(self.verbs) - 1 == self.fail_at
-        return subprocess.CompletedProcess(words, 2 if failing else main([str(word) for word in words[3:]]))
+        if code := 2 if failing else main([str(word) for word in words[3:]]):
+            raise subprocess.CalledProcessError(code, words)
 
 
 def sweep(lebm: Run, own: Path, *words: object) -> int:
@@ -145,7 +145,7 @@ def test_a_sweep_makes_every_cell_and_skips_what_is_done(
     child = Child(monkeypatch)
     child.fail_at = 2  # the second cell's training
     assert sweep(lebm, own) == 1
-    assert "held_out_label-1 │ not done" in capsys.readouterr().out
+    assert "| held_out_label-1 | not done | " in capsys.readouterr().out
     child.fail_at, child.verbs = -1, []
     assert sweep(lebm, own) == 0
     assert [verb.split()[0] for verb in child.verbs] == ["fit", "evaluate"]
@@ -159,7 +159,7 @@ def test_a_sweep_makes_every_cell_and_skips_what_is_done(
         assert json.loads((run / "summary.json").read_text())["data"]["held_out_label"] == label
         figures = json.loads((run / "evaluation.json").read_text())["suites"]["anomaly"]["figures"]
         auroc = next(figure["value"] for figure in figures if figure["name"] == "auroc/anomaly_score")
-        assert re.search(rf"{run.name} │ +{auroc:.4g} ", shown)
+        assert re.search(rf"\| {run.name} \| done \| {auroc:.4g} ", shown)
     assert "lebm report cells/held_out_label-0 cells/held_out_label-1 --out sweep.html" in shown
 
 
@@ -168,11 +168,11 @@ def test_several_arguments_are_a_grid_and_a_name_may_have_a_section(
 ) -> None:
     asked: list[str] = []
 
-    def run(words: list[str], check: bool) -> subprocess.CompletedProcess:
+    def run(words: list[str], env: dict[str, str], check: bool) -> None:
         asked.append(" ".join(words[4:]))
-        return subprocess.CompletedProcess(words, 1)
+        raise subprocess.CalledProcessError(1, words)
 
-    monkeypatch.setattr(sweep_module.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     over = ["--over", "seed", "0,1", "--over", "data.init_args.seed", "2,3"]
     assert lebm("sweep", "-c", own, *over, "--seed_everything=4") == 1
     names = ["seed_everything-0_seed-2", "seed_everything-0_seed-3"]

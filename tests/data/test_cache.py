@@ -100,14 +100,7 @@ def damage_header(folder: Path) -> None:
         file.write(b"\0" * 16)
 
 
-def damage_extend(folder: Path) -> None:
-    with open(folder / "images.npy", "ab") as file:
-        file.write(b"x")
-
-
-@pytest.mark.parametrize(
-    "damage", [damage_truncate, damage_extend, damage_meta, damage_labels, damage_header]
-)
+@pytest.mark.parametrize("damage", [damage_truncate, damage_meta, damage_labels, damage_header])
 def test_a_damaged_cache_is_made_again(make_parquet: MakeParquet, tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
     path, cache = str(make_parquet(train=5)), tmp_path / "cache"
     expected = open_images(path, cache_dir=cache).images.copy()
@@ -196,7 +189,7 @@ def test_a_split_of_too_small_a_range(tmp_path: Path) -> None:
     deep = [(picture.astype(np.uint16) * 16) for picture in pictures(3)]
     write_parquet(tmp_path / "data" / "train.parquet", [png(picture) for picture in deep], None)
     path, cache = str(tmp_path / "data"), tmp_path / "cache"
-    line = r"split 'train', 3 images: the brightest pixel is 3984 of 65535 .* set white_level"
+    line = r"split 'train', 3 images: the brightest pixel would be 15 of 255; set white_level"
     with pytest.raises(UserError, match=line):
         open_images(path, cache_dir=cache)
     assert not built(cache)
@@ -207,6 +200,12 @@ def test_a_split_of_too_small_a_range(tmp_path: Path) -> None:
         open_images(path, cache_dir=cache)
     images = open_images(path, cache_dir=cache, white_level=4095).images
     assert np.abs(images[:, 0].astype(int) - pictures(3)).max() <= 1
+    # 8 bits in files of 16, and masks of 0 and 1
+    for number, (scale, kind) in enumerate([(1, np.uint16), (1 / 255, np.uint8)]):
+        rows = [png((picture * scale).round().astype(kind)) for picture in pictures(3)]
+        write_parquet(tmp_path / f"other{number}" / "train.parquet", rows, None)
+        with pytest.raises(UserError, match=f"the brightest pixel would be {number} of 255"):
+            open_images(str(tmp_path / f"other{number}"), cache_dir=cache)
     # Dark and black images among others are what they are.
     bright = np.full((8, 8), 65535, dtype=np.uint16)
     write_parquet(tmp_path / "mixed" / "train.parquet", [png(deep[0]), png(0 * bright), png(bright)], None)
