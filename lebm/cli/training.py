@@ -45,6 +45,7 @@ _NOTICES = (
     ".*does not have many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*is smaller than the logging interval.*",
+    ".*in eval mode at the start of training.*",  # frozen parts
     ".*The dirpath has changed from.*",  # a run folder may be moved
     ".*LeafSpec.* is deprecated.*",
     ".*Total length of `list` across ranks is zero.*",  # the recipe asks for no validation
