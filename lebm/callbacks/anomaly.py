@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of, has_split, log
+from lebm.callbacks.base import Batch, EvaluationCallback, data_of, has_split, log
 from lebm.callbacks.publish import publish_histogram, publish_table, takes_tables
 from lebm.data.rows import ImageRows
 from lebm.estimators.latent_model import LatentModel
@@ -58,9 +58,7 @@ class AnomalyDetection(EvaluationCallback):
         for metric in (self._rows, self._bad):
             metric.to(model.device).reset()
 
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         if "anomaly" not in batch:
             return
         score = self.output(outputs, "anomaly_score").double()
@@ -90,8 +88,8 @@ class AnomalyDetection(EvaluationCallback):
             count = "only" if rows["anomaly"].any() else "no"
             self._explain(trainer, f"the {stage} split holds {count} anomalies")
             return
-        renamed = {"base_rate": "anomaly_base_rate"}
-        self.report(model, {f"{stage}/{renamed.get(name, name)}": value for name, value in metrics.items()})
+        metrics["anomaly_base_rate"] = metrics.pop("base_rate")
+        self.report(model, {f"{stage}/{name}": value for name, value in metrics.items()})
         self.protocol.update(score=model.anomaly_score_name, chain_settings=model.chain_settings)
         if trainer.is_global_zero:
             _publish(trainer, stage, rows)

@@ -6,15 +6,24 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 
-from lebm.callbacks.base import Batch, EvaluationCallback, data_of, due, has_split, log, whole_split
+from lebm.callbacks.base import (
+    Batch,
+    EvaluationCallback,
+    at_least,
+    data_of,
+    fitting,
+    has_split,
+    log,
+    whole_split,
+)
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.draws import CHUNK, check_images, drawn_images
 from lebm.metrics import frechet
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, InceptionFeatures
 from lebm.metrics.rows import NonFinite
+from lebm.models.layers import check_choice
 
 __all__ = ["FrechetDistance"]
 
@@ -25,10 +34,9 @@ class FrechetDistance(EvaluationCallback):
 
     The papers compare 50,000 samples with all training images, without flips. The value falls with the number
     of samples, so compare values of equal numbers only. Samples are clamped to [-1, 1]. They are drawn in
-    chunks, and each chunk has its own noise stream. The processes share the chunks, so the value does not
-    depend on the number of processes. It depends on ``seed``, and on ``chunk_size``, which also decides the
-    noise. If the weights of Inception are missing and cannot be downloaded, a warning says so, and the value
-    is absent.
+    chunks, each with its own noise, which the processes share. So the value depends on ``seed`` and
+    ``chunk_size``, but not on the number of processes. If the weights of Inception are missing and cannot be
+    downloaded, a warning says so, and the value is absent.
 
     Args:
         features: the features; ``pool_3`` of Inception if ``None``.
@@ -65,28 +73,19 @@ class FrechetDistance(EvaluationCallback):
         super().__init__()
         if features is not None and extractor is not None:
             raise ValueError("extractor is the former name of features: give one of them")
-        if n_samples < 2 or chunk_size < 1 or (every_n_epochs is not None and every_n_epochs < 1):
-            raise ValueError(
-                f"n_samples must be at least 2, chunk_size and every_n_epochs at least 1: {n_samples},"
-                f" {chunk_size}, {every_n_epochs}"
-            )
-        if split not in ("train", "validation", "test"):
-            raise ValueError(f"split must be train, validation or test, not {split!r}")
-        chosen = extractor if features is None else features
-        self.features = InceptionFeatures() if chosen is None else chosen
-        self.n_samples = n_samples
-        self.split = split
-        self.every_n_epochs = every_n_epochs
-        self.chunk_size = chunk_size
-        self.steps = steps
-        self.seed = seed
+        at_least(2, n_samples=n_samples)
+        at_least(1, chunk_size=chunk_size, every_n_epochs=every_n_epochs)
+        check_choice("split", split, ("train", "validation", "test"))
+        self.features = features or extractor or InceptionFeatures()
+        self.n_samples, self.split, self.every_n_epochs = n_samples, split, every_n_epochs
+        self.chunk_size, self.steps, self.seed = chunk_size, steps, seed
         self._bad = NonFinite()
         self._metric: frechet.FrechetDistance | None = None
         self._measured_data: object = None
         self._unavailable = False
 
     def wanted(self, trainer: Trainer, stage: str) -> bool:
-        return due(trainer, self.every_n_epochs) and not self._unavailable and self._prepare(trainer)
+        return super().wanted(trainer, stage) and not self._unavailable and self._prepare(trainer)
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self.features.to(model.device).eval()
@@ -112,7 +111,7 @@ class FrechetDistance(EvaluationCallback):
             note=self.features.note,
             chain_settings=model.chain_settings,
         )
-        if trainer.is_global_zero and trainer.state.fn != TrainerFn.FITTING:
+        if trainer.is_global_zero and not fitting(trainer):
             note = f"; {self.features.note}" if self.features.note else ""
             print(
                 f"{name} = {value:.4g} ({self.n_samples} samples of seed {self.seed} against all of the"

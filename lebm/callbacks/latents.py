@@ -1,18 +1,21 @@
-"""A picture of prior and posterior samples."""
+"""Pictures of the latents of any model: prior beside posterior, single coordinates, and long chains."""
 
 from __future__ import annotations
 
+import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import Batch, EvaluationCallback, Outputs
+from lebm.callbacks.base import Batch, EvaluationCallback, at_least
 from lebm.callbacks.publish import publish_histogram, publish_image
-from lebm.estimators.latent_model import LatentModel
+from lebm.estimators.latent_model import HasLayers, LatentModel
 from lebm.metrics.rows import RowCollector
-from lebm.plots.latents import latent_picture
+from lebm.models.hierarchical import LatentLayout
+from lebm.models.priors import Prior
+from lebm.plots import between, decoded, image_grid, latent_picture, most_visible, swept
 from lebm.samplers.noise import Noise
 
-__all__ = ["LatentPicture", "PosteriorLatents"]
+__all__ = ["InterpolationGrid", "LatentPicture", "LatentTraversal", "LongChain", "PosteriorLatents"]
 
 
 class PosteriorLatents(EvaluationCallback):
@@ -37,11 +40,8 @@ class PosteriorLatents(EvaluationCallback):
 
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:
         super().__init__()
-        if n < 2:
-            raise ValueError(f"n must be at least 2, not {n}")
-        self.n = n
-        self.steps = steps
-        self.seed = seed
+        at_least(2, n=n)
+        self.n, self.steps, self.seed = n, steps, seed
         self._rows = RowCollector(["z"])
         self._held = 0
 
@@ -49,9 +49,7 @@ class PosteriorLatents(EvaluationCallback):
         self._rows.to(model.device).reset()
         self._held = 0
 
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         # The first n rows of every process include the first n rows of all, for any number of processes.
         z = self.output(outputs, "z")[: self.n - self._held]
         self._rows.update(index=batch["index"][: z.shape[0]], z=z)
@@ -102,3 +100,142 @@ class LatentPicture(PosteriorLatents):
             for name, latents in (("prior", prior), ("posterior", posterior)):
                 if latents.isfinite().all():
                     publish_histogram(trainer, f"latents_{name}", latents)
+
+
+class InterpolationGrid(EvaluationCallback):
+    """Shows decoded points between the latents of two images, in ``images/interpolation``.
+
+    Both ends of a row are reconstructions of images from the first validation or test batch. Between them the
+    latents lie on a great circle, see :func:`~lebm.plots.between`.
+
+    Args:
+        pairs: number of rows.
+        columns: images per row, the two ends included.
+
+    Raises:
+        ValueError: for an argument out of range.
+
+    Example:
+        >>> from lebm.callbacks import InterpolationGrid
+        >>> InterpolationGrid(pairs=3).columns
+        10
+    """
+
+    def __init__(self, pairs: int = 6, columns: int = 10) -> None:
+        super().__init__()
+        at_least(1, pairs=pairs)
+        at_least(2, columns=columns)
+        self.pairs, self.columns = pairs, columns
+
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
+        z = self.output(outputs, "z")[: 2 * self.pairs]
+        if self.first_batch and trainer.is_global_zero and len(z) > 1:
+            ends = zip(*z[: len(z) // 2 * 2].chunk(2), strict=True)
+            path = torch.cat([between(first, last, self.columns) for first, last in ends])
+            publish_image(trainer, "interpolation", image_grid(decoded(model.decode, path), self.columns))
+
+
+class LatentTraversal(EvaluationCallback):
+    """Shows what single coordinates of the latent change, in ``images/traversal``.
+
+    It encodes one image. Each row of the picture belongs to one coordinate, those of the bottom layer first.
+    Along the row the coordinate goes from low to high. This works for every model, with layers or without.
+
+    Args:
+        extent: subtracted from the coordinate at the left end, and added at the right end.
+        columns: number of values of a coordinate.
+        rows: largest number of coordinates; of every layer, those that change the image most.
+        image: number of the encoded image in the first batch.
+
+    Raises:
+        ValueError: for an argument out of range.
+
+    Example:
+        >>> from lebm.callbacks import LatentTraversal
+        >>> LatentTraversal(extent=3.0).columns
+        11
+    """
+
+    def __init__(self, extent: float = 2.5, columns: int = 11, rows: int = 24, image: int = 0) -> None:
+        super().__init__()
+        if not extent > 0:
+            raise ValueError(f"extent must be positive, not {extent}")
+        at_least(2, columns=columns)
+        at_least(1, rows=rows)
+        at_least(0, image=image)
+        self.extent, self.columns, self.rows, self.image = extent, columns, rows, image
+
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
+        z = self.output(outputs, "z")
+        if not self.first_batch or not trainer.is_global_zero or not len(z):
+            return
+        code = z[min(self.image, len(z) - 1)]
+        layout = model.layout if isinstance(model, HasLayers) else LatentLayout([len(code)])
+        share = max(1, self.rows // len(layout))
+        shown = [
+            coordinate
+            for layer in layout.slices
+            for coordinate in most_visible(
+                model.decode, code, self.extent, share, among=range(layer.start, layer.stop)
+            )
+        ]
+        ways = swept(code, shown[: self.rows], self.extent, self.columns).flatten(0, 1)
+        publish_image(trainer, "traversal", image_grid(decoded(model.decode, ways), self.columns))
+
+
+class LongChain(EvaluationCallback):
+    """Shows samples at several lengths of *one* prior chain, also beyond the length in training.
+
+    A chain that leaves the region of plausible samples shows here. In ``images/long_chain`` each row is a
+    chain and each column a length. ``long_chain/rms`` is the root mean square of the latents. For a model
+    with a prior, ``long_chain/log_density`` is the unnormalised log-density of the prior. Both are measured
+    at the model's default length and, with ``_end`` in the name, at the last length. This works for every
+    method whose ``sample_latent`` runs a chain.
+
+    Args:
+        lengths: numbers of transitions, each a multiple of ten, in rising order. A longer chain begins with
+            the transitions of the shorter ones.
+        n: number of chains.
+        seed: of the noise of the chains.
+
+    Raises:
+        ValueError: for an argument out of range.
+
+    Example:
+        >>> from lebm.callbacks import LongChain
+        >>> LongChain(lengths=(0, 60, 600)).n
+        64
+    """
+
+    every_n_epochs = None
+
+    def __init__(
+        self, lengths: tuple[int, ...] = (0, 60, 250, 500, 1000, 2500), n: int = 64, seed: int = 0
+    ) -> None:
+        super().__init__()
+        at_least(1, n=n)
+        if not lengths or sorted(lengths) != list(lengths) or any(part < 0 or part % 10 for part in lengths):
+            raise ValueError(f"lengths must rise in multiples of ten, not {list(lengths)}")
+        self.lengths, self.n, self.seed = tuple(lengths), n, seed
+
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
+        # Every process draws the same chains, so the values agree.
+        def drawn(steps: int | None) -> Tensor:
+            return model.sample_latent(self.n, steps=steps, generator=Noise.shards(self.seed, "long chain"))
+
+        states, own = {length: drawn(length) for length in self.lengths}, drawn(None)
+        values = {
+            f"{stage}/long_chain/{name}{suffix}": value
+            for suffix, z in (("", own), ("_end", states[self.lengths[-1]]))
+            for name, value in _measured(z, model.latent_prior).items()
+        }
+        self.report(model, values)
+        self.protocol.update(lengths=list(self.lengths), chains=self.n, seed=self.seed)
+        rows = torch.stack([model.decode(z[:10]) for z in states.values()], dim=1).flatten(0, 1)
+        publish_image(trainer, "long_chain", image_grid(rows, len(states)))
+
+
+@torch.no_grad()
+def _measured(z: Tensor, prior: Prior | None) -> dict[str, float]:
+    values = {"rms": float(z.double().square().mean().sqrt())}
+    return values if prior is None else values | {"log_density": float(prior.log_density(z).mean())}

@@ -37,9 +37,7 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
         >>> from lightning.pytorch import Trainer
         >>> from lebm.callbacks import publish_image
         >>> from lebm.plots import image_grid
-        >>> trainer = Trainer(
-        ...     accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir="runs/a"
-        ... )
+        >>> trainer = Trainer(accelerator="cpu", logger=False, default_root_dir="runs/a")
         >>> publish_image(trainer, "black", image_grid(torch.zeros(4, 1, 8, 8))).as_posix()
         'runs/a/images/black/validate.png'
     """
@@ -48,8 +46,13 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
     folder = Path(trainer.default_root_dir) / "images" / name
     path = write_png(folder / f"{moment(trainer)}.png", picture)
     write_png(folder / "latest.png", picture)
+    key, step = f"images/{name}", trainer.global_step
     for logger in trainer.loggers:
-        _log_image(logger, f"images/{name}", picture, trainer.global_step)
+        writer: Any = getattr(logger, "experiment", None)
+        if hasattr(logger, "log_image"):
+            logger.log_image(key, [picture], step=step)
+        elif hasattr(writer, "add_image"):
+            writer.add_image(key, picture, global_step=step, dataformats="HWC")
     return path
 
 
@@ -67,7 +70,7 @@ def publish_histogram(trainer: Trainer, name: str, values: Tensor) -> None:
         >>> import torch
         >>> from lightning.pytorch import Trainer
         >>> from lebm.callbacks import publish_histogram
-        >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        >>> trainer = Trainer(accelerator="cpu", logger=False)
         >>> publish_histogram(trainer, "scores", torch.tensor([0.5, 2.0]))
     """
     if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -106,7 +109,7 @@ def publish_table(trainer: Trainer, name: str, columns: Sequence[str], rows: Ite
     Example:
         >>> from lightning.pytorch import Trainer
         >>> from lebm.callbacks import publish_table
-        >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        >>> trainer = Trainer(accelerator="cpu", logger=False)
         >>> publish_table(trainer, "scores", ["row", "score"], [[3, 0.5]])
     """
     if not takes_tables(trainer):
@@ -128,10 +131,3 @@ def moment(trainer: Trainer) -> str:
         epoch = trainer.fit_loop.epoch_progress.current.ready  # current_epoch is one higher after the last
         return f"epoch-{epoch:04d}-step-{trainer.global_step:08d}"
     return "test" if trainer.state.fn == TrainerFn.TESTING else "validate"
-
-
-def _log_image(logger: Any, key: str, picture: np.ndarray, step: int) -> None:
-    if hasattr(logger, "log_image"):
-        logger.log_image(key, [picture], step=step)
-    elif hasattr(getattr(logger, "experiment", None), "add_image"):
-        logger.experiment.add_image(key, picture, global_step=step, dataformats="HWC")

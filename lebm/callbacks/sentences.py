@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of
+from lebm.callbacks.base import Batch, EvaluationCallback, data_of
 from lebm.callbacks.publish import moment
 from lebm.callbacks.samples import SampleGrid, publish_samples
 from lebm.data.rows import TextRows
@@ -60,7 +61,35 @@ class SampleSentences(SampleGrid):
         publish_samples(trainer, "sentence", sentences)
 
 
-class SentenceBounds(EvaluationCallback):
+class SentenceMeasure(EvaluationCallback):
+    """Base class of the callbacks that log the values of a measure of :mod:`lebm.evaluation.sentences`.
+
+    Attributes:
+        counts: number of sentences behind each value, by logged name; for log Z, the number of chains.
+    """
+
+    def __init__(self, measure: LikelihoodBounds | SampleQuality) -> None:
+        super().__init__()
+        self.measure = measure
+        self.counts: dict[str, int] = {}
+
+    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+        likelihood_of_sentences(model, type(self).__name__)
+
+    def wanted(self, trainer: Trainer, stage: str) -> bool:
+        return stage == "test"
+
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
+        self.measure.begin(model)
+
+    def log_values(self, model: LatentModel, stage: str, values: Mapping[str, float]) -> None:
+        """Log the values of the measure, and keep its counts and its protocol."""
+        self.report(model, {f"{stage}/{name}": value for name, value in values.items()})
+        self.counts |= {f"{stage}/{name}": count for name, count in self.measure.counts.items()}
+        self.protocol.update(self.measure.protocol)
+
+
+class SentenceBounds(SentenceMeasure):
     """Logs the negative log-likelihood per sentence and the perplexity per token of test sentences.
 
     :class:`~lebm.evaluation.sentences.LikelihoodBounds` computes both with intervals, and log Z of the
@@ -79,18 +108,17 @@ class SentenceBounds(EvaluationCallback):
         in_validation: measure after every validation too. That takes as long as in a test.
         seed: of the noise.
 
-    Attributes:
-        counts: number of sentences behind each value, by logged name; for log Z, the number of chains.
-
     Raises:
         ValueError: for a number out of range.
         UserError: if the model is not one of sentences, or has no differentiable posterior density.
 
     Example:
         >>> from lebm.callbacks import SentenceBounds
-        >>> SentenceBounds(chains=200).bounds.chains
+        >>> SentenceBounds(chains=200).measure.chains
         200
     """
+
+    measure: LikelihoodBounds
 
     def __init__(
         self,
@@ -103,31 +131,20 @@ class SentenceBounds(EvaluationCallback):
         in_validation: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.bounds = LikelihoodBounds(n, chains, levels, start, prior_chains, prior_levels, seed)
+        super().__init__(LikelihoodBounds(n, chains, levels, start, prior_chains, prior_levels, seed))
         self.in_validation = in_validation
-        self.counts: dict[str, int] = {}
 
     def wanted(self, trainer: Trainer, stage: str) -> bool:
         return stage == "test" or self.in_validation
 
-    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        likelihood_of_sentences(model, type(self).__name__)
-        self.bounds.begin(model)
-
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
-        self.bounds.update(model, self.output(outputs, "x"), batch["index"])
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
+        self.measure.update(model, self.output(outputs, "x"), batch["index"])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        values = self.bounds.compute()
-        self.report(model, {f"{stage}/{name}": value for name, value in values.items()})
-        self.counts |= {f"{stage}/{name}": count for name, count in self.bounds.counts.items()}
-        self.protocol.update(self.bounds.protocol)
+        self.log_values(model, stage, self.measure.compute())
 
 
-class SentenceQuality(EvaluationCallback):
+class SentenceQuality(SentenceMeasure):
     """Logs forward and reverse perplexity, diversity of samples, and use of the latents, only in tests.
 
     :class:`~lebm.evaluation.sentences.SampleQuality` computes them. It trains the language models that
@@ -143,49 +160,36 @@ class SentenceQuality(EvaluationCallback):
         hidden: width of the language models.
         seed: of samples and language models.
 
-    Attributes:
-        counts: number of sentences behind each value, by logged name.
-
     Raises:
         ValueError: for a number out of range.
         UserError: with more than one process, and for a model or data other than sentences.
 
     Example:
         >>> from lebm.callbacks import SentenceQuality
-        >>> SentenceQuality(n=500).quality.n
+        >>> SentenceQuality(n=500).measure.n
         500
     """
+
+    measure: SampleQuality
 
     def __init__(
         self, n: int = 2000, compared: int = 200, steps: int = 500, hidden: int = 128, seed: int = 0
     ) -> None:
-        super().__init__()
-        self.quality = SampleQuality(n, compared, steps, hidden, seed)
-        self.counts: dict[str, int] = {}
-
-    def wanted(self, trainer: Trainer, stage: str) -> bool:
-        return stage == "test"
+        super().__init__(SampleQuality(n, compared, steps, hidden, seed))
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
+        if not isinstance(getattr(data_of(trainer), "train", None), TextRows):
+            raise UserError(
+                "SentenceQuality needs lebm.data.TextData: its language model learns from the training split"
+            )
         if trainer.world_size > 1:
             raise UserError(
                 "SentenceQuality trains language models: test on one process, with --trainer.devices 1"
             )
-        self.quality.begin(model)
+        super().begin(trainer, model, stage, batch)
 
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
-        x, z = self.output(outputs, "x"), self.output(outputs, "z")
-        self.quality.update(model, x, z, batch["index"])
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
+        self.measure.update(model, self.output(outputs, "x"), self.output(outputs, "z"), batch["index"])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        train = getattr(data_of(trainer), "train", None)
-        if not isinstance(train, TextRows):
-            raise UserError(
-                "SentenceQuality needs lebm.data.TextData: its language model learns from the training split"
-            )
-        values = self.quality.compute(model, train)
-        self.report(model, {f"{stage}/{name}": value for name, value in values.items()})
-        self.counts |= {f"{stage}/{name}": count for name, count in self.quality.counts.items()}
-        self.protocol.update(self.quality.protocol)
+        self.log_values(model, stage, self.measure.compute(model, data_of(trainer).train))

@@ -49,13 +49,16 @@ class StagePicture(PosteriorLatents):
         self._priors: dict[str, Tensor] = {}
         self._densities: list[LogDensity] = []
 
-    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        prior = model.latent_prior
-        if not isinstance(prior, RatioPrior):
+    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+        if not isinstance(model.latent_prior, RatioPrior):
             raise UserError(
                 f"StagePicture shows the stages of a RatioPrior, which {type(model).__name__} does not have"
             )
+
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         super().begin(trainer, model, stage, batch)
+        prior = model.latent_prior
+        assert isinstance(prior, RatioPrior)
         finished = prior.tilt.finished
         names = [
             "N(0, I)" if isinstance(prior.base, StandardNormal) else "base",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lebm.callbacks import ChainHealth, DivergenceError, health
+from lebm.callbacks import ChainHealth, DivergenceError, divergence
 from lebm.estimators import AdamGroups, LatentMLE
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
 from lebm.samplers import MALA, Langevin
@@ -53,7 +53,7 @@ STEPS = 60
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "EARLY", 50)
+    monkeypatch.setattr(divergence, "EARLY", 50)
 
 
 def _learner(energy: Any = None, **changes: Any) -> LatentMLE:

@@ -1,4 +1,4 @@
-"""The picture of the latent space."""
+"""Pictures of latents: prior and posterior, traversals and long chains."""
 
 from pathlib import Path
 
@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lebm.callbacks import LatentPicture
+from lebm.callbacks import LatentPicture, LatentTraversal, LongChain
 from lebm.plots import latent_picture
 from lebm.plots.latents import projection
-from tests.callbacks.tiny import EchoModel, TinyData, trainer
+from lebm.samplers import Noise
+from tests.callbacks.tiny import EchoModel, TinyData, latent_mle, trainer
+from tests.estimators.hierarchical_models import variational
 
 
 def test_axes_are_the_principal_components_of_the_posterior() -> None:
@@ -57,3 +59,26 @@ def test_file_in_the_run_folder_and_no_global_state(tmp_path: Path) -> None:
     file = tmp_path / "images" / "latents" / "test.png"
     assert Image.open(file).size == (1000, 500)
     assert callback._prior is None
+
+
+def test_a_longer_chain_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
+    """The columns of the picture are one chain: that of twenty steps begins with that of ten."""
+    model = variational()
+    ten, twenty = (
+        model.sample_latent(3, steps=steps, generator=Noise.shards(0, "long chain")) for steps in (10, 20)
+    )
+    noise = Noise.shards(0, "long chain")
+    start = model.chain_start(3, noise)
+    ten_again = model.prior_sampler(model.prior.target(), start, noise, steps=10)
+    torch.testing.assert_close(ten, ten_again)
+    torch.testing.assert_close(twenty, model.prior_sampler(model.prior.target(), ten_again, noise, steps=10))
+
+
+def test_any_method_has_long_chains_and_traversals(tmp_path: Path) -> None:
+    trainer(tmp_path, [LongChain(lengths=(0, 10), n=2), LatentTraversal(columns=3)]).test(
+        latent_mle(), datamodule=TinyData(), verbose=False
+    )
+    rows, columns = 2, 3
+    picture = Image.open(tmp_path / "images" / "traversal" / "test.png")
+    assert picture.size == (2 + 6 * columns, 2 + 6 * rows)
+    assert np.asarray(Image.open(tmp_path / "images" / "long_chain" / "test.png")).any()
