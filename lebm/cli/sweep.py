@@ -14,7 +14,7 @@ from lebm.cli.validate_recipe import built
 from lebm.config.recipes import run_name
 from lebm.config.request import check_flagged_data, read_request
 from lebm.errors import UserError, printable, tell
-from lebm.evaluation.names import SUITE_NAMES
+from lebm.evaluation.settings import SUITE_NAMES
 from lebm.run.folder import stored_json
 
 SHORT = {"held_out_label": "data.init_args.held_out_label", "seed": "seed_everything"}

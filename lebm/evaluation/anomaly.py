@@ -44,9 +44,10 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
         "seed": settings.seed,
         "bootstrap_seed": settings.seed,
     }
-    if held_out is None:
-        return SuiteResult(protocol, skipped="the run has no held_out_label")
     result = SuiteResult(protocol)
+    if held_out is None:
+        result.skipped = "the run has no held_out_label"
+        return result
     normal = _normal_scores(subject, settings)
     protocol["training_images_for_combined"] = len(normal["reconstruction"]) if normal else 0
     for name, rows in subject.images.protocols.items():
@@ -80,10 +81,10 @@ def add_ranking(
     groups: tuple[str, str],
     **details: Any,
 ) -> None:
-    """Add the ranking metrics and the curves of one score to a result.
+    """Add the ranking metrics and the curves of one score to a result, in place.
 
     Args:
-        result: the result, changed in place.
+        result: the result.
         settings: ``resamples`` and ``seed`` of the intervals.
         split: name of the samples.
         score: name of the score.

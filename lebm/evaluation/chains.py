@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.evaluation.record import Figure, SuiteResult
+from lebm.evaluation.settings import CHAINS_PER_IMAGE
 from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import Noise
 from lebm.samplers.trace import Finding, Trace, findings, record, suggested_step
@@ -69,11 +69,10 @@ def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -
 
     The same number of neighbouring chains belongs to each of ``targets`` target densities.
     """
-    target, sampler, start = chain.target, chain.sampler, chain.start
-    thin = max(1, steps // 100)
-    trace = record(sampler, target, start, noise, draws=steps // thin, thin=thin, targets=targets)
+    sampler, thin = chain.sampler, max(1, steps // 100)
+    trace = record(sampler, chain.target, chain.start, noise, draws=steps // thin, thin=thin, targets=targets)
     end = trace.states[-1]
-    step = suggested_step(sampler, target, end, noise) if bool(end.isfinite().all()) else None
+    step = suggested_step(sampler, chain.target, end, noise) if bool(end.isfinite().all()) else None
     size = getattr(sampler, "step_size", None)
     now = size * getattr(sampler, "step_scale", 1.0) if isinstance(size, float) else None
     return ChainReport(trace, sampler.steps, findings(trace, sampler.steps, step, now), step)

@@ -65,5 +65,5 @@ class SentenceSubject:
 
     @property
     def description(self) -> dict[str, Any]:
-        """The data in plain values, for the record of a result."""
+        """As of a :class:`Subject`."""
         return self.data.describe_split()

@@ -30,12 +30,12 @@ def drawn_images(
     shape: Sequence[int] | None = None,
     pool: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One chunk of a model's samples; every chunk has its own noise stream.
+    """One chunk of a model's samples; every chunk has its own noise stream, of its number and the seed.
 
     Args:
         model: the model.
         count: number of samples in this chunk.
-        chunk: number of the chunk, a key of the noise.
+        chunk: number of the chunk.
         seed: of the noise.
         steps: length of the chain; the model's default if ``None``.
         shape: ``(C, H, W)`` that the samples must have; any if ``None``.
@@ -55,8 +55,7 @@ def drawn_images(
         x = model.sample_from_pool(count, generator=noise)
     else:
         x = model.sample(count, steps=steps, generator=noise)
-    if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise UserError(f"the model's samples are not images of 1 or 3 channels but {tuple(x.shape)}")
+    _check_channels(x, "the model's samples")
     if shape is not None and x.shape[1:] != tuple(shape):  # an extractor would resize them silently
         raise UserError(f"the model draws images of shape {tuple(x.shape[1:])}, the data have {tuple(shape)}")
     return x.float().clamp(-1, 1), finite_rows(x)
@@ -65,24 +64,19 @@ def drawn_images(
 def check_images(x: Tensor, what: str) -> None:
     """Refuse images for which a feature extractor would return wrong features without an error.
 
-    Args:
-        x: the images.
-        what: their name, for the message.
-
     Raises:
-        UserError: for a shape other than ``(B, 1 or 3, H, W)``, for pixels outside [-1, 1], and for
-            non-finite pixels.
-
-    Example:
-        >>> import torch
-        >>> from lebm.evaluation.draws import check_images
-        >>> check_images(torch.zeros(2, 1, 4, 4), "the data")
+        UserError: naming them as ``what``, for a shape other than ``(B, 1 or 3, H, W)``, for pixels outside
+            [-1, 1], and for non-finite pixels.
     """
-    if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise UserError(
-            f"a distance between images: {what} are not images of 1 or 3 channels but {tuple(x.shape)}"
-        )
+    _check_channels(x, what)
     if not bool(torch.isfinite(x).all()) or bool((x.abs() > 1 + _SLACK).any()):
         raise UserError(
             f"a distance between images: {what} must be finite and in [-1, 1]; scale them in the data module"
+        )
+
+
+def _check_channels(x: Tensor, what: str) -> None:
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise UserError(
+            f"a distance between images: {what} are not images of 1 or 3 channels but {tuple(x.shape)}"
         )

@@ -25,21 +25,13 @@ from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance, neighbour_rows
 
-__all__ = [
-    "check_counts",
-    "feature_rows",
-    "image_suite",
-    "kernel_distance",
-    "kernel_name",
-    "real_rows",
-    "sample_batches",
-    "without_features",
-]
+__all__ = ["image_suite", "kernel_distance"]
 
 BLOCKS = 20
 KERNEL_SUBSET = 1000
 NEIGHBOURS = 5
 CLASSIFIER_PARTS = 10
+_MEAN_OVER = "pixels, channels and the normal images of the test split"
 
 
 def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
@@ -72,9 +64,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "prior_steps": settings.sample_steps,
             "kernel": f"(x'y / d + 1)^3, means over disjoint blocks of at most {KERNEL_SUBSET}",
             "neighbours": NEIGHBOURS,
-            "mean_squared_error": (
-                "range [-1, 1], mean over pixels, channels and the normal images of the test split"
-            ),
+            "mean_squared_error": f"range [-1, 1], mean over {_MEAN_OVER}",
             "seed": settings.seed,
         }
     )

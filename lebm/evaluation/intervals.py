@@ -32,10 +32,10 @@ class Interval:
 
     Attributes:
         value: the estimate.
-        low: lower end.
+        low: lower end of the interval.
         high: upper end.
         level: nominal coverage, in (0, 1).
-        method: the method of the interval, in words.
+        method: of the interval, in words.
 
     Example:
         >>> from lebm.evaluation.intervals import Interval
@@ -52,10 +52,10 @@ class Interval:
 
 
 def mean_interval(values: Tensor, level: float = 0.95, method: str = "") -> Interval:
-    """The mean of independent ``values`` ``(N,)`` with Student's interval.
+    """The mean of independent ``values`` ``(N,)``, N at least 2, with Student's interval.
 
     Args:
-        values: at least two.
+        values: the values.
         level: coverage of the interval.
         method: replaces the description of the method.
 
@@ -96,11 +96,10 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int)
     """
     if blocks < 2:
         raise ValueError(f"a jackknife needs at least two blocks, not {blocks}")
-    everything = list(range(blocks))
-    value = statistic(everything)
-    left_out = torch.tensor(
-        [statistic([one for one in everything if one != gone]) for gone in everything], dtype=torch.float64
-    )
+    everything = range(blocks)
+    value = statistic(list(everything))
+    values = [statistic([one for one in everything if one != gone]) for gone in everything]
+    left_out = torch.tensor(values, dtype=torch.float64)
     error = math.sqrt((blocks - 1) / blocks * float((left_out - left_out.mean()).square().sum()))
     half = float(t.ppf(0.975, blocks - 1)) * error
     return Interval(value, value - half, value + half, 0.95, f"jackknife over {blocks} blocks of the samples")
@@ -113,11 +112,10 @@ def ranking_intervals(
     intervals.
 
     Anomalies and normal samples are resampled separately. So every resample has the base rate of the split,
-    on which average precision depends. The interval is normal on the logit scale, with the spread of the
-    resamples on that scale, so it stays inside (0, 1). If a resample reaches 0 or 1, its logit is infinite.
-    Then the percentiles of the resamples are the interval, widened to the score interval. That is the one of
-    Newcombe (2006) for the area under the ROC curve, and Wilson's for the other two, over the anomalies and
-    over the normal samples.
+    on which average precision depends. The interval is normal on the logit scale, so it stays inside (0, 1).
+    If a resample reaches 0 or 1, where the logit is infinite, the interval is the one of the percentiles,
+    widened to the score interval: Newcombe's (2006) for the area under the ROC curve, and Wilson's for the
+    other two, over the anomalies and over the normal samples.
 
     Args:
         score: ``(N,)``, finite, high for anomalies. Ties count as half a win, and as one step of the
@@ -211,16 +209,10 @@ def _score_interval(value: float, z: float, variance: Callable[[float], float]) 
         return (value - truth) ** 2 - z * z * variance(truth)
 
     tiny = 1e-12
-    low = (
-        brentq(excess, tiny, value - tiny)
-        if value > 2 * tiny and excess(tiny) > 0 > excess(value - tiny)
-        else 0.0
-    )
-    high = (
-        brentq(excess, value + tiny, 1 - tiny)
-        if value < 1 - 2 * tiny and excess(1 - tiny) > 0 > excess(value + tiny)
-        else 1.0
-    )
+    below = value > 2 * tiny and excess(tiny) > 0 > excess(value - tiny)
+    above = value < 1 - 2 * tiny and excess(1 - tiny) > 0 > excess(value + tiny)
+    low = brentq(excess, tiny, value - tiny) if below else 0.0
+    high = brentq(excess, value + tiny, 1 - tiny) if above else 1.0
     return float(low), float(high)
 
 
@@ -228,7 +220,7 @@ POINTS = 120
 
 
 def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
-    """Histograms of several groups of values over the same bins, as the share of each bin.
+    """``low`` and ``high``, the ends of common bins, and ``shares``, those of each group of values per bin.
 
     The bins span all values but the lowest and the highest 0.5 % of all groups together. The outermost bins
     count the values beyond them.
@@ -236,15 +228,6 @@ def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
     Args:
         groups: values ``(N,)`` by name.
         bins: number of bins.
-
-    Returns:
-        ``low`` and ``high``, the ends of the bins, and ``shares``, a list per group.
-
-    Example:
-        >>> import torch
-        >>> from lebm.evaluation.intervals import histogram
-        >>> histogram({"normal": torch.tensor([0.0, 0.0, 1.0, 1.0])}, bins=2)
-        {'low': 0.0, 'high': 1.0, 'shares': {'normal': [0.5, 0.5]}}
     """
     pooled = torch.cat([values.double() for values in groups.values()]).sort().values
     low, high = (float(pooled[round(share * (len(pooled) - 1))]) for share in (0.005, 0.995))
@@ -258,14 +241,13 @@ def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
 
 
 def ranking_curves(score: Tensor, anomaly: Tensor) -> dict[str, list[list[float]]]:
-    """The ROC curve and the precision-recall curve, with at most 120 points each and both ends.
+    """``roc``, pairs of false and true positive rate, and ``pr``, pairs of recall and precision.
+
+    Each curve has at most 120 points, with both ends.
 
     Args:
         score: ``(N,)``, high for anomalies.
         anomaly: ``(N,)`` of ``bool``, both kinds present.
-
-    Returns:
-        ``roc``, pairs of false and true positive rate, and ``pr``, pairs of recall and precision.
     """
     true, false = ranking(score, anomaly)
     hit, alarm, precision = true / true[-1], false / false[-1], true / (true + false)

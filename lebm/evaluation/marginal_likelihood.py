@@ -55,9 +55,9 @@ class LatentGaussian:
     def fitted(cls, draws: Tensor, widen: float = 1.2) -> LatentGaussian:
         """The Gaussians of draws ``(chains, B, d)`` of posterior chains.
 
-        Annealing starts there, and the weights are unbiased for every start. If there are few chains for the
-        number of coordinates, the covariances move toward their diagonal. All are widened by ``widen``,
-        because too thin tails cost more precision than too fat ones."""
+        The weights of annealing are unbiased for every start. If there are few chains for the number of
+        coordinates, the covariances move toward their diagonal. All are widened by ``widen``, because too
+        thin tails cost more precision than too fat ones."""
         chains, _, d = draws.shape
         mean = draws.mean(dim=0)
         centred = (draws - mean).transpose(0, 1)
@@ -88,13 +88,13 @@ class LatentGaussian:
         bound.
 
         Args:
-            joint: gives for observations the differentiable ``log p~(x, z)`` as a function of ``z``.
+            joint: as in :func:`log_marginal`.
             x: ``(B, *event)``.
             candidates: ``(n, B, d)``, for example the ends of posterior chains.
             generator: source of randomness.
             chains: number of exploring chains per observation.
-            rounds: number of rounds. In each one the chains explore, in the coordinates of the last Gaussian,
-                and a new Gaussian is fitted to them.
+            rounds: how often the chains explore, in the coordinates of the last Gaussian, and a new one is
+                fitted to them.
         """
         _, rows, d = candidates.shape
         with torch.no_grad():
@@ -151,7 +151,7 @@ def log_marginal(
     *,
     posterior: Tensor | None = None,
 ) -> LogZ:
-    r"""``log ∫ p~(x, z) dz`` of every row of ``x``; with an unnormalised prior that is ``log p(x) + log Z``.
+    """``log ∫ p~(x, z) dz`` of every row of ``x``; with an unnormalised prior that is ``log p(x) + log Z``.
 
     It anneals from one Gaussian per row to the joint density, in coordinates in which that Gaussian is
     N(0, I). Then one step size serves all rows and coordinates. One level is importance sampling with that
@@ -202,20 +202,16 @@ def prior_log_z(
     *,
     long_run: Tensor | None = None,
 ) -> tuple[LogZ, LogZ | None]:
-    """The log-constant of a tilted prior, from below and, if there are draws of it, from above.
+    """The log-constant of a tilted prior, from below and, if there are draws of it, from above or ``None``.
 
-    Both are zero for an exact prior. The upper bound needs draws of the prior itself. Draws of a chain that
-    has not settled give no bound.
+    Both are zero for an exact prior, as which ``None`` counts.
 
     Args:
-        prior: the prior; ``None`` counts as exact.
+        prior: the prior.
         annealing: levels and kernel. The step size of the kernel is adapted in place.
         chains: number of annealed chains.
         generator: source of randomness.
-        long_run: draws of the prior, ``(n, d)``.
-
-    Returns:
-        The estimate from below, and that from above or ``None``.
+        long_run: draws of the prior, ``(n, d)``. Draws of a chain that has not settled give no bound.
 
     Raises:
         UserError: if the prior has no normalised base density.
@@ -266,13 +262,7 @@ LONG_RUN = 10
 
 
 def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImportanceSampling:
-    """Annealing by HMC with three leapfrog steps and an adapted step size; 1 level is importance sampling.
-
-    Example:
-        >>> from lebm.evaluation.marginal_likelihood import annealing
-        >>> annealing(20).levels
-        20
-    """
+    """Annealing by HMC with three leapfrog steps and an adapted step size; 1 level is importance sampling."""
     kernel = HMC(1, 0.3, leapfrog_steps=3).to(device)
     return AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
 

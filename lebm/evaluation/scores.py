@@ -48,14 +48,10 @@ MEANINGS |= {
 
 @torch.no_grad()
 def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All scores of a model, high for unlikely samples, from one posterior chain per sample.
+    """All scores of a model by their names in :data:`MEANINGS`, ``(B,)`` of float64 each.
 
-    Args:
-        model: the model.
-        batch: ``x``, and ``index``, which keys the noise.
-
-    Returns:
-        Scores by their names in :data:`MEANINGS`, ``(B,)`` of float64 each.
+    They are high for unlikely samples, and come from one posterior chain per sample. ``batch`` holds ``x``,
+    and ``index``, which keys the noise.
     """
     outputs = model.test_step(batch, 0)
     x, z = outputs["x"], outputs["z"]
@@ -79,13 +75,16 @@ def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def score_pass(model: LatentModel, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """Compute :func:`all_scores` of all batches with ``x``, ``index`` and ``label``, ``(N,)`` each, and
-    ``label``.
+    """Compute :func:`all_scores` of all batches, ``(N,)`` each, and collect ``label`` if they have it.
 
     Raises:
         UserError: if there are no images, or a score is not finite; it begins with ``what``.
     """
-    return gathered(({**all_scores(model, batch), "label": batch["label"].cpu()} for batch in data), what)
+    parts = (
+        all_scores(model, batch) | {name: batch[name].cpu() for name in ("label",) if name in batch}
+        for batch in data
+    )
+    return gathered(parts, what)
 
 
 def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
@@ -113,12 +112,10 @@ def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tens
 
 @torch.no_grad()
 def combined_parts(model: LatentModel, x: Tensor, **chain: Any) -> dict[str, Tensor]:
-    """The two parts of :func:`combined`, ``(B,)`` of float64 each, at one posterior sample.
+    """The two parts of :func:`combined` for ``x: (B, *event)``, ``(B,)`` of float64 each.
 
-    Args:
-        model: a model with a prior on latents.
-        x: ``(B, *event)``.
-        **chain: ``steps`` and ``generator`` of :meth:`~lebm.estimators.LatentModel.encode`.
+    They are measured at one posterior sample; ``chain`` are the keyword arguments of
+    :meth:`~lebm.estimators.LatentModel.encode`. The model has a prior on latents.
     """
     assert model.latent_prior is not None
     z = model.encode(x, **chain)
