@@ -28,12 +28,11 @@ SPLITS = {"val": "validation", "test": "test"}
 class AnomalyDetection(EvaluationCallback):
     """Ranks samples by the model's ``anomaly_score``; ``batch["anomaly"]`` is the truth.
 
-    It logs ``auroc``, ``auprc`` (average precision) and ``auprc_trapezoid`` (the area that the papers
-    report). Two more values are for comparison: ``anomaly_base_rate``, the ``auprc`` of guessing, and
-    ``auprc_lowest``, the ``auprc`` of the worst possible ranking of this split. A stage without anomalies, or
-    without normal samples, has none of these values. The scores of both kinds are logged as histograms,
-    ``histograms/<stage>_score_normal`` and ``histograms/<stage>_score_anomalous``.
-    Weights & Biases also gets the 25 samples with the highest scores, in ``tables/<stage>_scores``.
+    It logs ``auroc``, ``auprc``, ``auprc_trapezoid``, ``auprc_lowest`` and ``anomaly_base_rate``, see
+    :func:`~lebm.metrics.anomaly_figures`. A stage without anomalies, or without normal samples, has none of
+    these values. The scores of both kinds are logged as histograms, ``histograms/<stage>_score_normal`` and
+    ``histograms/<stage>_score_anomalous``. Weights & Biases also gets the 25 samples with the highest scores,
+    in ``tables/<stage>_scores``.
 
     Args:
         save_scores: write ``<run>/scores/<stage>.csv`` with one row per sample.

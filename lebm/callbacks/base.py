@@ -28,7 +28,8 @@ class EvaluationCallback(Callback, Component):
     ``collect`` run inside batch hooks. There the averaged weights (EMA) are in use, whatever the order of the
     callbacks. So a callback draws from the model in these two methods only. Lightning's check before training
     calls none of them, and neither does a data loader after the first one, nor a pass that :meth:`wanted`
-    leaves out. ``stage`` is ``"val"`` or ``"test"``, the prefix of every logged name.
+    leaves out. ``stage`` is ``"val"`` or ``"test"``, the prefix of every logged name. The callbacks of lebm
+    refuse an argument out of range with a ValueError that names it.
 
     Attributes:
         every_n_epochs: epochs between the passes in training that are wanted; with ``None`` only ``validate``

@@ -322,7 +322,6 @@ class ChainHealth(EvaluationCallback):
 
     Raises:
         DivergenceError: for a finding, with ``policy="stop"``.
-        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import ChainHealth

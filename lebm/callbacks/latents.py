@@ -26,9 +26,6 @@ class PosteriorLatents(EvaluationCallback):
         steps: length of the prior's chains; the model's default if ``None``.
         seed: of the noise of these chains.
 
-    Raises:
-        ValueError: if ``n`` is below 2.
-
     Example:
         >>> from lebm.callbacks.latents import PosteriorLatents
         >>> class Spread(PosteriorLatents):
@@ -65,18 +62,10 @@ class PosteriorLatents(EvaluationCallback):
 class LatentPicture(PosteriorLatents):
     """Shows samples of the prior and posterior samples of data, in ``images/latents``.
 
-    A learned prior should cover the aggregate posterior. The left panel shows both on the first two principal
-    components of the posterior. The right panel shows the histograms of all coordinates, with N(0, 1) for
-    comparison. The two histograms are also logged, as ``histograms/latents_prior`` and
-    ``histograms/latents_posterior``.
-
-    Args:
-        n: number of points of each kind, at least 2.
-        steps: length of the prior's chain; the model's default if ``None``.
-        seed: of the noise of the prior's chain.
-
-    Raises:
-        ValueError: if ``n`` is below 2.
+    A learned prior should cover the aggregate posterior. The panels are those of
+    :func:`~lebm.plots.latent_picture`. The histograms of all coordinates are also logged, as
+    ``histograms/latents_prior`` and ``histograms/latents_posterior``. The arguments are those of
+    :class:`PosteriorLatents`, with ``n`` points of each kind.
 
     Example:
         >>> from lebm.callbacks import LatentPicture
@@ -112,9 +101,6 @@ class InterpolationGrid(EvaluationCallback):
         pairs: number of rows.
         columns: images per row, the two ends included.
 
-    Raises:
-        ValueError: for an argument out of range.
-
     Example:
         >>> from lebm.callbacks import InterpolationGrid
         >>> InterpolationGrid(pairs=3).columns
@@ -138,17 +124,14 @@ class InterpolationGrid(EvaluationCallback):
 class LatentTraversal(EvaluationCallback):
     """Shows what single coordinates of the latent change, in ``images/traversal``.
 
-    It encodes one image. Each row of the picture belongs to one coordinate, those of the bottom layer first.
-    Along the row the coordinate goes from low to high. This works for every model, with layers or without.
+    It encodes one image. Each row of the picture belongs to one coordinate, which goes from low to high;
+    those of the bottom layer come first. This works for every model, with layers or without.
 
     Args:
         extent: subtracted from the coordinate at the left end, and added at the right end.
         columns: number of values of a coordinate.
         rows: largest number of coordinates; of every layer, those that change the image most.
         image: number of the encoded image in the first batch.
-
-    Raises:
-        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import LatentTraversal
@@ -175,9 +158,7 @@ class LatentTraversal(EvaluationCallback):
         shown = [
             coordinate
             for layer in layout.slices
-            for coordinate in most_visible(
-                model.decode, code, self.extent, share, among=range(layer.start, layer.stop)
-            )
+            for coordinate in most_visible(model.decode, code, self.extent, share, range(code.numel())[layer])
         ]
         ways = swept(code, shown[: self.rows], self.extent, self.columns).flatten(0, 1)
         publish_image(trainer, "traversal", image_grid(decoded(model.decode, ways), self.columns))
@@ -189,17 +170,13 @@ class LongChain(EvaluationCallback):
     A chain that leaves the region of plausible samples shows here. In ``images/long_chain`` each row is a
     chain and each column a length. ``long_chain/rms`` is the root mean square of the latents. For a model
     with a prior, ``long_chain/log_density`` is the unnormalised log-density of the prior. Both are measured
-    at the model's default length and, with ``_end`` in the name, at the last length. This works for every
-    method whose ``sample_latent`` runs a chain.
+    at the model's default length and, with ``_end`` in the name, at the last length.
 
     Args:
         lengths: numbers of transitions, each a multiple of ten, in rising order. A longer chain begins with
             the transitions of the shorter ones.
         n: number of chains.
         seed: of the noise of the chains.
-
-    Raises:
-        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import LongChain

@@ -51,13 +51,11 @@ class LayerCallback(EvaluationCallback):
 
 
 class HierarchicalSamples(LayerCallback):
-    """Shows one grid per layer: samples in the first column, and beside them the same samples with another
-    draw of that layer.
+    """Shows one grid per layer: samples, and beside each the same sample with other draws of that layer.
 
-    A row changes only by what the layer encodes. In ``images/layer_1_substitution`` the layer comes from
-    other draws of the prior, as in the released code. That ignores the dependence between the layers. In
-    ``images/layer_1_conditional`` the layer is drawn from the prior *given* the other layers, by a chain that
-    moves only this layer.
+    In ``images/layer_1_substitution`` the layer comes from other draws of the prior, as in the released code.
+    That ignores the dependence between the layers. In ``images/layer_1_conditional`` the layer is drawn from
+    the prior *given* the other layers, by a chain that moves only this layer.
 
     Args:
         rows: samples, one per row; the released grid has one row.
@@ -68,7 +66,6 @@ class HierarchicalSamples(LayerCallback):
         seed: of the noise of the chains.
 
     Raises:
-        ValueError: for an argument out of range.
         UserError: if the latent of the model has no layers.
 
     Example:
@@ -131,7 +128,6 @@ class LayerReconstruction(LayerCallback):
         steps: length of the prior's chains; the default of the prior sampler if ``None``.
 
     Raises:
-        ValueError: if ``n`` is below 1.
         UserError: if the latent of the model has no layers.
 
     Example:
@@ -201,20 +197,18 @@ class LayerClassification(LayerCallback):
     """Logs ``latent_accuracy/layer_1`` (nearest to the data), ``layer_2``, ... and ``latent_accuracy/all``
     in ``validate`` and ``test``.
 
-    For each layer, a classifier Linear-ReLU-Linear learns from the latents of that layer in the training
-    split. Its accuracy is that on the evaluated split. The latents are the means of q, or posterior samples
+    For each layer, a classifier (:func:`~lebm.metrics.classify`) learns from the latents of that layer in the
+    training split, and is tested on the evaluated split. The latents are the means of q, or posterior samples
     of a model without an encoder.
 
     Args:
         hidden: width of the classifiers.
         epochs: passes over the training split. The optimiser and this number are our choice; the paper does
             not state them.
-        limit: largest number of training images. They are the first ones of the seeded permutation that the
-            data module made.
+        limit: largest number of training images, the first ones of the data module's seeded permutation.
         seed: of the classifiers.
 
     Raises:
-        ValueError: for an argument out of range.
         UserError: if the latent of the model has no layers, or the data have no labels or no training split.
 
     Example:
@@ -268,13 +262,8 @@ class LayerClassification(LayerCallback):
             key = f"{stage}/latent_accuracy/{name}"
             values |= {key: share, f"{key}_low": low, f"{key}_high": high}
         self.report(model, values)
-        self.protocol.update(
-            latent=self._latent,
-            classifier=[self.hidden],
-            epochs=self.epochs,
-            interval="Wilson, images only",
-            seed=self.seed,
-        )
+        settings = {"classifier": [self.hidden], "epochs": self.epochs, "seed": self.seed}
+        self.protocol.update(latent=self._latent, interval="Wilson, images only", **settings)
 
 
 class MutualInformationGap(EvaluationCallback):
@@ -287,7 +276,6 @@ class MutualInformationGap(EvaluationCallback):
         bins: number of bins per coordinate.
 
     Raises:
-        ValueError: if ``bins`` is below 2.
         UserError: if the batches have neither factors nor labels.
 
     Example:
@@ -328,9 +316,9 @@ class LatentAttack(LayerCallback):
     An attack changes an image a little, until the encoder infers the latents of the next image, its target;
     see :func:`~lebm.metrics.classification.latent_attack`. ``attack/layer_1``, ... is
     ``KL(q(z_i | attacked) || q(z_i | target))`` of the attacked layer, in nats. ``attack/layer_1_before``,
-    ... is the same for the unchanged image. If the two are close, the attack has failed. The picture
-    ``images/attack`` has a row of images and a row of targets. Then come, for each layer, the attacked images
-    and their reconstructions. This form of the attack is our choice.
+    ... is the same for the unchanged image. If the two are close, the attack has failed. The rows of
+    ``images/attack`` are images, targets and, for each layer, the attacked images and their reconstructions.
+    This form of the attack is our choice.
 
     Args:
         n: number of images, at least 2.
@@ -338,7 +326,6 @@ class LatentAttack(LayerCallback):
         steps: gradient steps of the attack.
 
     Raises:
-        ValueError: for an argument out of range.
         UserError: if the latent of the model has no layers, or the model has no encoder.
 
     Example:

@@ -33,9 +33,6 @@ class ReconstructionGrid(EvaluationCallback):
         columns: images per row; a row of data is followed by the row of its reconstructions.
         seed: seed of the choice.
 
-    Raises:
-        ValueError: for an argument out of range.
-
     Example:
         >>> from lebm.callbacks import ReconstructionGrid
         >>> ReconstructionGrid(n=8).columns
@@ -95,9 +92,9 @@ class ReconstructionError(EvaluationCallback):
     """Logs ``val/reconstruction_mse`` and ``test/reconstruction_mse``.
 
     It is the squared error of the reconstructions that the model's evaluation step returned, in the [-1, 1]
-    range. The mean over pixels and channels comes first, then the mean over samples, in double precision;
-    this is the convention of the papers that report it. Divide by 4 for the [0, 1] range. Samples of a
-    held-out label do not count, because the model was not trained to reconstruct them.
+    range (divide by 4 for the [0, 1] range): the mean over pixels and channels, then over samples, as in the
+    papers that report it. Samples of a held-out label do not count, because the model was not trained to
+    reconstruct them.
 
     Raises:
         UserError: if a reconstruction is not finite, at the end of the pass.
@@ -149,10 +146,7 @@ class RevisionError(EvaluationCallback):
     start at the same draw of the inference model, with the noise of the evaluation step.
 
     Args:
-        steps: numbers of posterior transitions; 0 is the inference model alone.
-
-    Raises:
-        ValueError: if there is no number, or a number is negative.
+        steps: numbers of posterior transitions, at least one; 0 is the inference model alone.
 
     Example:
         >>> from lebm.callbacks import RevisionError

@@ -25,11 +25,10 @@ TABLED = 16
 class SampleGrid(EvaluationCallback):
     """Draws samples, always from the same noise, and shows them in ``images/samples``.
 
-    Weights & Biases also gets the first 16 of them one by one, in ``tables/samples``.
-
-    It draws in validation, or after a training epoch if there is no validation. It always draws from the
-    final model of a training. The first process draws all samples, so the picture does not depend on the
-    number of processes. Pixels are clamped to [-1, 1]; all images share this scale.
+    It draws in validation, or after a training epoch if there is no validation, and always from the final
+    model of a training. The first process draws all samples, so the picture does not depend on the number of
+    processes. Pixels are clamped to [-1, 1]; all images share this scale. Weights & Biases also gets the
+    first 16 samples one by one, in ``tables/samples``.
 
     Args:
         n: number of samples.
@@ -37,9 +36,6 @@ class SampleGrid(EvaluationCallback):
         steps: length of the chain; the model's default if ``None``.
         columns: samples per row.
         seed: of the noise.
-
-    Raises:
-        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import SampleGrid

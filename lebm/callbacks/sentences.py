@@ -24,8 +24,8 @@ __all__ = ["SampleSentences", "SentenceBounds", "SentenceQuality"]
 class SampleSentences(SampleGrid):
     """Draws sentences, always from the same noise, and writes them to text files, one sentence per line.
 
-    The files are ``samples/<when>.txt`` and ``samples/latest.txt``. Weights & Biases gets a table,
-    ``tables/samples``. It always draws from the final model of a training.
+    It draws when :class:`SampleGrid` does. The files are ``samples/<when>.txt`` and ``samples/latest.txt``.
+    Weights & Biases gets a table, ``tables/samples``.
 
     Args:
         n: number of sentences.
@@ -34,7 +34,6 @@ class SampleSentences(SampleGrid):
         seed: of the noise.
 
     Raises:
-        ValueError: for an argument out of range.
         UserError: if the model is not one of sentences.
 
     Example:
@@ -65,6 +64,7 @@ class SentenceMeasure(EvaluationCallback):
     """Base class of the callbacks that log the values of a measure of :mod:`lebm.evaluation.sentences`.
 
     Attributes:
+        measure: the measure.
         counts: number of sentences behind each value, by logged name; for log Z, the number of chains.
     """
 
@@ -109,7 +109,6 @@ class SentenceBounds(SentenceMeasure):
         seed: of the noise.
 
     Raises:
-        ValueError: for a number out of range.
         UserError: if the model is not one of sentences, or has no differentiable posterior density.
 
     Example:
@@ -147,11 +146,8 @@ class SentenceBounds(SentenceMeasure):
 class SentenceQuality(SentenceMeasure):
     """Logs forward and reverse perplexity, diversity of samples, and use of the latents, only in tests.
 
-    :class:`~lebm.evaluation.sentences.SampleQuality` computes them. It trains the language models that
-    judge the sentences. The names are ``test/forward_perplexity``, ``test/reverse_perplexity``,
-    ``test/distinct_1``, ``test/distinct_2``, ``test/self_bleu``, ``test/active_units``,
-    ``test/posterior_mean_variance`` and ``test/latent_nats``. For comparison, ``test/real_distinct_1``,
-    ``test/real_distinct_2`` and ``test/real_self_bleu`` are the same of an equal number of test sentences.
+    :class:`~lebm.evaluation.sentences.SampleQuality` computes them, and trains the language models that judge
+    the sentences. Its method ``compute`` lists the names, which begin with ``test/`` here.
 
     Args:
         n: number of samples, and of training sentences for the forward model; at least 2.
@@ -161,7 +157,6 @@ class SentenceQuality(SentenceMeasure):
         seed: of samples and language models.
 
     Raises:
-        ValueError: for a number out of range.
         UserError: with more than one process, and for a model or data other than sentences.
 
     Example:

@@ -24,18 +24,12 @@ __all__ = ["StagePicture"]
 class StagePicture(PosteriorLatents):
     """Shows the aggregate posterior and the prior after each stage, in ``images/stages``.
 
-    It is for models with a ``RatioPrior``. The axes are the first two principal components of the posterior.
-    For two latent coordinates the density of every prior is drawn too. ``prior_mmd`` is the squared maximum
-    mean discrepancy between the current prior and the aggregate posterior, and ``prior_mmd_start`` is that of
-    its base. Their ratio says how far the stages have brought the prior.
-
-    Args:
-        n: number of points of each kind, at least 2.
-        steps: length of the chains; the default of the prior sampler if ``None``.
-        seed: of the noise of the chains.
+    See :func:`~lebm.plots.stage_picture`. ``prior_mmd`` is the squared maximum mean discrepancy between the
+    current prior and the aggregate posterior, and ``prior_mmd_start`` is that of its base. Their ratio says
+    how far the stages have brought the prior. The arguments are those of
+    :class:`~lebm.callbacks.PosteriorLatents`.
 
     Raises:
-        ValueError: if ``n`` is below 2.
         UserError: if the model has no ``RatioPrior``.
 
     Example:
@@ -44,10 +38,8 @@ class StagePicture(PosteriorLatents):
         500
     """
 
-    def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:
-        super().__init__(n, steps, seed)
-        self._priors: dict[str, Tensor] = {}
-        self._densities: list[LogDensity] = []
+    _priors: dict[str, Tensor]
+    _densities: list[LogDensity]
 
     def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
         if not isinstance(model.latent_prior, RatioPrior):
@@ -82,8 +74,7 @@ class StagePicture(PosteriorLatents):
         posterior = self.latents()
         posterior = posterior[finite_rows(posterior)]
         clouds = {name: cloud[finite_rows(cloud)] for name, cloud in self._priors.items()}
-        densities = self._densities
-        self._priors, self._densities = {}, []
+        densities, self._priors, self._densities = self._densities, {}, []
         if len(posterior) < 2 or min(map(len, clouds.values())) < 2:
             return
         far = {name: float(maximum_mean_discrepancy(cloud, posterior)) for name, cloud in clouds.items()}

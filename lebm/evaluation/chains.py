@@ -79,10 +79,7 @@ def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -
 
 
 def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Split R-hat, effective sample size and acceptance of long chains of prior and posterior.
-
-    The curves of the result are traces for the report.
-    """
+    """Split R-hat, effective sample size and acceptance of long chains of prior and posterior, and traces."""
     result = SuiteResult(
         {"name": "long chains", "chains": CHAINS, "transitions": STEPS, "seed": settings.seed, "findings": {}}
     )

@@ -49,7 +49,7 @@ class SentenceSubject:
 
     Attributes:
         model: in evaluation mode, on its device.
-        data: its data, after ``setup``.
+        data: after ``setup``.
 
     Example:
         >>> import lebm

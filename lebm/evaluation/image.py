@@ -38,7 +38,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """Squared error of reconstructions, Frechet and kernel distance, precision, recall, density, coverage,
     and the score of a classifier.
 
-    Features are held on the host. The accelerator never holds all images or all features at the same time.
+    Features are held on the host, so the accelerator never holds those of all images at the same time.
 
     Raises:
         UserError: if images or samples are non-finite, outside [-1, 1], without one or three channels, or too
@@ -160,14 +160,12 @@ def feature_rows(
     extractor: FeatureExtractor, images: Iterator[Tensor], what: str
 ) -> tuple[Tensor, Tensor | None]:
     """Features ``(N, d)``, and logits ``(N, classes)`` or ``None``, on the host in float64."""
-    features: list[Tensor] = []
-    logits: list[Tensor] = []
+    features, logits = [], []
     for x in images:
         check_images(x, f"the {what}")
         some, more = extractor.with_logits(x)
         features.append(some.double().cpu())
-        if more is not None:
-            logits.append(more.double().cpu())
+        logits += [] if more is None else [more.double().cpu()]
     return torch.cat(features), torch.cat(logits) if logits else None
 
 

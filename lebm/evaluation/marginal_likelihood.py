@@ -278,15 +278,13 @@ def model_log_z(
 ) -> tuple[LogZ, LogZ | None]:
     """``log Z`` of a model's prior from below and from above; both are zero for a normalised prior.
 
+    Where draws of the base alone give a narrower interval than :func:`prior_log_z`, both are that estimate.
+
     Args:
         model: the model of the prior.
         levels: annealing levels.
         chains: number of annealed chains.
-        noise: gives the noise of each purpose, ``"long run"`` and ``"log z"``.
-
-    Returns:
-        The two estimates of :func:`prior_log_z` with their intervals. Where draws of the base alone give a
-        narrower interval, both are that estimate.
+        noise: gives the noise of each purpose.
     """
     prior = model.latent_prior
     if prior is None or prior.is_exact:

@@ -136,8 +136,7 @@ class LikelihoodBounds:
     def compute(self) -> dict[str, float]:
         """``nll``, ``perplexity`` and ``log_z``, each also with ``_low`` and ``_high``, and ``least_ess``.
 
-        ``nll`` is in nats per sentence, ``perplexity`` is per token, ``<eos>`` included. All processes must
-        call this.
+        All processes must call this.
         """
         bounds = {name: float(value) for name, value in self._metric.compute().items()}
         with self._metric.sync_context():
@@ -201,13 +200,9 @@ class SampleQuality:
         self._real: list[Tensor] = []
 
     def update(self, model: LatentModel, x: Tensor, z: Tensor, index: Tensor) -> None:
-        """Take a batch.
+        """Take a batch of sentences ``x: (B, T)`` with posterior draws ``z: (B, latent_dim)``.
 
-        Args:
-            model: of sentences.
-            x: sentences ``(B, T)``.
-            z: a posterior draw for each sentence, ``(B, latent_dim)``.
-            index: numbers of the sentences, ``(B,)``, which key the noise of a second draw.
+        Their numbers ``index: (B,)`` key the noise of a second draw.
         """
         other = model.encode(x, generator=model.sample_noise("second draw", index))
         likelihood = likelihood_of_sentences(model, "SentenceQuality").given(x)
@@ -264,11 +259,7 @@ ELSEWHERE = {
 
 def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
     """Likelihood bounds and perplexity with intervals, forward and reverse perplexity, diversity, and use of
-    the latents.
-
-    Args:
-        subject: a model of sentences and its data.
-        settings: only ``seed``, ``n_samples``, ``chains`` and ``levels`` are used.
+    the latents. Of the settings only ``seed``, ``n_samples``, ``chains`` and ``levels`` are used.
     """
     model, data = subject.model.eval(), subject.data
     assert data.vocabulary is not None  # after its setup
