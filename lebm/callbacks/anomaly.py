@@ -49,8 +49,7 @@ class AnomalyDetection(EvaluationCallback):
     def __init__(self, save_scores: bool = False) -> None:
         super().__init__()
         self.save_scores = save_scores
-        self._rows = RowCollector(["score", "anomaly", "label"])
-        self._bad = NonFinite()
+        self._rows, self._bad = RowCollector(["score", "anomaly", "label"]), NonFinite()
         self._explained = False
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
@@ -60,17 +59,13 @@ class AnomalyDetection(EvaluationCallback):
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         if "anomaly" not in batch:
             return
-        score = self.output(outputs, "anomaly_score").double()
+        index, score = batch["index"], self.output(outputs, "anomaly_score").double()
         finite = finite_rows(score)
-        self._bad.update(finite, batch["index"])
-        label = batch.get("label", torch.full_like(batch["index"], -1))
-        # The flags are bytes, because not every backend gathers booleans.
-        self._rows.update(
-            index=batch["index"][finite],
-            score=score[finite],
-            anomaly=batch["anomaly"][finite].byte(),
-            label=label[finite],
-        )
+        self._bad.update(finite, index)
+        label = batch.get("label", torch.full_like(index, -1))
+        anomaly = batch["anomaly"].byte()  # because not every backend gathers booleans
+        rows = {"index": index, "score": score, "anomaly": anomaly, "label": label}
+        self._rows.update(**{name: column[finite] for name, column in rows.items()})
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if not self._rows.update_called:
