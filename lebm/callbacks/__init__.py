@@ -15,6 +15,7 @@ from lebm.callbacks.latents import (
     LatentTraversal,
     LongChain,
     PosteriorLatents,
+    StagePicture,
 )
 from lebm.callbacks.layers import (
     HierarchicalSamples,
@@ -27,7 +28,6 @@ from lebm.callbacks.publish import publish_histogram, publish_image, publish_tab
 from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid, RevisionError
 from lebm.callbacks.samples import SampleGrid
 from lebm.callbacks.sentences import SampleSentences, SentenceBounds, SentenceQuality
-from lebm.callbacks.stages import StagePicture
 
 __all__ = [
     "AnomalyDetection",

@@ -19,8 +19,6 @@ from lebm.metrics.anomaly import anomaly_figures
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.plots.grids import image_grid
 
-__all__ = ["AnomalyDetection"]
-
 TABLED = 25
 SPLITS = {"val": "validation", "test": "test"}
 

@@ -22,8 +22,6 @@ from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise
 
-__all__ = ["ChainHealth", "Divergence", "DivergenceError"]
-
 EARLY = 200
 """Training steps before draws are compared with data: an untrained generator draws one image only."""
 

@@ -25,8 +25,6 @@ from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, In
 from lebm.metrics.rows import NonFinite
 from lebm.models.layers import check_choice
 
-__all__ = ["FrechetDistance"]
-
 
 class FrechetDistance(EvaluationCallback):
     """Logs ``val/fid`` and ``test/fid``; for features other than Inception's,

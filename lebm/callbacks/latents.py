@@ -1,4 +1,4 @@
-"""Pictures of the latents of any model: prior beside posterior, single coordinates, and long chains."""
+"""Pictures of latents: prior beside posterior, stages of a prior, single coordinates, and long chains."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from torch import Tensor
 
 from lebm.callbacks.base import Batch, EvaluationCallback, at_least
 from lebm.callbacks.publish import publish_histogram, publish_image
+from lebm.errors import UserError
 from lebm.estimators.latent_model import HasLayers, LatentModel
-from lebm.metrics.rows import RowCollector
+from lebm.metrics.frechet import maximum_mean_discrepancy
+from lebm.metrics.rows import RowCollector, finite_rows
 from lebm.models.hierarchical import LatentLayout
-from lebm.models.priors import Prior
-from lebm.plots import between, decoded, image_grid, latent_picture, most_visible, swept
+from lebm.models.priors import Prior, StandardNormal
+from lebm.models.ratios import RatioPrior
+from lebm.plots import between, decoded, image_grid, latent_picture, most_visible, stage_picture, swept
+from lebm.samplers.base import LogDensity
 from lebm.samplers.noise import Noise
-
-__all__ = ["InterpolationGrid", "LatentPicture", "LatentTraversal", "LongChain", "PosteriorLatents"]
 
 
 class PosteriorLatents(EvaluationCallback):
@@ -89,6 +91,67 @@ class LatentPicture(PosteriorLatents):
             for name, latents in (("prior", prior), ("posterior", posterior)):
                 if latents.isfinite().all():
                     publish_histogram(trainer, f"latents_{name}", latents)
+
+
+class StagePicture(PosteriorLatents):
+    """Shows the aggregate posterior and the prior after each stage, in ``images/stages``.
+
+    See :func:`~lebm.plots.stage_picture`. ``prior_mmd`` is the squared maximum mean discrepancy between the
+    current prior and the aggregate posterior, and ``prior_mmd_start`` is that of its base. Their ratio says
+    how far the stages have brought the prior. The arguments are those of :class:`PosteriorLatents`.
+
+    Raises:
+        UserError: if the model has no ``RatioPrior``.
+
+    Example:
+        >>> from lebm.callbacks import StagePicture
+        >>> StagePicture(n=500).n
+        500
+    """
+
+    _priors: dict[str, Tensor]
+    _densities: list[LogDensity]
+
+    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+        if not isinstance(model.latent_prior, RatioPrior):
+            raise UserError(
+                f"StagePicture shows the stages of a RatioPrior, which {type(model).__name__} does not have"
+            )
+
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
+        super().begin(trainer, model, stage, batch)
+        prior = model.latent_prior
+        assert isinstance(prior, RatioPrior)
+        base, finished = "N(0, I)" if isinstance(prior.base, StandardNormal) else "base", prior.tilt.finished
+        numbers = {base: 0} | {f"after stage {number}": number for number in range(1, finished + 1)}
+        targets: dict[str, LogDensity] = {name: prior.log_density_after(k) for name, k in numbers.items()}
+        if not prior.tilt.active_is_one:
+            targets[f"stage {finished + 1}, in training"] = prior.target()
+        # Every process draws the same points, so the values agree. The chains of a stage start at the points
+        # of the stage before, as in training.
+        points = prior.reference(self.n, Noise.shards(self.seed, "stages", base))
+        self._priors, self._densities = {base: points}, list(targets.values())
+        for name in list(targets)[1:]:
+            noise = Noise.shards(self.seed, "stages", name)
+            sampler = model.prior_chain(1, Noise([("a start that is not used",)])).sampler
+            points = self._priors[name] = sampler(targets[name], points, noise, steps=self.steps)
+
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
+        posterior = self.latents()
+        posterior = posterior[finite_rows(posterior)]
+        clouds = {name: cloud[finite_rows(cloud)] for name, cloud in self._priors.items()}
+        densities, self._priors, self._densities = self._densities, {}, []
+        if len(posterior) < 2 or min(map(len, clouds.values())) < 2:
+            return
+        far = {name: float(maximum_mean_discrepancy(cloud, posterior)) for name, cloud in clouds.items()}
+        distances = list(far.values())
+        self.report(model, {f"{stage}/prior_mmd": distances[-1], f"{stage}/prior_mmd_start": distances[0]})
+        kernel = "Gaussian, median distance of the posterior"
+        self.protocol = {"n": self.n, "steps": self.steps, "kernel": kernel}
+        if trainer.is_global_zero:
+            titles = {f"{name}\nMMD² {far[name]:.4f}": cloud for name, cloud in clouds.items()}
+            flat = posterior.shape[1] == 2
+            publish_image(trainer, "stages", stage_picture(posterior, titles, densities if flat else None))
 
 
 class InterpolationGrid(EvaluationCallback):

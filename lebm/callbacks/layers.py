@@ -28,14 +28,6 @@ from lebm.metrics.rows import RowCollector
 from lebm.plots.grids import image_grid
 from lebm.samplers.noise import Noise
 
-__all__ = [
-    "HierarchicalSamples",
-    "LatentAttack",
-    "LayerClassification",
-    "LayerReconstruction",
-    "MutualInformationGap",
-]
-
 Kind = Literal["substitution", "conditional"]
 
 

@@ -29,8 +29,6 @@ from torch import Tensor
 from lebm.callbacks.base import fitting
 from lebm.plots.grids import write_png
 
-__all__ = ["moment", "publish_histogram", "publish_image", "publish_table", "takes_tables"]
-
 
 def _acts(trainer: Trainer) -> bool:
     return trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]

@@ -19,8 +19,6 @@ from lebm.metrics.reconstruction import SSIM_WINDOW, squared_error_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.plots.grids import pair_grid
 
-__all__ = ["ReconstructionError", "ReconstructionGrid", "RevisionError"]
-
 
 class ReconstructionGrid(EvaluationCallback):
     """Shows images of the validation or test data above their reconstructions, in ``images/reconstructions``.

@@ -16,8 +16,6 @@ from lebm.models.frozen import frozen
 from lebm.plots import image_grid
 from lebm.samplers.noise import Noise
 
-__all__ = ["SampleGrid", "publish_samples"]
-
 TABLED = 16
 """Images per table: every image is a file of its own, and each epoch may have a table."""
 

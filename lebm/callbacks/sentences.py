@@ -18,8 +18,6 @@ from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality, likelihood_of_sentences
 from lebm.files import write_text
 
-__all__ = ["SampleSentences", "SentenceBounds", "SentenceQuality"]
-
 
 class SampleSentences(SampleGrid):
     """Draws sentences, always from the same noise, and writes them to text files, one sentence per line.

@@ -33,8 +33,7 @@ def test_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
 def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """AUROC, AUPRC and the false positive rate at 95 % recall of every score.
 
-    The base rate and the lowest possible AUPRC stand beside each AUPRC. A run without a held-out label skips
-    the suite.
+    A run without a held-out label skips the suite.
     """
     held_out = subject.images.held_out_label
     protocol: dict[str, Any] = {
@@ -60,10 +59,8 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
             continue
         if normal:
             scores["combined"] = combined(scores, normal)
-        counts = {
-            "anomalies": positives,
-            "rows_left_out_as_trained_on": subject.images.protocol_sizes[name] - len(rows),
-        }
+        left_out = subject.images.protocol_sizes[name] - len(rows)
+        counts = {"anomalies": positives, "rows_left_out_as_trained_on": left_out}
         groups = ("normal", f"label {held_out}" if isinstance(held_out, int) else "held-out labels")
         for score, values in scores.items():
             add_ranking(result, settings, name, score, values, anomaly, groups, **counts)

@@ -30,24 +30,19 @@ def drawn_images(
     shape: Sequence[int] | None = None,
     pool: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One chunk of a model's samples; every chunk has its own noise stream, of its number and the seed.
+    """``count`` samples ``(count, C, H, W)``, clamped to [-1, 1], and which of them are finite.
 
     Args:
         model: the model.
         count: number of samples in this chunk.
-        chunk: number of the chunk.
+        chunk: number of the chunk, which has its own noise stream.
         seed: of the noise.
         steps: length of the chain; the model's default if ``None``.
         shape: ``(C, H, W)`` that the samples must have; any if ``None``.
         pool: go on from the prior chains that training left in its pool, instead of fresh chains.
 
-    Returns:
-        Samples ``(count, C, H, W)``, clamped to [-1, 1], and which of them are finite, ``(count,)`` of
-        ``bool``.
-
     Raises:
-        UserError: if the samples are not images of one or three channels, or have another shape than
-            ``shape``.
+        UserError: if the samples are not images of one or three channels, or have another shape.
     """
     noise = Noise([(seed, "fid", chunk)])
     if pool:

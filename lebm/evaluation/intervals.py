@@ -83,13 +83,12 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int)
 
     .. math:: \mathrm{se}^2 = \tfrac{g - 1}{g} \sum_{i=1}^{g} (\theta_{(i)} - \bar\theta_{(\cdot)})^2 .
 
-    It is for smooth functions of means, such as a Frechet distance. The interval covers the noise of this
-    number of samples. It does not correct the bias that the number itself causes.
+    It is for smooth functions of means, such as a Frechet distance. The interval covers 95 % of the noise of
+    this number of samples, by Student's t, but not the bias that the number itself causes.
 
     Args:
         statistic: the value for the samples of some blocks, given the numbers of these blocks.
-        blocks: g, at least 2, of about equal size. The interval covers 95 %, by Student's t with g - 1
-            degrees of freedom.
+        blocks: g, at least 2, of about equal size.
 
     Raises:
         ValueError: for fewer than two blocks.

@@ -20,16 +20,11 @@ from lebm.samplers.importance import Proposal
 from lebm.samplers.metropolis import HMC
 from lebm.samplers.noise import Noise, RandomSource, normal
 
-__all__ = [
-    "LONG_RUN",
-    "LatentGaussian",
-    "annealing",
-    "bits_per_dimension",
-    "log_marginal",
-    "long_run",
-    "model_log_z",
-    "prior_log_z",
-]
+__all__ = ["LatentGaussian", "bits_per_dimension", "log_marginal", "model_log_z", "prior_log_z"]
+
+LONG_RUN = 10  # length of the prior chain that replaces exact draws, in lengths of the chain in training
+DIRECT = 40  # draws of the base per annealed chain, for an estimate that takes about the same time
+FEWEST = 100  # smallest effective number of draws of the base for which their estimate counts
 
 
 @dataclass
@@ -159,12 +154,10 @@ def log_marginal(
     exact posterior draws makes it high on average.
 
     Args:
-        joint: gives for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` as a function of
-            ``z`` ``(n, d)``.
+        joint: gives for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` of ``z: (n, d)``.
         x: ``(B, *event)``.
         start: the start of annealing, one Gaussian per row of ``x``.
-        annealing: levels and kernel. The step size of the kernel is adapted in place, on separate chains of
-            this process.
+        annealing: levels and kernel, whose step size is adapted in place, on separate chains.
         chains: number of chains per row, at least 2.
         generator: source of randomness.
         posterior: exact draws given ``x``, ``(B, chains, d)``, for the bound from above.
@@ -208,7 +201,7 @@ def prior_log_z(
 
     Args:
         prior: the prior.
-        annealing: levels and kernel. The step size of the kernel is adapted in place.
+        annealing: levels and kernel, whose step size is adapted in place.
         chains: number of annealed chains.
         generator: source of randomness.
         long_run: draws of the prior, ``(n, d)``. Draws of a chain that has not settled give no bound.
@@ -251,14 +244,6 @@ def bits_per_dimension(log_density: float, dimensions: int) -> float:
         6.99
     """
     return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
-
-
-DIRECT = 40
-"""Draws of the base per annealed chain, in the estimate without chains: about equal in time."""
-FEWEST = 100
-"""Smallest effective number of draws of the base for which their estimate counts."""
-LONG_RUN = 10
-"""Length of the prior chain that replaces exact draws, as a multiple of its length in training."""
 
 
 def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImportanceSampling:

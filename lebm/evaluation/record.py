@@ -87,7 +87,7 @@ class SuiteResult:
         skipped: the reason why the suite or a part of it was not measured; empty if all was.
         wall_time_seconds: duration of the suite.
         origin: ``command``, ``started``, ``versions``, ``hardware``, ``data`` and ``chains`` (the settings of
-            the samplers) of this suite. Those of other suites in the same file may differ.
+            the samplers), which may differ from those of other suites in the same file.
 
     Example:
         >>> from lebm.evaluation.record import SuiteResult

@@ -65,13 +65,12 @@ def suite(
 ) -> Callable[[Measure], Measure]:
     """Decorate a function of your own that ``lebm evaluate --suite mine.roughness --trust mine`` runs.
 
-    Args:
-        subject: what the function takes as its first argument, a model of images or of sentences with its
-            data. The second argument is :class:`Settings`.
-        better: the direction of each figure that has one, by the first part of its name.
+    Its arguments are a subject and :class:`Settings`. It may return a :class:`SuiteResult`, or a mapping from
+    names to numbers.
 
-    Returns:
-        A decorator. The function may return a :class:`SuiteResult`, or a mapping from names to numbers.
+    Args:
+        subject: the kind of its first argument, a model of images or of sentences with its data.
+        better: the direction of each figure that has one, by the first part of its name.
 
     Example:
         >>> from lebm.evaluation.run import find_suite, suite
@@ -113,7 +112,7 @@ def run_suites(
     """Measure a model with some suites.
 
     Args:
-        names: keys of :data:`SUITES`, or import paths of functions.
+        names: as for :func:`find_suite`.
         subject: the model and its data.
         settings: how much is measured; ``steps`` is the length of every posterior chain.
         trust: packages outside lebm whose functions may be imported.

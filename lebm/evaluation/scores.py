@@ -75,11 +75,7 @@ def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def score_pass(model: LatentModel, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """Compute :func:`all_scores` of all batches, ``(N,)`` each, and collect ``label`` if they have it.
-
-    Raises:
-        UserError: if there are no images, or a score is not finite; it begins with ``what``.
-    """
+    """:func:`gathered` :func:`all_scores` of all batches, and their ``label`` if they have one."""
     parts = (
         all_scores(model, batch) | {name: batch[name].cpu() for name in ("label",) if name in batch}
         for batch in data
@@ -138,13 +134,11 @@ def combined(scores: Mapping[str, Tensor], normal: Mapping[str, Tensor]) -> Tens
 
 
 def threshold_at(scores: Tensor, rate: float) -> float:
-    """The smallest of some scores of normal rows that at most a share ``rate`` of these scores exceeds.
-
-    A row is flagged if its score is above the threshold. A score that is not a number counts as the highest.
+    """The smallest of the scores that at most a share ``rate`` of them exceeds; NaN counts as the highest.
 
     Args:
         scores: anomaly scores of normal rows that training did not use, ``(N,)``.
-        rate: the false-positive rate, above 0 and below 1.
+        rate: the false-positive rate of flagging rows above the threshold, above 0 and below 1.
 
     Raises:
         ValueError: for another rate, or no scores.
