@@ -56,7 +56,7 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
     model = subject.model
     estimator = _Estimator(model, settings)
     below, above = model_log_z(model, 5 * settings.levels, PRIOR_CHAINS, estimator.noise)
-    figures = _constants(below, above, settings)
+    figures = [_constant("below", below, settings), _constant("above", above, settings)]
     images = first_normal(subject.images, settings.likelihood_images, settings.seed)
     x = model.observations({"x": images.to(model.device)})
     start, dimensions = estimator.start(x, "proposal"), x[0].numel()
@@ -159,25 +159,19 @@ class _Estimator:
         return Figure.of(name, mean_interval(gaps), n, split, **details)
 
 
-def _constants(below: LogZ, above: LogZ | None, settings: Settings) -> list[Figure]:
-    figures = []
-    for name, bound in (("below", below), ("above", above)):
-        if bound is not None:
-            value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
-            few = ", joined with that of log-normal weights" if bound.ess < RELIABLE else ""
-            interval = Interval(value, low, high, 0.95, f"normal, over annealed chains{few}")
-            details = {"ess": float(bound.ess), "levels": 5 * settings.levels}
-            figures.append(Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details))
-    return figures
+def _constant(name: str, bound: LogZ, settings: Settings) -> Figure:
+    value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
+    few = ", joined with that of log-normal weights" if bound.ess < RELIABLE else ""
+    interval = Interval(value, low, high, 0.95, f"normal, over annealed chains{few}")
+    details = {"ess": float(bound.ess), "levels": 5 * settings.levels}
+    return Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details)
 
 
-def _normalised(estimate: LogZ, below: LogZ, above: LogZ | None) -> Interval:
+def _normalised(estimate: LogZ, below: LogZ, above: LogZ) -> Interval:
     """Mean over images minus log Z: Student's interval over images, widened by the interval of log Z."""
     over_images = mean_interval(estimate.estimate)
-    log_z = float(below.estimate)
-    high = float(below.high if above is None else max(float(below.high), float(above.high)))
-    half = over_images.high - over_images.value
+    log_z, high = float(below.estimate), max(float(below.high), float(above.high))
+    half, value = over_images.high - over_images.value, over_images.value - log_z
     down, up = math.hypot(half, high - log_z), math.hypot(half, log_z - float(below.low))
-    value = over_images.value - log_z
     method = "Student's t over images and the interval of log Z"
     return Interval(value, value - down, value + up, over_images.level, method)

@@ -260,7 +260,7 @@ def long_run(model: LatentModel, n: int, noise: Noise) -> Tensor:
 
 def model_log_z(
     model: LatentModel, levels: int, chains: int, noise: Callable[[str], Noise]
-) -> tuple[LogZ, LogZ | None]:
+) -> tuple[LogZ, LogZ]:
     """``log Z`` of a model's prior from below and from above; both are zero for a normalised prior.
 
     Where draws of the base alone give a narrower interval than :func:`prior_log_z`, both are that estimate.
@@ -271,15 +271,14 @@ def model_log_z(
         chains: number of annealed chains.
         noise: gives the noise of each purpose.
     """
-    prior = model.latent_prior
-    if prior is None or prior.is_exact:
-        return prior_log_z(None, annealing(1, model.device), chains)
-    draws, kernel = long_run(model, chains, noise("long run")), annealing(levels, model.device)
+    prior, kernel = model.latent_prior, annealing(levels, model.device)
+    exact = prior is None or prior.is_exact
+    draws = None if exact else long_run(model, chains, noise("long run"))
     below, above = prior_log_z(prior, kernel, chains, noise("log z"), long_run=draws)
-    if isinstance(prior, EnergyPrior):
+    assert above is not None  # there are draws, or the prior is exact
+    if isinstance(prior, EnergyPrior) and not exact:
         direct = direct_log_z(prior, DIRECT * chains, noise("direct log z"))
-        sides = [below] if above is None else [below, above]
-        annealed = max(side.high for side in sides) - min(side.low for side in sides)
+        annealed = max(below.high, above.high) - min(below.low, above.low)
         if direct.ess >= FEWEST and direct.high - direct.low < annealed:
             return direct, direct
     return below, above

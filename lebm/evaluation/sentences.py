@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -23,7 +23,6 @@ from lebm.metrics.text_likelihood import (
     language_model_perplexity,
 )
 from lebm.models.text_likelihood import PAD, CategoricalLikelihood
-from lebm.samplers.annealed import LogZ
 from lebm.samplers.noise import Noise
 
 __all__ = ["LikelihoodBounds", "SampleQuality", "likelihood_of_sentences", "text_suite"]
@@ -107,8 +106,7 @@ class LikelihoodBounds:
         below, above = model_log_z(
             model, self.prior_levels, self.prior_chains, lambda purpose: Noise([(self.seed, purpose)])
         )
-        high = below.high if above is None else torch.maximum(below.high, above.high)
-        self._metric.log_z = LogZ(below.estimate, below.low, high, below.ess)
+        self._metric.log_z = replace(below, high=torch.maximum(below.high, above.high))
 
     def update(self, model: LatentModel, x: Tensor, index: Tensor) -> None:
         """Take a batch of sentences ``x: (B, T)``, whose numbers ``index: (B,)`` key the noise."""
