@@ -31,8 +31,8 @@ from lebm.samplers.noise import Noise
 Kind = Literal["substitution", "conditional"]
 
 
-class LayerCallback(EvaluationCallback):
-    """Base class of the callbacks for models with layers; layer 1 is nearest to the data."""
+class NeedsLayers:
+    """Mixin of the callbacks for models with layers; layer 1 is nearest to the data."""
 
     def check(self, trainer: Trainer, model: Any, batch: Batch) -> None:
         if not isinstance(model, HasLayers):
@@ -42,7 +42,7 @@ class LayerCallback(EvaluationCallback):
             )
 
 
-class HierarchicalSamples(LayerCallback):
+class HierarchicalSamples(NeedsLayers, EvaluationCallback):
     """Shows one grid per layer: samples, and beside each the same sample with other draws of that layer.
 
     In ``images/layer_1_substitution`` the layer comes from other draws of the prior, as in the released code.
@@ -107,7 +107,7 @@ class HierarchicalSamples(LayerCallback):
         return torch.cat([own.unsqueeze(1), changed], dim=1)
 
 
-class LayerReconstruction(LayerCallback):
+class LayerReconstruction(NeedsLayers, EvaluationCallback):
     """Shows how much of an image the upper layers encode.
 
     Of a reconstruction, the lowest k layers come from the prior given the layers above, and the other layers
@@ -185,7 +185,7 @@ def _labelled(collected: RowCollector, name: str) -> dict[str, Tensor]:
     return {column: values[known] for column, values in rows.items()}
 
 
-class LayerClassification(LayerCallback):
+class LayerClassification(NeedsLayers, EvaluationCallback):
     """Logs ``latent_accuracy/layer_1`` (nearest to the data), ``layer_2``, ... and ``latent_accuracy/all``
     in ``validate`` and ``test``.
 
@@ -302,7 +302,7 @@ class MutualInformationGap(EvaluationCallback):
         self.protocol.update(bins=self.bins, factors=rows["factors"].shape[1])
 
 
-class LatentAttack(LayerCallback):
+class LatentAttack(NeedsLayers, EvaluationCallback):
     """Attacks the encoder, layer by layer, on images of the first batch.
 
     An attack changes an image a little, until the encoder infers the latents of the next image, its target;

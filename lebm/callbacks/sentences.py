@@ -58,36 +58,7 @@ class SampleSentences(SampleGrid):
         publish_samples(trainer, "sentence", sentences)
 
 
-class SentenceMeasure(EvaluationCallback):
-    """Base class of the callbacks that log the values of a measure of :mod:`lebm.evaluation.sentences`.
-
-    Attributes:
-        measure: the measure.
-        counts: number of sentences behind each value, by logged name; for log Z, the number of chains.
-    """
-
-    def __init__(self, measure: LikelihoodBounds | SampleQuality) -> None:
-        super().__init__()
-        self.measure = measure
-        self.counts: dict[str, int] = {}
-
-    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
-        likelihood_of_sentences(model, type(self).__name__)
-
-    def wanted(self, trainer: Trainer, stage: str) -> bool:
-        return stage == "test"
-
-    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self.measure.begin(model)
-
-    def log_values(self, model: LatentModel, stage: str, values: Mapping[str, float]) -> None:
-        """Log the values of the measure, and keep its counts and its protocol."""
-        self.report(model, {f"{stage}/{name}": value for name, value in values.items()})
-        self.counts |= {f"{stage}/{name}": count for name, count in self.measure.counts.items()}
-        self.protocol.update(self.measure.protocol)
-
-
-class SentenceBounds(SentenceMeasure):
+class SentenceBounds(EvaluationCallback):
     """Logs the negative log-likelihood per sentence and the perplexity per token of test sentences.
 
     :class:`~lebm.evaluation.sentences.LikelihoodBounds` computes both with intervals, and log Z of the
@@ -106,6 +77,9 @@ class SentenceBounds(SentenceMeasure):
         in_validation: measure after every validation too. That takes as long as in a test.
         seed: of the noise.
 
+    Attributes:
+        counts: number of sentences behind each value, by logged name; for log Z, the number of chains.
+
     Raises:
         UserError: if the model is not one of sentences, or has no differentiable posterior density.
 
@@ -114,8 +88,6 @@ class SentenceBounds(SentenceMeasure):
         >>> SentenceBounds(chains=200).measure.chains
         200
     """
-
-    measure: LikelihoodBounds
 
     def __init__(
         self,
@@ -128,20 +100,28 @@ class SentenceBounds(SentenceMeasure):
         in_validation: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(LikelihoodBounds(n, chains, levels, start, prior_chains, prior_levels, seed))
+        super().__init__()
+        self.measure = LikelihoodBounds(n, chains, levels, start, prior_chains, prior_levels, seed)
         self.in_validation = in_validation
+        self.counts: dict[str, int] = {}
+
+    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+        likelihood_of_sentences(model, type(self).__name__)
 
     def wanted(self, trainer: Trainer, stage: str) -> bool:
         return stage == "test" or self.in_validation
+
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
+        self.measure.begin(model)
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         self.measure.update(model, self.output(outputs, "x"), batch["index"])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        self.log_values(model, stage, self.measure.compute())
+        _log(self, model, stage, self.measure.compute())
 
 
-class SentenceQuality(SentenceMeasure):
+class SentenceQuality(EvaluationCallback):
     """Logs forward and reverse perplexity, diversity of samples, and use of the latents, only in tests.
 
     :class:`~lebm.evaluation.sentences.SampleQuality` computes them, and trains the language models that judge
@@ -154,6 +134,9 @@ class SentenceQuality(SentenceMeasure):
         hidden: width of the language models.
         seed: of samples and language models.
 
+    Attributes:
+        counts: number of sentences behind each value, by logged name.
+
     Raises:
         UserError: with more than one process, and for a model or data other than sentences.
 
@@ -163,12 +146,18 @@ class SentenceQuality(SentenceMeasure):
         500
     """
 
-    measure: SampleQuality
-
     def __init__(
         self, n: int = 2000, compared: int = 200, steps: int = 500, hidden: int = 128, seed: int = 0
     ) -> None:
-        super().__init__(SampleQuality(n, compared, steps, hidden, seed))
+        super().__init__()
+        self.measure = SampleQuality(n, compared, steps, hidden, seed)
+        self.counts: dict[str, int] = {}
+
+    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+        likelihood_of_sentences(model, type(self).__name__)
+
+    def wanted(self, trainer: Trainer, stage: str) -> bool:
+        return stage == "test"
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         if not isinstance(getattr(data_of(trainer), "train", None), TextRows):
@@ -179,10 +168,19 @@ class SentenceQuality(SentenceMeasure):
             raise UserError(
                 "SentenceQuality trains language models: test on one process, with --trainer.devices 1"
             )
-        super().begin(trainer, model, stage, batch)
+        self.measure.begin(model)
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         self.measure.update(model, self.output(outputs, "x"), self.output(outputs, "z"), batch["index"])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        self.log_values(model, stage, self.measure.compute(model, data_of(trainer).train))
+        _log(self, model, stage, self.measure.compute(model, data_of(trainer).train))
+
+
+def _log(
+    callback: SentenceBounds | SentenceQuality, model: LatentModel, stage: str, values: Mapping[str, float]
+) -> None:
+    """Log the values of the measure of a callback, and keep its counts and its protocol."""
+    callback.report(model, {f"{stage}/{name}": value for name, value in values.items()})
+    callback.counts |= {f"{stage}/{name}": count for name, count in callback.measure.counts.items()}
+    callback.protocol.update(callback.measure.protocol)
