@@ -15,7 +15,7 @@ from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import Noise
 from lebm.samplers.trace import Finding, Trace, findings, record, suggested_step
 
-__all__ = ["CHAINS_PER_IMAGE", "ChainReport", "chain_suite", "long_chains", "posterior_chains"]
+__all__ = ["ChainReport", "chain_suite", "long_chains", "posterior_chains"]
 
 CHAINS, STEPS = 32, 500
 
@@ -103,10 +103,8 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
         result.curves[name] = {
             "thin": report.trace.thin,
             "short_run": report.short_run,
-            "log_density": [
-                [round(float(value), 3) for value in row] for row in report.trace.log_density[:, :8].T
-            ],
-            "root_mean_square": [round(float(value), 4) for value in metrics["root_mean_square"]],
+            "log_density": [[round(float(x), 3) for x in row] for row in report.trace.log_density[:, :8].T],
+            "root_mean_square": [round(float(x), 4) for x in metrics["root_mean_square"]],
         }
     return result
 

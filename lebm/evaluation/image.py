@@ -82,8 +82,8 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     if isinstance(subject.model, PriorModel) and subject.model.has_pool:
         with torch.no_grad():
             pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")
-        distance = _frechet(real, pooled)
-        result.figures.append(Figure.of(f"{name}/pool", distance, len(pooled), settings.real_split))
+        pool = Figure.of(f"{name}/pool", _frechet(real, pooled), len(pooled), settings.real_split)
+        result.figures.append(pool)
     if logits is not None:
         score = "inception_score" if name == "fid" else "classifier_score"
         result.figures.append(_classifier(logits, settings.seed, score))

@@ -14,16 +14,10 @@ from torch import Tensor
 
 from lebm.metrics.anomaly import ranking, ranking_areas
 
-__all__ = [
-    "Interval",
-    "histogram",
-    "jackknife_interval",
-    "mean_interval",
-    "ranking_curves",
-    "ranking_intervals",
-]
+__all__ = ["Interval", "jackknife_interval", "mean_interval", "ranking_intervals"]
 
 _CELLS = 2**22  # numbers of a resampling table in memory at one time, 32 MB
+POINTS = 120  # largest number of points of a curve
 
 
 @dataclass(frozen=True)
@@ -119,17 +113,16 @@ def ranking_intervals(
     Args:
         score: ``(N,)``, finite, high for anomalies. Ties count as half a win, and as one step of the
             precision-recall curve.
-        anomaly: ``(N,)`` of ``bool``; both kinds must be present.
+        anomaly: ``(N,)`` of ``bool``.
         resamples: bootstrap samples, at least 2.
         seed: of the resampling.
         level: coverage of each interval.
 
     Returns:
-        ``auroc``, ``auprc`` and ``fpr_at_95``, the share of normal samples at or above the highest threshold
-        that at least 95 % of the anomalies reach.
+        ``auroc``, ``auprc`` and ``fpr_at_95``, see :func:`~lebm.metrics.anomaly.ranking_areas`.
 
     Raises:
-        ValueError: if one kind is absent.
+        ValueError: without anomalies, or without normal samples.
 
     Example:
         >>> import torch
@@ -144,15 +137,9 @@ def ranking_intervals(
     order = score.argsort(descending=True)  # the resamples are drawn in this order
     score, positive = score[order], anomaly[order].bool()
     every = ranking_areas(*ranking(score, positive, torch.ones(1, len(score), dtype=torch.float64)))
-    generator = torch.Generator().manual_seed(seed)
-    drawn: dict[str, list[Tensor]] = {name: [] for name in every}
-    left = resamples
-    while left:
-        count = min(left, max(1, _CELLS // len(score)))
-        left -= count
-        areas = ranking_areas(*ranking(score, positive, _counts(positive, count, generator)))
-        for name, values in areas.items():
-            drawn[name].append(values)
+    generator, size = torch.Generator().manual_seed(seed), max(1, _CELLS // len(score))
+    counts = (min(size, resamples - first) for first in range(0, resamples, size))
+    drawn = [ranking_areas(*ranking(score, positive, _counts(positive, n, generator))) for n in counts]
     anomalies, normal = int(positive.sum()), int((~positive).sum())
     variances = {
         "auroc": _area_variance(anomalies, normal),
@@ -160,8 +147,8 @@ def ranking_intervals(
         "fpr_at_95": _share_variance(normal),
     }
     return {
-        name: _unit_interval(float(every[name]), torch.cat(drawn[name]), level, variances[name])
-        for name in drawn
+        name: _unit_interval(float(value), torch.cat([part[name] for part in drawn]), level, variances[name])
+        for name, value in every.items()
     }
 
 
@@ -213,9 +200,6 @@ def _score_interval(value: float, z: float, variance: Callable[[float], float]) 
     low = brentq(excess, tiny, value - tiny) if below else 0.0
     high = brentq(excess, value + tiny, 1 - tiny) if above else 1.0
     return float(low), float(high)
-
-
-POINTS = 120
 
 
 def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:

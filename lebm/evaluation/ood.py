@@ -120,10 +120,10 @@ def _sets(
     """The name, the description and the images of every set."""
     for name, (meaning, change) in OUT_SETS.items():
         yield name, meaning, change(inside, torch.Generator().manual_seed(settings.seed))
-    held_out, test = subject.images.held_out_label, subject.images.test
+    test = subject.images.test
     if test.anomaly is not None:
         x = test.subset(test.anomaly.numpy()).observations(slice(0, settings.ood_images))
-        yield _held_out_name(subject), f"the held-out label {held_out}", x
+        yield _held_out_name(subject), f"the held-out label {subject.images.held_out_label}", x
     channels, size, _ = test.image_shape
     for path, name in zip(settings.ood, names, strict=True):
         found = open_images(path, image_size=size, channels=channels)

@@ -84,18 +84,15 @@ def score_pass(model: LatentModel, data: Iterable[Mapping[str, Tensor]], what: s
 
 
 def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """Join the scores of batches, ``(B,)`` by name, in one column per name, ``(N,)``.
+    """Join the scores of batches, ``(B,)`` by name, to one column per name, ``(N,)``.
 
     Raises:
         UserError: if there are no images, or a score is not finite; it begins with ``what``.
     """
-    rows: dict[str, list[Tensor]] = {}
-    for part in parts:
-        for name, values in part.items():
-            rows.setdefault(name, []).append(values)
+    rows = list(parts)
     if not rows:
         raise UserError(f"{what}: there are no images")
-    columns = {name: torch.cat(values) for name, values in rows.items()}
+    columns = {name: torch.cat([part[name] for part in rows]) for name in rows[0]}
     for name, values in columns.items():
         bad = (~finite_rows(values)).nonzero().flatten()
         if len(bad):
