@@ -182,9 +182,7 @@ class Divergence(Callback, Component):
         if self.policy == "recover":
             self._rollback.keep(trainer, pl_module)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -197,9 +195,7 @@ class Divergence(Callback, Component):
         if agreed(trainer, bool(cause)):
             self._act(trainer, data or cause, recoverable=not agreed(trainer, bool(data)))
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         # The gradient scaler of 16-mixed skips non-finite gradients by itself.
         if not self._fault and _due(trainer, pl_module.device) and trainer.precision != "16-mixed":
             parameters = pl_module.named_parameters()
@@ -226,16 +222,13 @@ class Divergence(Callback, Component):
         elif self.policy == "recover" and trainer.global_step % self.keep_every == 0 and not self._fault:
             self._rollback.keep(trainer, pl_module)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         # Only these: the pools of chains are in the state too, and their empty slots are not finite.
         own = {name for name, _ in (*pl_module.named_parameters(), *pl_module.named_buffers())}
         state = checkpoint["state_dict"].items()
         if cause := _broken("tensor", ((name, value) for name, value in state if name in own)):
-            raise DivergenceError(
-                f"{cause} at step {trainer.global_step}; the last healthy checkpoint is kept"
-            )
+            step = trainer.global_step
+            raise DivergenceError(f"{cause} at step {step}; the last healthy checkpoint is kept")
 
     # Causes
 

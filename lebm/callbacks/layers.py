@@ -111,9 +111,9 @@ class LayerReconstruction(NeedsLayers, EvaluationCallback):
     """Shows how much of an image the upper layers encode.
 
     Of a reconstruction, the lowest k layers come from the prior given the layers above, and the other layers
-    from the posterior. The picture ``images/layer_reconstructions`` has a row of data and a row for each k,
-    from k = 0 (all layers from the posterior). ``reconstruction_mse_above_k`` is the squared error for k, in
-    the [-1, 1] range, over all images of a ``validate`` or ``test`` pass.
+    from the posterior. ``images/layer_reconstructions`` has a row of data and a row for each k from 0.
+    ``reconstruction_mse_above_k`` is the squared error for k, in the [-1, 1] range, over all images of a
+    ``validate`` or ``test`` pass.
 
     Args:
         n: images in the picture, from the first batch.

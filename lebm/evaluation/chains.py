@@ -15,7 +15,7 @@ from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import Noise
 from lebm.samplers.trace import Finding, Trace, findings, record, suggested_step
 
-__all__ = ["ChainReport", "chain_suite", "long_chains", "posterior_chains"]
+__all__ = ["chain_suite", "long_chains", "posterior_chains"]
 
 CHAINS, STEPS = 32, 500
 
@@ -29,16 +29,6 @@ class ChainReport:
         short_run: number of transitions that training uses.
         findings: the faults in words, the worst first.
         step: a step size that dual averaging suggests, or ``None``.
-
-    Example:
-        >>> import torch
-        >>> from lebm.evaluation.chains import ChainReport
-        >>> from lebm.samplers import Langevin, record
-        >>> density = lambda z: -0.5 * z.square().sum(dim=1)
-        >>> trace = record(Langevin(1, 0.5), density, torch.randn(4, 2), draws=50)
-        >>> report = ChainReport(trace, short_run=60, findings=[], step=None)
-        >>> report.plain()["chains"]
-        4
     """
 
     trace: Trace

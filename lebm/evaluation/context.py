@@ -27,9 +27,7 @@ class Subject:
         >>> from lebm.evaluation.context import Subject
         >>> from lebm.evaluation.data import RunImages
         >>> model, data = lebm.from_recipe("quickstart")
-        >>> data.setup()
-        >>> images = RunImages(data.train, data.test, {}, {}, None, data.describe_split())
-        >>> Subject(model.eval(), images).description["path"]
+        >>> Subject(model.eval(), RunImages.of(data)).description["path"]
         'embedded:mnist'
     """
 
