@@ -299,10 +299,10 @@ class ChainHealth(EvaluationCallback):
     ``summary.json`` and report, with the step in which it was first seen.
 
     On logged training steps it looks at ``mcmc/*/nonfinite``, at ``mcmc/*/acceptance`` and at
-    ``train/energy_gap``, ``E(z+) - E(z-)``, which grows before a divergence. In validation it compares draws
-    of the prior with the data: the standard deviation of the latents that the prior draws, over that of the
+    ``train/energy_gap``, ``E(z+) - E(z-)``, which grows before a divergence. In validation, after the first
+    200 training steps, it takes the ratio of the standard deviations of latents that the prior draws and of
     encodings of the first batch, and the same for decoded draws and observations. A ratio near 0 means that
-    the samples have collapsed. Nothing is compared in the first 200 training steps.
+    the samples have collapsed.
 
     Args:
         max_energy_gap: largest ``|E(z+) - E(z-)|``, mean over a batch, without a finding.

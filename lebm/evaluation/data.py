@@ -37,13 +37,11 @@ class RunImages:
         description: path, sizes, seed and protocol, as plain values.
 
     Example:
-        >>> import numpy as np
-        >>> from lebm.data.rows import ImageRows
+        >>> from lebm.data import ImageData
         >>> from lebm.evaluation.data import RunImages, batches
-        >>> rows = ImageRows([np.zeros((10, 1, 4, 4), np.uint8)], np.zeros(10, np.int64), np.arange(10))
-        >>> images = RunImages(None, rows, {}, {}, held_out_label=None, description={"path": "black"})
+        >>> images = RunImages.of(ImageData("embedded:mnist", limit_eval=10))
         >>> [tuple(batch["x"].shape) for batch in batches(images.test, size=8)]
-        [(8, 1, 4, 4), (2, 1, 4, 4)]
+        [(8, 1, 28, 28), (2, 1, 28, 28)]
     """
 
     train: ImageRows | None

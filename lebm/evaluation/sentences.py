@@ -74,10 +74,8 @@ class LikelihoodBounds:
     counts: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        if (
-            min(1 if self.n is None else self.n, self.levels, self.prior_levels) < 1
-            or min(self.chains, self.prior_chains) < 2
-        ):
+        n = 1 if self.n is None else self.n
+        if min(n, self.levels, self.prior_levels) < 1 or min(self.chains, self.prior_chains) < 2:
             raise ValueError(
                 "n, levels and prior_levels must be at least 1, chains and prior_chains at least 2"
             )
