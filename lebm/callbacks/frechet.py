@@ -19,7 +19,7 @@ from lebm.callbacks.base import (
 )
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
-from lebm.evaluation.draws import CHUNK, check_images, drawn_images
+from lebm.evaluation.draws import CHUNK, check_images, sample_chunks
 from lebm.metrics import frechet
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, InceptionFeatures
 from lebm.metrics.rows import NonFinite
@@ -89,8 +89,14 @@ class FrechetDistance(EvaluationCallback):
         self.features.to(model.device).eval()
         self._bad.to(model.device).reset()
         with torch.no_grad():
-            self._measure_real(trainer, model, batch)
-            self._measure_samples(trainer, model, batch["x"].shape[1:])
+            self._metric = self._measured_real(trainer, model, batch)
+            part, shape = (trainer.global_rank, trainer.world_size), batch["x"].shape[1:]
+            chunks = sample_chunks(
+                model, self.n_samples, self.seed, self.chunk_size, self.steps, shape, part=part
+            )
+            for first, x, finite in chunks:
+                self._bad.update(finite, torch.arange(first, first + len(x), device=x.device))
+                self._metric.update(self.features(x[finite]), real=False)
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         assert self._metric is not None
@@ -133,27 +139,20 @@ class FrechetDistance(EvaluationCallback):
                 log.warning("%s", problem or "FID is left out: another process found no Inception weights")
         return ready
 
-    def _measure_real(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+    def _measured_real(self, trainer: Trainer, model: LatentModel, batch: Batch) -> frechet.FrechetDistance:
+        """The metric with the real images alone, which are measured once."""
         if self._metric is not None and self._measured_data is data_of(trainer):
             self._metric.reset()  # only the samples are forgotten
-            return
+            return self._metric
         if not has_split(trainer, self.split):
             raise UserError(
                 f"FrechetDistance: the data module has no {self.split} split with an evaluation_dataloader"
             )
         empty = self.features(batch["x"].new_zeros((1, *batch["x"].shape[1:])).float())
-        self._metric = frechet.FrechetDistance(empty.shape[1]).to(model.device)
+        metric = frechet.FrechetDistance(empty.shape[1]).to(model.device)
         for rows in whole_split(trainer, model.device, self.split):
             x = rows["x"].float()
             check_images(x, f"the {self.split} data")
-            self._metric.update(self.features(x), real=True)
+            metric.update(self.features(x), real=True)
         self._measured_data = data_of(trainer)
-
-    def _measure_samples(self, trainer: Trainer, model: LatentModel, shape: torch.Size) -> None:
-        assert self._metric is not None
-        for chunk in range(trainer.global_rank, -(-self.n_samples // self.chunk_size), trainer.world_size):
-            first = chunk * self.chunk_size
-            count = min(self.chunk_size, self.n_samples - first)
-            x, finite = drawn_images(model, count, chunk, self.seed, self.steps, shape)
-            self._bad.update(finite, torch.arange(first, first + count, device=x.device))
-            self._metric.update(self.features(x[finite]), real=False)
+        return metric

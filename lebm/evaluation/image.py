@@ -19,7 +19,7 @@ from lebm.estimators.prior_model import PriorModel
 from lebm.evaluation.anomaly import test_scores
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, normal_rows
-from lebm.evaluation.draws import CHUNK, check_images, drawn_images
+from lebm.evaluation.draws import CHUNK, check_images, sample_chunks
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError
@@ -138,19 +138,17 @@ def check_counts(subject: Subject, settings: Settings) -> None:
 
 
 def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> Iterator[Tensor]:
-    """The model's samples in chunks ``(n, C, H, W)``, finite and in [-1, 1]; see :func:`drawn_images`.
+    """The model's samples in chunks ``(B, C, H, W)``, finite and in [-1, 1]; see :func:`sample_chunks`.
 
     Raises:
         UserError: if a sample is not finite, or is not an image of the shape of the data.
     """
-    shape = subject.images.test.image_shape
-    for chunk, first in enumerate(range(0, settings.n_samples, CHUNK)):
-        count = min(CHUNK, settings.n_samples - first)
-        steps = settings.sample_steps
-        x, finite = drawn_images(subject.model, count, chunk, settings.seed, steps, shape, pool)
+    shape, steps = subject.images.test.image_shape, settings.sample_steps
+    chunks = sample_chunks(subject.model, settings.n_samples, settings.seed, CHUNK, steps, shape, pool)
+    for first, x, finite in chunks:
         if not bool(finite.all()):
             raise UserError(
-                f"{int((~finite).sum())} of the samples {first} to {first + count - 1} are not finite; see"
+                f"{int((~finite).sum())} of the samples {first} to {first + len(x) - 1} are not finite; see"
                 " lebm diagnose"
             )
         yield x
