@@ -7,18 +7,27 @@ methods of a model that :class:`~lebm.estimators.LatentModel` and the types in
 
 from lebm.callbacks.anomaly import AnomalyDetection
 from lebm.callbacks.base import EvaluationCallback
-from lebm.callbacks.divergence import Divergence, DivergenceError
+from lebm.callbacks.divergence import ChainHealth, Divergence, DivergenceError
 from lebm.callbacks.frechet import FrechetDistance
-from lebm.callbacks.health import ChainHealth
-from lebm.callbacks.hierarchical import HierarchicalSamples, LatentTraversal, LayerReconstruction
-from lebm.callbacks.latents import LatentPicture, PosteriorLatents
-from lebm.callbacks.layers import LatentAttack, LayerClassification, LongChain, MutualInformationGap
+from lebm.callbacks.latents import (
+    InterpolationGrid,
+    LatentPicture,
+    LatentTraversal,
+    LongChain,
+    PosteriorLatents,
+    StagePicture,
+)
+from lebm.callbacks.layers import (
+    HierarchicalSamples,
+    LatentAttack,
+    LayerClassification,
+    LayerReconstruction,
+    MutualInformationGap,
+)
 from lebm.callbacks.publish import publish_histogram, publish_image, publish_table
-from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid
-from lebm.callbacks.revision import RevisionError
-from lebm.callbacks.samples import InterpolationGrid, SampleGrid
+from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid, RevisionError
+from lebm.callbacks.samples import SampleGrid
 from lebm.callbacks.sentences import SampleSentences, SentenceBounds, SentenceQuality
-from lebm.callbacks.stages import StagePicture
 
 __all__ = [
     "AnomalyDetection",

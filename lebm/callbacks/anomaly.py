@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of, has_split, log
+from lebm.callbacks.base import Batch, EvaluationCallback, data_of, has_split, log
 from lebm.callbacks.publish import publish_histogram, publish_table, takes_tables
 from lebm.data.rows import ImageRows
 from lebm.estimators.latent_model import LatentModel
@@ -19,8 +19,6 @@ from lebm.metrics.anomaly import anomaly_figures
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.plots.grids import image_grid
 
-__all__ = ["AnomalyDetection"]
-
 TABLED = 25
 SPLITS = {"val": "validation", "test": "test"}
 
@@ -28,12 +26,11 @@ SPLITS = {"val": "validation", "test": "test"}
 class AnomalyDetection(EvaluationCallback):
     """Ranks samples by the model's ``anomaly_score``; ``batch["anomaly"]`` is the truth.
 
-    It logs ``auroc``, ``auprc`` (average precision) and ``auprc_trapezoid`` (the area that the papers
-    report). Two more values are for comparison: ``anomaly_base_rate``, the ``auprc`` of guessing, and
-    ``auprc_lowest``, the ``auprc`` of the worst possible ranking of this split. A stage without anomalies, or
-    without normal samples, has none of these values. The scores of both kinds are logged as histograms,
-    ``histograms/<stage>_score_normal`` and ``histograms/<stage>_score_anomalous``.
-    Weights & Biases also gets the 25 samples with the highest scores, in ``tables/<stage>_scores``.
+    It logs ``auroc``, ``auprc``, ``auprc_trapezoid``, ``auprc_lowest`` and ``anomaly_base_rate``, see
+    :func:`~lebm.metrics.anomaly_figures`. A stage without anomalies, or without normal samples, has none of
+    these values. The scores of both kinds are logged as histograms, ``histograms/<stage>_score_normal`` and
+    ``histograms/<stage>_score_anomalous``. Weights & Biases also gets the 25 samples with the highest scores,
+    in ``tables/<stage>_scores``.
 
     Args:
         save_scores: write ``<run>/scores/<stage>.csv`` with one row per sample.
@@ -50,30 +47,23 @@ class AnomalyDetection(EvaluationCallback):
     def __init__(self, save_scores: bool = False) -> None:
         super().__init__()
         self.save_scores = save_scores
-        self._rows = RowCollector(["score", "anomaly", "label"])
-        self._bad = NonFinite()
+        self._rows, self._bad = RowCollector(["score", "anomaly", "label"]), NonFinite()
         self._explained = False
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         for metric in (self._rows, self._bad):
             metric.to(model.device).reset()
 
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         if "anomaly" not in batch:
             return
-        score = self.output(outputs, "anomaly_score").double()
+        index, score = batch["index"], self.output(outputs, "anomaly_score").double()
         finite = finite_rows(score)
-        self._bad.update(finite, batch["index"])
-        label = batch.get("label", torch.full_like(batch["index"], -1))
-        # The flags are bytes, because not every backend gathers booleans.
-        self._rows.update(
-            index=batch["index"][finite],
-            score=score[finite],
-            anomaly=batch["anomaly"][finite].byte(),
-            label=label[finite],
-        )
+        self._bad.update(finite, index)
+        label = batch.get("label", torch.full_like(index, -1))
+        anomaly = batch["anomaly"].byte()  # because not every backend gathers booleans
+        rows = {"index": index, "score": score, "anomaly": anomaly, "label": label}
+        self._rows.update(**{name: column[finite] for name, column in rows.items()})
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if not self._rows.update_called:
@@ -90,8 +80,8 @@ class AnomalyDetection(EvaluationCallback):
             count = "only" if rows["anomaly"].any() else "no"
             self._explain(trainer, f"the {stage} split holds {count} anomalies")
             return
-        renamed = {"base_rate": "anomaly_base_rate"}
-        self.report(model, {f"{stage}/{renamed.get(name, name)}": value for name, value in metrics.items()})
+        metrics["anomaly_base_rate"] = metrics.pop("base_rate")
+        self.report(model, {f"{stage}/{name}": value for name, value in metrics.items()})
         self.protocol.update(score=model.anomaly_score_name, chain_settings=model.chain_settings)
         if trainer.is_global_zero:
             _publish(trainer, stage, rows)

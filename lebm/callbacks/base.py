@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -16,19 +16,7 @@ from lebm.component import Component
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 
-__all__ = [
-    "Batch",
-    "EvaluationCallback",
-    "Outputs",
-    "data_of",
-    "double_mean",
-    "due",
-    "has_split",
-    "whole_split",
-]
-
 Batch = Mapping[str, Tensor]
-Outputs = Mapping[str, Tensor]
 
 log = logging.getLogger("lebm.callbacks")
 
@@ -40,10 +28,13 @@ class EvaluationCallback(Callback, Component):
     ``collect`` run inside batch hooks. There the averaged weights (EMA) are in use, whatever the order of the
     callbacks. So a callback draws from the model in these two methods only. Lightning's check before training
     calls none of them, and neither does a data loader after the first one, nor a pass that :meth:`wanted`
-    leaves out. ``stage`` is ``"val"`` or ``"test"``, the
-    prefix of every logged name.
+    leaves out. ``stage`` is ``"val"`` or ``"test"``, the prefix of every logged name. The callbacks of lebm
+    refuse an argument out of range with a ValueError that names it.
 
     Attributes:
+        every_n_epochs: epochs between the passes in training that are wanted; with ``None`` only ``validate``
+            and ``test`` are.
+        first_batch: whether :meth:`collect` has the first batch of the pass.
         figures: the last logged values by name, in double precision, the same on every process.
         protocol: the settings behind the values, as plain values, for the summary of the run.
 
@@ -56,22 +47,26 @@ class EvaluationCallback(Callback, Component):
         {}
     """
 
+    every_n_epochs: int | None = 1
+    first_batch = True
     _open = False
 
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
         self.protocol: dict[str, Any] = {}
 
+    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+        """Refuse a model or data that cannot be measured, in every pass, so before training has ended."""
+
     def wanted(self, trainer: Trainer, stage: str) -> bool:
         """Whether the callback acts in the pass that begins; every process must give the same answer."""
-        return True
+        every = self.every_n_epochs
+        return not fitting(trainer) or (every is not None and (trainer.current_epoch + 1) % every == 0)
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         """Before the first batch of a pass, with that batch already on the device."""
 
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         """After a batch; ``outputs`` is the result of the model's step.
 
         With several processes, a process may hold zero rows of a batch.
@@ -101,38 +96,36 @@ class EvaluationCallback(Callback, Component):
     # Lightning's hooks
 
     def on_validation_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking:
             if "figures" not in vars(self):
                 raise UserError(
                     f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
                 )
+            self.check(trainer, pl_module, batch)
             self._open = self.wanted(trainer, _stage(trainer))
+            self.first_batch = True
             if self._open:
-                self.begin(trainer, cast(LatentModel, pl_module), _stage(trainer), batch)
+                self.begin(trainer, pl_module, _stage(trainer), batch)
 
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: Any,
         outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         if self._open and dataloader_idx == 0:
-            self.collect(trainer, cast(LatentModel, pl_module), _stage(trainer), outputs, batch)
+            self.collect(trainer, pl_module, _stage(trainer), outputs, batch)
+            self.first_batch = False
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self._open:
             self._open = False
-            self.finish(trainer, cast(LatentModel, pl_module), _stage(trainer))
+            self.finish(trainer, pl_module, _stage(trainer))
 
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
@@ -143,15 +136,16 @@ def _stage(trainer: Trainer) -> str:
     return "test" if trainer.testing else "val"
 
 
-def due(trainer: Trainer, every_n_epochs: int | None) -> bool:
-    """Whether a callback acts in this pass.
+def fitting(trainer: Trainer) -> bool:
+    """Whether the pass belongs to a training, and not to ``validate`` or ``test``."""
+    return trainer.state.fn == TrainerFn.FITTING
 
-    It acts in every pass outside training. In training it acts after every ``every_n_epochs`` epochs, and
-    never if that is ``None``.
-    """
-    if trainer.state.fn != TrainerFn.FITTING:
-        return True
-    return every_n_epochs is not None and (trainer.current_epoch + 1) % every_n_epochs == 0
+
+def at_least(least: int, **numbers: int | None) -> None:
+    """Refuse arguments below ``least``, by their names, with a ValueError; ``None`` is accepted."""
+    for name, value in numbers.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
 def double_mean(device: torch.device, nan_strategy: Literal["warn", "disable"] = "disable") -> MeanMetric:
@@ -176,9 +170,9 @@ def has_split(trainer: Trainer, split: str) -> bool:
 
 
 def whole_split(trainer: Trainer, device: torch.device, split: str) -> Iterator[dict[str, Tensor]]:
-    """The batches of a whole split that belong to this process, in order, on the device.
+    """The batches of a split, see :func:`has_split`, that belong to this process, in order, on the device.
 
-    There is no augmentation. The data module must have the split, see :func:`has_split`.
+    There is no augmentation.
     """
     data = data_of(trainer)
     for batch in data.evaluation_dataloader(getattr(data, split)):

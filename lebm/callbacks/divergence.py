@@ -1,8 +1,8 @@
-"""A diverged run stops or goes back to a healthy state."""
+"""Guards of a run: one that has diverged stops or goes back, and one that is about to gives a warning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -11,16 +11,32 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lebm.callbacks.base import log
+from lebm.callbacks.base import Batch, EvaluationCallback, at_least, log
 from lebm.component import Component
 from lebm.errors import UserError
-from lebm.estimators.latent_model import Revises
+from lebm.estimators.latent_model import LatentModel, Revises
 from lebm.lightning_private import average_of, averages
 from lebm.metrics.rows import finite_rows
+from lebm.models.layers import check_choice
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.chains import gather_pools
+from lebm.samplers.noise import Noise
 
-__all__ = ["Divergence", "DivergenceError", "Rollback", "agreed"]
+EARLY = 200
+"""Training steps before draws are compared with data: an untrained generator draws one image only."""
+
+_ADVICE = "Lower the learning rates or the samplers' step_size, or limit gradients with max_grad_norm"
+
+
+class DivergenceError(UserError):
+    """Training has diverged; no checkpoint is written after this error.
+
+    Example:
+        >>> from lebm.callbacks import DivergenceError
+        >>> from lebm.errors import UserError
+        >>> issubclass(DivergenceError, UserError)  # so the command line prints one line
+        True
+    """
 
 
 class Rollback:
@@ -31,11 +47,6 @@ class Rollback:
 
     Args:
         shrink: factor on learning rates and on the step sizes of the samplers for each return, in (0, 1).
-
-    Example:
-        >>> from lebm.callbacks.divergence import Rollback
-        >>> Rollback(shrink=0.5).shrink
-        0.5
     """
 
     def __init__(self, shrink: float) -> None:
@@ -60,13 +71,10 @@ class Rollback:
         self._stepped_back = False
 
     def back(self, trainer: Trainer, model: LightningModule) -> int:
-        """Restore the newest state, and shrink learning rates and step sizes.
+        """Restore the newest state, shrink learning rates and step sizes, and return the step of the state.
 
         If the run has gone back to that state before and no healthy state has followed, the older state is
         restored.
-
-        Returns:
-            The step of the restored state.
         """
         if self._stepped_back and len(self._kept) > 1:
             self._kept.pop()
@@ -90,48 +98,22 @@ class Rollback:
         return int(state["step"])
 
 
-def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether all numbers of all tensors are finite, with one wait for the device."""
-    floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
-    if not floating:
-        return True
-    # The maximum, because a sum of squares would overflow for large finite numbers.
-    return bool(torch.isfinite(torch.stack(torch._foreach_norm(floating, float("inf")))).all())
-
-
-_ADVICE = "Lower the learning rates or the samplers' step_size, or limit gradients with max_grad_norm"
-
-
-class DivergenceError(UserError):
-    """Training has diverged; no checkpoint is written after this error.
-
-    Example:
-        >>> from lebm.callbacks import DivergenceError
-        >>> from lebm.errors import UserError
-        >>> issubclass(DivergenceError, UserError)  # so the command line prints one line
-        True
-    """
-
-
 class Divergence(Callback, Component):
     """Checks loss, gradients, parameters and the energy gap in training, and stops a diverged run or goes
     back.
 
-    It checks the loss before the gradients are computed, the gradients before the optimiser uses them, and
-    the parameters after the step. It checks ``train/energy_gap`` if the method logs it. On the CPU it checks
-    every step. On other devices a check waits for the device, so there it checks every ``log_every_n_steps``
-    steps. A chain that explodes shows in the loss of the same step. Every process takes the same decision.
-    Non-finite weights never reach a checkpoint.
+    Every run has this callback; name it in a recipe to change its arguments. It checks the loss before the
+    gradients are computed, the gradients before the optimiser uses them, and the parameters and
+    ``train/energy_gap``, if the method logs it, after the step. On the CPU it checks every step. On other
+    devices a check waits for the device, so there it checks every ``log_every_n_steps`` steps. Every process
+    takes the same decision, and non-finite weights never reach a checkpoint. A model that revises its
+    observations by a chain is also checked before the gradients: the ends of its chains, the images of its
+    generator, and the gap ``E(x) - E(x~)``. :class:`ChainHealth` only warns, at much smaller values.
 
-    With ``policy="recover"`` the run goes on from its last healthy state, which is kept in memory. The
-    optimiser does not take the bad step. Learning rates and the step sizes of the samplers are multiplied by
-    ``shrink`` for the rest of the run. The recovery is counted in ``divergence/recoveries``, in a warning and
-    in the run's ``summary.json``. Non-finite data stop the run under either policy, because no step size
-    repairs them. Every run has this callback; name it in a recipe to change its arguments.
-
-    A model that revises its observations by a chain is also checked before the gradients: the ends of its
-    chains, the images of its generator, and the gap ``E(x) - E(x~)``. :class:`~lebm.callbacks.ChainHealth`
-    only warns, at much smaller values.
+    With ``policy="recover"`` the run goes on from its last healthy state, which is kept in memory, without
+    the bad step. Learning rates and the step sizes of the samplers are multiplied by ``shrink`` for the rest
+    of the run. The recovery is counted in ``divergence/recoveries``, in a warning and in the run's
+    ``summary.json``. Non-finite data stop the run under either policy, because no step size repairs them.
 
     Args:
         policy: ``stop`` ends the run with one line; ``recover`` goes back and on.
@@ -165,26 +147,19 @@ class Divergence(Callback, Component):
         max_pixel: float = 100.0,
         min_spread: float = 1e-4,
     ) -> None:
-        if policy not in ("stop", "recover"):
-            raise ValueError(f"policy must be 'stop' or 'recover', not {policy!r}")
+        check_choice("policy", policy, ("stop", "recover"))
+        at_least(1, keep_every=keep_every, max_recoveries=max_recoveries)
         if max_energy_gap is not None and not max_energy_gap > 0:
             raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
-        if keep_every < 1 or max_recoveries < 1:
-            raise ValueError(
-                f"keep_every and max_recoveries must be at least 1, not {keep_every} and {max_recoveries}"
-            )
         if not 0 < shrink < 1:
             raise ValueError(f"shrink must be in (0, 1), not {shrink}")
         if not max_pixel > 0 or min_spread < 0:
             raise ValueError(
                 f"max_pixel must be positive and min_spread not negative, not {max_pixel} and {min_spread}"
             )
-        self.policy = policy
-        self.max_energy_gap = max_energy_gap
-        self.keep_every = keep_every
-        self.max_recoveries = max_recoveries
-        self.max_pixel = max_pixel
-        self.min_spread = min_spread
+        self.policy, self.max_energy_gap = policy, max_energy_gap
+        self.keep_every, self.max_recoveries = keep_every, max_recoveries
+        self.max_pixel, self.min_spread = max_pixel, min_spread
         self.recoveries: list[dict[str, Any]] = []
         self._rollback = Rollback(shrink)
         self._batch: Any = None
@@ -207,28 +182,26 @@ class Divergence(Callback, Component):
         if self.policy == "recover":
             self._rollback.keep(trainer, pl_module)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if not _due(trainer, loss.device):
             return
-        revision = self.revision_cause(pl_module.revised) if isinstance(pl_module, Revises) else ""
-        if agreed(trainer, bool(revision) or not all_finite([loss.reshape(1)])):
-            cause, data = self._loss_cause(pl_module, loss)
-            data = agreed(trainer, data)
-            self._act(trainer, cause if data else revision or cause, recoverable=not data)
+        cause = self.revision_cause(pl_module.revised) if isinstance(pl_module, Revises) else ""
+        if not cause and not all_finite([loss.reshape(1)]):
+            cause = _broken("parameter", pl_module.named_parameters()) or f"the loss is {loss.item()}"
+        data = self._data_cause() if cause else ""
+        if agreed(trainer, bool(cause)):
+            self._act(trainer, data or cause, recoverable=not agreed(trainer, bool(data)))
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         # The gradient scaler of 16-mixed skips non-finite gradients by itself.
         if not self._fault and _due(trainer, pl_module.device) and trainer.precision != "16-mixed":
-            gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
-            if agreed(trainer, not all_finite(list(gradients.values()))):
-                self._act(trainer, f"the gradient of {_first_bad(gradients)} is not finite")
+            parameters = pl_module.named_parameters()
+            cause = _broken("gradient of", ((name, p.grad) for name, p in parameters if p.grad is not None))
+            if agreed(trainer, bool(cause)):
+                self._act(trainer, cause)
         if self._fault:
             self._recover(trainer, pl_module)
             for group in optimizer.param_groups:
@@ -240,20 +213,24 @@ class Divergence(Callback, Component):
     ) -> None:
         if not _due(trainer, pl_module.device):
             return
-        cause = self._state_cause(trainer, pl_module)
+        cause = _broken("parameter", pl_module.named_parameters())
+        if _logged(trainer):  # the gap exists on logged steps only
+            cause = cause or self._gap_cause(trainer.callback_metrics.get("train/energy_gap"))
         if agreed(trainer, bool(cause)):
-            self._act(trainer, cause or "another process has diverged")
+            self._act(trainer, cause)
             self._recover(trainer, pl_module)
         elif self.policy == "recover" and trainer.global_step % self.keep_every == 0 and not self._fault:
             self._rollback.keep(trainer, pl_module)
 
-    def _loss_cause(self, model: LightningModule, loss: Tensor) -> tuple[str, bool]:
-        """Why a loss is not finite, in words, and whether the data are the cause."""
-        rows = self._bad_rows()
-        if rows:
-            listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-            return f"the data of row {listed} hold values that are not finite", True
-        return _parameter_cause(model) or f"the loss is {loss.detach().item()}", False
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        # Only these: the pools of chains are in the state too, and their empty slots are not finite.
+        own = {name for name, _ in (*pl_module.named_parameters(), *pl_module.named_buffers())}
+        state = checkpoint["state_dict"].items()
+        if cause := _broken("tensor", ((name, value) for name, value in state if name in own)):
+            step = trainer.global_step
+            raise DivergenceError(f"{cause} at step {step}; the last healthy checkpoint is kept")
+
+    # Causes
 
     def revision_cause(self, revised: Mapping[str, Tensor]) -> str:
         """What is wrong with the revised tensors of a step, in words; empty if nothing is."""
@@ -263,41 +240,38 @@ class Divergence(Callback, Component):
                 return f"the {name} is not finite"
             if bad:
                 return f"the {name} are not finite ({bad} of {len(value)} rows)"
-        gap, limit = revised.get("energy gap"), self.max_energy_gap
-        if gap is not None and limit is not None and abs(float(gap)) > limit:
-            return f"the energy gap is {float(gap):.4g}, beyond max_energy_gap {limit:g}"
-        images = revised.get("revised images")
+        if cause := self._gap_cause(revised.get("energy gap")):
+            return cause
+        images, generated = revised.get("revised images"), revised.get("generated images")
         if images is not None and (largest := float(images.abs().max())) > self.max_pixel:
             return f"the revised images reach {largest:.4g}, beyond max_pixel {self.max_pixel:g}"
-        generated = revised.get("generated images")
         if generated is not None and len(generated) > 1:
             spread = float(generated.std(dim=0).mean())
             if spread < self.min_spread:
                 return f"the generated images are all alike (spread {spread:.2g}): a dead generator"
         return ""
 
-    def _bad_rows(self) -> list[int]:
-        """Numbers of the rows with non-finite data in this process's batch."""
+    def _gap_cause(self, gap: Tensor | None) -> str:
+        limit = self.max_energy_gap
+        if gap is None or limit is None or abs(float(gap)) <= limit:
+            return ""
+        return f"the energy gap is {float(gap):.4g}, beyond max_energy_gap {limit:g}"
+
+    def _data_cause(self) -> str:
+        """Which rows of this process's batch hold non-finite data, in words; empty if none do."""
         x = self._batch.get("x") if isinstance(self._batch, dict) else None
         if not isinstance(x, Tensor) or not x.is_floating_point():
-            return []
-        rows = self._batch.get("index", torch.arange(len(x)))
-        return rows.cpu()[~finite_rows(x).cpu()].tolist()
-
-    def _state_cause(self, trainer: Trainer, model: LightningModule) -> str:
-        if cause := _parameter_cause(model):
-            return cause
-        gap, limit = trainer.callback_metrics.get("train/energy_gap"), self.max_energy_gap
-        # The gap exists on logged steps only.
-        logged = trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
-        if gap is not None and limit is not None and logged and not abs(float(gap)) <= limit:
-            return f"the energy gap is {float(gap):.4g}, beyond max_energy_gap {limit:g}"
-        return ""
+            return ""
+        numbers = self._batch.get("index", torch.arange(len(x)))
+        rows = numbers.cpu()[~finite_rows(x).cpu()].tolist()
+        listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+        return f"the data of row {listed} hold values that are not finite" if rows else ""
 
     # Reactions
 
     def _act(self, trainer: Trainer, cause: str, recoverable: bool = True) -> None:
         """Stop, or note the fault; the recovery follows as soon as the step allows it."""
+        cause = cause or "another process has diverged"
         if self.policy == "recover" and recoverable and len(self.recoveries) < self.max_recoveries:
             self._fault = cause
             return
@@ -317,35 +291,132 @@ class Divergence(Callback, Component):
             log.warning("%s, learning rates and step sizes times %g", event, self._rollback.shrink)
         model.log("divergence/recoveries", float(len(self.recoveries)))
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+
+class ChainHealth(EvaluationCallback):
+    """Looks for chains that diverge or do not move, an energy that runs away, and draws that are all alike.
+
+    Every run has this callback. Each finding gives one line in the log and stays in the run's
+    ``summary.json`` and report, with the step in which it was first seen.
+
+    On logged training steps it looks at ``mcmc/*/nonfinite``, at ``mcmc/*/acceptance`` and at
+    ``train/energy_gap``, ``E(z+) - E(z-)``, which grows before a divergence. In validation, after the first
+    200 training steps, it takes the ratio of the standard deviations of latents that the prior draws and of
+    encodings of the first batch, and the same for decoded draws and observations. A ratio near 0 means that
+    the samples have collapsed.
+
+    Args:
+        max_energy_gap: largest ``|E(z+) - E(z-)|``, mean over a batch, without a finding.
+        min_acceptance: least acceptance of a chain that corrects its moves, in [0, 1), without a finding.
+        min_diversity: least ratio of the standard deviations, in [0, 1), without a finding.
+        n: number of draws of the prior for the comparison, at least 2.
+        policy: ``warn``, or ``stop`` to end the run at the first finding.
+
+    Raises:
+        DivergenceError: for a finding, with ``policy="stop"``.
+
+    Example:
+        >>> from lebm.callbacks import ChainHealth
+        >>> ChainHealth(max_energy_gap=50).max_energy_gap
+        50
+    """
+
+    def __init__(
+        self,
+        max_energy_gap: float = 100.0,
+        min_acceptance: float = 0.01,
+        min_diversity: float = 0.1,
+        n: int = 64,
+        policy: Literal["warn", "stop"] = "warn",
     ) -> None:
-        # Only these: the pools of chains are in the state too, and their empty slots are not finite.
-        own = {name for name, _ in (*pl_module.named_parameters(), *pl_module.named_buffers())}
-        for name, value in checkpoint["state_dict"].items():
-            if name in own and not all_finite([value]):
-                raise DivergenceError(
-                    f"{name} is not finite at step {trainer.global_step}; the last healthy checkpoint is kept"
-                )
+        super().__init__()
+        at_least(2, n=n)
+        check_choice("policy", policy, ("warn", "stop"))
+        if not max_energy_gap > 0:
+            raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
+        if not 0 <= min_acceptance < 1 or not 0 <= min_diversity < 1:
+            raise ValueError(
+                f"min_acceptance and min_diversity must be in [0, 1), not {min_acceptance} and"
+                f" {min_diversity}"
+            )
+        self.max_energy_gap, self.min_acceptance = max_energy_gap, min_acceptance
+        self.min_diversity, self.n, self.policy = min_diversity, n, policy
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not _logged(trainer):
+            return  # the values exist on logged steps only, and reading them waits for the device
+        for name, value in trainer.callback_metrics.items():
+            number, (chain, _, kind) = float(value), name.rpartition("/")
+            if chain.startswith("mcmc/") and kind == "nonfinite" and number != 0:
+                self._find(trainer, name, number, "chains diverged", "lower step_size or set max_grad_norm")
+            elif chain.startswith("mcmc/") and kind == "acceptance" and number < self.min_acceptance:
+                self._find(trainer, name, number, "the chains do not move", "lower step_size")
+            elif name == "train/energy_gap" and not abs(number) <= self.max_energy_gap:
+                remedy = "lower its learning rate, clip its gradient or bound its slope (spectral_norm: true)"
+                self._find(trainer, name, number, "the energy runs away", remedy)
+
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
+        if not self.first_batch or trainer.global_step < EARLY:
+            return
+        if not isinstance(outputs, dict) or "z" not in outputs or len(outputs["z"]) < 2:
+            return
+        draws = model.sample_latent(self.n, generator=Noise.shards(0, "health"))
+        if (ratio := _ratio(draws, outputs["z"])) < self.min_diversity:
+            alike = "draws of the prior are all alike (ratio of standard deviations, draws to data)"
+            remedy = "lower the energy's learning rate, or take longer chains"
+            self._find(trainer, "diversity/latents", ratio, alike, remedy)
+        x = outputs["x"]
+        if x.is_floating_point() and (ratio := _ratio(model.decode(draws), x)) < self.min_diversity:
+            ignored = "decoded draws are all alike, so the generator may ignore its latents"
+            self._find(trainer, "diversity/observations", ratio, ignored, "lower the likelihood's sigma")
+
+    def _find(self, trainer: Trainer, name: str, value: float, reason: str, remedy: str) -> None:
+        """Note a finding; only the first one of each name counts."""
+        findings = self.protocol.setdefault("findings", {})
+        if name in findings:
+            return
+        findings[name] = {"step": trainer.global_step, "value": value, "reason": reason}
+        line = f"step {trainer.global_step}, process {trainer.global_rank}: {name} = {value:.4g}: {reason}"
+        if self.policy == "stop":
+            raise DivergenceError(f"{line}; {remedy}")
+        log.warning("%s; %s", line, remedy)
+
+
+def _ratio(drawn: Tensor, data: Tensor) -> float:
+    """The root mean square over coordinates of the standard deviation of draws, over that of data."""
+    spreads = [x.detach().flatten(1).float().var(dim=0).mean().sqrt() for x in (drawn, data)]
+    return float(spreads[0] / spreads[1].clamp(min=1e-12))
+
+
+def all_finite(tensors: list[Tensor]) -> bool:
+    """Whether all numbers of all tensors are finite, with one wait for the device."""
+    floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    if not floating:
+        return True
+    # The maximum, because a sum of squares would overflow for large finite numbers.
+    return bool(torch.isfinite(torch.stack(torch._foreach_norm(floating, float("inf")))).all())
+
+
+def _broken(kind: str, named: Iterable[tuple[str, Tensor]]) -> str:
+    """Which one of the tensors of a kind is not finite, in words; empty if all are finite."""
+    tensors = dict(named)
+    if all_finite(list(tensors.values())):
+        return ""
+    return f"the {kind} {next(name for name, x in tensors.items() if not all_finite([x]))} is not finite"
+
+
+def _logged(trainer: Trainer, step: int | None = None) -> bool:
+    """Whether a step, the current one by default, is logged: then reading its values costs no more time."""
+    every = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
+    return (trainer.global_step if step is None else step) % every == 0
 
 
 def _due(trainer: Trainer, device: torch.device) -> bool:
-    every = 1 if device.type == "cpu" else max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
-    return (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
+    """Whether a check is due: looking waits for the device, and so is rare everywhere but on the CPU."""
+    return device.type == "cpu" or _logged(trainer, trainer.fit_loop.epoch_loop.total_batch_idx + 1)
 
 
 def agreed(trainer: Trainer, bad: bool) -> bool:
     """Whether ``bad`` holds on any process."""
     return trainer.strategy.reduce_boolean_decision(bad, all=False) if trainer.world_size > 1 else bad
-
-
-def _parameter_cause(model: LightningModule) -> str:
-    """Which parameter is not finite, in words; empty if all are finite."""
-    parameters = dict(model.named_parameters())
-    if all_finite(list(parameters.values())):
-        return ""
-    return f"the parameter {_first_bad(parameters)} is not finite"
-
-
-def _first_bad(tensors: Mapping[str, Tensor]) -> str:
-    return next((name for name, value in tensors.items() if not all_finite([value])), "another process")

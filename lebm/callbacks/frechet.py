@@ -6,17 +6,24 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 
-from lebm.callbacks.base import Batch, EvaluationCallback, data_of, due, has_split, log, whole_split
+from lebm.callbacks.base import (
+    Batch,
+    EvaluationCallback,
+    at_least,
+    data_of,
+    fitting,
+    has_split,
+    log,
+    whole_split,
+)
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
-from lebm.evaluation.draws import CHUNK, check_images, drawn_images
+from lebm.evaluation.draws import CHUNK, check_images, sample_chunks
 from lebm.metrics import frechet
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, InceptionFeatures
 from lebm.metrics.rows import NonFinite
-
-__all__ = ["FrechetDistance"]
+from lebm.models.layers import check_choice
 
 
 class FrechetDistance(EvaluationCallback):
@@ -25,10 +32,9 @@ class FrechetDistance(EvaluationCallback):
 
     The papers compare 50,000 samples with all training images, without flips. The value falls with the number
     of samples, so compare values of equal numbers only. Samples are clamped to [-1, 1]. They are drawn in
-    chunks, and each chunk has its own noise stream. The processes share the chunks, so the value does not
-    depend on the number of processes. It depends on ``seed``, and on ``chunk_size``, which also decides the
-    noise. If the weights of Inception are missing and cannot be downloaded, a warning says so, and the value
-    is absent.
+    chunks, each with its own noise, which the processes share. So the value depends on ``seed`` and
+    ``chunk_size``, but not on the number of processes. If the weights of Inception are missing and cannot be
+    downloaded, a warning says so, and the value is absent.
 
     Args:
         features: the features; ``pool_3`` of Inception if ``None``.
@@ -65,35 +71,32 @@ class FrechetDistance(EvaluationCallback):
         super().__init__()
         if features is not None and extractor is not None:
             raise ValueError("extractor is the former name of features: give one of them")
-        if n_samples < 2 or chunk_size < 1 or (every_n_epochs is not None and every_n_epochs < 1):
-            raise ValueError(
-                f"n_samples must be at least 2, chunk_size and every_n_epochs at least 1: {n_samples},"
-                f" {chunk_size}, {every_n_epochs}"
-            )
-        if split not in ("train", "validation", "test"):
-            raise ValueError(f"split must be train, validation or test, not {split!r}")
-        chosen = extractor if features is None else features
-        self.features = InceptionFeatures() if chosen is None else chosen
-        self.n_samples = n_samples
-        self.split = split
-        self.every_n_epochs = every_n_epochs
-        self.chunk_size = chunk_size
-        self.steps = steps
-        self.seed = seed
+        at_least(2, n_samples=n_samples)
+        at_least(1, chunk_size=chunk_size, every_n_epochs=every_n_epochs)
+        check_choice("split", split, ("train", "validation", "test"))
+        self.features = features or extractor or InceptionFeatures()
+        self.n_samples, self.split, self.every_n_epochs = n_samples, split, every_n_epochs
+        self.chunk_size, self.steps, self.seed = chunk_size, steps, seed
         self._bad = NonFinite()
         self._metric: frechet.FrechetDistance | None = None
         self._measured_data: object = None
         self._unavailable = False
 
     def wanted(self, trainer: Trainer, stage: str) -> bool:
-        return due(trainer, self.every_n_epochs) and not self._unavailable and self._prepare(trainer)
+        return super().wanted(trainer, stage) and not self._unavailable and self._prepare(trainer)
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self.features.to(model.device).eval()
         self._bad.to(model.device).reset()
         with torch.no_grad():
-            self._measure_real(trainer, model, batch)
-            self._measure_samples(trainer, model, batch["x"].shape[1:])
+            self._metric = self._measured_real(trainer, model, batch)
+            part, shape = (trainer.global_rank, trainer.world_size), batch["x"].shape[1:]
+            chunks = sample_chunks(
+                model, self.n_samples, self.seed, self.chunk_size, self.steps, shape, part=part
+            )
+            for first, x, finite in chunks:
+                self._bad.update(finite, torch.arange(first, first + len(x), device=x.device))
+                self._metric.update(self.features(x[finite]), real=False)
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         assert self._metric is not None
@@ -112,7 +115,7 @@ class FrechetDistance(EvaluationCallback):
             note=self.features.note,
             chain_settings=model.chain_settings,
         )
-        if trainer.is_global_zero and trainer.state.fn != TrainerFn.FITTING:
+        if trainer.is_global_zero and not fitting(trainer):
             note = f"; {self.features.note}" if self.features.note else ""
             print(
                 f"{name} = {value:.4g} ({self.n_samples} samples of seed {self.seed} against all of the"
@@ -136,27 +139,20 @@ class FrechetDistance(EvaluationCallback):
                 log.warning("%s", problem or "FID is left out: another process found no Inception weights")
         return ready
 
-    def _measure_real(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+    def _measured_real(self, trainer: Trainer, model: LatentModel, batch: Batch) -> frechet.FrechetDistance:
+        """The metric with the real images alone, which are measured once."""
         if self._metric is not None and self._measured_data is data_of(trainer):
             self._metric.reset()  # only the samples are forgotten
-            return
+            return self._metric
         if not has_split(trainer, self.split):
             raise UserError(
                 f"FrechetDistance: the data module has no {self.split} split with an evaluation_dataloader"
             )
         empty = self.features(batch["x"].new_zeros((1, *batch["x"].shape[1:])).float())
-        self._metric = frechet.FrechetDistance(empty.shape[1]).to(model.device)
+        metric = frechet.FrechetDistance(empty.shape[1]).to(model.device)
         for rows in whole_split(trainer, model.device, self.split):
             x = rows["x"].float()
             check_images(x, f"the {self.split} data")
-            self._metric.update(self.features(x), real=True)
+            metric.update(self.features(x), real=True)
         self._measured_data = data_of(trainer)
-
-    def _measure_samples(self, trainer: Trainer, model: LatentModel, shape: torch.Size) -> None:
-        assert self._metric is not None
-        for chunk in range(trainer.global_rank, -(-self.n_samples // self.chunk_size), trainer.world_size):
-            first = chunk * self.chunk_size
-            count = min(self.chunk_size, self.n_samples - first)
-            x, finite = drawn_images(model, count, chunk, self.seed, self.steps, shape)
-            self._bad.update(finite, torch.arange(first, first + count, device=x.device))
-            self._metric.update(self.features(x[finite]), real=False)
+        return metric

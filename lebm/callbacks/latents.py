@@ -1,18 +1,23 @@
-"""A picture of prior and posterior samples."""
+"""Pictures of latents: prior beside posterior, stages of a prior, single coordinates, and long chains."""
 
 from __future__ import annotations
 
+import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import Batch, EvaluationCallback, Outputs
+from lebm.callbacks.base import Batch, EvaluationCallback, at_least
 from lebm.callbacks.publish import publish_histogram, publish_image
-from lebm.estimators.latent_model import LatentModel
-from lebm.metrics.rows import RowCollector
-from lebm.plots.latents import latent_picture
+from lebm.errors import UserError
+from lebm.estimators.latent_model import HasLayers, LatentModel
+from lebm.metrics.frechet import maximum_mean_discrepancy
+from lebm.metrics.rows import RowCollector, finite_rows
+from lebm.models.hierarchical import LatentLayout
+from lebm.models.priors import Prior, StandardNormal
+from lebm.models.ratios import RatioPrior
+from lebm.plots import between, decoded, image_grid, latent_picture, most_visible, stage_picture, swept
+from lebm.samplers.base import LogDensity
 from lebm.samplers.noise import Noise
-
-__all__ = ["LatentPicture", "PosteriorLatents"]
 
 
 class PosteriorLatents(EvaluationCallback):
@@ -22,9 +27,6 @@ class PosteriorLatents(EvaluationCallback):
         n: number of latents, at least 2.
         steps: length of the prior's chains; the model's default if ``None``.
         seed: of the noise of these chains.
-
-    Raises:
-        ValueError: if ``n`` is below 2.
 
     Example:
         >>> from lebm.callbacks.latents import PosteriorLatents
@@ -37,11 +39,8 @@ class PosteriorLatents(EvaluationCallback):
 
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:
         super().__init__()
-        if n < 2:
-            raise ValueError(f"n must be at least 2, not {n}")
-        self.n = n
-        self.steps = steps
-        self.seed = seed
+        at_least(2, n=n)
+        self.n, self.steps, self.seed = n, steps, seed
         self._rows = RowCollector(["z"])
         self._held = 0
 
@@ -49,9 +48,7 @@ class PosteriorLatents(EvaluationCallback):
         self._rows.to(model.device).reset()
         self._held = 0
 
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         # The first n rows of every process include the first n rows of all, for any number of processes.
         z = self.output(outputs, "z")[: self.n - self._held]
         self._rows.update(index=batch["index"][: z.shape[0]], z=z)
@@ -67,18 +64,10 @@ class PosteriorLatents(EvaluationCallback):
 class LatentPicture(PosteriorLatents):
     """Shows samples of the prior and posterior samples of data, in ``images/latents``.
 
-    A learned prior should cover the aggregate posterior. The left panel shows both on the first two principal
-    components of the posterior. The right panel shows the histograms of all coordinates, with N(0, 1) for
-    comparison. The two histograms are also logged, as ``histograms/latents_prior`` and
-    ``histograms/latents_posterior``.
-
-    Args:
-        n: number of points of each kind, at least 2.
-        steps: length of the prior's chain; the model's default if ``None``.
-        seed: of the noise of the prior's chain.
-
-    Raises:
-        ValueError: if ``n`` is below 2.
+    A learned prior should cover the aggregate posterior. The panels are those of
+    :func:`~lebm.plots.latent_picture`. The histograms of all coordinates are also logged, as
+    ``histograms/latents_prior`` and ``histograms/latents_posterior``. The arguments are those of
+    :class:`PosteriorLatents`, with ``n`` points of each kind.
 
     Example:
         >>> from lebm.callbacks import LatentPicture
@@ -102,3 +91,191 @@ class LatentPicture(PosteriorLatents):
             for name, latents in (("prior", prior), ("posterior", posterior)):
                 if latents.isfinite().all():
                     publish_histogram(trainer, f"latents_{name}", latents)
+
+
+class StagePicture(PosteriorLatents):
+    """Shows the aggregate posterior and the prior after each stage, in ``images/stages``.
+
+    See :func:`~lebm.plots.stage_picture`. ``prior_mmd`` is the squared maximum mean discrepancy between the
+    current prior and the aggregate posterior, and ``prior_mmd_start`` is that of its base. Their ratio says
+    how far the stages have brought the prior. The arguments are those of :class:`PosteriorLatents`.
+
+    Raises:
+        UserError: if the model has no ``RatioPrior``.
+
+    Example:
+        >>> from lebm.callbacks import StagePicture
+        >>> StagePicture(n=500).n
+        500
+    """
+
+    _priors: dict[str, Tensor]
+    _densities: list[LogDensity]
+
+    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+        if not isinstance(model.latent_prior, RatioPrior):
+            raise UserError(
+                f"StagePicture shows the stages of a RatioPrior, which {type(model).__name__} does not have"
+            )
+
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
+        super().begin(trainer, model, stage, batch)
+        prior = model.latent_prior
+        assert isinstance(prior, RatioPrior)
+        base, finished = "N(0, I)" if isinstance(prior.base, StandardNormal) else "base", prior.tilt.finished
+        numbers = {base: 0} | {f"after stage {number}": number for number in range(1, finished + 1)}
+        targets: dict[str, LogDensity] = {name: prior.log_density_after(k) for name, k in numbers.items()}
+        if not prior.tilt.active_is_one:
+            targets[f"stage {finished + 1}, in training"] = prior.target()
+        # Every process draws the same points, so the values agree. The chains of a stage start at the points
+        # of the stage before, as in training.
+        points = prior.reference(self.n, Noise.shards(self.seed, "stages", base))
+        self._priors, self._densities = {base: points}, list(targets.values())
+        for name in list(targets)[1:]:
+            noise = Noise.shards(self.seed, "stages", name)
+            sampler = model.prior_chain(1, Noise([("a start that is not used",)])).sampler
+            points = self._priors[name] = sampler(targets[name], points, noise, steps=self.steps)
+
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
+        posterior = self.latents()
+        posterior = posterior[finite_rows(posterior)]
+        clouds = {name: cloud[finite_rows(cloud)] for name, cloud in self._priors.items()}
+        densities, self._priors, self._densities = self._densities, {}, []
+        if len(posterior) < 2 or min(map(len, clouds.values())) < 2:
+            return
+        far = {name: float(maximum_mean_discrepancy(cloud, posterior)) for name, cloud in clouds.items()}
+        distances = list(far.values())
+        self.report(model, {f"{stage}/prior_mmd": distances[-1], f"{stage}/prior_mmd_start": distances[0]})
+        kernel = "Gaussian, median distance of the posterior"
+        self.protocol = {"n": self.n, "steps": self.steps, "kernel": kernel}
+        if trainer.is_global_zero:
+            titles = {f"{name}\nMMD² {far[name]:.4f}": cloud for name, cloud in clouds.items()}
+            flat = posterior.shape[1] == 2
+            publish_image(trainer, "stages", stage_picture(posterior, titles, densities if flat else None))
+
+
+class InterpolationGrid(EvaluationCallback):
+    """Shows decoded points between the latents of two images, in ``images/interpolation``.
+
+    Both ends of a row are reconstructions of images from the first validation or test batch. Between them the
+    latents lie on a great circle, see :func:`~lebm.plots.between`.
+
+    Args:
+        pairs: number of rows.
+        columns: images per row, the two ends included.
+
+    Example:
+        >>> from lebm.callbacks import InterpolationGrid
+        >>> InterpolationGrid(pairs=3).columns
+        10
+    """
+
+    def __init__(self, pairs: int = 6, columns: int = 10) -> None:
+        super().__init__()
+        at_least(1, pairs=pairs)
+        at_least(2, columns=columns)
+        self.pairs, self.columns = pairs, columns
+
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
+        z = self.output(outputs, "z")[: 2 * self.pairs]
+        if self.first_batch and trainer.is_global_zero and len(z) > 1:
+            ends = zip(*z[: len(z) // 2 * 2].chunk(2), strict=True)
+            path = torch.cat([between(first, last, self.columns) for first, last in ends])
+            publish_image(trainer, "interpolation", image_grid(decoded(model.decode, path), self.columns))
+
+
+class LatentTraversal(EvaluationCallback):
+    """Shows what single coordinates of the latent change, in ``images/traversal``.
+
+    It encodes one image. Each row of the picture belongs to one coordinate, which goes from low to high;
+    those of the bottom layer come first. This works for every model, with layers or without.
+
+    Args:
+        extent: subtracted from the coordinate at the left end, and added at the right end.
+        columns: number of values of a coordinate.
+        rows: largest number of coordinates; of every layer, those that change the image most.
+        image: number of the encoded image in the first batch.
+
+    Example:
+        >>> from lebm.callbacks import LatentTraversal
+        >>> LatentTraversal(extent=3.0).columns
+        11
+    """
+
+    def __init__(self, extent: float = 2.5, columns: int = 11, rows: int = 24, image: int = 0) -> None:
+        super().__init__()
+        if not extent > 0:
+            raise ValueError(f"extent must be positive, not {extent}")
+        at_least(2, columns=columns)
+        at_least(1, rows=rows)
+        at_least(0, image=image)
+        self.extent, self.columns, self.rows, self.image = extent, columns, rows, image
+
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
+        z = self.output(outputs, "z")
+        if not self.first_batch or not trainer.is_global_zero or not len(z):
+            return
+        code = z[min(self.image, len(z) - 1)]
+        layout = model.layout if isinstance(model, HasLayers) else LatentLayout([len(code)])
+        share = max(1, self.rows // len(layout))
+        shown = [
+            coordinate
+            for layer in layout.slices
+            for coordinate in most_visible(model.decode, code, self.extent, share, range(code.numel())[layer])
+        ]
+        ways = swept(code, shown[: self.rows], self.extent, self.columns).flatten(0, 1)
+        publish_image(trainer, "traversal", image_grid(decoded(model.decode, ways), self.columns))
+
+
+class LongChain(EvaluationCallback):
+    """Shows samples at several lengths of *one* prior chain, also beyond the length in training.
+
+    A chain that leaves the region of plausible samples shows here. In ``images/long_chain`` each row is a
+    chain and each column a length. ``long_chain/rms`` is the root mean square of the latents. For a model
+    with a prior, ``long_chain/log_density`` is the unnormalised log-density of the prior. Both are measured
+    at the model's default length and, with ``_end`` in the name, at the last length.
+
+    Args:
+        lengths: numbers of transitions, each a multiple of ten, in rising order. A longer chain begins with
+            the transitions of the shorter ones.
+        n: number of chains.
+        seed: of the noise of the chains.
+
+    Example:
+        >>> from lebm.callbacks import LongChain
+        >>> LongChain(lengths=(0, 60, 600)).n
+        64
+    """
+
+    every_n_epochs = None
+
+    def __init__(
+        self, lengths: tuple[int, ...] = (0, 60, 250, 500, 1000, 2500), n: int = 64, seed: int = 0
+    ) -> None:
+        super().__init__()
+        at_least(1, n=n)
+        if not lengths or sorted(lengths) != list(lengths) or any(part < 0 or part % 10 for part in lengths):
+            raise ValueError(f"lengths must rise in multiples of ten, not {list(lengths)}")
+        self.lengths, self.n, self.seed = tuple(lengths), n, seed
+
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
+        # Every process draws the same chains, so the values agree.
+        def drawn(steps: int | None) -> Tensor:
+            return model.sample_latent(self.n, steps=steps, generator=Noise.shards(self.seed, "long chain"))
+
+        states, own = {length: drawn(length) for length in self.lengths}, drawn(None)
+        values = {
+            f"{stage}/long_chain/{name}{suffix}": value
+            for suffix, z in (("", own), ("_end", states[self.lengths[-1]]))
+            for name, value in _measured(z, model.latent_prior).items()
+        }
+        self.report(model, values)
+        self.protocol.update(lengths=list(self.lengths), chains=self.n, seed=self.seed)
+        rows = torch.stack([model.decode(z[:10]) for z in states.values()], dim=1).flatten(0, 1)
+        publish_image(trainer, "long_chain", image_grid(rows, len(states)))
+
+
+@torch.no_grad()
+def _measured(z: Tensor, prior: Prior | None) -> dict[str, float]:
+    values = {"rms": float(z.double().square().mean().sqrt())}
+    return values if prior is None else values | {"log_density": float(prior.log_density(z).mean())}

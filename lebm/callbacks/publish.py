@@ -1,4 +1,18 @@
-"""Pictures, histograms and tables of a run, in files and in the loggers."""
+"""Pictures, histograms and tables of a run, in files and in the loggers.
+
+Every process may call these functions; only the first one acts. A ``fast_dev_run`` writes and logs nothing.
+
+Example:
+    >>> import torch
+    >>> from lightning.pytorch import Trainer
+    >>> from lebm.callbacks import publish_histogram, publish_image, publish_table
+    >>> from lebm.plots import image_grid
+    >>> trainer = Trainer(accelerator="cpu", logger=False, default_root_dir="runs/a")
+    >>> publish_image(trainer, "black", image_grid(torch.zeros(4, 1, 8, 8))).as_posix()
+    'runs/a/images/black/validate.png'
+    >>> publish_histogram(trainer, "scores", torch.tensor([0.5, 2.0]))
+    >>> publish_table(trainer, "scores", ["row", "score"], [[3, 0.5]])
+"""
 
 from __future__ import annotations
 
@@ -12,9 +26,12 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lebm.callbacks.base import fitting
 from lebm.plots.grids import write_png
 
-__all__ = ["moment", "publish_histogram", "publish_image", "publish_table", "takes_tables"]
+
+def _acts(trainer: Trainer) -> bool:
+    return trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
 
 def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | None:
@@ -22,7 +39,6 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
 
     The files are ``<run>/images/<name>/<when>.png`` and ``latest.png`` in the same folder. ``<when>`` is
     ``epoch-0003-step-00001200`` in training, and ``validate`` or ``test`` otherwise. Epochs count from 1.
-    Every process may call it; only the first one acts. A ``fast_dev_run`` writes nothing.
 
     Args:
         trainer: its ``default_root_dir`` is the run folder.
@@ -31,67 +47,50 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
 
     Returns:
         The file, or ``None`` if nothing was written.
-
-    Example:
-        >>> import torch
-        >>> from lightning.pytorch import Trainer
-        >>> from lebm.callbacks import publish_image
-        >>> from lebm.plots import image_grid
-        >>> trainer = Trainer(
-        ...     accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir="runs/a"
-        ... )
-        >>> publish_image(trainer, "black", image_grid(torch.zeros(4, 1, 8, 8))).as_posix()
-        'runs/a/images/black/validate.png'
     """
-    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if not _acts(trainer):
         return None
-    folder = Path(trainer.default_root_dir) / "images" / name
+    folder, key, step = (
+        Path(trainer.default_root_dir) / "images" / name,
+        f"images/{name}",
+        trainer.global_step,
+    )
     path = write_png(folder / f"{moment(trainer)}.png", picture)
     write_png(folder / "latest.png", picture)
     for logger in trainer.loggers:
-        _log_image(logger, f"images/{name}", picture, trainer.global_step)
+        writer: Any = getattr(logger, "experiment", None)
+        if hasattr(logger, "log_image"):
+            logger.log_image(key, [picture], step=step)
+        elif hasattr(writer, "add_image"):
+            writer.add_image(key, picture, global_step=step, dataformats="HWC")
     return path
 
 
 def publish_histogram(trainer: Trainer, name: str, values: Tensor) -> None:
     """Log a histogram to TensorBoard and Weights & Biases.
 
-    Every process may call it; only the first one acts. A ``fast_dev_run`` logs nothing.
-
     Args:
         trainer: its loggers take the histogram.
         name: name of the histogram, which is ``histograms/<name>`` in the loggers.
         values: numbers of any shape, at least one and all finite.
-
-    Example:
-        >>> import torch
-        >>> from lightning.pytorch import Trainer
-        >>> from lebm.callbacks import publish_histogram
-        >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-        >>> publish_histogram(trainer, "scores", torch.tensor([0.5, 2.0]))
     """
-    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if not _acts(trainer):
         return
     numbers: Any = values.detach().double().flatten().cpu().numpy()
     for logger in trainer.loggers:
+        writer: Any = getattr(logger, "experiment", None)
         if isinstance(logger, WandbLogger):
             import wandb
 
             picture: dict[str, Any] = {f"histograms/{name}": wandb.Histogram(numbers)}
             logger.log_metrics(picture, trainer.global_step)
-            continue
-        writer: Any = getattr(logger, "experiment", None)
-        if hasattr(writer, "add_histogram"):
+        elif hasattr(writer, "add_histogram"):
             writer.add_histogram(f"histograms/{name}", numbers, global_step=trainer.global_step)
 
 
 def takes_tables(trainer: Trainer) -> bool:
     """Whether :func:`publish_table` would log a table here, so that its rows are worth making."""
-    return (
-        trainer.is_global_zero
-        and not trainer.fast_dev_run  # type: ignore[attr-defined]
-        and any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
-    )
+    return _acts(trainer) and any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
 
 
 def publish_table(trainer: Trainer, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -102,12 +101,6 @@ def publish_table(trainer: Trainer, name: str, columns: Sequence[str], rows: Ite
         name: name of the table, which is ``tables/<name>`` in Weights & Biases.
         columns: names of the columns.
         rows: one value per column; an array ``(height, width, 3)`` of ``uint8`` is a picture.
-
-    Example:
-        >>> from lightning.pytorch import Trainer
-        >>> from lebm.callbacks import publish_table
-        >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-        >>> publish_table(trainer, "scores", ["row", "score"], [[3, 0.5]])
     """
     if not takes_tables(trainer):
         return
@@ -124,14 +117,7 @@ def moment(trainer: Trainer) -> str:
 
     Epochs count from 1. An epoch has the same number in its validation and when training has ended.
     """
-    if trainer.state.fn == TrainerFn.FITTING:
+    if fitting(trainer):
         epoch = trainer.fit_loop.epoch_progress.current.ready  # current_epoch is one higher after the last
         return f"epoch-{epoch:04d}-step-{trainer.global_step:08d}"
     return "test" if trainer.state.fn == TrainerFn.TESTING else "validate"
-
-
-def _log_image(logger: Any, key: str, picture: np.ndarray, step: int) -> None:
-    if hasattr(logger, "log_image"):
-        logger.log_image(key, [picture], step=step)
-    elif hasattr(getattr(logger, "experiment", None), "add_image"):
-        logger.experiment.add_image(key, picture, global_step=step, dataformats="HWC")

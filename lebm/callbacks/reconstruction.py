@@ -1,7 +1,8 @@
-"""Reconstructions of data: a picture and an error."""
+"""Reconstructions of data: a picture, and errors."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,15 +10,14 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, double_mean
+from lebm.callbacks.base import Batch, EvaluationCallback, at_least, double_mean
 from lebm.callbacks.publish import publish_image
 from lebm.data.splits import spread_rows
 from lebm.estimators.latent_model import LatentModel
-from lebm.metrics.reconstruction import squared_error_rows
+from lebm.evaluation.revision import reconstructions_after
+from lebm.metrics.reconstruction import SSIM_WINDOW, squared_error_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.plots.grids import pair_grid
-
-__all__ = ["ReconstructionError", "ReconstructionGrid"]
 
 
 class ReconstructionGrid(EvaluationCallback):
@@ -39,16 +39,13 @@ class ReconstructionGrid(EvaluationCallback):
 
     def __init__(self, n: int = 16, columns: int = 8, seed: int = 0) -> None:
         super().__init__()
-        if n < 1 or columns < 1:
-            raise ValueError(f"n and columns must be at least 1, not {n} and {columns}")
-        self.n = n
-        self.columns = columns
-        self.seed = seed
-        self._rows: RowCollector | None = None
+        at_least(1, n=n, columns=columns)
+        self.n, self.columns, self.seed = n, columns, seed
+        self._rows = RowCollector(["x", "reconstruction"])
         self._chosen: Tensor | None = None
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self._rows = RowCollector(["x", "reconstruction"]).to(model.device)
+        self._rows.to(model.device).reset()
         chosen = self._choice(trainer, stage)
         self._chosen = None if chosen is None else chosen.to(model.device)
 
@@ -69,36 +66,22 @@ class ReconstructionGrid(EvaluationCallback):
         classes = labels[:rows].cpu().numpy() if known else None
         return torch.from_numpy(spread_rows(classes, rows, self.n, self.seed))
 
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
-        if self._rows is None:
-            return
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")
         index = batch["index"]
-        if self._chosen is None:  # each process's first n rows of one batch hold the batch's first n
-            keep = torch.arange(len(index), device=index.device) < self.n
-        else:
+        if self._chosen is not None:
             keep = torch.isin(index, self._chosen)
+        else:  # each process's first n rows of the first batch hold the batch's first n
+            keep = torch.arange(len(index), device=index.device) < self.n * self.first_batch
         self._rows.update(index=index[keep], x=x[keep], reconstruction=reconstruction[keep])
-        if self._chosen is None:
-            self._publish(trainer)
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        if self._rows is not None:
-            self._publish(trainer)
-
-    def _publish(self, trainer: Trainer) -> None:
-        assert self._rows is not None
         rows = self._rows.table()
-        self._rows = None
-        order = torch.arange(len(rows["index"]))[: self.n]
-        if self._chosen is not None:
-            found = {int(row): place for place, row in enumerate(rows["index"])}
-            shown = [found[row] for row in self._chosen.tolist() if row in found]
-            order = torch.tensor(shown, dtype=torch.long)
-        if len(order):
-            order = order.to(rows["x"].device)
+        self._rows.reset()
+        shown = rows["index"][: self.n] if self._chosen is None else self._chosen
+        places = {int(row): place for place, row in enumerate(rows["index"])}
+        order = [places[row] for row in shown.tolist() if row in places]
+        if order:
             grid = pair_grid(rows["x"][order], rows["reconstruction"][order], self.columns)
             publish_image(trainer, "reconstructions", grid)
 
@@ -107,9 +90,9 @@ class ReconstructionError(EvaluationCallback):
     """Logs ``val/reconstruction_mse`` and ``test/reconstruction_mse``.
 
     It is the squared error of the reconstructions that the model's evaluation step returned, in the [-1, 1]
-    range. The mean over pixels and channels comes first, then the mean over samples, in double precision;
-    this is the convention of the papers that report it. Divide by 4 for the [0, 1] range. Samples of a
-    held-out label do not count, because the model was not trained to reconstruct them.
+    range (divide by 4 for the [0, 1] range): the mean over pixels and channels, then over samples, as in the
+    papers that report it. Samples of a held-out label do not count, because the model was not trained to
+    reconstruct them.
 
     Raises:
         UserError: if a reconstruction is not finite, at the end of the pass.
@@ -130,9 +113,7 @@ class ReconstructionError(EvaluationCallback):
         self._mean = double_mean(model.device)
         self._bad.to(model.device).reset()
 
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")
         index = batch["index"]
         if "anomaly" in batch:
@@ -151,8 +132,46 @@ class ReconstructionError(EvaluationCallback):
         value = float(self._mean.compute())
         if value == value:  # NaN without any sample
             self.report(model, {f"{stage}/reconstruction_mse": value})
-        self.protocol.update(
-            range=[-1, 1],
-            mean_over="pixels, channels and normal samples",
-            chain_settings=model.chain_settings,
-        )
+        over, chains = "pixels, channels and normal samples", model.chain_settings
+        self.protocol.update(range=[-1, 1], mean_over=over, chain_settings=chains)
+
+
+class RevisionError(EvaluationCallback):
+    """Logs the error of reconstructions by the inference model alone, and after posterior transitions.
+
+    The names are ``<stage>/mse/steps0``, ``<stage>/psnr/steps0`` and ``<stage>/ssim/steps0``, and the same
+    for every other number of transitions. The values are means over images, in the [-1, 1] range. All chains
+    start at the same draw of the inference model, with the noise of the evaluation step.
+
+    Args:
+        steps: numbers of posterior transitions, at least one; 0 is the inference model alone.
+
+    Example:
+        >>> from lebm.callbacks import RevisionError
+        >>> RevisionError(steps=(0, 30)).steps
+        [0, 30]
+    """
+
+    def __init__(self, steps: Sequence[int] = (0, 10)) -> None:
+        super().__init__()
+        if not steps or min(steps) < 0:
+            raise ValueError(f"steps must be numbers of at least 0, not {list(steps)}")
+        self.steps = list(steps)
+        self._means: dict[str, Metric] = {}
+
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
+        kinds = ("mse", "psnr", "ssim") if min(batch["x"].shape[2:]) >= SSIM_WINDOW else ("mse", "psnr")
+        names = [f"{kind}/steps{steps}" for steps in self.steps for kind in kinds]
+        self._means = {name: double_mean(model.device) for name in names}
+
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
+        x = self.output(outputs, "x")
+        if len(x):
+            for name, rows in reconstructions_after(model, x, batch["index"], self.steps).items():
+                self._means[name].update(rows)
+
+    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
+        values = {f"{stage}/{name}": float(mean.compute()) for name, mean in self._means.items()}
+        self.report(model, {name: value for name, value in values.items() if value == value})
+        steps, chains = self.steps, model.chain_settings
+        self.protocol.update(range=[-1, 1], mean_over="images", steps=steps, chain_settings=chains)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, due
+from lebm.callbacks.base import Batch, EvaluationCallback, at_least
 from lebm.callbacks.publish import publish_image, publish_table, takes_tables
 from lebm.estimators.latent_model import LatentModel
 from lebm.models.frozen import frozen
-from lebm.plots import between, decoded, image_grid
+from lebm.plots import image_grid
 from lebm.samplers.noise import Noise
-
-__all__ = ["InterpolationGrid", "SampleGrid", "publish_samples"]
 
 TABLED = 16
 """Images per table: every image is a file of its own, and each epoch may have a table."""
@@ -25,11 +23,10 @@ TABLED = 16
 class SampleGrid(EvaluationCallback):
     """Draws samples, always from the same noise, and shows them in ``images/samples``.
 
-    Weights & Biases also gets the first 16 of them one by one, in ``tables/samples``.
-
-    It draws in validation, or after a training epoch if there is no validation. It always draws from the
-    final model of a training. The first process draws all samples, so the picture does not depend on the
-    number of processes. Pixels are clamped to [-1, 1]; all images share this scale.
+    It draws in validation, or after a training epoch if there is no validation, and always from the final
+    model of a training. The first process draws all samples, so the picture does not depend on the number of
+    processes. Pixels are clamped to [-1, 1]; all images share this scale. Weights & Biases also gets the
+    first 16 samples one by one, in ``tables/samples``.
 
     Args:
         n: number of samples.
@@ -37,9 +34,6 @@ class SampleGrid(EvaluationCallback):
         steps: length of the chain; the model's default if ``None``.
         columns: samples per row.
         seed: of the noise.
-
-    Raises:
-        ValueError: for an argument out of range.
 
     Example:
         >>> from lebm.callbacks import SampleGrid
@@ -51,30 +45,24 @@ class SampleGrid(EvaluationCallback):
         self, n: int = 64, every_n_epochs: int = 1, steps: int | None = None, columns: int = 8, seed: int = 0
     ) -> None:
         super().__init__()
-        if n < 1 or every_n_epochs < 1 or columns < 1:
-            raise ValueError(
-                f"n, every_n_epochs and columns must be at least 1, not {n}, {every_n_epochs} and {columns}"
-            )
-        self.n = n
-        self.every_n_epochs = every_n_epochs
-        self.steps = steps
-        self.columns = columns
-        self.seed = seed
+        at_least(1, n=n, every_n_epochs=every_n_epochs, columns=columns)
+        self.n, self.every_n_epochs, self.steps = n, every_n_epochs, steps
+        self.columns, self.seed = columns, seed
         self._drawn: int | None = None
 
     def wanted(self, trainer: Trainer, stage: str) -> bool:
-        return due(trainer, self.every_n_epochs) or trainer.current_epoch + 1 == trainer.max_epochs
+        return super().wanted(trainer, stage) or trainer.current_epoch + 1 == trainer.max_epochs
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self._draw(trainer, model)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.enable_validation and self.wanted(trainer, "val"):
-            self._draw(trainer, cast(LatentModel, pl_module))
+            self._draw(trainer, pl_module)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self._drawn != trainer.global_step:
-            self._draw(trainer, cast(LatentModel, pl_module))
+            self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, model: LatentModel) -> None:
         self._drawn = trainer.global_step
@@ -87,53 +75,10 @@ class SampleGrid(EvaluationCallback):
     def _show(self, trainer: Trainer, model: LatentModel, x: Tensor) -> None:
         publish_image(trainer, "samples", image_grid(x, self.columns))
         if takes_tables(trainer):
-            cells = [image_grid(x[row : row + 1], 1) for row in range(min(self.n, TABLED))]
-            publish_samples(trainer, "image", cells)
+            publish_samples(trainer, "image", [image_grid(row[None], 1) for row in x[:TABLED]])
 
 
 def publish_samples(trainer: Trainer, kind: str, samples: Sequence[Any]) -> None:
     """Log samples as the table ``tables/samples`` with the columns ``step``, ``sample`` and ``kind``."""
     rows = ([trainer.global_step, number, sample] for number, sample in enumerate(samples))
     publish_table(trainer, "samples", ["step", "sample", kind], rows)
-
-
-class InterpolationGrid(EvaluationCallback):
-    """Shows decoded points between the latents of two images, in ``images/interpolation``.
-
-    Both ends of a row are reconstructions of images from the first validation or test batch. Between them the
-    latents lie on a great circle, see :func:`~lebm.plots.between`.
-
-    Args:
-        pairs: number of rows.
-        columns: images per row, the two ends included.
-
-    Raises:
-        ValueError: for an argument out of range.
-
-    Example:
-        >>> from lebm.callbacks import InterpolationGrid
-        >>> InterpolationGrid(pairs=3).columns
-        10
-    """
-
-    def __init__(self, pairs: int = 6, columns: int = 10) -> None:
-        super().__init__()
-        if pairs < 1 or columns < 2:
-            raise ValueError(f"pairs must be at least 1 and columns at least 2, not {pairs} and {columns}")
-        self.pairs = pairs
-        self.columns = columns
-        self._shown = False
-
-    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self._shown = False
-
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
-        z = self.output(outputs, "z")[: 2 * self.pairs]
-        if self._shown or not trainer.is_global_zero or len(z) < 2:
-            return
-        self._shown = True
-        ends = zip(*z[: len(z) // 2 * 2].chunk(2), strict=True)
-        path = torch.cat([between(first, last, self.columns) for first, last in ends])
-        publish_image(trainer, "interpolation", image_grid(decoded(model.decode, path), self.columns))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import Batch, EvaluationCallback, Outputs, data_of
+from lebm.callbacks.base import Batch, EvaluationCallback, data_of
 from lebm.callbacks.publish import moment
 from lebm.callbacks.samples import SampleGrid, publish_samples
 from lebm.data.rows import TextRows
@@ -17,14 +18,12 @@ from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality, likelihood_of_sentences
 from lebm.files import write_text
 
-__all__ = ["SampleSentences", "SentenceBounds", "SentenceQuality"]
-
 
 class SampleSentences(SampleGrid):
     """Draws sentences, always from the same noise, and writes them to text files, one sentence per line.
 
-    The files are ``samples/<when>.txt`` and ``samples/latest.txt``. Weights & Biases gets a table,
-    ``tables/samples``. It always draws from the final model of a training.
+    It draws when :class:`SampleGrid` does. The files are ``samples/<when>.txt`` and ``samples/latest.txt``.
+    Weights & Biases gets a table, ``tables/samples``.
 
     Args:
         n: number of sentences.
@@ -33,7 +32,6 @@ class SampleSentences(SampleGrid):
         seed: of the noise.
 
     Raises:
-        ValueError: for an argument out of range.
         UserError: if the model is not one of sentences.
 
     Example:
@@ -83,12 +81,11 @@ class SentenceBounds(EvaluationCallback):
         counts: number of sentences behind each value, by logged name; for log Z, the number of chains.
 
     Raises:
-        ValueError: for a number out of range.
         UserError: if the model is not one of sentences, or has no differentiable posterior density.
 
     Example:
         >>> from lebm.callbacks import SentenceBounds
-        >>> SentenceBounds(chains=200).bounds.chains
+        >>> SentenceBounds(chains=200).measure.chains
         200
     """
 
@@ -104,37 +101,31 @@ class SentenceBounds(EvaluationCallback):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.bounds = LikelihoodBounds(n, chains, levels, start, prior_chains, prior_levels, seed)
+        self.measure = LikelihoodBounds(n, chains, levels, start, prior_chains, prior_levels, seed)
         self.in_validation = in_validation
         self.counts: dict[str, int] = {}
+
+    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+        likelihood_of_sentences(model, type(self).__name__)
 
     def wanted(self, trainer: Trainer, stage: str) -> bool:
         return stage == "test" or self.in_validation
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        likelihood_of_sentences(model, type(self).__name__)
-        self.bounds.begin(model)
+        self.measure.begin(model)
 
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
-        self.bounds.update(model, self.output(outputs, "x"), batch["index"])
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
+        self.measure.update(model, self.output(outputs, "x"), batch["index"])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        values = self.bounds.compute()
-        self.report(model, {f"{stage}/{name}": value for name, value in values.items()})
-        self.counts |= {f"{stage}/{name}": count for name, count in self.bounds.counts.items()}
-        self.protocol.update(self.bounds.protocol)
+        _log(self, model, stage, self.measure.compute())
 
 
 class SentenceQuality(EvaluationCallback):
     """Logs forward and reverse perplexity, diversity of samples, and use of the latents, only in tests.
 
-    :class:`~lebm.evaluation.sentences.SampleQuality` computes them. It trains the language models that
-    judge the sentences. The names are ``test/forward_perplexity``, ``test/reverse_perplexity``,
-    ``test/distinct_1``, ``test/distinct_2``, ``test/self_bleu``, ``test/active_units``,
-    ``test/posterior_mean_variance`` and ``test/latent_nats``. For comparison, ``test/real_distinct_1``,
-    ``test/real_distinct_2`` and ``test/real_self_bleu`` are the same of an equal number of test sentences.
+    :class:`~lebm.evaluation.sentences.SampleQuality` computes them, and trains the language models that judge
+    the sentences. Its method ``compute`` lists the names, which begin with ``test/`` here.
 
     Args:
         n: number of samples, and of training sentences for the forward model; at least 2.
@@ -147,12 +138,11 @@ class SentenceQuality(EvaluationCallback):
         counts: number of sentences behind each value, by logged name.
 
     Raises:
-        ValueError: for a number out of range.
         UserError: with more than one process, and for a model or data other than sentences.
 
     Example:
         >>> from lebm.callbacks import SentenceQuality
-        >>> SentenceQuality(n=500).quality.n
+        >>> SentenceQuality(n=500).measure.n
         500
     """
 
@@ -160,32 +150,37 @@ class SentenceQuality(EvaluationCallback):
         self, n: int = 2000, compared: int = 200, steps: int = 500, hidden: int = 128, seed: int = 0
     ) -> None:
         super().__init__()
-        self.quality = SampleQuality(n, compared, steps, hidden, seed)
+        self.measure = SampleQuality(n, compared, steps, hidden, seed)
         self.counts: dict[str, int] = {}
+
+    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+        likelihood_of_sentences(model, type(self).__name__)
 
     def wanted(self, trainer: Trainer, stage: str) -> bool:
         return stage == "test"
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
+        if not isinstance(getattr(data_of(trainer), "train", None), TextRows):
+            raise UserError(
+                "SentenceQuality needs lebm.data.TextData: its language model learns from the training split"
+            )
         if trainer.world_size > 1:
             raise UserError(
                 "SentenceQuality trains language models: test on one process, with --trainer.devices 1"
             )
-        self.quality.begin(model)
+        self.measure.begin(model)
 
-    def collect(
-        self, trainer: Trainer, model: LatentModel, stage: str, outputs: Outputs, batch: Batch
-    ) -> None:
-        x, z = self.output(outputs, "x"), self.output(outputs, "z")
-        self.quality.update(model, x, z, batch["index"])
+    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
+        self.measure.update(model, self.output(outputs, "x"), self.output(outputs, "z"), batch["index"])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        train = getattr(data_of(trainer), "train", None)
-        if not isinstance(train, TextRows):
-            raise UserError(
-                "SentenceQuality needs lebm.data.TextData: its language model learns from the training split"
-            )
-        values = self.quality.compute(model, train)
-        self.report(model, {f"{stage}/{name}": value for name, value in values.items()})
-        self.counts |= {f"{stage}/{name}": count for name, count in self.quality.counts.items()}
-        self.protocol.update(self.quality.protocol)
+        _log(self, model, stage, self.measure.compute(model, data_of(trainer).train))
+
+
+def _log(
+    callback: SentenceBounds | SentenceQuality, model: LatentModel, stage: str, values: Mapping[str, float]
+) -> None:
+    """Log the values of the measure of a callback, and keep its counts and its protocol."""
+    callback.report(model, {f"{stage}/{name}": value for name, value in values.items()})
+    callback.counts |= {f"{stage}/{name}": count for name, count in callback.measure.counts.items()}
+    callback.protocol.update(callback.measure.protocol)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lebm.cli.common import Opened, home
 from lebm.cli.flags import count, run_parser
 from lebm.errors import UserError, tell
-from lebm.evaluation.names import CHAINS_PER_IMAGE
+from lebm.evaluation.settings import CHAINS_PER_IMAGE
 from lebm.run.folder import plain, write_json
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from lebm.cli.common import Opened, beside
 from lebm.cli.flags import count, free, run_parser
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
-from lebm.evaluation.names import SUITE_NAMES, check_suite
-from lebm.evaluation.settings import Settings
+from lebm.evaluation.settings import SUITE_NAMES, Settings, check_suite
 from lebm.files import sha256
 from lebm.run.folder import check_run, hardware, plain, versions, write_json
 

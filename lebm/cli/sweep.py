@@ -12,7 +12,7 @@ from lebm.cli.validate_recipe import built
 from lebm.config.recipes import run_name
 from lebm.config.request import check_flagged_data, read_request
 from lebm.errors import UserError, tell
-from lebm.evaluation.names import SUITE_NAMES
+from lebm.evaluation.settings import SUITE_NAMES
 from lebm.run.folder import stored_json
 from lebm.study import FLAGS, attempted, command, fit_words, grid, product, trained
 

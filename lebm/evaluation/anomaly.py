@@ -33,8 +33,7 @@ def test_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
 def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """AUROC, AUPRC and the false positive rate at 95 % recall of every score.
 
-    The base rate and the lowest possible AUPRC stand beside each AUPRC. A run without a held-out label skips
-    the suite.
+    A run without a held-out label skips the suite.
     """
     held_out = subject.images.held_out_label
     protocol: dict[str, Any] = {
@@ -44,9 +43,10 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
         "seed": settings.seed,
         "bootstrap_seed": settings.seed,
     }
-    if held_out is None:
-        return SuiteResult(protocol, skipped="the run has no held_out_label")
     result = SuiteResult(protocol)
+    if held_out is None:
+        result.skipped = "the run has no held_out_label"
+        return result
     normal = _normal_scores(subject, settings)
     protocol["training_images_for_combined"] = len(normal["reconstruction"]) if normal else 0
     for name, rows in subject.images.protocols.items():
@@ -59,10 +59,8 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
             continue
         if normal:
             scores["combined"] = combined(scores, normal)
-        counts = {
-            "anomalies": positives,
-            "rows_left_out_as_trained_on": subject.images.protocol_sizes[name] - len(rows),
-        }
+        left_out = subject.images.protocol_sizes[name] - len(rows)
+        counts = {"anomalies": positives, "rows_left_out_as_trained_on": left_out}
         groups = ("normal", f"label {held_out}" if isinstance(held_out, int) else "held-out labels")
         for score, values in scores.items():
             add_ranking(result, settings, name, score, values, anomaly, groups, **counts)
@@ -80,10 +78,10 @@ def add_ranking(
     groups: tuple[str, str],
     **details: Any,
 ) -> None:
-    """Add the ranking metrics and the curves of one score to a result.
+    """Add the ranking metrics and the curves of one score to a result, in place.
 
     Args:
-        result: the result, changed in place.
+        result: the result.
         settings: ``resamples`` and ``seed`` of the intervals.
         split: name of the samples.
         score: name of the score.

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.names import CHAINS_PER_IMAGE
 from lebm.evaluation.record import Figure, SuiteResult
+from lebm.evaluation.settings import CHAINS_PER_IMAGE
 from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import Noise
 from lebm.samplers.trace import Finding, Trace, findings, record, suggested_step
 
-__all__ = ["CHAINS_PER_IMAGE", "ChainReport", "chain_suite", "long_chains", "posterior_chains"]
+__all__ = ["chain_suite", "long_chains", "posterior_chains"]
 
 CHAINS, STEPS = 32, 500
 
@@ -29,16 +29,6 @@ class ChainReport:
         short_run: number of transitions that training uses.
         findings: the faults in words, the worst first.
         step: a step size that dual averaging suggests, or ``None``.
-
-    Example:
-        >>> import torch
-        >>> from lebm.evaluation.chains import ChainReport
-        >>> from lebm.samplers import Langevin, record
-        >>> density = lambda z: -0.5 * z.square().sum(dim=1)
-        >>> trace = record(Langevin(1, 0.5), density, torch.randn(4, 2), draws=50)
-        >>> report = ChainReport(trace, short_run=60, findings=[], step=None)
-        >>> report.plain()["chains"]
-        4
     """
 
     trace: Trace
@@ -69,21 +59,17 @@ def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -
 
     The same number of neighbouring chains belongs to each of ``targets`` target densities.
     """
-    target, sampler, start = chain.target, chain.sampler, chain.start
-    thin = max(1, steps // 100)
-    trace = record(sampler, target, start, noise, draws=steps // thin, thin=thin, targets=targets)
+    sampler, thin = chain.sampler, max(1, steps // 100)
+    trace = record(sampler, chain.target, chain.start, noise, draws=steps // thin, thin=thin, targets=targets)
     end = trace.states[-1]
-    step = suggested_step(sampler, target, end, noise) if bool(end.isfinite().all()) else None
+    step = suggested_step(sampler, chain.target, end, noise) if bool(end.isfinite().all()) else None
     size = getattr(sampler, "step_size", None)
     now = size * getattr(sampler, "step_scale", 1.0) if isinstance(size, float) else None
     return ChainReport(trace, sampler.steps, findings(trace, sampler.steps, step, now), step)
 
 
 def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Split R-hat, effective sample size and acceptance of long chains of prior and posterior.
-
-    The curves of the result are traces for the report.
-    """
+    """Split R-hat, effective sample size and acceptance of long chains of prior and posterior, and traces."""
     result = SuiteResult(
         {"name": "long chains", "chains": CHAINS, "transitions": STEPS, "seed": settings.seed, "findings": {}}
     )
@@ -107,10 +93,8 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
         result.curves[name] = {
             "thin": report.trace.thin,
             "short_run": report.short_run,
-            "log_density": [
-                [round(float(value), 3) for value in row] for row in report.trace.log_density[:, :8].T
-            ],
-            "root_mean_square": [round(float(value), 4) for value in metrics["root_mean_square"]],
+            "log_density": [[round(float(x), 3) for x in row] for row in report.trace.log_density[:, :8].T],
+            "root_mean_square": [round(float(x), 4) for x in metrics["root_mean_square"]],
         }
     return result
 

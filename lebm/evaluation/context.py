@@ -27,9 +27,7 @@ class Subject:
         >>> from lebm.evaluation.context import Subject
         >>> from lebm.evaluation.data import RunImages
         >>> model, data = lebm.from_recipe("quickstart")
-        >>> data.setup()
-        >>> images = RunImages(data.train, data.test, {}, {}, None, data.describe_split())
-        >>> Subject(model.eval(), images).description["path"]
+        >>> Subject(model.eval(), RunImages.of(data)).description["path"]
         'embedded:mnist'
     """
 
@@ -49,7 +47,7 @@ class SentenceSubject:
 
     Attributes:
         model: in evaluation mode, on its device.
-        data: its data, after ``setup``.
+        data: after ``setup``.
 
     Example:
         >>> import lebm
@@ -65,5 +63,5 @@ class SentenceSubject:
 
     @property
     def description(self) -> dict[str, Any]:
-        """The data in plain values, for the record of a result."""
+        """As of a :class:`Subject`."""
         return self.data.describe_split()

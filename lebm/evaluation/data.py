@@ -20,18 +20,7 @@ from lebm.metrics.anomaly import FEWEST_NORMAL
 
 log = logging.getLogger("lebm.evaluation")
 
-__all__ = [
-    "PROTOCOLS",
-    "RunImages",
-    "batches",
-    "chosen_rows",
-    "first_normal",
-    "normal_rows",
-    "some_rows",
-    "training_rows",
-]
-
-PROTOCOLS = ("lebm", "official")
+__all__ = ["RunImages", "batches", "chosen_rows", "first_normal", "normal_rows", "some_rows", "training_rows"]
 
 
 @dataclass(frozen=True)
@@ -48,13 +37,11 @@ class RunImages:
         description: path, sizes, seed and protocol, as plain values.
 
     Example:
-        >>> import numpy as np
-        >>> from lebm.data.rows import ImageRows
+        >>> from lebm.data import ImageData
         >>> from lebm.evaluation.data import RunImages, batches
-        >>> rows = ImageRows([np.zeros((10, 1, 4, 4), np.uint8)], np.zeros(10, np.int64), np.arange(10))
-        >>> images = RunImages(None, rows, {}, {}, held_out_label=None, description={"path": "black"})
+        >>> images = RunImages.of(ImageData("embedded:mnist", limit_eval=10))
         >>> [tuple(batch["x"].shape) for batch in batches(images.test, size=8)]
-        [(8, 1, 4, 4), (2, 1, 4, 4)]
+        [(8, 1, 28, 28), (2, 1, 28, 28)]
     """
 
     train: ImageRows | None
@@ -82,9 +69,8 @@ class RunImages:
             module.setup()  # type: ignore[call-arg]
         if module.test is None:
             raise UserError(f"data path {module.path!r}: there is no test split")
-        train = None if module.foreign else module.train
-        splits = _protocols(module)
-        trained = np.empty(0, dtype=np.int64) if train is None else train.rows
+        train, splits = None if module.foreign else module.train, _protocols(module)
+        trained = [] if train is None else train.rows
         unseen = {name: rows.subset(~np.isin(rows.rows, trained)) for name, rows in splits.items()}
         sizes = {name: len(rows) for name, rows in splits.items()}
         held_out = getattr(module, "held_out_label", None)
@@ -96,8 +82,9 @@ def _protocols(module: SplitData) -> dict[str, ImageRows]:
     if not isinstance(module, ImageData) or not module.train.held_out:
         return {}
     if module.splitting.limit_eval is not None:
-        return {module.splitting.anomaly_split: module.test} if module.test is not None else {}
-    splits = {name: module.test_of(name) for name in PROTOCOLS}
+        assert module.test is not None  # the caller has checked it
+        return {module.splitting.anomaly_split: module.test}
+    splits = {name: module.test_of(name) for name in ("lebm", "official")}
     return {name: rows for name, rows in splits.items() if rows is not None}
 
 
@@ -142,12 +129,12 @@ def training_rows(module: SplitData, seed: int) -> Rows:
 
 
 def batches(
-    rows: ImageRows, size: int, device: torch.device | str = "cpu", first: int = 0
+    rows: ImageRows | Tensor, size: int, device: torch.device | str = "cpu", first: int = 0
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches ``{"x", "label", "index", ...}`` of a split, in order, on the device.
+    """Batches ``{"x", "label", "index", ...}`` of a split, or ``{"x", "index"}`` of images, in order.
 
     Args:
-        rows: the split.
+        rows: the split, or images ``(N, C, H, W)`` in [-1, 1].
         size: rows per batch.
         device: of the batches.
         first: ``index`` of the first row.
@@ -157,7 +144,10 @@ def batches(
     """
     for start in range(0, len(rows), size):
         places = range(start, min(len(rows), start + size))
-        batch = rows.__getitems__(places)
+        if isinstance(rows, Tensor):
+            batch = {"x": rows[start : places.stop], "index": torch.tensor(places)}
+        else:
+            batch = rows.__getitems__(places)
         batch["index"] = batch["index"] + first
         if batch["x"].dtype == torch.uint8:
             batch["x"] = to_unit_range(batch["x"])

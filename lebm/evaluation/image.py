@@ -19,34 +19,26 @@ from lebm.estimators.prior_model import PriorModel
 from lebm.evaluation.anomaly import test_scores
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, normal_rows
-from lebm.evaluation.draws import CHUNK, check_images, drawn_images
+from lebm.evaluation.draws import CHUNK, check_images, sample_chunks
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance, neighbour_rows
 
-__all__ = [
-    "check_counts",
-    "feature_rows",
-    "image_suite",
-    "kernel_distance",
-    "kernel_name",
-    "real_rows",
-    "sample_batches",
-    "without_features",
-]
+__all__ = ["image_suite", "kernel_distance"]
 
 BLOCKS = 20
 KERNEL_SUBSET = 1000
 NEIGHBOURS = 5
 CLASSIFIER_PARTS = 10
+_MEAN_OVER = "pixels, channels and the normal images of the test split"
 
 
 def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """Squared error of reconstructions, Frechet and kernel distance, precision, recall, density, coverage,
     and the score of a classifier.
 
-    Features are held on the host. The accelerator never holds all images or all features at the same time.
+    Features are held on the host, so the accelerator never holds those of all images at the same time.
 
     Raises:
         UserError: if images or samples are non-finite, outside [-1, 1], without one or three channels, or too
@@ -72,9 +64,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "prior_steps": settings.sample_steps,
             "kernel": f"(x'y / d + 1)^3, means over disjoint blocks of at most {KERNEL_SUBSET}",
             "neighbours": NEIGHBOURS,
-            "mean_squared_error": (
-                "range [-1, 1], mean over pixels, channels and the normal images of the test split"
-            ),
+            "mean_squared_error": f"range [-1, 1], mean over {_MEAN_OVER}",
             "seed": settings.seed,
         }
     )
@@ -92,8 +82,8 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     if isinstance(subject.model, PriorModel) and subject.model.has_pool:
         with torch.no_grad():
             pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")
-        distance = _frechet(real, pooled)
-        result.figures.append(Figure.of(f"{name}/pool", distance, len(pooled), settings.real_split))
+        pool = Figure.of(f"{name}/pool", _frechet(real, pooled), len(pooled), settings.real_split)
+        result.figures.append(pool)
     if logits is not None:
         score = "inception_score" if name == "fid" else "classifier_score"
         result.figures.append(_classifier(logits, settings.seed, score))
@@ -148,19 +138,17 @@ def check_counts(subject: Subject, settings: Settings) -> None:
 
 
 def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> Iterator[Tensor]:
-    """The model's samples in chunks ``(n, C, H, W)``, finite and in [-1, 1]; see :func:`drawn_images`.
+    """The model's samples in chunks ``(B, C, H, W)``, finite and in [-1, 1]; see :func:`sample_chunks`.
 
     Raises:
         UserError: if a sample is not finite, or is not an image of the shape of the data.
     """
-    shape = subject.images.test.image_shape
-    for chunk, first in enumerate(range(0, settings.n_samples, CHUNK)):
-        count = min(CHUNK, settings.n_samples - first)
-        steps = settings.sample_steps
-        x, finite = drawn_images(subject.model, count, chunk, settings.seed, steps, shape, pool)
+    shape, steps = subject.images.test.image_shape, settings.sample_steps
+    chunks = sample_chunks(subject.model, settings.n_samples, settings.seed, CHUNK, steps, shape, pool)
+    for first, x, finite in chunks:
         if not bool(finite.all()):
             raise UserError(
-                f"{int((~finite).sum())} of the samples {first} to {first + count - 1} are not finite; see"
+                f"{int((~finite).sum())} of the samples {first} to {first + len(x) - 1} are not finite; see"
                 " lebm diagnose"
             )
         yield x
@@ -170,14 +158,12 @@ def feature_rows(
     extractor: FeatureExtractor, images: Iterator[Tensor], what: str
 ) -> tuple[Tensor, Tensor | None]:
     """Features ``(N, d)``, and logits ``(N, classes)`` or ``None``, on the host in float64."""
-    features: list[Tensor] = []
-    logits: list[Tensor] = []
+    features, logits = [], []
     for x in images:
         check_images(x, f"the {what}")
         some, more = extractor.with_logits(x)
         features.append(some.double().cpu())
-        if more is not None:
-            logits.append(more.double().cpu())
+        logits += [] if more is None else [more.double().cpu()]
     return torch.cat(features), torch.cat(logits) if logits else None
 
 

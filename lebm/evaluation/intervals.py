@@ -14,16 +14,10 @@ from torch import Tensor
 
 from lebm.metrics.anomaly import ranking, ranking_areas
 
-__all__ = [
-    "Interval",
-    "histogram",
-    "jackknife_interval",
-    "mean_interval",
-    "ranking_curves",
-    "ranking_intervals",
-]
+__all__ = ["Interval", "jackknife_interval", "mean_interval", "ranking_intervals"]
 
 _CELLS = 2**22  # numbers of a resampling table in memory at one time, 32 MB
+POINTS = 120  # largest number of points of a curve
 
 
 @dataclass(frozen=True)
@@ -32,10 +26,10 @@ class Interval:
 
     Attributes:
         value: the estimate.
-        low: lower end.
+        low: lower end of the interval.
         high: upper end.
         level: nominal coverage, in (0, 1).
-        method: the method of the interval, in words.
+        method: of the interval, in words.
 
     Example:
         >>> from lebm.evaluation.intervals import Interval
@@ -52,10 +46,10 @@ class Interval:
 
 
 def mean_interval(values: Tensor, level: float = 0.95, method: str = "") -> Interval:
-    """The mean of independent ``values`` ``(N,)`` with Student's interval.
+    """The mean of independent ``values`` ``(N,)``, N at least 2, with Student's interval.
 
     Args:
-        values: at least two.
+        values: the values.
         level: coverage of the interval.
         method: replaces the description of the method.
 
@@ -83,24 +77,22 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int)
 
     .. math:: \mathrm{se}^2 = \tfrac{g - 1}{g} \sum_{i=1}^{g} (\theta_{(i)} - \bar\theta_{(\cdot)})^2 .
 
-    It is for smooth functions of means, such as a Frechet distance. The interval covers the noise of this
-    number of samples. It does not correct the bias that the number itself causes.
+    It is for smooth functions of means, such as a Frechet distance. The interval covers 95 % of the noise of
+    this number of samples, by Student's t, but not the bias that the number itself causes.
 
     Args:
         statistic: the value for the samples of some blocks, given the numbers of these blocks.
-        blocks: g, at least 2, of about equal size. The interval covers 95 %, by Student's t with g - 1
-            degrees of freedom.
+        blocks: g, at least 2, of about equal size.
 
     Raises:
         ValueError: for fewer than two blocks.
     """
     if blocks < 2:
         raise ValueError(f"a jackknife needs at least two blocks, not {blocks}")
-    everything = list(range(blocks))
-    value = statistic(everything)
-    left_out = torch.tensor(
-        [statistic([one for one in everything if one != gone]) for gone in everything], dtype=torch.float64
-    )
+    everything = range(blocks)
+    value = statistic(list(everything))
+    values = [statistic([one for one in everything if one != gone]) for gone in everything]
+    left_out = torch.tensor(values, dtype=torch.float64)
     error = math.sqrt((blocks - 1) / blocks * float((left_out - left_out.mean()).square().sum()))
     half = float(t.ppf(0.975, blocks - 1)) * error
     return Interval(value, value - half, value + half, 0.95, f"jackknife over {blocks} blocks of the samples")
@@ -113,26 +105,24 @@ def ranking_intervals(
     intervals.
 
     Anomalies and normal samples are resampled separately. So every resample has the base rate of the split,
-    on which average precision depends. The interval is normal on the logit scale, with the spread of the
-    resamples on that scale, so it stays inside (0, 1). If a resample reaches 0 or 1, its logit is infinite.
-    Then the percentiles of the resamples are the interval, widened to the score interval. That is the one of
-    Newcombe (2006) for the area under the ROC curve, and Wilson's for the other two, over the anomalies and
-    over the normal samples.
+    on which average precision depends. The interval is normal on the logit scale, so it stays inside (0, 1).
+    If a resample reaches 0 or 1, where the logit is infinite, the interval is the one of the percentiles,
+    widened to the score interval: Newcombe's (2006) for the area under the ROC curve, and Wilson's for the
+    other two, over the anomalies and over the normal samples.
 
     Args:
         score: ``(N,)``, finite, high for anomalies. Ties count as half a win, and as one step of the
             precision-recall curve.
-        anomaly: ``(N,)`` of ``bool``; both kinds must be present.
+        anomaly: ``(N,)`` of ``bool``.
         resamples: bootstrap samples, at least 2.
         seed: of the resampling.
         level: coverage of each interval.
 
     Returns:
-        ``auroc``, ``auprc`` and ``fpr_at_95``, the share of normal samples at or above the highest threshold
-        that at least 95 % of the anomalies reach.
+        ``auroc``, ``auprc`` and ``fpr_at_95``, see :func:`~lebm.metrics.anomaly.ranking_areas`.
 
     Raises:
-        ValueError: if one kind is absent.
+        ValueError: without anomalies, or without normal samples.
 
     Example:
         >>> import torch
@@ -147,15 +137,9 @@ def ranking_intervals(
     order = score.argsort(descending=True)  # the resamples are drawn in this order
     score, positive = score[order], anomaly[order].bool()
     every = ranking_areas(*ranking(score, positive, torch.ones(1, len(score), dtype=torch.float64)))
-    generator = torch.Generator().manual_seed(seed)
-    drawn: dict[str, list[Tensor]] = {name: [] for name in every}
-    left = resamples
-    while left:
-        count = min(left, max(1, _CELLS // len(score)))
-        left -= count
-        areas = ranking_areas(*ranking(score, positive, _counts(positive, count, generator)))
-        for name, values in areas.items():
-            drawn[name].append(values)
+    generator, size = torch.Generator().manual_seed(seed), max(1, _CELLS // len(score))
+    counts = (min(size, resamples - first) for first in range(0, resamples, size))
+    drawn = [ranking_areas(*ranking(score, positive, _counts(positive, n, generator))) for n in counts]
     anomalies, normal = int(positive.sum()), int((~positive).sum())
     variances = {
         "auroc": _area_variance(anomalies, normal),
@@ -163,8 +147,8 @@ def ranking_intervals(
         "fpr_at_95": _share_variance(normal),
     }
     return {
-        name: _unit_interval(float(every[name]), torch.cat(drawn[name]), level, variances[name])
-        for name in drawn
+        name: _unit_interval(float(value), torch.cat([part[name] for part in drawn]), level, variances[name])
+        for name, value in every.items()
     }
 
 
@@ -211,24 +195,15 @@ def _score_interval(value: float, z: float, variance: Callable[[float], float]) 
         return (value - truth) ** 2 - z * z * variance(truth)
 
     tiny = 1e-12
-    low = (
-        brentq(excess, tiny, value - tiny)
-        if value > 2 * tiny and excess(tiny) > 0 > excess(value - tiny)
-        else 0.0
-    )
-    high = (
-        brentq(excess, value + tiny, 1 - tiny)
-        if value < 1 - 2 * tiny and excess(1 - tiny) > 0 > excess(value + tiny)
-        else 1.0
-    )
+    below = value > 2 * tiny and excess(tiny) > 0 > excess(value - tiny)
+    above = value < 1 - 2 * tiny and excess(1 - tiny) > 0 > excess(value + tiny)
+    low = brentq(excess, tiny, value - tiny) if below else 0.0
+    high = brentq(excess, value + tiny, 1 - tiny) if above else 1.0
     return float(low), float(high)
 
 
-POINTS = 120
-
-
 def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
-    """Histograms of several groups of values over the same bins, as the share of each bin.
+    """``low`` and ``high``, the ends of common bins, and ``shares``, those of each group of values per bin.
 
     The bins span all values but the lowest and the highest 0.5 % of all groups together. The outermost bins
     count the values beyond them.
@@ -236,15 +211,6 @@ def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
     Args:
         groups: values ``(N,)`` by name.
         bins: number of bins.
-
-    Returns:
-        ``low`` and ``high``, the ends of the bins, and ``shares``, a list per group.
-
-    Example:
-        >>> import torch
-        >>> from lebm.evaluation.intervals import histogram
-        >>> histogram({"normal": torch.tensor([0.0, 0.0, 1.0, 1.0])}, bins=2)
-        {'low': 0.0, 'high': 1.0, 'shares': {'normal': [0.5, 0.5]}}
     """
     pooled = torch.cat([values.double() for values in groups.values()]).sort().values
     low, high = (float(pooled[round(share * (len(pooled) - 1))]) for share in (0.005, 0.995))
@@ -258,14 +224,13 @@ def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
 
 
 def ranking_curves(score: Tensor, anomaly: Tensor) -> dict[str, list[list[float]]]:
-    """The ROC curve and the precision-recall curve, with at most 120 points each and both ends.
+    """``roc``, pairs of false and true positive rate, and ``pr``, pairs of recall and precision.
+
+    Each curve has at most 120 points, with both ends.
 
     Args:
         score: ``(N,)``, high for anomalies.
         anomaly: ``(N,)`` of ``bool``, both kinds present.
-
-    Returns:
-        ``roc``, pairs of false and true positive rate, and ``pr``, pairs of recall and precision.
     """
     true, false = ranking(score, anomaly)
     hit, alarm, precision = true / true[-1], false / false[-1], true / (true + false)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lebm.estimators.latent_model import HasPosterior, LatentModel
+from lebm.estimators.latent_model import HasPosterior
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
@@ -54,32 +55,27 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
 def _measured(subject: Subject, settings: Settings) -> list[Figure]:
     model = subject.model
     estimator = _Estimator(model, settings)
-    below, above = estimator.log_z()
-    figures = _constants(below, above, settings)
+    below, above = model_log_z(model, 5 * settings.levels, PRIOR_CHAINS, estimator.noise)
+    figures = [_constant("below", below, settings), _constant("above", above, settings)]
     images = first_normal(subject.images, settings.likelihood_images, settings.seed)
     x = model.observations({"x": images.to(model.device)})
-    start = estimator.start(x, "proposal")
-    estimates = {
-        "ais": estimator.estimate(x, start, settings.levels, "ais"),
-        "importance_sampling": estimator.estimate(x, start, 1, "is"),
-    }
-    dimensions = x[0].numel()
-    for name, estimate in estimates.items():
+    start, dimensions = estimator.start(x, "proposal"), x[0].numel()
+    for name, levels, purpose in (("ais", settings.levels, "ais"), ("importance_sampling", 1, "is")):
+        estimate = estimator.estimate(x, start, levels, purpose)
         interval = _normalised(estimate, below, above)
         details = {
+            "unit": "nats per image",
             "log_z": float(below.estimate),
             "median_ess": float(estimate.ess.median()),
             "chains": settings.chains,
         }
-        figures.append(
-            Figure.of(f"log_likelihood/{name}", interval, len(x), "test", unit="nats per image", **details)
-        )
-        if x.dim() != 4:
-            continue  # vectors have no grey levels
-        ends = (interval.value, interval.high, interval.low)
-        value, low, high = (bits_per_dimension(end, dimensions) for end in ends)
-        bits = Interval(value, low, high, interval.level, interval.method)
-        figures.append(Figure.of(f"bits_per_dimension/{name}", bits, len(x), "test", dimensions=dimensions))
+        figures.append(Figure.of(f"log_likelihood/{name}", interval, len(x), "test", **details))
+        if x.dim() == 4:  # vectors have no grey levels
+            ends = (interval.value, interval.high, interval.low)
+            value, low, high = (bits_per_dimension(end, dimensions) for end in ends)
+            bits = replace(interval, value=value, low=low, high=high)
+            name = f"bits_per_dimension/{name}"
+            figures.append(Figure.of(name, bits, len(x), "test", dimensions=dimensions))
     sample: Any = getattr(model.observation_model, "sample", None)
     if sample is not None:
         figures.append(estimator.gap(sample, min(len(x), 32)))
@@ -117,31 +113,31 @@ def _protocol(settings: Settings) -> dict[str, Any]:
     }
 
 
+@dataclass
 class _Estimator:
-    """Bounds for one model; each purpose has its own noise."""
+    """Bounds for one model that has the method ``posterior``; each purpose has its own noise."""
 
-    def __init__(self, model: LatentModel, settings: Settings) -> None:
-        self.model, self.settings = model, settings
-        assert isinstance(model, HasPosterior)
-        self.joint = model.posterior
+    model: Any
+    settings: Settings
 
     def noise(self, purpose: str) -> Noise:
         return Noise([(self.settings.seed, "likelihood", purpose)])
-
-    def log_z(self) -> tuple[LogZ, LogZ | None]:
-        return model_log_z(self.model, 5 * self.settings.levels, PRIOR_CHAINS, self.noise)
 
     def start(self, x: Tensor, purpose: str) -> LatentGaussian:
         wide = x.repeat_interleave(CANDIDATES, dim=0)
         z = self.model.encode(wide, steps=self.settings.steps, generator=self.noise(purpose)).detach()
         candidates = z.reshape(len(x), CANDIDATES, -1).transpose(0, 1)
-        return LatentGaussian.located(self.joint, x, candidates, self.noise(f"{purpose} surroundings"))
+        return LatentGaussian.located(
+            self.model.posterior, x, candidates, self.noise(f"{purpose} surroundings")
+        )
 
     def estimate(
         self, x: Tensor, start: LatentGaussian, levels: int, purpose: str, posterior: Tensor | None = None
     ) -> LogZ:
         kernel, chains = annealing(levels, self.model.device), self.settings.chains
-        return log_marginal(self.joint, x, start, kernel, chains, self.noise(purpose), posterior=posterior)
+        return log_marginal(
+            self.model.posterior, x, start, kernel, chains, self.noise(purpose), posterior=posterior
+        )
 
     def gap(self, sample: Callable[[Tensor, RandomSource], Tensor], n: int) -> Figure:
         """Upper minus lower bound on samples of the model, whose latents are known.
@@ -163,25 +159,19 @@ class _Estimator:
         return Figure.of(name, mean_interval(gaps), n, split, **details)
 
 
-def _constants(below: LogZ, above: LogZ | None, settings: Settings) -> list[Figure]:
-    figures = []
-    for name, bound in (("below", below), ("above", above)):
-        if bound is not None:
-            value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
-            few = ", joined with that of log-normal weights" if bound.ess < RELIABLE else ""
-            interval = Interval(value, low, high, 0.95, f"normal, over annealed chains{few}")
-            details = {"ess": float(bound.ess), "levels": 5 * settings.levels}
-            figures.append(Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details))
-    return figures
+def _constant(name: str, bound: LogZ, settings: Settings) -> Figure:
+    value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
+    few = ", joined with that of log-normal weights" if bound.ess < RELIABLE else ""
+    interval = Interval(value, low, high, 0.95, f"normal, over annealed chains{few}")
+    details = {"ess": float(bound.ess), "levels": 5 * settings.levels}
+    return Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details)
 
 
-def _normalised(estimate: LogZ, below: LogZ, above: LogZ | None) -> Interval:
+def _normalised(estimate: LogZ, below: LogZ, above: LogZ) -> Interval:
     """Mean over images minus log Z: Student's interval over images, widened by the interval of log Z."""
     over_images = mean_interval(estimate.estimate)
-    log_z = float(below.estimate)
-    high = float(below.high if above is None else max(float(below.high), float(above.high)))
-    half = over_images.high - over_images.value
+    log_z, high = float(below.estimate), max(float(below.high), float(above.high))
+    half, value = over_images.high - over_images.value, over_images.value - log_z
     down, up = math.hypot(half, high - log_z), math.hypot(half, log_z - float(below.low))
-    value = over_images.value - log_z
     method = "Student's t over images and the interval of log Z"
     return Interval(value, value - down, value + up, over_images.level, method)

@@ -20,16 +20,11 @@ from lebm.samplers.importance import Proposal
 from lebm.samplers.metropolis import HMC
 from lebm.samplers.noise import Noise, RandomSource, normal
 
-__all__ = [
-    "LONG_RUN",
-    "LatentGaussian",
-    "annealing",
-    "bits_per_dimension",
-    "log_marginal",
-    "long_run",
-    "model_log_z",
-    "prior_log_z",
-]
+__all__ = ["LatentGaussian", "bits_per_dimension", "log_marginal", "model_log_z", "prior_log_z"]
+
+LONG_RUN = 10  # length of the prior chain that replaces exact draws, in lengths of the chain in training
+DIRECT = 40  # draws of the base per annealed chain, for an estimate that takes about the same time
+FEWEST = 100  # smallest effective number of draws of the base for which their estimate counts
 
 
 @dataclass
@@ -55,9 +50,9 @@ class LatentGaussian:
     def fitted(cls, draws: Tensor, widen: float = 1.2) -> LatentGaussian:
         """The Gaussians of draws ``(chains, B, d)`` of posterior chains.
 
-        Annealing starts there, and the weights are unbiased for every start. If there are few chains for the
-        number of coordinates, the covariances move toward their diagonal. All are widened by ``widen``,
-        because too thin tails cost more precision than too fat ones."""
+        The weights of annealing are unbiased for every start. If there are few chains for the number of
+        coordinates, the covariances move toward their diagonal. All are widened by ``widen``, because too
+        thin tails cost more precision than too fat ones."""
         chains, _, d = draws.shape
         mean = draws.mean(dim=0)
         centred = (draws - mean).transpose(0, 1)
@@ -88,13 +83,13 @@ class LatentGaussian:
         bound.
 
         Args:
-            joint: gives for observations the differentiable ``log p~(x, z)`` as a function of ``z``.
+            joint: as in :func:`log_marginal`.
             x: ``(B, *event)``.
             candidates: ``(n, B, d)``, for example the ends of posterior chains.
             generator: source of randomness.
             chains: number of exploring chains per observation.
-            rounds: number of rounds. In each one the chains explore, in the coordinates of the last Gaussian,
-                and a new Gaussian is fitted to them.
+            rounds: how often the chains explore, in the coordinates of the last Gaussian, and a new one is
+                fitted to them.
         """
         _, rows, d = candidates.shape
         with torch.no_grad():
@@ -151,7 +146,7 @@ def log_marginal(
     *,
     posterior: Tensor | None = None,
 ) -> LogZ:
-    r"""``log ∫ p~(x, z) dz`` of every row of ``x``; with an unnormalised prior that is ``log p(x) + log Z``.
+    """``log ∫ p~(x, z) dz`` of every row of ``x``; with an unnormalised prior that is ``log p(x) + log Z``.
 
     It anneals from one Gaussian per row to the joint density, in coordinates in which that Gaussian is
     N(0, I). Then one step size serves all rows and coordinates. One level is importance sampling with that
@@ -159,12 +154,10 @@ def log_marginal(
     exact posterior draws makes it high on average.
 
     Args:
-        joint: gives for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` as a function of
-            ``z`` ``(n, d)``.
+        joint: gives for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` of ``z: (n, d)``.
         x: ``(B, *event)``.
         start: the start of annealing, one Gaussian per row of ``x``.
-        annealing: levels and kernel. The step size of the kernel is adapted in place, on separate chains of
-            this process.
+        annealing: levels and kernel, whose step size is adapted in place, on separate chains.
         chains: number of chains per row, at least 2.
         generator: source of randomness.
         posterior: exact draws given ``x``, ``(B, chains, d)``, for the bound from above.
@@ -202,20 +195,16 @@ def prior_log_z(
     *,
     long_run: Tensor | None = None,
 ) -> tuple[LogZ, LogZ | None]:
-    """The log-constant of a tilted prior, from below and, if there are draws of it, from above.
+    """The log-constant of a tilted prior, from below and, if there are draws of it, from above or ``None``.
 
-    Both are zero for an exact prior. The upper bound needs draws of the prior itself. Draws of a chain that
-    has not settled give no bound.
+    Both are zero for an exact prior, as which ``None`` counts.
 
     Args:
-        prior: the prior; ``None`` counts as exact.
-        annealing: levels and kernel. The step size of the kernel is adapted in place.
+        prior: the prior.
+        annealing: levels and kernel, whose step size is adapted in place.
         chains: number of annealed chains.
         generator: source of randomness.
-        long_run: draws of the prior, ``(n, d)``.
-
-    Returns:
-        The estimate from below, and that from above or ``None``.
+        long_run: draws of the prior, ``(n, d)``. Draws of a chain that has not settled give no bound.
 
     Raises:
         UserError: if the prior has no normalised base density.
@@ -257,22 +246,8 @@ def bits_per_dimension(log_density: float, dimensions: int) -> float:
     return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
 
 
-DIRECT = 40
-"""Draws of the base per annealed chain, in the estimate without chains: about equal in time."""
-FEWEST = 100
-"""Smallest effective number of draws of the base for which their estimate counts."""
-LONG_RUN = 10
-"""Length of the prior chain that replaces exact draws, as a multiple of its length in training."""
-
-
 def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImportanceSampling:
-    """Annealing by HMC with three leapfrog steps and an adapted step size; 1 level is importance sampling.
-
-    Example:
-        >>> from lebm.evaluation.marginal_likelihood import annealing
-        >>> annealing(20).levels
-        20
-    """
+    """Annealing by HMC with three leapfrog steps and an adapted step size; 1 level is importance sampling."""
     kernel = HMC(1, 0.3, leapfrog_steps=3).to(device)
     return AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
 
@@ -285,28 +260,25 @@ def long_run(model: LatentModel, n: int, noise: Noise) -> Tensor:
 
 def model_log_z(
     model: LatentModel, levels: int, chains: int, noise: Callable[[str], Noise]
-) -> tuple[LogZ, LogZ | None]:
+) -> tuple[LogZ, LogZ]:
     """``log Z`` of a model's prior from below and from above; both are zero for a normalised prior.
+
+    Where draws of the base alone give a narrower interval than :func:`prior_log_z`, both are that estimate.
 
     Args:
         model: the model of the prior.
         levels: annealing levels.
         chains: number of annealed chains.
-        noise: gives the noise of each purpose, ``"long run"`` and ``"log z"``.
-
-    Returns:
-        The two estimates of :func:`prior_log_z` with their intervals. Where draws of the base alone give a
-        narrower interval, both are that estimate.
+        noise: gives the noise of each purpose.
     """
-    prior = model.latent_prior
-    if prior is None or prior.is_exact:
-        return prior_log_z(None, annealing(1, model.device), chains)
-    draws, kernel = long_run(model, chains, noise("long run")), annealing(levels, model.device)
+    prior, kernel = model.latent_prior, annealing(levels, model.device)
+    exact = prior is None or prior.is_exact
+    draws = None if exact else long_run(model, chains, noise("long run"))
     below, above = prior_log_z(prior, kernel, chains, noise("log z"), long_run=draws)
-    if isinstance(prior, EnergyPrior):
+    assert above is not None  # there are draws, or the prior is exact
+    if isinstance(prior, EnergyPrior) and not exact:
         direct = direct_log_z(prior, DIRECT * chains, noise("direct log z"))
-        sides = [below] if above is None else [below, above]
-        annealed = max(side.high for side in sides) - min(side.low for side in sides)
+        annealed = max(below.high, above.high) - min(below.low, above.low)
         if direct.ess >= FEWEST and direct.high - direct.low < annealed:
             return direct, direct
     return below, above

@@ -12,7 +12,7 @@ from lebm.data.images import open_images, to_unit_range
 from lebm.errors import UserError
 from lebm.evaluation.anomaly import add_ranking
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.data import chosen_rows, first_normal
+from lebm.evaluation.data import batches, chosen_rows, first_normal
 from lebm.evaluation.record import SuiteResult
 from lebm.evaluation.scores import MEANINGS, score_pass
 
@@ -74,12 +74,17 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "seed": settings.seed,
         }
     )
-    own = score_pass(subject.model, _batches(inside, settings, subject, 0), "test images")
-    own.pop("label")
+
+    def scored(x: Tensor, what: str, number: int) -> dict[str, Tensor]:
+        """All scores; every set has other indices, and so other noise."""
+        data = batches(x, settings.batch_size, subject.model.device, first=number * 10**6)
+        return score_pass(subject.model, data, what)
+
+    own = scored(inside, "test images", 0)
     result.protocol["scores"] = {score: MEANINGS[score] for score in own}
     for number, (name, meaning, x) in enumerate(_sets(subject, settings, inside, names), start=1):
         result.protocol["sets"][name] = meaning
-        scores = score_pass(subject.model, _batches(x, settings, subject, number * 10**6), name)
+        scores = scored(x, name, number)
         anomaly = torch.arange(len(inside) + len(x)) >= len(inside)
         for score, values in own.items():
             both = torch.cat([values, scores[score]])
@@ -115,26 +120,12 @@ def _sets(
     """The name, the description and the images of every set."""
     for name, (meaning, change) in OUT_SETS.items():
         yield name, meaning, change(inside, torch.Generator().manual_seed(settings.seed))
-    held_out, test = subject.images.held_out_label, subject.images.test
+    test = subject.images.test
     if test.anomaly is not None:
-        rows = test.subset(test.anomaly.numpy())
-        yield (
-            _held_out_name(subject),
-            f"the held-out label {held_out}",
-            rows.observations(slice(0, settings.ood_images)),
-        )
+        x = test.subset(test.anomaly.numpy()).observations(slice(0, settings.ood_images))
+        yield _held_out_name(subject), f"the held-out label {subject.images.held_out_label}", x
     channels, size, _ = test.image_shape
     for path, name in zip(settings.ood, names, strict=True):
         found = open_images(path, image_size=size, channels=channels)
         chosen = chosen_rows(len(found), settings.ood_images, settings.seed)
         yield name, f"{path} ({found.split})", to_unit_range(torch.from_numpy(found.images[chosen]))
-
-
-def _batches(x: Tensor, settings: Settings, subject: Subject, first: int) -> Iterator[dict[str, Tensor]]:
-    """Batches of images; ``first`` is the index of the first one, so that sets have different noise."""
-    if not len(x):
-        raise UserError("an out-set holds no images")
-    for start in range(0, len(x), settings.batch_size):
-        part = x[start : start + settings.batch_size].to(subject.model.device)
-        index = torch.arange(first + start, first + start + len(part))
-        yield {"x": part, "index": index, "label": torch.full_like(index, -1)}

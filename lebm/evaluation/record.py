@@ -24,9 +24,9 @@ class Figure:
     Attributes:
         name: for example ``auroc/anomaly_score``.
         value: the number; ``None`` if it is not finite.
-        low: lower end of its interval; ``None`` without an interval.
-        high: upper end; ``None`` without an interval.
-        level: coverage of the interval; ``None`` without an interval.
+        low: lower end of its interval; like the next two, ``None`` without an interval.
+        high: upper end.
+        level: coverage of the interval.
         interval: the method of the interval, in words; empty without an interval.
         n: number of samples behind the number.
         split: name of these samples.
@@ -51,23 +51,23 @@ class Figure:
     @classmethod
     def of(cls, name: str, interval: Interval, n: int, split: str, **details: Any) -> Figure:
         """A figure from its interval."""
-        ends = (interval.value, interval.low, interval.high)
-        value, low, high = (end if math.isfinite(end) else None for end in ends)
+        value, low, high = map(_finite, (interval.value, interval.low, interval.high))
         return cls(name, value, low, high, interval.level, interval.method, n, split, details)
 
     @classmethod
     def plain(cls, name: str, value: float, n: int, split: str, **details: Any) -> Figure:
         """A figure without an interval."""
-        return cls(name, value if math.isfinite(value) else None, None, None, None, "", n, split, details)
+        return cls(name, _finite(value), None, None, None, "", n, split, details)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def beside(figure: Mapping[str, Any]) -> str:
-    """The reference values of an area under a precision-recall curve, in words.
+    """What to compare an area under a precision-recall curve with, in words; empty for other figures.
 
-    They are the value of guessing and the lowest possible one. The text is empty for other numbers.
-
-    Args:
-        figure: a :class:`Figure` as plain values.
+    These are the area of guessing and the lowest one. ``figure`` is a :class:`Figure` as plain values.
     """
     details = figure["details"]
     if not figure["name"].startswith("auprc/") or "base_rate" not in details:
@@ -87,7 +87,7 @@ class SuiteResult:
         skipped: the reason why the suite or a part of it was not measured; empty if all was.
         wall_time_seconds: duration of the suite.
         origin: ``command``, ``started``, ``versions``, ``hardware``, ``data`` and ``chains`` (the settings of
-            the samplers) of this suite. Those of other suites in the same file may differ.
+            the samplers), which may differ from those of other suites in the same file.
 
     Example:
         >>> from lebm.evaluation.record import SuiteResult

@@ -64,7 +64,7 @@ def reopen(
     A held-out class that the run gives by its number does not hold for other data.
 
     Args:
-        run: a run folder, or a checkpoint in the ``checkpoints`` folder of one.
+        run: as of :func:`stored_data`.
         data: other data: their ``path``; those of the run if ``None``.
         model: the model of the run. Images get its size and colours, sentences its vocabulary.
         limit: number of rows for validation and for testing, chosen by the seed of the data.
@@ -85,21 +85,17 @@ def reopen(
         raise UserError(
             f"{run}: its {kind.__name__} is not a data module that can be opened again; name some with --data"
         )
-    if issubclass(kind, ImageData):
+    if issubclass(kind, ImageData) or (issubclass(kind, TextData) and limit is not None):
         arguments["limit_eval"] = limit
-        if model is not None:
-            arguments |= _picture_size(run, model)
-    elif issubclass(kind, TextData) and limit is not None:
-        arguments["limit_eval"] = limit
+    if issubclass(kind, ImageData) and model is not None:
+        arguments |= _picture_size(run, model)
     module = build(section, SplitData, trust, "data")
     module.foreign = not own
     if isinstance(module, ArrayData):
         module.limit_eval = limit
-    if isinstance(module, TextData) and model is not None and model.sentences is not None:
-        module.vocabulary, module.max_length = (
-            model.sentences.vocabulary,
-            model.sentences.generator.max_length,
-        )
+    sentences = model.sentences if isinstance(module, TextData) and model is not None else None
+    if isinstance(module, TextData) and sentences is not None:
+        module.vocabulary, module.max_length = sentences.vocabulary, sentences.generator.max_length
     return module
 
 

@@ -47,6 +47,7 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
             {"name": "revision"}, skipped="the method has no image chain that revises its generator's samples"
         )
     subject.model.eval()
+    extractor, missing = settings.extractor, without_features(subject, settings.extractor)
     steps = {"generator": 0, "revised": settings.sample_steps or subject.model.chain_steps("image") or 0}
     result = SuiteResult(
         {
@@ -54,21 +55,18 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "sets": SETS,
             "n_samples_a_set": settings.n_samples,
             "real_split": settings.real_split,
-            "features": describe(settings.extractor),
+            "features": None if missing else describe(extractor),
             "image_steps": steps,
             "seed": settings.seed,
-        }
+        },
+        skipped=missing,
     )
-    if missing := without_features(subject, settings.extractor):
-        result.figures += _reconstructions(subject, settings)
-        result.protocol["features"], result.skipped = None, missing
-        return result
-    check_counts(subject, settings)
+    if not missing:
+        check_counts(subject, settings)
     result.figures += _reconstructions(subject, settings)
-    result.protocol |= {
-        "features_digest": settings.extractor.digest,
-        "features_note": settings.extractor.note,
-    }
+    if missing:
+        return result
+    result.protocol |= {"features_digest": extractor.digest, "features_note": extractor.note}
     n, split = settings.n_samples, settings.real_split
     for figure, values in _distances(subject, settings, steps).items():
         both = {**values, "gain": values["generator"] - values["revised"]}
@@ -81,7 +79,7 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
 def reconstructions_after(
     model: LatentModel, x: Tensor, index: Tensor, lengths: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Error and similarity of reconstructions after posterior chains of several lengths from the same draw.
+    """:func:`~lebm.metrics.reconstruction_rows` after posterior chains of several lengths from the same draw.
 
     Args:
         model: the model of the chains.
@@ -90,7 +88,7 @@ def reconstructions_after(
         lengths: numbers of posterior transitions; 0 is the inference model alone.
 
     Returns:
-        ``mse/steps0``, ``psnr/steps0``, ..., ``(B,)`` each, see :func:`~lebm.metrics.reconstruction_rows`.
+        ``mse/steps0``, ``psnr/steps0``, ..., ``(B,)`` each.
     """
     columns = {}
     for steps in lengths:
@@ -106,12 +104,11 @@ def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
     model = subject.model
     revised = settings.steps or model.evaluation_steps or model.chain_steps("posterior")
     assert revised is not None  # a model that revises images revises latents too
-    rows: dict[str, list[Tensor]] = {}
-    for batch in batches(subject.images.test, settings.batch_size, model.device):
-        after = reconstructions_after(model, model.observations(batch), batch["index"], (0, revised))
-        for name, values in after.items():
-            rows.setdefault(name, []).append(values.cpu())
-    columns = {name: torch.cat(parts) for name, parts in rows.items()}
+    parts = [
+        reconstructions_after(model, model.observations(batch), batch["index"], (0, revised))
+        for batch in batches(subject.images.test, settings.batch_size, model.device)
+    ]
+    columns = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
     return [Figure.of(name, mean_interval(column), len(column), "test") for name, column in columns.items()]
 
 
@@ -123,9 +120,8 @@ def _distances(subject: Subject, settings: Settings, steps: dict[str, int]) -> d
     real, _ = feature_rows(extractor, (batch["x"] for batch in data), settings.real_split)
     mean, covariance = real.mean(dim=0), real.T.cov()
     name, kernel = extractor.figure, kernel_name(extractor)
-    distances = {
-        figure: {kind: torch.zeros(SETS, dtype=torch.float64) for kind in steps} for figure in (name, kernel)
-    }
+    empty = torch.zeros(SETS, dtype=torch.float64)
+    distances = {figure: {kind: empty.clone() for kind in steps} for figure in (name, kernel)}
     for number in range(SETS):
         for kind, length in steps.items():
             own = replace(settings, seed=settings.seed + 1000 * number, sample_steps=length)

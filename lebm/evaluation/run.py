@@ -14,11 +14,11 @@ from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import SentenceSubject, Settings, Subject
 from lebm.evaluation.image import image_suite
 from lebm.evaluation.likelihood_suite import likelihood_suite
-from lebm.evaluation.names import check_suite
 from lebm.evaluation.ood import ood_suite
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.evaluation.revision import revision_suite
 from lebm.evaluation.sentences import text_suite
+from lebm.evaluation.settings import check_suite
 
 __all__ = ["SUITES", "Suite", "find_suite", "run_suites", "suite"]
 
@@ -30,8 +30,8 @@ class Suite:
     Attributes:
         measure: function of the model with its data, and of the settings.
         subject: the kind of models that it measures, models of images or models of sentences.
-        better: ``"higher"`` or ``"lower"`` for each of its figures that has a direction, by the first part of
-            its name. Those of lebm's own figures are in :mod:`lebm.report.figures`.
+        better: the directions of its figures, see :func:`suite`. Those of lebm's own figures are in
+            :mod:`lebm.report.figures`.
 
     Example:
         >>> from lebm.evaluation.run import SUITES
@@ -65,14 +65,12 @@ def suite(
 ) -> Callable[[Measure], Measure]:
     """Decorate a function of your own that ``lebm evaluate --suite mine.roughness --trust mine`` runs.
 
-    Args:
-        subject: what the function takes as its first argument, a model of images or of sentences with its
-            data. The second argument is :class:`Settings`.
-        better: the direction of each figure that has one, by the first part of its name.
+    Its arguments are a subject and :class:`Settings`. It may return a :class:`SuiteResult`, or a mapping from
+    names to numbers.
 
-    Returns:
-        A decorator. The function may return a :class:`~lebm.evaluation.record.SuiteResult`, or a mapping from
-        names to numbers.
+    Args:
+        subject: the kind of its first argument, a model of images or of sentences with its data.
+        better: the direction of each figure that has one, by the first part of its name.
 
     Example:
         >>> from lebm.evaluation.run import find_suite, suite
@@ -114,7 +112,7 @@ def run_suites(
     """Measure a model with some suites.
 
     Args:
-        names: keys of :data:`SUITES`, or import paths of functions.
+        names: as for :func:`find_suite`.
         subject: the model and its data.
         settings: how much is measured; ``steps`` is the length of every posterior chain.
         trust: packages outside lebm whose functions may be imported.

@@ -48,14 +48,10 @@ MEANINGS |= {
 
 @torch.no_grad()
 def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All scores of a model, high for unlikely samples, from one posterior chain per sample.
+    """All scores of a model by their names in :data:`MEANINGS`, ``(B,)`` of float64 each.
 
-    Args:
-        model: the model.
-        batch: ``x``, and ``index``, which keys the noise.
-
-    Returns:
-        Scores by their names in :data:`MEANINGS`, ``(B,)`` of float64 each.
+    They are high for unlikely samples, and come from one posterior chain per sample. ``batch`` holds ``x``,
+    and ``index``, which keys the noise.
     """
     outputs = model.test_step(batch, 0)
     x, z = outputs["x"], outputs["z"]
@@ -79,28 +75,24 @@ def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def score_pass(model: LatentModel, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """Compute :func:`all_scores` of all batches with ``x``, ``index`` and ``label``, ``(N,)`` each, and
-    ``label``.
-
-    Raises:
-        UserError: if there are no images, or a score is not finite; it begins with ``what``.
-    """
-    return gathered(({**all_scores(model, batch), "label": batch["label"].cpu()} for batch in data), what)
+    """:func:`gathered` :func:`all_scores` of all batches, and their ``label`` if they have one."""
+    parts = (
+        all_scores(model, batch) | {name: batch[name].cpu() for name in ("label",) if name in batch}
+        for batch in data
+    )
+    return gathered(parts, what)
 
 
 def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """Join the scores of batches, ``(B,)`` by name, in one column per name, ``(N,)``.
+    """Join the scores of batches, ``(B,)`` by name, to one column per name, ``(N,)``.
 
     Raises:
         UserError: if there are no images, or a score is not finite; it begins with ``what``.
     """
-    rows: dict[str, list[Tensor]] = {}
-    for part in parts:
-        for name, values in part.items():
-            rows.setdefault(name, []).append(values)
+    rows = list(parts)
     if not rows:
         raise UserError(f"{what}: there are no images")
-    columns = {name: torch.cat(values) for name, values in rows.items()}
+    columns = {name: torch.cat([part[name] for part in rows]) for name in rows[0]}
     for name, values in columns.items():
         bad = (~finite_rows(values)).nonzero().flatten()
         if len(bad):
@@ -113,12 +105,10 @@ def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tens
 
 @torch.no_grad()
 def combined_parts(model: LatentModel, x: Tensor, **chain: Any) -> dict[str, Tensor]:
-    """The two parts of :func:`combined`, ``(B,)`` of float64 each, at one posterior sample.
+    """The two parts of :func:`combined` for ``x: (B, *event)``, ``(B,)`` of float64 each.
 
-    Args:
-        model: a model with a prior on latents.
-        x: ``(B, *event)``.
-        **chain: ``steps`` and ``generator`` of :meth:`~lebm.estimators.LatentModel.encode`.
+    They are measured at one posterior sample; ``chain`` are the keyword arguments of
+    :meth:`~lebm.estimators.LatentModel.encode`. The model has a prior on latents.
     """
     assert model.latent_prior is not None
     z = model.encode(x, **chain)
@@ -141,13 +131,11 @@ def combined(scores: Mapping[str, Tensor], normal: Mapping[str, Tensor]) -> Tens
 
 
 def threshold_at(scores: Tensor, rate: float) -> float:
-    """The smallest of some scores of normal rows that at most a share ``rate`` of these scores exceeds.
-
-    A row is flagged if its score is above the threshold. A score that is not a number counts as the highest.
+    """The smallest of the scores that at most a share ``rate`` of them exceeds; NaN counts as the highest.
 
     Args:
         scores: anomaly scores of normal rows that training did not use, ``(N,)``.
-        rate: the false-positive rate, above 0 and below 1.
+        rate: the false-positive rate of flagging rows above the threshold, above 0 and below 1.
 
     Raises:
         ValueError: for another rate, or no scores.

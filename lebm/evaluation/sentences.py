@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -23,7 +23,6 @@ from lebm.metrics.text_likelihood import (
     language_model_perplexity,
 )
 from lebm.models.text_likelihood import PAD, CategoricalLikelihood
-from lebm.samplers.annealed import LogZ
 from lebm.samplers.noise import Noise
 
 __all__ = ["LikelihoodBounds", "SampleQuality", "likelihood_of_sentences", "text_suite"]
@@ -43,6 +42,7 @@ def likelihood_of_sentences(model: LatentModel, who: str) -> CategoricalLikeliho
     return likelihood
 
 
+@dataclass
 class LikelihoodBounds:
     """Negative log-likelihood per sentence and perplexity per token, with intervals, and log Z of the prior.
 
@@ -64,39 +64,28 @@ class LikelihoodBounds:
         10
     """
 
-    def __init__(
-        self,
-        n: int | None = None,
-        chains: int = 100,
-        levels: int = 1,
-        start: Literal["prior", "posterior"] = "prior",
-        prior_chains: int = 512,
-        prior_levels: int = 200,
-        seed: int = 0,
-    ) -> None:
-        if min(1 if n is None else n, levels, prior_levels) < 1 or min(chains, prior_chains) < 2:
+    n: int | None = None
+    chains: int = 100
+    levels: int = 1
+    start: Literal["prior", "posterior"] = "prior"
+    prior_chains: int = 512
+    prior_levels: int = 200
+    seed: int = 0
+    counts: dict[str, int] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        n = 1 if self.n is None else self.n
+        if min(n, self.levels, self.prior_levels) < 1 or min(self.chains, self.prior_chains) < 2:
             raise ValueError(
                 "n, levels and prior_levels must be at least 1, chains and prior_chains at least 2"
             )
-        self.n, self.chains, self.levels, self.start = n, chains, levels, start
-        self.prior_chains, self.prior_levels, self.seed = prior_chains, prior_levels, seed
-        self.counts: dict[str, int] = {}
         self._metric = SentenceLikelihood()
 
     @property
     def protocol(self) -> dict[str, Any]:
         """The settings and units, as plain values."""
-        return {
-            "n": self.n,
-            "chains": self.chains,
-            "levels": self.levels,
-            "start": self.start,
-            "prior_chains": self.prior_chains,
-            "prior_levels": self.prior_levels,
-            "seed": self.seed,
-            "nll": "nats per sentence",
-            "perplexity": "per token, <eos> included",
-        }
+        settings = {option.name: getattr(self, option.name) for option in fields(self) if option.init}
+        return {**settings, "nll": "nats per sentence", "perplexity": "per token, <eos> included"}
 
     def begin(self, model: LatentModel) -> None:
         """Forget earlier batches, and estimate log Z of the model's prior.
@@ -115,8 +104,7 @@ class LikelihoodBounds:
         below, above = model_log_z(
             model, self.prior_levels, self.prior_chains, lambda purpose: Noise([(self.seed, purpose)])
         )
-        high = below.high if above is None else torch.maximum(below.high, above.high)
-        self._metric.log_z = LogZ(below.estimate, below.low, high, below.ess)
+        self._metric.log_z = replace(below, high=torch.maximum(below.high, above.high))
 
     def update(self, model: LatentModel, x: Tensor, index: Tensor) -> None:
         """Take a batch of sentences ``x: (B, T)``, whose numbers ``index: (B,)`` key the noise."""
@@ -144,8 +132,7 @@ class LikelihoodBounds:
     def compute(self) -> dict[str, float]:
         """``nll``, ``perplexity`` and ``log_z``, each also with ``_low`` and ``_high``, and ``least_ess``.
 
-        ``nll`` is in nats per sentence, ``perplexity`` is per token, ``<eos>`` included. All processes must
-        call this.
+        All processes must call this.
         """
         bounds = {name: float(value) for name, value in self._metric.compute().items()}
         with self._metric.sync_context():
@@ -157,6 +144,7 @@ class LikelihoodBounds:
         return {**bounds, **constant}
 
 
+@dataclass
 class SampleQuality:
     """Forward and reverse perplexity, diversity of samples, and use of the latents.
 
@@ -179,26 +167,22 @@ class SampleQuality:
         5
     """
 
-    def __init__(
-        self, n: int = 2000, compared: int = 200, steps: int = 500, hidden: int = 128, seed: int = 0
-    ) -> None:
-        if min(n, compared) < 2 or min(steps, hidden) < 1:
+    n: int = 2000
+    compared: int = 200
+    steps: int = 500
+    hidden: int = 128
+    seed: int = 0
+    counts: dict[str, int] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if min(self.n, self.compared) < 2 or min(self.steps, self.hidden) < 1:
             raise ValueError("n and compared must be at least 2, steps and hidden at least 1")
-        self.n, self.compared, self.seed = n, compared, seed
-        self.budget = Budget(steps=steps, hidden=hidden, seed=seed)
-        self.counts: dict[str, int] = {}
-        self._use: LatentUse | None = None
-        self._samples = torch.empty(0)
-        self._real: list[Tensor] = []
+        self.budget = Budget(steps=self.steps, hidden=self.hidden, seed=self.seed)
 
     @property
     def protocol(self) -> dict[str, Any]:
         """The settings, as plain values."""
-        return {
-            "samples": self.n,
-            "compared": self.compared,
-            "language_model": dataclasses.asdict(self.budget),
-        }
+        return {"samples": self.n, "compared": self.compared, "language_model": asdict(self.budget)}
 
     def begin(self, model: LatentModel) -> None:
         """Forget earlier batches, and draw the samples.
@@ -209,18 +193,13 @@ class SampleQuality:
         likelihood_of_sentences(model, "SentenceQuality")
         self._use = LatentUse(model.latent_dim).to(model.device)
         self._samples = model.sample(self.n, generator=Noise.shards(self.seed, "sentence quality"))
-        self._real = []
+        self._real: list[Tensor] = []
 
     def update(self, model: LatentModel, x: Tensor, z: Tensor, index: Tensor) -> None:
-        """Take a batch.
+        """Take a batch of sentences ``x: (B, T)`` with posterior draws ``z: (B, latent_dim)``.
 
-        Args:
-            model: of sentences.
-            x: sentences ``(B, T)``.
-            z: a posterior draw for each sentence, ``(B, latent_dim)``.
-            index: numbers of the sentences, ``(B,)``, which key the noise of a second draw.
+        Their numbers ``index: (B,)`` key the noise of a second draw.
         """
-        assert self._use is not None, "begin comes first"
         other = model.encode(x, generator=model.sample_noise("second draw", index))
         likelihood = likelihood_of_sentences(model, "SentenceQuality").given(x)
         with torch.no_grad():
@@ -236,11 +215,11 @@ class SampleQuality:
             ``active_units``, ``posterior_mean_variance`` and ``latent_nats``. ``real_distinct_1``,
             ``real_distinct_2`` and ``real_self_bleu`` are the same of an equal number of real sentences.
         """
-        assert self._use is not None, "begin comes first"
         generator = likelihood_of_sentences(model, "SentenceQuality").generator
         size, length = generator.vocabulary_size, generator.max_length
         test = torch.cat([_padded(x, length) for x in self._real])
-        learned = self._learned(train, length).to(model.device)
+        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))[: self.n]
+        learned = _padded(train.tokens(chosen.numpy()), length).to(model.device)
         # The numbers are equal, because the share of different words falls with the number of sentences.
         compared = min(len(test), self.n)
         variety, use = diversity(self._samples[:compared], self.compared), self._use.compute()
@@ -259,14 +238,8 @@ class SampleQuality:
         for name in use:
             counts[name] = int(self._use.compared if name == "latent_nats" else self._use.count)
         self.counts = counts
-        self._use, self._real, self._samples = None, [], torch.empty(0)
+        del self._use, self._real, self._samples
         return values
-
-    def _learned(self, train: TextRows, length: int) -> Tensor:
-        """``n`` training sentences, chosen by the seed, ``(n, length)``."""
-        generator = torch.Generator().manual_seed(self.seed)
-        rows = torch.randperm(len(train), generator=generator)[: self.n]
-        return _padded(train.tokens(rows.numpy()), length)
 
 
 def _padded(x: Tensor, length: int) -> Tensor:
@@ -282,11 +255,7 @@ ELSEWHERE = {
 
 def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
     """Likelihood bounds and perplexity with intervals, forward and reverse perplexity, diversity, and use of
-    the latents.
-
-    Args:
-        subject: a model of sentences and its data.
-        settings: only ``seed``, ``n_samples``, ``chains`` and ``levels`` are used.
+    the latents. Of the settings only ``seed``, ``n_samples``, ``chains`` and ``levels`` are used.
     """
     model, data = subject.model.eval(), subject.data
     assert data.vocabulary is not None  # after its setup
@@ -305,14 +274,8 @@ def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
             quality.update(model, outputs["x"], outputs["z"], batch["index"])
         values = {**bounds.compute(), **quality.compute(model, data.train)}
     counts = {**bounds.counts, **quality.counts}
-    result = SuiteResult(
-        {
-            "name": "sentences",
-            "seed": settings.seed,
-            "SentenceBounds": bounds.protocol,
-            "SentenceQuality": quality.protocol,
-        }
-    )
+    protocols = {"SentenceBounds": bounds.protocol, "SentenceQuality": quality.protocol}
+    result = SuiteResult({"name": "sentences", "seed": settings.seed, **protocols})
     for name, value in values.items():
         if name.endswith(("_low", "_high")):
             continue

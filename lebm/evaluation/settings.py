@@ -1,14 +1,32 @@
-"""How much an evaluation measures; each setting with a help text is a flag of ``lebm evaluate``."""
+"""Names of suites and how much they measure, for the command line; torch is not imported here.
+
+Each setting with a help text is a flag of ``lebm evaluate``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lebm.errors import UserError
+
 if TYPE_CHECKING:
     from lebm.metrics.features import FeatureExtractor
 
-__all__ = ["Settings"]
+__all__ = ["CHAINS_PER_IMAGE", "SUITE_NAMES", "Settings", "check_suite"]
+
+SUITE_NAMES = ("image", "anomaly", "ood", "likelihood", "chains", "revision", "text")
+CHAINS_PER_IMAGE = 4
+
+
+def check_suite(name: str) -> None:
+    """Refuse a name that is neither of a suite of lebm, nor the path of a function.
+
+    Raises:
+        UserError: listing the suites.
+    """
+    if "." not in name and name not in (*SUITE_NAMES, "all"):
+        own = "a suite of your own is named MODULE.FUNCTION"
+        raise UserError(f"--suite {name}: choose from {', '.join((*SUITE_NAMES, 'all'))}; {own}")
 
 
 def _flag(default: Any, text: str, **more: Any) -> Any:

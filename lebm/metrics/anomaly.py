@@ -68,7 +68,11 @@ def ranking(score: Tensor, anomaly: Tensor, counts: Tensor | None = None) -> tup
 
 
 def ranking_areas(true: Tensor, false: Tensor) -> dict[str, Tensor]:
-    """``auroc``, ``auprc`` and ``fpr_at_95`` of rows of :func:`ranking`, ``(rows,)`` each."""
+    """``auroc``, ``auprc`` and ``fpr_at_95`` of rows of :func:`ranking`, ``(rows,)`` each.
+
+    ``fpr_at_95`` is the share of normal samples at or above the highest threshold that at least 95 % of the
+    anomalies reach.
+    """
     true_before, false_before = (pad(part[:, :-1], (1, 0)) for part in (true, false))
     wins = (false - false_before) * (true + true_before) / 2
     precision = true / (true + false).clamp_min(1e-300)

@@ -22,7 +22,7 @@ def classify(
     lr: float = 3e-3,
     seed: int = 0,
 ) -> float:
-    """Train Linear-ReLU-Linear on features by cross-entropy, and return its accuracy on test features.
+    """Train Linear-ReLU-Linear on features by cross-entropy, and return its accuracy, in [0, 1], on others.
 
     The mean and standard deviation of the training part standardise all features. Adam's learning rate falls
     to zero along a cosine. Torch's default generator does not change.
@@ -35,9 +35,6 @@ def classify(
         batch_size: rows per step.
         lr: Adam's learning rate at the start.
         seed: of weights and order.
-
-    Returns:
-        Share of right answers, in [0, 1].
 
     Raises:
         ValueError: if a part is empty, or features and labels differ in number.
@@ -117,11 +114,9 @@ def latent_attack(
 
 
 def mutual_information(a: Tensor, b: Tensor) -> Tensor:
-    """Mutual information of two discrete variables from their joint counts, in nats.
+    """Mutual information of two discrete variables, both ``(N,)`` of ``long`` from 0, in nats.
 
-    Args:
-        a: ``(N,)`` of ``long``, from 0.
-        b: ``(N,)`` of ``long``, from 0.
+    It is computed from their joint counts.
 
     Example:
         >>> import torch
@@ -140,13 +135,10 @@ def mutual_information(a: Tensor, b: Tensor) -> Tensor:
 def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> tuple[float, float | None]:
     """MIG (Chen et al. 2018) and MIG-sup (Li et al. 2020), each in [0, 1].
 
-    MIG is high if one coordinate alone holds each factor. For every factor it takes the two coordinates with
-    the most mutual information, divides the gap between them by the factor's entropy, and averages over
-    factors.
-
-    MIG-sup is high if each coordinate holds one factor alone. Every mutual information is divided by the
-    factor's entropy. For every coordinate it takes the gap between the two largest values, and averages over
-    coordinates.
+    Every mutual information of a coordinate and a factor is divided by the factor's entropy. MIG is the gap
+    between the two largest values of each factor, averaged over factors. It is high if one coordinate alone
+    holds each factor. MIG-sup is the gap between the two largest values of each coordinate, averaged over
+    coordinates. It is high if each coordinate holds one factor alone.
 
     Args:
         codes: ``(N, d)``, d at least 2. Each coordinate is cut into bins of equal width between its extremes.

@@ -71,7 +71,7 @@ class FeatureExtractor(nn.Module, Component, ABC):
 
 
 class FlatFeatures(FeatureExtractor):
-    """Pixels, averaged down to a small grid. Fast and offline, but no measure of what an image shows.
+    """Pixels, averaged down to a small grid. Fast and offline, but not a measure of what an image shows.
 
     Args:
         size: side of the grid, at least 1; the feature length is ``channels * size**2``.

@@ -98,11 +98,8 @@ class FrechetDistance(Metric):
         return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)
 
     def reset(self) -> None:
-        kept = (
-            {}
-            if self.reset_real_features
-            else {f"real_{part}": getattr(self, f"real_{part}") for part in ("sum", "outer", "count")}
-        )
+        names = () if self.reset_real_features else ("real_sum", "real_outer", "real_count")
+        kept = {name: getattr(self, name) for name in names}
         super().reset()
         for name, value in kept.items():
             setattr(self, name, value)

@@ -21,8 +21,7 @@ class NonFinite(Metric):
     """Counts non-finite rows over all processes, and finds the first.
 
     Metrics must not see such rows: torchmetrics would return NaN or crash in LAPACK, where the user needs a
-    line of text. The error comes at the end of a pass, on all processes at the same time. So no process waits
-    for another.
+    line of text. The error comes at the end of a pass on all processes, so no process waits for another.
 
     Example:
         >>> import torch

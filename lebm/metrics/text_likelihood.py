@@ -34,7 +34,7 @@ class SentenceLikelihood(Metric):
     """Mean ``-log p(x)`` per sentence in nats, and perplexity per token (``<eos>`` included).
 
     The estimate of a sentence is ``log ∫ p~(x, z) dz - log Z``. Its first part is low on average. So the mean
-    is an upper bound of the negative log-likelihood, up to the error of log Z, which all sentences share.
+    is an upper bound of the negative log-likelihood, up to the error of log Z.
 
     The intervals cover 95%. They describe the error of the estimates for these sentences, and not how another
     test set would differ. The errors of single sentences are independent. The error of log Z is added in
@@ -177,18 +177,12 @@ def language_model_perplexity(
         >>> language_model_perplexity(words, words[:1], 8, Budget(steps=30, hidden=8)) < 8  # of guessing
         True
     """
-    model = train_language_model(learned, vocabulary_size, budget or Budget())
-    return perplexity(model, judged)
-
-
-@torch.no_grad()
-def perplexity(model: CategoricalLikelihood, x: Tensor, batch_size: int = 128) -> float:
-    """``exp`` of the mean of ``-log p`` per token of sentences ``(N, T)`` under a language model."""
-    surprise, tokens = 0.0, 0
-    for rows in x.split(batch_size):
-        surprise -= float(model.log_prob(rows, torch.zeros(len(rows), 1, device=x.device)).double().sum())
-        tokens += int((rows != PAD).sum())
-    return math.exp(surprise / max(1, tokens))
+    model, surprise = train_language_model(learned, vocabulary_size, budget or Budget()), 0.0
+    for rows in judged.split(128):
+        nothing = torch.zeros(len(rows), 1, device=rows.device)
+        with torch.no_grad():
+            surprise -= float(model.log_prob(rows, nothing).double().sum())
+    return math.exp(surprise / max(1, int((judged != PAD).sum())))
 
 
 def distinct(sentences: Sequence[Sequence[int]], n: int) -> float:
@@ -301,13 +295,9 @@ class LatentUse(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, z: Tensor, other: Tensor, own: Tensor, foreign: Tensor) -> None:
-        """Add a batch.
+        """Add two posterior draws ``(B, d)`` per observation, and ``log p(x | z)`` and ``log p(x | z*)``.
 
-        Args:
-            z: posterior draws ``(B, d)``.
-            other: independent posterior draws for the same observations, ``(B, d)``.
-            own: ``log p(x | z)``, ``(B,)``.
-            foreign: ``log p(x | z*)``, ``(B,)``; no rows if the batch has a single observation.
+        The last two are ``(B,)``; ``foreign`` has no rows if the batch has a single observation.
         """
         z, other = z.double(), other.double()
         self.count = self.count + len(z)

@@ -14,8 +14,12 @@ from torchvision.utils import make_grid
 
 from lebm.files import replaced
 
-__all__ = ["captioned_grid", "heat"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
+__all__ = ["captioned_grid", "heat", "image_grid", "pair_grid", "rendered", "write_png"]
+
+_MAGENTA = (255, 0, 255)
 _WIDTH = 96
 _LINE = 14
 _GAP = 6
@@ -88,14 +92,6 @@ def _tile(images: Sequence[Tensor], scale: int) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["image_grid", "pair_grid", "rendered", "write_png"]
-
-_MAGENTA = (255, 0, 255)
-
-
 def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
     """Lay images out in rows, the first at the top left.
 
@@ -140,9 +136,6 @@ def pair_grid(above: Tensor, below: Tensor, columns: int = 8) -> np.ndarray:
         above: ``(B, C, H, W)`` in [-1, 1].
         below: the same shape.
         columns: images per row, at least 1.
-
-    Returns:
-        ``(height, width, 3)`` of ``uint8``.
 
     Example:
         >>> import torch

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from lebm import callbacks, data, metrics
 from lebm.callbacks import EvaluationCallback
+from tests.callbacks.test_latents import staged
 from tests.callbacks.test_sentences import sentence_model
-from tests.callbacks.test_stages import staged
 from tests.callbacks.tiny import TinyData, trainer
 from tests.estimators.hierarchical_models import variational
 

@@ -12,8 +12,8 @@ import pytest
 from lebm.__main__ import main
 from lebm.config.request import check_data
 from lebm.errors import UserError
-from lebm.evaluation.names import SUITE_NAMES
 from lebm.evaluation.run import SUITES
+from lebm.evaluation.settings import SUITE_NAMES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CODE = """

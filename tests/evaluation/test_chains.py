@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lebm.estimators.latent_model import NoChainError
-from lebm.evaluation.chains import CHAINS_PER_IMAGE, posterior_chains
+from lebm.evaluation.chains import posterior_chains
+from lebm.evaluation.settings import CHAINS_PER_IMAGE
 from lebm.samplers import Noise
 from tests.callbacks.test_revision import model as dual_mcmc
 from tests.callbacks.tiny import SHAPE, latent_mle

@@ -24,7 +24,7 @@ from lebm.evaluation.anomaly import anomaly_suite, test_scores
 from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import RunImages, batches
-from lebm.evaluation.draws import drawn_images
+from lebm.evaluation.draws import sample_chunks
 from lebm.evaluation.image import image_suite, kernel_distance
 from lebm.evaluation.intervals import histogram, ranking_curves
 from lebm.evaluation.likelihood_suite import likelihood_suite
@@ -133,9 +133,7 @@ def test_rows_of_the_other_split_that_the_test_pass_never_saw_are_scored(run: Pa
 
 def test_image_figures_against_torchmetrics(subject: Subject) -> None:
     result = image_suite(subject, SETTINGS)
-    fake = torch.cat(
-        [drawn_images(subject.model, count, chunk, 3)[0] for chunk, count in enumerate((250, 50))]
-    )
+    fake = torch.cat([x for _, x, _ in sample_chunks(subject.model, 300, 3)])
     assert subject.images.train is not None
     real = to_unit_range(subject.images.train.images())
     metric = FrechetInceptionDistance(feature=_Features(2)).set_dtype(torch.float64)

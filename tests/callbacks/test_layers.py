@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +19,7 @@ from lebm.callbacks import (
 )
 from lebm.errors import UserError
 from tests.callbacks.test_revision import model as dual_mcmc
-from tests.callbacks.tiny import EchoModel, TinyData, latent_mle, trainer
+from tests.callbacks.tiny import EchoModel, TinyData, trainer
 from tests.estimators.hierarchical_models import conditional, variational
 
 
@@ -86,29 +85,6 @@ def test_a_grid_changes_its_own_layer_only(kind: str) -> None:
         assert not bool((grid[:, 1:, own] == codes[:2, None, own]).any())
 
 
-def test_a_longer_chain_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
-    """The columns of the picture are one chain: that of twenty steps begins with that of ten."""
-    model = variational()
-    from lebm.samplers import Noise
-
-    ten, twenty = (
-        model.sample_latent(3, steps=steps, generator=Noise.shards(0, "long chain")) for steps in (10, 20)
-    )
-    noise = Noise.shards(0, "long chain")
-    start = model.chain_start(3, noise)
-    ten_again = model.prior_sampler(model.prior.target(), start, noise, steps=10)
-    torch.testing.assert_close(ten, ten_again)
-    torch.testing.assert_close(twenty, model.prior_sampler(model.prior.target(), ten_again, noise, steps=10))
-
-
-def test_any_method_has_long_chains_and_traversals(tmp_path: Path) -> None:
-    trainer(tmp_path, [LongChain(lengths=(0, 10), n=2), LatentTraversal(columns=3)]).test(
-        latent_mle(), datamodule=TinyData(), verbose=False
-    )
-    assert size(tmp_path / "images" / "traversal" / "test.png") == (2, 3)
-    assert np.asarray(Image.open(tmp_path / "images" / "long_chain" / "test.png")).any()
-
-
 def test_coordinates_of_any_inference_model_are_compared_with_labels(tmp_path: Path) -> None:
     callback = MutualInformationGap(bins=3)
     trainer(tmp_path, [callback]).test(dual_mcmc(), datamodule=TinyData(), verbose=False)
@@ -136,12 +112,12 @@ def test_wrong_settings_and_models_are_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="layers of a hierarchical model, which EchoModel does not have"):
             trainer(tmp_path, [callback]).test(EchoModel(), datamodule=TinyData(), verbose=False)
     for make, message in (
-        (lambda: HierarchicalSamples(rows=0), "rows, columns"),
+        (lambda: HierarchicalSamples(rows=0), "rows must be at least 1"),
         (lambda: HierarchicalSamples(kinds=["other"]), "kinds must be"),  # type: ignore[list-item]
         (lambda: LayerReconstruction(n=0), "n must be at least 1"),
-        (lambda: LatentTraversal(columns=1), "columns >= 2"),
-        (lambda: LayerClassification(epochs=0), "epochs and limit"),
-        (lambda: LatentAttack(n=1), "n of at least 2"),
+        (lambda: LatentTraversal(columns=1), "columns must be at least 2"),
+        (lambda: LayerClassification(epochs=0), "epochs must be at least 1"),
+        (lambda: LatentAttack(n=1), "n must be at least 2"),
         (lambda: LongChain(lengths=(60, 25)), "multiples of ten"),
         (lambda: MutualInformationGap(bins=1), "bins must be at least 2"),
     ):
