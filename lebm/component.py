@@ -12,7 +12,7 @@ import numbers
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = [
     "Component",
@@ -40,6 +40,8 @@ class Component:
     """
 
     _init_arguments: dict[str, Any]
+    former: ClassVar[Mapping[str, Any]] = {}
+    """Arguments that are gone, each with the value that says what every object of the class does today."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -51,8 +53,9 @@ class Component:
 
     @classmethod
     def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Today's arguments for those that a checkpoint of an older lebm describes; by default the same."""
-        return arguments
+        """Today's arguments for those that a checkpoint of an older lebm describes."""
+        gone = cls.former
+        return {name: value for name, value in arguments.items() if name not in gone or value != gone[name]}
 
     def __repr__(self) -> str:
         """The class and its arguments, those at their defaults left out; a module shows its modules too."""

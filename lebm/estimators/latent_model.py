@@ -47,6 +47,7 @@ __all__ = [
     "check_strategy",
     "contrast",
     "refusal",
+    "touch",
 ]
 
 _SHARDED = {"fsdp": FSDPStrategy, "model_parallel": ModelParallelStrategy, "deepspeed": DeepSpeedStrategy}
@@ -330,11 +331,23 @@ class LatentModel(LightningModule, Component, ABC):
         """
         raise NoChainError("from the inference network, no chain to look at")
 
-    # Scalars for the loggers
+    # What a training step consists of
 
     def updates(self) -> Iterator[None]:
         """Go through the optimiser steps of one batch: one, unless the method takes more."""
         yield
+
+    @property
+    def idle_networks(self) -> list[nn.Module]:
+        """The networks that do not learn in the present optimiser step; none, unless the method says so."""
+        return []
+
+    def scaled(self, nll: Tensor, x: Tensor) -> Tensor:
+        """A ``-log p(x | z)`` in nats, on the scale that ``scale_likelihood`` asks for."""
+        likelihood: Any = self.observation_model
+        return nll if self.scale_likelihood else likelihood.squared_error(nll, x[0].numel())
+
+    # Scalars for the loggers
 
     def note(self, name: str, value: Tensor) -> None:
         """Log a scalar of this training step, detached. On a step that is not logged this does nothing.
@@ -418,14 +431,15 @@ class LatentModel(LightningModule, Component, ABC):
             shown = {name for name in notes if name == "stage" or name.startswith("train/")}
             self.log_dict({name: notes[name] for name in notes if name in shown}, prog_bar=True)
             self.log_dict({name: notes[name] for name in notes if name not in shown})
-        return loss
+        return loss + touch(self.idle_networks)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drop the gradients of idle networks: no weight decay or momentum moves them."""
+        for network in self.idle_networks:
+            network.zero_grad(set_to_none=True)
 
     def configure_model(self) -> None:
-        """Refuse the strategies that cannot train a method with chains.
-
-        Raises:
-            UserError: in one line; see :func:`refusal`.
-        """
+        """Refuse the strategies that cannot train a method with chains."""
         check_strategy(self, self.trainer.strategy)
 
     def on_train_epoch_end(self) -> None:
@@ -505,7 +519,7 @@ class LatentModel(LightningModule, Component, ABC):
     @classmethod
     def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         """Today's arguments for those of a checkpoint that chose between two sources of noise."""
-        return {name: value for name, value in arguments.items() if name != "noise_source"}
+        return super().from_former({n: value for n, value in arguments.items() if n != "noise_source"})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store how to rebuild the model, as plain data, or why it cannot be rebuilt."""
@@ -564,6 +578,11 @@ def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: T
         [len(positives), len(negatives)]
     )
     return up.mean() - down.mean()
+
+
+def touch(networks: Iterable[nn.Module]) -> Tensor | float:
+    """Zero, with a zero gradient for every parameter: processes that exchange gradients wait for all."""
+    return sum(0.0 * p.sum() for network in networks for p in network.parameters() if p.requires_grad)
 
 
 def refusal(strategy: object) -> str | None:

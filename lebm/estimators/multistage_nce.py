@@ -121,14 +121,10 @@ class MultiStageNCE(PriorModel):
         self.annealing = annealing
         self.annealing_chains = annealing_chains
         self.update_generator_in_stage = update_generator_in_stage
+        if not update_generator_in_stage:
+            self.frozen_parts["likelihood"] = likelihood
         self.warm_start = warm_start
         self.through_stages = through_stages
-
-    def train(self, mode: bool = True) -> MultiStageNCE:
-        super().train(mode)
-        if not self.update_generator_in_stage:
-            self.likelihood.eval()  # its statistics are left as they are, too
-        return self
 
     def networks(self) -> Mapping[str, nn.Module]:
         return {**super().networks(), "energy": self.prior}

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from lebm.component import describe
 from lebm.conditions import Given
 from lebm.errors import UserError, UserNotice
-from lebm.estimators.backbone import Backbone
+from lebm.estimators.backbone import copy_backbone
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError, contrast
 from lebm.estimators.optim import AdamGroups
@@ -106,7 +106,9 @@ class PriorModel(LatentModel):
         if anomaly == "code" and self.inference.encoder is None:
             raise ValueError("anomaly 'code' scores the mean of an encoder, and this inference has none")
         self.anomaly = anomaly
-        self.frozen_parts = self._frozen_parts()
+        self.frozen_parts = self._frozen_parts()  # in evaluation mode for good
+        for part in self.frozen_parts.values():
+            part.requires_grad_(False)  # from the start, so that nothing is toggled in training
         if fit_base is not None:
             if type(self.reference).fit is Prior.fit:
                 name = type(self.reference).__name__
@@ -139,16 +141,14 @@ class PriorModel(LatentModel):
             raise ValueError("inference Frozen trains an energy, and this prior has none")
         return part
 
-    def _frozen_parts(self) -> Backbone:
+    def _frozen_parts(self) -> dict[str, nn.Module]:
         """Networks that :class:`~lebm.inference.Frozen` copies and freezes; none for the other kinds."""
-        part = self.inference
-        if not isinstance(part, Frozen):
-            return Backbone(None, {})
-        assert part.encoder is not None
-        parts = {"likelihood": self.likelihood, "encoder": part.encoder}
-        if self.fit_base is None:  # a base that is fitted needs none of the backbone's
-            parts["reference"] = self.reference
-        return Backbone(part.backbone, parts)
+        if not isinstance(self.inference, Frozen):
+            return {}
+        assert self.inference.encoder is not None
+        parts = {"likelihood": self.likelihood, "encoder": self.inference.encoder}
+        # A base that is fitted needs none of the backbone's.
+        return parts if self.fit_base is not None else {**parts, "reference": self.reference}
 
     @property
     def reference(self) -> Prior:
@@ -385,16 +385,14 @@ class PriorModel(LatentModel):
 
     def train(self, mode: bool = True) -> Any:
         super().train(mode)
-        self.frozen_parts.eval()
+        for part in self.frozen_parts.values():
+            part.eval()  # so that no statistics change
         return self
 
-    def setup(self, stage: str) -> None:
-        if stage == "fit":
-            self.frozen_parts.load()
-
     def on_fit_start(self) -> None:
-        if self.trainer.ckpt_path is None:
-            self.frozen_parts.check()
+        backbone = getattr(self.inference, "backbone", None)
+        if backbone is not None and self.trainer.ckpt_path is None:  # a resumed run has weights of its own
+            copy_backbone(backbone, self.frozen_parts)
         steps, rule = self.trainer.estimated_stepping_batches, self.fit_base
         if rule is None:
             return
@@ -428,18 +426,6 @@ class PriorModel(LatentModel):
             for name, part in self.networks().items()
             if (waits if name == "energy" else self.fit_base.only_energy)
         ]
-
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        loss = super().training_step(batch, batch_idx)
-        for network in self.idle_networks:  # processes that exchange gradients expect one for every parameter
-            loss = loss + 0.0 * sum(p.sum() for p in network.parameters() if p.requires_grad)
-        return loss
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Drop the gradients of idle networks: no weight decay or momentum moves them."""
-        for network in self.idle_networks:
-            for parameter in network.parameters():
-                parameter.grad = None
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -506,9 +492,7 @@ class PriorModel(LatentModel):
             return x.new_zeros((), dtype=z.dtype)
         nll = -self.likelihood.training_log_prob(x, z, self.noise("likelihood", batch_idx)).mean()
         self.note("train/nll_given_z", nll)
-        if self.scale_likelihood:
-            return nll
-        return self.likelihood.squared_error(nll, x[0].numel())  # type: ignore[operator]
+        return self.scaled(nll, x)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
         """What the encoder alone learns from, a mean over the batch; zero without an encoder that learns.

@@ -149,11 +149,7 @@ class Taught(Inference):
     """
 
     needs_encoder = True
-
-    @classmethod
-    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Today's arguments for those of a checkpoint that names where its chains start."""
-        return {name: value for name, value in arguments.items() if (name, value) != ("begin", "encoder")}
+    former = {"begin": "encoder"}
 
     def infer(
         self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
