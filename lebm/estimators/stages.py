@@ -32,6 +32,7 @@ __all__ = [
 
 # The loss of a classifier that cannot tell the classes apart, in nats per pair of a positive and a negative.
 ONE = 2 * math.log(2)
+_STORED = ("steps", "loss", "accuracy", "best", "stale", "ended")
 
 
 @dataclass(frozen=True)
@@ -146,24 +147,13 @@ class StageRule(nn.Module, Component, ABC):
         return True
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {
-            "steps": self.steps,
-            "loss": self.loss,
-            "accuracy": self.accuracy,
-            "best": self.best,
-            "stale": self.stale,
-            "ended": self.ended,
+        return {name: getattr(self, name) for name in _STORED} | {
             "sums": None if self._sums is None else self._sums.tolist(),
             "history": [asdict(record) for record in self.history],
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.steps, self.stale, self.ended = int(state["steps"]), int(state["stale"]), bool(state["ended"])
-        self.loss, self.accuracy, self.best = (
-            float(state["loss"]),
-            float(state["accuracy"]),
-            float(state["best"]),
-        )
+        vars(self).update((name, state[name]) for name in _STORED)
         self._sums = None if state["sums"] is None else torch.tensor(state["sums"], dtype=torch.float64)
         self.history = [StageRecord(**entry) for entry in state["history"]]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from lebm.inference.base import Inference, Inferred, PosteriorChain
@@ -117,9 +116,6 @@ class Variational(Inference):
         q = self.encoder(x)
         return Inferred(q.rsample(noise), q)
 
-    def start(self, x: Tensor, noise: RandomSource) -> Tensor:
-        return _draw(self.encoder, x, noise)
-
     def prior_weight(self, step: float) -> float:
         """Weight of the prior's pull on the encoder in optimiser step ``step``, from 0, at most 1."""
         grown = 1.0 if self.warm_up == 0 else 1.0 - math.exp(-(step + 1) / self.warm_up)
@@ -159,9 +155,6 @@ class Taught(Inference):
         end = posterior.run(q.rsample(noise).detach(), noise)
         return Inferred(end, teaching=-q.log_prob(end).mean())
 
-    def start(self, x: Tensor, noise: RandomSource) -> Tensor | None:
-        return _draw(self.encoder, x, noise)
-
 
 class Frozen(Inference):
     """A draw of an encoder that was trained before, detached: only the prior learns (the two-stage scheme).
@@ -195,13 +188,4 @@ class Frozen(Inference):
     def infer(
         self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
     ) -> Inferred:
-        return Inferred(self.start(x, noise))
-
-    def start(self, x: Tensor, noise: RandomSource) -> Tensor:
-        return _draw(self.encoder, x, noise)
-
-
-def _draw(encoder: GaussianEncoder | None, x: Tensor, noise: RandomSource) -> Tensor:
-    assert encoder is not None
-    with torch.no_grad():
-        return encoder(x).rsample(noise)
+        return Inferred(self.start(x, noise))  # type: ignore[arg-type]
