@@ -36,6 +36,7 @@ class GaussianHierarchy(Prior):
     """
 
     layout: LatentLayout
+    is_exact = True
 
     @abstractmethod
     def place(self, noise: Tensor) -> Tensor:
@@ -65,10 +66,6 @@ class GaussianHierarchy(Prior):
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
         return self.place(normal(generator, (n, self.latent_dim), **self._place()))  # type: ignore[arg-type]
-
-    @property
-    def is_exact(self) -> bool:
-        return True
 
 
 class GaussianChain(GaussianHierarchy):

@@ -31,6 +31,8 @@ class Prior(nn.Module, Component, ABC):
     """
 
     latent_dim: int
+    is_exact: bool = False
+    """Whether the reference *is* the prior. Draws from it then need no chain."""
 
     @abstractmethod
     def energy(self, z: Tensor) -> Tensor:
@@ -49,11 +51,6 @@ class Prior(nn.Module, Component, ABC):
     @abstractmethod
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
         """``n`` starts of chains, ``(n, latent_dim)``: by default exact draws from the reference measure."""
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether the reference *is* the prior. Draws from it then need no chain."""
-        return False
 
     def fit(self, z: Tensor, generator: RandomSource = None) -> None:
         """Fit the density to latents ``z: (N, latent_dim)``; :class:`~lebm.estimators.FitBase` says when.
@@ -93,6 +90,8 @@ class StandardNormal(Prior):
         tensor([-1.8379])
     """
 
+    is_exact = True
+
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         if latent_dim < 1:
@@ -101,10 +100,6 @@ class StandardNormal(Prior):
         # It is in no checkpoint, and so it needs memory in a model that is built without any.
         memory = "cpu" if torch.get_default_device().type == "meta" else None
         self.register_buffer("_anchor", torch.zeros((), device=memory), persistent=False)
-
-    @property
-    def is_exact(self) -> bool:
-        return True
 
     def energy(self, z: Tensor) -> Tensor:
         return z.new_zeros(z.shape[0])
@@ -179,7 +174,7 @@ class EnergyPrior(Prior):
         return self._schedule is not None and self._schedule.pending
 
     @property
-    def is_exact(self) -> bool:
+    def is_exact(self) -> bool:  # type: ignore[override]
         return self.asleep
 
     def energy(self, z: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class RatioProduct(Energy):
             self.register_buffer(
                 f"slot_bias_{position}", layer.weight.new_zeros(max_stages, layer.out_features)
             )
-        self._make_active_one()
+        self.discard()
 
     def forward(self, z: Tensor) -> Tensor:
         return self.so_far(z) if self.complete else self.so_far(z) + self.active(z)
@@ -140,13 +140,8 @@ class RatioProduct(Energy):
                 torch.manual_seed(seed)
                 for layer in self._active_layers():
                     layer.reset_parameters()
-        self._make_active_one()
+        self.discard()
         self.finished += 1
-
-    @torch.no_grad()
-    def discard(self) -> None:
-        """Drop the stage in training: set its ratio to 1."""
-        self._make_active_one()
 
     @property
     def active_is_one(self) -> bool:
@@ -154,11 +149,12 @@ class RatioProduct(Energy):
         last = self._active_layers()[-1]
         return self.complete or not (last.weight.any() or last.bias.any())
 
-    def _make_active_one(self) -> None:
+    @torch.no_grad()
+    def discard(self) -> None:
+        """Drop the stage in training: set its ratio to 1."""
         last = self._active_layers()[-1]
-        with torch.no_grad():
-            last.weight.zero_()
-            last.bias.zero_()
+        last.weight.zero_()
+        last.bias.zero_()
 
     def _active_layers(self) -> list[nn.Linear]:
         return [layer for layer in self.active.net if isinstance(layer, nn.Linear)]
