@@ -19,10 +19,10 @@ from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel, ModelChain, contrast
 from lebm.estimators.optim import AdamGroups
 from lebm.inference import PosteriorChain, Taught
-from lebm.models.chain_space import check_choice
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import Energy
 from lebm.models.frozen import frozen
+from lebm.models.layers import check_choice, check_sizes
 from lebm.models.likelihoods import GaussianLikelihood
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.chains import PersistentChains
@@ -178,11 +178,7 @@ class DualMCMCTeaching(LatentModel):
         optimizer.check(self.networks())
 
     def _check(self) -> None:
-        if self.likelihood.latent_dim != self.encoder.latent_dim:
-            raise ValueError(
-                f"the generator takes {self.latent_dim} latent coordinates but the encoder gives"
-                f" {self.encoder.latent_dim}"
-            )
+        check_sizes("the generator takes", self.latent_dim, "the encoder gives", self.encoder.latent_dim)
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, not {self.temperature}")
         if min(self.teaching_weight, self.revised_inference_weight) < 0:

@@ -12,11 +12,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lebm import checkpoint as checkpoints
 from lebm.checkpoint.rebuild import tried
@@ -24,7 +22,8 @@ from lebm.component import Component, describe
 from lebm.conditions import At, ConditionalDraws, Given, as_condition, draw_given
 from lebm.errors import UserError, UserNotice
 from lebm.estimators.optim import AdamGroups
-from lebm.lightning_private import accumulating, count_begun_epoch, reopen_epoch, syncs_layers
+from lebm.estimators.strategies import check_strategy
+from lebm.lightning_private import accumulating, count_begun_epoch, reopen_epoch
 from lebm.models.chain_space import ChainSpace
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.frozen import frozen
@@ -44,14 +43,9 @@ __all__ = [
     "ModelChain",
     "NoChainError",
     "Revises",
-    "check_strategy",
     "contrast",
-    "refusal",
     "touch",
 ]
-
-_SHARDED = {"fsdp": FSDPStrategy, "model_parallel": ModelParallelStrategy, "deepspeed": DeepSpeedStrategy}
-"""How the names of the strategies begin that spread one network over several processes."""
 
 Method = TypeVar("Method", bound="LatentModel")
 
@@ -546,23 +540,18 @@ class LatentModel(LightningModule, Component, ABC):
         cls: type[Method],
         checkpoint_path: Any,
         map_location: Any = "cpu",
-        hparams_file: Any = None,
-        strict: bool | None = None,
         weights_only: bool | None = True,
         trust: Iterable[str] = (),
     ) -> Method:
         """Rebuild a model from its checkpoint alone; see :func:`lebm.load`.
 
         Raises:
-            ValueError: for ``weights_only=False`` and for ``hparams_file``: neither is ever needed.
+            ValueError: for ``weights_only=False``, which is never needed.
             UserError: if the file cannot be read, names a class outside the trusted packages, or holds
                 another method.
         """
-        if weights_only is False or hparams_file is not None:
-            raise ValueError(
-                "lebm checkpoints hold no pickles and need no hparams_file; leave both arguments at their"
-                " defaults"
-            )
+        if weights_only is False:
+            raise ValueError("lebm checkpoints hold no pickles; leave weights_only at its default")
         return checkpoints.load(checkpoint_path, cls, trust=trust, map_location=map_location or "cpu")
 
 
@@ -583,37 +572,3 @@ def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: T
 def touch(networks: Iterable[nn.Module]) -> Tensor | float:
     """Zero, with a zero gradient for every parameter: processes that exchange gradients wait for all."""
     return sum(0.0 * p.sum() for network in networks for p in network.parameters() if p.requires_grad)
-
-
-def refusal(strategy: object) -> str | None:
-    """The line that refuses a strategy, or ``None`` for one that trains.
-
-    A chain takes gradients inside the network many times per step, which a network in pieces does not allow.
-
-    Args:
-        strategy: the name that ``--trainer.strategy`` takes, the path of a class, or a strategy.
-    """
-    for name, kind in _SHARDED.items():
-        said = isinstance(strategy, str) and (strategy.startswith(name) or strategy.endswith(kind.__name__))
-        if said or isinstance(strategy, kind):
-            return (
-                f"trainer.strategy {strategy if said else name}: networks whose chains need their gradients"
-                " cannot be spread over processes; type --trainer.strategy ddp"
-            )
-    return None
-
-
-def check_strategy(model: nn.Module, strategy: Strategy) -> None:
-    """Refuse networks in pieces, and BatchNorm whose statistics are exchanged between processes.
-
-    Raises:
-        UserError: in one line that names what to type instead.
-    """
-    line = refusal(strategy)
-    if line is not None:
-        raise UserError(line)
-    if syncs_layers(strategy) and any(isinstance(part, _BatchNorm) for part in model.modules()):
-        raise UserError(
-            "trainer.sync_batchnorm true: the steps of a chain would exchange statistics between processes;"
-            " type --trainer.sync_batchnorm false, or choose norm: group in the networks"
-        )

@@ -235,7 +235,7 @@ class MultiStageNCE(PriorModel):
         if self._trainer is not None:
             renew_averages(self.trainer, self, ["prior", "stages"])
             self.trainer.should_stop = self.trainer.should_stop or self.stages.ended
-        self._report(record)
+        self._report()
         return record
 
     def _estimate_log_z(self, stage: int) -> None:
@@ -255,9 +255,7 @@ class MultiStageNCE(PriorModel):
             self.prior.remember(min(found, key=lambda constant: constant.high - constant.low))
 
     @rank_zero_only
-    def _report(self, record: StageRecord) -> None:
-        for line in stage_lines(
-            record, self.stages, self.prior, annealed=self.prior.tilt.finished in self.prior.constants
-        ):
+    def _report(self) -> None:
+        for line in stage_lines(self.stages, self.prior):
             (print if self._trainer is None else self.print)(line)
         warn(self.stages.history, self.prior)

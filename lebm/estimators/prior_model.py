@@ -22,10 +22,11 @@ from lebm.estimators.optim import AdamGroups
 from lebm.estimators.stages import renew_averages
 from lebm.inference import Frozen, Inference, Inferred, PosteriorChain, ShortRun, Variational, mirror_encoder
 from lebm.models.adapters import ModuleAutoencoder, ModuleEncoder, OwnEncoder
-from lebm.models.chain_space import ChainSpace, check_choice
+from lebm.models.chain_space import ChainSpace
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import ClassEnergy
 from lebm.models.frozen import frozen
+from lebm.models.layers import check_choice, check_sizes
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import EnergyPrior, Prior
 from lebm.samplers.base import LogDensity, Sampler
@@ -87,11 +88,7 @@ class PriorModel(LatentModel):
         **shared: Any,
     ) -> None:
         super().__init__(optimizer or AdamGroups({}), **shared)
-        if likelihood.latent_dim != prior.latent_dim:
-            raise ValueError(
-                f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has"
-                f" {prior.latent_dim}"
-            )
+        check_sizes("the generator takes", likelihood.latent_dim, "the prior has", prior.latent_dim)
         if not self.scale_likelihood and not hasattr(likelihood, "sigma"):
             raise ValueError("scale_likelihood=False is defined for a GaussianLikelihood only")
         self.likelihood = likelihood
@@ -132,11 +129,8 @@ class PriorModel(LatentModel):
             part.encoder = self.likelihood.generator.mirror()  # one that a checkpoint describes is a copy
         if part.encoder is not None and not isinstance(part.encoder, GaussianEncoder):
             part.encoder = ModuleEncoder(part.encoder, self.latent_dim)
-        if part.encoder is not None and part.encoder.latent_dim != self.latent_dim:
-            raise ValueError(
-                f"the prior has {self.latent_dim} latent coordinates but the encoder gives"
-                f" {part.encoder.latent_dim}"
-            )
+        if part.encoder is not None:
+            check_sizes("the prior has", self.latent_dim, "the encoder gives", part.encoder.latent_dim)
         if isinstance(part, Frozen) and self.prior.is_exact:
             raise ValueError("inference Frozen trains an energy, and this prior has none")
         return part

@@ -289,12 +289,13 @@ def renew_averages(trainer: Trainer, model: nn.Module, parts: Sequence[str]) -> 
             average.load_state_dict(getattr(model, part).state_dict())
 
 
-def stage_lines(record: StageRecord, stages: StageRule, prior: RatioPrior, annealed: bool) -> Iterator[str]:
-    """The lines that say how a stage ended, and the constant of the prior if it was estimated."""
+def stage_lines(stages: StageRule, prior: RatioPrior) -> Iterator[str]:
+    """The lines that say how the last stage ended, and the constant of the prior if it was estimated."""
+    record = stages.history[-1]
     held_out = "held-out " if stages.held_out else ""
     measured = f"{held_out}loss {record.loss:.3f} (1.386 for the ratio one), accuracy {record.accuracy:.3f}"
     yield f"stage {record.stage} ended after {record.steps} steps, {record.reason}: {measured}"
-    if record.kept and annealed:
+    if record.kept and prior.tilt.finished in prior.constants:
         constant = prior.log_constant()
         yield (
             f"  log Z = {constant.log_z:.2f} [{constant.low:.2f}, {constant.high:.2f}],"

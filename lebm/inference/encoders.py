@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from lebm.inference.base import Inference, Inferred, PosteriorChain
 from lebm.models.adapters import ModuleAutoencoder
-from lebm.models.chain_space import check_choice
 from lebm.models.encoders import ConvEncoder, GaussianEncoder, MLPEncoder, SentenceEncoder
 from lebm.models.generators import ConvGenerator, Generator, MLPGenerator
+from lebm.models.layers import check_choice
 from lebm.models.sequence_generators import SequenceGenerator
 from lebm.samplers.noise import RandomSource
 

@@ -34,8 +34,6 @@ class ModuleGenerator(Generator):
         out_shape: the shape of one observation; measured by a pass through the module if ``None``.
         trains: whether the module learns.
 
-    Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
-
     Example:
         >>> import torch
         >>> from torch import nn
@@ -121,8 +119,6 @@ class ModuleAutoencoder(Generator):
         latent_shape: the shape of one latent, channels first; measured by a pass if ``None``. An encoder of
             means and log-variances in one tensor needs it.
         trains: whether the module learns, both halves of it as the network ``generator``.
-
-    Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
 
     Example:
         >>> import torch

@@ -128,8 +128,6 @@ class MLPEnergy(Energy):
             (noise-contrastive estimation).
         spectral_norm: bound the Lipschitz constant of every layer by 1, as in the released hierarchical code.
 
-    Shapes: ``(B, latent_dim) -> (B,)``.
-
     Raises:
         ValueError: for a width below 1 or an unknown activation.
 
@@ -188,8 +186,6 @@ class ClassEnergy(Energy):
         hidden: widths of the hidden layers.
         activation: as of :class:`MLPEnergy`.
         label_weight: weight of the mean cross-entropy of labelled rows in the loss, at least 0.
-
-    Shapes: ``(B, latent_dim) -> (B,)``.
 
     Raises:
         ValueError: for a width below 1, fewer than two classes, or a negative weight.

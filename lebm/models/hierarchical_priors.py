@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.energies import Energy
 from lebm.models.hierarchical import LatentLayout
-from lebm.models.layers import check_choice, mlp
+from lebm.models.layers import check_choice, check_sizes, mlp
 from lebm.models.priors import Prior
 from lebm.samplers.base import LogDensity
 from lebm.samplers.noise import RandomSource, normal
@@ -178,8 +178,7 @@ class HierarchicalPrior(Prior):
     ) -> None:
         super().__init__()
         dim = getattr(energy, "latent_dim", None)  # any module may be an energy
-        if dim not in (None, base.latent_dim):
-            raise ValueError(f"the energy takes {dim} latent coordinates but the base has {base.latent_dim}")
+        check_sizes("the energy takes", dim, "the base has", base.latent_dim)
         check_choice("start", start, ("normal", "ancestral"))
         self.tilt = energy
         self.base = base

@@ -12,7 +12,7 @@ from lebm.models.encoders import GaussianEncoder
 from lebm.models.generators import Generator
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.layers import activation as _activation
-from lebm.models.layers import check_choice, initialize, output_layer
+from lebm.models.layers import check_choice, check_sizes, initialize, output_layer
 
 NORMS = ("none", "group", "batch")
 
@@ -131,8 +131,6 @@ class LadderGenerator(Generator):
         norm: ``"none"``, ``"group"`` or ``"batch"``, after every layer but the last.
         initialization: ``"default"`` (PyTorch's), or ``"xavier_conv"``, Xavier-normal weights of the
             convolutions (released).
-
-    Shapes: ``(B, sum(latent_dims)) -> (B, *out_shape)``.
 
     Raises:
         ValueError: if blocks and layers differ in number, a layer does not fit, the blocks do not lead to the
@@ -290,8 +288,6 @@ class BottomLayer(Generator):
         generator: a generator whose latent is the bottom layer.
         latent_dims: sizes of all layers, bottom first.
 
-    Shapes: ``(B, sum(latent_dims)) -> (B, *out_shape)``.
-
     Raises:
         ValueError: if the ``latent_dim`` of the generator is not the size of the bottom layer.
 
@@ -306,11 +302,7 @@ class BottomLayer(Generator):
     def __init__(self, generator: Generator, latent_dims: Sequence[int]) -> None:
         super().__init__()
         self.layout = LatentLayout(latent_dims)
-        if generator.latent_dim != self.layout.sizes[0]:
-            raise ValueError(
-                f"the generator takes {generator.latent_dim} coordinates but the bottom layer has"
-                f" {self.layout.sizes[0]}"
-            )
+        check_sizes("the generator takes", generator.latent_dim, "the bottom layer has", self.layout.sizes[0])
         self.generator = generator
         self.latent_dim = self.layout.latent_dim
         self.out_shape = generator.out_shape

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lebm.component import Component
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.energies import Energy, ModuleEnergy
+from lebm.models.layers import check_sizes
 from lebm.samplers.base import LogDensity, log_density_gradient, state_gradient
 from lebm.samplers.noise import RandomSource, normal
 
@@ -156,8 +157,7 @@ class EnergyPrior(Prior):
             if dim is None:
                 raise ValueError("this energy does not know its latent_dim; give EnergyPrior a latent_dim")
             base = StandardNormal(dim)
-        if dim is not None and dim != base.latent_dim:
-            raise ValueError(f"the energy takes {dim} latent coordinates but the base has {base.latent_dim}")
+        check_sizes("the energy takes", dim, "the base has", base.latent_dim)
         if not base.is_exact:
             raise ValueError(f"a base needs exact draws, which {type(base).__name__} does not have")
         self.tilt = energy if isinstance(energy, Energy) else ModuleEnergy(energy)

@@ -34,8 +34,6 @@ class RatioProduct(Energy):
     Attributes:
         finished: number of finished stages.
 
-    Shapes: ``(B, latent_dim) -> (B,)``.
-
     Raises:
         ValueError: for a network without an output bias or with spectral norm, or ``max_stages`` below 1.
 
@@ -73,12 +71,9 @@ class RatioProduct(Energy):
         self.depth = len(self._active_layers())
         self.width = max(layer.out_features for layer in self._active_layers())
         for position, layer in enumerate(self._active_layers()):
-            self.register_buffer(
-                f"slot_weight_{position}", layer.weight.new_zeros(max_stages, *layer.weight.shape)
-            )
-            self.register_buffer(
-                f"slot_bias_{position}", layer.weight.new_zeros(max_stages, layer.out_features)
-            )
+            zeros = layer.weight.new_zeros
+            self.register_buffer(f"slot_weight_{position}", zeros(max_stages, *layer.weight.shape))
+            self.register_buffer(f"slot_bias_{position}", zeros(max_stages, layer.out_features))
         self.discard()
 
     def forward(self, z: Tensor) -> Tensor:

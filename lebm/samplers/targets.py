@@ -169,13 +169,9 @@ class Masked(Sampler):
         super().__init__(kernel.steps)
         if all(frozen):
             raise ValueError("a mask must leave at least one coordinate free")
-        self.kernel = kernel
+        self.kernel, self.exact = kernel, kernel.exact
         self._mask = [bool(entry) for entry in frozen]  # for the host, which would wait for the buffer
         self.register_buffer("frozen", torch.tensor(self._mask))
-
-    @property
-    def exact(self) -> bool:  # type: ignore[override]
-        return self.kernel.exact
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *arguments)

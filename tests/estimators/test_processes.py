@@ -14,7 +14,8 @@ from lebm.__main__ import main
 from lebm.checkpoint.rebuild import build
 from lebm.errors import UserError
 from lebm.estimators import LatentModel
-from lebm.estimators.latent_model import check_strategy, touch
+from lebm.estimators.latent_model import touch
+from lebm.estimators.strategies import check_strategy
 from lebm.samplers import Noise
 from tests.reliability.methods import KINDS, METHODS, description
 
