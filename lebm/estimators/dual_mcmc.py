@@ -19,7 +19,7 @@ from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel, ModelChain, contrast
 from lebm.estimators.optim import AdamGroups
 from lebm.inference import PosteriorChain, Taught
-from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
+from lebm.models.encoders import GaussianEncoder
 from lebm.models.energies import Energy
 from lebm.models.frozen import frozen
 from lebm.models.layers import check_choice, check_sizes
@@ -67,18 +67,6 @@ class Turns:
         self.earlier = 0.0
 
 
-def start_of_images(kind: ImageStart, generated: Tensor, sigma: float, noise: RandomSource) -> Tensor:
-    """The generator's images ``(B, *event)``, a draw of ``N(., sigma^2 I)`` around them, or uniform noise in
-    [-1, 1].
-    """
-    place: dict[str, Any] = {"dtype": generated.dtype, "device": generated.device}
-    if kind == "noise":
-        return 2 * uniform(noise, generated.shape, **place) - 1
-    if kind == "likelihood":
-        return generated + sigma * normal(noise, generated.shape, **place)
-    return generated
-
-
 class DualMCMCTeaching(LatentModel):
     r"""Cui, Han: *Learning Energy-based Model via Dual-MCMC Teaching*, NeurIPS 2023.
 
@@ -92,7 +80,8 @@ class DualMCMCTeaching(LatentModel):
               - \log q(\tilde z \mid x) - \lambda \log q(z \mid \tilde x).
 
     ``sample`` starts the energy's chain at the generator's images; ``steps=0`` gives these images. ``encode``
-    starts the posterior chain at a draw of the inference model; ``steps=0`` gives that draw. ``log_joint`` is
+    starts the posterior chain at a draw of the inference model; ``steps=0`` gives that draw. A condition is
+    one on the latents, and the energy's chain does not know it. ``log_joint`` is
     the generator's, and ``anomaly_score`` is :math:`E(x) / T`, up to a constant.
 
     Args:
@@ -297,7 +286,12 @@ class DualMCMCTeaching(LatentModel):
             noise: source of randomness.
             steps: length of the chain; that of ``image_sampler`` if ``None``.
         """
-        start = start_of_images(self.image_start, generated.to(self.dtype), self.likelihood.sigma, noise)
+        start = generated.to(self.dtype)
+        place: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
+        if self.image_start == "noise":
+            start = 2 * uniform(noise, start.shape, **place) - 1
+        elif self.image_start == "likelihood":
+            start = start + self.likelihood.sigma * normal(noise, start.shape, **place)
         with frozen(self.energy):
             target = Boltzmann(self.energy, self.temperature)
             return self.follow("image", self.image_sampler, target, start, noise, steps)
@@ -327,9 +321,6 @@ class DualMCMCTeaching(LatentModel):
         constant = 0.5 * self.latent_dim * math.log(2 * math.pi)
         return lambda z: self.likelihood.log_prob(x, z) - 0.5 * z.square().sum(dim=1) - constant
 
-    def inferred(self, x: Tensor) -> DiagonalGaussian:
-        return self.encoder(x)
-
     def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Observations ``(B, *event)`` after the energy's chain from ``x``."""
         with torch.inference_mode(False), frozen(self.image_sampler):  # a pool is left alone
@@ -351,17 +342,6 @@ class DualMCMCTeaching(LatentModel):
             return self.sample_given(n, given, generator=generator).z
         anchor = next(self.likelihood.parameters())
         return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
-
-    def sample(
-        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
-    ) -> Tensor:
-        """``n`` images from the energy's chain; with ``steps=0`` those of the generator alone.
-
-        A condition is one on the latents, and the energy's chain does not know it.
-        """
-        with torch.inference_mode(False):
-            z = self.sample_latent(n, generator=generator, given=given)
-            return self.observe(z, steps=steps, generator=generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """A draw of the inference model, revised by the posterior chain; with ``steps=0`` the draw alone."""

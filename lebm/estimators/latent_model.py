@@ -25,7 +25,7 @@ from lebm.estimators.optim import AdamGroups
 from lebm.estimators.strategies import check_strategy
 from lebm.lightning_private import accumulating, count_begun_epoch, reopen_epoch
 from lebm.models.chain_space import ChainSpace
-from lebm.models.encoders import DiagonalGaussian
+from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.frozen import frozen
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.likelihoods import Likelihood
@@ -196,11 +196,12 @@ class LatentModel(LightningModule, Component, ABC):
 
     # What any latent-variable model can answer
 
-    @abstractmethod
     def sample(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
     ) -> Tensor:
         """``n`` observations ``(n, *event)`` from the model, without observation noise."""
+        z = self.sample_latent(n, steps=steps, generator=generator, given=given)
+        return self.observe(z, steps=steps, generator=generator)
 
     @abstractmethod
     def sample_latent(
@@ -307,7 +308,8 @@ class LatentModel(LightningModule, Component, ABC):
 
     def inferred(self, x: Tensor) -> DiagonalGaussian | None:
         """``q(z | x)`` of the inference model; ``None`` for a model without one."""
-        return None
+        encoder = getattr(self, "encoder", None)
+        return encoder(x) if isinstance(encoder, GaussianEncoder) else None
 
     def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
         """``n`` chains of the prior, from the starts that sampling uses.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -23,7 +22,7 @@ from lebm.estimators.stages import renew_averages
 from lebm.inference import Frozen, Inference, Inferred, PosteriorChain, ShortRun, Variational, mirror_encoder
 from lebm.models.adapters import ModuleAutoencoder, ModuleEncoder, OwnEncoder
 from lebm.models.chain_space import ChainSpace
-from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
+from lebm.models.encoders import GaussianEncoder
 from lebm.models.energies import ClassEnergy
 from lebm.models.frozen import frozen
 from lebm.models.layers import check_choice, check_sizes
@@ -34,20 +33,7 @@ from lebm.samplers.chains import PersistentChains
 from lebm.samplers.importance import IndependenceMetropolis, clean_log_weights, weight_ess
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["DirectDraws", "PriorModel"]
-
-
-@dataclass(frozen=True)
-class DirectDraws:
-    """Draws of a prior by independence Metropolis, with its base as the proposal.
-
-    Attributes:
-        sampler: the steps that correct a draw of the base.
-        share: effective share of the draws of the base, in (0, 1]; 1 for an energy that is constant.
-    """
-
-    sampler: IndependenceMetropolis
-    share: float
+__all__ = ["PriorModel"]
 
 
 class PriorModel(LatentModel):
@@ -210,9 +196,6 @@ class PriorModel(LatentModel):
         target = self.space.posterior(self.likelihood.given(x))
         return ModelChain(target, self.posterior_sampler, self.chain_start(len(x), generator))
 
-    def inferred(self, x: Tensor) -> DiagonalGaussian | None:
-        return None if self.inference.encoder is None else self.inference.encoder(x)
-
     def sample_latent(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
     ) -> Tensor:
@@ -229,16 +212,16 @@ class PriorModel(LatentModel):
         with frozen(self.prior, self.prior_sampler):
             if direct is not None:
                 start = self.reference.reference(n, generator)
-                return direct.sampler(self.prior.target(), start, generator)
+                return direct[0](self.prior.target(), start, generator)
             chain = self.prior_chain(n, generator)
             return self._latents(chain.sampler(chain.target, chain.start.detach(), generator, steps=steps))
 
-    def direct_draws(self) -> DirectDraws | None:
+    def direct_draws(self) -> tuple[IndependenceMetropolis, float] | None:
         """How the prior is drawn from its base without a chain of small steps; ``None`` where it cannot be.
 
-        The weights ``exp(-E(z))`` of 4,096 draws of a fitted base give the effective share of the draws, and
-        the number of independence Metropolis steps after which the distance in total variation is below
-        0.01. More than 60 steps are too many: a chain of small steps then costs less.
+        The weights ``exp(-E(z))`` of 4,096 draws of a fitted base give the number of independence Metropolis
+        steps after which the distance in total variation is below 0.01, and the effective share of the draws,
+        in (0, 1]. More than 60 steps are too many: a chain of small steps then costs less.
         """
         base = self.reference
         if self.fit_base is None or self.prior.is_exact:
@@ -249,7 +232,7 @@ class PriorModel(LatentModel):
         share = float(weight_ess(weights)) / len(weights)
         largest = float((weights.max() - weights.logsumexp(0)).exp()) * len(weights)
         steps = math.ceil(math.log(100) * largest) if math.isfinite(largest) else 0
-        return DirectDraws(IndependenceMetropolis(steps), share) if 0 < steps <= 60 else None
+        return (IndependenceMetropolis(steps), share) if 0 < steps <= 60 else None
 
     def pool_latents(self, n: int, *, generator: RandomSource = None) -> Tensor:
         """``n`` latents of the prior from the chains that training left in the pool, ``(n, latent_dim)``.
@@ -277,12 +260,6 @@ class PriorModel(LatentModel):
     def sample_from_pool(self, n: int, *, generator: RandomSource = None) -> Tensor:
         """``n`` observations ``(n, *event)`` of :meth:`pool_latents`, without observation noise."""
         return self.observe(self.pool_latents(n, generator=generator), generator=generator)
-
-    def sample(
-        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
-    ) -> Tensor:
-        z = self.sample_latent(n, steps=steps, generator=generator, given=given)
-        return self.observe(z, generator=generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """One latent per row of ``x: (B, *event)``, ``(B, latent_dim)``, as the inference makes them.
@@ -358,7 +335,7 @@ class PriorModel(LatentModel):
         settings = {**super().chain_settings, "inference": described}
         direct = self.direct_draws()
         if direct is not None:
-            settings["direct_draws"] = {"steps": direct.sampler.steps, "effective_share": direct.share}
+            settings["direct_draws"] = {"steps": direct[0].steps, "effective_share": direct[1]}
         return settings
 
     # Training

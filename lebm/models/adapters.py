@@ -309,17 +309,14 @@ def _of_diffusers(path: str, **place: str | None) -> nn.Module:
     kinds = ("AutoencoderKL", "AutoencoderTiny")
     try:
         name = diffusers.AutoencoderKL.load_config(path, **place).get("_class_name")
-        if name not in kinds:
-            raise UserError(f"{path}: holds {name}, not {' or '.join(kinds)}")
-        return getattr(diffusers, name).from_pretrained(
-            path, use_safetensors=True, low_cpu_mem_usage=False, **place
-        )
+        if name in kinds:
+            weights = {"use_safetensors": True, "low_cpu_mem_usage": False}
+            return getattr(diffusers, name).from_pretrained(path, **weights, **place)
     except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(
             f"{path}: no autoencoder of diffusers ({' '.join(str(error).split())[:200]})"
         ) from error
+    raise UserError(f"{path}: holds {name}, not {' or '.join(kinds)}")
 
 
 def _digest(module: nn.Module) -> str:
