@@ -117,9 +117,7 @@ class PersistentChains(Sampler):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         if not self.training:
-            if want_info:
-                return self.kernel.run(log_density, start, generator, steps=steps)
-            return self.kernel(log_density, start, generator, steps=steps), None
+            return self.kernel.chain(log_density, start, generator, steps, want_info)
         pool = self._shard(start)
         slot, count = self.calls % self.slots, start.shape[0]
         k, turn = self.together, slot % self.together
@@ -152,12 +150,9 @@ class PersistentChains(Sampler):
         fresh = uniform(generator, (b * k,), dtype=torch.float32, device=start.device) < self.restart_rate
         fresh = fresh | ~finite_rows(kept)  # slots never used hold NaN
         begin = torch.where(rows(fresh, start), start, kept)
-        info = None
-        if want_info:
-            end, info = self.kernel.run(log_density, begin, generator, steps=steps)
+        end, info = self.kernel.chain(log_density, begin, generator, steps, want_info)
+        if info is not None:
             info.extra["restarted"] = fresh.to(start.dtype)
-        else:
-            end = self.kernel(log_density, begin, generator, steps=steps)
         part.copy_(end.unflatten(0, (b, k)).transpose(0, 1))
         return info
 
@@ -199,21 +194,11 @@ class PersistentChains(Sampler):
         destination[prefix + "pool"] = pool.clone()
         destination[prefix + "calls"] = torch.tensor(self.calls)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        missing_keys, _, error_msgs = arguments[-3:]
         keys = [prefix + "pool", prefix + "calls"]
         found = {key: state_dict.pop(key) for key in keys if key in state_dict}
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
         state_dict.update(found)
         missing_keys.extend(key for key in keys if key not in found)
         if len(found) == len(keys):

@@ -187,7 +187,5 @@ class Masked(Sampler):
                 " coordinates"
             )
         target = Conditional(log_density, start, torch.tensor(self._mask).reshape(start.shape[1:]))
-        if want_info:
-            part, info = self.kernel.run(target, target.restrict(start), generator, steps=steps)
-            return target.complete(part), info
-        return target.complete(self.kernel(target, target.restrict(start), generator, steps=steps)), None
+        part, info = self.kernel.chain(target, target.restrict(start), generator, steps, want_info)
+        return target.complete(part), info
