@@ -193,7 +193,8 @@ class MultiStageNCE(PriorModel):
         finished = range(1, self.prior.tilt.finished + (0 if self.prior.tilt.complete else 1))
         targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.target()]
         with frozen(self.prior, self.prior_sampler):
-            z, steps = self.chain_start(n, generator), self.prior_sampler.steps if steps is None else steps
+            z = self.space.reference(n, generator)
+            steps = self.prior_sampler.steps if steps is None else steps
             ends = [steps * number // len(targets) for number in range(len(targets) + 1)]
             for target, share in zip(targets, map(operator.sub, ends[1:], ends), strict=True):
                 z = self.prior_sampler(target, z.detach(), generator, steps=share)

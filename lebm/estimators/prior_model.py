@@ -142,12 +142,6 @@ class PriorModel(LatentModel):
 
     # Chains
 
-    def chain_start(self, n: int, generator: RandomSource) -> Tensor:
-        """Where ``n`` chains start: at draws of the reference, ``(n, latent_dim)``, in the coordinates that
-        chains move.
-        """
-        return self.space.reference(n, generator)
-
     def run_chain(
         self,
         name: str,
@@ -163,7 +157,7 @@ class PriorModel(LatentModel):
         assert sampler is not None, f"{type(self).__name__} has no {name}_sampler"
         with frozen(self.prior, self.likelihood):
             if start is None:
-                state = self.chain_start(n, noise)
+                state = self.space.reference(n, noise)
             else:
                 with torch.no_grad():
                     state = self.space.coordinates(start.to(self.dtype))
@@ -187,14 +181,14 @@ class PriorModel(LatentModel):
     def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
         if self.prior.is_exact:
             return super().prior_chain(n, generator)
-        return ModelChain(self.space.target(), self.prior_sampler, self.chain_start(n, generator))
+        return ModelChain(self.space.target(), self.prior_sampler, self.space.reference(n, generator))
 
     def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
         """From draws of the reference and not of an encoder: chains are compared that start far apart."""
         if self.posterior_sampler is None:
             raise NoChainError("this model infers by its encoder, no chain to look at")
         target = self.space.posterior(self.likelihood.given(x))
-        return ModelChain(target, self.posterior_sampler, self.chain_start(len(x), generator))
+        return ModelChain(target, self.posterior_sampler, self.space.reference(len(x), generator))
 
     def sample_latent(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
@@ -277,7 +271,7 @@ class PriorModel(LatentModel):
             if z is not None and (sampler is None or not steps):
                 return z
             assert sampler is not None  # checked in the constructor
-            state = self.chain_start(len(x), generator) if z is None else self.space.coordinates(z)
+            state = self.space.reference(len(x), generator) if z is None else self.space.coordinates(z)
             target = self.space.posterior(self.likelihood.given(x))
             with frozen(sampler):
                 return self._latents(sampler(target, state.detach(), generator, steps=steps))
@@ -290,18 +284,13 @@ class PriorModel(LatentModel):
         return self.posterior_sampler.steps if self.inference.runs_chain and self.posterior_sampler else 0
 
     @property
-    def scores_codes(self) -> bool:
-        """Whether the anomaly score is the density of the code alone."""
-        return self.anomaly == "code"
-
-    @property
     def anomaly_score_name(self) -> str:  # type: ignore[override]
-        at_the_mean = "-log p(z) at the mean of the encoder"
-        return at_the_mean if self.scores_codes else LatentModel.anomaly_score_name
+        codes = self.anomaly == "code"
+        return "-log p(z) at the mean of the encoder" if codes else LatentModel.anomaly_score_name
 
     def score_at(self, x: Tensor, z: Tensor) -> Tensor:
         """``-log p(x, z)``, or for ``anomaly: code`` ``-log p(z)`` at the mean of the encoder, ``(B,)``."""
-        if not self.scores_codes:
+        if self.anomaly == "joint":
             return super().score_at(x, z)
         with torch.no_grad():
             return -self.prior.log_density(self.code(x))
@@ -437,7 +426,7 @@ class PriorModel(LatentModel):
             return self.run_chain("posterior", self.posterior_sampler, target, len(x), noise, start)
 
         def reference(noise: RandomSource) -> Tensor:
-            return self._latents(self.chain_start(len(x), noise))
+            return self._latents(self.space.reference(len(x), noise))
 
         index = batch.get("index")
         if index is not None and "flipped" in batch:  # the mirror image of a row has another posterior
