@@ -237,19 +237,18 @@ def describe(obj: Any, where: str = "", strict: bool = True) -> Plain:
         }
     if not strict:
         return f"{cls.__module__}.{cls.__qualname__}"
-    if isinstance(obj, Mapping):
-        raise DescriptionError(
-            f"{where or 'mapping'}: a mapping in a component's arguments must have string keys"
-        )
-    if arguments is not None:
-        raise DescriptionError(
-            f"{where or cls.__qualname__}: a class defined inside a function or another class cannot be"
-            " rebuilt; move it to the top level of a module"
-        )
-    raise DescriptionError(
-        f"{where or 'object'}: {cls.__module__}.{cls.__qualname__} has no plain description; "
-        "build it by lebm.component.recorded(CLASS, ...) so that a checkpoint can rebuild it"
+    why = (
+        f"{cls.__module__}.{cls.__qualname__} has no plain description; build it by"
+        " lebm.component.recorded(CLASS, ...) so that a checkpoint can rebuild it"
     )
+    if isinstance(obj, Mapping):
+        why = "a mapping in a component's arguments must have string keys"
+    elif arguments is not None:
+        why = (
+            "a class defined inside a function or another class cannot be rebuilt; move it to the top level"
+            " of a module"
+        )
+    raise DescriptionError(f"{where or cls.__qualname__}: {why}")
 
 
 def _arguments_of(obj: Any) -> dict[str, Any] | None:

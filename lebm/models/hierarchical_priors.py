@@ -17,7 +17,7 @@ from lebm.models.hierarchical import LatentLayout
 from lebm.models.layers import check_choice, check_sizes, mlp
 from lebm.models.priors import Prior
 from lebm.samplers.base import LogDensity
-from lebm.samplers.noise import RandomSource, normal
+from lebm.samplers.noise import RandomSource
 
 
 class GaussianHierarchy(Prior):
@@ -65,7 +65,7 @@ class GaussianHierarchy(Prior):
         return self.conditionals(z).log_prob(z)
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
-        return self.place(normal(generator, (n, self.latent_dim), **self._place()))  # type: ignore[arg-type]
+        return self.place(self.noise(n, generator))
 
 
 class GaussianChain(GaussianHierarchy):
@@ -194,10 +194,6 @@ class HierarchicalPrior(Prior):
 
     def log_density(self, z: Tensor) -> Tensor:
         return self.base.log_density(z) - self.tilt(z)
-
-    def noise(self, n: int, generator: RandomSource = None) -> Tensor:
-        """``n`` standard normals ``(n, latent_dim)``."""
-        return normal(generator, (n, self.latent_dim), **self._place())  # type: ignore[arg-type]
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
         noise = self.noise(n, generator)

@@ -70,9 +70,10 @@ class Prior(nn.Module, Component, ABC):
         """
         return None
 
-    def _place(self) -> dict[str, torch.dtype | torch.device]:
+    def noise(self, n: int, generator: RandomSource = None) -> Tensor:
+        """``n`` standard normals ``(n, latent_dim)``."""
         anchor: Tensor = next(itertools.chain(self.parameters(), self.buffers()))
-        return {"dtype": anchor.dtype, "device": anchor.device}
+        return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
 
 
 class StandardNormal(Prior):
@@ -118,7 +119,7 @@ class StandardNormal(Prior):
         return DiagonalGaussian(zeros, zeros)
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
-        return normal(generator, (n, self.latent_dim), **self._place())  # type: ignore[arg-type]
+        return self.noise(n, generator)
 
 
 class EnergyPrior(Prior):

@@ -95,31 +95,7 @@ def resample(log_weights: Tensor, generator: RandomSource = None) -> Tensor:
     return torch.where(cumulative[:, -1] > 0, chosen.clamp(max=log_weights.shape[1] - 1), 0)
 
 
-class _Independent(Sampler):
-    """A sampler whose candidates are draws of a proposal q, whatever the state is."""
-
-    exact = True
-
-    def __init__(self, steps: int, proposal: nn.Module | None) -> None:
-        super().__init__(steps)
-        if proposal is not None and not isinstance(proposal, Proposal):
-            name = type(proposal).__name__
-            raise ValueError(f"a proposal needs the methods reference and log_density, which {name} lacks")
-        self.proposal = proposal
-
-    def _densities(
-        self, log_density: LogDensity, start: Tensor
-    ) -> tuple[Proposal, LogDensity, LogDensity | None]:
-        """q, ``log pi`` and ``log q``; of a tilted density and its base ``log pi - log q`` and ``None``."""
-        own: Any = self.proposal
-        base: Any = getattr(log_density, "base", None)
-        proposal = (base if own is None else own) or _StandardNormal(start)
-        if proposal is base:
-            return proposal, log_density.log_ratio, None  # type: ignore[attr-defined]
-        return proposal, log_density, proposal.log_density
-
-
-class SamplingImportanceResampling(_Independent):
+class SamplingImportanceResampling(Sampler):
     r"""Resampling by importance weights (Rubin 1988), iterated (Andrieu, Lee & Vihola 2018, i-SIR).
 
     A transition puts each row among M - 1 fresh draws of a proposal q, and moves it to one of the M in
@@ -155,10 +131,13 @@ class SamplingImportanceResampling(_Independent):
         (torch.Size([2000, 1]), 1)
     """
 
+    exact = True
+
     def __init__(
         self, candidates: int, steps: int = 1, proposal: nn.Module | None = None, shared_target: bool = False
     ) -> None:
-        super().__init__(steps, proposal)
+        super().__init__(steps)
+        self.proposal = _checked(proposal)
         if candidates < 2:
             raise ValueError(f"candidates must be at least 2, not {candidates}")
         self.candidates = candidates
@@ -168,7 +147,7 @@ class SamplingImportanceResampling(_Independent):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         count = start.shape[0]
-        state, proposal = start, self._densities(log_density, start)[0]
+        state, proposal = start, _densities(self.proposal, log_density, start)[0]
         moves = torch.zeros(count, device=start.device)
         ess = torch.full((count,), torch.nan, device=start.device)
         with torch.no_grad():
@@ -192,7 +171,7 @@ class SamplingImportanceResampling(_Independent):
     def _log_weights(self, log_density: LogDensity, states: Tensor) -> Tensor:
         """``(B, m)`` of ``(B, m, *event)``, with weight zero for non-finite states and values."""
         flat = states.flatten(0, 1)
-        _, target, log_proposal = self._densities(log_density, flat)
+        _, target, log_proposal = _densities(self.proposal, log_density, flat)
         if self.shared_target:
             pieces = flat.split(max(1, 2**22 // flat[0].numel()))
             flat_values = torch.cat([target(piece) for piece in pieces])
@@ -206,7 +185,7 @@ class SamplingImportanceResampling(_Independent):
         return clean_log_weights(torch.where(finite, values, -torch.inf))
 
 
-class IndependenceMetropolis(_Independent):
+class IndependenceMetropolis(Sampler):
     r"""Metropolis-Hastings with independent draws of one density q as proposals (Tierney 1994).
 
     A proposal :math:`z' \sim q` is accepted with probability :math:`\min(1, w(z') / w(z))`, where
@@ -235,14 +214,17 @@ class IndependenceMetropolis(_Independent):
         (torch.Size([2000, 1]), 1, True)
     """
 
+    exact = True
+
     def __init__(self, steps: int, proposal: nn.Module | None = None) -> None:
-        super().__init__(steps, proposal)
+        super().__init__(steps)
+        self.proposal = _checked(proposal)
 
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         count, state = len(start), start
-        proposal, target, log_proposal = self._densities(log_density, start)
+        proposal, target, log_proposal = _densities(self.proposal, log_density, start)
         acceptance = torch.zeros(count, device=start.device)
 
         def log_weight(z: Tensor) -> Tensor:
@@ -265,6 +247,26 @@ class IndependenceMetropolis(_Independent):
         if not want_info:
             return state, None
         return state, summarise(log_density, start, state, extra={"acceptance": acceptance / max(1, steps)})
+
+
+def _checked(proposal: nn.Module | None) -> nn.Module | None:
+    """The proposal itself; a ValueError if it lacks a method of :class:`Proposal`."""
+    if proposal is not None and not isinstance(proposal, Proposal):
+        raise ValueError(
+            f"a proposal needs the methods reference and log_density, which {type(proposal).__name__} lacks"
+        )
+    return proposal
+
+
+def _densities(
+    own: Any, log_density: LogDensity, start: Tensor
+) -> tuple[Proposal, LogDensity, LogDensity | None]:
+    """q, ``log pi`` and ``log q``; of a tilted density and its base ``log pi - log q`` and ``None``."""
+    base: Any = getattr(log_density, "base", None)
+    proposal = (base if own is None else own) or _StandardNormal(start)
+    if proposal is base:
+        return proposal, log_density.log_ratio, None  # type: ignore[attr-defined]
+    return proposal, log_density, proposal.log_density
 
 
 class _StandardNormal:
