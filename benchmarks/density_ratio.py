@@ -104,7 +104,7 @@ def measure(method: str, family: str, kl: float, seed: int) -> Figures:
     with torch.no_grad():
         found["truth"] = [problem.log_ratio(tested).mean().item(), None, None]
         if method == "sequential":
-            found["sequential, raw"] = [ratio.raw(tested).mean().item(), None, None]
+            found["sequential, raw"] = [-ratio.energy(tested).mean().item(), None, None]
     return found
 
 

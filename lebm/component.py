@@ -12,7 +12,7 @@ import numbers
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = [
     "Component",
@@ -40,6 +40,8 @@ class Component:
     """
 
     _init_arguments: dict[str, Any]
+    former: ClassVar[Mapping[str, Any]] = {}
+    """Arguments that are gone, each with the value that says what every object of the class does today."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -51,8 +53,9 @@ class Component:
 
     @classmethod
     def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Today's arguments for those that a checkpoint of an older lebm describes; by default the same."""
-        return arguments
+        """Today's arguments for those that a checkpoint of an older lebm describes."""
+        gone = cls.former
+        return {name: value for name, value in arguments.items() if name not in gone or value != gone[name]}
 
     def __repr__(self) -> str:
         """The class and its arguments, those at their defaults left out; a module shows its modules too."""
@@ -234,19 +237,18 @@ def describe(obj: Any, where: str = "", strict: bool = True) -> Plain:
         }
     if not strict:
         return f"{cls.__module__}.{cls.__qualname__}"
-    if isinstance(obj, Mapping):
-        raise DescriptionError(
-            f"{where or 'mapping'}: a mapping in a component's arguments must have string keys"
-        )
-    if arguments is not None:
-        raise DescriptionError(
-            f"{where or cls.__qualname__}: a class defined inside a function or another class cannot be"
-            " rebuilt; move it to the top level of a module"
-        )
-    raise DescriptionError(
-        f"{where or 'object'}: {cls.__module__}.{cls.__qualname__} has no plain description; "
-        "build it by lebm.component.recorded(CLASS, ...) so that a checkpoint can rebuild it"
+    why = (
+        f"{cls.__module__}.{cls.__qualname__} has no plain description; build it by"
+        " lebm.component.recorded(CLASS, ...) so that a checkpoint can rebuild it"
     )
+    if isinstance(obj, Mapping):
+        why = "a mapping in a component's arguments must have string keys"
+    elif arguments is not None:
+        why = (
+            "a class defined inside a function or another class cannot be rebuilt; move it to the top level"
+            " of a module"
+        )
+    raise DescriptionError(f"{where or cls.__qualname__}: {why}")
 
 
 def _arguments_of(obj: Any) -> dict[str, Any] | None:

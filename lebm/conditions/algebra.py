@@ -101,25 +101,32 @@ class LogFactor(Condition):
         return self.log_factor(z)
 
 
-class At(Condition):
+class _One(Condition):
+    """A condition made of one other, with the same rows of data."""
+
+    def __init__(self, a: Condition) -> None:
+        super().__init__()
+        self.a, self.is_probability, self.rows = a, a.is_probability, a.rows
+
+
+class At(_One):
     """A condition on a function of the state, such as the latents that belong to the noise of a hierarchy.
 
     Args:
-        condition: on latents.
+        a: the condition on latents.
         latents: from states ``(B, s)`` to latents ``(B, d)``.
     """
 
-    def __init__(self, condition: Condition, latents: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.condition, self.latents = condition, latents
-        self.is_probability, self.rows = condition.is_probability, condition.rows
+    def __init__(self, a: Condition, latents: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(a)
+        self.latents = latents
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.condition(self.latents(z))
+        return self.a(self.latents(z))
 
     def met(self, z: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.condition.met(self.latents(z))
+            return self.a.met(self.latents(z))
 
 
 def as_condition(given: Given) -> Condition:
@@ -166,12 +173,8 @@ class Either(_Pair):
         return ~self.a & ~self.b
 
 
-class Not(Condition):
+class Not(_One):
     """The condition ``~a``, see :class:`Condition`."""
-
-    def __init__(self, a: Condition) -> None:
-        super().__init__()
-        self.a, self.is_probability, self.rows = a, a.is_probability, a.rows
 
     def forward(self, z: Tensor) -> Tensor:
         value = self.a(z)
@@ -189,7 +192,7 @@ class Not(Condition):
         return self.a
 
 
-class Power(Condition):
+class Power(_One):
     """The condition ``weight * a``: the factor to a power.
 
     Args:
@@ -201,11 +204,10 @@ class Power(Condition):
     """
 
     def __init__(self, a: Condition, weight: float) -> None:
-        super().__init__()
+        super().__init__(a)
         if not weight > 0:
             raise ValueError(f"the weight of a condition must be positive, not {weight}")
-        self.a, self.weight = a, float(weight)
-        self.is_probability, self.rows = a.is_probability, a.rows
+        self.weight = float(weight)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.weight * self.a(z)

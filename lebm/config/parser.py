@@ -30,7 +30,8 @@ from lebm.config import messages
 from lebm.config.recipes import TRUSTED, Setting, merged
 from lebm.config.request import DESCRIPTION, OWN_KEYS, Request, usage
 from lebm.errors import UserError
-from lebm.estimators.latent_model import LatentModel, refusal
+from lebm.estimators.latent_model import LatentModel
+from lebm.estimators.strategies import refusal
 from lebm.run.callbacks import PartSizes, Preemption, Progress, RunCheckpoint, SameShape, SaveConfig, ShortRun
 from lebm.run.folder import is_first_process
 from lebm.run.loggers import WandbRun, point_into, with_defaults

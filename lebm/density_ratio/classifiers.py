@@ -16,14 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lebm.density_ratio.log_ratio import (
-    EnergyRatio,
-    Quality,
-    SequentialRatio,
-    assess,
-    logistic_loss,
-    staged_log_z,
-)
+from lebm.density_ratio.log_ratio import LogRatio, Quality, assess, logistic_loss, staged_log_z
 from lebm.errors import UserNotice
 from lebm.models.energies import Energy
 from lebm.models.ratios import RatioPrior, RatioProduct
@@ -140,7 +133,7 @@ def logistic(
     energy: Energy,
     training: Training = Training(),
     generator: RandomSource = None,
-) -> EnergyRatio:
+) -> LogRatio:
     """Noise-contrastive estimation of the log-ratio by one classifier (Gutmann & Hyvarinen 2012).
 
     Args:
@@ -166,7 +159,7 @@ def logistic(
         _split(source, training, generator) for source in (positives, negatives)
     )
     _train(energy, positives, negatives, training, generator)
-    ratio = EnergyRatio(energy)
+    ratio = LogRatio(energy)
     ratio.quality = assess(ratio, tested, against)
     return ratio
 
@@ -176,7 +169,7 @@ def telescoping(
     product: RatioProduct,
     training: Training = Training(),
     generator: RandomSource = None,
-) -> EnergyRatio:
+) -> LogRatio:
     """A ratio as the product of ratios between neighbouring waymarks (Rhodes, Xu & Gutmann 2020).
 
     A classifier of its own learns each ratio.
@@ -208,7 +201,7 @@ def telescoping(
     for (below, _), (above, _) in pairwise(parts):
         _train(product.active, above, below, training, generator)
         product.switch()
-    ratio = EnergyRatio(product)
+    ratio = LogRatio(product)
     ratio.quality = assess(ratio, parts[-1][1], parts[0][1])
     return ratio
 
@@ -224,7 +217,7 @@ def sequential(
     burn_in: int = 50,
     one: float = 0.0,
     generator: RandomSource = None,
-) -> SequentialRatio:
+) -> LogRatio:
     """Stages that follow each other: each separates the positives from draws of the product so far.
 
     The first stage's negatives are exact. Later negatives come from chains that continue from stage to stage.
@@ -275,7 +268,7 @@ def sequential(
     prior.remember(
         staged_log_z(prior, annealing or AnnealedImportanceSampling(MALA(2, 0.8), 30), generator=generator)
     )
-    ratio = SequentialRatio(prior)
+    ratio = LogRatio(product, prior.log_constant().log_z)
     against = prior.reference(training.held_out_draws, generator)
     ratio.quality = _with_constant(assess(ratio, tested, against), prior)
     return ratio

@@ -19,16 +19,7 @@ from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.noise import RandomSource
 
-__all__ = [
-    "EnergyRatio",
-    "LogRatio",
-    "Quality",
-    "SequentialRatio",
-    "assess",
-    "direct_log_z",
-    "logistic_loss",
-    "staged_log_z",
-]
+__all__ = ["LogRatio", "Quality", "assess", "direct_log_z", "logistic_loss", "staged_log_z"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,11 @@ class Quality:
 
 
 class LogRatio(nn.Module):
-    """A log-ratio in nats, ``module(z: (B, d)) -> (B,)``, with its measured ``quality``.
+    """A log-ratio in nats, ``-E(z) - log Z``, with its measured ``quality``: ``(B, d) -> (B,)``.
+
+    Args:
+        energy: the trained network or product of networks, ``(B, d) -> (B,)``.
+        log_z: constant of a product whose stages are ratios to normalised densities.
 
     Example:
         >>> import torch
@@ -78,39 +73,12 @@ class LogRatio(nn.Module):
 
     quality: Quality
 
-
-class EnergyRatio(LogRatio):
-    """The log-ratio ``-E(z)``.
-
-    Args:
-        energy: the trained network or product of networks.
-    """
-
-    def __init__(self, energy: Energy) -> None:
+    def __init__(self, energy: Energy, log_z: float = 0.0) -> None:
         super().__init__()
-        self.energy = energy
+        self.energy, self.log_z = energy, log_z
 
     def forward(self, z: Tensor) -> Tensor:
-        return -self.energy(z)
-
-
-class SequentialRatio(LogRatio):
-    """The log-ratio of a product of stages to its base, normalised by the stored estimate of log Z.
-
-    Args:
-        prior: the product, with the estimate of its constant.
-    """
-
-    def __init__(self, prior: RatioPrior) -> None:
-        super().__init__()
-        self.prior = prior
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.raw(z) - self.prior.log_constant().log_z
-
-    def raw(self, z: Tensor) -> Tensor:
-        """The sum of the stages' logits, without log Z."""
-        return -self.prior.tilt.so_far(z)
+        return -self.energy(z) - self.log_z
 
 
 def logistic_loss(positive: Tensor, negative: Tensor, odds: float = 1.0) -> Tensor:

@@ -9,46 +9,7 @@ from torch import nn
 from lebm import checkpoint
 from lebm.errors import UserError
 
-__all__ = ["Backbone", "copy_backbone"]
-
-
-class Backbone:
-    """Networks that are frozen, with the checkpoint that their weights come from.
-
-    They are frozen from the start and for good, so that nothing is toggled in training.
-
-    Args:
-        source: checkpoint or run folder; ``None`` if the weights are there already.
-        parts: ``likelihood``, ``encoder`` and ``reference``, or none at all.
-    """
-
-    def __init__(self, source: str | None, parts: Mapping[str, nn.Module]) -> None:
-        self.source, self.parts = source, parts
-        self._problem: UserError | None = None
-        for part in parts.values():
-            part.requires_grad_(False)
-
-    def eval(self) -> None:
-        """Leave training mode, so that no statistics change."""
-        for part in self.parts.values():
-            part.eval()
-
-    def load(self) -> None:
-        """Copy the weights. A problem waits for :meth:`check`: a resumed run has weights of its own."""
-        if self.source is not None:
-            try:
-                copy_backbone(self.source, self.parts)
-            except UserError as problem:
-                self._problem = problem
-
-    def check(self) -> None:
-        """Refuse to train without the weights.
-
-        Raises:
-            UserError: if they could not be copied.
-        """
-        if self._problem is not None:
-            raise self._problem
+__all__ = ["copy_backbone"]
 
 
 def copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:

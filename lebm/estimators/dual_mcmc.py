@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -20,17 +19,17 @@ from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel, ModelChain, contrast
 from lebm.estimators.optim import AdamGroups
 from lebm.inference import PosteriorChain, Taught
-from lebm.models.chain_space import check_choice
-from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
+from lebm.models.encoders import GaussianEncoder
 from lebm.models.energies import Energy
 from lebm.models.frozen import frozen
+from lebm.models.layers import check_choice, check_sizes
 from lebm.models.likelihoods import GaussianLikelihood
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.chains import PersistentChains
 from lebm.samplers.noise import RandomSource, normal, uniform
 from lebm.samplers.targets import Boltzmann
 
-__all__ = ["DualMCMCTeaching", "Schedule", "Turns", "touch"]
+__all__ = ["DualMCMCTeaching", "Schedule", "Turns"]
 
 Schedule = Literal["simultaneous", "alternate"]
 ImageStart = Literal["generator", "likelihood", "noise"]
@@ -54,23 +53,10 @@ class Turns:
     """
 
     def __init__(self, schedule: Schedule) -> None:
-        if schedule not in ("simultaneous", "alternate"):
-            raise ValueError(f"schedule must be simultaneous or alternate, not {schedule!r}")
+        check_choice("schedule", schedule, ("simultaneous", "alternate"))
         self.alternate = schedule == "alternate"
         self.energy = self.teachers = True
         self.earlier: Tensor | float = 0.0
-
-    def check(self, accumulated: int) -> None:
-        """Refuse gradient accumulation where a batch takes two steps.
-
-        Raises:
-            UserError: naming both ways out.
-        """
-        if self.alternate and accumulated > 1:
-            raise UserError(
-                "schedule alternate takes two steps a batch and cannot accumulate: use a larger batch, or"
-                " simultaneous"
-            )
 
     def of_batch(self) -> Iterator[None]:
         """Go through the turns of a batch; all networks learn outside the loop."""
@@ -79,56 +65,6 @@ class Turns:
             yield
         self.teachers = self.energy = True
         self.earlier = 0.0
-
-    def rest(self, networks: Mapping[str, nn.Module]) -> None:
-        """Remove the gradients of networks whose turn it is not.
-
-        A zero gradient would still move them, by Adam's moments and weight decay.
-        """
-        for name, network in networks.items():
-            if not (self.energy if name == "energy" else self.teachers):
-                network.zero_grad(set_to_none=True)
-
-
-def touch(*networks: nn.Module) -> Tensor:
-    """Zero, with a zero gradient for every parameter: data-parallel wrappers wait for all of them."""
-    return sum(
-        (0.0 * parameter.sum() for network in networks for parameter in network.parameters()),
-        start=torch.zeros(()),
-    )
-
-
-def start_of_images(kind: ImageStart, generated: Tensor, sigma: float, noise: RandomSource) -> Tensor:
-    """The generator's images ``(B, *event)``, a draw of ``N(., sigma^2 I)`` around them, or uniform noise in
-    [-1, 1].
-    """
-    place: dict[str, Any] = {"dtype": generated.dtype, "device": generated.device}
-    if kind == "noise":
-        return 2 * uniform(noise, generated.shape, **place) - 1
-    if kind == "likelihood":
-        return generated + sigma * normal(noise, generated.shape, **place)
-    return generated
-
-
-@dataclass(frozen=True)
-class Revision:
-    """What the two chains made of one batch.
-
-    Attributes:
-        x: data, ``(B, *event)``.
-        z: draws of N(0, I), ``(B, latent_dim)``.
-        generated: ``g(z)``, with its gradient.
-        revised: ``x~``, the end of the image chain, detached.
-        revised_z: ``z~``, the end of the posterior chain, detached.
-        teaching: ``-log q(z~ | x)``, mean over the batch, with its gradient.
-    """
-
-    x: Tensor
-    z: Tensor
-    generated: Tensor
-    revised: Tensor
-    revised_z: Tensor
-    teaching: Tensor
 
 
 class DualMCMCTeaching(LatentModel):
@@ -144,7 +80,8 @@ class DualMCMCTeaching(LatentModel):
               - \log q(\tilde z \mid x) - \lambda \log q(z \mid \tilde x).
 
     ``sample`` starts the energy's chain at the generator's images; ``steps=0`` gives these images. ``encode``
-    starts the posterior chain at a draw of the inference model; ``steps=0`` gives that draw. ``log_joint`` is
+    starts the posterior chain at a draw of the inference model; ``steps=0`` gives that draw. A condition is
+    one on the latents, and the energy's chain does not know it. ``log_joint`` is
     the generator's, and ``anomaly_score`` is :math:`E(x) / T`, up to a constant.
 
     Args:
@@ -194,6 +131,7 @@ class DualMCMCTeaching(LatentModel):
     """
 
     anomaly_score_name = "E(x) / T of the energy on images"
+    former = {"scale_energy": False, "latent_start": "encoder"}
 
     def __init__(
         self,
@@ -229,11 +167,7 @@ class DualMCMCTeaching(LatentModel):
         optimizer.check(self.networks())
 
     def _check(self) -> None:
-        if self.likelihood.latent_dim != self.encoder.latent_dim:
-            raise ValueError(
-                f"the generator takes {self.latent_dim} latent coordinates but the encoder gives"
-                f" {self.encoder.latent_dim}"
-            )
+        check_sizes("the generator takes", self.latent_dim, "the encoder gives", self.encoder.latent_dim)
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, not {self.temperature}")
         if min(self.teaching_weight, self.revised_inference_weight) < 0:
@@ -268,22 +202,10 @@ class DualMCMCTeaching(LatentModel):
         """The whole equation; with ``schedule="alternate"`` the part of the networks whose turn it is."""
         x = self.observations(batch)
         z = self.noise("latents", batch_idx).normal((len(x), self.latent_dim), dtype=x.dtype, device=x.device)
-        if not self.turns.teachers:
-            return self._second_step(x, z, batch_idx)
-        made = self._revise(x, z, batch_idx)
-        total = self.generator_loss(made) + self.encoder_loss(made)
-        if self.turns.energy:
-            return total + self.energy_loss(x, made.revised)
-        self.turns.earlier = total.detach()
-        return total + touch(self.energy)
-
-    def _second_step(self, x: Tensor, z: Tensor, batch_idx: int) -> Tensor:
-        """The energy against new chains, which start at the new generator's images of the same latents."""
-        revised = self.revise_images(self.decode(z), self.noise("image again", batch_idx))
-        self.revised["revised images"] = revised
-        return self.energy_loss(x, revised) + touch(self.likelihood, self.encoder) + self.turns.earlier
-
-    def _revise(self, x: Tensor, z: Tensor, batch_idx: int) -> Revision:
+        if not self.turns.teachers:  # new chains, from the new generator's images of the same latents
+            revised = self.revise_images(self.decode(z), self.noise("image again", batch_idx))
+            self.revised["revised images"] = revised
+            return self.energy_loss(x, revised) + self.turns.earlier
         generated = self.likelihood.mean(z)
         revised = generated.detach()
         if self.turns.energy or self._teaches:
@@ -295,7 +217,12 @@ class DualMCMCTeaching(LatentModel):
             "revised images": revised,
             "revised latents": data.z,
         }
-        return Revision(x, z, generated, revised, data.z, data.teaching)
+        total = self.generator_loss(x, data.z, revised, generated)
+        total = total + self.encoder_loss(data.teaching, revised, z)
+        if self.turns.energy:
+            return total + self.energy_loss(x, revised)
+        self.turns.earlier = total.detach()
+        return total
 
     def energy_loss(self, x: Tensor, revised: Tensor) -> Tensor:
         """``E(x) - E(x~)``, without the released factor 1 / T, which Adam cancels."""
@@ -304,48 +231,45 @@ class DualMCMCTeaching(LatentModel):
         self.note("train/energy_gap", gap)
         return gap
 
-    def generator_loss(self, made: Revision) -> Tensor:
-        """``-log p(x | z~) - S log p(x~ | z)``, each a mean over the batch."""
-        nll = -self.likelihood.log_prob(made.x, made.revised_z).mean()
+    def generator_loss(self, x: Tensor, revised_z: Tensor, revised: Tensor, generated: Tensor) -> Tensor:
+        """``-log p(x | z~) - S log p(x~ | z)``, each a mean over the batch; ``generated`` is ``g(z)``."""
+        nll = -self.likelihood.log_prob(x, revised_z).mean()
         self.note("train/nll_given_z", nll)
-        total = self._scaled(nll, made.x)
+        total = self.scaled(nll, x)
         if self.teaching_weight:
-            taught = -self.likelihood.log_prob_around(made.revised, made.generated).mean()
+            taught = -self.likelihood.log_prob_around(revised, generated).mean()
             self.note("teaching/generator", taught)
-            total = total + self.teaching_weight * self._scaled(taught, made.x)
+            total = total + self.teaching_weight * self.scaled(taught, x)
         return total
 
-    def _scaled(self, nll: Tensor, x: Tensor) -> Tensor:
-        return nll if self.scale_likelihood else self.likelihood.squared_error(nll, x[0].numel())
-
-    def encoder_loss(self, made: Revision) -> Tensor:
-        """``-log q(z~ | x) - lambda log q(z | x~)``, each a mean over the batch."""
-        total = made.teaching
-        self.note("train/inference_nll", total)
-        if self.revised_inference_weight:
-            on_revised = -self.encoder(made.revised).log_prob(made.z).mean()
-            self.note("teaching/encoder", on_revised)
-            total = total + self.revised_inference_weight * on_revised
-        return total
-
-    @classmethod
-    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Today's arguments for those of a checkpoint that names what every model does now."""
-        fixed = {"scale_energy": False, "latent_start": "encoder"}
-        arguments = super().from_former(arguments)
-        return {name: value for name, value in arguments.items() if name not in fixed or value != fixed[name]}
+    def encoder_loss(self, teaching: Tensor, revised: Tensor, z: Tensor) -> Tensor:
+        """``-log q(z~ | x) - lambda log q(z | x~)``, each a mean over the batch; the first is known."""
+        self.note("train/inference_nll", teaching)
+        if not self.revised_inference_weight:
+            return teaching
+        on_revised = -self.encoder(revised).log_prob(z).mean()
+        self.note("teaching/encoder", on_revised)
+        return teaching + self.revised_inference_weight * on_revised
 
     # Two steps per batch
 
     def on_fit_start(self) -> None:
-        self.turns.check(self.trainer.accumulate_grad_batches)
+        if self.turns.alternate and self.trainer.accumulate_grad_batches > 1:
+            raise UserError(
+                "schedule alternate takes two steps a batch and cannot accumulate: use a larger batch, or"
+                " simultaneous"
+            )
 
     def updates(self) -> Iterator[None]:
         """One optimiser step per turn of the schedule."""
         return self.turns.of_batch()
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.turns.rest(self.networks())
+    @property
+    def idle_networks(self) -> list[nn.Module]:
+        """The networks whose turn it is not."""
+        turns = self.turns
+        learns = {"energy": turns.energy, "generator": turns.teachers, "encoder": turns.teachers}
+        return [network for name, network in self.networks().items() if not learns[name]]
 
     # Chains and answers
 
@@ -362,7 +286,12 @@ class DualMCMCTeaching(LatentModel):
             noise: source of randomness.
             steps: length of the chain; that of ``image_sampler`` if ``None``.
         """
-        start = start_of_images(self.image_start, generated.to(self.dtype), self.likelihood.sigma, noise)
+        start = generated.to(self.dtype)
+        place: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
+        if self.image_start == "noise":
+            start = 2 * uniform(noise, start.shape, **place) - 1
+        elif self.image_start == "likelihood":
+            start = start + self.likelihood.sigma * normal(noise, start.shape, **place)
         with frozen(self.energy):
             target = Boltzmann(self.energy, self.temperature)
             return self.follow("image", self.image_sampler, target, start, noise, steps)
@@ -392,9 +321,6 @@ class DualMCMCTeaching(LatentModel):
         constant = 0.5 * self.latent_dim * math.log(2 * math.pi)
         return lambda z: self.likelihood.log_prob(x, z) - 0.5 * z.square().sum(dim=1) - constant
 
-    def inferred(self, x: Tensor) -> DiagonalGaussian:
-        return self.encoder(x)
-
     def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Observations ``(B, *event)`` after the energy's chain from ``x``."""
         with torch.inference_mode(False), frozen(self.image_sampler):  # a pool is left alone
@@ -416,17 +342,6 @@ class DualMCMCTeaching(LatentModel):
             return self.sample_given(n, given, generator=generator).z
         anchor = next(self.likelihood.parameters())
         return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
-
-    def sample(
-        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
-    ) -> Tensor:
-        """``n`` images from the energy's chain; with ``steps=0`` those of the generator alone.
-
-        A condition is one on the latents, and the energy's chain does not know it.
-        """
-        with torch.inference_mode(False):
-            z = self.sample_latent(n, generator=generator, given=given)
-            return self.observe(z, steps=steps, generator=generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """A draw of the inference model, revised by the posterior chain; with ``steps=0`` the draw alone."""
@@ -452,12 +367,12 @@ class DualMCMCTeaching(LatentModel):
 
     def anomaly_score(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """``E(x) / T``, which is ``-log pi(x)`` up to a constant, ``(B,)``; no chain is needed."""
+        return self.score_at(x, x)
+
+    def score_at(self, x: Tensor, z: Tensor) -> Tensor:
+        """``E(x) / T``, ``(B,)``, whatever the latents are."""
         with torch.no_grad(), frozen(self.energy):
             return self.energy(x).to(x.dtype) / self.temperature
-
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        outputs = super().validation_step(batch, batch_idx)
-        return {**outputs, "anomaly_score": self.anomaly_score(outputs["x"])}
 
     @property
     def chain_settings(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.component import Component
-from lebm.inference.chains import of_all_processes
+from lebm.samplers.chains import of_all_processes
 
 __all__ = ["FitBase"]
 

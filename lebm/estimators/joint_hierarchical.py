@@ -12,9 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lebm.component import constructor_parameters, public_path
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
-from lebm.inference import Inference, Inferred
+from lebm.inference import Frozen, Inference, Inferred, ShortRun, Variational
 from lebm.models.chain_space import NoiseSpace, chain_space, common_layout, redraw
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
@@ -166,27 +167,17 @@ class JointHierarchicalPrior(PriorModel):
     @classmethod
     def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         """Today's arguments for those of a checkpoint in which ``scheme`` named the inference."""
-        arguments = super().from_former(arguments)
-        if "scheme" not in arguments and "encoder" not in arguments:
-            return arguments
-        now = {name: value for name, value in arguments.items() if name not in _FORMER}
-        scheme, encoder = arguments.get("scheme", "variational"), arguments.get("encoder")
-        kinds: dict[str, dict[str, Any]] = {
-            "variational": {
-                "encoder": encoder,
-                "kl": arguments.get("kl", "closed_form"),
-                "warm_up": arguments.get("warm_up", 0.0),
-            },
-            "two_stage": {"encoder": encoder, "backbone": arguments.get("backbone")},
-            "mcmc": {},
-        }
-        names = {"variational": "Variational", "two_stage": "Frozen", "mcmc": "ShortRun"}
-        if scheme in names:
-            now["inference"] = {"class_path": f"lebm.inference.{names[scheme]}", "init_args": kinds[scheme]}
+        now = super().from_former(arguments)
+        kind = _SCHEMES.get(now.get("scheme", "variational"))
+        if kind is not None and ("scheme" in now or "encoder" in now):
+            known = ("scheme", "encoder", "kl", "warm_up", "backbone")
+            former = {name: now.pop(name) for name in known if name in now}
+            own = {name: former[name] for name in constructor_parameters(kind) if name in former}
+            now["inference"] = {"class_path": public_path(kind), "init_args": own}
         return now
 
 
-_FORMER = ("scheme", "encoder", "kl", "warm_up", "backbone")
+_SCHEMES: dict[str, type[Inference]] = {"variational": Variational, "two_stage": Frozen, "mcmc": ShortRun}
 
 
 def _renamed(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:

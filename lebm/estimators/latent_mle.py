@@ -30,10 +30,9 @@ class LatentMLE(PriorModel):
     bounds the negative log-likelihood from above. A :class:`~lebm.inference.Taught` one adds
     ``-log q(z+ | x)`` for the encoder alone.
 
-    Args:
-        **model: the arguments of :class:`~lebm.estimators.PriorModel`. The released SVHN script has a
-            ``prior_sampler`` of 60 steps of 0.4 for ``z-`` and a ``posterior_sampler`` of 20 steps of 0.1 for
-            ``z+``. The networks are ``generator``, ``energy`` and ``encoder``, of those that train.
+    The arguments are those of :class:`~lebm.estimators.PriorModel`. The released SVHN script has a
+    ``prior_sampler`` of 60 steps of 0.4 for ``z-`` and a ``posterior_sampler`` of 20 steps of 0.1 for ``z+``.
+    The networks are ``generator``, ``energy`` and ``encoder``, of those that train.
 
     Example:
         >>> from lebm.estimators import LatentMLE

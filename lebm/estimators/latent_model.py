@@ -12,11 +12,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lebm import checkpoint as checkpoints
 from lebm.checkpoint.rebuild import tried
@@ -24,9 +22,10 @@ from lebm.component import Component, describe
 from lebm.conditions import At, ConditionalDraws, Given, as_condition, draw_given
 from lebm.errors import UserError, UserNotice
 from lebm.estimators.optim import AdamGroups
-from lebm.lightning_private import accumulating, count_begun_epoch, reopen_epoch, syncs_layers
+from lebm.estimators.strategies import check_strategy
+from lebm.lightning_private import accumulating, count_begun_epoch, reopen_epoch
 from lebm.models.chain_space import ChainSpace
-from lebm.models.encoders import DiagonalGaussian
+from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.frozen import frozen
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.likelihoods import Likelihood
@@ -44,13 +43,9 @@ __all__ = [
     "ModelChain",
     "NoChainError",
     "Revises",
-    "check_strategy",
     "contrast",
-    "refusal",
+    "touch",
 ]
-
-_SHARDED = {"fsdp": FSDPStrategy, "model_parallel": ModelParallelStrategy, "deepspeed": DeepSpeedStrategy}
-"""How the names of the strategies begin that spread one network over several processes."""
 
 Method = TypeVar("Method", bound="LatentModel")
 
@@ -201,11 +196,12 @@ class LatentModel(LightningModule, Component, ABC):
 
     # What any latent-variable model can answer
 
-    @abstractmethod
     def sample(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
     ) -> Tensor:
         """``n`` observations ``(n, *event)`` from the model, without observation noise."""
+        z = self.sample_latent(n, steps=steps, generator=generator, given=given)
+        return self.observe(z, steps=steps, generator=generator)
 
     @abstractmethod
     def sample_latent(
@@ -312,7 +308,8 @@ class LatentModel(LightningModule, Component, ABC):
 
     def inferred(self, x: Tensor) -> DiagonalGaussian | None:
         """``q(z | x)`` of the inference model; ``None`` for a model without one."""
-        return None
+        encoder = getattr(self, "encoder", None)
+        return encoder(x) if isinstance(encoder, GaussianEncoder) else None
 
     def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
         """``n`` chains of the prior, from the starts that sampling uses.
@@ -330,11 +327,23 @@ class LatentModel(LightningModule, Component, ABC):
         """
         raise NoChainError("from the inference network, no chain to look at")
 
-    # Scalars for the loggers
+    # What a training step consists of
 
     def updates(self) -> Iterator[None]:
         """Go through the optimiser steps of one batch: one, unless the method takes more."""
         yield
+
+    @property
+    def idle_networks(self) -> list[nn.Module]:
+        """The networks that do not learn in the present optimiser step; none, unless the method says so."""
+        return []
+
+    def scaled(self, nll: Tensor, x: Tensor) -> Tensor:
+        """A ``-log p(x | z)`` in nats, on the scale that ``scale_likelihood`` asks for."""
+        likelihood: Any = self.observation_model
+        return nll if self.scale_likelihood else likelihood.squared_error(nll, x[0].numel())
+
+    # Scalars for the loggers
 
     def note(self, name: str, value: Tensor) -> None:
         """Log a scalar of this training step, detached. On a step that is not logged this does nothing.
@@ -418,14 +427,15 @@ class LatentModel(LightningModule, Component, ABC):
             shown = {name for name in notes if name == "stage" or name.startswith("train/")}
             self.log_dict({name: notes[name] for name in notes if name in shown}, prog_bar=True)
             self.log_dict({name: notes[name] for name in notes if name not in shown})
-        return loss
+        return loss + touch(self.idle_networks)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drop the gradients of idle networks: no weight decay or momentum moves them."""
+        for network in self.idle_networks:
+            network.zero_grad(set_to_none=True)
 
     def configure_model(self) -> None:
-        """Refuse the strategies that cannot train a method with chains.
-
-        Raises:
-            UserError: in one line; see :func:`refusal`.
-        """
+        """Refuse the strategies that cannot train a method with chains."""
         check_strategy(self, self.trainer.strategy)
 
     def on_train_epoch_end(self) -> None:
@@ -505,7 +515,7 @@ class LatentModel(LightningModule, Component, ABC):
     @classmethod
     def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         """Today's arguments for those of a checkpoint that chose between two sources of noise."""
-        return {name: value for name, value in arguments.items() if name != "noise_source"}
+        return super().from_former({n: value for n, value in arguments.items() if n != "noise_source"})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store how to rebuild the model, as plain data, or why it cannot be rebuilt."""
@@ -532,23 +542,18 @@ class LatentModel(LightningModule, Component, ABC):
         cls: type[Method],
         checkpoint_path: Any,
         map_location: Any = "cpu",
-        hparams_file: Any = None,
-        strict: bool | None = None,
         weights_only: bool | None = True,
         trust: Iterable[str] = (),
     ) -> Method:
         """Rebuild a model from its checkpoint alone; see :func:`lebm.load`.
 
         Raises:
-            ValueError: for ``weights_only=False`` and for ``hparams_file``: neither is ever needed.
+            ValueError: for ``weights_only=False``, which is never needed.
             UserError: if the file cannot be read, names a class outside the trusted packages, or holds
                 another method.
         """
-        if weights_only is False or hparams_file is not None:
-            raise ValueError(
-                "lebm checkpoints hold no pickles and need no hparams_file; leave both arguments at their"
-                " defaults"
-            )
+        if weights_only is False:
+            raise ValueError("lebm checkpoints hold no pickles; leave weights_only at its default")
         return checkpoints.load(checkpoint_path, cls, trust=trust, map_location=map_location or "cpu")
 
 
@@ -566,35 +571,6 @@ def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: T
     return up.mean() - down.mean()
 
 
-def refusal(strategy: object) -> str | None:
-    """The line that refuses a strategy, or ``None`` for one that trains.
-
-    A chain takes gradients inside the network many times per step, which a network in pieces does not allow.
-
-    Args:
-        strategy: the name that ``--trainer.strategy`` takes, the path of a class, or a strategy.
-    """
-    for name, kind in _SHARDED.items():
-        said = isinstance(strategy, str) and (strategy.startswith(name) or strategy.endswith(kind.__name__))
-        if said or isinstance(strategy, kind):
-            return (
-                f"trainer.strategy {strategy if said else name}: networks whose chains need their gradients"
-                " cannot be spread over processes; type --trainer.strategy ddp"
-            )
-    return None
-
-
-def check_strategy(model: nn.Module, strategy: Strategy) -> None:
-    """Refuse networks in pieces, and BatchNorm whose statistics are exchanged between processes.
-
-    Raises:
-        UserError: in one line that names what to type instead.
-    """
-    line = refusal(strategy)
-    if line is not None:
-        raise UserError(line)
-    if syncs_layers(strategy) and any(isinstance(part, _BatchNorm) for part in model.modules()):
-        raise UserError(
-            "trainer.sync_batchnorm true: the steps of a chain would exchange statistics between processes;"
-            " type --trainer.sync_batchnorm false, or choose norm: group in the networks"
-        )
+def touch(networks: Iterable[nn.Module]) -> Tensor | float:
+    """Zero, with a zero gradient for every parameter: processes that exchange gradients wait for all."""
+    return sum(0.0 * p.sum() for network in networks for p in network.parameters() if p.requires_grad)

@@ -121,14 +121,10 @@ class MultiStageNCE(PriorModel):
         self.annealing = annealing
         self.annealing_chains = annealing_chains
         self.update_generator_in_stage = update_generator_in_stage
+        if not update_generator_in_stage:
+            self.frozen_parts["likelihood"] = likelihood
         self.warm_start = warm_start
         self.through_stages = through_stages
-
-    def train(self, mode: bool = True) -> MultiStageNCE:
-        super().train(mode)
-        if not self.update_generator_in_stage:
-            self.likelihood.eval()  # its statistics are left as they are, too
-        return self
 
     def networks(self) -> Mapping[str, nn.Module]:
         return {**super().networks(), "energy": self.prior}
@@ -197,7 +193,8 @@ class MultiStageNCE(PriorModel):
         finished = range(1, self.prior.tilt.finished + (0 if self.prior.tilt.complete else 1))
         targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.target()]
         with frozen(self.prior, self.prior_sampler):
-            z, steps = self.chain_start(n, generator), self.prior_sampler.steps if steps is None else steps
+            z = self.space.reference(n, generator)
+            steps = self.prior_sampler.steps if steps is None else steps
             ends = [steps * number // len(targets) for number in range(len(targets) + 1)]
             for target, share in zip(targets, map(operator.sub, ends[1:], ends), strict=True):
                 z = self.prior_sampler(target, z.detach(), generator, steps=share)
@@ -239,7 +236,7 @@ class MultiStageNCE(PriorModel):
         if self._trainer is not None:
             renew_averages(self.trainer, self, ["prior", "stages"])
             self.trainer.should_stop = self.trainer.should_stop or self.stages.ended
-        self._report(record)
+        self._report()
         return record
 
     def _estimate_log_z(self, stage: int) -> None:
@@ -259,9 +256,7 @@ class MultiStageNCE(PriorModel):
             self.prior.remember(min(found, key=lambda constant: constant.high - constant.low))
 
     @rank_zero_only
-    def _report(self, record: StageRecord) -> None:
-        for line in stage_lines(
-            record, self.stages, self.prior, annealed=self.prior.tilt.finished in self.prior.constants
-        ):
+    def _report(self) -> None:
+        for line in stage_lines(self.stages, self.prior):
             (print if self._trainer is None else self.print)(line)
         warn(self.stages.history, self.prior)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -15,17 +14,18 @@ from torch.nn.functional import cross_entropy
 from lebm.component import describe
 from lebm.conditions import Given
 from lebm.errors import UserError, UserNotice
-from lebm.estimators.backbone import Backbone
+from lebm.estimators.backbone import copy_backbone
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError, contrast
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.stages import renew_averages
 from lebm.inference import Frozen, Inference, Inferred, PosteriorChain, ShortRun, Variational, mirror_encoder
 from lebm.models.adapters import ModuleAutoencoder, ModuleEncoder, OwnEncoder
-from lebm.models.chain_space import ChainSpace, check_choice
-from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
+from lebm.models.chain_space import ChainSpace
+from lebm.models.encoders import GaussianEncoder
 from lebm.models.energies import ClassEnergy
 from lebm.models.frozen import frozen
+from lebm.models.layers import check_choice, check_sizes
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import EnergyPrior, Prior
 from lebm.samplers.base import LogDensity, Sampler
@@ -33,20 +33,7 @@ from lebm.samplers.chains import PersistentChains
 from lebm.samplers.importance import IndependenceMetropolis, clean_log_weights, weight_ess
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["DirectDraws", "PriorModel"]
-
-
-@dataclass(frozen=True)
-class DirectDraws:
-    """Draws of a prior by independence Metropolis, with its base as the proposal.
-
-    Attributes:
-        sampler: the steps that correct a draw of the base.
-        share: effective share of the draws of the base, in (0, 1]; 1 for an energy that is constant.
-    """
-
-    sampler: IndependenceMetropolis
-    share: float
+__all__ = ["PriorModel"]
 
 
 class PriorModel(LatentModel):
@@ -87,11 +74,7 @@ class PriorModel(LatentModel):
         **shared: Any,
     ) -> None:
         super().__init__(optimizer or AdamGroups({}), **shared)
-        if likelihood.latent_dim != prior.latent_dim:
-            raise ValueError(
-                f"the generator takes {likelihood.latent_dim} latent coordinates but the prior has"
-                f" {prior.latent_dim}"
-            )
+        check_sizes("the generator takes", likelihood.latent_dim, "the prior has", prior.latent_dim)
         if not self.scale_likelihood and not hasattr(likelihood, "sigma"):
             raise ValueError("scale_likelihood=False is defined for a GaussianLikelihood only")
         self.likelihood = likelihood
@@ -106,7 +89,9 @@ class PriorModel(LatentModel):
         if anomaly == "code" and self.inference.encoder is None:
             raise ValueError("anomaly 'code' scores the mean of an encoder, and this inference has none")
         self.anomaly = anomaly
-        self.frozen_parts = self._frozen_parts()
+        self.frozen_parts = self._frozen_parts()  # in evaluation mode for good
+        for part in self.frozen_parts.values():
+            part.requires_grad_(False)  # from the start, so that nothing is toggled in training
         if fit_base is not None:
             if type(self.reference).fit is Prior.fit:
                 name = type(self.reference).__name__
@@ -130,25 +115,20 @@ class PriorModel(LatentModel):
             part.encoder = self.likelihood.generator.mirror()  # one that a checkpoint describes is a copy
         if part.encoder is not None and not isinstance(part.encoder, GaussianEncoder):
             part.encoder = ModuleEncoder(part.encoder, self.latent_dim)
-        if part.encoder is not None and part.encoder.latent_dim != self.latent_dim:
-            raise ValueError(
-                f"the prior has {self.latent_dim} latent coordinates but the encoder gives"
-                f" {part.encoder.latent_dim}"
-            )
+        if part.encoder is not None:
+            check_sizes("the prior has", self.latent_dim, "the encoder gives", part.encoder.latent_dim)
         if isinstance(part, Frozen) and self.prior.is_exact:
             raise ValueError("inference Frozen trains an energy, and this prior has none")
         return part
 
-    def _frozen_parts(self) -> Backbone:
+    def _frozen_parts(self) -> dict[str, nn.Module]:
         """Networks that :class:`~lebm.inference.Frozen` copies and freezes; none for the other kinds."""
-        part = self.inference
-        if not isinstance(part, Frozen):
-            return Backbone(None, {})
-        assert part.encoder is not None
-        parts = {"likelihood": self.likelihood, "encoder": part.encoder}
-        if self.fit_base is None:  # a base that is fitted needs none of the backbone's
-            parts["reference"] = self.reference
-        return Backbone(part.backbone, parts)
+        if not isinstance(self.inference, Frozen):
+            return {}
+        assert self.inference.encoder is not None
+        parts = {"likelihood": self.likelihood, "encoder": self.inference.encoder}
+        # A base that is fitted needs none of the backbone's.
+        return parts if self.fit_base is not None else {**parts, "reference": self.reference}
 
     @property
     def reference(self) -> Prior:
@@ -161,12 +141,6 @@ class PriorModel(LatentModel):
         return self.inference.encoder
 
     # Chains
-
-    def chain_start(self, n: int, generator: RandomSource) -> Tensor:
-        """Where ``n`` chains start: at draws of the reference, ``(n, latent_dim)``, in the coordinates that
-        chains move.
-        """
-        return self.space.reference(n, generator)
 
     def run_chain(
         self,
@@ -183,7 +157,7 @@ class PriorModel(LatentModel):
         assert sampler is not None, f"{type(self).__name__} has no {name}_sampler"
         with frozen(self.prior, self.likelihood):
             if start is None:
-                state = self.chain_start(n, noise)
+                state = self.space.reference(n, noise)
             else:
                 with torch.no_grad():
                     state = self.space.coordinates(start.to(self.dtype))
@@ -207,17 +181,14 @@ class PriorModel(LatentModel):
     def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
         if self.prior.is_exact:
             return super().prior_chain(n, generator)
-        return ModelChain(self.space.target(), self.prior_sampler, self.chain_start(n, generator))
+        return ModelChain(self.space.target(), self.prior_sampler, self.space.reference(n, generator))
 
     def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
         """From draws of the reference and not of an encoder: chains are compared that start far apart."""
         if self.posterior_sampler is None:
             raise NoChainError("this model infers by its encoder, no chain to look at")
         target = self.space.posterior(self.likelihood.given(x))
-        return ModelChain(target, self.posterior_sampler, self.chain_start(len(x), generator))
-
-    def inferred(self, x: Tensor) -> DiagonalGaussian | None:
-        return None if self.inference.encoder is None else self.inference.encoder(x)
+        return ModelChain(target, self.posterior_sampler, self.space.reference(len(x), generator))
 
     def sample_latent(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
@@ -235,16 +206,16 @@ class PriorModel(LatentModel):
         with frozen(self.prior, self.prior_sampler):
             if direct is not None:
                 start = self.reference.reference(n, generator)
-                return direct.sampler(self.prior.target(), start, generator)
+                return direct[0](self.prior.target(), start, generator)
             chain = self.prior_chain(n, generator)
             return self._latents(chain.sampler(chain.target, chain.start.detach(), generator, steps=steps))
 
-    def direct_draws(self) -> DirectDraws | None:
+    def direct_draws(self) -> tuple[IndependenceMetropolis, float] | None:
         """How the prior is drawn from its base without a chain of small steps; ``None`` where it cannot be.
 
-        The weights ``exp(-E(z))`` of 4,096 draws of a fitted base give the effective share of the draws, and
-        the number of independence Metropolis steps after which the distance in total variation is below
-        0.01. More than 60 steps are too many: a chain of small steps then costs less.
+        The weights ``exp(-E(z))`` of 4,096 draws of a fitted base give the number of independence Metropolis
+        steps after which the distance in total variation is below 0.01, and the effective share of the draws,
+        in (0, 1]. More than 60 steps are too many: a chain of small steps then costs less.
         """
         base = self.reference
         if self.fit_base is None or self.prior.is_exact:
@@ -255,7 +226,7 @@ class PriorModel(LatentModel):
         share = float(weight_ess(weights)) / len(weights)
         largest = float((weights.max() - weights.logsumexp(0)).exp()) * len(weights)
         steps = math.ceil(math.log(100) * largest) if math.isfinite(largest) else 0
-        return DirectDraws(IndependenceMetropolis(steps), share) if 0 < steps <= 60 else None
+        return (IndependenceMetropolis(steps), share) if 0 < steps <= 60 else None
 
     def pool_latents(self, n: int, *, generator: RandomSource = None) -> Tensor:
         """``n`` latents of the prior from the chains that training left in the pool, ``(n, latent_dim)``.
@@ -284,12 +255,6 @@ class PriorModel(LatentModel):
         """``n`` observations ``(n, *event)`` of :meth:`pool_latents`, without observation noise."""
         return self.observe(self.pool_latents(n, generator=generator), generator=generator)
 
-    def sample(
-        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
-    ) -> Tensor:
-        z = self.sample_latent(n, steps=steps, generator=generator, given=given)
-        return self.observe(z, generator=generator)
-
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """One latent per row of ``x: (B, *event)``, ``(B, latent_dim)``, as the inference makes them.
 
@@ -306,7 +271,7 @@ class PriorModel(LatentModel):
             if z is not None and (sampler is None or not steps):
                 return z
             assert sampler is not None  # checked in the constructor
-            state = self.chain_start(len(x), generator) if z is None else self.space.coordinates(z)
+            state = self.space.reference(len(x), generator) if z is None else self.space.coordinates(z)
             target = self.space.posterior(self.likelihood.given(x))
             with frozen(sampler):
                 return self._latents(sampler(target, state.detach(), generator, steps=steps))
@@ -319,18 +284,13 @@ class PriorModel(LatentModel):
         return self.posterior_sampler.steps if self.inference.runs_chain and self.posterior_sampler else 0
 
     @property
-    def scores_codes(self) -> bool:
-        """Whether the anomaly score is the density of the code alone."""
-        return self.anomaly == "code"
-
-    @property
     def anomaly_score_name(self) -> str:  # type: ignore[override]
-        at_the_mean = "-log p(z) at the mean of the encoder"
-        return at_the_mean if self.scores_codes else LatentModel.anomaly_score_name
+        codes = self.anomaly == "code"
+        return "-log p(z) at the mean of the encoder" if codes else LatentModel.anomaly_score_name
 
     def score_at(self, x: Tensor, z: Tensor) -> Tensor:
         """``-log p(x, z)``, or for ``anomaly: code`` ``-log p(z)`` at the mean of the encoder, ``(B,)``."""
-        if not self.scores_codes:
+        if self.anomaly == "joint":
             return super().score_at(x, z)
         with torch.no_grad():
             return -self.prior.log_density(self.code(x))
@@ -364,7 +324,7 @@ class PriorModel(LatentModel):
         settings = {**super().chain_settings, "inference": described}
         direct = self.direct_draws()
         if direct is not None:
-            settings["direct_draws"] = {"steps": direct.sampler.steps, "effective_share": direct.share}
+            settings["direct_draws"] = {"steps": direct[0].steps, "effective_share": direct[1]}
         return settings
 
     # Training
@@ -385,16 +345,14 @@ class PriorModel(LatentModel):
 
     def train(self, mode: bool = True) -> Any:
         super().train(mode)
-        self.frozen_parts.eval()
+        for part in self.frozen_parts.values():
+            part.eval()  # so that no statistics change
         return self
 
-    def setup(self, stage: str) -> None:
-        if stage == "fit":
-            self.frozen_parts.load()
-
     def on_fit_start(self) -> None:
-        if self.trainer.ckpt_path is None:
-            self.frozen_parts.check()
+        backbone = getattr(self.inference, "backbone", None)
+        if backbone is not None and self.trainer.ckpt_path is None:  # a resumed run has weights of its own
+            copy_backbone(backbone, self.frozen_parts)
         steps, rule = self.trainer.estimated_stepping_batches, self.fit_base
         if rule is None:
             return
@@ -428,18 +386,6 @@ class PriorModel(LatentModel):
             for name, part in self.networks().items()
             if (waits if name == "energy" else self.fit_base.only_energy)
         ]
-
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        loss = super().training_step(batch, batch_idx)
-        for network in self.idle_networks:  # processes that exchange gradients expect one for every parameter
-            loss = loss + 0.0 * sum(p.sum() for p in network.parameters() if p.requires_grad)
-        return loss
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Drop the gradients of idle networks: no weight decay or momentum moves them."""
-        for network in self.idle_networks:
-            for parameter in network.parameters():
-                parameter.grad = None
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -480,7 +426,7 @@ class PriorModel(LatentModel):
             return self.run_chain("posterior", self.posterior_sampler, target, len(x), noise, start)
 
         def reference(noise: RandomSource) -> Tensor:
-            return self._latents(self.chain_start(len(x), noise))
+            return self._latents(self.space.reference(len(x), noise))
 
         index = batch.get("index")
         if index is not None and "flipped" in batch:  # the mirror image of a row has another posterior
@@ -506,9 +452,7 @@ class PriorModel(LatentModel):
             return x.new_zeros((), dtype=z.dtype)
         nll = -self.likelihood.training_log_prob(x, z, self.noise("likelihood", batch_idx)).mean()
         self.note("train/nll_given_z", nll)
-        if self.scale_likelihood:
-            return nll
-        return self.likelihood.squared_error(nll, x[0].numel())  # type: ignore[operator]
+        return self.scaled(nll, x)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
         """What the encoder alone learns from, a mean over the batch; zero without an encoder that learns.

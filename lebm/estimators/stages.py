@@ -32,6 +32,9 @@ __all__ = [
 
 # The loss of a classifier that cannot tell the classes apart, in nats per pair of a positive and a negative.
 ONE = 2 * math.log(2)
+IMPROVEMENT = 2e-3
+"""Smallest decrease of the loss that counts, in nats."""
+_STORED = ("steps", "loss", "accuracy", "best", "stale", "ended")
 
 
 @dataclass(frozen=True)
@@ -146,24 +149,13 @@ class StageRule(nn.Module, Component, ABC):
         return True
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {
-            "steps": self.steps,
-            "loss": self.loss,
-            "accuracy": self.accuracy,
-            "best": self.best,
-            "stale": self.stale,
-            "ended": self.ended,
+        return {name: getattr(self, name) for name in _STORED} | {
             "sums": None if self._sums is None else self._sums.tolist(),
             "history": [asdict(record) for record in self.history],
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.steps, self.stale, self.ended = int(state["steps"]), int(state["stale"]), bool(state["ended"])
-        self.loss, self.accuracy, self.best = (
-            float(state["loss"]),
-            float(state["accuracy"]),
-            float(state["best"]),
-        )
+        vars(self).update((name, state[name]) for name in _STORED)
         self._sums = None if state["sums"] is None else torch.tensor(state["sums"], dtype=torch.float64)
         self.history = [StageRecord(**entry) for entry in state["history"]]
 
@@ -205,14 +197,13 @@ class AdaptiveStages(StageRule):
     ``one`` of ``2 log 2`` means that prior and aggregate posterior are alike: the stage is dropped, and it
     was the last. A loss below ``separated`` means that the classes hardly overlap, and more training would
     only make the ratio over-confident: the next stage begins. So it does when the loss has not improved by
-    ``improvement`` in ``patience`` windows.
+    0.002 nats in ``patience`` windows.
 
     Args:
         min_steps: least number of steps of a stage.
         max_steps: largest number of steps of a stage.
         window: number of steps over which the loss is averaged.
         patience: number of windows without improvement after which the stage ends.
-        improvement: smallest decrease of the loss that counts, in nats.
         one: distance from ``2 log 2`` that counts as none, in nats.
         separated: loss that counts as separation, in nats.
         held_out: every ``held_out``-th observation is measured and never trains the classifier; at least 2.
@@ -226,13 +217,14 @@ class AdaptiveStages(StageRule):
         10
     """
 
+    former = {"improvement": IMPROVEMENT}
+
     def __init__(
         self,
         min_steps: int = 200,
         max_steps: int = 5000,
         window: int = 50,
         patience: int = 4,
-        improvement: float = 2e-3,
         one: float = 5e-3,
         separated: float = 0.02,
         held_out: int = 10,
@@ -247,21 +239,17 @@ class AdaptiveStages(StageRule):
             raise ValueError(
                 f"an adaptive rule needs held-out observations: held_out at least 2, not {held_out}"
             )
-        if min(improvement, one, separated) < 0 or separated >= ONE - one:
-            raise ValueError(
-                f"improvement, one and separated must not be negative, nor meet: {improvement}, {one},"
-                f" {separated}"
-            )
+        if min(one, separated) < 0 or separated >= ONE - one:
+            raise ValueError(f"one and separated must not be negative, nor meet: {one}, {separated}")
         self.min_steps = min_steps
         self.max_steps = max_steps
         self.patience = patience
-        self.improvement = improvement
         self.one = one
         self.separated = separated
 
     def _reason(self, measured: bool) -> str | None:
         if measured:
-            better = self.loss < self.best - self.improvement
+            better = self.loss < self.best - IMPROVEMENT
             self.stale = 0 if better else self.stale + 1
             self.best = min(self.best, self.loss)
         if measured and self.steps >= self.min_steps:
@@ -299,12 +287,13 @@ def renew_averages(trainer: Trainer, model: nn.Module, parts: Sequence[str]) -> 
             average.load_state_dict(getattr(model, part).state_dict())
 
 
-def stage_lines(record: StageRecord, stages: StageRule, prior: RatioPrior, annealed: bool) -> Iterator[str]:
-    """The lines that say how a stage ended, and the constant of the prior if it was estimated."""
+def stage_lines(stages: StageRule, prior: RatioPrior) -> Iterator[str]:
+    """The lines that say how the last stage ended, and the constant of the prior if it was estimated."""
+    record = stages.history[-1]
     held_out = "held-out " if stages.held_out else ""
     measured = f"{held_out}loss {record.loss:.3f} (1.386 for the ratio one), accuracy {record.accuracy:.3f}"
     yield f"stage {record.stage} ended after {record.steps} steps, {record.reason}: {measured}"
-    if record.kept and annealed:
+    if record.kept and prior.tilt.finished in prior.constants:
         constant = prior.log_constant()
         yield (
             f"  log Z = {constant.log_z:.2f} [{constant.low:.2f}, {constant.high:.2f}],"

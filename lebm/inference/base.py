@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from lebm.component import Component
@@ -74,7 +75,7 @@ class Inference(nn.Module, Component, ABC):
     """Where the latents of data come from, in training and in every answer of a model.
 
     A model hands over its posterior chain, and so one part serves every method. A derived class writes
-    :meth:`infer`; a part with an encoder calls ``super().__init__(encoder)`` and writes :meth:`start` too.
+    :meth:`infer`; a part with an encoder calls ``super().__init__(encoder)``.
 
     Args:
         encoder: ``q(z | x)``; ``None`` for a part without one.
@@ -114,5 +115,10 @@ class Inference(nn.Module, Component, ABC):
         """
 
     def start(self, x: Tensor, noise: RandomSource) -> Tensor | None:
-        """Latents ``(B, latent_dim)`` where the answers' chains start; ``None`` for the reference."""
-        return None
+        """Latents ``(B, latent_dim)`` where the answers' chains start: draws of the encoder, detached, or
+        ``None`` for the reference.
+        """
+        if self.encoder is None:
+            return None
+        with torch.no_grad():
+            return self.encoder(x).rsample(noise)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lebm.errors import UserError
 from lebm.inference.base import Inference, Inferred, PosteriorChain
+from lebm.samplers.chains import of_all_processes
 from lebm.samplers.noise import RandomSource
 
 __all__ = ["Remembered", "ShortRun"]
@@ -117,25 +117,3 @@ class Remembered(Inference):
         if not isinstance(memory, Tensor) or memory.dim() not in (1, 2) or not memory.is_floating_point():
             raise UserError("the memory of the chains is not a table of latents")
         self._memory = memory.clone()
-
-
-def of_all_processes(*own: Tensor) -> list[Tensor]:
-    """The rows of all processes, in the order of the processes. A collective call.
-
-    Args:
-        *own: tensors ``(B, ...)`` with one row per row of this process.
-    """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return list(own)
-    sizes = [torch.zeros(1, dtype=torch.long, device=own[-1].device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor([len(own[0])], device=own[-1].device))
-    counts = [int(size) for size in sizes]
-    return [_gathered(rows, counts) for rows in own]
-
-
-def _gathered(own: Tensor, counts: list[int]) -> Tensor:
-    padded = own.new_zeros((max(counts), *own.shape[1:]))  # gathering needs equal shapes
-    padded[: len(own)] = own
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from lebm.inference.base import Inference, Inferred, PosteriorChain
 from lebm.models.adapters import ModuleAutoencoder
-from lebm.models.chain_space import check_choice
 from lebm.models.encoders import ConvEncoder, GaussianEncoder, MLPEncoder, SentenceEncoder
 from lebm.models.generators import ConvGenerator, Generator, MLPGenerator
+from lebm.models.layers import check_choice
 from lebm.models.sequence_generators import SequenceGenerator
 from lebm.samplers.noise import RandomSource
 
@@ -117,9 +116,6 @@ class Variational(Inference):
         q = self.encoder(x)
         return Inferred(q.rsample(noise), q)
 
-    def start(self, x: Tensor, noise: RandomSource) -> Tensor:
-        return _draw(self.encoder, x, noise)
-
     def prior_weight(self, step: float) -> float:
         """Weight of the prior's pull on the encoder in optimiser step ``step``, from 0, at most 1."""
         grown = 1.0 if self.warm_up == 0 else 1.0 - math.exp(-(step + 1) / self.warm_up)
@@ -149,11 +145,7 @@ class Taught(Inference):
     """
 
     needs_encoder = True
-
-    @classmethod
-    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Today's arguments for those of a checkpoint that names where its chains start."""
-        return {name: value for name, value in arguments.items() if (name, value) != ("begin", "encoder")}
+    former = {"begin": "encoder"}
 
     def infer(
         self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
@@ -162,9 +154,6 @@ class Taught(Inference):
         q = self.encoder(x)
         end = posterior.run(q.rsample(noise).detach(), noise)
         return Inferred(end, teaching=-q.log_prob(end).mean())
-
-    def start(self, x: Tensor, noise: RandomSource) -> Tensor | None:
-        return _draw(self.encoder, x, noise)
 
 
 class Frozen(Inference):
@@ -199,13 +188,4 @@ class Frozen(Inference):
     def infer(
         self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
     ) -> Inferred:
-        return Inferred(self.start(x, noise))
-
-    def start(self, x: Tensor, noise: RandomSource) -> Tensor:
-        return _draw(self.encoder, x, noise)
-
-
-def _draw(encoder: GaussianEncoder | None, x: Tensor, noise: RandomSource) -> Tensor:
-    assert encoder is not None
-    with torch.no_grad():
-        return encoder(x).rsample(noise)
+        return Inferred(self.start(x, noise))  # type: ignore[arg-type]

@@ -32,10 +32,7 @@ class ModuleGenerator(Generator):
         latent_shape: the shape of one latent as the module takes it, ``[d]`` or ``[C, H, W]``. The model sees
             it as one vector.
         out_shape: the shape of one observation; measured by a pass through the module if ``None``.
-        method: the method of the module that decodes.
         trains: whether the module learns.
-
-    Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
 
     Example:
         >>> import torch
@@ -46,22 +43,23 @@ class ModuleGenerator(Generator):
         (32, (1, 8, 8), torch.Size([3, 1, 8, 8]))
     """
 
+    former = {"method": "forward"}
+
     def __init__(
         self,
         module: nn.Module,
         latent_shape: Sequence[int],
         out_shape: Sequence[int] | None = None,
-        method: str = "forward",
         trains: bool = True,
     ) -> None:
         super().__init__()
-        self.module, self.method = module.requires_grad_(trains), method
+        self.module = module.requires_grad_(trains)
         self.latent_shape = tuple(latent_shape)
         self.latent_dim = math.prod(latent_shape)
         self.out_shape = tuple(out_shape or _shape_of(self, [self.latent_dim], self.forward))
 
     def forward(self, z: Tensor) -> Tensor:
-        return _observation(getattr(self.module, self.method)(z.unflatten(1, self.latent_shape)))
+        return _observation(self.module(z.unflatten(1, self.latent_shape)))
 
 
 class ModuleEncoder(GaussianEncoder):
@@ -76,7 +74,6 @@ class ModuleEncoder(GaussianEncoder):
     Args:
         module: the network, or an object as of :class:`ModuleGenerator`.
         latent_dim: number of latent coordinates, at least 1.
-        method: the method of the module that encodes.
 
     Raises:
         ValueError: in a pass, for another number of latents.
@@ -90,26 +87,21 @@ class ModuleEncoder(GaussianEncoder):
         torch.Size([3, 4])
     """
 
-    def __init__(self, module: nn.Module, latent_dim: int, method: str = "forward") -> None:
+    former = {"method": "forward"}
+
+    def __init__(self, module: nn.Module, latent_dim: int) -> None:
         super().__init__()
-        self.module, self.method, self.latent_dim = module, method, latent_dim
+        self.module, self.latent_dim = module, latent_dim
 
     def forward(self, x: Tensor) -> Any:
-        made = self._made(x)
+        made = self.module(x)
         if hasattr(made, "rsample"):
             return made
-        mean, log_variance = self._features(made)
+        mean, log_variance = _gaussian(made, self.latent_dim)
         return DiagonalGaussian(mean, 0.5 * log_variance)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._features(self._made(x))
-
-    def _made(self, x: Tensor) -> Any:
-        return getattr(self.module, self.method)(x)
-
-    def _features(self, made: Any) -> tuple[Tensor, Tensor]:
-        mean, log_variance = _moments(made, self.latent_dim)
-        return mean, torch.full_like(mean, _POINT) if log_variance is None else log_variance
+        return _gaussian(self.module(x), self.latent_dim)
 
 
 class ModuleAutoencoder(Generator):
@@ -127,8 +119,6 @@ class ModuleAutoencoder(Generator):
         latent_shape: the shape of one latent, channels first; measured by a pass if ``None``. An encoder of
             means and log-variances in one tensor needs it.
         trains: whether the module learns, both halves of it as the network ``generator``.
-
-    Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
 
     Example:
         >>> import torch
@@ -319,17 +309,14 @@ def _of_diffusers(path: str, **place: str | None) -> nn.Module:
     kinds = ("AutoencoderKL", "AutoencoderTiny")
     try:
         name = diffusers.AutoencoderKL.load_config(path, **place).get("_class_name")
-        if name not in kinds:
-            raise UserError(f"{path}: holds {name}, not {' or '.join(kinds)}")
-        return getattr(diffusers, name).from_pretrained(
-            path, use_safetensors=True, low_cpu_mem_usage=False, **place
-        )
+        if name in kinds:
+            weights = {"use_safetensors": True, "low_cpu_mem_usage": False}
+            return getattr(diffusers, name).from_pretrained(path, **weights, **place)
     except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(
             f"{path}: no autoencoder of diffusers ({' '.join(str(error).split())[:200]})"
         ) from error
+    raise UserError(f"{path}: holds {name}, not {' or '.join(kinds)}")
 
 
 def _digest(module: nn.Module) -> str:
@@ -372,6 +359,12 @@ def _moments(made: Any, latent_dim: int | None = None) -> tuple[Tensor, Tensor |
     if mean[0].numel() != latent_dim:
         raise ValueError(f"the encoder gives {mean[0].numel()} numbers, not {latent_dim} latent coordinates")
     return mean.flatten(1), None if log_variance is None else log_variance.flatten(1)
+
+
+def _gaussian(made: Any, latent_dim: int) -> tuple[Tensor, Tensor]:
+    """Means and log-variances, each ``(B, latent_dim)``."""
+    mean, log_variance = _moments(made, latent_dim)
+    return mean, torch.full_like(mean, _POINT) if log_variance is None else log_variance
 
 
 @torch.no_grad()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.hierarchical_priors import GaussianHierarchy, HierarchicalPrior
-from lebm.models.layers import check_choice
+from lebm.models.layers import check_choice, check_sizes
 from lebm.models.priors import Prior
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import RandomSource, normal
@@ -167,18 +169,12 @@ def common_layout(prior: Prior, *parts: nn.Module | None) -> LatentLayout:
     Raises:
         ValueError: if they do not agree.
     """
-    layouts = [
-        layout for layout in (getattr(part, "layout", None) for part in (prior, *parts)) if layout is not None
+    layouts: list[Any] = [
+        part.layout for part in (prior, *parts) if part is not None and hasattr(part, "layout")
     ]
-    sizes = {tuple(layout.sizes) for layout in layouts}
-    if len(sizes) > 1:
-        raise ValueError(
-            "prior, encoder and generator disagree on the layers:"
-            f" {', '.join(str(list(each)) for each in sorted(sizes))}"
-        )
-    if layouts and layouts[0].latent_dim != prior.latent_dim:
-        raise ValueError(
-            f"the layers {layouts[0].sizes} hold {layouts[0].latent_dim} coordinates but the prior has"
-            f" {prior.latent_dim}"
-        )
-    return layouts[0] if layouts else LatentLayout([prior.latent_dim])
+    layout = layouts[0] if layouts else LatentLayout([prior.latent_dim])
+    others = [other.sizes for other in layouts if other.sizes != layout.sizes]
+    if others:
+        raise ValueError(f"prior, encoder and generator disagree on the layers: {layout.sizes}, {others[0]}")
+    check_sizes(f"the layers {layout.sizes} hold", layout.latent_dim, "the prior has", prior.latent_dim)
+    return layout

@@ -128,8 +128,6 @@ class MLPEnergy(Energy):
             (noise-contrastive estimation).
         spectral_norm: bound the Lipschitz constant of every layer by 1, as in the released hierarchical code.
 
-    Shapes: ``(B, latent_dim) -> (B,)``.
-
     Raises:
         ValueError: for a width below 1 or an unknown activation.
 
@@ -189,8 +187,6 @@ class ClassEnergy(Energy):
         activation: as of :class:`MLPEnergy`.
         label_weight: weight of the mean cross-entropy of labelled rows in the loss, at least 0.
 
-    Shapes: ``(B, latent_dim) -> (B,)``.
-
     Raises:
         ValueError: for a width below 1, fewer than two classes, or a negative weight.
 
@@ -200,9 +196,6 @@ class ClassEnergy(Energy):
         >>> energy, z = ClassEnergy(latent_dim=8, classes=10, hidden=[32]), torch.zeros(5, 8)
         >>> energy(z).shape, energy.logits(z).shape
         (torch.Size([5]), torch.Size([5, 10]))
-        >>> sevens = torch.full((5,), 7)
-        >>> torch.allclose(energy.joint(z, sevens), energy(z) - energy.logits(z).log_softmax(dim=1)[:, 7])
-        True
     """
 
     def __init__(
@@ -226,10 +219,6 @@ class ClassEnergy(Energy):
     def logits(self, z: Tensor) -> Tensor:
         """:math:`f(z)`, the logits of :math:`p(y | z)`, ``(B, classes)``."""
         return self.net(z)
-
-    def joint(self, z: Tensor, labels: Tensor) -> Tensor:
-        """:math:`E(z, y) = -f_y(z)`, ``(B,)``, for ``labels: (B,)`` from 0."""
-        return -self.logits(z).gather(1, labels.unsqueeze(1)).squeeze(1)
 
     def forward(self, z: Tensor) -> Tensor:
         return -self.logits(z).logsumexp(dim=1)

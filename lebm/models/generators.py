@@ -54,8 +54,6 @@ class MLPGenerator(Generator):
         activation: as for :class:`~lebm.models.MLPEnergy`.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
 
-    Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
-
     Raises:
         ValueError: for a width below 1 or an unknown name.
 
@@ -113,8 +111,6 @@ class ConvGenerator(Generator):
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         initialization: ``"xavier_conv"``, Xavier-normal weights of the convolutions (released, Pang et al.
             2020), or ``"default"``, PyTorch's (released, Cui et al. CVPR 2023).
-
-    Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
 
     Raises:
         ValueError: if the layers do not end at the size of the image, for a width below 1 or an unknown name.
@@ -175,8 +171,6 @@ class IdentityGenerator(Generator):
 
     Args:
         latent_dim: number of coordinates, at least 1.
-
-    Shapes: ``(B, latent_dim) -> (B, latent_dim)``.
 
     Raises:
         ValueError: if ``latent_dim`` is below 1.

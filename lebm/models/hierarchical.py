@@ -97,8 +97,6 @@ class ConcatenatedEnergy(MLPEnergy):
         spectral_norm: bound the Lipschitz constant of every layer by 1, as released. An inference network
             follows the slope of the energy; the bound keeps it from diverging.
 
-    Shapes: ``(B, sum(latent_dims)) -> (B,)``.
-
     Raises:
         ValueError: for no layer, a width below 1 or an unknown activation.
 
@@ -128,8 +126,6 @@ class LayerEnergies(Energy):
     Args:
         energies: one energy per layer, bottom layer first. Each must have a ``latent_dim``, as
             :class:`MLPEnergy` and :class:`ConvEnergy` have.
-
-    Shapes: ``(B, sum of the latent_dims) -> (B,)``.
 
     Raises:
         ValueError: for no energy, or an energy without a ``latent_dim``.
@@ -167,8 +163,6 @@ class ConvEnergy(Energy):
             power of two, at least 4.
         channels: output channels of the convolutions; 64 as released.
         hidden: width of the fully connected layers; 200 as released.
-
-    Shapes: ``(B, C * H * W) -> (B,)``.
 
     Raises:
         ValueError: for another shape.

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.energies import Energy
 from lebm.models.hierarchical import LatentLayout
-from lebm.models.layers import check_choice, mlp
+from lebm.models.layers import check_choice, check_sizes, mlp
 from lebm.models.priors import Prior
 from lebm.samplers.base import LogDensity
-from lebm.samplers.noise import RandomSource, normal
+from lebm.samplers.noise import RandomSource
 
 
 class GaussianHierarchy(Prior):
@@ -36,6 +36,7 @@ class GaussianHierarchy(Prior):
     """
 
     layout: LatentLayout
+    is_exact = True
 
     @abstractmethod
     def place(self, noise: Tensor) -> Tensor:
@@ -64,11 +65,7 @@ class GaussianHierarchy(Prior):
         return self.conditionals(z).log_prob(z)
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
-        return self.place(normal(generator, (n, self.latent_dim), **self._place()))  # type: ignore[arg-type]
-
-    @property
-    def is_exact(self) -> bool:
-        return True
+        return self.place(self.noise(n, generator))
 
 
 class GaussianChain(GaussianHierarchy):
@@ -181,8 +178,7 @@ class HierarchicalPrior(Prior):
     ) -> None:
         super().__init__()
         dim = getattr(energy, "latent_dim", None)  # any module may be an energy
-        if dim not in (None, base.latent_dim):
-            raise ValueError(f"the energy takes {dim} latent coordinates but the base has {base.latent_dim}")
+        check_sizes("the energy takes", dim, "the base has", base.latent_dim)
         check_choice("start", start, ("normal", "ancestral"))
         self.tilt = energy
         self.base = base
@@ -198,10 +194,6 @@ class HierarchicalPrior(Prior):
 
     def log_density(self, z: Tensor) -> Tensor:
         return self.base.log_density(z) - self.tilt(z)
-
-    def noise(self, n: int, generator: RandomSource = None) -> Tensor:
-        """``n`` standard normals ``(n, latent_dim)``."""
-        return normal(generator, (n, self.latent_dim), **self._place())  # type: ignore[arg-type]
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
         noise = self.noise(n, generator)

@@ -12,7 +12,7 @@ from lebm.models.encoders import GaussianEncoder
 from lebm.models.generators import Generator
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.layers import activation as _activation
-from lebm.models.layers import check_choice, initialize, output_layer
+from lebm.models.layers import check_choice, check_sizes, initialize, output_layer
 
 NORMS = ("none", "group", "batch")
 
@@ -23,7 +23,6 @@ def stack(
     activation: str,
     *,
     norm: str = "none",
-    bias: bool = True,
     plain_end: bool = False,
 ) -> tuple[nn.Sequential, tuple[int, ...]]:
     """Build layers, and follow the shape of one sample through them.
@@ -31,11 +30,10 @@ def stack(
     Args:
         words: one word per layer. ``"linear 400"`` takes the whole input; ``"linear 64x4x4"`` gives an image;
             ``"conv 64"`` keeps the size (kernel 3); ``"down 64"`` halves it (kernel 4); ``"up 64"`` doubles
-            it (transposed, kernel 4).
+            it (transposed, kernel 4). Convolutions have no biases.
         shape: shape of the input, ``(d,)`` or ``(C, H, W)``.
         activation: name of the activation after every layer.
         norm: ``"none"``, ``"group"`` or ``"batch"``, between a layer and its activation.
-        bias: whether convolutions have biases; linear layers always have them.
         plain_end: whether the last layer has neither norm nor activation.
 
     Returns:
@@ -49,7 +47,7 @@ def stack(
     check_choice("norm", norm, NORMS)
     net = nn.Sequential()
     for position, word in enumerate(words):
-        shape = _append(net, word, shape, bias)
+        shape = _append(net, word, shape)
         if plain_end and position == len(words) - 1:
             break
         net.extend(_norm(norm, shape))
@@ -57,7 +55,7 @@ def stack(
     return net, shape
 
 
-def _append(net: nn.Sequential, word: str, shape: tuple[int, ...], bias: bool) -> tuple[int, ...]:
+def _append(net: nn.Sequential, word: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Add the layer of a word; return the shape after it."""
     kind, _, size = word.partition(" ")
     try:
@@ -85,14 +83,14 @@ def _append(net: nn.Sequential, word: str, shape: tuple[int, ...], bias: bool) -
     before, height, width = shape
     after = sizes[0]
     if kind == "conv":
-        net.append(nn.Conv2d(before, after, 3, 1, 1, bias=bias))
+        net.append(nn.Conv2d(before, after, 3, 1, 1, bias=False))
         return after, height, width
     if kind == "up":
-        net.append(nn.ConvTranspose2d(before, after, 4, 2, 1, bias=bias))
+        net.append(nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False))
         return after, 2 * height, 2 * width
     if height % 2 or width % 2:
         raise ValueError(f"the layer {word!r} halves the size, but the image is {height} x {width}")
-    net.append(nn.Conv2d(before, after, 4, 2, 1, bias=bias))
+    net.append(nn.Conv2d(before, after, 4, 2, 1, bias=False))
     return after, height // 2, width // 2
 
 
@@ -123,19 +121,16 @@ class LadderGenerator(Generator):
             the top layer. The last layer of the bottom block gives the image; ``"linear 784"``
             may stand for ``1x28x28``.
         merge: how ``z_i``, mapped by a linear layer to the size of ``h_{i+1}``, joins it. ``"concat"`` joins
-            on the channels, ``"add"`` adds, and ``"gated_add"`` adds with one learned factor per channel.
+            on the channels, ``"add"`` adds, and ``"gated_add"`` adds with one learned factor per channel,
+            0.1 at the start.
         activation: as for :class:`~lebm.models.MLPEnergy`.
         projection_activation: whether norm and activation follow the linear maps of ``z_i``.
         merge_activation: whether norm and activation follow the last layer of a block whose result ``z_i``
             joins. ``False`` in the released networks that merge by addition.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         norm: ``"none"``, ``"group"`` or ``"batch"``, after every layer but the last.
-        bias: whether convolutions have biases.
-        gate: initial value of the factors of ``"gated_add"``.
         initialization: ``"default"`` (PyTorch's), or ``"xavier_conv"``, Xavier-normal weights of the
             convolutions (released).
-
-    Shapes: ``(B, sum(latent_dims)) -> (B, *out_shape)``.
 
     Raises:
         ValueError: if blocks and layers differ in number, a layer does not fit, the blocks do not lead to the
@@ -150,6 +145,8 @@ class LadderGenerator(Generator):
         torch.Size([4, 1, 28, 28])
     """
 
+    former = {"bias": False, "gate": 0.1}
+
     def __init__(
         self,
         latent_dims: Sequence[int],
@@ -160,8 +157,6 @@ class LadderGenerator(Generator):
         projection_activation: bool = True,
         output: str = "tanh",
         norm: str = "none",
-        bias: bool = False,
-        gate: float = 0.1,
         merge_activation: bool = True,
         initialization: str = "default",
     ) -> None:
@@ -187,10 +182,10 @@ class LadderGenerator(Generator):
                 )
                 projections.append(maps)
                 if merge == "gated_add":
-                    gates.append(nn.Parameter(torch.full((shape[0], *[1] * (len(shape) - 1)), float(gate))))
+                    gates.append(nn.Parameter(torch.full((shape[0], *[1] * (len(shape) - 1)), 0.1)))
                 shape = (2 * shape[0], *shape[1:]) if merge == "concat" else shape
             plain_end = layer == 0 or not merge_activation
-            net, shape = stack(blocks[layer], shape, activation, norm=norm, bias=bias, plain_end=plain_end)
+            net, shape = stack(blocks[layer], shape, activation, norm=norm, plain_end=plain_end)
             nets.append(net)
         if math.prod(shape) != math.prod(self.out_shape):
             raise ValueError(
@@ -231,7 +226,6 @@ class LadderEncoder(GaussianEncoder):
             the top there is always one block only.
         activation: as for :class:`LadderGenerator`; ``"leaky_relu_0.01"`` in the released networks.
         norm: ``"none"``, ``"group"`` or ``"batch"``.
-        bias: whether convolutions have biases.
         initialization: as for :class:`LadderGenerator`.
 
     Raises:
@@ -246,6 +240,8 @@ class LadderEncoder(GaussianEncoder):
         torch.Size([4, 5])
     """
 
+    former = {"bias": False}
+
     def __init__(
         self,
         latent_dims: Sequence[int],
@@ -254,7 +250,6 @@ class LadderEncoder(GaussianEncoder):
         separate: bool = True,
         activation: str = "leaky_relu_0.01",
         norm: str = "none",
-        bias: bool = False,
         initialization: str = "default",
     ) -> None:
         super().__init__()
@@ -265,10 +260,10 @@ class LadderEncoder(GaussianEncoder):
         top = len(blocks) - 1
         self.trunk, self.branches, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for layer, words in enumerate(blocks):
-            net, after = stack(words, shape, activation, norm=norm, bias=bias)
+            net, after = stack(words, shape, activation, norm=norm)
             self.trunk.append(net)
             if separate and layer < top:
-                self.branches.append(stack(words, shape, activation, norm=norm, bias=bias)[0])
+                self.branches.append(stack(words, shape, activation, norm=norm)[0])
             self.heads.append(nn.Linear(math.prod(after), 2 * self.layout.sizes[layer]))
             shape = after
         initialize(self, initialization)
@@ -293,8 +288,6 @@ class BottomLayer(Generator):
         generator: a generator whose latent is the bottom layer.
         latent_dims: sizes of all layers, bottom first.
 
-    Shapes: ``(B, sum(latent_dims)) -> (B, *out_shape)``.
-
     Raises:
         ValueError: if the ``latent_dim`` of the generator is not the size of the bottom layer.
 
@@ -309,11 +302,7 @@ class BottomLayer(Generator):
     def __init__(self, generator: Generator, latent_dims: Sequence[int]) -> None:
         super().__init__()
         self.layout = LatentLayout(latent_dims)
-        if generator.latent_dim != self.layout.sizes[0]:
-            raise ValueError(
-                f"the generator takes {generator.latent_dim} coordinates but the bottom layer has"
-                f" {self.layout.sizes[0]}"
-            )
+        check_sizes("the generator takes", generator.latent_dim, "the bottom layer has", self.layout.sizes[0])
         self.generator = generator
         self.latent_dim = self.layout.latent_dim
         self.out_shape = generator.out_shape

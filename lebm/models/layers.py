@@ -105,6 +105,15 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
+def check_sizes(takes: str, size: int | None, has: str, other: int) -> None:
+    """Refuse two parts that disagree on the latent size, where the size of the first is known.
+
+    ``takes`` and ``has`` are their names with a verb: ``"the energy takes"`` and ``"the base has"``.
+    """
+    if size not in (None, other):
+        raise ValueError(f"{takes} {size} latent coordinates but {has} {other}")
+
+
 def check_square(name: str, shape: Sequence[int], channels: Sequence[int], **sizes: int) -> None:
     """Refuse sizes that no convolutional network on square images can have.
 

@@ -60,6 +60,7 @@ class GaussianMixture(Prior):
         (torch.Size([4, 2]), torch.Size([1000]), 2)
     """
 
+    is_exact = True
     log_weight: Tensor
     mean: Tensor
     factor: Tensor
@@ -93,10 +94,6 @@ class GaussianMixture(Prior):
         self.register_buffer("mean", torch.zeros(count, latent_dim))
         self.register_buffer("factor", eye)  # lower triangular L of Sigma = L L^T
         self.register_buffer("whitener", eye.clone())  # its inverse
-
-    @property
-    def is_exact(self) -> bool:
-        return True
 
     def energy(self, z: Tensor) -> Tensor:
         return z.new_zeros(z.shape[0])

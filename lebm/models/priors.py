@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lebm.component import Component
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.energies import Energy, ModuleEnergy
+from lebm.models.layers import check_sizes
 from lebm.samplers.base import LogDensity, log_density_gradient, state_gradient
 from lebm.samplers.noise import RandomSource, normal
 
@@ -31,6 +32,8 @@ class Prior(nn.Module, Component, ABC):
     """
 
     latent_dim: int
+    is_exact: bool = False
+    """Whether the reference *is* the prior. Draws from it then need no chain."""
 
     @abstractmethod
     def energy(self, z: Tensor) -> Tensor:
@@ -50,11 +53,6 @@ class Prior(nn.Module, Component, ABC):
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
         """``n`` starts of chains, ``(n, latent_dim)``: by default exact draws from the reference measure."""
 
-    @property
-    def is_exact(self) -> bool:
-        """Whether the reference *is* the prior. Draws from it then need no chain."""
-        return False
-
     def fit(self, z: Tensor, generator: RandomSource = None) -> None:
         """Fit the density to latents ``z: (N, latent_dim)``; :class:`~lebm.estimators.FitBase` says when.
 
@@ -72,9 +70,10 @@ class Prior(nn.Module, Component, ABC):
         """
         return None
 
-    def _place(self) -> dict[str, torch.dtype | torch.device]:
+    def noise(self, n: int, generator: RandomSource = None) -> Tensor:
+        """``n`` standard normals ``(n, latent_dim)``."""
         anchor: Tensor = next(itertools.chain(self.parameters(), self.buffers()))
-        return {"dtype": anchor.dtype, "device": anchor.device}
+        return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
 
 
 class StandardNormal(Prior):
@@ -93,6 +92,8 @@ class StandardNormal(Prior):
         tensor([-1.8379])
     """
 
+    is_exact = True
+
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         if latent_dim < 1:
@@ -101,10 +102,6 @@ class StandardNormal(Prior):
         # It is in no checkpoint, and so it needs memory in a model that is built without any.
         memory = "cpu" if torch.get_default_device().type == "meta" else None
         self.register_buffer("_anchor", torch.zeros((), device=memory), persistent=False)
-
-    @property
-    def is_exact(self) -> bool:
-        return True
 
     def energy(self, z: Tensor) -> Tensor:
         return z.new_zeros(z.shape[0])
@@ -122,7 +119,7 @@ class StandardNormal(Prior):
         return DiagonalGaussian(zeros, zeros)
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
-        return normal(generator, (n, self.latent_dim), **self._place())  # type: ignore[arg-type]
+        return self.noise(n, generator)
 
 
 class EnergyPrior(Prior):
@@ -161,8 +158,7 @@ class EnergyPrior(Prior):
             if dim is None:
                 raise ValueError("this energy does not know its latent_dim; give EnergyPrior a latent_dim")
             base = StandardNormal(dim)
-        if dim is not None and dim != base.latent_dim:
-            raise ValueError(f"the energy takes {dim} latent coordinates but the base has {base.latent_dim}")
+        check_sizes("the energy takes", dim, "the base has", base.latent_dim)
         if not base.is_exact:
             raise ValueError(f"a base needs exact draws, which {type(base).__name__} does not have")
         self.tilt = energy if isinstance(energy, Energy) else ModuleEnergy(energy)
@@ -179,7 +175,7 @@ class EnergyPrior(Prior):
         return self._schedule is not None and self._schedule.pending
 
     @property
-    def is_exact(self) -> bool:
+    def is_exact(self) -> bool:  # type: ignore[override]
         return self.asleep
 
     def energy(self, z: Tensor) -> Tensor:

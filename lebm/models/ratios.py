@@ -34,8 +34,6 @@ class RatioProduct(Energy):
     Attributes:
         finished: number of finished stages.
 
-    Shapes: ``(B, latent_dim) -> (B,)``.
-
     Raises:
         ValueError: for a network without an output bias or with spectral norm, or ``max_stages`` below 1.
 
@@ -73,13 +71,10 @@ class RatioProduct(Energy):
         self.depth = len(self._active_layers())
         self.width = max(layer.out_features for layer in self._active_layers())
         for position, layer in enumerate(self._active_layers()):
-            self.register_buffer(
-                f"slot_weight_{position}", layer.weight.new_zeros(max_stages, *layer.weight.shape)
-            )
-            self.register_buffer(
-                f"slot_bias_{position}", layer.weight.new_zeros(max_stages, layer.out_features)
-            )
-        self._make_active_one()
+            zeros = layer.weight.new_zeros
+            self.register_buffer(f"slot_weight_{position}", zeros(max_stages, *layer.weight.shape))
+            self.register_buffer(f"slot_bias_{position}", zeros(max_stages, layer.out_features))
+        self.discard()
 
     def forward(self, z: Tensor) -> Tensor:
         return self.so_far(z) if self.complete else self.so_far(z) + self.active(z)
@@ -140,13 +135,8 @@ class RatioProduct(Energy):
                 torch.manual_seed(seed)
                 for layer in self._active_layers():
                     layer.reset_parameters()
-        self._make_active_one()
+        self.discard()
         self.finished += 1
-
-    @torch.no_grad()
-    def discard(self) -> None:
-        """Drop the stage in training: set its ratio to 1."""
-        self._make_active_one()
 
     @property
     def active_is_one(self) -> bool:
@@ -154,11 +144,12 @@ class RatioProduct(Energy):
         last = self._active_layers()[-1]
         return self.complete or not (last.weight.any() or last.bias.any())
 
-    def _make_active_one(self) -> None:
+    @torch.no_grad()
+    def discard(self) -> None:
+        """Drop the stage in training: set its ratio to 1."""
         last = self._active_layers()[-1]
-        with torch.no_grad():
-            last.weight.zero_()
-            last.bias.zero_()
+        last.weight.zero_()
+        last.bias.zero_()
 
     def _active_layers(self) -> list[nn.Linear]:
         return [layer for layer in self.active.net if isinstance(layer, nn.Linear)]

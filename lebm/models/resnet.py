@@ -45,8 +45,6 @@ class ResNetEnergy(Energy):
         initialization: ``"xavier"``, Xavier-normal weights; ``"xavier_conv"``, only those of the convolutions
             (released); or ``"default"`` (PyTorch's).
 
-    Shapes: ``(B, *in_shape) -> (B,)``.
-
     Raises:
         ValueError: if no pixel would be left, if the lists differ in length, for a width below 1 or an
             unknown activation.
@@ -144,8 +142,6 @@ class ResNetGenerator(Generator):
             of setting them to 1.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         initialization: as for :class:`ResNetEnergy`.
-
-    Shapes: ``(B, latent_dim) -> (B, *out_shape)``.
 
     Raises:
         ValueError: if the blocks do not end at the size of the image, for a width below 1 or an unknown name.

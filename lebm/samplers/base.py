@@ -118,7 +118,7 @@ class Sampler(nn.Module, Component, ABC):
             ValueError: if ``init`` has no event dimension or is not floating point, if ``steps`` is negative,
                 or if the log-density does not return ``(B,)``.
         """
-        return self._guarded(log_density, init, generator, steps, want_info=False)[0]
+        return self.chain(log_density, init, generator, steps, want_info=False)[0]
 
     def run(
         self,
@@ -129,11 +129,11 @@ class Sampler(nn.Module, Component, ABC):
         steps: int | None = None,
     ) -> tuple[Tensor, Info]:
         """Run the same chain as a call of the sampler, and return its :class:`Info` too."""
-        state, info = self._guarded(log_density, init, generator, steps, want_info=True)
+        state, info = self.chain(log_density, init, generator, steps, want_info=True)
         assert info is not None
         return state, info
 
-    def _guarded(
+    def chain(
         self,
         log_density: LogDensity,
         init: Tensor,
@@ -141,6 +141,7 @@ class Sampler(nn.Module, Component, ABC):
         steps: int | None,
         want_info: bool,
     ) -> tuple[Tensor, Info | None]:
+        """A call of the sampler, or :meth:`run` if the info is wanted: what samplers of samplers use."""
         if init.dim() < 2 or not init.is_floating_point():
             raise ValueError(
                 f"a chain starts from a floating-point tensor (B, *event), not {init.dtype} of shape"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lebm.samplers.base import Info, LogDensity, Sampler, finite_rows, rows, summarise
 from lebm.samplers.noise import RandomSource, uniform
 
-__all__ = ["PersistentChains", "gather_pools"]
+__all__ = ["PersistentChains", "gather_pools", "of_all_processes"]
 
 
 class PersistentChains(Sampler):
@@ -74,7 +74,7 @@ class PersistentChains(Sampler):
             raise ValueError(f"together must be at least 1 and divide the {slots} slots, not {together}")
         if not 0 <= restart_rate <= 1:
             raise ValueError(f"restart_rate must be in [0, 1], not {restart_rate}")
-        self.kernel = kernel
+        self.kernel, self.exact = kernel, kernel.exact
         self.slots = slots
         self.restart_rate = float(restart_rate)
         self.together = together
@@ -82,10 +82,6 @@ class PersistentChains(Sampler):
         self._moved: Info | None = None  # of the slots that moved last, if they moved together
         self._own: Tensor | None = None  # the rows of this process, (slots, b, *event)
         self._whole: Tensor | None = None  # the global pool, set only right after gathering or loading
-
-    @property
-    def exact(self) -> bool:  # type: ignore[override]
-        return self.kernel.exact
 
     @property
     def steps(self) -> int:  # type: ignore[override]
@@ -121,9 +117,7 @@ class PersistentChains(Sampler):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         if not self.training:
-            if want_info:
-                return self.kernel.run(log_density, start, generator, steps=steps)
-            return self.kernel(log_density, start, generator, steps=steps), None
+            return self.kernel.chain(log_density, start, generator, steps, want_info)
         pool = self._shard(start)
         slot, count = self.calls % self.slots, start.shape[0]
         k, turn = self.together, slot % self.together
@@ -156,12 +150,9 @@ class PersistentChains(Sampler):
         fresh = uniform(generator, (b * k,), dtype=torch.float32, device=start.device) < self.restart_rate
         fresh = fresh | ~finite_rows(kept)  # slots never used hold NaN
         begin = torch.where(rows(fresh, start), start, kept)
-        info = None
-        if want_info:
-            end, info = self.kernel.run(log_density, begin, generator, steps=steps)
+        end, info = self.kernel.chain(log_density, begin, generator, steps, want_info)
+        if info is not None:
             info.extra["restarted"] = fresh.to(start.dtype)
-        else:
-            end = self.kernel(log_density, begin, generator, steps=steps)
         part.copy_(end.unflatten(0, (b, k)).transpose(0, 1))
         return info
 
@@ -187,22 +178,8 @@ class PersistentChains(Sampler):
         """Collect the global pool on every process, ready to be saved. A collective call."""
         if self._own is None or self._whole is not None:
             return
-        _, world_size = _rank_and_size()
-        if world_size == 1:
-            self._whole = self._own.clone()
-            return
-        # If the processes do not divide the global batch, their shards differ in size. Gathering needs equal
-        # shapes, so the shards are padded.
-        sizes = [torch.zeros(1, dtype=torch.long, device=self._own.device) for _ in range(world_size)]
-        dist.all_gather(sizes, torch.tensor([self._own.shape[1]], device=self._own.device))
-        largest = int(torch.stack(sizes).max())
-        padded = self._own.new_full((self.slots, largest, *self._own.shape[2:]), torch.nan)
-        padded[:, : self._own.shape[1]] = self._own
-        parts = [torch.empty_like(padded) for _ in range(world_size)]
-        dist.all_gather(parts, padded)
-        self._whole = torch.cat(
-            [part[:, : int(size)] for part, size in zip(parts, sizes, strict=True)], dim=1
-        )
+        whole = of_all_processes(self._own.transpose(0, 1))[0].transpose(0, 1)
+        self._whole = whole.clone(memory_format=torch.contiguous_format)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -217,21 +194,11 @@ class PersistentChains(Sampler):
         destination[prefix + "pool"] = pool.clone()
         destination[prefix + "calls"] = torch.tensor(self.calls)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        missing_keys, _, error_msgs = arguments[-3:]
         keys = [prefix + "pool", prefix + "calls"]
         found = {key: state_dict.pop(key) for key in keys if key in state_dict}
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
         state_dict.update(found)
         missing_keys.extend(key for key in keys if key not in found)
         if len(found) == len(keys):
@@ -266,6 +233,29 @@ def _rows_of(info: Info, some: slice) -> Info:
     extra = {name: value[some] for name, value in info.extra.items()}
     per_row = (info.gradient_norm[some], info.displacement[some], info.log_density_change[some])
     return Info(*per_row, info.nonfinite, extra)
+
+
+def of_all_processes(*own: Tensor) -> list[Tensor]:
+    """The rows of all processes, in the order of the processes. A collective call.
+
+    Args:
+        *own: tensors ``(B, ...)`` with one row per row of this process.
+    """
+    world_size = _rank_and_size()[1]
+    if world_size == 1:
+        return list(own)
+    sizes = [torch.zeros(1, dtype=torch.long, device=own[-1].device) for _ in range(world_size)]
+    dist.all_gather(sizes, torch.tensor([len(own[0])], device=own[-1].device))
+    counts = [int(size) for size in sizes]
+    return [_gathered(rows, counts) for rows in own]
+
+
+def _gathered(own: Tensor, counts: list[int]) -> Tensor:
+    padded = own.new_zeros((max(counts), *own.shape[1:]))  # gathering needs equal shapes
+    padded[: len(own)] = own
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 def _rank_and_size() -> tuple[int, int]:

@@ -137,23 +137,25 @@ class SamplingImportanceResampling(Sampler):
         self, candidates: int, steps: int = 1, proposal: nn.Module | None = None, shared_target: bool = False
     ) -> None:
         super().__init__(steps)
+        self.proposal = _checked(proposal)
         if candidates < 2:
             raise ValueError(f"candidates must be at least 2, not {candidates}")
         self.candidates = candidates
-        self.proposal = _checked(proposal)
         self.shared_target = shared_target
 
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         count = start.shape[0]
-        state = start
+        state, proposal = start, _densities(self.proposal, log_density, start)[0]
         moves = torch.zeros(count, device=start.device)
         ess = torch.full((count,), torch.nan, device=start.device)
         with torch.no_grad():
             current = self._log_weights(log_density, state.unsqueeze(1))
             for _ in range(steps):
-                fresh = self._propose(log_density, start, generator)
+                # A row's candidates are neighbours, so they come from that row's stream.
+                fresh = proposal.reference(count * (self.candidates - 1), generator).to(start)
+                fresh = fresh.unflatten(0, (count, self.candidates - 1))
                 log_weights = torch.cat([current, self._log_weights(log_density, fresh)], dim=1)
                 chosen = resample(log_weights, generator)
                 moved = fresh[torch.arange(count, device=start.device), (chosen - 1).clamp_min(0)]
@@ -166,16 +168,10 @@ class SamplingImportanceResampling(Sampler):
         extra = {"ess": ess, "acceptance": moves / max(1, steps)}
         return state, summarise(log_density, start, state, extra=extra)
 
-    def _propose(self, log_density: LogDensity, start: Tensor, generator: RandomSource) -> Tensor:
-        """``(B, M - 1, *event)``: a row's candidates are neighbours, so they come from that row's stream."""
-        count = self.candidates - 1
-        fresh = _draws(_proposal(self.proposal, log_density), start, len(start) * count, generator)
-        return fresh.unflatten(0, (len(start), count))
-
     def _log_weights(self, log_density: LogDensity, states: Tensor) -> Tensor:
         """``(B, m)`` of ``(B, m, *event)``, with weight zero for non-finite states and values."""
         flat = states.flatten(0, 1)
-        target, log_proposal = _ratio(_proposal(self.proposal, log_density), log_density)
+        _, target, log_proposal = _densities(self.proposal, log_density, flat)
         if self.shared_target:
             pieces = flat.split(max(1, 2**22 // flat[0].numel()))
             flat_values = torch.cat([target(piece) for piece in pieces])
@@ -228,10 +224,8 @@ class IndependenceMetropolis(Sampler):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         count, state = len(start), start
-        proposal = _proposal(self.proposal, log_density)
+        proposal, target, log_proposal = _densities(self.proposal, log_density, start)
         acceptance = torch.zeros(count, device=start.device)
-
-        target, log_proposal = _ratio(proposal, log_density)
 
         def log_weight(z: Tensor) -> Tensor:
             value = target(z)
@@ -242,7 +236,7 @@ class IndependenceMetropolis(Sampler):
         with torch.no_grad():
             current = log_weight(state)
             for _ in range(steps):
-                fresh = _draws(proposal, start, count, generator)
+                fresh = proposal.reference(count, generator).to(start)
                 weight = log_weight(fresh)
                 gain = torch.where(torch.isneginf(weight), weight, weight - current)
                 chance = uniform(generator, (count,), dtype=torch.float32, device=start.device)
@@ -264,27 +258,27 @@ def _checked(proposal: nn.Module | None) -> nn.Module | None:
     return proposal
 
 
-def _proposal(proposal: Any, log_density: LogDensity) -> Proposal | None:
-    """The given proposal, or else the base of a tilted density; ``None`` stands for a standard normal."""
-    return getattr(log_density, "base", None) if proposal is None else proposal
+def _densities(
+    own: Any, log_density: LogDensity, start: Tensor
+) -> tuple[Proposal, LogDensity, LogDensity | None]:
+    """q, ``log pi`` and ``log q``; of a tilted density and its base ``log pi - log q`` and ``None``."""
+    base: Any = getattr(log_density, "base", None)
+    proposal = (base if own is None else own) or _StandardNormal(start)
+    if proposal is base:
+        return proposal, log_density.log_ratio, None  # type: ignore[attr-defined]
+    return proposal, log_density, proposal.log_density
 
 
-def _draws(proposal: Proposal | None, start: Tensor, n: int, generator: RandomSource) -> Tensor:
-    """``n`` draws of the proposal, ``(n, *event)``, with the dtype and device of ``start: (B, *event)``."""
-    if proposal is None:
-        return normal(generator, (n, *start.shape[1:]), dtype=start.dtype, device=start.device)
-    return proposal.reference(n, generator).to(start)
+class _StandardNormal:
+    """The proposal of a target without a base, for rows of the shape of ``like: (B, *event)``."""
 
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
 
-def _ratio(proposal: Proposal | None, log_density: LogDensity) -> tuple[LogDensity, LogDensity | None]:
-    """``log pi`` and ``log q``; of a tilted density and its base ``log pi - log q`` and ``None``."""
-    if proposal is None:
-        return log_density, _standard_normal
-    if proposal is getattr(log_density, "base", None):
-        return log_density.log_ratio, None  # type: ignore[attr-defined]
-    return log_density, proposal.log_density
+    def reference(self, n: int, generator: RandomSource = None) -> Tensor:
+        shape = (n, *self.like.shape[1:])
+        return normal(generator, shape, dtype=self.like.dtype, device=self.like.device)
 
-
-def _standard_normal(state: Tensor) -> Tensor:
-    flat = state.flatten(1)
-    return -0.5 * flat.square().sum(dim=1) - 0.5 * flat.shape[1] * math.log(2 * math.pi)
+    def log_density(self, z: Tensor) -> Tensor:
+        flat = z.flatten(1)
+        return -0.5 * flat.square().sum(dim=1) - 0.5 * flat.shape[1] * math.log(2 * math.pi)

@@ -14,27 +14,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Noise", "RandomSource", "keyed_seed", "normal", "shards_of_rank", "uniform"]
+__all__ = ["Noise", "RandomSource", "keyed_seed", "normal", "uniform"]
 
 
 def keyed_seed(*key: object) -> int:
     """63 bits that depend on every part of the key."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def shards_of_rank(shards: int, rank: int, world_size: int) -> range:
-    """The noise shards of one process, as :meth:`Noise.shards` divides them.
-
-    Raises:
-        ValueError: if ``world_size`` does not divide ``shards``.
-    """
-    if shards < 1 or shards % world_size:
-        raise ValueError(
-            f"the number of processes ({world_size}) must divide the number of noise shards ({shards})"
-        )
-    own = shards // world_size
-    return range(rank * own, (rank + 1) * own)
 
 
 class Noise:
@@ -83,7 +69,12 @@ class Noise:
         Raises:
             ValueError: if ``world_size`` does not divide ``shards``.
         """
-        return cls([(*key, shard) for shard in shards_of_rank(shards, rank, world_size)])
+        if shards < 1 or shards % world_size:
+            raise ValueError(
+                f"the number of processes ({world_size}) must divide the number of noise shards ({shards})"
+            )
+        own = shards // world_size
+        return cls([(*key, shard) for shard in range(rank * own, (rank + 1) * own)])
 
     @classmethod
     def samples(cls, *key: object, index: Tensor | Sequence[int]) -> Noise:

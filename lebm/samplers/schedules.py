@@ -1,8 +1,8 @@
 """Settings that change along a chain: one number for every step, or a list with one entry per step.
 
 Example:
-    >>> from lebm.samplers.schedules import linear, values
-    >>> values(linear(1.0, 0.5, steps=3), steps=5)  # a longer chain continues with the last value
+    >>> from lebm.samplers.schedules import values
+    >>> values([1.0, 0.75, 0.5], steps=5)  # a longer chain continues with the last value
     [1.0, 0.75, 0.5, 0.5, 0.5]
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Schedule", "check_schedule", "linear", "on_device", "values"]
+__all__ = ["Schedule", "check_schedule", "on_device", "values"]
 
 Schedule = float | Sequence[float]
 """A constant, or one value per step.
@@ -44,11 +44,6 @@ def values(schedule: Schedule, steps: int) -> list[float]:
     if not isinstance(schedule, Sequence):
         return [schedule] * steps
     return [schedule[min(step, len(schedule) - 1)] for step in range(steps)]
-
-
-def linear(first: float, last: float, steps: int) -> list[float]:
-    """``steps`` evenly spaced values from ``first`` to ``last``."""
-    return [first + (last - first) * step / max(1, steps - 1) for step in range(steps)]
 
 
 def on_device(numbers: Sequence[float], like: Tensor) -> Tensor:

@@ -169,13 +169,9 @@ class Masked(Sampler):
         super().__init__(kernel.steps)
         if all(frozen):
             raise ValueError("a mask must leave at least one coordinate free")
-        self.kernel = kernel
+        self.kernel, self.exact = kernel, kernel.exact
         self._mask = [bool(entry) for entry in frozen]  # for the host, which would wait for the buffer
         self.register_buffer("frozen", torch.tensor(self._mask))
-
-    @property
-    def exact(self) -> bool:  # type: ignore[override]
-        return self.kernel.exact
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *arguments)
@@ -191,7 +187,5 @@ class Masked(Sampler):
                 " coordinates"
             )
         target = Conditional(log_density, start, torch.tensor(self._mask).reshape(start.shape[1:]))
-        if want_info:
-            part, info = self.kernel.run(target, target.restrict(start), generator, steps=steps)
-            return target.complete(part), info
-        return target.complete(self.kernel(target, target.restrict(start), generator, steps=steps)), None
+        part, info = self.kernel.chain(target, target.restrict(start), generator, steps, want_info)
+        return target.complete(part), info

@@ -61,13 +61,9 @@ class ParallelTempering(Sampler):
             raise ValueError(f"temperatures must start at 1 and increase, not {ladder}")
         if kernel_steps < 1:
             raise ValueError(f"kernel_steps must be at least 1, not {kernel_steps}")
-        self.kernel = kernel
+        self.kernel, self.exact = kernel, kernel.exact
         self.temperatures = ladder
         self.kernel_steps = kernel_steps
-
-    @property
-    def exact(self) -> bool:  # type: ignore[override]
-        return self.kernel.exact
 
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool

@@ -54,6 +54,13 @@ class Trace:
         return half.unflatten(1, (self.targets, -1)).transpose(1, 2)
 
     @property
+    def rate(self) -> float | None:
+        """Mean acceptance of the second half; ``None`` if the sampler measures none."""
+        if self.acceptance is None:
+            return None
+        return float(self.acceptance[len(self.acceptance) // 2 :].double().mean())
+
+    @property
     def radius(self) -> Tensor:
         """Root mean square of the coordinates, ``(draws + 1, chains)``: 1 for draws of N(0, I)."""
         return self.states.flatten(2).square().mean(dim=2).sqrt()
@@ -157,16 +164,11 @@ def findings(
     finite = finite_rows(trace.states[-1])
     broken = int((~finite).sum())
     if broken:
-        first = (
-            int((~torch.isfinite(trace.states.flatten(2)).all(dim=2).all(dim=1)).nonzero()[0]) * trace.thin
-        )
-        cure = (
-            "lower the step size, clip gradients (max_grad_norm), or keep the energy smooth by weight decay"
-            " or spectral norm"
-        )
+        draws = ~torch.isfinite(trace.states.flatten(1)).all(dim=1)
         text = (
-            f"{broken} of {len(finite)} chains became non-finite, the first within {first} transitions;"
-            f" {cure}"
+            f"{broken} of {len(finite)} chains became non-finite, the first within"
+            f" {int(draws.nonzero()[0]) * trace.thin} transitions; lower the step size, clip gradients"
+            " (max_grad_norm), or keep the energy smooth by weight decay or spectral norm"
         )
         return [Finding("non-finite", text)]
     steps = _step(trace, better_step, step)
@@ -196,13 +198,10 @@ def suggested_step(
 
 
 def _running_away(trace: Trace) -> list[Finding]:
-    radius = trace.radius.double().mean(dim=1)
+    radius, values = trace.radius.double().mean(dim=1), trace.log_density.double()
     quarter = len(radius) // 4
     early, late = radius[quarter : 2 * quarter].mean(), radius[-quarter:].mean()
-    gain = (
-        trace.log_density[-quarter:].double().mean()
-        - trace.log_density[quarter : 2 * quarter].double().mean()
-    )
+    gain = values[-quarter:].mean() - values[quarter : 2 * quarter].mean()
     if late < 1.2 * early or gain < 0:
         return []
     text = (
@@ -222,28 +221,18 @@ def _cure(larger: bool, better_step: float | None, step: float | None) -> str:
 
 
 def _step(trace: Trace, better_step: float | None, step: float | None) -> list[Finding]:
-    if trace.acceptance is None:
+    rate = trace.rate
+    if rate is None:
         return []
-    rate = float(trace.acceptance[len(trace.acceptance) // 2 :].double().mean())
     # On N(0, I) in 100 dimensions a Langevin chain with a shadow acceptance of 0.62 has a stationary
     # distribution that is a third too wide. In 3 dimensions it is even wider.
     if rate < (0.3 if trace.exact else 0.65):
         cost = "most steps are wasted" if trace.exact else "the chains are wider than their target"
-        return [
-            Finding(
-                "step too large",
-                f"a Metropolis test accepts only {100 * rate:.0f}% of the steps, so {cost}"
-                + _cure(False, better_step, step),
-            )
-        ]
+        text = f"a Metropolis test accepts only {100 * rate:.0f}% of the steps, so {cost}"
+        return [Finding("step too large", text + _cure(False, better_step, step))]
     if rate > 0.99 and float(split_rhat(trace.settled).max()) > 1.05:
-        return [
-            Finding(
-                "step too small",
-                f"{100 * rate:.1f}% of the steps pass a Metropolis test, and the chains hardly move"
-                + _cure(True, better_step, step),
-            )
-        ]
+        text = f"{100 * rate:.1f}% of the steps pass a Metropolis test, and the chains hardly move"
+        return [Finding("step too small", text + _cure(True, better_step, step))]
     return []
 
 
@@ -269,27 +258,18 @@ def _short_run(trace: Trace, short_run: int | None) -> list[Finding]:
     spread, gaps = float(later.std(dim=0).mean()), there - later.mean(dim=0)
     if abs(gaps.mean()) < max(0.5 * spread, 4 * float(gaps.std()) / len(gaps) ** 0.5):
         return []
-    means = (
-        f"{there.mean():.4g} after the {short_run} transitions that training uses, {later.mean():.4g} +-"
-        f" {spread:.2g} later"
+    text = (
+        f"the mean log-density is {there.mean():.4g} after the {short_run} transitions that training uses,"
+        f" {later.mean():.4g} +- {spread:.2g} later: short chains do not sample the target, as is usual for"
+        " short-run learning"
     )
-    text = f"the mean log-density is {means}"
-    return [
-        Finding(
-            "short run not settled",
-            f"{text}: short chains do not sample the target, as is usual for short-run learning",
-        )
-    ]
+    return [Finding("short run not settled", text)]
 
 
 def _summary(trace: Trace) -> str:
     settled = trace.settled
     ess = torch.minimum(bulk_ess(settled), tail_ess(settled)).min()
-    rate = (
-        ""
-        if trace.acceptance is None
-        else f", acceptance {trace.acceptance[len(trace.acceptance) // 2 :].double().mean():.2f}"
-    )
+    rate = "" if trace.rate is None else f", acceptance {trace.rate:.2f}"
     total = settled.shape[0] * settled.shape[1]  # draws per target
     return (
         f"split R-hat at most {split_rhat(settled).max():.3f}, effective draws at least {ess:.0f} of"

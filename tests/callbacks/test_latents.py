@@ -80,7 +80,7 @@ def test_a_longer_chain_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
         model.sample_latent(3, steps=steps, generator=Noise.shards(0, "long chain")) for steps in (10, 20)
     )
     noise = Noise.shards(0, "long chain")
-    start = model.chain_start(3, noise)
+    start = model.space.reference(3, noise)
     ten_again = model.prior_sampler(model.prior.target(), start, noise, steps=10)
     torch.testing.assert_close(ten, ten_again)
     torch.testing.assert_close(twenty, model.prior_sampler(model.prior.target(), ten_again, noise, steps=10))

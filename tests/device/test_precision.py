@@ -20,7 +20,7 @@ class Types:
 
     def __init__(self) -> None:
         self.found: dict[str, set[torch.dtype]] = {"state": set(), "value": set(), "end": set()}
-        self.guarded = Sampler._guarded
+        self.guarded = Sampler.chain
 
     def __call__(self, sampler: Sampler, log_density: Any, init: Tensor, *rest: Any, **more: Any) -> Any:
         def seen(state: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def step(name: str, half: torch.dtype) -> tuple[dict[str, set[torch.dtype]], dic
             module.register_forward_hook(lambda _, inputs, output: layers.add(output.dtype))
     x = torch.rand(8, *SHAPE, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with (
-        mock.patch.object(Sampler, "_guarded", lambda *args, **kwargs: types(*args, **kwargs)),
+        mock.patch.object(Sampler, "chain", lambda *args, **kwargs: types(*args, **kwargs)),
         torch.autocast("cpu", half),
         model.noting() as notes,
     ):

@@ -55,7 +55,7 @@ class Trace(Callback):
 
 def traced(folder: Path, method: str, bucket_mb: float) -> list[Event]:
     """Runs in every process."""
-    plain, trace = Sampler._guarded, Trace()
+    plain, trace = Sampler.chain, Trace()
 
     def chain(*args: Any, **kwargs: Any) -> Any:
         with record_function("chain"):
@@ -76,7 +76,7 @@ def traced(folder: Path, method: str, bucket_mb: float) -> list[Event]:
         num_sanity_val_steps=0,
         limit_val_batches=0,
     )
-    with mock.patch.object(Sampler, "_guarded", chain):
+    with mock.patch.object(Sampler, "chain", chain):
         trainer.fit(model_of(method), data())
     return trace.events
 

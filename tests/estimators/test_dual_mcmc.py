@@ -313,7 +313,7 @@ def test_wrong_settings_are_named():
         small(image_sampler=PersistentChains(Langevin(1, 0.1)))
     with pytest.raises(ValueError, match="posterior_sampler must not be a pool"):
         small(posterior_sampler=PersistentChains(Langevin(1, 0.1)))
-    with pytest.raises(ValueError, match="schedule must be simultaneous or alternate, not 'both'"):
+    with pytest.raises(ValueError, match="schedule must be one of simultaneous, alternate, not 'both'"):
         small(schedule="both")
     with pytest.raises(ValueError, match="image_start must be"):
         small(image_start="prior")

@@ -76,8 +76,8 @@ def test_there_are_none_without_a_fitted_base_or_with_useless_weights() -> None:
 def test_the_share_and_the_steps_are_those_of_the_weights() -> None:
     flat = model_of(Slope(torch.zeros(2))).direct_draws()
     assert flat is not None
-    assert flat.share == pytest.approx(1)
-    assert flat.sampler.steps == 5, "(1 - 1 / 1)^t is zero at once; exp(-t) is .01 after 4.6 steps"
+    assert flat[1] == pytest.approx(1)
+    assert flat[0].steps == 5, "(1 - 1 / 1)^t is zero at once; exp(-t) is .01 after 4.6 steps"
     # a bounded energy whose largest weight and moments a grid gives
     model = model_of(Waves())
     found = model.direct_draws()
@@ -85,11 +85,11 @@ def test_the_share_and_the_steps_are_those_of_the_weights() -> None:
     z, chance = grid(model.prior.base)
     weight = (-model.prior.energy(z)).exp()
     mean = chance @ weight
-    assert found.share == pytest.approx(float(mean**2 / (chance @ weight**2)), abs=0.03)
+    assert found[1] == pytest.approx(float(mean**2 / (chance @ weight**2)), abs=0.03)
     bound = math.ceil(math.log(100) * float(weight.max() / mean))
-    assert bound - 3 <= found.sampler.steps <= bound
+    assert bound - 3 <= found[0].steps <= bound
     settings = model.chain_settings["direct_draws"]
-    assert settings == {"steps": found.sampler.steps, "effective_share": found.share}
+    assert settings == {"steps": found[0].steps, "effective_share": found[1]}
 
 
 def grid(density: Any, cells: int = 480) -> tuple[Tensor, Tensor]:
@@ -180,6 +180,6 @@ def test_stages_are_drawn_directly_too() -> None:
     assert direct is not None
     generator = source()
     start = model.prior.reference(5, generator)
-    expected = direct.sampler(model.prior.target(), start, generator)
+    expected = direct[0](model.prior.target(), start, generator)
     assert torch.equal(model.sample_latent(5, generator=source()), expected)
     assert not torch.equal(model.sample_latent(5, steps=7, generator=source()), expected)

@@ -14,7 +14,8 @@ from lebm.__main__ import main
 from lebm.checkpoint.rebuild import build
 from lebm.errors import UserError
 from lebm.estimators import LatentModel
-from lebm.estimators.latent_model import check_strategy
+from lebm.estimators.latent_model import touch
+from lebm.estimators.strategies import check_strategy
 from lebm.samplers import Noise
 from tests.reliability.methods import KINDS, METHODS, description
 
@@ -85,7 +86,8 @@ def test_every_trained_parameter_gets_a_gradient_in_every_turn(name: str) -> Non
     x = torch.rand(8, 1, 8, 8) * 2 - 1
     for _ in model.updates():
         model.zero_grad(set_to_none=True)
-        model.loss({"x": x, "index": torch.arange(8)}, 0).backward()
+        loss = model.loss({"x": x, "index": torch.arange(8)}, 0) + touch(model.idle_networks)
+        loss.backward()
         without = [
             key for key, value in model.named_parameters() if value.requires_grad and value.grad is None
         ]

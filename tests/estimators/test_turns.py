@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
-from lebm.errors import UserError
-from lebm.estimators.dual_mcmc import Turns, touch
+from lebm.estimators.dual_mcmc import Turns
+from tests.reliability.methods import model_of
 
 
 def test_alternate_has_two_turns_and_leaves_all_networks_learning() -> None:
@@ -19,14 +18,14 @@ def test_alternate_has_two_turns_and_leaves_all_networks_learning() -> None:
 
 
 def test_networks_that_rest_have_no_gradient_at_all() -> None:
-    networks = {name: nn.Linear(2, 1) for name in ("energy", "generator", "encoder")}
-    turns, seen = Turns("alternate"), []
-    for _ in turns.of_batch():
-        touch(*networks.values()).backward()
-        turns.rest(networks)
-        seen.append({name for name, network in networks.items() if network.weight.grad is not None})
-        for network in networks.values():
-            network.zero_grad(set_to_none=True)
+    model, seen = model_of("dual_mcmc_alternate"), []
+    optimizer = model.configure_optimizers()["optimizer"]
+    for _ in model.updates():
+        sum(parameter.sum() for parameter in model.parameters()).backward()
+        model.on_before_optimizer_step(optimizer)
+        networks = model.networks().items()
+        seen.append({name for name, part in networks if any(p.grad is not None for p in part.parameters())})
+        model.zero_grad(set_to_none=True)
     assert seen == [{"generator", "encoder"}, {"energy"}]
 
 
@@ -37,10 +36,6 @@ def test_the_loss_of_earlier_turns_does_not_reach_the_next_batch() -> None:
     assert turns.earlier == 0.0
 
 
-def test_accumulation_is_refused_where_a_batch_has_two_steps() -> None:
-    Turns("alternate").check(1)
-    Turns("simultaneous").check(4)
-    with pytest.raises(UserError, match="cannot accumulate"):
-        Turns("alternate").check(2)
-    with pytest.raises(ValueError, match="simultaneous or alternate"):
+def test_another_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match="schedule must be one of simultaneous, alternate, not 'both'"):
         Turns("both")  # type: ignore[arg-type]

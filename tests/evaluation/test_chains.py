@@ -22,7 +22,7 @@ def test_posterior_chains_start_where_the_model_starts_them() -> None:
     model, x = latent_mle(), torch.zeros(3, *SHAPE)
     chain = posterior_chains(model, x, noise())
     assert chain.start.dtype == torch.float64, "in the model's precision"
-    assert torch.equal(chain.start, model.chain_start(3 * CHAINS_PER_IMAGE, noise()))
+    assert torch.equal(chain.start, model.space.reference(3 * CHAINS_PER_IMAGE, noise()))
     assert chain.sampler is model.posterior_sampler
 
 

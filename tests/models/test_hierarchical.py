@@ -154,7 +154,7 @@ def test_impossible_ladders_are_refused() -> None:
         LadderGenerator([1], [1, 2, 2], [["linear 5"]])
     with pytest.raises(ValueError, match="merge must be one of"):
         LadderGenerator([1], [1, 2, 2], [["linear 4"]], merge="multiply")
-    with pytest.raises(ValueError, match="takes 3 coordinates but the bottom layer has 2"):
+    with pytest.raises(ValueError, match="takes 3 latent coordinates but the bottom layer has 2"):
         BottomLayer(MLPGenerator(3, [4]), [2, 2])
 
 

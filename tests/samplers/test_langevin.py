@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lebm.models import Energy, EnergyPrior, MLPEnergy, StandardNormal
 from lebm.samplers import Langevin, Noise
-from lebm.samplers.schedules import linear, values
+from lebm.samplers.schedules import values
 
 
 def source(seed: int = 0) -> torch.Generator:
@@ -140,7 +140,6 @@ def test_schedules() -> None:
     assert values(0.3, 3) == [0.3] * 3
     assert values([3.0, 2.0, 1.0], 2) == [3.0, 2.0]
     assert values([3.0, 2.0], 4) == [3.0, 2.0, 2.0, 2.0]
-    assert linear(1.0, 0.0, 5) == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
 @pytest.mark.parametrize(

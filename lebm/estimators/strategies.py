@@ -1,0 +1,49 @@
+"""The strategies that cannot train a method with chains."""
+
+from __future__ import annotations
+
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lebm.errors import UserError
+from lebm.lightning_private import syncs_layers
+
+__all__ = ["check_strategy", "refusal"]
+
+_SHARDED = {"fsdp": FSDPStrategy, "model_parallel": ModelParallelStrategy, "deepspeed": DeepSpeedStrategy}
+"""How the names of the strategies begin that spread one network over several processes."""
+
+
+def refusal(strategy: object) -> str | None:
+    """The line that refuses a strategy, or ``None`` for one that trains.
+
+    A chain takes gradients inside the network many times per step, which a network in pieces does not allow.
+
+    Args:
+        strategy: the name that ``--trainer.strategy`` takes, the path of a class, or a strategy.
+    """
+    for name, kind in _SHARDED.items():
+        said = isinstance(strategy, str) and (strategy.startswith(name) or strategy.endswith(kind.__name__))
+        if said or isinstance(strategy, kind):
+            return (
+                f"trainer.strategy {strategy if said else name}: networks whose chains need their gradients"
+                " cannot be spread over processes; type --trainer.strategy ddp"
+            )
+    return None
+
+
+def check_strategy(model: nn.Module, strategy: Strategy) -> None:
+    """Refuse networks in pieces, and BatchNorm whose statistics are exchanged between processes.
+
+    Raises:
+        UserError: in one line that names what to type instead.
+    """
+    line = refusal(strategy)
+    if line is not None:
+        raise UserError(line)
+    if syncs_layers(strategy) and any(isinstance(part, _BatchNorm) for part in model.modules()):
+        raise UserError(
+            "trainer.sync_batchnorm true: the steps of a chain would exchange statistics between processes;"
+            " type --trainer.sync_batchnorm false, or choose norm: group in the networks"
+        )
