@@ -98,6 +98,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
     }
     kept = read_evaluation(target) if target.is_file() else None
     same = {"command": command, "versions": versions(), "hardware": hardware(), "data": subject.description}
+    tell(f"lebm: suites {', '.join(names)}")
     started = time.localtime()
     for name, result in run_suites(names, subject, settings, chosen.trust):
         began = time.strftime("%Y-%m-%dT%H:%M:%S%z", started)
@@ -105,6 +106,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         content["suites"][name] = plain(result.plain())
         write_json(target, merged(kept, content))  # at once: a suite that fails does not lose those before it
         started = time.localtime()
+        tell(f"lebm: {name}: {_measured(content['suites'][name])}")
     _print_table(content, names)
     measured = sum(len(suite["figures"]) for suite in content["suites"].values())
     tell(f"lebm: {measured} figures of {run} in {target}; next: lebm report {run}")
@@ -158,25 +160,20 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     for heading in ("value", "95 % interval", "n"):
         table.add_column(heading, justify="right")
     table.add_column("to compare with")
-    lines = []
     for name in names:
-        suite = content["suites"][name]
-        lines.append(
-            f"{name}: {_measured(suite)}" if suite["figures"] else f"{name}: not measured, {suite['skipped']}"
-        )
-        for figure in suite["figures"]:
+        for figure in content["suites"][name]["figures"]:
             ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
             value = "not finite" if figure["value"] is None else f"{figure['value']:.4g}"
             cells = (name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure))
             table.add_row(*(escape(printable(cell)) for cell in cells))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
-    for line in lines:
-        console.print(printable(line), highlight=False, markup=False)
 
 
 def _measured(suite: dict[str, Any]) -> str:
-    """A suite's protocol in one line."""
+    """A suite's protocol in one line, or why it was skipped."""
+    if not suite["figures"]:
+        return f"not measured, {suite['skipped']}"
     protocol, features = suite["protocol"], ""
     if protocol.get("features"):
         features = f", features {protocol['features']['class_path'].rsplit('.', 1)[-1]}"
