@@ -25,6 +25,7 @@ from lebm.conditions import ClassCondition, Observed, draw_given
 from lebm.density_ratio import Training, direct_log_z, logistic
 from lebm.evaluation.data import RunImages, batches
 from lebm.evaluation.reopen import reopen
+from lebm.evaluation.settings import Settings
 from lebm.metrics import DigitFeatures, FrechetDistance, neighbour_rows
 from lebm.models import EnergyPrior, GaussianMixture, LatentClassifier, MLPEnergy
 from lebm.samplers import MALA, IndependenceMetropolis, Noise
@@ -95,12 +96,15 @@ def to_training(
 
 
 def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """The distance of draws of the base: of the same model, with its energy asleep."""
+    """The distance of draws of the base: of the same model, with its energy asleep.
+
+    There are as many draws as in the image suite, because a distance is larger with fewer.
+    """
     model = lebm.load(run)
     model.fit_base.steps = 0
     far = to_training(RunImages.of(reopen(run)).train, model.device, DigitFeatures())
     with torch.no_grad():
-        drawn = model.sample(5000, generator=torch.Generator().manual_seed(0))
+        drawn = model.sample(Settings.n_samples, generator=torch.Generator().manual_seed(0))
     return {f"{DISTANCE}/base": far(drawn.split(500))}
 
 
