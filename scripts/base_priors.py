@@ -23,7 +23,7 @@ from torch.utils.data import Subset
 import lebm
 from lebm.conditions import ClassCondition, Observed, draw_given
 from lebm.density_ratio import Training, direct_log_z, logistic
-from lebm.evaluation.data import RunImages, batches
+from lebm.evaluation.data import batches
 from lebm.evaluation.reopen import reopen
 from lebm.evaluation.settings import Settings
 from lebm.metrics import DigitFeatures, FrechetDistance, neighbour_rows
@@ -100,12 +100,28 @@ def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures
 
     There are as many draws as in the image suite, because a distance is larger with fewer.
     """
-    model = lebm.load(run)
-    model.fit_base.steps = 0
-    far = to_training(RunImages.of(reopen(run)).train, model.device, DigitFeatures())
-    with torch.no_grad():
-        drawn = model.sample(Settings.n_samples, generator=torch.Generator().manual_seed(0))
-    return {f"{DISTANCE}/base": far(drawn.split(500))}
+    return alone(**{f"{DISTANCE}/base": _distances(run, None, [0])[0][0]})
+
+
+def shipped(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """Distances of a model that ships with lebm and of its base, over three sets of draws."""
+    base, both = _distances(settings["model"], data, [0, 1, 2])
+    return {
+        name: [sum(each) / 3, min(each), max(each)]
+        for name, each in ((DISTANCE, both), (f"{DISTANCE}/base", base))
+    }
+
+
+@torch.no_grad()
+def _distances(run: str | Path, data: str | None, seeds: list[int]) -> list[list[float]]:
+    """Distances of the base alone, and of the whole prior, by the seed of their draws."""
+    model, images = lebm.load(run), reopen(run, data)
+    images.setup()
+    far, steps, found = to_training(images.train, model.device, DigitFeatures()), model.fit_base.steps, []
+    for model.fit_base.steps in (0, steps):
+        drawn = [model.sample(Settings.n_samples, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        found.append([far(x.split(500))[0] for x in drawn])
+    return found
 
 
 def given_priors(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
