@@ -136,7 +136,7 @@ def test_a_plan_from_the_command_line(
     ("words", "said"),
     [
         (["run", "nothing.yaml", "runs"], "nothing.yaml: no such file"),
-        (["run", "plan.yaml"], "give the folder of the run folders"),
+        (["run", "plan.yaml"], "name a folder for the runs"),
         (["run", "plan.yaml", "runs", "--only", "size"], "no cells 'size'; it has sizes, broken"),
         (["table", "plan.yaml", "size"], "no table 'size'; it has sizes"),
         (["table", "empty.yaml"], "a plan has a mapping `cells`"),

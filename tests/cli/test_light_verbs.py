@@ -212,6 +212,8 @@ def test_help_is_one_screen_and_names_flags_that_exist(capsys: pytest.CaptureFix
 
 def test_help_tells_the_verbs_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", "--help"]) == 0
-    assert "length of the chain (default: 500)" in " ".join(capsys.readouterr().out.split())
+    assert "steps per chain (default: 500)" in " ".join(capsys.readouterr().out.split())
     assert main(["evaluate", "--help"]) == 0
-    assert "rows at a time (default 250)" in " ".join(capsys.readouterr().out.split())
+    assert "number of rows per batch, which does not change the result (default: 250)" in " ".join(
+        capsys.readouterr().out.split()
+    )

@@ -74,9 +74,9 @@ def test_images_of_another_size(lebm: Run, tiny: Path, capsys: pytest.CaptureFix
     [
         (
             ["--latent_dim", 3],
-            ("latent_dim 3: runs/tiny was begun with 2", "train a new run by another --run_dir"),
+            ("latent_dim 3: runs/tiny was trained with 2", "train a new run with another --run_dir"),
         ),
-        (["--latent_dims", "[2, 2]"], ("latent_dims [2, 2]: runs/tiny was begun with None",)),
+        (["--latent_dims", "[2, 2]"], ("latent_dims [2, 2]: runs/tiny was trained with None",)),
         (
             [f"{GENERATOR}.hidden", "[5]"],
             ("last.ckpt: the checkpoint holds other networks", "generator.net.0.weight", "[8, 2]", "[5, 2]"),
@@ -129,7 +129,7 @@ def test_missing_weights_are_refused_too(
         )
         == 2
     )
-    assert "last.ckpt: the checkpoint holds other networks than the recipe" in capsys.readouterr().err
+    assert "last.ckpt: the networks of the checkpoint differ from the recipe" in capsys.readouterr().err
     assert (trained / "config.yaml").read_bytes() == before
 
 

@@ -134,7 +134,7 @@ def test_interpolate_between_draws_prints_sentences(
     assert lebm("interpolate", talking, "--pairs", 2, "-n", 4) == 0
     assert len(capsys.readouterr().out.splitlines()) == 8
     assert lebm("traverse", talking) == 2
-    assert "traverse is for models of images" in capsys.readouterr().err
+    assert "traverse takes models of images" in capsys.readouterr().err
 
 
 BAD = {"empty": (b"", "holds no sentences"), "latin": (b"caf\xe9\n", "line 1 is not UTF-8")}

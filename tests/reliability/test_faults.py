@@ -85,7 +85,7 @@ EXPECTED: dict[str, Seen] = {
     ),
     "out of GPU memory": Seen(2, "out of memory; lower --data.init_args.batch_size", 5),
     "dead data worker": Seen(
-        1, r"a process that reads data has died .*killed by signal: Killed.*--resume", 5
+        1, r"a data loading process has died .*killed by signal: Killed.*--resume", 5
     ),
     "error in the program": Seen(None, "", 5),
 }
