@@ -71,7 +71,7 @@ def imported(path: str, trust: Iterable[str] = ()) -> Any:
             if hasattr(module, name) and (place == home or name in getattr(module, "__all__", ())):
                 return getattr(module, name)
         except ModuleNotFoundError as error:
-            missing = f"there is no module {error.name}; run in the folder that holds it, or install it"
+            missing = f"no module {error.name}; run lebm in its folder, or install it"
             problem = problem or missing
         except Exception as error:  # whatever the user's own module does
             problem = problem or f"{place} raises {type(error).__name__}: {error}"

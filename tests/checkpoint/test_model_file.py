@@ -209,7 +209,7 @@ def test_results_of_a_model_file_go_beside_it(clean: Path, capsys: pytest.Captur
     assert main(["score", "files/a.safetensors"]) == 2
     assert "name some with --data" in capsys.readouterr().err
     assert main(["fit", "-c", "quickstart", "--ckpt_path", "files/a.safetensors"]) == 2
-    assert "no state of training" in capsys.readouterr().err
+    assert "no training state" in capsys.readouterr().err
 
 
 def test_an_export_reads_the_checkpoint_once(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:

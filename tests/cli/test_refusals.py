@@ -20,7 +20,7 @@ GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--trainer.accelerator", "gpu"], ("trainer.accelerator gpu: no such device here", "leave it auto")),
+        (["--trainer.accelerator", "gpu"], ("trainer.accelerator gpu: no such device here", "use auto")),
         (
             ["--trainer.accelerator", "gpu", "--trainer.devices", 8, "--trainer.strategy", "ddp"],
             ("trainer.accelerator gpu",),
@@ -79,13 +79,13 @@ def test_images_of_another_size(lebm: Run, tiny: Path, capsys: pytest.CaptureFix
         (["--latent_dims", "[2, 2]"], ("latent_dims [2, 2]: runs/tiny was trained with None",)),
         (
             [f"{GENERATOR}.hidden", "[5]"],
-            ("last.ckpt: the checkpoint holds other networks", "generator.net.0.weight", "[8, 2]", "[5, 2]"),
+            ("last.ckpt: the networks of the checkpoint", "generator.net.0.weight", "[8, 2]", "[5, 2]"),
         ),
         (
             [f"{GENERATOR}.hidden", "[8, 8]"],
-            ("last.ckpt: the checkpoint holds other networks", "generator.net.4.weight"),
+            ("last.ckpt: the networks of the checkpoint", "generator.net.4.weight"),
         ),
-        ([f"{GENERATOR}.hidden", "[8, 16, 8]"], ("last.ckpt: the checkpoint holds other networks",)),
+        ([f"{GENERATOR}.hidden", "[8, 16, 8]"], ("last.ckpt: the networks of the checkpoint",)),
     ],
 )
 def test_other_networks_are_not_resumed(

@@ -84,9 +84,7 @@ EXPECTED: dict[str, Seen] = {
         2, r"\(the folder has vanished since the last checkpoint was written\)", -1
     ),
     "out of GPU memory": Seen(2, "out of memory; lower --data.init_args.batch_size", 5),
-    "dead data worker": Seen(
-        1, r"a data loading process has died .*killed by signal: Killed.*--resume", 5
-    ),
+    "dead data worker": Seen(1, r"a data loading process has died .*killed by signal: Killed.*--resume", 5),
     "error in the program": Seen(None, "", 5),
 }
 # where the fast suite looks; the slow one takes every fault with every method
