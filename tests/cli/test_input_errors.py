@@ -44,7 +44,7 @@ from tests.distributed import run_processes
         (["--run_dir", "tiny.yaml"], ("tiny.yaml is a file",)),
         (
             ["--run_dir", "tiny.yaml/x"],
-            ("tiny.yaml/x: cannot write the run folder", "choose another place with --run_dir"),
+            ("tiny.yaml/x: cannot write the run folder", "choose another folder with --run_dir"),
         ),
         (["--ckpt_path", "nothing.ckpt"], ("nothing.ckpt",)),
         (["--ckpt_path", "tiny.yaml"], ("tiny.yaml",)),
