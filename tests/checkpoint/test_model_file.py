@@ -120,7 +120,7 @@ def test_averaged_weights_are_exported_as_they_are_used(tmp_path: Path) -> None:
         before, after = lebm.load(run, weights=weights), lebm.load(tmp_path / f"{weights}.safetensors")
         assert after.loaded_weights == before.loaded_weights == kind
         assert torch.equal(next(after.parameters()), next(before.parameters()))
-    with pytest.raises(UserError, match="averaged weights of its run only"):
+    with pytest.raises(UserError, match="holds only averaged weights"):
         lebm.load(tmp_path / "ema.safetensors", weights="raw")
     assert lebm.load(tmp_path / "raw.safetensors", weights="raw").loaded_weights == "raw"
 

@@ -155,7 +155,7 @@ def test_an_evaluation_on_other_data_knows_names_only(
     with caplog.at_level(logging.WARNING):
         assert held_out_of(digits, path=digits, held_out_label=1) == 1
         assert held_out_of(clothes, path=digits, held_out_label=1) is None
-        assert f"held_out_label 1 is a class number of {digits} and was left out for {clothes}" in caplog.text
+        assert f"held_out_label 1 is a number of {digits} and was left out for {clothes}" in caplog.text
         caplog.clear()
         assert held_out_of(digits, path=clothes, held_out_label="pullover") is None
         assert "held_out_label pullover does not exist; the labels are 0, 1, 2, 3" in caplog.text

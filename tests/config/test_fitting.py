@@ -69,7 +69,7 @@ def test_which_recipes_can_be_fitted() -> None:
         *("csv", "tensorboard", "wandb"),
         *("short_run", "remembered", "taught", "variational", "persistent", "mixture"),
     }
-    assert "not a recipe of images" in refused("latent_mle/kjv")
+    assert "a recipe of sentences needs no --for" in refused("latent_mle/kjv")
     assert "starts from the networks of another run" in refused("joint_hierarchical/mnist_two_stage")
 
 
