@@ -126,7 +126,7 @@ def test_rows_without_a_label_are_left_out(
     path = write(tmp_path, names, train=labels * 4, validation=labels, test=labels * 2)
     data = ready(path, held_out_label="dog", anomaly_split=protocol)
     assert data.class_counts == {"train": train, "validation": {0: 2}, "test": test}
-    assert data.notes()[1] == "7 images without a label are left out: they may be of any class"
+    assert data.notes()[1] == "7 images without a label are skipped: their class is unknown"
     without = ready(path)
     assert len(without.train) == 16
     assert without.notes() == []
