@@ -92,9 +92,7 @@ def read_model_file(path: Path) -> dict[str, Any]:
 
 
 def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of the header without its checksum and of the tensors: names, types, shapes,
-    bytes.
-    """
+    """Return the SHA-256 of the header without its checksum, and of the tensors with names and shapes."""
     entries = {name: [str(value.dtype), list(value.shape)] for name, value in tensors.items()}
     texts = {name: text for name, text in header.items() if name != "sha256"}
     digest = hashlib.sha256(json.dumps([texts, entries], sort_keys=True).encode())

@@ -149,9 +149,7 @@ def rebuilt(
     map_location: str | torch.device = "cpu",
     weights: str = "ema",
 ) -> Model:
-    """Return the model of a file that :func:`newest` has read; arguments and errors as for
-    :func:`lebm.load`.
-    """
+    """Return the model of a file read by :func:`newest`; arguments and errors as for :func:`lebm.load`."""
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
     state = content["state_dict"]

@@ -209,9 +209,7 @@ def tried(model: nn.Module) -> tuple[Any, str]:
 
 
 def _layers(model: nn.Module) -> list[str]:
-    """Return the innermost plain layers of a model with their arguments, in order; a list counts as a
-    tuple.
-    """
+    """Return the innermost plain layers of a model with their arguments; a list counts as a tuple."""
     plain = [part for part in model.modules() if not (list(part.children()) or isinstance(part, Component))]
     return [repr(part).replace("[", "(").replace("]", ")") for part in plain]
 

@@ -22,9 +22,7 @@ _KINDS |= {"Sequence": "a list", "list": "a list"}
 
 
 def parser_line(text: str, settings: Sequence[Setting], options: Iterable[str]) -> str:
-    """Shorten a message of jsonargparse to one line, with the file of the key and a suggestion from
-    ``options``.
-    """
+    """Shorten a message of jsonargparse to one line with the file of the key and a suggestion."""
     key, cls, leaf = _deepest(text)
     if found := re.search(r"Group '(.+)' does not accept option '(.+)'", leaf):
         key = [f"{found[1]}.{found[2]}"]

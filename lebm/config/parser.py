@@ -211,9 +211,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _environment(plugins: list[Any]) -> list[SLURMEnvironment]:
-    """Return the Slurm environment without Lightning's requeueing, which writes checkpoints in a signal
-    handler.
-    """
+    """Return the Slurm environment without requeueing, which writes checkpoints in a signal handler."""
     if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) or not SLURMEnvironment.detect():
         return []
     return [SLURMEnvironment(auto_requeue=False)]

@@ -148,9 +148,7 @@ def _is_value(words: list[str]) -> bool:
 
 
 def _loaded(text: str) -> Any:
-    """Return the value of a flag: a list, a mapping, a truth value or null. Other text is left to the parser,
-    which knows the type.
-    """
+    """Return a list, a mapping, a truth value or null of a flag; leave other text to the parser."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -140,7 +140,7 @@ def test_a_class_of_ones_own_says_that_it_does_not_list_its_rows() -> None:
     class Own(SplitData):
         pass
 
-    with pytest.raises(UserError, match=r"Own does not list its rows: define rows\(split, limit\)"):
+    with pytest.raises(UserError, match=r"Own does not list its rows; define rows\(split, limit\)"):
         Own().rows()
 
 
