@@ -57,7 +57,9 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("name", help="such as latent_mle-mnist")
-    parser.add_argument("--license", default="apache-2.0", help="licence of the weights (default: %(default)s)")
+    parser.add_argument(
+        "--license", default="apache-2.0", help="licence of the weights (default: %(default)s)"
+    )
     chosen = parser.parse_args()
     try:
         file = ship(chosen.run, chosen.name, pretrained.folder(), chosen.license)

@@ -42,7 +42,7 @@ def run_parser(
     description: str,
     several: bool = False,
     steps: int | None = None,
-    split: str | None = "its test split",
+    split: str | None = "the test split",
 ) -> argparse.ArgumentParser:
     """Return the parser of a verb that takes a run and data, with the flags that these verbs share.
 
@@ -58,7 +58,8 @@ def run_parser(
     parser.add_argument("--steps", type=count, default=steps, help=f"steps per chain (default: {length})")
     parser.add_argument("--seed", type=int, help="random seed of the chains (default: the seed of the run)")
     add_weights(parser)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    device = "device of the model; auto uses a GPU if there is one (default: auto)"
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=device)
     parser.add_argument(
         "--batch-size",
         type=count,

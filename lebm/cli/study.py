@@ -23,7 +23,9 @@ def study(argv: list[str]) -> int:
     parser.add_argument("target", nargs="?", help=rest)
     parser.add_argument("--results", type=Path, help="file of results (default: named by the plan)")
     parser.add_argument("--only", help="comma-separated names of the cells to run (default: all)")
-    parser.add_argument("--data", type=Path, help="parent folder of the data folders that the plan names")
+    parser.add_argument(
+        "--data", type=Path, help="parent folder of the data folders in the plan (default: none)"
+    )
     chosen = parser.parse_args(argv)
     if not chosen.plan.is_file():
         raise UserError(f"{chosen.plan}: no such file; name the YAML file of a plan")
