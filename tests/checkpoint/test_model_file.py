@@ -135,7 +135,7 @@ def test_export_writes_whole_files_and_replaces_none(
     assert main(["export", source, "model.safetensors"]) == 2
     assert "add --force" in capsys.readouterr().err
     assert main(["export", source, "model.bin"]) == 2
-    assert "NAME.safetensors" in capsys.readouterr().err
+    assert "ends with .safetensors" in capsys.readouterr().err
     files = sorted(clean.iterdir())
 
     def broken(*given: Any, **named: Any) -> Any:

@@ -55,7 +55,7 @@ def test_a_module_of_the_working_folder_trains_and_is_loaded(
     error = capsys.readouterr().err
     assert (
         "own_energies.OwnEnergy is not a class that can be imported: no module own_energies; run lebm in"
-        " the folder" in error
+        " its folder" in error
     )
 
 

@@ -20,14 +20,17 @@ GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--trainer.accelerator", "gpu"], ("trainer.accelerator gpu: no such device here", "use auto")),
+        (
+            ["--trainer.accelerator", "gpu"],
+            ("trainer.accelerator gpu: no such device on this machine; use auto",),
+        ),
         (
             ["--trainer.accelerator", "gpu", "--trainer.devices", 8, "--trainer.strategy", "ddp"],
             ("trainer.accelerator gpu",),
         ),
-        (["--trainer.accelerator", "cuda"], ("trainer.accelerator cuda: no such device here",)),
-        (["--trainer.accelerator", "tpu"], ("trainer.accelerator tpu: no such device here",)),
-        (["--trainer.devices", 0], ("trainer.devices 0: give a number of at least 1, or auto",)),
+        (["--trainer.accelerator", "cuda"], ("trainer.accelerator cuda: no such device on this machine",)),
+        (["--trainer.accelerator", "tpu"], ("trainer.accelerator tpu: no such device on this machine",)),
+        (["--trainer.devices", 0], ("trainer.devices 0: must be at least 1, or auto",)),
     ],
 )
 def test_settings_that_the_machine_cannot_follow(
@@ -61,12 +64,12 @@ def test_images_of_another_size(lebm: Run, tiny: Path, capsys: pytest.CaptureFix
     refused(
         capsys,
         lebm("fit", "-c", "bad.yaml"),
-        ("images of 1 x 4 x 4 and the data are 1 x 8 x 8", "image_size", "out_shape"),
+        ("images of 1 x 4 x 4, but the data have 1 x 8 x 8", "image_size", "out_shape"),
     )
     assert lebm("fit", "-c", "bad.yaml", "--data.init_args.image_size", 4, "--trainer.max_steps", 1) == 0
     capsys.readouterr()
     assert lebm("test", "runs/bad", "--data.init_args.image_size", 8) == 2
-    assert "the data are 1 x 8 x 8" in capsys.readouterr().err
+    assert "the data have 1 x 8 x 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
