@@ -4,11 +4,10 @@
     python -m benchmarks.bench chains/prior-100 text    # one group, and all groups of text/
     python -m benchmarks.bench recipes --device cuda --precision bf16 --json FILE
 
-The variants of a group run once a round in random order. The first one is the reference. Printed are the
-median of the seconds and how many times as fast as the reference a variant is: the ratios of the rounds,
-median and quartiles; on a GPU also the peak of the allocated memory. ``--json`` keeps the seconds of all
-rounds. ``ebmkit`` and ``torchebm`` are compared where they are installed:
-``pip install --no-deps torchebm==0.8.9 ebmkit==0.16.0``."""
+The variants of a group run once per round in random order; the first one is the reference. The output is the
+median of the seconds, the speed relative to the reference (median and quartiles of the ratios of the rounds),
+and on a GPU the peak of the allocated memory. ``--json`` stores the seconds of all rounds. ``ebmkit`` and
+``torchebm`` are compared if installed: ``pip install --no-deps torchebm==0.8.9 ebmkit==0.16.0``."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ GROUPS = {**chains.GROUPS, **steps.GROUPS}
 
 
 def matching(chosen: list[str]) -> list[str]:
-    """The groups of these names, and those in folders of these names; all without a name."""
+    """Return the groups of these names, and in folders of these names; all without a name."""
     return [
         group
         for group in GROUPS
@@ -42,7 +41,7 @@ def matching(chosen: list[str]) -> list[str]:
 def interleave(
     variants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Seconds of every variant in every round, after ``warm_up`` rounds that do not count."""
+    """Return the seconds of every variant in every round, after ``warm_up`` rounds."""
     order, shuffle = list(variants), random.Random(seed)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(-warm_up, rounds):
@@ -58,13 +57,13 @@ def interleave(
 
 
 def ratios(seconds: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    """How many times as fast as the first variant each one is: quartiles of the ratios inside a round."""
+    """Return the speed of each variant relative to the first: quartiles of the ratios within a round."""
     first = np.array(next(iter(seconds.values())))
     return {name: np.quantile(first / own, [0.25, 0.5, 0.75]).tolist() for name, own in seconds.items()}
 
 
 def in_precision(work: Callable[[], object], precision: str, device: str) -> Callable[[], object]:
-    """A variant under autocast for ``bf16``. Each call enters it, so that weights are converted again."""
+    """Return a variant under autocast for ``bf16``; each call enters it, so weights are converted again."""
 
     def mixed() -> object:
         with torch.autocast(torch.device(device).type, torch.bfloat16):
@@ -74,7 +73,7 @@ def in_precision(work: Callable[[], object], precision: str, device: str) -> Cal
 
 
 def peak(work: Callable[[], object], device: str) -> int | None:
-    """Bytes that a call has allocated on a GPU at most; ``None`` on the CPU."""
+    """Return the largest number of bytes that a call has allocated on a GPU; ``None`` on the CPU."""
     if not device.startswith("cuda"):
         return None
     torch.cuda.reset_peak_memory_stats()
@@ -83,7 +82,7 @@ def peak(work: Callable[[], object], device: str) -> int | None:
 
 
 def measured(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
-    """The result of a group, or the error that ended it."""
+    """Return the result of a group, or the error that ended it."""
     try:
         variants = {
             variant: in_precision(work, chosen.precision, chosen.device)
@@ -107,14 +106,14 @@ def show(result: dict[str, Any]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("names", nargs="*", help="groups, or their folders; all without one")
+    parser.add_argument("names", nargs="*", help="groups, or their folders (default: all)")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--warm-up", type=int, default=2, help="rounds that do not count (default 2)")
+    parser.add_argument("--warm-up", type=int, default=2, help="number of uncounted rounds (default: 2)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
-    parser.add_argument("--skip", nargs="+", default=[], metavar="VARIANT", help="such as compiled")
+    parser.add_argument("--skip", nargs="+", default=[], metavar="VARIANT", help="skipped variants")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--list", action="store_true", help="print the names of the groups")
+    parser.add_argument("--list", action="store_true", help="list of the groups, without timing")
     chosen = parser.parse_args(argv)
     names = matching(chosen.names)
     if not names:

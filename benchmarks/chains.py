@@ -1,4 +1,4 @@
-"""Groups of chains: beside the published loop and two libraries, in stages, and over several layers."""
+"""Groups of chains: compared with the published loop and two libraries, in stages, and with layers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Chain = Callable[[], Tensor]
 
 
 def langevin(steps: int, size: float, device: str, **settings: int) -> dict[str, Langevin]:
-    """Our sampler without and with compilation, on a GPU with CUDA graphs too."""
+    """Return our sampler without and with compilation, on a GPU with CUDA graphs too."""
     found = {"eager": Langevin(steps, size), "compiled": Langevin(steps, size, compile=True, **settings)}
     if device.startswith("cuda"):
         graphs = Langevin(steps, size, compile=True, compile_mode="reduce-overhead", **settings)
@@ -48,14 +48,14 @@ def langevin(steps: int, size: float, device: str, **settings: int) -> dict[str,
 
 
 def plain_copy(prior: EnergyPrior) -> torch.nn.Module:
-    """The published energy with the weights of ours, whose last layer has no constant."""
+    """Return the published energy with our weights, whose last layer has no constant."""
     energy = plain_energy(LATENT)
     energy.load_state_dict(prior.tilt.net.state_dict(), strict=False)  # type: ignore[union-attr]
     return energy
 
 
 def prior_chain(batch: int, device: str) -> Variants:
-    """60 steps on the prior, latent 100, energy 200-200-1."""
+    """Build chains of 60 steps on the prior, latent 100, energy 200-200-1."""
     torch.manual_seed(0)
     prior = EnergyPrior(MLPEnergy(LATENT)).to(device)
     generator = plain_generator(LATENT, [1, 28, 28], [2, 1])
@@ -69,7 +69,7 @@ def prior_chain(batch: int, device: str) -> Variants:
 
 
 def posterior_chain(batch: int, device: str, steps: int = 4) -> Variants:
-    """Steps on the posterior through the generator of SVHN."""
+    """Build chains of a few steps on the posterior through the generator of SVHN."""
     torch.manual_seed(0)
     prior, channels = EnergyPrior(MLPEnergy(LATENT)).to(device), [512, 256, 128]
     likelihood = GaussianLikelihood(ConvGenerator(LATENT, [3, 32, 32], channels), SIGMA).to(device)
@@ -90,7 +90,7 @@ def posterior_chain(batch: int, device: str, steps: int = 4) -> Variants:
 
 
 def staged_prior(stages: int, dim: int, width: int, max_stages: int = 8) -> RatioPrior:
-    """A prior whose stages hold arbitrary weights."""
+    """Return a prior whose stages hold arbitrary weights."""
     prior = RatioPrior(RatioProduct(MLPEnergy(dim, [width, width], output_bias=True), max_stages))
     for _ in range(stages):
         torch.nn.init.normal_(prior.tilt.active.net[-1].weight, std=0.05)
@@ -99,7 +99,7 @@ def staged_prior(stages: int, dim: int, width: int, max_stages: int = 8) -> Rati
 
 
 def stages(dim: int, width: int, device: str) -> Variants:
-    """The gradient of a prior of k stages at batch 512: as one batched network, and as k calls."""
+    """Build the gradient of a prior of k stages at batch 512: one batched network, or k calls."""
     z = torch.randn(512, dim, device=device)
     separate = [MLPEnergy(dim, [width, width], output_bias=True).to(device) for _ in range(max(STAGES))]
     variants: Variants = {}
@@ -115,10 +115,10 @@ def stages(dim: int, width: int, device: str) -> Variants:
 
 
 def layers(sizes: list[int], hidden: list[int], device: str) -> Variants:
-    """60 steps for a batch of 100 on one layer, and on several of the same total dimension.
+    """Build chains of 60 steps for a batch of 100 on one layer, and on several of equal total dimension.
 
-    Several have one energy on the concatenation (ICCV 2023), or one per layer on conditional Gaussians (CVPR
-    2023), whose chains move latents or noise. The released form moves a list of tensors, one per layer.
+    Several layers have one energy on the concatenation (ICCV 2023), or one per layer on conditional Gaussians
+    (CVPR 2023), whose chains move latents or noise. The released form moves a list of tensors, one per layer.
     """
     energies = LayerEnergies([MLPEnergy(size, hidden, activation="leaky_relu") for size in sizes])
     conditional = HierarchicalPrior(energies, GaussianChain(sizes))
@@ -170,4 +170,4 @@ GROUPS: dict[str, Callable[[str], Variants]] = {
     "layers/3x2": partial(layers, [2] * 3, [100, 100]),
     "layers/128+100": partial(layers, [128, 100], [200, 200]),
 }
-"""Name of a group to what builds it on a device."""
+"""Builders of the groups on a device, by name."""

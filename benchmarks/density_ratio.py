@@ -1,12 +1,11 @@
-"""KL between Gaussians in 20 dimensions, by every ratio estimator on the same samples, network and number of
-optimiser steps.
+"""Estimates of the KL between Gaussians in 20 dimensions, by every ratio estimator under equal conditions.
 
     python -m benchmarks.density_ratio                      # 35 minutes on one thread; skips done cells
     python -m benchmarks.density_ratio --seeds 1 --kl 1 20  # a part of it
 
-Two families against N(0, I): a mean shift N(m, I) and a sharpening N(0, vI), both with the KL asked for.
-Every estimator has the same 50,000 samples of the target to train on, fresh draws of N(0, I) (or of its
-waymarks, or of its own prior so far), and the same number of optimiser steps in all; every figure is taken on
+There are two families against N(0, I), with the requested KL: a mean shift N(m, I) and a sharpening N(0, vI).
+Every estimator trains on the same 50,000 samples of the target and on fresh draws of N(0, I) (or of its
+waymarks, or of its own prior so far), with equal networks and numbers of optimiser steps. Every figure uses
 the same 10,000 held-out samples of the target."""
 
 from __future__ import annotations
@@ -43,9 +42,7 @@ class Problem:
         self.scale = 1.0 if family == "shift" else math.sqrt(_variance(kl))
 
     def draw(self, n: int, generator: torch.Generator, along: float = 1.0) -> Tensor:
-        """Samples of it, or of the Gaussian a part of the way from N(0, I), even in mean and log standard
-        deviation.
-        """
+        """Return samples, or samples of a Gaussian a part ``along`` the path from N(0, I)."""
         return along * self.mean + self.scale**along * torch.randn(n, DIM, generator=generator)
 
     def log_ratio(self, z: Tensor) -> Tensor:
@@ -54,7 +51,7 @@ class Problem:
 
 
 def _variance(kl: float) -> float:
-    """The v < 1 at which ``KL(N(0, vI) || N(0, I))`` is ``kl``."""
+    """Return the v < 1 at which ``KL(N(0, vI) || N(0, I))`` is ``kl``."""
     return brentq(lambda v: 0.5 * DIM * (v - 1 - math.log(v)) - kl, 1e-9, 1.0, xtol=1e-12)
 
 
@@ -63,7 +60,7 @@ def _network() -> MLPEnergy:
 
 
 def measure(method: str, family: str, kl: float, seed: int) -> Figures:
-    """The figures of one estimator."""
+    """Return the figures of one estimator."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     problem = Problem(family, kl)
@@ -109,7 +106,7 @@ def measure(method: str, family: str, kl: float, seed: int) -> Figures:
 
 
 def cell(family: str, kl: float, seed: int) -> dict[str, Any]:
-    """The line of results/ratios.jsonl for one problem and seed: every estimator."""
+    """Return the line of results/ratios.jsonl for one problem and seed: every estimator."""
     figures: Figures = {}
     for method in METHODS:
         figures |= measure(method, family, kl, seed)

@@ -3,10 +3,10 @@
     python -m benchmarks.gpu --mnist MNIST --cifar CIFAR10    # parquet files as on the Hugging Face Hub
     python -m benchmarks.gpu --dry-run                        # tiny, on the CPU, into a temporary folder
 
-Without ``--mnist`` the digits inside the package are used, and without ``--cifar`` the parts on CIFAR-10 are
-skipped. Nothing is downloaded. A part is a list of commands with a limit of minutes. After each part its line
-is appended to ``results/gpu.jsonl``; what a part has written before its limit is kept. The same command
-continues with the parts that have not finished. Run folders are beside the results, in ``gpu_runs/``."""
+Without ``--mnist`` the packaged digits are used, and without ``--cifar`` the parts on CIFAR-10 are skipped.
+Nothing is downloaded. A part is a list of commands with a limit of minutes. After each part its line is
+appended to ``results/gpu.jsonl``, also with partial results at the limit. A repeated command continues with
+the unfinished parts. Run folders are beside the results, in ``gpu_runs/``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHORT += ["--trainer.accelerator=cpu"]
 
 @dataclass(frozen=True)
 class Part:
-    """Commands of Python, their limit together, and the files that they write."""
+    """Python commands, their joint limit in minutes, and the files that they write."""
 
     minutes: float
     commands: list[list[str]]
@@ -43,7 +43,7 @@ class Part:
 
 
 def parts(chosen: argparse.Namespace, runs: Path) -> dict[str, Part]:
-    """Name to part, the most valuable first; those without their data are left out."""
+    """Return the parts by name, the most valuable first, without parts that lack their data."""
     dry, device = chosen.dry_run, "cpu" if chosen.dry_run else "cuda"
     tests = ["tests/device/test_answers.py"] if dry else ["tests"]  # collecting all takes a minute of a CPU
     found = {"tests": Part(2, [["pytest", "-q", "-m", "gpu and not slow", "-k", device, *tests]], [])}
@@ -61,7 +61,7 @@ def parts(chosen: argparse.Namespace, runs: Path) -> dict[str, Part]:
         )  # the rest evaluates
         fit = ["lebm", "fit", "-c", recipe, "--run_dir", str(run), "--trainer.enable_progress_bar=false"]
         fit += [f"--trainer.max_time={limit}", f"--data.init_args.path={data or 'embedded:mnist'}", *words]
-        fit += ["--data.init_args.validation_size=0"] if data is None else []  # few digits are in the package
+        fit += ["--data.init_args.validation_size=0"] if data is None else []  # the package has few digits
         evaluate = ["lebm", "evaluate", str(run), "--suite", suite, *(FEW if dry else [])]
         files = [run / "summary.json", run / "evaluation.json"]
         found[name] = Part(minutes, [[*fit, *(SHORT if dry else [])], evaluate], files)
@@ -82,7 +82,7 @@ def parts(chosen: argparse.Namespace, runs: Path) -> dict[str, Part]:
 
 
 def result_of(name: str, part: Part) -> dict[str, Any]:
-    """Run the commands of a part until one fails or the time is up, and gather what they have written."""
+    """Run the commands of a part until one fails or the time is up, and collect their results."""
     begun, status, said = time.monotonic(), "finished", ""
     for words in part.commands:
         left = 60 * part.minutes - (time.monotonic() - begun)
@@ -119,10 +119,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--mnist", metavar="FOLDER")
     parser.add_argument("--cifar", metavar="FOLDER")
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--results", type=Path, help="file of the results (default results/gpu.jsonl)")
+    parser.add_argument("--results", type=Path, help="file of results (default: results/gpu.jsonl)")
     chosen = parser.parse_args(argv)
     if not chosen.dry_run and not torch.cuda.is_available():
-        parser.error("torch finds no GPU; --dry-run runs the parts at a tiny size on the CPU")
+        parser.error("torch finds no GPU; use --dry-run for tiny parts on the CPU")
     default = Path(tempfile.mkdtemp()) / "gpu.jsonl" if chosen.dry_run else ROOT / "results" / "gpu.jsonl"
     target = (chosen.results or default).resolve()
     lines = target.read_text().splitlines() if target.exists() else []

@@ -1,4 +1,4 @@
-"""What lebm is compared with: the released training loops in plain PyTorch, and two libraries."""
+"""Rivals of lebm: the released training loops in plain PyTorch, and two libraries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Variants = dict[str, Callable[[], object]]
 
 
 def same_size(ours: nn.Module, plain: nn.Module) -> None:
-    """Refuse to compare networks of different sizes.
+    """Check that compared networks have equal sizes.
 
     Raises:
         AssertionError: if their numbers of parameters differ.
@@ -28,10 +28,10 @@ def same_size(ours: nn.Module, plain: nn.Module) -> None:
 
 
 def check_agreement(variants: Mapping[str, Callable[[], Tensor]]) -> None:
-    """Refuse to compare different chains: mean squares of their ends are within five standard errors.
+    """Check that compared chains agree: mean squares of their ends within five standard errors.
 
     Raises:
-        ValueError: if a variant samples something else.
+        ValueError: if a variant samples another density.
     """
     found = []
     for name, variant in variants.items():
@@ -49,9 +49,7 @@ def plain_energy(latent_dim: int, width: int = 200) -> nn.Module:
 
 
 def plain_generator(latent_dim: int, out_shape: Sequence[int], channels: Sequence[int]) -> nn.Module:
-    """Transposed convolutions from a 1x1 latent image: 28 px as 7-14-28, 32 px as 4-8-16-32; ``channels`` are
-    the hidden ones.
-    """
+    """Return transposed convolutions from a 1x1 latent image, with hidden ``channels``."""
     layers: list[nn.Module] = []
     start = out_shape[1] // 2 ** len(channels)
     for position, (inputs, outputs) in enumerate(pairwise([latent_dim, *channels, out_shape[0]])):
@@ -64,8 +62,9 @@ def plain_generator(latent_dim: int, out_shape: Sequence[int], channels: Sequenc
 class PublishedLoop:
     """Two short-run chains from N(0, I), then one Adam step for each network.
 
-    As released: latents are ``(B, d, 1, 1)``, noise is drawn at every step, the gradients of likelihood and
-    prior are separate calls, and gradient norms are taken at every step."""
+    As released, latents are ``(B, d, 1, 1)``, noise is drawn at every step, the gradients of likelihood and
+    prior are separate calls, and gradient norms are computed at every step.
+    """
 
     def __init__(
         self, generator: nn.Module, energy: nn.Module, sigma=0.3, posterior=(20, 0.1), prior=(60, 0.4)
@@ -111,8 +110,9 @@ class PublishedLoop:
 class ReleasedTeaching:
     """One iteration of dual-MCMC teaching: both chains, then one step of each of three Adams.
 
-    It draws noise at every step, and every forward pass of the energy computes its normalised weights and
-    takes a power iteration, as code that stays in training mode does."""
+    As in code that stays in training mode, every forward pass of the energy normalises its weights and runs a
+    power iteration.
+    """
 
     image_steps, latent_steps = 30, 10
 
@@ -156,10 +156,11 @@ class ReleasedTeaching:
 
 
 class PlainText:
-    """The latent-EBM loop on sentences: one LSTM call and one cross-entropy over all positions, the padded
-    ones ignored, at every step of the chain.
+    """The latent-EBM loop on sentences with one LSTM call and one cross-entropy over all positions per step.
 
-    ``network`` is a ``RecurrentGenerator`` of lebm, of which the layers are used, and ``energy`` the tilt."""
+    Padded positions are ignored. ``network`` is a ``RecurrentGenerator`` of lebm, whose layers are used, and
+    ``energy`` the tilt.
+    """
 
     def __init__(self, network: nn.Module, energy: nn.Module, steps: int) -> None:
         self.network, self.energy, self.steps = network, energy, steps
@@ -169,7 +170,7 @@ class PlainText:
         ]
 
     def log_prob(self, x: Tensor, z: Tensor) -> Tensor:
-        """The same density as lebm's likelihood, without it."""
+        """Return the density of lebm's likelihood, computed without it."""
         given = torch.cat([torch.full_like(x[:, :1], START), x[:, :-1]], dim=1)
         each = z.unsqueeze(1).expand(-1, x.shape[1], -1)
         hidden = self.network.start(z).unsqueeze(0)
@@ -202,7 +203,7 @@ class PlainText:
 
 
 class Potential(nn.Module):
-    """Minus the log-density of a chain, which is what other libraries call the energy."""
+    """Minus the log-density of a chain, called the energy in other libraries."""
 
     def __init__(self, log_density: Callable[[Tensor], Tensor], *networks: nn.Module) -> None:
         super().__init__()
@@ -214,9 +215,7 @@ class Potential(nn.Module):
 
 
 def peers(potential: Potential, size: float, steps: int, start: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """The same chain in the libraries that are installed: their step is ``size^2 / 2``, their noise
-    ``sqrt(2 step)``.
-    """
+    """Return the chain in the installed libraries, with steps ``size^2 / 2`` and noise ``sqrt(2 step)``."""
     found: dict[str, Callable[[], Tensor]] = {}
     with suppress(ImportError):
         from ebm.samplers import LangevinDynamics as EbmkitLangevin

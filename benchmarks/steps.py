@@ -1,4 +1,4 @@
-"""Groups of training steps: beside released loops, by number of stages, in a Trainer, and of every recipe."""
+"""Groups of training steps: compared with released loops, by stage, in a Trainer, and of every recipe."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SIZES: dict[str, tuple[list[int], list[int], int]] = {
     "28-64": ([1, 28, 28], [128, 64], 7),
     "32-64": ([3, 32, 32], [512, 256, 128], 4),
 }
-"""Shape of images, hidden channels of the generator, and the size where it begins."""
+"""Shape of images, hidden channels of the generator, and its first size."""
 TEACHING: dict[str, dict[str, Any]] = {
     "28-small": {"image": [1, 28, 28], "energy": [8, 16, 32], "encoder": [16, 32, 64], "end": 7, "batch": 50},
     "32-32": {"image": [3, 32, 32], "energy": [32] * 4, "encoder": [32, 64, 128], "end": 8, "batch": 20},
@@ -61,7 +61,7 @@ TEXTS = {"small": (128, 128, 2000, 20, 32, 8), "paper": (128, 512, 10000, 40, 64
 
 
 def batch_of(model: LatentModel, rows: int, device: str) -> dict[str, Tensor]:
-    """A batch of the model's kind without content: grey images, points at 0, or sentences of full length."""
+    """Return a batch without content: grey images, points at 0, or sentences of full length."""
     index = torch.arange(rows, device=device)
     shape = event_shape(model.observation_model)
     if shape is not None:
@@ -72,7 +72,7 @@ def batch_of(model: LatentModel, rows: int, device: str) -> dict[str, Tensor]:
 
 
 def stepper(model: LatentModel, batch: dict[str, Tensor], steps: int = 1) -> Callable[[], None]:
-    """A function that takes training steps of a model on one batch, without a Trainer."""
+    """Return a function that runs training steps of a model on one batch, without a Trainer."""
     optimizer, _ = model.train().optimizer_settings.build(model.networks(), fused=True, epochs=1)
     numbers = iter(range(10**9))
 
@@ -82,7 +82,7 @@ def stepper(model: LatentModel, batch: dict[str, Tensor], steps: int = 1) -> Cal
             for _ in model.updates():
                 optimizer.zero_grad()
                 loss = model.loss(batch, number)
-                if loss.requires_grad:  # before its base is fitted an energy alone does not learn
+                if loss.requires_grad:  # an energy alone does not learn before its base is fitted
                     loss.backward()
                 model.on_before_optimizer_step(optimizer)
                 optimizer.step()
@@ -91,7 +91,7 @@ def stepper(model: LatentModel, batch: dict[str, Tensor], steps: int = 1) -> Cal
 
 
 def latent_mle(size: str, device: str) -> Variants:
-    """A step of `LatentMLE`: latent 100, 60 prior steps, 20 posterior steps, batch 100."""
+    """Build a step of `LatentMLE`: latent 100, 60 prior steps, 20 posterior steps, batch 100."""
     shape, channels, start = SIZES[size]
     generator, energy = plain_generator(LATENT, shape, channels).to(device), plain_energy(LATENT).to(device)
     published, x = PublishedLoop(generator, energy), torch.rand(BATCH, *shape, device=device) * 2 - 1
@@ -110,7 +110,7 @@ def latent_mle(size: str, device: str) -> Variants:
 
 
 def teaching(size: str, part: str, device: str) -> Variants:
-    """A step of `DualMCMCTeaching`, or one of its chains: spectral norm, 30 image and 10 latent steps."""
+    """Build a step of `DualMCMCTeaching`, or a chain: spectral norm, 30 image and 10 latent steps."""
     torch.manual_seed(0)
     chosen, latent, noise, drift = TEACHING[size], 32, 0.001, 0.5
     shape, halves = chosen["image"], [position < 2 for position in range(len(chosen["energy"]))]
@@ -137,7 +137,7 @@ def teaching(size: str, part: str, device: str) -> Variants:
     target = Boltzmann(model.energy, model.temperature)
 
     def frozen_chain(chain: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        def run() -> Tensor:  # weights are normalised once, which chains of other libraries can have too
+        def run() -> Tensor:  # normalises weights once, as other libraries can
             with frozen(model.energy), frozen(model.likelihood, batch_statistics=True):
                 return chain()
 
@@ -158,7 +158,7 @@ def teaching(size: str, part: str, device: str) -> Variants:
 
 
 def text(size: str, mixed: bool, device: str) -> Variants:
-    """A step of `LatentMLE` on sentences of one length, or of lengths from 1 to the longest."""
+    """Build a step of `LatentMLE` on sentences of one length, or of lengths from 1 to the longest."""
     embedding, hidden, words, longest, rows, steps = TEXTS[size]
     torch.manual_seed(0)
     generator = RecurrentGenerator(32, words, longest, embedding, hidden)
@@ -184,7 +184,7 @@ def text(size: str, mixed: bool, device: str) -> Variants:
 
 
 def by_stage(device: str) -> Variants:
-    """A step of `LatentMLE` and of `MultiStageNCE` with finished stages, at the size of the MNIST recipes."""
+    """Build steps of `LatentMLE` and of `MultiStageNCE` with finished stages, at the size for MNIST."""
     chains, rates = (Langevin(60, 0.4), Langevin(20, 0.1)), AdamGroups({"generator": 1e-3, "energy": 1e-3})
 
     def likelihood() -> GaussianLikelihood:
@@ -202,7 +202,7 @@ def by_stage(device: str) -> Variants:
 
 
 def trainer(device: str, steps: int = 500) -> Variants:
-    """Steps of a model that is small enough to show what the Trainer adds."""
+    """Build steps of a small model, which show the overhead of the Trainer."""
 
     def tiny() -> LatentMLE:
         likelihood = GaussianLikelihood(MLPGenerator(4, [16], hidden=[16], output="linear"))
@@ -221,7 +221,7 @@ def trainer(device: str, steps: int = 500) -> Variants:
 
 
 def recipe(name: str, device: str) -> Variants:
-    """A training step of a recipe at its batch size, on rows without content; its data are not opened."""
+    """Build a training step of a recipe at its batch size, on rows without content."""
     model, data = lebm.from_recipe(name)
     return {"step": stepper(model.to(device), batch_of(model, data.batch_size, device))}
 
@@ -237,4 +237,4 @@ GROUPS: dict[str, Callable[[str], Variants]] = {
     "steps/trainer": trainer,
     **{f"recipes/{name}": partial(recipe, name) for name in recipes.experiments()},
 }
-"""Name of a group to what builds it on a device."""
+"""Builders of the groups on a device, by name."""

@@ -1,6 +1,6 @@
 """DualMCMCTeaching in plain PyTorch Lightning: an energy on images, a generator and an inference model.
 
-A few seconds on a CPU, on images of 14 by 14 pixels. For strokes, set STEPS to 300.
+Runs in a few seconds on a CPU, on images of 14 by 14 pixels. For visible strokes, set STEPS to 300.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS, LATENT_DIM, SHAPE = 10, 8, [1, 14, 14]
 
 
 def build() -> DualMCMCTeaching:
-    """A chain with drift step 3 and noise 1e-3 is Langevin with step 1e-3 at temperature (1e-3 / 3)^2."""
+    """Return a model whose chain with drift step 3 and noise 1e-3 is Langevin at temperature (1e-3 / 3)^2."""
     generator = ConvGenerator(LATENT_DIM, SHAPE, channels=[32], start=7)
     return DualMCMCTeaching(
         energy=ResNetEnergy(SHAPE, channels=[8, 16]),
@@ -37,7 +37,7 @@ def build() -> DualMCMCTeaching:
 
 
 def main() -> None:
-    """Train, and show images of the generator above the same images after the energy has revised them."""
+    """Train, and write images of the generator above the images revised by the energy."""
     seed_everything(0, verbose=False)
     model = build()
     trainer = Trainer(

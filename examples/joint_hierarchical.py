@@ -1,6 +1,6 @@
 """JointHierarchicalPrior in plain PyTorch Lightning: one energy on all layers of a ladder.
 
-Without the energy this is a ladder VAE. A few seconds on a CPU; for digits that can be read, set STEPS to
+Without the energy this is a ladder VAE. Runs in a few seconds on a CPU; for readable digits, set STEPS to
 3000.
 """
 
@@ -22,7 +22,7 @@ STEPS, LATENT_DIMS, SHAPE = 40, [2, 2, 2], [1, 28, 28]
 
 
 def build() -> JointHierarchicalPrior:
-    """Three layers of two coordinates; layer 1 is nearest to the image."""
+    """Return a model with three layers of two coordinates; layer 1 is nearest to the image."""
     up = [["linear 784"], ["linear 256"], ["linear 256", "linear 256"]]
     down = [["linear 256"], ["linear 256"], ["linear 256", "linear 256"]]
     generator = LadderGenerator(LATENT_DIMS, SHAPE, up, merge="gated_add", projection_activation=False)

@@ -1,6 +1,6 @@
 """LatentMLE in plain PyTorch Lightning: a latent energy-based prior learned by short Langevin chains.
 
-A few seconds on a CPU. For digits that can be read, set STEPS to 800.
+Runs in a few seconds on a CPU. For readable digits, set STEPS to 800.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS, LATENT_DIM = 10, 12
 
 
 def build() -> LatentMLE:
-    """A fully connected generator, and a standard normal tilted by a small energy."""
+    """Return a model with a fully connected generator, and a standard normal tilted by a small energy."""
     return LatentMLE(
         likelihood=GaussianLikelihood(MLPGenerator(LATENT_DIM, [1, 28, 28], hidden=[400, 400]), sigma=0.3),
         prior=EnergyPrior(MLPEnergy(LATENT_DIM, hidden=[200, 200])),
@@ -31,10 +31,10 @@ def build() -> LatentMLE:
 
 
 def main() -> None:
-    """Train, score test images, write a picture of draws."""
+    """Train, score test images, and write a picture of draws."""
     seed_everything(0, verbose=False)
     model = build()
-    # lebm's loaders divide batches over processes by themselves: no distributed sampler.
+    # The loaders divide batches over processes, so no distributed sampler is needed.
     trainer = Trainer(
         max_steps=STEPS,
         accelerator="cpu",

@@ -1,7 +1,7 @@
 """MultiStageNCE in plain PyTorch Lightning: a prior on the plane as a product of density ratios.
 
-The generator is the identity, so the prior is a density of the points themselves, which can be drawn. A few
-seconds on a CPU; the recipe multistage_nce/toy2d is the longer version.
+The generator is the identity, so the prior is a density of the points themselves. Runs in a few seconds on a
+CPU; the recipe multistage_nce/toy2d is the longer version.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STAGES, STEPS = 2, 50
 
 
 def build() -> MultiStageNCE:
-    """At most STAGES classifiers; each separates encodings of data from draws of the prior so far."""
+    """Return a model of at most STAGES classifiers of encodings against draws of the prior so far."""
     classifier = MLPEnergy(latent_dim=2, hidden=[64, 64], output_bias=True)
     return MultiStageNCE(
         likelihood=GaussianLikelihood(IdentityGenerator(latent_dim=2), sigma=0.1),
@@ -34,7 +34,7 @@ def build() -> MultiStageNCE:
 
 
 def main() -> None:
-    """Train both stages and compare draws of N(0, I) and of the prior with data."""
+    """Train both stages, and compare draws of N(0, I) and of the prior with data."""
     seed_everything(0, verbose=False)
     model = build()
     data = PlaneData("rings", n_train=2000, n_eval=500, batch_size=300, eval_batch_size=500)

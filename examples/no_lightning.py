@@ -1,7 +1,7 @@
 """No Lightning and no Trainer: energies, samplers and density ratios in a plain loop of PyTorch.
 
-First an energy-based density of points in the plane by maximum likelihood, with the chains that train it.
-Then the same two sets of points compared by a density ratio. A few seconds on a CPU.
+The example trains an energy-based density of points in the plane by maximum likelihood, then compares data
+and draws of N(0, I) by a density ratio. Runs in a few seconds on a CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ STEPS = 120
 
 
 def two_moons(n: int, generator: torch.Generator) -> torch.Tensor:
-    """Points ``(n, 2)`` on two half circles, with noise of 0.1."""
+    """Return points ``(n, 2)`` on two half circles, with noise of 0.1."""
     angle = torch.rand(n, generator=generator) * torch.pi
     moon = (torch.rand(n, generator=generator) < 0.5).float()
     x = angle.cos() * (1 - 2 * moon) + moon - 0.5
@@ -25,7 +25,7 @@ def two_moons(n: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def train(points: torch.Tensor, generator: torch.Generator) -> EnergyPrior:
-    """Maximum likelihood: lower the energy of data, raise it at the ends of chains that start at N(0, I)."""
+    """Train by maximum likelihood: lower the energy of data, raise it at the ends of chains from N(0, I)."""
     torch.manual_seed(0)
     prior = EnergyPrior(MLPEnergy(latent_dim=2, hidden=[64, 64]))
     optimizer = torch.optim.Adam(prior.parameters(), lr=3e-3, betas=(0.5, 0.999))
@@ -43,7 +43,7 @@ def train(points: torch.Tensor, generator: torch.Generator) -> EnergyPrior:
 
 
 def main() -> None:
-    """Train, sample, and measure how far N(0, I) is from the data by a classifier."""
+    """Train, sample, and estimate the divergence of the data from N(0, I) by a classifier."""
     generator = torch.Generator().manual_seed(0)
     points = two_moons(2000, generator)
     prior = train(points, generator)

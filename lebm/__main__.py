@@ -12,11 +12,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the words after ``lebm``; those of the process if ``None``.
+        argv: the words after ``lebm``; ``None`` takes the words of the process.
 
     Returns:
-        The exit status: 0 done, 1 a failure of the program, 2 a user error, 130 interrupted,
-        138 stopped by SIGUSR1, 143 terminated.
+        The exit status: 0 success, 1 failure of the program, 2 user error, 130 interrupted, 138 stopped by
+        SIGUSR1, 143 terminated.
     """
     from lebm.cli.dispatch import run
 

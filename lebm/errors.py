@@ -1,4 +1,4 @@
-"""Errors that a user can cause and fix, and lines that a terminal may show."""
+"""User errors, and lines that are safe to print in a terminal."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ __all__ = ["CheckpointWriteError", "UserError", "UserNotice", "fail", "one_line"
 
 
 class UserError(ValueError):
-    """Something outside the program is wrong: a path, a file, a value. The command line prints it as one line
-    and exits with status 2.
-    """
+    """An error in a path, a file or a value. The command line prints one line and exits with status 2."""
 
 
 class CheckpointWriteError(UserError):
-    """A checkpoint could not be written: a full disk, a folder that is read-only or gone. Those written
-    before are untouched.
+    """An error of writing a checkpoint: a full disk, or a read-only or missing folder. Earlier checkpoints
+    are untouched.
     """
 
 
 class UserNotice(UserWarning):
-    """A warning to the user of a model or of data. The command line prints it as one line."""
+    """A warning for users of a model or of data, which the command line prints as one line."""
 
 
 def printable(text: str) -> str:
-    """A text whose control characters, which a terminal would obey, are question marks; lines stay."""
+    """Return a text with question marks in place of control characters; line breaks stay."""
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)
 
 
 def one_line(text: str) -> str:
-    """The same for a text that is to stay in its line, such as a name in a message: line breaks too.
+    """Return a text on one line, with question marks in place of control characters and line breaks.
 
     Example:
         >>> from lebm.errors import one_line
@@ -42,12 +40,12 @@ def one_line(text: str) -> str:
 
 
 def tell(line: str) -> None:
-    """Print a line on the standard output, at once and without control characters."""
+    """Print a line on the standard output, flushed and without control characters."""
     print(one_line(line), flush=True)
 
 
 def fail(message: str, status: int) -> int:
-    """Print one line on stderr (and the traceback where ``LEBM_DEBUG`` asks for it); returns ``status``."""
+    """Print one line on stderr, with the traceback if ``LEBM_DEBUG`` is set; return ``status``."""
     if os.environ.get("LEBM_DEBUG", "0") not in ("", "0") and sys.exc_info()[0] is not None:
         traceback.print_exc()
     print(f"lebm: error: {printable(' '.join(message.split()))}", file=sys.stderr)

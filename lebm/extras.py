@@ -1,4 +1,4 @@
-"""Packages that only some tasks need, and the line that names a missing one.
+"""Optional packages and the extras that install them.
 
 ``pip install lebm`` brings models, samplers and methods. An extra adds the packages of a task.
 """
@@ -18,19 +18,19 @@ EXTRAS = {
     "torch_fidelity": "metrics",
     "wandb": "wandb",
 }
-"""The extra that brings each package, by the name under which the package is imported."""
+"""The extra that installs each package, by import name."""
 
 
 class MissingExtraError(UserError, ImportError):
-    """A package of an extra is not installed."""
+    """An error for a package of an extra that is not installed."""
 
 
 def missing(package: str, task: str) -> str:
-    """The line that says how to install a package; empty if it can be found.
+    """Return the instruction to install a package; empty if it is installed.
 
     Args:
         package: a key of :data:`EXTRAS`.
-        task: what needs it, as the beginning of the line.
+        task: the task that needs it, as the beginning of the line.
     """
     if importlib.util.find_spec(package) is not None:
         return ""
@@ -38,7 +38,7 @@ def missing(package: str, task: str) -> str:
 
 
 def need(package: str, task: str) -> None:
-    """Refuse to go on without a package of an extra.
+    """Raise an error if a package of an extra is missing.
 
     Raises:
         MissingExtraError: with the line of :func:`missing`.

@@ -1,8 +1,8 @@
 """Models on the Hugging Face Hub: ``hub:USER/NAME`` and ``hub:USER/NAME@REVISION``.
 
-Only three files travel: weights as safetensors, the plain description as ``config.json``, and the card. The
-host is that of ``huggingface_hub``, or the one that ``HF_ENDPOINT`` names. A token is taken from where
-``hf auth login`` or ``HF_TOKEN`` put it; lebm stores none.
+A model has three files: weights as safetensors, the plain description ``config.json``, and the card. The host
+is the default of ``huggingface_hub`` or ``HF_ENDPOINT``. The token comes from ``hf auth login`` or
+``HF_TOKEN``; lebm stores no token.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from lebm.errors import UserError
 __all__ = ["CARD", "CONFIG", "MODEL", "PREFIX", "fetch", "need_token", "parsed", "push"]
 
 PREFIX = "hub:"
-"""How the name of a model on the Hub begins, wherever a run can be named."""
+"""Prefix of a model on the Hub, wherever a run can be named."""
 MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 _NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
-_REVISION = re.compile(r"(?!.*\.\.)\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)  # it becomes a path in the cache
+_REVISION = re.compile(r"(?!.*\.\.)\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)  # used as a path in the cache
 
 
 def parsed(name: str) -> tuple[str, str | None]:
-    """``USER/NAME`` and the revision of a name, ``None`` for the newest one.
+    """Return ``USER/NAME`` and the revision of a name, ``None`` for the newest revision.
 
     Raises:
-        UserError: if it is not such a name.
+        UserError: if the name has another form.
 
     Example:
         >>> from lebm.hub import parsed
@@ -37,15 +37,15 @@ def parsed(name: str) -> tuple[str, str | None]:
     """
     repository, pinned, revision = name.removeprefix(PREFIX).partition("@")
     if not _NAME.fullmatch(repository) or (pinned and not _REVISION.fullmatch(revision)):
-        raise UserError(f"{name}: a model on the Hub is called hub:USER/NAME or hub:USER/NAME@REVISION")
+        raise UserError(f"{name}: expected a model on the Hub, hub:USER/NAME or hub:USER/NAME@REVISION")
     return repository, revision or None
 
 
 def fetch(name: str) -> Path:
-    """The model file of a name, downloaded unless this machine has that revision already.
+    """Return the model file of a name, downloaded unless the revision is cached.
 
     Raises:
-        UserError: in one line, if there is no such model or revision, or it cannot be reached.
+        UserError: in one line, if the model or revision does not exist or cannot be downloaded.
     """
     repository, revision = parsed(name)
     import huggingface_hub
@@ -55,10 +55,10 @@ def fetch(name: str) -> Path:
 
 
 def need_token(name: str) -> None:
-    """Refuse to send a model to the Hub without a token; the network is not asked.
+    """Check that a token is available, without network access.
 
     Raises:
-        UserError: with the ways to give a token.
+        UserError: with the ways to set a token.
     """
     from huggingface_hub import get_token
 
@@ -67,22 +67,22 @@ def need_token(name: str) -> None:
 
 
 def push(name: str, folder: Path, private: bool = False) -> str:
-    """Upload the model, its description and its card, in one commit. The repository is made as needed.
+    """Upload the model, its description and its card in one commit, to a new or existing repository.
 
     Args:
         name: ``USER/NAME``, with or without ``hub:`` before it.
-        folder: holds the three files. Nothing else in it is uploaded.
-        private: make the repository private, if it is new.
+        folder: folder of the three files; other files are not uploaded.
+        private: whether a new repository is private.
 
     Returns:
         The address of the commit.
 
     Raises:
-        UserError: in one line, if there is no token, or the Hub refuses or cannot be reached.
+        UserError: in one line, if there is no token, or the Hub rejects the upload or cannot be reached.
     """
     repository, revision = parsed(name)
     if revision is not None:
-        raise UserError(f"{name}: a revision is made by the push, so leave @{revision} out")
+        raise UserError(f"{name}: the push creates the revision; leave out @{revision}")
     need_token(name)
     from huggingface_hub import HfApi
 
@@ -100,7 +100,7 @@ def push(name: str, folder: Path, private: bool = False) -> str:
 
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
-    """Report any failure of the library in one line that names the model; it never holds the token."""
+    """Report a failure of the library in one line that names the model and never holds the token."""
     from huggingface_hub import constants
 
     try:

@@ -1,28 +1,26 @@
-"""A study: trainings and measurements by a plan, one line of results per cell, and tables of these lines.
+"""A study: trainings and measurements by a plan, one line of results per cell, and tables.
 
 A plan is a YAML file with `cells`, the plans of trainings by name, and `tables`. A plan of cells has:
 
-- `recipe`: what follows `lebm fit -c`, and `settings`, its flags. In these FOLDER is the folder of the
-  runs, and `<name>` the value of an axis;
-- `axes`: names to values, whose product are the cells. A name is a flag, or `recipe`;
-- `each`: a list of settings, where not every product is a cell;
-- `cases`: axes whose values have a recipe and settings of their own;
-- `evaluate`: what follows `lebm evaluate RUN`;
-- `measure`: a function of the file that the plan names as `measures`, which measures a run; or `call`, one
-  that needs no run. The file is run as `python FILE FUNCTION FOLDER SETTINGS DATA` and writes
-  FOLDER/figures.json;
-- `data`: a folder inside the folder of data (default: that of the plan); null for the data of the recipe.
+- `recipe`: the recipe for `lebm fit -c`, and `settings`, its flags. In these FOLDER is the parent folder
+  of the runs, and `<name>` the value of an axis;
+- `axes`: values by name, whose product is the list of cells. A name is a flag, or `recipe`;
+- `each`: a list of settings, if not every product is a cell;
+- `cases`: axes whose values have their own recipe and settings;
+- `evaluate`: the arguments of `lebm evaluate RUN`;
+- `measure`: a function in the file `measures` of the plan, which measures a run; or `call`, one that needs no
+  run. The file is run as `python FILE FUNCTION FOLDER SETTINGS DATA` and writes FOLDER/figures.json;
+- `data`: a folder inside the data folder (default: the one of the plan); null for the data of the recipe.
 
-A cell is a process of its own with one thread. Its line in `results`, a file beside the plan if not named,
-has its settings, command, CPU minutes, versions, machine and figures with intervals. Cells that have a line
-are skipped, and an interrupted training is resumed.
+A cell is a process with one thread. Its line in `results` (default: a file beside the plan) has its settings,
+command, CPU minutes, versions, machine, and figures with intervals. Cells that have a line are skipped, and
+an interrupted training is resumed.
 
-A table has `columns`, title to [figure, format, filter], and `rows`, the first cells of a row and its
-filter. A filter names the cell and values of its settings; `$name` gives the text for `{name}` in the
-figures of the columns instead. Figures are those of the cells, and `seeds`, `steps`, `cpu_minutes` and
-`ms_per_step`. The value of one cell has its 95 % interval; a mean (or median: `over`) of several has the
-lowest and the highest. `spread: false` leaves these out. `machine: true` names the machines and the days
-below the table.
+A table has `columns`, title to [figure, format, filter], and `rows`, the first cells of a row and its filter.
+A filter names the cell and values of its settings; `$name` gives the text for `{name}` in the figures of the
+columns. Figures are the figures of the cells, and `seeds`, `steps`, `cpu_minutes` and `ms_per_step`. The
+value of one cell has its 95% interval; a mean (or median: `over`) of several cells has the lowest and the
+highest value. `spread: false` omits these. `machine: true` names the machines and the days below the table.
 """
 
 from __future__ import annotations
@@ -65,7 +63,8 @@ class Study:
 
     Args:
         plan: the YAML file.
-        results: file of the results, one line of JSON per cell; the plan names it, or it is beside the plan.
+        results: file of the results, one line of JSON per cell (default: the file that the plan names, or a
+            file beside the plan).
 
     Raises:
         UserError: for a plan without `cells`.
@@ -76,23 +75,23 @@ class Study:
         self.plan: dict[str, Any] = yaml.safe_load(plan.read_text())
         if not isinstance(self.plan, dict) or not isinstance(self.plan.get("cells"), dict):
             raise UserError(
-                f"{plan}: a plan has a mapping `cells`; docs/evaluation.md#studies has an example"
+                f"{plan}: a plan needs a mapping `cells`; docs/evaluation.md#studies has an example"
             )
         named = self.plan.get("results", f"{self.place.stem}.jsonl")
         self.results = results or (self.place.parent / named).resolve()
 
     @property
     def _name(self) -> str:
-        """The plan in commands, with its folder if that is called studies."""
+        """The plan in commands, with its folder if the folder is called studies."""
         place = self.place.resolve()
         return f"{place.parent.name}/{place.name}" if place.parent.name == "studies" else place.name
 
     def stored(self) -> list[Cell]:
-        """The lines of the results."""
+        """Return the lines of the results."""
         return read_cells(self.results)
 
     def planned(self, only: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Name and settings of each cell: `each`, times the product of its axes, cases first."""
+        """Yield name and settings of each cell: `each`, times the product of its axes, cases first."""
         for name in only or ():
             if name not in self.plan["cells"]:
                 raise UserError(f"{self.place}: no cells {name!r}; it has {', '.join(self.plan['cells'])}")
@@ -104,7 +103,7 @@ class Study:
                         yield name, own | settings
 
     def run(self, folder: Path, only: Iterable[str] | None = None, data: Path | None = None) -> list[str]:
-        """Train and measure the cells without a line; the names of those that failed."""
+        """Train and measure the cells without a line; return the names of failed cells."""
         failed, done = [], [(cell["cell"], cell["settings"]) for cell in self.stored()]
         for name, settings in self.planned(only):
             if (name, settings) in done:
@@ -134,7 +133,7 @@ class Study:
             kept = {key: [own[end] for end in ("value", "low", "high")] for key, own in evaluation.items()}
         if function := plan.get("measure") or plan.get("call"):
             if "measures" not in self.plan:
-                raise UserError(f"{self.place}: the cells {name} need `measures`, a Python file")
+                raise UserError(f"{self.place}: the cells {name} need the key `measures`, a Python file")
             file = str(self.place.parent / self.plan["measures"])
             command(file, function, str(place), json.dumps(settings), images or "", threads=1)
             found = json.loads((place / "figures.json").read_text())
@@ -156,7 +155,7 @@ class Study:
     # Tables
 
     def table(self, title: str) -> str:
-        """A table in Markdown, and below it its note, its machines, and the command that makes its cells."""
+        """Return a table in Markdown with its note, its machines, and the command for its cells."""
         if title not in self.plan.get("tables", {}):
             known = ", ".join(self.plan.get("tables", {})) or "none"
             raise UserError(f"{self.place}: no table {title!r}; it has {known}")
@@ -171,7 +170,7 @@ class Study:
         return grid([*table["head"], *table["columns"]], rows) + "\n\n" + " ".join(filter(None, notes))
 
     def _rows(self, table: dict[str, Any]) -> tuple[list[list[str]], list[Cell]]:
-        """The rows of a table as text, and the cells in it."""
+        """Return the rows of a table as text, and its cells."""
         over = {"mean": mean, "median": median}[table.get("over", "mean")]
         rows, used, ends = [], [], table.get("spread", True)
         for *labels, wanted in table["rows"]:
@@ -195,12 +194,12 @@ class Study:
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """The lines of a file of results; none if there is no file."""
+    """Return the lines of a file of results; empty if the file does not exist."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def fit_words(plan: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """The words after ``lebm fit`` for one cell."""
+    """Return the arguments of ``lebm fit`` for one cell."""
     chosen, own = dict(plan.get("settings", {})), dict(settings)
     recipe = own.pop("recipe", plan.get("recipe"))
     for axis, values in plan.get("cases", {}).items():
@@ -215,25 +214,25 @@ def fit_words(plan: dict[str, Any], settings: dict[str, Any]) -> list[str]:
 
 
 def product(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """Every combination of the values of some axes."""
+    """Yield every combination of the values of some axes."""
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))
 
 
 def attempted(place: Path, do: Callable[..., None], *arguments: Any) -> bool:
-    """Do a cell; whether all its commands succeeded. An interrupted command interrupts the whole study."""
+    """Run a cell and return whether all commands succeeded; an interrupted command ends the study."""
     try:
         do(*arguments)
     except subprocess.CalledProcessError as error:
         if error.returncode in (130, 143, -2, -15):
             raise KeyboardInterrupt from error
-        tell(f"lebm: {place}: not done, a command ended with status {error.returncode}")
+        tell(f"lebm: {place}: failed, because a command ended with status {error.returncode}")
         return False
     return True
 
 
 def trained(run: Path, words: Sequence[str], threads: int | None = None) -> bool:
-    """Begin or resume the training of a cell, unless it is finished; whether there was anything to do."""
+    """Start or resume the training of a cell; return whether it was unfinished."""
     if stored_json(run, "summary.json").get("status") == "finished":
         return False
     command("-m", "lebm", "fit", *words, "--run_dir", str(run), "--resume", threads=threads)
@@ -241,14 +240,14 @@ def trained(run: Path, words: Sequence[str], threads: int | None = None) -> bool
 
 
 def command(*words: str, threads: int | None = None) -> None:
-    """Run Python in a process of its own: a crash does not take the other cells with it."""
+    """Run Python in a new process, so a crash does not end the other cells."""
     tell(f"lebm: {shlex.join(words[1:] if words[0] == '-m' else words)}")
     limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     subprocess.run([sys.executable, *words], env={**os.environ, **limit}, check=True)
 
 
 def fitting(cells: list[Cell], wanted: dict[str, Any]) -> list[Cell]:
-    """The cells that a filter leaves."""
+    """Return the cells that match a filter."""
 
     def fits(cell: Cell) -> bool:
         own = {"cell": cell["cell"]}
@@ -263,7 +262,7 @@ def fitting(cells: list[Cell], wanted: dict[str, Any]) -> list[Cell]:
 
 
 def value_of(cell: Cell, figure: str) -> list[float | None]:
-    """A figure of a cell with its ends."""
+    """Return a figure of a cell with its ends."""
     if figure == "ms_per_step":
         return [60_000 * cell["cpu_minutes"] / cell["steps"], None, None]
     if figure in ("cpu_minutes", "steps"):
@@ -274,7 +273,7 @@ def value_of(cell: Cell, figure: str) -> list[float | None]:
 def shown(
     cells: list[Cell], figure: str, form: str, over: Callable[..., float] = mean, ends: bool = True
 ) -> str:
-    """A figure of some cells as text: with its interval, or with the lowest and the highest."""
+    """Return a figure of some cells as text, with its interval or its lowest and highest value."""
     if figure == "seeds":
         return str(len(cells))
     values = [value_of(cell, figure) for cell in cells]
@@ -288,7 +287,7 @@ def shown(
 
 
 def spread(values: Sequence[float | None], form: str, middle: Callable[[list[float]], float]) -> str:
-    """The mean or median of the known values, with the lowest and the highest where they differ."""
+    """Return the mean or median of the known values, with the lowest and highest if they differ."""
     known = sorted(value for value in values if value is not None)
     if not known:
         return ""
@@ -297,19 +296,19 @@ def spread(values: Sequence[float | None], form: str, middle: Callable[[list[flo
 
 
 def _number(form: str, value: float | None) -> str:
-    """A number, without the sign of a zero."""
+    """Format a number without the sign of a zero."""
     text = form.format(value)
     return text.removeprefix("-") if not text.strip("-0.,%") else text
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = [f"| {' | '.join(map(str, line))} |" for line in (head, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
 def machine(*records: dict[str, Any]) -> str:
-    """Each machine with its versions, and the first and the last day, for the line below a table."""
+    """Return each machine with its versions, first and last day, for the line below a table."""
     days: dict[str, list[str]] = {}
     for record in records:
         hardware, versions = record["hardware"], record["versions"]
@@ -321,7 +320,7 @@ def machine(*records: dict[str, Any]) -> str:
 
 
 def figures(evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The values of all suites of an evaluation, by name; the run's own test split comes first."""
+    """Return the values of all suites of an evaluation by name; the run's own test split comes first."""
     found = [entry for suite in evaluation["suites"].values() for entry in suite["figures"]]
     foreign = [entry for entry in found if entry.get("split") not in ("lebm", "test", None)]
     named: dict[str, dict[str, Any]] = {}

@@ -1,9 +1,9 @@
 """Priors for the codes of a trained model: a mixture, the mixture with an energy, and two rivals.
 
 `scripts/measures.py` calls `priors`, `given_priors` and `base_alone` for the cells of studies/base.yaml. The
-generator and the encoder stay as they are. Every prior is fitted to one draw of the encoder per training
-image. The rivals are the mixture of scikit-learn, as pythae's GaussianMixtureSampler fits it, and a neural
-spline flow of zuko, which trains for as many CPU seconds as the mixture and its energy took together."""
+generator and the encoder stay fixed. Every prior is fitted to one draw of the encoder per training image. The
+rivals are the mixture of scikit-learn, as fitted by GaussianMixtureSampler of pythae, and a neural spline
+flow of zuko, trained for the CPU seconds of the mixture and its energy together."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ CLASSIFIER = Training(steps=3_000, batch_size=500, weight_decay=0.1)
 
 
 def timed(work: Callable[..., Any], *given: Any) -> tuple[Any, float]:
-    """A result with the CPU seconds that it took."""
+    """Return a result and its CPU seconds."""
     begun = time.process_time()
     return work(*given), time.process_time() - begun
 
 
 @torch.no_grad()
 def codes(model: Any, rows: Any, purpose: str) -> Tensor:
-    """One draw of ``q(z | x)`` per image."""
+    """Return one draw of ``q(z | x)`` per image."""
     return torch.cat(
         [
             model.encode(batch["x"], steps=0, generator=Noise([(7, purpose, index)]))
@@ -77,7 +77,7 @@ class ImageNetFeatures(nn.Module):
 def to_training(
     rows: Any, device: torch.device, features: nn.Module
 ) -> Callable[[Iterable[Tensor]], list[float | None]]:
-    """The distance of draws, which come in parts, from training images: a figure without an interval."""
+    """Return the distance of draws, given in parts, from training images: a figure without an interval."""
     with torch.no_grad():
         known = (features(batch["x"]) for batch in batches(rows, 500, device))
         first = next(known)
@@ -96,7 +96,7 @@ def to_training(
 
 
 def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """The distance of draws of the base: of the same model, with its energy asleep.
+    """Return the distance of draws of the base of a model from training images.
 
     There are as many draws as in the image suite, because a distance is larger with fewer.
     """
@@ -104,7 +104,7 @@ def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures
 
 
 def shipped(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Distances of a model that ships with lebm and of its base, over three sets of draws."""
+    """Return distances of a model that ships with lebm and of its base, over three sets of draws."""
     base, both = _distances(settings["model"], data, [0, 1, 2])
     return {
         name: [sum(each) / 3, min(each), max(each)]
@@ -114,7 +114,7 @@ def shipped(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 @torch.no_grad()
 def _distances(run: str | Path, data: str | None, seeds: list[int]) -> list[list[float]]:
-    """Distances of the base alone, and of the whole prior, by the seed of their draws."""
+    """Return distances of the base alone, and of the whole prior, by the seed of their draws."""
     model, images = lebm.load(run), reopen(run, data)
     images.setup()
     far, steps, found = to_training(images.train, model.device, DigitFeatures()), model.fit_base.steps, []
@@ -125,17 +125,17 @@ def _distances(run: str | Path, data: str | None, seeds: list[int]) -> list[list
 
 
 def given_priors(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """The figures of :func:`priors` for a model that ships with lebm."""
+    """Return the figures of :func:`priors` for a packaged model."""
     return priors(GIVEN, settings, data)
 
 
 def priors_elsewhere(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """The figures of :func:`priors` for other images: 5,000 draws against 20,000 training images."""
+    """Return the figures of :func:`priors` for other images: 5,000 draws, 20,000 training images."""
     return priors(run, settings, data, ImageNetFeatures(), 5_000, 20_000)
 
 
 def normal_elsewhere(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """The part of :func:`priors_elsewhere` that needs no fit: draws of N(0, I)."""
+    """Return the figures of :func:`priors_elsewhere` without a fit: draws of N(0, I)."""
     return priors(run, settings, data, ImageNetFeatures(), 5_000, 20_000, fits=False)
 
 
@@ -148,7 +148,7 @@ def priors(
     real: int | None = None,
     fits: bool = True,
 ) -> Figures:
-    """All figures of a cell, each with the ends of its 95 % interval where it has one.
+    """Return all figures of a cell, each with its 95% interval where known.
 
     Distances compare ``n`` draws with ``real`` training images, all if ``None``.
     """
@@ -225,10 +225,10 @@ def priors(
 
 
 def given_conditions(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Draws of each class and completions of half images by a shipped model, judged by the digit classifier.
+    """Judge draws of each class and completed half images of a packaged model by the digit classifier.
 
     1,000 draws per class choose among the same 16,000 draws of the prior. The change of recall compares the
-    draws of a class with as many other unconditional draws that show it, by test digits of the class.
+    draws of a class with as many unconditional draws of this class, by test digits of the class.
     """
     model, noise = lebm.load(settings["model"]), torch.Generator().manual_seed(settings["seed_everything"])
     source, judge = reopen(Path(settings["model"]), data, model), DigitFeatures()
@@ -273,17 +273,17 @@ def given_conditions(run: Path, settings: dict[str, Any], data: str | None) -> F
 
 
 def half_width(values: Any) -> float:
-    """Half the width of the 95 % interval of a mean of independent values."""
+    """Return half the width of the 95% interval of a mean of independent values."""
     return 1.96 * float(values.std()) / len(values) ** 0.5
 
 
 def alone(**values: float) -> Figures:
-    """Figures without intervals."""
+    """Return figures without intervals."""
     return {name: [value, None, None] for name, value in values.items()}
 
 
 def flow(z: Tensor, n: int, budget: float, noise: torch.Generator) -> tuple[Any, Tensor, float, float]:
-    """A neural spline flow on standardised codes: log-density, draws, CPU seconds and optimiser steps."""
+    """Fit a neural spline flow to standardised codes; return log-density, draws, CPU seconds and steps."""
     from zuko.flows import NSF  # pip install zuko
 
     mean, std = z.mean(0), z.std(0)

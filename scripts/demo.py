@@ -1,4 +1,4 @@
-"""What `make demo` does: train the quickstart, test it, draw from it, and write one page about the run."""
+"""Demo for `make demo`: train the quickstart, test it, draw from it, and write a report."""
 
 from __future__ import annotations
 

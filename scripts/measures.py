@@ -1,9 +1,9 @@
-"""Measurements of a study that `lebm evaluate` does not make; `lebm study run` calls them in processes.
+"""Measurements of a study beyond `lebm evaluate`; `lebm study run` calls them in processes.
 
     python scripts/measures.py FUNCTION RUN SETTINGS DATA
 
 FUNCTION measures the run folder RUN, or trains as well, and its figures go to RUN/figures.json. SETTINGS are
-those of the cell as JSON. DATA is the folder of the data, or empty for the data of the run."""
+the settings of the cell as JSON. DATA is the data folder, or empty for the data of the run."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ CHAINS, STEPS = "model.init_args.prior_sampler.init_args", "model.init_args.stag
 
 
 def with_ends(metrics: dict[str, float]) -> Figures:
-    """Figures from a flat mapping, in which the ends of ``a`` are ``a_low`` and ``a_high``, or ``a_half``."""
+    """Return figures from a flat mapping, in which ``a`` has ends ``a_low`` and ``a_high``, or ``a_half``."""
     found: Figures = {}
     for name, value in metrics.items():
         if name.endswith(("_low", "_high", "_half")):
@@ -77,7 +77,7 @@ def with_ends(metrics: dict[str, float]) -> Figures:
 
 
 def opened(*names: str, folder: str | None, settings: dict[str, Any] | None = None) -> tuple[Any, Any]:
-    """The untrained model of recipes, and their data, ready for training and testing."""
+    """Return the untrained model of recipes, and their data, ready for training and testing."""
     own = {} if folder is None else {"data.init_args.path": folder}
     model, data = lebm.from_recipe(*names, settings={**own, **(settings or {})})
     data.setup("fit")
@@ -86,7 +86,7 @@ def opened(*names: str, folder: str | None, settings: dict[str, Any] | None = No
 
 
 class Scale:
-    """Fréchet distance in the shipped digit features, from draws to training images."""
+    """The Fréchet distance of draws to training images in the packaged digit features."""
 
     def __init__(self, data: Any) -> None:
         self.features = DigitFeatures()
@@ -109,14 +109,14 @@ def images(rows: Any, which: range) -> torch.Tensor:
 
 
 def tested(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Metrics of `lebm test`; the accuracies of layers are named ``accuracy/layer_1`` and so on."""
+    """Return metrics of `lebm test`; the accuracies of layers are ``accuracy/layer_1`` and so on."""
     subprocess.run([sys.executable, "-m", "lebm", "test", str(run)], check=True)
     metrics = json.loads((run / "test.json").read_text())["metrics"]
     return with_ends({name.removeprefix("test/").removeprefix("latent_"): v for name, v in metrics.items()})
 
 
 def layers(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Accuracy of each layer, root mean square of q's means, and the KL of q to N(0, I) in nats per image."""
+    """Return accuracy of each layer, root mean square of q's means, and the KL of q to N(0, I) in nats."""
     model, module = lebm.load(run), reopen(run, data)
     judge = Trainer(accelerator="cpu", callbacks=[LayerClassification(), ReconstructionError()], **WITHOUT)
     metrics = judge.test(model, module, verbose=False)[0]
@@ -132,7 +132,7 @@ def layers(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 
 def protocols(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """AUPRC of one training, of which every epoch was kept, under several protocols."""
+    """Return the AUPRC of a training with all epochs stored, under several protocols."""
     opened, found = RunImages.of(reopen(run, data)), {}
     epochs = [scored(path, opened) for path in sorted((run / "checkpoints").glob("epoch=*.ckpt"))]
     anomaly = epochs[-1][0]["label"] == opened.held_out_label
@@ -153,7 +153,7 @@ def protocols(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 
 def scored(path: Path, opened: RunImages) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The scores of the test images, and of 5,000 training images, by one checkpoint."""
+    """Return the scores of the test images and of 5,000 training images by one checkpoint."""
     model, trained = lebm.load(path), some_rows(opened.train, 0, 2 * NORMAL)
     order = np.random.default_rng(0).permutation(len(trained))
     seen = score_pass(model, batches(trained, 500), "training images")
@@ -165,9 +165,7 @@ def scored(path: Path, opened: RunImages) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def precision(anomalies: Tensor, unseen: Tensor, seen: Tensor, rate: float, leaked: float) -> float:
-    """Average precision with a share ``rate`` of anomalies, and a share ``leaked`` of normal images that
-    training saw.
-    """
+    """Return average precision with a share ``rate`` of anomalies and ``leaked`` of training images."""
     groups = anomalies, unseen, seen
     shares = rate, (1 - rate) * (1 - leaked), (1 - rate) * leaked
     pairs = zip(groups, shares, strict=True)
@@ -181,10 +179,10 @@ Row = tuple[str, Callable[[Tensor], Tensor] | None, Tensor, float]
 
 
 def encodings(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Priors for the codes of a run of `MultiStageNCE`: distances of draws and held-out log-densities.
+    """Return distances of draws and held-out log-densities of priors for the codes of `MultiStageNCE`.
 
-    Gaussians, mixtures and one classifier (Aneja et al. 2021) are fitted to the codes of all training images,
-    beside the product of the first k stages, for every k.
+    Gaussians, mixtures and one classifier (Aneja et al. 2021) are fitted to the codes of all training images.
+    The product of the first k stages is measured for every k.
     """
     model, module = lebm.load(run).eval(), reopen(run, data)
     module.setup("fit")
@@ -219,7 +217,7 @@ def encodings(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 @torch.no_grad()
 def codes(model: Any, rows: Any, count: int, purpose: str) -> Tensor:
-    """One draw of ``q(z | x)`` per image."""
+    """Return one draw of ``q(z | x)`` per image."""
     parts = []
     for first in range(0, count, 500):
         noise = Noise.samples(7, purpose, index=range(first, first + 500))
@@ -228,7 +226,7 @@ def codes(model: Any, rows: Any, count: int, purpose: str) -> Tensor:
 
 
 def gaussians(z: Tensor) -> Iterator[Row]:
-    """The standard normal, and mixtures that are fitted by expectation maximisation."""
+    """Yield the standard normal, and mixtures fitted by expectation maximisation."""
     unit = torch.distributions.MultivariateNormal(torch.zeros(z.shape[1]), torch.eye(z.shape[1]))
     draws = torch.randn(DRAWS, z.shape[1], generator=torch.Generator().manual_seed(1))
     yield "normal", unit.log_prob, draws, 0.0
@@ -243,7 +241,7 @@ def gaussians(z: Tensor) -> Iterator[Row]:
 
 
 def one_classifier(z: Tensor, likelihood: Likelihood) -> Row:
-    """A noise contrastive prior, with the energy network of one stage and draws by resampling."""
+    """Return a noise contrastive prior with the energy network of one stage and draws by resampling."""
     torch.manual_seed(0)
     network = MLPEnergy(latent_dim=z.shape[1], hidden=[200, 200], activation="gelu", output_bias=True)
     noise = torch.Generator().manual_seed(2)
@@ -258,7 +256,7 @@ def one_classifier(z: Tensor, likelihood: Likelihood) -> Row:
 
 
 def stages(model: Any) -> Iterator[Row]:
-    """The product of the first k stages, for every k, by the pool's kernel from the draws before."""
+    """Yield the product of the first k stages, for every k, by the pool's kernel from earlier draws."""
     prior, noise = model.prior, torch.Generator().manual_seed(3)
     z, kernel = prior.reference(DRAWS, noise), model.prior_sampler.kernel
     for stage in range(1, prior.tilt.finished + 1):
@@ -269,7 +267,7 @@ def stages(model: Any) -> Iterator[Row]:
 
 
 def chains(model: Any) -> Iterator[Row]:
-    """Draws of the last product by fresh chains, and by the chains of the pool; no log-density."""
+    """Yield draws of the last product by fresh chains and by the pool, without a log-density."""
     noise = torch.Generator().manual_seed(4)
     through, sampler = model.through_stages, model.prior_sampler
     for name, chosen in (("last", False), ("through", True)):
@@ -282,7 +280,7 @@ def chains(model: Any) -> Iterator[Row]:
 
 
 def quality(drawn: Tensor, scale: Scale) -> Figures:
-    """Distance, precision and recall of images ``(DRAWS, *event)``."""
+    """Return distance, precision and recall of images ``(DRAWS, *event)``."""
     fake = scale.of(drawn)
     near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
     shares = {name: float(near[name].mean()) for name in ("precision", "recall")}
@@ -290,7 +288,7 @@ def quality(drawn: Tensor, scale: Scale) -> Figures:
 
 
 def verses(run: Path, data: str | None) -> tuple[Any, Any]:
-    """The model of a run, which reads the verses of the data, and the data."""
+    """Return the model of a run, which reads the verses of the data, and the data."""
     model, module = lebm.load(run).eval(), reopen(run, data)
     module.setup("fit")
     module.setup("test")
@@ -300,7 +298,7 @@ def verses(run: Path, data: str | None) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def sentences(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Bounds on the likelihood from the encoder's Gaussians, quality of samples, and the divergence of q.
+    """Return bounds on the likelihood from the encoder's Gaussians, sample quality, and the divergence of q.
 
     With an energy, ``gain`` is the mean of ``log p(z) - log N(z; 0, I)`` at the codes of test verses.
     """
@@ -326,7 +324,7 @@ def sentences(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 @torch.no_grad()
 def mixture(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """A mixture of Gaussians on the codes of a run of the plan `pulls`: its samples and its gain."""
+    """Measure a mixture of Gaussians on the codes of a run of the plan `pulls`: samples and gain."""
     trained = run.parent / f"pulls-{settings['pull']}-{settings['seed_everything']}"
     model, module = verses(trained, data)
     parts = torch.arange(FITTED).split(500)
@@ -352,7 +350,7 @@ def mixture(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 
 def real(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """The forward perplexity of as many other training verses as there are samples."""
+    """Return the forward perplexity of as many other training verses as there are samples."""
     _, module = opened("latent_mle/kjv_published", folder=data)
     rows = torch.randperm(len(module.train), generator=torch.Generator().manual_seed(0)).numpy()
     learned, judged = module.train.tokens(rows[:3000]), module.train.tokens(rows[3000:6000])
@@ -363,7 +361,7 @@ def real(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 
 class Clock(Callback):
-    """Ends training after CPU seconds, lets the rates fall with them, and looks at the model in between."""
+    """A callback that ends training after CPU seconds, lowers the rates, and measures in between."""
 
     def __init__(self, seconds: float, look: Any) -> None:
         self.seconds, self.look, self.spent, self.found = seconds, look, 0.0, {}
@@ -386,7 +384,7 @@ class Clock(Callback):
 
 
 def noise_of(purpose: str, first: int = 0) -> Noise:
-    """For 500 rows."""
+    """Return noise for 500 rows."""
     return Noise.samples(7, purpose, index=range(first, first + 500))
 
 
@@ -400,7 +398,7 @@ def spread(z: torch.Tensor) -> float:
 
 
 def quick(scale: Scale, x: torch.Tensor) -> Any:
-    """A look: the distance of 2,000 draws by 60 steps, spreads of latents, and the energy gap."""
+    """Return a quick measurement: distance of 2,000 draws by 60 steps, latent spreads, energy gap."""
 
     def measure(model: Any) -> dict[str, float]:
         model.eval()
@@ -416,7 +414,7 @@ def quick(scale: Scale, x: torch.Tensor) -> Any:
 
 
 def last_weights(model: Any, scale: Scale, x: torch.Tensor) -> dict[str, float]:
-    """The figures of a timed cell, from the last weights."""
+    """Return the figures of a timed cell from the last weights."""
     model.eval()
     found: dict[str, float] = {"floor": scale.floor}
     for steps in (60, 1000):
@@ -439,7 +437,7 @@ def last_weights(model: Any, scale: Scale, x: torch.Tensor) -> dict[str, float]:
 def timed(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Train for CPU minutes with one kind of inference (``row``, before the plus) and of prior chains.
 
-    All learning rates fall by a cosine to a tenth over the time, and looks in between are not in the time.
+    All learning rates fall by a cosine to a tenth over the time, which excludes measurements in between.
     """
     kind, _, pool = settings["row"].partition("+")
     changes: dict[str, Any] = {"seed_everything": settings["seed_everything"]}

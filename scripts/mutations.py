@@ -1,11 +1,11 @@
-"""Break the numerical code in one place at a time, and see whether the tests notice.
+"""Break the numerical code in one place at a time, and check that the tests fail.
 
     python scripts/mutations.py                    # all, several minutes on two cores
-    python scripts/mutations.py --only langevin    # those of files whose path contains the word
-    python scripts/mutations.py --check            # that every mutation can be made; runs no tests
+    python scripts/mutations.py --only langevin    # only files whose path contains the word
+    python scripts/mutations.py --check            # check the replacements; runs no tests
 
-tests/mutations.yaml has the mutations: exact replacements in one file, made in a copy of the package, and the
-tests that must fail there. The exit status is 1 unless every mutation was caught."""
+tests/mutations.yaml lists the mutations: exact replacements in one file, made in a copy of the package, and
+the tests that must fail. The exit status is 1 unless every mutation is caught."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Mutation = dict[str, str]
 
 
 def misplaced(group: dict, mutation: Mutation) -> str:
-    """Why a mutation cannot be made: the text to replace must occur once, and Python must read the result.
+    """Return why a mutation cannot be made, or an empty string.
 
-    Empty if it can.
+    The text to replace must occur once, and the result must be valid Python.
     """
     file = ROOT / group["file"]
     source = file.read_text() if file.is_file() else ""
@@ -43,7 +43,7 @@ def misplaced(group: dict, mutation: Mutation) -> str:
 
 
 def first_failure(group: dict, mutation: Mutation | None = None) -> str:
-    """The first test that fails in a copy of the package with a mutation; empty if all pass."""
+    """Return the first failing test in a copy of the package with a mutation; empty if all pass."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("lebm", "tests"):
@@ -70,9 +70,9 @@ def first_failure(group: dict, mutation: Mutation | None = None) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", default="", help="a part of the file's path")
-    parser.add_argument("--jobs", type=int, default=2, help="mutations tried at the same time")
-    parser.add_argument("--check", action="store_true", help="only look for the texts to replace")
+    parser.add_argument("--only", default="", help="part of the file path (default: all)")
+    parser.add_argument("--jobs", type=int, default=2, help="number of parallel mutations (default: 2)")
+    parser.add_argument("--check", action="store_true", help="check of the replacements, without tests")
     arguments = parser.parse_args()
     groups = yaml.safe_load((ROOT / "tests" / "mutations.yaml").read_text())
     chosen = [

@@ -1,10 +1,10 @@
-"""The notebooks in docs/: run them, store their outputs small, and read them as Markdown.
+"""Run the notebooks of docs/, store small outputs, and convert them to Markdown.
 
     python scripts/notebooks.py [NAME ...]
 
-runs each notebook in an empty folder and stores what its cells print and draw. Cells of ``%%sh`` hold
-``lebm`` commands; the progress of a training is left out. Pictures are stored with at most 720 pixels in
-width and 128 colours, text with at most 40 lines, and nothing of what goes to stderr.
+Each notebook runs in an empty folder. The output of its cells is stored without stderr. Cells of ``%%sh``
+hold ``lebm`` commands; training progress is omitted. Pictures are stored with at most 720 pixels in width and
+128 colours, text with at most 40 lines.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LINES, WIDTH, COLOURS, SECONDS = 40, 720, 128, 600
 
 
 def text(page: Path) -> str:
-    """A page of the documentation as Markdown, without the pictures of a notebook."""
+    """Return a page of the documentation as Markdown, without the pictures of a notebook."""
     if page.suffix != ".ipynb":
         return page.read_text(encoding="utf-8")
     whole, pictures = markdown(page)
@@ -35,7 +35,7 @@ def text(page: Path) -> str:
 
 
 def markdown(path: Path) -> tuple[str, dict[str, bytes]]:
-    """A notebook as Markdown, with its pictures by name: ``energy_prior-1.png``, ..."""
+    """Return a notebook as Markdown, with its pictures by name: ``energy_prior-1.png``, ..."""
     parts: list[str] = []
     pictures: dict[str, bytes] = {}
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
@@ -55,7 +55,7 @@ def markdown(path: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def fenced(source: str) -> str:
-    """The code of a cell as a block of Markdown; a file that it writes is named by a comment."""
+    """Return the code of a cell as a Markdown block; a file that it writes is named by a comment."""
     first, _, rest = source.partition("\n")
     if first == "%%sh":
         return f"```sh\n{rest}\n```"
@@ -66,7 +66,7 @@ def fenced(source: str) -> str:
 
 
 def shown(cell: dict[str, Any]) -> Iterator[str]:
-    """What a cell prints, and the value of its last line."""
+    """Yield the text that a cell prints, and the value of its last line."""
     for output in cell["outputs"]:
         if output.get("name") == "stdout":
             yield "".join(output["text"])
@@ -75,14 +75,14 @@ def shown(cell: dict[str, Any]) -> Iterator[str]:
 
 
 def drawn(cell: dict[str, Any]) -> Iterator[str]:
-    """The pictures of a cell, as PNG in base 64."""
+    """Yield the pictures of a cell, as PNG in base 64."""
     for output in cell["outputs"]:
         if picture := output.get("data", {}).get("image/png"):
             yield "".join(picture)
 
 
 def run(path: Path, folder: Path) -> dict[str, Any]:
-    """A notebook after all its cells ran in a folder; `lebm` is the one beside this Python.
+    """Run all cells of a notebook in a folder and return it; `lebm` is the one beside this Python.
 
     Raises:
         nbclient.exceptions.CellExecutionError: if a cell or one of its commands fails.
@@ -104,7 +104,7 @@ def run(path: Path, folder: Path) -> dict[str, Any]:
 
 
 def small(notebook: dict[str, Any]) -> dict[str, Any]:
-    """A notebook with outputs that are fit for a repository."""
+    """Return a notebook with outputs small enough for a repository."""
     for cell in notebook["cells"]:
         cell["metadata"] = {}
         if cell["cell_type"] == "code":
@@ -118,7 +118,7 @@ def small(notebook: dict[str, Any]) -> dict[str, Any]:
 
 
 def outputs(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a cell prints as one stream, and its pictures."""
+    """Return the text of a cell as one stream, and its pictures."""
     lines = "".join(shown(cell)).splitlines(keepends=True)
     if "lebm fit " in "".join(cell["source"]) or "".join(cell["source"]).startswith("%%writefile"):
         lines = []
@@ -134,7 +134,7 @@ def outputs(cell: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def reduced(picture: str) -> str:
-    """A PNG in base 64 with few pixels and few colours."""
+    """Return a PNG in base 64 with few pixels and few colours."""
     from PIL import Image
 
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:

@@ -1,7 +1,7 @@
-"""What MkDocs and griffe call for the site: pages from elsewhere, links, docstrings, mathematics and names.
+"""Hooks of MkDocs and griffe for the site: pages from elsewhere, links, docstrings and mathematics.
 
-In docstrings the roles of Sphinx become links. Mathematics becomes MathML, which browsers draw without a
-script and without fonts.
+In docstrings the roles of Sphinx become links. Mathematics becomes MathML, which browsers draw without
+scripts and fonts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 
 
 def on_config(config: Any) -> Any:
-    """Anchors are those of a browser of the repository, and the reference has one page per package."""
+    """Set anchors as repository browsers do, and one reference page per package."""
     config.mdx_configs.setdefault("toc", {})["slugify"] = lambda text, separator: anchor(text)
     for item in config.nav:
         if "API" in item:
@@ -38,7 +38,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages that docs/ does not hold, among them those of its notebooks, with their pictures.
+    """Add the pages that are not in docs/, including pages of notebooks with their pictures.
 
     The home page is README.md of the repository.
     """
@@ -57,7 +57,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links lead to the page of the site that holds the file. A page alone in its tab shows no list."""
+    """Rewrite links to pages of the site. A page alone in its tab shows no list."""
     path = page.file.src_uri
     if path in ("index.md", "gallery.md"):
         page.meta["hide"] = ["navigation"]
@@ -76,7 +76,7 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
 
 
 def mathml(content: str, path: str) -> str:
-    """The page with its formulas as MathML; a formula that cannot be converted is a warning."""
+    """Return the page with formulas as MathML; a formula that cannot be converted is a warning."""
 
     def convert(match: re.Match[str]) -> str:
         display = "block" if match[1] == "div" else "inline"
@@ -91,14 +91,14 @@ def mathml(content: str, path: str) -> str:
 
 
 def spaced(formula: str) -> str:
-    """MathML with the spaces that the converter leaves out: around ``~`` and after functions."""
+    """Add spaces that the converter omits: around ``~`` and after functions."""
     formula = formula.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
     function = r"(<mi>(?:log|exp|min|max|tr|softplus)</mi>)(?!<mo)"
     return re.sub(function, r'\1<mspace width="0.17em" />', formula)
 
 
 def named(content: str) -> str:
-    """Code in the text that is the name of a public class or function leads to its entry."""
+    """Link code that is the name of a public class or function to its entry."""
     parts, inside = re.split(r"(<code>[^<]*</code>|</?\w+[^>]*>)", content), 0
     for number, part in enumerate(parts):
         tag = re.match(r"<(/?)(\w+)", part)
@@ -113,7 +113,7 @@ def named(content: str) -> str:
 
 
 def link(match: re.Match[str]) -> str:
-    """A reference to the reference; plain code for what the reference does not have."""
+    """Return a link to the reference, or plain code without an entry."""
     target = match[1]
     shown = target.rpartition(".")[2] if target.startswith("~") else target
     path = resolve(target, NAMES)
@@ -122,13 +122,13 @@ def link(match: re.Match[str]) -> str:
 
 
 def displayed(match: re.Match[str]) -> str:
-    """A ``.. math::`` block as ``$$``, with nothing after it changed."""
+    """Return a ``.. math::`` block as ``$$``, with the following text unchanged."""
     formula = " ".join(line.strip() for line in match[1].strip().splitlines())
     return f"\n$$\n{formula}\n$$\n\n"
 
 
 def markdown(text: str) -> str:
-    """The docstring ``text`` in the Markdown of the site."""
+    """Return the docstring ``text`` in the Markdown of the site."""
     text = re.sub(r"^\.\. math::((?:.*\n?)(?:[ ]+\S.*\n?)*)", displayed, text, flags=re.M)
     text = re.sub(r":math:`([^`]*)`", lambda match: rf"\({match[1]}\)", text)
     text = re.sub(r":(?:class|func|meth|mod|attr|data|exc):`([^`]*)`", link, text)
@@ -137,7 +137,7 @@ def markdown(text: str) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Rewrites every docstring of the package once, before it is parsed."""
+    """An extension that rewrites every docstring of the package once, before it is parsed."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:

@@ -1,6 +1,6 @@
-"""What the documentation site has besides docs/: the API reference, the recipes, the examples.
+"""Pages of the site outside docs/: the API reference, the recipes, the examples.
 
-The names come from the source by static analysis, so nothing is imported. The tests use this module too.
+The names come from static analysis, so nothing is imported. The tests use this module too.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ EXTRA = {
     "lebm.estimators": ("lebm.estimators.latent_model",),
     "lebm.metrics": ("lebm.metrics.text_likelihood",),
 }
-"""Modules whose public names their package does not export; they come on the page of the package."""
+"""Modules whose public names their package does not export; their names are on its page."""
 
 WHOLE = ("lebm.evaluation",)
-"""Rooms without public names of the package itself: every module's are on the page."""
+"""Packages without public names; the names of their modules are on the page."""
 
 OUTSIDE = {
     "README.md": "index.md",
@@ -44,13 +44,13 @@ class Entries:
 
 
 def source(module: str) -> Path:
-    """The file of a module or package."""
+    """Return the file of a module or package."""
     path = ROOT / module.replace(".", "/")
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def exported(module: str) -> list[str]:
-    """The names in ``__all__``; an empty list without one."""
+    """Return the names in ``__all__``; empty without one."""
     for node in ast.parse(source(module).read_text()).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
             return list(ast.literal_eval(node.value))
@@ -58,7 +58,7 @@ def exported(module: str) -> list[str]:
 
 
 def origins(module: str) -> dict[str, str]:
-    """Name to the module that a package imports it from."""
+    """Return the module from which a package imports each name."""
     tree = ast.parse(source(module).read_text())
     found: dict[str, str] = {}
     for node in tree.body:
@@ -68,7 +68,7 @@ def origins(module: str) -> dict[str, str]:
 
 
 def summary(module: str) -> str:
-    """The first paragraph of a module's docstring, without the roles of Sphinx."""
+    """Return the first paragraph of a module's docstring, without the roles of Sphinx."""
     text = ast.get_docstring(ast.parse(source(module).read_text())) or ""
     return re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text.split("\n\n")[0]).replace("\n", " ")
 
@@ -80,7 +80,7 @@ def submodules(package: str) -> list[str]:
 
 @cache
 def rooms() -> dict[str, list[Entries]]:
-    """Package to its public names, module by module, for every package of lebm that has any."""
+    """Return the public names of every package of lebm, module by module."""
     packages = ["lebm", *sorted(f"lebm.{file.parent.name}" for file in (ROOT / "lebm").glob("*/__init__.py"))]
     found = {package: list(_entries(package)) for package in packages}
     return {package: entries for package, entries in found.items() if entries}
@@ -100,7 +100,7 @@ def _entries(package: str) -> Iterator[Entries]:
 
 @cache
 def public_names() -> dict[str, str]:
-    """Every path that the reference documents, as users and as modules write it, to the path of its entry."""
+    """Return the entry of every documented path, as users and as modules write it."""
     found = {}
     for entries in (entry for room in rooms().values() for entry in room):
         for path in entries.paths:
@@ -109,7 +109,7 @@ def public_names() -> dict[str, str]:
 
 
 def resolve(target: str, names: dict[str, str]) -> str | None:
-    """The entry that ``~lebm.models.Prior``, ``Prior`` or ``Prior.energy`` means; ``None`` if not one."""
+    """Return the entry of ``~lebm.models.Prior``, ``Prior`` or ``Prior.energy``; ``None`` without one."""
     target = target.lstrip("~.")
     for path in (target, target.rpartition(".")[0]):
         if path in names:
@@ -122,13 +122,13 @@ def resolve(target: str, names: dict[str, str]) -> str | None:
 
 
 def guide(module: str) -> list[str]:
-    """A link to the page of docs/ that is about a package or module, if there is one."""
+    """Return a link to the page of docs/ about a package or module, if any."""
     name = module.rpartition(".")[2]
     return ["", f"[The page about it](../{name}.md)"] if (ROOT / "docs" / f"{name}.md").exists() else []
 
 
 def api_page(package: str, entries: list[Entries]) -> str:
-    """The Markdown of one page of the reference."""
+    """Return the Markdown of one page of the reference."""
     lines = [f"# {package}", "", summary(package), *guide(package), ""]
     for entry in entries:
         if entry.module != package:
@@ -141,7 +141,7 @@ def api_page(package: str, entries: list[Entries]) -> str:
 
 @cache
 def api_pages() -> dict[str, str]:
-    """Path on the site to Markdown, for the whole reference and its index."""
+    """Return the Markdown of the whole reference and its index, by path on the site."""
     pages, index = {}, ["# API reference", "", "One page per package, from the docstrings.", ""]
     index += ["| package | |", "|---|---|"]
     for package, entries in rooms().items():
@@ -153,7 +153,7 @@ def api_pages() -> dict[str, str]:
 
 @cache
 def source_pages() -> dict[str, str]:
-    """Path on the site to Markdown, for every recipe and every example: its file, highlighted."""
+    """Return the Markdown of every recipe and example, highlighted, by path on the site."""
     pages = {}
     for file in sorted((ROOT / "recipes").rglob("*.yaml")):
         name = file.relative_to(ROOT / "recipes").with_suffix("").as_posix()
@@ -178,12 +178,12 @@ def _links(recipe: str) -> str:
 
 
 def anchor(heading: str) -> str:
-    """The name of a heading as the browsers of repositories make it."""
+    """Return the anchor of a heading as repository browsers form it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def site_path(path: str) -> str | None:
-    """Where the site has a file of the repository; ``None`` if it does not have it."""
+    """Return the site path of a file of the repository; ``None`` if the site does not have it."""
     if path in OUTSIDE:
         return OUTSIDE[path]
     if path.startswith("docs/"):
@@ -196,7 +196,7 @@ def site_path(path: str) -> str | None:
 
 
 def relinked(text: str, path: str) -> str:
-    """A file of the repository with its links as the site needs them. Code is left alone.
+    """Return a file of the repository with links for the site; code is unchanged.
 
     Raises:
         ValueError: if a link leads to a file that the site does not have.

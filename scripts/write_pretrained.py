@@ -1,9 +1,9 @@
-"""Ship the model of a finished run: lebm/pretrained/NAME.safetensors in half precision, and its card NAME.md.
+"""Write the model of a finished run to lebm/pretrained/NAME.safetensors, and its card NAME.md.
 
     python scripts/write_pretrained.py runs/latent_mle-mnist latent_mle-mnist
 
-The run must be finished and evaluated (`lebm evaluate RUN`). Nothing is measured here: the card takes its
-values from the run's evaluation.json and summary.json. All models together may take 9 MB."""
+The run must be finished and evaluated (`lebm evaluate RUN`). Weights have half
+precision. The card takes its values from evaluation.json and summary.json. All models may take 9 MB."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ LIMIT = 9_000_000
 
 
 def ship(run: Path, name: str, folder: Path, licence: str) -> Path:
-    """Write model and card into a folder, or neither.
+    """Write model and card to a folder, or neither.
 
     Raises:
         UserError: if the run is not finished or not evaluated, or the folder would hold more than 9 MB.
     """
     if not re.fullmatch(r"[a-z0-9_]+(-[a-z0-9_]+)*", name):
-        raise UserError(f"{name}: small letters, digits, underscores and dashes only")
+        raise UserError(f"{name}: use only small letters, digits, underscores and dashes")
     for needed in ("summary.json", "evaluation.json"):
         if not (run / needed).is_file():
-            raise UserError(f"{run}: has no {needed}; train the run to its end, then lebm evaluate {run}")
+            raise UserError(f"{run}: no {needed}; finish the training, then run lebm evaluate {run}")
     status = json.loads((run / "summary.json").read_text(encoding="utf-8"))["status"]
     if status != "finished":
         raise UserError(f"{run}: {status}, not finished")
@@ -57,7 +57,9 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("name", help="such as latent_mle-mnist")
-    parser.add_argument("--license", default="apache-2.0", help="of the weights (default %(default)s)")
+    parser.add_argument(
+        "--license", default="apache-2.0", help="licence of the weights (default: %(default)s)"
+    )
     chosen = parser.parse_args()
     try:
         file = ship(chosen.run, chosen.name, pretrained.folder(), chosen.license)

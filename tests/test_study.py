@@ -117,7 +117,7 @@ def test_a_plan_from_the_command_line(
     Path("plan.yaml").write_text(PLAN)
     assert main(["study", "run", "plan.yaml", "runs"]) == 1
     shown = capfd.readouterr()
-    assert "runs/broken: not done, a command ended with status 2" in shown.err + shown.out
+    assert "runs/broken: failed, because a command ended with status 2" in shown.err + shown.out
     assert "next: lebm study table plan.yaml" in shown.err + shown.out
     assert [line["settings"] for line in Study(Path("plan.yaml")).stored()] == [
         {"latents": 2},
@@ -136,10 +136,10 @@ def test_a_plan_from_the_command_line(
     ("words", "said"),
     [
         (["run", "nothing.yaml", "runs"], "nothing.yaml: no such file"),
-        (["run", "plan.yaml"], "give the folder of the run folders"),
+        (["run", "plan.yaml"], "name a folder for the runs"),
         (["run", "plan.yaml", "runs", "--only", "size"], "no cells 'size'; it has sizes, broken"),
         (["table", "plan.yaml", "size"], "no table 'size'; it has sizes"),
-        (["table", "empty.yaml"], "a plan has a mapping `cells`"),
+        (["table", "empty.yaml"], "a plan needs a mapping `cells`"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -1,4 +1,4 @@
-"""Checkpoints and model files: plain data in, a rebuilt model out, and nothing executed on the way."""
+"""Checkpoints and model files: plain data, rebuilt into models without executing stored code."""
 
 from lebm.checkpoint.model_file import is_model_file, write_model_file
 from lebm.checkpoint.reading import FORMAT, SEALED_FORMAT, find_checkpoint, load, newest, read, rebuilt

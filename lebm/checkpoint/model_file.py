@@ -1,8 +1,8 @@
-"""Model files: weights as safetensors, and in the header the plain description of the model.
+"""Model files: weights as safetensors, with the description of the model in the header.
 
-Such a file holds neither an archive nor a pickle. The header is text: ``description`` (as checkpoints hold
-it), ``state`` (plain state such as a vocabulary), ``facts`` (where the weights come from) and ``sha256``, a
-checksum of everything else.
+Such a file holds neither an archive nor a pickle. The header is text: ``description`` (as in checkpoints),
+``state`` (plain state such as a vocabulary), ``facts`` (the origin of the weights) and ``sha256``, a checksum
+of everything else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PARTS = ("description", "state", "facts")
 
 
 def is_model_file(path: str | os.PathLike) -> bool:
-    """Whether a path is that of a model file, by its name."""
+    """Return whether a path names a model file."""
     return Path(path).suffix == SUFFIX
 
 
@@ -44,14 +44,14 @@ def write_model_file(
     Args:
         path: the file, ``NAME.safetensors``.
         model: a model whose parts can describe themselves, as all models of lebm can.
-        facts: plain values that are stored beside it.
-        dtype: ``"float16"`` stores single-precision numbers in half the room, where half precision can hold
-            them. They become single precision again when the file is opened.
+        facts: plain values to store with it.
+        dtype: ``"float16"`` stores single-precision numbers in half the space where half precision can
+            represent them. They become single precision again when the file is opened.
     """
     from safetensors.torch import save
 
     if not is_model_file(path):
-        raise UserError(f"{path}: a model file is called NAME{SUFFIX}")
+        raise UserError(f"{path}: the name of a model file ends with {SUFFIX}")
     content = uncompiled(model.state_dict())
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     state = {name: _packed(name, content[name], tensors) for name in content if name not in tensors}
@@ -67,8 +67,8 @@ def write_model_file(
 
 
 def read_model_file(path: Path) -> dict[str, Any]:
-    """``state_dict``, ``hyper_parameters`` (the description) and ``facts`` of a file, which may come from
-    anybody; errors are those of safetensors and JSON too, and do not name the file.
+    """Return ``state_dict``, ``hyper_parameters`` (the description) and ``facts`` of an untrusted file.
+    Errors of safetensors and JSON are not converted, and do not name the file.
     """
     from safetensors.torch import load
 
@@ -76,7 +76,7 @@ def read_model_file(path: Path) -> dict[str, Any]:
     tensors = load(content)
     header = json.loads(content[8 : _start(content)]).get("__metadata__", {})
     if missing := [name for name in ("lebm_model", *_PARTS, "sha256") if name not in header]:
-        raise UserError(f"not a model file of lebm, which lebm export writes: no {', '.join(missing)}")
+        raise UserError(f"not a model file of lebm, as lebm export writes: no {', '.join(missing)}")
     if int(header["lebm_model"]) > MODEL_FORMAT:
         raise UserError(f"written by a newer lebm (format {header['lebm_model']}); upgrade lebm")
     if header["sha256"] != _digest(header, tensors):
@@ -92,7 +92,7 @@ def read_model_file(path: Path) -> dict[str, Any]:
 
 
 def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the header without its checksum, and of the tensors: names, types, shapes and bytes."""
+    """Return the SHA-256 of the header without its checksum, and of the tensors with names and shapes."""
     entries = {name: [str(value.dtype), list(value.shape)] for name, value in tensors.items()}
     texts = {name: text for name, text in header.items() if name != "sha256"}
     digest = hashlib.sha256(json.dumps([texts, entries], sort_keys=True).encode())
@@ -102,12 +102,12 @@ def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
 
 
 def _start(content: bytes) -> int:
-    """Where the tensors begin, after the length of the header and the header."""
+    """Return the position of the tensors, after the header and its length."""
     return 8 + int.from_bytes(content[:8], "little")
 
 
 def _ordered(content: bytes) -> bytes:
-    """The same file with its header in the order of names: the same model gives the same bytes."""
+    """Return the file with its header sorted by name, so equal models give equal bytes."""
     start = _start(content)
     header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -123,7 +123,7 @@ def _stored(value: Tensor, half: bool) -> Tensor:
 
 
 def _eager(description: Any) -> Any:
-    """The description without ``compile: true``, which is a choice for the machine that runs the model."""
+    """Return the description without ``compile: true``, which concerns the machine and not the model."""
     if isinstance(description, dict):
         return {
             name: False if name == "compile" and value is True else _eager(value)
@@ -133,7 +133,7 @@ def _eager(description: Any) -> Any:
 
 
 def _packed(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Plain state with its tensors put into ``tensors``, under names that no weight can have."""
+    """Return plain state with its tensors moved to ``tensors``, under names that no weight can have."""
     if isinstance(value, Tensor):
         key = f"{_STATE}{name}:{len(tensors)}"
         tensors[key] = value
@@ -145,7 +145,7 @@ def _packed(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
 
 def _parsed(text: str, tensors: Mapping[str, Tensor]) -> Any:
     def read(entry: dict[str, Any]) -> Any:
-        if entry.keys() == {"float"}:  # infinity, as older files spell it
+        if entry.keys() == {"float"}:  # infinity in older files
             return float(entry["float"])
         return tensors[entry["tensor"]] if entry.keys() == {"tensor"} else entry
 

@@ -1,4 +1,4 @@
-"""Opening checkpoints and model files."""
+"""Reader of checkpoints and model files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lebm.checkpoint.rebuild import filled, uncompiled
 from lebm.errors import UserError, UserNotice, printable
 
 FORMAT = 1
-"""What a model describes; any trainer may write it."""
+"""Format of a checkpoint with a model description, which any trainer may write."""
 SEALED_FORMAT = 2
-"""The same with a checksum of the whole file, which :mod:`lebm.checkpoint.writing` adds."""
+"""Format with a checksum of the whole file too, which :mod:`lebm.checkpoint.writing` adds."""
 
 # A zip archive may end with a comment; its length is stored in the two bytes before it.
 _MARK = b"lebm sha256 "
@@ -36,15 +36,15 @@ log = logging.getLogger("lebm.checkpoint")
 
 
 def find_checkpoint(run_or_file: str | Path) -> Path:
-    """The newest good checkpoint of a run folder, or the file itself."""
+    """Return the newest good checkpoint of a run folder, or the file itself."""
     path = _located(run_or_file)
     return newest(path)[0] if path.is_dir() else path
 
 
 def _located(run_or_file: str | Path) -> Path:
-    """The run folder or file that is meant: a path, ``pretrained/NAME``, or ``hub:USER/NAME[@REVISION]``.
+    """Return the run folder or file of a path, ``pretrained/NAME``, or ``hub:USER/NAME[@REVISION]``.
 
-    A model of the Hub is downloaded, unless this machine has that revision already.
+    A model of the Hub is downloaded, unless the revision is cached.
     """
     path, name = Path(run_or_file), str(run_or_file)
     if path.exists():
@@ -57,10 +57,10 @@ def _located(run_or_file: str | Path) -> Path:
 
 
 def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The newest good checkpoint of a run folder with its content, or those of the file itself.
+    """Return the newest good checkpoint of a run folder with its content, or a file with its content.
 
-    That is ``checkpoints/last.ckpt``, unless it is damaged or missing, or a kill has left a file of a later
-    step beside it. A damaged file is named in a warning, or in the error if no other is good.
+    The checkpoint is ``checkpoints/last.ckpt``, unless it is damaged or missing, or a killed run has left a
+    later one. A damaged file is named in a warning, or in the error if no other file is good.
     """
     path = _located(run_or_file)
     if not path.is_dir():
@@ -88,11 +88,11 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def read(path: str | Path, described: bool = True) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on the CPU and plain values only.
+    """Return the content of a checkpoint: tensors on the CPU and plain values only.
 
     Args:
         path: the file.
-        described: whether the file must say which model it holds.
+        described: whether the file must describe its model.
 
     Raises:
         UserError: if the file is damaged, holds pickled objects, or was not written by lebm.
@@ -107,9 +107,9 @@ def read(path: str | Path, described: bool = True) -> dict[str, Any]:
         raise UserError(f"{path}: no such run folder or checkpoint") from error
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path}: refused, it holds more than tensors and plain values (or is damaged)"
+            f"{path}: rejected, because it holds more than tensors and plain values (or is damaged)"
         ) from error
-    except Exception as error:  # torch's reader meets damage with errors of many kinds
+    except Exception as error:  # torch raises many kinds of errors for damaged files
         if isinstance(error, UserError):
             raise UserError(f"{path}: {error}") from error
         first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
@@ -135,7 +135,7 @@ def _opened(path: Path, described: bool) -> dict[str, Any]:
 
 
 def load(run_or_file: str | Path, expected: type[Model], **options: Any) -> Model:
-    """:func:`lebm.load` for a known method: arguments, result and errors are the same."""
+    """Open a model of a known method; arguments, result and errors are as for :func:`lebm.load`."""
     path, content = newest(run_or_file)
     return rebuilt(path, content, expected, **options)
 
@@ -149,7 +149,7 @@ def rebuilt(
     map_location: str | torch.device = "cpu",
     weights: str = "ema",
 ) -> Model:
-    """The model of a file that :func:`newest` has read; arguments and errors as of :func:`lebm.load`."""
+    """Return the model of a file read by :func:`newest`; arguments and errors as for :func:`lebm.load`."""
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
     state = content["state_dict"]
@@ -158,7 +158,7 @@ def rebuilt(
     if is_model_file(path):
         kind = str(content["facts"].get("weights", kind))
         if weights == "raw" and kind == "averaged":
-            raise UserError(f"{path}: holds the averaged weights of its run only, not the raw ones")
+            raise UserError(f"{path}: holds only averaged weights; use weights='ema' (--weights ema)")
     if weights == "raw" and averaged:
         state = content["current_model_state"]
     try:
@@ -169,7 +169,7 @@ def rebuilt(
     if broken := [name for name, value in named.items() if not value.isfinite().all()]:
         warnings.warn(
             f"{path}: NaN or infinite weights in {len(broken)} of {len(named)} tensors, first in {broken[0]};"
-            " what the model draws or scores says nothing, so take an earlier checkpoint",
+            " samples and scores are meaningless, so use an earlier checkpoint",
             UserNotice,
             stacklevel=4,
         )
@@ -178,7 +178,7 @@ def rebuilt(
 
 
 def seal(file: BinaryIO) -> None:
-    """Append the checksum of all bytes of a file that ``torch.save`` wrote, as a comment of the archive."""
+    """Append the checksum of all bytes that ``torch.save`` wrote, as a comment of the archive."""
     file.seek(-2, os.SEEK_END)
     file.write(_COMMENT.to_bytes(2, "little"))
     file.seek(0)
@@ -186,7 +186,7 @@ def seal(file: BinaryIO) -> None:
 
 
 def _is_sealed(content: bytes) -> bool:
-    """Whether a file ends with a checksum, which then is right."""
+    """Return whether a file ends with a checksum, which must be correct."""
     comment = content[-_COMMENT:]
     if not comment.startswith(_MARK):
         return False

@@ -1,8 +1,8 @@
-"""Models from descriptions and weights that may come from anybody.
+"""Models from untrusted descriptions and weights.
 
-A description names classes by path. Nothing is imported for a path unless its module lies in an allowed
-package; the object must be a class defined in an allowed package, and it must fit the type of the argument it
-is meant for."""
+A description names classes by path. Nothing is imported for a path unless its module is in an allowed
+package. The object must be a class defined in an allowed package, and must fit the type of its argument.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _LOAD = (
 
 
 def allowed(path: str, trust: Iterable[str] = ()) -> bool:
-    """Whether a dotted path lies in ``lebm``, ``torch.nn`` or one of the packages in ``trust``."""
+    """Return whether a dotted path is in ``lebm``, ``torch.nn`` or one of the packages in ``trust``."""
     return any(path == package or path.startswith(package + ".") for package in (*ALLOWED, *trust))
 
 
 def resolve(path: str, trust: Iterable[str] = ()) -> type:
-    """The class of that path, or of the path that it has today if an older lebm wrote it.
+    """Return the class at a path, or at its current path if an older lebm wrote it.
 
     Raises:
-        UserError: if the path is not allowed (then nothing has been imported) or not that of a class.
+        UserError: if the path is not allowed (then nothing has been imported) or does not lead to a class.
     """
     found = imported(path, trust)
     if not inspect.isclass(found) or not allowed(public_path(found), tuple(trust)):
@@ -47,7 +47,7 @@ def resolve(path: str, trust: Iterable[str] = ()) -> type:
 
 
 def imported(path: str, trust: Iterable[str] = ()) -> Any:
-    """The class or function of that path; ``None`` if its module has nothing of that name.
+    """Return the class or function at a path; ``None`` if its module does not define the name.
 
     Raises:
         UserError: if the path is not allowed (then nothing has been imported) or its module does not exist.
@@ -57,9 +57,11 @@ def imported(path: str, trust: Iterable[str] = ()) -> Any:
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise UserError(f"{path!r} is not a class path")
     if not allowed(path, trust):
-        hint = f"if you trust it, add --trust {parts[0]}"
+        hint = f"to trust it, add --trust {parts[0]}"
         if parts[0] == "__main__":
-            hint = "its own script or notebook can open it by trust=['__main__'], others need it in a module"
+            hint = (
+                "its own script or notebook can open it by trust=['__main__']; elsewhere, move it to a module"
+            )
         raise UserError(
             f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); {hint}"
         )
@@ -71,11 +73,11 @@ def imported(path: str, trust: Iterable[str] = ()) -> Any:
             if hasattr(module, name) and (place == home or name in getattr(module, "__all__", ())):
                 return getattr(module, name)
         except ModuleNotFoundError as error:
-            missing = f"there is no module {error.name}; run in the folder that holds it, or install it"
+            missing = f"no module {error.name}; run lebm in its folder, or install it"
             problem = problem or missing
-        except Exception as error:  # whatever the user's own module does
+        except Exception as error:  # the user's own module may raise anything
             problem = problem or f"{place} raises {type(error).__name__}: {error}"
-        if not re.fullmatch(r"lebm\.\w+\.\w+", home):  # a class of lebm may have moved within its package
+        if not re.fullmatch(r"lebm\.\w+\.\w+", home):  # classes of lebm may have moved within their package
             break
     if problem:
         raise UserError(f"{path} is not a class that can be imported: {problem}")
@@ -85,18 +87,18 @@ def imported(path: str, trust: Iterable[str] = ()) -> Any:
 def build(
     description: Any, expected: type, trust: Iterable[str] = (), where: str = "model", stored: bool = False
 ) -> Any:
-    """Instantiate ``{"class_path": ..., "init_args": {...}}`` and everything nested in it.
+    """Instantiate ``{"class_path": ..., "init_args": {...}}`` and all nested descriptions.
 
     Args:
-        description: as made by :func:`lebm.component.describe`.
+        description: a description as made by :func:`lebm.component.describe`.
         expected: the class the result must be an instance of.
         trust: further packages whose classes are accepted.
         where: name of the place, for messages.
-        stored: whether stored weights are loaded next. If a file that the constructor of a user's class reads
-            is gone, the object is then used in the state in which the constructor left it.
+        stored: whether stored weights are loaded next. Then an object of a user's class whose constructor
+            cannot read its file any more is used as the constructor left it.
 
     Raises:
-        UserError: for anything not allowed, not known or not fitting, and for a constructor that fails.
+        UserError: for anything not allowed, unknown or unsuitable, and for a constructor that fails.
     """
     if not _is_description(description):
         raise UserError(f"{where}: expected a class_path with init_args")
@@ -104,7 +106,7 @@ def build(
 
 
 def _part(value: Any, expected: tuple[type, ...], trust: tuple[str, ...], where: str, stored: bool) -> Any:
-    """A plain value, or the object of a description."""
+    """Return a plain value, or the object of a description."""
     if isinstance(value, list | tuple):
         return [_part(item, expected, trust, f"{where}[{i}]", stored) for i, item in enumerate(value)]
     if isinstance(value, Mapping) and not _is_description(value):
@@ -131,7 +133,7 @@ def _part(value: Any, expected: tuple[type, ...], trust: tuple[str, ...], where:
 
 
 def _made(cls: Any, values: dict[str, Any], where: str, stored: bool) -> Any:
-    """An object of a class, by its arguments; those of ``*args`` are one list."""
+    """Return an object of a class by its arguments; ``*args`` are one list."""
     parameters = inspect.signature(cls).parameters
     listed = [name for name in parameters if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL]
     try:
@@ -146,18 +148,18 @@ def _made(cls: Any, values: dict[str, Any], where: str, stored: bool) -> Any:
         if not (isinstance(error, OSError) and stored and not allowed(cls.__module__)):
             raise UserError(f"{where}: {cls.__name__} cannot be built: {error}") from error
         message = (
-            f"{where}: the constructor of {cls.__name__} cannot read its file any more ({error}); the weights"
-            " are those of the checkpoint, and what it does after that line is left out"
+            f"{where}: the constructor of {cls.__name__} cannot read its file any more ({error}); its weights"
+            " come from the checkpoint, and the rest of the constructor is skipped"
         )
         warnings.warn(UserNotice(message), stacklevel=2)
     return made
 
 
 def filled(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> Any:
-    """The model of a description, with ``state``, the weights that were stored beside it.
+    """Return the model of a description with the stored weights ``state``.
 
-    A model of lebm's own classes is built without memory, and its weights are the stored tensors themselves.
-    A class that the user trusts may read weights or values in its constructor, so it is built as in a recipe.
+    A model of classes of lebm is built without memory, and its weights are the stored tensors themselves. A
+    class that the user trusts may read values in its constructor, so it is built as in a recipe.
 
     Raises:
         UserError: as :func:`build`, and for weights that do not fit.
@@ -174,27 +176,27 @@ def filled(description: Any, expected: type, state: Mapping[str, Any], trust: It
     }
     try:
         model.load_state_dict(state, assign=ours)
-    except Exception as error:  # also of a module that reads plain state of its own
+    except Exception as error:  # modules may read plain state of their own
         last = str(error).splitlines()[-1].strip()[:200]
         raise UserError(f"its weights do not fit the model it describes ({last})") from error
     return model
 
 
 def uncompiled(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Weights by the names that they have where no part of the model is wrapped by ``torch.compile``."""
+    """Return weights with their names in a model without ``torch.compile`` wrappers."""
     return {name.replace("_orig_mod.", ""): value for name, value in state.items()}
 
 
 def tried(model: nn.Module) -> tuple[Any, str]:
-    """The description of a model that checkpoints store, or why it cannot be rebuilt from one; and a sentence
-    for the user, which is empty if every program can open the checkpoints.
+    """Return the description of a model for checkpoints, or why there is none, and a sentence for the user.
+    The sentence is empty if every program can open the checkpoints.
     """
     try:
         found = describe(model)
         packages = {path.partition(".")[0] for path in _paths(found)}
         rebuilt = filled(found, type(model), model.state_dict(), packages)
-        if _layers(rebuilt) != _layers(model):  # a module that was changed after it had been built
-            raise UserError("a module is not what the arguments of its constructor say")
+        if _layers(rebuilt) != _layers(model):  # a module was changed after construction
+            raise UserError("a module differs from the arguments of its constructor")
     except (DescriptionError, UserError) as error:
         sentence = f"the checkpoints of this model hold weights only, because {error}; to open one, {_LOAD}"
         return {_REASON: str(error)}, sentence
@@ -207,13 +209,13 @@ def tried(model: nn.Module) -> tuple[Any, str]:
 
 
 def _layers(model: nn.Module) -> list[str]:
-    """The innermost plain layers of a model with their arguments, in order; a list counts as a tuple."""
+    """Return the innermost plain layers of a model with their arguments; a list counts as a tuple."""
     plain = [part for part in model.modules() if not (list(part.children()) or isinstance(part, Component))]
     return [repr(part).replace("[", "(").replace("]", ")") for part in plain]
 
 
 def _paths(value: Any) -> Iterator[str]:
-    """Every class path in a description."""
+    """Yield every class path in a description."""
     if isinstance(value, Mapping):
         if _is_description(value):
             yield str(value["class_path"])
@@ -228,17 +230,17 @@ def _is_description(value: Any) -> bool:
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    """Type hints of a constructor, and of those to which it may pass arguments on."""
+    """Return the type hints of a constructor, and of constructors that receive its ``**kwargs``."""
     hints: dict[str, Any] = {}
     for base in cls.__mro__:
-        # A class of the user may name types that are imported for type checkers only.
+        # User classes may name types that are imported only for type checkers.
         with contextlib.suppress(Exception):
             hints = {**typing.get_type_hints(vars(base)["__init__"]), **hints}
     return hints
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:
-    """The classes of parts and networks that occur in a type hint."""
+    """Return the classes of parts and networks in a type hint."""
     if inspect.isclass(hint) and not typing.get_args(hint):
         return (hint,) if issubclass(hint, Component | nn.Module) else ()
     return tuple(kind for part in typing.get_args(hint) for kind in _kinds(part))

@@ -1,6 +1,4 @@
-"""Writing checkpoints so that a kill at any moment leaves the last one intact, and reading none that is
-damaged.
-"""
+"""Writer of checkpoints that leaves the last one intact if the process is killed at any moment."""
 
 from __future__ import annotations
 
@@ -19,10 +17,10 @@ from lebm.files import UNFINISHED, replaced
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target with a checksum, flushes to disk, then renames; reads through
-    :func:`lebm.checkpoint.read`.
+    """A writer that adds a checksum, flushes to disk beside the target, then renames.
 
-    Lightning's own writer copies from the system's temporary folder, so a kill may leave a broken file.
+    Files are read through :func:`lebm.checkpoint.read`. Lightning's own writer copies from the temporary
+    folder of the system, so a killed process may leave a broken file.
     """
 
     def __init__(self) -> None:
@@ -35,7 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            CheckpointWriteError: naming file and reason; what was there before is untouched.
+            CheckpointWriteError: with file and reason; the earlier file is untouched.
         """
         target = Path(path)
         if "lebm_format" in checkpoint:
@@ -44,14 +42,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self._write(checkpoint, target)
         except (OSError, RuntimeError) as error:
             cause = error if isinstance(error, OSError) else error.__context__
-            if not isinstance(cause, OSError):  # torch's writer hides that of the system in one of its own
+            if not isinstance(cause, OSError):  # torch wraps errors of the system
                 raise
             raise CheckpointWriteError(_reason(target, cause)) from error
 
     def _write(self, checkpoint: dict[str, Any], target: Path) -> None:
         folder = target.parent
         if folder in self._used and not folder.is_dir():
-            raise FileNotFoundError(2, "the folder has vanished since the last checkpoint was written")
+            raise FileNotFoundError(2, "the folder has been removed since the last checkpoint")
         with replaced(target) as unfinished, open(unfinished, "w+b") as file:
             torch.save(checkpoint, file)
             seal(file)
@@ -65,9 +63,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.close(descriptor)
 
     def remove_checkpoint(self, path: str | os.PathLike) -> None:
-        """Remove one ``.ckpt`` file of a folder to which this object has written; anything else stays.
+        """Remove a ``.ckpt`` file from a folder to which this object has written; keep all other files.
 
-        The checkpoints of a copied run name those of the original.
+        The checkpoints of a copied run name the files of the original.
         """
         file = Path(path)
         folders = {folder.resolve() for folder in self._used}
@@ -77,7 +75,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """The verified content of a checkpoint, on the CPU; tensors and plain values only."""
+        """Return the verified content of a checkpoint on the CPU; tensors and plain values only."""
         content = read(Path(path), described=False)
         if "state_dict" not in content:  # bare weights, which a process that Lightning has forked leaves to
             self._used.add(Path(path).parent)  # its parent; that reads the file, and then removes it
@@ -85,7 +83,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     @classmethod
     def clean(cls, folder: str | os.PathLike) -> list[Path]:
-        """Remove what killed writers left behind in a folder of checkpoints; returns what was removed."""
+        """Remove and return the unfinished files of killed writers in a folder of checkpoints."""
         orphans = sorted(Path(folder).glob(f".*{UNFINISHED}"))
         for orphan in orphans:
             with contextlib.suppress(OSError):  # a read-only folder is cleaned at the next start
@@ -97,7 +95,7 @@ def _reason(target: Path, error: OSError) -> str:
     words = error.strerror or str(error)
     before = sorted(file.name for file in target.parent.glob("*.ckpt")) if target.parent.is_dir() else []
     kept = (
-        f"; {', '.join(before)} there {'is' if len(before) == 1 else 'are'} untouched, continue with --resume"
-        " once it is fixed"
+        f"; {', '.join(before)} there {'is' if len(before) == 1 else 'are'} untouched; fix it and continue"
+        " with --resume"
     )
     return f"cannot write the checkpoint {target} ({words}){kept if before else ''}"

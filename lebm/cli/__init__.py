@@ -1,1 +1,1 @@
-"""The command line. Modules here import torch and Lightning only inside the verbs that need them."""
+"""The command line. Its modules import torch and Lightning only inside the verbs that need them."""

@@ -1,4 +1,4 @@
-"""What the verbs share: the run that is opened, and where results go."""
+"""Parts that the verbs share: the opened run, its batches, and the files of results."""
 
 from __future__ import annotations
 
@@ -24,19 +24,17 @@ if TYPE_CHECKING:
 
 
 def home(run: Path) -> Path:
-    """Where results go: the run folder, the folder of a file, or the working folder for the name of a
-    model.
-    """
+    """Return the folder for results: the run folder, the folder of a model file, or the working folder."""
     return run if run.is_dir() else run.parent if run.exists() else Path()
 
 
 def beside(run: Path, name: str) -> Path:
-    """A file of that name in the run folder; beside a file, its name begins with that of the file."""
+    """Return the path of ``name`` in the run folder, or beside a model file with its stem as a prefix."""
     return home(run) / (name if run.is_dir() else f"{run.stem}.{name}")
 
 
 def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
-    """Where to write: ``--out`` if it is free, else the next free name in :func:`home`."""
+    """Return the path to write: ``--out`` if it is free, else the next free name in :func:`home`."""
     if chosen.out is not None:
         return free(chosen.out, chosen.force)
     folder = home(chosen.run)
@@ -44,17 +42,17 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
         folder = folder / "images"
     numbers = (f"-{number}" if number > 1 else "" for number in itertools.count(1))
     candidates = (folder / f"{name}{number}{suffix}" for number in numbers)
-    # A link that leads nowhere is taken too, since writing would follow it.
+    # A broken link counts as taken, because writing would follow it.
     return next(path for path in candidates if not os.path.lexists(path))
 
 
 class Opened:
-    """The run that a verb was given, opened; its name and the data are checked before torch is imported.
+    """A run opened for a verb, whose name and data are checked before torch is imported.
 
     Attributes:
-        chosen: the flags; a seed that was not given is the one of the run.
-        model: the model of the run, on the device that was asked for.
-        encode_steps: length of its posterior chains.
+        chosen: the flags; a missing seed is replaced by the seed of the run.
+        model: the model of the run, on the requested device.
+        encode_steps: length of the posterior chains of the model.
     """
 
     def __init__(self, chosen: argparse.Namespace) -> None:
@@ -67,7 +65,7 @@ class Opened:
         import lebm
 
         if chosen.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("--device cuda: there is no CUDA device that torch can use")
+            raise UserError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
         device = "cuda" if chosen.device != "cpu" and torch.cuda.is_available() else "cpu"
         self.model = lebm.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
         self.chosen = chosen
@@ -76,29 +74,29 @@ class Opened:
             chosen.seed = self.model.seed
 
     def data(self, path: str | None, limit: int | None = None) -> SplitData:
-        """The data module of the run, or of other data in the form that the model takes."""
+        """Return the data module of the run, or of other data in the form that the model takes."""
         from lebm.evaluation.reopen import reopen
 
         return reopen(self.chosen.run, path, self.model, limit, self.chosen.trust)
 
     def rows(self, limit: int | None = None) -> Rows:
-        """The rows of ``--data`` and ``--split``."""
+        """Return the rows of ``--data`` and ``--split``."""
         return self.data(self.chosen.data).rows(self.chosen.split, limit)
 
     def each(self, method: Callable[..., Tensor], rows: Rows) -> Tensor:
-        """What a method of the model gives for rows, by posterior chains; in memory of the host."""
+        """Return the results of a model method for all rows, by posterior chains, in CPU memory."""
         import torch
 
         return torch.cat([part.cpu() for part in self.parts(method, rows)])
 
     def parts(self, method: Callable[..., Any], rows: Rows) -> Iterator[Any]:
-        """The same batch by batch. The noise is that of a test pass, so that scores agree with it."""
+        """Yield the results of a model method batch by batch, with the noise of a test pass."""
         for index, x in rows.batches(self.chosen.batch_size):
             noise = encode_noise(self.chosen.seed, index)
             yield method(x.to(self.model.device), steps=self.encode_steps, generator=noise)
 
     def decoded(self, z: Tensor) -> Tensor:
-        """The observations of latents ``(n, d)``, in memory of the host."""
+        """Return the observations of latents ``(n, d)``, in CPU memory."""
         from lebm.plots import decoded
 
         return decoded(self.model.decode, z.to(self.model.device), self.chosen.batch_size)
@@ -106,7 +104,7 @@ class Opened:
     def write(
         self, name: str, x: Tensor, picture: Callable[[Tensor], np.ndarray], form: str | None = None
     ) -> Path:
-        """Write observations as ``.npy`` or, arranged by ``picture``, as a PNG file, which is for images."""
+        """Write observations as ``.npy``, or as a PNG file arranged by ``picture`` (images only)."""
         from lebm.plots.grids import write_png
 
         chosen, shape = self.chosen, tuple(x.shape[1:])
@@ -114,7 +112,7 @@ class Opened:
         form = form or ("npy" if array else "png")
         target = target_file(chosen, name, f".{form}")
         if form == "png" and not is_image(x):
-            raise UserError(f"{name} of shape {shape} are not pictures; use --format npy")
+            raise UserError(f"{name} of shape {shape} are not images; use --format npy")
         if form == "png":
             return write_png(target, picture(x))
         if target.suffix != ".npy":
@@ -123,9 +121,7 @@ class Opened:
         return target
 
     def report(self, what: str, target: Path, chain: str = "posterior") -> None:
-        """Say what was written, where, and how: ``chain`` is ``prior``, ``posterior`` or ``image``, or words
-        of its own.
-        """
+        """Print what was written, where and how; ``chain`` is ``prior``, ``posterior``, ``image`` or text."""
         if chain in ("prior", "posterior", "image"):
             given = self.encode_steps if chain == "posterior" else self.chosen.steps
             direct = self.model.chain_settings.get("direct_draws") if chain == "prior" and not given else None
@@ -138,7 +134,7 @@ class Opened:
 
 
 def write_npy(target: Path, x: Tensor) -> None:
-    """Write an array of NumPy."""
+    """Write observations as a NumPy array."""
     import numpy
 
     with replaced(target) as unfinished, unfinished.open("wb") as file:
@@ -146,19 +142,19 @@ def write_npy(target: Path, x: Tensor) -> None:
 
 
 def is_image(x: Tensor) -> bool:
-    """Whether observations ``(B, *event)`` are images with one or three channels."""
+    """Return whether observations ``(B, *event)`` are images with one or three channels."""
     return x.dim() == 4 and x.shape[1] in (1, 3)
 
 
 def encode_noise(seed: int, index: Tensor | range) -> Any:
-    """The noise of a test pass for the rows with these numbers."""
+    """Return the noise of a test pass for the rows with these numbers."""
     from lebm.samplers.noise import Noise
 
     return Noise.samples(seed, "encode", index=index)
 
 
 def say(sentences: Iterable[str], out: Path | None) -> None:
-    """Print sentences, one a line, and write them to a file if one is named."""
+    """Print one sentence per line, and write the lines to ``out`` if it is given."""
     text = "".join(f"{sentence}\n" for sentence in sentences)
     print(printable(text), end="")
     if out is not None:

@@ -1,4 +1,4 @@
-"""Draws given a condition: ``lebm condition`` fits classes on latents, ``lebm restore`` completes images."""
+"""Conditional draws: ``lebm condition`` fits classes on latents, ``lebm restore`` completes images."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _AT_ONCE = 8  # images
 
 
 def condition(argv: list[str]) -> int:
-    """``lebm condition RUN --data FOLDER``"""
+    """Run ``lebm condition RUN --data FOLDER``."""
     parser = run_parser(
         "condition",
-        "Fit a classifier on the latents of labelled data, in seconds. It is stored beside the run, and lebm"
-        " sample RUN --class 7 draws by it.",
+        "Fit a classifier on the latents of labelled data, in seconds. It is stored beside the run, where"
+        " lebm sample RUN --class 7 finds it.",
         split="train",
     )
     chosen = parser.parse_args(argv)
     target = chosen.out or beside(chosen.run, _FILE)
     if target.exists() and not chosen.force:
-        raise UserError(f"{target} exists; add --force to fit the classifier again, or choose another --out")
+        raise UserError(f"{target} exists; add --force to replace it, or choose another --out")
     run = Opened(chosen)
     import numpy as np
     import torch
@@ -73,7 +73,7 @@ def condition(argv: list[str]) -> int:
 
 
 def _weights(run: Opened) -> dict[str, str | None]:
-    """The weights that a classifier is fitted to."""
+    """Return the identity of the weights that a classifier is fitted to."""
     from lebm.checkpoint import find_checkpoint
     from lebm.files import sha256
 
@@ -82,10 +82,10 @@ def _weights(run: Opened) -> dict[str, str | None]:
 
 
 def class_condition(run: Opened) -> Condition:
-    """The condition that ``--class`` names, by the classifier beside the run.
+    """Return the condition of ``--class``, from the classifier beside the run.
 
     Raises:
-        UserError: if there is no classifier, it was fitted to other weights, or a class is not known.
+        UserError: if the classifier is missing or fitted to other weights, or a class is unknown.
     """
     from lebm import checkpoint
     from lebm.conditions import parsed
@@ -94,12 +94,12 @@ def class_condition(run: Opened) -> Condition:
     chosen = run.chosen
     file, again = chosen.classifier or beside(chosen.run, _FILE), f"lebm condition {chosen.run} --data FOLDER"
     if not file.exists():
-        raise UserError(f"{file}: there is no classifier for --class; {again} fits one")
+        raise UserError(f"{file}: no such classifier for --class; fit one with {again}")
     content = checkpoint.read(file)
     facts = content.get("facts", {})
     classifier = checkpoint.rebuilt(file, content, LatentClassifier, map_location=run.model.device)
     if any(facts.get(name) != value for name, value in _weights(run).items()):
-        message = f"was fitted to other weights than those of {chosen.run}; fit it again by {again} --force"
+        message = f"fitted to other weights than {chosen.run} has; fit it again with {again} --force"
         raise UserError(f"{file}: {message}")
     try:
         return parsed(chosen.classes, classifier, facts["names"])
@@ -108,23 +108,23 @@ def class_condition(run: Opened) -> Condition:
 
 
 def restore(argv: list[str]) -> int:
-    """``lebm restore RUN --data FOLDER``"""
+    """Run ``lebm restore RUN --data FOLDER``."""
     parser = run_parser(
         "restore",
-        "Complete images that are partly hidden, noisy or small. A row of the picture is: the image, what is"
-        " observed of it, draws of the model that agree with that, their mean, and their standard deviation"
-        " per pixel (black 0, white 1).",
+        "Complete images that are partly hidden, noisy or small. A row of the picture shows the image, its"
+        " observed part, completions drawn from the model, their mean, and their standard deviation per"
+        " pixel (black 0, white 1).",
     )
-    mask = f"what is hidden: {', '.join(_HIDDEN)}, or a picture that is black there (default %(default)s)"
-    noise = "standard deviation of noise added to the observed pixels, in the [-1, 1] range (default 0)"
-    sigma = "standard deviation by which a completion may miss an observed pixel (default %(default)g)"
-    shrink = "observe the image this many times smaller, by averages"
-    images = "number of images, spread over the classes (default 4)"
+    mask = f"hidden part: {', '.join(_HIDDEN)}, or a picture that is black there (default: %(default)s)"
+    noise = "standard deviation of noise added to the observed pixels, in the [-1, 1] range (default: 0)"
+    sigma = "standard deviation of the observed pixels about a completion (default: %(default)g)"
+    shrink = "factor by which the observed image is smaller, by averages (default: 1)"
+    images = "number of images, spread over the classes (default: 4)"
     parser.add_argument("--mask", default="lower", help=mask)
     parser.add_argument("--noise", type=float, default=0.0, help=noise)
     parser.add_argument("--sigma", type=float, default=1.0, help=sigma)
     parser.add_argument("--shrink", type=count, default=1, help=shrink)
-    parser.add_argument("-n", type=count, default=8, help="completions per image (default %(default)s)")
+    parser.add_argument("-n", type=count, default=8, help="completions per image (default: %(default)s)")
     parser.add_argument("--images", type=count, default=4, help=images)
     chosen = parser.parse_args(argv)
     if not 0 <= chosen.noise < math.inf:
@@ -144,7 +144,7 @@ def restore(argv: list[str]) -> int:
     rows = run.rows().spread(chosen.images, chosen.seed)
     x = rows.all()
     if run.model.sentences is not None or not is_image(x):
-        raise UserError(f"{chosen.run}: restore is for models of images")
+        raise UserError(f"{chosen.run}: lebm restore takes models of images only")
     if any(size % chosen.shrink for size in x.shape[2:]):
         raise UserError(f"--shrink {chosen.shrink}: does not divide images of {x.shape[3]}x{x.shape[2]}")
     small = avg_pool2d(x, chosen.shrink)
@@ -181,15 +181,15 @@ def restore(argv: list[str]) -> int:
     hidden = ~seen.expand(small.shape) if partly else torch.ones_like(x).bool()
     of_mean, of_one = (mean - x).square()[hidden], (made - x[:, None]).square().mean(dim=1)[hidden]
     tell(
-        f"lebm: squared error {float(of_mean.mean()):.4f} {'a hidden pixel' if partly else 'a pixel'} of"
-        f" their mean, and {float(of_one.mean()):.4f} of one; acceptance"
-        f" {sum(acceptance) / len(acceptance):.2f}, at least {min(ess):.0f} effective particles an image"
+        f"lebm: squared error per {'hidden pixel' if partly else 'pixel'}: {float(of_mean.mean()):.4f} of the"
+        f" mean, {float(of_one.mean()):.4f} of a completion; acceptance"
+        f" {sum(acceptance) / len(acceptance):.2f}, at least {min(ess):.0f} effective particles per image"
     )
     return 0
 
 
 def _mask(name: str, height: int, width: int) -> Tensor:
-    """What is observed, ``(1, H, W)`` of ``bool``, by the name of the hidden part or a picture."""
+    """Return the observed pixels, ``(1, H, W)`` ``bool``, from the name of the hidden part or a picture."""
     import numpy as np
     import torch
     from PIL import Image
@@ -204,11 +204,11 @@ def _mask(name: str, height: int, width: int) -> Tensor:
         with Image.open(name) as picture:
             seen = torch.from_numpy(np.asarray(picture.convert("L")) >= 128)[None]
     except (OSError, ValueError) as error:
-        raise UserError(f"--mask {name}: not a picture that can be read ({error})") from error
+        raise UserError(f"--mask {name}: not a readable picture ({error})") from error
     if seen.shape[1:] != (height, width):
         raise UserError(
             f"--mask {name}: has {seen.shape[2]}x{seen.shape[1]} pixels, but the images have {width}x{height}"
         )
     if not seen.any():
-        raise UserError(f"--mask {name}: is black everywhere, so that nothing is observed")
+        raise UserError(f"--mask {name}: black everywhere, so nothing is observed; leave a white part")
     return seen

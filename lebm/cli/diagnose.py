@@ -1,6 +1,4 @@
-"""``lebm diagnose RUN``: long chains of a trained model, what is wrong with them in words, and pictures of
-them.
-"""
+"""``lebm diagnose RUN``: long chains of a trained model, with findings in words and pictures."""
 
 from __future__ import annotations
 
@@ -19,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def diagnose(argv: list[str]) -> int:
-    """``lebm diagnose RUN``"""
-    what = "Run long chains from prior and posterior of a trained run, and say what is wrong with them."
+    """Run ``lebm diagnose RUN``."""
+    what = "Run long prior and posterior chains of a trained model, and report their faults."
     parser = run_parser("diagnose", what, steps=500)
     whose = ("prior", "posterior", "both")
-    number = "number of chains, four per image (default 32)"
-    parser.add_argument("--of", choices=whose, default="both", help="whose chains (default both)")
+    number = "number of chains, four per image (default: 32)"
+    parser.add_argument("--of", choices=whose, default="both", help="chains to diagnose (default: both)")
     parser.add_argument("--chains", type=count, default=32, help=number)
     chosen = parser.parse_args(argv)
     if chosen.chains < CHAINS_PER_IMAGE or chosen.steps < 8:
         raise UserError(
-            f"chains are compared over time: give at least --chains {CHAINS_PER_IMAGE} and --steps 8"
+            f"too few chains or steps to compare; give at least --chains {CHAINS_PER_IMAGE} and --steps 8"
         )
     folder = chosen.out or home(chosen.run) / "diagnosis"
     if chosen.out is not None and folder.exists() and any(folder.iterdir()) and not chosen.force:
@@ -40,9 +38,7 @@ def diagnose(argv: list[str]) -> int:
 
     if model.latent_prior is None or not isinstance(model, HasPosterior):
         missing = "prior" if model.latent_prior is None else "posterior"
-        raise UserError(
-            f"{type(model).__name__} has no {missing} that is sampled by chains, so none to diagnose"
-        )
+        raise UserError(f"{chosen.run}: a {type(model).__name__} has no {missing} chains to diagnose")
     names = ("prior", "posterior") if chosen.of == "both" else (chosen.of,)
     report = {name: _diagnose(name, run, folder) for name in names}
     write_json(folder / "diagnosis.json", plain(report))
@@ -73,7 +69,7 @@ def _diagnose(name: str, run: Opened, folder: Path) -> dict[str, Any]:
 
 
 def _chain_of(name: str, run: Opened) -> tuple[ModelChain, Noise, int]:
-    """The chains, their noise, and the number of targets."""
+    """Return the chains, their noise, and the number of targets."""
     from lebm.evaluation.chains import posterior_chains
     from lebm.samplers.noise import Noise
 

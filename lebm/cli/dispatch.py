@@ -1,4 +1,4 @@
-"""From words to verbs, and from exceptions to one line and an exit status."""
+"""Dispatch of verbs: from words to verbs, and from exceptions to one line and an exit status."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from lebm.errors import UserError, UserNotice, fail, printable
 
 _GROUPS = {
     "train": {
-        "fit -c RECIPE": "train; --resume continues, --trainer.max_epochs 3 and the like override the recipe",
+        "fit -c RECIPE": "train a model; --resume RUN continues, --trainer.max_epochs 3 overrides the recipe",
         "validate RUN": "evaluate the last checkpoint of a run on the validation data",
-        "test RUN": "the same on the test data",
-        "sweep -c RECIPE --over K V": "train and evaluate every value or a grid; skip what is done",
-        "study run PLAN FOLDER": "the same for a plan of many recipes; study table PLAN prints its tables",
+        "test RUN": "evaluate the last checkpoint of a run on the test data",
+        "sweep -c RECIPE --over K V": "train and evaluate a run per value; finished runs are skipped",
+        "study run PLAN FOLDER": "train and evaluate the runs of a plan; study table PLAN prints its tables",
     },
-    "use a trained run (a run folder, or a .ckpt or .safetensors file)": {
-        "sample RUN -n 64": "pictures or sentences from the model",
-        "condition RUN --data DATA": "fit classes on latents, for sample RUN --class 7",
-        "restore RUN --data DATA": "complete images that are half hidden, or clean noisy ones",
-        "reconstruct RUN": "data above, reconstructions below",
-        "interpolate RUN [A B]": "images or sentences on the way from one to another",
-        "traverse RUN": "one latent coordinate varied per row of a picture",
-        "encode RUN": "latents of data, as arrays that a prior can be trained on",
-        "score RUN --data DATA": "anomaly scores as CSV or parquet",
-        "diagnose RUN": "long chains from prior and posterior, and what is wrong with them",
-        "evaluate RUN...": "every metric with its interval, in evaluation.json and a table",
-        "report RUN...": "one HTML page that compares runs",
+    "use a trained model (RUN: a run folder, or a .ckpt or .safetensors file)": {
+        "sample RUN -n 64": "draw images or sentences from the model",
+        "condition RUN --data DATA": "fit a classifier on latents, for sample RUN --class 7",
+        "restore RUN --data DATA": "complete partly hidden images, or remove noise",
+        "reconstruct RUN": "encode and decode data: data above, reconstructions below",
+        "interpolate RUN [A B]": "decode images or sentences between two ends",
+        "traverse RUN": "vary one latent coordinate per row of a picture",
+        "encode RUN": "write latents of data, on which a prior can be trained",
+        "score RUN --data DATA": "write anomaly scores as CSV or parquet",
+        "diagnose RUN": "run long prior and posterior chains, and report their faults",
+        "evaluate RUN...": "compute every metric with its interval: evaluation.json and a table",
+        "report RUN...": "write one HTML page that compares runs",
     },
     "share a model (docs/sharing.md)": {
-        "pretrained": "the trained models that ship with lebm; pretrained/NAME is a RUN",
-        "export RUN FILE": "one .safetensors file for others to open",
-        "push RUN USER/NAME": "to the Hugging Face Hub, with a card; hub:USER/NAME is a RUN",
+        "pretrained": "list the trained models of the package; pretrained/NAME is a RUN",
+        "export RUN FILE": "write the model as one .safetensors file",
+        "push RUN USER/NAME": "upload the model to the Hugging Face Hub; hub:USER/NAME is a RUN",
     },
     "recipes": {
-        "ls": "names and titles",
-        "cat RECIPE": "print one",
-        "cp RECIPE DEST": "start your own from one; --for DATA fits it to your images or vectors",
-        "validate-recipe RECIPE": "print what it would train; --time measures three steps",
+        "ls": "list the recipes with their titles",
+        "cat RECIPE": "print a recipe",
+        "cp RECIPE DEST": "copy a recipe; --for DATA fits the copy to your images or vectors",
+        "validate-recipe RECIPE": "check a recipe and print what it trains; --time measures three steps",
     },
 }
 VERBS = [words.split()[0] for rows in _GROUPS.values() for words in rows]
@@ -57,11 +57,11 @@ _HOMES = {
     **dict.fromkeys(("condition", "restore"), "conditions"),
     "push": "export",
 }
-"""Modules of the verbs that share one; the others are modules of their own."""
+"""Modules of the verbs that share a module; every other verb has its own."""
 
 
 def _overview() -> str:
-    parts = ["usage: lebm VERB [...]        lebm VERB --help explains a verb"]
+    parts = ["usage: lebm VERB [...]        lebm VERB --help describes a verb"]
     for title, rows in _GROUPS.items():
         parts.append("\n".join([title, *(f"  {words:<26} {meaning}" for words, meaning in rows.items())]))
     parts.append("--version prints the version; LEBM_DEBUG=1 in the environment shows tracebacks.")
@@ -81,15 +81,15 @@ def run(argv: list[str]) -> int:
         verb = _verb(argv[0])
         with _own_modules(argv[1:]), _notices_as_lines():
             return verb(argv[1:])
-    except SystemExit as stop:  # argparse has spoken already, or a signal ended the run
+    except SystemExit as stop:  # argparse has printed its message, or a signal ended the run
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return fail("interrupted", 130)
-    except BrokenPipeError:  # the reader of a pipe such as `lebm ls | head` has left
+    except BrokenPipeError:  # the reader of a pipe such as `lebm ls | head` has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except RecursionError:
-        return fail("a recipe or checkpoint is nested too deeply", 2)
+        return fail("the recipe or checkpoint is nested too deeply", 2)
     except (OSError, ValueError) as error:  # a UserError is a ValueError
         return fail(str(error), 2)
     except RuntimeError as error:
@@ -100,9 +100,8 @@ def run(argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def _own_modules(words: list[str]) -> Iterator[None]:
-    """With ``--trust``, modules of the working folder can be imported, which a console script, unlike
-    ``python -m``, does not allow. The folder comes last, so that no file in it takes the place of an
-    installed module.
+    """Make modules of the working folder importable for ``--trust``, as ``python -m`` does. The folder comes
+    last, so its files cannot replace installed modules.
     """
     if not any(word.partition("=")[0] == "--trust" for word in words) or (here := os.getcwd()) in sys.path:
         yield
@@ -116,7 +115,7 @@ def _own_modules(words: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _notices_as_lines() -> Iterator[None]:
-    """Print each warning that lebm gives its users as a line, once; other warnings stay as they are."""
+    """Print each warning of lebm to the user as one line, once; leave other warnings unchanged."""
     shown_by_python: Any = warnings.showwarning
     shown = set()
 
@@ -150,7 +149,7 @@ def _verb(word: str) -> Callable[[list[str]], int]:
 
 
 def _train(verb: str, argv: list[str]) -> int:
-    """Read and check the request before Lightning takes its seconds to import."""
+    """Read and check the request before the slow import of Lightning."""
     if helped(verb, argv):
         return 0
     request = read_request(verb, argv)

@@ -1,4 +1,4 @@
-"""``lebm evaluate RUN...``: every metric of a trained run, with intervals, in one file and one table."""
+"""``lebm evaluate RUN...``: every metric of a trained run with its interval, in one file and one table."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ FEATURES = {
 
 
 def evaluate(argv: list[str]) -> int:
-    """``lebm evaluate RUN_OR_CHECKPOINT...``"""
+    """Run ``lebm evaluate RUN...``."""
     chosen = _parser().parse_args(argv)
     if chosen.out is not None and len(chosen.run) > 1:
-        raise UserError("--out names one file; without it every run gets an evaluation.json of its own")
+        raise UserError("--out names one file for several runs; leave it out for one file per run folder")
     if chosen.out is not None:
         free(chosen.out, chosen.force)
     for run in chosen.run:
@@ -49,19 +49,23 @@ def evaluate(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    description = "Measure trained runs: figures with intervals in evaluation.json, and a table."
+    description = "Measure trained models; write figures with intervals to evaluation.json and a table."
     parser = run_parser("evaluate", description, several=True, split=None)
     parser.add_argument(
         "--suite",
         action="append",
         metavar="SUITE",
-        help=f"what to measure, repeatable: {', '.join(SUITE_NAMES)}, or MODULE.FUNCTION of your own with"
+        help=f"suite to measure, repeatable: {', '.join(SUITE_NAMES)}, or your own MODULE.FUNCTION with"
         " --trust MODULE (default: all)",
     )
     parser.add_argument(
-        "--limit", type=count, help="evaluate at most this number of test rows, chosen by the seed"
+        "--limit", type=count, help="largest number of test rows, chosen by the seed (default: all)"
     )
-    parser.add_argument("--features", default="auto", help=f"{', '.join(FEATURES)}, or a class path")
+    parser.add_argument(
+        "--features",
+        default="auto",
+        help=f"feature network: {', '.join(FEATURES)}, or a class path (default: by image size)",
+    )
     parser.add_argument(
         "--inception-weights", metavar="FILE", help="local copy of the published Inception weights"
     )
@@ -104,7 +108,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         began = time.strftime("%Y-%m-%dT%H:%M:%S%z", started)
         result.origin = {**same, "started": began, "chains": subject.model.chain_settings}
         content["suites"][name] = plain(result.plain())
-        write_json(target, merged(kept, content))  # at once: a suite that fails does not lose those before it
+        write_json(target, merged(kept, content))  # after every suite, so a failing one loses no results
         started = time.localtime()
         tell(f"lebm: {name}: {_measured(content['suites'][name])}")
     _print_table(content, names)
@@ -130,7 +134,7 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceS
 
 
 def _extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtractor:
-    """The network of ``--features``; ``auto`` is the one of digits for small grey images."""
+    """Return the network of ``--features``; ``auto`` chooses the digit network for small grey images."""
     from lebm.checkpoint.rebuild import build
     from lebm.metrics.features import FeatureExtractor
 
@@ -171,7 +175,7 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
 
 
 def _measured(suite: dict[str, Any]) -> str:
-    """A suite's protocol in one line, or why it was skipped."""
+    """Return the protocol of a suite in one line, or the reason why it was skipped."""
     if not suite["figures"]:
         return f"not measured, {suite['skipped']}"
     protocol, features = suite["protocol"], ""

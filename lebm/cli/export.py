@@ -1,4 +1,4 @@
-"""``lebm export`` and ``lebm push``: the model of a run as one file, and on the Hugging Face Hub."""
+"""``lebm export`` and ``lebm push``: a model as one file, and on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from lebm.run.folder import check_run, plain
 
 def _parser(verb: str, description: str) -> VerbParser:
     parser = VerbParser(verb, description)
-    parser.add_argument("run", type=Path, help="a run folder or a .ckpt or .safetensors file")
+    parser.add_argument("run", type=Path, help="run folder, or .ckpt or .safetensors file")
     kinds = ("float32", "float16")
-    halves = "float16 halves the file and rounds the weights (default %(default)s)"
+    halves = "number format of the weights; float16 halves the file and rounds them (default: %(default)s)"
     parser.add_argument("--dtype", choices=kinds, default="float32", help=halves)
-    add_weights(parser, "; who opens the file needs the same")
+    add_weights(parser, "; readers of the file need it too")
     return parser
 
 
 def export(argv: list[str]) -> int:
-    """``lebm export RUN FILE.safetensors``"""
-    parser = _parser("export", "Write the model of a run as one file of safetensors, for others to open.")
+    """Run ``lebm export RUN FILE.safetensors``."""
+    parser = _parser("export", "Write the model of a run as one safetensors file, for example to share it.")
     parser.add_argument("file", type=Path, help="NAME.safetensors")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     chosen = parser.parse_args(argv)
     check_run(chosen.run)
     if chosen.file.suffix != ".safetensors":
-        raise UserError(f"{chosen.file}: a model file is called NAME.safetensors")
+        raise UserError(f"{chosen.file}: the name of a model file ends with .safetensors")
     free(chosen.file, chosen.force, "name")
     from lebm.run import provenance
 
@@ -46,15 +46,15 @@ def export(argv: list[str]) -> int:
 
 
 def push(argv: list[str]) -> int:
-    """``lebm push RUN USER/NAME``"""
+    """Run ``lebm push RUN USER/NAME``."""
     parser = _parser(
         "push",
         "Upload the model of a run to the Hugging Face Hub: safetensors, config.json and a card with the"
-        " values of its evaluation.json. The token is the one of `hf auth login` or HF_TOKEN.",
+        " values of its evaluation.json. The token comes from `hf auth login` or HF_TOKEN.",
     )
-    parser.add_argument("name", help="USER/NAME; the repository is made if it is new")
-    parser.add_argument("--license", help="of the weights, as the Hub spells it, such as apache-2.0")
-    parser.add_argument("--private", action="store_true", help="if the repository is new, make it private")
+    parser.add_argument("name", help="repository USER/NAME, created if it does not exist")
+    parser.add_argument("--license", help="licence of the weights, such as apache-2.0 (default: none)")
+    parser.add_argument("--private", action="store_true", help="private visibility of a new repository")
     chosen = parser.parse_args(argv)
     check_run(chosen.run)
     repository = hub.parsed(chosen.name)[0]

@@ -1,4 +1,4 @@
-"""The flags of the verbs: those that several have, and a parser for which a mistake is one line."""
+"""Flags that several verbs share, and a parser that reports user errors in one line."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Any, NoReturn
 from lebm.config.recipes import nearest
 from lebm.errors import UserError
 
-_RUN = "a run folder, a .ckpt or .safetensors file, pretrained/NAME, or hub:USER/NAME[@REVISION]"
+_RUN = "run folder, .ckpt or .safetensors file, pretrained/NAME, or hub:USER/NAME[@REVISION]"
 
 
 class VerbParser(argparse.ArgumentParser):
-    """``argparse`` whose errors are raised as one line each, without the usage of the verb.
+    """``argparse.ArgumentParser`` that raises errors as one line, without the usage text.
 
     Raises:
-        UserError: for a word or a value that the verb does not take; it names the flag that is meant.
+        UserError: for a word or a value that the verb does not take, with the most similar flag.
     """
 
     def __init__(self, verb: str, description: str) -> None:
         super().__init__(f"lebm {verb}", description=description, allow_abbrev=False)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Read words in any order: files may follow a flag."""
+        """Parse words in any order: files may follow a flag."""
         return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raise a message of ``argparse``."""
         help_ = f"{self.prog} --help lists the arguments"
         _, unknown, rest = message.partition("unrecognized arguments: ")
         if not unknown:
@@ -43,30 +42,31 @@ def run_parser(
     description: str,
     several: bool = False,
     steps: int | None = None,
-    split: str | None = "its test split",
+    split: str | None = "the test split",
 ) -> argparse.ArgumentParser:
-    """The parser of a verb that takes a run and data: the flags that all of them have.
+    """Return the parser of a verb that takes a run and data, with the flags that these verbs share.
 
-    ``split`` is the default of the flag ``--split``, in words if it depends on the data; ``None`` for a verb
-    without this flag, and an empty text for one without data.
+    ``split`` is the default of ``--split``, in words if it depends on the data. ``None`` omits this flag, and
+    an empty text omits ``--data`` too.
     """
     parser = VerbParser(verb, description)
     if several:
-        parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}, any number of them")
+        parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}; several are allowed")
     else:
         parser.add_argument("run", type=Path, help=_RUN)
-    length = "that of training (sample) or evaluation" if steps is None else str(steps)
-    parser.add_argument("--steps", type=count, default=steps, help=f"length of the chain (default: {length})")
+    length = "as in training for sample, as in evaluation for other verbs" if steps is None else str(steps)
+    parser.add_argument("--steps", type=count, default=steps, help=f"steps per chain (default: {length})")
     parser.add_argument("--seed", type=int, help="random seed of the chains (default: the seed of the run)")
     add_weights(parser)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    device = "device of the model; auto uses a GPU if there is one (default: auto)"
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=device)
     parser.add_argument(
         "--batch-size",
         type=count,
         default=100,
-        help="rows at a time (default %(default)s); the result does not depend on it",
+        help="number of rows per batch, which does not change the result (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, help="file to write (default: in the run folder)")
+    parser.add_argument("--out", type=Path, help="output file (default: a new file in the run folder)")
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
     if split != "":
         places = (
@@ -80,34 +80,31 @@ def run_parser(
 
 
 def free(target: Path, force: bool, another: str = "--out") -> Path:
-    """A file to write, refused if there is one that may not be replaced."""
+    """Return the file to write; reject an existing one unless ``force`` is set."""
     if target.exists() and not force:
         raise UserError(f"{target} exists; choose another {another} or add --force")
     return target
 
 
 def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
-    """Add the flags that say which weights of a checkpoint are used, and which classes it may name.
-
-    The help on ``--trust`` ends with ``who``.
-    """
+    """Add ``--weights`` and ``--trust`` to a parser; ``who`` is appended to the help of ``--trust``."""
     parser.add_argument(
         "--weights",
         choices=("ema", "raw"),
         default="ema",
-        help="averaged weights where the run kept them, or the plain ones",
+        help="averaged weights if the run kept them, or the raw weights (default: ema)",
     )
     parser.add_argument(
         "--trust",
         action="append",
         default=[],
         metavar="PACKAGE",
-        help=f"a package whose classes the checkpoint may name{who}",
+        help=f"package whose classes the checkpoint may name, repeatable{who}",
     )
 
 
 def count(text: str) -> int:
-    """A whole number of at least 1, for ``argparse``."""
+    """Parse a whole number of at least 1, for ``argparse``."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
     return int(text)

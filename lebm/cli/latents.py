@@ -1,4 +1,4 @@
-"""From data to latents and back: ``lebm reconstruct``, ``interpolate``, ``traverse`` and ``encode``."""
+"""Latents of data: ``lebm reconstruct``, ``interpolate``, ``traverse`` and ``encode``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def reconstruct(argv: list[str]) -> int:
-    """``lebm reconstruct RUN``"""
+    """Run ``lebm reconstruct RUN``."""
     parser = run_parser(
-        "reconstruct", "Encode data and decode them again: data above, reconstructions below."
+        "reconstruct", "Encode and decode data. The data are above, the reconstructions below."
     )
-    number = "number of rows (default 32): a seeded choice, spread over the classes of images"
+    number = "number of rows, chosen by the seed and spread over the classes (default: 32)"
     parser.add_argument("-n", type=count, default=32, help=number)
     run = Opened(parser.parse_args(argv))
     import torch
@@ -36,32 +36,32 @@ def reconstruct(argv: list[str]) -> int:
         pairs = zip(sentences.spell(x), sentences.spell(result), strict=True)
         say((f"data   {above}\nmodel  {below}" for above, below in pairs), run.chosen.out)
         return 0
-    both = torch.cat([x, result])  # in an array the data come first
+    both = torch.cat([x, result])  # an array holds the data first
     target = run.write("reconstructions", both, lambda both: pair_grid(both[: len(x)], both[len(x) :]))
     run.report(f"{len(x)} reconstructions of {rows.source}", target)
-    unit = "a pixel, in the [-1, 1] range" if x.dim() == 4 else "a coordinate"
+    unit = "per pixel, in the [-1, 1] range" if x.dim() == 4 else "per coordinate"
     tell(f"lebm: mean squared error {(result - x).square().mean().item():.5f} {unit}")
     return 0
 
 
 def interpolate(argv: list[str]) -> int:
-    """``lebm interpolate RUN [A B]``"""
+    """Run ``lebm interpolate RUN [A B]``."""
     parser = run_parser("interpolate", "Encode images or sentences, and decode the latents between them.")
-    pairs = "number of interpolations between a seeded choice of rows, if no ends are named (default 6)"
-    seeds = "from one draw of the prior to another, by their seeds"
-    parser.add_argument("first", nargs="?", help="first end: a sentence, or the row or the file of an image")
-    parser.add_argument("last", nargs="?", help="second end")
-    parser.add_argument("-n", type=count, default=8, help="length, both ends included (default 8)")
+    pairs = "number of interpolations between rows chosen by the seed, if no ends are named (default: 6)"
+    seeds = "two draws of the prior as the ends, by their seeds"
+    parser.add_argument("first", nargs="?", help="first end: a sentence, or an image by its row or file name")
+    parser.add_argument("last", nargs="?", help="second end, like the first")
+    parser.add_argument("-n", type=count, default=8, help="number of points, ends included (default: 8)")
     parser.add_argument("--pairs", type=count, default=6, help=pairs)
     parser.add_argument("--seeds", type=int, nargs=2, metavar="SEED", help=seeds)
     chosen = parser.parse_args(argv)
     words = [word for word in (chosen.first, chosen.last) if word is not None]
     if chosen.n < 2:
-        raise UserError(f"-n {chosen.n}: an interpolation has two ends, so give at least 2")
+        raise UserError(f"-n {chosen.n}: must be at least 2, because an interpolation has two ends")
     if len(words) == 1:
-        raise UserError(f"an interpolation has two ends, and only one is named: {words[0]!r}")
+        raise UserError(f"only one end of the interpolation is named, {words[0]!r}; name two or none")
     if words and chosen.seeds:
-        raise UserError("--seeds names the two ends, so name no others")
+        raise UserError("--seeds names both ends; leave out the other ends")
     run = Opened(chosen)
     import torch
 
@@ -75,7 +75,7 @@ def interpolate(argv: list[str]) -> int:
         z, source, rows = _starts(run, words, chosen.seeds or (), 2 * chosen.pairs)
     ends = list(zip(z[0::2], z[1::2], strict=False))
     if not ends:
-        raise UserError(f"{source} has only one row, and an interpolation has two ends")
+        raise UserError(f"{source} has only one row; an interpolation needs two")
     x = run.decoded(torch.cat([between(first, last, chosen.n) for first, last in ends]))
     if sentences is not None:
         say(sentences.spell(x), chosen.out)
@@ -91,25 +91,25 @@ def interpolate(argv: list[str]) -> int:
 
 
 def traverse(argv: list[str]) -> int:
-    """``lebm traverse RUN [ROW]``"""
-    what = "Vary one coordinate of an image's latent per row of a picture. The middle is the image itself."
+    """Run ``lebm traverse RUN [ROW]``."""
+    what = "Vary one latent coordinate of an image per row of a picture. The image itself is in the middle."
     parser = run_parser("traverse", what)
-    image = "the image: its row in the data, from 0, or its file name (default: a seeded choice)"
-    which = "the coordinates, from 0 (default: the ten that change the image most)"
-    width = "added at the right end and subtracted at the left (default %(default)s)"
+    image = "image, by its row in the data, from 0, or its file name (default: chosen by the seed)"
+    which = "latent coordinates, from 0 (default: the ten that change the image most)"
+    width = "largest change of a coordinate, in both directions (default: %(default)s)"
     parser.add_argument("row", nargs="?", help=image)
-    parser.add_argument("--from-seed", type=int, metavar="SEED", help="a draw of the prior, not of the data")
+    parser.add_argument("--from-seed", type=int, metavar="SEED", help="seed of a prior draw as the image")
     parser.add_argument("--coordinates", type=int, nargs="+", metavar="K", help=which)
     parser.add_argument("--range", type=float, default=3.0, help=width)
-    parser.add_argument("-n", type=count, default=9, help="images per row (default %(default)s)")
+    parser.add_argument("-n", type=count, default=9, help="number of images per row (default: %(default)s)")
     chosen = parser.parse_args(argv)
     if chosen.n < 2:
-        raise UserError(f"-n {chosen.n}: a row has two ends, so give at least 2")
+        raise UserError(f"-n {chosen.n}: must be at least 2, because a row has two ends")
     if chosen.row is not None and chosen.from_seed is not None:
-        raise UserError("--from-seed draws a latent, so name no row")
+        raise UserError("--from-seed draws a latent from the prior; leave out the row")
     run = Opened(chosen)
     if run.model.sentences is not None:
-        raise UserError(f"{chosen.run}: traverse is for models of images; lebm interpolate takes sentences")
+        raise UserError(f"{chosen.run}: traverse takes models of images; lebm interpolate takes sentences")
     from lebm.plots import image_grid, most_visible, swept
 
     words, seeds = ([] if value is None else [value] for value in (chosen.row, chosen.from_seed))
@@ -127,12 +127,12 @@ def traverse(argv: list[str]) -> int:
 
 
 def encode(argv: list[str]) -> int:
-    """``lebm encode RUN``"""
+    """Run ``lebm encode RUN``."""
     parser = run_parser(
         "encode",
-        "Encode data, and write the latents as .npz: the arrays train, validation and test, with labels and"
-        " file names where the data have them. lebm cp latent_mle/vectors prior.yaml --for FILE then makes a"
-        " recipe for them.",
+        "Encode data, and write the latents to a .npz file with the arrays train, validation and test, and"
+        " with labels and file names if the data have them. lebm cp latent_mle/vectors prior.yaml --for FILE"
+        " writes a recipe for them.",
     )
     chosen = parser.parse_args(argv)
     target = target_file(chosen, "latents", ".npz")
@@ -166,10 +166,10 @@ def encode(argv: list[str]) -> int:
 def _starts(
     run: Opened, words: Sequence[str], seeds: Sequence[int], n: int
 ) -> tuple[Tensor, str, Rows | None]:
-    """Latents ``(n, d)``, their source in words, and the rows that they encode.
+    """Return latents ``(n, d)``, their source in words, and the rows that they encode.
 
-    They are those of the rows that are named by ``words``, from 0 or by their files, or of a seeded choice
-    over the classes; or a draw of the prior per seed, the latent of the first sample of ``lebm sample``.
+    The rows are named by ``words`` (numbers from 0 or file names) or chosen by the seed over the classes.
+    With seeds, each latent is the latent of the first sample of ``lebm sample`` with that seed.
     """
     import numpy as np
     import torch
@@ -189,7 +189,7 @@ def _starts(
 
 
 def _row(word: str, rows: Rows) -> int:
-    """The row of an image, from its number or the name of its file; the end of the path is enough."""
+    """Return the row of an image, from its number or its file name; the end of the path suffices."""
     if word.isdecimal():
         if int(word) < len(rows):
             return int(word)

@@ -1,4 +1,4 @@
-"""``lebm ls | cat | cp``: the recipes that come with the package; ``lebm pretrained``: its trained models."""
+"""``lebm ls | cat | cp``: the packaged recipes; ``lebm pretrained``: the packaged models."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lebm.files import write_text
 
 
 def ls(argv: list[str]) -> int:
-    """``lebm ls``"""
-    VerbParser("ls", "Print the names and titles of the recipes.").parse_args(argv)
+    """Run ``lebm ls``."""
+    VerbParser("ls", "List the recipes with their titles.").parse_args(argv)
     known = names()
     width = max(map(len, known))
     measured = {name for name, path in known.items() if is_measured(path)}
@@ -29,8 +29,8 @@ def ls(argv: list[str]) -> int:
 
 
 def pretrained(argv: list[str]) -> int:
-    """``lebm pretrained``"""
-    what = "Print the trained models that ship with lebm, each with the first line of its card."
+    """Run ``lebm pretrained``."""
+    what = "List the trained models of the package, each with the first line of its card."
     VerbParser("pretrained", what).parse_args(argv)
     for name, file in models.names().items():
         print(f"{models.PREFIX}{name}  {file.stat().st_size / 1e6:.2f} MB  {_summary(file)}")
@@ -38,15 +38,15 @@ def pretrained(argv: list[str]) -> int:
 
 
 def _summary(model: Path) -> str:
-    """What the card beside a model says first: its method and its data."""
+    """Return the first line of the card beside a model: its method and data."""
     lines = model.with_suffix(".md").read_text(encoding="utf-8").splitlines()
     after = lines.index("---", 1) + 1 if lines[:1] == ["---"] else 0  # below the head for the Hub
     return next((line for line in lines[after:] if line and not line.startswith("#")), "")
 
 
 def cat(argv: list[str]) -> int:
-    """``lebm cat RECIPE``"""
-    parser = VerbParser("cat", "Print a recipe, and what it includes as comments.")
+    """Run ``lebm cat RECIPE``."""
+    parser = VerbParser("cat", "Print a recipe, with the recipes and blocks that it includes as comments.")
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
     path = find(parser.parse_args(argv).recipe)
     print(printable(path.read_text(encoding="utf-8")), end="")
@@ -59,16 +59,16 @@ def cat(argv: list[str]) -> int:
 
 
 def cp(argv: list[str]) -> int:
-    """``lebm cp RECIPE DEST [--for FOLDER]``"""
-    parser = VerbParser("cp", "Copy a recipe, to start your own from it.")
+    """Run ``lebm cp RECIPE DEST [--for FOLDER]``."""
+    parser = VerbParser("cp", "Copy a recipe, as the start of your own.")
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
-    parser.add_argument("dest", type=Path, help="a file or an existing folder")
+    parser.add_argument("dest", type=Path, help="file, or existing folder")
     parser.add_argument(
         "--for",
         dest="data",
         metavar="FOLDER",
-        help="fit the copy to these images or vectors: a folder, parquet files, a Hub name, a .npy or .npz"
-        " file, or an IDX file",
+        help="images or vectors that the copy is fitted to: a folder, parquet files, a Hub name, a .npy or"
+        " .npz file, or an IDX file (default: the data of the recipe)",
     )
     parser.add_argument("--force", action="store_true", help="replace DEST if it exists")
     chosen = parser.parse_args(argv)
@@ -76,18 +76,18 @@ def cp(argv: list[str]) -> int:
     target = chosen.dest / source.name if chosen.dest.is_dir() else chosen.dest
     free(target, chosen.force, "name")
     if not target.parent.is_dir():
-        raise UserError(f"{target.parent} is not a folder")
+        raise UserError(f"{target.parent}: no such folder for the copy")
     if chosen.data is None:
         write_text(target, source.read_text(encoding="utf-8"))
     else:
         for sentence in _fitted_copy(source, target, chosen.data):
             tell(f"{target}: {sentence}")
-    tell(f"{target}: now lebm fit -c {shlex.quote(str(target))}")
+    tell(f"{target}: next: lebm fit -c {shlex.quote(str(target))}")
     return 0
 
 
 def _fitted_copy(source: Path, target: Path, data: str) -> list[str]:
-    """Write the recipe for a data set; returns what to say about it."""
+    """Write the recipe for a data set; return sentences for the user."""
     check_data(data, "--for")
     from lebm.config.fitting import check_kind, fitted
     from lebm.data.survey import survey

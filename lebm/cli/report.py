@@ -9,10 +9,10 @@ from lebm.errors import UserError, tell
 
 
 def report(argv: list[str]) -> int:
-    """``lebm report RUN... [--out FILE]``"""
-    parser = VerbParser("report", "Write one self-contained page that compares runs.")
-    runs = "run folders; those with an evaluation.json have figures and curves"
-    page = "file to write (default: report.html)"
+    """Run ``lebm report RUN... [--out FILE]``."""
+    parser = VerbParser("report", "Write one self-contained HTML page that compares runs.")
+    runs = "run folders; lebm evaluate RUN adds figures and curves"
+    page = "output file (default: report.html)"
     parser.add_argument("run", type=Path, nargs="+", help=runs)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help=page)
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")

@@ -1,4 +1,4 @@
-"""``lebm sample RUN``: draws from the model, as pictures, arrays or sentences."""
+"""``lebm sample RUN``: draws from the model, as images, arrays or sentences."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def sample(argv: list[str]) -> int:
-    """``lebm sample RUN -n 64``"""
+    """Run ``lebm sample RUN -n 64``."""
     chosen = _parser().parse_args(argv)
     if chosen.classes is not None and chosen.start == "pool":
-        raise UserError("--class takes no --start pool: its draws begin at fresh chains")
+        raise UserError("--class and --start pool exclude each other; leave one of them out")
     if not 0 < chosen.sharpness < math.inf:
         raise UserError(f"--sharpness {chosen.sharpness:g}: must be finite and above 0")
     if chosen.steps is not None and (chosen.start == "pool" or chosen.source == "generator"):
         flag = "--start pool" if chosen.start == "pool" else "--from generator"
-        raise UserError(f"{flag} takes no --steps: no chain is run from its start")
+        raise UserError(f"{flag} and --steps exclude each other, because no chain is run")
     run = Opened(chosen)
     from lebm.estimators.latent_model import Revises
     from lebm.plots import image_grid, write_png
@@ -35,7 +35,7 @@ def sample(argv: list[str]) -> int:
     elif chosen.source == "generator":
         if not isinstance(run.model, Revises):
             kind = type(run.model).__name__
-            raise UserError(f"--from generator: a {kind} has no chain on images that could be left out")
+            raise UserError(f"--from generator: a {kind} has no chain on images; leave the flag out")
         chosen.steps, chain = 0, "the generator's own"
     what, note = f"{chosen.n} samples", ""
     if chosen.classes is None:
@@ -64,29 +64,27 @@ def sample(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    what = "Draw from the model: prior chain, then generator. Sentences are printed, one a line."
+    what = "Draw from the model: a prior chain, then the generator. Sentences are printed, one per line."
     parser = run_parser("sample", what, split="")
-    form = "one grid (default for images), one array (default for vectors), or a folder of pictures"
-    other = "decode the samples, which are latents of the run OTHER, by its generator"
-    source = "with a chain on images: its end (ebm, the default), or its start"
-    start = "where prior chains start: at the reference, or where training left its pool of chains"
-    classes = "draw of these classes alone: 7, 5|8, ~3; lebm condition fits the classifier"
-    power = (
-        "with --class: the power of the class's probability; 1 is the exact posterior (default %(default)g)"
-    )
-    parser.add_argument("-n", type=count, default=64, help="number of samples (default 64)")
+    form = "one picture, one array, or a folder of pictures (default: png for images, npy for vectors)"
+    other = "run whose generator decodes the samples, which are its latents"
+    source = "end (ebm) or start (generator) of the chain on images, if the method has one (default: ebm)"
+    start = "start of the prior chains: new draws of the reference, or the stored pool (default: %(default)s)"
+    classes = "condition on classes, such as 7, 5|8 or ~3; lebm condition fits the classifier (default: none)"
+    power = "power of the class probability for --class; 1 is the exact posterior (default: %(default)g)"
+    parser.add_argument("-n", type=count, default=64, help="number of samples (default: 64)")
     parser.add_argument("--format", choices=("png", "npy", "png-files"), help=form)
     parser.add_argument("--decode", type=Path, metavar="OTHER", help=other)
     parser.add_argument("--from", dest="source", choices=("ebm", "generator"), help=source)
     parser.add_argument("--start", choices=("fresh", "pool"), default="fresh", help=start)
     parser.add_argument("--class", dest="classes", metavar="CLASS", help=classes)
     parser.add_argument("--sharpness", type=float, default=2.0, metavar="W", help=power)
-    parser.add_argument("--classifier", type=Path, help="with --class: the file of lebm condition --out")
+    parser.add_argument("--classifier", type=Path, help="classifier of --class (default: beside the run)")
     return parser
 
 
 def _drawn(run: Opened) -> Tensor:
-    """Draws of the model, in memory of the host; each depends on its number alone."""
+    """Return draws of the model in CPU memory; each depends only on its number."""
     import torch
 
     from lebm.estimators.prior_model import PriorModel
@@ -94,7 +92,7 @@ def _drawn(run: Opened) -> Tensor:
 
     chosen, model = run.chosen, run.model
     if chosen.start == "pool" and not isinstance(model, PriorModel):
-        raise UserError(f"--start pool: a {type(model).__name__} draws its latents without a chain")
+        raise UserError(f"--start pool: a {type(model).__name__} has no prior chains; leave the flag out")
     parts = []
     for rows in torch.arange(chosen.n).split(chosen.batch_size):
         noise = Noise.samples(chosen.seed, "sample", index=rows)
@@ -106,7 +104,7 @@ def _drawn(run: Opened) -> Tensor:
 
 
 def _of_class(run: Opened) -> tuple[Tensor, str]:
-    """Draws of ``--class``, in memory of the host, and a line about them; they depend on their number."""
+    """Return draws of ``--class`` in CPU memory, and a line about them; they depend only on their number."""
     import torch
 
     from lebm.cli.conditions import class_condition
@@ -123,11 +121,11 @@ def _of_class(run: Opened) -> tuple[Tensor, str]:
 
 
 def _decoded(z: Tensor, chosen: argparse.Namespace) -> Tensor:
-    """What the generator of another run makes of samples ``(n, d)``, its latents."""
+    """Decode samples ``(n, d)``, latents of another run, by the generator of that run."""
     other = Opened(argparse.Namespace(**{**vars(chosen), "run": chosen.decode}))
     if z.shape[1:] != (other.model.latent_dim,):
         raise UserError(
-            f"--decode {chosen.decode}: takes latents of {other.model.latent_dim} numbers, and the samples of"
-            f" {chosen.run} have the shape {tuple(z.shape[1:])}"
+            f"--decode {chosen.decode}: expected latents of {other.model.latent_dim} numbers, but the"
+            f" samples of {chosen.run} have the shape {tuple(z.shape[1:])}"
         )
     return other.decoded(z)

@@ -22,7 +22,7 @@ ENDS = {"most": "the most anomalous", "least": "the least anomalous"}
 
 
 def score(argv: list[str]) -> int:
-    """``lebm score RUN --data PATH_OR_HUB_NAME``"""
+    """Run ``lebm score RUN --data DATA``."""
     chosen = _parser().parse_args(argv)
     target = target_file(chosen, "scores", ".csv")
     if target.suffix not in (".csv", ".parquet"):
@@ -38,7 +38,7 @@ def score(argv: list[str]) -> int:
     run = Opened(chosen)
     rows = run.rows(chosen.limit)
     if run.model.sentences is not None and (chosen.top or chosen.score == "combined"):
-        raise UserError(f"{chosen.run}: --top, --heatmap and --score combined are not for sentences")
+        raise UserError(f"{chosen.run}: --top, --heatmap and --score combined need images, not sentences")
     scorer = run.model.anomaly_score if chosen.score == "anomaly_score" else _combined(run)
     values = run.each(scorer, rows).double()
     threshold = None if rate is None else _threshold(run, scorer, rate)
@@ -55,15 +55,15 @@ def score(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    what = "Anomaly scores, -log p(x, z) at a posterior sample: high for what the model finds unlikely."
+    what = "Write anomaly scores, -log p(x, z) at a posterior sample; unlikely data have high scores."
     parser = run_parser("score", what)
-    kind = "the method's own, or reconstruction and prior combined by ranks among training rows"
-    top = "also write a picture of the N most anomalous images with their scores, and one of the N least"
-    heat = "in these pictures, show the squared error of the reconstruction per pixel beside each image"
-    rate = "flag rows above the score that this share of the run's validation rows exceeds, such as 0.05"
+    kind = "score of the method, or ranks of reconstruction and prior combined (default: anomaly_score)"
+    top = "number of most and least anomalous images to draw, with their scores (default: none)"
+    heat = "squared reconstruction error per pixel beside each image of --top"
+    rate = "share of validation rows above the threshold for flags, such as 0.05 (default: no flags)"
     kinds = ("anomaly_score", "combined")
     parser.add_argument("--score", choices=kinds, default="anomaly_score", help=kind)
-    parser.add_argument("--limit", type=count, help="score the first rows only")
+    parser.add_argument("--limit", type=count, help="number of rows to score, from the first (default: all)")
     parser.add_argument("--top", type=count, metavar="N", help=top)
     parser.add_argument("--heatmap", action="store_true", help=heat)
     parser.add_argument("--false_positive_rate", type=float, metavar="RATE", help=rate)
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _combined(run: Opened) -> Callable[..., Tensor]:
-    """The score ``combined``, by the ranks of its two parts among training rows."""
+    """Return the score ``combined``, by the ranks of its two parts among training rows."""
     from lebm.evaluation.data import training_rows
     from lebm.evaluation.scores import combined, combined_parts, gathered
 
@@ -85,7 +85,7 @@ def _combined(run: Opened) -> Callable[..., Tensor]:
 
 
 def _threshold(run: Opened, scorer: Callable[..., Tensor], rate: float) -> float:
-    """The score at a false-positive rate, on the validation rows of the run."""
+    """Return the score threshold for a false-positive rate, from the validation rows of the run."""
     from lebm.evaluation.scores import threshold_at
 
     normal = run.data(None).rows_of("validation")
@@ -94,7 +94,7 @@ def _threshold(run: Opened, scorer: Callable[..., Tensor], rate: float) -> float
     above = int((values > threshold).sum())
     tell(
         f"lebm: threshold {threshold:.6g}: {above} of {len(values)} rows of {normal.source} score above it"
-        f" ({above / len(values):.3g}, asked for {rate:g})"
+        f" ({above / len(values):.3g}, requested {rate:g})"
     )
     return threshold
 
@@ -113,7 +113,7 @@ def _write_scores(target: Path, rows: Rows, name: str, values: Tensor, threshold
 
 
 def _write_pictures(targets: dict[str, Path], run: Opened, rows: Rows, values: Tensor) -> None:
-    """The images at both ends of the scores, each above its score and class; one scale for all heat maps."""
+    """Write the images at both ends of the scores, with captions; all heat maps share one scale."""
     import torch
 
     from lebm.plots import captioned_grid, heat, write_png

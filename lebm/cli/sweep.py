@@ -1,4 +1,4 @@
-"""``lebm sweep``: the short form of a study, with the values of its axes on the command line."""
+"""``lebm sweep``: a study whose axes are on the command line."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from lebm.study import FLAGS, attempted, command, fit_words, grid, product, trai
 
 
 def sweep(argv: list[str]) -> int:
-    """``lebm sweep -c RECIPE --over held_out_label 1,4,5,7,9``; words it does not know go to ``lebm fit``."""
+    """Run ``lebm sweep -c RECIPE --over held_out_label 1,4,5``; words it does not know go to ``lebm fit``."""
     parser = VerbParser(
         "sweep",
-        "Train and evaluate a recipe for every value of an argument, or every combination of"
-        " values of several. A cell is a run folder; what is done is skipped and what was interrupted goes"
-        " on. Further words go to lebm fit.",
+        "Train and evaluate a recipe for every value of an argument, or for every combination of values of"
+        " several arguments, each in a run folder. Finished runs are skipped, and interrupted ones are"
+        " resumed. Other flags are passed to lebm fit.",
     )
-    over = "for example: held_out_label 1,4,5,7,9, or latent_dim 4,8; repeat it for a grid"
+    over = "argument and its values, such as held_out_label 1,4,5 or latent_dim 4,8; repeatable for a grid"
     places = ("ARGUMENT", "VALUES")
-    parser.add_argument("-c", "--config", required=True, help="a path, or a name that lebm ls prints")
+    parser.add_argument("-c", "--config", required=True, help="recipe: a path, or a name that lebm ls prints")
     parser.add_argument("--over", nargs=2, action="append", metavar=places, required=True, help=over)
-    parser.add_argument("--runs", type=Path, help="folder of the run folders (default: runs/sweep-RECIPE)")
-    suite = "suite of lebm evaluate, repeatable (default: all)"
+    parser.add_argument("--runs", type=Path, help="parent folder of the runs (default: runs/sweep-RECIPE)")
+    suite = "suite that lebm evaluate measures, repeatable (default: all)"
     parser.add_argument("--suite", action="append", choices=SUITE_NAMES, help=suite)
     chosen, more = parser.parse_known_args(argv)
     folder = chosen.runs or Path("runs") / f"sweep-{run_name(chosen.config)}"
     axes: dict[str, list[str]] = {}
     for argument, values in chosen.over:
         if not re.fullmatch(r"[\w.+-]+(,[\w.+-]+)*", values):
-            raise UserError(f"--over {argument} {values!r}: give values with commas between, as in 1,4,5")
+            raise UserError(f"--over {argument} {values!r}: separate the values by commas, as in 1,4,5")
         axes.setdefault(FLAGS.get(argument, argument), []).extend(values.split(","))
     plan, cells = {"recipe": shlex.join([chosen.config, *more])}, {}
     for settings in product(axes):
         name = "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in settings.items())
         cells[folder / name] = fit_words(plan, settings)
-    # What every cell would be refused for, such as an unknown argument, is refused before the first one.
+    # Errors that concern every cell, such as an unknown argument, are reported before the first one runs.
     request = read_request("validate-recipe", next(iter(cells.values())))
     check_flagged_data(request)
     built(request)
@@ -53,7 +53,7 @@ def sweep(argv: list[str]) -> int:
 
 
 def _finish(run: Path, words: list[str], suites: list[str] | None) -> None:
-    """Do what is left of a cell."""
+    """Train and evaluate a cell, except for what is done."""
     fresh = trained(run, words)
     measured = {} if fresh else stored_json(run, "evaluation.json").get("suites", {})
     if not set(suites or SUITE_NAMES) <= set(measured):
@@ -63,7 +63,7 @@ def _finish(run: Path, words: list[str], suites: list[str] | None) -> None:
 
 
 def _print_table(cells: list[Path], done: list[Path]) -> None:
-    """The first values of every cell, and the command for the page that has all of them."""
+    """Print the first values of every cell, and the command for the report."""
     from lebm.evaluation.record import read_evaluation
     from lebm.report.figures import key_figures, own_figure
     from lebm.report.gather import RunRecord

@@ -1,4 +1,4 @@
-"""Trains or evaluates what a recipe describes: whether a run may start, and how it ends."""
+"""Training and evaluation by a recipe: the checks before a run starts, and its end."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ _LOST = re.compile("connection (closed|reset) by peer|timed out waiting|broken p
 
 
 class FinishedError(Exception):
-    """There is nothing left to train."""
+    """Nothing is left to train."""
 
 
 class TrainingCLI(RecipeCLI):
-    """Decides whether a run may start here, and from which checkpoint.
+    """The parser of a training or evaluation, with the checks before the run and its first checkpoint.
 
     Attributes:
-        ckpt_path: the checkpoint to start from or to evaluate, if there is one.
-        stored_model: the description of its model.
-        begun: whether training has begun; what fails after that is not a mistake of the recipe.
-        fresh: whether this run made its folder.
-        held: what is released when the run has ended: the lock of the run folder.
+        ckpt_path: the checkpoint to start from or to evaluate, if any.
+        stored_model: the description of the model in that checkpoint.
+        begun: whether training has begun; later errors are not errors of the recipe.
+        fresh: whether this run created its folder.
+        held: resources to release at the end of the run: the lock of the run folder.
     """
 
     ckpt_path: Path | None = None
@@ -86,7 +86,7 @@ class TrainingCLI(RecipeCLI):
         self.begun = True
 
     def all_settings(self) -> list[Setting]:
-        """The settings of the request; those of a model change the one of the checkpoint."""
+        """Return the settings of the request; model settings override the model of the checkpoint."""
         request = self.request
         changed = any("model" in setting.sections for setting in request.settings)
         if request.run is None or not changed:
@@ -104,8 +104,8 @@ class TrainingCLI(RecipeCLI):
         self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
         if checkpoint.is_model_file(self.ckpt_path):
             raise UserError(
-                f"{self.ckpt_path}: a model file holds no state of training, which a .ckpt file does; lebm"
-                " evaluate measures it"
+                f"{self.ckpt_path}: a model file holds no training state; name a .ckpt file, or measure the"
+                " model with lebm evaluate"
             )
         if self.request.verb != "fit":
             self.first_step = sys.maxsize
@@ -125,14 +125,14 @@ class TrainingCLI(RecipeCLI):
                 self.model = build(self.stored_model, LatentModel, self.request.trust, stored=True)  # type: ignore[type-abstract]
             except UserError as error:
                 raise UserError(f"{self.ckpt_path}: {error}") from error
-        if isinstance(self.datamodule, SplitData):  # another one may need its trainer
+        if isinstance(self.datamodule, SplitData):  # other data modules may need their trainer
             self.datamodule.setup()  # type: ignore[call-arg]
             self.notes = [*self.notes, *self.datamodule.notes()]
             if self.request.verb == "fit":
                 self.datamodule.check_batch_size()
 
     def _same_short_names(self) -> None:
-        """Refuse another ``latent_dim`` or ``latent_dims`` for a run that goes on.
+        """Reject another ``latent_dim`` or ``latent_dims`` for a resumed run.
 
         The stored recipe has its references filled in, so another value would not change the networks.
         """
@@ -142,8 +142,9 @@ class TrainingCLI(RecipeCLI):
             now = self.config[name]
             if now != before.get(name, now):
                 raise UserError(
-                    f"{name} {now}: {self.run_dir} was begun with {before[name]}; a run that goes on keeps"
-                    f" the sizes of its networks; leave {name} out, or train a new run by another --run_dir"
+                    f"{name} {now}: {self.run_dir} was trained with {before[name]}, and a resumed run keeps"
+                    f" the sizes of its networks; leave {name} out, or train a new run with another"
+                    " --run_dir"
                 )
 
     def _prepare_fit(self) -> None:
@@ -160,7 +161,7 @@ class TrainingCLI(RecipeCLI):
             self._find_backbone()
 
     def _find_backbone(self) -> None:
-        """Refuse a ``backbone`` that is missing: the run whose networks a method starts from."""
+        """Reject a missing ``backbone``, the run whose networks a method starts from."""
         inference = (self.config.model.get("init_args") or {}).get("inference") or {}
         backbone = (inference.get("init_args") or {}).get("backbone")
         if backbone is None or Path(backbone).exists():
@@ -185,12 +186,12 @@ class TrainingCLI(RecipeCLI):
         if all_epochs or 0 <= limits.max_steps <= steps:
             raise FinishedError(
                 f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or"
-                " --trainer.max_steps to go on"
+                " --trainer.max_steps to continue"
             )
 
 
 def run(request: Request) -> int:
-    """Run the verb of a request and return the exit status; the run folder tells how it ended."""
+    """Run the verb of a request and return the exit status; the run folder records how the run ended."""
     quiet()
     with contextlib.ExitStack() as held:
         return _run(request, held)
@@ -217,10 +218,10 @@ def _run(request: Request, held: contextlib.ExitStack) -> int:
         go = getattr(cli.trainer, verb)
         go(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
         if cli.trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt  # Lightning ends a run that was asked to stop without raising
+            raise KeyboardInterrupt  # Lightning ends an interrupted run without raising
         status, code = "finished", 0
     except Preempted as stop:
-        # the others leave quietly, because a launcher kills all as soon as one of them has failed
+        # the other processes exit with 0, because a launcher kills all processes once one has failed
         status, code = "interrupted", 128 + stop.number if runs.is_first_process() else 0
     except SIGTERMException:
         status, code = "interrupted", 143
@@ -231,17 +232,17 @@ def _run(request: Request, held: contextlib.ExitStack) -> int:
     except Exception as error:
         code = failure_status(cli, error)
     finally:
-        signal.signal(signal.SIGINT, handler)  # Lightning ignores it for good once it has seen one
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores the signal permanently after the first
         _leave(cli, verb, started, status)
     return code
 
 
 def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
-    """Write the summary and close what the loggers hold open."""
+    """Write the summary and close the loggers."""
     trainer = cli.trainer
     if verb == "fit" and not cli.begun:
         if cli.fresh and trainer.is_global_zero:
-            # it holds only what loggers prepared, and the corrected recipe needs the folder to be free
+            # it holds only files of loggers, and the corrected recipe needs the folder to be free
             remove_folder(cli.run_dir)
     elif trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         content = runs.summary(
@@ -260,7 +261,7 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
         try:
             runs.write_json(target, content)
         except OSError as error:
-            if status != "failed":  # or it has failed for the same reason and said so
+            if status != "failed":  # a failed run has reported the reason already
                 fail(f"cannot write {target} ({error.strerror or error})", 2)
             return
         for logger in trainer.loggers:
@@ -276,7 +277,7 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
 
 
 def _conclude(run: Any, cli: TrainingCLI, verb: str, content: dict[str, Any]) -> None:
-    """Give a run of Weights & Biases its summary, and its model if the recipe asks for that."""
+    """Store the summary in a Weights & Biases run, and its model if the recipe requests it."""
     values = with_ends(content["metrics"])
     run.summary.update({"run" if verb == "fit" else verb: content, **values})
     if verb == "fit" and content["status"] == "finished":
@@ -286,24 +287,24 @@ def _conclude(run: Any, cli: TrainingCLI, verb: str, content: dict[str, Any]) ->
 
 
 def quiet() -> None:
-    """Keep Lightning's notices for debugging; what matters is printed by the command itself."""
+    """Hide Lightning's notices, which matter for debugging only."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     launcher = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
-    launcher.setLevel(logging.INFO)  # it says that a process died
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning calls
+    launcher.setLevel(logging.INFO)  # it reports that a process died
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of functions that Lightning calls
     for notice in _NOTICES:
         warnings.filterwarnings("ignore", notice)
 
 
 def failure_status(cli: TrainingCLI, error: Exception) -> int:
-    """Say in one line what has ended a run, and return the exit status.
+    """Print one line about the error that ended a run, and return the exit status.
 
-    A plain ``ValueError`` before training is about a value of the recipe. Once training has begun it is a
-    mistake in the code of a step, so it is printed with its traceback.
+    A plain ``ValueError`` before training concerns a value of the recipe. During training it is a bug in the
+    code of a step, so its traceback is printed.
 
     Raises:
-        Exception: ``error`` itself, if it is none of the kinds that one line explains.
+        Exception: ``error`` itself, if one line does not explain it.
     """
     if isinstance(error, DivergenceError) and not runs.is_first_process():
         return 2
@@ -318,7 +319,7 @@ def failure_status(cli: TrainingCLI, error: Exception) -> int:
     again = f"lebm fit --resume {cli.run_dir} continues"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         line = (
-            f"{error.filename or cli.run_dir}: {error.strerror}; make room there"  # tensorboard names no file
+            f"{error.filename or cli.run_dir}: {error.strerror}; free disk space"  # TensorBoard names no file
         )
         return fail(f"{line}, then {again}" if resumes else line, 2)
     if isinstance(error, OSError):
@@ -327,17 +328,21 @@ def failure_status(cli: TrainingCLI, error: Exception) -> int:
     first, second = lines[0][:200], "".join(lines[1:2]).strip()[:200].rstrip(". ")
     if type(error).__module__.startswith("wandb."):
         said = first.split(". ")[0].rstrip(".") or type(error).__name__
-        line = f"Weights & Biases: {said}; log in with `wandb login`, or leave"
-        return fail(f"{line} trainer.logger.init_args.offline true and `wandb sync` later", 2)
+        line = f"Weights & Biases: {said}; log in with `wandb login`, or set"
+        return fail(f"{line} trainer.logger.init_args.offline true and run `wandb sync` later", 2)
     if not isinstance(error, RuntimeError):
         raise error
     if "loading state_dict" in first and not cli.begun:
-        line = f"{cli.ckpt_path}: the checkpoint holds other networks than the recipe ({second})"
-        return fail(f"{line}; leave the networks as they were, or start a new run by another --run_dir", 2)
+        line = f"{cli.ckpt_path}: the networks of the checkpoint differ from the recipe ({second})"
+        return fail(
+            f"{line}; restore the networks of the recipe, or start a new run with another --run_dir", 2
+        )
     if "out of memory" in str(error):
-        return fail(f"out of memory; lower --data.init_args.batch_size or the networks' widths ({first})", 2)
+        return fail(
+            f"out of memory; lower --data.init_args.batch_size or the widths of the networks ({first})", 2
+        )
     if "DataLoader worker" in str(error):
-        return fail(f"a process that reads data has died ({first}); {again}", 1)
+        return fail(f"a data loading process has died ({first}); {again}", 1)
     if cli.trainer.world_size > 1 and _LOST.search(str(error).lower()):
         line = f"process {cli.trainer.global_rank} has lost another process of this run ({first})"
         return fail(f"{line}; {again} from its last checkpoint", 1)

@@ -1,6 +1,4 @@
-"""``lebm validate-recipe``: parse a recipe, build its networks without memory, print what it would train;
-``--time`` takes three steps of it.
-"""
+"""``lebm validate-recipe``: check a recipe, and print what it trains; ``--time`` measures three steps."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def validate_recipe(argv: list[str]) -> int:
-    """``lebm validate-recipe RECIPE [--time] [overrides]``"""
+    """Run ``lebm validate-recipe RECIPE [--time] [overrides]``."""
     if helped("validate-recipe", argv):
         return 0
     timed = "--time" in argv
@@ -47,7 +45,7 @@ def validate_recipe(argv: list[str]) -> int:
 
 
 def built(request: Request) -> RecipeCLI:
-    """The recipe of a request with its networks, which take no memory."""
+    """Build the recipe of a request with networks that take no memory."""
     import torch
 
     from lebm.cli.training import quiet
@@ -59,7 +57,7 @@ def built(request: Request) -> RecipeCLI:
 
 
 def _time(request: Request) -> str:
-    """Seconds of a step on this machine, from three real ones, and the hours of all of them."""
+    """Measure three training steps; return seconds per step and the time of the whole run, in words."""
     import torch
     from lightning.pytorch import Callback, Trainer
 
@@ -70,7 +68,7 @@ def _time(request: Request) -> str:
     cli = RecipeCLI(request, trainer_too=False)
     model, stage = cli.model, ""
     if isinstance(model, MultiStageNCE):
-        # Each stage is slower than the one before, so the middle one is the mean.
+        # Each stage is slower than the one before, so the middle one approximates the mean.
         tilt = model.prior.tilt
         for _ in range((tilt.max_stages - 1) // 2):
             tilt.switch(warm_start=True, seed=0)

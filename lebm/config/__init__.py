@@ -1,1 +1,1 @@
-"""Recipes and flags turned into objects."""
+"""Construction of models, data and trainers from recipes and flags."""

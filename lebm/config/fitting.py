@@ -1,4 +1,4 @@
-"""A recipe for other images or vectors: an overlay with the data, and with the shapes of the networks."""
+"""Recipes for other images or vectors: overlays with the data and the shapes of the networks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TEXTS = (".txt", ".text")
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a list in one line."""
+    """A YAML writer that keeps a list on one line."""
 
 
 _Dumper.add_representer(
@@ -37,22 +37,22 @@ _Dumper.add_representer(
 
 
 def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[str]]:
-    """The text of an overlay that includes a recipe and fits it to a data set, and what was decided.
+    """Return an overlay that fits a recipe to a data set, and sentences about the changes.
 
-    The networks are those of the recipe, with the channels of the images. A recipe with convolutions keeps
-    its image size, and the images are resized to it. Fully connected networks take the size of the images,
-    and at most 64 px. A recipe that does not ship with lebm is named as seen from ``folder``, the overlay's.
+    The networks stay, with the channels of the images. Networks with convolutions keep the image size of the
+    recipe, and the images are resized to it. Fully connected networks take the size of the images, at most
+    64 px. A recipe that does not ship with lebm is included by its path relative to ``folder``.
 
     Raises:
-        UserError: for a recipe that is not of images or starts from another run, and for an array of another
-            size than that of the networks.
+        UserError: for a recipe of sentences or one that starts from another run, for data of another kind,
+            and for an array whose size the networks cannot produce.
     """
     recipe = check_kind(path, found.path)
     is_vector = len(found.shape) == 1
     if is_vector != (recipe["data"]["class_path"] == "ArrayData"):
         own, other = ("images", "vectors")[:: 1 if is_vector else -1]
         raise UserError(
-            f"{path}: a recipe of {own}, and {found.path} holds {other}; start from a recipe of {other},"
+            f"{path}: a recipe of {own}, but {found.path} holds {other}; start from a recipe of {other},"
             f" such as latent_mle/{'vectors' if is_vector else 'mnist'}"
         )
     before = recipe["data"].get("init_args") or {}
@@ -74,8 +74,8 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
     held_out = {key: before[key] for key in ("held_out_label", "normal_label") if before.get(key) is not None}
     if found.normal is not None:
         said.append(
-            f"all training images are of the class {found.normal!r}, and the test images of others too:"
-            " normal_label counts those as anomalies"
+            f"all training images have the class {found.normal!r}, and test images have other classes too:"
+            " normal_label counts the other classes as anomalies"
         )
     elif held_out:
         callbacks = (recipe.get("trainer") or {}).get("callbacks") or []
@@ -83,45 +83,44 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
             overlay["trainer"] = {"callbacks": [name for name in callbacks if name != "AnomalyDetection"]}
         key, label = held_out.popitem()
         said.append(
-            f"{key} {label} is of the recipe's own data and was left out; to hold out a class, add"
+            f"{key} {label} belongs to the data of the recipe and was left out; to hold out a class, add"
             " --data.init_args.held_out_label NAME and the callback AnomalyDetection"
         )
     header = (
         f"# {one_line(f'{path.stem}, for {found.path}')}\n#\n# Data     {found.line}\n"
-        f"# What does not stand here is as in {one_line(name)}: lebm cat {one_line(shlex.quote(name))}\n\n"
+        f"# Includes {one_line(name)}, printed by lebm cat {one_line(shlex.quote(name))}\n\n"
     )
     text = yaml.dump(overlay, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize)
     return header + text, said
 
 
 def check_kind(path: Path, data: str) -> dict[str, Any]:
-    """The content of a recipe with what it includes; refused if it or the data are of sentences."""
+    """Return the merged content of a recipe of images or vectors; reject recipes and data of sentences."""
     recipe = merged(read(path))[0]
     model, kind = recipe.get("model") or {}, (recipe.get("data") or {}).get("class_path")
     inference = (model.get("init_args") or {}).get("inference") or {}
     if "backbone" in (inference.get("init_args") or {}):
-        raise UserError(f"{path}: this recipe starts from the networks of another run; fit that one's recipe")
+        raise UserError(f"{path}: starts from the networks of another run; name the recipe of that run")
     kind = str(kind).rpartition(".")[2]
     is_file = data.lower().endswith(_TEXTS)
     if kind == "TextData":
         splits = " --data.init_args.validation_size 0.1 --data.init_args.test_split null" if is_file else ""
         raise UserError(
-            f"{path}: not a recipe of images, which --for is about. A recipe of sentences fits any sentences:"
-            f" copy it without --for, and train with lebm fit -c DEST --data.init_args.path"
-            f" {shlex.quote(data)}{splits}"
+            f"{path}: a recipe of sentences needs no --for, because it fits any sentences; copy it without"
+            f" --for and run lebm fit -c DEST --data.init_args.path {shlex.quote(data)}{splits}"
         )
     if kind != "ArrayData" and (kind != "ImageData" or not any(_shapes(model, ""))):
-        raise UserError(f"{path}: not a recipe of images or vectors; lebm ls prints what there is")
+        raise UserError(f"{path}: not a recipe of images or vectors; lebm ls lists the recipes")
     if is_file or (Path(data) / "train.txt").is_file():
         raise UserError(
-            f"--for {data}: these are sentences, and {path} is a recipe of images; start from a recipe of"
+            f"--for {data}: holds sentences, but {path} is a recipe of images; start from a recipe of"
             " sentences, such as latent_mle/text_small"
         )
     return recipe
 
 
 def _shapes(section: Any, cls: str) -> Iterator[tuple[str, list[int]]]:
-    """Every shape of an image in a section of a recipe, with the class that takes it."""
+    """Yield every image shape in a section of a recipe, with its class."""
     if isinstance(section, dict):
         cls = section.get("class_path", cls)
         for key, value in section.items():
@@ -132,14 +131,14 @@ def _shapes(section: Any, cls: str) -> Iterator[tuple[str, list[int]]]:
 
 
 def _resized(section: Any, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What of a section changes with the shape of the images."""
+    """Return the changes of a section for images of another shape."""
     changed: dict[str, Any] = {}
     for key, value in section.items():
         if key in ("out_shape", "in_shape"):
             changed |= {key: list(shape)} if value != list(shape) else {}
         elif isinstance(value, dict) and (below := _resized(value, shape)):
             changed[key] = below
-    if changed and section.get("class_path") == "LadderGenerator":  # its last layer gives the image
+    if changed and section.get("class_path") == "LadderGenerator":  # its last layer makes the image
         blocks = [list(block) for block in section["init_args"]["blocks"]]
         kind = blocks[0][-1].split()[0]
         blocks[0][-1] = f"{kind} {math.prod(shape) if kind == 'linear' else shape[0]}"
@@ -148,7 +147,7 @@ def _resized(section: Any, shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _arguments(before: dict[str, Any], found: Survey, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Arguments of the data: those of the recipe that hold for any images stay, its others get defaults."""
+    """Return the data arguments: the recipe's where they hold for any images, else the defaults."""
     from lebm.data import ArrayData, ImageData
 
     known = inspect.signature(ArrayData if found.is_array else ImageData).parameters
@@ -165,23 +164,23 @@ def _arguments(before: dict[str, Any], found: Survey, shape: tuple[int, ...]) ->
         arguments["validation_size"] = _SHARE
         count -= size_in_rows(_SHARE, count)
     if count < 1:
-        raise UserError(f"data path {found.path!r}: {found.count} images are too few to train on")
+        raise UserError(f"data path {found.path!r}: {found.count} training images are too few; add images")
     arguments["batch_size"] = min(before.get("batch_size", 100), count)
     others = (name for name in before if name in known and name not in (*arguments, *_KEPT))
     return arguments | {name: known[name].default for name in others}
 
 
 def _shape(path: Path, shapes: list[tuple[str, list[int]]], found: Survey) -> tuple[int, ...]:
-    """Channels, height and width that the networks can do and the data can have."""
+    """Return channels, height and width that suit both networks and data."""
     channels, height, width = found.shape
     own = shapes[0][1][1:]
     free = all(cls in _ANY_SIZE for cls, _ in shapes)
     if found.is_array:
         if not free and [height, width] != own:
             raise UserError(
-                f"{path}: its networks make images of {own[1]} x {own[0]} pixels, and the array has"
-                f" {width} x {height}; give a folder of images, which are resized, or a recipe such as"
-                " latent_mle/mnist, whose networks take any size"
+                f"{path}: its networks make images of {own[1]} x {own[0]} pixels, but the array has"
+                f" {width} x {height}; name a folder of images, which are resized, or a recipe whose networks"
+                " take any size, such as latent_mle/mnist"
             )
         return channels, height, width
     side = min(height, width, _LARGEST) if free else own[0]
@@ -189,7 +188,7 @@ def _shape(path: Path, shapes: list[tuple[str, list[int]]], found: Survey) -> tu
 
 
 def _few_steps(recipe: dict[str, Any], data: dict[str, Any], count: int) -> list[str]:
-    """What to say if the epochs of the recipe are few steps with these data."""
+    """Return advice if the epochs of the recipe give few training steps with these data."""
     epochs, size = (recipe.get("trainer") or {}).get("max_epochs") or -1, data["batch_size"]
     rows = count - size_in_rows(data.get("validation_size") or 0, count)
     per_epoch = (rows if data.get("drop_last", True) else rows + size - 1) // size

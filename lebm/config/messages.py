@@ -1,4 +1,4 @@
-"""The long reports of the parser as one line, with the file, the key and what the user can do."""
+"""Long reports of the parser as one line with the file, the key and a remedy."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NOISE = re.compile(
     r"^(Does not validate against any|Subtypes:|Errors:|Given value|Subclass types expect|a class path"
     r" \(str\)|a dict with|Expected a <class 'NoneType'>|Expected a path but|a dict without)"
 )
-_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a string"}
 _KINDS |= {"Sequence": "a list", "list": "a list"}
 
 
 def parser_line(text: str, settings: Sequence[Setting], options: Iterable[str]) -> str:
-    """One line from a message of jsonargparse, with the file of the key and suggestions from ``options``."""
+    """Shorten a message of jsonargparse to one line with the file of the key and a suggestion."""
     key, cls, leaf = _deepest(text)
     if found := re.search(r"Group '(.+)' does not accept option '(.+)'", leaf):
         key = [f"{found[1]}.{found[2]}"]
@@ -39,7 +39,7 @@ def parser_line(text: str, settings: Sequence[Setting], options: Iterable[str]) 
     elif found := re.search(r"following arguments are required: (.+)", leaf):
         leaf = f"{_short(cls)} needs {found[1]}" if key else f"the section {found[1]} is missing"
     elif found := re.search(r"Importing '([^']+)' is not allowed", leaf):
-        leaf = f"the class {found[1]} is outside lebm, lightning and torch; if you trust it, add --trust "
+        leaf = f"the class {found[1]} is outside lebm, lightning and torch; to trust it, add --trust "
         leaf += found[1].split(".")[0]
     elif found := re.match(r"Expected an instantiatable class, but ?(\S*) is abstract", leaf):
         given = re.search(r"^ *Given value: (\S+)$", text, re.MULTILINE)  # the parser may leave out the name
@@ -50,19 +50,19 @@ def parser_line(text: str, settings: Sequence[Setting], options: Iterable[str]) 
 
 
 def _abstract(path: str) -> str:
-    """The line for an abstract class. The parser names the base class if the recipe names no class."""
+    """Return the message for an abstract class, which the parser also names if the recipe names no class."""
     module, _, name = path.rpartition(".")
     missing = sorted(getattr(getattr(sys.modules.get(module), name, None), "__abstractmethods__", ()))
     if not missing:
-        return f"name the class with class_path, some kind of {name or 'the section'}"
+        return f"name a subclass of {name or 'the section'} with class_path"
     lacking = f"is abstract: it does not define {', '.join(missing)}"
     if path.startswith("lebm."):
-        return f"{name} {lacking}; name with class_path a class that is derived from it"
+        return f"{name} {lacking}; name a class derived from it with class_path"
     return f"{path} {lacking}"
 
 
 def _value(text: str, leaf: str) -> str:
-    """What is wrong with a value or the name of a class."""
+    """Return the message for a wrong value or class name."""
     given = re.search(r"^ *Given value: (.{1,40})$", text, re.MULTILINE)
     choices = re.findall(r"Expected a typing\.Literal\[(.+?)\](?:\. Got value: (.*))?", text)
     if choices and leaf.startswith("Expected a"):
@@ -76,25 +76,25 @@ def _value(text: str, leaf: str) -> str:
     if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\w+)", leaf):
         return f"{found[1]} is not a subclass of {found[2]}"
     if found := re.match(r"module '([^']+)' has no attribute '(\w+)'", leaf):
-        return f"there is no {found[1]}.{found[2]}" + nearest(
+        return f"no such class {found[1]}.{found[2]}" + nearest(
             found[2], dir(importlib.import_module(found[1]))
         )
     if found := re.match(r"Expected a dot import path string: (.*)", leaf):
         known = {name for home in HOMES for name in dir(importlib.import_module(home))}
         if found[1] in known:
-            return f"{found[1]} is of another kind than is needed here"
-        return f"{found[1]!r} is not a class here" + nearest(found[1], known)
+            return f"{found[1]} is a class of another kind"
+        return f"{found[1]!r} is not a known class" + nearest(found[1], known)
     if found := re.match(r"Not a valid subclass of (\w+)\.? ?(?:Got value: (.*))?", leaf):
         return f"expected a {found[1]}, as class_path and init_args" + (
             f", not {found[2]}" if found[2] else ""
         )
     if found := re.match(r"No module named '?([\w.]+)'?", leaf):
-        return f"there is no module {found[1]}; run in the folder that holds it, or install it"
+        return f"no module {found[1]}; run lebm in its folder, or install it"
     return re.sub(r"\s+", " ", leaf)
 
 
 def interpolation_line(error: Exception, settings: Sequence[Setting]) -> str:
-    """One line for a ``${...}`` that names no key."""
+    """Return one line for a ``${...}`` that refers to no key."""
     text = str(error)
     holder = re.search(r"full_key: (\S+)", text)
     where = location([holder[1]] if holder else [], settings)
@@ -104,11 +104,11 @@ def interpolation_line(error: Exception, settings: Sequence[Setting]) -> str:
     if found is None:
         return f"{where}{text.splitlines()[0]}"
     known = [name for setting in settings for name in setting.sections]
-    return f"{where}${{{found[1]}}} names no key of the recipe{nearest(found[1], known)}"
+    return f"{where}${{{found[1]}}} refers to no key of the recipe{nearest(found[1], known)}"
 
 
 def constructor_line(error: BaseException) -> str:
-    """The message of a constructor after the name of its class, without the report of the parser."""
+    """Return the message of a constructor after its class name, without the report of the parser."""
     message, owner = _deepest(str(error))[2], ""
     step: BaseException | None = error
     while step is not None and not owner:
@@ -118,23 +118,22 @@ def constructor_line(error: BaseException) -> str:
 
 
 def trainer_line(error: Exception, trainer: Mapping[str, Any]) -> str:
-    """The message of Lightning about settings that do not work on this machine, after their key."""
+    """Return the message of Lightning about unsupported settings, after their key."""
     text = " ".join(str(error).split())
     accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
     if re.search(r"gpu backend|can not run on your system|torch_xla", text):
-        return f"trainer.accelerator {accelerator}: no such device here; leave it auto"
+        return f"trainer.accelerator {accelerator}: no such device on this machine; use auto"
     if "Trainer(devices=" in text:
-        return f"trainer.devices {devices}: give a number of at least 1, or auto"
+        return f"trainer.devices {devices}: must be at least 1, or auto"
     if "your machine only has" in text:
         return f"trainer.devices {devices}: {text}"
     return text
 
 
 def _deepest(text: str) -> tuple[list[str], str, str]:
-    """Key path, innermost class path and message of the most deeply nested report that has content.
+    """Return key path, innermost class and message of the most deeply nested report with content.
 
-    Of several at the same depth the first is taken. The later branches of a union only report that the value
-    has another type.
+    At equal depth the first report counts, because later branches of a union only report another type.
     """
     first = next(iter(text.strip().splitlines()), "unknown problem")
     best: tuple[int, list[str], str, str] = (-1, [], "", first)

@@ -1,4 +1,4 @@
-"""Recipes and flags turned into model, data and trainer: a thin LightningCLI."""
+"""Construction of model, data and trainer from a request: a thin LightningCLI."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _trusted_before: set[str] = set()
 
 
 class RecipeCLI(LightningCLI):
-    """Parses a request and builds its parts; the caller runs them.
+    """A parser that builds the parts of a request; the caller runs them.
 
-    With ``run=False`` LightningCLI adds no sub-commands. They would merge the hyper-parameters of a
-    checkpoint given by ``--ckpt_path`` into the recipe, and import any class that the checkpoint names.
-    Without ``trainer_too``, trainer, loggers and callbacks are not built. Any fault of the recipe is a
+    With ``run=False`` LightningCLI adds no sub-commands, which would merge the hyper-parameters of a
+    checkpoint given by ``--ckpt_path`` into the recipe and import any class that the checkpoint names.
+    Without ``trainer_too``, trainer, loggers and callbacks are not built. Any error of the recipe is a
     UserError of one line.
     """
 
@@ -83,7 +83,7 @@ class RecipeCLI(LightningCLI):
             )
 
     def all_settings(self) -> list[Setting]:
-        """What is merged and parsed: the settings of the request."""
+        """Return the settings of the request, which are merged and parsed."""
         return self.request.settings
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -102,10 +102,10 @@ class RecipeCLI(LightningCLI):
         for name, (kind, meaning) in OWN_KEYS.items():
             parser.add_argument(f"--{name}", type=kind | None, default=None, help=meaning)
 
-        parser.add_instantiator(recorded, nn.Module)  # for checkpoints, which describe plain modules too
+        parser.add_instantiator(recorded, nn.Module)  # checkpoints describe plain modules too
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)  # Lightning would warn that these are not the words of the user
+        self.config = parser.parse_args(args)  # without Lightning's warning about arguments in code
 
     def before_instantiate_classes(self) -> None:
         chosen = self.config.run_dir or self.config.trainer.default_root_dir
@@ -114,7 +114,7 @@ class RecipeCLI(LightningCLI):
         self.config.trainer.default_root_dir = str(self.run_dir)
         strategy = self.config.trainer.strategy
         refused = refusal(strategy if isinstance(strategy, str) else (strategy or {}).get("class_path"))
-        if refused is not None:  # before Lightning complains of the device that this strategy needs
+        if refused is not None:  # before Lightning checks the device of the strategy
             raise UserError(refused)
         self.recipe = self.config
         if self.trainer_too:
@@ -135,7 +135,7 @@ class RecipeCLI(LightningCLI):
         self.model, self.datamodule = self.config_init.model, self.config_init.data
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        # config.yaml names no folder for the loggers, so a run folder can be moved and resumed.
+        # config.yaml stores no logger folder, so a run folder can be moved and resumed.
         self.config = self.recipe
         chosen = self.config_init.trainer
         callbacks, plugins = _listed(chosen.callbacks), _listed(chosen.plugins)
@@ -156,7 +156,7 @@ class RecipeCLI(LightningCLI):
         ):
             if wanted is not False and not any(isinstance(callback, kind) for callback in callbacks):
                 ours.append(made())
-        ours.append(Preemption())  # the last one: all others act before it ends the run
+        ours.append(Preemption())  # last, because it ends the run
         trainer = super().instantiate_trainer(
             callbacks=[*callbacks, *ours],
             logger=with_defaults(chosen.logger, self.run_dir, self.first_step),
@@ -167,26 +167,26 @@ class RecipeCLI(LightningCLI):
         return trainer
 
     def _check_processes(self, trainer: Trainer) -> None:
-        """Refuse processes that do not know who writes into the run folder."""
+        """Reject processes that do not know the rank of the writer."""
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             chosen = self.recipe.trainer.strategy
             name = chosen if isinstance(chosen, str) else chosen.class_path
             raise UserError(
-                f"trainer.strategy {name}: it trains in forked or spawned processes, and this one, which"
-                " writes into the run folder, would not know what they did; type --trainer.strategy ddp"
+                f"trainer.strategy {name}: forked or spawned processes cannot report to the process that"
+                " writes the run folder; use --trainer.strategy ddp"
             )
-        silent = getattr(rank_zero_only, "rank", 0) != 0  # what only the first process writes would be lost
+        silent = getattr(rank_zero_only, "rank", 0) != 0  # then the files of the first process would be lost
         if trainer.is_global_zero and (silent or not is_first_process()):
             names = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "LOCAL_RANK", "NODE_RANK")
             left = [name for name in names if os.environ.get(name, "0") != "0"]
             raise UserError(
-                f"{', '.join(f'{name}={os.environ[name]}' for name in left)} in the environment names another"
-                f" process than the first, and this run has no other; type unset {' '.join(left)}"
+                f"{', '.join(f'{name}={os.environ[name]}' for name in left)} in the environment names a"
+                f" process other than the first, but this run has one process; run unset {' '.join(left)}"
             )
 
     @contextlib.contextmanager
     def _one_line(self) -> Iterator[None]:
-        """Turn the errors of parser and constructors into one line."""
+        """Convert errors of the parser and of constructors to one line."""
         try:
             yield
         except UserError:
@@ -211,17 +211,14 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _environment(plugins: list[Any]) -> list[SLURMEnvironment]:
-    """Slurm without Lightning's requeueing.
-
-    That would write other checkpoints inside a signal handler, and later prefer them.
-    """
+    """Return the Slurm environment without requeueing, which writes checkpoints in a signal handler."""
     if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) or not SLURMEnvironment.detect():
         return []
     return [SLURMEnvironment(auto_requeue=False)]
 
 
 def _allow(trust: list[str]) -> None:
-    """Let recipes name only classes of trusted packages; jsonargparse checks this before an import."""
+    """Let recipes name only classes of trusted packages, checked by jsonargparse before an import."""
     trusted = {*TRUSTED, *trust}
     set_parsing_settings(
         omegaconf_absolute_to_relative_paths=True,

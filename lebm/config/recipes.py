@@ -1,4 +1,4 @@
-"""Recipes: their files and names, what they include, and how blocks, overlays and flags are merged."""
+"""Recipes: their files, names and includes, and the merging of blocks, overlays and flags."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OVERLAYS = ("loggers/", "inference/", "prior/")
 
 
 def folder() -> Path:
-    """The folder of the packaged recipes, also in a source tree that is not installed."""
+    """Return the folder of the packaged recipes, also in a source tree that is not installed."""
     spec = importlib.util.find_spec("lebm.recipes")
     if spec is not None and spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
@@ -37,17 +37,17 @@ def folder() -> Path:
 
 
 def names() -> dict[str, Path]:
-    """The files of all recipes and overlays by name, such as ``latent_mle/mnist``."""
+    """Return the files of all recipes and overlays by name, such as ``latent_mle/mnist``."""
     return {name: path for name, path in _files().items() if not name.startswith(_BLOCKS)}
 
 
 def experiments() -> dict[str, Path]:
-    """The files of the recipes that train a model by themselves: all but the overlays."""
+    """Return the files of the recipes that train a model by themselves, without the overlays."""
     return {name: path for name, path in names().items() if not name.startswith(_OVERLAYS)}
 
 
 def blocks() -> dict[str, Path]:
-    """The files of all blocks, which recipes include, by name, such as ``data/mnist``."""
+    """Return the files of all blocks, which recipes include, by name, such as ``data/mnist``."""
     return {name: path for name, path in _files().items() if name.startswith(_BLOCKS)}
 
 
@@ -58,16 +58,16 @@ def _files() -> dict[str, Path]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'data/mnist'?`` for the most similar known name; empty if none is similar."""
+    """Return ``; did you mean 'data/mnist'?`` for the most similar known name, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def find(recipe: str) -> Path:
-    """The file of a recipe, an overlay or a block, by its path or its name.
+    """Return the file of a recipe, an overlay or a block, by its path or its name.
 
     Raises:
-        UserError: if there is neither such a file nor such a name.
+        UserError: if neither a file nor a name matches.
     """
     path = Path(recipe)
     if path.is_file():
@@ -81,12 +81,12 @@ def find(recipe: str) -> Path:
     near = difflib.get_close_matches(name, known, n=1) or [
         other for other in known if other.split("/")[-1] == name.split("/")[-1]
     ]
-    hint = f"did you mean {near[0]!r}?" if near else "lebm ls prints the recipes there are"
-    raise UserError(f"no recipe {recipe!r}, neither as a file nor by name; {hint}")
+    hint = f"did you mean {near[0]!r}?" if near else "lebm ls lists the recipes"
+    raise UserError(f"no recipe {recipe!r}, neither by file nor by name; {hint}")
 
 
 def run_name(recipe: str) -> str:
-    """The name of a run of a recipe: the recipe's name with dashes, or folder and stem of a user's file."""
+    """Return the run name of a recipe: its name with dashes, or folder and stem of a user's file."""
     path = find(recipe).resolve()
     for name, known in _files().items():
         if known.resolve() == path:
@@ -96,7 +96,7 @@ def run_name(recipe: str) -> str:
 
 
 def title(path: Path) -> str:
-    """The first comment line of a recipe."""
+    """Return the first comment line of a recipe."""
     with path.open(encoding="utf-8") as lines:
         return next(
             (line.lstrip("# ").strip() for line in lines if line.startswith("#") and line.strip("# \n")), ""
@@ -104,16 +104,16 @@ def title(path: Path) -> str:
 
 
 def is_measured(path: Path) -> bool:
-    """Whether the header of a recipe says that it has been run at full length."""
+    """Return whether the header of a recipe states that it has been run at full length."""
     with path.open(encoding="utf-8") as lines:
         header = itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), lines)
         return any(line.startswith("# Status   run at full length") for line in header)
 
 
 class Setting(NamedTuple):
-    """A value, the dotted key that it belongs to, and its file: ``None`` for a flag.
+    """A value with its dotted key and its file, which is ``None`` for a flag.
 
-    The value of a file is its whole content, and the key is empty.
+    For a file, the value is the whole content and the key is empty.
     """
 
     key: str
@@ -122,17 +122,17 @@ class Setting(NamedTuple):
 
     @property
     def short_key(self) -> str:
-        """The key as users write it, without the levels that only the parser needs."""
+        """Return the key as users write it, without the levels that only the parser needs."""
         return ".".join(_short(self.key.rstrip("+").split(".")))
 
     @property
     def sections(self) -> list[str]:
-        """The first names of the keys."""
+        """Return the first parts of the keys."""
         return [self.key.split(".")[0]] if self.key else list(self.value)
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
-    """The content of a recipe as plain data.
+    """Return the content of a recipe as plain data.
 
     Raises:
         UserError: if the file is unreadable, not YAML of plain values, or not a mapping.
@@ -150,19 +150,16 @@ def load_recipe(path: Path) -> dict[str, Any]:
             f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
         ) from error
     if not isinstance(content, dict):
-        kind = "empty" if content is None else f"a {type(content).__name__}"
-        raise UserError(
-            f"{path}: a recipe is a mapping with the sections model, data and trainer, this one is {kind}"
-        )
+        kind = "an empty file" if content is None else f"a {type(content).__name__}"
+        raise UserError(f"{path}: expected a mapping with the sections model, data and trainer, not {kind}")
     return content
 
 
 def read(path: Path) -> list[Setting]:
-    """The blocks that a recipe includes, and the recipe, in the order in which they take effect.
+    """Return the blocks that a recipe includes, and the recipe, in the order in which they take effect.
 
     Raises:
-        UserError: as :func:`load_recipe` and :func:`included`, and for keys beside a ``class_path`` that are
-            not those of a class.
+        UserError: as :func:`load_recipe` and :func:`included`, and for unknown keys beside a ``class_path``.
     """
     content = load_recipe(path)
     files = {file: load_recipe(file) for file in included(path, content)} | {path: content}
@@ -173,29 +170,29 @@ def read(path: Path) -> list[Setting]:
 
 
 def included(path: Path, content: Mapping[str, Any], above: tuple[Path, ...] = ()) -> list[Path]:
-    """The files that a recipe includes, in the order in which they are read.
+    """Return the files that a recipe includes, in the order in which they are read.
 
-    They are read before the recipe, so the values of the recipe replace theirs. A name such as ``data/mnist``
-    or ``latent_mle/mnist`` is a block or a recipe of the package. A name that ends in ``.yaml`` is a file,
-    looked for from the folder of the recipe. ``above`` are the recipes that include this one.
+    They are read before the recipe, so values of the recipe replace theirs. A name such as ``data/mnist``
+    or ``latent_mle/mnist`` is a packaged block or recipe. A name that ends with ``.yaml`` is a file relative
+    to the folder of the recipe. ``above`` lists the recipes that include this one.
 
     Raises:
-        UserError: for an ``include`` that is not a name or a list of names, names nothing, or includes
+        UserError: for an ``include`` that is not a name or a list of names, matches nothing, or includes
             itself.
     """
     names = content.get("include") or []
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}: include: expected the name of a block or a list of names, not {names!r}")
+        raise UserError(f"{path}: include: expected a name or a list of names, not {names!r}")
     found: list[Path] = []
     above, known = (*above, path.resolve()), _files()
     for name in names:
         file = path.parent / name if name.endswith((".yaml", ".yml")) else known.get(name)
         if file is None:
             hint = nearest(name, known) or f"; the blocks are {', '.join(blocks())}"
-            raise UserError(f"{path}: include: there is no block {name!r}{hint}")
+            raise UserError(f"{path}: include: no such block {name!r}{hint}")
         if not file.is_file():
-            raise UserError(f"{path}: include: there is no file {file}")
+            raise UserError(f"{path}: include: no such file {file}")
         if file.resolve() in above:
             raise UserError(f"{path}: include: {name} includes itself")
         found += [*included(file, load_recipe(file), above), file]
@@ -203,7 +200,7 @@ def included(path: Path, content: Mapping[str, Any], above: tuple[Path, ...] = (
 
 
 def _check_blocks(value: Any, path: Path, key: str) -> None:
-    """Refuse other keys than those of a class beside ``class_path``; the parser would name another one."""
+    """Reject unknown keys beside ``class_path``, because the parser would name another key."""
     if isinstance(value, list):
         for position, item in enumerate(value):
             _check_blocks(item, path, f"{key}[{position}]")
@@ -216,12 +213,12 @@ def _check_blocks(value: Any, path: Path, key: str) -> None:
 
 
 def merged(settings: Iterable[Setting], trust: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
-    """One mapping of all settings; later ones change earlier ones.
+    """Merge all settings into one mapping, in which later settings override earlier ones.
 
-    Mappings are merged and other values replaced. Where a class changes, the arguments that both classes have
-    are kept, references such as ``${latent_dim}`` too. A flag replaces a table of values, such as the
-    learning rates, of which an overlay changes single entries. ``key+`` appends to a list. A held-out class
-    that is given by its number is left out if a later setting names other data; a sentence says so.
+    Mappings are merged and other values replaced. If a class changes, arguments that both classes have are
+    kept, including references such as ``${latent_dim}``. A flag replaces a table of values, such as the
+    learning rates; an overlay changes single entries of it. ``key+`` appends to a list. A held-out class
+    given by number is removed if a later setting names other data, with a sentence for the user.
     """
     trust = (*TRUSTED, *trust)
     content: Any = {}
@@ -239,7 +236,7 @@ def merged(settings: Iterable[Setting], trust: Iterable[str] = ()) -> tuple[dict
 
 
 def _merge(old: Any, new: Any, trust: Sequence[str]) -> Any:
-    """``old`` with what ``new`` says."""
+    """Return ``old`` with the values of ``new``."""
     if isinstance(old, dict) and _is_class(new):
         new = {"class_path": new}
     if not isinstance(new, dict):
@@ -251,7 +248,7 @@ def _merge(old: Any, new: Any, trust: Sequence[str]) -> Any:
         )
     if old and new.get("class_path", old.get("class_path")) != old.get("class_path"):
         cls = _class(new["class_path"], trust)
-        if cls is not None and cls is not _class(old.get("class_path"), trust):  # else the parser refuses it
+        if cls is not None and cls is not _class(old.get("class_path"), trust):  # else the parser rejects it
             known, arguments = constructor_parameters(cls), old.get("init_args") or {}
             old = {"init_args": {key: value for key, value in arguments.items() if key in known}}
     out = dict(old)
@@ -266,7 +263,7 @@ def _merge(old: Any, new: Any, trust: Sequence[str]) -> Any:
 
 
 def _put(old: Any, parts: Sequence[str], value: Any, trust: Sequence[str]) -> Any:
-    """``old`` with the value of a flag whose key has the given parts below ``old``."""
+    """Return ``old`` with the value of a flag whose key has the given parts."""
     if not parts:
         is_table = isinstance(value, dict) and not any(isinstance(item, dict) for item in value.values())
         return value if is_table and value.keys().isdisjoint(_LEVELS) else _merge(old, value, trust)
@@ -283,14 +280,14 @@ def _put(old: Any, parts: Sequence[str], value: Any, trust: Sequence[str]) -> An
 
 
 def _is_class(value: Any) -> bool:
-    """Whether a text looks like the name of a class, as ``MALA`` does and ``auto`` does not."""
+    """Return whether a text looks like a class name: ``MALA`` does, ``auto`` does not."""
     if not isinstance(value, str) or not value.replace(".", "").isidentifier():
         return False
     return value.rpartition(".")[2][:1].isupper()
 
 
 def _class(name: Any, trust: Sequence[str]) -> type | None:
-    """The class of a ``class_path``, short or long; ``None`` for a name that the parser will refuse."""
+    """Return the class of a short or long ``class_path``, or ``None`` if the parser will reject it."""
     if not isinstance(name, str):
         return None
     if "." in name:
@@ -306,17 +303,16 @@ def _class(name: Any, trust: Sequence[str]) -> type | None:
 
 
 def _data(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the data."""
     section = content.get("data")
     arguments = section.get("init_args") if isinstance(section, dict) else None
     return arguments if isinstance(arguments, dict) else {}
 
 
 def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """Take out of ``now`` a held-out class that is given by its number, if the data are others now.
+    """Remove a held-out class given by number from ``now`` if the data have changed.
 
     Returns:
-        A sentence by the name of each argument that was taken out.
+        A sentence for each removed argument, by its name.
     """
     notes = {}
     path = before.get("path")
@@ -326,16 +322,16 @@ def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any]) -> 
         if now.get(name) == label and any(isinstance(one, int) for one in labels):
             now[name] = None
             notes[name] = (
-                f"{name} {label} is a number of {path} and was left out for {now['path']}: add"
+                f"{name} {label} is a class number of {path} and was left out for {now['path']}; add"
                 f" --data.init_args.{name} NAME to hold out a class"
             )
     return notes
 
 
 def location(keys: Sequence[str], settings: Sequence[Setting]) -> str:
-    """``file:line: key: `` for the start of a message; an unknown part is left out.
+    """Return ``file:line: key: `` for the start of a message, without unknown parts.
 
-    The last setting with the key, or with most parts of it, is named.
+    The last setting that has the key, or the longest part of it, is named.
     """
     wanted = _short([part for key in keys for part in key.split(".")])
     if not wanted:
@@ -358,7 +354,7 @@ def _short(parts: Sequence[str]) -> list[str]:
 
 
 def _line(path: Path, key: Sequence[str]) -> tuple[int, str]:
-    """How many parts of a key a recipe has, and file and line of the deepest one."""
+    """Return the number of key parts that a recipe has, and the file and line of the deepest part."""
     node: Any = yaml.compose(path.read_text(encoding="utf-8"))
     depth, where = 0, ""
     for part in key:

@@ -1,4 +1,4 @@
-"""The words after a verb that takes a recipe, parsed once, before Lightning is imported."""
+"""The arguments of a verb that takes a recipe, parsed once, before Lightning is imported."""
 
 from __future__ import annotations
 
@@ -16,48 +16,47 @@ from lebm.errors import UserError
 from lebm.files import HUB_NAME
 
 OWN_KEYS: dict[str, tuple[Any, str]] = {
-    "run_dir": (str, "Folder of the run; runs/<recipe> if not given."),
-    "latent_dim": (int, "For recipes to refer to, as ${latent_dim}."),
-    "latent_dims": (list[int], "The same for layers, bottom first, as ${latent_dims}."),
-    "checkpoint_every": (int, "Steps between checkpoints; every epoch if not given."),
-    "ckpt_path": (str, "Checkpoint to start from or to evaluate."),
+    "run_dir": (str, "folder of the run (default: runs/<recipe>)"),
+    "latent_dim": (int, "number of latent coordinates, for references ${latent_dim}"),
+    "latent_dims": (list[int], "latent coordinates per layer, bottom first, for references ${latent_dims}"),
+    "checkpoint_every": (int, "steps between checkpoints (default: one epoch)"),
+    "ckpt_path": (str, "checkpoint to start from or to evaluate"),
 }
 """Type and meaning of the keys of a recipe that LightningCLI does not have."""
 _SECTIONS = (*OWN_KEYS, "trainer", "model", "data", "seed_everything")
 _OF_TRAINING = ("devices", "num_nodes", "strategy", "plugins", "profiler", "default_root_dir")
 _EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "embedded"
 DESCRIPTION = """\
-A recipe (-c, by path or by a name that `lebm ls` prints) sets everything; later -c files and flags override
-it. A run folder holds its recipe: --resume RUN needs no recipe, and neither does RUN as the first word of a
-verb that evaluates."""
+A recipe (-c: a path, or a name that `lebm ls` prints) holds all settings; later -c files and flags override
+them. A run folder holds its recipe, so --resume RUN and `lebm test RUN` need no -c."""
 _USAGE = {
     "fit": "-c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]\n       lebm fit --resume RUN [--KEY VALUE ...]",
-    "validate-recipe": "RECIPE [--time] [--KEY VALUE ...]   (--time: seconds of a step, hours of all)",
+    "validate-recipe": "RECIPE [--time] [--KEY VALUE ...]   (--time: measure three steps)",
     "test": "RUN [--KEY VALUE ...]\n       lebm {verb} -c RECIPE --ckpt_path FILE [--KEY VALUE ...]",
 }
 _PAGE = """\
 often used
-  --run_dir DIR                 folder of the run; runs/<recipe> if not given{of_fit}
-  --data.path PATH              the data: a folder, files, or a name on the Hub
-  --seed_everything N           seed of weights, data order and noise (default 0)
+  --run_dir DIR                 folder of the run (default: runs/<recipe>){of_fit}
+  --data.path PATH              data: a folder, files, or a name on the Hub
+  --seed_everything N           seed of weights, data order and noise (default: 0)
   --latent_dim N                number of latent coordinates
-  --trainer.max_epochs N        length of the training; also --trainer.max_steps
-  --trainer.accelerator gpu     with --trainer.devices 8 --trainer.strategy ddp for several
+  --trainer.max_epochs N        number of epochs; --trainer.max_steps N limits the steps
+  --trainer.accelerator gpu     device type; for 8 GPUs add --trainer.devices 8 --trainer.strategy ddp
   --trainer.precision KIND      number format of the networks, such as bf16-mixed
   --ckpt_path FILE              checkpoint to start from or to evaluate
-  --trust PACKAGE               let recipes name classes of a package of your own; repeatable
-  --print_config                print the whole recipe with every default, and stop
+  --trust PACKAGE               your own package, whose classes recipes may name; repeatable
+  --print_config                print the recipe with every default, without a run
 
 more
-  lebm cat RECIPE               every key of a recipe, to override by --KEY VALUE
-  lebm fit --model.help LatentMLE  the arguments of a method
-  lebm fit --data.help ImageData   the arguments of a data module
-  lebm fit --help all           every flag of Lightning's Trainer too, in 450 lines
+  lebm cat RECIPE                  every key of a recipe, overridden by --KEY VALUE
+  lebm fit --model.help LatentMLE  arguments of a method
+  lebm fit --data.help ImageData   arguments of a data module
+  lebm fit --help all              all flags, including Lightning's Trainer, in 450 lines
 """
 _OF_FIT = """
-  --resume [RUN]                go on with a run folder, or with that of the recipe
-  --checkpoint_every N          steps between checkpoints; every epoch if not given
-  -c loggers/wandb              an overlay: here, log to Weights & Biases"""
+  --resume [RUN]                run folder to continue (default: the run folder of the recipe)
+  --checkpoint_every N          steps between checkpoints (default: one epoch)
+  -c loggers/wandb              overlay, here for logs in Weights & Biases"""
 
 
 @dataclass
@@ -69,10 +68,10 @@ class Request:
         typed: all words.
         settings: recipes, their blocks, overlays and flags, in the order in which they take effect.
         recipes: the recipes and overlays among the words, in order.
-        asked: words that ask the parser for help or for the whole configuration.
+        asked: words that request help or the whole configuration from the parser.
         trust: further packages whose classes recipes may name.
         resume: whether to continue the run folder.
-        run: the run folder to evaluate, if the user named one instead of a recipe.
+        run: the run folder to evaluate, if the user named one in place of a recipe.
         default_run_dir: the run folder if neither flag nor recipe names one.
     """
 
@@ -88,19 +87,18 @@ class Request:
 
     @property
     def flags(self) -> dict[str, Any]:
-        """The values of the flags by key, without ``init_args``."""
+        """Return the values of the flags by key, without ``init_args``."""
         return {setting.short_key: setting.value for setting in self.settings if setting.source is None}
 
 
 def read_request(verb: str, typed: list[str]) -> Request:
     """Parse the words, find the recipes by name, and read them.
 
-    A run folder after ``--resume`` means its ``config.yaml``. As the first word of a verb that evaluates, it
-    means the same without the model, which comes from the checkpoint, and for one device.
+    A run folder after ``--resume`` stands for its ``config.yaml``. As the first word of a verb that
+    evaluates, it stands for its ``config.yaml`` on one device, with the model of the checkpoint.
 
     Raises:
-        UserError: for a recipe or run folder that does not exist or cannot be read, and for a flag that no
-            section has.
+        UserError: for a recipe or run folder that does not exist or cannot be read, and for an unknown flag.
     """
     request = Request(verb, typed)
     words = list(typed)
@@ -132,7 +130,7 @@ def read_request(verb: str, typed: list[str]) -> Request:
         if flag == "--trust":
             parts = value.split(".")
             if not all(map(str.isidentifier, parts)) or parts[0] == "jsonargparse":
-                raise UserError(f"--trust {value}: not the name of a package that can be trusted")
+                raise UserError(f"--trust {value}: not a package name that can be trusted")
             request.trust.append(value)
         elif flag in ("-c", "--config"):
             _use_recipe(request, value)
@@ -140,18 +138,17 @@ def read_request(verb: str, typed: list[str]) -> Request:
             request.settings.append(Setting(flag[2:], _loaded(value), None))
     has_model = any("model" in setting.sections for setting in request.settings)
     if not (request.recipes or request.asked or has_model):
-        raise UserError(f"name a recipe, as in: lebm {verb} -c quickstart (lebm ls prints what there is)")
+        raise UserError(f"name a recipe, as in: lebm {verb} -c quickstart (lebm ls lists the recipes)")
     return request
 
 
 def _is_value(words: list[str]) -> bool:
-    """Whether the next word belongs to the flag before it."""
+    """Return whether the next word is the value of the flag before it."""
     return bool(words) and re.match(r"-[^\d.]", words[0]) is None
 
 
 def _loaded(text: str) -> Any:
-    """The value of a flag: a list, a mapping, a truth value or null. Another text stays one for the parser,
-    which knows the type."""
+    """Return a list, a mapping, a truth value or null of a flag; leave other text to the parser."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -160,13 +157,13 @@ def _loaded(text: str) -> Any:
 
 
 def _meant(word: str) -> str:
-    """What the user probably meant by a first word of ``fit`` that is not a flag."""
+    """Return a suggestion for a first word of ``fit`` that is not a flag."""
     if (Path(word) / "config.yaml").is_file():
-        return f"a run is continued by --resume {word}"
+        return f"to continue this run, use --resume {word}"
     try:
         recipes.find(word)
     except UserError:
-        return "fit takes a recipe by -c, as in: lebm fit -c quickstart (lebm ls prints what there is)"
+        return "name a recipe by -c, as in: lebm fit -c quickstart (lebm ls lists the recipes)"
     return f"did you mean -c {word}?"
 
 
@@ -181,7 +178,7 @@ def _use_recipe(request: Request, name: str) -> None:
 def _use_run(request: Request, run: Path) -> None:
     path = run / "config.yaml"
     if not path.is_file():
-        what = "no such run folder" if not run.exists() else "not a run folder, it holds no config.yaml"
+        what = "no such run folder" if not run.exists() else "not a run folder, because it has no config.yaml"
         raise UserError(f"{run}: {what}")
     content = load_recipe(path)
     if request.verb != "fit":
@@ -195,14 +192,14 @@ def _use_run(request: Request, run: Path) -> None:
 
 
 def usage(verb: str) -> str:
-    """How the command line of a verb looks."""
+    """Return the usage line of a verb."""
     return f"lebm {verb} {_USAGE.get(verb, _USAGE['test']).format(verb=verb)}"
 
 
 def helped(verb: str, argv: list[str]) -> bool:
-    """Print the first page if the words ask for it by ``--help``.
+    """Print the first help page if the words request ``--help``.
 
-    For ``--help all`` the parser prints the rest; the word ``all`` is taken out of ``argv``.
+    For ``--help all`` the parser prints the rest, so ``all`` is removed from ``argv``.
     """
     asked = next((number for number, word in enumerate(argv) if word in ("-h", "--help")), None)
     if asked is None:
@@ -217,14 +214,14 @@ def helped(verb: str, argv: list[str]) -> bool:
 
 
 def check_data(path: str | None, flag: str = "--data") -> None:
-    """Refuse data that are neither a file or folder, nor in the package, nor possibly a name on the Hub."""
+    """Reject data that are neither a file, a folder, packaged data, nor a possible Hub name."""
     if not path or os.path.exists(os.path.expanduser(path)):
         return
     where = f"{flag} {path!r}: "
     if path.startswith("embedded:"):
         known = sorted({f"embedded:{file.stem.split('_')[0]}" for file in _EMBEDDED.glob("*.parquet")})
         if path not in known:
-            raise UserError(f"{where}the package has no such data set; it has {', '.join(known)}")
+            raise UserError(f"{where}no such packaged data set; choose from {', '.join(known)}")
         return
     if path.startswith(("./", "../", "/", "~")) or not HUB_NAME.fullmatch(path):
         folder = Path(path).expanduser().parent
@@ -233,9 +230,9 @@ def check_data(path: str | None, flag: str = "--data") -> None:
 
 
 def check_flagged_data(request: Request) -> None:
-    """Refuse data that a flag of a verb with a recipe names and that do not exist.
+    """Reject missing data in a flag of a verb with a recipe.
 
-    With ``--trust`` the data module decides: it may mean something else by its path.
+    With ``--trust`` the data module decides, because its path may have another meaning.
     """
     path = request.flags.get("data.path")
     if isinstance(path, str) and not request.trust:

@@ -1,4 +1,4 @@
-"""Arrays as data: vectors or images from files of NumPy or from Python, and points in the plane."""
+"""Arrays as data: vectors or images from NumPy files or Python, and points in the plane."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NAMES = {
     **{"y": "train_label", "y_train": "train_label", "label": "train_label", "labels": "train_label"},
     **{"y_val": "validation_label", "y_valid": "validation_label", "y_test": "test_label"},
 }
-"""Names that arrays have elsewhere, as in the files of Keras."""
+"""Other names of the arrays, as in the files of Keras."""
 _IDX = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
 class ArrayData(SplitData):
-    """Batches ``{"x", "label", "index"}`` of arrays in memory.
+    """A data module with batches ``{"x", "label", "index"}`` of arrays in memory.
 
     ``x`` is ``float32``, ``(B, d)`` or ``(B, C, H, W)``. Images are ``uint8``, which are scaled to [-1, 1],
     or numbers in [-1, 1]; grey ones may be ``(N, H, W)``. Vectors do not change. Rows without labels have the
@@ -87,7 +87,7 @@ class ArrayData(SplitData):
 
     @classmethod
     def of(cls, arrays: Mapping[str, Any], **arguments: Any) -> ArrayData:
-        """From tensors or arrays with the names of the ``.npz`` file, and with the other arguments."""
+        """Return a data module of tensors or arrays with the names of the ``.npz`` file."""
         data = cls("arrays", **arguments)
         data._arrays = arrays
         return data
@@ -102,7 +102,7 @@ class ArrayData(SplitData):
         known = [*SPLITS, *(f"{name}_label" for name in SPLITS)]
         if "train" not in arrays or not set(known).issuperset(arrays):
             raise UserError(
-                f"data path {self.path!r}: holds {', '.join(arrays)}; it must hold train, and may hold"
+                f"data path {self.path!r}: holds {', '.join(arrays)}; expected train, and optionally"
                 f" {', '.join(known[1:])}"
             )
         splits = {name: self._array(arrays, name) for name in SPLITS if name in arrays}
@@ -114,8 +114,8 @@ class ArrayData(SplitData):
         if sum(carved.values()) >= len(train):
             listed = " and ".join(f"{name}_size {self.carved[name]}" for name in carved if carved[name])
             raise UserError(
-                f"data path {self.path!r}: of {len(train)} training rows, {listed} are set aside and none are"
-                " left; --data.init_args.validation_size 0.1 takes a tenth of them"
+                f"data path {self.path!r}: {listed} leaves none of {len(train)} training rows; use"
+                " --data.init_args.validation_size 0.1 for a tenth of them"
             )
         kept = np.arange(len(train))
         for name, seed in (("test", self.seed), ("validation", self.seed + 1)):
@@ -148,7 +148,7 @@ class ArrayData(SplitData):
                 return _idx_files(file)
             found = np.load(file, allow_pickle=False)
             return {"train": found} if isinstance(found, np.ndarray) else dict(found)
-        except Exception as error:  # NumPy and the readers of archives meet damage with errors of many kinds
+        except Exception as error:  # many kinds of errors for damaged files
             raise UserError(f"{where}: not a .npy, .npz or IDX file of plain numbers") from error
 
     def _array(self, arrays: Mapping[str, np.ndarray], name: str) -> ImageRows:
@@ -160,7 +160,7 @@ class ArrayData(SplitData):
                 f"{where}: must hold numbers of shape (N, d), (N, H, W) or (N, C, H, W), not {values.dtype}"
                 f" of shape {values.shape}"
             )
-        # torch knows neither another byte order nor numbers of more than 8 bytes
+        # torch supports neither another byte order nor numbers of more than 8 bytes
         known = np.float64 if values.dtype.itemsize > 8 else values.dtype.newbyteorder("=")
         x = torch.from_numpy(values.astype(known))
         x = to_unit_range(x) if values.ndim == 4 and values.dtype == np.uint8 else x.to(torch.float32)
@@ -185,7 +185,7 @@ class ArrayData(SplitData):
 
 
 def _idx_files(file: Path) -> dict[str, np.ndarray]:
-    """The images of an IDX file, and the labels and the test split that are beside it, as for MNIST."""
+    """Return the images of an IDX file, and the labels and the test split beside it, as for MNIST."""
     files = {"train": file, "test": file.with_name(file.name.replace("train-", "t10k-"))}
     found = {}
     for split, images in files.items():
@@ -245,14 +245,15 @@ SHAPES: dict[str, Callable[[int, torch.Generator], tuple[Tensor, Tensor]]] = {
 
 
 def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Points ``(n, 2)`` of a density in the plane, within about 3 of the origin, and their pieces ``(n,)``.
+    """Return points ``(n, 2)`` of a density in the plane, and their pieces ``(n,)``.
 
-    The piece of a point is the number of the ring, moon, arm or cell that it comes from.
+    The points are within about 3 of the origin. The piece of a point is the number of its ring, moon, arm or
+    cell.
 
     Args:
         shape: ``"rings"``, ``"moons"``, ``"spiral"`` or ``"grid"``.
         n: number of points, at least 1.
-        seed: seed of the points, which are a pure function of it.
+        seed: seed that determines the points.
 
     Raises:
         ValueError: for another shape, or fewer than one point.
@@ -271,12 +272,12 @@ def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 class PlaneData(ArrayData):
-    """Points of a density in the plane; ``x`` is ``(B, 2)`` and ``label`` is the piece of each point.
+    """A data module of points in the plane; ``x`` is ``(B, 2)`` and ``label`` is the piece of each point.
 
     Args:
         shape: ``rings``, ``moons``, ``spiral`` or ``grid``.
         n_train: number of training points.
-        n_eval: number of validation points, and of other points for testing.
+        n_eval: number of validation points, and of test points.
         batch_size: points of a training step over all processes together, whose number must divide it.
         eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
         seed: seed of the points and of the order of training.

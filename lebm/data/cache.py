@@ -1,9 +1,9 @@
-"""Images decoded once: memory-mapped ``uint8`` arrays on disk, written by one process and shared by all.
+"""The cache of decoded images: memory-mapped ``uint8`` arrays on disk, shared by all processes.
 
 The folder of a split is ``CACHE/images/<source>/<split and decoding>/``. It holds ``images.npy`` (N, C, H,
-W), ``labels.npy`` (N,), ``meta.json`` and, for images that are files, ``names.json``. CACHE is the argument
-``cache_dir``, else ``$LEBM_CACHE``, else ``~/.cache/lebm``. The folder is written under a temporary name and
-renamed when it is complete. Deleting any part is safe: it is made again.
+W), ``labels.npy`` (N,), ``meta.json`` and, for image files, ``names.json``. CACHE is the argument
+``cache_dir``, else ``$LEBM_CACHE``, else ``~/.cache/lebm``. One process writes the folder under a temporary
+name and renames it when it is complete. Any part may be deleted, because it is made again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lebm.data.sources import LABEL_COLUMNS, SPLIT_WORDS, Reader, Source, find_s
 from lebm.errors import UserError, UserNotice, one_line
 from lebm.files import remove_folder, replaced
 
-FORMAT = 3  # increase it when decoding changes: then old caches are not read
+FORMAT = 3  # increased when decoding changes, so old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
 ROWS_AT_ONCE = 512
 NAMES = "names.json"
@@ -37,10 +37,10 @@ NAMES = "names.json"
 def columns_of(
     source: Source, features: Any, image: str | None = None, label: str | None = None
 ) -> tuple[str, str | None]:
-    """The names of the image column and of the label column, if there is one; detected where not given.
+    """Return the names of the image column and of the label column, if any; detected if not named.
 
     Raises:
-        UserError: if a named column does not exist, or there is no image column.
+        UserError: if a named column or an image column is missing.
     """
     import datasets
 
@@ -57,7 +57,7 @@ def columns_of(
             f"data path {source.path!r}: no image column among {', '.join(names)}; name it with image_column"
         )
     classes = [name for name in names if isinstance(features[name], datasets.ClassLabel)]
-    # Of images directly in the folders of splits on the Hub, `datasets` makes these folders classes.
+    # On the Hub, `datasets` takes the folders of the splits as classes if images are directly in them.
     folders = [name for name in classes if SPLIT_WORDS.keys() >= set(features[name].names)]
     detected = (
         name for name in (*LABEL_COLUMNS, *classes) if name in names and name != image and name not in folders
@@ -73,7 +73,7 @@ def build(
     decoding: Decoding,
     on_error: str,
 ) -> None:
-    """Decode a split into ``folder``, which is empty.
+    """Decode a split into the empty ``folder``.
 
     Raises:
         UserError: for an undecodable image or only dark images unless ``on_error`` is ``"skip"``, images of
@@ -89,18 +89,18 @@ def build(
         data = data.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow and datasets raise many kinds
         raise UserError(f"data path {source.path!r}: column {image_column!r} holds no images") from error
-    kept: dict[int, str] = {}  # the file of each row, if it has a name
+    kept: dict[int, str] = {}  # file names by row
     skipped: list[str] = []
     brightest, deep = 0, False
     with open(folder / "images.npy", "w+b") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused later
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are rejected later
         shape: tuple[int, ...] | None = None
         for row, (path, decoded) in enumerate(_decoded(data, image_column, decoding)):
             where = f"{of}, row {row}" + (f" ({path})" if path else "")
             if isinstance(decoded, UndecodableError):
                 skipped.append(f"{where}: the image cannot be used: {decoded}")
                 if on_error == "fail":
-                    raise UserError(f"{skipped[-1]} (on_error=skip would leave it out)")
+                    raise UserError(f"{skipped[-1]} (to skip it, set on_error to skip)")
                 continue
             image, is_deep = decoded
             if shape is None:
@@ -143,7 +143,7 @@ def build(
 
 
 def _below(path: str, source: Source) -> str:
-    """The path of an image below the folder of its source, so that the folder may be moved."""
+    """Return the path of an image relative to the folder of its source, so that the folder may be moved."""
     place = Path(source.location)
     folder, whole = place if place.is_dir() else place.parent, Path(path)
     return str(whole.relative_to(folder)) if path and whole.is_relative_to(folder) else path
@@ -164,7 +164,7 @@ def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
 def _decoded(
     data: Any, column: str, decoding: Decoding
 ) -> Iterator[tuple[str, tuple[np.ndarray, bool] | UndecodableError]]:
-    """Per row, in order: the path of its file if it has one, and what ``decoding`` gives or raises."""
+    """Yield for each row the path of its file, if any, and the result or error of ``decoding``."""
 
     def decode(item: dict[str, Any] | None) -> tuple[str, tuple[np.ndarray, bool] | UndecodableError]:
         item = item or {}
@@ -182,16 +182,16 @@ def _decoded(
 def labels_of(
     reader: Reader, data: Any, split: str, column: str | None, named: bool
 ) -> tuple[np.ndarray | None, list[str] | None]:
-    """Labels of a split as ``int64`` and the names of the classes, in one numbering for all splits.
+    """Return labels of a split as ``int64`` and the class names, in one numbering for all splits.
 
-    The names are those that the first split declares, or its words in alphabetical order; then come the
-    names that only later splits have. -1 is a row without a label: a negative number, an empty cell, an
-    empty word. Both are ``None`` without a column, and for a column that the user has not ``named`` and
-    without labels.
+    The names come from the declaration of the first split, or its words in alphabetical order, followed by
+    names that only later splits have. The label -1 is a row without a label: a negative number, an empty cell
+    or an empty string. Both results are ``None`` without a column, and for a column that is not ``named`` and
+    has no labels.
 
     Raises:
-        UserError: for values that are not class labels, numbers without a name, and a column that holds words
-            in one split and numbers in another.
+        UserError: for values that are not class labels, numbers without a name, and a column with strings in
+            one split and numbers in another.
     """
     if column is None:
         return None, None
@@ -227,7 +227,7 @@ def labels_of(
 
 
 def _names(reader: Reader, split: str, column: str) -> list[str]:
-    """The names of the classes in a column of a split; empty for numbers and for a split without it."""
+    """Return the class names of a column of a split; empty for numbers and without the column."""
     data = reader.split(split)
     feature = data.features.get(column)
     if getattr(feature, "dtype", None) in ("string", "large_string"):
@@ -245,10 +245,10 @@ class CachedImages:
     Attributes:
         images: ``(N, C, H, W)`` ``uint8``, read-only, memory-mapped.
         labels: ``(N,)`` ``int64``; -1 for rows without a label.
-        label_names: names of the labels, the same for all splits; ``None`` if they have no names.
-        skipped: one line per undecodable image that was left out.
+        label_names: names of the labels in all splits; ``None`` without names.
+        skipped: one line per undecodable image.
         folder: the folder of the cache that holds the split.
-        dark: a line about images of a too small range, see ``white_level``, or ``None``.
+        dark: a line about images of too small a range, see ``white_level``, or ``None``.
     """
 
     images: np.ndarray
@@ -264,13 +264,13 @@ class CachedImages:
         return len(self.images)
 
     def file_names(self) -> list[str] | None:
-        """The file of each image, below the folder of the data set; ``None`` if the images have no names."""
+        """Return the file of each image relative to its folder; ``None`` without names."""
         file = self.folder / NAMES
         return list(map(str, json.loads(file.read_text()))) if file.is_file() else None
 
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
-    """The cache folder, created if it is missing: the argument, else ``$LEBM_CACHE``, else ``~/.cache/lebm``.
+    """Return the cache folder, created if missing: the argument, ``$LEBM_CACHE`` or ``~/.cache/lebm``.
 
     Raises:
         UserError: if it cannot be created or written.
@@ -280,7 +280,7 @@ def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot create the image cache {folder} ({error.strerror}); name another folder with LEBM_CACHE"
+            f"cannot create the image cache {folder} ({error.strerror}); set LEBM_CACHE to another folder"
         ) from error
     return folder
 
@@ -292,7 +292,7 @@ def split_names(
     revision: str | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> list[str]:
-    """The names of the splits of a data set. For the arguments and errors see :func:`open_images`."""
+    """Return the split names of a data set, with the arguments and errors of :func:`open_images`."""
     cache = cache_folder(cache_dir)
     return _split_names(find_source(path, config_name, revision), cache)
 
@@ -321,14 +321,14 @@ def open_images(
             folder of images, an image, or ``embedded:mnist``.
         split: name of the split. ``None`` takes the only split; if there are several, it takes the first of
             test, validation and train that exists.
-        on_error: ``"fail"`` on an undecodable image and on a split whose images all seem to lose their bits,
-            or ``"skip"`` the image, and warn of both.
+        on_error: ``"fail"`` on an undecodable image and on a split of only dark images, or ``"skip"`` the
+            image and warn.
 
     Returns:
         The decoded split, with ``images`` ``(N, C, H, W)`` ``uint8`` and ``labels`` ``(N,)``.
 
     Raises:
-        UserError: if the data cannot be read or decoded, or the split or a column does not exist.
+        UserError: if the data cannot be read or decoded, or a split or column does not exist.
         ValueError: for impossible ``image_size``, ``channels``, ``crop`` or ``white_level``.
 
     Example:
@@ -351,7 +351,7 @@ def open_images(
     cached = _load(folder)
     if cached is None:
         with _writing(folder):
-            cached = _load(folder)  # another process may have made it during the wait
+            cached = _load(folder)  # another process may have made it meanwhile
             if cached is None:
                 _make(folder, source, split, (image_column, label_column), decoding, on_error)
     cached = cached or _load(folder)
@@ -361,7 +361,7 @@ def open_images(
 
 
 def _complain(cached: CachedImages, path: str, on_error: str) -> None:
-    """Refuse a split with images that cannot be used, or warn of them."""
+    """Reject a split with unusable images, or warn of them."""
     if on_error == "fail" and (cached.skipped or cached.dark):
         raise UserError([*cached.skipped, cached.dark][0])
     lines = [cached.dark] if cached.dark else []
@@ -387,7 +387,7 @@ def _split_names(source: Source, cache: Path) -> list[str]:
 
 
 def _load(folder: Path) -> CachedImages | None:
-    """Open a folder; ``None`` if it is absent or damaged."""
+    """Open a folder; return ``None`` if it is absent or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         found = {name: meta[name] for name in ("label_names", "has_labels", "split", "skipped", "dark")}
@@ -405,7 +405,7 @@ def _make(
     decoding: Decoding,
     on_error: str,
 ) -> None:
-    # This process holds the lock, so unfinished folders are those of killed processes.
+    # This process holds the lock, so unfinished folders belong to killed processes.
     for orphan in folder.parent.glob(f".{folder.name}.*.unfinished"):
         remove_folder(orphan)
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
@@ -413,7 +413,7 @@ def _make(
     try:
         with reading(source, unfinished) as reader:
             build(unfinished, reader, split, columns, decoding, on_error)
-        remove_folder(folder)  # if there is one, it is damaged: no process could open it
+        remove_folder(folder)  # an existing folder is damaged
         os.rename(unfinished, folder)
     finally:
         remove_folder(unfinished)
@@ -421,7 +421,7 @@ def _make(
 
 @contextlib.contextmanager
 def _writing(target: Path) -> Iterator[None]:
-    """Hold the lock of a target in the cache, and explain why the cache cannot be written."""
+    """Hold the lock of a target in the cache, and report why the cache cannot be written."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f".{target.name}.lock")):
@@ -429,5 +429,5 @@ def _writing(target: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
-            f"cannot write the image cache {target.parent} ({reason}); name another folder with LEBM_CACHE"
+            f"cannot write the image cache {target.parent} ({reason}); set LEBM_CACHE to another folder"
         ) from error

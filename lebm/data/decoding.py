@@ -1,4 +1,4 @@
-"""From one image file to one ``uint8`` array: colours, crop, resize, and the images that are refused."""
+"""Decoding of an image file to a ``uint8`` array: colours, crop, resize, and rejected images."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ import numpy as np
 from PIL import Image, ImageOps
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-"""No other format is tried, whatever the name of a file is.
-
-For some formats, such as PostScript, Pillow starts another program.
-"""
+"""The only formats that are tried, because Pillow starts other programs for some, such as PostScript."""
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 class UndecodableError(ValueError):
-    """The bytes are not an image that can be used."""
+    """An error for bytes that are not a usable image."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """The steps for every image of a data set, in this order: crop, central square, resize, channels.
+    """The steps for every image of a data set, in order: crop, central square, resize, channels.
 
-    Transparent pixels are shown on white. The arguments are those of :class:`~lebm.data.ImageData`. A
-    ``white_level`` below 255 holds for files of 8 bits too.
+    Transparent pixels become white. The arguments are as in :class:`~lebm.data.ImageData`. A ``white_level``
+    below 255 also applies to files of 8 bits.
 
     Raises:
         ValueError: for impossible values.
@@ -83,7 +80,7 @@ class Decoding:
                 return self._array(ImageOps.exif_transpose(image))
         except UndecodableError:
             raise
-        # For damaged files the plugins of Pillow raise many kinds, such as SyntaxError and struct.error.
+        # For damaged files Pillow raises many kinds of errors, such as SyntaxError and struct.error.
         except Exception as error:
             reason = str(error).split("\n")[0]
             if isinstance(error, Image.UnidentifiedImageError):
@@ -109,7 +106,7 @@ class Decoding:
         return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)), deep
 
     def _eight_bit(self, image: Image.Image, deep: bool) -> Image.Image:
-        """Mode ``L`` for grey images and ``RGB`` for all others; of 16-bit colours Pillow reads 8 bits."""
+        """Return mode ``L`` for grey images and ``RGB`` for others; Pillow reads 8 bits of 16-bit colours."""
         if image.mode == "F" and self.white_level is None:
             raise UndecodableError(
                 "its pixels are floating-point numbers without a known range: set white_level"
@@ -120,7 +117,7 @@ class Decoding:
         white = white if deep else min(white, 255)
         pixels = np.asarray(image)
         low, high = float(pixels.min()), float(pixels.max())
-        if not (low >= 0 and high <= white):  # NaN is refused too
+        if not (low >= 0 and high <= white):  # NaN is rejected too
             raise UndecodableError(f"its pixels are {low:g} to {high:g}, not 0 to {white:g}; set white_level")
         if white != 255:
             image = Image.fromarray((pixels.astype(np.float64) * 255 / white).astype(np.uint8))
@@ -128,18 +125,18 @@ class Decoding:
 
 
 def header(content: bytes | str | Path | None) -> tuple[tuple[int, int], str] | None:
-    """Width and height of an image and its mode, without decoding its pixels.
+    """Return width, height and mode of an image, without decoding its pixels.
 
     Args:
         content: the bytes of an image file, or its path.
 
     Returns:
-        ``None`` if it is not an image in one of the formats that are read.
+        ``None`` for content that is not an image in a supported format.
     """
     try:
         with _opened(content) as image:
             return image.size, image.mode
-    except Exception:  # the plugins of Pillow raise many kinds
+    except Exception:  # Pillow raises many kinds of errors
         return None
 
 
@@ -151,13 +148,13 @@ def _opened(content: bytes | str | Path | None) -> Image.Image:
 
 @cache
 def _formats() -> list[str]:
-    """The formats of ``FORMATS`` that this build of Pillow can read."""
+    """Return the formats of ``FORMATS`` that this build of Pillow can read."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Mode ``L`` or ``RGB``, on white where the image is transparent."""
+    """Return mode ``L`` or ``RGB``, with transparent pixels on white."""
     mode = "L" if image.mode in GREY_MODES else "RGB"
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""Images for every method: one data module for the Hub, local parquet, image folders and the package."""
+"""Images for every method: a data module for the Hub, parquet files, image folders and packaged data."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from lebm.data.splits import check_counts, check_size
 
 
 class ImageData(SplitData):
-    """Batches ``{"x", "label", "index"}`` of images and, with a held-out label, ``"anomaly"``.
+    """A data module with batches ``{"x", "label", "index"}`` of images.
 
-    Training batches with flips also have ``"flipped"``, ``(B,)`` of ``bool``.
+    With a held-out label they also have ``"anomaly"``; training batches with flips have ``"flipped"``,
+    ``(B,)`` of ``bool``.
 
     ``x`` is ``(B, C, H, W)`` in [-1, 1] on the device. After :meth:`setup`, ``image_shape`` is ``(C, H, W)``;
     ``train``, ``validation`` and ``test`` are :class:`~lebm.data.rows.ImageRows` or ``None``;
@@ -38,35 +39,33 @@ class ImageData(SplitData):
         channels: 1 or 3; ``null`` keeps the channels of the files.
         crop: box (left, top, right, bottom) in pixels that is cut out before resizing.
         batch_size: images of a training step over all processes together, whose number must divide it.
-        eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
+        eval_batch_size: images of an evaluation batch; ``null`` is ``batch_size``.
         image_column: name of the image column; detected if ``null``.
         label_column: name of the label column; detected if ``null``.
         train_split: name of the split for training.
         test_split: name of the split for testing; ``null`` for none.
-        validation_size: number of training images for validation, or a share of them above 0 and below 1.
-            They are chosen by a seeded permutation, if the source has no validation split. A validation split
-            of the source is used as a whole.
-        held_out_label: class that is left out of training and counts as anomalous in the test set, or a list
-            of such classes, each by its name or its number. After :meth:`setup` it is the number, or a list
-            of numbers. Rows without a label are then left out.
-        normal_label: the same from the other side: every class but this one, or these, is held out.
+        validation_size: number of training images for validation, or a share of them above 0 and below 1,
+            chosen by a seeded permutation. A validation split of the source is used in their place.
+        held_out_label: class, or list of classes, by name or number, that is excluded from training and
+            anomalous in the test set. After :meth:`setup` it is the number, or a list of numbers. Rows
+            without a label are then skipped.
+        normal_label: class, or list of classes, in place of ``held_out_label``; all others are held out.
         anomaly_split: protocol for a held-out label. ``lebm`` joins train and test split, trains on 80% of
-            the normal images, and tests on the other 20% and all held-out images. ``official`` leaves the
-            held-out class out of the training split and tests on the whole test split.
+            the normal images, and tests on the other 20% and all held-out images. ``official`` excludes the
+            held-out class from the training split and tests on the whole test split.
         seed: seed of the permutations, of the order of training and of the flips.
-        flip: mirror training images left to right with probability one half.
-        num_workers: number of processes that read ahead. Decoded images are read fastest with 0.
-        limit_train: train on this number of images only, chosen at random.
-        limit_eval: validate and test on this number of images only, each chosen at random.
-        on_error: ``fail`` on an undecodable image, or ``skip`` it with a warning.
+        flip: whether training images are mirrored left to right with probability 0.5.
+        num_workers: number of processes that read ahead; 0 is fastest for decoded images.
+        limit_train: number of training images, chosen at random; ``null`` for all.
+        limit_eval: number of validation images, and of test images, chosen at random; ``null`` for all.
+        on_error: ``fail`` for an error on an undecodable image, ``skip`` for a warning.
         cache_dir: folder for decoded images; ``null`` is ``$LEBM_CACHE``, else ``~/.cache/lebm``.
-        drop_last: leave out an incomplete last batch of an epoch in training. ``False`` trains on it too.
+        drop_last: whether training skips an incomplete last batch of an epoch.
         white_level: value of white in files of more than 8 bits, such as 4095 for 12 bits or 1.0 for
             floating-point numbers; ``null`` is the largest value of the format.
 
     Raises:
-        UserError: in :meth:`setup`, if the data cannot be read or do not fit the arguments;
-            the message has one line.
+        UserError: in :meth:`setup`, if the data cannot be read or do not fit the arguments.
         ValueError: for arguments out of range.
 
     Example:
@@ -85,7 +84,7 @@ class ImageData(SplitData):
     test: ImageRows | None
     class_counts: dict[str, dict[int, int]]
     label_names: dict[int, str]
-    held_out_label: Any  # as it was given; after setup a number, or a list of numbers
+    held_out_label: Any  # as given; after setup a number, or a list of numbers
 
     def __init__(
         self,
@@ -120,8 +119,8 @@ class ImageData(SplitData):
         check_counts(limit_train=limit_train, limit_eval=limit_eval)
         check_size("validation_size", validation_size)
         if num_workers < 0:
-            raise ValueError(f"num_workers must not be negative, but is {num_workers}")
-        decoding = Decoding(image_size, channels, crop, white_level)  # refuses impossible values
+            raise ValueError(f"num_workers must be at least 0, not {num_workers}")
+        decoding = Decoding(image_size, channels, crop, white_level)  # rejects impossible values
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         if held_out_label not in (None, []) and normal_label not in (None, []):
@@ -200,19 +199,19 @@ class ImageData(SplitData):
         if found.has_labels:
             known["label"] = labels
         if found.label_names is not None:
-            names = [*found.label_names, ""]  # of the rows without a label, which have -1
+            names = [*found.label_names, ""]  # the last name is for the label -1
             known["class_name"] = [names[label] for label in labels]
         rows = ImageRows([found.images], found.labels, np.arange(len(found)))
         return Rows(rows, f"{self.path} ({found.split})", np.arange(len(found))[:limit], known)
 
     def test_of(self, protocol: str) -> ImageRows | None:
-        """The test split under another protocol of the held-out classes, see ``anomaly_split``."""
+        """Return the test split under another protocol of the held-out classes, see ``anomaly_split``."""
         self.setup()
         splitting = replace(self.splitting, anomaly_split=protocol)
         return splitting.apply(self._sources(), self.train.held_out).get("test")
 
     def notes(self) -> list[str]:
-        """Says which classes are held out, where their images are, and how many rows have no label."""
+        """Return notes on the held-out classes, the place of their images, and rows without a label."""
         self.setup()
         held_out = self.train.held_out
         if not held_out:
@@ -232,11 +231,11 @@ class ImageData(SplitData):
             f" (--data.init_args.{name} null trains on all classes)"
         ]
         if self.unlabelled:
-            said.append(f"{self.unlabelled} images without a label are left out: they may be of any class")
+            said.append(f"{self.unlabelled} images without a label are skipped: their class is unknown")
         return said
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """On the device: flip training images, then scale to [-1, 1]."""
+        """Flip training images and scale all to [-1, 1], on the device."""
         x = batch["x"]
         if x.dtype != torch.uint8:
             return batch

@@ -1,4 +1,4 @@
-"""Which rows a process reads at which step: the same after a resumption and for any number of processes."""
+"""Order of the rows at each step, exact after resumption and for any number of processes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Batch = dict[str, Tensor]
 
 
 def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
-    """One fair coin per row, a pure function of seed, epoch and row: ``(B,)`` of ``int64`` to ``(B,)`` of
-    ``bool``.
+    """Return one fair coin per row, a pure function of seed, epoch and row.
 
-    So a flip does not depend on how a batch is divided among processes.
+    ``(B,)`` of ``int64`` to ``(B,)`` of ``bool``. A flip does not depend on the division of a batch among
+    processes.
     """
     mask = 0xFFFFFFFF
     word = (index ^ (keyed_seed(seed, "flip", epoch) & mask)) & mask
@@ -41,9 +41,9 @@ class ShardedBatchSampler:
         batch_size: number of rows in a global batch.
         rank: number of this process, ``0 <= rank < world_size``.
         world_size: number of processes.
-        shuffle: whether each epoch has a new order; otherwise the order is ascending.
-        drop_last: leave out an incomplete last batch. Otherwise the last batch is used. If it has fewer rows
-            than there are processes, it is joined to the batch before, so that every process has rows.
+        shuffle: whether each epoch has a new order in place of the ascending order.
+        drop_last: whether an incomplete last batch is skipped. Otherwise, if it has fewer rows than there are
+            processes, it is joined to the batch before, so every process has rows.
         seed: seed of the order.
 
     Raises:
@@ -76,11 +76,11 @@ class ShardedBatchSampler:
         return self._batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch for the next order."""
+        """Set the epoch of the next order."""
         self.epoch = epoch
 
     def batches(self, start: int = 0) -> Iterator[list[int]]:
-        """The rows of this process, batch by batch, starting at global batch number ``start``."""
+        """Yield the rows of this process batch by batch, from global batch number ``start``."""
         order = self._order()
         for batch in range(start, self._batches):
             first = batch * self.batch_size
@@ -102,23 +102,20 @@ class ShardedBatchSampler:
 
 
 class BatchLoader:
-    """Yields the batches of a sampler, starting at the current position of training.
+    """The batches of a sampler, from the current position of training.
 
-    In training the loader asks the trainer for its position when the first batch of an epoch is drawn. The
-    position is the epoch and the number of the batch for the next training step. Lightning saves and restores
-    these counters. So after any resumption the step gets the same rows as without an interruption, however
-    far workers had read ahead. This class has to store nothing.
+    In training, the loader reads the epoch and the batch of the next step from the trainer when the first
+    batch of an epoch is requested. Lightning saves and restores these counters, so after a resumption each
+    step gets its rows, independent of the read-ahead of workers. This class stores nothing.
 
-    It is not a ``torch.utils.data.DataLoader``, so that Lightning does not replace the sampler, whatever
-    ``use_distributed_sampler`` says.
+    It is not a ``torch.utils.data.DataLoader``, so Lightning never replaces the sampler.
 
     Args:
         dataset: a map-style data set with ``__getitems__(rows)``, which returns a whole batch.
-        sampler: decides which rows are read.
+        sampler: the sampler of the rows.
         position: returns ``(epoch, batch)``, the first batch to read. ``None`` always starts at batch 0 of
             the epoch of the sampler.
-        num_workers: number of processes that read ahead. With 0 this process reads, which is
-            fastest for decoded images.
+        num_workers: number of processes that read ahead; 0 is fastest for decoded images.
         pin_memory: whether batches from workers are copied to page-locked memory.
     """
 
@@ -140,8 +137,8 @@ class BatchLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        # This is a generator: nothing below runs before the first batch is requested. Lightning calls iter()
-        # before it sets the epoch.
+        # This is a generator, so nothing below runs before the first batch is requested. Lightning calls
+        # iter() before it sets the epoch.
         start = 0
         if self._position is not None:
             epoch, start = self._position()
@@ -157,19 +154,19 @@ class BatchLoader:
                 num_workers=self.num_workers,
                 collate_fn=_as_it_is,
                 pin_memory=self._pin_memory,
-                # Without a generator each epoch would draw from the global generator of torch.
+                # Otherwise each epoch would draw from the global generator of torch.
                 generator=torch.Generator().manual_seed(0),
             )
 
     def state_dict(self) -> dict[str, int]:
-        """An empty state, because the position is stored by the trainer.
+        """Return an empty state, because the trainer stores the position.
 
-        Lightning sees from this method that resumption within an epoch is exact.
+        Lightning takes this method as a sign that resumption within an epoch is exact.
         """
         return {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Does nothing; see :meth:`state_dict`."""
+        """Do nothing; see :meth:`state_dict`."""
 
 
 def _as_it_is(batch: Any) -> Any:

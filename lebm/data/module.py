@@ -1,4 +1,4 @@
-"""The base of the data modules: from splits to loaders that are the same on any number of processes."""
+"""Base of the data modules, whose batches are the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lebm.errors import UserError
 
 
 class SplitData(LightningDataModule, Component):
-    """Base class of the data modules with a training, a validation and a test split.
+    """The base class of data modules with a training, a validation and a test split.
 
-    :meth:`setup` of a derived class sets ``train``, ``validation`` and ``test``. It also sets ``_used`` to a
-    description of the data in plain values: at least ``sizes``, ``batch_size``, ``seed`` and the other names
-    in :attr:`ordering`.
+    :meth:`setup` of a derived class sets ``train``, ``validation``, ``test``, and ``_used``, a description of
+    the data in plain values with at least ``sizes``, ``batch_size``, ``seed`` and the names in
+    :attr:`ordering`.
 
     Example:
         >>> from lebm.data import ArrayData, SplitData
@@ -39,32 +39,32 @@ class SplitData(LightningDataModule, Component):
     seed: int
     num_workers: int = 0
     drop_last: bool = True
-    foreign: bool = False  # whether a run that is evaluated on these data was trained on others
+    foreign: bool = False  # whether an evaluated run was trained on other data
     train: Any
     validation: Any
     test: Any
     _used: dict[str, Any] | None = None
 
     def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
-        """The rows of one split of the source in their order, with labels and names, for the verbs.
+        """Return the rows of one split of the source in order, with labels and names, for the verbs.
 
         Args:
             split: name of the split; the test split if ``None``.
-            limit: use only the first ``limit`` rows.
+            limit: number of rows to use, from the first.
 
         Raises:
-            UserError: if there is no such split, or a class of one's own does not define this.
+            UserError: if the split does not exist, or a derived class does not define this method.
         """
         raise UserError(
-            f"{type(self).__name__} does not list its rows: define rows(split, limit) in it, or name other"
+            f"{type(self).__name__} does not list its rows; define rows(split, limit) in it, or name other"
             " data with --data"
         )
 
     def rows_of(self, part: str) -> Rows:
-        """The rows of a split of this module, ``train``, ``validation`` or ``test``.
+        """Return the rows of the split ``train``, ``validation`` or ``test`` of this module.
 
         Raises:
-            UserError: if there is no such split.
+            UserError: if the split does not exist.
         """
         self.setup()  # type: ignore[call-arg]
         rows = getattr(self, part)
@@ -76,23 +76,23 @@ class SplitData(LightningDataModule, Component):
         return Rows(rows, f"{self.path} ({part})", np.arange(len(rows)))
 
     def describe_split(self) -> dict[str, Any]:
-        """The data of the run as plain values, for a summary: path, splits, sizes, seed and protocol."""
+        """Return the data of the run as plain values: path, splits, sizes, seed and protocol."""
         self.setup()  # type: ignore[call-arg]
         assert self._used is not None
         return {**copy.deepcopy(self._used), "batch_size": self.batch_size}  # Lightning's tuner may change it
 
-    __str__ = Component.__repr__  # that of Lightning needs data sets of PyTorch's DataLoader
+    __str__ = Component.__repr__  # Lightning's needs data sets of a DataLoader
 
     def notes(self) -> list[str]:
-        """What a user should know about the splits, one sentence per entry; the command line prints them."""
+        """Return notes on the splits, one sentence per entry, which the command line prints."""
         return []
 
     # Resuming
 
     def state_dict(self) -> dict[str, Any]:
-        """The settings that decide the order of the data.
+        """Return the settings that determine the order of the data.
 
-        A resumed run compares them with its own settings. The position in the data is stored by the trainer.
+        A resumed run compares them with its own settings. The trainer stores the position in the data.
         """
         used = self.describe_split()
         order = {name: used[name] for name in self.ordering}
@@ -110,7 +110,7 @@ class SplitData(LightningDataModule, Component):
         ]
         if changed:
             rank_zero_warn(
-                "the checkpoint was made with other data, so the run will not continue exactly:"
+                "the checkpoint was written with other data, so the run will not continue exactly:"
                 f" {', '.join(changed)}"
             )
 
@@ -120,7 +120,7 @@ class SplitData(LightningDataModule, Component):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _position(self) -> tuple[int, int]:
-        """Epoch and batch of the next training step, from the counters that Lightning saves and restores."""
+        """Return epoch and batch of the next step, from counters that Lightning saves and restores."""
         if self.trainer is None or not self.trainer.training:
             return 0, 0
         # overfit_batches repeats the first batches of epoch 0
@@ -143,33 +143,33 @@ class SplitData(LightningDataModule, Component):
         return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled batches of ``batch_size`` rows over all processes; the last may be smaller.
+        """Return shuffled batches of ``batch_size`` rows over all processes.
 
-        ``drop_last`` leaves out an incomplete last batch. If several processes cannot share that batch
-        evenly, its rows do not weigh the same in the mean of their gradients.
+        Without ``drop_last`` the last batch may be smaller. If the processes cannot share it evenly, its rows
+        have unequal weights in the mean of their gradients.
 
         Raises:
-            UserError: if the processes cannot share a batch evenly, or there is not one whole batch.
+            UserError: if the processes cannot share a batch evenly, or no batch is full.
         """
         _, processes = self._processes()
         if self.batch_size % processes:
             raise UserError(
-                f"batch_size {self.batch_size} is over all processes and cannot be shared evenly by"
+                f"batch_size {self.batch_size} is over all processes, and must be a multiple of their number,"
                 f" {processes}"
             )
         self.check_batch_size()
         return self._loader(self.train, training=True)
 
     def check_batch_size(self) -> None:
-        """Refuse a training split that does not fill one batch; :meth:`setup` must have been called."""
+        """Reject a training split that does not fill one batch; :meth:`setup` must have been called."""
         if self.batch_size > len(self.train):
             raise UserError(
                 f"batch_size {self.batch_size} is larger than the {len(self.train)} training {self.noun} of"
-                f" {self.path!r}; choose at most --data.init_args.batch_size {len(self.train)}"
+                f" {self.path!r}; use at most --data.init_args.batch_size {len(self.train)}"
             )
 
     def evaluation_dataloader(self, dataset: Any) -> BatchLoader:
-        """All rows of a split in order, for metrics of a whole split; the split may be the training split.
+        """Return all rows of a split in order, for metrics of a whole split, also of the training split.
 
         Raises:
             UserError: if there are fewer rows than processes.
@@ -182,22 +182,19 @@ class SplitData(LightningDataModule, Component):
         return self._loader(dataset)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """The validation split in order.
-
-        Without a validation split it is an empty list, and Lightning then skips validation.
-        """
+        """Return the validation split in order, or an empty list without one, which skips validation."""
         return [] if self.validation is None else self.evaluation_dataloader(self.validation)
 
     def test_dataloader(self) -> BatchLoader:
-        """The test split in order.
+        """Return the test split in order.
 
         Raises:
-            UserError: if there is no test split.
+            UserError: if the test split does not exist.
         """
         if self.test is None:
             raise UserError(f"data path {self.path!r}: there is no test split; {self.test_hint}")
         return self.evaluation_dataloader(self.test)
 
     def predict_dataloader(self) -> BatchLoader:
-        """The test split in order, as :meth:`test_dataloader`."""
+        """Return the test split in order, as :meth:`test_dataloader`."""
         return self.test_dataloader()

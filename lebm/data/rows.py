@@ -21,7 +21,7 @@ BATCHES_A_POOL = 50
 
 
 def to_unit_range(x: Tensor) -> Tensor:
-    """``uint8`` pixels to ``float32`` in [-1, 1], of any shape.
+    """Convert ``uint8`` pixels of any shape to ``float32`` in [-1, 1].
 
     Example:
         >>> import torch
@@ -33,14 +33,14 @@ def to_unit_range(x: Tensor) -> Tensor:
 
 
 class ImageRows(Dataset):
-    """Rows of decoded images, or of other arrays.
+    """A data set of rows of decoded images, or of other arrays.
 
     Args:
         sources: arrays ``(N_i, C, H, W)`` ``uint8``, memory-mapped or not, or ``(N_i, *event)`` ``float32``.
             Their rows are numbered one source after the other.
         labels: ``(sum N_i,)`` ``int64`` labels of the sources.
         rows: the rows of this split, in order.
-        held_out: the labels of anomalies. With them, batches have the flag ``anomaly``.
+        held_out: labels of anomalies, for the flag ``anomaly`` in batches.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class ImageRows(Dataset):
 
     @property
     def anomaly(self) -> Tensor | None:
-        """Which rows are anomalies, ``(len(self),)`` of ``bool``; ``None`` without held-out labels."""
+        """The flags of anomalies, ``(len(self),)`` ``bool``; ``None`` without held-out labels."""
         return torch.isin(self.labels, torch.tensor(self.held_out)) if self.held_out else None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def images(self, indices: Sequence[int] | np.ndarray | slice = slice(None)) -> Tensor:
-        """Raw images ``(B, C, H, W)`` of some rows of this split, of all rows by default, as stored."""
+        """Return raw images ``(B, C, H, W)`` of some rows of this split, by default all."""
         rows = self.rows[indices]
         if len(self.sources) == 1:
             return torch.from_numpy(self.sources[0][rows])
@@ -84,20 +84,19 @@ class ImageRows(Dataset):
         return torch.from_numpy(images)
 
     def observations(self, indices: Sequence[int] | np.ndarray | slice = slice(None)) -> Tensor:
-        """The same in the form that a model takes: images in [-1, 1], vectors as they are."""
+        """Return rows as a model takes them: images in [-1, 1], vectors unchanged."""
         x = self.images(indices)
         return to_unit_range(x) if x.dtype == torch.uint8 else x
 
     def subset(self, keep: np.ndarray) -> ImageRows:
-        """Some rows of this split; ``keep`` holds their places in the split, or one flag per row."""
+        """Return some rows of this split; ``keep`` holds their positions, or one flag per row."""
         part = copy.copy(self)
         part.rows, part.labels = self.rows[keep], self.labels[torch.from_numpy(np.asarray(keep))]
         return part
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """A batch: ``x`` as stored, ``label`` and ``index``, which is the row number within this split.
-
-        With held-out labels the batch also has ``anomaly``.
+        """Return a batch: ``x`` as stored, ``label``, ``index`` (the row number in this split), and with
+        held-out labels ``anomaly``.
         """
         index = torch.as_tensor(indices, dtype=torch.int64)
         batch = {"x": self.images(index.numpy()), "label": self.labels[index], "index": index}
@@ -109,7 +108,7 @@ class ImageRows(Dataset):
         return {name: value[0] for name, value in self.__getitems__([index]).items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out memory-mapped images: a worker process that is not forked opens the memory maps again."""
+        """Omit memory-mapped images, because a worker process that is not forked maps them again."""
         state = dict(self.__dict__)
         state["sources"] = [
             source if file is None else None for source, file in zip(self.sources, self._files, strict=True)
@@ -124,7 +123,7 @@ class ImageRows(Dataset):
 
 
 class TextRows(Dataset):
-    """Token numbers of sentences, one sentence after the other in one array.
+    """A data set of the token numbers of sentences, in one array.
 
     Args:
         rows: token numbers of each sentence; no sentence is empty.
@@ -141,9 +140,9 @@ class TextRows(Dataset):
         return len(self.lengths)
 
     def tokens(self, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
-        """Some sentences, or all by default, as ``(B, T)`` of ``int64``.
+        """Return some sentences, by default all, as ``(B, T)`` ``int64``.
 
-        T is the length of the longest of them, and shorter sentences are padded after their ends.
+        T is the length of the longest sentence, and shorter sentences are padded at the end.
         """
         chosen = np.arange(len(self)) if indices is None else np.asarray(indices)
         position = np.arange(self.lengths[chosen].max())
@@ -154,7 +153,7 @@ class TextRows(Dataset):
     observations = tokens
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """A batch: ``x``, and ``index``, which is the row number within this split."""
+        """Return a batch: ``x``, and ``index``, the row number in this split."""
         return {"x": self.tokens(indices), "index": torch.as_tensor(indices, dtype=torch.int64)}
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -162,11 +161,10 @@ class TextRows(Dataset):
 
 
 class LengthBatchSampler(ShardedBatchSampler):
-    """Shuffled batches whose sentences have similar lengths, so that there is little padding.
+    """A sampler of shuffled batches of sentences with similar lengths, which need little padding.
 
     The order of an epoch is cut into pools of ``BATCHES_A_POOL`` batches. Each pool is sorted by length and
-    cut into batches. Then the batches of all pools are shuffled. As in the base class, the order depends on
-    seed and epoch only.
+    cut into batches, which are then shuffled over all pools. The order depends only on seed and epoch.
 
     Args:
         lengths: lengths of the sentences, in tokens.
@@ -179,7 +177,7 @@ class LengthBatchSampler(ShardedBatchSampler):
         self.lengths = lengths
 
     def _order(self) -> np.ndarray:
-        order = super()._order()[: self._end]  # whole batches; each epoch leaves out other rows
+        order = super()._order()[: self._end]  # whole batches; each epoch skips other rows
         size = BATCHES_A_POOL * self.batch_size
         pools = [order[start : start + size] for start in range(0, len(order), size)]
         sorted_pools = [pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools]
@@ -195,9 +193,9 @@ class Rows:
     Attributes:
         split: all rows of the split.
         source: name of the data, for messages.
-        order: which of the rows are used, in this order; their numbers key the noise.
-        known: what else is known of each row of the split: ``path``, ``label`` and ``class_name`` of images,
-            and as ``index`` the line of each sentence, from 0; empty lines are left out.
+        order: numbers of the used rows, in order, which also key the noise.
+        known: columns of all rows of the split: ``path``, ``label`` and ``class_name`` of images, and as
+            ``index`` the line of each sentence, from 0, without empty lines.
 
     Example:
         >>> from lebm.data import ImageData
@@ -216,26 +214,26 @@ class Rows:
 
     @property
     def columns(self) -> dict[str, list[Any]]:
-        """``index`` of each row, and what else is known of it."""
+        """The ``index`` of each row, and its further columns."""
         known = {name: [values[row] for row in self.order] for name, values in self.known.items()}
         return {"index": self.order.tolist(), **known}
 
     def chosen(self, rows: np.ndarray) -> Rows:
-        """Some of the rows, given by their places, in this order."""
+        """Return the rows at some positions, in this order."""
         return replace(self, order=self.order[rows])
 
     def spread(self, n: int, seed: int) -> Rows:
-        """A seeded choice of ``n`` rows: images spread over the classes, sentences in their order."""
+        """Return ``n`` rows chosen by a seed: images spread over the classes, sentences in order."""
         labels = np.asarray(self.known["label"])[self.order] if "label" in self.known else None
         rows = spread_rows(labels, len(self), n, seed)
         return self.chosen(np.sort(rows) if isinstance(self.split, TextRows) else rows)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Row numbers ``(B,)`` and observations ``(B, *event)``."""
+        """Yield row numbers ``(B,)`` and observations ``(B, *event)``."""
         for start in range(0, len(self), size):
             index = self.order[start : start + size]
             yield torch.from_numpy(index), self.split.observations(index)
 
     def all(self) -> Tensor:
-        """Every observation, ``(N, *event)``."""
+        """Return every observation, ``(N, *event)``."""
         return self.split.observations(self.order)

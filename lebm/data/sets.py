@@ -1,4 +1,4 @@
-"""From decoded sources to the training, validation and test set of a run."""
+"""Training, validation and test sets of a run, from decoded sources."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ HELD_OUT = ("held_out_label", "normal_label")
 
 
 class ClassError(UserError):
-    """The data do not have a class that is to be held out."""
+    """An error for a held-out class that the data do not have."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The decoded splits of a data set that a run uses, by their part in it.
+    """The decoded splits of a data set that a run uses, by their role.
 
     Attributes:
         path: the data set.
-        splits: ``train``, and ``validation`` and ``test`` where the data set has them.
+        splits: ``train``, and if present ``validation`` and ``test``.
     """
 
     path: str
@@ -39,9 +39,9 @@ class Sources:
     def open(
         cls, path: str, train_split: str, test_split: str | None, where: dict[str, Any], how: dict[str, Any]
     ) -> Sources:
-        """Open the splits of a run; a validation split is opened if the data set has one.
+        """Open the splits of a run, and a validation split if the data set has one.
 
-        ``where`` are the arguments of :func:`~lebm.data.cache.split_names`, and ``how`` the other arguments
+        ``where`` holds the arguments of :func:`~lebm.data.cache.split_names`, and ``how`` the other arguments
         of :func:`~lebm.data.cache.open_images`.
 
         Raises:
@@ -64,10 +64,10 @@ class Sources:
         return dict(enumerate(next(named, [])))
 
     def held_out(self, anomalous: Labels, normal: Labels = None) -> list[int]:
-        """The numbers of the classes that are held out, ascending; empty if both arguments are.
+        """Return the numbers of the held-out classes in ascending order; empty if both arguments are.
 
-        They are the ``anomalous`` classes, or all but the ``normal`` ones. A name goes before a number:
-        where the classes are called ``"1"``, ``"10"`` and ``"2"``, the class 2 is the last one.
+        These are the ``anomalous`` classes, or all except the ``normal`` classes. A name takes precedence
+        over a number: if the classes are called ``"1"``, ``"10"`` and ``"2"``, the class 2 is the last one.
 
         Raises:
             ClassError: if a class does not exist; the message lists the classes.
@@ -76,7 +76,7 @@ class Sources:
         wanted, name = (normal, "normal_label") if of_normal else (anomalous, "held_out_label")
         if wanted is None or wanted == []:
             return []
-        where, way = f"data path {self.path!r}: {name}", f"--data.init_args.{name} null holds out none"
+        where, way = f"data path {self.path!r}: {name}", f"--data.init_args.{name} null holds out no class"
         for part, hint in (("train", "label_column"), ("test", "test_split: null")):
             split = self.splits.get(part)
             if split is not None and not split.has_labels:
@@ -86,7 +86,7 @@ class Sources:
         labels = np.concatenate([split.labels for split in self.splits.values()])
         known, names = np.unique(labels[labels >= 0]).tolist(), self.label_names
         named = {names[n]: n for n in known if n in names}
-        digits = {str(int(name)): n for name, n in named.items() if name.isdecimal()}  # 7 may be called 007
+        digits = {str(int(name)): n for name, n in named.items() if name.isdecimal()}  # "007" counts as 7
         numbers = {str(n): n for n in known} | digits | named
         chosen = [wanted] if isinstance(wanted, int | str) else wanted
         for label in chosen:
@@ -101,19 +101,19 @@ class Sources:
 
 
 def by_number(labels: Any) -> bool:
-    """Whether one of the classes is given by its number, which other data may give to another class."""
+    """Return whether a class is given by number, which may be another class in other data."""
     return any(isinstance(label, int) for label in (labels if isinstance(labels, list) else [labels]))
 
 
 def class_words(number: int, names: Mapping[int, str], both: str = "{} ({!r})") -> str:
-    """A class in words: its number, and its name if that is another word."""
+    """Return a class in words: its number, and its name if it differs."""
     name = names.get(number, str(number))
     return str(number) if name == str(number) else one_line(both.format(number, name))
 
 
 @dataclass(frozen=True)
 class Splitting:
-    """How sources become splits; the arguments are those of :class:`~lebm.data.images.ImageData`."""
+    """The division of sources into splits; the arguments are as in :class:`~lebm.data.images.ImageData`."""
 
     validation_size: int | float = 0
     anomaly_split: str = "lebm"
@@ -122,10 +122,10 @@ class Splitting:
     limit_eval: int | None = None
 
     def apply(self, sources: Sources, held_out: Sequence[int] = ()) -> dict[str, ImageRows]:
-        """The splits that have rows, by name: always ``train``, and possibly ``validation`` and ``test``.
+        """Return the splits that have rows, by name: ``train``, and if present ``validation`` and ``test``.
 
         Raises:
-            UserError: if no training images are left beside those with the labels ``held_out``.
+            UserError: if no training images are left without the labels ``held_out``.
         """
         own, test = (sources.splits.get(part) for part in ("validation", "test"))
         both = [sources.splits["train"], *([] if test is None else [test])]

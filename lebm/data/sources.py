@@ -1,8 +1,8 @@
 """Sources of images: the Hugging Face Hub, local parquet files in its layout, image folders, or the package.
 
-A local source is one list of files: :func:`find_source` makes it. Its names and times are the key of the
-cache, and each image in it is one row. The library ``datasets`` is slow to import, so only the functions that
-read rows import it.
+A local source is a list of files made by :func:`find_source`. Their names and times are the key of the cache,
+and each image is one row. Only the functions that read rows import the library ``datasets``, because this is
+slow.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IMAGE_SUFFIXES = (
     *(".pbm", ".pgm", ".ppm", ".pnm"),
 )
 OTHER_SUFFIXES = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".tga", ".exr", ".dcm", ".zip", ".tar", ".gz")
-"""Images and archives that are not read; a folder that holds some says so."""
+"""Images and archives that are not read, with a message."""
 SIDECARS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "digit")
 SPLIT_WORDS = {
@@ -43,7 +43,7 @@ _NAMES = (
     re.compile(rf"(?:.*[-._ 0-9])?({_WORD})(?:[-._ 0-9].*)?", re.I | re.S),
     re.compile(f"({_WORD})", re.I),
 )
-"""Names that contain the word of a split, such as ``train2017`` and ``my_test``, and names that are one."""
+"""Names that contain a split name, such as ``train2017`` and ``my_test``, and names that equal one."""
 _SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}\b")
 _CARD = re.compile(r"^configs:", re.M)
 
@@ -55,13 +55,13 @@ class Source:
     """A readable data set.
 
     Attributes:
-        path: the path as the user wrote it.
+        path: the path as given by the user.
         location: the argument for ``datasets``: a Hub name, a folder, or a file.
-        key: a name for the content. For local files it depends on their names, sizes and times, for a Hub
-            data set on its name, configuration and revision.
-        files: local files, those with metadata too; empty for the Hub.
-        splits: the files of each split, with the folder that is the class of each, or ``None``; ``None`` if
-            ``datasets`` finds them (the Hub, or a ``README.md`` with configurations).
+        key: a key of the content: names, sizes and times of local files, or name, configuration and revision
+            of a Hub data set.
+        files: local files, including metadata; empty for the Hub.
+        splits: the files of each split, each with its class folder or ``None``; ``None`` if ``datasets``
+            finds them (the Hub, or a ``README.md`` with configurations).
     """
 
     path: str
@@ -78,21 +78,21 @@ class Source:
 
 
 def located(path: str) -> str:
-    """The absolute path of a local file or folder, and any other name as it is."""
+    """Return the absolute path of a local file or folder, and any other name unchanged."""
     place = os.path.expanduser(path)
     return os.path.abspath(place) if os.path.exists(place) and not path.startswith(EMBEDDED) else path
 
 
 def is_own(data: str | None, path: Any) -> bool:
-    """Whether the data that a user names, if any, are those at ``path``, the data of a run."""
+    """Return whether the data that a user names, if any, are the data of a run at ``path``."""
     return data is None or located(data) == located(str(path or ""))
 
 
 def find_source(path: str, config_name: str | None = None, revision: str | None = None) -> Source:
-    """Decide what a path means, and list its files; arguments as of :class:`Source`.
+    """Return the source at a path, with its files; arguments as in :class:`Source`.
 
     Raises:
-        UserError: if the path does not exist or holds nothing readable.
+        UserError: if the path does not exist or holds no readable data.
     """
     location, card = located(path), None
     splits: Splits | None = None
@@ -136,14 +136,14 @@ def _embedded(path: str) -> tuple[Path, list[Path]]:
     if not name.isidentifier() or not files:
         known = sorted({file.name.split("_")[0] for file in folder.glob("*.parquet")})
         raise UserError(
-            f"data path {path!r}: the package has no such data set; it has"
+            f"data path {path!r}: no such packaged data set; choose from"
             f" {', '.join(EMBEDDED + name for name in known)}"
         )
     return folder, files
 
 
 def _card(root: Path) -> str | None:
-    """The ``README.md`` of a folder, if it lists configurations in the layout of the Hub."""
+    """Return the ``README.md`` of a folder, if it lists configurations in the layout of the Hub."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         text = (root / "README.md").read_text(encoding="utf-8")
         return text if text.startswith("---") and _CARD.search(text) else None
@@ -151,9 +151,9 @@ def _card(root: Path) -> str | None:
 
 
 def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
-    """All files that decide on the rows of a folder, and those of them that hold rows.
+    """Return the files of a folder that determine its rows, and the files that hold rows.
 
-    Hidden files and folders are left out.
+    Hidden files and folders are skipped.
     """
     found = _walk(path, root)
     images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
@@ -173,7 +173,7 @@ def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _walk(path: str, root: Path) -> list[Path]:
-    """The files below a folder and below links to folders, sorted by their names."""
+    """Return the files below a folder and below links to folders, sorted by name."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"data path {path!r}: cannot list {error.filename}: {error.strerror}") from error
@@ -181,7 +181,7 @@ def _walk(path: str, root: Path) -> list[Path]:
     found = []
     for folder, inner, names in os.walk(root, followlinks=True, onerror=refuse):
         here = Path(os.path.realpath(folder))
-        # A link to a folder that it lies in would never end.
+        # A link to a folder above it would never end.
         inner[:] = [
             name
             for name in inner
@@ -192,11 +192,11 @@ def _walk(path: str, root: Path) -> list[Path]:
 
 
 def _splits(path: str, root: Path, files: list[Path]) -> Splits:
-    """The files of each split, with the name of the folder that each is in, if these are classes.
+    """Return the files of each split, with their class folders if there are classes.
 
-    A split is a folder that is called ``train``, ``validation``, ``test`` or the like. A name that only
-    contains such a word, such as ``train2017``, counts if then every file is in a split. The names of parquet
-    files count too. Folders are classes if there are several, all as deep below those of the splits.
+    A split is a folder called ``train``, ``validation``, ``test`` or the like. A name that only contains such
+    a word, such as ``train2017``, counts if then every file is in a split. The names of parquet files count
+    too. Folders are classes if there are several, all at the same depth below their splits.
     """
     for names in _NAMES:
         found = {file: _split_of(file.relative_to(root), names) for file in files}
@@ -221,7 +221,7 @@ def _splits(path: str, root: Path, files: list[Path]) -> Splits:
 
 
 def _split_of(file: Path, names: re.Pattern[str]) -> tuple[str | None, tuple[str, ...]]:
-    """The split of a file, by its path below the root, and the folders between that of the split and it."""
+    """Return the split of a file, by its path below the root, and the folders between split and file."""
     folders = file.parent.parts
     if _is_table(file) and (shard := _SHARD.match(file.name)):
         return shard[1], ()
@@ -243,7 +243,7 @@ def _say_unread(path: str, root: Path, files: list[Path], why: str) -> None:
 
 
 def _check_names_of_classes(files: list[Path]) -> None:
-    """Refuse parquet files of one split that name classes differently: ``datasets`` takes the first names."""
+    """Reject parquet files of a split with different class names, because ``datasets`` uses the first."""
     import datasets
     from pyarrow import parquet
 
@@ -253,20 +253,20 @@ def _check_names_of_classes(files: list[Path]) -> None:
         named.append({name: getattr(feature, "names", None) for name, feature in features.items()})
         if named[-1] != named[0]:
             raise UserError(
-                f"{file} names its columns or classes differently than {files[0]}: write the split again,"
-                " with the same names in all its files"
+                f"{file}: its columns or classes have other names than in {files[0]}; write the split with"
+                " the same names in all files"
             )
 
 
 class Reader:
-    """Reads a source through ``datasets``; :func:`reading` makes it."""
+    """A reader of a source through ``datasets``, made by :func:`reading`."""
 
     def __init__(self, source: Source, scratch: str | None) -> None:
         self.source = source
         self._scratch = scratch
 
     def split_names(self) -> list[str]:
-        """The names of the splits of the source."""
+        """Return the names of the splits of the source."""
         import datasets
 
         source = self.source
@@ -279,7 +279,7 @@ class Reader:
             return list(map(str, found))
 
     def split(self, name: str) -> Any:
-        """One split as a ``datasets.Dataset``. Of image files it has one row per file, in their order."""
+        """Return a split as a ``datasets.Dataset``; image files have one row per file, in order."""
         import datasets
 
         source, more = self.source, {"split": name, "cache_dir": self._scratch}
@@ -296,7 +296,7 @@ class Reader:
             return datasets.load_dataset("parquet", data_files={name: patterns}, **more)
 
     def _images(self, classes: Mapping[Path, str | None]) -> Any:
-        """Rows of image files, with the columns of ``metadata.csv`` and the like.
+        """Return rows of image files, with the columns of ``metadata.csv`` and similar files.
 
         The folders are classes if no metadata have labels.
         """
@@ -314,7 +314,7 @@ class Reader:
         return rows.add_column("label", kind.str2int(list(classes.values()))).cast_column("label", kind)
 
     def _metadata(self) -> dict[Path, dict[str, Any]]:
-        """The columns of each image that the metadata of the folder names."""
+        """Return the columns of each image that the metadata of the folder names."""
         from pyarrow import ArrowInvalid, csv, json, parquet
 
         found: dict[Path, dict[str, Any]] = {}
@@ -341,7 +341,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn the many errors of ``datasets`` into one line."""
+        """Convert the many errors of ``datasets`` to one line."""
         try:
             yield
         except UserError:
@@ -356,17 +356,17 @@ class Reader:
                 raise UserError(f"data path {self.source.path!r}: cannot be read: {reason}") from error
             raise UserError(
                 f"data path {self.source.path!r}: no such folder, and it could not be downloaded from the"
-                f" Hugging Face Hub ({reason}); give a local folder with --data or"
+                f" Hugging Face Hub ({reason}); name a local folder with --data or"
                 " --data.init_args.path"
             ) from error
 
 
 @contextlib.contextmanager
 def reading(source: Source, folder: Path | None = None) -> Iterator[Reader]:
-    """Open a source, and keep ``datasets`` quiet.
+    """Open a source without messages of ``datasets``.
 
-    For local sources ``datasets`` writes into a temporary folder in ``folder``, or in that of the system.
-    Downloads from the Hub stay in the cache of the Hub.
+    For local sources ``datasets`` writes to a temporary folder in ``folder``, by default in the folder of the
+    system. Downloads stay in the cache of the Hub.
 
     Raises:
         MissingExtraError: if ``datasets`` is not installed.
@@ -378,10 +378,10 @@ def reading(source: Source, folder: Path | None = None) -> Iterator[Reader]:
         for name in ("datasets", "huggingface_hub"):
             logger = logging.getLogger(name)
             after.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL + 1)  # the errors that they log are raised too
+            logger.setLevel(logging.CRITICAL + 1)  # logged errors are raised too
         scratch = None
         if source.is_local:
-            # a file system of a network keeps files that are still open
+            # a network file system keeps open files
             scratch = after.enter_context(tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True))
             if datasets.is_progress_bar_enabled():
                 after.callback(datasets.enable_progress_bars)

@@ -1,4 +1,4 @@
-"""Which rows train, validate and test: pure functions of labels and a seed."""
+"""Choice of the training, validation and test rows: pure functions of labels and a seed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from lebm.errors import UserError
 
 VALIDATION_SPLITS = ("validation", "valid", "val")
-TRAIN_FRACTION = 0.8  # of the normal rows, under the protocol "lebm"
+TRAIN_FRACTION = 0.8  # share of the normal rows under the protocol "lebm"
 
 
 def chosen_splits(
     path: str, names: Sequence[str], train_split: str, test_split: str | None
 ) -> dict[str, str]:
-    """The splits of a source with the splits ``names`` that a run uses, by their part in it.
+    """Return the splits of a source that a run uses, by their role.
 
     Returns:
         ``train``, ``validation`` if the source has such a split besides the two, and ``test``, in this order.
 
     Raises:
-        UserError: if the source does not have one of the two.
+        UserError: if the source does not have a split in ``names``.
     """
     for argument, name in (("train_split", train_split), ("test_split", test_split)):
         if name is not None and name not in names:
@@ -35,36 +35,36 @@ def chosen_splits(
 
 
 def _permutation(rows: np.ndarray, seed: int) -> np.ndarray:
-    # NumPy guarantees that the stream of RandomState never changes, so a published split stays the same.
+    # The stream of RandomState never changes, so a published split stays the same.
     return np.random.RandomState(seed % 2**32).permutation(rows)
 
 
 def check_size(name: str, size: int | float) -> None:
-    """Refuse a size that is neither a number of rows (``int``) nor a share above 0 and below 1 (``float``).
+    """Reject a size that is neither a number of rows (``int``) nor a share above 0 and below 1 (``float``).
 
     Raises:
         ValueError: with the name of the argument.
     """
     if not (size >= 0 if isinstance(size, int) else 0 < size < 1):
         raise ValueError(
-            f"{name} must be a whole number of at least 0, or a share above 0 and below 1, but is {size}"
+            f"{name} must be a whole number of at least 0, or a share above 0 and below 1, not {size}"
         )
 
 
 def check_counts(**counts: int | None) -> None:
-    """Refuse arguments below 1, by their names, with a ValueError; ``None`` is accepted."""
+    """Reject arguments below 1, by name, with a ValueError; ``None`` is accepted."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
 
 
 def size_in_rows(size: int | float, rows: int) -> int:
-    """The number of rows of a size as in :func:`check_size`; a share of ``rows`` is at least one row."""
+    """Return the number of rows of a size as in :func:`check_size`; a share is at least one row."""
     return size if isinstance(size, int) else max(1, round(size * rows))
 
 
 def carve(rows: np.ndarray, size: int | float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows without ``size`` of them, which a seeded permutation chooses, and these; both ascending."""
+    """Return the rows without ``size`` of them, chosen by a seeded permutation, and those; both ascending."""
     shuffled, size = _permutation(rows, seed), size_in_rows(size, len(rows))
     return np.sort(shuffled[size:]), np.sort(shuffled[:size])
 
@@ -77,18 +77,18 @@ def held_out_rows(
     validation_size: int | float,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows for training, validation and testing, ascending; the held-out classes are in test rows only.
+    """Return ascending rows for training, validation and testing, with held-out classes in test rows only.
 
-    The rows of the test source are numbered after those of the training source. Rows without a label, which
-    have a negative number, are left out: they may be of any class.
+    The rows of the test source are numbered after the rows of the training source. Rows without a label,
+    which have a negative number, are skipped, because they may be of any class.
 
     Args:
         train_labels: labels of the training source, ``(N,)``.
         test_labels: labels of the test source, ``(M,)``.
-        held_out: the labels of the anomalies.
-        protocol: ``"lebm"`` joins both sources. The first 80% of one permutation of all normal rows are for
-            training; the test rows are the other 20% and every held-out row. ``"official"`` takes the
-            training rows without the held-out classes, and all test rows.
+        held_out: labels of the anomalies.
+        protocol: ``"lebm"`` joins both sources. The first 80% of a permutation of all normal rows are for
+            training; the other 20% and every held-out row are test rows. ``"official"`` uses the training
+            rows without the held-out classes, and all test rows.
         validation_size: see :func:`check_size`.
         seed: seed of the permutations.
     """
@@ -109,20 +109,20 @@ def held_out_rows(
 def nothing_left(
     path: str, noun: str, validation_size: int | float, rows: int, held_out: Sequence[int] = ()
 ) -> str:
-    """The message for a validation split that leaves none of ``rows`` for training."""
+    """Return the error for a validation split that leaves none of ``rows`` for training."""
     without = f" without label {', '.join(map(str, held_out))}" if held_out else ""
     return (
         f"data path {path!r}: no training {noun} are left (validation_size {validation_size}, of {rows}"
-        f" {noun}{without}); --data.init_args.validation_size 0.1 takes a tenth of them"
+        f" {noun}{without}); use --data.init_args.validation_size 0.1 for a tenth"
     )
 
 
 def spread_rows(labels: np.ndarray | None, rows: int, n: int, seed: int) -> np.ndarray:
-    """A seeded choice of ``n`` of some rows that is spread over the classes.
+    """Return ``n`` rows chosen by a seed and spread over the classes.
 
     Returns:
-        The chosen rows: one of each class, then a second one of each class, and so on. Without labels, which
-        are ``(rows,)``, they are in the order of the permutation. All rows if there are fewer than ``n``.
+        One row of each class, then a second row of each class, and so on; without ``labels``, ``(rows,)``,
+        rows in the order of the permutation. All rows if there are fewer than ``n``.
     """
     shuffled = _permutation(np.arange(rows), seed)
     if labels is None:
@@ -136,7 +136,7 @@ def spread_rows(labels: np.ndarray | None, rows: int, n: int, seed: int) -> np.n
 
 
 def limited(rows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
-    """At most ``limit`` of the rows, chosen by a seeded permutation, ascending."""
+    """Return at most ``limit`` of the rows, chosen by a seeded permutation, ascending."""
     if limit is None or limit >= len(rows):
         return rows
     return np.sort(_permutation(rows, seed)[:limit])

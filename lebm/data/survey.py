@@ -1,4 +1,4 @@
-"""What a data set holds, without decoding it: for recipes that are to fit it."""
+"""Survey of a data set without decoding, for recipes fitted to it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from lebm.data.splits import VALIDATION_SPLITS
 from lebm.errors import UserError, one_line
 
 LOOKED_AT = 1000
-"""Images whose headers are read; of more images, this many that are spread over all."""
+"""Largest number of images whose headers are read, spread over all images."""
 ARRAYS = (".npy", ".npz", "-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The facts that a recipe needs.
+    """The facts about a data set that a recipe needs.
 
     Attributes:
-        path: absolute for a local folder or file.
-        count: number of training rows, those for validation included.
-        shape: channels, height and width of the images; where they differ, of the smallest one that is not
-            among the smallest twentieth. ``(d,)`` for vectors.
-        classes: names of the classes, or their numbers as text; empty without labels.
-        normal: the only class of the training split, if the test split has it and others too: these are
+        path: the path, absolute for a local folder or file.
+        count: number of training rows, including rows for validation.
+        shape: channels, height and width of the smallest image above the smallest twentieth; ``(d,)`` for
+            vectors.
+        classes: names of the classes, or their numbers as strings; empty without labels.
+        normal: the only class of the training split, if the test split has other classes too, which are
             probably the anomalies.
     """
 
@@ -45,7 +45,7 @@ class Survey:
 
     @property
     def line(self) -> str:
-        """All of it in one line."""
+        """The facts in one line."""
         if len(self.shape) == 1:
             kind = f"vectors of {self.shape[0]} numbers"
         else:
@@ -62,13 +62,13 @@ class Survey:
 
 
 def survey(path: str) -> Survey:
-    """Look at a data set of images or vectors.
+    """Return the facts about a data set of images or vectors.
 
     Args:
         path: as for :class:`~lebm.data.ImageData`, or a file of arrays as for :class:`~lebm.data.ArrayData`.
 
     Raises:
-        UserError: if there are no images to read.
+        UserError: if there are no readable images.
     """
     return _of_arrays(path) if path.lower().endswith(ARRAYS) else _of_images(path)
 
@@ -104,7 +104,7 @@ def _of_images(path: str) -> Survey:
         trained, names = _classes(reader, rows, train, label_column)
         tested = _classes(reader, reader.split(test), test, label_column)[0] if test else []
         sizes, channels = _looked_at(source.path, rows, image_column)
-    # Without the smallest twentieth: one tiny file must not decide on the networks.
+    # Without the smallest twentieth, so one tiny file does not determine the networks.
     smallest = sorted(sizes.elements(), key=min)[sizes.total() // 20]
     return Survey(
         located(path),
@@ -121,7 +121,7 @@ def _of_images(path: str) -> Survey:
 
 
 def _classes(reader: Reader, rows: Any, split: str, column: str | None) -> tuple[list[str], list[str]]:
-    """The classes of a split, and those of all splits: their names, or their numbers as text."""
+    """Return the classes of a split and of all splits: their names, or their numbers as strings."""
     labels, names = labels_of(reader, rows, split, column if column in rows.features else None, named=False)
     present = [] if labels is None else sorted({label for label in labels.tolist() if label >= 0})
     found = [str(label) if names is None else names[label] for label in present]
@@ -129,9 +129,7 @@ def _classes(reader: Reader, rows: Any, split: str, column: str | None) -> tuple
 
 
 def _looked_at(path: str, rows: Any, column: str) -> tuple[Counter[tuple[int, int]], int]:
-    """Width and height of the images that can be opened, by their headers, and the channels of the most
-    colourful one.
-    """
+    """Return width and height of the readable images by their headers, and the most channels."""
     import datasets
 
     sizes: Counter[tuple[int, int]] = Counter()

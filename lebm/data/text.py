@@ -1,4 +1,4 @@
-"""Sentences for every method: text files with one per line, parquet, the Hub and the package."""
+"""Sentences for every method: text files with one sentence per line, parquet, the Hub and the package."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Sentences:
     Attributes:
         texts: the sentences that are not empty.
         rows: the row (or line, from 0) of each sentence in its source.
-        empty: number of empty rows; they are left out.
-        skipped: number of rows that were left out because they could not be read.
+        empty: number of skipped empty rows.
+        skipped: number of skipped unreadable rows.
     """
 
     texts: list[str]
@@ -51,10 +51,10 @@ class Sentences:
 
 
 def text_splits(path: str, config_name: str | None = None, revision: str | None = None) -> list[str]:
-    """The names of the splits of a source of sentences.
+    """Return the split names of a source of sentences.
 
     Raises:
-        UserError: if there is nothing readable.
+        UserError: if there are no readable data.
     """
     files = _text_files(path)
     if files:
@@ -112,12 +112,10 @@ def open_text(
 
 
 def _text_files(path: str) -> dict[str, Path]:
-    """The text file of each split; empty if the path does not lead to text files."""
+    """Return the text file of each split; empty if the path does not lead to text files."""
     location = Path(os.path.expanduser(path))
     if location.is_file() and location.suffix.lower() in _TABLES:
-        raise UserError(
-            f"data path {path!r}: a table must be parquet; or give a text file, one sentence per line"
-        )
+        raise UserError(f"data path {path!r}: not a parquet table or a text file with one sentence per line")
     if location.is_file() and location.suffix.lower() != ".parquet":
         return {"train": location}
     names = ("train", *VALIDATION_SPLITS, "test")
@@ -154,14 +152,14 @@ def _column(source: Source, split: str, column: str | None) -> list[str | None]:
 def _gathered(lines: Iterable[bytes], where: str, first: int, on_error: str) -> Sentences:
     texts, rows, empty, skipped = [], [], 0, 0
     for number, line in enumerate(lines):
-        line = line if number else line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
+        line = line if number else line.removeprefix(b"\xef\xbb\xbf")  # byte order mark
         try:
             text = " ".join(line.decode("utf-8").split())
         except UnicodeDecodeError as error:
             if on_error == "fail":
                 raise UserError(
                     f"{where} {number + first} is not UTF-8 (byte {error.start + 1} is"
-                    f" 0x{line[error.start]:02x}): convert the file, or leave such lines out with"
+                    f" 0x{line[error.start]:02x}): convert the file, or skip such lines with"
                     " on_error: skip"
                 ) from error
             skipped += 1
@@ -175,25 +173,25 @@ def _gathered(lines: Iterable[bytes], where: str, first: int, on_error: str) -> 
 
 
 class TextData(SplitData):
-    """Batches ``{"x", "index"}`` of sentences.
+    """A data module with batches ``{"x", "index"}`` of sentences.
 
-    ``x`` is ``(B, T)`` of ``int64`` token numbers, padded with 0 to the longest sentence of the batch. The
-    vocabulary is learned from the training rows of the run. The model gets it when a run is set up, and
-    checkpoints contain it. A sentence of at most ``max_length - 1`` tokens ends with ``<eos>``. A longer
-    sentence is cut to ``max_length`` tokens and has no ``<eos>``. Empty lines are left out.
+    ``x`` is ``(B, T)`` ``int64`` token numbers, padded with 0 to the longest sentence of the batch. The
+    vocabulary is learned from the training rows, given to the model at setup, and stored in checkpoints. A
+    sentence of at most ``max_length - 1`` tokens ends with ``<eos>``; a longer sentence is cut to
+    ``max_length`` tokens without ``<eos>``. Empty lines are skipped.
 
     Args:
         path: a folder with ``train.txt``, ``validation.txt`` and ``test.txt``, one sentence per line; a text
             file; parquet files or a Hub name with a text column; or ``embedded:verses``.
         config_name: configuration (subset) of a Hub data set.
-        revision: revision of a Hub data set; with it the content is always the same.
+        revision: revision of a Hub data set, which fixes the content.
         tokenizer: ``word`` (words and single signs, as in the papers) or ``bpe`` (byte pairs; no word is
             unknown).
-        vocabulary_size: largest number of tokens, four special ones included; the generator has the same.
+        vocabulary_size: largest number of tokens, including four special tokens; equal to the generator's.
         lowercase: whether all letters become lower case.
-        max_length: largest number of tokens in a sentence; the generator must have the same number.
+        max_length: largest number of tokens in a sentence; equal to the generator's.
         batch_size: sentences of a training step over all processes together, whose number must divide it.
-        eval_batch_size: the same for evaluation; ``null`` is ``batch_size``.
+        eval_batch_size: sentences of an evaluation batch; ``null`` is ``batch_size``.
         by_length: whether the sentences of a training batch have similar lengths.
         text_column: column of the sentences; detected if ``null``.
         train_split: name of the split for training.
@@ -201,13 +199,12 @@ class TextData(SplitData):
         validation_size: number of training sentences for validation, or a share of them above 0 and below 1,
             chosen by a seeded permutation, if the source has no validation split.
         seed: seed of the permutations and of the order of training.
-        limit_train: train on this number of sentences only, chosen at random.
-        limit_eval: validate and test on this number of sentences only, each chosen at random.
-        on_error: ``fail`` on a line that is not UTF-8, or ``skip`` it.
+        limit_train: number of training sentences, chosen at random; ``null`` for all.
+        limit_eval: number of validation sentences, and of test sentences, chosen at random; ``null`` for all.
+        on_error: ``fail`` for an error on a line that is not UTF-8, ``skip`` to skip it.
 
     Raises:
-        UserError: in :meth:`setup`, if the data cannot be read or do not fit the arguments;
-            the message has one line.
+        UserError: in :meth:`setup`, if the data cannot be read or do not fit the arguments.
         ValueError: for arguments out of range.
 
     Example:
@@ -264,7 +261,7 @@ class TextData(SplitData):
     # Reading
 
     def prepare_data(self) -> None:
-        """Download the data from the Hub if needed; Lightning calls this in one process per machine."""
+        """Download data from the Hub if needed; Lightning calls this in one process per machine."""
         self._sentences()
 
     def _sentences(self) -> dict[str, Sentences]:

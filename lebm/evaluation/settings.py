@@ -63,15 +63,15 @@ class Settings:
     extractor: FeatureExtractor = field(default_factory=_digits)
     chains: int = 16
     steps: int | None = None
-    n_samples: int = _flag(10_000, "number of generated images in the image suite (default %(default)s)")
+    n_samples: int = _flag(10_000, "number of generated images in the image suite (default: %(default)s)")
     real_split: str = _flag(
-        "train", "the split that they are compared with (default %(default)s)", choices=("train", "test")
+        "train", "split of real images in the image suite (default: %(default)s)", choices=("train", "test")
     )
     ood: tuple[str, ...] = _flag(
         (), "a further out-of-distribution set of the ood suite, repeatable", action="append", metavar="DATA"
     )
-    ood_images: int = _flag(2000, "number of images per set in the ood suite (default %(default)s)")
-    likelihood_images: int = _flag(32, "number of test images in the likelihood suite (default %(default)s)")
-    levels: int = _flag(100, "number of levels of annealed importance sampling (default %(default)s)")
-    resamples: int = _flag(1000, "number of bootstrap samples (default %(default)s)")
+    ood_images: int = _flag(2000, "number of images per set in the ood suite (default: %(default)s)")
+    likelihood_images: int = _flag(32, "number of test images for the likelihood (default: %(default)s)")
+    levels: int = _flag(100, "number of levels of annealed importance sampling (default: %(default)s)")
+    resamples: int = _flag(1000, "number of bootstrap samples (default: %(default)s)")
     sample_steps: int | None = _flag(None, "length of the prior chain (default: the model's own)")

@@ -1,4 +1,4 @@
-"""Small trained models that ship with lebm: ``lebm.load("pretrained/NAME")``, each with a card beside it."""
+"""Small trained models of the package: ``lebm.load("pretrained/NAME")``, each with a card."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from lebm.errors import UserError
 __all__ = ["PREFIX", "find", "folder", "names"]
 
 PREFIX = "pretrained/"
-"""How the name of such a model begins, wherever a run can be named."""
+"""Prefix of a packaged model, wherever a run can be named."""
 
 
 def folder() -> Path:
-    """The folder of the models, ``NAME.safetensors``, and of their cards, ``NAME.md``."""
+    """Return the folder of the models, ``NAME.safetensors``, and of their cards, ``NAME.md``."""
     return Path(__file__).parent
 
 
 def names() -> dict[str, Path]:
-    """The files of all models by name."""
+    """Return the files of all models by name."""
     return {path.stem: path for path in sorted(folder().glob("*.safetensors"))}
 
 
 def find(name: str) -> Path:
-    """The file of a model.
+    """Return the file of a model.
 
     Args:
         name: the name, with or without ``pretrained/`` before it.
 
     Raises:
-        UserError: if there is no such model, with the names of those there are.
+        UserError: if the model does not exist, with the known names.
     """
     known, wanted = names(), name.removeprefix(PREFIX)
     if wanted in known:

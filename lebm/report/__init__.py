@@ -1,1 +1,1 @@
-"""One self-contained page that compares runs."""
+"""A self-contained HTML page that compares runs."""

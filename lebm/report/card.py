@@ -1,4 +1,4 @@
-"""A model card: what a shared model is, where it comes from, what was measured, and what it is not for."""
+"""Model cards: the model, its origin, its measurements and its limits."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from lebm.run.provenance import without_paths
 __all__ = ["model_card"]
 
 _HERE = Path(__file__).parent
-_ELSEWHERE = ("ood", "chains")  # suites about other data or about chains, which the head leaves out
+_ELSEWHERE = ("ood", "chains")  # suites of other data or chains, not in the head
 _ARGUMENTS = ("low", "high", "level", "n")
-_RANKINGS = ("auroc", "auprc", "fpr_at_95")  # of these the card has only those by the method's own score
+_RANKINGS = ("auroc", "auprc", "fpr_at_95")  # in the card by the score of the method only
 
 
 def model_card(file: Path, run: Path, name: str, licence: str | None = None) -> str:
-    """The card of a model file, in Markdown with a head in the Hub's own schema.
+    """Return the card of a model file, in Markdown with a head in the schema of the Hub.
 
-    Nothing is measured here. The values are those of the run's ``evaluation.json``.
+    Nothing is measured here. The values come from ``evaluation.json`` of the run.
 
     Args:
         file: the model file.
-        run: the run folder that it was exported from.
-        name: how others open it, such as ``pretrained/latent_mle-mnist`` or ``hub:ada/digits``.
-        licence: identifier of the licence of the weights, such as ``apache-2.0``; left open if ``None``.
+        run: the run folder that the file was exported from.
+        name: the name to open it by, such as ``pretrained/latent_mle-mnist`` or ``hub:ada/digits``.
+        licence: licence identifier of the weights, such as ``apache-2.0``; omitted if ``None``.
 
     Raises:
-        UserError: if the run was evaluated with other weights than the file holds, or a file is damaged.
+        UserError: if the run was evaluated with other weights, or a file is damaged.
     """
     content = checkpoint.read(file)
     facts = content["facts"]
@@ -90,13 +90,13 @@ def model_card(file: Path, run: Path, name: str, licence: str | None = None) -> 
 
 
 def _suites(run: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The suites of the run's evaluation, which must be one of these weights; empty without an evaluation."""
+    """Return the suites of the run's evaluation of these weights; empty without an evaluation."""
     file = run / "evaluation.json"
     if not file.is_file():
         return {}
     found = read_evaluation(file)
     if found["checkpoint_sha256"] != facts.get("checkpoint_sha256"):
-        raise UserError(f"{file}: measured on another checkpoint of the run; lebm evaluate {run} again")
+        raise UserError(f"{file}: measured on another checkpoint of the run; run lebm evaluate {run} again")
     if found.get("loaded_weights", facts["weights"]) != facts["weights"]:
         raise UserError(f"{file}: measured with the {found['loaded_weights']} weights, not these")
     return found["suites"]

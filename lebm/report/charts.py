@@ -1,4 +1,4 @@
-"""Line charts and histograms as SVG pictures, whose titles and keys stand beside them as text."""
+"""Line charts and histograms as SVG pictures with titles and legends as text."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 __all__ = ["Chart", "chart", "histogram"]
 
 COLOURS = ("#0b62b0", "#c8432b", "#2f7d4f", "#7b4aa3", "#a86a00", "#00798c", "#8c3b6a", "#5b6470")
-DASHES = ("solid", "dashed", "dotted")  # names that matplotlib and CSS share
+DASHES = ("solid", "dashed", "dotted")  # names in both matplotlib and CSS
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "text.parse_math": False, "font.size": 8}
-POINTS = 300  # of a line, at most
-LARGEST = 1e300  # the difference of two such values is finite too
+POINTS = 300  # largest number per line
+LARGEST = 1e300  # so the difference of two values is finite
 
 
 class Chart(NamedTuple):
-    """A chart, drawn when its address is asked for: title, labels of the axes, and lines by name."""
+    """A chart, drawn when its address is requested: title, axis labels, and lines by name."""
 
     title: str
     labels: tuple[str, str]
@@ -27,12 +27,12 @@ class Chart(NamedTuple):
 
     @property
     def moves(self) -> bool:
-        """Whether the values of any line change."""
+        """Return whether the values of any line change."""
         return any(len(set(values[np.isfinite(values[:, 1]), 1])) > 1 for values, *_ in self.lines.values())
 
     @property
     def url(self) -> str:
-        """The picture as an address inside the page. It does not depend on when it is drawn."""
+        """Return the picture as an address inside the page, the same for every drawing."""
         from matplotlib import rc_context
         from matplotlib.figure import Figure
 
@@ -52,7 +52,7 @@ class Chart(NamedTuple):
 
 
 def chart(title: str, labels: tuple[str, str], series: Mapping[str, Any]) -> Chart:
-    """A line chart of points by name; the position of a name decides the colour.
+    """Return a line chart of points by name; the position of a name sets the colour.
 
     Values that are not finite, or beyond 1e300, break a line.
     """
@@ -69,7 +69,7 @@ def chart(title: str, labels: tuple[str, str], series: Mapping[str, Any]) -> Cha
 
 
 def histogram(title: str, low: float, high: float, shares: Mapping[str, Sequence[float]]) -> Chart:
-    """Histograms of scores over the same bins, as outlines."""
+    """Return histograms of scores over shared bins, as outlines."""
     outlines = {}
     for name, values in shares.items():
         edges = np.repeat(np.linspace(low, high, len(values) + 1), 2)

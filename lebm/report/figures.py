@@ -1,4 +1,4 @@
-"""The figures of a run, those that a reader wants first, and which of several values is the best."""
+"""Figures of a run: their order on the page, and the best of several values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lebm.report.gather import RunRecord
 
 __all__ = ["best_of", "better", "directions", "figures_of", "head_figures", "key_figures", "own_figure"]
 
-TEST_PASS = "test pass"  # the suite of what test.json holds
+TEST_PASS = "test pass"  # the suite of the values in test.json
 KEY_FIGURES = {
     "image": ("reconstruction_mse", "fid", "frechet_distance/"),
     "anomaly": ("auroc/anomaly_score", "auprc/anomaly_score"),
@@ -18,8 +18,7 @@ KEY_FIGURES = {
     "text": ("perplexity", "reverse_perplexity"),
     TEST_PASS: ("auroc", "reconstruction_mse", "fid", "frechet_distance/", "perplexity", "nll", "auprc"),
 }
-"""By suite; a name that ends with a stroke stands for all that begin with it, each with a column of its own.
-"""
+"""Main figures by suite; a name that ends with a slash stands for all names with this prefix."""
 HIGHER = {
     *("auroc", "auprc", "auprc_trapezoid", "log_likelihood", "precision", "recall", "density", "coverage"),
     *("latent_accuracy", "mig", "mig_sup", "bulk_ess", "tail_ess", "active_units"),
@@ -31,16 +30,16 @@ LOWER = {
 
 
 def directions(records: Iterable[RunRecord]) -> dict[str, str]:
-    """The directions of the figures of suites from outside lebm, see :func:`lebm.evaluation.run.suite`."""
+    """Return the directions of figures of suites from outside lebm, see :func:`lebm.evaluation.run.suite`."""
     suites = (part for record in records for part in record.evaluation.get("suites", {}).values())
     return {name: way for part in suites for name, way in part["protocol"].get("better", {}).items()}
 
 
 def better(name: str, own: Mapping[str, str] = {}) -> str:
-    """Whether ``"higher"`` or ``"lower"`` values of a metric are better; empty if its name does not tell.
+    """Return whether ``"higher"`` or ``"lower"`` values of a metric are better; empty if unknown.
 
     Args:
-        name: of the metric, such as ``auroc/anomaly_score``.
+        name: name of the metric, such as ``auroc/anomaly_score``.
         own: directions of suites from outside lebm, by the first part of the name.
     """
     first = name.removeprefix("val/").removeprefix("test/").partition("/")[0]
@@ -50,7 +49,7 @@ def better(name: str, own: Mapping[str, str] = {}) -> str:
 
 
 def best_of(name: str, figures: Sequence[dict[str, Any] | None], own: Mapping[str, str] = {}) -> set[int]:
-    """Positions of the best values; empty if they are all the same, or no direction is known."""
+    """Return the positions of the best values; empty if all are equal or no direction is known."""
     values = [
         math.nan if figure is None or figure["value"] is None else figure["value"] for figure in figures
     ]
@@ -62,7 +61,7 @@ def best_of(name: str, figures: Sequence[dict[str, Any] | None], own: Mapping[st
 
 
 def figures_of(record: RunRecord) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """Every figure by suite, name and split; the values of ``test.json`` are the suite ``test pass``."""
+    """Return every figure by suite, name and split; ``test.json`` is the suite ``test pass``."""
     suites = record.evaluation.get("suites", {})
     found = {
         (suite, figure["name"], figure["split"]): figure
@@ -77,9 +76,9 @@ def figures_of(record: RunRecord) -> dict[tuple[str, str, str], dict[str, Any]]:
 
 
 def key_figures(records: Iterable[RunRecord]) -> list[tuple[str, str]]:
-    """Suites and names that any run has, in the order of ``KEY_FIGURES``.
+    """Return suites and names that any run has, in the order of ``KEY_FIGURES``.
 
-    A value of a test pass is left out if a suite of any run has a value of that kind.
+    A value of a test pass is omitted if a suite of any run has a value of the same kind.
     """
     having = list(dict.fromkeys(key[:2] for record in records for key in figures_of(record)))
     ordered = [
@@ -94,7 +93,7 @@ def key_figures(records: Iterable[RunRecord]) -> list[tuple[str, str]]:
 
 
 def own_figure(record: RunRecord, suite: str, name: str) -> dict[str, Any] | None:
-    """A figure of a run, that of its own anomaly split if a suite has measured several."""
+    """Return a figure of a run, on its own anomaly split if a suite has measured several."""
     found = [figure for key, figure in figures_of(record).items() if key[:2] == (suite, name)]
     part = record.evaluation.get("suites", {}).get(suite, {})
     split = (part.get("origin", {}).get("data") or {}).get("anomaly_split")
@@ -103,7 +102,7 @@ def own_figure(record: RunRecord, suite: str, name: str) -> dict[str, Any] | Non
 
 
 def head_figures(record: RunRecord) -> list[dict[str, Any]]:
-    """The two figures at the head of a run: the first of each suite, before the second of any."""
+    """Return two figures for the head of a run: the first of each suite before the second of any."""
     keys = key_figures([record])
     first = {suite: (suite, name) for suite, name in reversed(keys)}
     ordered = [*reversed(first.values()), *keys]

@@ -1,4 +1,4 @@
-"""Reading the files of a run folder for a report."""
+"""Reader of run folders for a report."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["FILES", "RunRecord", "gather"]
 
 _NAMES = ("config.yaml", "summary.json", "test.json", "evaluation.json")
 FILES = {name.partition(".")[0]: name for name in _NAMES}
-"""Which file of a run folder an attribute of :class:`RunRecord` comes from."""
-PICTURE_WIDTH, PICTURE_BYTES = 1000, 400_000  # larger pictures are drawn smaller, with fewer colours
-SENTENCES, LONGEST = 20, 1000  # sentences of a run, and characters of a sentence, at most
-SCORED = 10  # rows with the highest scores, at most
+"""The file in a run folder behind each attribute of :class:`RunRecord`."""
+PICTURE_WIDTH, PICTURE_BYTES = 1000, 400_000  # limits above which a picture is reduced
+SENTENCES, LONGEST = 20, 1000  # largest numbers of sentences and characters
+SCORED = 10  # largest number of rows with the highest scores
 SCORES = ("anomaly_score", "combined")  # columns that lebm score writes
 
 
 class Scored(NamedTuple):
-    """A table that ``lebm score`` wrote: its file, column of scores, number of rows, and highest rows."""
+    """A table from ``lebm score``: its file, score column, number of rows, and highest rows."""
 
     file: str
     score: str
@@ -40,12 +40,12 @@ class Scored(NamedTuple):
 
 @dataclass
 class RunRecord:
-    """A run as a report shows it; whatever the folder lacks is empty.
+    """A run as a report shows it; parts that the folder lacks are empty.
 
     Attributes:
-        curves: by logged name, points ``(step, value)``.
-        pictures: newest picture by what it shows, each as the address of an image inside the page.
-        damaged: a line for each file, or part of one, that was left out because it cannot be read.
+        curves: points ``(step, value)`` by logged name.
+        pictures: the newest picture of each kind, as an address inside the page.
+        damaged: a line for each file, or part of a file, that could not be read.
     """
 
     name: str
@@ -62,26 +62,26 @@ class RunRecord:
 
     @property
     def method(self) -> str:
-        """Name of the method's class."""
+        """The class name of the method."""
         path = self.evaluation.get("method") or dict(self.config.get("model") or {}).get("class_path") or ""
         return str(path).rpartition(".")[2]
 
     @contextmanager
     def without(self, file: Path) -> Iterator[None]:
-        """Goes on without a file whose content fails in the block, with a line in :attr:`damaged`."""
+        """Continue without a file that cannot be read in the block, with a line in :attr:`damaged`."""
         try:
             yield
         except UserError as error:
             self.damaged.append(f"{error}; left out")
-        except Exception as error:  # a damaged file can hold anything, so anything can fail
+        except Exception as error:  # a damaged file can raise any error
             self.damaged.append(f"{file}: damaged ({type(error).__name__}); left out")
 
 
 def gather(folders: list[Path]) -> list[RunRecord]:
-    """Read run folders. A damaged file is left out, with a line in :attr:`RunRecord.damaged`.
+    """Read run folders. A damaged file is skipped, with a line in :attr:`RunRecord.damaged`.
 
     Raises:
-        UserError: for what is not a run folder.
+        UserError: for a path that is not a run folder.
     """
     for folder in folders:
         if not any((folder / name).is_file() for name in FILES.values()):
@@ -125,7 +125,7 @@ def _read(record: RunRecord) -> RunRecord:
 
 
 def _read_curves(record: RunRecord, file: Path) -> None:
-    """Fill the curves up to a damaged line; what is not a number at a step is left out."""
+    """Fill the curves up to a damaged line; values that are not numbers are skipped."""
     lost = 0
     with file.open(newline="", encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
@@ -140,7 +140,7 @@ def _read_curves(record: RunRecord, file: Path) -> None:
 
 
 def _scores(record: RunRecord, file: Path) -> Scored:
-    """A table that ``lebm score`` wrote: ``scores.csv``, ``scores-2.csv``, ..."""
+    """Read a table from ``lebm score``: ``scores.csv``, ``scores-2.csv``, ..."""
     with file.open(newline="", encoding="utf-8") as lines:
         rows = [{name: row[name] or "" for name in row if name} for row in csv.DictReader(lines)]
     (score, *_) = [name for name in SCORES if not rows or name in rows[0]]
@@ -153,7 +153,7 @@ def _scores(record: RunRecord, file: Path) -> Scored:
 
 
 def _urls(record: RunRecord, files: dict[str, Path]) -> dict[str, str]:
-    """Pictures inside the page by what they show; a large one is drawn smaller, with fewer colours."""
+    """Return pictures inside the page by kind; a large picture is reduced."""
     from PIL import Image
 
     urls = {}
@@ -161,7 +161,7 @@ def _urls(record: RunRecord, files: dict[str, Path]) -> dict[str, str]:
         with record.without(file):
             content = file.read_bytes()
             with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-                image.load()  # fails for a picture that is cut off
+                image.load()  # fails for a truncated picture
                 if image.width > PICTURE_WIDTH or len(content) > PICTURE_BYTES:
                     small, buffer = image.convert("RGB"), io.BytesIO()
                     small.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))

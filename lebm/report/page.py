@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else, not even a network."""
+"""The report page: one HTML file that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ Records = Sequence[RunRecord]
 
 
 def report(folders: list[Path], target: Path) -> int:
-    """Write the page of some run folders; returns its size in bytes.
+    """Write the page of run folders and return its size in bytes.
 
-    A damaged file is left out, with a :class:`~lebm.errors.UserNotice` and a line on the page.
+    A damaged file is skipped, with a :class:`~lebm.errors.UserNotice` and a line on the page.
 
     Raises:
         UserError: if a folder is not a run folder.
     """
     records = gather(folders)
     for record in records:
-        for attribute, file in FILES.items():  # a file stays only if the page can be written from it alone
+        for attribute, file in FILES.items():  # keep a file only if the page can be written from it
             alone = RunRecord(record.name, **{attribute: getattr(record, attribute)})
             setattr(record, attribute, {})
             with record.without(record.folder / file):
@@ -57,7 +57,7 @@ def report(folders: list[Path], target: Path) -> int:
 
 
 def html(records: Records, drawn: bool = True) -> str:
-    """The page of some runs, with or without its charts."""
+    """Return the page of some runs, with or without its charts."""
     own = directions(records)
     keys = dict.fromkeys(key for record in records for key in figures_of(record))
     return PAGE.render(
@@ -77,7 +77,7 @@ def html(records: Records, drawn: bool = True) -> str:
 
 
 def _learning_curves(records: Records) -> Iterator[Chart]:
-    """One chart per logged name, all runs in it."""
+    """Yield one chart per logged name, with all runs."""
     for name in dict.fromkeys(name for record in records for name in record.curves):
         yield chart(name, ("step", ""), {record.name: record.curves.get(name) for record in records})
 
@@ -87,7 +87,7 @@ def _curves(record: RunRecord, suite: str) -> dict[str, Any]:
 
 
 def _score_curves(records: Records) -> Iterator[tuple[str, str, list[Chart]]]:
-    """For every split or set and score: histograms per run, and ROC and precision-recall with all runs."""
+    """Yield histograms per run, and ROC and precision-recall of all runs, per split and score."""
     labels = {"roc": ("false positive rate", "true positive rate"), "pr": ("recall", "precision")}
     for suite in ("anomaly", "ood"):
         found = {record.name: _curves(record, suite) for record in records}
@@ -101,7 +101,7 @@ def _score_curves(records: Records) -> Iterator[tuple[str, str, list[Chart]]]:
 
 
 def _traces(records: Records) -> Iterator[Chart]:
-    """Log-densities of long chains."""
+    """Yield charts of log-densities of long chains."""
     for record in records:
         for name, curve in _curves(record, "chains").items():
             chains = {
@@ -113,7 +113,7 @@ def _traces(records: Records) -> Iterator[Chart]:
 
 
 def _differences(records: Records) -> list[list[str]]:
-    """Settings of the resolved recipes that are not the same in all runs."""
+    """Return the settings of the resolved recipes that differ between runs."""
     flat = [dict(_flat(record.config)) for record in records]
     rows = [
         [key, *(settings.get(key, "absent") for settings in flat)]
@@ -123,7 +123,7 @@ def _differences(records: Records) -> list[list[str]]:
 
 
 def _flat(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Settings by their place; blocks of a list, such as callbacks, by class, whatever their order."""
+    """Yield settings by their place; list items such as callbacks are keyed by class, not by order."""
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         seen: Counter[str] = Counter()
         for item in value:

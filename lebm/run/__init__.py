@@ -1,1 +1,1 @@
-"""One run: its folder, loggers, signals and checkpoints."""
+"""A training run: its folder, loggers, signals and checkpoints."""

@@ -1,4 +1,4 @@
-"""The callbacks of every run besides those of its recipe: checkpoints, stored recipe, signals, progress."""
+"""Callbacks of every run: checkpoints, stored recipe, signals and progress."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ log = logging.getLogger("lebm.cli")
 
 
 class Preempted(SystemExit):
-    """The signal ``number`` has asked the run to stop."""
+    """The request of the signal ``number`` to stop the run."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -53,11 +53,12 @@ class Preempted(SystemExit):
 
 
 class Preemption(Callback):
-    """Ends training at the next step after Ctrl-C, SIGTERM or SIGUSR1; a second Ctrl-C does not wait.
+    """A callback that ends training at the next step after Ctrl-C, SIGTERM or SIGUSR1.
 
-    Lightning's handler of SIGTERM talks to the other processes from inside the signal handler. Here it only
-    stores the number, and the processes compare their numbers after every step: a signal to one of them is
-    enough, and all stop after the same step."""
+    A second Ctrl-C does not wait. The signal handler only stores the number, because Lightning's handler of
+    SIGTERM communicates inside the handler. The processes compare their numbers after every step, so a signal
+    to one process stops all after the same step.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -72,7 +73,7 @@ class Preemption(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            # A shell starts a job in the background with SIGINT ignored.
+            # A shell starts background jobs with SIGINT ignored.
             wanted = [n for n in self.SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._note) for number in wanted}
 
@@ -104,10 +105,10 @@ class Preemption(Callback):
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps the newest checkpoint and ``last.ckpt`` in ``RUN/checkpoints/``.
+    """A callback that keeps the newest checkpoint and ``last.ckpt`` in ``RUN/checkpoints/``.
 
-    It writes them every ``every_n_train_steps`` steps or at the end of every epoch, at the end, and if the
-    run is interrupted or fails.
+    It writes every ``every_n_train_steps`` steps or at the end of every epoch, at the end of the run, and if
+    the run is interrupted or fails.
     """
 
     def __init__(self, run_dir: str | Path, every_n_train_steps: int | None = None) -> None:
@@ -121,22 +122,22 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
-        self._weights: list[Tensor] = []  # while validation uses averages
+        self._weights: list[Tensor] = []  # the trained weights while validation uses averages
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Write the checkpoint that is due, and that of a run which stops inside an epoch."""
+        """Write the checkpoint that is due, and the last one of a run that stops inside an epoch."""
         if inside_epoch(trainer):
             super().on_train_batch_end(trainer, pl_module, *args)
             self._save_if_last(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the checkpoint of the epoch, and the one that was due at its last step."""
+        """Write the checkpoint of the epoch, and the one due at its last step."""
         super().on_train_batch_end(trainer, pl_module, None, None, 0)
         super().on_train_epoch_end(trainer, pl_module)
         self._save_if_last(trainer, trainer.current_epoch + 1 == trainer.max_epochs)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: the averaged weights have replaced those that training would go on with."""
+        """Write nothing, because the averaged weights have replaced the trained weights."""
 
     def _save_if_last(self, trainer: Trainer, last: bool = False) -> None:
         if last or trainer.global_step == trainer.max_steps or stops_early(trainer):
@@ -146,48 +147,49 @@ class RunCheckpoint(ModelCheckpoint):
         self._weights = [p.detach().clone() for p in pl_module.parameters()] if averages(trainer) else []
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write a checkpoint of the last step, unless the run was inside one.
+        """Write a checkpoint of the last step, unless the run stopped inside a step.
 
-        Inside a step the chains may have moved while the weights have not. After the last step of an epoch,
-        the resumed run would leave out what had yet to happen at its end.
+        Inside a step, chains may have moved while the weights have not. After the last step of an epoch, the
+        resumed run would omit the rest of the epoch end.
         """
         if isinstance(exception, DivergenceError | CheckpointWriteError):
-            return  # these weights must not replace the last healthy ones, or the disk is full
+            return  # a diverged run must keep its healthy checkpoint; or the disk is full
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         whole = batches.processed if inside_epoch(trainer) else batches.completed
         if batches.ready != whole or accumulating(trainer):
             step = trainer.global_step + 1
-            log.warning("stopped inside step %d; --resume goes on from the last checkpoint", step)
+            log.warning("stopped inside step %d; --resume continues from the last checkpoint", step)
             return
         for average in averages(trainer):
             if trainer.validating and not all(map(torch.equal, pl_module.parameters(), self._weights)):
                 swap_average(average, pl_module)  # validation was using the averages
-            average.on_train_batch_end(trainer, pl_module, None, None, 0)  # unless it has seen this step
+            average.on_train_batch_end(trainer, pl_module, None, None, 0)  # no effect for a seen step
         if trainer.world_size == 1 or isinstance(exception, Preempted):
             super().on_exception(trainer, pl_module, exception)
         elif isinstance(trainer.strategy, DDPStrategy) and self._should_save_on_exception(trainer):
             self._save_alone(trainer)
 
     def _save_alone(self, trainer: Trainer) -> None:
-        """Save without the other processes, which hold the same weights and may be dead or wait elsewhere."""
+        """Save without the other processes, which hold equal weights and may be dead or waiting."""
         assert self.dirpath is not None
         if not trainer.is_global_zero:
             return
         try:
             content = checkpoint_content(trainer)
             trainer.strategy.checkpoint_io.save_checkpoint(content, Path(self.dirpath) / "last.ckpt")
-        except Exception as error:  # for example, chains were not gathered; the periodic checkpoint remains
+        except Exception as error:  # for example, chains were not gathered
             log.warning("no checkpoint of step %d: %s; the last one is kept", trainer.global_step, error)
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the resolved recipe of a training run to ``config.yaml`` in the run folder and to the loggers.
+    """A callback that writes the resolved recipe to ``config.yaml`` in the run folder and to the loggers.
 
-    Lightning's callback writes before a checkpoint is read; here a resumed run that is refused keeps its
-    recipe. A path of local data becomes absolute, so that the run finds its data from every folder."""
+    It writes when training starts, after Lightning has read a checkpoint, so a rejected resumption keeps its
+    recipe. Paths of local data become absolute, so the run finds its data from every folder.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Nothing; the file is written when training starts."""
+        """Write nothing; the file is written when training starts."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().setup(trainer, pl_module, "fit")
@@ -197,7 +199,7 @@ class SaveConfig(SaveConfigCallback):
         arguments = (config.get("data") or {}).get("init_args") or {}
         if isinstance(arguments.get("path"), str):
             arguments["path"] = located(arguments["path"])
-        # The parser has checked these values; a second check would take four times as long as the text.
+        # The parser has checked these values, and a second check is slow.
         text = self.parser.dump(config, skip_unset=False, skip_validation=True)
         target = Path(trainer.default_root_dir) / "config.yaml"
         write_text(target, text)
@@ -210,7 +212,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 class SameShape(Callback):
-    """Refuses images of another size than the model makes, before the run uses them."""
+    """A callback that rejects images of another size than the model makes."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         likelihood = pl_module.observation_model if isinstance(pl_module, LatentModel) else None
@@ -219,30 +221,29 @@ class SameShape(Callback):
         if made is not None and read is not None and tuple(made) != tuple(read):
             ours, theirs = (" x ".join(map(str, shape)) for shape in (made, read))
             raise UserError(
-                f"the generator makes images of {ours} and the data are {theirs}: "
-                "change image_size or channels of the data, or the generator's out_shape"
+                f"the generator makes images of {ours}, but the data have {theirs}; "
+                "change image_size or channels of the data, or out_shape of the generator"
             )
 
 
 class ShortRun(Callback):
-    """Lets a run that ends before the first logging step log about ten times. Other runs do not change."""
+    """A callback that lets a run shorter than the logging interval log about ten times."""
 
     POINTS = 10
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Shorten ``log_every_n_steps`` if the whole run has fewer steps."""
         steps = trainer.estimated_stepping_batches
         if steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             trainer.log_every_n_steps = max(1, int(steps) // self.POINTS)  # type: ignore[attr-defined]
 
 
-WIDTH = 80  # columns of a line, at most
-REDRAWN = 0.2  # seconds between two states of the line in a terminal
+WIDTH = 80  # columns
+REDRAWN = 0.2  # seconds between two states in a terminal
 PRINTED = 30.0  # seconds between two lines in a file
 
 
 class PartSizes(ModelSummary):
-    """Prints the number of parameters per part and in all, in two lines; a part without any is left out."""
+    """A summary of the number of parameters per part and in total, in two lines."""
 
     @staticmethod
     def summarize(
@@ -262,23 +263,23 @@ class PartSizes(ModelSummary):
 
 
 class Progress(ProgressBar):
-    """One line with the loss, the steps per second, the time to the end of the run and the chains' health.
+    """A line with the loss, the steps per second, the remaining time and the health of the chains.
 
-    A terminal shows one line, which is redrawn, and what else is printed above it. Elsewhere, as in a log
-    file, a line is printed every 30 seconds, and one when training ends. A value of health that has always
-    been 0 is not shown. Only the first process prints.
+    A terminal shows one line, redrawn below other output. Elsewhere, as in a log file, a line is printed
+    every 30 seconds and at the end. A health value that has always been 0 is omitted. Only the first process
+    prints.
     """
 
     HEALTH = {"displacement": "move", "gradient_norm": "grad"}
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_enabled = True  # LightningModule.print asks for it
+        self.is_enabled = True  # read by LightningModule.print
         self._started = (0.0, 0)
         self._shown_at = 0.0
         self._live: Live | None = None  # in a terminal
         self._moving: set[str] = set()
-        self._loss: Tensor | None = None  # of the newest step
+        self._loss: Tensor | None = None  # of the last step
 
     def enable(self) -> None:
         self.is_enabled = True
@@ -287,7 +288,7 @@ class Progress(ProgressBar):
         self.is_enabled = False
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        with contextlib.suppress(OSError):  # a full disk or a closed pipe must not end the training
+        with contextlib.suppress(OSError):  # a full disk or a closed pipe does not end training
             print(*args, **kwargs)
 
     def get_metrics(
@@ -305,9 +306,9 @@ class Progress(ProgressBar):
         return shown
 
     def line(self, trainer: Trainer, pl_module: LightningModule, validation: str = "") -> str:
-        """The state of a training in at most 80 columns; what has no room at the right is left out."""
+        """Return the state of the training in at most 80 columns; items that do not fit are omitted."""
         since, first = self._started
-        rate = (trainer.global_step - first) / max(time.monotonic() - since, 1e-9)  # validations included
+        rate = (trainer.global_step - first) / max(time.monotonic() - since, 1e-9)  # includes validation
         total = trainer.estimated_stepping_batches
         ends = total != float("inf")
         epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
@@ -342,7 +343,7 @@ class Progress(ProgressBar):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._shown_at = time.monotonic()
-        if get_console().is_interactive:  # the console whose tables appear above the line, Lightning's too
+        if get_console().is_interactive:  # Lightning's console too, whose tables appear above
             self._live = Live(auto_refresh=False, transient=stage != "fit")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -352,7 +353,7 @@ class Progress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if isinstance(outputs, dict) and isinstance(loss := outputs.get("loss"), Tensor):
-            self._loss = loss * trainer.accumulate_grad_batches  # Lightning has divided it
+            self._loss = loss * trainer.accumulate_grad_batches  # undoes Lightning's division
         if self._due():
             self._show(self.line(trainer, pl_module))
 

@@ -1,4 +1,4 @@
-"""The run folder: which run may write into it, and the summary of a run."""
+"""The run folder: its single writer, and the summary of a run."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from lebm.errors import UserError
 from lebm.files import write_text
 
 LOCK = ".lock"
-"""The file whose lock the process holds that trains in a run folder (:func:`sole_writer`)."""
+"""The file that the process training in a run folder has locked (:func:`sole_writer`)."""
 
 
 def is_first_process() -> bool:
-    """Whether this is the process of rank zero, by the environment variables that launchers set."""
+    """Return whether this process has rank zero, by the environment variables of launchers."""
     rank = next((os.environ[name] for name in ("RANK", "SLURM_PROCID") if name in os.environ), None)
     if rank is None:
         rank = os.environ.get("LOCAL_RANK", "0") if os.environ.get("NODE_RANK", "0") == "0" else "1"
@@ -34,11 +34,11 @@ def is_first_process() -> bool:
 
 
 def claim(run_dir: Path, resume: bool) -> None:
-    """Refuse a folder that is not empty, unless its run is to be continued; nothing is written."""
+    """Reject a folder that is not empty, unless its run is resumed; nothing is written."""
     if not run_dir.exists():
         return
     if not run_dir.is_dir():
-        raise UserError(f"{run_dir} is a file; choose a folder with --run_dir")
+        raise UserError(f"{run_dir}: a file, not a folder; choose a folder with --run_dir")
     if resume or all(entry.name == LOCK for entry in run_dir.iterdir()):
         return
     raise UserError(
@@ -51,16 +51,16 @@ def claim(run_dir: Path, resume: bool) -> None:
 def sole_writer(run_dir: Path, resume: bool) -> Iterator[None]:
     """Claim a run folder and hold the lock of its file ``.lock``, which names the process and the host.
 
-    The system releases the lock of a process that dies. Folders made here are removed if they stay empty.
+    The system releases the lock of a dead process. Folders created here are removed if they stay empty.
 
     Raises:
-        UserError: if another process holds the lock, with its number and host; as :func:`claim`; if the
-            folder cannot be written. Nothing has been written then.
+        UserError: if another process holds the lock, the folder cannot be written, or as :func:`claim`.
+            Nothing has been written in these cases.
     """
     from filelock import FileLock, Timeout
 
     missing = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
-    file, place = run_dir / LOCK, "choose another place with --run_dir"
+    file, place = run_dir / LOCK, "choose another folder with --run_dir"
     with contextlib.ExitStack() as held:
         held.callback(_remove, missing)
         try:
@@ -70,34 +70,34 @@ def sole_writer(run_dir: Path, resume: bool) -> Iterator[None]:
             held.enter_context(FileLock(file, timeout=0))
         except Timeout as error:
             holder = file.read_text(errors="replace").strip() or "another process"
-            raise UserError(f"{run_dir}: {holder} trains in this folder; wait, or {place}") from error
+            raise UserError(f"{run_dir}: {holder} is training in this folder; wait, or {place}") from error
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno != errno.ENOLCK:
                 raise UserError(f"{run_dir}: cannot write the run folder ({reason}); {place}") from error
-            line = f"no lock on this file system ({reason}); start only one run in this folder"
+            line = f"this file system has no locks ({reason}); start only one run in this folder"
             print(f"lebm: warning: {run_dir}: {line}", file=sys.stderr)
-        claim(run_dir, resume)  # another run may have begun and ended since the first look
+        claim(run_dir, resume)  # another run may have ended since the first check
         held.callback(_remove, [file])
-        with contextlib.suppress(OSError):  # a full disk; the lock holds without the names
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without the names
             file.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
 
 
 def _remove(paths: list[Path]) -> None:
-    with contextlib.suppress(OSError):  # a folder with something in it stays, and those around it
+    with contextlib.suppress(OSError):  # folders that are not empty stay
         for path in paths:
             path.rmdir() if path.is_dir() else path.unlink()
 
 
 def free_folder(run_dir: Path) -> Path:
-    """The first of ``run_dir``, ``run_dir-2``, ``run_dir-3``, ... that does not exist."""
+    """Return the first of ``run_dir``, ``run_dir-2``, ``run_dir-3``, ... that does not exist."""
     names = itertools.chain([run_dir], (Path(f"{run_dir}-{number}") for number in itertools.count(2)))
     return next(name for name in names if not name.exists())
 
 
 def check_run(path: Path) -> None:
-    """Refuse what is not a run folder with a checkpoint, a file or a name of a model, without torch."""
+    """Reject a path that is not a run folder with a checkpoint, a file or a model name, without torch."""
     name = str(path)
     if not path.exists() and name.startswith(pretrained.PREFIX):
         pretrained.find(name)
@@ -112,7 +112,7 @@ def check_run(path: Path) -> None:
 def summary(
     trainer: Any, model: Any, data: Any, *, recipe: str, command: str, seed: Any, started: float, status: str
 ) -> dict[str, Any]:
-    """The settings and the results of a run, which ``started`` at that ``time.time()``, as plain values."""
+    """Return the settings and results of a run as plain values; ``started`` is its ``time.time()``."""
     measuring = [part for part in trainer.callbacks if getattr(part, "protocol", None)]
     return {
         "status": status,
@@ -128,7 +128,7 @@ def summary(
         "cpu_time_seconds": round(time.process_time(), 3),
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
-        # as they were logged: the loss that callbacks see at the end is the mean of an epoch
+        # as logged, because callbacks see the mean loss of the last epoch
         "metrics": plain({**trainer.callback_metrics, **trainer.logged_metrics}),
         "protocols": plain({type(part).__name__: part.protocol for part in measuring}),
         "data": plain(_guarded(lambda: data.describe_split())),
@@ -137,17 +137,17 @@ def summary(
 
 
 def earlier_attempts(target: Path) -> list[dict[str, Any]]:
-    """Time and steps of the earlier attempts of a resumed run, by the summary ``target`` that they left."""
+    """Return time and steps of earlier attempts of a resumed run, from the summary ``target``."""
     names = ("status", "command", "started", "wall_time_seconds", "cpu_time_seconds", "steps")
     try:
         last = json.loads(target.read_text(encoding="utf-8"))
         return [*last.get("earlier_attempts", []), {name: last[name] for name in names}]
-    except (OSError, ValueError, KeyError):  # no summary, or that of an older version
+    except (OSError, ValueError, KeyError):  # no summary, or one of an older version
         return []
 
 
 def spent_minutes(summary: dict[str, Any], which: str = "cpu") -> float | None:
-    """CPU or wall time of a run in minutes, earlier attempts included; ``None`` if its summary lacks it."""
+    """Return CPU or wall time of a run in minutes, with earlier attempts; ``None`` if unknown."""
     name = f"{which}_time_seconds"
     if summary.get(name) is None:
         return None
@@ -155,7 +155,7 @@ def spent_minutes(summary: dict[str, Any], which: str = "cpu") -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that decide the results."""
+    """Return the versions of the packages that determine the results."""
     import lightning
     import torch
 
@@ -168,7 +168,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The processor, its cores and threads, and the accelerators."""
+    """Return the processor, its cores and threads, and the accelerators."""
     import torch
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -182,22 +182,22 @@ def hardware() -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file in one step; a reader never sees half of it."""
+    """Write a JSON file in one step."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def stored_json(run: Path, name: str) -> dict[str, Any]:
-    """A JSON file of a run folder; empty if there is none."""
+    """Return the content of a JSON file in a run folder; empty if the file does not exist."""
     if not (run / name).is_file():
         return {}
     try:
         return dict(json.loads((run / name).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{run / name}: not a JSON file of a run ({str(error)[:80]})") from error
+        raise UserError(f"{run / name}: not a JSON file with a mapping ({str(error)[:80]})") from error
 
 
 def plain(value: Any) -> Any:
-    """A value as numbers, texts, lists and mappings only; a non-finite number becomes ``None``."""
+    """Convert a value to numbers, strings, lists and mappings; a non-finite number becomes ``None``."""
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if isinstance(value, float):
@@ -214,7 +214,7 @@ def plain(value: Any) -> Any:
 
 
 def _guarded(ask: Any) -> Any:
-    """The result of a call, or ``None`` if it fails: a run that failed early may not know its data."""
+    """Return the result of a call, or ``None`` if it fails, as for the data of a run that failed early."""
     try:
         return ask()
     except Exception:

@@ -1,4 +1,4 @@
-"""The loggers of a run: always ``metrics.csv``, and those of the recipe, or TensorBoard if it names none."""
+"""Loggers of a run: ``metrics.csv``, and the loggers of the recipe or TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("lebm.run")
 
 
 class MetricsFile(Logger):
-    """Writes ``metrics.csv`` into the run folder, one row per logging call, and continues it on resume.
+    """A logger that writes ``metrics.csv``, one row per logging call, and continues it on resumption.
 
     Rows of an earlier attempt from ``first_step`` on are dropped, because this attempt writes them again.
     """
@@ -39,7 +39,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: ``config.yaml`` holds them."""
+        """Log nothing, because ``config.yaml`` holds them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -77,7 +77,7 @@ def _is_before(row: Mapping[str, str | None], step: int) -> bool:
 
 
 class WandbRun(Callback):
-    """Stores the id of the Weights & Biases run in the checkpoint; a resumed run continues with this id."""
+    """A callback that stores the id of the Weights & Biases run, so a resumed run continues it."""
 
     KEY = "WandbRun"
 
@@ -101,16 +101,16 @@ class WandbRun(Callback):
 
 
 def stored_run_id(content: Mapping[str, Any]) -> str | None:
-    """The id of the Weights & Biases run that the content of a checkpoint belongs to, or ``None``."""
+    """Return the Weights & Biases run id stored in the content of a checkpoint, or ``None``."""
     return content.get("callbacks", {}).get(WandbRun.KEY, {}).get("run_id")
 
 
 def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
     """Let the loggers of a parsed recipe write into the run folder, before they are built.
 
-    With ``log_model: true`` lebm logs the last checkpoint itself, by :func:`~lebm.run.wandb_run.log_model`;
-    with ``all``, Lightning logs the others too. Lightning refuses both offline, so such a run is offline by
-    wandb's ``mode``. The run of Weights & Biases with the id ``wandb_id`` is continued.
+    With ``log_model: true``, lebm logs the last checkpoint by :func:`~lebm.run.wandb_run.log_model`; with
+    ``all``, Lightning logs the other checkpoints too. Lightning rejects both offline, so such a run is
+    offline by the ``mode`` of wandb. The Weights & Biases run ``wandb_id`` is continued.
 
     Raises:
         MissingExtraError: if the package of a logger is not installed.
@@ -124,7 +124,7 @@ def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
             if path.endswith(f".{name}"):
                 need(package, f"trainer.logger: {name}")
         if "save_dir" in arguments and arguments["save_dir"] in (None, "", "."):
-            # absolute, because the process of wandb keeps the working folder in which it was started
+            # absolute, because the wandb process keeps its first working folder
             arguments["save_dir"] = str(run_dir.absolute())
         if not path.endswith(".WandbLogger"):
             continue
@@ -137,9 +137,10 @@ def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
 
 
 def with_defaults(chosen: Any, run_dir: Path, first_step: int) -> list[Logger] | bool:
-    """The loggers of a run: ``metrics.csv`` and the chosen ones, or TensorBoard for ``None`` and ``True``.
+    """Return the loggers of a run: ``metrics.csv`` and the chosen loggers, or TensorBoard for ``None`` and
+    ``True``.
 
-    ``False`` switches all loggers off.
+    ``False`` switches off all loggers.
     """
     if chosen is False:
         return False

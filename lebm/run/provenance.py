@@ -1,4 +1,4 @@
-"""Where the weights of a model come from, as plain values that travel with them."""
+"""The origin of the weights of a model, as plain values that are stored with them."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def export(
 
 
 def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known about the origin of a model, without absolute paths; ``None`` for what is not known.
+    """Return the origin of a model without absolute paths; unknown values are ``None``.
 
-    ``data_key`` is a digest of the sizes, the order and the seed of the data, as the checkpoint holds them.
+    ``data_key`` is a digest of the sizes, the order and the seed of the data, from the checkpoint.
     """
     if "facts" in content:
         return dict(content["facts"])
@@ -68,7 +68,7 @@ def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the source tree that this lebm is imported from; ``None`` for an installed package."""
+    """Return the commit of the source tree of this lebm; ``None`` for an installed package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None
@@ -96,7 +96,7 @@ def _key(states: Mapping[str, Any]) -> str | None:
 
 
 def _data(described: Any) -> dict[str, Any] | None:
-    """Name, splits and sizes of the data."""
+    """Return name, splits and sizes of the data."""
     if not isinstance(described, Mapping):
         return None
     names = ("config_name", "revision", "image_shape", "source_splits", "sizes", "held_out_label")
@@ -105,7 +105,7 @@ def _data(described: Any) -> dict[str, Any] | None:
 
 
 def without_paths(words: Any) -> str | None:
-    """A command with each absolute path shortened to its last part; ``None`` for what is not a command."""
+    """Return a command with absolute paths shortened to their last part; ``None`` for other values."""
     if not isinstance(words, str):
         return None
     try:

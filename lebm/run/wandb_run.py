@@ -1,4 +1,4 @@
-"""What a Weights & Biases run holds of a run folder: its recipe, its values with intervals, its model."""
+"""Content of a Weights & Biases run: the recipe, values with intervals, and the model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def searchable(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved recipe as the config of a run: nested mappings, and callbacks as a list of names.
+    """Return a resolved recipe as the config of a run: nested mappings, and callbacks by name.
 
     Example:
         >>> from lebm.run.wandb_run import searchable
@@ -24,7 +24,7 @@ def searchable(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_ends(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as a run summary, with the ends of an interval below their value, without those of ``None``.
+    """Return metrics as a run summary, with the ends of an interval below its value, without ``None``.
 
     Example:
         >>> from lebm.run.wandb_run import with_ends

@@ -137,11 +137,11 @@ def test_a_path_of_an_older_checkpoint_leads_to_the_class_of_that_name(path: str
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("lebm.models.text.Nothing", "there is no module lebm.models.text;"),
-        ("lebm.nothing.text.EnergyPrior", "there is no module lebm.nothing;"),
+        ("lebm.models.text.Nothing", "no module lebm.models.text;"),
+        ("lebm.nothing.text.EnergyPrior", "no module lebm.nothing;"),
         ("lebm.models.priors.Nothing", "lebm.models.priors.Nothing is not a class of a trusted package"),
         ("lebm.models.text.frozen", "lebm.models.text.frozen is not a class of a trusted package"),
-        ("lebm.models.text.deep.EnergyPrior", "there is no module lebm.models.text;"),
+        ("lebm.models.text.deep.EnergyPrior", "no module lebm.models.text;"),
         ("mine.models.text.EnergyPrior", "outside the trusted packages"),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_trusted_package_is_accepted(evil_package):
 def test_a_trusted_module_that_cannot_be_imported_is_told_from_one_without_the_class(evil_package):
     with pytest.raises(
         UserError,
-        match=r"no_such.X is not a class that can be imported: there is no module no_such; run in the folder",
+        match=r"no_such.X is not a class that can be imported: no module no_such; run lebm in its folder",
     ):
         resolve("no_such.X", trust=["no_such"])
     with pytest.raises(UserError, match=r"evil_package.Y is not a class of a trusted package"):

@@ -112,7 +112,7 @@ def test_a_prior_on_the_latents_of_another_run(
     assert lebm("sample", "prior", "-n", 9, "--decode", images) == 0
     assert Image.open("prior/images/samples.png")
     assert lebm("sample", images, "-n", 1, "--decode", "prior") == 2
-    assert "takes latents of 2 numbers, and the samples of run have the shape (1, 4, 4)" in (
+    assert "expected latents of 2 numbers, but the samples of run have the shape (1, 4, 4)" in (
         capsys.readouterr().err
     )
     for verb in ("score", "reconstruct", "interpolate", "traverse"):

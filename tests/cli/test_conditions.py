@@ -73,11 +73,11 @@ def test_the_classifier_says_what_it_was_fitted_to(lebm: Run, conditioned: Path,
     [
         (["--class", "2"], "--class 2: '2' is not a class; the classes are class0, class1"),
         (["--class", "0|1"], "--class 0|1: 2 of 2 classes are not a condition"),
-        (["--class", "0", "--start", "pool"], "--class takes no --start pool"),
+        (["--class", "0", "--start", "pool"], "--class and --start pool exclude each other"),
         (["--class", "0", "--sharpness", "0"], "--sharpness 0: must be finite and above 0"),
         (
             ["--class", "0", "--classifier", "other"],
-            "other: there is no classifier for --class; lebm condition",
+            "other: no such classifier for --class; fit one with lebm condition",
         ),
         (["--class", "0", "--weights", "raw"], None),
     ],
@@ -98,7 +98,7 @@ def test_a_classifier_of_other_weights_is_refused(
     shutil.rmtree("runs/other/checkpoints")
     shutil.copytree("runs/again/checkpoints", "runs/other/checkpoints", symlinks=True)
     assert lebm("sample", "runs/other", "--class", "0") == 2
-    message = "runs/other/classes.safetensors: was fitted to other weights than those of runs/other"
+    message = "runs/other/classes.safetensors: fitted to other weights than runs/other has"
     assert message in capsys.readouterr().err
 
 
@@ -118,7 +118,7 @@ def test_restored_images_show_what_was_seen_and_what_the_model_makes_of_it(
     assert lebm("restore", trained, *words) == 0
     shown = capsys.readouterr().out
     assert "5 completions of 3 images of ./pictures (test) in runs/tiny/images/restored.png" in shown
-    assert "a hidden pixel of their mean" in shown
+    assert "squared error per hidden pixel" in shown
     assert lebm("restore", trained, *words, "--out", "x.npy") == 0
     made = torch.from_numpy(np.load("x.npy"))
     assert made.shape == (3, 5, 1, 4, 4)
@@ -155,9 +155,9 @@ def test_a_picture_can_be_the_mask(
         assert lebm("restore", trained, *DATA, "--mask", mask, "-n", 2, "--images", 1, "--out", out) == 0
     np.testing.assert_array_equal(np.load("a.npy"), np.load("b.npy"))
     for name, message in {
-        "black.png": "black.png: is black everywhere",
+        "black.png": "black.png: black everywhere",
         "large.png": "large.png: has 4x5 pixels, but the images have 4x4",
-        "tiny.yaml": "tiny.yaml: not a picture that can be read",
+        "tiny.yaml": "tiny.yaml: not a readable picture",
         "bog": "--mask bog: neither a file nor one of lower, upper",
     }.items():
         assert lebm("restore", trained, *DATA, "--mask", name) == 2

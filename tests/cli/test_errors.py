@@ -87,13 +87,13 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
         (
             "bad.yaml:",
             "model.likelihood.generator.latent_dim",
-            "${latentdim} names no key",
+            "${latentdim} refers to no key",
             "did you mean 'latent_dim'?",
         ),
     ),
     "missing nested interpolation key": (
         put(*GENERATOR, "latent_dim", "${model.size}"),
-        ("${model.size} names no key",),
+        ("${model.size} refers to no key",),
     ),
     "wrong class": (
         put(*SAMPLER, "class_path", "lebm.models.MLPEnergy"),
@@ -101,7 +101,7 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "class that does not exist": (
         put(*SAMPLER, "class_path", "lebm.samplers.Langevn"),
-        ("model.prior_sampler", "there is no lebm.samplers.Langevn", "did you mean 'Langevin'?"),
+        ("model.prior_sampler", "no such class lebm.samplers.Langevn", "did you mean 'Langevin'?"),
     ),
     "short class name that does not exist": (
         put(*SAMPLER, "class_path", "Langevn"),
@@ -157,7 +157,7 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "module that does not exist": (
         put(*SAMPLER, "class_path", "lebm.smplers.Langevin"),
-        ("model.prior_sampler", "there is no lebm.smplers", "did you mean 'samplers'?"),
+        ("model.prior_sampler", "no such class lebm.smplers", "did you mean 'samplers'?"),
     ),
     "unknown callback argument": (
         put(
@@ -202,9 +202,9 @@ TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
         "model: !!python/object/apply:os.system ['touch owned']",
         ("bad.yaml:1", "not valid YAML", "python/object"),
     ),
-    "scalar": ("hello", ("bad.yaml", "a recipe is a mapping")),
-    "list": ("[1, 2]", ("bad.yaml", "a recipe is a mapping")),
-    "empty": ("", ("bad.yaml", "this one is empty")),
+    "scalar": ("hello", ("bad.yaml", "expected a mapping")),
+    "list": ("[1, 2]", ("bad.yaml", "expected a mapping")),
+    "empty": ("", ("bad.yaml", "not an empty file")),
     "not text": ("\udcff\udcfe", ("bad.yaml", "not a text file")),
 }
 
@@ -230,7 +230,7 @@ def test_a_rank_left_in_the_shell(
     monkeypatch.setenv(name, "1")
     if name == "JSM_NAMESPACE_RANK":  # Lightning reads it once, when it is imported
         monkeypatch.setattr(rank_zero_only, "rank", 1)
-    refused(capsys, lebm("fit", "-c", tiny), (f"{name}=1 in the environment", f"type unset {name}"))
+    refused(capsys, lebm("fit", "-c", tiny), (f"{name}=1 in the environment", f"run unset {name}"))
 
 
 def test_a_user_without_a_home(

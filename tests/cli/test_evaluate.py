@@ -199,8 +199,8 @@ def test_an_interrupted_cell_goes_on(lebm: Run, own: Path, monkeypatch: pytest.M
     ("words", "expected"),
     [
         (["-c", "nowhere", "--over", "seed", "1"], "nowhere"),
-        (["-c", "own.yaml", "--over", "seed", " , "], "give values"),
-        (["-c", "own.yaml", "--over", "seed", "../x"], "give values"),
+        (["-c", "own.yaml", "--over", "seed", " , "], "separate the values by commas"),
+        (["-c", "own.yaml", "--over", "seed", "../x"], "separate the values by commas"),
     ],
 )
 def test_refused_sweeps(

@@ -72,6 +72,6 @@ def test_a_disk_that_is_full_at_the_start(trained: Path, tmp_path: Path, verb: s
     again = f", then lebm fit --resume {trained} continues" if verb == "fit" else ""
     assert (status, error) == (
         2,
-        f"lebm: error: {trained}: No space left on device; make room there{again}\n",
+        f"lebm: error: {trained}: No space left on device; free disk space{again}\n",
     )
     assert (trained / "checkpoints" / "last.ckpt").read_bytes() == before

@@ -94,7 +94,7 @@ def test_a_number_is_left_out_for_other_data(tmp_path: Path, clothes: str, digit
         left, (note,) = held_out(*other)
         assert left is None
         assert note == (
-            f"held_out_label {label} is a number of {digits} and was left out for {clothes}: add"
+            f"held_out_label {label} is a class number of {digits} and was left out for {clothes}; add"
             " --data.init_args.held_out_label NAME to hold out a class"
         )
     for typed in (["--data.held_out_label", "1"], ["--data.init_args.held_out_label=1"]):
@@ -130,7 +130,7 @@ def test_the_command_leaves_the_number_out(
     words = ["-c", "own.yaml", "--run_dir", "run", "--trainer.max_steps", 1, "--data.path", clothes]
     assert lebm("fit", *words) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("lebm: held_out_label 4 is a number of embedded:mnist and was left out for")
+    assert lines[1].startswith("lebm: held_out_label 4 is a class number of embedded:mnist and was left")
     assert not any(line.startswith("lebm: held out") for line in lines)
     assert json.loads(Path("run/summary.json").read_text())["data"]["held_out_label"] is None
     assert yaml.safe_load(Path("run/config.yaml").read_text())["data"]["init_args"]["held_out_label"] is None

@@ -41,10 +41,10 @@ from tests.distributed import run_processes
         (["--trainer.callbacks+=wicked.Callback"], ("wicked.Callback", "add --trust wicked")),
         (["-c", "missing.yaml"], ("no recipe 'missing.yaml'",)),
         (["-c", "."], ("is a folder",)),
-        (["--run_dir", "tiny.yaml"], ("tiny.yaml is a file",)),
+        (["--run_dir", "tiny.yaml"], ("tiny.yaml: a file, not a folder",)),
         (
             ["--run_dir", "tiny.yaml/x"],
-            ("tiny.yaml/x: cannot write the run folder", "choose another place with --run_dir"),
+            ("tiny.yaml/x: cannot write the run folder", "choose another folder with --run_dir"),
         ),
         (["--ckpt_path", "nothing.ckpt"], ("nothing.ckpt",)),
         (["--ckpt_path", "tiny.yaml"], ("tiny.yaml",)),

@@ -131,12 +131,12 @@ def test_run_names(library: Path, recipe: str, name: str) -> None:
         (["fti"], "did you mean 'fit'?"),
         (["cat", "latent_mle/mnits"], "did you mean 'latent_mle/mnist'?"),
         (["cat", "mnist"], "did you mean 'latent_mle/mnist'?"),
-        (["cat", "zzz"], "lebm ls prints the recipes"),
+        (["cat", "zzz"], "lebm ls lists the recipes"),
         (["-c", "quickstart"], "the verb comes first"),
         (["fit"], "name a recipe"),
         (["fit", "-c"], "-c needs a value"),
         (["fit", "quickstart"], "did you mean -c quickstart?"),
-        (["fit", "nonsense", "-c", "quickstart"], "nonsense: fit takes a recipe by -c"),
+        (["fit", "nonsense", "-c", "quickstart"], "nonsense: name a recipe by -c"),
         (["fit", "-c", "quikstart"], "did you mean 'quickstart'?"),
         (["fit", "--resume", "runs/none"], "no such run folder"),
         (["sample", "runs/none"], "no such run folder or checkpoint"),
@@ -166,7 +166,7 @@ def test_a_run_folder_in_the_place_of_a_recipe(library: Path, capsys: pytest.Cap
     Path("here").mkdir()
     Path("here/config.yaml").write_text("latent_dim: 1\n")
     assert main(["fit", "here"]) == 2
-    assert "a run is continued by --resume here" in capsys.readouterr().err
+    assert "to continue this run, use --resume here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,8 @@ def test_help_is_one_screen_and_names_flags_that_exist(capsys: pytest.CaptureFix
 
 def test_help_tells_the_verbs_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", "--help"]) == 0
-    assert "length of the chain (default: 500)" in " ".join(capsys.readouterr().out.split())
+    assert "steps per chain (default: 500)" in " ".join(capsys.readouterr().out.split())
     assert main(["evaluate", "--help"]) == 0
-    assert "rows at a time (default 250)" in " ".join(capsys.readouterr().out.split())
+    assert "number of rows per batch, which does not change the result (default: 250)" in " ".join(
+        capsys.readouterr().out.split()
+    )

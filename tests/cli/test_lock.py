@@ -72,7 +72,7 @@ def test_a_second_run_is_refused_until_the_first_is_killed(
     assert lebm("fit", *words, "--trainer.max_epochs", 3) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"{run}: process {process.pid} on {socket.gethostname()} trains in this folder" in error
+    assert f"{run}: process {process.pid} on {socket.gethostname()} is training in this folder" in error
     assert tree(run) == before
     process.kill()
     process.wait()
@@ -95,7 +95,7 @@ def test_two_commands_at_once_and_a_kill(tiny: Path, holder: list[subprocess.Pop
     assert refused.returncode == 2
     error = refused.communicate()[1]
     assert "process" in error
-    assert "trains in this folder" in error
+    assert "is training in this folder" in error
     assert error.count("\n") == 1
     while not Path("runs/tiny/checkpoints/last.ckpt").exists():
         assert time.monotonic() < deadline
@@ -140,7 +140,7 @@ def test_a_file_system_without_locks_is_named_once(
         pass
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "no lock on this file system (No locks available)" in error
+    assert "this file system has no locks (No locks available)" in error
 
 
 def test_a_refused_recipe_leaves_no_folder(tiny: Path) -> None:

@@ -54,8 +54,8 @@ def test_a_module_of_the_working_folder_trains_and_is_loaded(
     assert lebm("sample", "runs/own", "-n", 2, "--format", "npy", "--trust", "own_energies") == 2
     error = capsys.readouterr().err
     assert (
-        "own_energies.OwnEnergy is not a class that can be imported: there is no module own_energies; run in"
-        " the folder" in error
+        "own_energies.OwnEnergy is not a class that can be imported: no module own_energies; run lebm in"
+        " its folder" in error
     )
 
 
@@ -71,5 +71,5 @@ def test_a_missing_module_is_named(lebm: Run, own: Path, capsys: pytest.CaptureF
     refused(
         capsys,
         lebm("validate-recipe", own, "--trust", "own_energies"),
-        ("there is no module own_energies; run in the folder",),
+        ("no module own_energies; run lebm in its folder",),
     )

@@ -98,7 +98,7 @@ def test_the_light_names_are_those_of_the_suites() -> None:
         (["cp", "quickstart", "x.yaml", "--for", "./phtos"], "--for './phtos': no such file or folder"),
         (["fit", "-c", "quickstart", "--data.path", "../phtos"], "--data.path '../phtos': no such file or"),
         (["fit", "-c", "quickstart", "--data.init_args.path=./phtos"], "did you mean 'photos'?"),
-        (["traverse", "run", "--data", "embedded:mnits"], "it has embedded:mnist, embedded:verses"),
+        (["traverse", "run", "--data", "embedded:mnits"], "choose from embedded:mnist, embedded:verses"),
     ],
 )
 def test_data_that_do_not_exist_are_named_by_their_flag(

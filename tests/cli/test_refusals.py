@@ -20,14 +20,17 @@ GENERATOR = "--model.init_args.likelihood.init_args.generator.init_args"
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--trainer.accelerator", "gpu"], ("trainer.accelerator gpu: no such device here", "leave it auto")),
+        (
+            ["--trainer.accelerator", "gpu"],
+            ("trainer.accelerator gpu: no such device on this machine; use auto",),
+        ),
         (
             ["--trainer.accelerator", "gpu", "--trainer.devices", 8, "--trainer.strategy", "ddp"],
             ("trainer.accelerator gpu",),
         ),
-        (["--trainer.accelerator", "cuda"], ("trainer.accelerator cuda: no such device here",)),
-        (["--trainer.accelerator", "tpu"], ("trainer.accelerator tpu: no such device here",)),
-        (["--trainer.devices", 0], ("trainer.devices 0: give a number of at least 1, or auto",)),
+        (["--trainer.accelerator", "cuda"], ("trainer.accelerator cuda: no such device on this machine",)),
+        (["--trainer.accelerator", "tpu"], ("trainer.accelerator tpu: no such device on this machine",)),
+        (["--trainer.devices", 0], ("trainer.devices 0: must be at least 1, or auto",)),
     ],
 )
 def test_settings_that_the_machine_cannot_follow(
@@ -61,12 +64,12 @@ def test_images_of_another_size(lebm: Run, tiny: Path, capsys: pytest.CaptureFix
     refused(
         capsys,
         lebm("fit", "-c", "bad.yaml"),
-        ("images of 1 x 4 x 4 and the data are 1 x 8 x 8", "image_size", "out_shape"),
+        ("images of 1 x 4 x 4, but the data have 1 x 8 x 8", "image_size", "out_shape"),
     )
     assert lebm("fit", "-c", "bad.yaml", "--data.init_args.image_size", 4, "--trainer.max_steps", 1) == 0
     capsys.readouterr()
     assert lebm("test", "runs/bad", "--data.init_args.image_size", 8) == 2
-    assert "the data are 1 x 8 x 8" in capsys.readouterr().err
+    assert "the data have 1 x 8 x 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -74,18 +77,18 @@ def test_images_of_another_size(lebm: Run, tiny: Path, capsys: pytest.CaptureFix
     [
         (
             ["--latent_dim", 3],
-            ("latent_dim 3: runs/tiny was begun with 2", "train a new run by another --run_dir"),
+            ("latent_dim 3: runs/tiny was trained with 2", "train a new run with another --run_dir"),
         ),
-        (["--latent_dims", "[2, 2]"], ("latent_dims [2, 2]: runs/tiny was begun with None",)),
+        (["--latent_dims", "[2, 2]"], ("latent_dims [2, 2]: runs/tiny was trained with None",)),
         (
             [f"{GENERATOR}.hidden", "[5]"],
-            ("last.ckpt: the checkpoint holds other networks", "generator.net.0.weight", "[8, 2]", "[5, 2]"),
+            ("last.ckpt: the networks of the checkpoint", "generator.net.0.weight", "[8, 2]", "[5, 2]"),
         ),
         (
             [f"{GENERATOR}.hidden", "[8, 8]"],
-            ("last.ckpt: the checkpoint holds other networks", "generator.net.4.weight"),
+            ("last.ckpt: the networks of the checkpoint", "generator.net.4.weight"),
         ),
-        ([f"{GENERATOR}.hidden", "[8, 16, 8]"], ("last.ckpt: the checkpoint holds other networks",)),
+        ([f"{GENERATOR}.hidden", "[8, 16, 8]"], ("last.ckpt: the networks of the checkpoint",)),
     ],
 )
 def test_other_networks_are_not_resumed(
@@ -129,7 +132,7 @@ def test_missing_weights_are_refused_too(
         )
         == 2
     )
-    assert "last.ckpt: the checkpoint holds other networks than the recipe" in capsys.readouterr().err
+    assert "last.ckpt: the networks of the checkpoint differ from the recipe" in capsys.readouterr().err
     assert (trained / "config.yaml").read_bytes() == before
 
 

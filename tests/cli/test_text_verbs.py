@@ -122,7 +122,7 @@ def test_interpolate_prints_the_way(lebm: Run, talking: Path, capsys: pytest.Cap
     assert lebm("interpolate", talking, "the cat runs", "one cow runs", "-n", 5) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
     assert lebm("interpolate", talking, "a", "b", "-n", "1") == 2
-    assert "give at least 2" in capsys.readouterr().err
+    assert "must be at least 2" in capsys.readouterr().err
 
 
 def test_interpolate_between_draws_prints_sentences(
@@ -134,7 +134,7 @@ def test_interpolate_between_draws_prints_sentences(
     assert lebm("interpolate", talking, "--pairs", 2, "-n", 4) == 0
     assert len(capsys.readouterr().out.splitlines()) == 8
     assert lebm("traverse", talking) == 2
-    assert "traverse is for models of images" in capsys.readouterr().err
+    assert "traverse takes models of images" in capsys.readouterr().err
 
 
 BAD = {"empty": (b"", "holds no sentences"), "latin": (b"caf\xe9\n", "line 1 is not UTF-8")}

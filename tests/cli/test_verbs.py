@@ -267,7 +267,7 @@ def test_a_threshold_at_a_rate_of_false_alarms(
         (["score", "{run}", "--data", "./pictures", "--out", "scores.txt"], "scores.txt"),
         (["sample", "{run}/config.yaml"], "config.yaml"),
         (["sample", "pictures"], "no checkpoints/last.ckpt"),
-        (["sample", "{run}", "--device", "cuda"], "no CUDA device"),
+        (["sample", "{run}", "--device", "cuda"], "finds no CUDA device"),
     ],
 )
 def test_one_line(

@@ -116,15 +116,15 @@ def test_the_most_visible_coordinates_come_first(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["interpolate", "{run}", "3"], "only one is named: '3'"),
-        (["interpolate", "{run}", "3", "4", "--seeds", "1", "2"], "name no others"),
+        (["interpolate", "{run}", "3"], "only one end of the interpolation is named, '3'"),
+        (["interpolate", "{run}", "3", "4", "--seeds", "1", "2"], "leave out the other ends"),
         (["interpolate", "{run}", "3", "-4", *DATA], "-4"),
         (["interpolate", "{run}", "3", "12", *DATA], "row 12: ./pictures (test) has the rows 0 to 11"),
         (["interpolate", "{run}"], "name some with --data"),
         (["traverse", "{run}", "x", *DATA], "'x': ./pictures (test) has no image of this name"),
-        (["traverse", "{run}", "1", "--from-seed", "2"], "name no row"),
+        (["traverse", "{run}", "1", "--from-seed", "2"], "leave out the row"),
         (["traverse", "{run}", "--from-seed", "2", "--coordinates", "2"], "the coordinates 0 to 1"),
-        (["traverse", "{run}", "--from-seed", "2", "-n", "1"], "give at least 2"),
+        (["traverse", "{run}", "--from-seed", "2", "-n", "1"], "must be at least 2"),
     ],
 )
 def test_refusals(

@@ -69,7 +69,7 @@ def test_which_recipes_can_be_fitted() -> None:
         *("csv", "tensorboard", "wandb"),
         *("short_run", "remembered", "taught", "variational", "persistent", "mixture"),
     }
-    assert "not a recipe of images" in refused("latent_mle/kjv")
+    assert "a recipe of sentences needs no --for" in refused("latent_mle/kjv")
     assert "starts from the networks of another run" in refused("joint_hierarchical/mnist_two_stage")
 
 
@@ -106,7 +106,7 @@ def test_a_folder_of_images_is_trained_on(own: Path, capsys: pytest.CaptureFixtu
     assert run(["cp", "quickstart", "own.yaml", "--for", str(own)]) == 0
     shown = capsys.readouterr().out
     assert "18 training images of 20 x 22 pixels or more, in colour, 3 classes (coat, pullover," in shown
-    assert "held_out_label 4 is of the recipe's own data and was left out" in shown
+    assert "held_out_label 4 belongs to the data of the recipe and was left out" in shown
     data = data_of(Path("own.yaml").read_text())
     assert data["image_size"] == 20
     assert data["channels"] == 3
@@ -133,7 +133,7 @@ def test_a_folder_of_normal_images_and_defects(own: Path, capsys: pytest.Capture
     assert run(["cp", "quickstart", "own.yaml", "--for", "parts"]) == 0
     shown = capsys.readouterr().out
     assert "12 training images of 20 x 20 pixels, grey, 3 classes (broken, good, scratch), a test" in shown
-    assert "all training images are of the class 'good', and the test images of others too" in shown
+    assert "all training images have the class 'good', and test images have other classes too" in shown
     data = data_of(Path("own.yaml").read_text())
     assert (data["normal_label"], data["anomaly_split"]) == ("good", "official")
     assert data["held_out_label"] is None
@@ -234,12 +234,12 @@ def test_array_files(tmp_path: Path) -> None:
     assert recipe["data"]["class_path"] == "ArrayData"
     generator = recipe["model"]["init_args"]["likelihood"]["init_args"]["generator"]["init_args"]
     assert generator["out_shape"] == [3, 12, 16]
-    with pytest.raises(UserError, match="its networks make images of 32 x 32 pixels, and the array has 16 x"):
+    with pytest.raises(UserError, match="its networks make images of 32 x 32 pixels, but the array has 16 x"):
         fitted(recipes.find("latent_mle/cifar10"), found)
     np.save(tmp_path / "rows.npy", np.zeros((9, 2), np.float32))
     found = survey(str(tmp_path / "rows.npy"))
     assert found.line.startswith("9 training vectors of 2 numbers, no labels")
-    with pytest.raises(UserError, match="a recipe of images, and .*rows.npy holds vectors; start from"):
+    with pytest.raises(UserError, match="a recipe of images, but .*rows.npy holds vectors; start from"):
         fitted(recipes.find("quickstart"), found)
     text, _ = fitted(recipes.find("multistage_nce/vectors"), found)
     assert (yaml.safe_load(text)["latent_dim"], data_of(text)["batch_size"]) == (2, 8)
@@ -255,14 +255,14 @@ def test_a_folder_without_images_leaves_no_recipe(own: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("recipe", "data", "line"),
     [
-        ("latent_mle/text_small", "own.txt", "fits any sentences: copy it without --for"),
+        ("latent_mle/text_small", "own.txt", "fits any sentences; copy it without --for"),
         (
             "latent_mle/text_small",
             "own.txt",
             "path own.txt --data.init_args.validation_size 0.1 --data.init_args",
         ),
         ("latent_mle/text_small", "verses", "lebm fit -c DEST --data.init_args.path verses\n"),
-        ("latent_mle/mnist", "own.txt", "--for own.txt: these are sentences"),
+        ("latent_mle/mnist", "own.txt", "--for own.txt: holds sentences"),
         ("latent_mle/mnist", "verses", "such as latent_mle/text_small"),
     ],
 )

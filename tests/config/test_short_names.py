@@ -102,7 +102,7 @@ def test_a_short_name_is_that_of_lebm_and_not_of_lightning(name: str) -> None:
     [
         (
             ("class_path: MLPEnergy", "class_path: MLPEnegy"),
-            "'MLPEnegy' is not a class here; did you mean 'MLPEnergy'?",
+            "'MLPEnegy' is not a known class; did you mean 'MLPEnergy'?",
         ),
         (("class_path: LatentMLE", "class_path: LatentMEL"), "did you mean 'LatentMLE'?"),
         (("class_path: ImageData", "class_path: ImagData"), "did you mean 'ImageData'?"),
@@ -129,7 +129,7 @@ def test_a_misspelt_class_of_the_command_line_is_not_blamed_on_the_recipe(
 ) -> None:
     assert run(["fit", "-c", "quickstart", "--model.init_args.prior_sampler.class_path", "Langevn"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    expected = "model.prior_sampler: 'Langevn' is not a class here; did you mean 'Langevin'?"
+    expected = "model.prior_sampler: 'Langevn' is not a known class; did you mean 'Langevin'?"
     assert line == f"lebm: error: {expected}"
 
 

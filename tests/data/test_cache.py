@@ -291,11 +291,7 @@ def test_a_full_disk(make_parquet: MakeParquet, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("lebm.data.cache.build", full)
     with pytest.raises(
-        UserError,
-        match=(
-            r"cannot write the image cache .* \(No space left on device\); name another folder with"
-            r" LEBM_CACHE"
-        ),
+        UserError, match=(r"cannot write the image cache .* \(No space left on device\); set LEBM_CACHE")
     ):
         open_images(str(make_parquet(train=3)), cache_dir=tmp_path / "cache")
     assert not leftovers(tmp_path / "cache")

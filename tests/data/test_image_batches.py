@@ -89,7 +89,7 @@ def test_sharing_that_cannot_be_even(make_parquet: MakeParquet) -> None:
     path = str(make_parquet(train=40, test=2))
     data = processes(ready(path=path, batch_size=10), 0, 4)
     with pytest.raises(
-        UserError, match="batch_size 10 is over all processes and cannot be shared evenly by 4"
+        UserError, match="batch_size 10 is over all processes, and must be a multiple of their number, 4"
     ):
         data.train_dataloader()
     with pytest.raises(UserError, match="2 images .* cannot be evaluated by 4 processes"):

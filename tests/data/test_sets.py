@@ -102,7 +102,9 @@ def test_a_number_without_a_name_is_refused(tmp_path: Path) -> None:
 def test_shards_of_a_split_that_name_their_classes_differently_are_refused(tmp_path: Path) -> None:
     for number, names in enumerate((["cat", "dog"], ["dog", "cat"])):
         write_parquet(tmp_path / f"train-0000{number}-of-00002.parquet", [picture(9)] * 2, [0, 1], names)
-    with pytest.raises(UserError, match=r"train-00001-of-00002\.parquet names its columns or classes differ"):
+    with pytest.raises(
+        UserError, match=r"train-00001-of-00002\.parquet: its columns or classes have other names"
+    ):
         ready(str(tmp_path), test_split=None)
 
 
@@ -126,7 +128,7 @@ def test_rows_without_a_label_are_left_out(
     path = write(tmp_path, names, train=labels * 4, validation=labels, test=labels * 2)
     data = ready(path, held_out_label="dog", anomaly_split=protocol)
     assert data.class_counts == {"train": train, "validation": {0: 2}, "test": test}
-    assert data.notes()[1] == "7 images without a label are left out: they may be of any class"
+    assert data.notes()[1] == "7 images without a label are skipped: their class is unknown"
     without = ready(path)
     assert len(without.train) == 16
     assert without.notes() == []

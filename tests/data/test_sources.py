@@ -303,7 +303,7 @@ def test_folders_and_files_without_images(tmp_path: Path) -> None:
         open_images(str(tmp_path))
     with pytest.raises(UserError, match="not a parquet file and not an image"):
         open_images(str(tmp_path / "notes.txt"))
-    with pytest.raises(UserError, match="it has embedded:mnist"):
+    with pytest.raises(UserError, match="choose from embedded:mnist"):
         open_images("embedded:cifar")
 
 

@@ -106,7 +106,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     ):
         text_splits(str(tmp_path / "nothing"))
     (tmp_path / "rows.csv").write_text("id,text\n1,a b\n")
-    with pytest.raises(ValueError, match="a table must be parquet; or give a text file"):
+    with pytest.raises(ValueError, match="not a parquet table or a text file with one sentence per line"):
         open_text(str(tmp_path / "rows.csv"))
     with pytest.raises(ValueError, match="no such file or folder"):
         text_splits(str(tmp_path / "no where"))

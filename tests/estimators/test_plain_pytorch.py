@@ -118,7 +118,7 @@ def test_a_module_that_was_changed_after_it_was_built_is_not_taken_for_the_one_d
     changed: Any = Plain()
     changed.net[1] = nn.ReLU()
     (line,) = fit(model(energy=changed), DataLoader(X, batch_size=8), tmp_path)[1]  # type: ignore[arg-type]
-    assert "a module is not what the arguments of its constructor say" in line
+    assert "a module differs from the arguments of its constructor" in line
 
 
 def test_an_encoder_without_a_chain_needs_no_sampler_and_no_optimiser() -> None:

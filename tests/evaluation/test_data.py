@@ -106,7 +106,7 @@ def test_refusals(path: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no test split"):
         RunImages.of(ImageData(path, test_split=None))
     run = stored(tmp_path / "run", "tests.cli.toy.ToyData")
-    with pytest.raises(UserError, match="if you trust it, add --trust tests"):
+    with pytest.raises(UserError, match="to trust it, add --trust tests"):
         reopen(run)
     with pytest.raises(UserError, match="ToyData is not a data module that can be opened again"):
         reopen(run, trust=["tests"])

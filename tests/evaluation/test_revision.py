@@ -149,7 +149,7 @@ def test_samples_of_the_generator_and_of_the_energy(
     assert 0.03 < (ebm - generator).std() < 0.3
     assert (longer - generator).std() > (ebm - generator).std()
     assert main(["sample", str(run), "--from", "generator", "--steps", "3"]) == 2
-    assert "takes no --steps" in capsys.readouterr().err
+    assert "--steps exclude each other" in capsys.readouterr().err
 
 
 def test_the_command_writes_the_suite(run: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_disk_that_fills_while_writing(tmp_path: Path) -> None:
     last = write(tmp_path / "checkpoints" / "last.ckpt")
     before = last.read_bytes()
     (told,) = run_processes(_write_on_a_full_disk, last, world_size=1)
-    kept = "last.ckpt there is untouched, continue with --resume once it is fixed"
+    kept = "last.ckpt there is untouched; fix it and continue with --resume"
     assert told == f"cannot write the checkpoint {last} (File too large); {kept}"
     assert last.read_bytes() == before
     assert [file.name for file in last.parent.iterdir()] == ["last.ckpt"]
@@ -70,8 +70,7 @@ def test_a_folder_that_has_vanished_is_not_made_again(tmp_path: Path) -> None:
     last = write(tmp_path / "run" / "checkpoints" / "last.ckpt", io=io)
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(
-        CheckpointWriteError,
-        match=r"last\.ckpt \(the folder has vanished since the last checkpoint was written\)",
+        CheckpointWriteError, match=r"last\.ckpt \(the folder has been removed since the last checkpoint\)"
     ):
         write(last, io=io)
     assert not (tmp_path / "run").exists()

@@ -54,8 +54,8 @@ NOT_FINITE = Seen(
     4,
 )
 FULL = (
-    r"cannot write the checkpoint \S+ \({}\); last.ckpt, step=00000004.ckpt there are untouched, continue"
-    r" with --resume"
+    r"cannot write the checkpoint \S+ \({}\); last.ckpt, step=00000004.ckpt there are untouched; fix it and"
+    r" continue with --resume"
 )
 EXPECTED: dict[str, Seen] = {
     "NaN pixel": Seen(
@@ -80,13 +80,9 @@ EXPECTED: dict[str, Seen] = {
     "full disk": Seen(2, FULL.format("No space left on device"), 4),
     "read-only file system": Seen(2, FULL.format("Read-only file system"), 4),
     "disk error": Seen(2, FULL.format("Input/output error"), 4),
-    "checkpoint folder deleted": Seen(
-        2, r"\(the folder has vanished since the last checkpoint was written\)", -1
-    ),
+    "checkpoint folder deleted": Seen(2, r"\(the folder has been removed since the last checkpoint\)", -1),
     "out of GPU memory": Seen(2, "out of memory; lower --data.init_args.batch_size", 5),
-    "dead data worker": Seen(
-        1, r"a process that reads data has died .*killed by signal: Killed.*--resume", 5
-    ),
+    "dead data worker": Seen(1, r"a data loading process has died .*killed by signal: Killed.*--resume", 5),
     "error in the program": Seen(None, "", 5),
 }
 # where the fast suite looks; the slow one takes every fault with every method

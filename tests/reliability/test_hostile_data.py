@@ -95,7 +95,7 @@ def pictured(folder: Path, odd: bytes) -> Path:
 def test_broken_images_are_named_or_left_out(tmp_path: Path, case: str) -> None:
     path = pictured(tmp_path, BROKEN[case])
     with pytest.raises(
-        UserError, match=r"odd\.png\): the image cannot be used: .*on_error=skip would leave it out"
+        UserError, match=r"odd\.png\): the image cannot be used: .*to skip it, set on_error to skip"
     ) as caught:
         open_images(str(path), image_size=8, channels=3, cache_dir=tmp_path / "cache")
     assert "\n" not in str(caught.value)

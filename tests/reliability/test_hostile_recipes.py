@@ -99,4 +99,4 @@ def test_a_recipe_that_is_no_file(
 def test_trust_names_packages_only(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for package in ("jsonargparse", "../evil", "os;true", "*", ""):
         assert main(["fit", "-c", "tiny.yaml", "--trust", package]) == 2
-        assert "not the name of a package" in capsys.readouterr().err
+        assert "not a package name" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_callbacks_are_compared_by_class(tmp_path: Path) -> None:
         _run(tmp_path / "a", {}, f"[{grid}, {latents}]"),
         _run(tmp_path / "b", {}, f"[{latents}, {grid}]"),
     ]
-    assert "recipes are the same" in _section(_page(tmp_path, *same), "recipes")
+    assert "recipes are equal" in _section(_page(tmp_path, *same), "recipes")
     other = _run(tmp_path / "c", {}, f"[{grid}, {more}, {latents}]")
     rows = re.findall(r"<tr>(.*?)</tr>", _section(_page(tmp_path, same[1], other), "recipes"))[1:]
     names = [re.findall(r"<td[^>]*>(.*?)</td>", row)[0] for row in rows]

@@ -111,13 +111,13 @@ def test_each_failure_is_one_line(
         "hub:a/b/c",
         *(f"hub:ada/digits@{revision}" for revision in wrong),
     ):
-        assert "is called hub:USER/NAME" in refusal(capsys, "sample", name)
+        assert "expected a model on the Hub, hub:USER/NAME" in refusal(capsys, "sample", name)
     for revision in ("v1/", "v1//2"):
-        with pytest.raises(UserError, match="is called hub:USER/NAME"):
+        with pytest.raises(UserError, match="expected a model on the Hub, hub:USER/NAME"):
             hub.parsed(f"hub:ada/digits@{revision}")
     for revision in ("refs/pr/1", "v1.2", "a_b-c"):
         assert hub.parsed(f"hub:ada/digits@{revision}") == ("ada/digits", revision)
-    assert "leave @v1 out" in refusal(capsys, "push", "run", "ada/digits@v1")
+    assert "leave out @v1" in refusal(capsys, "push", "run", "ada/digits@v1")
     monkeypatch.delenv("HF_TOKEN")
     said = refusal(capsys, "push", "run", "ada/digits")
     assert "a push needs a token" in said

@@ -141,7 +141,7 @@ def edited(run: Path, name: str, **entries: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: (run / "evaluation.json").unlink(), "has no evaluation.json"),
+        (lambda run: (run / "evaluation.json").unlink(), "no evaluation.json"),
         (lambda run: edited(run, "summary.json", status="interrupted"), "interrupted, not finished"),
         (
             lambda run: edited(run, "evaluation.json", checkpoint_sha256="0" * 64),
