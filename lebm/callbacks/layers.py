@@ -95,7 +95,7 @@ class HierarchicalSamples(NeedsLayers, EvaluationCallback):
                 publish_image(trainer, f"layer_{layer + 1}_{kind}", picture)
 
     def codes(self, model: HasLayers, codes: Tensor, layer: int, kind: str) -> Tensor:
-        """Return the latents of a grid, ``(rows, 1 + columns, d)``, whose column 0 has the first ``codes``."""
+        """Return the latents of a grid, ``(rows, 1 + columns, d)``, with the first ``codes`` in column 0."""
         own, others = codes.split([self.rows, self.columns])
         changed = own.unsqueeze(1).expand(-1, self.columns, -1)
         if kind == "substitution":
