@@ -235,8 +235,8 @@ class PriorModel(LatentModel):
         Rows of the pool are drawn with replacement, and each continues for the kernel's own steps.
 
         Raises:
-            NoChainError: if ``prior_sampler`` is not a :class:`~lebm.samplers.PersistentChains`, or its
-                pool is empty.
+            NoChainError: if ``prior_sampler`` is not a :class:`~lebm.samplers.PersistentChains`, or its pool
+                is empty.
         """
         chains = self.prior_sampler
         if not isinstance(chains, PersistentChains):

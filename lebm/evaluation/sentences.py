@@ -46,9 +46,9 @@ def likelihood_of_sentences(model: LatentModel, who: str) -> CategoricalLikeliho
 class LikelihoodBounds:
     """Negative log-likelihood per sentence and perplexity per token, with intervals, and log Z of the prior.
 
-    The method is importance sampling, or annealing from a Gaussian per sentence (see
-    :func:`~lebm.evaluation.marginal_likelihood.log_marginal`). Call :meth:`begin`, then :meth:`update` for every batch, then :meth:`compute`.
-    Batches may be distributed over processes.
+    The method is importance sampling, or annealing from a Gaussian per sentence, see
+    :func:`~lebm.evaluation.marginal_likelihood.log_marginal`. Call :meth:`begin`, then :meth:`update` for
+    every batch, then :meth:`compute`. Batches may be distributed over processes.
 
     Arguments are listed in :class:`lebm.callbacks.SentenceBounds`.
 

@@ -156,8 +156,8 @@ class ConvEnergy(Energy):
     follows, at least one.
 
     Args:
-        shape: channels, height and width of the group. Height and width must be equal, a
-            power of two, at least 4.
+        shape: channels, height and width of the group. Height and width must be equal, a power of two, at
+            least 4.
         channels: output channels of the convolutions (released: 64).
         hidden: width of the fully connected layers (released: 200).
 

@@ -116,13 +116,12 @@ class LadderGenerator(Generator):
     Args:
         latent_dims: sizes of the layers, bottom first.
         out_shape: channels, height and width of an image.
-        blocks: one list of words per latent layer, bottom first, see
-            :func:`~lebm.models.ladder.stack`. The top block starts from the coordinates of
-            the top layer. The last layer of the bottom block gives the image; ``"linear 784"``
-            may stand for ``1x28x28``.
+        blocks: one list of words per latent layer, bottom first, see :func:`~lebm.models.ladder.stack`. The
+            top block starts from the coordinates of the top layer. The last layer of the bottom block gives
+            the image; ``"linear 784"`` may stand for ``1x28x28``.
         merge: how ``z_i``, mapped by a linear layer to the size of ``h_{i+1}``, joins it. ``"concat"`` joins
-            on the channels, ``"add"`` adds, and ``"gated_add"`` adds with one learned factor per channel,
-            0.1 at the start.
+            on the channels, ``"add"`` adds, and ``"gated_add"`` adds with one learned factor per channel, 0.1
+            at the start.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         projection_activation: whether norm and activation follow the linear maps of ``z_i``.
         merge_activation: whether norm and activation follow the last layer of a block whose result ``z_i``
@@ -219,8 +218,7 @@ class LadderEncoder(GaussianEncoder):
     Args:
         latent_dims: sizes of the layers, bottom first.
         in_shape: channels, height and width of an image.
-        blocks: one list of words per latent layer, bottom first, see
-            :func:`~lebm.models.ladder.stack`.
+        blocks: one list of words per latent layer, bottom first, see :func:`~lebm.models.ladder.stack`.
         separate: whether mean and log-variance of a layer come from a second block, beside the block that
             leads to the next layer (as released), instead of from that block itself. The top layer always has
             one block.

@@ -66,8 +66,8 @@ class SequenceGenerator(nn.Module, Component, ABC):
             dropping: whether dropout is applied, with the default generator of torch.
 
         Returns:
-            ``(B, T, width)``. The layer ``output`` maps them to logits, one per token
-            from ``NEVER_WRITTEN`` on.
+            ``(B, T, width)``. The layer ``output`` maps them to logits, one per token from ``NEVER_WRITTEN``
+            on.
         """
 
     @abstractmethod
