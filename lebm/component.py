@@ -49,7 +49,7 @@ class Component:
         if "__init__" in cls.__dict__:
             cls.__init__ = _recording(cls.__dict__["__init__"])  # type: ignore[method-assign]
         owner = next((base for base in cls.__mro__ if "extra_repr" in vars(base)), Component)
-        if not issubclass(owner, Component):  # that of nn.Module, which shows nothing
+        if not issubclass(owner, Component):  # instead of nn.Module's, which shows no arguments
             cls.extra_repr = _arguments_shown  # type: ignore[attr-defined]
 
     @classmethod
@@ -139,10 +139,7 @@ def _bound(
 
 
 def _kept(bound: inspect.BoundArguments) -> dict[str, Any]:
-    """Return the arguments without ``self``, with ``*args`` as one list if there are any.
-
-    Lists and mappings are copied, because a constructor may change them.
-    """
+    """Return copies of the arguments without ``self``, with ``*args`` as one list if there are any."""
     kept: dict[str, Any] = {}
     for name, value in list(bound.arguments.items())[1:]:
         kind = bound.signature.parameters[name].kind
@@ -181,10 +178,8 @@ def _holds_modules(value: Any) -> bool:
 
 
 def public_path(cls: type) -> str:
-    """Return the shortest path of a class, ``lebm.models.EnergyPrior`` for
-    ``lebm.models.priors.EnergyPrior``.
-
-    It is the outermost package whose ``__all__`` lists the class, or else its module. Nothing is imported.
+    """Return the shortest path of a class, by the outermost package whose ``__all__`` lists it, without
+    imports.
     """
     name = cls.__qualname__
     package = ""
@@ -252,11 +247,7 @@ def describe(obj: Any, where: str = "", strict: bool = True) -> Plain:
 
 
 def _arguments_of(obj: Any) -> dict[str, Any] | None:
-    """Return the arguments of the constructor of an object; ``None`` if they are not known.
-
-    A plain module does not record its arguments. A layer of ``torch.nn`` has them as attributes, and a
-    constructor without parameters needs no arguments.
-    """
+    """Return the recorded arguments of an object, the attributes of a ``torch.nn`` layer, or ``None``."""
     arguments = vars(obj).get("_init_arguments") if hasattr(obj, "__dict__") else None
     if arguments is not None or isinstance(obj, Component):
         return arguments or {}

@@ -169,9 +169,8 @@ def has_split(trainer: Trainer, split: str) -> bool:
 
 
 def whole_split(trainer: Trainer, device: torch.device, split: str) -> Iterator[dict[str, Tensor]]:
-    """Iterate over the batches of a split (:func:`has_split`) of this process, in order, on the device.
-
-    Augmentation is not applied.
+    """Iterate over the batches of a split (:func:`has_split`) of this process, in order, without
+    augmentation.
     """
     data = data_of(trainer)
     for batch in data.evaluation_dataloader(getattr(data, split)):

@@ -358,12 +358,12 @@ class ChainHealth(EvaluationCallback):
             return
         draws = model.sample_latent(self.n, generator=Noise.shards(0, "health"))
         if (ratio := _ratio(draws, outputs["z"])) < self.min_diversity:
-            alike = "draws of the prior are all alike (ratio of standard deviations, draws to data)"
+            alike = "samples of the prior are all alike (ratio of standard deviations, samples to data)"
             remedy = "lower the energy's learning rate, or take longer chains"
             self._find(trainer, "diversity/latents", ratio, alike, remedy)
         x = outputs["x"]
         if x.is_floating_point() and (ratio := _ratio(model.decode(draws), x)) < self.min_diversity:
-            ignored = "decoded draws are all alike, so the generator may ignore its latents"
+            ignored = "decoded samples are all alike, so the generator may ignore its latents"
             self._find(trainer, "diversity/observations", ratio, ignored, "lower the likelihood's sigma")
 
     def _find(self, trainer: Trainer, name: str, value: float, reason: str, remedy: str) -> None:
@@ -379,7 +379,7 @@ class ChainHealth(EvaluationCallback):
 
 
 def _ratio(drawn: Tensor, data: Tensor) -> float:
-    """Return the root mean square of the standard deviations of samples, divided by the one of data."""
+    """Return the root mean square of the standard deviations of samples over the one of data."""
     spreads = [x.detach().flatten(1).float().var(dim=0).mean().sqrt() for x in (drawn, data)]
     return float(spreads[0] / spreads[1].clamp(min=1e-12))
 
@@ -408,9 +408,7 @@ def _logged(trainer: Trainer, step: int | None = None) -> bool:
 
 
 def _due(trainer: Trainer, device: torch.device) -> bool:
-    """Return whether a check is due, which is rare on other devices than the CPU, because it waits for the
-    device.
-    """
+    """Return whether a check is due, which is rare except on the CPU, because it waits for the device."""
     return device.type == "cpu" or _logged(trainer, trainer.fit_loop.epoch_loop.total_batch_idx + 1)
 
 

@@ -122,9 +122,7 @@ class FrechetDistance(EvaluationCallback):
             )
 
     def _prepare(self, trainer: Trainer) -> bool:
-        """Load the extractor; the first process of a machine downloads the weights before the others load
-        them.
-        """
+        """Load the extractor; the first process of a machine downloads the weights alone."""
         problem: FeaturesUnavailableError | None = None
         for turn in (True, False):
             if (trainer.local_rank == 0) == turn:

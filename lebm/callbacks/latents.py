@@ -192,7 +192,7 @@ class LatentTraversal(EvaluationCallback):
     Args:
         extent: value subtracted from the coordinate at the left end and added at the right end, positive.
         columns: number of values of a coordinate.
-        rows: largest number of coordinates; the ones of each layer that change the image most.
+        rows: largest number of coordinates, which are selected in each layer by their effect on the image.
         image: index of the encoded image in the first batch.
 
     Example:

@@ -329,7 +329,7 @@ class Observed(_Kernel):
             event = self._seen(z).shape[1:]
         if self.x.shape[-len(event) :] != event or self.x.dim() > len(event) + 1:
             raise ValueError(
-                f"what was observed has the shape {tuple(self.x.shape)}, but this model decodes to"
+                f"the observation x has the shape {tuple(self.x.shape)}, but this model decodes to"
                 f" {tuple(event)}, or (B, {', '.join(map(str, event))})"
             )
         x = self.x.reshape(-1, *event).to(z)
@@ -349,9 +349,7 @@ class Observed(_Kernel):
 
     def residual(self, z: Tensor) -> Tensor:
         if self.likelihood is None:
-            raise ValueError(
-                "Observed needs a likelihood; model.sample(n, given=...) gives that of the model"
-            )
+            raise ValueError("Observed needs a likelihood; model.sample(n, given=...) sets its own")
         error = (_spread(self.data, z) - self._seen(z)) * _spread(self.known, z)
         return error.flatten(1) / self.noise
 
@@ -364,5 +362,5 @@ def _spread(data: Tensor, z: Tensor) -> Tensor:
     if len(data) == 1:
         return data.expand(len(z), *data.shape[1:])
     if len(z) % len(data):
-        raise ValueError(f"{len(z)} draws are not a multiple of {len(data)} rows of data")
+        raise ValueError(f"{len(z)} latents are not a multiple of {len(data)} rows of data")
     return data.repeat_interleave(len(z) // len(data), dim=0)

@@ -49,8 +49,8 @@ class ConditionalDraws:
         met, n = int(self.met.sum()), len(self.z)
         if 2 * met < n:
             warnings.warn(
-                f"{met} of {n} draws meet the condition, which is rare under this model (acceptance"
-                f" {self.acceptance:.2f}, {self.ess:.0f} effective prior draws)",
+                f"{met} of {n} samples meet the condition, which is rare under this model (acceptance"
+                f" {self.acceptance:.2f}, {self.ess:.0f} effective prior samples)",
                 UserNotice,
                 stacklevel=3,
             )
@@ -94,7 +94,7 @@ def draw_given(
     groups = condition.rows
     if n % groups or len(start) % groups or len(start) < 2 * groups:
         raise ValueError(
-            f"{n} draws from {len(start)} particles are not a multiple of the {groups} rows of data in"
+            f"{n} samples from {len(start)} particles are not a multiple of the {groups} rows of data in"
             " the condition"
         )
     kernel: MALA | None = None
@@ -141,10 +141,7 @@ def _next(values: Tensor, beta: float, n: int) -> float:
 
 
 def _systematic(log_weights: Tensor, n: int, generator: RandomSource) -> Tensor:
-    """Resample systematically: rows ``(groups n,)``, ``n`` per group of log-weights ``(groups, P)``.
-
-    The order is shuffled, so that copies of one particle are not neighbours.
-    """
+    """Resample systematically in shuffled order: rows ``(groups n,)`` of log-weights ``(groups, P)``."""
     groups, count = log_weights.shape
     highest = log_weights.amax(dim=1, keepdim=True)
     cumulative = (log_weights - highest).exp().nan_to_num(nan=1.0).cumsum(dim=1)

@@ -241,9 +241,7 @@ class DualMCMCTeaching(LatentModel):
         return total
 
     def encoder_loss(self, teaching: Tensor, revised: Tensor, z: Tensor) -> Tensor:
-        """Return ``-log q(z~ | x) - lambda log q(z | x~)``, means over the batch, of which ``teaching`` is
-        the first.
-        """
+        """Return ``teaching - lambda log q(z | x~)``, batch means; ``teaching`` is ``-log q(z~ | x)``."""
         self.note("train/inference_nll", teaching)
         if not self.revised_inference_weight:
             return teaching

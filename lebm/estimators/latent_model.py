@@ -318,7 +318,7 @@ class LatentModel(LightningModule, Component, ABC):
         Raises:
             NoChainError: if the prior is sampled without a chain.
         """
-        raise NoChainError("drawn exactly, no chain to look at")
+        raise NoChainError("the prior is sampled exactly, without a chain")
 
     def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
         """Return a posterior chain for each row of ``x: (B, *event)``, from a sample of the reference.
@@ -326,7 +326,7 @@ class LatentModel(LightningModule, Component, ABC):
         Raises:
             NoChainError: if latents are inferred without a chain.
         """
-        raise NoChainError("from the inference network, no chain to look at")
+        raise NoChainError("latents come from the inference network, without a chain")
 
     # Parts of a training step
 
@@ -392,9 +392,7 @@ class LatentModel(LightningModule, Component, ABC):
         return Noise.shards(*key, shards=self.noise_shards, rank=layout[0], world_size=layout[1])
 
     def sample_noise(self, purpose: str, index: Tensor) -> Noise:
-        """Return noise per row, keyed by ``index: (B,)``, so that scores depend on neither batch nor
-        processes.
-        """
+        """Return noise per row, keyed by ``index: (B,)`` alone, so that scores do not depend on the batch."""
         return Noise.samples(self.seed, purpose, index=index)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -45,7 +45,7 @@ class MultiStageNCE(PriorModel):
 
     ``z+`` comes from a short posterior chain under the *finished* stages, so no chain runs through the
     network in training. ``z-`` are exact samples of N(0, I) in stage 1, and ends of chains under the finished
-    stages later. The documentation of the method separates the paper from our interpretation.
+    stages later. The documentation of the method lists the differences from the paper.
 
     :class:`~lebm.inference.Variational` inference adds ``KL(q || p0)`` and the energy of the finished stages,
     which train the encoder. A single stage with :class:`~lebm.inference.Variational` or
@@ -142,14 +142,12 @@ class MultiStageNCE(PriorModel):
         return total + self.encoder_loss(data.weighted(self.prior_weight))
 
     def posterior_target(self, x: Tensor) -> LogDensity:
-        """Return the posterior under the finished stages, so that no chain runs through the network in
-        training.
-        """
+        """Return the posterior under the finished stages, whose networks are not in training."""
         likelihood, so_far = self.likelihood.given(x), self.prior.log_density_so_far()
         return lambda z: likelihood(z) + so_far(z)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
-        """Return the loss of :class:`PriorModel`, with the energy of the finished stages for a variational
+        """Return the loss of :class:`PriorModel`, plus the energy of the finished stages for a trained
         encoder.
         """
         loss = super().encoder_loss(data)
@@ -219,9 +217,7 @@ class MultiStageNCE(PriorModel):
     # The end of a stage
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> StageRecord | None:
-        """Count a step, finish the stage if this was its last step, and return the record of a finished
-        stage.
-        """
+        """Count a step, and return the record of the stage if this step finished it."""
         product, waited = self.prior.tilt, self.prior.asleep
         super().after_step(optimizer)
         if waited:
@@ -243,9 +239,8 @@ class MultiStageNCE(PriorModel):
         return record
 
     def _estimate_log_z(self, stage: int) -> None:
-        """Store the narrowest of the available estimates of log Z.
-
-        All processes do the same short work with the same streams, because adapted steps must agree.
+        """Store the narrowest estimate of log Z, computed equally on all processes, because adapted steps
+        must agree.
         """
         found = []
         if self.annealing is not None:

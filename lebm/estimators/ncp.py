@@ -66,7 +66,7 @@ def noise_contrastive_prior(
     resampling = SamplingImportanceResampling(candidates, shared_target=True)
     optimizer = AdamGroups({"energy": training.lr})
     stages = FixedStages(training.steps)
-    own = copy.deepcopy(likelihood)  # which freezes it, and the caller may go on training
+    own = copy.deepcopy(likelihood)  # a copy, because the model freezes it
     model = MultiStageNCE(
         own, prior, resampling, posterior_sampler, optimizer, stages, update_generator_in_stage=False
     )

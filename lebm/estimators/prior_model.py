@@ -150,8 +150,8 @@ class PriorModel(LatentModel):
         noise: RandomSource,
         start: Tensor | None = None,
     ) -> Tensor:
-        """Return ``n`` latents of a training chain from ``start`` (default: the reference), with diagnostics
-        noted.
+        """Return ``n`` latents of a training chain from ``start``, or from the reference, and note
+        diagnostics.
         """
         assert sampler is not None, f"{type(self).__name__} has no {name}_sampler"
         with frozen(self.prior, self.likelihood):
@@ -185,7 +185,7 @@ class PriorModel(LatentModel):
     def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
         """Start chains at the reference instead of an encoder, because diagnostics need dispersed starts."""
         if self.posterior_sampler is None:
-            raise NoChainError("this model infers by its encoder, no chain to look at")
+            raise NoChainError("latents come from the encoder, without a chain")
         target = self.space.posterior(self.likelihood.given(x))
         return ModelChain(target, self.posterior_sampler, self.space.reference(len(x), generator))
 
@@ -290,9 +290,7 @@ class PriorModel(LatentModel):
         return "-log p(z) at the mean of the encoder" if codes else LatentModel.anomaly_score_name
 
     def score_at(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return ``-log p(x, z)``, or with ``anomaly="code"`` ``-log p(z)`` at the mean of the encoder,
-        ``(B,)``.
-        """
+        """Return ``-log p(x, z)``, or for ``"code"`` ``-log p(z)`` at the mean of the encoder, ``(B,)``."""
         if self.anomaly == "joint":
             return super().score_at(x, z)
         with torch.no_grad():
@@ -392,9 +390,7 @@ class PriorModel(LatentModel):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Take the step, then decide on a fit inside the step, so that a later checkpoint contains the
-        decision.
-        """
+        """Take the step and decide on a fit inside it, so that a later checkpoint contains the decision."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.after_step(getattr(optimizer, "optimizer", optimizer))
 
@@ -421,9 +417,7 @@ class PriorModel(LatentModel):
     # For the loss
 
     def infer(self, x: Tensor, batch: Mapping[str, Tensor], batch_idx: int) -> Inferred:
-        """Infer ``z+``, latents ``(B, latent_dim)`` of ``x: (B, *event)``, the :meth:`observations` of a
-        batch.
-        """
+        """Infer ``z+``, latents ``(B, latent_dim)`` of ``x: (B, *event)``, the observations of a batch."""
         target = self.posterior_target(x)
 
         def run(start: Tensor | None, noise: RandomSource) -> Tensor:

@@ -237,7 +237,7 @@ class AdaptiveStages(StageRule):
                 f"an adaptive rule needs held-out observations: held_out at least 2, not {held_out}"
             )
         if min(one, separated) < 0 or separated >= ONE - one:
-            raise ValueError(f"one and separated must not be negative, nor meet: {one}, {separated}")
+            raise ValueError(f"one and separated must not be negative or overlap: {one}, {separated}")
         self.min_steps = min_steps
         self.max_steps = max_steps
         self.patience = patience
@@ -309,12 +309,12 @@ def warn(history: Sequence[StageRecord], prior: RatioPrior) -> None:
         last = "no stage is left to correct that: raise max_stages"
         cure = last if prior.tilt.complete else "later stages have to correct that"
         log.warning(
-            f"stage {record.stage} tells prior and posterior apart perfectly, so its ratio is an"
+            f"stage {record.stage} separates prior and posterior perfectly, so its ratio is an"
             f" extrapolation; {cure}"
         )
     elif record.kept and earlier and record.accuracy > earlier[-1].accuracy + _RISE:
         log.warning(
-            f"stage {record.stage} tells prior and posterior apart better than stage {earlier[-1].stage}"
+            f"stage {record.stage} separates prior and posterior better than stage {earlier[-1].stage}"
             f" ({record.accuracy:.3f} after {earlier[-1].accuracy:.3f}): the chains of prior_sampler do not"
             " follow the product; take a smaller step_size, more steps, or MALA instead of Langevin"
         )

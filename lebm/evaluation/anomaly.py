@@ -125,10 +125,7 @@ def _normal_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
 
 
 def _scores_of(subject: Subject, settings: Settings, numbers: np.ndarray, name: str) -> dict[str, Tensor]:
-    """Return the scores of rows, given by their numbers in the source, ``(len(numbers),)`` each.
-
-    Scores of the run's test split are reused.
-    """
+    """Return the scores of rows by their numbers in the source, ``(len(numbers),)`` each."""
     own = subject.images.test.rows
     scores = test_scores(subject, settings)
     extra = np.setdiff1d(numbers, own)

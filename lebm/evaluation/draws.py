@@ -63,7 +63,7 @@ def sample_chunks(
             shape
         ):  # otherwise an extractor would resize them silently
             raise UserError(
-                f"the model draws images of shape {tuple(x.shape[1:])}, the data have {tuple(shape)}"
+                f"the model samples images of shape {tuple(x.shape[1:])}, but the data have {tuple(shape)}"
             )
         yield first, x.float().clamp(-1, 1), finite_rows(x)
 

@@ -35,8 +35,7 @@ _MEAN_OVER = "pixels, channels and the normal images of the test split"
 
 
 def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Measure reconstruction error, Fréchet and kernel distance, precision, recall, density and coverage, and
-    the score of a classifier.
+    """Measure reconstruction error, distances of samples to real images, and the score of a classifier.
 
     Features are stored on the host, so the accelerator never holds the features of all images.
 
@@ -203,10 +202,7 @@ def kernel_name(extractor: FeatureExtractor) -> str:
 
 
 def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
-    """Return precision, recall, density and coverage of equal numbers of real images and samples.
-
-    The values depend on these numbers. The seed selects the real images.
-    """
+    """Return precision, recall, density and coverage of samples and an equal number of seeded real images."""
     chosen = np.random.RandomState(settings.seed).permutation(len(real))[: len(fake)]
     rows = neighbour_rows(real[torch.from_numpy(chosen)].float(), fake.float(), NEIGHBOURS)
     method = "Student's t over samples, the other set fixed"
@@ -217,10 +213,7 @@ def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
 
 
 def _classifier(logits: Tensor, seed: int, name: str) -> Figure:
-    """Return ``exp`` of the mean divergence of the predicted classes from their mean, over ten parts.
-
-    It is at most the number of classes.
-    """
+    """Return ``exp`` of the mean divergence of the predicted classes from their mean, over ten parts."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it warns that it stores all logits
         metric = InceptionScore(feature=torch.nn.Identity(), splits=CLASSIFIER_PARTS)

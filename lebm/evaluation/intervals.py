@@ -151,9 +151,7 @@ def ranking_intervals(
 
 
 def _counts(positive: Tensor, resamples: int, generator: torch.Generator) -> Tensor:
-    """Return the multiplicity of each sample in each resample, ``(resamples, N)``, for fixed numbers of both
-    kinds.
-    """
+    """Return the multiplicity of each sample in each resample, ``(resamples, N)``, separately by kind."""
     counts = torch.zeros(resamples, len(positive), dtype=torch.float64)
     for kind in (positive, ~positive):
         rows = kind.nonzero().squeeze(1)

@@ -160,7 +160,7 @@ class _Estimator:
 
 def _constant(name: str, bound: LogZ, settings: Settings) -> Figure:
     value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
-    few = ", joined with that of log-normal weights" if bound.ess < RELIABLE else ""
+    few = ", joined with the interval of log-normal weights" if bound.ess < RELIABLE else ""
     interval = Interval(value, low, high, 0.95, f"normal, over annealed chains{few}")
     details = {"ess": float(bound.ess), "levels": 5 * settings.levels}
     return Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details)

@@ -247,9 +247,7 @@ def bits_per_dimension(log_density: float, dimensions: int) -> float:
 
 
 def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImportanceSampling:
-    """Return annealing by HMC with three leapfrog steps and adapted step size; 1 level is importance
-    sampling.
-    """
+    """Return annealing by HMC with three leapfrog steps; a single level is importance sampling."""
     kernel = HMC(1, 0.3, leapfrog_steps=3).to(device)
     return AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
 

@@ -130,10 +130,8 @@ class LikelihoodBounds:
         return LatentGaussian.fitted(z.reshape(len(x), FITTED_TO, -1).transpose(0, 1))
 
     def compute(self) -> dict[str, float]:
-        """Return ``nll``, ``perplexity`` and ``log_z``, each also with ``_low`` and ``_high``, and
-        ``least_ess``.
-
-        All processes must call this method.
+        """Return ``nll``, ``perplexity``, ``log_z``, their ``_low`` and ``_high``, and ``least_ess``; a
+        collective call.
         """
         bounds = {name: float(value) for name, value in self._metric.compute().items()}
         with self._metric.sync_context():
@@ -254,9 +252,7 @@ ELSEWHERE = {
 
 
 def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
-    """Measure likelihood bounds and perplexity with intervals, forward and reverse perplexity, diversity, and
-    use of the latents.
-    """
+    """Measure likelihood bounds, perplexities, diversity of samples, and use of the latents."""
     model, data = subject.model.eval(), subject.data
     assert data.vocabulary is not None  # after its setup
     likelihood_of_sentences(model, "text_suite").adopt(data.vocabulary)

@@ -116,9 +116,7 @@ class Inference(nn.Module, Component, ABC):
         """
 
     def start(self, x: Tensor, noise: RandomSource) -> Tensor | None:
-        """Draw starts ``(B, latent_dim)`` of chains in queries from the encoder, detached; ``None`` for the
-        reference.
-        """
+        """Draw starts ``(B, latent_dim)`` of chains from the encoder, detached; ``None`` without encoder."""
         if self.encoder is None:
             return None
         with torch.no_grad():

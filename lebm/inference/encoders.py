@@ -116,9 +116,7 @@ class Variational(Inference):
         return Inferred(q.rsample(noise), q)
 
     def prior_weight(self, step: float) -> float:
-        """Return the weight of the prior's pull on the encoder in optimiser step ``step``, from 0 to at most
-        1.
-        """
+        """Return the weight of the prior's pull on the encoder in optimiser step ``step``, in [0, 1]."""
         grown = 1.0 if self.warm_up == 0 else 1.0 - math.exp(-(step + 1) / self.warm_up)
         return self.prior_pull * grown
 

@@ -68,8 +68,7 @@ def ranking(score: Tensor, anomaly: Tensor, counts: Tensor | None = None) -> tup
 def ranking_areas(true: Tensor, false: Tensor) -> dict[str, Tensor]:
     """Return ``auroc``, ``auprc`` and ``fpr_at_95`` of rows of :func:`ranking`, ``(rows,)`` each.
 
-    ``fpr_at_95`` is the share of normal samples at or above the highest threshold with a recall of at least
-    95%.
+    ``fpr_at_95`` is the false positive rate at the highest threshold with a recall of at least 95%.
     """
     true_before, false_before = (pad(part[:, :-1], (1, 0)) for part in (true, false))
     wins = (false - false_before) * (true + true_before) / 2

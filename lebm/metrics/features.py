@@ -168,10 +168,7 @@ class InceptionFeatures(FeatureExtractor):
             raise FeaturesUnavailableError(f"FID is left out: {error}") from error
 
     def _fetched(self) -> str:
-        """Return the path of the default weights, after a download if they are absent.
-
-        torch-fidelity would download and unpickle them in one step.
-        """
+        """Return the path of the default weights, after a download without unpickling if they are absent."""
         file = self.default_weights()
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -236,10 +233,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_weights(path: str) -> str:
-    """Return the first digits of a weight file's digest, if the file holds plain tensors only.
-
-    torch-fidelity would unpickle any file.
-    """
+    """Return the first digits of a weight file's digest; reject files that hold more than plain tensors."""
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{path}: no such file (Inception weights)")
@@ -257,9 +251,8 @@ SIZE = 28
 
 
 def digit_network() -> nn.Sequential:
-    """Return the digit classifier: three strided convolutions and two linear layers.
-
-    It maps ``(B, 1, 28, 28)`` to logits ``(B, 10)``, with 64 features after the first linear layer.
+    """Return the digit classifier ``(B, 1, 28, 28) -> (B, 10)`` of three strided convolutions and two linear
+    layers.
     """
     return nn.Sequential(
         nn.Conv2d(1, 16, 5, stride=2, padding=2),

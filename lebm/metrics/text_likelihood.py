@@ -80,9 +80,8 @@ class SentenceLikelihood(Metric):
         self.worst = torch.minimum(self.worst, estimate.ess.min().to(self.worst))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``nll`` and ``perplexity``, each also with ``_low`` and ``_high``, and ``least_ess``.
-
-        ``least_ess`` is the smallest effective number of samples over sentences.
+        """Return ``nll`` and ``perplexity``, each also with ``_low`` and ``_high``, and ``least_ess`` over
+        sentences.
         """
         log_z = self.log_z
         middle = log_z.estimate.to(self.total) - self.total / self.sentences

@@ -142,7 +142,7 @@ class ConvGenerator(Generator):
         if out_shape[1] not in (reached, 2 * reached):
             raise ValueError(
                 f"{len(channels)} layers from {start} x {start} reach {reached} px, and with the last layer"
-                f" {reached} or {2 * reached} px, but out_shape asks for {out_shape[1]}: change start or the"
+                f" {reached} or {2 * reached} px, but out_shape has {out_shape[1]}: change start or the"
                 " number of channels"
             )
         # The first activation acts on a view, where an in-place operation costs autograd more than it saves.

@@ -114,10 +114,7 @@ class GaussianLikelihood(Likelihood):
         return 0.5 * size * math.log(2 * math.pi * self.sigma**2)
 
     def squared_error(self, nll: Tensor, size: int) -> Tensor:
-        """Return ``|x - g(z)|^2`` from a negative log-likelihood ``nll`` in nats.
-
-        ``size`` is the number of numbers in one observation.
-        """
+        """Return ``|x - g(z)|^2`` from ``nll`` in nats, for observations of ``size`` numbers."""
         return (nll - self.log_normaliser(size)) * (2 * self.sigma**2)
 
     def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:

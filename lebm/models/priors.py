@@ -44,9 +44,7 @@ class Prior(nn.Module, Component, ABC):
         """Return the unnormalised log-density of ``z: (B, latent_dim)`` in nats, ``(B,)``."""
 
     def target(self) -> LogDensity:
-        """Return :meth:`log_density` as a function for samplers, with a faster gradient if there is an
-        energy.
-        """
+        """Return :meth:`log_density` as a function for samplers, which may have a fast gradient."""
         return self.log_density
 
     @abstractmethod
@@ -67,8 +65,7 @@ class Prior(nn.Module, Component, ABC):
     def conditionals(self, z: Tensor) -> DiagonalGaussian | None:
         """Return the prior as one Gaussian per layer, given the layers above it in ``z: (B, latent_dim)``.
 
-        The divergence from an encoder then has a closed form. ``None`` if the prior is not a product of
-        Gaussians.
+        The divergence from an encoder then has a closed form. Other priors return ``None``.
         """
         return None
 

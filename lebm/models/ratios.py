@@ -88,9 +88,7 @@ class RatioProduct(Energy):
         return z.new_zeros(z.shape[0]) if self.finished == 0 else self.stages(z).sum(dim=0)
 
     def stages(self, z: Tensor, first: int | None = None) -> Tensor:
-        """Return the energies ``-log r_k`` of the ``first`` stages (default: all finished ones),
-        ``(first, B)``.
-        """
+        """Return the energies ``-log r_k`` of the ``first`` stages (default: all), ``(first, B)``."""
         count = self.finished if first is None else first
         if count == 0:
             return z.new_zeros(0, z.shape[0])
@@ -223,10 +221,7 @@ class RatioPrior(EnergyPrior):
         return Tilted(self.base, lambda z: self.tilt.stages(z, stage).sum(dim=0))
 
     def log_density_so_far(self) -> Tilted:
-        """Return the unnormalised log-density of the finished stages, ``(B, d) -> (B,)``.
-
-        The negatives of the next classifier are samples of this density.
-        """
+        """Return the unnormalised log-density of the finished stages, ``(B, d) -> (B,)``."""
         return Tilted(self.base, self.tilt.so_far)
 
     def log_prob(self, z: Tensor, normalised: bool = True) -> Tensor:
@@ -244,7 +239,7 @@ class RatioPrior(EnergyPrior):
             return self.log_density(z)
         if not self.tilt.active_is_one:
             raise ValueError(
-                f"stage {self.tilt.finished + 1} is in training and its log Z is not known; ask with"
+                f"stage {self.tilt.finished + 1} is in training and its log Z is not known; use"
                 " normalised=False"
             )
         return self.log_density_so_far()(z) - self.log_constant().log_z
@@ -260,7 +255,7 @@ class RatioPrior(EnergyPrior):
             return LogConstant(0, 0.0, 0.0, 0.0, float("inf"))
         if stage not in self.constants:
             raise ValueError(
-                f"log Z of {stage} finished stages has not been estimated; ask with normalised=False, or"
+                f"log Z of {stage} finished stages has not been estimated; use normalised=False, or"
                 " estimate it first"
             )
         return self.constants[stage]

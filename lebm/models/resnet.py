@@ -91,9 +91,8 @@ class ResNetEnergy(Energy):
 
 
 class DownBlock(nn.Module):
-    """Two convolutions and a shortcut; the size is halved or kept.
-
-    The first block of a network has no ReLU before its first convolution.
+    """Two convolutions and a shortcut; the size is halved or kept, and the ``first`` block begins without
+    ReLU.
     """
 
     def __init__(
@@ -174,7 +173,7 @@ class ResNetGenerator(Generator):
         if reached != out_shape[1]:
             raise ValueError(
                 f"{len(channels) - 1} blocks from {start} x {start} reach {reached} px, "
-                f"but out_shape asks for {out_shape[1]}: change start or the number of channels"
+                f"but out_shape has {out_shape[1]}: change start or the number of channels"
             )
         self.start = start
         self.first = nn.Linear(latent_dim, channels[0] * start**2)
@@ -194,10 +193,7 @@ class ResNetGenerator(Generator):
 
 
 class UpBlock(nn.Module):
-    """Norm, ReLU, interpolation to twice the size, convolution, norm, ReLU and convolution.
-
-    The shortcut is a 1x1 convolution.
-    """
+    """Norm, ReLU, upsampling, convolution, norm, ReLU and convolution, with a shortcut."""
 
     def __init__(self, before: int, after: int, norm: str, groups: int) -> None:
         super().__init__()

@@ -94,9 +94,7 @@ class LogZ:
 
 
 def _log_normal(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the log of the mean of log-normal weights and its standard error, from the upper half of
-    ``(n, ...)`` log-weights; weights of zero are a separate share.
-    """
+    """Return the log of the mean of log-normal weights and its standard error, from their upper half."""
     finite = torch.where(log_weights.isinf(), torch.nan, log_weights)
     count = finite.isfinite().sum(dim=0)
     median = finite.nanquantile(0.5, dim=0)

@@ -77,10 +77,7 @@ def _split(draws: Tensor) -> Tensor:
 
 
 def _quantile(draws: Tensor, level: float) -> Tensor:
-    """Interpolate linearly between order statistics of ``(n, *event)``.
-
-    ``torch.quantile`` is limited to 16 million numbers.
-    """
+    """Interpolate between order statistics of ``(n, *event)``; ``torch.quantile`` has a size limit."""
     ordered = draws.sort(dim=0).values
     position = level * (draws.shape[0] - 1)
     low = int(position)

@@ -123,7 +123,7 @@ class Langevin(Adaptive):
         state, before, gradient = start, start, None
         for first in range(0, steps, STEPS_A_DRAW):
             part = slice(first, min(first + STEPS_A_DRAW, steps))
-            # A copy, because a view would keep the last draw of noise in memory beside the next one.
+            # A copy, because a view would keep the last noise in memory beside the next.
             state = before = state.clone()
             noise = self._noise(generator, state, scales[part], metric)
             drifts = [0.5 * size**2 for size in sizes[part]]
