@@ -1,7 +1,8 @@
 """lebm: latent-space energy-based models as a modular PyTorch Lightning toolkit.
 
-Importing ``lebm`` itself is cheap: torch and Lightning load only with its sub-packages, such as
-``lebm.models``, and when ``lebm.load`` is called."""
+``import lebm`` is fast, because torch and Lightning are imported only by its sub-packages, such as
+``lebm.models``, and by ``lebm.load``.
+"""
 
 from __future__ import annotations
 
@@ -54,21 +55,21 @@ def load(
     """Rebuild the model of a run folder or a file, in evaluation mode.
 
     Args:
-        run_or_file: a run folder, a ``.ckpt`` or ``.safetensors`` file, ``pretrained/NAME`` for a model that
-            ships with lebm, or ``hub:USER/NAME[@REVISION]`` for one on the Hugging Face Hub.
-        expected: the method that the model must be, such as :class:`~lebm.estimators.LatentMLE`; the result
-            has this type. Any method if ``None``.
-        trust: packages, besides lebm and torch.nn, whose classes the checkpoint may name.
-        map_location: device of the result.
-        weights: ``"ema"`` for the averaged weights where the run kept them (the plain ones otherwise),
-            ``"raw"`` for the plain ones.
+        run_or_file: run folder, ``.ckpt`` or ``.safetensors`` file, ``pretrained/NAME`` for a model that is
+            part of lebm, or ``hub:USER/NAME[@REVISION]`` for a model on the Hugging Face Hub.
+        expected: expected method, such as :class:`~lebm.estimators.LatentMLE`, which is the type of the
+            result; any method if ``None``.
+        trust: packages besides lebm and torch.nn whose classes the checkpoint may name.
+        map_location: device of the model.
+        weights: ``"ema"`` for averaged weights if the run kept them, otherwise plain weights; ``"raw"`` for
+            plain weights.
 
     Returns:
-        The model; its ``loaded_weights`` says which weights it has.
+        The model, whose ``loaded_weights`` names its weights.
 
     Raises:
-        UserError: if the file is damaged, names a class that is not trusted, or holds another method; then
-            nothing was imported or executed.
+        UserError: if the file is damaged, names a class that is not trusted, or holds another method, before
+            anything is imported or executed.
     """
     from lebm import checkpoint
     from lebm.estimators import LatentModel
@@ -85,21 +86,22 @@ def load(
 def from_recipe(
     *recipes: str | Path, settings: Mapping[str, Any] | None = None, trust: Iterable[str] = ()
 ) -> tuple[LatentModel, LightningDataModule]:
-    """Build the model and the data of a recipe, as ``lebm fit`` does before it trains.
+    """Build the model and the data of a recipe, as ``lebm fit`` does before training.
 
-    The global random generators get the seed of the recipe, so the networks start with the same weights each
-    time. Callbacks, loggers and trainer of the recipe are left out.
+    The global random generators are seeded by the recipe, so that initial weights are reproducible.
+    Callbacks, loggers and trainer of the recipe are left out.
 
     Args:
-        recipes: names or files, such as ``"latent_mle/mnist"``; later ones change earlier ones.
-        settings: flags of ``lebm fit`` without their hyphens, such as ``{"latent_dim": 16}``, and values.
-        trust: packages, besides lebm, lightning and torch, whose classes the recipes may name.
+        recipes: names or files, such as ``"latent_mle/mnist"``; later ones override earlier ones.
+        settings: flags of ``lebm fit`` without leading hyphens, with their values, such as
+            ``{"latent_dim": 16}``.
+        trust: packages besides lebm, lightning and torch whose classes the recipes may name.
 
     Returns:
-        The untrained model and the data module; nothing was read or written besides the recipes.
+        The untrained model and the data module; only the recipes are read.
 
     Raises:
-        UserError: one line, for any fault of a recipe or a setting.
+        UserError: for an invalid recipe or setting.
 
     Example:
         >>> import lebm

@@ -1,7 +1,8 @@
-"""Components that can describe themselves: a class path and plain arguments, nothing else.
+"""Components, which can be described by a class path and plain arguments alone.
 
-A checkpoint stores these descriptions and rebuilds the nested model from them, so that no module is ever
-pickled and a model built in Python is stored exactly as one built from a recipe."""
+A checkpoint stores these descriptions and rebuilds the model from them, so that no module is pickled and a
+model built in Python is stored in the same form as a model of a recipe.
+"""
 
 from __future__ import annotations
 
@@ -28,44 +29,44 @@ Plain = None | bool | int | float | str | list | dict
 
 
 class DescriptionError(TypeError):
-    """An object has no plain description, so a checkpoint could not rebuild it."""
+    """An error for an object without a plain description, which a checkpoint could not rebuild."""
 
 
 class Component:
     """Mixin that records the arguments of the outermost constructor call.
 
-    Any argument may be plain (``None``, ``bool``, numbers, ``str``, paths, lists and string-keyed mappings of
-    these) or another component. Nothing is checked at construction, so that experiments in Python
-    stay free. What cannot be described still trains; its checkpoints hold weights only.
+    Arguments are plain (``None``, ``bool``, numbers, ``str``, paths, lists and string-keyed mappings of
+    these) or other components. They are not checked at construction: an object that cannot be described can
+    be trained, but its checkpoints hold weights only.
     """
 
     _init_arguments: dict[str, Any]
     former: ClassVar[Mapping[str, Any]] = {}
-    """Arguments that are gone, each with the value that says what every object of the class does today."""
+    """Removed arguments, each with the value that describes the current behaviour."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__ = _recording(cls.__dict__["__init__"])  # type: ignore[method-assign]
         owner = next((base for base in cls.__mro__ if "extra_repr" in vars(base)), Component)
-        if not issubclass(owner, Component):  # that of nn.Module, which shows nothing
+        if not issubclass(owner, Component):  # instead of nn.Module's, which shows no arguments
             cls.extra_repr = _arguments_shown  # type: ignore[attr-defined]
 
     @classmethod
     def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Today's arguments for those that a checkpoint of an older lebm describes."""
+        """Return current arguments for the arguments of a checkpoint of an older lebm."""
         gone = cls.former
         return {name: value for name, value in arguments.items() if name not in gone or value != gone[name]}
 
     def __repr__(self) -> str:
-        """The class and its arguments, those at their defaults left out; a module shows its modules too."""
+        """Return the class and its arguments without defaults; a module shows its modules too."""
         if hasattr(self, "_modules"):
             return super().__repr__()
         return f"{type(self).__name__}({_arguments_shown(self)})"
 
 
 def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """Parameters of a constructor by name, with those that it passes on to its base class by ``**kwargs``.
+    """Return the parameters of a constructor by name, including those passed to its base by ``**kwargs``.
 
     Example:
         >>> from lebm.component import constructor_parameters
@@ -102,7 +103,7 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
                 bound = None  # the call below raises Python's own message
             if bound is not None:
                 arguments = _kept(bound)
-                # object.__setattr__, because nn.Module refuses attributes before its own constructor has run
+                # object.__setattr__, because nn.Module rejects attributes before its own constructor has run
                 object.__setattr__(self, "_init_arguments", arguments)
         try:
             init(self, *args, **kwargs)
@@ -114,8 +115,7 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def recorded(cls: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Build an object of a class that is not a :class:`Component`, such as an ``nn.Module`` of another
-    package, and record its arguments on it, so that a checkpoint can rebuild it.
+    """Build an object of another class, such as an ``nn.Module``, and record its arguments.
 
     Example:
         >>> from torch import nn
@@ -139,9 +139,7 @@ def _bound(
 
 
 def _kept(bound: inspect.BoundArguments) -> dict[str, Any]:
-    """The arguments without ``self``: those of ``**kwargs`` by their own names, those of ``*args`` as one
-    list if there are any. Lists and mappings are copied, because a constructor may change them.
-    """
+    """Return copies of the arguments without ``self``, with ``*args`` as one list if there are any."""
     kept: dict[str, Any] = {}
     for name, value in list(bound.arguments.items())[1:]:
         kind = bound.signature.parameters[name].kind
@@ -155,7 +153,7 @@ def _kept(bound: inspect.BoundArguments) -> dict[str, Any]:
 
 
 def _arguments_shown(component: Component) -> str:
-    """``steps=60, step_size=0.4``; modules are left out, since :class:`torch.nn.Module` shows them itself."""
+    """Format ``steps=60, step_size=0.4``, without modules, because :class:`torch.nn.Module` shows them."""
     inside = hasattr(component, "_modules")
     defaults = {name: each.default for name, each in constructor_parameters(type(component)).items()}
     return ", ".join(
@@ -180,15 +178,14 @@ def _holds_modules(value: Any) -> bool:
 
 
 def public_path(cls: type) -> str:
-    """The shortest path that names a class: ``lebm.models.EnergyPrior`` and not
-    ``lebm.models.priors.EnergyPrior``.
-
-    A package offers what its ``__all__`` lists. The packages around the class's module are asked, the
-    outermost one first. Nothing is imported. A class that no package offers keeps the path of its module.
+    """Return the shortest path of a class, by the outermost package whose ``__all__`` lists it, without
+    imports.
     """
     name = cls.__qualname__
     package = ""
-    home = cls.__module__.replace("__mp_main__", "__main__")  # its name in the processes of a notebook
+    home = cls.__module__.replace(
+        "__mp_main__", "__main__"
+    )  # name of the module in the processes of a notebook
     for part in home.split("."):
         package = f"{package}.{part}".lstrip(".")
         names = vars(sys.modules[package]) if package in sys.modules else {}
@@ -198,27 +195,25 @@ def public_path(cls: type) -> str:
 
 
 def describe(obj: Any, where: str = "", strict: bool = True) -> Plain:
-    """Turn a component into ``{"class_path": ..., "init_args": {...}}``, recursively. Plain values pass
-    through.
+    """Describe a component as ``{"class_path": ..., "init_args": {...}}``, recursively.
 
-    Numbers of NumPy become numbers of Python, paths become text, and a part that ``torch.compile`` has
-    wrapped is described as the part itself. A class is named by its :func:`public_path`, so that files can be
-    renamed.
+    Plain values are returned, with numbers of NumPy as numbers of Python and paths as text. A part compiled
+    by ``torch.compile`` is described as the part itself. A class is named by its :func:`public_path`, so that
+    files can be renamed.
 
     Args:
-        obj: a component or a plain value.
-        where: the name of the argument, for the error message.
-        strict: whether to raise where something cannot be described. If ``False``, the name of its class is
-            in its place; such a description is for reading only.
+        obj: component or plain value.
+        where: name of the argument for the error message.
+        strict: whether an object that cannot be described is an error. If ``False``, it is replaced by the
+            name of its class, for reading only.
 
     Raises:
-        DescriptionError: if some argument is neither plain nor a component, or its class cannot be named by a
-            path.
+        DescriptionError: if an argument is neither plain nor a component, or its class has no import path.
     """
     obj = getattr(obj, "_orig_mod", obj)
     if obj is None or isinstance(obj, bool):
         return obj
-    if isinstance(obj, numbers.Real):  # those of NumPy too, which no checkpoint may hold
+    if isinstance(obj, numbers.Real):  # also numbers of NumPy, which checkpoints must not hold
         return int(obj) if isinstance(obj, numbers.Integral) else float(obj)
     if isinstance(obj, str | os.PathLike):
         return str.__str__(os.fspath(obj))
@@ -252,11 +247,7 @@ def describe(obj: Any, where: str = "", strict: bool = True) -> Plain:
 
 
 def _arguments_of(obj: Any) -> dict[str, Any] | None:
-    """The arguments of the constructor of an object; ``None`` where they are not known.
-
-    A plain module records none. Those of a layer of ``torch.nn`` are its attributes, and a class whose
-    constructor has no parameters needs none.
-    """
+    """Return the recorded arguments of an object, the attributes of a ``torch.nn`` layer, or ``None``."""
     arguments = vars(obj).get("_init_arguments") if hasattr(obj, "__dict__") else None
     if arguments is not None or isinstance(obj, Component):
         return arguments or {}
@@ -279,7 +270,7 @@ def _arguments_of(obj: Any) -> dict[str, Any] | None:
 
 
 def component_line(part: Any) -> str:
-    """A description of a component as one would write it in Python; anything else as ``str`` gives it.
+    """Describe a component as in Python code; return ``str`` of anything else.
 
     Example:
         >>> from lebm.component import component_line

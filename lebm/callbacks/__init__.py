@@ -1,9 +1,9 @@
-"""Lightning callbacks, which decide when a run measures, draws or checks something.
+"""Lightning callbacks, which measure, draw or check a run.
 
-:mod:`lebm.evaluation` computes the values and :mod:`lebm.plots` draws the pictures. A callback uses only the
-methods of a model that :class:`~lebm.estimators.LatentModel` and the types in
-:mod:`lebm.estimators.latent_model` list. There is one exception: :class:`StagePicture` shows the stages of a
-:class:`~lebm.models.RatioPrior`."""
+:mod:`lebm.evaluation` computes the values and :mod:`lebm.plots` draws the pictures. Callbacks use only the
+methods of :class:`~lebm.estimators.LatentModel` and of the protocols in :mod:`lebm.estimators.latent_model`,
+except for :class:`StagePicture`, which shows the stages of a :class:`~lebm.models.RatioPrior`.
+"""
 
 from lebm.callbacks.anomaly import AnomalyDetection
 from lebm.callbacks.base import EvaluationCallback

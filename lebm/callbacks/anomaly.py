@@ -1,4 +1,4 @@
-"""Anomaly detection with the anomaly score of the model."""
+"""Anomaly detection by the anomaly score of the model."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ SPLITS = {"val": "validation", "test": "test"}
 
 
 class AnomalyDetection(EvaluationCallback):
-    """Ranks samples by the model's ``anomaly_score``; ``batch["anomaly"]`` is the truth.
+    """Ranking of samples by the model's ``anomaly_score``, with ``batch["anomaly"]`` as the truth.
 
     It logs ``auroc``, ``auprc``, ``auprc_trapezoid``, ``auprc_lowest`` and ``anomaly_base_rate``, see
-    :func:`~lebm.metrics.anomaly_figures`. A stage without anomalies, or without normal samples, has none of
-    these values. The scores of both kinds are logged as histograms, ``histograms/<stage>_score_normal`` and
-    ``histograms/<stage>_score_anomalous``. Weights & Biases also gets the 25 samples with the highest scores,
-    in ``tables/<stage>_scores``.
+    :func:`~lebm.metrics.anomaly_figures`, if a stage has both anomalies and normal samples. Scores are logged
+    as histograms, ``histograms/<stage>_score_normal`` and ``histograms/<stage>_score_anomalous``, and the 25
+    samples with the highest scores as ``tables/<stage>_scores`` in Weights & Biases.
 
     Args:
-        save_scores: write ``<run>/scores/<stage>.csv`` with one row per sample.
+        save_scores: whether ``<run>/scores/<stage>.csv`` is written, with one row per sample.
 
     Raises:
         UserError: if a score is not finite, at the end of the pass.
@@ -61,7 +60,7 @@ class AnomalyDetection(EvaluationCallback):
         finite = finite_rows(score)
         self._bad.update(finite, index)
         label = batch.get("label", torch.full_like(index, -1))
-        anomaly = batch["anomaly"].byte()  # because not every backend gathers booleans
+        anomaly = batch["anomaly"].byte()  # not every backend gathers booleans
         rows = {"index": index, "score": score, "anomaly": anomaly, "label": label}
         self._rows.update(**{name: column[finite] for name, column in rows.items()})
 
@@ -95,7 +94,7 @@ class AnomalyDetection(EvaluationCallback):
 
 
 def _publish(trainer: Trainer, stage: str, rows: Mapping[str, Tensor]) -> None:
-    """Show the scores in the loggers; the pictures are those of the data, without augmentation."""
+    """Show the scores in the loggers, with pictures of the data without augmentation."""
     anomaly = rows["anomaly"].bool()
     publish_histogram(trainer, f"{stage}_score_normal", rows["score"][~anomaly])
     publish_histogram(trainer, f"{stage}_score_anomalous", rows["score"][anomaly])

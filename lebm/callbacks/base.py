@@ -1,4 +1,4 @@
-"""What the evaluation callbacks share: their base class, and access to the data of a run."""
+"""The base class of the evaluation callbacks, and access to the data of a run."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ log = logging.getLogger("lebm.callbacks")
 
 
 class EvaluationCallback(Callback, Component):
-    """Base class of the callbacks that look at a validation or test pass.
+    """Base class of the callbacks that evaluate a validation or test pass.
 
-    A pass calls :meth:`begin` once, :meth:`collect` for every batch, and :meth:`finish` once. ``begin`` and
-    ``collect`` run inside batch hooks. There the averaged weights (EMA) are in use, whatever the order of the
-    callbacks. So a callback draws from the model in these two methods only. Lightning's check before training
-    calls none of them, and neither does a data loader after the first one, nor a pass that :meth:`wanted`
-    leaves out. ``stage`` is ``"val"`` or ``"test"``, the prefix of every logged name. The callbacks of lebm
-    refuse an argument out of range with a ValueError that names it.
+    A pass calls :meth:`begin` once, :meth:`collect` for every batch, and :meth:`finish` once. Use the model
+    in ``begin`` and ``collect`` only, because these run inside batch hooks, in which averaged weights (EMA)
+    are in use for any order of callbacks. Lightning's check before training, data loaders after the first
+    one, and passes that :meth:`wanted` leaves out call none of them. ``stage`` is ``"val"`` or ``"test"``,
+    the prefix of every logged name. The callbacks of lebm raise a ValueError for an argument out of range.
 
     Attributes:
-        every_n_epochs: epochs between the passes in training that are wanted; with ``None`` only ``validate``
-            and ``test`` are.
-        first_batch: whether :meth:`collect` has the first batch of the pass.
-        figures: the last logged values by name, in double precision, the same on every process.
-        protocol: the settings behind the values, as plain values, for the summary of the run.
+        every_n_epochs: number of epochs between the passes in training; only ``validate`` and ``test`` passes
+            if ``None``.
+        first_batch: whether the batch of :meth:`collect` is the first batch of the pass.
+        figures: last logged values by name, in double precision, equal on all processes.
+        protocol: settings of the measurement, as plain values, for the summary of the run.
 
     Example:
         >>> from lebm.callbacks import EvaluationCallback
@@ -56,35 +55,35 @@ class EvaluationCallback(Callback, Component):
         self.protocol: dict[str, Any] = {}
 
     def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
-        """Refuse a model or data that cannot be measured, in every pass, so before training has ended."""
+        """Reject a model or data that cannot be measured, in every pass, so before training has ended."""
 
     def wanted(self, trainer: Trainer, stage: str) -> bool:
-        """Whether the callback acts in the pass that begins; every process must give the same answer."""
+        """Return whether the callback acts in the pass that begins, equally on all processes."""
         every = self.every_n_epochs
         return not fitting(trainer) or (every is not None and (trainer.current_epoch + 1) % every == 0)
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        """Before the first batch of a pass, with that batch already on the device."""
+        """Prepare a pass, before its first batch, which is already on the device."""
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
-        """After a batch; ``outputs`` is the result of the model's step.
+        """Process a batch; ``outputs`` is the result of the model's step.
 
-        With several processes, a process may hold zero rows of a batch.
+        With several processes, a batch may have zero rows on a process.
         """
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        """At the end of the pass, on every process."""
+        """End the pass, on every process."""
 
     def report(self, model: LatentModel, values: Mapping[str, float]) -> None:
-        """Log values that are equal on all processes, and keep them in ``figures``."""
+        """Log values that are equal on all processes, and store them in ``figures``."""
         self.figures.update(values)
         model.log_dict(dict(values), sync_dist=True)
 
     def output(self, outputs: Any, name: str) -> Tensor:
-        """One entry of the outputs of a step.
+        """Return one entry of the outputs of a step.
 
         Raises:
-            UserError: if the model's step does not return this entry.
+            UserError: if the step of the model does not return this entry.
         """
         if not isinstance(outputs, Mapping) or name not in outputs:
             raise UserError(
@@ -93,7 +92,7 @@ class EvaluationCallback(Callback, Component):
             )
         return outputs[name]
 
-    # Lightning's hooks
+    # Hooks of Lightning
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -137,21 +136,21 @@ def _stage(trainer: Trainer) -> str:
 
 
 def fitting(trainer: Trainer) -> bool:
-    """Whether the pass belongs to a training, and not to ``validate`` or ``test``."""
+    """Return whether the pass belongs to a training, not to ``validate`` or ``test``."""
     return trainer.state.fn == TrainerFn.FITTING
 
 
 def at_least(least: int, **numbers: int | None) -> None:
-    """Refuse arguments below ``least``, by their names, with a ValueError; ``None`` is accepted."""
+    """Raise a ``ValueError`` for arguments below ``least``, by name; ``None`` is accepted."""
     for name, value in numbers.items():
         if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
 def double_mean(device: torch.device, nan_strategy: Literal["warn", "disable"] = "disable") -> MeanMetric:
-    """A mean on a device, in double precision.
+    """Return a mean metric on a device, in double precision.
 
-    The dtype is set last, because a move to a device makes the metric round its inputs to single precision.
+    The dtype is set last, because after a move to a device the metric rounds inputs to single precision.
     """
     mean = MeanMetric(nan_strategy=nan_strategy).to(device)
     mean.set_dtype(torch.float64)
@@ -159,20 +158,19 @@ def double_mean(device: torch.device, nan_strategy: Literal["warn", "disable"] =
 
 
 def data_of(trainer: Trainer) -> Any:
-    """The data module of a run; ``None`` if the trainer has data loaders instead."""
-    return getattr(trainer, "datamodule", None)  # Lightning sets the attribute only if there is one
+    """Return the data module of a run; ``None`` if the trainer has data loaders instead."""
+    return getattr(trainer, "datamodule", None)  # Lightning sets the attribute only if there is a data module
 
 
 def has_split(trainer: Trainer, split: str) -> bool:
-    """Whether the data module gives the rows of a whole split, ``train``, ``validation`` or ``test``."""
+    """Return whether the data module gives the rows of a split, ``train``, ``validation`` or ``test``."""
     data = data_of(trainer)
     return getattr(data, split, None) is not None and hasattr(data, "evaluation_dataloader")
 
 
 def whole_split(trainer: Trainer, device: torch.device, split: str) -> Iterator[dict[str, Tensor]]:
-    """The batches of a split, see :func:`has_split`, that belong to this process, in order, on the device.
-
-    There is no augmentation.
+    """Iterate over the batches of a split (:func:`has_split`) of this process, in order, without
+    augmentation.
     """
     data = data_of(trainer)
     for batch in data.evaluation_dataloader(getattr(data, split)):

@@ -1,4 +1,4 @@
-"""Guards of a run: one that has diverged stops or goes back, and one that is about to gives a warning."""
+"""Guards of a run, which stop or restore a diverged run and warn before a divergence."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise
 
 EARLY = 200
-"""Training steps before draws are compared with data: an untrained generator draws one image only."""
+"""Training steps before samples are compared with data, because an untrained generator has no diversity."""
 
 _ADVICE = "Lower the learning rates or the samplers' step_size, or limit gradients with max_grad_norm"
 
 
 class DivergenceError(UserError):
-    """Training has diverged; no checkpoint is written after this error.
+    """An error for diverged training, after which no checkpoint is written.
 
     Example:
         >>> from lebm.callbacks import DivergenceError
@@ -40,13 +40,12 @@ class DivergenceError(UserError):
 
 
 class Rollback:
-    """Keeps the two newest healthy states of model, optimiser and averaged weights, and restores one of them.
+    """The two newest healthy states of model, optimiser and averaged weights, for a recovery.
 
-    A restored state does not change counters, schedules and the position in the data. So the lost steps are
-    not repeated.
+    Counters, schedules and the position in the data are not restored, so lost steps are not repeated.
 
     Args:
-        shrink: factor on learning rates and on the step sizes of the samplers for each return, in (0, 1).
+        shrink: factor on learning rates and step sizes of the samplers for each recovery, in (0, 1).
     """
 
     def __init__(self, shrink: float) -> None:
@@ -56,7 +55,7 @@ class Rollback:
         self._stepped_back = False
 
     def keep(self, trainer: Trainer, model: LightningModule) -> None:
-        """Keep the current state. Every process must call this."""
+        """Store the current state. Every process must call this method."""
         if self._kept and self._kept[-1]["step"] == trainer.global_step:
             return
         gather_pools(model)
@@ -73,19 +72,18 @@ class Rollback:
     def back(self, trainer: Trainer, model: LightningModule) -> int:
         """Restore the newest state, shrink learning rates and step sizes, and return the step of the state.
 
-        If the run has gone back to that state before and no healthy state has followed, the older state is
-        restored.
+        The older state is restored if the newest one was restored before and no healthy state has followed.
         """
         if self._stepped_back and len(self._kept) > 1:
             self._kept.pop()
         self._stepped_back = True
         self._times += 1
         state = self._kept[-1]
-        # The step sizes in the state have the shrinks before it already.
+        # The step sizes in the state already include earlier shrinks.
         factor = self.shrink ** (self._times - state["times"])
         model.load_state_dict(state["model"])
         for optimizer, stored in zip(trainer.optimizers, state["optimizers"], strict=True):
-            # These and not those of the state: the schedule has moved on, and multiplies the current rates.
+            # Current rates instead of the rates of the state, because the schedule multiplies current rates.
             rates = [group["lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict(deepcopy(stored))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -99,36 +97,34 @@ class Rollback:
 
 
 class Divergence(Callback, Component):
-    """Checks loss, gradients, parameters and the energy gap in training, and stops a diverged run or goes
-    back.
+    """A guard that checks loss, gradients, parameters and energy gap, and stops or restores a diverged run.
 
-    Every run has this callback; name it in a recipe to change its arguments. It checks the loss before the
-    gradients are computed, the gradients before the optimiser uses them, and the parameters and
-    ``train/energy_gap``, if the method logs it, after the step. On the CPU it checks every step. On other
-    devices a check waits for the device, so there it checks every ``log_every_n_steps`` steps. Every process
-    takes the same decision, and non-finite weights never reach a checkpoint. A model that revises its
-    observations by a chain is also checked before the gradients: the ends of its chains, the images of its
-    generator, and the gap ``E(x) - E(x~)``. :class:`ChainHealth` only warns, at much smaller values.
+    Every run has this callback; name it in a recipe to change its arguments. It checks the loss, the
+    gradients, and after the step the parameters and ``train/energy_gap``, if the method logs it. On the CPU
+    it checks every step, on other devices every ``log_every_n_steps`` steps, because a check waits for the
+    device. All processes take the same decision, and non-finite weights never reach a checkpoint. For a model
+    that revises its observations by a chain, the ends of the chains, the images of the generator, and the gap
+    ``E(x) - E(x~)`` are also checked. :class:`ChainHealth` only warns, at much smaller values.
 
-    With ``policy="recover"`` the run goes on from its last healthy state, which is kept in memory, without
-    the bad step. Learning rates and the step sizes of the samplers are multiplied by ``shrink`` for the rest
-    of the run. The recovery is counted in ``divergence/recoveries``, in a warning and in the run's
-    ``summary.json``. Non-finite data stop the run under either policy, because no step size repairs them.
+    With ``policy="recover"`` the run continues from its last healthy state, which is kept in memory, with
+    learning rates and step sizes of the samplers multiplied by ``shrink``. A warning,
+    ``divergence/recoveries`` and ``summary.json`` report the recovery. Non-finite data stop the run under
+    either policy.
 
     Args:
-        policy: ``stop`` ends the run with one line; ``recover`` goes back and on.
-        max_energy_gap: largest healthy ``|E(z+) - E(z-)|``, mean over a batch; no check of the gap if
-            ``None``. The released code of dual-MCMC teaching stops at the default.
-        keep_every: steps between the states that ``recover`` keeps.
-        shrink: factor on learning rates and step sizes after each divergence, in (0, 1), with ``recover``.
-        max_recoveries: number of recoveries; ``recover`` stops the run at the next divergence.
-        max_pixel: largest absolute value of a revised image; the data are in [-1, 1].
-        min_spread: least standard deviation per pixel over the generated images of a batch that are revised.
-            Below it, the generator makes one image only.
+        policy: ``"stop"`` ends the run with one line; ``"recover"`` restores the last healthy state.
+        max_energy_gap: largest healthy ``|E(z+) - E(z-)|``, mean over a batch, with the default of the
+            released code of dual-MCMC teaching; not checked if ``None``.
+        keep_every: number of steps between the states that ``"recover"`` keeps.
+        shrink: factor on learning rates and step sizes for each recovery, in (0, 1).
+        max_recoveries: number of recoveries, after which the next divergence stops the run.
+        max_pixel: largest absolute value of a revised image, for data in [-1, 1].
+        min_spread: smallest standard deviation per pixel over the generated images of a batch, below which
+            the generator has collapsed.
 
     Raises:
-        DivergenceError: from a step, with its number; from a checkpoint that is about to be written, with the
-            name of the tensor.
+        DivergenceError: in a step, with its number; before a checkpoint is written, with the name of the
+            tensor.
         ValueError: for an argument out of range.
 
     Example:
@@ -167,7 +163,7 @@ class Divergence(Callback, Component):
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """The recoveries, for the summary of the run; empty if there were none."""
+        """Recoveries, for the summary of the run; empty if there were none."""
         return {"recoveries": self.recoveries} if self.recoveries else {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -196,7 +192,7 @@ class Divergence(Callback, Component):
             self._act(trainer, data or cause, recoverable=not agreed(trainer, bool(data)))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Optimizer) -> None:
-        # The gradient scaler of 16-mixed skips non-finite gradients by itself.
+        # The gradient scaler of 16-mixed skips non-finite gradients.
         if not self._fault and _due(trainer, pl_module.device) and trainer.precision != "16-mixed":
             parameters = pl_module.named_parameters()
             cause = _broken("gradient of", ((name, p.grad) for name, p in parameters if p.grad is not None))
@@ -206,7 +202,7 @@ class Divergence(Callback, Component):
             self._recover(trainer, pl_module)
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    parameter.grad = None  # then the optimiser changes nothing in this step
+                    parameter.grad = None  # so that the optimiser changes nothing in this step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -223,7 +219,7 @@ class Divergence(Callback, Component):
             self._rollback.keep(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        # Only these: the pools of chains are in the state too, and their empty slots are not finite.
+        # Parameters only, because the empty slots of pools of chains are not finite.
         own = {name for name, _ in (*pl_module.named_parameters(), *pl_module.named_buffers())}
         state = checkpoint["state_dict"].items()
         if cause := _broken("tensor", ((name, value) for name, value in state if name in own)):
@@ -233,7 +229,7 @@ class Divergence(Callback, Component):
     # Causes
 
     def revision_cause(self, revised: Mapping[str, Tensor]) -> str:
-        """What is wrong with the revised tensors of a step, in words; empty if nothing is."""
+        """Return the fault of the revised tensors of a step, in words; empty if there is none."""
         for name, value in revised.items():
             bad = int((~finite_rows(value.reshape(1) if not value.dim() else value)).sum())
             if bad and not value.dim():
@@ -258,7 +254,7 @@ class Divergence(Callback, Component):
         return f"the energy gap is {float(gap):.4g}, beyond max_energy_gap {limit:g}"
 
     def _data_cause(self) -> str:
-        """Which rows of this process's batch hold non-finite data, in words; empty if none do."""
+        """Name the rows of this process's batch with non-finite data; empty if there are none."""
         x = self._batch.get("x") if isinstance(self._batch, dict) else None
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return ""
@@ -270,7 +266,7 @@ class Divergence(Callback, Component):
     # Reactions
 
     def _act(self, trainer: Trainer, cause: str, recoverable: bool = True) -> None:
-        """Stop, or note the fault; the recovery follows as soon as the step allows it."""
+        """Stop, or note the fault for a recovery as soon as the step allows it."""
         cause = cause or "another process has diverged"
         if self.policy == "recover" and recoverable and len(self.recoveries) < self.max_recoveries:
             self._fault = cause
@@ -293,23 +289,22 @@ class Divergence(Callback, Component):
 
 
 class ChainHealth(EvaluationCallback):
-    """Looks for chains that diverge or do not move, an energy that runs away, and draws that are all alike.
+    """A check for diverging or immobile chains, a runaway energy, and collapsed samples.
 
-    Every run has this callback. Each finding gives one line in the log and stays in the run's
-    ``summary.json`` and report, with the step in which it was first seen.
+    Every run has this callback. Each finding is logged once and listed in ``summary.json`` and the report,
+    with its first step.
 
-    On logged training steps it looks at ``mcmc/*/nonfinite``, at ``mcmc/*/acceptance`` and at
-    ``train/energy_gap``, ``E(z+) - E(z-)``, which grows before a divergence. In validation, after the first
-    200 training steps, it takes the ratio of the standard deviations of latents that the prior draws and of
-    encodings of the first batch, and the same for decoded draws and observations. A ratio near 0 means that
-    the samples have collapsed.
+    On logged training steps it checks ``mcmc/*/nonfinite``, ``mcmc/*/acceptance`` and ``train/energy_gap``,
+    ``E(z+) - E(z-)``, which grows before a divergence. In validation, after the first 200 training steps, it
+    checks the ratio of the standard deviations of prior samples and of encodings of the first batch, and of
+    decoded samples and observations. A ratio near 0 means that the samples have collapsed.
 
     Args:
         max_energy_gap: largest ``|E(z+) - E(z-)|``, mean over a batch, without a finding.
-        min_acceptance: least acceptance of a chain that corrects its moves, in [0, 1), without a finding.
-        min_diversity: least ratio of the standard deviations, in [0, 1), without a finding.
-        n: number of draws of the prior for the comparison, at least 2.
-        policy: ``warn``, or ``stop`` to end the run at the first finding.
+        min_acceptance: smallest acceptance of a chain with a Metropolis test, in [0, 1), without a finding.
+        min_diversity: smallest ratio of the standard deviations, in [0, 1), without a finding.
+        n: number of prior samples for the comparison, at least 2.
+        policy: ``"warn"``, or ``"stop"`` to end the run at the first finding.
 
     Raises:
         DivergenceError: for a finding, with ``policy="stop"``.
@@ -345,7 +340,7 @@ class ChainHealth(EvaluationCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if not _logged(trainer):
-            return  # the values exist on logged steps only, and reading them waits for the device
+            return  # values exist on logged steps only, and reading them waits for the device
         for name, value in trainer.callback_metrics.items():
             number, (chain, _, kind) = float(value), name.rpartition("/")
             if chain.startswith("mcmc/") and kind == "nonfinite" and number != 0:
@@ -363,16 +358,16 @@ class ChainHealth(EvaluationCallback):
             return
         draws = model.sample_latent(self.n, generator=Noise.shards(0, "health"))
         if (ratio := _ratio(draws, outputs["z"])) < self.min_diversity:
-            alike = "draws of the prior are all alike (ratio of standard deviations, draws to data)"
+            alike = "samples of the prior are all alike (ratio of standard deviations, samples to data)"
             remedy = "lower the energy's learning rate, or take longer chains"
             self._find(trainer, "diversity/latents", ratio, alike, remedy)
         x = outputs["x"]
         if x.is_floating_point() and (ratio := _ratio(model.decode(draws), x)) < self.min_diversity:
-            ignored = "decoded draws are all alike, so the generator may ignore its latents"
+            ignored = "decoded samples are all alike, so the generator may ignore its latents"
             self._find(trainer, "diversity/observations", ratio, ignored, "lower the likelihood's sigma")
 
     def _find(self, trainer: Trainer, name: str, value: float, reason: str, remedy: str) -> None:
-        """Note a finding; only the first one of each name counts."""
+        """Store a finding; only the first one of each name counts."""
         findings = self.protocol.setdefault("findings", {})
         if name in findings:
             return
@@ -384,22 +379,22 @@ class ChainHealth(EvaluationCallback):
 
 
 def _ratio(drawn: Tensor, data: Tensor) -> float:
-    """The root mean square over coordinates of the standard deviation of draws, over that of data."""
+    """Return the root mean square of the standard deviations of samples over the one of data."""
     spreads = [x.detach().flatten(1).float().var(dim=0).mean().sqrt() for x in (drawn, data)]
     return float(spreads[0] / spreads[1].clamp(min=1e-12))
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether all numbers of all tensors are finite, with one wait for the device."""
+    """Return whether all numbers of all tensors are finite, with one wait for the device."""
     floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
     if not floating:
         return True
-    # The maximum, because a sum of squares would overflow for large finite numbers.
+    # The maximum, because a sum of squares could overflow.
     return bool(torch.isfinite(torch.stack(torch._foreach_norm(floating, float("inf")))).all())
 
 
 def _broken(kind: str, named: Iterable[tuple[str, Tensor]]) -> str:
-    """Which one of the tensors of a kind is not finite, in words; empty if all are finite."""
+    """Name the first tensor of a kind that is not finite; empty if all are finite."""
     tensors = dict(named)
     if all_finite(list(tensors.values())):
         return ""
@@ -407,16 +402,16 @@ def _broken(kind: str, named: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def _logged(trainer: Trainer, step: int | None = None) -> bool:
-    """Whether a step, the current one by default, is logged: then reading its values costs no more time."""
+    """Return whether a step (default: the current one) is logged, so that its values are available."""
     every = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
     return (trainer.global_step if step is None else step) % every == 0
 
 
 def _due(trainer: Trainer, device: torch.device) -> bool:
-    """Whether a check is due: looking waits for the device, and so is rare everywhere but on the CPU."""
+    """Return whether a check is due, which is rare except on the CPU, because it waits for the device."""
     return device.type == "cpu" or _logged(trainer, trainer.fit_loop.epoch_loop.total_batch_idx + 1)
 
 
 def agreed(trainer: Trainer, bad: bool) -> bool:
-    """Whether ``bad`` holds on any process."""
+    """Return whether ``bad`` holds on any process."""
     return trainer.strategy.reduce_boolean_decision(bad, all=False) if trainer.world_size > 1 else bad

@@ -1,4 +1,4 @@
-"""The Frechet inception distance (FID), or a Frechet distance in other features."""
+"""The Fréchet inception distance (FID), or a Fréchet distance in other features."""
 
 from __future__ import annotations
 
@@ -27,25 +27,24 @@ from lebm.models.layers import check_choice
 
 
 class FrechetDistance(EvaluationCallback):
-    """Logs ``val/fid`` and ``test/fid``; for features other than Inception's,
-    ``.../frechet_distance/<features>``.
+    """Fréchet distance of samples and real images, as ``fid`` or ``frechet_distance/<features>``.
 
     The papers compare 50,000 samples with all training images, without flips. The value falls with the number
-    of samples, so compare values of equal numbers only. Samples are clamped to [-1, 1]. They are drawn in
-    chunks, each with its own noise, which the processes share. So the value depends on ``seed`` and
-    ``chunk_size``, but not on the number of processes. If the weights of Inception are missing and cannot be
-    downloaded, a warning says so, and the value is absent.
+    of samples, so compare values of equal numbers only. Samples are clamped to [-1, 1] and drawn in chunks
+    with separate noise, so the value depends on ``seed`` and ``chunk_size``, but not on the number of
+    processes. If the weights of Inception are missing and cannot be downloaded, a warning replaces the value.
 
     Args:
-        features: the features; ``pool_3`` of Inception if ``None``.
+        features: feature extractor; ``pool_3`` of Inception if ``None``.
         n_samples: number of generated samples, at least 2.
-        split: the real images, all of ``train``, ``validation`` or ``test``. Their statistics stay in memory.
-        every_n_epochs: epochs between measurements in training; by default only ``validate`` and ``test``
-            measure.
-        chunk_size: samples per chunk.
+        split: split of the real images, ``train``, ``validation`` or ``test``, whose statistics are kept in
+            memory.
+        every_n_epochs: number of epochs between measurements in training; only in ``validate`` and ``test``
+            if ``None``.
+        chunk_size: number of samples per chunk.
         steps: length of the chain; the model's default if ``None``.
-        seed: of the noise of the samples.
-        extractor: the former name of ``features``.
+        seed: seed of the noise of the samples.
+        extractor: former name of ``features``.
 
     Raises:
         ValueError: for an argument out of range, or if both names of the features are given.
@@ -123,7 +122,7 @@ class FrechetDistance(EvaluationCallback):
             )
 
     def _prepare(self, trainer: Trainer) -> bool:
-        """Load the extractor. The first process of a machine goes first and downloads the weights alone."""
+        """Load the extractor; the first process of a machine downloads the weights alone."""
         problem: FeaturesUnavailableError | None = None
         for turn in (True, False):
             if (trainer.local_rank == 0) == turn:
@@ -140,9 +139,9 @@ class FrechetDistance(EvaluationCallback):
         return ready
 
     def _measured_real(self, trainer: Trainer, model: LatentModel, batch: Batch) -> frechet.FrechetDistance:
-        """The metric with the real images alone, which are measured once."""
+        """Return the metric with the real images alone, which are measured once."""
         if self._metric is not None and self._measured_data is data_of(trainer):
-            self._metric.reset()  # only the samples are forgotten
+            self._metric.reset()  # resets only the samples
             return self._metric
         if not has_split(trainer, self.split):
             raise UserError(

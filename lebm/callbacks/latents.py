@@ -1,4 +1,4 @@
-"""Pictures of latents: prior beside posterior, stages of a prior, single coordinates, and long chains."""
+"""Pictures of latents: prior and posterior, stages of a prior, single coordinates, and long chains."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lebm.samplers.noise import Noise
 
 
 class PosteriorLatents(EvaluationCallback):
-    """Base class of the pictures of the aggregate posterior: it collects the first latents of a pass.
+    """Base class of the pictures of the aggregate posterior, which collects the first latents of a pass.
 
     Args:
         n: number of latents, at least 2.
         steps: length of the prior's chains; the model's default if ``None``.
-        seed: of the noise of these chains.
+        seed: seed of the noise of these chains.
 
     Example:
         >>> from lebm.callbacks.latents import PosteriorLatents
@@ -49,25 +49,24 @@ class PosteriorLatents(EvaluationCallback):
         self._held = 0
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
-        # The first n rows of every process include the first n rows of all, for any number of processes.
+        # The first n rows of every process include the first n rows of all processes.
         z = self.output(outputs, "z")[: self.n - self._held]
         self._rows.update(index=batch["index"][: z.shape[0]], z=z)
         self._held += z.shape[0]
 
     def latents(self) -> Tensor:
-        """The first ``n`` latents of all processes, ``(n, d)``; fewer if the pass had fewer rows."""
+        """Return the first ``n`` latents of all processes, ``(n, d)``, or all rows of a shorter pass."""
         posterior = self._rows.table()["z"][: self.n]
         self._rows.reset()
         return posterior
 
 
 class LatentPicture(PosteriorLatents):
-    """Shows samples of the prior and posterior samples of data, in ``images/latents``.
+    """Picture ``images/latents`` of prior samples and of posterior samples of data.
 
-    A learned prior should cover the aggregate posterior. The panels are those of
-    :func:`~lebm.plots.latent_picture`. The histograms of all coordinates are also logged, as
-    ``histograms/latents_prior`` and ``histograms/latents_posterior``. The arguments are those of
-    :class:`PosteriorLatents`, with ``n`` points of each kind.
+    A learned prior should cover the aggregate posterior, see :func:`~lebm.plots.latent_picture`. Histograms
+    of all coordinates are logged as ``histograms/latents_prior`` and ``histograms/latents_posterior``.
+    Arguments are listed in :class:`PosteriorLatents`.
 
     Example:
         >>> from lebm.callbacks import LatentPicture
@@ -94,11 +93,11 @@ class LatentPicture(PosteriorLatents):
 
 
 class StagePicture(PosteriorLatents):
-    """Shows the aggregate posterior and the prior after each stage, in ``images/stages``.
+    """Picture ``images/stages`` of the aggregate posterior and of the prior after each stage.
 
-    See :func:`~lebm.plots.stage_picture`. ``prior_mmd`` is the squared maximum mean discrepancy between the
-    current prior and the aggregate posterior, and ``prior_mmd_start`` is that of its base. Their ratio says
-    how far the stages have brought the prior. The arguments are those of :class:`PosteriorLatents`.
+    See :func:`~lebm.plots.stage_picture`. It also logs ``prior_mmd``, the squared maximum mean discrepancy
+    between the current prior and the aggregate posterior, and ``prior_mmd_start``, the discrepancy of its
+    base. Arguments are listed in :class:`PosteriorLatents`.
 
     Raises:
         UserError: if the model has no ``RatioPrior``.
@@ -127,8 +126,8 @@ class StagePicture(PosteriorLatents):
         targets: dict[str, LogDensity] = {name: prior.log_density_after(k) for name, k in numbers.items()}
         if not prior.tilt.active_is_one:
             targets[f"stage {finished + 1}, in training"] = prior.target()
-        # Every process draws the same points, so the values agree. The chains of a stage start at the points
-        # of the stage before, as in training.
+        # All processes use equal noise, so values agree. The chains of a stage start at the points of the
+        # stage before, as in training.
         points = prior.reference(self.n, Noise.shards(self.seed, "stages", base))
         self._priors, self._densities = {base: points}, list(targets.values())
         for name in list(targets)[1:]:
@@ -155,14 +154,14 @@ class StagePicture(PosteriorLatents):
 
 
 class InterpolationGrid(EvaluationCallback):
-    """Shows decoded points between the latents of two images, in ``images/interpolation``.
+    """Picture ``images/interpolation`` of decoded points between the latents of two images.
 
-    Both ends of a row are reconstructions of images from the first validation or test batch. Between them the
-    latents lie on a great circle, see :func:`~lebm.plots.between`.
+    Both ends of a row are reconstructions of images from the first batch, with latents on a great circle
+    between them, see :func:`~lebm.plots.between`.
 
     Args:
         pairs: number of rows.
-        columns: images per row, the two ends included.
+        columns: number of images per row, both ends included.
 
     Example:
         >>> from lebm.callbacks import InterpolationGrid
@@ -185,16 +184,16 @@ class InterpolationGrid(EvaluationCallback):
 
 
 class LatentTraversal(EvaluationCallback):
-    """Shows what single coordinates of the latent change, in ``images/traversal``.
+    """Picture ``images/traversal`` of the effect of single coordinates of the latent.
 
-    It encodes one image. Each row of the picture belongs to one coordinate, which goes from low to high;
-    those of the bottom layer come first. This works for every model, with layers or without.
+    Each row changes one coordinate of an encoded image from low to high, the bottom layer first. It works for
+    models with or without layers.
 
     Args:
-        extent: subtracted from the coordinate at the left end, and added at the right end.
+        extent: value subtracted from the coordinate at the left end and added at the right end, positive.
         columns: number of values of a coordinate.
-        rows: largest number of coordinates; of every layer, those that change the image most.
-        image: number of the encoded image in the first batch.
+        rows: largest number of coordinates, which are selected in each layer by their effect on the image.
+        image: index of the encoded image in the first batch.
 
     Example:
         >>> from lebm.callbacks import LatentTraversal
@@ -228,18 +227,18 @@ class LatentTraversal(EvaluationCallback):
 
 
 class LongChain(EvaluationCallback):
-    """Shows samples at several lengths of *one* prior chain, also beyond the length in training.
+    """Picture ``images/long_chain`` of samples at several lengths of a prior chain, also beyond training.
 
-    A chain that leaves the region of plausible samples shows here. In ``images/long_chain`` each row is a
-    chain and each column a length. ``long_chain/rms`` is the root mean square of the latents. For a model
-    with a prior, ``long_chain/log_density`` is the unnormalised log-density of the prior. Both are measured
-    at the model's default length and, with ``_end`` in the name, at the last length.
+    Each row is a chain and each column a length, which reveals chains that leave the region of plausible
+    samples. It also logs ``long_chain/rms``, the root mean square of the latents, and
+    ``long_chain/log_density``, the unnormalised log-density of the prior, at the model's default length and,
+    with ``_end`` in the name, at the last length.
 
     Args:
-        lengths: numbers of transitions, each a multiple of ten, in rising order. A longer chain begins with
-            the transitions of the shorter ones.
+        lengths: numbers of transitions, multiples of ten in rising order; longer chains continue shorter
+            ones.
         n: number of chains.
-        seed: of the noise of the chains.
+        seed: seed of the noise of the chains.
 
     Example:
         >>> from lebm.callbacks import LongChain
@@ -259,7 +258,7 @@ class LongChain(EvaluationCallback):
         self.lengths, self.n, self.seed = tuple(lengths), n, seed
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        # Every process draws the same chains, so the values agree.
+        # All processes run equal chains, so values agree.
         def drawn(steps: int | None) -> Tensor:
             return model.sample_latent(self.n, steps=steps, generator=Noise.shards(self.seed, "long chain"))
 

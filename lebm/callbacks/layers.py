@@ -1,4 +1,4 @@
-"""What the layers of a hierarchical model encode: pictures, errors, classifiers, and an attack."""
+"""Evaluation of the layers of a hierarchical model: pictures, errors, classifiers, and an attack."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Kind = Literal["substitution", "conditional"]
 
 
 class NeedsLayers:
-    """Mixin of the callbacks for models with layers; layer 1 is nearest to the data."""
+    """Mixin of the callbacks for models with layers, of which layer 1 is nearest to the data."""
 
     def check(self, trainer: Trainer, model: Any, batch: Batch) -> None:
         if not isinstance(model, HasLayers):
@@ -43,19 +43,20 @@ class NeedsLayers:
 
 
 class HierarchicalSamples(NeedsLayers, EvaluationCallback):
-    """Shows one grid per layer: samples, and beside each the same sample with other draws of that layer.
+    """Grids of samples, one per layer, each sample beside the same sample with that layer drawn again.
 
-    In ``images/layer_1_substitution`` the layer comes from other draws of the prior, as in the released code.
-    That ignores the dependence between the layers. In ``images/layer_1_conditional`` the layer is drawn from
-    the prior *given* the other layers, by a chain that moves only this layer.
+    In ``images/layer_1_substitution`` the layer comes from other prior samples, as in the released code,
+    which ignores the dependence between layers. In ``images/layer_1_conditional`` the layer is drawn from the
+    prior *given* the other layers, by a chain that moves only this layer.
 
     Args:
-        rows: samples, one per row; the released grid has one row.
-        columns: draws of the layer.
-        kinds: the grids to draw, ``substitution``, ``conditional`` or both.
-        every_n_epochs: epochs between pictures in training; by default only ``validate`` and ``test`` draw.
+        rows: number of samples (released: 1).
+        columns: number of alternatives of the layer.
+        kinds: grids, ``"substitution"``, ``"conditional"`` or both.
+        every_n_epochs: number of epochs between pictures in training; only in ``validate`` and ``test`` if
+            ``None``.
         steps: length of the chains; the default of the prior sampler if ``None``.
-        seed: of the noise of the chains.
+        seed: seed of the noise of the chains.
 
     Raises:
         UserError: if the latent of the model has no layers.
@@ -94,7 +95,7 @@ class HierarchicalSamples(NeedsLayers, EvaluationCallback):
                 publish_image(trainer, f"layer_{layer + 1}_{kind}", picture)
 
     def codes(self, model: HasLayers, codes: Tensor, layer: int, kind: str) -> Tensor:
-        """Latents of a grid, ``(rows, 1 + columns, d)``. The first column holds the first of ``codes``."""
+        """Return the latents of a grid, ``(rows, 1 + columns, d)``, with the first ``codes`` in column 0."""
         own, others = codes.split([self.rows, self.columns])
         changed = own.unsqueeze(1).expand(-1, self.columns, -1)
         if kind == "substitution":
@@ -108,15 +109,15 @@ class HierarchicalSamples(NeedsLayers, EvaluationCallback):
 
 
 class LayerReconstruction(NeedsLayers, EvaluationCallback):
-    """Shows how much of an image the upper layers encode.
+    """Reconstructions from the upper layers alone, which show the content that these layers encode.
 
-    Of a reconstruction, the lowest k layers come from the prior given the layers above, and the other layers
-    from the posterior. ``images/layer_reconstructions`` has a row of data and a row for each k from 0.
+    The lowest k layers come from the prior given the layers above, and the other layers from the posterior.
+    ``images/layer_reconstructions`` has a row of data and a row for each k from 0, and
     ``reconstruction_mse_above_k`` is the squared error for k, in the [-1, 1] range, over all images of a
     ``validate`` or ``test`` pass.
 
     Args:
-        n: images in the picture, from the first batch.
+        n: number of images in the picture, from the first batch.
         steps: length of the prior's chains; the default of the prior sampler if ``None``.
 
     Raises:
@@ -161,7 +162,7 @@ class LayerReconstruction(NeedsLayers, EvaluationCallback):
 
 
 def _features(model: LatentModel, x: Tensor, outputs: Batch | None, index: Tensor) -> tuple[Tensor, str]:
-    """The means of q, or posterior samples if the model has no inference model, with their name."""
+    """Return the means of q, or posterior samples of a model without inference model, with their name."""
     with torch.no_grad():
         inferred = model.inferred(x)
         if inferred is not None:
@@ -176,7 +177,7 @@ def _features(model: LatentModel, x: Tensor, outputs: Batch | None, index: Tenso
 
 
 def _labelled(collected: RowCollector, name: str) -> dict[str, Tensor]:
-    """Take the rows without a negative number in the column ``name``, which means that there is no label."""
+    """Return the rows with a label, which are not negative in the column ``name``."""
     rows = collected.table()
     collected.reset()
     known = (rows[name].unsqueeze(1) >= 0).flatten(1).all(dim=1)
@@ -186,19 +187,18 @@ def _labelled(collected: RowCollector, name: str) -> dict[str, Tensor]:
 
 
 class LayerClassification(NeedsLayers, EvaluationCallback):
-    """Logs ``latent_accuracy/layer_1`` (nearest to the data), ``layer_2``, ... and ``latent_accuracy/all``
-    in ``validate`` and ``test``.
+    """Accuracy of a classifier of each layer, as ``latent_accuracy/layer_1``, ... and
+    ``latent_accuracy/all``.
 
-    For each layer, a classifier (:func:`~lebm.metrics.classify`) learns from the latents of that layer in the
-    training split, and is tested on the evaluated split. The latents are the means of q, or posterior samples
-    of a model without an encoder.
+    In ``validate`` and ``test``, a classifier of each layer (:func:`~lebm.metrics.classify`) is trained on
+    latents of the training split and tested on the evaluated split. Latents are the means of q, or posterior
+    samples of a model without an encoder.
 
     Args:
         hidden: width of the classifiers.
-        epochs: passes over the training split. The optimiser and this number are our choice; the paper does
-            not state them.
-        limit: largest number of training images, the first ones of the data module's seeded permutation.
-        seed: of the classifiers.
+        epochs: passes over the training split; like the optimiser not stated in the paper.
+        limit: largest number of training images, by the seeded permutation of the data module.
+        seed: seed of the classifiers.
 
     Raises:
         UserError: if the latent of the model has no layers, or the data have no labels or no training split.
@@ -240,7 +240,7 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
         rows.update(index=batch["index"], label=batch["label"], z=z)
 
     def finish(self, trainer: Trainer, model: Any, stage: str) -> None:
-        from scipy.stats import binomtest  # slow to import
+        from scipy.stats import binomtest  # slow import
 
         train, test = _labelled(self._train, "label"), _labelled(self._test, "label")
         layers = enumerate(model.layout.slices, start=1)
@@ -259,10 +259,10 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
 
 
 class MutualInformationGap(EvaluationCallback):
-    """Logs ``mig`` and ``mig_sup`` of the latents and the factors of variation.
+    """``mig`` and ``mig_sup`` of the latents and the factors of variation.
 
-    See :func:`~lebm.metrics.mutual_information_gap`. The factors are ``batch["factors"]``, ``(B, K)`` of
-    ``long``. The class label is the only factor if the data have no others; ``mig_sup`` needs two factors.
+    See :func:`~lebm.metrics.mutual_information_gap`. The factors are ``batch["factors"]``, ``(B,
+    K)`` of ``long``, or the class label if the data have no factors; ``mig_sup`` needs two factors.
 
     Args:
         bins: number of bins per coordinate.
@@ -303,19 +303,19 @@ class MutualInformationGap(EvaluationCallback):
 
 
 class LatentAttack(NeedsLayers, EvaluationCallback):
-    """Attacks the encoder, layer by layer, on images of the first batch.
+    """Attack on the encoder, layer by layer, on images of the first batch.
 
-    An attack changes an image a little, until the encoder infers the latents of the next image, its target;
-    see :func:`~lebm.metrics.classification.latent_attack`. ``attack/layer_1``, ... is
-    ``KL(q(z_i | attacked) || q(z_i | target))`` of the attacked layer, in nats. ``attack/layer_1_before``,
-    ... is the same for the unchanged image. If the two are close, the attack has failed. The rows of
-    ``images/attack`` are images, targets and, for each layer, the attacked images and their reconstructions.
-    This form of the attack is our choice.
+    An attack changes an image a little, so that the encoder infers the latents of the next image, its target;
+    see :func:`~lebm.metrics.classification.latent_attack`. ``attack/layer_1``, ... is ``KL(q(z_i | attacked)
+    || q(z_i | target))`` of the attacked layer, in nats, and ``attack/layer_1_before``, ... the divergence
+    for the unchanged image; an attack has failed if both are close. The rows of ``images/attack`` are images,
+    targets and, for each layer, the attacked images and their reconstructions. The form of the attack is not
+    from a paper.
 
     Args:
         n: number of images, at least 2.
-        radius: largest change of a pixel, in the units of the [-1, 1] range.
-        steps: gradient steps of the attack.
+        radius: largest change of a pixel, in the [-1, 1] range, positive.
+        steps: number of gradient steps.
 
     Raises:
         UserError: if the latent of the model has no layers, or the model has no encoder.

@@ -1,6 +1,7 @@
-"""Pictures, histograms and tables of a run, in files and in the loggers.
+"""Pictures, histograms and tables of a run, in files and loggers.
 
-Every process may call these functions; only the first one acts. A ``fast_dev_run`` writes and logs nothing.
+Every process may call these functions, but only the first one acts. A ``fast_dev_run`` writes and logs
+nothing.
 
 Example:
     >>> import torch
@@ -35,18 +36,18 @@ def _acts(trainer: Trainer) -> bool:
 
 
 def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | None:
-    """Write a picture into the run folder, and log it to every logger that takes images.
+    """Write a picture into the run folder, and log it to every logger that supports images.
 
     The files are ``<run>/images/<name>/<when>.png`` and ``latest.png`` in the same folder. ``<when>`` is
     ``epoch-0003-step-00001200`` in training, and ``validate`` or ``test`` otherwise. Epochs count from 1.
 
     Args:
-        trainer: its ``default_root_dir`` is the run folder.
-        name: name of the picture, which is ``images/<name>`` in the loggers.
-        picture: ``(height, width, 3)`` of ``uint8``.
+        trainer: trainer whose ``default_root_dir`` is the run folder.
+        name: name of the picture, ``images/<name>`` in loggers.
+        picture: picture ``(height, width, 3)`` of ``uint8``.
 
     Returns:
-        The file, or ``None`` if nothing was written.
+        Path of the file, or ``None`` if nothing was written.
     """
     if not _acts(trainer):
         return None
@@ -70,9 +71,9 @@ def publish_histogram(trainer: Trainer, name: str, values: Tensor) -> None:
     """Log a histogram to TensorBoard and Weights & Biases.
 
     Args:
-        trainer: its loggers take the histogram.
-        name: name of the histogram, which is ``histograms/<name>`` in the loggers.
-        values: numbers of any shape, at least one and all finite.
+        trainer: trainer with the loggers.
+        name: name of the histogram, ``histograms/<name>`` in loggers.
+        values: finite values of any shape, at least one.
     """
     if not _acts(trainer):
         return
@@ -89,16 +90,16 @@ def publish_histogram(trainer: Trainer, name: str, values: Tensor) -> None:
 
 
 def takes_tables(trainer: Trainer) -> bool:
-    """Whether :func:`publish_table` would log a table here, so that its rows are worth making."""
+    """Return whether :func:`publish_table` would log a table, so that its rows are worth computing."""
     return _acts(trainer) and any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
 
 
 def publish_table(trainer: Trainer, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Log a table to Weights & Biases, the only logger that shows tables.
+    """Log a table to Weights & Biases, the only logger with tables.
 
     Args:
-        trainer: its loggers take the table.
-        name: name of the table, which is ``tables/<name>`` in Weights & Biases.
+        trainer: trainer with the loggers.
+        name: name of the table, ``tables/<name>`` in Weights & Biases.
         columns: names of the columns.
         rows: one value per column; an array ``(height, width, 3)`` of ``uint8`` is a picture.
     """
@@ -113,11 +114,13 @@ def publish_table(trainer: Trainer, name: str, columns: Sequence[str], rows: Ite
 
 
 def moment(trainer: Trainer) -> str:
-    """The current epoch and step, or the kind of pass, as part of a file name.
+    """Return the current epoch and step, or the kind of pass, as part of a file name.
 
-    Epochs count from 1. An epoch has the same number in its validation and when training has ended.
+    Epochs count from 1, with the same number in training, in validation and after training.
     """
     if fitting(trainer):
-        epoch = trainer.fit_loop.epoch_progress.current.ready  # current_epoch is one higher after the last
+        epoch = (
+            trainer.fit_loop.epoch_progress.current.ready
+        )  # current_epoch is one higher after the last epoch
         return f"epoch-{epoch:04d}-step-{trainer.global_step:08d}"
     return "test" if trainer.state.fn == TrainerFn.TESTING else "validate"

@@ -1,4 +1,4 @@
-"""Reconstructions of data: a picture, and errors."""
+"""Pictures and errors of reconstructions of data."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lebm.plots.grids import pair_grid
 
 
 class ReconstructionGrid(EvaluationCallback):
-    """Shows images of the validation or test data above their reconstructions, in ``images/reconstructions``.
+    """Picture ``images/reconstructions`` of validation or test images above their reconstructions.
 
-    The images are a seeded choice that is spread over the classes, and the same in every pass. Data loaders
-    that do not tell their data set give the first images of their first batch.
+    The images are a seeded selection over all classes, equal in every pass. For data loaders without a known
+    data set they are the first images of the first batch.
 
     Args:
-        n: number of images; fewer are shown if there are fewer.
-        columns: images per row; a row of data is followed by the row of its reconstructions.
-        seed: seed of the choice.
+        n: largest number of images.
+        columns: number of images per row; each row of data is followed by its reconstructions.
+        seed: seed of the selection.
 
     Example:
         >>> from lebm.callbacks import ReconstructionGrid
@@ -50,7 +50,7 @@ class ReconstructionGrid(EvaluationCallback):
         self._chosen = None if chosen is None else chosen.to(model.device)
 
     def _choice(self, trainer: Trainer, stage: str) -> Tensor | None:
-        """The rows to show, or ``None`` if the data loader does not tell what it holds."""
+        """Return the rows to show, or ``None`` if the data set of the loader is not known."""
         loaders = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
         batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
         loader: Any = loaders[0] if isinstance(loaders, list) else loaders
@@ -60,7 +60,9 @@ class ReconstructionGrid(EvaluationCallback):
             return None
         rows = len(dataset)
         if isinstance(batches, list) and batches[0] < len(loader):
-            rows = min(rows, int(batches[0]) * size)  # limit_val_batches and the like end the pass there
+            rows = min(
+                rows, int(batches[0]) * size
+            )  # limit_val_batches and limit_test_batches end the pass there
         labels: Any = getattr(dataset, "labels", None)
         known = isinstance(labels, Tensor) and labels.shape == (len(dataset),)
         classes = labels[:rows].cpu().numpy() if known else None
@@ -71,7 +73,7 @@ class ReconstructionGrid(EvaluationCallback):
         index = batch["index"]
         if self._chosen is not None:
             keep = torch.isin(index, self._chosen)
-        else:  # each process's first n rows of the first batch hold the batch's first n
+        else:  # the first n rows of every process include the first n rows of the batch
             keep = torch.arange(len(index), device=index.device) < self.n * self.first_batch
         self._rows.update(index=index[keep], x=x[keep], reconstruction=reconstruction[keep])
 
@@ -87,12 +89,11 @@ class ReconstructionGrid(EvaluationCallback):
 
 
 class ReconstructionError(EvaluationCallback):
-    """Logs ``val/reconstruction_mse`` and ``test/reconstruction_mse``.
+    """Squared error of reconstructions, as ``val/reconstruction_mse`` and ``test/reconstruction_mse``.
 
-    It is the squared error of the reconstructions that the model's evaluation step returned, in the [-1, 1]
-    range (divide by 4 for the [0, 1] range): the mean over pixels and channels, then over samples, as in the
-    papers that report it. Samples of a held-out label do not count, because the model was not trained to
-    reconstruct them.
+    It is computed from the reconstructions of the model's evaluation step in the [-1, 1] range (divide by 4
+    for the [0, 1] range), as the mean over pixels and channels, then over samples, as in the papers. Samples
+    of a held-out label are left out, because the model was not trained to reconstruct them.
 
     Raises:
         UserError: if a reconstruction is not finite, at the end of the pass.
@@ -137,11 +138,11 @@ class ReconstructionError(EvaluationCallback):
 
 
 class RevisionError(EvaluationCallback):
-    """Logs the error of reconstructions by the inference model alone, and after posterior transitions.
+    """Errors of reconstructions by the inference model alone, and after posterior transitions.
 
-    The names are ``<stage>/mse/steps0``, ``<stage>/psnr/steps0`` and ``<stage>/ssim/steps0``, and the same
-    for every other number of transitions. The values are means over images, in the [-1, 1] range. All chains
-    start at the same draw of the inference model, with the noise of the evaluation step.
+    The names are ``<stage>/mse/steps0``, ``<stage>/psnr/steps0`` and ``<stage>/ssim/steps0`` for 0
+    transitions, and accordingly for other numbers. Values are means over images, in the [-1, 1] range. All
+    chains start at the same sample of the inference model, with the noise of the evaluation step.
 
     Args:
         steps: numbers of posterior transitions, at least one; 0 is the inference model alone.

@@ -17,23 +17,23 @@ from lebm.plots import image_grid
 from lebm.samplers.noise import Noise
 
 TABLED = 16
-"""Images per table: every image is a file of its own, and each epoch may have a table."""
+"""Images per table, because every image is a separate file and each epoch may have a table."""
 
 
 class SampleGrid(EvaluationCallback):
-    """Draws samples, always from the same noise, and shows them in ``images/samples``.
+    """Picture ``images/samples`` of samples, always from the same noise.
 
-    It draws in validation, or after a training epoch if there is no validation, and always from the final
-    model of a training. The first process draws all samples, so the picture does not depend on the number of
-    processes. Pixels are clamped to [-1, 1]; all images share this scale. Weights & Biases also gets the
-    first 16 samples one by one, in ``tables/samples``.
+    It is drawn in validation, or after a training epoch without validation, and for the final model of a
+    training. The first process draws all samples, so the picture does not depend on the number of processes.
+    Pixels are clamped to [-1, 1]. The first 16 samples are also logged as ``tables/samples`` in Weights &
+    Biases.
 
     Args:
         n: number of samples.
-        every_n_epochs: epochs between pictures in training.
+        every_n_epochs: number of epochs between pictures in training.
         steps: length of the chain; the model's default if ``None``.
-        columns: samples per row.
-        seed: of the noise.
+        columns: number of samples per row.
+        seed: seed of the noise.
 
     Example:
         >>> from lebm.callbacks import SampleGrid

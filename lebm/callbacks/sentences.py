@@ -1,4 +1,4 @@
-"""Sentences that a model samples, the likelihood of test sentences, and the quality of samples."""
+"""Sampled sentences, the likelihood of test sentences, and the quality of samples."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from lebm.files import write_text
 
 
 class SampleSentences(SampleGrid):
-    """Draws sentences, always from the same noise, and writes them to text files, one sentence per line.
+    """Sentences sampled always from the same noise, in text files, one sentence per line.
 
-    It draws when :class:`SampleGrid` does. The files are ``samples/<when>.txt`` and ``samples/latest.txt``.
-    Weights & Biases gets a table, ``tables/samples``.
+    They are drawn at the times of :class:`SampleGrid`. The files are ``samples/<when>.txt`` and
+    ``samples/latest.txt``, and the table ``tables/samples`` is logged to Weights & Biases.
 
     Args:
         n: number of sentences.
-        every_n_epochs: epochs between draws in training.
+        every_n_epochs: number of epochs between samples in training.
         steps: length of the chain; the model's default if ``None``.
-        seed: of the noise.
+        seed: seed of the noise.
 
     Raises:
-        UserError: if the model is not one of sentences.
+        UserError: if the model is not a model of sentences.
 
     Example:
         >>> from lebm.callbacks import SampleSentences
@@ -59,29 +59,29 @@ class SampleSentences(SampleGrid):
 
 
 class SentenceBounds(EvaluationCallback):
-    """Logs the negative log-likelihood per sentence and the perplexity per token of test sentences.
+    """Negative log-likelihood per sentence and perplexity per token of test sentences.
 
-    :class:`~lebm.evaluation.sentences.LikelihoodBounds` computes both with intervals, and log Z of the
-    prior. The names are ``test/nll``, ``test/perplexity`` and ``test/log_z``, each also with ``_low`` and
-    ``_high``, and ``test/least_ess``.
+    :class:`~lebm.evaluation.sentences.LikelihoodBounds` computes both with intervals, and log Z of the prior.
+    It logs ``test/nll``, ``test/perplexity`` and ``test/log_z``, each also with ``_low`` and ``_high``, and
+    ``test/least_ess``.
 
     Args:
-        n: use the first ``n`` sentences; all if ``None``.
-        chains: importance samples, or annealed chains, per sentence; at least 2.
-        levels: annealing levels; 1 is importance sampling. With more levels, every batch adapts the step
-            size. The values then depend on the batch size and the number of processes, within their error.
-        start: ``prior`` is N(0, I) for every sentence, good if sentences say little about their latents.
-            ``posterior`` is a Gaussian per sentence, fitted to posterior chains.
-        prior_chains: annealed chains for log Z; at least 2.
-        prior_levels: annealing levels for log Z.
-        in_validation: measure after every validation too. That takes as long as in a test.
-        seed: of the noise.
+        n: number of sentences, the first ones; all if ``None``.
+        chains: number of importance samples, or annealed chains, per sentence, at least 2.
+        levels: number of annealing levels; 1 is importance sampling. With more levels every batch adapts the
+            step size, so values depend on batch size and number of processes, within their error.
+        start: ``"prior"`` is N(0, I), for sentences that are only weakly informative about their latents;
+            ``"posterior"`` is a Gaussian per sentence, fitted to posterior chains.
+        prior_chains: number of annealed chains for log Z, at least 2.
+        prior_levels: number of annealing levels for log Z.
+        in_validation: whether every validation is also measured, which takes as long as in a test.
+        seed: seed of the noise.
 
     Attributes:
-        counts: number of sentences behind each value, by logged name; for log Z, the number of chains.
+        counts: number of sentences of each value, by logged name; number of chains for log Z.
 
     Raises:
-        UserError: if the model is not one of sentences, or has no differentiable posterior density.
+        UserError: if the model is not a model of sentences, or has no differentiable posterior density.
 
     Example:
         >>> from lebm.callbacks import SentenceBounds
@@ -122,23 +122,23 @@ class SentenceBounds(EvaluationCallback):
 
 
 class SentenceQuality(EvaluationCallback):
-    """Logs forward and reverse perplexity, diversity of samples, and use of the latents, only in tests.
+    """Forward and reverse perplexity, diversity of samples, and use of the latents, only in tests.
 
-    :class:`~lebm.evaluation.sentences.SampleQuality` computes them, and trains the language models that judge
-    the sentences. Its method ``compute`` lists the names, which begin with ``test/`` here.
+    :class:`~lebm.evaluation.sentences.SampleQuality` computes them with trained language models. Its method
+    ``compute`` lists the names, which are logged with the prefix ``test/``.
 
     Args:
         n: number of samples, and of training sentences for the forward model; at least 2.
-        compared: sentences that self-BLEU compares; at least 2.
-        steps: training steps of a language model.
+        compared: number of sentences for self-BLEU, at least 2.
+        steps: number of training steps of a language model.
         hidden: width of the language models.
-        seed: of samples and language models.
+        seed: seed of samples and language models.
 
     Attributes:
-        counts: number of sentences behind each value, by logged name.
+        counts: number of sentences of each value, by logged name.
 
     Raises:
-        UserError: with more than one process, and for a model or data other than sentences.
+        UserError: with more than one process, or for a model or data other than sentences.
 
     Example:
         >>> from lebm.callbacks import SentenceQuality
@@ -180,7 +180,7 @@ class SentenceQuality(EvaluationCallback):
 def _log(
     callback: SentenceBounds | SentenceQuality, model: LatentModel, stage: str, values: Mapping[str, float]
 ) -> None:
-    """Log the values of the measure of a callback, and keep its counts and its protocol."""
+    """Log the values of the measure of a callback, and store its counts and its protocol."""
     callback.report(model, {f"{stage}/{name}": value for name, value in values.items()})
     callback.counts |= {f"{stage}/{name}": count for name, count in callback.measure.counts.items()}
     callback.protocol.update(callback.measure.protocol)

@@ -1,4 +1,4 @@
-"""Conditions on latents, their algebra, and draws that obey them. Nothing here needs Lightning."""
+"""Conditions on latents, their algebra, and sampling under conditions, without Lightning."""
 
 from lebm.conditions.algebra import (
     At,

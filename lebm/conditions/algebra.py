@@ -16,7 +16,7 @@ from lebm.models.likelihoods import Likelihood
 class Condition(nn.Module, ABC):
     r"""A factor that multiplies the density of latents: ``condition(z: (B, d)) -> (B,)`` is its logarithm.
 
-    Draws given a condition c have the density :math:`p(z)\, e^{c(z)} / Z`. Conditions compose:
+    Latents given a condition c have the density :math:`p(z)\, e^{c(z)} / Z`. Conditions compose:
 
     ==========  ================================================  ==========================================
     expression  log-factor                                        meaning
@@ -26,18 +26,18 @@ class Condition(nn.Module, ABC):
                                                                   ``p(z) e^b``, each with its own mass
     ``~a``      :math:`\log(1 - e^a)` if ``a.is_probability``     a does not happen
     ``~a``      :math:`-a` otherwise                              the density is divided by the factor
-    ``w * a``   :math:`w a`                                       a, w times over: for a probability, w
-                                                                  independent looks agree
-    ``~(a|b)``  that of ``~a & ~b``                               neither
+    ``w * a``   :math:`w a`                                       a to the power w: for a probability, w
+                                                                  independent tests accept
+    ``~(a|b)``  log-factor of ``~a & ~b``                         neither
     ==========  ================================================  ==========================================
 
-    ``~~a`` is ``a``. All conditions of lebm are probabilities, and so their negation always leaves a density
-    that can be normalised. The quotient of the other case may have no normalising constant.
+    ``~~a`` is ``a``. All conditions of lebm are probabilities, so the density given their negation can be
+    normalised. The quotient of the other case may have no normalising constant.
 
     Attributes:
         is_probability: whether :math:`e^{c(z)}` is a probability, in [0, 1].
-        rows: number of rows of data inside; the n draws are then ``rows`` groups of ``n / rows`` neighbours,
-            one group per row. 1 if all draws have the same condition.
+        rows: number of rows of data inside the condition. Each of them belongs to a group of ``n / rows``
+            neighbours among n latents.
 
     Example:
         >>> import torch
@@ -53,18 +53,18 @@ class Condition(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Tensor) -> Tensor:
-        """The log-factor ``(B,)`` of ``z: (B, d)``."""
+        """Return the log-factor ``(B,)`` of ``z: (B, d)``."""
 
     def met(self, z: Tensor) -> Tensor:
-        """Which latents ``(B, d)`` meet the condition, ``(B,)`` of ``bool``: whether its factor is above 1/2.
+        """Return a mask ``(B,)`` of the latents ``(B, d)`` whose factor is above 1/2.
 
-        Always true for a factor that is not a probability.
+        It is true for factors that are not probabilities.
         """
         with torch.no_grad():
             return self(z) > (math.log(0.5) if self.is_probability else -math.inf)
 
     def on(self, likelihood: Likelihood) -> Condition:
-        """The condition for latents of a model with this likelihood; only :class:`Observed` needs one."""
+        """Return the condition for a model with this likelihood, which only :class:`Observed` needs."""
         return self
 
     def __and__(self, other: Given) -> Condition:
@@ -85,11 +85,11 @@ Given: TypeAlias = Condition | Callable[[Tensor], Tensor]
 
 
 class LogFactor(Condition):
-    """Any function as a condition.
+    """A condition that wraps any function.
 
     Args:
-        log_factor: ``(B, d) -> (B,)``.
-        is_probability: whether it is the logarithm of a probability.
+        log_factor: log-factor ``(B, d) -> (B,)``.
+        is_probability: whether the log-factor is the logarithm of a probability.
     """
 
     def __init__(self, log_factor: Callable[[Tensor], Tensor], is_probability: bool = False) -> None:
@@ -102,7 +102,7 @@ class LogFactor(Condition):
 
 
 class _One(Condition):
-    """A condition made of one other, with the same rows of data."""
+    """A condition made of one other condition, with the same rows of data."""
 
     def __init__(self, a: Condition) -> None:
         super().__init__()
@@ -110,11 +110,11 @@ class _One(Condition):
 
 
 class At(_One):
-    """A condition on a function of the state, such as the latents that belong to the noise of a hierarchy.
+    """A condition on a function of the state, such as the latents of the noise of a hierarchy.
 
     Args:
-        a: the condition on latents.
-        latents: from states ``(B, s)`` to latents ``(B, d)``.
+        a: condition on latents.
+        latents: function from states ``(B, s)`` to latents ``(B, d)``.
     """
 
     def __init__(self, a: Condition, latents: Callable[[Tensor], Tensor]) -> None:
@@ -130,7 +130,7 @@ class At(_One):
 
 
 def as_condition(given: Given) -> Condition:
-    """A condition itself, or a function as one."""
+    """Return a condition unchanged, and wrap any other function."""
     return given if isinstance(given, Condition) else LogFactor(given)
 
 
@@ -161,7 +161,7 @@ class Both(_Pair):
 
 
 class Either(_Pair):
-    """The condition ``a | b``: the log-sum-exp of two log-factors. It is at most 2 and not a probability."""
+    """The condition ``a | b``: the log-sum-exp of two log-factors, which is not a probability."""
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.logaddexp(self.a(z), self.b(z))
@@ -196,8 +196,8 @@ class Power(_One):
     """The condition ``weight * a``: the factor to a power.
 
     Args:
-        a: the condition.
-        weight: positive; above 1 the condition is sharper.
+        a: condition.
+        weight: exponent of the factor, positive; above 1 the condition is sharper.
 
     Raises:
         ValueError: if ``weight`` is not positive.
@@ -220,23 +220,23 @@ class Power(_One):
 
 
 class _Kernel(Condition):
-    """A Gaussian kernel ``-|r|^2 / (2 sigma^2)`` of residuals, one row of data per group of draws."""
+    """A Gaussian kernel ``-|r|^2 / (2 sigma^2)`` of residuals, one row of data per group of latents."""
 
     is_probability = True
 
     @abstractmethod
     def residual(self, z: Tensor) -> Tensor:
-        """Residuals in units of sigma, ``(B, size)``; a coordinate that does not count is 0."""
+        """Return the residuals in units of sigma, ``(B, size)``; zero for masked coordinates."""
 
     @abstractmethod
     def size(self) -> Tensor:
-        """Coordinates that count, ``(rows,)``."""
+        """Return the number of coordinates that are not masked, ``(rows,)``."""
 
     def forward(self, z: Tensor) -> Tensor:
         return -0.5 * self.residual(z).square().sum(dim=1)
 
     def met(self, z: Tensor) -> Tensor:
-        """Whether the sum of squares is one that noise explains: four standard deviations of chi squared."""
+        """Return whether noise explains the sum of squares: four standard deviations of chi squared."""
         size = _spread(self.size(), z)
         with torch.no_grad():
             return self.residual(z).square().sum(dim=1) <= size + 4 * (2 * size).sqrt()
@@ -245,11 +245,11 @@ class _Kernel(Condition):
 class Near(_Kernel):
     r"""Latents near a given latent: the factor :math:`\exp(-|z - z_0|^2 / 2 \sigma^2)`.
 
-    That is the probability that a test with a Gaussian tolerance accepts, and so ``~Near(z0)`` keeps away
-    from :math:`z_0`. For images near an image give :class:`Observed` without a mask.
+    The factor is a probability, so ``~Near(z0)`` avoids the neighbourhood of :math:`z_0`. For images near an
+    image use :class:`Observed` without a mask.
 
     Args:
-        z: :math:`z_0`, ``(d,)``, or ``(B, d)`` for one per group of draws.
+        z: latent :math:`z_0`, ``(d,)``, or ``(B, d)`` for one latent per group.
         sigma: tolerance in the units of the latents, positive.
 
     Raises:
@@ -274,24 +274,25 @@ class Near(_Kernel):
 
 
 class Observed(_Kernel):
-    r"""Latents whose decoded observation agrees with what was observed of it.
+    r"""Latents whose decoded observation agrees with a partial or noisy observation.
 
-    The factor is :math:`\exp(-|m (x - A g(z))|^2 / 2 \sigma^2)`, the likelihood of :math:`x = A g(z) +
-    N(0, \sigma^2)` at the entries where the mask m is 1, up to its constant. A mask makes inpainting of it,
-    no mask denoising, and a linear ``operator`` such as average pooling super-resolution.
+    The factor is :math:`\exp(-|m (x - A g(z))|^2 / 2 \sigma^2)`, the likelihood of
+    :math:`x = A g(z) + N(0, \sigma^2)` at the entries where the mask m is 1, up to its constant. It gives
+    inpainting with a mask, denoising without a mask, and super-resolution with a linear ``operator`` such as
+    average pooling.
 
     Args:
-        x: what was observed: ``(*event)``, or ``(B, *event)`` for one observation per group of draws. The
-            event is that of the operator's output.
-        mask: true (or 1) where ``x`` is known; any shape that broadcasts to that of ``x``. All of it if
+        x: observation ``(*event)``, or ``(B, *event)`` for one observation per group of latents, in the shape
+            of the operator's output.
+        mask: mask, true (or 1) where ``x`` is known, which broadcasts to the shape of ``x``; everywhere if
             ``None``.
-        sigma: standard deviation of the noise, in the units of ``x``. If ``None``, that of the model's
-            likelihood; the draws are then those of the model's own posterior.
-        operator: ``A``, ``(B, *decoded) -> (B, *event)``; the identity if ``None``.
-        likelihood: with the generator ``g``. ``model.sample(n, given=...)`` gives its own.
+        sigma: standard deviation of the noise, in the units of ``x``. If ``None``, the ``sigma`` of the
+            model's likelihood, so that latents follow the model's own posterior.
+        operator: operator ``A``, ``(B, *decoded) -> (B, *event)``; the identity if ``None``.
+        likelihood: likelihood with the generator ``g``, which ``model.sample(n, given=...)`` sets.
 
     Raises:
-        ValueError: if ``sigma`` is not positive, or the likelihood has no ``sigma`` and none is given.
+        ValueError: if ``sigma`` is not positive, or is ``None`` and the likelihood has no ``sigma``.
 
     Example:
         >>> import torch
@@ -315,7 +316,7 @@ class Observed(_Kernel):
         if sigma is not None and not sigma > 0:
             raise ValueError(f"sigma must be positive, not {sigma}")
         self.x, self.mask, self.sigma, self.operator = x.detach(), mask, sigma, operator
-        # Not as a module of this one: it belongs to the model.
+        # Not registered as a submodule, because it belongs to the model.
         object.__setattr__(self, "likelihood", likelihood)
         if likelihood is not None:
             self._place(likelihood)
@@ -328,7 +329,7 @@ class Observed(_Kernel):
             event = self._seen(z).shape[1:]
         if self.x.shape[-len(event) :] != event or self.x.dim() > len(event) + 1:
             raise ValueError(
-                f"what was observed has the shape {tuple(self.x.shape)}, but this model decodes to"
+                f"the observation x has the shape {tuple(self.x.shape)}, but this model decodes to"
                 f" {tuple(event)}, or (B, {', '.join(map(str, event))})"
             )
         x = self.x.reshape(-1, *event).to(z)
@@ -348,9 +349,7 @@ class Observed(_Kernel):
 
     def residual(self, z: Tensor) -> Tensor:
         if self.likelihood is None:
-            raise ValueError(
-                "Observed needs a likelihood; model.sample(n, given=...) gives that of the model"
-            )
+            raise ValueError("Observed needs a likelihood; model.sample(n, given=...) sets its own")
         error = (_spread(self.data, z) - self._seen(z)) * _spread(self.known, z)
         return error.flatten(1) / self.noise
 
@@ -359,9 +358,9 @@ class Observed(_Kernel):
 
 
 def _spread(data: Tensor, z: Tensor) -> Tensor:
-    """Rows of data, each repeated for its group of the latents: ``(rows, ...)`` to ``(B, ...)``."""
+    """Repeat each row of data for its group of latents: ``(rows, ...)`` to ``(B, ...)``."""
     if len(data) == 1:
         return data.expand(len(z), *data.shape[1:])
     if len(z) % len(data):
-        raise ValueError(f"{len(z)} draws are not a multiple of {len(data)} rows of data")
+        raise ValueError(f"{len(z)} latents are not a multiple of {len(data)} rows of data")
     return data.repeat_interleave(len(z) // len(data), dim=0)

@@ -10,20 +10,20 @@ from lebm.conditions.algebra import Condition, Given
 
 
 class ClassCondition(Condition):
-    r"""Latents of some classes: the exact ``log p(y in labels | z)`` of a classifier.
+    r"""A condition on classes: the exact ``log p(y in labels | z)`` of a classifier.
 
-    With one classifier, ``a | b`` is the condition for the union of the labels and ``~a`` for the others.
-    ``a & b`` is the product of two probabilities: latents between classes.
+    With one classifier, ``a | b`` is the condition for the union of the labels, ``~a`` the condition for the
+    other labels, and ``a & b`` the product of two probabilities, for latents between classes.
 
     Args:
-        classifier: logits ``(B, classes)`` of latents ``(B, d)``: a
+        classifier: function from latents ``(B, d)`` to logits ``(B, classes)``: a
             :class:`~lebm.models.LatentClassifier`, or ``energy.logits`` of a
             :class:`~lebm.models.ClassEnergy`.
-        labels: one class or several, counted from 0.
-        classes: number of classes; that of the classifier if ``None``.
+        labels: one class or several classes, from 0.
+        classes: number of classes; the number of the classifier if ``None``.
 
     Raises:
-        ValueError: for a label that is not one of the classes, for none of them and for all of them.
+        ValueError: for an unknown label, without labels, or for all labels.
 
     Example:
         >>> import torch
@@ -68,17 +68,17 @@ class ClassCondition(Condition):
 
 
 def parsed(text: str, classifier: nn.Module, names: Sequence[str]) -> Condition:
-    """The condition that ``5``, ``5|8``, ``~3``, ``4&9`` or ``coat|~shirt`` means.
+    """Parse an expression such as ``5``, ``5|8``, ``~3``, ``4&9`` or ``coat|~shirt``.
 
-    ``~`` binds first, then ``&``, then ``|``. A number counts from 0 unless names are numbers.
+    ``~`` binds first, then ``&``, then ``|``. Numbers count from 0 unless names are numbers.
 
     Args:
-        text: the expression; classes by number or by name.
-        classifier: logits of latents.
+        text: expression with numbers or names of classes.
+        classifier: function from latents to logits.
         names: names of the classes, by number.
 
     Raises:
-        ValueError: naming the part that is not a class.
+        ValueError: with the part that is not a class.
     """
 
     def one(word: str) -> Condition:

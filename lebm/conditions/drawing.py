@@ -1,4 +1,4 @@
-"""Draws that obey a condition: prior draws, weighted, and moved from the prior to the condition."""
+"""Sampling under a condition: prior samples are weighted and moved from the prior to the condition."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from lebm.samplers.noise import RandomSource, uniform
 
 _BLOCK = 5  # transitions between two changes of the step
 _LEVELS = 200
-_FEWEST = 32  # effective particles that give the widths of the target
+_FEWEST = 32  # effective particles that determine the widths of the target
 
 
 @dataclass(frozen=True)
 class ConditionalDraws:
-    r"""Latents that obey a condition, and how they were obtained.
+    r"""Latents given a condition, and how they were obtained.
 
     Attributes:
-        z: ``(n, d)``; with several rows of data inside the condition, a group of neighbours per row.
+        z: latents ``(n, d)``, a group of neighbours for each row of data inside the condition.
         acceptance: mean acceptance of the last transitions, in [0, 1].
-        ess: effective number of particles of which the draws were chosen, the smallest over the groups. Far
-            below the number of draws of a group, they are copies that the last transitions moved apart.
-        levels: number of steps from the prior to the condition; 1 where prior draws were only chosen.
-        log_evidence: estimate of :math:`\log E_{p(z)}[e^{c(z)}]`, ``(rows,)``: for a class its log-share of
-            the prior.
-        met: which draws meet the condition, ``(n,)``.
+        ess: effective number of particles from which the latents were chosen, the smallest over the groups.
+            Far below the number of latents of a group, latents are copies that the last transitions moved
+            apart.
+        levels: number of steps from the prior to the condition; 1 if prior samples were only selected.
+        log_evidence: estimate of :math:`\log E_{p(z)}[e^{c(z)}]`, ``(rows,)``, for example the log-share of a
+            class.
+        met: mask of the latents that meet the condition, ``(n,)``.
     """
 
     z: Tensor
@@ -44,12 +45,12 @@ class ConditionalDraws:
     met: Tensor
 
     def warn(self) -> None:
-        """Give a :class:`~lebm.errors.UserNotice` if fewer than half of the draws meet the condition."""
+        """Issue a :class:`~lebm.errors.UserNotice` if fewer than half of the latents meet the condition."""
         met, n = int(self.met.sum()), len(self.z)
         if 2 * met < n:
             warnings.warn(
-                f"{met} of {n} draws meet the condition, which is rare under this model (acceptance"
-                f" {self.acceptance:.2f}, {self.ess:.0f} effective prior draws)",
+                f"{met} of {n} samples meet the condition, which is rare under this model (acceptance"
+                f" {self.acceptance:.2f}, {self.ess:.0f} effective prior samples)",
                 UserNotice,
                 stacklevel=3,
             )
@@ -60,22 +61,22 @@ def draw_given(
 ) -> ConditionalDraws:
     r"""Draw from :math:`p(z)\, e^{c(z)} / Z` by a sequential Monte Carlo sampler (Del Moral et al. 2006).
 
-    Draws of the prior are particles. They are weighted by :math:`e^{(\beta_{t+1} - \beta_t) c(z)}`,
+    Particles start as samples of the prior. They are weighted by :math:`e^{(\beta_{t+1} - \beta_t) c(z)}`,
     resampled, and moved by :class:`~lebm.samplers.MALA` on :math:`p(z)\, e^{\beta_{t+1} c(z)}`, where each
     :math:`\beta` leaves half of the particles effective. As soon as the remaining weights leave ``n``
-    effective particles, ``n`` are chosen by them, and moved ``steps`` times on the target. A class thus takes
-    one or two choices among prior draws, which keeps every mode, and an image that was observed with little
-    noise takes a dozen. The preconditioner is the variance of the particles, and the step adapts between
-    blocks of transitions. So the draws depend on ``n``.
+    effective particles, ``n`` particles are selected and moved ``steps`` times on the target. A class takes
+    one or two levels, which keep every mode, and an image observed with little noise about twelve. The
+    preconditioner is the variance of the particles, and the step size adapts between blocks of transitions,
+    so the result depends on ``n``.
 
     Args:
         prior: unnormalised log-density of latents, ``(B, d) -> (B,)``.
-        given: the condition c.
-        start: draws of the prior, ``(P, d)``, at least two per row of data. With 16 per wanted draw, a class
-            that is one of ten needs no copies.
-        n: number of draws, a multiple of the rows of data inside the condition.
+        given: condition c.
+        start: samples of the prior, ``(P, d)``, at least two per row of data. With 16 per latent, a class
+            with a share of 0.1 needs no copies.
+        n: number of latents, a multiple of the rows of data inside the condition.
         generator: source of randomness.
-        steps: transitions after the last choice.
+        steps: number of transitions after the last selection.
 
     Raises:
         ValueError: if ``n`` or P is not a multiple of the rows of data inside the condition.
@@ -93,7 +94,7 @@ def draw_given(
     groups = condition.rows
     if n % groups or len(start) % groups or len(start) < 2 * groups:
         raise ValueError(
-            f"{n} draws from {len(start)} particles are not a multiple of the {groups} rows of data in"
+            f"{n} samples from {len(start)} particles are not a multiple of the {groups} rows of data in"
             " the condition"
         )
     kernel: MALA | None = None
@@ -119,13 +120,13 @@ def draw_given(
 
 
 def _values(condition: Condition, z: Tensor) -> Tensor:
-    """Log-factors ``(B,)`` in double precision; minus infinity where they are not finite."""
+    """Return log-factors ``(B,)`` in double precision; minus infinity if not finite."""
     with torch.no_grad():
         return clean_log_weights(condition(z).double())
 
 
 def _next(values: Tensor, beta: float, n: int) -> float:
-    """The next inverse temperature for log-factors ``(groups, P)``."""
+    """Return the next inverse temperature for log-factors ``(groups, P)``."""
 
     def effective(nearer: float) -> float:
         return float(weight_ess((nearer - beta) * values, dim=1).min())
@@ -140,10 +141,7 @@ def _next(values: Tensor, beta: float, n: int) -> float:
 
 
 def _systematic(log_weights: Tensor, n: int, generator: RandomSource) -> Tensor:
-    """Systematic resampling: rows ``(groups n,)``, ``n`` per group of log-weights ``(groups, P)``.
-
-    Their order is shuffled, so that copies of one particle are not neighbours.
-    """
+    """Resample systematically in shuffled order: rows ``(groups n,)`` of log-weights ``(groups, P)``."""
     groups, count = log_weights.shape
     highest = log_weights.amax(dim=1, keepdim=True)
     cumulative = (log_weights - highest).exp().nan_to_num(nan=1.0).cumsum(dim=1)
@@ -159,7 +157,7 @@ def _tempered(prior: LogDensity, condition: Condition, beta: float) -> LogDensit
 
 
 def _preconditioned(state: Tensor, log_weights: Tensor, before: MALA | None) -> MALA:
-    """A kernel for the widths of the weighted particles, with the step that was learned before."""
+    """Return a kernel for the widths of the weighted particles, with the step size of ``before``."""
     weights = log_weights.softmax(dim=1).to(state).unsqueeze(2)
     grouped = state.unflatten(0, log_weights.shape)
     centred = grouped - (weights * grouped).sum(dim=1, keepdim=True)
@@ -172,7 +170,7 @@ def _preconditioned(state: Tensor, log_weights: Tensor, before: MALA | None) -> 
 def _moved(
     kernel: MALA, target: LogDensity, state: Tensor, generator: RandomSource, steps: int
 ) -> tuple[Tensor, float]:
-    """States after ``steps`` transitions, and the acceptance of the last block."""
+    """Return states after ``steps`` transitions, and the acceptance of the last block."""
     acceptance = math.nan
     for done in range(0, steps, _BLOCK):
         state, info = kernel.run(target, state, generator, steps=min(_BLOCK, steps - done))

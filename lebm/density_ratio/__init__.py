@@ -1,4 +1,4 @@
-"""Log-ratios of two densities, learned from samples of both. Nothing here needs Lightning.
+"""Log-ratios of two densities, learned from samples of both, without Lightning.
 
 Example:
     >>> import torch

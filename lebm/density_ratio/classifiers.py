@@ -1,8 +1,8 @@
 """Density ratios by classifiers: one classifier, a telescope of them, or one stage after another.
 
-Every estimator returns a :class:`~lebm.density_ratio.log_ratio.LogRatio`. This module computes
-``log p(z) / q(z)`` at ``z``, where the positives come from p and the negatives from q. It carries a
-:class:`~lebm.density_ratio.log_ratio.Quality`, measured on samples that training does not use.
+Every estimator returns a :class:`~lebm.density_ratio.log_ratio.LogRatio` that computes ``log p(z) / q(z)``,
+where positives come from p and negatives from q, with a :class:`~lebm.density_ratio.log_ratio.Quality`
+measured on held-out samples.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ __all__ = ["Pool", "Source", "Training", "logistic", "sequential", "telescoping"
 
 
 class Pool:
-    """Chains under the product of the finished stages: a source of negatives.
+    """Chains under the product of the finished stages, as a source of negatives.
 
     Args:
-        prior: the base and the product.
-        kernel: moves the chains, an exact sampler.
-        states: ``(chains, d)``, the starts.
+        prior: prior with the base and the product.
+        kernel: exact sampler of the chains.
+        states: starts of the chains, ``(chains, d)``.
     """
 
     def __init__(self, prior: RatioPrior, kernel: Adaptive, states: Tensor) -> None:
         self.prior, self.kernel, self.states, self.next = prior, kernel, states, 0
 
     def begin(self, burn_in: int, generator: RandomSource) -> None:
-        """Adapt the step to the finished stages, and move the whole pool ``burn_in`` transitions.
+        """Adapt the step size to the finished stages, and move the whole pool by ``burn_in`` transitions.
 
         Raises:
             ValueError: if a chain becomes non-finite.
@@ -57,7 +57,7 @@ class Pool:
                 )
 
     def __call__(self, n: int, generator: RandomSource) -> Tensor:
-        """The next ``n`` chains, moved; before the first stage ends, ``n`` exact draws of the base."""
+        """Move and return the next ``n`` chains; before the first stage ends, return samples of the base."""
         if not self.prior.tilt.finished:
             return self.prior.reference(n, generator)
         rows = (self.next + torch.arange(n)) % self.states.shape[0]
@@ -67,7 +67,7 @@ class Pool:
 
 
 SEPARATED = 0.999
-"""Above this held-out accuracy a warning calls the ratio of a stage an extrapolation."""
+"""Held-out accuracy of a stage above which a warning is issued, because its ratio is an extrapolation."""
 
 Source = Tensor | Callable[[int, RandomSource], Tensor]
 """Samples ``(N, d)`` in random order, or a function ``(n, generator) -> (n, d)`` that draws new samples."""
@@ -75,18 +75,17 @@ Source = Tensor | Callable[[int, RandomSource], Tensor]
 
 @dataclass(frozen=True)
 class Training:
-    """How a classifier is trained: AdamW with a cosine decay of the learning rate to zero.
+    """Settings of the training of a classifier by AdamW with a cosine decay of the learning rate to zero.
 
     Attributes:
-        steps: optimiser steps, at least 1, of each stage or pair.
+        steps: optimiser steps of each stage or pair, at least 1.
         batch_size: positives per step, at least 1.
         lr: initial learning rate.
         weight_decay: decoupled weight decay.
-        odds: positives per negative, in the batches and in the loss. The log-ratio does not depend on it, but
-            its variance does.
-        held_out: share of a sample tensor (its last rows) that :class:`Quality` uses and training does not,
-            in (0, 1).
-        held_out_draws: number of draws for :class:`Quality` from a source that is a function.
+        odds: positives per negative in batches and loss, which affects the variance of the log-ratio but not
+            its minimum.
+        held_out: share of a sample tensor (its last rows) that only :class:`Quality` uses, in (0, 1).
+        held_out_draws: number of samples for :class:`Quality` if the source is a function.
 
     Raises:
         ValueError: for a value out of range.
@@ -115,12 +114,12 @@ class Training:
 
     @property
     def negatives(self) -> int:
-        """Negatives per step."""
+        """Number of negatives per step."""
         return round(self.batch_size / self.odds)
 
 
 def _draw(source: Source, n: int, generator: RandomSource = None) -> Tensor:
-    """``n`` samples from a source; with replacement if the source is a tensor."""
+    """Draw ``n`` samples from a source; with replacement if the source is a tensor."""
     if not isinstance(source, Tensor):
         return source(n, generator)
     position = uniform(generator, (n,), dtype=torch.float64, device=source.device) * source.shape[0]
@@ -134,17 +133,17 @@ def logistic(
     training: Training = Training(),
     generator: RandomSource = None,
 ) -> LogRatio:
-    """Noise-contrastive estimation of the log-ratio by one classifier (Gutmann & Hyvarinen 2012).
+    """Estimate a log-ratio by one classifier: noise-contrastive estimation (Gutmann & Hyvarinen 2012).
 
     Args:
-        positives: from p.
-        negatives: from q.
-        energy: the network, trained in place. It needs an output bias, because a ratio includes its constant.
+        positives: samples of p.
+        negatives: samples of q.
+        energy: network, trained in place, with an output bias, because a ratio includes its constant.
         training: settings of the training.
         generator: source of randomness.
 
     Raises:
-        ValueError: if a sample is too small to be split.
+        ValueError: if a sample is too small for the split.
 
     Example:
         >>> import torch
@@ -170,19 +169,19 @@ def telescoping(
     training: Training = Training(),
     generator: RandomSource = None,
 ) -> LogRatio:
-    """A ratio as the product of ratios between neighbouring waymarks (Rhodes, Xu & Gutmann 2020).
+    """Estimate a ratio as the product of ratios between neighbouring waymarks (Rhodes, Xu & Gutmann 2020).
 
-    A classifier of its own learns each ratio.
+    Each ratio has its own classifier.
 
     Args:
         waymarks: two or more sources, from q, the negatives, to p, the positives.
-        product: receives one stage per pair of neighbours.
+        product: product that receives one stage per pair of neighbours.
         training: settings for every pair.
         generator: source of randomness.
 
     Raises:
-        ValueError: for fewer than two waymarks, for more than the stages of the product can join, or if a
-            sample is too small to be split.
+        ValueError: for fewer than two waymarks, for more pairs of neighbours than stages of the product, or
+            if a sample is too small for the split.
 
     Example:
         >>> import torch
@@ -218,27 +217,28 @@ def sequential(
     one: float = 0.0,
     generator: RandomSource = None,
 ) -> LogRatio:
-    """Stages that follow each other: each separates the positives from draws of the product so far.
+    """Estimate a ratio in stages that separate positives from samples of the product of the earlier stages.
 
-    The first stage's negatives are exact. Later negatives come from chains that continue from stage to stage.
-    Each later stage adapts the step of these chains. At the end, annealing over the stages estimates
-    ``log Z`` of the product.
+    The negatives of the first stage are exact. Later negatives come from chains that continue from stage to
+    stage, with a step size adapted to each stage. At the end, annealing over the stages estimates ``log Z``
+    of the product.
 
     Args:
-        positives: from p.
-        prior: the base q and the product. All stages of the product are trained unless ``one`` stops earlier.
+        positives: samples of p.
+        prior: prior with the base q and the product, of which all stages are trained unless ``one`` stops
+            earlier.
         training: settings for every stage.
-        sampler: an exact kernel; its ``steps`` run on the chains of every batch. ``MALA(2, 0.8)`` by default.
-        annealing: estimates log Z; by default ``MALA(2, 0.8)`` with 30 levels per stage.
+        sampler: exact kernel, whose ``steps`` run on the chains of every batch (default: ``MALA(2, 0.8)``).
+        annealing: estimator of log Z (default: ``MALA(2, 0.8)`` with 30 levels per stage).
         chains: size of the pool, at least the number of negatives per step.
-        burn_in: transitions of the whole pool at the start of a stage.
-        one: stop after a stage whose held-out loss is within this many nats of ``2 log 2``, the loss of the
-            ratio one. 0 trains all stages.
+        burn_in: number of transitions of the whole pool at the start of a stage.
+        one: distance of the held-out loss from ``2 log 2``, the loss of the ratio one, in nats, below which
+            training stops after a stage. 0 trains all stages.
         generator: source of randomness.
 
     Raises:
-        ValueError: if a sample is too small to be split, the pool is smaller than a batch, or a chain becomes
-            non-finite.
+        ValueError: if a sample is too small for the split, the pool is smaller than a batch, or a chain
+            becomes non-finite.
 
     Example:
         >>> import torch
@@ -311,7 +311,7 @@ def _train(
 
 
 def _split(source: Source, training: Training, generator: RandomSource) -> tuple[Source, Tensor]:
-    """The part that training uses, and the held-out part."""
+    """Split a source into the training part and the held-out part."""
     if not isinstance(source, Tensor):
         return source, source(training.held_out_draws, generator)
     cut = source.shape[0] - round(training.held_out * source.shape[0])

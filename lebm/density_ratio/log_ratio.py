@@ -1,4 +1,4 @@
-"""The result of every ratio estimator: a module that computes the log-ratio, and its measured quality."""
+"""The result of every ratio estimator: a module that computes the log-ratio, and its quality."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = ["LogRatio", "Quality", "assess", "direct_log_z", "logistic_loss", "st
 
 @dataclass(frozen=True)
 class Quality:
-    """How good a log-ratio is on held-out samples.
+    """The quality of a log-ratio on held-out samples.
 
     Attributes:
-        accuracy: of the classifier ``log-ratio > 0``, with equal weight for both classes, in [0, 1]. Near 1
-            the ratio is an extrapolation.
+        accuracy: accuracy of the classifier ``log-ratio > 0``, with equal weight for both classes, in [0, 1];
+            near 1 the ratio is an extrapolation.
         calibration_error: expected calibration error of its probabilities (15 bins), in [0, 1].
-        cross_entropy: its loss in nats per pair; ``2 log 2`` for the ratio one.
+        cross_entropy: loss of the classifier in nats per pair; ``2 log 2`` for the ratio one.
         kl: estimate of ``KL(p || q)`` in nats, the mean of the log-ratio over positives.
-        kl_low: lower end of the interval of ``kl``. The interval covers the sampling error, not the error of
-            the ratio itself.
-        kl_high: upper end of that interval.
+        kl_low: lower end of the interval of ``kl``, which covers the sampling error but not the error of the
+            ratio.
+        kl_high: upper end of the interval.
 
     Example:
         >>> import torch
@@ -58,8 +58,8 @@ class LogRatio(nn.Module):
     """A log-ratio in nats, ``-E(z) - log Z``, with its measured ``quality``: ``(B, d) -> (B,)``.
 
     Args:
-        energy: the trained network or product of networks, ``(B, d) -> (B,)``.
-        log_z: constant of a product whose stages are ratios to normalised densities.
+        energy: trained network or product of networks, ``(B, d) -> (B,)``.
+        log_z: log-constant of a product whose stages are ratios to normalised densities.
 
     Example:
         >>> import torch
@@ -82,7 +82,7 @@ class LogRatio(nn.Module):
 
 
 def logistic_loss(positive: Tensor, negative: Tensor, odds: float = 1.0) -> Tensor:
-    r"""Logistic loss of energies ``-log r``; its minimum is the log-ratio for any prior odds :math:`\nu`.
+    r"""Return the logistic loss of energies ``-log r``, minimal at the log-ratio for any odds :math:`\nu`.
 
     .. math:: \tfrac{2}{1 + \nu} \bigl( \nu\, E_p[\mathrm{softplus}(E - \log\nu)]
         + E_q[\mathrm{softplus}(\log\nu - E)] \bigr)
@@ -90,8 +90,8 @@ def logistic_loss(positive: Tensor, negative: Tensor, odds: float = 1.0) -> Tens
     At :math:`\nu = 1` this is the sum of the two binary cross-entropies.
 
     Args:
-        positive: ``(n,)`` energies of positives.
-        negative: ``(m,)`` energies of negatives.
+        positive: energies of positives, ``(n,)``.
+        negative: energies of negatives, ``(m,)``.
         odds: :math:`\nu`, positives per negative.
     """
     shift = math.log(odds)
@@ -101,16 +101,16 @@ def logistic_loss(positive: Tensor, negative: Tensor, odds: float = 1.0) -> Tens
 def assess(
     log_ratio: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor, level: float = 0.95
 ) -> Quality:
-    """Measure a log-ratio on samples that training does not use.
+    """Measure a log-ratio on held-out samples.
 
     Args:
-        log_ratio: ``(n, d) -> (n,)``.
-        positives: ``(n, d)``.
-        negatives: ``(m, d)``.
+        log_ratio: log-ratio ``(n, d) -> (n,)``.
+        positives: samples of p, ``(n, d)``.
+        negatives: samples of q, ``(m, d)``.
         level: coverage of the interval, in (0, 1).
 
     Raises:
-        ValueError: for fewer than two positives, or no negatives.
+        ValueError: for fewer than two positives, or without negatives.
     """
     if positives.shape[0] < 2 or negatives.shape[0] < 1:
         raise ValueError(
@@ -136,18 +136,18 @@ def assess(
 def direct_log_z(
     prior: EnergyPrior, n: int = 20_000, generator: RandomSource = None, *, level: float = 0.95
 ) -> LogZ:
-    """log Z of a tilted prior from draws of its base alone, ``Z = E[exp(-E(z))]``.
+    """Estimate log Z of a tilted prior from samples of its base alone, ``Z = E[exp(-E(z))]``.
 
-    It is narrow where the base is near the prior; see ``ess`` of the estimate.
+    The interval is narrow if the base is near the prior, see ``ess`` of the estimate.
 
     Args:
-        prior: the base with its energy.
-        n: number of draws, at least 2.
+        prior: prior with the base and the energy.
+        n: number of samples, at least 2.
         generator: source of randomness.
         level: coverage of the interval, in (0, 1).
 
     Raises:
-        ValueError: for fewer than two draws, or if all weights are zero.
+        ValueError: for fewer than two samples, or if all weights are zero.
 
     Example:
         >>> import torch
@@ -169,15 +169,15 @@ def staged_log_z(
     *,
     level: float = 0.95,
 ) -> LogConstant:
-    """Annealed importance sampling along the stages, from the base to the first product, and so on.
+    """Estimate log Z by annealed importance sampling along the stages, from the base to the last product.
 
-    The path goes through every prior that the stages were trained against. So neighbouring densities overlap
-    as much as they did in training. A kernel that can adapt finds a step for each stage, on chains whose
-    weights are not used.
+    The path goes through the product of every number of stages, so neighbouring densities overlap as much as
+    in training. A kernel that can adapt adapts its step size to each stage, on chains whose weights are not
+    used.
 
     Args:
-        prior: its finished stages count; the stage in training does not.
-        annealing: levels and kernel of *each* stage. A kernel that can adapt is adapted in place.
+        prior: prior, whose stage in training is left out.
+        annealing: levels and kernel of *each* stage; the kernel is adapted in place.
         n: number of chains, at least 2.
         generator: source of randomness.
         level: coverage of the interval, in (0, 1).
@@ -212,5 +212,5 @@ def staged_log_z(
 
 
 def as_constant(stage: int, log_z: LogZ) -> LogConstant:
-    """An estimate as plain numbers, for the product of the first ``stage`` stages."""
+    """Convert an estimate for the product of the first ``stage`` stages to plain numbers."""
     return LogConstant(stage, *(float(each) for each in (log_z.estimate, log_z.low, log_z.high, log_z.ess)))

@@ -1,4 +1,4 @@
-"""The learning methods, each a LightningModule with one scalar loss, and what only they need."""
+"""Learning methods, each a LightningModule with one scalar loss, and their settings."""
 
 from lebm.estimators.dual_mcmc import DualMCMCTeaching
 from lebm.estimators.fit_base import FitBase

@@ -1,4 +1,4 @@
-"""Taking over the networks of a model that was trained before."""
+"""Copying the networks of a model that was trained before."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ __all__ = ["copy_backbone"]
 def copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:
     """Copy weights from a checkpoint or run folder of a model with an encoder.
 
-    Nothing that the checkpoint names is built.
+    No class that the checkpoint names is built.
 
     Args:
-        source: the checkpoint; its averaged weights where it has some.
-        parts: ``likelihood``, ``encoder`` and ``reference``, changed in place.
+        source: the checkpoint, whose averaged weights are used if it has any.
+        parts: the networks ``likelihood``, ``encoder`` and ``reference``, changed in place.
 
     Raises:
-        UserError: if it cannot be read, or a part is absent or does not fit.
+        UserError: if the checkpoint cannot be read, or a part is absent or does not fit.
     """
     state = checkpoint.read(checkpoint.find_checkpoint(source))["state_dict"]
     tilted = any(name.startswith("prior.base.") for name in state)
     inside = any(name.startswith("inference.encoder.") for name in state)
     prefixes = {
         "likelihood": "likelihood.",
-        "encoder": "inference.encoder." if inside else "encoder.",  # outside in older checkpoints
+        "encoder": "inference.encoder."
+        if inside
+        else "encoder.",  # outside the inference in older checkpoints
         "reference": "prior.base." if tilted else "prior.",
     }
     for name, part in parts.items():
@@ -41,4 +43,4 @@ def copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:
             part.load_state_dict(own)
         except RuntimeError as error:
             last = str(error).splitlines()[-1].strip()
-            raise UserError(f"{source}: its {name} does not fit the one of this recipe ({last})") from error
+            raise UserError(f"{source}: its {name} does not match this recipe ({last})") from error

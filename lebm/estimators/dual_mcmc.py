@@ -1,8 +1,7 @@
-"""An energy on images, a generator and an inference model, each taught by the others' revised samples (paper
-4).
+"""Dual-MCMC teaching: an energy on images, a generator and an inference model (paper 4).
 
-    L = E(x) - E(x~) - log p(x | z~) - S log p(x~ | z) - log q(z~ | x) - lambda log q(z | x~),
-    x~ the end of a chain on exp(-E(x) / T) from g(z),  z~ the end of a chain on p(z | x) from q(z | x)
+L = E(x) - E(x~) - log p(x | z~) - S log p(x~ | z) - log q(z~ | x) - lambda log q(z | x~),
+x~ the end of a chain on exp(-E(x) / T) from g(z),  z~ the end of a chain on p(z | x) from q(z | x)
 """
 
 from __future__ import annotations
@@ -40,16 +39,15 @@ class Turns:
 
     Args:
         schedule: ``"simultaneous"``, one step for all networks; or ``"alternate"``, a step for generator and
-            inference model, then one for the energy.
+            inference model, then a step for the energy.
 
     Attributes:
-        energy: whether the energy learns in the present step.
-        teachers: whether generator and inference model learn in the present step.
-        earlier: loss of the earlier steps of this batch, detached. It is added to the last one, so that the
-            logged loss is that of the batch.
+        energy: whether the energy learns in the current step.
+        teachers: whether generator and inference model learn in the current step.
+        earlier: loss of the earlier steps of this batch, detached, which is added to the logged loss.
 
     Raises:
-        ValueError: for another schedule.
+        ValueError: for an unknown schedule.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -59,7 +57,7 @@ class Turns:
         self.earlier: Tensor | float = 0.0
 
     def of_batch(self) -> Iterator[None]:
-        """Go through the turns of a batch; all networks learn outside the loop."""
+        """Iterate over the optimiser steps of a batch; outside the loop all networks learn."""
         for teachers, energy in ((True, False), (False, True)) if self.alternate else ((True, True),):
             self.teachers, self.energy = teachers, energy
             yield
@@ -73,45 +71,45 @@ class DualMCMCTeaching(LatentModel):
     There are three models: an energy with density :math:`\pi(x) \propto \exp(-E(x) / T)`, a generator
     :math:`p(x, z) = N(z; 0, I)\, N(x; g(z), \sigma^2 I)`, and an inference model :math:`q(z \mid x)`. A chain
     on :math:`\pi` revises the generator's image ``g(z)`` into :math:`\tilde x`. A chain on
-    :math:`p(z \mid x)` revises a draw of :math:`q` into :math:`\tilde z`. Both are detached. One loss then
+    :math:`p(z \mid x)` revises a sample of :math:`q` into :math:`\tilde z`. Both are detached, so one loss
     gives each network the gradient of its own objective:
 
     .. math:: L = E(x) - E(\tilde x) - \log p(x \mid \tilde z) - S \log p(\tilde x \mid z)
               - \log q(\tilde z \mid x) - \lambda \log q(z \mid \tilde x).
 
-    ``sample`` starts the energy's chain at the generator's images; ``steps=0`` gives these images. ``encode``
-    starts the posterior chain at a draw of the inference model; ``steps=0`` gives that draw. A condition is
-    one on the latents, and the energy's chain does not know it. ``log_joint`` is
-    the generator's, and ``anomaly_score`` is :math:`E(x) / T`, up to a constant.
+    ``sample`` starts the energy's chain at the generator's images, and ``encode`` the posterior chain at a
+    sample of the inference model; ``steps=0`` returns these starts. A condition acts on the latents only, not
+    on the energy's chain. ``log_joint`` belongs to the generator, and ``anomaly_score`` is :math:`E(x) / T`,
+    up to a constant.
 
     Args:
         energy: the energy on observations, ``(B, *event) -> (B,)``.
         likelihood: ``p(x | z)``, with the generator inside.
         encoder: the inference model.
-        image_sampler: chain on the energy's density. Plain Langevin with step n at temperature T is the
+        image_sampler: chain for the energy's density. Plain Langevin with step n at temperature T is the
             released chain with drift step s and noise scale n, if ``T = (n / s)^2``.
-        posterior_sampler: chain on ``p(z | x)``.
-        optimizer: learning rates of ``energy``, ``generator`` and ``encoder``.
+        posterior_sampler: chain for ``p(z | x)``.
+        optimizer: optimiser settings of ``energy``, ``generator`` and ``encoder``.
         temperature: the T above, positive; ``(n / s)^2`` of the released chain is 4e-6 for CIFAR-10.
         teaching_weight: S, the weight of revised images in the generator's loss; 1 in the theory, 50 and 70
             in the releases.
         revised_inference_weight: lambda, the weight of revised images in the inference model's loss; 1 in the
             theory, 0.1 in the releases.
-        schedule: ``"simultaneous"``, one optimiser step per batch; or ``"alternate"``, two, as in the final
-            release: generator and inference model first, then the energy, on new chains that start at the new
-            generator's images of the same ``z``.
-        image_start: where image chains start: ``"generator"``, at ``g(z)`` (released); ``"likelihood"``, at a
-            draw of ``p(x | z)`` (theory); ``"noise"``, at uniform noise in [-1, 1] (baseline).
-        batch_statistics: BatchNorm inside chains uses the statistics of the batch, as released, and not the
-            running ones. The chains of a batch then depend on each other. No chain changes the running ones.
-        **shared: the arguments of :class:`~lebm.estimators.LatentModel` but ``optimizer``.
+        schedule: ``"simultaneous"``, one optimiser step per batch; or ``"alternate"``, two steps as in the
+            final release: generator and inference model first, then the energy, on new chains from the
+            updated generator's images of the same ``z``.
+        image_start: start of the image chains: ``"generator"``, ``g(z)`` (released); ``"likelihood"``, a
+            sample of ``p(x | z)`` (theory); ``"noise"``, uniform noise in [-1, 1] (baseline).
+        batch_statistics: whether BatchNorm uses the statistics of the batch inside chains, as released,
+            instead of the running statistics. The chains of a batch then depend on each other.
+        **shared: other arguments of :class:`~lebm.estimators.LatentModel`.
 
     Attributes:
         revised: images and latents of the last training step before and after their chains, detached.
 
     Raises:
-        ValueError: if networks disagree on the latent size, an argument is out of range, or revised images
-            are to teach although they are not revisions of the generator's images.
+        ValueError: if networks disagree on the latent size, an argument is out of range, or a teaching weight
+            is positive although the chains do not start at the generator's images.
 
     Example:
         >>> from lebm.estimators import DualMCMCTeaching
@@ -180,7 +178,7 @@ class DualMCMCTeaching(LatentModel):
                 "posterior chains belong to the images of one batch and cannot persist:"
                 " posterior_sampler must not be a pool"
             )
-        # A chain that starts elsewhere does not end at an image of the latents of this batch.
+        # Other chains do not end at an image of the latents of this batch.
         elsewhere = self.image_start == "noise" or isinstance(self.image_sampler, PersistentChains)
         if self._teaches and elsewhere:
             raise ValueError(
@@ -190,7 +188,7 @@ class DualMCMCTeaching(LatentModel):
 
     @property
     def _teaches(self) -> bool:
-        """Whether revised images take part in what generator and inference model learn."""
+        """True if generator or inference model learn from revised images."""
         return bool(self.teaching_weight or self.revised_inference_weight)
 
     def networks(self) -> Mapping[str, nn.Module]:
@@ -199,10 +197,10 @@ class DualMCMCTeaching(LatentModel):
     # The loss
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """The whole equation; with ``schedule="alternate"`` the part of the networks whose turn it is."""
+        """Return the whole loss; with ``schedule="alternate"`` the terms of the current step."""
         x = self.observations(batch)
         z = self.noise("latents", batch_idx).normal((len(x), self.latent_dim), dtype=x.dtype, device=x.device)
-        if not self.turns.teachers:  # new chains, from the new generator's images of the same latents
+        if not self.turns.teachers:  # new chains from the updated generator's images of the same latents
             revised = self.revise_images(self.decode(z), self.noise("image again", batch_idx))
             self.revised["revised images"] = revised
             return self.energy_loss(x, revised) + self.turns.earlier
@@ -225,14 +223,14 @@ class DualMCMCTeaching(LatentModel):
         return total
 
     def energy_loss(self, x: Tensor, revised: Tensor) -> Tensor:
-        """``E(x) - E(x~)``, without the released factor 1 / T, which Adam cancels."""
+        """Return ``E(x) - E(x~)``, without the released factor 1 / T, which Adam cancels."""
         gap = contrast(self.energy, x, revised)
         self.revised["energy gap"] = gap.detach()
         self.note("train/energy_gap", gap)
         return gap
 
     def generator_loss(self, x: Tensor, revised_z: Tensor, revised: Tensor, generated: Tensor) -> Tensor:
-        """``-log p(x | z~) - S log p(x~ | z)``, each a mean over the batch; ``generated`` is ``g(z)``."""
+        """Return ``-log p(x | z~) - S log p(x~ | z)``, means over the batch; ``generated`` is ``g(z)``."""
         nll = -self.likelihood.log_prob(x, revised_z).mean()
         self.note("train/nll_given_z", nll)
         total = self.scaled(nll, x)
@@ -243,7 +241,7 @@ class DualMCMCTeaching(LatentModel):
         return total
 
     def encoder_loss(self, teaching: Tensor, revised: Tensor, z: Tensor) -> Tensor:
-        """``-log q(z~ | x) - lambda log q(z | x~)``, each a mean over the batch; the first is known."""
+        """Return ``teaching - lambda log q(z | x~)``, batch means; ``teaching`` is ``-log q(z~ | x)``."""
         self.note("train/inference_nll", teaching)
         if not self.revised_inference_weight:
             return teaching
@@ -261,30 +259,29 @@ class DualMCMCTeaching(LatentModel):
             )
 
     def updates(self) -> Iterator[None]:
-        """One optimiser step per turn of the schedule."""
+        """Iterate over the optimiser steps of the schedule."""
         return self.turns.of_batch()
 
     @property
     def idle_networks(self) -> list[nn.Module]:
-        """The networks whose turn it is not."""
+        """Networks that do not learn in the current step."""
         turns = self.turns
         learns = {"energy": turns.energy, "generator": turns.teachers, "encoder": turns.teachers}
         return [network for name, network in self.networks().items() if not learns[name]]
 
-    # Chains and answers
+    # Chains and queries
 
-    # The chains move in the model's own precision. Autocast hands over half precision, which rounds steps of
-    # this size away.
+    # Chains use the model's own precision, because the half precision of autocast rounds small steps away.
 
     def revise_images(
         self, generated: Tensor, noise: RandomSource = None, steps: int | None = None
     ) -> Tensor:
-        """The ends of image chains for generated images ``(B, *event)``, detached.
+        """Return the ends of image chains from generated images ``(B, *event)``, detached.
 
         Args:
-            generated: images in [-1, 1], of this model's generator or of another model.
+            generated: images in [-1, 1], from this model's generator or from another model.
             noise: source of randomness.
-            steps: length of the chain; that of ``image_sampler`` if ``None``.
+            steps: length of the chain; the length of ``image_sampler`` if ``None``.
         """
         start = generated.to(self.dtype)
         place: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
@@ -298,11 +295,11 @@ class DualMCMCTeaching(LatentModel):
 
     @property
     def inference(self) -> Taught:
-        """The part that infers latents: the encoder, which learns the ends of the posterior chains."""
+        """The inference of latents: the encoder, which learns the ends of the posterior chains."""
         return Taught(self.encoder)
 
     def latent_chain(self, x: Tensor, steps: int | None = None) -> PosteriorChain:
-        """The posterior chains of ``x: (B, *event)``."""
+        """Return the posterior chains of ``x: (B, *event)``."""
 
         def reference(noise: RandomSource) -> Tensor:
             return self.sample_latent(len(x), generator=noise)
@@ -317,17 +314,17 @@ class DualMCMCTeaching(LatentModel):
         return PosteriorChain(run, reference)
 
     def posterior(self, x: Tensor) -> LogDensity:
-        """``log p(x, z)`` of the generator as a function of ``z``."""
+        """Return ``log p(x, z)`` of the generator as a function of ``z``."""
         constant = 0.5 * self.latent_dim * math.log(2 * math.pi)
         return lambda z: self.likelihood.log_prob(x, z) - 0.5 * z.square().sum(dim=1) - constant
 
     def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Observations ``(B, *event)`` after the energy's chain from ``x``."""
-        with torch.inference_mode(False), frozen(self.image_sampler):  # a pool is left alone
+        """Return observations ``(B, *event)`` after the energy's chain from ``x``."""
+        with torch.inference_mode(False), frozen(self.image_sampler):  # a pool does not change
             return self.revise_images(x.clone(), generator, steps)
 
     def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
-        """From draws of N(0, I) and not of the encoder: chains are compared that start far apart."""
+        """Start chains at N(0, I) instead of the encoder, because diagnostics need dispersed starts."""
         return ModelChain(
             self.posterior(x), self.posterior_sampler, self.sample_latent(len(x), generator=generator)
         )
@@ -335,18 +332,16 @@ class DualMCMCTeaching(LatentModel):
     def sample_latent(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
     ) -> Tensor:
-        """Exact draws of N(0, I), ``(n, latent_dim)``, or draws ``given`` a condition. They need no
-        ``steps``.
-        """
+        """Draw ``n`` latents ``(n, latent_dim)`` from N(0, I), or ``given`` a condition."""
         if given is not None:
             return self.sample_given(n, given, generator=generator).z
         anchor = next(self.likelihood.parameters())
         return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """A draw of the inference model, revised by the posterior chain; with ``steps=0`` the draw alone."""
+        """Draw latents from the inference model and run the posterior chain from them."""
         with torch.inference_mode(False), torch.no_grad(), frozen(self.posterior_sampler):
-            x = x.clone()  # an inference tensor could not take part in the chain's gradient
+            x = x.clone()  # inference tensors have no gradients
             steps = self.evaluation_steps if steps is None else steps
             return self.latent_chain(x, steps).run(self.inference.start(x, generator), generator)
 
@@ -355,22 +350,22 @@ class DualMCMCTeaching(LatentModel):
             return self.likelihood.mean(z)
 
     def observe(self, z: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """The generator's images after the energy's chain; with ``steps=0`` as they are."""
+        """Return the generator's images after the energy's chain; unchanged with ``steps=0``."""
         with torch.inference_mode(False):
             generated = self.decode(z)
             return generated if steps == 0 else self.revise(generated, steps=steps, generator=generator)
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """``log p(x, z)`` of the generator model, normalised."""
+        """Return the normalised ``log p(x, z)`` of the generator model, ``(B,)``."""
         with torch.no_grad(), frozen(self.likelihood, batch_statistics=self.batch_statistics):
             return self.posterior(x)(z)
 
     def anomaly_score(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """``E(x) / T``, which is ``-log pi(x)`` up to a constant, ``(B,)``; no chain is needed."""
+        """Return ``E(x) / T``, which is ``-log pi(x)`` up to a constant, ``(B,)``, without a chain."""
         return self.score_at(x, x)
 
     def score_at(self, x: Tensor, z: Tensor) -> Tensor:
-        """``E(x) / T``, ``(B,)``, whatever the latents are."""
+        """Return ``E(x) / T``, ``(B,)``; the latents are not used."""
         with torch.no_grad(), frozen(self.energy):
             return self.energy(x).to(x.dtype) / self.temperature
 

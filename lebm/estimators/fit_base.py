@@ -1,4 +1,4 @@
-"""When the base of a prior is fitted, and to which latents."""
+"""The schedule of fits of the base of a prior, and the latents for these fits."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ __all__ = ["FitBase"]
 
 
 class FitBase(nn.Module, Component):
-    """Fits the base of a prior after given optimiser steps, to the latest latents of training data.
+    """A schedule that fits the base of a prior to the latest latents of training data.
 
-    Until the last fit the energy is left out of the prior and does not learn: first the networks, then the
-    base, then the energy. After every fit the KL of an encoder is taken to the fitted base.
+    Until the last fit the energy is left out of the prior and does not learn. After each fit the KL of an
+    encoder is taken to the fitted base.
 
-    The latents are those that training has inferred anyway. They take ``4 * rows * latent_dim`` bytes in
-    float32, in every process, and are part of the ``state_dict`` until the last fit.
+    The latents of training are stored, ``4 * rows * latent_dim`` bytes in float32 in every process, and are
+    part of the ``state_dict`` until the last fit.
 
     Args:
-        at: when the base is fitted, ascending; a single number for one fit. A whole number is an optimiser
-            step after which it happens, and a number below 1 a share of the steps of the run: 0.5 is half of
-            it, however long it is.
-        rows: largest number of latents that a fit uses, at least 1. They are the latest ones, of one epoch at
-            most: each training image counts once.
-        networks: whether the generator and the encoder go on learning after the last fit. ``False`` leaves
-            them as they are, and only the energy learns.
+        at: times of the fits, ascending; a single number for one fit. An integer is the number of optimiser
+            steps before the fit, a number below 1 a share of the steps of the run.
+        rows: largest number of latents of a fit, at least 1; the latest ones of at most one epoch, so that
+            each training image counts once.
+        networks: whether the generator and the encoder continue to learn after the last fit, beside the
+            energy.
 
     Attributes:
-        steps: optimiser steps that are over, until the last fit.
-        due: optimiser steps after which the base is fitted; empty until the length of the run is known.
-        kept: number of latents that are kept, ``rows`` or those of an epoch, once one is over.
+        steps: number of optimiser steps so far, until the last fit.
+        due: numbers of optimiser steps before each fit; empty until the length of the run is known.
+        kept: number of stored latents: ``rows``, or the number of latents of an epoch if it is smaller.
 
     Raises:
         ValueError: for times that are not positive and ascending, or ``rows`` below 1.
@@ -65,11 +64,11 @@ class FitBase(nn.Module, Component):
         self.steps = 0
         self.due = [int(a) for a in self.at] if self.at[0] >= 1 else []
         self.kept = rows
-        self._recorded = 0  # latents since training began, until its first epoch is over
+        self._recorded = 0  # latents since training began, until the end of the first epoch
         self._latents: list[Tensor] = []
 
     def start(self, steps: float) -> None:
-        """Take the shares of a run of so many steps. A run that goes on keeps its own."""
+        """Convert shares to steps of a run of ``steps`` steps; a resumed run keeps its own."""
         if self.steps == 0 and self.at[0] < 1:
             if steps == float("inf"):
                 raise ValueError(f"fit_base.at {self.at}: give steps, because this run has no end")
@@ -77,16 +76,16 @@ class FitBase(nn.Module, Component):
 
     @property
     def pending(self) -> bool:
-        """Whether a fit is still to come. The energy waits for it."""
+        """True before the last fit, while the energy is left out."""
         return not self.due or self.steps < self.due[-1]
 
     @property
     def only_energy(self) -> bool:
-        """Whether the energy alone learns now."""
+        """True if the energy alone learns now."""
         return not self.pending and not self.networks
 
     def record(self, z: Tensor, new_epoch: bool = False) -> None:
-        """Add the latents ``(B, latent_dim)`` of a batch. A collective call."""
+        """Add the latents ``(B, latent_dim)`` of a batch. This is a collective call."""
         if not self.pending:
             return
         if new_epoch and self._recorded:
@@ -97,7 +96,7 @@ class FitBase(nn.Module, Component):
             del self._latents[0]
 
     def step(self) -> Tensor | None:
-        """Count an optimiser step; the latents ``(N, latent_dim)`` of a fit if one is due after it."""
+        """Count an optimiser step and return latents ``(N, latent_dim)`` if a fit is due, else ``None``."""
         if not self.pending:
             return None
         self.steps += 1
@@ -110,10 +109,10 @@ class FitBase(nn.Module, Component):
 
     @property
     def latents(self) -> Tensor:
-        """The latest latents, ``(N, latent_dim)``, oldest first."""
+        """Latest latents, ``(N, latent_dim)``, oldest first."""
         if not self._latents:
             return torch.zeros(0)
-        newest = self._latents[-1]  # those of a checkpoint may be on another device
+        newest = self._latents[-1]  # stored latents of a checkpoint may be on another device
         return torch.cat([each.to(newest) for each in self._latents])[-self.kept :]
 
     # Not a buffer: data-parallel wrappers would send it around at every step, and its size changes.

@@ -1,4 +1,4 @@
-"""A joint energy-based prior on all layers of a multi-layer generator (paper 3 and its sibling).
+"""A joint energy-based prior on all layers of a multi-layer generator (paper 3 and its companion).
 
 L = -log p(x | z+) + log q(z+ | x) - log p~(z+) + log p~(z-),    p~(z) = exp(-E(z)) p0(z),
 z+ from the encoder q(z | x),  z- from the prior, all layers at once
@@ -30,35 +30,36 @@ class JointHierarchicalPrior(PriorModel):
     r"""Cui, Wu, Han: *Learning Joint Latent Space EBM Prior Model for Multi-layer Generator*, CVPR 2023, and
     *Learning Hierarchical Features with Joint Latent Space Energy-Based Prior*, ICCV 2023.
 
-    Let :math:`\tilde p(z) = e^{-E(z)} p_0(z)` be the prior without its constant, ``z+`` a draw of the
-    encoder, and ``z-`` the end of a chain under the prior, detached. Then
+    Let :math:`\tilde p(z) = e^{-E(z)} p_0(z)` be the unnormalised prior, ``z+`` a sample of the encoder, and
+    ``z-`` the end of a chain under the prior, detached. Then
 
     .. math:: L = -\log p_\beta(x \mid z^+) + \log q(z^+ \mid x) - \log \tilde p(z^+) + \log \tilde p(z^-)
 
-    has the gradient of the negative ELBO for generator, encoder, energy and reference at once. The networks
-    of the reference lie inside the tilted density, so they learn contrastively too. The energy trains the
-    encoder through ``z+``. Without an energy this is a (hierarchical) variational auto-encoder.
+    has the gradient of the negative ELBO for generator, encoder, energy and reference. The networks of the
+    reference are part of the tilted density, so they also learn contrastively. The energy trains the encoder
+    through ``z+``. Without an energy this is a (hierarchical) variational autoencoder.
 
     Args:
         likelihood: ``p(x | z)``, with the generator inside; :class:`~lebm.models.BottomLayer` for conditional
             hierarchies.
-        prior: :class:`~lebm.models.EnergyPrior` (layers independent but for the energy, ICCV) or
-            :class:`~lebm.models.HierarchicalPrior` (conditional Gaussians, CVPR). Without an energy:
-            ``StandardNormal`` or ``GaussianChain``.
-        prior_sampler: chain for ``z-`` and for sampling; it moves all layers at once.
-        optimizer: learning rates of ``generator``, ``encoder``, ``energy`` and ``reference`` (the networks of
-            a hierarchy), of those that train.
-        inference: where ``z+`` come from. :class:`~lebm.inference.Variational`: the encoder, as in the ICCV
-            paper. :class:`~lebm.inference.ShortRun`: ``posterior_sampler``, without an encoder (CVPR).
-            :class:`~lebm.inference.Frozen`: the encoder of a model trained before, with its generator and
-            reference; only the energy trains (the two-stage scheme). The other kinds are not from a paper.
-        posterior_sampler: chain for ``z+``; ``None`` if the inference runs none.
+        prior: :class:`~lebm.models.EnergyPrior` (independent layers with a joint energy, ICCV) or
+            :class:`~lebm.models.HierarchicalPrior` (conditional Gaussians, CVPR); ``StandardNormal`` or
+            ``GaussianChain`` without an energy.
+        prior_sampler: chain for ``z-`` and for sampling, on all layers together.
+        optimizer: optimiser settings of ``generator``, ``encoder``, ``energy`` and ``reference`` (the
+            networks of a hierarchy), for the trained ones.
+        inference: source of ``z+``: :class:`~lebm.inference.Variational`, an encoder (ICCV);
+            :class:`~lebm.inference.ShortRun`, ``posterior_sampler`` without an encoder (CVPR); or
+            :class:`~lebm.inference.Frozen`, the encoder of a model trained before, with its generator and
+            reference, so that only the energy is trained (the two-stage scheme). Other kinds are not
+            published.
+        posterior_sampler: chain for ``z+``; ``None`` if the inference runs no chain.
         space: coordinates of the chains: ``"latent"``, or the ``"noise"`` of a
             :class:`~lebm.models.HierarchicalPrior`.
         noise_target: ``"exact"`` or ``"released"``, see
             :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
-        **model: the other arguments of :class:`~lebm.estimators.PriorModel`. With ``fit_base`` the base is
-            fitted on all layers together.
+        **model: other arguments of :class:`~lebm.estimators.PriorModel`. With ``fit_base`` the base is fitted
+            to all layers together.
 
     Raises:
         ValueError: if the parts disagree on the layers, a part that the inference needs is missing, or an
@@ -117,7 +118,7 @@ class JointHierarchicalPrior(PriorModel):
         return total + gap
 
     def encoder_loss(self, data: Inferred) -> Tensor:
-        """The loss of every method. Without q, ``-log p0(z)`` for a reference that learns."""
+        """Return the loss of :class:`PriorModel`, or ``-log p0(z)`` without q if the reference learns."""
         loss = super().encoder_loss(data)
         if data.q is None and self.trains_reference:
             loss = loss - self.reference.log_density(data.z).mean()
@@ -127,17 +128,17 @@ class JointHierarchicalPrior(PriorModel):
         for layer, value in enumerate(self.layout.sums(parts.detach()).mean(dim=0), start=1):
             self.note(f"kl/layer_{layer}", value)
 
-    # The answers
+    # Queries
 
     def redraw(
         self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None
     ) -> Tensor:
-        """Latents with some layers redrawn from the prior given the others, ``(B, latent_dim)``.
+        """Draw some layers again from the prior given the others, ``(B, latent_dim)``.
 
         Args:
-            z: ``(B, latent_dim)``.
-            layers: numbers of the layers to draw; 0 is nearest to the data.
-            steps: length of the chain; that of ``prior_sampler`` if ``None``.
+            z: latents ``(B, latent_dim)``.
+            layers: indices of the layers to draw; 0 is nearest to the data.
+            steps: length of the chain; the length of ``prior_sampler`` if ``None``.
             generator: source of randomness.
         """
         free = self.layout.mask(layers, z.device)
@@ -147,13 +148,10 @@ class JointHierarchicalPrior(PriorModel):
     def log_joint_above(
         self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None
     ) -> Tensor:
-        r"""One draw's :math:`L^{>k}` (CVPR 2023, eq. 20): ``log p(x, z)`` unnormalised, the k lowest layers
-        of ``z`` drawn from the prior.
+        r"""Return an estimate of :math:`L^{>k}` (CVPR 2023, eq. 20) from one sample per row, ``(B,)``.
 
-        :math:`\mathrm{LLR}^{>k} = L^{>0} - L^{>k}` is high for what only the lower layers explain.
-
-        Returns:
-            ``(B,)``.
+        It is the unnormalised ``log p(x, z)`` with the k lowest layers of ``z`` drawn from the prior.
+        :math:`\mathrm{LLR}^{>k} = L^{>0} - L^{>k}` is high for data that only the lower layers explain.
         """
         return self.log_joint(x, self.redraw(z, list(range(k)), steps=steps, generator=generator))
 
@@ -166,7 +164,7 @@ class JointHierarchicalPrior(PriorModel):
 
     @classmethod
     def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Today's arguments for those of a checkpoint in which ``scheme`` named the inference."""
+        """Return current arguments for a checkpoint in which ``scheme`` named the inference."""
         now = super().from_former(arguments)
         kind = _SCHEMES.get(now.get("scheme", "variational"))
         if kind is not None and ("scheme" in now or "encoder" in now):
@@ -181,6 +179,6 @@ _SCHEMES: dict[str, type[Inference]] = {"variational": Variational, "two_stage":
 
 
 def _renamed(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    """Weights of an encoder that an older checkpoint holds outside the inference, in place."""
+    """Rename the weights of an encoder that an older checkpoint holds outside the inference, in place."""
     for name in [name for name in state if name.startswith(f"{prefix}encoder.")]:
         state[f"{prefix}inference.{name.removeprefix(prefix)}"] = state.pop(name)

@@ -17,22 +17,21 @@ __all__ = ["LatentMLE"]
 class LatentMLE(PriorModel):
     r"""Pang, Han, Nijkamp, Zhu, Wu: *Learning Latent Space Energy-Based Prior Model*, NeurIPS 2020.
 
-    ``z+`` comes from the posterior and ``z-`` from the prior, in the paper both by short Langevin chains from
-    N(0, I), both detached. Then
+    ``z+`` comes from the posterior and ``z-`` from the prior, in the paper by short Langevin chains from N(0,
+    I). Both are detached, so
 
     .. math:: L = -\log p_\beta(x \mid z^+) + E_\alpha(z^+) - E_\alpha(z^-)
 
     has the gradients of eqs. 9 and 10 for generator and energy. With a :class:`~lebm.models.StandardNormal`
-    prior the last two terms vanish and this is alternating back-propagation.
+    prior the last two terms vanish, and the method is alternating back-propagation.
 
-    Another ``inference`` gives ``z+`` in another way. A :class:`~lebm.inference.Variational` one adds
-    ``KL(q || p0)`` and lets the gradients of the loss flow through ``z+`` to the encoder, and so the loss
-    bounds the negative log-likelihood from above. A :class:`~lebm.inference.Taught` one adds
-    ``-log q(z+ | x)`` for the encoder alone.
+    :class:`~lebm.inference.Variational` inference adds ``KL(q || p0)`` and passes the gradients of the loss
+    through ``z+`` to the encoder, so the loss bounds the negative log-likelihood from above.
+    :class:`~lebm.inference.Taught` inference adds ``-log q(z+ | x)`` for the encoder alone.
 
-    The arguments are those of :class:`~lebm.estimators.PriorModel`. The released SVHN script has a
-    ``prior_sampler`` of 60 steps of 0.4 for ``z-`` and a ``posterior_sampler`` of 20 steps of 0.1 for ``z+``.
-    The networks are ``generator``, ``energy`` and ``encoder``, of those that train.
+    Arguments are listed in :class:`~lebm.estimators.PriorModel`. The released SVHN script has a
+    ``prior_sampler`` of 60 steps of 0.4 and a ``posterior_sampler`` of 20 steps of 0.1. The trained networks
+    are ``generator``, ``energy`` and ``encoder``.
 
     Example:
         >>> from lebm.estimators import LatentMLE
@@ -54,7 +53,7 @@ class LatentMLE(PriorModel):
     def networks(self) -> Mapping[str, nn.Module]:
         parts = dict(super().networks())
         if parts.pop("reference", None) is not None or "energy" in parts:
-            parts["energy"] = self.prior  # all that a prior of your own has learns from the same contrast
+            parts["energy"] = self.prior  # all parameters of a custom prior learn from the contrast
         return parts
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:

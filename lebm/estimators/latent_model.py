@@ -1,4 +1,4 @@
-"""The base of all methods: what every latent-variable model answers, and training with one scalar loss."""
+"""The base class of all methods: queries of a latent-variable model, and training with a scalar loss."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Method = TypeVar("Method", bound="LatentModel")
 
 
 class NoChainError(UserError):
-    """The model draws without a chain, so that there is none to look at."""
+    """An error for a chain of a model that samples without a chain."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ModelChain:
     Attributes:
         target: the unnormalised log-density that the chain samples.
         sampler: the kernel and its length.
-        start: ``(chains, *event)``, where the chains start.
+        start: starts of the chains, ``(chains, *event)``.
     """
 
     target: LogDensity
@@ -74,24 +74,24 @@ class HasPosterior(Protocol):
     """A model whose posterior density can be differentiated."""
 
     def posterior(self, x: Tensor) -> LogDensity:
-        """``log p(x, z)`` as a function of ``z: (B, latent_dim)``, unnormalised where the prior is."""
+        """Return ``log p(x, z)`` as a function of ``z: (B, latent_dim)``, unnormalised if the prior is."""
 
 
 @runtime_checkable
 class HasLayers(Protocol):
-    """A model whose latent has layers, bottom layer first."""
+    """A model whose latent has layers, bottom first."""
 
     layout: LatentLayout
 
     def redraw(
         self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None
     ) -> Tensor:
-        """``z: (B, latent_dim)`` with some layers redrawn from the prior given the others."""
+        """Draw some layers of ``z: (B, latent_dim)`` again from the prior given the other layers."""
 
     def log_joint_above(
         self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None
     ) -> Tensor:
-        """``log p(x, z)``, ``(B,)``, with the ``k`` lowest layers redrawn from the prior."""
+        """Return ``log p(x, z)``, ``(B,)``, with the ``k`` lowest layers drawn from the prior."""
 
 
 @runtime_checkable
@@ -101,32 +101,33 @@ class Revises(Protocol):
     revised: Mapping[str, Tensor]
 
     def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Observations ``(B, *event)`` after the chain that starts at ``x``."""
+        """Return observations ``(B, *event)`` after the chain from ``x``."""
 
 
 class LatentModel(LightningModule, Component, ABC):
-    """Base of the learning methods: what to train, what the loss is, and how to draw, encode and score.
+    """Base class of the learning methods: networks to train, the loss, sampling, encoding and scores.
 
     Batches are dictionaries with ``"x"``, ``(B, *event)``, images in [-1, 1], and ``"index"``, ``(B,)``, the
-    numbers of the rows; or such an ``x`` alone, or a tuple that begins with it, from a loader of PyTorch.
-    Without ``"index"``, evaluation numbers the rows as they come. The first training
-    batch is looked at: images in [0, 255] are refused, and images that look like [0, 1] give a warning.
+    numbers of the rows; or a tensor ``x``, or a tuple that begins with it. Without ``"index"``, evaluation
+    numbers the rows in their order. The range of the first training batch is checked: images in [0, 255] are
+    rejected, and images that look like [0, 1] give a warning.
 
     Args:
         optimizer: the optimiser and its settings per network.
-        scale_likelihood: keep the ``1 / (2 sigma^2)`` and the constant of a Gaussian likelihood in the loss.
-            ``False`` is the released loss, ``|x - g(z)|^2`` summed over pixels. Under Adam only its epsilon
-            makes a difference, but with :class:`~lebm.inference.Variational`, whose KL is weighed against the
-            likelihood, the loss is then no longer a bound.
-        seed: seed of every random stream of the method.
-        noise_shards: number of parts of the global batch; the number of processes must divide it.
-        evaluation_steps: default number of posterior transitions of :meth:`encode`, and so of validation,
-            testing and evaluation; the length of the sampler if ``None``, and 0 for an encoder alone.
+        scale_likelihood: whether the loss keeps the ``1 / (2 sigma^2)`` and the constant of a Gaussian
+            likelihood. ``False`` is the released loss, ``|x - g(z)|^2`` summed over pixels, which Adam treats
+            alike up to its epsilon. With :class:`~lebm.inference.Variational` the loss is then no longer a
+            bound.
+        seed: seed of all random streams of the method.
+        noise_shards: number of parts of the global batch with their own random streams, a multiple of the
+            number of processes.
+        evaluation_steps: default number of posterior transitions of :meth:`encode`, validation, testing and
+            evaluation; the length of the sampler if ``None``; 0 for an encoder alone.
 
     Attributes:
-        loaded_weights: ``"averaged"``, ``"raw"``, or ``"plain"`` where the run kept no averages; ``None``
-            for a model that was not loaded.
-        anomaly_score_name: what :meth:`anomaly_score` is; it is stored beside every value that is made of it.
+        loaded_weights: ``"averaged"``, ``"raw"``, or ``"plain"`` if the run kept no averages; ``None`` if the
+            model was not loaded.
+        anomaly_score_name: definition of :meth:`anomaly_score`, stored with every result that uses it.
     """
 
     latent_dim: int
@@ -148,7 +149,7 @@ class LatentModel(LightningModule, Component, ABC):
         self.noise_shards = noise_shards
         self.evaluation_steps = evaluation_steps
         self._notes: dict[str, Tensor] | None = None
-        self._losses: tuple[Any, int] = 0.0, 0  # of the epoch: their sum and number
+        self._losses: tuple[Any, int] = 0.0, 0  # sum and number of the losses of the epoch
         self._stopping = False
         self._described: Any = None
         self._range_is_known = False
@@ -161,45 +162,45 @@ class LatentModel(LightningModule, Component, ABC):
 
     @abstractmethod
     def networks(self) -> Mapping[str, nn.Module]:
-        """The trained networks by name; each is one parameter group."""
+        """Return the trained networks by name; each is one parameter group."""
 
     @abstractmethod
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """The scalar training loss of a batch. :meth:`note` the scalars that are worth logging."""
+        """Return the scalar training loss of a batch; :meth:`note` other scalars for the loggers."""
 
     # The data of a batch
 
     def _apply_batch_transfer_handler(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Make a dictionary of any batch. Lightning warns where its public hook meets a data module."""
+        """Convert any batch to a dictionary; the public hook of Lightning warns if there is a data module."""
         return super()._apply_batch_transfer_handler(as_dictionary(batch), *args, **kwargs)
 
     def observations(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The data of a batch in the model's own precision.
+        """Return the data of a batch in the model's own precision.
 
         Raises:
-            UserError: in one line, for a batch without ``x`` or with other data.
+            UserError: for a batch without ``x`` or with data that the model does not take.
         """
         x = rows_of(batch)
         check_rows(x, event_shape(self.observation_model))
         return x.to(self.dtype) if x.is_floating_point() else x
 
     def check_input(self, x: Tensor) -> None:
-        """Refuse observations that this model cannot take; their range is not looked at while a trainer runs.
+        """Reject observations of another shape, dtype or range; a trainer skips the check of the range.
 
         Raises:
-            UserError: in one line, for another shape, type or range.
+            UserError: for another shape, dtype or range.
         """
         shape = event_shape(self.observation_model)
         check_rows(x, shape)
         if self._trainer is None or self._trainer.state.status != TrainerStatus.RUNNING:
             check_range(x, shape)
 
-    # What any latent-variable model can answer
+    # Queries of every latent-variable model
 
     def sample(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
     ) -> Tensor:
-        """``n`` observations ``(n, *event)`` from the model, without observation noise."""
+        """Draw ``n`` observations ``(n, *event)`` from the model, without observation noise."""
         z = self.sample_latent(n, steps=steps, generator=generator, given=given)
         return self.observe(z, steps=steps, generator=generator)
 
@@ -207,7 +208,7 @@ class LatentModel(LightningModule, Component, ABC):
     def sample_latent(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
     ) -> Tensor:
-        """``n`` latents ``(n, latent_dim)`` from the prior, or from the prior ``given`` a condition."""
+        """Draw ``n`` latents ``(n, latent_dim)`` from the prior, or from the prior ``given`` a condition."""
 
     def sample_given(
         self,
@@ -218,16 +219,16 @@ class LatentModel(LightningModule, Component, ABC):
         generator: RandomSource = None,
         candidates: int = 16,
     ) -> ConditionalDraws:
-        """``n`` latents from the prior given a condition, and how they were obtained.
+        """Draw ``n`` latents from the prior given a condition, and report how they were obtained.
 
-        A :class:`~lebm.errors.UserNotice` is given if fewer than half of them meet the condition.
+        A :class:`~lebm.errors.UserNotice` is issued if fewer than half of them meet the condition.
 
         Args:
-            n: number of draws; a multiple of the rows of data inside the condition.
+            n: number of latents; a multiple of the number of rows of data inside the condition.
             given: the condition, or any function from latents ``(B, latent_dim)`` to log-factors ``(B,)``.
             steps: length of the prior chain.
             generator: source of randomness.
-            candidates: draws of the prior per draw, 256 per row of data at least.
+            candidates: number of prior samples per latent; at least 256 in total per row of data.
         """
         likelihood, condition = self.observation_model, as_condition(given).to(self.device)
         condition = condition if likelihood is None else condition.on(likelihood)
@@ -246,110 +247,110 @@ class LatentModel(LightningModule, Component, ABC):
 
     @abstractmethod
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """One latent per observation, ``(B, latent_dim)``, from the (approximate) posterior."""
+        """Infer one latent per observation, ``(B, latent_dim)``, from the (approximate) posterior."""
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
-        """The mean observation ``(B, *event)`` of latents."""
+        """Return the mean observations ``(B, *event)`` of latents."""
 
     @abstractmethod
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """Unnormalised ``log p(x, z)``, shape ``(B,)``."""
+        """Return the unnormalised ``log p(x, z)``, ``(B,)``."""
 
     def observe(self, z: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """The observations ``(B, *event)`` that :meth:`sample` shows for latents ``z: (B, latent_dim)``."""
+        """Return the observations ``(B, *event)`` that :meth:`sample` shows for latents ``z``."""
         return self.decode(z)
 
     def reconstruct(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Encode, then decode: ``(B, *event)``."""
+        """Encode and decode observations ``(B, *event)``."""
         return self.decode(self.encode(x, steps=steps, generator=generator))
 
     def anomaly_score(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """:attr:`anomaly_score_name`, shape ``(B,)``; high where ``x`` is unlikely."""
+        """Return the :attr:`anomaly_score_name`, ``(B,)``, which is high where ``x`` is unlikely."""
         return self.score_at(x, self.encode(x, steps=steps, generator=generator))
 
     def score_at(self, x: Tensor, z: Tensor) -> Tensor:
-        """The anomaly score ``(B,)`` of ``x: (B, *event)`` with the encodings ``z: (B, latent_dim)``."""
+        """Return the anomaly score ``(B,)`` of ``x: (B, *event)`` at the encodings ``z: (B, latent_dim)``."""
         return -self.log_joint(x, z)
 
     @property
     def chain_settings(self) -> dict[str, Any]:
-        """The samplers in use, as plain values; stored beside every result."""
+        """Samplers in use, as plain values to store with every result."""
         parts = self.named_children()
         samplers = {name: describe(part, strict=False) for name, part in parts if name.endswith("sampler")}
         return {**samplers, "evaluation_steps": self.evaluation_steps}
 
     @property
     def observation_model(self) -> Likelihood | None:
-        """``p(x | z)``; ``None`` for a model that has none of its own."""
+        """Likelihood ``p(x | z)``; ``None`` for a model without a likelihood."""
         likelihood = dict(self.named_children()).get("likelihood")
         return likelihood if isinstance(likelihood, Likelihood) else None
 
     def chain_steps(self, name: str) -> int | None:
-        """Transitions of the chain ``prior``, ``posterior`` or ``image``; ``None`` for a model without it."""
+        """Return the length of the chain ``prior``, ``posterior`` or ``image``; ``None`` if there is none."""
         sampler = dict(self.named_children()).get(f"{name}_sampler")
         return sampler.steps if isinstance(sampler, Sampler) else None
 
-    # What some models can answer; see also the types above
+    # Queries of some models; see also the protocols above
 
     @property
     def latent_prior(self) -> Prior | None:
-        """The prior of the latents; ``None`` if it is N(0, I) and nothing more can be asked of it."""
+        """Prior of the latents; ``None`` for a plain N(0, I)."""
         return None
 
     @property
     def sentences(self) -> CategoricalLikelihood | None:
-        """The likelihood of a model of sentences; ``None`` for a model of something else.
+        """Likelihood of a model of sentences; ``None`` for a model of other data.
 
         Raises:
-            UserError: if a model of sentences never saw data.
+            UserError: if a model of sentences has no vocabulary yet.
         """
         return sentence_likelihood(self)
 
     def inferred(self, x: Tensor) -> DiagonalGaussian | None:
-        """``q(z | x)`` of the inference model; ``None`` for a model without one."""
+        """Return ``q(z | x)`` of the inference model; ``None`` for a model without one."""
         encoder = getattr(self, "encoder", None)
         return encoder(x) if isinstance(encoder, GaussianEncoder) else None
 
     def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
-        """``n`` chains of the prior, from the starts that sampling uses.
+        """Return ``n`` chains of the prior, with the starts that sampling uses.
 
         Raises:
-            NoChainError: if the prior is drawn without a chain.
+            NoChainError: if the prior is sampled without a chain.
         """
-        raise NoChainError("drawn exactly, no chain to look at")
+        raise NoChainError("the prior is sampled exactly, without a chain")
 
     def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
-        """A posterior chain for each row of ``x: (B, *event)``, from a draw of the reference.
+        """Return a posterior chain for each row of ``x: (B, *event)``, from a sample of the reference.
 
         Raises:
             NoChainError: if latents are inferred without a chain.
         """
-        raise NoChainError("from the inference network, no chain to look at")
+        raise NoChainError("latents come from the inference network, without a chain")
 
-    # What a training step consists of
+    # Parts of a training step
 
     def updates(self) -> Iterator[None]:
-        """Go through the optimiser steps of one batch: one, unless the method takes more."""
+        """Iterate over the optimiser steps of one batch (default: one)."""
         yield
 
     @property
     def idle_networks(self) -> list[nn.Module]:
-        """The networks that do not learn in the present optimiser step; none, unless the method says so."""
+        """Networks that do not learn in the current optimiser step (default: none)."""
         return []
 
     def scaled(self, nll: Tensor, x: Tensor) -> Tensor:
-        """A ``-log p(x | z)`` in nats, on the scale that ``scale_likelihood`` asks for."""
+        """Scale a ``-log p(x | z)`` in nats as ``scale_likelihood`` selects."""
         likelihood: Any = self.observation_model
         return nll if self.scale_likelihood else likelihood.squared_error(nll, x[0].numel())
 
     # Scalars for the loggers
 
     def note(self, name: str, value: Tensor) -> None:
-        """Log a scalar of this training step, detached. On a step that is not logged this does nothing.
+        """Log a scalar of this training step, detached, if the step is logged.
 
         Args:
-            name: the logged name; names that begin with ``train/`` are shown in the progress bar.
+            name: name in the logs; names that begin with ``train/`` are shown in the progress bar.
             value: a tensor of one number.
         """
         if self._notes is not None:
@@ -357,7 +358,7 @@ class LatentModel(LightningModule, Component, ABC):
 
     @contextmanager
     def noting(self, wanted: bool = True) -> Iterator[dict[str, Tensor]]:
-        """Collect the notes that are made inside the block, by name; none if they are not wanted."""
+        """Collect the notes inside the block by name; none unless ``wanted``."""
         notes: dict[str, Tensor] = {}
         self._notes = notes if wanted else None
         try:
@@ -374,7 +375,7 @@ class LatentModel(LightningModule, Component, ABC):
         noise: RandomSource,
         steps: int | None = None,
     ) -> Tensor:
-        """The end of a chain, ``(B, *event)``; its health is noted as ``mcmc/<name>/...``."""
+        """Return the end of a chain, ``(B, *event)``, and note its diagnostics as ``mcmc/<name>/...``."""
         if self._notes is None:
             return sampler(target, start, noise, steps=steps)
         end, info = sampler.run(target, start, noise, steps=steps)
@@ -385,31 +386,28 @@ class LatentModel(LightningModule, Component, ABC):
     # Random streams
 
     def noise(self, purpose: str, batch_idx: int) -> Noise:
-        """The noise of this process for one purpose in one training step."""
+        """Return the noise of this process for one purpose in one training step."""
         layout = (self.global_rank, self.trainer.world_size) if self._trainer is not None else (0, 1)
         key = (self.seed, purpose, self.current_epoch, batch_idx)
         return Noise.shards(*key, shards=self.noise_shards, rank=layout[0], world_size=layout[1])
 
     def sample_noise(self, purpose: str, index: Tensor) -> Noise:
-        """Noise per row, keyed by ``index: (B,)``: a score depends on neither the batch nor the processes."""
+        """Return noise per row, keyed by ``index: (B,)`` alone, so that scores do not depend on the batch."""
         return Noise.samples(self.seed, purpose, index=index)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed torch's own generator, which dropout uses, so that a resumed run repeats its draws.
-
-        The range of the first batch is checked.
-        """
+        """Seed the default generator, which dropout uses, so that a resumed run repeats its draws."""
         digest = Noise([(self.seed, "modules", self.global_rank, self.current_epoch, batch_idx)])
         torch.manual_seed(digest.seeds[0])
         if batch_idx == 0:
             self._losses = 0.0, 0
         if not self._range_is_known:
-            # Numbers that are not finite are left to Divergence, which names their rows.
+            # Divergence handles values that are not finite, because it names their rows.
             x = self.observations(batch).nan_to_num(0.0, 0.0, 0.0)
             check_range(x, event_shape(self.observation_model))
             self._range_is_known = True
 
-    # The Trainer's hooks
+    # Hooks of the Trainer
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         every = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
@@ -422,7 +420,7 @@ class LatentModel(LightningModule, Component, ABC):
             )
         self._losses = self._losses[0] + loss.detach(), self._losses[1] + 1
         if due:
-            # Logging costs more than a small training step. It happens only on the steps that are written.
+            # Only on steps that are written, because logging costs more than a small training step.
             self.log("loss", loss.detach(), prog_bar=True)
             shown = {name for name in notes if name == "stage" or name.startswith("train/")}
             self.log_dict({name: notes[name] for name in notes if name in shown}, prog_bar=True)
@@ -430,21 +428,21 @@ class LatentModel(LightningModule, Component, ABC):
         return loss + touch(self.idle_networks)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Drop the gradients of idle networks: no weight decay or momentum moves them."""
+        """Drop the gradients of idle networks, so that no weight decay or momentum moves them."""
         for network in self.idle_networks:
             network.zero_grad(set_to_none=True)
 
     def configure_model(self) -> None:
-        """Refuse the strategies that cannot train a method with chains."""
+        """Reject strategies that cannot train a method with chains."""
         check_strategy(self, self.trainer.strategy)
 
     def on_train_epoch_end(self) -> None:
-        """Let callbacks monitor the epoch's mean of the loss; loggers have the loss of single steps."""
+        """Log the epoch's mean loss for callbacks to monitor; loggers have the loss of single steps."""
         total, number = self._losses
         self.log("loss", total / max(1, number), logger=False, sync_dist=self.trainer.world_size > 1)
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Put off a stop between the batches of one step, because no checkpoint holds their gradients."""
+        """Postpone a stop between the batches of one step, because no checkpoint holds their gradients."""
         self._stopping = self._stopping or self.trainer.should_stop
         self.trainer.should_stop = self._stopping and not accumulating(self.trainer)
 
@@ -467,9 +465,9 @@ class LatentModel(LightningModule, Component, ABC):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Take the steps of a batch; each calls the closure for its loss.
+        """Take the steps of a batch, each of which calls the closure for its loss.
 
-        Several processes then gather their chain pools, as a checkpoint may follow.
+        Chain pools of several processes are then gathered, because a checkpoint may follow.
         """
         for _ in self.updates():
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -482,10 +480,10 @@ class LatentModel(LightningModule, Component, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip each network by itself; ``--trainer.gradient_clip_val`` is the limit of networks without one.
+        """Clip each network separately, by default to ``--trainer.gradient_clip_val``.
 
         Raises:
-            UserError: for ``--trainer.gradient_clip_algorithm value``.
+            UserError: if ``--trainer.gradient_clip_algorithm`` is ``value``.
         """
         if gradient_clip_algorithm not in (None, "norm"):
             raise UserError(
@@ -495,9 +493,9 @@ class LatentModel(LightningModule, Component, ABC):
         self.optimizer_settings.clip(optimizer, gradient_clip_val)
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """``x``, ``z``, ``reconstruction`` and ``anomaly_score``, from one posterior chain per row."""
+        """Return ``x``, ``z``, ``reconstruction`` and ``anomaly_score``, with one posterior chain per row."""
         x = self.observations(batch)
-        if "index" not in batch:  # the rows as they come, dealt out to the processes in turn
+        if "index" not in batch:  # the rows in their order, distributed over the processes in turn
             self._rows = len(x) if batch_idx == 0 else self._rows
             place = batch_idx * self._rows + torch.arange(len(x), device=x.device)
             batch["index"] = place * self.trainer.world_size + self.global_rank  # type: ignore[index]
@@ -514,22 +512,22 @@ class LatentModel(LightningModule, Component, ABC):
 
     @classmethod
     def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Today's arguments for those of a checkpoint that chose between two sources of noise."""
+        """Return current arguments for a checkpoint that chose between two sources of noise."""
         return super().from_former({n: value for n, value in arguments.items() if n != "noise_source"})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store how to rebuild the model, as plain data, or why it cannot be rebuilt."""
+        """Store the description that rebuilds the model, or why it cannot be rebuilt."""
         checkpoint["lebm_format"] = checkpoints.FORMAT
         checkpoint["hyper_parameters"] = deepcopy(self._description())
         checkpoint["epoch_losses"] = [float(self._losses[0]), self._losses[1]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on inside an epoch that a stop has cut short."""
+        """Continue inside an epoch that a stop has cut short."""
         self._losses = checkpoint.get("epoch_losses", (0.0, 0))
         reopen_epoch(checkpoint["loops"]["fit_loop"])
 
     def _description(self) -> Any:
-        """How to rebuild the model. It is tried once, and a model that cannot be rebuilt gets a warning."""
+        """Return the description that rebuilds the model; warn once if it cannot be rebuilt."""
         if self._described is None:
             with isolate_rng():
                 self._described, warning = tried(self)
@@ -549,7 +547,7 @@ class LatentModel(LightningModule, Component, ABC):
 
         Raises:
             ValueError: for ``weights_only=False``, which is never needed.
-            UserError: if the file cannot be read, names a class outside the trusted packages, or holds
+            UserError: if the file cannot be read, names a class of a package that is not trusted, or holds
                 another method.
         """
         if weights_only is False:
@@ -558,11 +556,10 @@ class LatentModel(LightningModule, Component, ABC):
 
 
 def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor) -> Tensor:
-    """Mean energy of ``positives: (B, *event)`` less that of ``negatives: (C, *event)``, a scalar.
+    """Return the mean energy of ``positives: (B, *event)`` minus the mean of ``negatives: (C, *event)``.
 
-    Both are evaluated in one call: spectral norm then takes one power iteration per step, and both see the
-    same weights. The means are taken in single precision or better, because the difference of two means in
-    half precision is mostly rounding.
+    Both are evaluated in one call, so that spectral norm takes one power iteration per step for both. Means
+    are computed in at least single precision, because their difference in half precision is mostly rounding.
     """
     energies = energy(torch.cat([positives, negatives]))
     up, down = energies.to(torch.promote_types(energies.dtype, torch.float32)).split(
@@ -572,5 +569,5 @@ def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: T
 
 
 def touch(networks: Iterable[nn.Module]) -> Tensor | float:
-    """Zero, with a zero gradient for every parameter: processes that exchange gradients wait for all."""
+    """Return zero with a zero gradient for every parameter, because distributed processes wait for all."""
     return sum(0.0 * p.sum() for network in networks for p in network.parameters() if p.requires_grad)

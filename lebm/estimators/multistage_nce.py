@@ -38,41 +38,39 @@ class MultiStageNCE(PriorModel):
     Model*, NeurIPS 2022.
 
     The prior is :math:`p_K(z) \propto p_0(z) \prod_k r_k(z)`. In stage k a classifier with logit
-    :math:`\log r_k = -E_k` separates draws ``z+`` of the aggregate posterior from draws ``z-`` of the prior
-    so far. Both are detached, and the loss is
+    :math:`\log r_k = -E_k` separates samples ``z+`` of the aggregate posterior from samples ``z-`` of the
+    product of the earlier stages. Both are detached, and the loss is
 
     .. math:: L = -\log p_\beta(x \mid z^+) + \mathrm{softplus}(E_k(z^+)) + \mathrm{softplus}(-E_k(z^-)).
 
-    ``z+`` comes from a short posterior chain under the product of the *finished* stages, so no chain runs
-    through the network in training. ``z-`` are exact draws of N(0, I) in stage 1, and later chains under the
-    finished stages. The page of the method says which of this is the paper's and which is our reading of it.
+    ``z+`` comes from a short posterior chain under the *finished* stages, so no chain runs through the
+    network in training. ``z-`` are exact samples of N(0, I) in stage 1, and ends of chains under the finished
+    stages later. The documentation of the method lists the differences from the paper.
 
-    With another ``inference`` ``z+`` comes from elsewhere. A :class:`~lebm.inference.Variational` one adds
-    ``KL(q || p0)`` and the energy of the finished stages, so that the prior so far trains the encoder. One
-    stage with :class:`~lebm.inference.Variational` or :class:`~lebm.inference.Frozen` is a noise contrastive
-    prior (Aneja et al. 2021).
+    :class:`~lebm.inference.Variational` inference adds ``KL(q || p0)`` and the energy of the finished stages,
+    which train the encoder. A single stage with :class:`~lebm.inference.Variational` or
+    :class:`~lebm.inference.Frozen` is a noise contrastive prior (Aneja et al. 2021).
 
-    The answers (``sample``, ``encode``, ``log_joint``, ...) use the prior with the stage in training.
+    Queries (``sample``, ``encode``, ``log_joint``, ...) use the prior with the stage in training.
 
     Args:
         likelihood: ``p(x | z)``, with the generator inside.
         prior: the product of ratios.
-        prior_sampler: chain for ``z-`` and for sampling. In :class:`~lebm.samplers.PersistentChains` it goes
-            on from step to step, as the target is constant within a stage.
-        posterior_sampler: chain for ``z+``; ``None`` if the inference runs none.
-        optimizer: learning rates of ``generator``, ``energy`` and ``encoder``, of those that train.
-        stages: when a stage ends.
-        annealing: estimates log Z at the end of every stage; without it ``log_prob`` is unnormalised.
-        annealing_chains: number of its chains, at least 2.
-        update_generator_in_stage: train the generator beside the classifier. ``False`` keeps a generator that
-            was trained before; then ``optimizer`` has no ``generator``.
-        warm_start: a stage starts from the hidden layers of the last one, instead of new ones.
-        through_stages: fresh chains divide their steps equally among the products of 1, 2, ... stages,
-            instead of running under the last product alone. They then enter narrow clusters while the prior
-            is still wide.
-        **model: the other arguments of :class:`~lebm.estimators.PriorModel`, such as ``inference``. With
-            ``fit_base`` the first stage begins after the last fit, and its negatives are exact draws of the
-            base.
+        prior_sampler: chain for ``z-`` and for sampling. :class:`~lebm.samplers.PersistentChains` may
+            continue it, because the target is constant within a stage.
+        posterior_sampler: chain for ``z+``; ``None`` if the inference runs no chain.
+        optimizer: optimiser settings of ``generator``, ``energy`` and ``encoder``, for the trained ones.
+        stages: rule that ends a stage.
+        annealing: estimator of log Z at the end of every stage; without it ``log_prob`` is unnormalised.
+        annealing_chains: number of chains of ``annealing``, at least 2.
+        update_generator_in_stage: whether the generator is trained beside the classifier. If not,
+            ``optimizer`` has no ``generator``.
+        warm_start: whether a stage starts from the hidden layers of the last stage instead of new ones.
+        through_stages: whether fresh chains divide their steps equally among the products of 1, 2, ...
+            stages, instead of running under the last product alone. They then enter narrow clusters while the
+            density is still wide.
+        **model: other arguments of :class:`~lebm.estimators.PriorModel`. With ``fit_base`` the first stage
+            begins after the last fit, and its negatives are exact samples of the base.
 
     Raises:
         ValueError: if likelihood and prior disagree on the latent size, or an argument is out of range.
@@ -113,7 +111,7 @@ class MultiStageNCE(PriorModel):
         **model: Any,
     ) -> None:
         if not update_generator_in_stage:
-            likelihood.requires_grad_(False)  # from the start and for good: nothing is toggled later
+            likelihood.requires_grad_(False)  # from the start, so that nothing is toggled later
         super().__init__(likelihood, prior, prior_sampler, posterior_sampler, optimizer, **model)
         if annealing_chains < 2:
             raise ValueError(f"annealing_chains must be at least 2, not {annealing_chains}")
@@ -144,27 +142,29 @@ class MultiStageNCE(PriorModel):
         return total + self.encoder_loss(data.weighted(self.prior_weight))
 
     def posterior_target(self, x: Tensor) -> LogDensity:
-        """The posterior under the finished stages: no chain runs through the network in training."""
+        """Return the posterior under the finished stages, whose networks are not in training."""
         likelihood, so_far = self.likelihood.given(x), self.prior.log_density_so_far()
         return lambda z: likelihood(z) + so_far(z)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
-        """The loss of every method, and the energy of the finished stages for a variational encoder."""
+        """Return the loss of :class:`PriorModel`, plus the energy of the finished stages for a trained
+        encoder.
+        """
         loss = super().encoder_loss(data)
         waits = data.q is None or self.prior.asleep
         return loss if waits else loss + self.prior.tilt.so_far(data.z).mean()
 
     def negatives(self, n: int, batch_idx: int) -> Tensor:
-        """``z-``: draws of the finished stages, ``(n, latent_dim)``, exact ones in stage 1."""
+        """Draw ``z-`` from the finished stages, ``(n, latent_dim)``; exact samples in stage 1."""
         noise = self.noise("prior", batch_idx)
         if self.prior.tilt.finished == 0:
             return self.prior.reference(n, noise)
         return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far(), n, noise)
 
     def classification(self, positives: Tensor, negatives: Tensor, index: Tensor | None) -> Tensor:
-        """The classifier's loss; held-out rows are measured and not trained on."""
+        """Return the classifier's loss; held-out rows are measured but not trained on."""
         energies = self.prior.tilt.active(torch.cat([positives, negatives]))
-        # In half precision the mean over the batch would be mostly rounding.
+        # The mean over the batch in half precision would be mostly rounding.
         precise = energies.to(torch.promote_types(energies.dtype, torch.float32))
         up, down = precise.split([len(positives), len(negatives)])
         every = self.stages.held_out
@@ -176,8 +176,7 @@ class MultiStageNCE(PriorModel):
                 )
             measured = index.to(up.device) % every == 0
         self.stages.record(up.detach(), down.detach(), measured)
-        # The expected share of trained rows, not the actual one, so that the loss is a mean over rows in any
-        # layout.
+        # The expected share of trained rows, so that the loss is a mean over rows in any layout.
         weight = (~measured).to(up.dtype) * (every / (every - 1)) if every else torch.ones_like(up)
         loss = (weight * (softplus(up) + softplus(-down))).mean()
         self.note("train/nce", loss)
@@ -202,7 +201,7 @@ class MultiStageNCE(PriorModel):
 
     @property
     def chain_settings(self) -> dict[str, Any]:
-        """The samplers, and what the stages were and how far their sum of logits is off."""
+        """Samplers, settings of the stages, and the error of their sum of logits."""
         stages = [asdict(record) for record in self.stages.history]
         return {
             **super().chain_settings,
@@ -212,13 +211,13 @@ class MultiStageNCE(PriorModel):
 
     @property
     def stage(self) -> int:
-        """Number of the stage in training, from 1; that of the last one when all are over."""
+        """Number of the stage in training, from 1; the last stage if all are over."""
         return len(self.stages.history) + (0 if self.stages.ended else 1)
 
     # The end of a stage
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> StageRecord | None:
-        """Count a step and finish the stage if it was the last; returns the record of a finished stage."""
+        """Count a step, and return the record of the stage if this step finished it."""
         product, waited = self.prior.tilt, self.prior.asleep
         super().after_step(optimizer)
         if waited:
@@ -240,9 +239,7 @@ class MultiStageNCE(PriorModel):
         return record
 
     def _estimate_log_z(self, stage: int) -> None:
-        """The narrowest of the estimates that this model makes.
-
-        The streams are the same on every process, which all do the same work: it is short, and what it adapts
+        """Store the narrowest estimate of log Z, computed equally on all processes, because adapted steps
         must agree.
         """
         found = []

@@ -1,6 +1,4 @@
-"""The one-classifier baseline: a contrastive prior fitted after the fact to a trained model's aggregate
-posterior.
-"""
+"""The one-classifier baseline: a contrastive prior fitted to the aggregate posterior of a trained model."""
 
 from __future__ import annotations
 
@@ -32,28 +30,27 @@ def noise_contrastive_prior(
     candidates: int = 5000,
     generator: RandomSource = None,
 ) -> tuple[MultiStageNCE, float]:
-    """Fit ``p(z) ∝ p0(z) r(z)`` to draws of an aggregate posterior by one classifier.
+    """Fit ``p(z) ∝ p0(z) r(z)`` to samples of an aggregate posterior by one classifier.
 
     This is the noise contrastive prior of Aneja, Schwing, Kautz & Vahdat 2021. The generator comes from a
-    model that was trained before, for instance a variational autoencoder, and ``latents`` are encodings of
-    its training data. The new model has a frozen copy of the generator. It draws from the prior by importance
-    resampling of N(0, I), which is good as long as many candidates have weight; their effective number is
-    returned.
+    trained model, for example a variational autoencoder, and ``latents`` are encodings of its training data.
+    The new model has a frozen copy of the generator, and samples the prior by importance resampling of N(0,
+    I), which needs a large effective number of candidates.
 
     Args:
-        likelihood: of the trained model.
-        latents: ``(N, d)`` draws of its aggregate posterior, in random order.
+        likelihood: likelihood of the trained model.
+        latents: samples of its aggregate posterior, ``(N, d)``, in random order.
         network: the classifier, with an output bias.
-        posterior_sampler: used to encode under the new prior.
-        training: of the classifier.
-        candidates: number of draws of N(0, I) from which one sample of the prior is chosen, at least 2.
+        posterior_sampler: sampler for encodings under the new prior.
+        training: settings of the training of the classifier.
+        candidates: number of samples of N(0, I) from which one sample of the prior is chosen, at least 2.
         generator: source of randomness.
 
     Returns:
-        A model of one finished stage, ready to be evaluated, and the effective number of the candidates.
+        A model of one finished stage for evaluation, and the effective number of candidates.
 
     Raises:
-        ValueError: if sizes disagree, or there are too few latents to be split.
+        ValueError: if sizes disagree, or for too few latents to split.
     """
     if latents.dim() != 2 or latents.shape[1] != likelihood.latent_dim:
         raise ValueError(
@@ -69,7 +66,7 @@ def noise_contrastive_prior(
     resampling = SamplingImportanceResampling(candidates, shared_target=True)
     optimizer = AdamGroups({"energy": training.lr})
     stages = FixedStages(training.steps)
-    own = copy.deepcopy(likelihood)  # which freezes it, and the caller may go on training
+    own = copy.deepcopy(likelihood)  # a copy, because the model freezes it
     model = MultiStageNCE(
         own, prior, resampling, posterior_sampler, optimizer, stages, update_generator_in_stage=False
     )

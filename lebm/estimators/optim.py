@@ -1,4 +1,4 @@
-"""One optimiser with one parameter group per network."""
+"""An optimiser with one parameter group per network."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["AdamGroups"]
 class AdamGroups(Component):
     """Adam over named networks, each with its own learning rate, weight decay and gradient-norm limit.
 
-    One optimiser keeps Lightning's automatic optimisation, and with it the usual meaning of accumulation,
-    precision, EMA and ``max_steps``. Adam acts on each parameter by itself, so the result is that of one Adam
+    A single optimiser keeps Lightning's automatic optimisation and so the usual meaning of accumulation,
+    precision, EMA and ``max_steps``. Adam acts on each parameter separately, so the result equals one Adam
     per network.
 
     Args:
@@ -27,15 +27,16 @@ class AdamGroups(Component):
             "energy": 2e-5}``.
         betas: Adam's moment decays, each in [0, 1).
         weight_decay: L2 penalty per network, 0 where absent.
-        max_grad_norm: limit on the norm of a network's gradient; unlimited where absent.
-        lr_decay: factor on the learning rate after each epoch, in (0, 1]; or one per network, 1 where absent.
+        max_grad_norm: limit on the gradient norm per network; unlimited where absent.
+        lr_decay: factor on the learning rate after each epoch, in (0, 1]; or one factor per network, 1 where
+            absent.
         full_rate_epochs: number of epochs at the full learning rate, at least 1, or a share of the epochs of
-            the run below 1; or one per network, 1 where absent. It is 2 where a released script calls its
-            schedule at the end of an epoch, with the number of that epoch. An energy that waits for its base
-            has the full rate until it begins.
+            the run below 1; or one number per network, 1 where absent. It is 2 for released scripts that call
+            their schedule at the end of an epoch with the number of that epoch. An energy that waits for its
+            base keeps the full rate until it begins to learn.
 
     Raises:
-        ValueError: for an argument out of range, or a number where a mapping is expected.
+        ValueError: for an argument out of range, or a number in place of a mapping.
 
     Example:
         >>> from lebm.estimators import AdamGroups
@@ -78,10 +79,10 @@ class AdamGroups(Component):
         )
 
     def check(self, networks: Mapping[str, nn.Module]) -> None:
-        """Refuse settings that name no network, and networks without a learning rate.
+        """Reject settings of unknown networks, and networks without a learning rate.
 
         Raises:
-            ValueError: naming the key and the networks there are.
+            ValueError: with the key and the names of the networks.
         """
         for setting in ("lr", "weight_decay", "max_grad_norm", "lr_decay", "full_rate_epochs"):
             value = getattr(self, setting)
@@ -98,7 +99,7 @@ class AdamGroups(Component):
     def build(
         self, networks: Mapping[str, nn.Module], fused: bool, epochs: int | None = None
     ) -> tuple[Adam, LRScheduler]:
-        """Make the optimiser and its per-epoch schedule, for a run of ``epochs`` epochs."""
+        """Return the optimiser and its per-epoch schedule for a run of ``epochs`` epochs."""
         self.check(networks)
         groups = [
             {
@@ -118,7 +119,7 @@ class AdamGroups(Component):
         return optimizer, _Decay(optimizer, self.lr_decay, full)
 
     def clip(self, optimizer: torch.optim.Optimizer, default: float | None = None) -> None:
-        """Limit each group's gradient norm by its own setting, or by ``default`` where it has none."""
+        """Limit each group's gradient norm by its own setting, or by ``default`` without one."""
         for group in optimizer.param_groups:
             limit = self.max_grad_norm.get(group["name"], default)
             if limit is not None:
@@ -126,7 +127,7 @@ class AdamGroups(Component):
 
 
 class _Decay(LRScheduler):
-    """``lr_decay ** max(0, epoch - full_rate_epochs + 1)`` of each group, for epochs that count from 0."""
+    """The factor ``lr_decay ** max(0, epoch - full_rate_epochs + 1)`` of each group, for epochs from 0."""
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class _Decay(LRScheduler):
 
 
 def _of(setting: float | Mapping[str, float], group: Mapping[str, Any]) -> float:
-    """A setting of one network; 1 where it is absent."""
+    """Return a setting of one network; 1 if absent."""
     return setting.get(group["name"], 1) if isinstance(setting, Mapping) else setting
 
 

@@ -1,4 +1,4 @@
-"""A generator with a learned prior and a part that infers latents: what papers 1 to 3 share."""
+"""A generator with a learned prior and an inference of latents, shared by papers 1 to 3."""
 
 from __future__ import annotations
 
@@ -37,28 +37,27 @@ __all__ = ["PriorModel"]
 
 
 class PriorModel(LatentModel):
-    """A likelihood, a prior, a chain for each, and an inference: what a model of them answers.
+    """Base class of models with a likelihood, a prior, an inference and two chains.
 
-    Every chain sees the networks :func:`~lebm.models.frozen`, whatever mode the model is in, and a chain pool
-    belongs to training alone.
+    Chains always use :func:`~lebm.models.frozen` networks, and only training uses a pool of chains.
 
     Args:
         likelihood: ``p(x | z)``, with the generator inside.
         prior: ``p(z)``.
         prior_sampler: chain for ``p(z)``.
         posterior_sampler: chain for ``p(z | x)``; ``None`` if the inference runs no chain.
-        optimizer: the optimiser and its settings per network: a learning rate for each of :meth:`networks`;
-            0.001 for each if ``None``.
-        inference: where latents of data come from; :class:`~lebm.inference.ShortRun` if ``None``.
-        fit_base: when the base of the prior is fitted; ``None`` for a base that stays as it is.
-        anomaly: what the anomaly score is: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or
-            ``"code"``, ``-log p(z)`` at the mean of the encoder. With many normal images and a fitted base
-            the second separates better, with few images the first (docs/results/base.md).
-        **shared: the arguments of :class:`~lebm.estimators.LatentModel` but ``optimizer``.
+        optimizer: optimiser settings, with a learning rate for each of :meth:`networks`; 0.001 for each if
+            ``None``.
+        inference: inference of latents of data; :class:`~lebm.inference.ShortRun` if ``None``.
+        fit_base: schedule of fits of the base of the prior; ``None`` for a base that is not fitted.
+        anomaly: anomaly score: ``"joint"``, ``-log p(x, z)`` at one posterior sample, or ``"code"``,
+            ``-log p(z)`` at the mean of the encoder, which separates better with many normal images and a
+            fitted base (docs/results/base.md).
+        **shared: other arguments of :class:`~lebm.estimators.LatentModel`.
 
     Raises:
-        ValueError: if the parts disagree on the latent size, the inference lacks a chain or an encoder, the
-            loss of an unscaled likelihood is not defined, or there is no base to fit.
+        ValueError: if the parts disagree on the latent size, the inference lacks a chain or an encoder,
+            ``scale_likelihood`` does not apply to the likelihood, or the prior has no base to fit.
     """
 
     def __init__(
@@ -89,14 +88,14 @@ class PriorModel(LatentModel):
         if anomaly == "code" and self.inference.encoder is None:
             raise ValueError("anomaly 'code' scores the mean of an encoder, and this inference has none")
         self.anomaly = anomaly
-        self.frozen_parts = self._frozen_parts()  # in evaluation mode for good
+        self.frozen_parts = self._frozen_parts()  # always in evaluation mode
         for part in self.frozen_parts.values():
             part.requires_grad_(False)  # from the start, so that nothing is toggled in training
         if fit_base is not None:
             if type(self.reference).fit is Prior.fit:
                 name = type(self.reference).__name__
                 raise ValueError(f"fit_base needs a base with a fit, such as GaussianMixture, not {name}")
-            self.reference.requires_grad_(False)  # a base learns by its own fit
+            self.reference.requires_grad_(False)  # a base is trained by its own fit
             if isinstance(prior, EnergyPrior):
                 prior.wait_for(fit_base)
         if optimizer is None:
@@ -104,7 +103,7 @@ class PriorModel(LatentModel):
         self.optimizer_settings.check(self.networks())
 
     def _take(self, inference: Inference | None) -> Inference:
-        """The inference of this model, checked, with an encoder made for the generator if it lacks one."""
+        """Return the checked inference, with an encoder made for the generator if it lacks one."""
         part = ShortRun() if inference is None else inference
         name = type(part).__name__
         if part.runs_chain and self.posterior_sampler is None:
@@ -112,7 +111,7 @@ class PriorModel(LatentModel):
         if part.needs_encoder and part.encoder is None:
             part.encoder = mirror_encoder(self.likelihood.generator)
         if isinstance(part.encoder, OwnEncoder) and isinstance(self.likelihood.generator, ModuleAutoencoder):
-            part.encoder = self.likelihood.generator.mirror()  # one that a checkpoint describes is a copy
+            part.encoder = self.likelihood.generator.mirror()  # an inference from a checkpoint is a copy
         if part.encoder is not None and not isinstance(part.encoder, GaussianEncoder):
             part.encoder = ModuleEncoder(part.encoder, self.latent_dim)
         if part.encoder is not None:
@@ -122,12 +121,12 @@ class PriorModel(LatentModel):
         return part
 
     def _frozen_parts(self) -> dict[str, nn.Module]:
-        """Networks that :class:`~lebm.inference.Frozen` copies and freezes; none for the other kinds."""
+        """Return the networks that :class:`~lebm.inference.Frozen` copies and freezes."""
         if not isinstance(self.inference, Frozen):
             return {}
         assert self.inference.encoder is not None
         parts = {"likelihood": self.likelihood, "encoder": self.inference.encoder}
-        # A base that is fitted needs none of the backbone's.
+        # A base that is fitted needs no backbone.
         return parts if self.fit_base is not None else {**parts, "reference": self.reference}
 
     @property
@@ -137,7 +136,7 @@ class PriorModel(LatentModel):
 
     @property
     def encoder(self) -> GaussianEncoder | None:
-        """``q(z | x)`` of the inference; ``None`` for an inference without one."""
+        """Encoder ``q(z | x)`` of the inference; ``None`` for an inference without an encoder."""
         return self.inference.encoder
 
     # Chains
@@ -151,8 +150,8 @@ class PriorModel(LatentModel):
         noise: RandomSource,
         start: Tensor | None = None,
     ) -> Tensor:
-        """``n`` latents of a training chain from latents ``start``, or from the reference; its health is
-        noted under ``name``.
+        """Return ``n`` latents of a training chain from ``start``, or from the reference, and note
+        diagnostics.
         """
         assert sampler is not None, f"{type(self).__name__} has no {name}_sampler"
         with frozen(self.prior, self.likelihood):
@@ -168,11 +167,11 @@ class PriorModel(LatentModel):
             return self.space.latents(state)
 
     def posterior(self, x: Tensor) -> LogDensity:
-        """``log p(x, z)`` as a function of ``z``, unnormalised where the prior is."""
+        """Return ``log p(x, z)`` as a function of ``z``, unnormalised if the prior is."""
         likelihood, prior = self.likelihood.given(x), self.prior
         return lambda z: likelihood(z) + prior.log_density(z)
 
-    # The answers
+    # Queries
 
     @property
     def latent_prior(self) -> Prior:
@@ -184,19 +183,19 @@ class PriorModel(LatentModel):
         return ModelChain(self.space.target(), self.prior_sampler, self.space.reference(n, generator))
 
     def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
-        """From draws of the reference and not of an encoder: chains are compared that start far apart."""
+        """Start chains at the reference instead of an encoder, because diagnostics need dispersed starts."""
         if self.posterior_sampler is None:
-            raise NoChainError("this model infers by its encoder, no chain to look at")
+            raise NoChainError("latents come from the encoder, without a chain")
         target = self.space.posterior(self.likelihood.given(x))
         return ModelChain(target, self.posterior_sampler, self.space.reference(len(x), generator))
 
     def sample_latent(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
     ) -> Tensor:
-        """``n`` latents ``(n, latent_dim)`` of the prior, or of the prior ``given`` a condition.
+        """Draw ``n`` latents ``(n, latent_dim)`` from the prior, or from the prior ``given`` a condition.
 
-        Without ``steps`` they are draws of the base where these need few corrections, see
-        :meth:`direct_draws`; otherwise ends of chains of ``prior_sampler``.
+        Without ``steps`` they are corrected samples of the base if :meth:`direct_draws` allows it, otherwise
+        ends of chains of ``prior_sampler``.
         """
         if given is not None:
             return self.sample_given(n, given, steps=steps, generator=generator).z
@@ -211,11 +210,13 @@ class PriorModel(LatentModel):
             return self._latents(chain.sampler(chain.target, chain.start.detach(), generator, steps=steps))
 
     def direct_draws(self) -> tuple[IndependenceMetropolis, float] | None:
-        """How the prior is drawn from its base without a chain of small steps; ``None`` where it cannot be.
+        """Return the sampler that corrects samples of the base, and its efficiency; ``None`` if not
+        efficient.
 
-        The weights ``exp(-E(z))`` of 4,096 draws of a fitted base give the number of independence Metropolis
-        steps after which the distance in total variation is below 0.01, and the effective share of the draws,
-        in (0, 1]. More than 60 steps are too many: a chain of small steps then costs less.
+        The weights ``exp(-E(z))`` of 4,096 samples of a fitted base give the number of independence
+        Metropolis steps after which the distance in total variation is below 0.01, and the effective share of
+        the samples, in (0, 1]. Above 60 steps the result is ``None``, because a chain of small steps costs
+        less.
         """
         base = self.reference
         if self.fit_base is None or self.prior.is_exact:
@@ -229,13 +230,13 @@ class PriorModel(LatentModel):
         return (IndependenceMetropolis(steps), share) if 0 < steps <= 60 else None
 
     def pool_latents(self, n: int, *, generator: RandomSource = None) -> Tensor:
-        """``n`` latents of the prior from the chains that training left in the pool, ``(n, latent_dim)``.
+        """Draw ``n`` latents of the prior from the pool of chains of training, ``(n, latent_dim)``.
 
-        Rows of the pool are drawn with replacement, and each goes on for the kernel's own steps.
+        Rows of the pool are drawn with replacement, and each continues for the kernel's own steps.
 
         Raises:
-            NoChainError: if ``prior_sampler`` is not a :class:`~lebm.samplers.PersistentChains`, or its
-                pool is empty.
+            NoChainError: if ``prior_sampler`` is not a :class:`~lebm.samplers.PersistentChains`, or its pool
+                is empty.
         """
         chains = self.prior_sampler
         if not isinstance(chains, PersistentChains):
@@ -248,25 +249,25 @@ class PriorModel(LatentModel):
 
     @property
     def has_pool(self) -> bool:
-        """Whether :meth:`sample_from_pool` can draw."""
+        """True if :meth:`sample_from_pool` can draw."""
         return isinstance(self.prior_sampler, PersistentChains) and not self.prior_sampler.is_empty
 
     def sample_from_pool(self, n: int, *, generator: RandomSource = None) -> Tensor:
-        """``n`` observations ``(n, *event)`` of :meth:`pool_latents`, without observation noise."""
+        """Draw ``n`` observations ``(n, *event)`` of :meth:`pool_latents`, without observation noise."""
         return self.observe(self.pool_latents(n, generator=generator), generator=generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """One latent per row of ``x: (B, *event)``, ``(B, latent_dim)``, as the inference makes them.
+        """Infer one latent per row of ``x: (B, *event)``, ``(B, latent_dim)``.
 
         Args:
-            x: the observations.
-            steps: transitions of the posterior chain; ``evaluation_steps`` if ``None``. With 0, and in a
-                model without a ``posterior_sampler``, an encoder's draw stays as it is.
+            x: observations.
+            steps: transitions of the posterior chain; ``evaluation_steps`` if ``None``. With 0, and without a
+                ``posterior_sampler``, a sample of the encoder is returned.
             generator: source of randomness.
         """
         steps = self.encoding_steps if steps is None else steps
         with torch.inference_mode(False), frozen(self.prior, self.likelihood, self.inference):
-            x = x.clone()  # an inference tensor could not take part in a gradient
+            x = x.clone()  # inference tensors have no gradients
             z, sampler = self.inference.start(x, generator), self.posterior_sampler
             if z is not None and (sampler is None or not steps):
                 return z
@@ -278,7 +279,7 @@ class PriorModel(LatentModel):
 
     @property
     def encoding_steps(self) -> int:
-        """Transitions of the posterior chain in the answers, where a call names no number."""
+        """Default number of transitions of the posterior chain in queries."""
         if self.evaluation_steps is not None:
             return self.evaluation_steps if self.posterior_sampler is not None else 0
         return self.posterior_sampler.steps if self.inference.runs_chain and self.posterior_sampler else 0
@@ -289,7 +290,7 @@ class PriorModel(LatentModel):
         return "-log p(z) at the mean of the encoder" if codes else LatentModel.anomaly_score_name
 
     def score_at(self, x: Tensor, z: Tensor) -> Tensor:
-        """``-log p(x, z)``, or for ``anomaly: code`` ``-log p(z)`` at the mean of the encoder, ``(B,)``."""
+        """Return ``-log p(x, z)``, or for ``"code"`` ``-log p(z)`` at the mean of the encoder, ``(B,)``."""
         if self.anomaly == "joint":
             return super().score_at(x, z)
         with torch.no_grad():
@@ -297,7 +298,7 @@ class PriorModel(LatentModel):
 
     @torch.no_grad()
     def code(self, x: Tensor) -> Tensor:
-        """The mean of the encoder, ``(B, latent_dim)``, for ``x: (B, *event)``."""
+        """Return the mean of the encoder, ``(B, latent_dim)``, for ``x: (B, *event)``."""
         assert self.inference.encoder is not None
         with frozen(self.inference):
             return self.inference.encoder(x).mean
@@ -307,7 +308,7 @@ class PriorModel(LatentModel):
             return self.likelihood.mean(z)
 
     def observe(self, z: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """The observations that samples show; for sentences a draw, because they have no mean."""
+        """Return the observations that samples show; sentences are drawn, because they have no mean."""
         with torch.no_grad():
             return self.likelihood.draw(z, generator)
 
@@ -317,10 +318,9 @@ class PriorModel(LatentModel):
 
     @property
     def chain_settings(self) -> dict[str, Any]:
-        """The samplers and the kind of inference, as plain values; stored beside every result."""
         described = describe(self.inference, strict=False)
         assert isinstance(described, dict)
-        described["init_args"].pop("encoder", None)  # its networks are those of the checkpoint
+        described["init_args"].pop("encoder", None)  # its networks are part of the checkpoint
         settings = {**super().chain_settings, "inference": described}
         direct = self.direct_draws()
         if direct is not None:
@@ -340,7 +340,7 @@ class PriorModel(LatentModel):
 
     @property
     def trains_reference(self) -> bool:
-        """Whether the reference has networks that learn."""
+        """True if the reference has networks that learn."""
         return _trains(self.reference)
 
     def train(self, mode: bool = True) -> Any:
@@ -351,7 +351,7 @@ class PriorModel(LatentModel):
 
     def on_fit_start(self) -> None:
         backbone = getattr(self.inference, "backbone", None)
-        if backbone is not None and self.trainer.ckpt_path is None:  # a resumed run has weights of its own
+        if backbone is not None and self.trainer.ckpt_path is None:  # a resumed run has its own weights
             copy_backbone(backbone, self.frozen_parts)
         steps, rule = self.trainer.estimated_stepping_batches, self.fit_base
         if rule is None:
@@ -377,7 +377,7 @@ class PriorModel(LatentModel):
 
     @property
     def idle_networks(self) -> list[nn.Module]:
-        """The networks that do not learn now: an energy before the fit, or all others after it."""
+        """Networks that do not learn now: an energy before the fit, or all others after it."""
         if self.fit_base is None:
             return []
         waits = self.fit_base.pending
@@ -390,21 +390,19 @@ class PriorModel(LatentModel):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Take the step, then decide: inside the step, so that a checkpoint made after it has seen the
-        decision.
-        """
+        """Take the step and decide on a fit inside it, so that a later checkpoint contains the decision."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.after_step(getattr(optimizer, "optimizer", optimizer))
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> Any:
-        """Count a step, and fit the base if it is due."""
+        """Count a step, and fit the base if a fit is due."""
         latents = None if self.fit_base is None else self.fit_base.step()
         if self.fit_base is None or latents is None:
             return
         seed = Noise([(self.seed, "base", self.fit_base.steps)]).seeds[0]
         cards = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(cards), torch.enable_grad():
-            torch.manual_seed(seed)  # for a fit that draws from torch's own generator
+            torch.manual_seed(seed)  # for a fit that uses torch's default generator
             self.reference.requires_grad_(True)
             try:
                 self.reference.fit(latents.to(self.device), torch.Generator(self.device).manual_seed(seed))
@@ -412,14 +410,14 @@ class PriorModel(LatentModel):
                 raise UserError(f"fit_base: no fit after step {self.fit_base.steps}: {error}") from error
             self.reference.requires_grad_(False)
         if self._trainer is not None:
-            # On a GPU the same fit may end elsewhere in another process.
+            # On a GPU the same fit may differ between processes.
             self.reference.load_state_dict(self.trainer.strategy.broadcast(self.reference.state_dict()))
             renew_averages(self.trainer, self, ["prior", "fit_base"])
 
     # For the loss
 
     def infer(self, x: Tensor, batch: Mapping[str, Tensor], batch_idx: int) -> Inferred:
-        """``z+``: latents ``(B, latent_dim)`` of ``x: (B, *event)``, the :meth:`observations` of a batch."""
+        """Infer ``z+``, latents ``(B, latent_dim)`` of ``x: (B, *event)``, the observations of a batch."""
         target = self.posterior_target(x)
 
         def run(start: Tensor | None, noise: RandomSource) -> Tensor:
@@ -429,7 +427,7 @@ class PriorModel(LatentModel):
             return self._latents(self.space.reference(len(x), noise))
 
         index = batch.get("index")
-        if index is not None and "flipped" in batch:  # the mirror image of a row has another posterior
+        if index is not None and "flipped" in batch:  # a flipped image has another posterior
             index = 2 * index + batch["flipped"].to(index)
         noise = self.noise("posterior", batch_idx)
         chain = PosteriorChain(run, reference)
@@ -442,11 +440,11 @@ class PriorModel(LatentModel):
         return inferred
 
     def posterior_target(self, x: Tensor) -> LogDensity:
-        """What posterior chains sample in training, in the coordinates of the chains."""
+        """Return the target of posterior chains in training, in the coordinates of the chains."""
         return self.space.posterior(self.likelihood.given(x))
 
     def likelihood_loss(self, x: Tensor, z: Tensor, batch_idx: int) -> Tensor:
-        """``-log p(x | z)``, mean over the batch, on the scale asked for; zero if nothing learns from it."""
+        """Return the scaled ``-log p(x | z)``, mean over the batch; zero if nothing learns from it."""
         only_energy = self.fit_base is not None and self.fit_base.only_energy
         if only_energy or (not _trains(self.likelihood) and not z.requires_grad):
             return x.new_zeros((), dtype=z.dtype)
@@ -455,7 +453,7 @@ class PriorModel(LatentModel):
         return self.scaled(nll, x)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
-        """What the encoder alone learns from, a mean over the batch; zero without an encoder that learns.
+        """Return the loss of the encoder alone, a mean over the batch; zero without a trained encoder.
 
         It is ``KL(q || p0)`` for a variational encoder and ``-log q(z+ | x)`` for a taught one.
         """
@@ -488,16 +486,16 @@ class PriorModel(LatentModel):
         return self.inference.prior_weight(math.inf if self._trainer is None else self.trainer.global_step)
 
     def energy_gap(self, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Mean energy of latents of data less that of latents of the prior, ``(B, latent_dim)`` each."""
+        """Return the mean energy of latents of data minus the mean of latents of the prior."""
         gap = contrast(self.prior.energy, positives, negatives)
         self.note("train/energy_gap", gap)
         return gap
 
     def label_loss(self, z: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """``-log p(y | z)`` of a :class:`~lebm.models.ClassEnergy`, mean over the rows that have a label.
+        """Return ``-log p(y | z)`` of a :class:`~lebm.models.ClassEnergy`, mean over the labelled rows.
 
-        It is zero without such rows and for other energies. Where ``z: (B, latent_dim)`` has a gradient, the
-        encoder learns from it too.
+        It is zero without labelled rows and for other energies. Gradients flow through ``z: (B, latent_dim)``
+        to the encoder.
         """
         energy, labels = getattr(self.prior, "tilt", None), batch.get("label")
         if not isinstance(energy, ClassEnergy) or labels is None:
@@ -508,11 +506,10 @@ class PriorModel(LatentModel):
         return energy.label_weight * loss
 
     def negatives(self, n: int, batch_idx: int) -> Tensor:
-        """``z-``: ``n`` latents of the prior by its chain, ``(n, latent_dim)``, detached."""
+        """Draw ``z-``: ``n`` latents of the prior by its chain, ``(n, latent_dim)``, detached."""
         noise = self.noise("prior", batch_idx)
         return self.run_chain("prior", self.prior_sampler, self.space.target(), n, noise)
 
 
 def _trains(part: nn.Module) -> bool:
-    """Whether a part has parameters that learn."""
     return any(parameter.requires_grad for parameter in part.parameters())

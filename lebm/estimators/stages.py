@@ -1,4 +1,4 @@
-"""When a stage of a multi-stage prior ends, and what happens then to moments, averages and log lines."""
+"""Rules that end a stage of a multi-stage prior, and the resets and log lines that follow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
     "warn",
 ]
 
-# The loss of a classifier that cannot tell the classes apart, in nats per pair of a positive and a negative.
+# Loss of a classifier that does not separate the classes, in nats per pair of a positive and a negative.
 ONE = 2 * math.log(2)
 IMPROVEMENT = 2e-3
 """Smallest decrease of the loss that counts, in nats."""
@@ -39,15 +39,15 @@ _STORED = ("steps", "loss", "accuracy", "best", "stale", "ended")
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What a stage was.
+    """A record of a finished stage.
 
     Attributes:
-        stage: its number, from 1.
-        steps: optimiser steps it took.
-        loss: last measured loss, in nats per pair; ``2 log 2`` is the loss of the ratio one, and 0 that of
-            classes without overlap.
+        stage: number of the stage, from 1.
+        steps: number of its optimiser steps.
+        loss: last measured loss, in nats per pair; ``2 log 2`` for the ratio one, and 0 for classes without
+            overlap.
         accuracy: last measured accuracy, in [0, 1].
-        reason: why it ended.
+        reason: reason for its end.
         kept: whether its ratio became part of the prior.
     """
 
@@ -60,12 +60,12 @@ class StageRecord:
 
 
 class StageRule(nn.Module, Component, ABC):
-    """Counts the steps of a stage, collects its classifier's loss, and says when the stage ends.
+    """Base class of the rules that count the steps of a stage, collect its loss and end it.
 
     Args:
-        window: steps over which the loss is averaged.
-        held_out: every ``held_out``-th observation, by index, never trains the classifier, and only these are
-            measured. With 0 all observations train it, and are measured just before the step that uses them.
+        window: number of steps over which the loss is averaged.
+        held_out: every ``held_out``-th observation, by index, is measured and never trains the classifier.
+            With 0 all observations train it, and are measured just before the step that uses them.
     """
 
     def __init__(self, window: int, held_out: int) -> None:
@@ -89,13 +89,12 @@ class StageRule(nn.Module, Component, ABC):
         self._sums = None
 
     def record(self, positive: Tensor, negative: Tensor, measured: Tensor) -> None:
-        """Add a batch; a collective call where there are several processes, and never one that waits for the
-        device.
+        """Add a batch. This is a collective call, and it never waits for the device.
 
         Args:
-            positive: ``(B,)`` energies ``-log r`` of the positives.
-            negative: ``(B,)`` of the negatives.
-            measured: ``(B,)`` bool, which rows count.
+            positive: energies ``-log r`` of the positives, ``(B,)``.
+            negative: energies of the negatives, ``(B,)``.
+            measured: mask of the rows to measure, ``(B,)`` of ``bool``.
         """
         with torch.no_grad():
             weight = measured.double()
@@ -107,10 +106,10 @@ class StageRule(nn.Module, Component, ABC):
             self._sums = sums if self._sums is None else self._sums.to(sums.device) + sums
 
     def step(self, slots_left: int) -> StageRecord | None:
-        """Count an optimiser step; the finished stage's record if that was its last.
+        """Count an optimiser step, and return the record of the stage if this was its last step.
 
         Args:
-            slots_left: stages that can still be kept, this one included.
+            slots_left: number of stages that can still be kept, including this one.
         """
         if self.ended:
             return None
@@ -129,7 +128,7 @@ class StageRule(nn.Module, Component, ABC):
         return record
 
     def _measure(self) -> bool:
-        """Move the window's sums to the host; whether there was anything in them."""
+        """Move the window's sums to the host; return ``False`` if they are empty."""
         assert self._sums is not None
         loss, right, count = self._sums.tolist()
         self._sums = None
@@ -140,12 +139,10 @@ class StageRule(nn.Module, Component, ABC):
 
     @abstractmethod
     def _reason(self, measured: bool) -> str | None:
-        """Why the stage ends with this step, or ``None``."""
+        """Return the reason if the stage ends with this step, else ``None``."""
 
     def _worth_keeping(self) -> bool:
-        """Whether the stage that ends has learned anything; one that has not is discarded, and the method
-        ends with it.
-        """
+        """Return whether the stage has learned anything; otherwise it is discarded and the method ends."""
         return True
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -161,16 +158,16 @@ class StageRule(nn.Module, Component, ABC):
 
 
 class FixedStages(StageRule):
-    """Stages of fixed length.
+    """A rule with stages of fixed length.
 
     Args:
-        steps: optimiser steps of every stage; or one number per stage, the last of which holds for all
+        steps: optimiser steps of every stage; or one number per stage, where the last number holds for all
             further stages.
         window: number of steps over which the reported loss is averaged.
         held_out: every ``held_out``-th observation is measured and never trains the classifier; 0 for none.
 
     Raises:
-        ValueError: for a length below 1, or none.
+        ValueError: for a length below 1, or an empty list.
 
     Example:
         >>> from lebm.estimators import FixedStages
@@ -191,21 +188,21 @@ class FixedStages(StageRule):
 
 
 class AdaptiveStages(StageRule):
-    """Stages that end when their classifier has nothing more to learn, by its smoothed held-out loss.
+    """A rule that ends a stage when the smoothed held-out loss of its classifier stops improving.
 
-    The rule looks at the loss after every window, once the stage has ``min_steps`` steps. A loss within
-    ``one`` of ``2 log 2`` means that prior and aggregate posterior are alike: the stage is dropped, and it
-    was the last. A loss below ``separated`` means that the classes hardly overlap, and more training would
-    only make the ratio over-confident: the next stage begins. So it does when the loss has not improved by
-    0.002 nats in ``patience`` windows.
+    The loss is checked after every window from step ``min_steps`` on. If it is within ``one`` of ``2 log 2``,
+    prior and aggregate posterior agree, so the stage is discarded and was the last one. If it is below
+    ``separated``, more training would make the ratio over-confident, because the classes hardly overlap, so
+    the next stage begins. The next stage also begins if the loss has not improved by 0.002 nats in
+    ``patience`` windows.
 
     Args:
         min_steps: least number of steps of a stage.
         max_steps: largest number of steps of a stage.
         window: number of steps over which the loss is averaged.
         patience: number of windows without improvement after which the stage ends.
-        one: distance from ``2 log 2`` that counts as none, in nats.
-        separated: loss that counts as separation, in nats.
+        one: largest distance from ``2 log 2`` that counts as zero, in nats.
+        separated: loss below which the classes count as separated, in nats.
         held_out: every ``held_out``-th observation is measured and never trains the classifier; at least 2.
 
     Raises:
@@ -240,7 +237,7 @@ class AdaptiveStages(StageRule):
                 f"an adaptive rule needs held-out observations: held_out at least 2, not {held_out}"
             )
         if min(one, separated) < 0 or separated >= ONE - one:
-            raise ValueError(f"one and separated must not be negative, nor meet: {one}, {separated}")
+            raise ValueError(f"one and separated must not be negative or overlap: {one}, {separated}")
         self.min_steps = min_steps
         self.max_steps = max_steps
         self.patience = patience
@@ -268,7 +265,7 @@ class AdaptiveStages(StageRule):
 
 log = logging.getLogger("lebm.estimators")
 _RISE = 0.02
-"""By how much a stage may separate better than the one before: more than the noise of an accuracy."""
+"""Largest gain in accuracy of a stage over the one before, above the noise of an accuracy."""
 
 
 def clear_moments(optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
@@ -280,7 +277,7 @@ def clear_moments(optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
 
 
 def renew_averages(trainer: Trainer, model: nn.Module, parts: Sequence[str]) -> None:
-    """Copy parts of a model, by name, into every average of its weights (EMA): those averages start again."""
+    """Restart every average of weights (EMA) for some parts of a model, by name."""
     for callback in averages(trainer):
         for part in parts:
             average = getattr(average_of(callback).module, part)
@@ -288,7 +285,7 @@ def renew_averages(trainer: Trainer, model: nn.Module, parts: Sequence[str]) -> 
 
 
 def stage_lines(stages: StageRule, prior: RatioPrior) -> Iterator[str]:
-    """The lines that say how the last stage ended, and the constant of the prior if it was estimated."""
+    """Return the lines that report the end of the last stage, and the constant of the prior if estimated."""
     record = stages.history[-1]
     held_out = "held-out " if stages.held_out else ""
     measured = f"{held_out}loss {record.loss:.3f} (1.386 for the ratio one), accuracy {record.accuracy:.3f}"
@@ -302,22 +299,22 @@ def stage_lines(stages: StageRule, prior: RatioPrior) -> Iterator[str]:
 
 
 def warn(history: Sequence[StageRecord], prior: RatioPrior) -> None:
-    """Warn of a last stage that was kept and that no later stage should be built on without a look.
+    """Warn of a last stage that was kept although its ratio is not reliable.
 
-    Its classifier makes no mistakes, so its ratio is an extrapolation; or it separates better than the one
-    before, so its negatives are not draws of the prior so far.
+    Either its classifier makes no mistakes, so its ratio is an extrapolation; or it separates better than the
+    stage before, so its negatives are not samples of the product of the earlier stages.
     """
     *earlier, record = history
     if record.kept and record.accuracy > SEPARATED:
         last = "no stage is left to correct that: raise max_stages"
         cure = last if prior.tilt.complete else "later stages have to correct that"
         log.warning(
-            f"stage {record.stage} tells prior and posterior apart perfectly, so its ratio is an"
+            f"stage {record.stage} separates prior and posterior perfectly, so its ratio is an"
             f" extrapolation; {cure}"
         )
     elif record.kept and earlier and record.accuracy > earlier[-1].accuracy + _RISE:
         log.warning(
-            f"stage {record.stage} tells prior and posterior apart better than stage {earlier[-1].stage}"
+            f"stage {record.stage} separates prior and posterior better than stage {earlier[-1].stage}"
             f" ({record.accuracy:.3f} after {earlier[-1].accuracy:.3f}): the chains of prior_sampler do not"
             " follow the product; take a smaller step_size, more steps, or MALA instead of Langevin"
         )

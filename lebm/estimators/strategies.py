@@ -1,4 +1,4 @@
-"""The strategies that cannot train a method with chains."""
+"""Strategies that cannot train a method with chains."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lebm.lightning_private import syncs_layers
 __all__ = ["check_strategy", "refusal"]
 
 _SHARDED = {"fsdp": FSDPStrategy, "model_parallel": ModelParallelStrategy, "deepspeed": DeepSpeedStrategy}
-"""How the names of the strategies begin that spread one network over several processes."""
+"""Prefixes of the names of strategies that split one network over several processes."""
 
 
 def refusal(strategy: object) -> str | None:
-    """The line that refuses a strategy, or ``None`` for one that trains.
+    """Return the line that rejects a strategy; ``None`` for a supported strategy.
 
-    A chain takes gradients inside the network many times per step, which a network in pieces does not allow.
+    A chain takes gradients inside the network many times per step, which a split network does not allow.
 
     Args:
         strategy: the name that ``--trainer.strategy`` takes, the path of a class, or a strategy.
@@ -34,10 +34,10 @@ def refusal(strategy: object) -> str | None:
 
 
 def check_strategy(model: nn.Module, strategy: Strategy) -> None:
-    """Refuse networks in pieces, and BatchNorm whose statistics are exchanged between processes.
+    """Reject split networks, and BatchNorm whose statistics are exchanged between processes.
 
     Raises:
-        UserError: in one line that names what to type instead.
+        UserError: with the setting to type instead.
     """
     line = refusal(strategy)
     if line is not None:

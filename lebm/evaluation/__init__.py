@@ -1,1 +1,1 @@
-"""Measurements of trained models: suites of metrics with intervals, and the file that holds the results."""
+"""Measurements of trained models: suites of metrics with intervals, and the file of the results."""

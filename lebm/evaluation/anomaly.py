@@ -1,4 +1,4 @@
-"""The anomaly suite: how well every score of the model separates the held-out label, under both splits."""
+"""The anomaly suite: separation of the held-out label by every score, under both splits."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["add_ranking", "anomaly_suite", "test_scores"]
 
 
 def test_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
-    """Scores of the test split of the run, ``(N,)`` each, in the order of the split.
+    """Return the scores of the test split of the run, ``(N,)`` each, in the order of the split.
 
-    They equal those of ``lebm test``. The first call computes them, and ``subject.memory`` keeps them.
+    They equal the scores of ``lebm test``. ``subject.memory`` stores them after the first call.
     """
     if "test scores" not in subject.memory:
         device = subject.model.device
@@ -31,7 +31,7 @@ def test_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
 
 
 def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """AUROC, AUPRC and the false positive rate at 95 % recall of every score.
+    """Measure AUROC, AUPRC and the false positive rate at 95% recall of every score.
 
     A run without a held-out label skips the suite.
     """
@@ -81,14 +81,14 @@ def add_ranking(
     """Add the ranking metrics and the curves of one score to a result, in place.
 
     Args:
-        result: the result.
-        settings: ``resamples`` and ``seed`` of the intervals.
+        result: result to change.
+        settings: settings with ``resamples`` and ``seed`` of the intervals.
         split: name of the samples.
         score: name of the score.
-        values: ``(N,)``, high for anomalies.
-        anomaly: ``(N,)`` of ``bool``, both kinds present.
+        values: scores ``(N,)``, high for anomalies.
+        anomaly: mask of the anomalies, ``(N,)`` of ``bool``, with both kinds.
         groups: names of the normal samples and of the anomalies in the histogram.
-        **details: values that belong beside every metric.
+        **details: values to store with every metric.
     """
     positives, negatives = int(anomaly.sum()), int((~anomaly).sum())
     details = {
@@ -108,9 +108,9 @@ def add_ranking(
 
 
 def _normal_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
-    """The scores that :func:`~lebm.evaluation.scores.combined` needs of training images, chosen by the seed.
+    """Return the scores of seeded training images for :func:`~lebm.evaluation.scores.combined`.
 
-    Empty for a run that does not name its data or has too few, and for a model without a prior on latents.
+    It is empty if the data of the run are unknown or too few, or the model has no prior on latents.
     """
     rows = subject.images.train
     if rows is None or len(rows) < FEWEST_NORMAL or subject.model.latent_prior is None:
@@ -125,10 +125,7 @@ def _normal_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
 
 
 def _scores_of(subject: Subject, settings: Settings, numbers: np.ndarray, name: str) -> dict[str, Tensor]:
-    """Scores of rows, given by their numbers in the source, ``(len(numbers),)`` each.
-
-    Rows of the run's test split have scores already; the other rows are scored here.
-    """
+    """Return the scores of rows by their numbers in the source, ``(len(numbers),)`` each."""
     own = subject.images.test.rows
     scores = test_scores(subject, settings)
     extra = np.setdiff1d(numbers, own)

@@ -1,4 +1,4 @@
-"""The chain suite: long chains of the prior and of the posterior, and the faults that they show."""
+"""The chain suite: long chains of prior and posterior, and their faults."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CHAINS, STEPS = 32, 500
 
 @dataclass(frozen=True)
 class ChainReport:
-    """Long chains of one target, and the faults that they show.
+    """Long chains of one target, and their faults.
 
     Attributes:
-        trace: the chains.
-        short_run: number of transitions that training uses.
-        findings: the faults in words, the worst first.
-        step: a step size that dual averaging suggests, or ``None``.
+        trace: trace of the chains.
+        short_run: number of transitions in training.
+        findings: faults in words, worst first.
+        step: step size suggested by dual averaging, or ``None``.
     """
 
     trace: Trace
@@ -37,7 +37,7 @@ class ChainReport:
     step: float | None
 
     def plain(self) -> dict[str, Any]:
-        """Metrics and findings by name; some values are tensors."""
+        """Return metrics and findings by name; some values are tensors."""
         trace = self.trace
         return {
             "chains": trace.states.shape[1],
@@ -55,9 +55,9 @@ class ChainReport:
 
 
 def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -> ChainReport:
-    """Run chains for ``steps`` transitions, keep about a hundred states, and look for faults.
+    """Run chains for ``steps`` transitions, store about a hundred states, and search for faults.
 
-    The same number of neighbouring chains belongs to each of ``targets`` target densities.
+    Each of the ``targets`` target densities has the same number of neighbouring chains.
     """
     sampler, thin = chain.sampler, max(1, steps // 100)
     trace = record(sampler, chain.target, chain.start, noise, draws=steps // thin, thin=thin, targets=targets)
@@ -69,7 +69,7 @@ def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -
 
 
 def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Split R-hat, effective sample size and acceptance of long chains of prior and posterior, and traces."""
+    """Measure split R-hat, effective sample size and acceptance of long chains of prior and posterior."""
     result = SuiteResult(
         {"name": "long chains", "chains": CHAINS, "transitions": STEPS, "seed": settings.seed, "findings": {}}
     )
@@ -100,9 +100,7 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
 
 
 def posterior_chains(model: LatentModel, x: Tensor, noise: Noise) -> ModelChain:
-    """``CHAINS_PER_IMAGE`` posterior chains for each observation of ``x: (n, *event)``.
-
-    The chains of an observation are neighbours.
+    """Return ``CHAINS_PER_IMAGE`` neighbouring posterior chains for each observation of ``x: (n, *event)``.
 
     Raises:
         NoChainError: if the model infers latents without a chain.

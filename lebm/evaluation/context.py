@@ -1,4 +1,4 @@
-"""The model of a suite with its data."""
+"""The subject of a suite: a model with its data."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["SentenceSubject", "Settings", "Subject"]
 
 @dataclass
 class Subject:
-    """The model under evaluation and its data.
+    """A model under evaluation and its data.
 
     Attributes:
-        model: in evaluation mode, on its device.
-        images: the splits of its data.
-        memory: results of one suite that another suite uses too, such as the scores of the test split.
+        model: model in evaluation mode, on its device.
+        images: splits of its data.
+        memory: results shared by suites, such as the scores of the test split.
 
     Example:
         >>> import lebm
@@ -37,7 +37,7 @@ class Subject:
 
     @property
     def description(self) -> dict[str, Any]:
-        """The data in plain values, for the record of a result."""
+        """Description of the data in plain values, for the record of a result."""
         return self.images.description
 
 
@@ -46,8 +46,8 @@ class SentenceSubject:
     """A model of sentences and its data.
 
     Attributes:
-        model: in evaluation mode, on its device.
-        data: after ``setup``.
+        model: model in evaluation mode, on its device.
+        data: data module after ``setup``.
 
     Example:
         >>> import lebm
@@ -63,5 +63,5 @@ class SentenceSubject:
 
     @property
     def description(self) -> dict[str, Any]:
-        """As of a :class:`Subject`."""
+        """Description of the data in plain values, for the record of a result."""
         return self.data.describe_split()

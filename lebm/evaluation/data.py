@@ -28,12 +28,11 @@ class RunImages:
     """The splits of a run, opened again.
 
     Attributes:
-        train: rows that training used; ``None`` if the run was trained on other data.
-        test: rows of the test pass.
-        protocols: with a held-out label, the test split of each protocol, without the rows that training
-            used.
-        protocol_sizes: number of rows of each of these test splits, with the rows that training used.
-        held_out_label: the label of the anomalies, or several, or ``None``.
+        train: training rows; ``None`` if the run was trained on other data.
+        test: test rows.
+        protocols: test split of each protocol of a held-out label, without training rows.
+        protocol_sizes: number of rows of each of these test splits, including training rows.
+        held_out_label: label or labels of the anomalies, or ``None``.
         description: path, sizes, seed and protocol, as plain values.
 
     Example:
@@ -53,10 +52,10 @@ class RunImages:
 
     @classmethod
     def of(cls, module: SplitData) -> RunImages:
-        """The splits of a data module, as :func:`~lebm.evaluation.reopen.reopen` gives it.
+        """Return the splits of a data module from :func:`~lebm.evaluation.reopen.reopen`.
 
         Raises:
-            UserError: if there is no test split.
+            UserError: without a test split.
         """
         try:
             module.setup()  # type: ignore[call-arg]
@@ -64,7 +63,7 @@ class RunImages:
             if not module.foreign:
                 raise
             log.warning("no class is held out, every class counts as normal: %s", error)
-            assert isinstance(module, ImageData)  # no other data have classes to hold out
+            assert isinstance(module, ImageData)  # other data have no classes to hold out
             module.held_out_label = module.normal_label = None
             module.setup()  # type: ignore[call-arg]
         if module.test is None:
@@ -78,45 +77,45 @@ class RunImages:
 
 
 def _protocols(module: SplitData) -> dict[str, ImageRows]:
-    """The test split of both protocols of a held-out label; with a limit, only that of the run's protocol."""
+    """Return the test split of both protocols of a held-out label; with a limit, only the run's protocol."""
     if not isinstance(module, ImageData) or not module.train.held_out:
         return {}
     if module.splitting.limit_eval is not None:
-        assert module.test is not None  # the caller has checked it
+        assert module.test is not None  # checked by the caller
         return {module.splitting.anomaly_split: module.test}
     splits = {name: module.test_of(name) for name in ("lebm", "official")}
     return {name: rows for name, rows in splits.items() if rows is not None}
 
 
 def normal_rows(images: RunImages) -> ImageRows:
-    """The test rows of a run without those of the held-out labels."""
+    """Return the test rows of a run without the held-out labels."""
     anomaly = images.test.anomaly
     return images.test if anomaly is None else images.test.subset(~anomaly.numpy())
 
 
 def chosen_rows(count: int, n: int, seed: int) -> np.ndarray:
-    """The first ``n`` of a seeded permutation of ``count`` rows, in rising order, ``(min(n, count),)``."""
+    """Return the first ``n`` of a seeded permutation of ``count`` rows, sorted, ``(min(n, count),)``."""
     return np.sort(np.random.RandomState(seed).permutation(count)[:n])
 
 
 def first_normal(images: RunImages, n: int, seed: int) -> Tensor:
-    """:func:`chosen_rows` of :func:`normal_rows`: images ``(n, C, H, W)`` in [-1, 1]."""
+    """Return :func:`chosen_rows` of :func:`normal_rows`: images ``(n, C, H, W)`` in [-1, 1]."""
     normal = normal_rows(images)
     return normal.observations(chosen_rows(len(normal), n, seed))
 
 
 def some_rows(rows: ImageRows, seed: int, n: int = 5000) -> ImageRows:
-    """``n`` rows chosen by a seed, or all if there are fewer, in the order of the split."""
+    """Return ``n`` rows chosen by a seed, or all if there are fewer, in the order of the split."""
     mask = np.zeros(len(rows), dtype=bool)
     mask[np.random.default_rng(seed).permutation(len(rows))[:n]] = True
     return rows.subset(mask)
 
 
 def training_rows(module: SplitData, seed: int) -> Rows:
-    """Up to 5,000 training rows, see :func:`some_rows`, that scores can be compared with.
+    """Return up to 5,000 training rows (:func:`some_rows`) as a reference of scores.
 
     Raises:
-        UserError: if there are too few.
+        UserError: for too few rows.
     """
     module.setup()  # type: ignore[call-arg]
     if len(module.train) < FEWEST_NORMAL:
@@ -131,16 +130,17 @@ def training_rows(module: SplitData, seed: int) -> Rows:
 def batches(
     rows: ImageRows | Tensor, size: int, device: torch.device | str = "cpu", first: int = 0
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches ``{"x", "label", "index", ...}`` of a split, or ``{"x", "index"}`` of images, in order.
+    """Iterate over batches of a split or of images, in order.
 
     Args:
-        rows: the split, or images ``(N, C, H, W)`` in [-1, 1].
-        size: rows per batch.
-        device: of the batches.
+        rows: split, or images ``(N, C, H, W)`` in [-1, 1].
+        size: number of rows per batch.
+        device: device of the batches.
         first: ``index`` of the first row.
 
     Yields:
-        A batch; ``x`` is in [-1, 1].
+        Batches ``{"x", "label", "index", ...}`` of a split, or ``{"x", "index"}`` of images, with ``x`` in
+        [-1, 1].
     """
     for start in range(0, len(rows), size):
         places = range(start, min(len(rows), start + size))

@@ -16,9 +16,9 @@ from lebm.samplers.noise import Noise
 __all__ = ["CHUNK", "check_images", "sample_chunks"]
 
 CHUNK = 250
-"""Samples per noise stream."""
+"""Number of samples per noise stream."""
 
-_SLACK = 1e-3  # on a scale of 2; rounding to half precision stays below it
+_SLACK = 1e-3  # larger than the rounding of half precision
 
 
 def sample_chunks(
@@ -31,21 +31,21 @@ def sample_chunks(
     pool: bool = False,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Draw ``n`` samples in chunks, each with a noise stream of its own.
+    """Draw ``n`` samples in chunks, each with a separate noise stream.
 
     Args:
-        model: the model.
+        model: model to sample.
         n: number of samples.
-        seed: of the noise.
-        size: samples per chunk.
+        seed: seed of the noise.
+        size: number of samples per chunk.
         steps: length of the chain; the model's default if ``None``.
-        shape: ``(C, H, W)`` that the samples must have; any if ``None``.
-        pool: go on from the prior chains that training left in its pool, instead of fresh chains.
-        part: ``(k, of)``: draw only the chunks that belong to part k, from 0, of this number of parts.
+        shape: expected shape ``(C, H, W)`` of a sample; any if ``None``.
+        pool: whether the prior chains of the pool of training are continued, instead of fresh chains.
+        part: pair ``(k, of)``: only the chunks of part k, from 0, of this number of parts are drawn.
 
     Yields:
-        The number of the first sample, the samples ``(B, C, H, W)``, clamped to [-1, 1], and which of them
-        are finite, ``(B,)`` of ``bool``.
+        The number of the first sample, the samples ``(B, C, H, W)``, clamped to [-1, 1], and the mask of the
+        finite samples, ``(B,)`` of ``bool``.
 
     Raises:
         UserError: if the samples are not images of one or three channels, or have another shape.
@@ -59,19 +59,21 @@ def sample_chunks(
         else:
             x = model.sample(count, steps=steps, generator=noise)
         _check_channels(x, "the model's samples")
-        if shape is not None and x.shape[1:] != tuple(shape):  # an extractor would resize them silently
+        if shape is not None and x.shape[1:] != tuple(
+            shape
+        ):  # otherwise an extractor would resize them silently
             raise UserError(
-                f"the model draws images of shape {tuple(x.shape[1:])}, the data have {tuple(shape)}"
+                f"the model samples images of shape {tuple(x.shape[1:])}, but the data have {tuple(shape)}"
             )
         yield first, x.float().clamp(-1, 1), finite_rows(x)
 
 
 def check_images(x: Tensor, what: str) -> None:
-    """Refuse images for which a feature extractor would return wrong features without an error.
+    """Reject images for which a feature extractor would return wrong features without an error.
 
     Raises:
-        UserError: naming them as ``what``, for a shape other than ``(B, 1 or 3, H, W)``, for pixels outside
-            [-1, 1], and for non-finite pixels.
+        UserError: for a shape other than ``(B, 1 or 3, H, W)``, pixels outside [-1, 1], or non-finite pixels
+            of the images named ``what``.
     """
     _check_channels(x, what)
     if not bool(torch.isfinite(x).all()) or bool((x.abs() > 1 + _SLACK).any()):

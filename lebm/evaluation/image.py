@@ -1,4 +1,4 @@
-"""The image suite: reconstructions, and samples against real images in a feature space."""
+"""The image suite: reconstructions, and samples compared with real images in a feature space."""
 
 from __future__ import annotations
 
@@ -35,13 +35,12 @@ _MEAN_OVER = "pixels, channels and the normal images of the test split"
 
 
 def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Squared error of reconstructions, Frechet and kernel distance, precision, recall, density, coverage,
-    and the score of a classifier.
+    """Measure reconstruction error, distances of samples to real images, and the score of a classifier.
 
-    Features are held on the host, so the accelerator never holds those of all images at the same time.
+    Features are stored on the host, so the accelerator never holds the features of all images.
 
     Raises:
-        UserError: if images or samples are non-finite, outside [-1, 1], without one or three channels, or too
+        UserError: if images or samples are non-finite, outside [-1, 1], not of one or three channels, or too
             few.
     """
     extractor = settings.extractor
@@ -91,7 +90,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
 
 
 def without_features(subject: Subject, extractor: FeatureExtractor) -> str:
-    """Why distances of features cannot be measured; empty if the features are ready."""
+    """Return the reason why distances cannot be measured; empty if features are ready."""
     shape = subject.images.test.image_shape
     if len(shape) != 3:
         return f"the distances are: they are of images, and the data have the shape {shape}"
@@ -110,7 +109,7 @@ def _reconstruction(subject: Subject, settings: Settings) -> Figure:
 
 
 def real_rows(subject: Subject, settings: Settings) -> ImageRows:
-    """The real images for the comparison: the training rows, or the normal rows of the test split.
+    """Return the real images for the comparison: the training rows, or the normal rows of the test split.
 
     Raises:
         UserError: if the training rows are not known.
@@ -126,7 +125,7 @@ def real_rows(subject: Subject, settings: Settings) -> ImageRows:
 
 
 def check_counts(subject: Subject, settings: Settings) -> None:
-    """Refuse too few images: the intervals of distances need at least one image per block.
+    """Reject too few images, because intervals of distances need at least one image per block.
 
     Raises:
         UserError: for fewer samples or real images than blocks.
@@ -138,10 +137,10 @@ def check_counts(subject: Subject, settings: Settings) -> None:
 
 
 def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> Iterator[Tensor]:
-    """The model's samples in chunks ``(B, C, H, W)``, finite and in [-1, 1]; see :func:`sample_chunks`.
+    """Iterate over samples of the model in chunks ``(B, C, H, W)``, see :func:`sample_chunks`.
 
     Raises:
-        UserError: if a sample is not finite, or is not an image of the shape of the data.
+        UserError: if a sample is not finite, or has another shape than the data.
     """
     shape, steps = subject.images.test.image_shape, settings.sample_steps
     chunks = sample_chunks(subject.model, settings.n_samples, settings.seed, CHUNK, steps, shape, pool)
@@ -157,7 +156,7 @@ def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> 
 def feature_rows(
     extractor: FeatureExtractor, images: Iterator[Tensor], what: str
 ) -> tuple[Tensor, Tensor | None]:
-    """Features ``(N, d)``, and logits ``(N, classes)`` or ``None``, on the host in float64."""
+    """Return features ``(N, d)``, and logits ``(N, classes)`` or ``None``, on the host in float64."""
     features, logits = [], []
     for x in images:
         check_images(x, f"the {what}")
@@ -168,7 +167,7 @@ def feature_rows(
 
 
 def _frechet(real: Tensor, fake: Tensor) -> Interval:
-    """The distance of all samples. The interval describes the noise of the samples; real images are fixed."""
+    """Return the distance of all samples, with an interval of their noise for fixed real images."""
     mean, covariance = real.mean(dim=0), real.T.cov()
     blocks = fake.tensor_split(BLOCKS)
     sums = torch.stack([block.sum(dim=0) for block in blocks])
@@ -185,11 +184,11 @@ def _frechet(real: Tensor, fake: Tensor) -> Interval:
 
 
 def kernel_distance(real: Tensor, fake: Tensor, seed: int) -> Interval:
-    """Unbiased squared maximum mean discrepancy with the kernel of KID, mean over disjoint blocks.
+    """Return the unbiased squared MMD with the kernel of KID, mean over disjoint blocks.
 
-    The blocks are independent, so their spread gives the error of the mean.
+    Blocks are independent, so their spread gives the error of the mean.
     """
-    # With few images the blocks are smaller, because an interval needs about ten.
+    # With few images the blocks are smaller, because an interval needs about ten blocks.
     size = max(2, min(KERNEL_SUBSET, len(real) // 10, len(fake) // 10))
     generator = torch.Generator().manual_seed(seed)
     parts = [x[torch.randperm(len(x), generator=generator)].split(size) for x in (real, fake)]
@@ -198,15 +197,12 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int) -> Interval:
 
 
 def kernel_name(extractor: FeatureExtractor) -> str:
-    """The name of the kernel distance in these features; ``"kid"`` only for the features that define FID."""
+    """Return the name of the kernel distance; ``"kid"`` only for the features that define FID."""
     return "kid" if extractor.figure == "fid" else extractor.figure.replace("frechet", "kernel")
 
 
 def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
-    """Precision, recall, density and coverage, which depend on both numbers of images.
-
-    The seed chooses the same number of real images as there are samples.
-    """
+    """Return precision, recall, density and coverage of samples and an equal number of seeded real images."""
     chosen = np.random.RandomState(settings.seed).permutation(len(real))[: len(fake)]
     rows = neighbour_rows(real[torch.from_numpy(chosen)].float(), fake.float(), NEIGHBOURS)
     method = "Student's t over samples, the other set fixed"
@@ -217,10 +213,7 @@ def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
 
 
 def _classifier(logits: Tensor, seed: int, name: str) -> Figure:
-    """``exp`` of the mean divergence of the predicted classes from their mean, over ten parts.
-
-    It is at most the number of classes.
-    """
+    """Return ``exp`` of the mean divergence of the predicted classes from their mean, over ten parts."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it warns that it stores all logits
         metric = InceptionScore(feature=torch.nn.Identity(), splits=CLASSIFIER_PARTS)

@@ -1,4 +1,4 @@
-"""Intervals of estimates (bootstrap, Student, jackknife) and the curves of rankings."""
+"""Intervals of estimates (bootstrap, Student, jackknife) and curves of rankings."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from lebm.metrics.anomaly import ranking, ranking_areas
 
 __all__ = ["Interval", "jackknife_interval", "mean_interval", "ranking_intervals"]
 
-_CELLS = 2**22  # numbers of a resampling table in memory at one time, 32 MB
+_CELLS = 2**22  # entries of a resampling table in memory, 32 MB
 POINTS = 120  # largest number of points of a curve
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with an interval, which covers the true value in a share ``level`` of all repetitions.
+    """An estimate with an interval, which covers the true value with probability ``level``.
 
     Attributes:
-        value: the estimate.
+        value: estimate.
         low: lower end of the interval.
-        high: upper end.
+        high: upper end of the interval.
         level: nominal coverage, in (0, 1).
-        method: of the interval, in words.
+        method: method of the interval, in words.
 
     Example:
         >>> from lebm.evaluation.intervals import Interval
@@ -46,12 +46,12 @@ class Interval:
 
 
 def mean_interval(values: Tensor, level: float = 0.95, method: str = "") -> Interval:
-    """The mean of independent ``values`` ``(N,)``, N at least 2, with Student's interval.
+    """Return the mean of independent ``values`` with Student's interval.
 
     Args:
-        values: the values.
+        values: values ``(N,)``, N at least 2.
         level: coverage of the interval.
-        method: replaces the description of the method.
+        method: description of the method; the default one if empty.
 
     Raises:
         ValueError: for fewer than two values.
@@ -73,16 +73,16 @@ def mean_interval(values: Tensor, level: float = 0.95, method: str = "") -> Inte
 
 
 def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int) -> Interval:
-    r"""Leave out one block of the samples at a time (Quenouille, Tukey):
+    r"""Return the jackknife interval of a statistic, which leaves out one block of the samples at a time:
 
     .. math:: \mathrm{se}^2 = \tfrac{g - 1}{g} \sum_{i=1}^{g} (\theta_{(i)} - \bar\theta_{(\cdot)})^2 .
 
-    It is for smooth functions of means, such as a Frechet distance. The interval covers 95 % of the noise of
-    this number of samples, by Student's t, but not the bias that the number itself causes.
+    It is for smooth functions of means, such as a Fréchet distance. The 95% interval (Student's t) covers the
+    noise of this number of samples, but not the bias due to the number.
 
     Args:
-        statistic: the value for the samples of some blocks, given the numbers of these blocks.
-        blocks: g, at least 2, of about equal size.
+        statistic: function from the numbers of some blocks to the value for their samples.
+        blocks: number of blocks g of about equal size, at least 2.
 
     Raises:
         ValueError: for fewer than two blocks.
@@ -101,21 +101,19 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int)
 def ranking_intervals(
     score: Tensor, anomaly: Tensor, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, Interval]:
-    """Area under the ROC curve, average precision, and the false positive rate at 95 % recall, with bootstrap
-    intervals.
+    """Return AUROC, average precision, and the false positive rate at 95% recall, with bootstrap intervals.
 
-    Anomalies and normal samples are resampled separately. So every resample has the base rate of the split,
-    on which average precision depends. The interval is normal on the logit scale, so it stays inside (0, 1).
-    If a resample reaches 0 or 1, where the logit is infinite, the interval is the one of the percentiles,
-    widened to the score interval: Newcombe's (2006) for the area under the ROC curve, and Wilson's for the
-    other two, over the anomalies and over the normal samples.
+    Anomalies and normal samples are resampled separately, so every resample has the base rate of the split,
+    on which average precision depends. The interval is normal on the logit scale, so it is inside (0, 1). If
+    a resample reaches 0 or 1, the percentile interval is used, widened to the score interval: Newcombe's
+    (2006) for AUROC, and Wilson's for the other two, over anomalies and over normal samples.
 
     Args:
-        score: ``(N,)``, finite, high for anomalies. Ties count as half a win, and as one step of the
+        score: finite scores ``(N,)``, high for anomalies. Ties count as half a win, and as one step of the
             precision-recall curve.
-        anomaly: ``(N,)`` of ``bool``.
-        resamples: bootstrap samples, at least 2.
-        seed: of the resampling.
+        anomaly: mask of the anomalies, ``(N,)`` of ``bool``.
+        resamples: number of bootstrap samples, at least 2.
+        seed: seed of the resampling.
         level: coverage of each interval.
 
     Returns:
@@ -134,7 +132,7 @@ def ranking_intervals(
     score, anomaly = score.detach().cpu().double(), anomaly.detach().cpu()
     if not anomaly.any() or anomaly.all():
         raise ValueError("a ranking needs anomalies and normal samples")
-    order = score.argsort(descending=True)  # the resamples are drawn in this order
+    order = score.argsort(descending=True)  # resamples are drawn in this order
     score, positive = score[order], anomaly[order].bool()
     every = ranking_areas(*ranking(score, positive, torch.ones(1, len(score), dtype=torch.float64)))
     generator, size = torch.Generator().manual_seed(seed), max(1, _CELLS // len(score))
@@ -153,7 +151,7 @@ def ranking_intervals(
 
 
 def _counts(positive: Tensor, resamples: int, generator: torch.Generator) -> Tensor:
-    """How often each resample draws each sample, ``(resamples, N)``; the numbers of both kinds are fixed."""
+    """Return the multiplicity of each sample in each resample, ``(resamples, N)``, separately by kind."""
     counts = torch.zeros(resamples, len(positive), dtype=torch.float64)
     for kind in (positive, ~positive):
         rows = kind.nonzero().squeeze(1)
@@ -163,7 +161,7 @@ def _counts(positive: Tensor, resamples: int, generator: torch.Generator) -> Ten
 
 
 def _area_variance(anomalies: int, normal: int) -> Callable[[float], float]:
-    """The variance of an area under the ROC curve, given its true value (Newcombe 2006, method 5)."""
+    """Return the variance of an AUROC, given its true value (Newcombe 2006, method 5)."""
     spare = (anomalies + normal) / 2 - 1
     return lambda area: (
         area * (1 - area) * (1 + spare * ((1 - area) / (2 - area) + area / (1 + area))) / (anomalies * normal)
@@ -189,7 +187,7 @@ def _unit_interval(value: float, drawn: Tensor, level: float, variance: Callable
 
 
 def _score_interval(value: float, z: float, variance: Callable[[float], float]) -> tuple[float, float]:
-    """The ends of the range of true values that are less than ``z`` standard errors from ``value``."""
+    """Return the range of true values that are less than ``z`` standard errors from ``value``."""
 
     def excess(truth: float) -> float:
         return (value - truth) ** 2 - z * z * variance(truth)
@@ -203,10 +201,9 @@ def _score_interval(value: float, z: float, variance: Callable[[float], float]) 
 
 
 def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
-    """``low`` and ``high``, the ends of common bins, and ``shares``, those of each group of values per bin.
+    """Return ``low`` and ``high``, the ends of common bins, and ``shares``, the shares of each group per bin.
 
-    The bins span all values but the lowest and the highest 0.5 % of all groups together. The outermost bins
-    count the values beyond them.
+    The bins span all values but the lowest and the highest 0.5%, which the outermost bins count.
 
     Args:
         groups: values ``(N,)`` by name.
@@ -224,13 +221,13 @@ def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
 
 
 def ranking_curves(score: Tensor, anomaly: Tensor) -> dict[str, list[list[float]]]:
-    """``roc``, pairs of false and true positive rate, and ``pr``, pairs of recall and precision.
+    """Return ``roc``, pairs of false and true positive rate, and ``pr``, pairs of recall and precision.
 
-    Each curve has at most 120 points, with both ends.
+    Each curve has at most 120 points, including both ends.
 
     Args:
-        score: ``(N,)``, high for anomalies.
-        anomaly: ``(N,)`` of ``bool``, both kinds present.
+        score: scores ``(N,)``, high for anomalies.
+        anomaly: mask of the anomalies, ``(N,)`` of ``bool``, with both kinds.
     """
     true, false = ranking(score, anomaly)
     hit, alarm, precision = true / true[-1], false / false[-1], true / (true + false)
@@ -240,7 +237,7 @@ def ranking_curves(score: Tensor, anomaly: Tensor) -> dict[str, list[list[float]
 
 
 def _thinned(points: Tensor) -> list[list[float]]:
-    """Points at about equal distances along the curve."""
+    """Return points at about equal distances along the curve."""
     steps = points.diff(dim=0).abs().sum(dim=1)
     length = torch.cat([torch.zeros(1, dtype=steps.dtype), steps.cumsum(0)])
     grid = torch.linspace(0, float(length[-1]), POINTS, dtype=steps.dtype)

@@ -1,4 +1,4 @@
-"""The likelihood suite: log p(x) of test images, and the error of such an estimate on images of the model."""
+"""The likelihood suite: log p(x) of test images, and the error of the estimate on images of the model."""
 
 from __future__ import annotations
 
@@ -34,11 +34,10 @@ PRIOR_CHAINS = 512
 
 
 def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Annealed and plain importance sampling of log p(x), and log Z of the prior with its error.
+    """Measure log p(x) by annealed and plain importance sampling, and log Z of the prior with its error.
 
-    The units are nats per image and bits per dimension. For dual-MCMC teaching it is the density of the
-    generator and not that of the image energy. A model without a differentiable posterior density skips the
-    suite.
+    Units are nats per image and bits per dimension. For dual-MCMC teaching the density belongs to the
+    generator, not to the image energy. A model without a differentiable posterior density skips the suite.
     """
     model = subject.model
     result = SuiteResult(_protocol(settings))
@@ -84,7 +83,7 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
 
 @contextmanager
 def _no_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """No parameter has a gradient inside, because chains need only those of states; restored afterwards."""
+    """Disable the gradients of parameters inside, because chains need only gradients of states."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
@@ -115,7 +114,7 @@ def _protocol(settings: Settings) -> dict[str, Any]:
 
 @dataclass
 class _Estimator:
-    """Bounds for one model that has the method ``posterior``; each purpose has its own noise."""
+    """Bounds for a model with the method ``posterior``; each purpose has its own noise."""
 
     model: Any
     settings: Settings
@@ -140,7 +139,7 @@ class _Estimator:
         )
 
     def gap(self, sample: Callable[[Tensor, RandomSource], Tensor], n: int) -> Figure:
-        """Upper minus lower bound on samples of the model, whose latents are known.
+        """Return the upper minus the lower bound on samples of the model, whose latents are known.
 
         The error of the estimates on test images may be about as large.
         """
@@ -149,8 +148,8 @@ class _Estimator:
             x = sample(z, self.noise("observation"))
         start = self.start(x, "simulated proposal")
         below = self.estimate(x, start, self.settings.levels, "forward")
-        # Only one exact draw per image exists. Every chain from it has the right mean weight. Several chains
-        # from one draw are only less precise.
+        # Only one exact sample per image exists. Several chains from it have the right mean weight and are
+        # only less precise.
         repeated = z[:, None].expand(-1, self.settings.chains, -1)
         above = self.estimate(x, start, self.settings.levels, "reverse", repeated)
         gaps = above.estimate - below.estimate
@@ -161,14 +160,14 @@ class _Estimator:
 
 def _constant(name: str, bound: LogZ, settings: Settings) -> Figure:
     value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
-    few = ", joined with that of log-normal weights" if bound.ess < RELIABLE else ""
+    few = ", joined with the interval of log-normal weights" if bound.ess < RELIABLE else ""
     interval = Interval(value, low, high, 0.95, f"normal, over annealed chains{few}")
     details = {"ess": float(bound.ess), "levels": 5 * settings.levels}
     return Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details)
 
 
 def _normalised(estimate: LogZ, below: LogZ, above: LogZ) -> Interval:
-    """Mean over images minus log Z: Student's interval over images, widened by the interval of log Z."""
+    """Return the mean over images minus log Z, with Student's interval widened by the interval of log Z."""
     over_images = mean_interval(estimate.estimate)
     log_z, high = float(below.estimate), max(float(below.high), float(above.high))
     half, value = over_images.high - over_images.value, over_images.value - log_z

@@ -22,9 +22,9 @@ from lebm.samplers.noise import Noise, RandomSource, normal
 
 __all__ = ["LatentGaussian", "bits_per_dimension", "log_marginal", "model_log_z", "prior_log_z"]
 
-LONG_RUN = 10  # length of the prior chain that replaces exact draws, in lengths of the chain in training
-DIRECT = 40  # draws of the base per annealed chain, for an estimate that takes about the same time
-FEWEST = 100  # smallest effective number of draws of the base for which their estimate counts
+LONG_RUN = 10  # length of the prior chain that replaces exact samples, in lengths of the chain in training
+DIRECT = 40  # samples of the base per annealed chain, for an estimate of about equal cost
+FEWEST = 100  # smallest effective number of samples of the base for a valid estimate
 
 
 @dataclass
@@ -33,8 +33,8 @@ class LatentGaussian:
     annealing.
 
     Attributes:
-        mean: ``(B, d)``.
-        factor: ``(B, d, d)``, lower triangular.
+        mean: means ``(B, d)``.
+        factor: lower triangular factors ``(B, d, d)``.
 
     Example:
         >>> from lebm.evaluation.marginal_likelihood import LatentGaussian
@@ -48,11 +48,12 @@ class LatentGaussian:
 
     @classmethod
     def fitted(cls, draws: Tensor, widen: float = 1.2) -> LatentGaussian:
-        """The Gaussians of draws ``(chains, B, d)`` of posterior chains.
+        """Fit Gaussians to samples ``(chains, B, d)`` of posterior chains.
 
-        The weights of annealing are unbiased for every start. If there are few chains for the number of
-        coordinates, the covariances move toward their diagonal. All are widened by ``widen``, because too
-        thin tails cost more precision than too fat ones."""
+        Annealing weights are unbiased for every start. With few chains for the number of coordinates,
+        covariances shrink toward their diagonal. All are widened by ``widen``, because thin tails cost more
+        precision than heavy ones.
+        """
         chains, _, d = draws.shape
         mean = draws.mean(dim=0)
         centred = (draws - mean).transpose(0, 1)
@@ -75,21 +76,19 @@ class LatentGaussian:
         chains: int = 16,
         rounds: int = 2,
     ) -> LatentGaussian:
-        """The Gaussians around the most likely of several candidates, whose surroundings exact chains
-        explore.
+        """Fit Gaussians around the most likely candidates, whose neighbourhoods exact chains explore.
 
-        A Gaussian of all candidates would be as wide as the distance between the posterior's modes. This one
-        covers a single mode. The estimate then lacks the mass of the other modes, but it is still a lower
-        bound.
+        Each Gaussian covers a single mode instead of the distance between modes. The estimate then lacks the
+        mass of other modes, but is still a lower bound.
 
         Args:
-            joint: as in :func:`log_marginal`.
-            x: ``(B, *event)``.
-            candidates: ``(n, B, d)``, for example the ends of posterior chains.
+            joint: joint density, see :func:`log_marginal`.
+            x: observations ``(B, *event)``.
+            candidates: latents ``(n, B, d)``, for example the ends of posterior chains.
             generator: source of randomness.
             chains: number of exploring chains per observation.
-            rounds: how often the chains explore, in the coordinates of the last Gaussian, and a new one is
-                fitted to them.
+            rounds: number of rounds, in each of which chains explore in the coordinates of the last Gaussian
+                and a new Gaussian is fitted.
         """
         _, rows, d = candidates.shape
         with torch.no_grad():
@@ -113,26 +112,26 @@ class LatentGaussian:
 
     @classmethod
     def standard(cls, like: Tensor) -> LatentGaussian:
-        """N(0, I) for every row of ``like`` ``(B, d)``."""
+        """Return N(0, I) for every row of ``like`` ``(B, d)``."""
         eye = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
         return cls(torch.zeros_like(like), eye.expand(len(like), -1, -1))
 
     def place(self, u: Tensor) -> Tensor:
-        """The latents ``(B, d)`` of whitened coordinates ``(B, d)``."""
+        """Map whitened coordinates to latents, both ``(B, d)``."""
         return self.mean + (self.factor @ u.unsqueeze(2)).squeeze(2)
 
     def whiten(self, z: Tensor) -> Tensor:
-        """The inverse of :meth:`place`."""
+        """Invert :meth:`place`."""
         centred = (z - self.mean).unsqueeze(2)
         return torch.linalg.solve_triangular(self.factor, centred, upper=False).squeeze(2)
 
     def repeated(self, times: int) -> LatentGaussian:
-        """Every row ``times`` times; the copies are neighbours."""
+        """Repeat every row ``times`` times; copies are neighbours."""
         return LatentGaussian(self.mean.repeat_interleave(times, 0), self.factor.repeat_interleave(times, 0))
 
     @property
     def log_volume(self) -> Tensor:
-        """``log |det factor|``, shape ``(B,)``."""
+        """Log-determinant ``log |det factor|``, ``(B,)``."""
         return self.factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
 
 
@@ -146,24 +145,25 @@ def log_marginal(
     *,
     posterior: Tensor | None = None,
 ) -> LogZ:
-    """``log ∫ p~(x, z) dz`` of every row of ``x``; with an unnormalised prior that is ``log p(x) + log Z``.
+    """Return ``log ∫ p~(x, z) dz`` of every row of ``x``, which is ``log p(x) + log Z``.
 
-    It anneals from one Gaussian per row to the joint density, in coordinates in which that Gaussian is
-    N(0, I). Then one step size serves all rows and coordinates. One level is importance sampling with that
-    Gaussian as the proposal. The logarithm of the mean weight is low on average. Annealing backwards from
-    exact posterior draws makes it high on average.
+    It anneals from one Gaussian per row to the joint density, in coordinates in which the Gaussian is N(0,
+    I), so that one step size fits all rows and coordinates. One level is importance sampling with the
+    Gaussian as proposal. The estimate is low on average, or high on average by annealing backwards from exact
+    posterior samples.
 
     Args:
-        joint: gives for observations ``(n, *event)`` the differentiable ``log p~(x, z)`` of ``z: (n, d)``.
-        x: ``(B, *event)``.
-        start: the start of annealing, one Gaussian per row of ``x``.
+        joint: function from observations ``(n, *event)`` to the differentiable ``log p~(x, z)`` of
+            ``z: (n, d)``.
+        x: observations ``(B, *event)``.
+        start: start of annealing, one Gaussian per row of ``x``.
         annealing: levels and kernel, whose step size is adapted in place, on separate chains.
         chains: number of chains per row, at least 2.
         generator: source of randomness.
-        posterior: exact draws given ``x``, ``(B, chains, d)``, for the bound from above.
+        posterior: exact samples given ``x``, ``(B, chains, d)``, for the bound from above.
 
     Returns:
-        ``(B,)`` estimates with intervals.
+        Estimates ``(B,)`` with intervals.
     """
     wide = start.repeated(chains)
     target = joint(x.repeat_interleave(chains, dim=0))
@@ -195,16 +195,16 @@ def prior_log_z(
     *,
     long_run: Tensor | None = None,
 ) -> tuple[LogZ, LogZ | None]:
-    """The log-constant of a tilted prior, from below and, if there are draws of it, from above or ``None``.
+    """Estimate the log-constant of a tilted prior from below and, given ``long_run``, from above.
 
-    Both are zero for an exact prior, as which ``None`` counts.
+    Both are zero for an exact prior or ``None``.
 
     Args:
-        prior: the prior.
+        prior: tilted or exact prior; ``None`` for N(0, I).
         annealing: levels and kernel, whose step size is adapted in place.
         chains: number of annealed chains.
         generator: source of randomness.
-        long_run: draws of the prior, ``(n, d)``. Draws of a chain that has not settled give no bound.
+        long_run: samples of the prior, ``(n, d)``, from settled chains.
 
     Raises:
         UserError: if the prior has no normalised base density.
@@ -231,12 +231,12 @@ def prior_log_z(
 
 
 def bits_per_dimension(log_density: float, dimensions: int) -> float:
-    r"""Bits per dimension of 8-bit pixels scaled to [-1, 1], from a log-density in nats per image.
+    r"""Convert a log-density in nats per image to bits per dimension of 8-bit pixels in [-1, 1].
 
     .. math:: -(\log p(x) - D \log 127.5) / (D \log 2)
 
-    A grey level is a bin of width :math:`1 / 127.5`. Its mass is the density at its centre times its width.
-    That is accurate if the observation noise spans many levels.
+    The mass of a grey level is approximated by the density at its centre times its width :math:`1 / 127.5`,
+    which is accurate if the observation noise spans many levels.
 
     Example:
         >>> from lebm.evaluation.marginal_likelihood import bits_per_dimension
@@ -247,13 +247,13 @@ def bits_per_dimension(log_density: float, dimensions: int) -> float:
 
 
 def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImportanceSampling:
-    """Annealing by HMC with three leapfrog steps and an adapted step size; 1 level is importance sampling."""
+    """Return annealing by HMC with three leapfrog steps; a single level is importance sampling."""
     kernel = HMC(1, 0.3, leapfrog_steps=3).to(device)
     return AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
 
 
 def long_run(model: LatentModel, n: int, noise: Noise) -> Tensor:
-    """Draws of a model's prior by a chain ``LONG_RUN`` times as long as in training, ``(n, latent_dim)``."""
+    """Draw from a model's prior by a chain ``LONG_RUN`` times as long as in training, ``(n, latent_dim)``."""
     length = model.chain_steps("prior")
     return model.sample_latent(n, steps=None if length is None else LONG_RUN * length, generator=noise)
 
@@ -261,21 +261,22 @@ def long_run(model: LatentModel, n: int, noise: Noise) -> Tensor:
 def model_log_z(
     model: LatentModel, levels: int, chains: int, noise: Callable[[str], Noise]
 ) -> tuple[LogZ, LogZ]:
-    """``log Z`` of a model's prior from below and from above; both are zero for a normalised prior.
+    """Estimate ``log Z`` of a model's prior from below and from above; both are zero for a normalised prior.
 
-    Where draws of the base alone give a narrower interval than :func:`prior_log_z`, both are that estimate.
+    If samples of the base alone give a narrower interval than :func:`prior_log_z`, both are the direct
+    estimate.
 
     Args:
-        model: the model of the prior.
-        levels: annealing levels.
+        model: model of the prior.
+        levels: number of annealing levels.
         chains: number of annealed chains.
-        noise: gives the noise of each purpose.
+        noise: function from a purpose to its noise.
     """
     prior, kernel = model.latent_prior, annealing(levels, model.device)
     exact = prior is None or prior.is_exact
     draws = None if exact else long_run(model, chains, noise("long run"))
     below, above = prior_log_z(prior, kernel, chains, noise("log z"), long_run=draws)
-    assert above is not None  # there are draws, or the prior is exact
+    assert above is not None  # there are samples, or the prior is exact
     if isinstance(prior, EnergyPrior) and not exact:
         direct = direct_log_z(prior, DIRECT * chains, noise("direct log z"))
         annealed = max(below.high, above.high) - min(below.low, above.low)

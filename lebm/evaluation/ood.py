@@ -1,4 +1,4 @@
-"""The out-of-distribution suite: the run's test images against many other sets, with every score."""
+"""The out-of-distribution suite: the run's test images against other sets, with every score."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _blurred(x: Tensor, generator: torch.Generator) -> Tensor:
-    side = min(9, 2 * min(x.shape[2:]) - 1)  # a larger kernel would need more reflected pixels than exist
+    side = min(9, 2 * min(x.shape[2:]) - 1)  # a larger kernel needs more reflected pixels than exist
     return gaussian_blur(x, [side, side], [2.0, 2.0])
 
 
@@ -51,14 +51,14 @@ OUT_SETS: dict[str, tuple[str, Change]] = {
         lambda x, generator: _uniform(x[:, :1, :1, :1], generator).expand_as(x).clone(),
     ),
 }
-"""Sets made from the run's test images: for each name its description and the function that makes it."""
+"""Sets made from the run's test images: description and function by name."""
 
 
 def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """AUROC, AUPRC and the false positive rate at 95 % recall, for every score and every set.
+    """Measure AUROC, AUPRC and the false positive rate at 95% recall, for every score and every set.
 
     Raises:
-        UserError: if a further set cannot be read, or is given twice.
+        UserError: if an additional set cannot be read, or is given twice.
     """
     if len(shape := subject.images.test.image_shape) != 3:
         skipped = f"the sets are made of images, and the data have the shape {shape}"
@@ -76,7 +76,7 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     )
 
     def scored(x: Tensor, what: str, number: int) -> dict[str, Tensor]:
-        """All scores; every set has other indices, and so other noise."""
+        """Return all scores; every set has different indices, and so different noise."""
         data = batches(x, settings.batch_size, subject.model.device, first=number * 10**6)
         return score_pass(subject.model, data, what)
 
@@ -93,7 +93,7 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
 
 
 def _names(paths: Sequence[str], taken: set[str]) -> list[str]:
-    """The last part of each path, or the whole path if another set has that last part as its name."""
+    """Return the last part of each path, or the whole path if the last part is not unique."""
     paths = [path.rstrip("/") for path in paths]
     last = [path.rsplit("/", 1)[-1] for path in paths]
     names = [
@@ -109,7 +109,7 @@ def _names(paths: Sequence[str], taken: set[str]) -> list[str]:
 
 
 def _held_out_name(subject: Subject) -> str:
-    """The name of the set of held-out rows."""
+    """Return the name of the set of held-out rows."""
     held_out = subject.images.held_out_label
     return f"label_{held_out}" if isinstance(held_out, int) else "held_out_labels"
 
@@ -117,7 +117,7 @@ def _held_out_name(subject: Subject) -> str:
 def _sets(
     subject: Subject, settings: Settings, inside: Tensor, names: list[str]
 ) -> Iterator[tuple[str, str, Tensor]]:
-    """The name, the description and the images of every set."""
+    """Iterate over name, description and images of every set."""
     for name, (meaning, change) in OUT_SETS.items():
         yield name, meaning, change(inside, torch.Generator().manual_seed(settings.seed))
     test = subject.images.test

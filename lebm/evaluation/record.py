@@ -1,4 +1,4 @@
-"""The results of an evaluation: metrics with all settings that repeat them, in one versioned JSON file."""
+"""The results of an evaluation: metrics with all their settings, in one versioned JSON file."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number.
+    """A measured number.
 
     Attributes:
-        name: for example ``auroc/anomaly_score``.
-        value: the number; ``None`` if it is not finite.
-        low: lower end of its interval; like the next two, ``None`` without an interval.
-        high: upper end.
+        name: name, for example ``auroc/anomaly_score``.
+        value: value; ``None`` if it is not finite.
+        low: lower end of the interval; like ``high`` and ``level``, ``None`` without an interval.
+        high: upper end of the interval.
         level: coverage of the interval.
-        interval: the method of the interval, in words; empty without an interval.
-        n: number of samples behind the number.
-        split: name of these samples.
-        details: other values that belong to the number, such as a base rate.
+        interval: method of the interval, in words; empty without an interval.
+        n: number of samples.
+        split: name of the samples.
+        details: other values of the figure, such as a base rate.
 
     Example:
         >>> from lebm.evaluation.record import Figure
@@ -50,13 +50,13 @@ class Figure:
 
     @classmethod
     def of(cls, name: str, interval: Interval, n: int, split: str, **details: Any) -> Figure:
-        """A figure from its interval."""
+        """Return a figure with an interval."""
         value, low, high = map(_finite, (interval.value, interval.low, interval.high))
         return cls(name, value, low, high, interval.level, interval.method, n, split, details)
 
     @classmethod
     def plain(cls, name: str, value: float, n: int, split: str, **details: Any) -> Figure:
-        """A figure without an interval."""
+        """Return a figure without an interval."""
         return cls(name, _finite(value), None, None, None, "", n, split, details)
 
 
@@ -65,9 +65,9 @@ def _finite(value: float) -> float | None:
 
 
 def beside(figure: Mapping[str, Any]) -> str:
-    """What to compare an area under a precision-recall curve with, in words; empty for other figures.
+    """Return the references of an area under a precision-recall curve, in words; empty for other figures.
 
-    These are the area of guessing and the lowest one. ``figure`` is a :class:`Figure` as plain values.
+    They are the area of a random score and the lowest one. ``figure`` is a :class:`Figure` as plain values.
     """
     details = figure["details"]
     if not figure["name"].startswith("auprc/") or "base_rate" not in details:
@@ -81,13 +81,13 @@ class SuiteResult:
     """The results of one suite.
 
     Attributes:
-        protocol: the settings, as plain values; ``name`` is a short name.
-        figures: the numbers.
+        protocol: settings as plain values; ``name`` is a short name.
+        figures: measured numbers.
         curves: histograms, ROC and precision-recall curves and traces, as lists of numbers, for the report.
-        skipped: the reason why the suite or a part of it was not measured; empty if all was.
+        skipped: reason why the suite or a part of it was not measured; empty if all was measured.
         wall_time_seconds: duration of the suite.
         origin: ``command``, ``started``, ``versions``, ``hardware``, ``data`` and ``chains`` (the settings of
-            the samplers), which may differ from those of other suites in the same file.
+            the samplers), which may differ between suites in the same file.
 
     Example:
         >>> from lebm.evaluation.record import SuiteResult
@@ -103,21 +103,21 @@ class SuiteResult:
     origin: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
-        """The result as plain values, as the file holds it."""
+        """Return the result as plain values, as in the file."""
         return asdict(self)
 
 
 def merged(old: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """``new``, and the suites of ``old`` that were not measured again.
+    """Return ``new`` with the suites of ``old`` that were not measured again.
 
-    The suites of ``old`` are dropped if the two have different weights or seeds.
+    The suites of ``old`` are dropped if weights or seeds differ.
     """
     same = old is not None and all(old[key] == new[key] for key in ("checkpoint_sha256", "seed", "weights"))
     return {**new, "suites": {**(old["suites"] if old is not None and same else {}), **new["suites"]}}
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """The content of an ``evaluation.json``.
+    """Return the content of an ``evaluation.json``.
 
     Raises:
         UserError: if the file is unreadable, has another format, or lacks entries of the format.

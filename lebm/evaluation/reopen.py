@@ -1,4 +1,4 @@
-"""The data of a run, opened again: its own, or others that are read in the form that its model takes."""
+"""The data of a run, opened again, or other data in the form that its model takes."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ log = logging.getLogger("lebm.evaluation")
 
 _ANY_IMAGES = ("seed", "anomaly_split", "on_error", "cache_dir", "white_level", *HELD_OUT)
 _ONE_SOURCE = ("config_name", "revision", "text_column")
-"""Arguments of a run's data that hold for other images too, and those that do not hold for other text."""
+"""Arguments of a run's data that also apply to other images, and arguments that apply to its text only."""
 
 
 def stored_data(run: Path) -> dict[str, Any]:
-    """The data section of a run, ``class_path`` and ``init_args``; empty if its recipe is not known.
+    """Return the data section of a run, ``class_path`` and ``init_args``; empty if its recipe is not known.
 
     Args:
-        run: a run folder, or a checkpoint in the ``checkpoints`` folder of one. A model file or the name of a
-            model has no recipe.
+        run: run folder, or checkpoint in its ``checkpoints`` folder. A model file or the name of a model has
+            no recipe.
 
     Raises:
         UserError: if the stored recipe is not YAML.
@@ -59,19 +59,20 @@ def reopen(
     limit: int | None = None,
     trust: Iterable[str] = (),
 ) -> SplitData:
-    """The data module of a run; its splits are made by its ``setup``.
+    """Return the data module of a run, whose ``setup`` makes the splits.
 
-    A held-out class that the run gives by its number does not hold for other data.
+    A held-out class given by its number does not apply to other data.
 
     Args:
-        run: as of :func:`stored_data`.
-        data: other data: their ``path``; those of the run if ``None``.
-        model: the model of the run. Images get its size and colours, sentences its vocabulary.
-        limit: number of rows for validation and for testing, chosen by the seed of the data.
-        trust: packages besides lebm whose data module may be built.
+        run: run folder or checkpoint, see :func:`stored_data`.
+        data: ``path`` of other data; the data of the run if ``None``.
+        model: model of the run, which determines the size and colours of images and the vocabulary of
+            sentences.
+        limit: number of rows for validation and for testing, selected by the seed of the data.
+        trust: packages besides lebm whose data modules may be built.
 
     Raises:
-        UserError: if no data are named, or the data cannot have the form that the model takes.
+        UserError: if the data are unknown, or cannot have the form that the model takes.
     """
     run = Path(run)
     section = stored_data(run)
@@ -100,7 +101,7 @@ def reopen(
 
 
 def _elsewhere(data: str, section: dict[str, Any], model: LatentModel | None) -> dict[str, Any]:
-    """The data section for other data than those of a run."""
+    """Return the data section for other data than the data of a run."""
     text = (
         section.get("class_path", "").endswith(".TextData") if model is None else model.sentences is not None
     )
@@ -132,6 +133,6 @@ def _picture_size(run: Path, model: LatentModel) -> dict[str, int]:
 
 @torch.no_grad()
 def observation_shape(model: LatentModel) -> tuple[int, ...]:
-    """Shape of one observation that a model decodes, ``(C, H, W)`` for images."""
+    """Return the shape of one decoded observation of a model, ``(C, H, W)`` for images."""
     z = torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)
     return tuple(model.decode(z).shape[1:])

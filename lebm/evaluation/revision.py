@@ -1,4 +1,4 @@
-"""The revision suite: what the chains of dual-MCMC teaching add to the networks that start them."""
+"""The revision suite: the gain of dual-MCMC teaching by the chains over the networks that start them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ SETS = 5
 
 
 def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
-    """Samples of the generator and their revisions; reconstructions by inference alone and after a chain.
+    """Measure samples of the generator and their revisions, and reconstructions with and without a chain.
 
-    Distances are means over several sets of ``n_samples`` images; every set has its own seed. The generated
-    and the revised images of a set come from the same latents. So their difference ``.../gain`` has an
-    interval too. It is positive if revision brings samples nearer to the data. A method without an image
-    chain skips the suite.
+    Distances are means over several sets of ``n_samples`` images with separate seeds. The generated and the
+    revised images of a set come from the same latents, so their difference ``.../gain`` also has an interval.
+    It is positive if revision brings samples nearer to the data. A method without an image chain skips the
+    suite.
 
     Raises:
         UserError: if samples are non-finite, cannot be compared with the data, or are too few.
@@ -79,12 +79,12 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
 def reconstructions_after(
     model: LatentModel, x: Tensor, index: Tensor, lengths: Sequence[int]
 ) -> dict[str, Tensor]:
-    """:func:`~lebm.metrics.reconstruction_rows` after posterior chains of several lengths from the same draw.
+    """Return :func:`~lebm.metrics.reconstruction_rows` after posterior chains of several lengths.
 
     Args:
-        model: the model of the chains.
+        model: model of the chains.
         x: images ``(B, C, H, W)`` in [-1, 1], in the model's precision.
-        index: row numbers ``(B,)``, which key the noise as in an evaluation step.
+        index: row numbers ``(B,)``, which key the noise as in an evaluation step, equal for all lengths.
         lengths: numbers of posterior transitions; 0 is the inference model alone.
 
     Returns:
@@ -100,10 +100,10 @@ def reconstructions_after(
 
 @torch.no_grad()
 def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
-    """Squared error, PSNR and SSIM of the test images, without and with the whole posterior chain."""
+    """Return squared error, PSNR and SSIM of the test images, without and with the posterior chain."""
     model = subject.model
     revised = settings.steps or model.evaluation_steps or model.chain_steps("posterior")
-    assert revised is not None  # a model that revises images revises latents too
+    assert revised is not None  # a model that revises images also revises latents
     parts = [
         reconstructions_after(model, model.observations(batch), batch["index"], (0, revised))
         for batch in batches(subject.images.test, settings.batch_size, model.device)
@@ -114,7 +114,7 @@ def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
 
 @torch.no_grad()
 def _distances(subject: Subject, settings: Settings, steps: dict[str, int]) -> dict[str, dict[str, Tensor]]:
-    """Every distance of every kind of samples, ``(SETS,)`` each."""
+    """Return every distance of every kind of samples, ``(SETS,)`` each."""
     extractor = settings.extractor.to(subject.model.device).eval()
     data = batches(real_rows(subject, settings), settings.batch_size, subject.model.device)
     real, _ = feature_rows(extractor, (batch["x"] for batch in data), settings.real_split)

@@ -1,4 +1,4 @@
-"""All suites, suites from elsewhere, and a function that runs some of them one after the other."""
+"""All suites, suites of other packages, and a function that runs some of them in turn."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Suite:
 
     Attributes:
         measure: function of the model with its data, and of the settings.
-        subject: the kind of models that it measures, models of images or models of sentences.
-        better: the directions of its figures, see :func:`suite`. Those of lebm's own figures are in
+        subject: kind of the measured models, of images or of sentences.
+        better: directions of its figures, see :func:`suite`. The directions of lebm's own figures are in
             :mod:`lebm.report.figures`.
 
     Example:
@@ -53,7 +53,7 @@ SUITES: dict[str, Suite] = {
     "revision": Suite(revision_suite),
     "text": Suite(text_suite, SentenceSubject),
 }
-"""Every suite by name, in the order in which they run."""
+"""Suites by name, in the order in which they run."""
 
 Measure = TypeVar("Measure", bound=Callable[[Any, Settings], Any])
 
@@ -63,14 +63,14 @@ def suite(
     subject: type[Subject] | type[SentenceSubject] = Subject,
     better: Mapping[str, Literal["higher", "lower"]] | None = None,
 ) -> Callable[[Measure], Measure]:
-    """Decorate a function of your own that ``lebm evaluate --suite mine.roughness --trust mine`` runs.
+    """Decorate a custom function that ``lebm evaluate --suite mine.roughness --trust mine`` runs.
 
-    Its arguments are a subject and :class:`Settings`. It may return a :class:`SuiteResult`, or a mapping from
+    Its arguments are a subject and :class:`Settings`. It returns a :class:`SuiteResult`, or a mapping from
     names to numbers.
 
     Args:
-        subject: the kind of its first argument, a model of images or of sentences with its data.
-        better: the direction of each figure that has one, by the first part of its name.
+        subject: type of its first argument, a model of images or of sentences with its data.
+        better: directions of figures, by the first part of their names.
 
     Example:
         >>> from lebm.evaluation.run import find_suite, suite
@@ -89,10 +89,10 @@ def suite(
 
 
 def find_suite(name: str, trust: Iterable[str] = ()) -> Suite:
-    """A suite of lebm by its name, or a function of another package by its import path.
+    """Return a suite of lebm by its name, or a function of another package by its import path.
 
     Raises:
-        UserError: if nothing has that name, or the package is not trusted (then it is not imported).
+        UserError: if the name is unknown, or the package is not trusted, in which case it is not imported.
     """
     if name in SUITES:
         return SUITES[name]
@@ -112,13 +112,13 @@ def run_suites(
     """Measure a model with some suites.
 
     Args:
-        names: as for :func:`find_suite`.
-        subject: the model and its data.
-        settings: how much is measured; ``steps`` is the length of every posterior chain.
+        names: names of suites, see :func:`find_suite`.
+        subject: model and its data.
+        settings: settings of the measurements; ``steps`` is the length of every posterior chain.
         trust: packages outside lebm whose functions may be imported.
 
     Yields:
-        The name of each suite and its result with the wall time, as soon as the suite has ended.
+        The name of each suite and its result with the wall time, when the suite has ended.
     """
     if settings.steps is not None:
         subject.model.evaluation_steps = settings.steps

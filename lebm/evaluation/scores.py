@@ -1,4 +1,4 @@
-"""Every score of a model in one pass over the data, and thresholds of a score."""
+"""All scores of a model in one pass over the data, and thresholds of a score."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ MEANINGS |= {
 
 @torch.no_grad()
 def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All scores of a model by their names in :data:`MEANINGS`, ``(B,)`` of float64 each.
+    """Return all scores of a model by their names in :data:`MEANINGS`, ``(B,)`` of float64 each.
 
-    They are high for unlikely samples, and come from one posterior chain per sample. ``batch`` holds ``x``,
-    and ``index``, which keys the noise.
+    They are high for unlikely samples, and use one posterior chain per sample. ``batch`` holds ``x``, and
+    ``index``, which keys the noise.
     """
     outputs = model.test_step(batch, 0)
     x, z = outputs["x"], outputs["z"]
@@ -75,7 +75,7 @@ def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def score_pass(model: LatentModel, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """:func:`gathered` :func:`all_scores` of all batches, and their ``label`` if they have one."""
+    """Return the joined :func:`all_scores` of all batches, and their ``label`` if they have one."""
     parts = (
         all_scores(model, batch) | {name: batch[name].cpu() for name in ("label",) if name in batch}
         for batch in data
@@ -87,7 +87,7 @@ def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tens
     """Join the scores of batches, ``(B,)`` by name, to one column per name, ``(N,)``.
 
     Raises:
-        UserError: if there are no images, or a score is not finite; it begins with ``what``.
+        UserError: without images, or if a score is not finite; the message begins with ``what``.
     """
     rows = list(parts)
     if not rows:
@@ -105,10 +105,10 @@ def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tens
 
 @torch.no_grad()
 def combined_parts(model: LatentModel, x: Tensor, **chain: Any) -> dict[str, Tensor]:
-    """The two parts of :func:`combined` for ``x: (B, *event)``, ``(B,)`` of float64 each.
+    """Return the two parts of :func:`combined` for ``x: (B, *event)``, ``(B,)`` of float64 each.
 
-    They are measured at one posterior sample; ``chain`` are the keyword arguments of
-    :meth:`~lebm.estimators.LatentModel.encode`. The model has a prior on latents.
+    They are computed at one posterior sample. ``chain`` are keyword arguments of
+    :meth:`~lebm.estimators.LatentModel.encode`, and the model must have a prior on latents.
     """
     assert model.latent_prior is not None
     z = model.encode(x, **chain)
@@ -117,28 +117,29 @@ def combined_parts(model: LatentModel, x: Tensor, **chain: Any) -> dict[str, Ten
 
 
 def combined(scores: Mapping[str, Tensor], normal: Mapping[str, Tensor]) -> Tensor:
-    """One score of the reconstruction and the prior, ``(N,)`` in nats.
+    """Return one score of the reconstruction and the prior, ``(N,)`` in nats.
 
-    In ``log_joint`` a few nats of the prior are added to hundreds of nats of squared errors. Here each of the
-    two is replaced by its :func:`~lebm.metrics.surprisal` among normal samples, and so both count.
+    Both are replaced by their :func:`~lebm.metrics.surprisal` among normal samples, because in ``log_joint``
+    hundreds of nats of squared errors outweigh a few nats of the prior.
 
     Args:
-        scores: ``reconstruction`` and ``prior`` of :func:`score_pass`, ``(N,)`` each.
-        normal: the same of images that the model was trained on, ``(M,)`` each.
+        scores: scores ``reconstruction`` and ``prior`` of :func:`score_pass`, ``(N,)`` each.
+        normal: these scores of training images, ``(M,)`` each.
     """
     first, second = (surprisal(scores[name], normal[name]) for name in COMBINED)
     return first + second
 
 
 def threshold_at(scores: Tensor, rate: float) -> float:
-    """The smallest of the scores that at most a share ``rate`` of them exceeds; NaN counts as the highest.
+    """Return the smallest score that at most a share ``rate`` of the scores exceeds; NaN counts as the
+    highest.
 
     Args:
-        scores: anomaly scores of normal rows that training did not use, ``(N,)``.
-        rate: the false-positive rate of flagging rows above the threshold, above 0 and below 1.
+        scores: anomaly scores ``(N,)`` of normal rows outside the training data.
+        rate: false-positive rate of rows above the threshold, in (0, 1).
 
     Raises:
-        ValueError: for another rate, or no scores.
+        ValueError: for another rate, or without scores.
 
     Example:
         >>> import torch
@@ -149,5 +150,5 @@ def threshold_at(scores: Tensor, rate: float) -> float:
     if not 0 < rate < 1 or not len(scores):
         raise ValueError(f"the rate must be above 0 and below 1, with at least one score: {rate}")
     ordered = scores.double().nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).sort().values
-    above = int(rate * len(ordered) + 1e-9)  # 0.05 * 100 is below 5 in binary
+    above = int(rate * len(ordered) + 1e-9)  # 0.05 * 100 is below 5 in floating point
     return float(ordered[len(ordered) - 1 - above])

@@ -1,4 +1,4 @@
-"""The text suite: bounds on the likelihood of sentences, their quality, and the use of the latents."""
+"""The text suite: bounds on the likelihood of sentences, their quality, and use of the latents."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from lebm.samplers.noise import Noise
 
 __all__ = ["LikelihoodBounds", "SampleQuality", "likelihood_of_sentences", "text_suite"]
 
-FITTED_TO = 16  # posterior chains per sentence, to which a Gaussian is fitted
+FITTED_TO = 16  # posterior chains per sentence for the fit of a Gaussian
 
 
 def likelihood_of_sentences(model: LatentModel, who: str) -> CategoricalLikelihood:
-    """The likelihood of a model of sentences.
+    """Return the likelihood of a model of sentences.
 
     Raises:
-        UserError: if the model is not one of sentences, for the part ``who`` that needs it.
+        UserError: if the model is not a model of sentences; the message names the part ``who`` that needs it.
     """
     likelihood = model.sentences
     if likelihood is None:
@@ -46,14 +46,14 @@ def likelihood_of_sentences(model: LatentModel, who: str) -> CategoricalLikeliho
 class LikelihoodBounds:
     """Negative log-likelihood per sentence and perplexity per token, with intervals, and log Z of the prior.
 
-    The method is importance sampling, or annealing from a Gaussian per sentence (see
-    :func:`~lebm.evaluation.marginal_likelihood.log_marginal`). Call :meth:`begin`, then :meth:`update` for
-    every batch, then :meth:`compute`. Several processes may each take a part of the batches.
+    The method is importance sampling, or annealing from a Gaussian per sentence, see
+    :func:`~lebm.evaluation.marginal_likelihood.log_marginal`. Call :meth:`begin`, then :meth:`update` for
+    every batch, then :meth:`compute`. Batches may be distributed over processes.
 
-    The arguments are those of :class:`lebm.callbacks.SentenceBounds`.
+    Arguments are listed in :class:`lebm.callbacks.SentenceBounds`.
 
     Attributes:
-        counts: number of sentences behind each value; for log Z, the number of chains.
+        counts: number of sentences of each value; number of chains for log Z.
 
     Raises:
         ValueError: for a number out of range.
@@ -83,14 +83,14 @@ class LikelihoodBounds:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """The settings and units, as plain values."""
+        """Settings and units, as plain values."""
         settings = {option.name: getattr(self, option.name) for option in fields(self) if option.init}
         return {**settings, "nll": "nats per sentence", "perplexity": "per token, <eos> included"}
 
     def begin(self, model: LatentModel) -> None:
-        """Forget earlier batches, and estimate log Z of the model's prior.
+        """Discard earlier batches, and estimate log Z of the model's prior.
 
-        Every process uses the same noise streams, so all processes compute the same estimate.
+        All processes use equal noise streams and so compute equal estimates.
 
         Raises:
             UserError: if the posterior density of the model cannot be differentiated.
@@ -107,15 +107,15 @@ class LikelihoodBounds:
         self._metric.log_z = replace(below, high=torch.maximum(below.high, above.high))
 
     def update(self, model: LatentModel, x: Tensor, index: Tensor) -> None:
-        """Take a batch of sentences ``x: (B, T)``, whose numbers ``index: (B,)`` key the noise."""
+        """Add a batch of sentences ``x: (B, T)``, whose numbers ``index: (B,)`` key the noise."""
         if self.n is not None:
             chosen = index < self.n
             x, index = x[chosen], index[chosen]
         if not len(x):
             return
         with torch.inference_mode(False), torch.no_grad():
-            x = x.clone()  # an inference tensor could not take part in the chains' gradients
-            assert isinstance(model, HasPosterior)  # checked at the begin
+            x = x.clone()  # inference tensors have no gradients
+            assert isinstance(model, HasPosterior)  # checked in begin
             start, kernel = self._proposal(model, x, index), annealing(self.levels, model.device)
             noise = Noise.samples(self.seed, "bounds", index=index)
             estimate = log_marginal(model.posterior, x, start, kernel, self.chains, noise)
@@ -130,9 +130,8 @@ class LikelihoodBounds:
         return LatentGaussian.fitted(z.reshape(len(x), FITTED_TO, -1).transpose(0, 1))
 
     def compute(self) -> dict[str, float]:
-        """``nll``, ``perplexity`` and ``log_z``, each also with ``_low`` and ``_high``, and ``least_ess``.
-
-        All processes must call this.
+        """Return ``nll``, ``perplexity``, ``log_z``, their ``_low`` and ``_high``, and ``least_ess``; a
+        collective call.
         """
         bounds = {name: float(value) for name, value in self._metric.compute().items()}
         with self._metric.sync_context():
@@ -148,15 +147,14 @@ class LikelihoodBounds:
 class SampleQuality:
     """Forward and reverse perplexity, diversity of samples, and use of the latents.
 
-    Two language models judge sentences. They are trained here, with the budget of the arguments. The forward
-    model learns from ``n`` training sentences and judges ``n`` samples. The reverse model learns from the
-    samples and judges the sentences of the batches. Call :meth:`begin`, then :meth:`update` for every batch,
-    then :meth:`compute`. It works in one process only.
+    Two language models are trained: the forward model is trained on ``n`` training sentences and evaluated on
+    ``n`` samples, the reverse model is trained on the samples and evaluated on the sentences of the batches.
+    Call :meth:`begin`, then :meth:`update` for every batch, then :meth:`compute`, in one process only.
 
-    The arguments are those of :class:`lebm.callbacks.SentenceQuality`.
+    Arguments are listed in :class:`lebm.callbacks.SentenceQuality`.
 
     Attributes:
-        counts: number of sentences behind each value. For a perplexity, these are the judged sentences.
+        counts: number of (evaluated) sentences of each value.
 
     Raises:
         ValueError: for a number out of range.
@@ -181,14 +179,14 @@ class SampleQuality:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """The settings, as plain values."""
+        """Settings, as plain values."""
         return {"samples": self.n, "compared": self.compared, "language_model": asdict(self.budget)}
 
     def begin(self, model: LatentModel) -> None:
-        """Forget earlier batches, and draw the samples.
+        """Discard earlier batches, and draw the samples.
 
         Raises:
-            UserError: if the model is not one of sentences.
+            UserError: if the model is not a model of sentences.
         """
         likelihood_of_sentences(model, "SentenceQuality")
         self._use = LatentUse(model.latent_dim).to(model.device)
@@ -196,9 +194,9 @@ class SampleQuality:
         self._real: list[Tensor] = []
 
     def update(self, model: LatentModel, x: Tensor, z: Tensor, index: Tensor) -> None:
-        """Take a batch of sentences ``x: (B, T)`` with posterior draws ``z: (B, latent_dim)``.
+        """Add a batch of sentences ``x: (B, T)`` with posterior samples ``z: (B, latent_dim)``.
 
-        Their numbers ``index: (B,)`` key the noise of a second draw.
+        Their numbers ``index: (B,)`` key the noise of a second posterior sample.
         """
         other = model.encode(x, generator=model.sample_noise("second draw", index))
         likelihood = likelihood_of_sentences(model, "SentenceQuality").given(x)
@@ -208,19 +206,19 @@ class SampleQuality:
         self._real.append(x)
 
     def compute(self, model: LatentModel, train: TextRows) -> dict[str, float]:
-        """Train the language models, the forward one on ``train``, and forget the batches.
+        """Train the language models, the forward one on ``train``, and discard the batches.
 
         Returns:
             ``forward_perplexity``, ``reverse_perplexity``, ``distinct_1``, ``distinct_2``, ``self_bleu``,
             ``active_units``, ``posterior_mean_variance`` and ``latent_nats``. ``real_distinct_1``,
-            ``real_distinct_2`` and ``real_self_bleu`` are the same of an equal number of real sentences.
+            ``real_distinct_2`` and ``real_self_bleu`` are computed from an equal number of real sentences.
         """
         generator = likelihood_of_sentences(model, "SentenceQuality").generator
         size, length = generator.vocabulary_size, generator.max_length
         test = torch.cat([_padded(x, length) for x in self._real])
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))[: self.n]
         learned = _padded(train.tokens(chosen.numpy()), length).to(model.device)
-        # The numbers are equal, because the share of different words falls with the number of sentences.
+        # Equal numbers, because the share of distinct words falls with the number of sentences.
         compared = min(len(test), self.n)
         variety, use = diversity(self._samples[:compared], self.compared), self._use.compute()
         real = diversity(test[:compared], self.compared)
@@ -250,13 +248,11 @@ ELSEWHERE = {
     "log_z": "prior",
     **dict.fromkeys(("forward_perplexity", "distinct_1", "distinct_2", "self_bleu"), "samples"),
 }
-"""The samples behind the metrics that test sentences are not behind."""
+"""Names of the samples of the metrics that do not use test sentences."""
 
 
 def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
-    """Likelihood bounds and perplexity with intervals, forward and reverse perplexity, diversity, and use of
-    the latents. Of the settings only ``seed``, ``n_samples``, ``chains`` and ``levels`` are used.
-    """
+    """Measure likelihood bounds, perplexities, diversity of samples, and use of the latents."""
     model, data = subject.model.eval(), subject.data
     assert data.vocabulary is not None  # after its setup
     likelihood_of_sentences(model, "text_suite").adopt(data.vocabulary)

@@ -1,6 +1,7 @@
-"""Names of suites and how much they measure, for the command line; torch is not imported here.
+"""Names and settings of the suites for the command line, without an import of torch.
 
-Each setting with a help text is a flag of ``lebm evaluate``."""
+Each setting with a help text is a flag of ``lebm evaluate``.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ CHAINS_PER_IMAGE = 4
 
 
 def check_suite(name: str) -> None:
-    """Refuse a name that is neither of a suite of lebm, nor the path of a function.
+    """Reject a name that is neither a suite of lebm nor the path of a function.
 
     Raises:
-        UserError: listing the suites.
+        UserError: with the list of the suites.
     """
     if "." not in name and name not in (*SUITE_NAMES, "all"):
         own = "a suite of your own is named MODULE.FUNCTION"
@@ -30,7 +31,7 @@ def check_suite(name: str) -> None:
 
 
 def _flag(default: Any, text: str, **more: Any) -> Any:
-    """A field that is a flag too, with the arguments that ``argparse`` takes for it."""
+    """Return a field that is also a flag, with the arguments of ``argparse`` for it."""
     return field(default=default, metadata={"help": text, **more})
 
 
@@ -42,15 +43,15 @@ def _digits() -> FeatureExtractor:
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured. The fields without a text below are explained by ``lebm evaluate --help``.
+    """Settings of the suites. ``lebm evaluate --help`` describes the fields that are not listed here.
 
     Attributes:
-        seed: seed of every draw.
-        batch_size: images per batch; no result depends on it.
+        seed: seed of all random numbers.
+        batch_size: number of images per batch, which affects no result.
         extractor: features of the distances.
-        chains: annealed chains per image.
-        steps: posterior transitions; the default of the model's evaluation if ``None``.
-        ood: further out-of-distribution sets, each as the ``path`` of :class:`~lebm.data.ImageData`.
+        chains: number of annealed chains per image.
+        steps: number of posterior transitions; the default of the model's evaluation if ``None``.
+        ood: additional out-of-distribution sets, each a ``path`` of :class:`~lebm.data.ImageData`.
 
     Example:
         >>> from lebm.evaluation.settings import Settings

@@ -1,4 +1,4 @@
-"""Where the latents of data come from: a chain, an encoder, or both. Nothing here needs Lightning."""
+"""Inference of latents of data by a chain, an encoder, or both; without Lightning."""
 
 from lebm.inference.base import Inference, Inferred, PosteriorChain
 from lebm.inference.chains import Remembered, ShortRun

@@ -1,4 +1,4 @@
-"""What every kind of inference answers: where the latents of data come from."""
+"""The interface of all kinds of inference of latents."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class PosteriorChain:
     """The posterior chains of one batch of B rows.
 
     Attributes:
-        run: the ends of the chains, ``(B, latent_dim)``, detached. It takes the latents ``(B, latent_dim)``
-            where they start, or ``None`` for draws of the reference, and a source of randomness.
-        reference: draws of the reference ``(B, latent_dim)`` from a source of randomness.
+        run: function that returns the ends of the chains, ``(B, latent_dim)``, detached, given their starts
+            ``(B, latent_dim)``, or ``None`` for samples of the reference, and a source of randomness.
+        reference: function that draws samples of the reference, ``(B, latent_dim)``, given a source of
+            randomness.
 
     Example:
         >>> import torch
@@ -43,10 +44,10 @@ class Inferred:
     """Latents of a batch of data.
 
     Attributes:
-        z: ``(B, latent_dim)``. Gradients flow through it to the encoder if there is ``q``. Otherwise it is
-            detached.
-        q: the density that ``z`` is a draw of. The loss then compares it with the prior. Otherwise ``None``.
-        teaching: a scalar loss that only the encoder learns from, or ``None``.
+        z: latents ``(B, latent_dim)``, detached unless there is a ``q``, whose encoder receives their
+            gradients.
+        q: density of ``z``, which the loss compares with the prior, or ``None``.
+        teaching: scalar loss of the encoder alone, or ``None``.
 
     Example:
         >>> import torch
@@ -60,7 +61,7 @@ class Inferred:
     teaching: Tensor | None = None
 
     def weighted(self, weight: float) -> Inferred:
-        """The same values, of whose gradient only the part ``weight`` in [0, 1] goes on to the encoder."""
+        """Return the same values, with gradients to the encoder scaled by ``weight`` in [0, 1]."""
         if self.q is None or weight >= 1:
             return self
         q = DiagonalGaussian(_weighted(self.q.mean, weight), _weighted(self.q.log_scale, weight))
@@ -72,17 +73,17 @@ def _weighted(value: Tensor, weight: float) -> Tensor:
 
 
 class Inference(nn.Module, Component, ABC):
-    """Where the latents of data come from, in training and in every answer of a model.
+    """Base class of the inference of latents of data, in training and in queries.
 
-    A model hands over its posterior chain, and so one part serves every method. A derived class writes
-    :meth:`infer`; a part with an encoder calls ``super().__init__(encoder)``.
+    The model passes its posterior chain, so an inference works with every method. A subclass implements
+    :meth:`infer`; with an encoder it calls ``super().__init__(encoder)``.
 
     Args:
-        encoder: ``q(z | x)``; ``None`` for a part without one.
+        encoder: encoder ``q(z | x)``; ``None`` for an inference without an encoder.
 
     Attributes:
-        runs_chain: whether the latents are ends of the model's posterior chain.
-        needs_encoder: whether a model must make an encoder for it where none is given.
+        runs_chain: whether latents are ends of the model's posterior chain.
+        needs_encoder: whether a model makes an encoder for the inference if ``encoder`` is ``None``.
 
     Example:
         >>> from lebm.inference import Inference, Inferred
@@ -105,19 +106,17 @@ class Inference(nn.Module, Component, ABC):
     def infer(
         self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource
     ) -> Inferred:
-        """Latents of a training batch.
+        """Infer the latents of a training batch.
 
         Args:
-            x: ``(B, *event)``.
+            x: observations ``(B, *event)``.
             index: numbers of the rows in the training data, ``(B,)``; ``None`` if the batch has none.
-            posterior: runs chains of the model's posterior given ``x``.
-            noise: source of randomness of these draws.
+            posterior: chains of the model's posterior given ``x``.
+            noise: source of randomness.
         """
 
     def start(self, x: Tensor, noise: RandomSource) -> Tensor | None:
-        """Latents ``(B, latent_dim)`` where the answers' chains start: draws of the encoder, detached, or
-        ``None`` for the reference.
-        """
+        """Draw starts ``(B, latent_dim)`` of chains from the encoder, detached; ``None`` without encoder."""
         if self.encoder is None:
             return None
         with torch.no_grad():

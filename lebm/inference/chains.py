@@ -1,4 +1,4 @@
-"""Latents of data by posterior chains alone, without an encoder."""
+"""Inference by posterior chains alone, without an encoder."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from lebm.samplers.noise import RandomSource
 __all__ = ["Remembered", "ShortRun"]
 
 _PIECE = 4096
-"""Rows by which the memory grows."""
+"""Number of rows by which the memory grows."""
 
 
 class ShortRun(Inference):
-    """The end of a short posterior chain that starts at the reference, detached (Pang et al. 2020, eq. 8).
+    """Inference by the end of a short posterior chain from the reference, detached (Pang et al. 2020, eq. 8).
 
-    The published inference of papers 1 and 2, and the default of every method that has a
-    ``posterior_sampler``. A finite chain forgets its start only in part: its latents lie between the
-    reference and the posterior.
+    This is the inference of papers 1 and 2, and the default of every method with a ``posterior_sampler``. The
+    chain is finite, so its latents lie between the reference and the posterior.
 
     Example:
         >>> import torch
@@ -43,19 +42,18 @@ class ShortRun(Inference):
 
 
 class Remembered(Inference):
-    """Each training row goes on from where its own chain ended when the row was last seen, detached.
+    """Inference by a posterior chain from the row's own last latents, detached.
 
-    The steps add up over the epochs, so the chains reach the posterior if the model changes slowly. These
-    are the warm starts of alternating back-propagation (Han et al. 2017). A row that was never seen starts at
-    the reference. Outside training every row does, as unseen data have no memory: give the model many
-    ``evaluation_steps``.
+    The steps add up over epochs, so the chains reach the posterior if the model changes slowly, as with the
+    warm starts of alternating back-propagation (Han et al. 2017). New rows, and all rows outside training,
+    start at the reference, so the model needs many ``evaluation_steps``.
 
-    The memory holds ``4 * latent_dim`` bytes per training row in float32, in every process. It is part of
-    the ``state_dict``. Rows are known by ``batch["index"]``. A flipped image is a row of its own: it has
-    another posterior, so flips double the memory.
+    The memory holds ``4 * latent_dim`` bytes per training row in float32, in every process, and is part of
+    the ``state_dict``. Rows are identified by ``batch["index"]``. Flips double the memory, because a flipped
+    image has another posterior.
 
     Raises:
-        UserError: in training, for a batch without ``"index"``, or for latents of another size than those in
+        UserError: in training, for a batch without ``"index"``, or for latents of another size than in
             memory.
 
     Example:
@@ -85,7 +83,7 @@ class Remembered(Inference):
         return Inferred(end)
 
     def _recall(self, index: Tensor, fresh: Tensor) -> Tensor:
-        """The latents of the rows, ``fresh: (B, latent_dim)`` where a row is new."""
+        """Return the stored latents of the rows, and ``fresh: (B, latent_dim)`` for new rows."""
         memory = self._memory = self._memory.to(fresh)
         if not memory.numel():
             return fresh

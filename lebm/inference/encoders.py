@@ -1,4 +1,4 @@
-"""Latents of data by an encoder, alone or as the start of a posterior chain."""
+"""Inference by an encoder, alone or as the start of a posterior chain."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ _SMALL = 4096
 
 
 def mirror_encoder(generator: nn.Module) -> GaussianEncoder:
-    """An encoder with the layers of a generator in the opposite order.
+    """Return an encoder with the layers of a generator in the opposite order.
 
-    - :class:`~lebm.models.ModuleAutoencoder`: the encoder that it holds.
-    - :class:`~lebm.models.MLPGenerator`: an :class:`~lebm.models.MLPEncoder` of the same widths.
-    - :class:`~lebm.models.ConvGenerator`: a :class:`~lebm.models.ConvEncoder` of the same channels, with
-      biases.
-    - A generator of sentences: a :class:`~lebm.models.SentenceEncoder` of the same sizes.
-    - Any other generator of at most 4,096 numbers, such as a ladder for images of 32 px: an
-      :class:`~lebm.models.MLPEncoder` with two hidden layers of 400.
+    - :class:`~lebm.models.ModuleAutoencoder`: its own encoder. - :class:`~lebm.models.MLPGenerator`: an
+    :class:`~lebm.models.MLPEncoder` of the same widths. - :class:`~lebm.models.ConvGenerator`: a
+    :class:`~lebm.models.ConvEncoder` of the same channels, with biases. - A generator of sentences: a
+    :class:`~lebm.models.SentenceEncoder` of the same sizes. - Any other generator of at most 4,096 numbers,
+    such as a ladder for images of 32 px: an :class:`~lebm.models.MLPEncoder` with two hidden layers of 400.
 
     Raises:
-        ValueError: for a larger generator of another class; name an encoder there.
+        ValueError: for a larger generator of another class, which needs an explicit encoder.
 
     Example:
         >>> from lebm.inference import mirror_encoder
@@ -62,21 +60,22 @@ def mirror_encoder(generator: nn.Module) -> GaussianEncoder:
 
 
 class Variational(Inference):
-    r"""A reparameterised draw of an encoder that learns by the evidence lower bound (Kingma & Welling 2014).
+    r"""Inference by a reparameterised sample of an encoder, trained by the evidence lower bound (Kingma &
+    Welling 2014).
 
-    The loss of the model gains :math:`\mathrm{KL}(q(z \mid x) \| p_0(z))` and passes its gradients through
-    the draw. So the energy of the prior also trains the encoder. No chain runs in training. The bias is that
-    of the family: ``q`` is a diagonal Gaussian.
+    The loss of the model includes :math:`\mathrm{KL}(q(z \mid x) \| p_0(z))`, and its gradients flow through
+    the sample, so the energy of the prior also trains the encoder. No chain runs in training, and the bias
+    comes from the diagonal Gaussian ``q``.
 
     Args:
-        encoder: ``q(z | x)``; ``None`` takes :func:`~lebm.inference.mirror_encoder` of the generator.
-        kl: ``"closed_form"``, layer by layer given the draw of the layers above, or ``"monte_carlo"``, as
+        encoder: encoder ``q(z | x)``; :func:`mirror_encoder` of the generator if ``None``.
+        kl: ``"closed_form"``, layer by layer given the sampled layers above, or ``"monte_carlo"``, as
             released for paper 3.
         warm_up: scale of the KL annealing in optimiser steps, at least 0. The weight of the prior's pull on
             the encoder is ``prior_pull * (1 - exp(-step / warm_up))``.
-        prior_pull: weight of the prior's pull on the encoder, above 0 and at most 1. Below 1 the latents keep
-            more of an observation, and the prior has more to learn (the beta of Higgins et al. 2017, below
-            1). A decoder that needs no latents, as of sentences, then still uses them.
+        prior_pull: weight of the prior's pull on the encoder, above 0 and at most 1 (the beta of Higgins et
+            al. 2017). Below 1 the latents keep more information about an observation, so that a decoder of
+            sentences, which could ignore its latents, still uses them.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -117,21 +116,20 @@ class Variational(Inference):
         return Inferred(q.rsample(noise), q)
 
     def prior_weight(self, step: float) -> float:
-        """Weight of the prior's pull on the encoder in optimiser step ``step``, from 0, at most 1."""
+        """Return the weight of the prior's pull on the encoder in optimiser step ``step``, in [0, 1]."""
         grown = 1.0 if self.warm_up == 0 else 1.0 - math.exp(-(step + 1) / self.warm_up)
         return self.prior_pull * grown
 
 
 class Taught(Inference):
-    r"""A posterior chain that starts at a draw of an encoder, which learns the ends of the chains.
+    r"""Inference by a posterior chain from a sample of an encoder, which learns the ends of the chains.
 
     The encoder's loss is :math:`-\log q(\tilde z \mid x)` at the detached end :math:`\tilde z` of the chain
-    (the inference half of dual-MCMC teaching, Cui & Han 2023). A few steps suffice once the encoder knows
-    where the chains end. The latents are those of the chain, so the bias is that of a finite chain, from a
-    good start.
+    (the inference half of dual-MCMC teaching, Cui & Han 2023). A few steps are enough once the encoder has
+    learned the ends of the chains. The bias comes from the finite chain, whose start is good.
 
     Args:
-        encoder: ``q(z | x)``; ``None`` takes :func:`~lebm.inference.mirror_encoder` of the generator.
+        encoder: encoder ``q(z | x)``; :func:`mirror_encoder` of the generator if ``None``.
 
     Example:
         >>> import torch
@@ -157,15 +155,15 @@ class Taught(Inference):
 
 
 class Frozen(Inference):
-    """A draw of an encoder that was trained before, detached: only the prior learns (the two-stage scheme).
+    """Inference by a sample of a trained encoder, detached: only the prior learns (the two-stage scheme).
 
     The encoder, the generator and the networks of the reference are copied from ``backbone`` when training
     begins, and never change.
 
     Args:
-        encoder: ``q(z | x)``, of the architecture that the backbone has; ``None`` takes
-            :func:`~lebm.inference.mirror_encoder` of the generator.
-        backbone: the run folder or checkpoint; ``None`` if the weights are there already.
+        encoder: encoder ``q(z | x)`` with the architecture of the backbone; :func:`mirror_encoder` of the
+            generator if ``None``.
+        backbone: run folder or checkpoint; ``None`` if the weights are loaded already.
 
     Example:
         >>> import torch

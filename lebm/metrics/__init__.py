@@ -1,7 +1,6 @@
-"""Metrics of images, features, scores and latents, and the extractors that compute features of images.
+"""Metrics of images, features, scores and latents, and extractors of features of images.
 
-The metrics of sentences are in the modules ``text_diversity``, ``text_latents``, ``text_likelihood`` and
-``text_perplexity``.
+Metrics of sentences are in :mod:`lebm.metrics.text_likelihood`.
 
 Example:
     >>> import torch

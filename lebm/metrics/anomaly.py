@@ -1,4 +1,4 @@
-"""How well a score separates anomalies from normal samples."""
+"""Metrics of the separation of anomalies from normal samples by a score."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ _TAIL = 0.05
 
 
 def anomaly_figures(score: Tensor, anomaly: Tensor) -> dict[str, float]:
-    """Ranking metrics of an anomaly score; anomalies are the positives.
+    """Return the ranking metrics of an anomaly score, with anomalies as positives.
 
-    - ``auroc``: area under the receiver operating characteristic.
-    - ``auprc``: the average precision, a step-wise sum.
-    - ``auprc_trapezoid``: the trapezoidal area under the same curve, as the papers report it. Its linear
-      interpolation makes it too large where scores are tied.
-    - ``base_rate``: the share of anomalies, which is also the ``auprc`` of guessing.
-    - ``auprc_lowest``: see :func:`lowest_average_precision`.
+    - ``auroc``: area under the receiver operating characteristic. - ``auprc``: average precision, a step-wise
+    sum. - ``auprc_trapezoid``: trapezoidal area under the same curve, as reported in the papers, which is too
+    large if scores are tied. - ``base_rate``: share of anomalies, which is the ``auprc`` of a random score. -
+    ``auprc_lowest``: see :func:`lowest_average_precision`.
 
     Args:
-        score: ``(N,)``, finite, of any scale, high for anomalies.
-        anomaly: ``(N,)`` of ``bool``.
+        score: finite scores ``(N,)``, high for anomalies.
+        anomaly: mask of the anomalies, ``(N,)`` of ``bool``.
 
     Returns:
-        These metrics by name; empty if one of the two classes is absent, because none is then defined.
+        Metrics by name; empty if one of the two classes is absent.
 
     Example:
         >>> import torch
@@ -51,14 +49,14 @@ def anomaly_figures(score: Tensor, anomaly: Tensor) -> dict[str, float]:
 
 
 def ranking(score: Tensor, anomaly: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Anomalies and normal samples above each threshold, ``(..., thresholds)`` of float64 each.
+    """Return anomalies and normal samples above each threshold, ``(..., thresholds)`` of float64 each.
 
-    The thresholds are the different scores, the highest first.
+    Thresholds are the distinct scores, highest first.
 
     Args:
-        score: ``(N,)``, finite.
-        anomaly: ``(N,)`` of ``bool``.
-        counts: how often each sample counts, ``(..., N)``; once if ``None``.
+        score: finite scores ``(N,)``.
+        anomaly: mask of the anomalies, ``(N,)`` of ``bool``.
+        counts: multiplicities of the samples, ``(..., N)``; 1 if ``None``.
     """
     order = score.argsort(descending=True)
     score, positive = score[order], anomaly[order].bool()
@@ -68,10 +66,9 @@ def ranking(score: Tensor, anomaly: Tensor, counts: Tensor | None = None) -> tup
 
 
 def ranking_areas(true: Tensor, false: Tensor) -> dict[str, Tensor]:
-    """``auroc``, ``auprc`` and ``fpr_at_95`` of rows of :func:`ranking`, ``(rows,)`` each.
+    """Return ``auroc``, ``auprc`` and ``fpr_at_95`` of rows of :func:`ranking`, ``(rows,)`` each.
 
-    ``fpr_at_95`` is the share of normal samples at or above the highest threshold that at least 95 % of the
-    anomalies reach.
+    ``fpr_at_95`` is the false positive rate at the highest threshold with a recall of at least 95%.
     """
     true_before, false_before = (pad(part[:, :-1], (1, 0)) for part in (true, false))
     wins = (false - false_before) * (true + true_before) / 2
@@ -86,15 +83,15 @@ def ranking_areas(true: Tensor, false: Tensor) -> dict[str, Tensor]:
 
 
 def lowest_average_precision(positives: int, negatives: int) -> float:
-    r"""The average precision of the worst possible ranking: all N negatives first.
+    r"""Return the average precision of the worst possible ranking: all N negatives first.
 
     The i-th of P positives then has the precision :math:`i / (N + i)`, so the value is
     :math:`\frac{1}{P} \sum_{i=1}^{P} \frac{i}{N + i}`. For many samples of base rate :math:`\pi` it tends to
-    :math:`1 + \frac{1 - \pi}{\pi} \log(1 - \pi)`. A lower reported value cannot come from this split.
+    :math:`1 + \frac{1 - \pi}{\pi} \log(1 - \pi)`. A lower value cannot come from this split.
 
     Args:
-        positives: P, at least 1.
-        negatives: N, at least 0.
+        positives: number of positives P, at least 1.
+        negatives: number of negatives N, at least 0.
 
     Example:
         >>> from lebm.metrics import lowest_average_precision
@@ -106,20 +103,20 @@ def lowest_average_precision(positives: int, negatives: int) -> float:
 
 
 def surprisal(score: Tensor, normal: Tensor) -> Tensor:
-    r"""``-log p`` in nats, where p is the share of normal samples with a score at least as high.
+    r"""Return ``-log p`` in nats, where p is the share of normal samples with a score at least as high.
 
-    Scores of different kinds then have one scale: for normal samples each surprisal is about Exponential(1).
-    Their sum is the statistic of Fisher's method for combining tests. It needs no anomalies and no weight.
+    For normal samples the surprisal of any score is about Exponential(1), and the sum of surprisals is the
+    statistic of Fisher's method for combining tests. It needs neither anomalies nor weights.
 
     The highest 5 % of the normal scores are replaced by an exponential tail with their mean excess over the
     threshold ``u``: :math:`p = 0.05\, e^{-(s - u) / m}`, which continues beyond the highest normal score.
 
     Args:
-        score: ``(N,)``, high for anomalies.
-        normal: the same score of normal samples, ``(M,)``, finite, M at least 40.
+        score: scores ``(N,)``, high for anomalies.
+        normal: finite scores of normal samples, ``(M,)``, M at least 40.
 
     Returns:
-        ``(N,)`` of float64, at least 0.
+        Surprisals ``(N,)`` in float64, at least 0.
 
     Raises:
         ValueError: for fewer than 40 normal samples.

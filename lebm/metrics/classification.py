@@ -1,4 +1,4 @@
-"""What a representation holds: the accuracy of a classifier, disentanglement, and resistance to attacks."""
+"""Metrics of a representation: accuracy of a classifier, disentanglement, and robustness to attacks."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def classify(
     lr: float = 3e-3,
     seed: int = 0,
 ) -> float:
-    """Train Linear-ReLU-Linear on features by cross-entropy, and return its accuracy, in [0, 1], on others.
+    """Train Linear-ReLU-Linear on features by cross-entropy, and return its test accuracy, in [0, 1].
 
-    The mean and standard deviation of the training part standardise all features. Adam's learning rate falls
-    to zero along a cosine. Torch's default generator does not change.
+    Features are standardised by the training part, and Adam's learning rate falls to zero along a cosine. The
+    default generator of torch is not used.
 
     Args:
         train: features ``(N, d)`` and labels ``(N,)`` from 0.
         test: features and labels for the accuracy.
-        hidden: width.
+        hidden: width of the hidden layer.
         epochs: passes over the training part.
         batch_size: rows per step.
-        lr: Adam's learning rate at the start.
-        seed: of weights and order.
+        lr: initial learning rate of Adam.
+        seed: seed of the weights and of the order of rows.
 
     Raises:
-        ValueError: if a part is empty, or features and labels differ in number.
+        ValueError: if a part is empty, or the numbers of features and labels differ.
 
     Example:
         >>> import torch
@@ -67,7 +67,7 @@ def classify(
 
 
 def layer_divergences(q: DiagonalGaussian, p: DiagonalGaussian, layout: LatentLayout) -> Tensor:
-    """``KL(q || p)`` of every layer in nats, ``(B, L)``, for Gaussians over ``(B, layout.latent_dim)``."""
+    """Return ``KL(q || p)`` of each layer in nats, ``(B, L)``, for Gaussians of ``layout.latent_dim``."""
     return layout.sums(q.divergences(p))
 
 
@@ -81,26 +81,26 @@ def latent_attack(
     radius: float = 0.2,
     steps: int = 50,
 ) -> Tensor:
-    r"""Change images a little, until the encoder infers the latents of other images.
+    r"""Change images a little, so that the encoder infers the latents of other images.
 
     .. math:: \min_{\tilde x} KL(q(z_i|\tilde x) \| q(z_i|x_t)), \qquad |\tilde x - x|_\infty \le r
 
     The method is projected descent along the sign of the gradient, with steps of ``2.5 * radius / steps``.
 
     Args:
-        encoder: ``(B, *x) -> DiagonalGaussian``.
-        x: ``(B, *x)`` in [-1, 1].
-        target: ``(B, *x)``, the other images :math:`x_t`.
-        layout: of the latent.
-        layer: the attacked layer, 0 nearest to the data; all layers if ``None``.
-        radius: r, largest change of a pixel, in the units of ``x``.
-        steps: gradient steps.
+        encoder: encoder ``(B, *x) -> DiagonalGaussian``.
+        x: images ``(B, *x)`` in [-1, 1].
+        target: other images :math:`x_t`, ``(B, *x)``.
+        layout: layers of the latent.
+        layer: attacked layer, 0 nearest to the data; all layers if ``None``.
+        radius: largest change r of a pixel, in the units of ``x``.
+        steps: number of gradient steps.
 
     Returns:
-        The attacked images, in [-1, 1], nowhere more than ``radius`` from ``x``.
+        Attacked images in [-1, 1], within ``radius`` of ``x``.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        x, target = x.clone(), target.clone()  # autograd refuses inference tensors
+        x, target = x.clone(), target.clone()  # inference tensors have no gradients
         with torch.no_grad():
             wanted = encoder(target)
         attacked = x
@@ -114,9 +114,7 @@ def latent_attack(
 
 
 def mutual_information(a: Tensor, b: Tensor) -> Tensor:
-    """Mutual information of two discrete variables, both ``(N,)`` of ``long`` from 0, in nats.
-
-    It is computed from their joint counts.
+    """Return the mutual information of two discrete variables, both ``(N,)`` of ``long`` from 0, in nats.
 
     Example:
         >>> import torch
@@ -133,16 +131,16 @@ def mutual_information(a: Tensor, b: Tensor) -> Tensor:
 
 
 def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> tuple[float, float | None]:
-    """MIG (Chen et al. 2018) and MIG-sup (Li et al. 2020), each in [0, 1].
+    """Return MIG (Chen et al. 2018) and MIG-sup (Li et al. 2020), each in [0, 1].
 
-    Every mutual information of a coordinate and a factor is divided by the factor's entropy. MIG is the gap
-    between the two largest values of each factor, averaged over factors. It is high if one coordinate alone
-    holds each factor. MIG-sup is the gap between the two largest values of each coordinate, averaged over
-    coordinates. It is high if each coordinate holds one factor alone.
+    The mutual information of a coordinate and a factor is divided by the factor's entropy. MIG is the gap
+    between the two largest values of each factor, averaged over factors, which is high if one coordinate
+    alone encodes each factor. MIG-sup is the gap between the two largest values of each coordinate, averaged
+    over coordinates, which is high if each coordinate encodes a single factor.
 
     Args:
-        codes: ``(N, d)``, d at least 2. Each coordinate is cut into bins of equal width between its extremes.
-        factors: ``(N, K)`` of ``long``, from 0; each has at least two values.
+        codes: latents ``(N, d)``, d at least 2. Each coordinate is divided into bins of equal width.
+        factors: factors ``(N, K)`` of ``long``, from 0, each with at least two values.
         bins: number of bins per coordinate.
 
     Returns:

@@ -15,12 +15,12 @@ from lebm.errors import UserError
 from lebm.extras import need
 from lebm.files import sha256
 
-# First digits of the SHA-256 of the TensorFlow Inception of 2015-12-05, as torch-fidelity converted it.
+# First digits of the SHA-256 of the TensorFlow Inception of 2015-12-05, converted by torch-fidelity.
 _PUBLISHED_WEIGHTS = "6726825d"
 
 
 class FeaturesUnavailableError(RuntimeError):
-    """The default weights of an extractor are missing and cannot be downloaded; the distance is then absent.
+    """An error for default weights that are missing and cannot be downloaded.
 
     Example:
         >>> from lebm.metrics import FeaturesUnavailableError
@@ -30,7 +30,7 @@ class FeaturesUnavailableError(RuntimeError):
 
 
 class FeatureExtractor(nn.Module, Component, ABC):
-    """Maps images ``(B, C, H, W)`` in [-1, 1] to features ``(B, d)``. An extractor is never trained.
+    """Base class of the extractors, which map images ``(B, C, H, W)`` in [-1, 1] to features ``(B, d)``.
 
     Example:
         >>> import torch
@@ -45,20 +45,20 @@ class FeatureExtractor(nn.Module, Component, ABC):
     @property
     @abstractmethod
     def figure(self) -> str:
-        """The name of the distance in these features; ``"fid"`` only for the features that define FID."""
+        """Name of the distance in these features; ``"fid"`` only for the features that define FID."""
 
     @property
     def note(self) -> str:
-        """A remark for the reader of the distance; empty if there is none."""
+        """A remark beside the distance; empty by default."""
         return ""
 
     @property
     def digest(self) -> str:
-        """First digits of the SHA-256 of the weights; empty if the constructor's arguments say everything."""
+        """First digits of the SHA-256 of the weights; empty if the arguments identify the extractor."""
         return ""
 
     def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features ``(B, d)`` and the logits ``(B, classes)`` of a classifier, or ``None``, in one pass."""
+        """Return features ``(B, d)``, and logits ``(B, classes)`` of a classifier or ``None``."""
         return self(x), None
 
     def prepare(self) -> None:
@@ -71,10 +71,10 @@ class FeatureExtractor(nn.Module, Component, ABC):
 
 
 class FlatFeatures(FeatureExtractor):
-    """Pixels, averaged down to a small grid. Fast and offline, but not a measure of what an image shows.
+    """Features of pixels averaged to a small grid: fast and offline, but not a measure of image content.
 
     Args:
-        size: side of the grid, at least 1; the feature length is ``channels * size**2``.
+        size: side of the grid, at least 1; features have ``channels * size**2`` numbers.
 
     Raises:
         ValueError: if ``size`` is below 1.
@@ -101,16 +101,16 @@ class FlatFeatures(FeatureExtractor):
 
 
 class InceptionFeatures(FeatureExtractor):
-    """Features of the TensorFlow Inception network of 2015, through torch-fidelity.
+    """Features of the TensorFlow Inception network of 2015, by torch-fidelity.
 
-    The 2048 features of ``pool_3`` define FID. With another weight file or another layer, the distance has
-    another name. Images are rounded to 8 bits and resized to 299 px by the original bilinear rule. Grey
-    images are repeated to three channels. The first use downloads the weights (91 MB) into torch's hub
-    folder, unless ``weights_path`` names a file.
+    The 2048 features of ``pool_3`` define FID; with other weights or another layer the distance has another
+    name. Images are rounded to 8 bits and resized to 299 px by the original bilinear rule, and grey images
+    are repeated to three channels. The first use downloads the weights (91 MB) into torch's hub folder,
+    unless ``weights_path`` names a file.
 
     Args:
-        weights_path: a local copy of ``weights-inception-2015-12-05-6726825d.pth``.
-        num_features: 2048, or the 64, 192 or 768 of an earlier layer.
+        weights_path: path of a local copy of ``weights-inception-2015-12-05-6726825d.pth``.
+        num_features: 2048, or 64, 192 or 768 for an earlier layer.
 
     Raises:
         ValueError: for another number of features.
@@ -135,7 +135,7 @@ class InceptionFeatures(FeatureExtractor):
 
     @staticmethod
     def default_weights() -> Path:
-        """The path of the downloaded weights; the file may be absent."""
+        """Return the path of the downloaded weights, which may not exist."""
         need("torch_fidelity", "the Inception network")
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -168,10 +168,7 @@ class InceptionFeatures(FeatureExtractor):
             raise FeaturesUnavailableError(f"FID is left out: {error}") from error
 
     def _fetched(self) -> str:
-        """The path of the default weights, after a download if they are absent.
-
-        torch-fidelity itself would download and unpickle them in one step.
-        """
+        """Return the path of the default weights, after a download without unpickling if they are absent."""
         file = self.default_weights()
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -213,7 +210,7 @@ class InceptionFeatures(FeatureExtractor):
         return features, logits
 
     def _layers(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
-        """The first ``count`` of features and logits; the network stops at the last one of these."""
+        """Return the first ``count`` of features and logits."""
         if self._network is None:
             raise RuntimeError("call prepare() first")
         if x.shape[1] == 1:
@@ -236,10 +233,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_weights(path: str) -> str:
-    """The first digits of a weight file's digest, if the file holds plain tensors only.
-
-    torch-fidelity itself would unpickle any file.
-    """
+    """Return the first digits of a weight file's digest; reject files that hold more than plain tensors."""
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{path}: no such file (Inception weights)")
@@ -257,9 +251,8 @@ SIZE = 28
 
 
 def digit_network() -> nn.Sequential:
-    """The digit classifier, ``(B, 1, 28, 28)`` to logits ``(B, 10)``.
-
-    It has three strided convolutions and a linear layer with 64 features. Two layers follow the features.
+    """Return the digit classifier ``(B, 1, 28, 28) -> (B, 10)`` of three strided convolutions and two linear
+    layers.
     """
     return nn.Sequential(
         nn.Conv2d(1, 16, 5, stride=2, padding=2),
@@ -276,12 +269,11 @@ def digit_network() -> nn.Sequential:
 
 
 class DigitFeatures(FeatureExtractor):
-    """The 64 numbers before the last ReLU of a classifier of MNIST's training digits.
+    """Features of a classifier of MNIST's training digits, its 64 numbers before the last ReLU.
 
-    They measure sample quality without a download. ``scripts/make_embedded.py`` trained the network on
-    the labels alone, and its weights ship with the package (360 kB). The network knows only digits: use it
-    for MNIST and similar data. Colours are averaged to grey, and images of another size are resized to 28 px.
-    A distance in these features is not FID and does not compare with FID.
+    They measure sample quality for MNIST and similar data without a download. The weights (360 kB) are part
+    of the package, trained by ``scripts/make_embedded.py`` on the labels alone. Colours are averaged to grey,
+    and images of another size are resized to 28 px. A distance in these features cannot be compared with FID.
 
     Example:
         >>> import torch
@@ -316,7 +308,7 @@ class DigitFeatures(FeatureExtractor):
                 self._network = network.requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``(B, 64)`` of images ``(B, C, H, W)`` in [-1, 1]; ``B`` may be zero."""
+        """Return features ``(B, 64)`` of images ``(B, C, H, W)`` in [-1, 1]; ``B`` may be zero."""
         return self._layers(x)[:-2](self._grey(x))
 
     def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -1,4 +1,4 @@
-"""Distances between sets of features: the Frechet distance, precision and recall, and the MMD."""
+"""Distances between sets of features: Fréchet distance, precision and recall, and MMD."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torchmetrics import Metric
 
 
 def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> Tensor:
-    r"""Squared 2-Wasserstein distance of two Gaussians (Heusel et al. 2017, eq. 6).
+    r"""Return the squared 2-Wasserstein distance of two Gaussians (Heusel et al. 2017, eq. 6).
 
     .. math:: |\mu_a - \mu_b|^2 + \mathrm{tr}\,\Sigma_a + \mathrm{tr}\,\Sigma_b
         - 2\,\mathrm{tr}\,(R \Sigma_b R)^{1/2}, \qquad R = \Sigma_a^{1/2}
 
-    The symmetric form has real eigenvalues. Rounding can only make them negative, and negative eigenvalues
-    are set to zero. Covariances may be rank deficient.
+    The symmetric form has real eigenvalues, of which negative ones, due to rounding, are set to zero.
+    Covariances may be rank deficient.
 
     Args:
         mean_a: mean of the first Gaussian, ``(d,)``.
-        covariance_a: its covariance, ``(d, d)``, symmetric.
+        covariance_a: covariance of the first Gaussian, ``(d, d)``, symmetric.
         mean_b: mean of the second Gaussian, ``(d,)``.
-        covariance_b: its covariance, ``(d, d)``, symmetric.
+        covariance_b: covariance of the second Gaussian, ``(d, d)``, symmetric.
 
     Returns:
         A scalar, non-negative up to rounding.
@@ -39,15 +39,14 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
 
 
 class FrechetDistance(Metric):
-    """Streaming Frechet distance between real and generated features.
+    """Streaming Fréchet distance between real and generated features.
 
-    The states are sums in float64 that add up over processes. So neither the batch size nor the number of
-    processes matters. On the same features the value equals that of torchmetrics'
-    ``FrechetInceptionDistance``; here it comes from a symmetric eigenproblem.
+    The states are sums in float64, so the value depends on neither the batch size nor the number of
+    processes. It equals the value of torchmetrics' ``FrechetInceptionDistance`` on the same features.
 
     Args:
         num_features: length ``d`` of a feature vector.
-        reset_real_features: whether ``reset`` clears the real features too.
+        reset_real_features: whether ``reset`` also clears the real features.
 
     Example:
         >>> import torch
@@ -77,13 +76,13 @@ class FrechetDistance(Metric):
         """Add features ``(B, d)``, finite; ``B`` may be zero."""
         name = "real" if real else "fake"
         features = features.double()
-        # Out of place, because a state made in inference mode cannot be changed outside it.
+        # Out of place, because a state of inference mode cannot be changed outside it.
         setattr(self, f"{name}_sum", getattr(self, f"{name}_sum") + features.sum(dim=0))
         setattr(self, f"{name}_outer", torch.addmm(getattr(self, f"{name}_outer"), features.T, features))
         setattr(self, f"{name}_count", getattr(self, f"{name}_count") + features.shape[0])
 
     def compute(self) -> Tensor:
-        """The distance, a float64 scalar.
+        """Return the distance, a float64 scalar.
 
         Raises:
             ValueError: with fewer than two real or two generated samples.
@@ -93,7 +92,7 @@ class FrechetDistance(Metric):
     def _moments(self, name: str) -> tuple[Tensor, Tensor]:
         total, outer, count = (getattr(self, f"{name}_{part}") for part in ("sum", "outer", "count"))
         if count < 2:
-            raise ValueError(f"a Frechet distance needs at least two {name} samples, not {int(count)}")
+            raise ValueError(f"a Fréchet distance needs at least two {name} samples, not {int(count)}")
         mean = total / count
         return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)
 
@@ -109,10 +108,10 @@ _CELLS = 2**24  # distances in memory at one time, 64 MB
 
 
 def neighbour_rows(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Tensor]:
-    """Values per sample whose means are precision, recall, density and coverage.
+    """Return values per sample whose means are precision, recall, density and coverage.
 
-    :math:`B(y)` is the ball around y that reaches the k-th neighbour of y among samples of its own kind.
-    Distances are Euclidean, and a ball includes its boundary.
+    The ball of a sample reaches its k-th neighbour among samples of its own kind, in Euclidean distance,
+    boundary included.
 
     - Precision is the share of generated samples inside at least one real ball. Recall is the share of real
       samples inside at least one generated ball (Kynkaanniemi et al. 2019, eq. 1).
@@ -122,7 +121,7 @@ def neighbour_rows(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Tensor]:
     Args:
         real: features ``(n, d)``, n more than k.
         fake: features ``(m, d)``, m more than k.
-        k: neighbours, at least 1.
+        k: number of neighbours, at least 1.
 
     Returns:
         ``precision`` ``(m,)``, ``recall`` ``(n,)``, ``density`` ``(m,)`` and ``coverage`` ``(n,)``, float64.
@@ -164,23 +163,23 @@ def _rows(columns: int) -> int:
 
 
 def _radius(x: Tensor, k: int) -> Tensor:
-    """Distance to the k-th neighbour, the point itself not counted, ``(n,)``."""
+    """Return the distance to the k-th neighbour, without the point itself, ``(n,)``."""
     return torch.cat([torch.cdist(rows, x).kthvalue(k + 1, dim=1).values for rows in x.split(_rows(len(x)))])
 
 
 def maximum_mean_discrepancy(a: Tensor, b: Tensor, width: float | None = None) -> Tensor:
-    r"""Squared maximum mean discrepancy with a Gaussian kernel (Gretton et al. 2012, eq. 3).
+    r"""Return the squared maximum mean discrepancy with a Gaussian kernel (Gretton et al. 2012, eq. 3).
 
     .. math:: \mathrm{MMD}^2 = E[k(a, a')] + E[k(b, b')] - 2 E[k(a, b)],
         \qquad k(u, v) = \exp(-|u - v|^2 / 2 w^2)
 
-    This is the unbiased estimate. For equal densities it is zero in expectation, and it can be negative.
+    The estimate is unbiased, so it is zero in expectation for equal densities and can be negative.
 
     Args:
-        a: ``(n, d)``, n at least 2.
-        b: ``(m, d)``, m at least 2.
-        width: w. If ``None``, the median distance between points of ``b``; values against one reference are
-            then comparable.
+        a: points ``(n, d)``, n at least 2.
+        b: points ``(m, d)``, m at least 2.
+        width: width w of the kernel; the median distance between points of ``b`` if ``None``, so that values
+            with the same reference can be compared.
 
     Returns:
         A scalar.

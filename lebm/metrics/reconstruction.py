@@ -1,4 +1,4 @@
-"""How far reconstructions are from their data, row by row."""
+"""Errors of reconstructions, row by row."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 SSIM_WINDOW = 11
-"""Least number of pixels per side that SSIM needs."""
+"""Smallest number of pixels per side for SSIM."""
 
 
 def squared_error_rows(x: Tensor, reconstruction: Tensor) -> Tensor:
-    """Squared error of each reconstruction, mean over its numbers (pixels and channels of an image).
+    """Return the squared error of each reconstruction, mean over pixels and channels.
 
     Args:
-        x: ``(B, *event)``.
-        reconstruction: of the same shape.
+        x: observations ``(B, *event)``.
+        reconstruction: reconstructions of the same shape.
 
     Returns:
-        ``(B,)`` of float64.
+        Errors ``(B,)`` in float64.
 
     Example:
         >>> import torch
@@ -29,11 +29,11 @@ def squared_error_rows(x: Tensor, reconstruction: Tensor) -> Tensor:
 
 
 def reconstruction_rows(x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
-    """Error and similarity of each reconstruction by itself, in the [-1, 1] range.
+    """Return error and similarity of each reconstruction, in the [-1, 1] range.
 
     Args:
-        x: images ``(B, C, H, W)``. Below 11 pixels per side SSIM is left out.
-        reconstruction: of the same shape.
+        x: images ``(B, C, H, W)``; SSIM needs at least 11 pixels per side.
+        reconstruction: reconstructions of the same shape.
 
     Returns:
         ``mse``, the squared error, mean over pixels and channels; ``psnr`` in decibels, for the range 2;

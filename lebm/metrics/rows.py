@@ -1,4 +1,4 @@
-"""Rows collected over batches and processes."""
+"""Collection of rows over batches and processes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NOWHERE = 2**62
 
 
 class NonFinite(Metric):
-    """Counts non-finite rows over all processes, and finds the first.
+    """A count of non-finite rows over all processes, with the index of the first one.
 
-    Metrics must not see such rows: torchmetrics would return NaN or crash in LAPACK, where the user needs a
-    line of text. The error comes at the end of a pass on all processes, so no process waits for another.
+    Such rows must be kept from other metrics, because torchmetrics would return NaN or crash in LAPACK. The
+    error is raised at the end of a pass on all processes, so no process waits for another.
 
     Example:
         >>> import torch
@@ -51,14 +51,14 @@ class NonFinite(Metric):
         return self.count, self.first
 
     def refuse(self, what: str, advice: str) -> None:
-        """Raise an error if a row was non-finite. Every process must call this.
+        """Raise an error if a row was non-finite. Every process must call this method.
 
         Args:
             what: name of the rows, the start of the message.
             advice: end of the message.
 
         Raises:
-            UserError: with the number of these rows and the index of the first.
+            UserError: with the number of non-finite rows and the index of the first one.
         """
         count, first = (int(value) for value in self.compute())
         if count:
@@ -68,12 +68,12 @@ class NonFinite(Metric):
 
 
 class RowCollector(Metric):
-    """Collects named columns of rows, and returns those of all processes sorted by the column ``index``.
+    """A collector of named columns of rows from all processes, sorted by the column ``index``.
 
     Every process must update it, with zero rows if it has none, and all must call :meth:`table`.
 
     Args:
-        columns: their names; ``"index"``, ``(B,)`` of ``long``, is always a column.
+        columns: names of the columns; ``"index"``, ``(B,)`` of ``long``, is always a column.
 
     Example:
         >>> import torch
@@ -93,7 +93,7 @@ class RowCollector(Metric):
             self.add_state(f"rows_{name}", [], dist_reduce_fx="cat")
 
     def update(self, **rows: Tensor) -> None:
-        """Take one tensor ``(B, *event)`` per column.
+        """Add one tensor ``(B, *event)`` per column.
 
         Raises:
             UserError: if a column is missing.
@@ -110,14 +110,14 @@ class RowCollector(Metric):
         return {name: dim_zero_cat(getattr(self, f"rows_{name}")) for name in self.columns}
 
     def table(self) -> dict[str, Tensor]:
-        """All rows, one tensor ``(N, *event)`` per column.
+        """Return all rows, one tensor ``(N, *event)`` per column.
 
         Raises:
-            UserError: if a row was added twice. Lightning's own sampler does so when it pads the data of
-                several processes.
+            UserError: if a row was added twice, as by Lightning's sampler, which pads the data of several
+                processes.
         """
         events = {name: getattr(self, f"rows_{name}")[0].shape[1:] for name in self.columns}
-        # torchmetrics squeezes a result that is one number.
+        # torchmetrics squeezes a single number
         columns = {name: column.reshape(-1, *events[name]) for name, column in self.compute().items()}
         order = torch.argsort(columns["index"])
         index = columns["index"][order]

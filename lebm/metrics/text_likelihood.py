@@ -1,4 +1,4 @@
-"""Metrics of sentences: likelihood and perplexity, diversity, and what a latent is worth."""
+"""Metrics of sentences: likelihood and perplexity, diversity, and use of the latents."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ QUANTILE = NormalDist().inv_cdf(0.975)
 class SentenceLikelihood(Metric):
     """Mean ``-log p(x)`` per sentence in nats, and perplexity per token (``<eos>`` included).
 
-    The estimate of a sentence is ``log ∫ p~(x, z) dz - log Z``. Its first part is low on average. So the mean
-    is an upper bound of the negative log-likelihood, up to the error of log Z.
+    The estimate of a sentence is ``log ∫ p~(x, z) dz - log Z``, whose first part is low on average, so the
+    mean is an upper bound of the negative log-likelihood, up to the error of log Z.
 
-    The intervals cover 95%. They describe the error of the estimates for these sentences, and not how another
-    test set would differ. The errors of single sentences are independent. The error of log Z is added in
-    full, because all sentences share it.
+    The 95% intervals describe the error of the estimates for these sentences, not the variation between test
+    sets. The errors of single sentences are independent, and the error of log Z is added in full, because all
+    sentences share it.
 
     Attributes:
-        log_z: the prior's log-constant with its interval, the same on every process. Set it before
-            :meth:`compute`; the default is that of a normalised prior.
+        log_z: log-constant of the prior with its interval, equal on all processes. Set it before
+            :meth:`compute` (default: 0, for a normalised prior).
 
     Example:
         >>> import torch
@@ -71,7 +71,7 @@ class SentenceLikelihood(Metric):
         self.add_state("worst", torch.tensor(math.inf, dtype=torch.float64), dist_reduce_fx="min")
 
     def update(self, estimate: LogZ, tokens: Tensor) -> None:
-        """Add unnormalised estimates ``(B,)`` with their intervals, and the tokens per sentence ``(B,)``."""
+        """Add unnormalised estimates ``(B,)`` with intervals, and the tokens per sentence ``(B,)``."""
         error = (estimate.high - estimate.low) / (2 * QUANTILE)
         self.total = self.total + estimate.estimate.sum().to(self.total)
         self.variance = self.variance + error.square().sum().to(self.variance)
@@ -80,9 +80,8 @@ class SentenceLikelihood(Metric):
         self.worst = torch.minimum(self.worst, estimate.ess.min().to(self.worst))
 
     def compute(self) -> dict[str, Tensor]:
-        """``nll`` and ``perplexity``, each also with ``_low`` and ``_high``, and ``least_ess``.
-
-        ``least_ess`` is the least effective number of samples of any sentence.
+        """Return ``nll`` and ``perplexity``, each also with ``_low`` and ``_high``, and ``least_ess`` over
+        sentences.
         """
         log_z = self.log_z
         middle = log_z.estimate.to(self.total) - self.total / self.sentences
@@ -99,16 +98,16 @@ class SentenceLikelihood(Metric):
 
 @dataclass(frozen=True)
 class Budget:
-    """The size and training of the language model; perplexities are comparable only for the same budget.
+    """Size and training of a language model; perplexities can be compared for equal budgets only.
 
     Attributes:
-        steps: of Adam.
+        steps: number of steps of Adam.
         batch_size: sentences per step, drawn with replacement.
-        lr: learning rate; it falls to zero along a cosine.
-        embedding: width of a word's embedding.
+        lr: initial learning rate, which falls to zero along a cosine.
+        embedding: width of the word embeddings.
         hidden: width of the LSTM.
-        dropout: of embeddings and features.
-        seed: of weights, batches and dropout.
+        dropout: dropout of embeddings and features, in [0, 1).
+        seed: seed of weights, batches and dropout.
     """
 
     steps: int = 500
@@ -121,12 +120,12 @@ class Budget:
 
 
 def train_language_model(x: Tensor, vocabulary_size: int, budget: Budget) -> CategoricalLikelihood:
-    """A one-layer LSTM without latent, trained on sentences ``x`` ``(N, T)``.
+    """Train a one-layer LSTM without latent on sentences ``x`` ``(N, T)``.
 
-    The same data and budget give the same model.
+    Equal data and budgets give equal models.
 
     Raises:
-        ValueError: if there are no sentences.
+        ValueError: without sentences.
     """
     if not len(x):
         raise ValueError("a language model needs sentences for its training")
@@ -155,20 +154,20 @@ def train_language_model(x: Tensor, vocabulary_size: int, budget: Budget) -> Cat
 def language_model_perplexity(
     learned: Tensor, judged: Tensor, vocabulary_size: int, budget: Budget | None = None
 ) -> float:
-    """Perplexity per token, ``<eos>`` included, under a language model trained on other sentences.
+    """Return the perplexity per token (``<eos>`` included) under a language model of other sentences.
 
-    A model that learns from data and judges samples gives the *forward* perplexity. It is low for fluent
-    samples, even if they are all the same. A model that learns from samples and judges test data gives the
-    *reverse* perplexity. It is low only if the samples cover the data.
+    The *forward* perplexity, of samples under a model of the data, is low for fluent samples, even if they
+    are all equal. The *reverse* perplexity, of test data under a model of the samples, is low only if the
+    samples cover the data.
 
     Args:
-        learned: sentences ``(N, T)`` to learn from.
-        judged: sentences ``(M, T)`` to judge.
+        learned: training sentences ``(N, T)``.
+        judged: evaluated sentences ``(M, T)``.
         vocabulary_size: number of tokens.
-        budget: of the language model.
+        budget: size and training of the language model.
 
     Raises:
-        ValueError: if there are no sentences to learn from.
+        ValueError: without training sentences.
 
     Example:
         >>> import torch
@@ -186,14 +185,14 @@ def language_model_perplexity(
 
 
 def distinct(sentences: Sequence[Sequence[int]], n: int) -> float:
-    """Share of different n-grams among all n-grams of all sentences (Li et al. 2016).
+    """Return the share of distinct n-grams among all n-grams of all sentences (Li et al. 2016).
 
     Args:
-        sentences: token numbers of each, without ``<eos>`` and padding.
+        sentences: token numbers of each sentence, without ``<eos>`` and padding.
         n: length of the n-grams, at least 1.
 
     Returns:
-        A number in (0, 1]; 0 if there is no n-gram.
+        A number in (0, 1]; 0 without n-grams.
 
     Example:
         >>> from lebm.metrics.text_likelihood import distinct
@@ -207,11 +206,10 @@ def distinct(sentences: Sequence[Sequence[int]], n: int) -> float:
 
 
 def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
-    """BLEU of each sentence with all others as its references (Zhu et al. 2018), over all sentences together.
+    """Return the corpus BLEU of each sentence with all others as references (Zhu et al. 2018).
 
     Args:
-        sentences: token numbers of each, at least two sentences. The time grows with the square of their
-            number.
+        sentences: token numbers of at least two sentences. Time grows with the square of their number.
         n: longest n-gram.
 
     Returns:
@@ -235,7 +233,7 @@ def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
 
 
 def diversity(x: Tensor, compared: int = 200) -> dict[str, float]:
-    """``distinct_1``, ``distinct_2`` and ``self_bleu`` of sentences ``x``, ``(N, T)``.
+    """Return ``distinct_1``, ``distinct_2`` and ``self_bleu`` of sentences ``x``, ``(N, T)``.
 
     Self-BLEU uses the first ``compared`` sentences.
 
@@ -254,19 +252,18 @@ def diversity(x: Tensor, compared: int = 200) -> dict[str, float]:
 
 
 class LatentUse(Metric):
-    r"""Active coordinates, and how many nats the latent is worth to the generator.
+    r"""Number of active coordinates, and the gain of the generator from the latent in nats.
 
-    The metric uses two independent posterior draws ``z, z'`` of every observation. The noise of the draws is
-    independent, so their covariance over observations is :math:`\mathrm{Var}_x(E[z \mid x])`.
-    ``active_units`` counts the coordinates where it exceeds a threshold (Burda et al. 2016); posterior means
-    are not needed. ``posterior_mean_variance`` is its mean over coordinates.
+    For two independent posterior samples ``z, z'`` of every observation, the covariance over observations is
+    :math:`\mathrm{Var}_x(E[z \mid x])`. ``active_units`` counts the coordinates where it exceeds a threshold
+    (Burda et al. 2016), and ``posterior_mean_variance`` is its mean over coordinates.
 
     ``latent_nats`` is :math:`E[\log p(x \mid z) - \log p(x \mid z^*)]`, where :math:`z^*` is the latent of
-    another observation. Near 0, the generator ignores its latent (posterior collapse).
+    another observation. It is near 0 if the generator ignores its latent (posterior collapse).
 
     Args:
         latent_dim: number of latent coordinates.
-        threshold: least variance of an active coordinate.
+        threshold: smallest variance of an active coordinate.
 
     Example:
         >>> import torch
@@ -295,9 +292,9 @@ class LatentUse(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, z: Tensor, other: Tensor, own: Tensor, foreign: Tensor) -> None:
-        """Add two posterior draws ``(B, d)`` per observation, and ``log p(x | z)`` and ``log p(x | z*)``.
+        """Add two posterior samples ``(B, d)`` per observation, and ``log p(x | z)`` and ``log p(x | z*)``.
 
-        The last two are ``(B,)``; ``foreign`` has no rows if the batch has a single observation.
+        ``own`` and ``foreign`` are ``(B,)``; ``foreign`` is empty if the batch has a single observation.
         """
         z, other = z.double(), other.double()
         self.count = self.count + len(z)

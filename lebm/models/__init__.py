@@ -1,4 +1,4 @@
-"""Energies, priors, generators, encoders and likelihoods. Nothing here needs Lightning."""
+"""Energies, priors, generators, encoders and likelihoods, none of which needs Lightning."""
 
 from lebm.models.adapters import (
     DiffusersAutoencoder,

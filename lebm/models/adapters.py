@@ -1,4 +1,4 @@
-"""Networks that were not made for lebm: any ``nn.Module``, and the autoencoders of diffusers."""
+"""Adapters for networks from outside lebm: any ``nn.Module``, and the autoencoders of diffusers."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from lebm.models.frozen import frozen
 from lebm.models.generators import Generator
 
 _POINT = 2 * math.log(0.01)
-"""Log-variance of the latents of an encoder that gives a point."""
+"""Log-variance of the latents if an encoder returns points."""
 
 
 class ModuleGenerator(Generator):
-    """Any module as a generator.
+    """A generator that wraps any module.
 
-    A recipe names the module by class path and arguments. In Python it is an object; where its class is not
-    of ``torch.nn``, :func:`lebm.component.recorded` builds one that a checkpoint can rebuild.
+    A recipe gives the class path and arguments of the module, Python code an object. If its class is not part
+    of ``torch.nn``, build it by :func:`lebm.component.recorded`, so that a checkpoint can rebuild it.
 
     Args:
-        module: the network, from latents of the shape ``latent_shape`` to observations. It may give a tensor,
-            or an object that holds it as ``sample``.
-        latent_shape: the shape of one latent as the module takes it, ``[d]`` or ``[C, H, W]``. The model sees
-            it as one vector.
-        out_shape: the shape of one observation; measured by a pass through the module if ``None``.
-        trains: whether the module learns.
+        module: the network, from ``(B, *latent_shape)`` to observations ``(B, *out_shape)``. It may return a
+            tensor or an object with a tensor ``sample``.
+        latent_shape: shape of one latent as the module takes it, ``[d]`` or ``[C, H, W]``. The model uses the
+            flattened latent.
+        out_shape: shape of one observation; measured by a pass through the module if ``None``.
+        trains: whether the module is trained.
 
     Example:
         >>> import torch
@@ -63,20 +63,19 @@ class ModuleGenerator(Generator):
 
 
 class ModuleEncoder(GaussianEncoder):
-    """Any module as an encoder.
+    """An encoder that wraps any module.
 
-    The module gives latents ``(B, latent_dim)``, of which the flattened form counts; or twice as many
-    numbers, means and log-variances; or the two as a pair; or an object with ``latents``, or a
-    ``latent_dist`` with ``mean`` and ``logvar``. Latents alone are taken as means of Gaussians whose standard
-    deviation is 0.01. An object with ``rsample``, ``log_prob`` and ``entropy``, a distribution of your own,
-    stays as it is.
+    The module may return latents, which are flattened to ``(B, latent_dim)``; means and log-variances, as one
+    tensor or as a pair; or an object with ``latents``, or with a ``latent_dist`` that has ``mean`` and
+    ``logvar``. Latents alone are the means of Gaussians with standard deviation 0.01. A distribution with
+    ``rsample``, ``log_prob`` and ``entropy`` is returned unchanged.
 
     Args:
-        module: the network, or an object as of :class:`ModuleGenerator`.
+        module: the network.
         latent_dim: number of latent coordinates, at least 1.
 
     Raises:
-        ValueError: in a pass, for another number of latents.
+        ValueError: if the module returns another number of latents.
 
     Example:
         >>> import torch
@@ -105,20 +104,20 @@ class ModuleEncoder(GaussianEncoder):
 
 
 class ModuleAutoencoder(Generator):
-    """A module with ``encode`` and ``decode`` as a generator that brings its own encoder.
+    """A generator made of a module with ``encode`` and ``decode``, which brings its own encoder.
 
-    An inference without an encoder, such as :class:`~lebm.inference.Frozen`, takes the one of the module. The
-    model sees latents as one vector in units in which the draws of the encoder have mean 0 and variance 1 in
-    each channel. These are measured on the first training batch, or by :meth:`measure`, and stored in the
+    An inference without an encoder, such as :class:`~lebm.inference.Frozen`, uses the encoder of the module.
+    Latents are flattened and standardised, so that encoded data have mean 0 and variance 1 in each channel.
+    Means and scales are measured on the first training batch, or by :meth:`measure`, and stored in the
     checkpoint.
 
     Args:
-        module: the autoencoder. ``encode`` gives what a :class:`ModuleEncoder` takes, and ``decode`` a
-            tensor, or an object that holds it as ``sample``.
-        out_shape: the shape of one observation, such as ``[3, 64, 64]``.
-        latent_shape: the shape of one latent, channels first; measured by a pass if ``None``. An encoder of
-            means and log-variances in one tensor needs it.
-        trains: whether the module learns, both halves of it as the network ``generator``.
+        module: the autoencoder. ``encode`` returns one of the forms that :class:`ModuleEncoder` lists, and
+            ``decode`` a tensor or an object with a tensor ``sample``.
+        out_shape: shape of one observation, such as ``[3, 64, 64]``.
+        latent_shape: shape of one latent, channels first; measured by a pass if ``None``. It is required if
+            ``encode`` returns means and log-variances in one tensor.
+        trains: whether the module, encoder and decoder, is trained as the network ``generator``.
 
     Example:
         >>> import torch
@@ -160,12 +159,12 @@ class ModuleAutoencoder(Generator):
         return _observation(self.module.decode(z.unflatten(1, self.latent_shape) * self.scale + self.shift))
 
     def mirror(self) -> GaussianEncoder:
-        """The encoder of this module, in the same units."""
+        """Return the encoder of this module, in the same units."""
         return OwnEncoder(self)
 
     @torch.no_grad()
     def measure(self, x: Tensor) -> None:
-        """Take the units of the latents from observations ``x: (N, *out_shape)``, unless they are known."""
+        """Measure the units of the latents on ``x: (N, *out_shape)``, unless they are known."""
         if self.measured:
             return
         with frozen(self.module):
@@ -188,10 +187,10 @@ class ModuleAutoencoder(Generator):
 
 
 class OwnEncoder(GaussianEncoder):
-    """The encoder of a :class:`ModuleAutoencoder`, which holds the weights and makes it by ``mirror()``.
+    """The encoder returned by :meth:`ModuleAutoencoder.mirror`; the autoencoder holds its weights.
 
     Args:
-        autoencoder: the whole.
+        autoencoder: the autoencoder.
 
     Example:
         >>> import torch
@@ -216,9 +215,9 @@ class OwnEncoder(GaussianEncoder):
 
 
 class VectorUnits(ModuleAutoencoder):
-    """Vectors themselves as latents, in units in which each coordinate has mean 0 and variance 1.
+    """An identity autoencoder of vectors, in units in which each coordinate has mean 0 and variance 1.
 
-    A prior on them is a density of embeddings, or of the latents of another model.
+    A prior on these latents is a density of embeddings, or of the latents of another model.
 
     Args:
         latent_dim: number of coordinates of a vector, at least 1.
@@ -244,22 +243,22 @@ class _Same(nn.Module):
 
 
 class DiffusersAutoencoder(ModuleAutoencoder):
-    """An ``AutoencoderKL`` or ``AutoencoderTiny`` of diffusers; needs the extra ``lebm[diffusers]``.
+    """An ``AutoencoderKL`` or ``AutoencoderTiny`` of diffusers; requires the extra ``lebm[diffusers]``.
 
-    Unless it learns, its weights are not in the checkpoints of the model but stay in the folder, which must
-    hold the same ones when a checkpoint is opened.
+    Unless it is trained, checkpoints do not contain its weights, so the folder must hold the same weights
+    when a checkpoint is opened.
 
     Args:
-        path: a folder that ``save_pretrained`` wrote, or a name on the Hub, such as
-            ``stabilityai/sd-vae-ft-mse``, which is downloaded. Weights are read as safetensors only.
+        path: folder written by ``save_pretrained``, or name of a repository on the Hub, such as
+            ``stabilityai/sd-vae-ft-mse``, which is downloaded. Only safetensors are read.
         image_size: height and width of the images; the ``sample_size`` of the autoencoder if ``None``.
         revision: branch, tag or commit on the Hub.
-        subfolder: the folder inside, such as ``vae`` in a pipeline.
+        subfolder: folder inside ``path``, such as ``vae`` in a pipeline.
         trains: whether it is fine-tuned, as the network ``generator``.
 
     Raises:
-        UserError: if there is no such autoencoder, or the weights are other ones than in training.
-        MissingExtraError: without diffusers.
+        UserError: if ``path`` holds no autoencoder, or other weights than in training.
+        MissingExtraError: if diffusers is not installed.
 
     Example:
         The notebook ``docs/tutorials/your_autoencoder.ipynb`` trains a prior on one.
@@ -279,7 +278,7 @@ class DiffusersAutoencoder(ModuleAutoencoder):
         trains: bool = False,
     ) -> None:
         need("diffusers", type(self).__name__)
-        with torch.device("cpu"):  # the weights are needed where a model is built without memory, too
+        with torch.device("cpu"):  # the weights are needed even if the model is built on the meta device
             module = _of_diffusers(path, revision=revision, subfolder=subfolder)
         config: Any = module.config
         size = image_size or getattr(config, "sample_size", None)
@@ -320,7 +319,7 @@ def _of_diffusers(path: str, **place: str | None) -> nn.Module:
 
 
 def _digest(module: nn.Module) -> str:
-    """SHA-256 of the weights, in the order of their names."""
+    """Return the SHA-256 of the weights, in the order of their names."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode() + value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -341,9 +340,9 @@ def _observation(made: Any) -> Tensor:
 
 
 def _moments(made: Any, latent_dim: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """Means ``(B, latent_dim)`` and log-variances, ``None`` for a point, of what an encoder gives.
+    """Return means ``(B, latent_dim)`` and log-variances (``None`` for points) of the output of an encoder.
 
-    Without a ``latent_dim`` the shape of the latents stays, and one tensor holds a point.
+    Without a ``latent_dim`` the shape of the latents is kept, and one tensor holds points.
     """
     if hasattr(made, "latent_dist"):
         made = made.latent_dist.mean, made.latent_dist.logvar
@@ -362,14 +361,14 @@ def _moments(made: Any, latent_dim: int | None = None) -> tuple[Tensor, Tensor |
 
 
 def _gaussian(made: Any, latent_dim: int) -> tuple[Tensor, Tensor]:
-    """Means and log-variances, each ``(B, latent_dim)``."""
+    """Return means and log-variances, each ``(B, latent_dim)``."""
     mean, log_variance = _moments(made, latent_dim)
     return mean, torch.full_like(mean, _POINT) if log_variance is None else log_variance
 
 
 @torch.no_grad()
 def _shape_of(module: nn.Module, shape: Sequence[int], call: Callable[[Tensor], Tensor]) -> tuple[int, ...]:
-    """The shape of one row of what a call gives for a row of zeros."""
+    """Return the shape of one output of ``call`` for one row of zeros."""
     anchor = next(module.parameters(), torch.zeros(()))
     with frozen(module):
         return tuple(call(torch.zeros(1, *shape, dtype=anchor.dtype, device=anchor.device)).shape[1:])

@@ -1,4 +1,4 @@
-"""The coordinates of a chain: latents, or the noise of a hierarchy; all layers, or only some."""
+"""Coordinates of a chain: latents, or the noise of a hierarchy; all layers, or some of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lebm.samplers.targets import Masked
 
 
 class ChainSpace:
-    """The coordinates in which the chains of a hierarchical model move: here, the latents themselves.
+    """The coordinates in which the chains of a hierarchical model move; here the latents themselves.
 
     Args:
         prior: the prior of the latents.
@@ -27,23 +27,23 @@ class ChainSpace:
         self.prior = prior
 
     def target(self) -> LogDensity:
-        """The unnormalised log-density of the prior in these coordinates."""
+        """Return the unnormalised log-density of the prior in these coordinates."""
         return self.prior.target()
 
     def reference(self, n: int, generator: RandomSource) -> Tensor:
-        """``n`` starts of chains in these coordinates, ``(n, latent_dim)``."""
+        """Draw ``n`` starts of chains in these coordinates, ``(n, latent_dim)``."""
         return self.prior.reference(n, generator)
 
     def latents(self, state: Tensor) -> Tensor:
-        """The latents that belong to coordinates, both ``(B, latent_dim)``."""
+        """Map coordinates to latents, both ``(B, latent_dim)``."""
         return state
 
     def coordinates(self, z: Tensor) -> Tensor:
-        """The coordinates that belong to latents, both ``(B, latent_dim)``."""
+        """Map latents to coordinates, both ``(B, latent_dim)``."""
         return z
 
     def posterior(self, log_likelihood: LogDensity) -> LogDensity:
-        """The unnormalised log-density of the posterior in these coordinates.
+        """Return the unnormalised log-density of the posterior in these coordinates.
 
         ``log_likelihood`` is ``log p(x | z)`` as a function of the latents, ``(B, latent_dim) -> (B,)``.
         """
@@ -54,9 +54,9 @@ class ChainSpace:
 class NoiseSpace(ChainSpace):
     r"""The noise :math:`\epsilon` of a :class:`~lebm.models.GaussianHierarchy`.
 
-    The latents are :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`. Chains start at N(0, I), and
-    these starts are ancestral draws of the hierarchy. All layers move on one scale, whatever the scale of
-    their latents is. In a deep hierarchy, chains that move the latents directly do not mix.
+    The latents are :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`. Chains start at N(0, I), which
+    is an exact sample of the hierarchy. All layers have the same scale in noise, so chains mix in deep
+    hierarchies, in which chains on the latents do not.
 
     Args:
         prior: the hierarchy with its energy.
@@ -92,10 +92,9 @@ def redraw(
 ) -> Tensor:
     """Draw some coordinates of latents again from the prior, given the other coordinates.
 
-    The chain starts from the reference, given the fixed layers above. In noise space the *noise* of the
-    other layers is fixed, and so the latents below a redrawn layer follow it. Without an energy no chain
-    runs if the start is already an exact draw. This is so if the layers are independent or the free
-    layers are the lowest ones.
+    The chain starts from the reference, given the fixed layers above. In noise space the *noise* of the other
+    layers is fixed, so the latents below a redrawn layer change with it. Without an energy no chain runs if
+    the start is an exact sample: if the layers are independent or the free layers are the lowest ones.
 
     Args:
         space: coordinates of the chain.
@@ -103,7 +102,7 @@ def redraw(
         z: latents ``(B, latent_dim)``.
         free: ``(latent_dim,)`` of ``bool``, true for the coordinates to draw again.
         generator: source of randomness.
-        steps: length of the chain; ``None`` is the length of the sampler.
+        steps: length of the chain; the length of the sampler if ``None``.
 
     Returns:
         Latents ``(B, latent_dim)``.
@@ -126,10 +125,7 @@ def redraw(
 
 
 def _fresh(space: ChainSpace, z: Tensor, free: Tensor, generator: RandomSource) -> Tensor:
-    """Coordinates of ``z`` whose free ones are replaced by a draw of the reference.
-
-    The draw is given the fixed coordinates above, if the reference is a hierarchy.
-    """
+    """Replace the free coordinates of ``z`` by a sample of the reference, given the fixed layers above."""
     base = getattr(space.prior, "base", space.prior)
     if not isinstance(base, GaussianHierarchy):
         return torch.where(free, base.reference(len(z), generator).detach().to(z), z)
@@ -142,13 +138,13 @@ def _fresh(space: ChainSpace, z: Tensor, free: Tensor, generator: RandomSource) 
 
 
 def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
-    """The space with the name ``space``, which is ``"latent"`` or ``"noise"``.
+    """Return the space named ``space``, which is ``"latent"`` or ``"noise"``.
 
     ``noise_target`` is ``"exact"`` or ``"released"``, see
     :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
 
     Raises:
-        ValueError: for another name, or a prior without that space.
+        ValueError: for an unknown name, or a prior without this space.
     """
     check_choice("space", space, ("latent", "noise"))
     check_choice("noise_target", noise_target, ("exact", "released"))
@@ -164,7 +160,7 @@ def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
 
 
 def common_layout(prior: Prior, *parts: nn.Module | None) -> LatentLayout:
-    """The layers on which a prior and other parts agree; one layer of all coordinates if none has layers.
+    """Return the layers on which a prior and other parts agree; a single layer if no part has layers.
 
     Raises:
         ValueError: if they do not agree.

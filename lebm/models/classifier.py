@@ -1,4 +1,4 @@
-"""A small classifier on latents, fitted in seconds."""
+"""A small classifier on latents, which is fitted in seconds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from lebm.component import Component
 
 
 class LatentClassifier(nn.Module, Component):
-    """Logits ``(B, classes)`` of latents ``(B, latent_dim)``: Linear-ReLU-Linear on standardised latents.
+    """A classifier on latents: Linear-ReLU-Linear on standardised ``(B, latent_dim)``, logits
+    ``(B, classes)``.
 
     Args:
         latent_dim: number of latent coordinates.
         classes: number of classes, at least 2.
-        hidden: width.
+        hidden: width of the hidden layer.
 
     Raises:
         ValueError: for fewer than two classes.
@@ -61,22 +62,22 @@ class LatentClassifier(nn.Module, Component):
         lr: float = 3e-3,
         seed: int = 0,
     ) -> LatentClassifier:
-        """Fit by cross-entropy; Adam's learning rate falls to zero along a cosine.
+        """Fit a classifier by cross-entropy, with a learning rate that falls to zero along a cosine.
 
-        Torch's default generator does not change.
+        The default generator of torch is not used.
 
         Args:
             z: latents or other features ``(N, latent_dim)``.
             labels: ``(N,)`` of ``long``, from 0.
-            classes: number of classes; one more than the largest label if ``None``.
-            hidden: width.
+            classes: number of classes, at least 2; one more than the largest label if ``None``.
+            hidden: width of the hidden layer.
             epochs: passes over the rows.
             batch_size: rows per step.
-            lr: Adam's learning rate at the start.
-            seed: of weights and order.
+            lr: initial learning rate of Adam.
+            seed: seed of the weights and of the order of rows.
 
         Raises:
-            ValueError: without rows, for another number of labels than rows, or for fewer than two classes.
+            ValueError: without rows, if the numbers of labels and rows differ, or for fewer than two classes.
         """
         if not len(z) or len(z) != len(labels):
             raise ValueError(

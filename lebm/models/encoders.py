@@ -1,4 +1,4 @@
-"""Encoders: networks from data to a diagonal Gaussian over the latent."""
+"""Encoders: networks from data to a diagonal Gaussian over the latents."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lebm.samplers.noise import RandomSource, normal
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """The density ``N(mean, diag(exp(log_scale))^2)``, one Gaussian per row; every density is normalised.
+    """The normalised density ``N(mean, diag(exp(log_scale))^2)``, one Gaussian per row.
 
-    Unlike ``torch.distributions`` it draws from any :data:`~lebm.samplers.RandomSource`.
+    Unlike ``torch.distributions`` it uses any :data:`~lebm.samplers.RandomSource`.
 
     Attributes:
         mean: means, ``(B, d)``.
@@ -42,30 +42,30 @@ class DiagonalGaussian:
     log_scale: Tensor
 
     def rsample(self, generator: RandomSource = None) -> Tensor:
-        """One reparameterised draw per row, ``(B, d)``: gradients reach mean and scale."""
+        """Draw one reparameterised sample per row, ``(B, d)``: gradients reach mean and scale."""
         noise = normal(generator, self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
         return self.mean + self.log_scale.exp() * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density of ``z: (B, d)`` in nats, shape ``(B,)``."""
+        """Return the log-density of ``z: (B, d)`` in nats, ``(B,)``."""
         error = (z - self.mean) * (-self.log_scale).exp()
         return (-0.5 * error.square() - self.log_scale - 0.5 * math.log(2 * math.pi)).sum(dim=1)
 
     def entropy(self) -> Tensor:
-        """Differential entropy in nats, shape ``(B,)``."""
+        """Return the differential entropy in nats, ``(B,)``."""
         return (self.log_scale + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=1)
 
     def divergences(self, other: DiagonalGaussian) -> Tensor:
-        """``KL(self || other)`` of every coordinate in nats, in closed form, shape ``(B, d)``."""
+        """Return ``KL(self || other)`` of each coordinate in nats, in closed form, ``(B, d)``."""
         gap = other.log_scale - self.log_scale
         shift = (self.mean - other.mean) * (-other.log_scale).exp()
         return gap + 0.5 * ((-2 * gap).exp() + shift.square() - 1)
 
 
 class GaussianEncoder(nn.Module, Component, ABC):
-    """Base class of the encoders: ``encoder(x: (B, *in_shape))`` returns a :class:`DiagonalGaussian`.
+    """Base class of the encoders: ``encoder(x: (B, *in_shape))`` is a :class:`DiagonalGaussian`.
 
-    The Gaussian is over ``(B, latent_dim)``. A derived class sets ``latent_dim`` and ``in_shape`` and
+    The Gaussian has the shape ``(B, latent_dim)``. A subclass sets ``latent_dim`` and ``in_shape`` and
     implements :meth:`features`.
 
     Example:
@@ -84,7 +84,7 @@ class GaussianEncoder(nn.Module, Component, ABC):
 
     @abstractmethod
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the latents of ``x``, each ``(B, latent_dim)``."""
+        """Return mean and log-variance of the latents of ``x``, each ``(B, latent_dim)``."""
 
     def forward(self, x: Tensor) -> DiagonalGaussian:
         mean, log_variance = self.features(x)
@@ -98,7 +98,7 @@ class MLPEncoder(GaussianEncoder):
         latent_dim: number of latent coordinates, at least 1.
         in_shape: shape of one observation, for example ``[1, 28, 28]``.
         hidden: widths of the hidden layers.
-        activation: as for :class:`~lebm.models.MLPEnergy`.
+        activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
 
     Raises:
         ValueError: for a width below 1 or an unknown activation.
@@ -144,16 +144,15 @@ class ConvEncoder(GaussianEncoder):
         in_shape: channels, height and width of an image; height and width must be equal.
         channels: output channels of the layers before the two last convolutions.
         end: height and width of the input of the two last convolutions.
-        activation: as for :class:`~lebm.models.MLPEnergy`.
-        bias: whether convolutions have biases. Those of the released body have none.
-        head_bias: whether the two last convolutions have biases, as the released ones do; ``bias`` if
-            ``None``.
+        activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
+        bias: whether the convolutions of the body have biases (the released ones do not).
+        head_bias: whether the two last convolutions have biases (the released ones do); ``bias`` if ``None``.
         initialization: ``"xavier_conv"``, Xavier-normal weights of the convolutions (released), or
             ``"default"`` (PyTorch's).
 
     Raises:
-        ValueError: if the layers do not lead from the size of the image to ``end``, for a width below 1 or an
-            unknown name.
+        ValueError: if the layers do not lead from the size of the image to ``end``, for a width below 1, or
+            for an unknown name.
 
     Example:
         >>> import torch
@@ -203,16 +202,16 @@ class ConvEncoder(GaussianEncoder):
 
 
 class SentenceEncoder(GaussianEncoder):
-    """A bidirectional GRU. A linear map of its two last states gives mean and log-variance.
+    """A bidirectional GRU whose two last states give mean and log-variance by a linear map.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
         vocabulary_size: number of tokens, the special tokens included.
         max_length: largest number of tokens in a sentence.
-        embedding: width of a word embedding.
-        hidden: width of the state of each direction.
+        embedding: width of the word embeddings.
+        hidden: width of the recurrent state in each direction.
 
-    Shapes: sentences are ``(B, T)`` of ``int64``, with T at most ``max_length``.
+    Sentences have the shape ``(B, T)``, ``int64``, with T at most ``max_length``.
 
     Raises:
         ValueError: for a size below 1.

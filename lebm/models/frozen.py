@@ -1,4 +1,4 @@
-"""Networks as a chain needs them: fixed functions whose buffers do not change."""
+"""Networks as fixed functions, whose buffers do not change in a chain."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from torch.nn.utils import parametrize
 def frozen(*networks: nn.Module, batch_statistics: bool = False) -> Iterator[None]:
     """Put networks into evaluation mode for a chain, and restore the mode of every module afterwards.
 
-    No forward pass inside the context changes a buffer. Spectral norm keeps its current vector, and
-    normalised weights are computed once instead of at every step of the chain. BatchNorm uses its running
-    statistics. With ``batch_statistics`` it uses the statistics of the current batch and does not store them.
-    The chains of a batch then depend on each other, as in released code that never leaves training mode.
+    No forward pass inside the context changes a buffer: spectral norm keeps its current vector, its weights
+    are computed once for all steps of the chain, and BatchNorm uses its running statistics.
 
     Args:
-        networks: the networks that the log-density of the chain calls.
-        batch_statistics: whether BatchNorm layers use the statistics of the batch.
+        networks: networks that the log-density of the chain calls.
+        batch_statistics: whether BatchNorm uses the statistics of the batch, without storing them. The chains
+            of a batch then depend on each other, as in released code that never leaves training mode.
 
     Example:
         >>> import torch

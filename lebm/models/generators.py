@@ -24,8 +24,8 @@ from lebm.models.layers import activation as _activation
 class Generator(nn.Module, Component):
     """Base class of the generators: ``generator(z: (B, latent_dim)) -> (B, *out_shape)``.
 
-    Images are in [-1, 1]. ``latent_dim`` is the number of latent coordinates and ``out_shape`` the
-    shape of one observation.
+    Images are in [-1, 1]. A subclass sets ``latent_dim``, the number of latent coordinates, and
+    ``out_shape``, the shape of one observation.
 
     Example:
         >>> import torch
@@ -51,7 +51,7 @@ class MLPGenerator(Generator):
         latent_dim: number of latent coordinates, at least 1.
         out_shape: shape of one observation, for example ``[1, 28, 28]``.
         hidden: widths of the hidden layers.
-        activation: as for :class:`~lebm.models.MLPEnergy`.
+        activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
 
     Raises:
@@ -107,13 +107,14 @@ class ConvGenerator(Generator):
         out_shape: channels, height and width of an image; height and width must be equal.
         channels: output channels of every layer but the last.
         start: height and width after the first layer.
-        activation: as for :class:`~lebm.models.MLPEnergy`.
+        activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         initialization: ``"xavier_conv"``, Xavier-normal weights of the convolutions (released, Pang et al.
             2020), or ``"default"``, PyTorch's (released, Cui et al. CVPR 2023).
 
     Raises:
-        ValueError: if the layers do not end at the size of the image, for a width below 1 or an unknown name.
+        ValueError: if the layers do not end at the size of the image, for a width below 1, or for an unknown
+            name.
 
     Example:
         >>> import torch
@@ -141,10 +142,10 @@ class ConvGenerator(Generator):
         if out_shape[1] not in (reached, 2 * reached):
             raise ValueError(
                 f"{len(channels)} layers from {start} x {start} reach {reached} px, and with the last layer"
-                f" {reached} or {2 * reached} px, but out_shape asks for {out_shape[1]}: change start or the"
+                f" {reached} or {2 * reached} px, but out_shape has {out_shape[1]}: change start or the"
                 " number of channels"
             )
-        # The first activation acts on a view. There, overwriting costs autograd more time than it saves.
+        # The first activation acts on a view, where an in-place operation costs autograd more than it saves.
         self.net = nn.Sequential(
             FirstConvTranspose2d(latent_dim, channels[0], start), _activation(activation, inplace=False)
         )
@@ -167,7 +168,7 @@ class ConvGenerator(Generator):
 class IdentityGenerator(Generator):
     """The identity ``g(z) = z``, without parameters.
 
-    With this generator the prior is a density of the data themselves, blurred by the noise of the likelihood.
+    The prior is then a density of the data themselves, blurred by the noise of the likelihood.
 
     Args:
         latent_dim: number of coordinates, at least 1.

@@ -1,4 +1,4 @@
-"""A flat latent as a list of layers, and energies on such layers."""
+"""Layers of a flat latent, and energies on such layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LayerShape = int | Sequence[int]
 
 
 class LatentLayout:
-    """Views of one flat latent ``(B, d)`` as layers, bottom first: layer 0 is nearest to the data.
+    """A view of a flat latent ``(B, d)`` as layers, bottom first: layer 0 is nearest to the data.
 
     Args:
         shapes: size of each layer, or its shape such as ``[20, 8, 8]``.
@@ -28,7 +28,7 @@ class LatentLayout:
         slices: coordinates of each layer in the flat latent.
 
     Raises:
-        ValueError: for no layer, or a layer without coordinates.
+        ValueError: without layers, or for a layer without coordinates.
 
     Example:
         >>> import torch
@@ -55,25 +55,25 @@ class LatentLayout:
         return len(self.sizes)
 
     def split(self, z: Tensor) -> list[Tensor]:
-        """The layers of a flat latent ``(B, latent_dim)``, as views ``(B, *shape)``."""
+        """Return the layers of a flat latent ``(B, latent_dim)``, as views ``(B, *shape)``."""
         return [
             part.unflatten(1, shape)
             for part, shape in zip(z.split(self.sizes, dim=1), self.shapes, strict=True)
         ]
 
     def join(self, layers: Sequence[Tensor]) -> Tensor:
-        """One flat latent ``(B, latent_dim)`` from layers ``(B, *shape)``."""
+        """Return the flat latent ``(B, latent_dim)`` of layers ``(B, *shape)``."""
         return torch.cat([layer.flatten(1) for layer in layers], dim=1)
 
     def sums(self, values: Tensor) -> Tensor:
-        """Sums over the coordinates of each layer: ``(B, latent_dim) -> (B, L)``."""
+        """Sum over the coordinates of each layer: ``(B, latent_dim) -> (B, L)``."""
         return torch.stack([part.sum(dim=1) for part in values.split(self.sizes, dim=1)], dim=1)
 
     def mask(self, layers: Iterable[int], device: torch.device | str = "cpu") -> Tensor:
-        """Which coordinates belong to the given layers: ``(latent_dim,)`` of ``bool``.
+        """Return a mask of the coordinates of the given layers, ``(latent_dim,)`` of ``bool``.
 
         Raises:
-            ValueError: for a layer that does not exist.
+            ValueError: if a layer does not exist.
         """
         mask = torch.zeros(self.latent_dim, dtype=torch.bool, device=device)
         for layer in layers:
@@ -86,19 +86,17 @@ class LatentLayout:
 
 
 class ConcatenatedEnergy(MLPEnergy):
-    """One fully connected energy on all layers together (Cui et al., ICCV 2023, released networks).
-
-    It couples the layers.
+    """A fully connected energy that couples all layers (Cui et al., ICCV 2023, released networks).
 
     Args:
         latent_dims: sizes of the layers, bottom first.
         hidden: widths of the hidden layers.
-        activation: see :class:`~lebm.models.MLPEnergy`.
-        spectral_norm: bound the Lipschitz constant of every layer by 1, as released. An inference network
-            follows the slope of the energy; the bound keeps it from diverging.
+        activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
+        spectral_norm: whether the Lipschitz constant of every layer is bounded by 1, as released. The bound
+            keeps an inference network, which follows the slope of the energy, from diverging.
 
     Raises:
-        ValueError: for no layer, a width below 1 or an unknown activation.
+        ValueError: without layers, for a width below 1 or an unknown activation.
 
     Example:
         >>> import torch
@@ -124,11 +122,10 @@ class LayerEnergies(Energy):
     r"""A sum of energies, one per layer: :math:`E(z) = \sum_i E_i(z_i)` (Cui et al., CVPR 2023).
 
     Args:
-        energies: one energy per layer, bottom layer first. Each must have a ``latent_dim``, as
-            :class:`MLPEnergy` and :class:`ConvEnergy` have.
+        energies: one energy per layer, bottom first, each with a ``latent_dim`` such as :class:`MLPEnergy`.
 
     Raises:
-        ValueError: for no energy, or an energy without a ``latent_dim``.
+        ValueError: without energies, or for an energy without a ``latent_dim``.
 
     Example:
         >>> import torch
@@ -155,17 +152,17 @@ class LayerEnergies(Energy):
 class ConvEnergy(Energy):
     """An energy on a convolutional group of latents (Cui et al., CVPR 2023, released networks).
 
-    Convolutions halve the size (kernel 4, stride 2) down to 4 x 4. As many fully connected
-    layers follow, at least one.
+    Convolutions halve the size (kernel 4, stride 2) down to 4 x 4. The same number of fully connected layers
+    follows, at least one.
 
     Args:
-        shape: channels, height and width of the group. Height and width must be equal, a
-            power of two, at least 4.
-        channels: output channels of the convolutions; 64 as released.
-        hidden: width of the fully connected layers; 200 as released.
+        shape: channels, height and width of the group. Height and width must be equal, a power of two, at
+            least 4.
+        channels: output channels of the convolutions (released: 64).
+        hidden: width of the fully connected layers (released: 200).
 
     Raises:
-        ValueError: for another shape.
+        ValueError: for an invalid shape.
 
     Example:
         >>> import torch

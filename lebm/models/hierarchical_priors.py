@@ -21,10 +21,10 @@ from lebm.samplers.noise import RandomSource
 
 
 class GaussianHierarchy(Prior):
-    r"""A prior :math:`p(z_L) \prod_i p(z_i \mid z_{i+1}, ..., z_L)` of Gaussians, with exact draws.
+    r"""A prior :math:`p(z_L) \prod_i p(z_i \mid z_{i+1}, ..., z_L)` of Gaussians, with exact samples.
 
-    An energy-based prior needs no more than this from a hierarchical VAE. Derive from this class, set
-    ``layout`` to the shapes of the layers, and implement :meth:`place` and :meth:`conditionals`.
+    To use a hierarchical VAE as the base of an energy-based prior, derive from this class, set ``layout`` to
+    the shapes of the layers, and implement :meth:`place` and :meth:`conditionals`.
 
     Example:
         >>> import torch
@@ -40,20 +40,17 @@ class GaussianHierarchy(Prior):
 
     @abstractmethod
     def place(self, noise: Tensor) -> Tensor:
-        r"""The latents that belong to noise, computed from the top layer down; both are ``(B, latent_dim)``.
+        r"""Map noise to latents, from the top layer down; both are ``(B, latent_dim)``.
 
         :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`.
         """
 
     @abstractmethod
     def conditionals(self, z: Tensor) -> DiagonalGaussian:
-        """The Gaussian of every layer, given the layers above it in ``z: (B, latent_dim)``.
-
-        All layers together are returned as one Gaussian over ``(B, latent_dim)``.
-        """
+        """Return the Gaussians of all layers, given the layers above in ``z``, as one ``(B, latent_dim)``."""
 
     def noise_of(self, z: Tensor) -> Tensor:
-        """The noise that :meth:`place` turns into ``z``, both ``(B, latent_dim)``."""
+        """Return the noise that :meth:`place` maps to ``z``, both ``(B, latent_dim)``."""
         given = self.conditionals(z)
         return (z - given.mean) * (-given.log_scale).exp()
 
@@ -61,7 +58,7 @@ class GaussianHierarchy(Prior):
         return z.new_zeros(z.shape[0])
 
     def log_density(self, z: Tensor) -> Tensor:
-        """The normalised log-density in nats, ``(B,)``: the sum of the conditional ones of the layers."""
+        """Return the normalised log-density in nats, ``(B,)``, summed over the conditionals of all layers."""
         return self.conditionals(z).log_prob(z)
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
@@ -69,26 +66,25 @@ class GaussianHierarchy(Prior):
 
 
 class GaussianChain(GaussianHierarchy):
-    r"""N(0, I) at the top, and a Gaussian :math:`p(z_i \mid z_{i+1})` per lower layer (CVPR 2023).
+    r"""A hierarchy with N(0, I) at the top and a network for each :math:`p(z_i \mid z_{i+1})` (CVPR 2023).
 
-    Each of these Gaussians has one network. Its log standard deviations are bounded softly,
-    ``limit * tanh(s / limit)``. Then ``floor`` is added to the standard deviations. With these two bounds the
-    joint density stays proper under an energy that grows at most linearly.
+    The log standard deviations are bounded softly, ``limit * tanh(s / limit)``, then ``floor`` is added to
+    the standard deviations. With both bounds the joint density is proper under an energy that grows at most
+    linearly.
 
-    The released code has no soft bound, and it adds the floor to the top layer too, so that its
-    :math:`p(z_L)` is N(0, 1.01^2 I). This is ``limit=None, top_floor=True``. It gives up the guarantee that
-    the joint density is proper.
+    The released code is ``limit=None, top_floor=True``: it has no soft bound, so the joint density may be
+    improper, and :math:`p(z_L)` is N(0, 1.01^2 I).
 
     Args:
         latent_dims: sizes of the layers, bottom first; at least two.
-        hidden: widths of the hidden layers of each network; four of 200 as released.
-        activation: as for :class:`~lebm.models.MLPEnergy`.
-        floor: smallest standard deviation; 0.01 as released.
+        hidden: widths of the hidden layers of each network.
+        activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
+        floor: smallest standard deviation.
         limit: largest absolute log standard deviation, before the floor is added; ``None`` for no bound.
-        top_floor: whether the floor is added to the unit standard deviation of the top layer too.
+        top_floor: whether the floor is also added to the standard deviation of the top layer.
 
     Raises:
-        ValueError: for fewer than two layers, or a floor or limit that is not positive.
+        ValueError: for fewer than two layers, or if floor or limit is not positive.
 
     Example:
         >>> import torch
@@ -123,11 +119,7 @@ class GaussianChain(GaussianHierarchy):
         self.nets = nn.ModuleList(nets)
 
     def given(self, layer: int, above: Tensor) -> DiagonalGaussian:
-        """The Gaussian of one layer below the top, given the layer above it.
-
-        ``layer`` counts from the bottom, and ``above`` holds the coordinates of the
-        next layer, ``(B, size)``.
-        """
+        """Return the Gaussian of layer number ``layer``, given the layer ``above: (B, size)`` next to it."""
         mean, raw = self.nets[layer](above).chunk(2, dim=1)
         bounded = raw if self.limit is None else self.limit * torch.tanh(raw / self.limit)
         return DiagonalGaussian(mean, (self.floor + bounded.exp()).log())
@@ -153,16 +145,16 @@ class GaussianChain(GaussianHierarchy):
 
 
 class HierarchicalPrior(Prior):
-    r"""``p(z) = exp(-E(z)) p0(z) / Z`` where ``p0`` is a hierarchy of Gaussians (CVPR 2023, eq. 4).
+    r"""A prior ``p(z) = exp(-E(z)) p0(z) / Z`` with a hierarchy of Gaussians ``p0`` (CVPR 2023, eq. 4).
 
     Args:
         energy: the energy ``E``; :class:`~lebm.models.LayerEnergies` in the paper.
         base: the reference ``p0``.
         start: start of the chains that move ``z``. ``"normal"`` is N(0, I) on all layers, as released, and
-            ``"ancestral"`` is a draw of the reference.
+            ``"ancestral"`` a sample of the reference.
 
     Raises:
-        ValueError: if energy and base disagree on the latent size, or for another start.
+        ValueError: if energy and base disagree on the latent size, or for an unknown start.
 
     Example:
         >>> import torch
@@ -200,17 +192,17 @@ class HierarchicalPrior(Prior):
         return self.base.place(noise) if self.start == "ancestral" else noise
 
     def noise_log_density(self, exact: bool = True) -> LogDensity:
-        r"""The unnormalised log-density of the noise whose latents follow this prior.
+        r"""Return the unnormalised log-density of the noise whose latents follow this prior.
 
-        The noise is :math:`\epsilon` and its latents are :math:`z(\epsilon)`. The change of variables cancels
-        the standard deviations of the reference, so the log-density is
+        The change of variables from latents :math:`z(\epsilon)` to noise :math:`\epsilon` cancels the
+        standard deviations of the reference, so the log-density is
         :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2`.
 
         Args:
-            exact: ``False`` uses the density of the *latents* for a move in noise, as the released two-stage
-                code does. The log-density is then
+            exact: ``False`` uses the density of the *latents* without the change of variables, as the
+                released two-stage code:
                 :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2 - \sum \log \sigma_i(\epsilon)`. The latents of such
-                a chain do not follow the prior: they gather where the reference is narrow.
+                a chain do not follow the prior, because they gather where the reference is narrow.
         """
 
         def log_density(noise: Tensor) -> Tensor:

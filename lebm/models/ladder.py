@@ -1,4 +1,4 @@
-"""Ladders: a generator that takes its latent at several depths, and the bottom-up encoder that mirrors it."""
+"""Ladders: a generator that takes its latent at several depths, and its bottom-up encoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stack(
     norm: str = "none",
     plain_end: bool = False,
 ) -> tuple[nn.Sequential, tuple[int, ...]]:
-    """Build layers, and follow the shape of one sample through them.
+    """Build layers and return them with the shape of their output.
 
     Args:
         words: one word per layer. ``"linear 400"`` takes the whole input; ``"linear 64x4x4"`` gives an image;
@@ -34,13 +34,13 @@ def stack(
         shape: shape of the input, ``(d,)`` or ``(C, H, W)``.
         activation: name of the activation after every layer.
         norm: ``"none"``, ``"group"`` or ``"batch"``, between a layer and its activation.
-        plain_end: whether the last layer has neither norm nor activation.
+        plain_end: whether norm and activation of the last layer are left out.
 
     Returns:
         The network, and the shape of its output.
 
     Raises:
-        ValueError: if a word cannot be read or does not fit; the message names the word.
+        ValueError: if a word cannot be read or does not fit.
     """
     if not words:
         raise ValueError("a block needs at least one layer, for example 'linear 400'")
@@ -56,7 +56,7 @@ def stack(
 
 
 def _append(net: nn.Sequential, word: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Add the layer of a word; return the shape after it."""
+    """Add the layer of a word and return the shape after it."""
     kind, _, size = word.partition(" ")
     try:
         sizes = tuple(int(number) for number in size.split("x"))
@@ -110,23 +110,22 @@ class LadderGenerator(Generator):
     r"""A generator whose layers of latents enter at different depths (Cui et al., ICCV 2023, eq. 3).
 
     :math:`h_L = g_L(z_L)`, :math:`h_i = g_i([z_i, h_{i+1}])`, and :math:`h_1` is the mean image. The layers
-    of the latent are independent a priori; only the network has a hierarchy. A layer that enters at the top
-    passes through more of the network, and so it tends to carry more abstract content.
+    of the latent are independent a priori; only the network is hierarchical. A layer that enters higher
+    passes through more of the network, so it tends to carry more abstract content.
 
     Args:
         latent_dims: sizes of the layers, bottom first.
         out_shape: channels, height and width of an image.
-        blocks: one list of words per latent layer, bottom first, see
-            :func:`~lebm.models.ladder.stack`. The top block starts from the coordinates of
-            the top layer. The last layer of the bottom block gives the image; ``"linear 784"``
-            may stand for ``1x28x28``.
+        blocks: one list of words per latent layer, bottom first, see :func:`~lebm.models.ladder.stack`. The
+            top block starts from the coordinates of the top layer. The last layer of the bottom block gives
+            the image; ``"linear 784"`` may stand for ``1x28x28``.
         merge: how ``z_i``, mapped by a linear layer to the size of ``h_{i+1}``, joins it. ``"concat"`` joins
-            on the channels, ``"add"`` adds, and ``"gated_add"`` adds with one learned factor per channel,
-            0.1 at the start.
-        activation: as for :class:`~lebm.models.MLPEnergy`.
+            on the channels, ``"add"`` adds, and ``"gated_add"`` adds with one learned factor per channel, 0.1
+            at the start.
+        activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         projection_activation: whether norm and activation follow the linear maps of ``z_i``.
         merge_activation: whether norm and activation follow the last layer of a block whose result ``z_i``
-            joins. ``False`` in the released networks that merge by addition.
+            joins; ``False`` in the released networks that merge by addition.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         norm: ``"none"``, ``"group"`` or ``"batch"``, after every layer but the last.
         initialization: ``"default"`` (PyTorch's), or ``"xavier_conv"``, Xavier-normal weights of the
@@ -212,21 +211,20 @@ class LadderGenerator(Generator):
 
 
 class LadderEncoder(GaussianEncoder):
-    r"""Bottom-up inference: one Gaussian per layer, and given x the layers are independent.
+    r"""Bottom-up inference: one Gaussian per layer, independent given x.
 
-    :math:`r_1 = h_1(x)` and :math:`r_i = h_i(r_{i-1})`. The Gaussian over :math:`z_i` is read at height i.
+    :math:`r_1 = h_1(x)` and :math:`r_i = h_i(r_{i-1})`. :math:`r_i` gives the Gaussian of :math:`z_i`.
 
     Args:
         latent_dims: sizes of the layers, bottom first.
         in_shape: channels, height and width of an image.
-        blocks: one list of words per latent layer, bottom first, see
-            :func:`~lebm.models.ladder.stack`.
-        separate: whether mean and log-variance of a layer are read from a second block, beside the block that
-            leads to the next layer (as released). Otherwise they are read from the block that leads on. At
-            the top there is always one block only.
-        activation: as for :class:`LadderGenerator`; ``"leaky_relu_0.01"`` in the released networks.
+        blocks: one list of words per latent layer, bottom first, see :func:`~lebm.models.ladder.stack`.
+        separate: whether mean and log-variance of a layer come from a second block, beside the block that
+            leads to the next layer (as released), instead of from that block itself. The top layer always has
+            one block.
+        activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         norm: ``"none"``, ``"group"`` or ``"batch"``.
-        initialization: as for :class:`LadderGenerator`.
+        initialization: ``"default"`` or ``"xavier_conv"``, see :class:`LadderGenerator`.
 
     Raises:
         ValueError: if blocks and layers differ in number, a layer does not fit, or for an unknown name.
@@ -280,9 +278,9 @@ class LadderEncoder(GaussianEncoder):
 
 
 class BottomLayer(Generator):
-    """A generator that takes the bottom layer alone.
+    """A generator that uses the bottom layer alone.
 
-    It is for hierarchies whose upper layers reach the data only through the layers below.
+    Use it for hierarchies whose upper layers affect the data only through the layers below.
 
     Args:
         generator: a generator whose latent is the bottom layer.

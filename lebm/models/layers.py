@@ -1,4 +1,4 @@
-"""Layers and small networks that several models share."""
+"""Layers and small networks shared by several models."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _INITIALIZED: dict[str, tuple[type[nn.Module], ...]] = {
 
 
 def activation(name: str, inplace: bool = False) -> nn.Module:
-    """The activation with the given name.
+    """Return the activation with the given name.
 
     Args:
         name: ``"gelu"``, ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"relu"``, ``"silu"``,
             ``"softplus"`` or ``"tanh"``.
-        inplace: whether ReLU and leaky ReLU overwrite their input, which then nothing else may need.
+        inplace: whether ReLU and leaky ReLU overwrite their input, which must not be used elsewhere.
 
     Raises:
         ValueError: for an unknown name; the message lists the names.
@@ -46,13 +46,14 @@ def activation(name: str, inplace: bool = False) -> nn.Module:
 
 
 def initialize(network: nn.Module, name: str, random_scales: bool = False) -> None:
-    """Set the initial weights of a network, layer by layer in their order. Biases keep PyTorch's default.
+    """Set the initial weights of a network, layer by layer in their order; biases keep the default of
+    PyTorch.
 
     Args:
         network: the network, before spectral norm is put on its layers.
         name: ``"default"`` changes nothing and draws nothing; ``"xavier_conv"`` draws the weights of all
-            convolutions again, Xavier-normal; ``"xavier"`` also draws those of the linear layers.
-        random_scales: draw the scales of batch and group norms from N(0, 1).
+            convolutions again, Xavier-normal; ``"xavier"`` also draws the weights of the linear layers.
+        random_scales: whether scales of batch and group norms are drawn from N(0, 1).
 
     Raises:
         ValueError: for an unknown name.
@@ -69,7 +70,7 @@ def initialize(network: nn.Module, name: str, random_scales: bool = False) -> No
 def mlp(
     widths: Sequence[int], name: str, output_bias: bool = True, spectral_norm: bool = False
 ) -> nn.Sequential:
-    """Linear layers of the given widths with activations between them; the last layer has none.
+    """Return linear layers of the given widths with activations between them.
 
     Without ``output_bias`` the last layer has no bias. ``spectral_norm`` bounds the Lipschitz constant of
     every layer by 1.
@@ -90,23 +91,23 @@ def mlp(
 
 
 def output_layer(name: str) -> nn.Module:
-    """The layer at the end of a generator: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
+    """Return the last layer of a generator: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
 
     Raises:
-        ValueError: for another name.
+        ValueError: for an unknown name.
     """
     check_choice("output", name, ("tanh", "linear"))
     return nn.Tanh() if name == "tanh" else nn.Identity()
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse an argument that is none of its choices with a ValueError that lists them."""
+    """Raise a ``ValueError`` that lists the choices if the argument ``name`` is not one of them."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def check_sizes(takes: str, size: int | None, has: str, other: int) -> None:
-    """Refuse two parts that disagree on the latent size, where the size of the first is known.
+    """Raise a ``ValueError`` if two parts disagree on the latent size and the size of the first is known.
 
     ``takes`` and ``has`` are their names with a verb: ``"the energy takes"`` and ``"the base has"``.
     """
@@ -115,13 +116,12 @@ def check_sizes(takes: str, size: int | None, has: str, other: int) -> None:
 
 
 def check_square(name: str, shape: Sequence[int], channels: Sequence[int], **sizes: int) -> None:
-    """Refuse sizes that no convolutional network on square images can have.
+    """Reject sizes that no convolutional network on square images can have.
 
-    ``shape`` is the argument ``name``, ``channels`` are those of the layers, and other sizes have their
-    names.
+    ``shape`` is the argument ``name``; ``channels`` and ``sizes`` are the other sizes of the network.
 
     Raises:
-        ValueError: naming the argument.
+        ValueError: with the name of the argument.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
         raise ValueError(
@@ -137,7 +137,7 @@ def check_square(name: str, shape: Sequence[int], channels: Sequence[int], **siz
 class FirstConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution (stride 1, no padding) of a 1x1 image, computed as a matrix product.
 
-    Parameters and results are those of ``nn.ConvTranspose2d(latent_dim, channels, size)``.
+    It has the parameters and results of ``nn.ConvTranspose2d(latent_dim, channels, size)``.
 
     Shapes: ``(B, latent_dim) -> (B, channels, size, size)``, in channels-last memory.
     """
@@ -154,11 +154,11 @@ class FirstConvTranspose2d(nn.ConvTranspose2d):
 
 
 class ThinConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution that doubles the size (kernel 4, stride 2, padding 1) and gives few channels.
+    """A transposed convolution to few channels that doubles the size (kernel 4, stride 2, padding 1).
 
-    Parameters and results are those of ``nn.ConvTranspose2d(channels, out_channels, 4, 2, 1)``. The four
-    pixels of a 2x2 output block depend on the same 3x3 inputs. So a 3x3 convolution to four times the
-    channels, followed by a pixel shuffle, gives all four. This is faster while there are few output channels.
+    It has the parameters and results of ``nn.ConvTranspose2d(channels, out_channels, 4, 2, 1)``. The four
+    pixels of a 2x2 output block depend on the same 3x3 inputs, so a 3x3 convolution to four times the
+    channels with a pixel shuffle gives all four, which is faster for few output channels.
 
     Shapes: ``(B, channels, H, W) -> (B, out_channels, 2 H, 2 W)``.
     """

@@ -1,4 +1,4 @@
-"""Observation models: how the output of a generator becomes a density of the data."""
+"""Observation models: densities of the data around the output of a generator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lebm.samplers.noise import RandomSource, normal
 class Likelihood(nn.Module, Component, ABC):
     """Base class of the likelihoods ``p(x | z)``.
 
-    ``generator`` is the network inside and ``latent_dim`` its number of latent coordinates.
+    A subclass sets ``generator``, the network, and ``latent_dim``, its number of latent coordinates.
 
     Example:
         >>> import torch
@@ -33,44 +33,42 @@ class Likelihood(nn.Module, Component, ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor, z: Tensor) -> Tensor:
-        """The normalised ``log p(x | z)`` of each sample in nats, shape ``(B,)``."""
+        """Return the normalised ``log p(x | z)`` of each sample in nats, ``(B,)``."""
 
     @abstractmethod
     def mean(self, z: Tensor) -> Tensor:
-        """The mean of the observation, or the most likely observation, shape ``(B, *x)``."""
+        """Return the mean of the observation, or the most likely observation, ``(B, *x)``."""
 
     def given(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """:meth:`log_prob` of the observations ``x`` as a function of ``z``, for chains.
+        """Return :meth:`log_prob` of the observations ``x`` as a function of ``z``, for chains.
 
-        A likelihood may do the work that does not depend on ``z`` only once here.
+        A subclass may override it to do work that does not depend on ``z`` only once.
         """
         return lambda z: self.log_prob(x, z)
 
     def training_log_prob(self, x: Tensor, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """The log-probability that training maximises, shape ``(B,)``.
+        """Return the log-probability that training maximises, ``(B,)``.
 
-        It is :meth:`log_prob`, except for a likelihood that perturbs its input in training. ``generator`` is
-        the source of randomness.
+        It is :meth:`log_prob`, unless the likelihood perturbs its input in training with ``generator``.
         """
         return self.log_prob(x, z)
 
     def draw(self, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """The observation that a sample of the model shows, shape ``(B, *x)``.
+        """Return the observation that a sample of the model shows, ``(B, *x)``.
 
-        It is :meth:`mean`, except where a mean makes no sense, as for sentences. ``generator`` is
-        the source of randomness.
+        It is :meth:`mean`, or drawn with ``generator`` if a mean is not meaningful, as for sentences.
         """
         return self.mean(z)
 
 
 class GaussianLikelihood(Likelihood):
-    """``x = g(z) + N(0, sigma^2 I)``, with images in [-1, 1] (Pang et al. 2020, eq. 5).
+    """The model ``x = g(z) + N(0, sigma^2 I)``, with images in [-1, 1] (Pang et al. 2020, eq. 5).
 
     Args:
         generator: the network ``g``, ``(B, d) -> (B, C, H, W)`` or ``(B, D)``; any ``nn.Module``.
-        sigma: standard deviation of the observation noise in the units of ``x``; positive. The
-            released scripts use 0.3.
-        latent_dim: number of latent coordinates ``d``, for a generator without an attribute ``latent_dim``.
+        sigma: standard deviation of the observation noise in the units of ``x``, positive (released: 0.3).
+        latent_dim: number of latent coordinates ``d``, required if the generator has no attribute
+            ``latent_dim``.
 
     Raises:
         ValueError: if ``sigma`` is not positive, or ``latent_dim`` is not known.
@@ -95,7 +93,7 @@ class GaussianLikelihood(Likelihood):
         dim = getattr(generator, "latent_dim", latent_dim)
         if dim is None:
             raise ValueError(
-                f"the generator, {type(generator).__name__}, does not know its latent_dim; give"
+                f"the generator, {type(generator).__name__}, has no attribute latent_dim; give"
                 " GaussianLikelihood a latent_dim"
             )
         self.latent_dim = dim
@@ -107,23 +105,19 @@ class GaussianLikelihood(Likelihood):
         return self.log_prob_around(x, self.generator(z))
 
     def log_prob_around(self, x: Tensor, mean: Tensor) -> Tensor:
-        """``log p(x | z)`` for a known output ``mean = g(z)`` of the generator, shape ``(B,)``."""
+        """Return ``log p(x | z)`` for a known output ``mean = g(z)`` of the generator, ``(B,)``."""
         error = (x - mean).flatten(1).square().sum(dim=1)
         return -error / (2 * self.sigma**2) - self.log_normaliser(x[0].numel())
 
     def log_normaliser(self, size: int) -> float:
-        """``D/2 log(2 pi sigma^2)`` in nats, for observations of ``D = size`` numbers."""
+        """Return ``D/2 log(2 pi sigma^2)`` in nats, for observations of ``D = size`` numbers."""
         return 0.5 * size * math.log(2 * math.pi * self.sigma**2)
 
     def squared_error(self, nll: Tensor, size: int) -> Tensor:
-        """The squared error ``|x - g(z)|^2`` of a negative log-likelihood ``nll`` in nats.
-
-        ``size`` is the number of numbers in one observation. The scale ``1 / (2 sigma^2)`` and
-        the constant are removed.
-        """
+        """Return ``|x - g(z)|^2`` from ``nll`` in nats, for observations of ``size`` numbers."""
         return (nll - self.log_normaliser(size)) * (2 * self.sigma**2)
 
     def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """A draw from ``p(x | z)``, noise included, shape ``(B, *x)``."""
+        """Draw from ``p(x | z)``, noise included, ``(B, *x)``."""
         mean = self.generator(z)
         return mean + self.sigma * normal(generator, mean.shape, dtype=mean.dtype, device=mean.device)

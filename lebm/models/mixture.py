@@ -1,4 +1,4 @@
-"""A mixture of Gaussians with a density, exact draws and a fit by expectation maximisation."""
+"""A mixture of Gaussians with a density, exact samples and a fit by expectation maximisation."""
 
 from __future__ import annotations
 
@@ -16,36 +16,35 @@ from lebm.models.priors import Prior
 from lebm.samplers.noise import RandomSource, normal, uniform
 
 CHUNK = 2**21
-"""About how many numbers one pass over rows holds at a time: more would not fit into the cache of a CPU."""
+"""Approximate number of values per pass over rows, which fits into the cache of a CPU."""
 NO_WEIGHT = -1e4
-"""Logarithm of a weight of zero: finite, because an average of infinite weights is not a number."""
+"""Logarithm of a weight of zero: finite, because an average of infinite values is NaN."""
 
 
 class GaussianMixture(Prior):
     r"""A mixture of Gaussians, :math:`p(z) = \sum_k w_k\, N(z;\, \mu_k, \Sigma_k)`, fitted to encodings.
 
-    Before :meth:`fit` all components are N(0, I), and so the mixture is N(0, I). As the base of an
-    :class:`~lebm.models.EnergyPrior` it carries what a mixture can carry, and the energy corrects the rest.
+    Before :meth:`fit` the mixture is N(0, I). As the base of an :class:`~lebm.models.EnergyPrior` it is a
+    fitted reference that the energy corrects.
 
     The fit is expectation maximisation (Dempster, Laird & Rubin 1977) from a k-means++ start (Arthur &
-    Vassilvitskii 2007). With the same latents and generator it gives the same mixture.
+    Vassilvitskii 2007). The same latents and generator give the same mixture.
 
-    Time and memory of a fit grow in proportion to the number of latents. With 100,000 of 64 coordinates and
-    50 full components, one CPU thread took 3 s for the start and 2 s per iteration, and 0.13 GB beside the
-    latents. So 1 million take about 30 s, 20 s per iteration, and 1.3 GB.
+    Time and memory of a fit are proportional to the number of latents: 100,000 latents of 64 coordinates and
+    50 full components take 3 s for the start, 2 s per iteration and 0.13 GB on one CPU thread.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
-        components: number of components; or several numbers, of which :meth:`fit` takes the one with the
-            largest log-density on a tenth of the latents, held out. A fit uses at most one component for
-            ten latents, so that a recipe also holds for few data.
+        components: number of components; or several numbers, of which :meth:`fit` selects the one with the
+            largest log-density on a held-out tenth of the latents. A fit uses at most one component per ten
+            latents, so that a recipe also works with few data.
         covariance: ``"full"``, ``"tied"`` (one full matrix for all components) or ``"diagonal"``.
-        floor: what is added to every variance, as a share of the mean variance of the latents.
+        floor: value added to every variance, as a share of the mean variance of the latents.
         max_iterations: largest number of iterations of the fit.
-        tolerance: the fit ends when the mean log-density grows by less in one iteration, in nats.
+        tolerance: smallest increase of the mean log-density per iteration, in nats, below which the fit ends.
 
     Attributes:
-        fitted: number of components that the last fit used; 0 before the first.
+        fitted: number of components of the last fit; 0 before the first fit.
 
     Raises:
         ValueError: for an argument out of range.
@@ -99,10 +98,10 @@ class GaussianMixture(Prior):
         return z.new_zeros(z.shape[0])
 
     def log_density(self, z: Tensor) -> Tensor:
-        """The normalised log-density of ``z: (B, latent_dim)`` in nats, shape ``(B,)``.
+        """Return the normalised log-density of ``z: (B, latent_dim)`` in nats, ``(B,)``.
 
-        It is computed in the precision of the mixture, also under autocast: half precision rounds a latent by
-        more than a thin component is wide.
+        It is computed in the precision of the mixture even under autocast, because half precision rounds a
+        latent by more than the width of a thin component.
         """
         return torch.logsumexp(self.joint(z), dim=1)
 
@@ -111,14 +110,14 @@ class GaussianMixture(Prior):
         return None if self.fitted else DiagonalGaussian(zeros, zeros)
 
     def joint(self, z: Tensor) -> Tensor:
-        """``log w_k + log N(z; mu_k, Sigma_k)`` in nats, ``(B, fitted)``; its softmax is ``p(k | z)``.
+        """Return ``log w_k + log N(z; mu_k, Sigma_k)`` in nats, ``(B, fitted)``; its softmax is ``p(k | z)``.
 
-        Before the first fit there is a column for each of the largest number of components.
+        Before the first fit the number of columns is the largest number of components.
         """
         return torch.cat([self._joint(self._whitened(part)) for part in z.split(self._rows(self._count))])
 
     def state_gradient(self, z: Tensor) -> Tensor:
-        """The gradient of :meth:`log_density`, ``(B, latent_dim)``, detached, without autograd."""
+        """Return the gradient of :meth:`log_density`, ``(B, latent_dim)``, detached, without autograd."""
         slopes = []
         with torch.no_grad(), _full_precision(z):
             for part in z.split(self._rows(self._count)):
@@ -128,7 +127,7 @@ class GaussianMixture(Prior):
             return torch.cat(slopes).neg_().to(z.dtype)
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
-        """``n`` exact draws, ``(n, latent_dim)``."""
+        """Draw ``n`` exact samples, ``(n, latent_dim)``."""
         device = self.mean.device
         chance = uniform(generator, (n,), dtype=torch.float64, device=device)
         noise = normal(generator, (n, self.latent_dim), dtype=self.mean.dtype, device=device)
@@ -143,11 +142,11 @@ class GaussianMixture(Prior):
 
     @property
     def _count(self) -> int:
-        """Number of components in use; those after it have no weight."""
+        """Number of components in use; later components have zero weight."""
         return self.fitted or len(self.log_weight)
 
     def _whitened(self, z: Tensor) -> Tensor:
-        """``L_k^-1 (z - mu_k)``, ``(B, fitted, latent_dim)``, by one matrix product."""
+        """Return ``L_k^-1 (z - mu_k)``, ``(B, fitted, latent_dim)``, by one matrix product."""
         whitener, mean = self.whitener[: self._count], self.mean[: self._count]
         with _full_precision(z):
             shift = torch.einsum("kij,kj->ki", whitener, mean).flatten()
@@ -163,7 +162,7 @@ class GaussianMixture(Prior):
         return constant - 0.5 * white.square().sum(dim=-1)
 
     def _rows(self, width: int) -> int:
-        """Rows of a pass that holds ``width * latent_dim`` numbers per row."""
+        """Return the number of rows of a pass with ``width * latent_dim`` values per row."""
         return max(1, CHUNK // (width * self.latent_dim))
 
     # The fit
@@ -173,11 +172,11 @@ class GaussianMixture(Prior):
         """Fit the mixture to latents.
 
         Args:
-            z: ``(N, latent_dim)``, finite, at least 2 rows.
+            z: latents ``(N, latent_dim)``, finite, at least 2 rows.
             generator: source of randomness.
 
         Raises:
-            ValueError: for latents of another shape, too few of them, or values that are not finite.
+            ValueError: for latents of another shape, too few latents, or values that are not finite.
         """
         if z.dim() != 2 or z.shape[1] != self.latent_dim or not bool(torch.isfinite(z).all()):
             raise ValueError(f"needs finite latents (N, {self.latent_dim}), not {tuple(z.shape)}")
@@ -198,12 +197,12 @@ class GaussianMixture(Prior):
             self._fit(z, best, generator)
 
     def _fit(self, z: Tensor, count: int, generator: RandomSource) -> None:
-        # A later fit goes on from the earlier one, which saves most of its iterations.
+        # A later fit starts from the earlier one, which saves most of its iterations.
         start = self._expect(z)[0] if self.fitted == count and len(self.choices) == 1 else None
         self.fitted = count
         centre, spread = z.mean(dim=0), z.var(dim=0, unbiased=False).mean()
         floor = self.floor * spread.clamp_min(torch.finfo(z.dtype).tiny)
-        z = z - centre  # so that little is lost in E[z z^T] - mu mu^T
+        z = z - centre  # to keep the cancellation in E[z z^T] - mu mu^T small
         shares = self._k_means(z, count, generator) if start is None else start
         before = -math.inf
         for _ in range(self.max_iterations):
@@ -215,7 +214,7 @@ class GaussianMixture(Prior):
         self.mean[:count] += centre
 
     def _k_means(self, z: Tensor, count: int, generator: RandomSource) -> Tensor:
-        """Hard shares ``(N, count)`` after a greedy k-means++ start and a few iterations of k-means."""
+        """Return hard shares ``(N, count)`` by greedy k-means++ and a few iterations of k-means."""
         trials = 2 + int(math.log(count))  # of which the best becomes a centre
         chances = uniform(generator, (count, trials), dtype=torch.float64, device=z.device)
         centres: list[Tensor] = []
@@ -237,7 +236,7 @@ class GaussianMixture(Prior):
         return shares
 
     def _expect(self, z: Tensor) -> tuple[Tensor, float]:
-        """``p(k | z)``, ``(N, fitted)``, and the mean log-density."""
+        """Return ``p(k | z)``, ``(N, fitted)``, and the mean log-density."""
         shares, total = [], torch.zeros((), dtype=torch.float64, device=z.device)
         for part in z.split(self._rows(self.fitted)):
             joint = self.joint(part)
@@ -246,7 +245,7 @@ class GaussianMixture(Prior):
         return torch.cat(shares), float(total) / len(z)
 
     def _maximise(self, z: Tensor, shares: Tensor, count: int, floor: Tensor) -> None:
-        """The parameters that maximise the expected log-density under ``shares``."""
+        """Set the parameters that maximise the expected log-density under ``shares``."""
         weight, first, second = (
             torch.zeros(count, size, dtype=torch.float64, device=z.device)
             for size in (1, self.latent_dim, self.latent_dim**2)
@@ -283,5 +282,5 @@ class GaussianMixture(Prior):
 
 
 def _full_precision(z: Tensor) -> AbstractContextManager[object]:
-    """Switches mixed precision off; tensors of the meta device know none."""
+    """Return a context without mixed precision, which the meta device does not support."""
     return nullcontext() if z.is_meta else torch.autocast(z.device.type, enabled=False)

@@ -1,4 +1,4 @@
-"""What a model can take: the shape of one observation and the range of its numbers, checked in one line."""
+"""Checks of observations: the shape of one observation and the range of its values."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _FARTHEST = 10.0
 
 
 def event_shape(likelihood: Likelihood | None) -> tuple[int, ...] | None:
-    """Shape of one observation, ``(C, H, W)`` or ``(D,)``; ``None`` if it is not fixed (sentences)."""
+    """Return the shape of one observation, ``(C, H, W)`` or ``(D,)``; ``None`` if not fixed (sentences)."""
     shape = getattr(getattr(likelihood, "generator", None), "out_shape", None)
     return None if shape is None else tuple(shape)
 
 
 def as_dictionary(batch: Any) -> Any:
-    """A batch of a plain loader as ``{"x": ..., "label": ...}``; any other batch as it is.
+    """Convert a batch of a plain loader to ``{"x": ..., "label": ...}``; return any other batch as it is.
 
     Args:
-        batch: a tensor ``(B, *event)``; or a tuple or list that begins with one. A second tensor ``(B,)`` of
-            whole numbers is the labels.
+        batch: a tensor ``(B, *event)``; or a tuple or list that begins with such a tensor. A second tensor
+            ``(B,)`` of integers holds the labels.
     """
     if isinstance(batch, Tensor):
         return {"x": batch}
@@ -40,13 +40,13 @@ def as_dictionary(batch: Any) -> Any:
 
 
 def rows_of(batch: Any) -> Tensor:
-    """The data of a batch.
+    """Return the data of a batch.
 
     Args:
-        batch: a dictionary with ``"x"``, ``(B, *event)``, or what :func:`as_dictionary` makes one of.
+        batch: a dictionary with ``"x"``, ``(B, *event)``, or a batch that :func:`as_dictionary` converts.
 
     Raises:
-        UserError: for anything else.
+        UserError: for another batch.
     """
     batch = as_dictionary(batch)
     if not isinstance(batch, Mapping) or "x" not in batch:
@@ -63,13 +63,12 @@ def rows_of(batch: Any) -> Tensor:
 
 
 def check_rows(x: Tensor, shape: tuple[int, ...] | None) -> None:
-    """Refuse observations of another shape, or whole numbers in the place of numbers in [-1, 1].
+    """Reject observations of another shape, or integers in place of values in [-1, 1].
 
-    Nothing is read from the device of ``x``, which should be ``(B, *shape)``, so this costs no time in
-    training.
+    No value of ``x: (B, *shape)`` is read, so training does not wait for the device.
 
     Raises:
-        UserError: with the shape or the type that is expected; never for the shape ``None``.
+        UserError: with the expected shape or dtype; never if ``shape`` is ``None``.
     """
     if shape is None:
         return
@@ -87,17 +86,17 @@ def check_rows(x: Tensor, shape: tuple[int, ...] | None) -> None:
 
 
 def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
-    """Refuse NaN and infinity, and images far out of [-1, 1]; warn of images that look like [0, 1].
+    """Reject NaN, infinity and images far outside [-1, 1]; warn of images that look like [0, 1].
 
-    Chains on images may leave [-1, 1] a little, so only numbers beyond 10 are refused. A batch without a
-    number below 0 may be right, so it gives a warning. Only images, ``(C, H, W)``, have a range.
+    Chains on images may leave [-1, 1] a little, so only absolute values above 10 are rejected. A batch
+    without negative values may be correct, so it gives a warning. Only images, ``(C, H, W)``, have a range.
 
     Raises:
-        UserError: with the row of the first value that is not finite, or with the range that was found.
+        UserError: with the row of the first value that is not finite, or with the range of ``x``.
     """
     if shape is None or not x.numel():
         return
-    low, high = (float(end) for end in x.detach().aminmax())  # NaN if there is one
+    low, high = (float(end) for end in x.detach().aminmax())  # NaN if any value is NaN
     if not (math.isfinite(low) and math.isfinite(high)):
         broken = ~x.detach().isfinite().flatten(1).all(dim=1)
         first = int(broken.nonzero()[0])
@@ -122,7 +121,7 @@ def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
 
 
 def checked(answer: Answer) -> Answer:
-    """A method ``answer(self, x, ...)`` of a model that first calls ``self.check_input(x)``."""
+    """Decorate a method ``answer(self, x, ...)`` of a model to call ``self.check_input(x)`` first."""
 
     @functools.wraps(answer)
     def call(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Latent priors: a Gaussian reference, and the same reference tilted by an energy."""
+"""Latent priors: a Gaussian reference, and a reference tilted by an energy."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from lebm.samplers.noise import RandomSource, normal
 
 
 class Prior(nn.Module, Component, ABC):
-    """A density on latents ``z`` of shape ``(B, latent_dim)``, known up to a constant.
+    """A density of latents ``z: (B, latent_dim)``, known up to a constant.
 
-    ``latent_dim`` is the number of latent coordinates.
+    A subclass sets ``latent_dim``, the number of latent coordinates.
 
     Example:
         >>> import torch
@@ -33,51 +33,50 @@ class Prior(nn.Module, Component, ABC):
 
     latent_dim: int
     is_exact: bool = False
-    """Whether the reference *is* the prior. Draws from it then need no chain."""
+    """True if the reference is the prior, so that sampling needs no chain."""
 
     @abstractmethod
     def energy(self, z: Tensor) -> Tensor:
-        """The learned energy ``E(z)``, shape ``(B,)``, low where latents are likely; zero without one."""
+        """Return the learned energy ``E(z)``, ``(B,)``, low where latents are likely; zero without energy."""
 
     @abstractmethod
     def log_density(self, z: Tensor) -> Tensor:
-        """Unnormalised log-density of ``z: (B, latent_dim)`` in nats, shape ``(B,)``."""
+        """Return the unnormalised log-density of ``z: (B, latent_dim)`` in nats, ``(B,)``."""
 
     def target(self) -> LogDensity:
-        """:meth:`log_density` as a function for samplers; of a prior with an energy it has a faster gradient,
-        and knows the base.
-        """
+        """Return :meth:`log_density` as a function for samplers, which may have a fast gradient."""
         return self.log_density
 
     @abstractmethod
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
-        """``n`` starts of chains, ``(n, latent_dim)``: by default exact draws from the reference measure."""
+        """Draw ``n`` starts of chains, ``(n, latent_dim)``; by default exact samples of the reference."""
 
     def fit(self, z: Tensor, generator: RandomSource = None) -> None:
-        """Fit the density to latents ``z: (N, latent_dim)``; :class:`~lebm.estimators.FitBase` says when.
+        """Fit the density to latents ``z: (N, latent_dim)``, at the steps of
+        :class:`~lebm.estimators.FitBase`.
 
         Raises:
-            ValueError: for a prior without a fit, as all priors are unless their class says otherwise.
+            ValueError: for a prior without a fit, which is the default.
         """
         raise ValueError(
             f"{type(self).__name__} has no fit; use a base that has one, such as GaussianMixture"
         )
 
     def conditionals(self, z: Tensor) -> DiagonalGaussian | None:
-        """The prior as one Gaussian per layer, given the layers above it in ``z: (B, latent_dim)``.
+        """Return the prior as one Gaussian per layer, given the layers above it in ``z: (B, latent_dim)``.
 
-        The divergence from an encoder then has a closed form. ``None`` for a prior that is not of this kind.
+        The divergence from an encoder then has a closed form. Other priors return ``None``.
         """
         return None
 
     def noise(self, n: int, generator: RandomSource = None) -> Tensor:
-        """``n`` standard normals ``(n, latent_dim)``."""
+        """Draw ``n`` standard normals, ``(n, latent_dim)``."""
         anchor: Tensor = next(itertools.chain(self.parameters(), self.buffers()))
         return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
 
 
 class StandardNormal(Prior):
-    """N(0, I): the prior of a plain latent-variable model, and the reference of an energy prior.
+    """The prior N(0, I) of a plain latent-variable model, and the reference of an energy prior.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
@@ -99,7 +98,7 @@ class StandardNormal(Prior):
         if latent_dim < 1:
             raise ValueError(f"latent_dim must be at least 1, not {latent_dim}")
         self.latent_dim = latent_dim
-        # It is in no checkpoint, and so it needs memory in a model that is built without any.
+        # It is not part of any checkpoint, so it needs memory in a model that is built on the meta device.
         memory = "cpu" if torch.get_default_device().type == "meta" else None
         self.register_buffer("_anchor", torch.zeros((), device=memory), persistent=False)
 
@@ -107,11 +106,11 @@ class StandardNormal(Prior):
         return z.new_zeros(z.shape[0])
 
     def log_density(self, z: Tensor) -> Tensor:
-        """The normalised log-density ``-|z|^2 / 2 - d/2 log(2 pi)`` in nats, shape ``(B,)``."""
+        """Return the normalised log-density ``-|z|^2 / 2 - d/2 log(2 pi)`` in nats, ``(B,)``."""
         return -0.5 * torch.linalg.vecdot(z, z) - 0.5 * self.latent_dim * math.log(2 * math.pi)
 
     def state_gradient(self, z: Tensor) -> Tensor:
-        """The gradient ``-z`` of :meth:`log_density`, ``(B, latent_dim)``."""
+        """Return the gradient ``-z`` of :meth:`log_density`, ``(B, latent_dim)``."""
         return -z.detach()
 
     def conditionals(self, z: Tensor) -> DiagonalGaussian:
@@ -123,22 +122,22 @@ class StandardNormal(Prior):
 
 
 class EnergyPrior(Prior):
-    """``p(z) = exp(-E(z)) p0(z) / Z`` (Pang et al. 2020, eq. 3, with E = -f).
+    """A prior ``p(z) = exp(-E(z)) p0(z) / Z`` (Pang et al. 2020, eq. 3, with E = -f).
 
     Args:
         energy: the energy ``E``, any ``nn.Module`` that maps ``(B, d)`` to ``(B,)`` or ``(B, 1)``.
-        base: the reference ``p0``, a prior with a normalised ``log_density`` and exact draws, such as a
-            :class:`~lebm.models.GaussianMixture` that training fits; a standard normal with the
-            ``latent_dim`` of the energy if ``None``.
-        latent_dim: number of latent coordinates, for an energy without an attribute ``latent_dim`` and no
-            base.
+        base: the reference ``p0``, a prior with a normalised ``log_density`` and exact samples, such as a
+            :class:`~lebm.models.GaussianMixture` that is fitted in training; a :class:`StandardNormal` if
+            ``None``.
+        latent_dim: number of latent coordinates, required if the energy has no attribute ``latent_dim`` and
+            ``base`` is ``None``.
 
     Attributes:
-        asleep: whether the energy still waits for its base to be fitted. The prior then is its base.
+        asleep: whether the base has not been fitted yet; the prior is then the base.
 
     Raises:
-        ValueError: if energy and base disagree on the latent size, neither of them gives it, or the base has
-            no exact draws.
+        ValueError: if energy and base disagree on the latent size, the latent size is unknown, or the base
+            has no exact samples.
 
     Example:
         >>> import torch
@@ -156,11 +155,11 @@ class EnergyPrior(Prior):
         dim: int | None = getattr(energy, "latent_dim", None) or latent_dim
         if base is None:
             if dim is None:
-                raise ValueError("this energy does not know its latent_dim; give EnergyPrior a latent_dim")
+                raise ValueError("this energy has no attribute latent_dim; give EnergyPrior a latent_dim")
             base = StandardNormal(dim)
         check_sizes("the energy takes", dim, "the base has", base.latent_dim)
         if not base.is_exact:
-            raise ValueError(f"a base needs exact draws, which {type(base).__name__} does not have")
+            raise ValueError(f"a base needs exact samples, which {type(base).__name__} does not have")
         self.tilt = energy if isinstance(energy, Energy) else ModuleEnergy(energy)
         self.base = base
         self.latent_dim = base.latent_dim
@@ -182,7 +181,7 @@ class EnergyPrior(Prior):
         return z.new_zeros(z.shape[0]) if self.asleep else self.tilt(z)
 
     def log_density(self, z: Tensor) -> Tensor:
-        """The unnormalised log-density ``log p0(z) - E(z)``, ``(B,)``."""
+        """Return the unnormalised log-density ``log p0(z) - E(z)``, ``(B,)``."""
         return self.target()(z)
 
     def target(self) -> Tilted:
@@ -193,13 +192,13 @@ class EnergyPrior(Prior):
 
 
 class Tilted:
-    """The log-density ``log p0(z) - E(z)`` of a base with an energy, whose gradient is fast.
+    """The log-density ``log p0(z) - E(z)`` of a base with an energy, with a fast gradient.
 
-    The gradient of the base needs no autograd where the base has a ``state_gradient``. For a small energy on
-    N(0, I) this saves a sixth of the time of a chain. Samplers without a gradient propose draws of the base.
+    A ``state_gradient`` of the base replaces autograd, which saves a sixth of the time of a chain for a small
+    energy on N(0, I). Samplers without a gradient propose samples of the base.
 
     Args:
-        base: the density ``p0``, normalised, with exact draws.
+        base: the density ``p0``, normalised, with exact samples.
         energy: the energy ``E``, ``(B, d) -> (B,)``; ``None`` for zero.
     """
 
@@ -212,11 +211,11 @@ class Tilted:
         return density if self.energy is None else density - self.energy(z)
 
     def log_ratio(self, z: Tensor) -> Tensor:
-        """``-E(z)``, the logarithm of this density over its base, ``(B,)``."""
+        """Return ``-E(z)``, the logarithm of this density over its base, ``(B,)``."""
         return z.new_zeros(len(z)) if self.energy is None else -self.energy(z)
 
     def state_gradient(self, z: Tensor) -> Tensor:
-        """The gradient ``grad log p0(z) - grad E(z)``, shape ``(B, d)``, detached."""
+        """Return the gradient ``grad log p0(z) - grad E(z)``, ``(B, d)``, detached."""
         z = z.detach()
         own = getattr(self.base, "state_gradient", None)
         slope = log_density_gradient(self.base.log_density, z)[1] if own is None else own(z)

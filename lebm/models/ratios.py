@@ -1,4 +1,4 @@
-"""A prior that is learned as a product of density ratios, one classifier per stage."""
+"""A prior learned as a product of density ratios, one classifier per stage."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ from lebm.models.energies import Energy, MLPEnergy
 from lebm.models.priors import EnergyPrior, Prior, Tilted
 
 CACHED_NUMBERS = 2**19
-"""About how many numbers of a hidden layer fit into the cache of a CPU."""
+"""Approximate number of values of a hidden layer that fit into the cache of a CPU."""
 
 
 class RatioProduct(Energy):
     r"""The energy :math:`-\sum_k \log r_k(z)` of a product of ratios, one ratio per stage.
 
-    The product has the finished stages and the stage in training. The stage in training is one ordinary
-    network, ``active``. Its parameters stay the same objects for the whole run. A finished stage is one slot
-    of preallocated buffers, and the slots in use are evaluated as *one* batched network. :meth:`switch`
-    copies ``active`` into the next slot and then sets its ratio to 1. So the product does not change at a
-    switch. No parameter is added or frozen, and an optimiser or a data-parallel wrapper needs no change.
+    The product has the finished stages and the stage in training, ``active``, whose parameters stay the same
+    objects for the whole run. A finished stage is a slot of preallocated buffers, and the slots in use are
+    evaluated as *one* batched network. :meth:`switch` copies ``active`` into the next slot and sets its ratio
+    to 1, so the product does not change, and neither the optimiser nor a data-parallel wrapper needs a
+    change.
 
     Args:
-        active: the network of a stage. It needs ``output_bias=True``, because the constant of a
-            ratio is learned, and no spectral norm. Its last layer is set to zero here, because a
-            stage starts at the ratio 1.
+        active: the network of a stage, with ``output_bias=True``, because the constant of a ratio is learned,
+            and without spectral norm. Its last layer is set to zero, because a stage starts at the ratio 1.
         max_stages: number of slots, at least 1.
 
     Attributes:
         finished: number of finished stages.
 
     Raises:
-        ValueError: for a network without an output bias or with spectral norm, or ``max_stages`` below 1.
+        ValueError: for a network without an output bias or with spectral norm, or for ``max_stages`` below 1.
 
     Example:
         >>> import torch
@@ -66,7 +65,7 @@ class RatioProduct(Energy):
         self.active = active
         self.activation = copy.deepcopy(active.net[1]) if len(active.net) > 1 else nn.Identity()
         self.max_stages = max_stages
-        # A Python number, so that only the slots in use are evaluated; it is saved as extra state.
+        # A Python number, so that only the slots in use are evaluated; saved as extra state.
         self.finished = 0
         self.depth = len(self._active_layers())
         self.width = max(layer.out_features for layer in self._active_layers())
@@ -81,15 +80,15 @@ class RatioProduct(Energy):
 
     @property
     def complete(self) -> bool:
-        """Whether all slots are in use. Then ``active`` is no longer part of the product."""
+        """True if all slots are in use, so that ``active`` is no longer part of the product."""
         return self.finished == self.max_stages
 
     def so_far(self, z: Tensor) -> Tensor:
-        """The energy of the finished stages alone, ``(B,)``."""
+        """Return the energy of the finished stages alone, ``(B,)``."""
         return z.new_zeros(z.shape[0]) if self.finished == 0 else self.stages(z).sum(dim=0)
 
     def stages(self, z: Tensor, first: int | None = None) -> Tensor:
-        """The energies ``-log r_k`` of the ``first`` stages, ``(first, B)``; all finished ones by default."""
+        """Return the energies ``-log r_k`` of the ``first`` stages (default: all), ``(first, B)``."""
         count = self.finished if first is None else first
         if count == 0:
             return z.new_zeros(0, z.shape[0])
@@ -113,14 +112,13 @@ class RatioProduct(Energy):
 
     @torch.no_grad()
     def switch(self, warm_start: bool = True, seed: int = 0) -> None:
-        """Finish the stage in training: copy it into a slot, then set the ratio of ``active`` to 1.
+        """Finish the stage in training: copy it into a slot, and set the ratio of ``active`` to 1.
 
-        After a switch the moments of the optimiser for ``active`` are stale, and so is any average of its
-        weights. The caller has to clear them.
+        The caller must then clear the moments of the optimiser and the averages of the weights of ``active``.
 
         Args:
-            warm_start: keep the hidden layers for the next stage; otherwise initialise them again.
-            seed: seed of that initialisation; the default generator of torch does not change.
+            warm_start: whether the next stage keeps the hidden layers instead of initialising them again.
+            seed: seed of the initialisation; the default generator of torch is not used.
 
         Raises:
             ValueError: if all slots are in use.
@@ -140,13 +138,13 @@ class RatioProduct(Energy):
 
     @property
     def active_is_one(self) -> bool:
-        """Whether the ratio of the stage in training is exactly 1, as after a switch."""
+        """True if the ratio of the stage in training is exactly 1, as after a switch."""
         last = self._active_layers()[-1]
         return self.complete or not (last.weight.any() or last.bias.any())
 
     @torch.no_grad()
     def discard(self) -> None:
-        """Drop the stage in training: set its ratio to 1."""
+        """Discard the stage in training: set its ratio to 1."""
         last = self._active_layers()[-1]
         last.weight.zero_()
         last.bias.zero_()
@@ -165,14 +163,14 @@ class RatioProduct(Energy):
 
 @dataclass(frozen=True)
 class LogConstant:
-    """An estimate of ``log Z`` of the product of the first ``stage`` ratios.
+    """An estimate of ``log Z`` for the product of the first ``stage`` ratios.
 
     Attributes:
         stage: number of finished stages in the product.
         log_z: the estimate, in nats.
         low: lower end of its interval, in nats.
         high: upper end of its interval, in nats.
-        ess: effective number of the annealed chains of the estimate.
+        ess: effective number of annealed chains.
 
     Example:
         >>> from lebm.models import LogConstant
@@ -189,11 +187,11 @@ class LogConstant:
 
 
 class RatioPrior(EnergyPrior):
-    r"""``p(z) = p0(z) prod_k r_k(z) / Z``, with estimates of the constant ``Z`` of the finished stages.
+    r"""A prior ``p(z) = p0(z) prod_k r_k(z) / Z``, with estimates of the ``Z`` of the finished stages.
 
-    Every logit is a log-ratio to the *normalised* prior of its stage. So the sum of the logits misses the
-    log-constants of the earlier stages. These constants are near zero only while the classes overlap and the
-    negatives are exact draws.
+    Every logit is a log-ratio to the *normalised* prior of its stage, so the sum of the logits misses the
+    log-constants of the earlier stages. They are near zero only if the classes overlap and the negatives are
+    exact samples.
 
     Args:
         energy: the product of ratios.
@@ -219,54 +217,51 @@ class RatioPrior(EnergyPrior):
         self.constants: dict[int, LogConstant] = {}
 
     def log_density_after(self, stage: int) -> Tilted:
-        """Unnormalised log-density of the product of the first ``stage`` stages, as a function of ``z``."""
+        """Return the unnormalised log-density of the first ``stage`` stages, a function of ``z``."""
         return Tilted(self.base, lambda z: self.tilt.stages(z, stage).sum(dim=0))
 
     def log_density_so_far(self) -> Tilted:
-        """Unnormalised log-density of the finished stages alone, a function from ``(B, d)`` to ``(B,)``.
-
-        The negatives of the next classifier are draws of this density.
-        """
+        """Return the unnormalised log-density of the finished stages, ``(B, d) -> (B,)``."""
         return Tilted(self.base, self.tilt.so_far)
 
     def log_prob(self, z: Tensor, normalised: bool = True) -> Tensor:
-        """``log p0(z) + sum_k log r_k(z) - log Z`` in nats, shape ``(B,)``.
+        """Return ``log p0(z) + sum_k log r_k(z) - log Z`` in nats, ``(B,)``.
 
         Args:
             z: latents ``(B, latent_dim)``.
-            normalised: subtract the stored ``log Z``. Otherwise the result is the plain sum, and it includes
-                the stage in training.
+            normalised: whether the stored ``log Z`` is subtracted; otherwise the sum includes the stage in
+                training.
 
         Raises:
-            ValueError: if there is no estimate of ``log Z`` for the current product.
+            ValueError: without an estimate of ``log Z`` for the current product.
         """
         if not normalised:
             return self.log_density(z)
         if not self.tilt.active_is_one:
             raise ValueError(
-                f"stage {self.tilt.finished + 1} is in training and its log Z is not known; ask with"
+                f"stage {self.tilt.finished + 1} is in training and its log Z is not known; use"
                 " normalised=False"
             )
         return self.log_density_so_far()(z) - self.log_constant().log_z
 
     def log_constant(self) -> LogConstant:
-        """``log Z`` of the finished stages, in nats.
+        """Return ``log Z`` of the finished stages, in nats.
 
         Raises:
-            ValueError: if there is no estimate.
+            ValueError: without an estimate.
         """
         stage = self.tilt.finished
         if stage == 0:
             return LogConstant(0, 0.0, 0.0, 0.0, float("inf"))
         if stage not in self.constants:
             raise ValueError(
-                f"log Z of {stage} finished stages has not been estimated; ask with normalised=False, or"
+                f"log Z of {stage} finished stages has not been estimated; use normalised=False, or"
                 " estimate it first"
             )
         return self.constants[stage]
 
     def remember(self, constant: LogConstant) -> None:
-        """Store an estimate of ``log Z``; it becomes part of the ``state_dict``."""
+        """Store an estimate of ``log Z`` as part of the ``state_dict``."""
         self.constants[constant.stage] = constant
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -21,32 +21,31 @@ NORMS = ("batch", "group", "none")
 class ResNetEnergy(Energy):
     """A residual energy on images with spectral norm (Cui and Han, NeurIPS 2023, released networks).
 
-    A block has two 3x3 convolutions with ReLUs between them. It halves the size by average pooling, or keeps
-    it. A ReLU, the mean over pixels and one linear layer follow the blocks. The shortcut is a 1x1 convolution
-    where size or channels change. Settings for known data::
+    A block has two 3x3 convolutions with ReLUs between them, and halves the size by average pooling or keeps
+    it. The shortcut is a 1x1 convolution where size or channels change. A ReLU, the mean over pixels and a
+    linear layer follow the blocks. Settings for known data::
 
         CIFAR-10, 32 px    channels=[512, 512, 512, 512], downsample=[true, true, false, false]
         CelebA, 64 px      channels=[64, 128, 256, 512, 1024], all blocks halve the size
         MNIST, 28 px       any, for example channels=[64, 64, 64], downsample=[true, true, false]
 
-    With spectral norm the Lipschitz constant of every layer is near 1. This keeps the slope of the
-    energy bounded, and with it the chain. Without spectral norm the released training diverges. Each
-    forward pass in training mode does one power iteration, so call the energy once per step, on
-    positives and negatives together.
+    Spectral norm keeps the Lipschitz constant of every layer near 1 and so bounds the slope of the energy;
+    without it the released training diverges. Each forward pass in training mode does one power iteration, so
+    call the energy once per step, on positives and negatives together.
 
     Args:
         in_shape: channels, height and width of an image.
         channels: output channels of every block.
         downsample: whether each block halves the size; by default all blocks do.
-        activation: ``"relu"`` as released; the others of :class:`~lebm.models.MLPEnergy`.
+        activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         spectral_norm: whether every layer has spectral norm.
-        bias: whether layers but the last have biases. The released layers have none. The last layer never has
-            one: a constant in an energy has no gradient in a contrastive loss.
-        initialization: ``"xavier"``, Xavier-normal weights; ``"xavier_conv"``, only those of the convolutions
-            (released); or ``"default"`` (PyTorch's).
+        bias: whether all layers but the last have biases (the released ones do not). The last layer never has
+            a bias, because a constant in an energy has no gradient in a contrastive loss.
+        initialization: ``"xavier"``, Xavier-normal weights; ``"xavier_conv"``, Xavier-normal weights of
+            convolutions only (released); or ``"default"`` (PyTorch's).
 
     Raises:
-        ValueError: if no pixel would be left, if the lists differ in length, for a width below 1 or an
+        ValueError: if no pixel would be left, if the lists differ in length, for a width below 1, or for an
             unknown activation.
 
     Example:
@@ -92,9 +91,8 @@ class ResNetEnergy(Energy):
 
 
 class DownBlock(nn.Module):
-    """Two convolutions and a shortcut; the size is halved or stays the same.
-
-    The first block of a network takes the image itself, without a ReLU before it.
+    """Two convolutions and a shortcut; the size is halved or kept, and the ``first`` block begins without
+    ReLU.
     """
 
     def __init__(
@@ -134,17 +132,17 @@ class ResNetGenerator(Generator):
         out_shape: channels, height and width of an image; height and width must be equal.
         channels: channels of the first image and of the output of every block.
         start: height and width of the first image.
-        norm: ``"batch"`` (released), ``"group"`` or ``"none"``. With the last two the result for a sample
-            does not depend on the other samples.
-        groups: largest number of groups of the group norm. It is lower where this number does
-            not divide the channels.
-        random_scales: draw the initial scales of the norms from N(0, 1), as the released code does, instead
-            of setting them to 1.
+        norm: ``"batch"`` (released), ``"group"`` or ``"none"``. With ``"group"`` and ``"none"`` the output
+            for a sample does not depend on the other samples.
+        groups: largest number of groups of the group norm; lower if it does not divide the channels.
+        random_scales: whether the initial scales of the norms are drawn from N(0, 1), as released, instead of
+            being 1.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
-        initialization: as for :class:`ResNetEnergy`.
+        initialization: ``"xavier"``, ``"xavier_conv"`` or ``"default"``, see :class:`ResNetEnergy`.
 
     Raises:
-        ValueError: if the blocks do not end at the size of the image, for a width below 1 or an unknown name.
+        ValueError: if the blocks do not end at the size of the image, for a width below 1, or for an unknown
+            name.
 
     Example:
         >>> import torch
@@ -175,7 +173,7 @@ class ResNetGenerator(Generator):
         if reached != out_shape[1]:
             raise ValueError(
                 f"{len(channels) - 1} blocks from {start} x {start} reach {reached} px, "
-                f"but out_shape asks for {out_shape[1]}: change start or the number of channels"
+                f"but out_shape has {out_shape[1]}: change start or the number of channels"
             )
         self.start = start
         self.first = nn.Linear(latent_dim, channels[0] * start**2)
@@ -195,10 +193,7 @@ class ResNetGenerator(Generator):
 
 
 class UpBlock(nn.Module):
-    """Norm, ReLU, interpolation to twice the size, convolution, norm, ReLU and convolution.
-
-    The shortcut is a 1x1 convolution.
-    """
+    """Norm, ReLU, upsampling, convolution, norm, ReLU and convolution, with a shortcut."""
 
     def __init__(self, before: int, after: int, norm: str, groups: int) -> None:
         super().__init__()
@@ -211,8 +206,8 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         main = self.one(_double(self.norm_one(x).relu()))
         main = self.two(self.norm_two(main).relu())
-        # Interpolation and a 1x1 convolution commute, because the weights of the interpolation add up to 1.
-        # The image is smaller before the interpolation.
+        # Interpolation and a 1x1 convolution commute, because the weights of the interpolation add up to 1;
+        # the convolution is cheaper on the smaller image.
         return main + _double(self.shortcut(x))
 
 

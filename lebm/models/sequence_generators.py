@@ -13,7 +13,7 @@ from lebm.component import Component
 from lebm.models.layers import check_choice
 
 NEVER_WRITTEN = 2
-"""Tokens 0 (``<pad>``) and 1 (``<bos>``) have no probability: the output layer begins with token 2."""
+"""First token of the output layer, because 0 (``<pad>``) and 1 (``<bos>``) have no probability."""
 
 
 class SequenceGenerator(nn.Module, Component, ABC):
@@ -24,9 +24,9 @@ class SequenceGenerator(nn.Module, Component, ABC):
         vocabulary_size: number of tokens, the special tokens included.
         max_length: largest number of tokens in a sentence, ``<eos>`` included.
         width: number of features per position.
-        dropout: share of the entries of word embeddings and features that are set to zero in training, in [0,
-            1). Chains run without dropout.
-        **sizes: other sizes of the network by name, each at least 1.
+        dropout: probability of dropout on word embeddings and features in training, in [0, 1). Chains run
+            without dropout.
+        **sizes: other sizes of the network, each at least 1.
 
     Raises:
         ValueError: for an argument out of range.
@@ -58,41 +58,40 @@ class SequenceGenerator(nn.Module, Component, ABC):
 
     @abstractmethod
     def features(self, z: Tensor, previous: Tensor, dropping: bool = False) -> Tensor:
-        """Features of every position, given the words before it.
+        """Return the features of every position, given the words before it.
 
         Args:
             z: latents ``(B, latent_dim)``.
-            previous: ``(B, T)``, the sentence moved right by one position, with ``<bos>`` first.
-            dropping: whether dropout is applied, from the default generator of torch.
+            previous: ``(B, T)``, the sentences moved right by one position, with ``<bos>`` first.
+            dropping: whether dropout is applied, with the default generator of torch.
 
         Returns:
-            ``(B, T, width)``. The layer ``output`` maps them to logits, one per token
-            from ``NEVER_WRITTEN`` on.
+            ``(B, T, width)``. The layer ``output`` maps them to logits, one per token from ``NEVER_WRITTEN``
+            on.
         """
 
     @abstractmethod
     def step(self, z: Tensor, previous: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One more word: features ``(B, width)`` after the words ``previous`` ``(B,)``, and the next state.
+        """Return features ``(B, width)`` after the words ``previous`` ``(B,)``, and the next state.
 
-        ``state`` is the state that the last step returned, and ``None`` at the first step.
+        ``state`` is the state of the last step, and ``None`` at the first step.
         """
 
 
 class RecurrentGenerator(SequenceGenerator):
-    """One recurrent layer (Pang et al. 2020, text).
+    """A recurrent layer (Pang et al. 2020, text).
 
-    The latent z is concatenated to the embedding of every word. A linear map of z is the initial state. All
-    weights start uniform in [-0.1, 0.1], as in the released code of the successors of the paper.
+    The latent z is concatenated to the embedding of every word, and a linear map of z is the initial state.
+    Initial weights are uniform in [-0.1, 0.1], as in the released code of the successors of the paper.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
         vocabulary_size: number of tokens, the special tokens included.
         max_length: largest number of tokens in a sentence, ``<eos>`` included.
-        embedding: width of a word embedding.
+        embedding: width of the word embeddings.
         hidden: width of the recurrent state.
         cell: ``"lstm"`` (the paper) or ``"gru"``.
-        dropout: share of the entries of word embeddings and features that are set to zero in training, in [0,
-            1). Chains run without dropout.
+        dropout: probability of dropout on word embeddings and features in training, in [0, 1).
 
     Raises:
         ValueError: for an argument out of range.
@@ -129,7 +128,7 @@ class RecurrentGenerator(SequenceGenerator):
     def train(self, mode: bool = True) -> RecurrentGenerator:
         """Set the mode, but leave the recurrent layer in training mode.
 
-        In evaluation mode cuDNN gives no gradients. The recurrent layer computes the same in both modes.
+        The outputs of the layer are equal in both modes, but cuDNN gives no gradients in evaluation mode.
         """
         super().train(mode)
         self.recurrent.train()
@@ -152,7 +151,7 @@ class RecurrentGenerator(SequenceGenerator):
 
 
 class TransformerGenerator(SequenceGenerator):
-    """A small causal Transformer; a linear map of z is added to every position.
+    """A small causal Transformer, with a linear map of z added to every position.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
@@ -161,8 +160,7 @@ class TransformerGenerator(SequenceGenerator):
         width: number of features per position; ``heads`` must divide it.
         layers: number of layers, at least 1.
         heads: number of attention heads per layer.
-        dropout: share of the entries of word embeddings and features that are set to zero in training, in [0,
-            1). Chains run without dropout.
+        dropout: probability of dropout on word embeddings and features in training, in [0, 1).
 
     Raises:
         ValueError: for an argument out of range.

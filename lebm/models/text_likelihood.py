@@ -20,23 +20,23 @@ PAD, START, UNKNOWN, END = 0, 1, 2, 3
 SPECIAL = ("<pad>", "<bos>", "<unk>", "<eos>")
 BYTES = 256
 
-# The mark of unknown words in prepared corpora, a word with its inner apostrophes and hyphens, or a sign.
+# <unk> of prepared corpora, a word with its inner apostrophes and hyphens, or a sign.
 WORD = r"<unk>|\w+(?:['’-]\w+)*|[^\w\s]"
 _NO_SPACE_BEFORE = re.compile(r" (?=[,.;:!?)\]}’”%])")
 _NO_SPACE_AFTER = re.compile(r"(?<=[(\[{“$]) ")
 
 
 class Vocabulary:
-    """The tokens of a training split, made by the ``tokenizers`` library.
+    """The tokens of a training split, computed by the ``tokenizers`` library.
 
     ``<pad>``, ``<bos>``, ``<unk>`` and ``<eos>`` are tokens 0 to 3. In a sentence their names are ordinary
-    text, except ``<unk>``: prepared corpora write it for unknown words.
+    text, except for ``<unk>``, which stands for unknown words in prepared corpora.
 
     Args:
-        text: the text that :meth:`to_json` returns.
+        text: output of :meth:`to_json`.
 
     Raises:
-        UserError: if the text is not such a vocabulary.
+        UserError: if the text is not a vocabulary of lebm.
 
     Example:
         >>> import torch
@@ -52,7 +52,7 @@ class Vocabulary:
 
         try:
             self._tokenizer = Tokenizer.from_str(text)
-        except Exception as error:  # the library raises bare Exception
+        except Exception as error:  # tokenizers raises bare Exception
             raise UserError(f"not a readable vocabulary: {str(error).splitlines()[0]}") from error
         if [self._tokenizer.id_to_token(number) for number in range(len(SPECIAL))] != list(SPECIAL):
             raise UserError(f"not a vocabulary of lebm: its first tokens must be {', '.join(SPECIAL)}")
@@ -70,14 +70,14 @@ class Vocabulary:
 
         Args:
             sentences: the training split.
-            size: largest number of tokens, the four special tokens included. The most frequent
-                words or byte pairs are used.
-            kind: ``"word"`` (words and single signs; all others are unknown) or ``"bpe"`` (byte pairs;
-                nothing is unknown).
-            lowercase: whether all letters become lower case.
+            size: largest number of tokens, the four special tokens included; the most frequent words or byte
+                pairs are used.
+            kind: ``"word"`` (words and single signs; other words are unknown) or ``"bpe"`` (byte pairs,
+                without unknown words).
+            lowercase: whether text is converted to lower case.
 
         Raises:
-            ValueError: if ``size`` leaves no room for words.
+            ValueError: if ``size`` is too small for any word.
         """
         from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -113,7 +113,7 @@ class Vocabulary:
         return cls(tokenizer.to_str())
 
     def to_json(self) -> str:
-        """The whole vocabulary as text."""
+        """Return the whole vocabulary as text."""
         return self._tokenizer.to_str()
 
     def __len__(self) -> int:
@@ -128,10 +128,9 @@ class Vocabulary:
         return Vocabulary, (self.to_json(),)
 
     def encode(self, sentences: Sequence[str], max_length: int) -> list[list[int]]:
-        """Token numbers of each sentence, at most ``max_length`` per sentence.
+        """Return the token numbers of each sentence, at most ``max_length`` per sentence.
 
-        A sentence that fits ends with ``<eos>``. A longer sentence is cut and has no ``<eos>``, because it
-        does not end there.
+        A sentence that fits ends with ``<eos>``; a longer sentence is cut and has no ``<eos>``.
         """
         rows = []
         for encoding in self._tokenizer.encode_batch(list(sentences), add_special_tokens=False):
@@ -140,9 +139,9 @@ class Vocabulary:
         return rows
 
     def decode(self, tokens: Tensor) -> list[str]:
-        """Sentences from token numbers ``(B, T)``, each up to its first ``<eos>`` or ``<pad>``.
+        """Return the sentences of token numbers ``(B, T)``, each up to its first ``<eos>`` or ``<pad>``.
 
-        Numbers without a meaning become ``<unk>``.
+        Numbers outside the vocabulary become ``<unk>``.
         """
         from tokenizers import models
 
@@ -160,22 +159,21 @@ class Vocabulary:
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Rows as ``(B, T)`` of ``int64``, filled up with ``<pad>``; T is the length of the longest row."""
+    """Pad rows with ``<pad>`` to ``(B, T)`` of ``int64``, where T is the length of the longest row."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], dtype=torch.int64)
 
 
 class CategoricalLikelihood(Likelihood):
-    """``log p(x | z) = sum_t log p(x_t | x_<t, z)`` over the words of a sentence and its ``<eos>``.
+    """The model ``log p(x | z) = sum_t log p(x_t | x_<t, z)`` over the words of a sentence and its ``<eos>``.
 
-    Sentences are ``(B, T)`` of ``int64``. ``<pad>`` fills them up after their ends and
-    adds nothing to the sum.
+    Sentences have the shape ``(B, T)``, ``int64``, padded with ``<pad>``, which adds nothing to the sum.
 
     Args:
         generator: the network.
         word_dropout: share of the input words that become ``<unk>`` in training, in [0, 1) (Bowman et al.
-            2016). It makes the generator rely on z. The words to predict do not change, and chains run
-            without word dropout.
+            2016). It makes the generator rely on z. The predicted words do not change, and chains run without
+            word dropout.
 
     Attributes:
         vocabulary: the words of the data; ``None`` until :meth:`adopt` or a checkpoint sets it.
@@ -215,13 +213,13 @@ class CategoricalLikelihood(Likelihood):
         return lambda z: self._log_prob(self.generator.features(z, previous), x, words)
 
     def training_log_prob(self, x: Tensor, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """:meth:`log_prob` with dropout, shape ``(B,)``.
+        """Return :meth:`log_prob` with dropout, ``(B,)``.
 
-        Dropout of words uses ``generator``; dropout inside the network uses the default generator of torch.
+        Word dropout uses ``generator``, dropout inside the network the default generator of torch.
         """
         previous = _moved_right(x)
         if self.word_dropout:
-            # Drawn for all max_length positions: the draws must not depend on the padding of this batch.
+            # Drawn for all max_length positions, so that they do not depend on the padding of this batch.
             chance = uniform(
                 generator, (len(x), self.generator.max_length), dtype=torch.float32, device=x.device
             )
@@ -237,11 +235,11 @@ class CategoricalLikelihood(Likelihood):
     # Sentences
 
     def mean(self, z: Tensor) -> Tensor:
-        """The sentence of the most likely next words, ``(B, max_length)``."""
+        """Return the sentences of the most likely next words, ``(B, max_length)``."""
         return self._write(z, lambda logits, position: logits.argmax(dim=1))
 
     def sample(self, z: Tensor, generator: RandomSource = None) -> Tensor:
-        """A draw from ``p(x | z)``, word by word, ``(B, max_length)``."""
+        """Draw from ``p(x | z)``, word by word, ``(B, max_length)``."""
         chance = uniform(generator, (len(z), self.generator.max_length), dtype=torch.float64, device=z.device)
 
         def draw(logits: Tensor, position: int) -> Tensor:
@@ -277,10 +275,10 @@ class CategoricalLikelihood(Likelihood):
     # The vocabulary
 
     def adopt(self, vocabulary: Vocabulary) -> None:
-        """Take the vocabulary of the data; from then on checkpoints contain it.
+        """Set the vocabulary of the data, which checkpoints then contain.
 
         Raises:
-            UserError: if it has more words than the generator.
+            UserError: if it has more tokens than the generator.
         """
         if len(vocabulary) > self.generator.vocabulary_size:
             raise UserError(
@@ -290,12 +288,12 @@ class CategoricalLikelihood(Likelihood):
         self.vocabulary = vocabulary
 
     def read(self, sentences: Sequence[str]) -> Tensor:
-        """Sentences as observations, ``(B, T)`` of ``int64``."""
+        """Convert sentences to observations, ``(B, T)`` of ``int64``."""
         assert self.vocabulary is not None
         return pad_rows(self.vocabulary.encode(sentences, self.generator.max_length))
 
     def spell(self, x: Tensor) -> list[str]:
-        """Observations ``(B, T)`` as sentences."""
+        """Convert observations ``(B, T)`` to sentences."""
         assert self.vocabulary is not None
         return self.vocabulary.decode(x)
 
@@ -314,7 +312,7 @@ class CategoricalLikelihood(Likelihood):
 
 
 def sentence_likelihood(model: torch.nn.Module) -> CategoricalLikelihood | None:
-    """The likelihood of a model of sentences; ``None`` for a model of other data.
+    """Return the likelihood of a model of sentences; ``None`` for a model of other data.
 
     Raises:
         UserError: if a model of sentences has no vocabulary yet.
@@ -333,10 +331,10 @@ def sentence_likelihood(model: torch.nn.Module) -> CategoricalLikelihood | None:
 
 
 def _moved_right(x: Tensor) -> Tensor:
-    """The input of a generator: ``<bos>`` and all words but the last."""
+    """Return the input of a generator: ``<bos>`` and all words but the last."""
     return torch.cat([torch.full_like(x[:, :1], START), x[:, :-1]], dim=1)
 
 
 def _words(x: Tensor) -> Tensor:
-    """Indices of the positions that hold a word, in the flattened batch."""
+    """Return the indices of the positions that hold a word, in the flattened batch."""
     return (x != PAD).flatten().nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""Pictures of tensors, ``(height, width, 3)`` of ``uint8`` or a PNG file; no model, no Trainer.
+"""Pictures of tensors, as ``(height, width, 3)`` of ``uint8`` or as PNG files.
 
 Example:
     >>> import torch

@@ -12,16 +12,16 @@ __all__ = ["draw_chains"]
 
 
 def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
-    """Draw a trace into a PNG file, with its folder.
+    """Draw a trace into a PNG file, and create its folder.
 
     The six panels show the log-density, the radius and two coordinates over time, histograms of the
-    log-density, and autocorrelations. The coordinates are those of the first target's chains.
+    log-density, and autocorrelations. Coordinates are shown for the chains of the first target.
 
     Args:
-        path: the file.
-        name: name of the chains, for the title.
-        trace: the long run.
-        short_run: number of transitions that training uses, marked by a dotted line.
+        path: path of the file.
+        name: name of the chains in the title.
+        trace: trace of the long run.
+        short_run: number of transitions in training, marked by a dotted line.
 
     Example:
         >>> from pathlib import Path
@@ -50,7 +50,7 @@ def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
         axis.set(title=title, xlabel="transition")
     late = trace.log_density[len(time) // 8 :]
     settled = late[late.isfinite()].cpu().float()
-    # Without these limits the first steps from the reference would flatten the rest of the curve.
+    # Otherwise the first steps from the reference would flatten the rest of the curve.
     if settled.numel() and settled.max() > settled.min():
         margin = 0.1 * float(settled.max() - settled.min())
         axes[0, 0].set_ylim(float(settled.min()) - margin, float(settled.max()) + margin)

@@ -26,14 +26,14 @@ _GAP = 6
 
 
 def heat(values: Tensor, largest: float) -> Tensor:
-    """Colours of values: 0 is black, then red, yellow, and white at ``largest`` and above.
+    """Return colours of values: black at 0, then red, yellow, and white at ``largest`` and above.
 
     Args:
-        values: ``(B, H, W)``, at least 0.
-        largest: the value that is white, above 0.
+        values: non-negative values ``(B, H, W)``.
+        largest: value of white, positive.
 
     Returns:
-        ``(B, 3, H, W)`` in [-1, 1], as :func:`~lebm.plots.image_grid` takes it.
+        Images ``(B, 3, H, W)`` in [-1, 1] for :func:`~lebm.plots.image_grid`.
 
     Example:
         >>> import torch
@@ -46,20 +46,21 @@ def heat(values: Tensor, largest: float) -> Tensor:
 
 
 def captioned_grid(images: Sequence[Tensor], captions: Sequence[str], columns: int = 5) -> np.ndarray:
-    """Images side by side, with a text below; the first is at the top left.
+    """Arrange images side by side with a caption below, the first at the top left.
 
-    Small images are enlarged by a whole factor. A text that is wider than its images is cut.
+    Small images are enlarged by an integer factor. A caption wider than its images is cut.
 
     Args:
-        images: one or more sets ``(B, C, H, W)`` in [-1, 1]; the images of one row number stand side by side.
-        captions: one text per row number.
-        columns: texts per row of the picture, at least 1.
+        images: one or more sets ``(B, C, H, W)`` in [-1, 1]; images with the same row number are side by
+            side.
+        captions: one caption per row number.
+        columns: captions per row of the picture, at least 1.
 
     Returns:
-        ``(height, width, 3)`` of ``uint8``.
+        Picture ``(height, width, 3)`` of ``uint8``.
 
     Raises:
-        ValueError: for sets of different sizes, or no image.
+        ValueError: for sets of different sizes, or without images.
 
     Example:
         >>> import torch
@@ -93,21 +94,20 @@ def _tile(images: Sequence[Tensor], scale: int) -> np.ndarray:
 
 
 def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
-    """Lay images out in rows, the first at the top left.
+    """Arrange images in rows, the first at the top left.
 
-    White lines of 2 pixels lie between and around the images. A single image has no line around it. All
-    images share one fixed scale: values are clamped to [-1, 1], where -1 is black and 1 is white. No image is
-    stretched to its own extremes. Non-finite pixels are magenta.
+    White lines of 2 pixels separate and surround the images, except for a single image. Values are clamped to
+    [-1, 1], from black to white, without scaling single images. Non-finite pixels are magenta.
 
     Args:
-        x: ``(B, C, H, W)`` in [-1, 1] with one (grey) or three channels.
+        x: images ``(B, C, H, W)`` in [-1, 1] with one (grey) or three channels.
         columns: images per row, at least 1.
 
     Returns:
-        ``(height, width, 3)`` of ``uint8``.
+        Picture ``(height, width, 3)`` of ``uint8``.
 
     Raises:
-        ValueError: for another shape, no image at all, or no column.
+        ValueError: for another shape, without images, or for ``columns`` below 1.
 
     Example:
         >>> import torch
@@ -130,11 +130,11 @@ def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
 
 
 def pair_grid(above: Tensor, below: Tensor, columns: int = 8) -> np.ndarray:
-    """Two sets of images as :func:`image_grid`: below each row of the first set is the row of the second.
+    """Arrange two sets of images as :func:`image_grid`, each row of the first above its row of the second.
 
     Args:
-        above: ``(B, C, H, W)`` in [-1, 1].
-        below: the same shape.
+        above: images ``(B, C, H, W)`` in [-1, 1].
+        below: images of the same shape.
         columns: images per row, at least 1.
 
     Example:
@@ -150,9 +150,9 @@ def pair_grid(above: Tensor, below: Tensor, columns: int = 8) -> np.ndarray:
 
 
 def write_png(path: str | Path, picture: np.ndarray) -> Path:
-    """Write ``(height, width, 3)`` of ``uint8`` as a PNG file, with its folders, and return its path.
+    """Write ``(height, width, 3)`` of ``uint8`` as a PNG file, create its folders, and return its path.
 
-    A reader never sees half a file.
+    The file is replaced in one step, so a reader never sees a partial file.
 
     Example:
         >>> import numpy as np
@@ -167,7 +167,7 @@ def write_png(path: str | Path, picture: np.ndarray) -> Path:
 
 
 def rendered(figure: Figure) -> np.ndarray:
-    """The pixels of a matplotlib figure, ``(height, width, 3)`` of ``uint8``."""
+    """Return the pixels of a matplotlib figure, ``(height, width, 3)`` of ``uint8``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)

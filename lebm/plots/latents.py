@@ -19,11 +19,11 @@ def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
     """Draw latents of the prior and of the posterior, as points and as histograms of all coordinates.
 
     Args:
-        prior: ``(n, d)``.
-        posterior: ``(m, d)``; the axes are its first two principal components.
+        prior: latents ``(n, d)``.
+        posterior: latents ``(m, d)``, whose first two principal components are the axes.
 
     Returns:
-        ``(height, width, 3)`` of ``uint8``. The picture omits non-finite rows, and its title counts them.
+        Picture ``(height, width, 3)`` of ``uint8``. Non-finite rows are left out and counted in the title.
 
     Example:
         >>> import torch
@@ -61,7 +61,7 @@ def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
 
 
 def projection(basis: Tensor, *clouds: Tensor) -> list[Tensor]:
-    """Each cloud ``(n, d)`` on the first two principal components of ``basis``, ``(n, 2)``.
+    """Project each cloud ``(n, d)`` onto the first two principal components of ``basis``, ``(n, 2)``.
 
     The sign of a component makes its largest loading positive.
     """
@@ -84,13 +84,13 @@ def stage_picture(
     """Draw the aggregate posterior and one panel per prior.
 
     Args:
-        posterior: ``(n, d)``. Its first two principal components are the axes.
+        posterior: latents ``(n, d)``, whose first two principal components are the axes.
         priors: samples ``(m, d)`` by title.
-        densities: the unnormalised log-density of each prior, drawn under the points. Give them only if ``d``
-            is 2; the axes are then the two coordinates.
+        densities: unnormalised log-density of each prior, drawn under the points, only if ``d`` is 2; the
+            axes are then the two coordinates.
 
     Returns:
-        ``(height, width, 3)`` of ``uint8``.
+        Picture ``(height, width, 3)`` of ``uint8``.
 
     Example:
         >>> import torch
@@ -122,7 +122,7 @@ def stage_picture(
 
 
 def _heat(log_density: LogDensity, like: Tensor, limit: float, cells: int = 120) -> np.ndarray:
-    """The square root of the density on a grid, with maximum 1; the root shows the tails too."""
+    """Return the square root of the density on a grid, with maximum 1, which also shows the tails."""
     axis = torch.linspace(-limit, limit, cells).to(like)
     across, up = torch.meshgrid(axis, axis, indexing="xy")
     with torch.no_grad():

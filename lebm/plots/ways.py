@@ -1,4 +1,4 @@
-"""Latents on the way from one to another, and along single coordinates, and their images."""
+"""Interpolation between latents, sweeps of single coordinates, and their images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Decode = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def decoded(decode: Decode, z: Tensor, size: int = 100) -> Tensor:
-    """Observations of latents ``(N, d)``, in memory of the host, decoded ``size`` at a time.
+    """Decode latents ``(N, d)`` to host memory, ``size`` at a time.
 
     Example:
         >>> import torch
@@ -26,12 +26,12 @@ def decoded(decode: Decode, z: Tensor, size: int = 100) -> Tensor:
 
 
 def between(first: Tensor, last: Tensor, n: int) -> Tensor:
-    r"""``n`` latents on the great circle from one to the other, ``(n, d)``; both ``(d,)``, n at least 2.
+    r"""Interpolate ``n`` latents on the great circle between two latents ``(d,)``, ``(n, d)``, n at least 2.
 
     .. math:: z(t) = \frac{\sin((1 - t)\theta)\, a + \sin(t \theta)\, b}{\sin\theta}
 
-    with the angle :math:`\theta` between them. Unlike those on a straight line they keep about the length
-    that draws of a prior near N(0, I) have.
+    with the angle :math:`\theta` between them. Unlike on a straight line, the latents keep about the norm of
+    samples of N(0, I).
 
     Example:
         >>> import torch
@@ -42,13 +42,14 @@ def between(first: Tensor, last: Tensor, n: int) -> Tensor:
     share = torch.linspace(0, 1, n, dtype=first.dtype, device=first.device).unsqueeze(1)
     cosine = (first @ last / (first.norm() * last.norm())).clamp(-1, 1)
     angle = cosine.arccos()
-    if angle.sin() < 1e-4:  # the same or opposite directions, between which there is no one circle
+    if angle.sin() < 1e-4:  # equal or opposite directions, between which the circle is not unique
         return (1 - share) * first + share * last
     return (((1 - share) * angle).sin() * first + (share * angle).sin() * last) / angle.sin()
 
 
 def swept(z: Tensor, coordinates: Sequence[int], width: float, n: int) -> Tensor:
-    """``z: (d,)`` with one coordinate at a time moved by ``-width`` to ``width``, ``(coordinates, n, d)``.
+    """Return ``z: (d,)`` with one coordinate at a time moved by ``-width`` to ``width``,
+    ``(coordinates, n, d)``.
 
     Example:
         >>> import torch
@@ -66,15 +67,15 @@ def swept(z: Tensor, coordinates: Sequence[int], width: float, n: int) -> Tensor
 def most_visible(
     decode: Decode, z: Tensor, width: float, n: int, among: Sequence[int] | None = None, size: int = 100
 ) -> list[int]:
-    """The ``n`` coordinates whose two ends differ most as images, in the mean square, largest first.
+    """Return the ``n`` coordinates whose ends differ most as images, in the mean square, largest first.
 
     Args:
-        decode: from latents ``(N, d)`` to images.
-        z: the latent in the middle, ``(d,)``.
-        width: added at one end and subtracted at the other.
+        decode: function from latents ``(N, d)`` to images.
+        z: central latent, ``(d,)``.
+        width: value added at one end and subtracted at the other end.
         n: number of coordinates to choose.
-        among: the coordinates to choose from; all if ``None``.
-        size: latents that are decoded at a time.
+        among: coordinates to choose from; all if ``None``.
+        size: number of latents that are decoded at a time.
 
     Example:
         >>> import torch

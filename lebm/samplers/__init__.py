@@ -1,6 +1,6 @@
-"""Samplers move one tensor under one log-density: ``sampler(log_density, init, generator=None)``.
+"""Samplers, which move a tensor under a log-density: ``sampler(log_density, init, generator=None)``.
 
-Nothing here needs Lightning.
+None of them needs Lightning.
 
 Example:
     >>> import torch

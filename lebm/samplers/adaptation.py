@@ -1,4 +1,4 @@
-"""Step sizes by dual averaging toward a target acceptance. Only an explicit call adapts a step."""
+"""Adaptation of step sizes to a target acceptance by dual averaging, only on an explicit call."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Adaptive", "DualAveraging"]
 
 
 class DualAveraging:
-    r"""Nesterov's dual averaging as in Hoffman & Gelman (2014), eq. 6, on the logarithm of a positive scale.
+    r"""Dual averaging (Hoffman & Gelman 2014, eq. 6) of the logarithm of a positive scale.
 
     .. math:: \log x_{t+1} = \mu - \frac{\sqrt t}{\gamma (t + t_0)} \sum_{i \le t} (\delta - \alpha_i),
         \qquad \log \bar x_{t+1} = t^{-\kappa} \log x_{t+1} + (1 - t^{-\kappa}) \log \bar x_t
 
     Args:
-        start: first value of the scale, positive; the iterates shrink toward ten times this value.
-        target: the acceptance :math:`\delta` to reach, in (0, 1).
+        start: initial scale, positive; iterates shrink toward ten times this value.
+        target: target acceptance :math:`\delta`, in (0, 1).
 
     Raises:
         ValueError: if ``target`` is out of range.
@@ -47,7 +47,7 @@ class DualAveraging:
         self._count = 0
 
     def update(self, acceptance: float) -> None:
-        """Learn from the mean acceptance of one transition; a non-finite value counts as a rejection."""
+        """Update the scale with the mean acceptance of a transition; non-finite counts as rejection."""
         self._count += 1
         self._error_sum += self.target - (acceptance if math.isfinite(acceptance) else 0.0)
         log_current = self._shrink - math.sqrt(self._count) / self.gamma * self._error_sum / (
@@ -59,7 +59,7 @@ class DualAveraging:
 
 
 class Adaptive(Sampler):
-    """A sampler whose step size is multiplied by ``step_scale``: 1 until :meth:`warm_up` changes it.
+    """A sampler whose step size is multiplied by ``step_scale``, which is 1 until :meth:`warm_up` sets it.
 
     ``step_scale`` is part of the ``state_dict``.
 
@@ -89,23 +89,22 @@ class Adaptive(Sampler):
     ) -> Tensor:
         """Run ``steps`` transitions, adapt ``step_scale``, and return the last states.
 
-        All chains of the batch share one step. Nothing adapts outside this call.
+        All chains of the batch share one step size.
 
         Args:
             log_density: ``(B, *event) -> (B,)``.
             init: ``(B, *event)``.
             generator: source of randomness.
-            steps: transitions; 100 or more is usual.
-            target: acceptance to reach, in (0, 1); :attr:`target_acceptance` if ``None``.
-            across_processes: agree on the step with the other processes. All of them must then make this
-                call, equally often. Use ``False`` where the processes run different chains or only some run
-                any.
+            steps: number of transitions, usually at least 100.
+            target: target acceptance, in (0, 1); :attr:`target_acceptance` if ``None``.
+            across_processes: whether the processes agree on the step size; all of them must then make this
+                call equally often. Use ``False`` if processes run different chains or some run no chain.
 
         Returns:
-            ``(B, *event)``, the last states, detached.
+            Last states ``(B, *event)``, detached.
 
         Raises:
-            ValueError: if this sampler has no acceptance to measure, or ``target`` is out of range.
+            ValueError: if the sampler has no acceptance, or ``target`` is out of range.
         """
         averaging = DualAveraging(self.step_scale, self.target_acceptance if target is None else target)
         state = init
@@ -119,7 +118,7 @@ class Adaptive(Sampler):
         return state
 
     def get_extra_state(self) -> Tensor:
-        # A plain number, not a buffer: reading a buffer in every chain would make the host wait for the GPU.
+        # Not a buffer, because reading a buffer in every chain would make the host wait for the GPU.
         return torch.tensor(self.step_scale, dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:

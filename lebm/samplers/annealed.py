@@ -27,11 +27,11 @@ class LogZ:
     """An estimate of a log normalising constant with its confidence interval.
 
     Attributes:
-        estimate: log of the mean weight, negated for reverse weights. Its shape is that of the log-weights
-            without their first dimension.
+        estimate: log of the mean weight, negated for reverse weights, with the shape of the log-weights
+            without the first dimension.
         low: lower end of the interval.
         high: upper end of the interval.
-        ess: effective number of the n weights. Below 100 the interval is wider, see :meth:`from_log_weights`.
+        ess: effective number of the n weights; below 100 the interval is wider, see :meth:`from_log_weights`.
 
     Example:
         >>> import torch
@@ -48,26 +48,26 @@ class LogZ:
 
     @classmethod
     def from_log_weights(cls, log_weights: Tensor, *, reverse: bool = False, level: float = 0.95) -> LogZ:
-        r"""From n independent log-weights ``(n, ...)``.
+        r"""Estimate log Z from n independent log-weights ``(n, ...)``.
 
         The standard error of :math:`\log \bar w` is :math:`\mathrm{sd}(w) / (\bar w \sqrt n)` (delta method).
         The interval is normal.
 
-        Where few weights hold most of the sum, those that were not drawn would have held more, and this
-        interval is too narrow. So below ``RELIABLE`` effective weights it is joined with the interval of a
-        log-normal weight. Its logarithm has the median m of the log-weights :math:`l` and the variance
-        :math:`s^2 = 2 E[\max(l - m, 0)^2]`, that of the upper half, since the lower half adds nothing to the
-        sum. Then :math:`\log Z = m + s^2 / 2`, up to 1.96 times
+        If few weights hold most of the sum, this interval is too narrow, because larger weights were not
+        sampled. Below ``RELIABLE`` effective weights it is therefore joined with the interval for log-normal
+        weights, whose logarithm has the median m of the log-weights :math:`l` and the variance
+        :math:`s^2 = 2 E[\max(l - m, 0)^2]` of their upper half. Then :math:`\log Z = m + s^2 / 2`, up to 1.96
+        times
 
         .. math:: \sqrt{\tfrac1n \bigl( \tfrac\pi2 s^2 + \tfrac14 \mathrm{Var}[2 \max(l - m, 0)^2] \bigr)}
 
-        for the level 0.95. No interval covers weights of another shape that no chain has met. That is so for
-        reverse weights above all: their ``high`` is reliable and their ``low`` is not.
+        for the level 0.95. No interval covers weights of another shape that no chain has met; for reverse
+        weights ``high`` is reliable and ``low`` is not.
 
         Args:
-            log_weights: their mean weight is Z, or 1/Z if ``reverse``. A non-finite entry is a weight of
-                zero.
-            reverse: whether these are reverse weights.
+            log_weights: log-weights whose mean weight is Z, or 1/Z if ``reverse``. A non-finite entry is a
+                weight of zero.
+            reverse: whether weights are reverse weights.
             level: coverage of the interval, in (0, 1).
 
         Raises:
@@ -94,9 +94,7 @@ class LogZ:
 
 
 def _log_normal(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of the mean of log-normal weights and its standard error, from the upper half of ``(n, ...)``
-    log-weights; weights of zero are a share of their own.
-    """
+    """Return the log of the mean of log-normal weights and its standard error, from their upper half."""
     finite = torch.where(log_weights.isinf(), torch.nan, log_weights)
     count = finite.isfinite().sum(dim=0)
     median = finite.nanquantile(0.5, dim=0)
@@ -108,11 +106,11 @@ def _log_normal(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class Bracket:
-    """Estimates of log Z from both sides.
+    """Estimates of log Z from below and from above.
 
     Attributes:
-        below: at most log Z in expectation.
-        above: at least log Z in expectation.
+        below: estimate that is at most log Z in expectation.
+        above: estimate that is at least log Z in expectation.
 
     Example:
         >>> import torch
@@ -128,7 +126,7 @@ class Bracket:
 
     @property
     def interval(self) -> tuple[Tensor, Tensor]:
-        """The lower end of ``below`` and the upper end of ``above``."""
+        """Lower end of ``below`` and upper end of ``above``."""
         return self.below.low, self.above.high
 
 
@@ -141,14 +139,13 @@ class AnnealedImportanceSampling(nn.Module, Component):
     .. math:: \log w = \sum_k (\beta_k - \beta_{k-1})\, d(z_{k-1}), \qquad d = \log \pi - \log p_0,
         \qquad E[w] = Z.
 
-    So :math:`\log \bar w` is at most log Z on average. A chain from an exact draw of :math:`\pi` back to
-    :math:`p_0` has mean weight 1/Z and bounds log Z from above. This upper bound is only as good as the draws
-    where the chains start.
+    So :math:`\log \bar w` is at most log Z on average. A chain from an exact sample of :math:`\pi` back to
+    :math:`p_0` has mean weight 1/Z and bounds log Z from above, if the sample is exact.
 
-    This is an estimator, not a sampler. It needs a base that can be sampled and whose density is normalised.
+    The base needs exact samples and a normalised density.
 
     Args:
-        kernel: an exact sampler (``kernel.exact``), for example ``HMC(steps=1, ...)``. Its ``steps`` run at
+        kernel: exact sampler (``kernel.exact``), for example ``HMC(steps=1, ...)``, whose ``steps`` run at
             every level.
         levels: number of steps from :math:`\beta = 0` to 1, at least 1. The gap between the bounds shrinks as
             1 / levels.
@@ -184,7 +181,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
 
     @property
     def betas(self) -> list[float]:
-        """``levels + 1`` values from 0 to 1."""
+        """Values of beta: ``levels + 1`` values from 0 to 1."""
         grid = [level / self.levels for level in range(self.levels + 1)]
         if self.spacing == "linear":
             return grid
@@ -200,19 +197,19 @@ class AnnealedImportanceSampling(nn.Module, Component):
         *,
         reverse: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """One log-weight per row.
+        """Run annealed chains and return one log-weight per row.
 
         Args:
-            log_density: the unnormalised log-density of the unknown constant, ``(B, *event) -> (B,)``. Each
-                row may have a density of its own, for example a posterior.
-            base: normalised log-density, the same shapes.
-            start: ``(B, *event)``, draws of the base, or of the target if ``reverse``.
+            log_density: unnormalised log-density with the unknown constant, ``(B, *event) -> (B,)``. It may
+                differ between rows, for example a posterior.
+            base: normalised log-density, ``(B, *event) -> (B,)``.
+            start: samples ``(B, *event)`` of the base, or of the target if ``reverse``.
             generator: source of randomness.
-            reverse: go from the target to the base.
+            reverse: whether chains go from the target to the base.
 
         Returns:
-            ``(B,)`` float64 log-weights, whose mean weight is Z (1/Z if ``reverse``), and ``(B, *event)``,
-            the ends of the chains.
+            Log-weights ``(B,)`` in float64, whose mean weight is Z (1/Z if ``reverse``), and the ends of the
+            chains, ``(B, *event)``.
         """
         path = self.betas[::-1] if reverse else self.betas
         state = start.detach().clone()
@@ -220,7 +217,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
         for before, after in pairwise(path):
             with torch.no_grad():
                 total += (after - before) * (log_density(state) - base(state)).double()
-            if 0 < after < 1:  # a move at the end of the path would change no weight
+            if 0 < after < 1:  # a move at the end of the path changes no weight
                 state = self.kernel(_between(log_density, base, after), state, generator)
         return total, state
 
@@ -250,9 +247,10 @@ class AnnealedImportanceSampling(nn.Module, Component):
         """Estimate log Z from both sides.
 
         Args:
-            log_density: the target, unnormalised.
-            base: draws and normalised density.
-            samples: ``(n, *event)``, exact or long-run draws of the target. As many forward chains run.
+            log_density: unnormalised log-density of the target.
+            base: base with samples and a normalised density.
+            samples: exact or long-run samples of the target, ``(n, *event)``; the number of forward chains is
+                also n.
             generator: source of randomness.
             level: coverage of each interval, in (0, 1).
         """

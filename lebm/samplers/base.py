@@ -1,4 +1,4 @@
-"""The contract that every sampler keeps, and the measurements of one chain."""
+"""The interface of all samplers, and the measurements of a chain."""
 
 from __future__ import annotations
 
@@ -25,18 +25,16 @@ Row ``i`` of the result may depend on row ``i`` of the input only. A log-density
 
 @dataclass
 class Info:
-    """Measurements of one chain.
-
-    All tensors are detached and stay on the chain's device. Nothing here makes the host wait for the device.
+    """Measurements of a chain, detached, on the chain's device.
 
     Attributes:
-        gradient_norm: ``(B,)``, norm of the gradient of the log-density at the last state where it was
-            evaluated.
-        displacement: ``(B,)``, distance from the start to the end of the chain.
-        log_density_change: ``(B,)``, unnormalised log-density at the end minus at the start.
-        nonfinite: scalar, number of rows that are non-finite at the end.
-        extra: measurements that only some samplers make. A sampler with a Metropolis test, real or shadow,
-            has ``acceptance`` ``(B,)``.
+        gradient_norm: norm of the gradient of the log-density at the last state where it was evaluated,
+            ``(B,)``.
+        displacement: distance from the start to the end of the chain, ``(B,)``.
+        log_density_change: unnormalised log-density at the end minus the log-density at the start, ``(B,)``.
+        nonfinite: number of rows that are non-finite at the end, scalar.
+        extra: measurements of some samplers only, such as ``acceptance`` ``(B,)`` of a real or shadow
+            Metropolis test.
 
     Example:
         >>> import torch
@@ -54,7 +52,7 @@ class Info:
     extra: dict[str, Tensor] = field(default_factory=dict)
 
     def scalars(self) -> dict[str, Tensor]:
-        """Means over the batch, ready for a logger; ``nonfinite`` stays a count."""
+        """Return the means over the batch for a logger; ``nonfinite`` stays a count."""
         means = {
             "gradient_norm": self.gradient_norm.mean(),
             "displacement": self.displacement.mean(),
@@ -65,12 +63,11 @@ class Info:
 
 
 class Sampler(nn.Module, Component, ABC):
-    """Moves one tensor under one log-density.
+    """Base class of the samplers, which move a tensor under a log-density.
 
-    ``sampler(log_density, init, generator=None)`` returns the end of the chain, detached. Gradients are taken
-    with respect to the state only. Parameters of the log-density receive none, whatever the surrounding grad
-    mode is. Inference mode is lifted inside the call. Global random state changes only if ``generator`` is
-    ``None``. A subclass writes ``_chain``.
+    ``sampler(log_density, init, generator=None)`` returns the end of the chain, detached. Gradients are
+    computed with respect to the state only, in any surrounding grad mode and in inference mode. Global random
+    state changes only if ``generator`` is ``None``. A subclass implements ``_chain``.
 
     Args:
         steps: default number of transitions, at least 0.
@@ -87,7 +84,7 @@ class Sampler(nn.Module, Component, ABC):
     """
 
     exact: bool = False
-    """Whether a transition leaves the target exactly invariant; long chains are then unbiased."""
+    """True if a transition leaves the target exactly invariant, so that long chains are unbiased."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -107,12 +104,12 @@ class Sampler(nn.Module, Component, ABC):
 
         Args:
             log_density: ``(B, *event) -> (B,)``, unnormalised.
-            init: ``(B, *event)``, floating point, the start; it is not modified.
+            init: start of the chains, ``(B, *event)``, floating point; not modified.
             generator: source of randomness.
             steps: number of transitions; the sampler's default if ``None``.
 
         Returns:
-            ``(B, *event)``, detached, of the dtype and device of ``init``.
+            End of the chains, ``(B, *event)``, detached, with the dtype and device of ``init``.
 
         Raises:
             ValueError: if ``init`` has no event dimension or is not floating point, if ``steps`` is negative,
@@ -128,7 +125,7 @@ class Sampler(nn.Module, Component, ABC):
         *,
         steps: int | None = None,
     ) -> tuple[Tensor, Info]:
-        """Run the same chain as a call of the sampler, and return its :class:`Info` too."""
+        """Run the same chain as a call of the sampler, and also return its :class:`Info`."""
         state, info = self.chain(log_density, init, generator, steps, want_info=True)
         assert info is not None
         return state, info
@@ -141,7 +138,7 @@ class Sampler(nn.Module, Component, ABC):
         steps: int | None,
         want_info: bool,
     ) -> tuple[Tensor, Info | None]:
-        """A call of the sampler, or :meth:`run` if the info is wanted: what samplers of samplers use."""
+        """Call the sampler, or :meth:`run` if the info is wanted; for samplers that use samplers."""
         if init.dim() < 2 or not init.is_floating_point():
             raise ValueError(
                 f"a chain starts from a floating-point tensor (B, *event), not {init.dtype} of shape"
@@ -152,7 +149,7 @@ class Sampler(nn.Module, Component, ABC):
             raise ValueError(f"steps must be at least 0, not {total}")
         with torch.inference_mode(False), torch.enable_grad():
             result = self._chain(log_density, init.detach().clone(), generator, total, want_info)
-        # Not unpacked before it is checked: a bare state of two rows would pass for a state and an info.
+        # Checked before unpacking, because a bare state of two rows would pass for a state and an info.
         if not (
             isinstance(result, tuple)
             and len(result) == 2
@@ -171,7 +168,7 @@ class Sampler(nn.Module, Component, ABC):
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
-        """``steps`` transitions from ``start``, a copy that the method may change; gradients are enabled."""
+        """Run ``steps`` transitions from ``start``, a copy that may be changed; gradients are enabled."""
 
 
 def _kind(value: object) -> str:
@@ -181,10 +178,9 @@ def _kind(value: object) -> str:
 
 
 def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Value ``(B,)`` and gradient ``(B, *event)`` with respect to the state only, both detached.
+    """Return value ``(B,)`` and gradient ``(B, *event)`` with respect to the state only, detached.
 
-    The caller must have left inference mode. ``torch.autograd.grad`` computes no parameter gradients, so no
-    parameter needs freezing.
+    The caller must have left inference mode. Parameters receive no gradients.
 
     Raises:
         ValueError: if the log-density does not return one number per row.
@@ -207,13 +203,13 @@ def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor
 
 
 def state_gradient(log_density: LogDensity, state: Tensor) -> Tensor:
-    """The gradient alone, by the log-density's ``state_gradient`` if it has one."""
+    """Return the gradient alone, by the log-density's ``state_gradient`` if it has one."""
     own = getattr(log_density, "state_gradient", None)
     return log_density_gradient(log_density, state)[1] if own is None else own(state)
 
 
 def check_values(value: Tensor, state: Tensor) -> None:
-    """Refuse a log-density that does not return one number per row."""
+    """Reject a log-density that does not return one number per row."""
     if value.shape != state.shape[:1]:
         raise ValueError(
             f"a log-density must return one number per row, shape ({state.shape[0]},), but it returned"
@@ -222,9 +218,9 @@ def check_values(value: Tensor, state: Tensor) -> None:
 
 
 def values_of_all(log_density: LogDensity, states: Tensor) -> Tensor:
-    """``(B, m)`` of ``(B, m, *event)``.
+    """Return values ``(B, m)`` of states ``(B, m, *event)``.
 
-    Each of the m calls evaluates B rows in order, because a log-density may hold data for its B rows.
+    Each of the m calls evaluates B rows in order, because a log-density may hold data of its B rows.
     """
     values = [log_density(states[:, position]) for position in range(states.shape[1])]
     for value in values:
@@ -238,7 +234,7 @@ def rows(per_row: Tensor, state: Tensor) -> Tensor:
 
 
 def finite_rows(state: Tensor) -> Tensor:
-    """Which rows of ``(B, *event)`` hold finite numbers only: ``(B,)`` of ``bool``.
+    """Return a mask ``(B,)`` of ``bool`` of the rows of ``(B, *event)`` with finite values only.
 
     Example:
         >>> import torch
@@ -250,7 +246,7 @@ def finite_rows(state: Tensor) -> Tensor:
 
 
 def as_event(per_coordinate: Tensor | None, state: Tensor) -> Tensor | None:
-    """One number per coordinate, as a tensor with the shape, dtype and device of one row of ``state``."""
+    """Reshape one number per coordinate to the shape, dtype and device of one row of ``state``."""
     if per_coordinate is None:
         return None
     if per_coordinate.numel() != state[0].numel():
@@ -262,14 +258,16 @@ def as_event(per_coordinate: Tensor | None, state: Tensor) -> Tensor | None:
 
 
 def positive_vector(name: str, entries: Sequence[float] | None) -> Tensor | None:
-    """Plain numbers as a tensor ``(d,)``.
+    """Convert plain numbers to a tensor ``(d,)``.
 
     Raises:
-        ValueError: if the list is empty, or if a number is not positive and finite.
+        ValueError: if the list is empty, or a number is not positive and finite.
     """
     if entries is None:
         return None
-    numbers = [float(entry) for entry in entries]  # checked as numbers: the tensor may be on the meta device
+    numbers = [
+        float(entry) for entry in entries
+    ]  # checked as numbers, because the tensor may be on the meta device
     if not numbers or not all(0 < number < math.inf for number in numbers):
         raise ValueError(f"{name} needs positive finite entries")
     return torch.tensor(numbers)
@@ -283,10 +281,10 @@ def summarise(
     value: Tensor | None = None,
     extra: dict[str, Tensor] | None = None,
 ) -> Info:
-    """The :class:`Info` of a chain from its two ends.
+    """Return the :class:`Info` of a chain from its two ends.
 
-    ``gradient``, at the last state where the sampler evaluated it, and ``value``, at the end, save
-    evaluations.
+    Known values save evaluations: ``gradient`` at the last state where the sampler evaluated it, and
+    ``value`` at the end.
     """
     if gradient is None:
         value, gradient = log_density_gradient(log_density, state)

@@ -1,4 +1,4 @@
-"""Persistent chains: a pool that stores where the chains of earlier calls ended."""
+"""Persistent chains: a pool that stores the ends of the chains of earlier calls."""
 
 from __future__ import annotations
 
@@ -15,37 +15,34 @@ __all__ = ["PersistentChains", "gather_pools", "of_all_processes"]
 
 
 class PersistentChains(Sampler):
-    """Continues a kernel's chains from call to call (Tieleman 2008), with restarts (Du & Mordatch 2019).
+    """A kernel whose chains continue from call to call (Tieleman 2008), with restarts (Du & Mordatch 2019).
 
-    In training mode call number t works on slot ``t % slots`` of the pool. Row i continues where row i of
-    that slot ended. It starts at ``init`` instead with probability ``restart_rate``, if the slot was never
-    used, or if the pool row has become non-finite. In eval mode every chain starts at ``init``, and the pool
-    does not change.
+    In training mode call number t continues the rows of slot ``t % slots`` of the pool. A row starts at
+    ``init`` instead with probability ``restart_rate``, if the slot is new, or if the pool row is non-finite.
+    In eval mode every chain starts at ``init``, and the pool does not change.
 
-    The pool is one global pool of ``slots`` times the global batch. Each process holds only its own rows, as
-    it does of a batch. The pool is not a buffer, so data-parallel wrappers do not overwrite it. It is part of
-    the ``state_dict``: with several processes, all of them must call :func:`gather_pools` before one saves.
-    Loading cuts the pool again, also for another number of processes. The calls take the slots in turn, and
-    restarts are drawn per row, so the pool does not depend on the number of processes.
+    The pool holds ``slots`` global batches, of which each process holds its own rows. It is part of the
+    ``state_dict``, so with several processes all of them must call :func:`gather_pools` before one saves. The
+    pool does not depend on the number of processes, which may change on loading.
 
-    With ``together`` k every k-th call moves k slots in one run of the kernel, and the other calls return a
-    slot that was moved before. A large batch costs less per row than a small one. This suits a target that
-    stays the same for many calls; another target reaches a slot up to k - 1 calls late. The log-density must
-    then take any number of rows. Slots that start at ``init`` together start at the same rows.
+    With ``together=k`` every k-th call moves k slots in one run of the kernel, and the other calls return a
+    slot that was moved before, because a large batch costs less per row. A changed target then reaches a slot
+    up to k - 1 calls late. The log-density must take any number of rows, and new slots that move together
+    start at the same rows.
 
-    ``Info.extra`` holds what the kernel's holds, and in training mode ``restarted`` ``(B,)``, 0 or 1.
+    ``Info.extra`` has the entries of the kernel, and in training mode ``restarted`` ``(B,)``, 0 or 1.
 
     Args:
-        kernel: moves the chains.
-        slots: number of batches that the pool holds, at least 1.
-        restart_rate: in [0, 1].
-        fresh_steps: default number of transitions in eval mode, where chains start afresh and need more of
-            them; that of the kernel if ``None``.
+        kernel: sampler that moves the chains.
+        slots: number of batches in the pool, at least 1.
+        restart_rate: probability of a restart per row, in [0, 1].
+        fresh_steps: default number of transitions in eval mode, where new chains need more of them; the
+            number of the kernel if ``None``.
         together: number of slots that move in one run of the kernel; it must divide ``slots``.
 
     Raises:
-        ValueError: for arguments out of range, or in training mode for rows of another shape than the
-            pool's, or for more rows than its first batch had.
+        ValueError: for arguments out of range; in training mode for rows of another shape than in the pool,
+            or for more rows than in the first batch.
 
     Example:
         >>> import torch
@@ -94,16 +91,16 @@ class PersistentChains(Sampler):
 
     @property
     def is_empty(self) -> bool:
-        """Whether no chain has run in training mode yet."""
+        """True if no chain has run in training mode yet."""
         return self._own is None and self._whole is None
 
     def pooled(self, n: int, generator: RandomSource = None) -> Tensor:
-        """``n`` rows of the global pool, drawn with replacement, ``(n, *event)``.
+        """Draw ``n`` rows of the global pool with replacement, ``(n, *event)``.
 
-        With several processes :func:`gather_pools` must have been called.
+        With several processes call :func:`gather_pools` first.
 
         Raises:
-            ValueError: if the pool is empty: no chain has run in training mode.
+            ValueError: if the pool is empty, because no chain has run in training mode.
         """
         self.gather()
         states = torch.zeros(0, 1) if self._whole is None else self._whole.flatten(0, 1)
@@ -121,7 +118,7 @@ class PersistentChains(Sampler):
         pool = self._shard(start)
         slot, count = self.calls % self.slots, start.shape[0]
         k, turn = self.together, slot % self.together
-        if turn == 0:  # a smaller last batch moves its own rows alone, but several slots move whole
+        if turn == 0:  # a smaller last batch moves only its own rows, but several slots move as a whole
             part = pool[slot : slot + k, : count if k == 1 else None]
             self._moved = self._move(log_density, start, generator, steps, part, want_info or k > 1)
         end, info = pool[slot, :count].to(start, copy=True), None
@@ -142,9 +139,9 @@ class PersistentChains(Sampler):
         part: Tensor,
         want_info: bool,
     ) -> Info | None:
-        """Go on with the chains of some slots, ``(k, b, *event)``, which change in place."""
+        """Continue the chains of some slots ``(k, b, *event)``, which change in place."""
         k, b = part.shape[:2]
-        # The k chains of a row of the batch are neighbours: each process then draws the noise of its own.
+        # The k chains of a row are neighbours, so that each process draws the noise of its own rows.
         kept = part.transpose(0, 1).flatten(0, 1).to(start)
         start = start[torch.arange(b * k, device=start.device) // k % len(start)]
         fresh = uniform(generator, (b * k,), dtype=torch.float32, device=start.device) < self.restart_rate
@@ -175,7 +172,7 @@ class PersistentChains(Sampler):
         return self._own
 
     def gather(self) -> None:
-        """Collect the global pool on every process, ready to be saved. A collective call."""
+        """Collect the global pool on every process for saving. This is a collective call."""
         if self._own is None or self._whole is not None:
             return
         whole = of_all_processes(self._own.transpose(0, 1))[0].transpose(0, 1)
@@ -236,10 +233,10 @@ def _rows_of(info: Info, some: slice) -> Info:
 
 
 def of_all_processes(*own: Tensor) -> list[Tensor]:
-    """The rows of all processes, in the order of the processes. A collective call.
+    """Return the rows of all processes, in the order of the processes. This is a collective call.
 
     Args:
-        *own: tensors ``(B, ...)`` with one row per row of this process.
+        *own: tensors ``(B, ...)`` of the rows of this process.
     """
     world_size = _rank_and_size()[1]
     if world_size == 1:

@@ -1,4 +1,4 @@
-"""Several steps of a chain in one graph of ``torch.compile``."""
+"""Compilation of several steps of a chain into one graph by ``torch.compile``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lebm.samplers.schedules import on_device
 __all__ = ["CompiledSteps"]
 
 COMPILED_SHAPES = 8
-"""Shapes of state and block for which a sampler compiles. Chains of further shapes run as they are."""
+"""Largest number of shapes for which a sampler compiles; chains of further shapes run uncompiled."""
 
 Steps = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
 class CompiledSteps:
-    """Runs the steps of a chain in blocks, with one graph per shape.
+    """Steps of a chain in blocks, with one compiled graph per shape.
 
     Args:
-        steps: several updates, see :func:`lebm.samplers.langevin.advance`.
-        unroll: steps per graph.
-        mode: the mode of ``torch.compile``.
+        steps: function of several updates, see :func:`lebm.samplers.langevin.advance`.
+        unroll: number of steps per graph.
+        mode: mode of ``torch.compile``.
     """
 
     def __init__(self, steps: Steps, unroll: int, mode: str | None) -> None:
@@ -39,8 +39,8 @@ class CompiledSteps:
     def __call__(
         self, log_density: LogDensity, state: Tensor, noise: Tensor, drifts: list[float], *settings: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As :func:`lebm.samplers.langevin.eager_steps`."""
-        # A tensor, because torch compiles a new graph for every new Python number.
+        """Run the steps as :func:`lebm.samplers.langevin.eager_steps`."""
+        # A tensor, because torch compiles a graph for every new Python number.
         drift = on_device(drifts, state)
         with torch.no_grad():
             for block, rates in zip(noise.split(self.unroll), drift.split(self.unroll), strict=True):
@@ -59,8 +59,8 @@ class CompiledSteps:
 
 
 def _compile(mode: str | None) -> Steps:
-    # torch limits the graphs of each code object to eight. With a copy, every shape has its own limit. A
-    # prior of several stages needs a graph per stage.
+    # torch limits each code object to eight graphs, and a prior of several stages needs a graph per stage, so
+    # every shape gets its own copy.
     own = FunctionType(_block.__code__.replace(), globals(), _block.__name__)
     return torch.compile(own, mode=mode, dynamic=False)
 
@@ -68,7 +68,7 @@ def _compile(mode: str | None) -> Steps:
 def _block(
     steps: Steps, log_density: LogDensity, state: Tensor, noise: Tensor, drifts: Tensor, *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Several steps in one graph; the noise is an argument, because a random draw inside would break it."""
+    """Run several steps in one graph, with the noise as an argument, because random numbers break a graph."""
 
     def total(state: Tensor) -> Tensor:
         value = log_density(state)

@@ -1,4 +1,4 @@
-"""Do the chains mix? Rank-normalised split R-hat, effective sample sizes, autocorrelation.
+"""Diagnostics of mixing: rank-normalised split R-hat, effective sample sizes, autocorrelation.
 
 All functions take draws of shape ``(draws, chains, *event)`` and compute in float64. R-hat and the effective
 sample sizes return one number per event coordinate. They follow Vehtari, Gelman, Simpson, Carpenter &
@@ -23,24 +23,24 @@ __all__ = ["autocorrelation", "bulk_ess", "split_rhat", "tail_ess"]
 
 
 def autocorrelation(draws: Tensor, max_lag: int | None = None) -> Tensor:
-    """Autocorrelation within chains, averaged over chains.
+    """Return the autocorrelation within chains, averaged over chains.
 
     Args:
         draws: ``(draws, chains, *event)``, at least 4 draws.
         max_lag: last lag, at most ``draws - 1``; all lags if ``None``.
 
     Returns:
-        ``(max_lag + 1, *event)``; 1 at lag 0, and NaN for a coordinate that never moves.
+        Autocorrelations ``(max_lag + 1, *event)``: 1 at lag 0, and NaN for a coordinate that never moves.
     """
     covariance = _autocovariance(_checked(draws)).mean(dim=1)
     return (covariance / covariance[0])[: None if max_lag is None else max_lag + 1]
 
 
 def split_rhat(draws: Tensor) -> Tensor:
-    """Rank-normalised split R-hat ``(*event)``, of the draws or of the folded draws, the larger one.
+    """Return the larger of the rank-normalised split R-hats of draws and of folded draws, ``(*event)``.
 
-    A value of 1.01 or less is good. Folded draws are distances from the median. They reveal chains that agree
-    in location and differ in scale.
+    Values up to 1.01 are good. Folded draws, the distances from the median, reveal chains that agree in
+    location but differ in scale.
     """
     halves = _split(_checked(draws))
     folded = (halves - _quantile(halves.flatten(0, 1), 0.5)).abs()
@@ -48,12 +48,12 @@ def split_rhat(draws: Tensor) -> Tensor:
 
 
 def bulk_ess(draws: Tensor) -> Tensor:
-    """Effective number of independent draws for the middle of the distribution, ``(*event)``."""
+    """Return the effective number of independent draws for the bulk of the distribution, ``(*event)``."""
     return _ess(_normal_scores(_split(_checked(draws))))
 
 
 def tail_ess(draws: Tensor) -> Tensor:
-    """Effective number of independent draws for the 5% or the 95% quantile, ``(*event)``, the smaller one."""
+    """Return the smaller effective number of independent draws for the 5% and 95% quantiles, ``(*event)``."""
     draws = _checked(draws)
     flat = draws.flatten(0, 1)
     return torch.minimum(
@@ -71,16 +71,13 @@ def _checked(draws: Tensor) -> Tensor:
 
 
 def _split(draws: Tensor) -> Tensor:
-    """Each chain as two half chains; the middle draw of an odd number is dropped."""
+    """Split each chain into two half chains, without the middle draw of an odd number."""
     half = draws.shape[0] // 2
     return torch.cat([draws[:half], draws[-half:]], dim=1)
 
 
 def _quantile(draws: Tensor, level: float) -> Tensor:
-    """Linear interpolation between order statistics of ``(n, *event)``.
-
-    ``torch.quantile`` refuses more than 16 million numbers.
-    """
+    """Interpolate between order statistics of ``(n, *event)``; ``torch.quantile`` has a size limit."""
     ordered = draws.sort(dim=0).values
     position = level * (draws.shape[0] - 1)
     low = int(position)
@@ -88,7 +85,7 @@ def _quantile(draws: Tensor, level: float) -> Tensor:
 
 
 def _normal_scores(draws: Tensor) -> Tensor:
-    """Ranks over all draws and chains (ties share their mean rank), mapped to normal quantiles."""
+    """Map ranks over all draws and chains (ties share their mean rank) to normal quantiles."""
     flat = draws.flatten(0, 1)
     columns = flat.reshape(flat.shape[0], -1).T.contiguous()
     ordered = columns.sort(dim=1).values
@@ -107,7 +104,7 @@ def _rhat(draws: Tensor) -> Tensor:
 
 
 def _autocovariance(draws: Tensor) -> Tensor:
-    """Biased autocovariances ``(draws, chains, *event)`` by FFT, zero-padded against wrapping around."""
+    """Return biased autocovariances ``(draws, chains, *event)`` by FFT, with zero padding."""
     count = draws.shape[0]
     centred = draws - draws.mean(dim=0)
     spectrum = torch.fft.rfft(centred, n=2 * count, dim=0)
@@ -115,7 +112,7 @@ def _autocovariance(draws: Tensor) -> Tensor:
 
 
 def _ess(draws: Tensor) -> Tensor:
-    """Effective sample size over chains, with Geyer's initial monotone sequence of pair sums."""
+    """Return the effective sample size over chains, with Geyer's initial monotone sequence of pair sums."""
     count, chains = draws.shape[:2]
     covariance = _autocovariance(draws).mean(dim=1)
     within = covariance[0] * count / (count - 1)
@@ -125,7 +122,7 @@ def _ess(draws: Tensor) -> Tensor:
     pairs = correlation[: count // 2 * 2].unflatten(0, (-1, 2))
     sums = pairs.sum(dim=1)
     positive = (sums >= 0).long().cumprod(dim=0).bool()
-    # The longest lags are mostly noise. If no pair sum is negative before them, stop there, as Stan does.
+    # The longest lags are mostly noise, so stop there if no pair sum is negative before, as Stan does.
     positive[(count - 3) // 2 :] = False
     monotone = sums.cummin(dim=0).values
     length = positive.sum(dim=0, keepdim=True)

@@ -1,4 +1,4 @@
-"""Importance weights: their effective sample size, and samplers that propose draws of another density."""
+"""Importance weights, their effective sample size, and samplers with proposals of another density."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 @runtime_checkable
 class Proposal(Protocol):
-    """A density that can be sampled and evaluated, for example :class:`~lebm.models.StandardNormal`.
+    """A density with samples and values, for example :class:`~lebm.models.StandardNormal`.
 
     Example:
         >>> from lebm.models import StandardNormal
@@ -44,19 +44,19 @@ class Proposal(Protocol):
     """
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
-        """``n`` draws ``(n, *event)``."""
+        """Draw ``n`` samples, ``(n, *event)``."""
 
     def log_density(self, z: Tensor) -> Tensor:
-        """The log-density of ``n`` draws, ``(n,)``; normalised where it enters a normalising constant."""
+        """Return the log-density, ``(n,)``, normalised if used for a normalising constant."""
 
 
 def clean_log_weights(log_weights: Tensor) -> Tensor:
-    """NaN and infinite entries get weight zero: a state without a density is no candidate."""
+    """Set NaN and infinite entries to weight zero, because a state without a density is not a candidate."""
     return torch.where(torch.isfinite(log_weights), log_weights, -torch.inf)
 
 
 def weight_ess(log_weights: Tensor, dim: int = 0) -> Tensor:
-    r"""Kong's effective sample size :math:`(\sum w)^2 / \sum w^2` along ``dim``, in float64.
+    r"""Return Kong's effective sample size :math:`(\sum w)^2 / \sum w^2` along ``dim``, in float64.
 
     It lies between 1 and n, and is 0 if all weights are zero.
 
@@ -75,11 +75,11 @@ def resample(log_weights: Tensor, generator: RandomSource = None) -> Tensor:
     """Draw one candidate per row, in proportion to the weights.
 
     Args:
-        log_weights: ``(B, M)``; a non-finite entry is a weight of zero.
+        log_weights: log-weights ``(B, M)``; a non-finite entry is a weight of zero.
         generator: source of one uniform number per row.
 
     Returns:
-        ``(B,)`` indices; 0 where all weights are zero.
+        Indices ``(B,)``; 0 if all weights are zero.
 
     Example:
         >>> import torch
@@ -96,27 +96,27 @@ def resample(log_weights: Tensor, generator: RandomSource = None) -> Tensor:
 
 
 class SamplingImportanceResampling(Sampler):
-    r"""Resampling by importance weights (Rubin 1988), iterated (Andrieu, Lee & Vihola 2018, i-SIR).
+    r"""Iterated resampling by importance weights (Rubin 1988; Andrieu, Lee & Vihola 2018, i-SIR).
 
-    A transition puts each row among M - 1 fresh draws of a proposal q, and moves it to one of the M in
-    proportion to :math:`w(z) = \pi(z) / q(z)`. With ``init`` drawn from q, one transition is classical SIR
-    with M candidates, biased by O(1/M). Every further transition leaves the target exactly invariant. The
-    chain uses no gradient; only ``Info.gradient_norm`` takes one.
+    A transition adds M - 1 samples of a proposal q to each row, and moves the row to one of the M candidates
+    in proportion to :math:`w(z) = \pi(z) / q(z)`. With ``init`` drawn from q, one transition is SIR with M
+    candidates, biased by O(1/M). Every further transition leaves the target exactly invariant. The chain uses
+    no gradient.
 
-    The method works where q covers the target: watch ``ess``, which is near M for a good q and 1 for a
-    useless one. Rows do not share candidates, so a row depends on neither its neighbours nor the number of
-    processes. A candidate with a non-finite log-density has weight zero. A row without any candidate stays.
+    The proposal must cover the target: ``ess`` is near M for a good q and 1 for a useless one. Rows do not
+    share candidates, so a row depends on neither its neighbours nor the number of processes. A candidate with
+    a non-finite log-density has weight zero, and a row without candidates stays.
 
-    ``Info.extra``: ``ess`` ``(B,)`` of the last transition's weights, and ``acceptance`` ``(B,)``, the share
-    of transitions that moved the row.
+    ``Info.extra`` has ``ess`` ``(B,)``, for the weights of the last transition, and ``acceptance`` ``(B,)``,
+    the share of transitions that moved the row.
 
     Args:
-        candidates: M, at least 2.
+        candidates: number of candidates M, at least 2.
         steps: number of transitions; 1 is SIR.
-        proposal: q. If ``None``, the base of the target where the target is a tilted density, and otherwise a
-            standard normal of the shape of ``init``.
-        shared_target: whether the log-density is the same for every row, as a prior is and a posterior given
-            a batch is not. Candidates are then evaluated in large batches.
+        proposal: density q; if ``None``, the base of a tilted target, otherwise a standard normal with the
+            shape of ``init``.
+        shared_target: whether the log-density is equal for all rows, such as a prior, so that candidates are
+            evaluated in large batches.
 
     Raises:
         ValueError: for arguments out of range, or a proposal that lacks a method.
@@ -153,7 +153,7 @@ class SamplingImportanceResampling(Sampler):
         with torch.no_grad():
             current = self._log_weights(log_density, state.unsqueeze(1))
             for _ in range(steps):
-                # A row's candidates are neighbours, so they come from that row's stream.
+                # The candidates of a row are neighbours, so that they use the stream of the row.
                 fresh = proposal.reference(count * (self.candidates - 1), generator).to(start)
                 fresh = fresh.unflatten(0, (count, self.candidates - 1))
                 log_weights = torch.cat([current, self._log_weights(log_density, fresh)], dim=1)
@@ -169,7 +169,7 @@ class SamplingImportanceResampling(Sampler):
         return state, summarise(log_density, start, state, extra=extra)
 
     def _log_weights(self, log_density: LogDensity, states: Tensor) -> Tensor:
-        """``(B, m)`` of ``(B, m, *event)``, with weight zero for non-finite states and values."""
+        """Return log-weights ``(B, m)`` of ``(B, m, *event)``; non-finite ones have weight zero."""
         flat = states.flatten(0, 1)
         _, target, log_proposal = _densities(self.proposal, log_density, flat)
         if self.shared_target:
@@ -186,20 +186,20 @@ class SamplingImportanceResampling(Sampler):
 
 
 class IndependenceMetropolis(Sampler):
-    r"""Metropolis-Hastings with independent draws of one density q as proposals (Tierney 1994).
+    r"""Metropolis-Hastings with independent samples of one density q as proposals (Tierney 1994).
 
     A proposal :math:`z' \sim q` is accepted with probability :math:`\min(1, w(z') / w(z))`, where
     :math:`w(z) = \pi(z) / q(z)`. The target is exactly invariant. From a start drawn from q, the distance in
     total variation after t transitions is at most :math:`(1 - 1 / w^*)^t`, where :math:`w^*` is the largest
-    weight over the mean weight (Mengersen & Tweedie 1996). The chain needs no gradient, and it crosses any
-    gap between modes that q covers. Proposals with a non-finite log-density are rejected.
+    weight over the mean weight (Mengersen & Tweedie 1996). The chain uses no gradient, and moves between all
+    modes that q covers. Proposals with a non-finite log-density are rejected.
 
-    ``Info.extra``: ``acceptance`` ``(B,)``, the mean probability of acceptance.
+    ``Info.extra`` has ``acceptance`` ``(B,)``, the mean probability of acceptance.
 
     Args:
         steps: number of transitions, at least 0.
-        proposal: q. If ``None``, the base of the target where the target is a tilted density, and otherwise a
-            standard normal of the shape of ``init``.
+        proposal: density q; if ``None``, the base of a tilted target, otherwise a standard normal with the
+            shape of ``init``.
 
     Raises:
         ValueError: for negative ``steps``, or a proposal that lacks a method.
@@ -250,7 +250,7 @@ class IndependenceMetropolis(Sampler):
 
 
 def _checked(proposal: nn.Module | None) -> nn.Module | None:
-    """The proposal itself; a ValueError if it lacks a method of :class:`Proposal`."""
+    """Return the proposal; raise a ``ValueError`` if it lacks a method of :class:`Proposal`."""
     if proposal is not None and not isinstance(proposal, Proposal):
         raise ValueError(
             f"a proposal needs the methods reference and log_density, which {type(proposal).__name__} lacks"
@@ -261,7 +261,7 @@ def _checked(proposal: nn.Module | None) -> nn.Module | None:
 def _densities(
     own: Any, log_density: LogDensity, start: Tensor
 ) -> tuple[Proposal, LogDensity, LogDensity | None]:
-    """q, ``log pi`` and ``log q``; of a tilted density and its base ``log pi - log q`` and ``None``."""
+    """Return q, ``log pi`` and ``log q``; for a tilted density its base, ``log pi - log q`` and ``None``."""
     base: Any = getattr(log_density, "base", None)
     proposal = (base if own is None else own) or _StandardNormal(start)
     if proposal is base:

@@ -20,42 +20,41 @@ from lebm.samplers.schedules import Schedule, check_schedule, on_device, values
 __all__ = ["Langevin", "advance", "step"]
 
 STEPS_A_DRAW = 10
-"""Steps per draw of noise. One step per draw is slow; a single draw makes memory grow with the chain."""
+"""Steps per call of the random generator: one step is slow, and the whole chain takes too much memory."""
 
 
 class Langevin(Adaptive):
-    r"""Unadjusted Langevin dynamics in the papers' convention (Pang et al. 2020, eq. 8).
+    r"""Unadjusted Langevin dynamics in the convention of the papers (Pang et al. 2020, eq. 8).
 
     .. math:: z \leftarrow z + \tfrac{s^2}{2} M \nabla \log \pi(z) + n\,M^{1/2} \epsilon,
         \qquad \epsilon \sim N(0, I)
 
-    Here ``M = I`` unless a preconditioner is given. Libraries that write
-    :math:`z + \eta \nabla \log \pi + \sqrt{2 \eta}\,\epsilon` mean the same with :math:`\eta = s^2/2`. The
-    step biases the chain. In a Gaussian direction of precision :math:`\lambda` its stationary variance is
-    :math:`1 / (\lambda (1 - \lambda s^2 / 4))`, and it diverges for :math:`s^2 \lambda \ge 4`.
+    ``M = I`` without a preconditioner. The convention
+    :math:`z + \eta \nabla \log \pi + \sqrt{2 \eta}\,\epsilon` of other libraries is equal with
+    :math:`\eta = s^2/2`. The chain is biased: in a Gaussian direction of precision :math:`\lambda` its
+    stationary variance is :math:`1 / (\lambda (1 - \lambda s^2 / 4))`, and it diverges for
+    :math:`s^2 \lambda \ge 4`.
 
-    A row that becomes non-finite stays non-finite, is counted in ``Info.nonfinite`` and never touches another
-    row. ``Info.extra["acceptance"]`` is the Metropolis acceptance that the last step would have had. It is
-    absent without noise, and with a clamp, because a clamped state is no draw of the proposal. ``warm_up``
-    adapts ``step_scale`` to this acceptance.
+    A row that becomes non-finite stays non-finite, is counted in ``Info.nonfinite`` and does not affect other
+    rows. ``Info.extra["acceptance"]`` is the acceptance that a Metropolis test of the last step would have,
+    to which ``warm_up`` adapts ``step_scale``. It is absent without noise or with a clamp.
 
     Args:
         steps: number of transitions, at least 0.
-        step_size: the ``s`` above, positive, or a list with one value per step. A chain longer than the list
-            continues with the last value.
-        noise_scale: the ``n`` above, or a list as for ``step_size``; ``s * sqrt(temperature)`` if ``None``.
-            With ``n < s`` the chain samples ``pi ** (s / n) ** 2``. With 0 it is gradient ascent.
-        temperature: the chain samples ``pi ** (1 / temperature)``; non-negative; a list anneals. Give this or
-            ``noise_scale``, not both.
-        max_grad_norm: rescale the gradient of each row, separately, to at most this norm.
-        clamp: keep the state inside ``[low, high]`` after every step, for images.
-        compile: run blocks of ``unroll`` steps through ``torch.compile``. The chain is the same up to
-            rounding.
-        unroll: steps per compiled block. 10 is near the best speed and compiles in about 10 s; more than 10
-            acts as 10.
-        compile_mode: passed to ``torch.compile``; ``"reduce-overhead"`` uses CUDA graphs on a GPU.
-        preconditioner: the diagonal of ``M``, one positive number per coordinate of the flattened event. Near
-            the target's variances it makes all directions mix equally fast. It does not change the target.
+        step_size: step size ``s``, positive, or a list with one value per step, whose last value continues
+            for longer chains.
+        noise_scale: noise scale ``n``, or a list; ``s * sqrt(temperature)`` if ``None``. The chain samples
+            ``pi ** (s / n) ** 2``; with 0 it is gradient ascent.
+        temperature: temperature of the target ``pi ** (1 / temperature)``, non-negative, or a list, which
+            anneals. It excludes ``noise_scale``.
+        max_grad_norm: largest gradient norm per row, above which gradients are rescaled.
+        clamp: bounds ``(low, high)`` of the state after every step, for images.
+        compile: whether blocks of ``unroll`` steps are compiled. The chain is equal up to rounding.
+        unroll: number of steps per compiled block, at most 10, which compiles in about 10 s and is near the
+            best speed.
+        compile_mode: mode of ``torch.compile``; ``"reduce-overhead"`` uses CUDA graphs on a GPU.
+        preconditioner: diagonal of ``M``, one positive number per coordinate of the flattened event. All
+            directions mix equally fast if it is near the variances of the target, which does not change.
 
     Raises:
         ValueError: for arguments out of range.
@@ -107,7 +106,7 @@ class Langevin(Adaptive):
         self._advance = CompiledSteps(advance, unroll, compile_mode) if compile else eager_steps
 
     def _scales(self, steps: int) -> tuple[list[float], list[float]]:
-        """Step size and noise scale of every step."""
+        """Return step size and noise scale of every step."""
         sizes = [self.step_scale * size for size in values(self.step_size, steps)]
         if self.noise_scale is None:
             return sizes, [
@@ -124,7 +123,7 @@ class Langevin(Adaptive):
         state, before, gradient = start, start, None
         for first in range(0, steps, STEPS_A_DRAW):
             part = slice(first, min(first + STEPS_A_DRAW, steps))
-            # A copy, because a view would keep the last draw of noise in memory beside the next one.
+            # A copy, because a view would keep the last noise in memory beside the next.
             state = before = state.clone()
             noise = self._noise(generator, state, scales[part], metric)
             drifts = [0.5 * size**2 for size in sizes[part]]
@@ -160,15 +159,15 @@ def step(
     clamp: tuple[float, float] | None = None,
     metric: Tensor | None = None,
 ) -> Tensor:
-    r"""One Langevin update, :math:`z + \tfrac{s^2}{2} M g + n M^{1/2} \epsilon`.
+    r"""Return the Langevin update :math:`z + \tfrac{s^2}{2} M g + n M^{1/2} \epsilon`.
 
     Args:
-        state: ``(B, *event)``, z.
-        gradient: ``(B, *event)``, the gradient g at z, already clipped.
-        kick: ``(B, *event)``, the last term.
-        drift: ``s^2 / 2``, a number or a tensor of one.
+        state: state z, ``(B, *event)``.
+        gradient: clipped gradient g at z, ``(B, *event)``.
+        kick: noise term :math:`n M^{1/2} \epsilon`, ``(B, *event)``.
+        drift: factor ``s^2 / 2``, a number or a scalar tensor.
         clamp: bounds of the new state; ``None`` for none.
-        metric: the diagonal of M, shaped like an event; the identity if ``None``.
+        metric: diagonal of M, with the shape of an event; the identity if ``None``.
 
     Example:
         >>> import torch
@@ -177,7 +176,7 @@ def step(
         tensor([[0.5000, 0.5000]])
     """
     slope = gradient if metric is None else metric * gradient
-    # The fused form is faster, and needs a Python number.
+    # The fused form is faster but needs a Python number.
     moved = kick + state
     moved = moved + drift * slope if isinstance(drift, Tensor) else torch.add(moved, slope, alpha=drift)
     return moved if clamp is None else moved.clamp(*clamp)
@@ -192,10 +191,10 @@ def advance(
     clamp: tuple[float, float] | None,
     metric: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Take one :func:`step` per kick, with the gradients that ``slope`` gives.
+    """Take one :func:`step` per kick, with the gradients of ``slope``.
 
     Returns:
-        The state in the end, the state before the last step, and the clipped gradient there.
+        The last state, the state before the last step, and the clipped gradient at the latter.
     """
     before = gradient = state
     for kick, drift in zip(kicks, drifts, strict=True):
@@ -210,5 +209,5 @@ def advance(
 def eager_steps(
     log_density: LogDensity, state: Tensor, noise: Tensor, drifts: list[float], *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`advance` for ``noise: (steps, B, *event)``, as it is."""
+    """Run :func:`advance` for ``noise: (steps, B, *event)`` without compilation."""
     return advance(partial(state_gradient, log_density), state, noise, drifts, *settings)

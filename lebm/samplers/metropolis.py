@@ -40,26 +40,26 @@ def shadow_acceptance(
     max_grad_norm: float | None = None,
     metric: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Metropolis-Hastings acceptance of a Langevin step, and the log-density at its end.
+    r"""Return the Metropolis-Hastings acceptance of a Langevin step, and the log-density at its end.
 
-    The step targets :math:`\pi^{1/T}`, where :math:`T = (n/s)^2`. It proposes from
-    :math:`q(z' \mid z) = N(z + \tfrac{s^2}{2} M g(z),\, n^2 M)` with the clipped gradient g. Its acceptance
-    is (Roberts & Tweedie 1996, section 1.4.1)
+    The step targets :math:`\pi^{1/T}`, where :math:`T = (n/s)^2`. The proposal is
+    :math:`q(z' \mid z) = N(z + \tfrac{s^2}{2} M g(z),\, n^2 M)` with the clipped gradient g, and its
+    acceptance (Roberts & Tweedie 1996, section 1.4.1)
 
     .. math:: \alpha = \min\Bigl(1, \frac{\pi(z')^{1/T} q(z \mid z')}{\pi(z)^{1/T} q(z' \mid z)}\Bigr).
 
     Args:
-        log_density: the target, :math:`\log \pi`.
-        before: ``(B, *event)``, z.
-        after: ``(B, *event)``, z'.
-        gradient: ``(B, *event)``, the gradient used at z, already clipped.
-        step_size: s.
-        noise_scale: n, positive.
-        max_grad_norm: largest norm of a row's gradient at z'; ``None`` does not clip.
-        metric: the diagonal of M, shaped like an event; the identity if ``None``.
+        log_density: target :math:`\log \pi`.
+        before: state z, ``(B, *event)``.
+        after: state z', ``(B, *event)``.
+        gradient: clipped gradient at z, ``(B, *event)``.
+        step_size: step size s.
+        noise_scale: noise scale n, positive.
+        max_grad_norm: largest gradient norm per row at z'; unlimited if ``None``.
+        metric: diagonal of M, with the shape of an event; the identity if ``None``.
 
     Returns:
-        ``(B,)`` acceptance in [0, 1], 0 where it is not finite, and ``(B,)`` log-density of ``after``.
+        Acceptance ``(B,)`` in [0, 1], 0 if not finite, and log-density ``(B,)`` of ``after``.
 
     Example:
         >>> import torch
@@ -98,17 +98,17 @@ class HMC(Adaptive):
     :math:`H = -\log \pi(z) + |p|^2 / 2`. With one leapfrog step and no jitter this is MALA with the
     ``step_size`` of :class:`Langevin`. Each transition costs L gradients.
 
-    A proposal whose state, log-density or gradient is not finite is rejected. A row that *starts* where its
-    log-density is not finite moves at its first finite proposal, and otherwise stays. ``Info.extra``:
-    ``acceptance`` ``(B,)`` in [0, 1], the mean over the chain, and ``nonfinite_proposals`` ``(B,)``, a count.
+    A proposal with a non-finite state, log-density or gradient is rejected. A row that *starts* at a
+    non-finite log-density moves at its first finite proposal. ``Info.extra`` has ``acceptance`` ``(B,)`` in
+    [0, 1], the mean over the chain, and ``nonfinite_proposals`` ``(B,)``, a count.
 
     Args:
         steps: number of transitions, at least 0.
-        step_size: s, positive; :meth:`warm_up` finds a factor for it.
-        leapfrog_steps: L, at least 1.
-        jitter: in [0, 1). Each transition multiplies each row's step by a uniform number in [1 - jitter, 1 +
-            jitter], so a trajectory does not return to its start every time.
-        preconditioner: the diagonal of M, one positive number per coordinate of the flattened event.
+        step_size: step size s, positive; :meth:`warm_up` finds a factor for it.
+        leapfrog_steps: number of leapfrog steps L, at least 1.
+        jitter: relative half-width of the uniform distribution of each row's step size, in [0, 1), so that
+            trajectories do not return to their start every time.
+        preconditioner: diagonal of M, one positive number per coordinate of the flattened event.
 
     Raises:
         ValueError: for arguments out of range.
@@ -203,14 +203,14 @@ class HMC(Adaptive):
 class MALA(HMC):
     r"""The Metropolis-adjusted Langevin algorithm (Roberts & Tweedie 1996).
 
-    The proposal is the step of :class:`Langevin`, :math:`z' = z + \tfrac{s^2}{2} M \nabla \log \pi(z) + s
-    M^{1/2} \epsilon`. It is one leapfrog step, so HMC's acceptance is MALA's. Each transition costs one
-    gradient. Non-finite proposals are rejected, see :class:`HMC`.
+    The proposal is the step of :class:`Langevin`,
+    :math:`z' = z + \tfrac{s^2}{2} M \nabla \log \pi(z) + s M^{1/2} \epsilon`. It is one leapfrog step of
+    :class:`HMC`, with the same acceptance. Each transition costs one gradient.
 
     Args:
         steps: number of transitions, at least 0.
-        step_size: s, positive, as in :class:`Langevin`.
-        preconditioner: the diagonal of M, one positive number per coordinate of the flattened event.
+        step_size: step size s, positive, as in :class:`Langevin`.
+        preconditioner: diagonal of M, one positive number per coordinate of the flattened event.
 
     Raises:
         ValueError: for arguments out of range.
@@ -236,10 +236,10 @@ def _kinetic(momentum: Tensor) -> Tensor:
 
 
 def _difference(new: Tensor, old: Tensor) -> Tensor:
-    """Gain in log-density; a start whose log-density is NaN counts as infinitely worse than finite ones."""
+    """Return the gain in log-density; NaN at the start counts as infinitely worse than finite values."""
     return _precise(new) - _precise(torch.where(torch.isnan(old), -torch.inf, old))
 
 
 def _precise(value: Tensor) -> Tensor:
-    """At least float32: the difference of two bf16 energies would be mostly rounding error."""
+    """Convert to at least float32, because the difference of two bf16 energies is mostly rounding error."""
     return value.to(torch.promote_types(value.dtype, torch.float32))

@@ -1,9 +1,9 @@
-"""Random numbers that do not depend on how a batch is spread over processes.
+"""Random numbers that do not depend on the distribution of a batch over processes.
 
-A :class:`Noise` is a list of independent streams. The rows of a batch are divided among the streams in
-contiguous pieces. Every stream is seeded from a key that names its purpose, never from a process. Training
-uses one stream per *noise shard*, a fixed piece of the global batch. Evaluation uses one stream per sample,
-so a score does not depend on neighbouring samples.
+The rows of a batch are divided among the independent streams of a :class:`Noise` in contiguous pieces. Every
+stream is seeded from a key that names its purpose, never from a process. Training uses one stream per *noise
+shard*, a fixed piece of the global batch. Evaluation uses one stream per sample, so a score does not depend
+on other samples.
 """
 
 from __future__ import annotations
@@ -18,28 +18,25 @@ __all__ = ["Noise", "RandomSource", "keyed_seed", "normal", "uniform"]
 
 
 def keyed_seed(*key: object) -> int:
-    """63 bits that depend on every part of the key."""
+    """Return 63 bits that depend on every part of the key."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 class Noise:
-    """Standard normals and uniforms for the rows of this process, from keyed streams.
+    """Keyed streams of standard normals and uniforms for the rows of this process.
 
-    The streams are sequential: two calls give fresh numbers. Two objects made with the same keys give the
-    same numbers. Rows ``floor(i n / k)`` to ``floor((i+1) n / k) - 1`` of a batch of ``n`` belong to stream
-    ``i`` of ``k``.
-
-    On the CPU torch's generator uses 32 bits of a seed. Among the millions of streams of a long run a few
-    pairs coincide. They belong to different steps, so this does no harm.
+    Streams are sequential, so two calls give different numbers; two objects with equal keys give equal
+    numbers. Rows ``floor(i n / k)`` to ``floor((i+1) n / k) - 1`` of a batch of ``n`` belong to stream ``i``
+    of ``k``.
 
     Args:
         keys: one tuple of strings and integers per stream.
-        on_host: draw on the CPU and move the numbers to the device. This is faster for many streams with few
-            rows each, which would otherwise need one kernel per stream.
+        on_host: whether numbers are drawn on the CPU and moved to the device, which is faster for many
+            streams with few rows each.
 
     Raises:
-        ValueError: if there are no keys.
+        ValueError: without keys.
 
     Example:
         >>> from lebm.samplers import Noise
@@ -58,12 +55,12 @@ class Noise:
 
     @classmethod
     def shards(cls, *key: object, shards: int = 8, rank: int = 0, world_size: int = 1) -> Noise:
-        """Streams for one process's part of a global batch.
+        """Return the streams of one process's part of a global batch.
 
         Args:
-            key: the purpose of the numbers, for example ``(seed, "prior", epoch, batch)``.
+            key: purpose of the numbers, for example ``(seed, "prior", epoch, batch)``.
             shards: number of pieces of the global batch, at least 1; ``world_size`` must divide it.
-            rank: this process, ``0 <= rank < world_size``.
+            rank: rank of this process, ``0 <= rank < world_size``.
             world_size: number of processes.
 
         Raises:
@@ -78,10 +75,7 @@ class Noise:
 
     @classmethod
     def samples(cls, *key: object, index: Tensor | Sequence[int]) -> Noise:
-        """One stream per sample, keyed by its index in the data set.
-
-        ``index`` has shape ``(B,)``, and draws must have ``B`` rows.
-        """
+        """Return one stream per sample, keyed by its ``index`` ``(B,)`` in the data set."""
         numbers = index.tolist() if isinstance(index, Tensor) else list(index)
         return cls([(*key, "sample", int(number)) for number in numbers], on_host=True)
 
@@ -115,7 +109,7 @@ class Noise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """Standard normals ``(rows, *event)``, or ``(steps, rows, *event)`` for a whole chain in one draw."""
+        """Draw standard normals ``(rows, *event)``, or ``(steps, rows, *event)`` for a whole chain."""
         return self._draw("normal", shape, steps, dtype, torch.device(device))
 
     def uniform(
@@ -126,7 +120,7 @@ class Noise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """Uniforms on [0, 1) of shape ``(rows, *event)``, or ``(steps, rows, *event)``."""
+        """Draw uniforms on [0, 1), ``(rows, *event)`` or ``(steps, rows, *event)``."""
         return self._draw("uniform", shape, steps, dtype, torch.device(device))
 
 
@@ -142,7 +136,7 @@ def normal(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Tensor:
-    """Standard normals from any :data:`RandomSource`, ``(rows, *event)`` or ``(steps, rows, *event)``."""
+    """Draw standard normals from any :data:`RandomSource`, see :meth:`Noise.normal`."""
     if isinstance(source, Noise):
         return source.normal(shape, steps=steps, dtype=dtype, device=device)
     full = tuple(shape) if steps is None else (steps, *shape)
@@ -157,7 +151,7 @@ def uniform(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Tensor:
-    """Uniforms on [0, 1) from any :data:`RandomSource`, ``(rows, *event)`` or ``(steps, rows, *event)``."""
+    """Draw uniforms on [0, 1) from any :data:`RandomSource`, see :meth:`Noise.uniform`."""
     if isinstance(source, Noise):
         return source.uniform(shape, steps=steps, dtype=dtype, device=device)
     full = tuple(shape) if steps is None else (steps, *shape)

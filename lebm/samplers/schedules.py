@@ -23,7 +23,7 @@ A chain longer than the list continues with the last value. A shorter chain uses
 
 
 def check_schedule(name: str, schedule: Schedule, steps: int, *, positive: bool) -> Schedule:
-    """The schedule as plain floats.
+    """Return the schedule as plain floats.
 
     Raises:
         ValueError: if it is empty, longer than ``steps``, negative, or zero although ``positive`` is true.
@@ -40,15 +40,15 @@ def check_schedule(name: str, schedule: Schedule, steps: int, *, positive: bool)
 
 
 def values(schedule: Schedule, steps: int) -> list[float]:
-    """The value at each of ``steps`` steps."""
+    """Return the value at each of ``steps`` steps."""
     if not isinstance(schedule, Sequence):
         return [schedule] * steps
     return [schedule[min(step, len(schedule) - 1)] for step in range(steps)]
 
 
 def on_device(numbers: Sequence[float], like: Tensor) -> Tensor:
-    """Plain numbers ``(n,)`` in the dtype and on the device of ``like``, without waiting for the device.
+    """Copy plain numbers ``(n,)`` to the dtype and device of ``like``, without waiting for the device.
 
-    ``torch.tensor(numbers, device=...)`` waits until the copy has ended, and so for all work before it.
+    ``torch.tensor(numbers, device=...)`` would wait for the copy, and so for all work before it.
     """
     return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Log-densities made of log-densities: products, tempering, and conditionals given some coordinates."""
+"""Log-densities made of other log-densities: products, tempering, and conditionals."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Boltzmann", "Conditional", "Masked", "product", "tempered"]
 class Boltzmann:
     """The log-density ``-E(x) / T`` of an energy at a temperature, up to a constant.
 
-    The division comes last, also in the gradient. At a temperature of 1e-6 a value divided earlier would
+    The division comes last, also in the gradient, because an earlier division by a temperature of 1e-6 would
     leave the range of half precision.
 
     Args:
-        energy: ``(B, *event) -> (B,)``.
-        temperature: T, positive.
+        energy: energy ``(B, *event) -> (B,)``.
+        temperature: temperature T, positive.
 
     Raises:
         ValueError: if ``temperature`` is not positive.
@@ -45,12 +45,12 @@ class Boltzmann:
         return -self.energy(x).to(x.dtype) / self.temperature
 
     def state_gradient(self, x: Tensor) -> Tensor:
-        """Gradient of the log-density at ``x: (B, *event)``."""
+        """Return the gradient of the log-density at ``x: (B, *event)``."""
         return state_gradient(self.energy, x) / -self.temperature
 
 
 def product(*log_densities: LogDensity) -> LogDensity:
-    """The product of densities, for example of a likelihood and a prior: the sum of their logarithms.
+    """Return the product of densities, for example of a likelihood and a prior: the sum of their logarithms.
 
     Raises:
         ValueError: if no log-density is given.
@@ -75,12 +75,12 @@ def product(*log_densities: LogDensity) -> LogDensity:
 
 
 def tempered(log_density: LogDensity, temperature: float, base: LogDensity | None = None) -> LogDensity:
-    r""":math:`\pi^{1/T}`, or with a base :math:`\pi^{1/T} p_0^{1 - 1/T}`, which stays proper as T grows.
+    r"""Return :math:`\pi^{1/T}`, or with a base :math:`\pi^{1/T} p_0^{1 - 1/T}`, which is proper for every T.
 
     Args:
-        log_density: :math:`\log \pi`.
-        temperature: T, positive; above 1 the density is flatter.
-        base: :math:`\log p_0`.
+        log_density: log-density :math:`\log \pi`.
+        temperature: temperature T, positive; above 1 the density is flatter.
+        base: log-density :math:`\log p_0`.
 
     Raises:
         ValueError: if ``temperature`` is not positive.
@@ -101,12 +101,12 @@ def tempered(log_density: LogDensity, temperature: float, base: LogDensity | Non
 
 
 class Conditional:
-    """The unnormalised density of the free coordinates given the frozen ones.
+    """The unnormalised density of free coordinates given the frozen ones.
 
     Args:
-        log_density: of all coordinates, ``(B, *event) -> (B,)``.
-        given: ``(B, *event)``; the density is conditional on its frozen coordinates.
-        frozen: ``(*event)``, bool.
+        log_density: log-density of all coordinates, ``(B, *event) -> (B,)``.
+        given: states ``(B, *event)`` with the frozen coordinates.
+        frozen: mask of the frozen coordinates, ``(*event)`` of ``bool``.
 
     Raises:
         ValueError: if ``frozen`` does not have the shape of a row.
@@ -130,11 +130,11 @@ class Conditional:
         self.free = (~frozen).flatten().nonzero().squeeze(1).to(given.device, non_blocking=True)
 
     def restrict(self, state: Tensor) -> Tensor:
-        """The free coordinates ``(B, f)`` of ``(B, *event)``."""
+        """Return the free coordinates ``(B, f)`` of ``(B, *event)``."""
         return state.flatten(1).index_select(1, self.free)
 
     def complete(self, part: Tensor) -> Tensor:
-        """``(B, *event)`` of the free coordinates ``(B, f)`` and the frozen ones."""
+        """Join the free coordinates ``(B, f)`` and the frozen ones to ``(B, *event)``."""
         return self.given.flatten(1).index_copy(1, self.free, part).reshape(self.given.shape)
 
     def __call__(self, part: Tensor) -> Tensor:
@@ -142,17 +142,17 @@ class Conditional:
 
 
 class Masked(Sampler):
-    """Any sampler on a part of the state: it samples the conditional given the frozen part of its start.
+    """A sampler of the conditional density of some coordinates, given the frozen ones of its start.
 
-    For hierarchical latents: keep the upper layers and draw a lower one again. The kernel decides about
-    invariance and non-finite values. A kernel's preconditioner has one entry per free coordinate.
+    Use it for hierarchical latents, to keep the upper layers and draw a lower layer again. The kernel handles
+    invariance and non-finite values; its preconditioner has one entry per free coordinate.
 
     Args:
-        kernel: moves the free coordinates, as ``(B, f)``.
-        frozen: one bool per coordinate of the flattened event; at least one must be free.
+        kernel: sampler of the free coordinates, ``(B, f)``.
+        frozen: one ``bool`` per coordinate of the flattened event, of which at least one is false.
 
     Raises:
-        ValueError: if no coordinate is free, or at the call if the state has another size.
+        ValueError: if no coordinate is free, or in a call if the state has another size.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Parallel tempering: hot copies of a chain cross barriers and pass their states to the cold one."""
+"""Parallel tempering: hot copies of a chain cross barriers and exchange states with the cold chain."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ class ParallelTempering(Sampler):
     r"""Replica exchange (Geyer 1991) over any sampler.
 
     Each row has one replica per temperature :math:`1 = T_1 < \dots < T_R`. Replica k samples
-    :math:`\pi^{1/T_k}`. A transition runs the kernel on every replica and then offers swaps between
-    neighbours. The pairs are (1,2), (3,4), ... and (2,3), (4,5), ... in turn. A swap is accepted with
-    probability
+    :math:`\pi^{1/T_k}`. A transition runs the kernel on every replica and then proposes swaps between
+    neighbours, the pairs (1,2), (3,4), ... and (2,3), (4,5), ... in turn. A swap is accepted with probability
 
     .. math:: \min\bigl(1, \exp[(1/T_i - 1/T_j)(\log \pi(z_j) - \log \pi(z_i))]\bigr).
 
     The kernel moves in :math:`u = z / \sqrt{T_k}`, so its step grows with the width of the flattened target.
-    The result is the cold replica. The cost is R times the kernel's. The sampler is exact if the kernel is. A
-    replica whose log-density is not finite counts as having density zero: it leaves the cold end and never
-    enters it.
+    The result is the cold replica, at R times the cost of the kernel. The sampler is exact if the kernel is.
+    A replica with a non-finite log-density counts as density zero, so it never becomes the cold replica by a
+    swap.
 
-    ``Info.extra``: ``swap_acceptance`` ``(R - 1,)``, one number per pair of neighbours, the mean over rows
-    and offers. Aim at 0.2 to 0.5.
+    ``Info.extra`` has ``swap_acceptance`` ``(R - 1,)``, the mean acceptance for each pair of neighbours,
+    which should be 0.2 to 0.5.
 
     Args:
-        kernel: moves a replica, for example :class:`~lebm.samplers.MALA`.
-        temperatures: at least two, increasing; the first is 1.
+        kernel: sampler that moves a replica, for example :class:`~lebm.samplers.MALA`.
+        temperatures: at least two increasing temperatures, from 1.
         steps: number of transitions, at least 0.
-        kernel_steps: kernel transitions between swaps, at least 1.
+        kernel_steps: number of kernel transitions between swaps, at least 1.
 
     Raises:
         ValueError: for arguments out of range.
@@ -83,16 +82,16 @@ class ParallelTempering(Sampler):
         generator: RandomSource = None,
         steps: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Move all replicas, for chains that a later call continues.
+        """Move all replicas, for chains that continue in a later call.
 
         Args:
-            log_density: ``(B, *event) -> (B,)``, always called with B rows in order.
-            replicas: ``(B, R, *event)``, coldest first.
+            log_density: log-density ``(B, *event) -> (B,)``, always called with B rows in order.
+            replicas: replicas ``(B, R, *event)``, coldest first.
             generator: source of randomness.
             steps: number of transitions; the sampler's default if ``None``.
 
         Returns:
-            ``(B, R, *event)`` replicas and ``(R - 1,)`` swap acceptance.
+            Replicas ``(B, R, *event)`` and swap acceptance ``(R - 1,)``.
         """
         root = on_device(self.temperatures, replicas).sqrt()
         cold_to_hot = root.square().reciprocal()
@@ -128,7 +127,7 @@ class ParallelTempering(Sampler):
         colder = torch.arange(parity, values.shape[1] - 1, 2, device=values.device)
         hotter = colder + 1
         log_ratio = (inverse[colder] - inverse[hotter]) * (values[:, hotter] - values[:, colder])
-        # Two replicas of density zero are not swapped.
+        # two replicas of density zero are not swapped
         log_ratio = torch.where(torch.isnan(log_ratio), -torch.inf, log_ratio)
         chance = uniform(generator, log_ratio.shape, dtype=torch.float32, device=values.device)
         accept = chance.log() < log_ratio

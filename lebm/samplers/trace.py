@@ -17,16 +17,16 @@ __all__ = ["Finding", "Trace", "findings", "record", "suggested_step"]
 
 @dataclass
 class Trace:
-    """States of chains at regular times, the start first.
+    """States of chains at regular intervals, the start first.
 
     Attributes:
-        states: ``(draws + 1, chains, *event)``.
-        log_density: ``(draws + 1, chains)``.
-        acceptance: ``(draws, chains)`` if the sampler measures it, else ``None``.
-        thin: transitions between two draws.
-        exact: whether the sampler has no bias of its own; rejections then cost only time.
-        targets: number of different targets, for example of posteriors. Rows ``i k`` to ``(i + 1) k - 1`` are
-            the k chains of target i.
+        states: states ``(draws + 1, chains, *event)``.
+        log_density: log-densities ``(draws + 1, chains)``.
+        acceptance: acceptance ``(draws, chains)`` if the sampler measures it, else ``None``.
+        thin: number of transitions between two draws.
+        exact: whether the sampler is exact, so that rejections cost only time.
+        targets: number of targets, for example posteriors. Rows ``i k`` to ``(i + 1) k - 1`` are the k chains
+            of target i.
 
     Example:
         >>> import torch
@@ -46,34 +46,31 @@ class Trace:
 
     @property
     def settled(self) -> Tensor:
-        """The second half of the states, ``(n, chains per target, targets, *event)``.
-
-        The first half counts as the way from the start to the target.
-        """
+        """Second half of the states, ``(n, chains per target, targets, *event)``."""
         half = self.states[self.states.shape[0] // 2 :]
         return half.unflatten(1, (self.targets, -1)).transpose(1, 2)
 
     @property
     def rate(self) -> float | None:
-        """Mean acceptance of the second half; ``None`` if the sampler measures none."""
+        """Mean acceptance of the second half; ``None`` if the sampler measures no acceptance."""
         if self.acceptance is None:
             return None
         return float(self.acceptance[len(self.acceptance) // 2 :].double().mean())
 
     @property
     def radius(self) -> Tensor:
-        """Root mean square of the coordinates, ``(draws + 1, chains)``: 1 for draws of N(0, I)."""
+        """Root mean square of the coordinates, ``(draws + 1, chains)``: about 1 for N(0, I)."""
         return self.states.flatten(2).square().mean(dim=2).sqrt()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One observation about a run of chains.
+    """A finding about a run of chains.
 
     Attributes:
         kind: ``"non-finite"``, ``"running away"``, ``"step too large"``, ``"step too small"``,
             ``"not mixing"``, ``"short run not settled"`` or ``"healthy"``.
-        text: the observation with its numbers, and advice.
+        text: description with numbers and advice.
 
     Example:
         >>> from lebm.samplers import Finding
@@ -100,17 +97,17 @@ def record(
     A sampler with a schedule begins its schedule again in each piece.
 
     Args:
-        sampler: moves the chains.
-        log_density: the target.
-        init: ``(chains, *event)``.
+        sampler: sampler of the chains.
+        log_density: log-density of the target.
+        init: starts ``(chains, *event)``.
         generator: source of randomness.
         draws: number of stored states after the start, at least 8.
-        thin: transitions between stored states, at least 1.
-        targets: number of targets that ``log_density`` has. Each target has the same number of neighbouring
-            rows, at least 2.
+        thin: number of transitions between stored states, at least 1.
+        targets: number of targets of ``log_density``, each with the same number of neighbouring rows, at
+            least 2.
 
     Raises:
-        ValueError: for too few draws, or if the chains do not divide evenly among the targets.
+        ValueError: for too few draws, or if the chains cannot be divided equally among the targets.
 
     Example:
         >>> import torch
@@ -143,14 +140,14 @@ def record(
 def findings(
     trace: Trace, short_run: int | None = None, better_step: float | None = None, step: float | None = None
 ) -> list[Finding]:
-    """Faults of the chains of a trace, worst first; one ``healthy`` finding if there is no fault.
+    """Return the faults of the chains of a trace, worst first; one ``healthy`` finding if there are none.
 
     Args:
-        trace: of a long run.
-        short_run: number of transitions that training uses, for a comparison with the long run.
-        better_step: a step size that dual averaging found; the text of a wrong step mentions it where it
-            lies on the right side of ``step``.
-        step: the step size of the chains.
+        trace: trace of a long run.
+        short_run: number of transitions in training, for a comparison with the long run.
+        better_step: step size found by dual averaging, mentioned in the advice if it lies on the right side
+            of ``step``.
+        step: step size of the chains.
 
     Example:
         >>> import torch
@@ -180,9 +177,9 @@ def findings(
 def suggested_step(
     sampler: Sampler, log_density: LogDensity, init: Tensor, generator: RandomSource = None
 ) -> float | None:
-    """The step size that dual averaging finds from ``init``; ``None`` if there is no such step.
+    """Return the step size that dual averaging finds from ``init``; ``None`` if there is none.
 
-    Only samplers with one constant step have one. The sampler does not change.
+    It exists only for samplers with a constant step size. The sampler does not change.
     """
     size = getattr(sampler, "step_size", None)
     if not isinstance(sampler, Adaptive) or not isinstance(size, float):
@@ -213,7 +210,7 @@ def _running_away(trace: Trace) -> list[Finding]:
 
 
 def _cure(larger: bool, better_step: float | None, step: float | None) -> str:
-    """What to do about a wrong step; a suggestion on the wrong side of the step is left out."""
+    """Return advice on a wrong step size; a suggestion on the wrong side of the step is left out."""
     now = "" if step is None else f" of {step:.3g}"
     if better_step is None or (step is not None and (better_step > step) != larger):
         return f"; {'raise' if larger else 'lower'} the step{now}"
@@ -224,8 +221,8 @@ def _step(trace: Trace, better_step: float | None, step: float | None) -> list[F
     rate = trace.rate
     if rate is None:
         return []
-    # On N(0, I) in 100 dimensions a Langevin chain with a shadow acceptance of 0.62 has a stationary
-    # distribution that is a third too wide. In 3 dimensions it is even wider.
+    # A Langevin chain on N(0, I) with a shadow acceptance of 0.62 has a stationary distribution that is a
+    # third too wide in 100 dimensions, and wider in 3 dimensions.
     if rate < (0.3 if trace.exact else 0.65):
         cost = "most steps are wasted" if trace.exact else "the chains are wider than their target"
         text = f"a Metropolis test accepts only {100 * rate:.0f}% of the steps, so {cost}"
@@ -260,7 +257,7 @@ def _short_run(trace: Trace, short_run: int | None) -> list[Finding]:
         return []
     text = (
         f"the mean log-density is {there.mean():.4g} after the {short_run} transitions that training uses,"
-        f" {later.mean():.4g} +- {spread:.2g} later: short chains do not sample the target, as is usual for"
+        f" {later.mean():.4g} +- {spread:.2g} later: short chains do not sample the target, as usual for"
         " short-run learning"
     )
     return [Finding("short run not settled", text)]

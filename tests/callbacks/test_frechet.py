@@ -1,4 +1,4 @@
-"""The Frechet distance of a model's samples to a whole split."""
+"""The Fréchet distance of a model's samples to a whole split."""
 
 import logging
 from pathlib import Path

@@ -90,11 +90,11 @@ def with_energy(description: dict, energy: object) -> dict:
         ({"class_path": "lebm_evil.X"}, "outside the trusted packages"),
         (
             {"class_path": "lebm.samplers.Langevin", "init_args": {"steps": 1, "step_size": 1.0}},
-            "cannot be built: this energy does not know its latent_dim",
+            "cannot be built: this energy has no attribute latent_dim",
         ),
         (
             {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}},
-            "cannot be built: this energy does not know its latent_dim",
+            "cannot be built: this energy has no attribute latent_dim",
         ),
         (
             {"class_path": "lebm.models.MLPEnergy", "init_args": {"latent_dim": 3, "evil": 1}},

@@ -125,7 +125,7 @@ DESCRIBED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "submodule that does not exist": (energy(class_path="lebm.models.trap.Thing"), "is not a class"),
     "class of the wrong kind": (
         energy(class_path="torch.nn.Sequential", init_args={}),
-        "this energy does not know its latent_dim",
+        "this energy has no attribute latent_dim",
     ),
     "class of the wrong kind as the model": (
         lambda model: {"class_path": "lebm.data.ImageData", "init_args": {"path": "/etc"}},

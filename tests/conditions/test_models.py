@@ -118,7 +118,9 @@ def test_a_condition_that_the_draws_do_not_meet_gives_one_line() -> None:
     x = torch.zeros(SIZE).double()
     x[0], x[1] = 1.0, -1.0
     twice = Observed(x, SEEN, sigma=0.1) & Observed(-x, SEEN, sigma=0.1)
-    with pytest.warns(UserNotice, match=r"^0 of 50 draws meet the condition, which .*\(acceptance 0\.\d\d, "):
+    with pytest.warns(
+        UserNotice, match=r"^0 of 50 samples meet the condition, which .*\(acceptance 0\.\d\d, "
+    ):
         model.sample(50, given=twice, generator=torch.Generator().manual_seed(0))
 
 

@@ -223,7 +223,7 @@ def test_rules_and_settings_out_of_range_are_named():
         ({"held_out": 0}, "needs held-out observations"),
         ({"held_out": 1}, "held_out must be 0"),
         ({"min_steps": 10, "max_steps": 5}, "min_steps <= max_steps"),
-        ({"separated": 1.4}, "nor meet"),
+        ({"separated": 1.4}, "or overlap"),
     ):
         with pytest.raises(ValueError, match=message):
             AdaptiveStages(**arguments)

@@ -102,7 +102,7 @@ def test_a_stage_that_separates_perfectly_is_reported(caplog):
             )
             record = model.after_step(optimizer)
     assert record.kept
-    assert "stage 1 tells prior and posterior apart perfectly" in caplog.text
+    assert "stage 1 separates prior and posterior perfectly" in caplog.text
     assert "raise max_stages" in caplog.text
 
 
@@ -116,5 +116,5 @@ def test_a_stage_that_separates_better_than_the_last_one_is_reported(caplog, sec
             up = torch.where(torch.arange(8) < right, -1.0, 1.0)
             model.stages.record(up, -up, torch.ones(8, dtype=torch.bool))
             assert model.after_step(optimizer) is not None
-    assert ("stage 2 tells prior and posterior apart better than stage 1" in caplog.text) == warned
+    assert ("stage 2 separates prior and posterior better than stage 1" in caplog.text) == warned
     assert ("MALA" in caplog.text) == warned

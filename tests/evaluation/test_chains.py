@@ -37,7 +37,7 @@ def test_chains_that_an_inference_model_starts_are_spread_over_the_prior() -> No
 
 
 def test_a_model_without_posterior_chains_says_so() -> None:
-    with pytest.raises(NoChainError, match="infers by its encoder"):
+    with pytest.raises(NoChainError, match="come from the encoder"):
         posterior_chains(variational(), torch.zeros(3, *SHAPE), noise())
 
 

@@ -1,4 +1,4 @@
-"""Frechet distance against closed forms, scipy and torchmetrics."""
+"""Fréchet distance against closed forms, scipy and torchmetrics."""
 
 import pytest
 import scipy.linalg

@@ -81,7 +81,7 @@ def test_wrong_arguments_are_refused() -> None:
         EnergyPrior(Energy())
     with pytest.raises(ValueError, match="at least 1"):
         StandardNormal(0)
-    with pytest.raises(ValueError, match="a base needs exact draws, which EnergyPrior does not have"):
+    with pytest.raises(ValueError, match="a base needs exact samples, which EnergyPrior does not have"):
         EnergyPrior(MLPEnergy(3), EnergyPrior(MLPEnergy(3)))
     with pytest.raises(ValueError, match="StandardNormal has no fit; use a base that has one"):
         StandardNormal(3).fit(torch.zeros(4, 3))
@@ -175,6 +175,6 @@ def test_any_module_is_an_energy() -> None:
     drawn = Langevin(20, 0.3)(prior.target(), prior.reference(2000, noise), noise)
     kept = 0.91**40  # of exp(-|z|^2) one step of 0.3 keeps 0.91 of z, and adds a variance of 0.09
     assert drawn.var().item() == pytest.approx(0.09 / (1 - 0.91**2) * (1 - kept) + kept, abs=0.03)
-    with pytest.raises(ValueError, match="does not know its latent_dim; give EnergyPrior a latent_dim"):
+    with pytest.raises(ValueError, match="has no attribute latent_dim; give EnergyPrior a latent_dim"):
         EnergyPrior(Bowl())
     assert EnergyPrior(nn.Linear(3, 1), latent_dim=3).energy(torch.randn(5, 3)).shape == (5,)
