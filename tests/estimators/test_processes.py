@@ -27,7 +27,7 @@ def made(name: str) -> LatentModel:
 
 @pytest.mark.parametrize("strategy", [FSDPStrategy(), ModelParallelStrategy()])
 def test_networks_in_pieces_are_refused(strategy: Strategy) -> None:
-    with pytest.raises(UserError, match="type --trainer.strategy ddp") as refused:
+    with pytest.raises(UserError, match="use --trainer.strategy ddp") as refused:
         check_strategy(nn.Linear(1, 1), strategy)
     assert "\n" not in str(refused.value)
 
@@ -63,7 +63,7 @@ def test_the_command_line_names_what_to_type(
     status = main(["fit", "-c", "quickstart", "--trainer.strategy", *words, "--run_dir", str(run)])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lebm")]
     assert (status, len(lines)) == (2, 1)
-    assert lines[0].endswith("type --trainer.strategy ddp")
+    assert lines[0].endswith("use --trainer.strategy ddp")
     assert not run.exists()
 
 
