@@ -28,7 +28,7 @@ def refusal(strategy: object) -> str | None:
         if said or isinstance(strategy, kind):
             return (
                 f"trainer.strategy {strategy if said else name}: networks whose chains need their gradients"
-                " cannot be spread over processes; type --trainer.strategy ddp"
+                " cannot be spread over processes; use --trainer.strategy ddp"
             )
     return None
 
@@ -45,5 +45,5 @@ def check_strategy(model: nn.Module, strategy: Strategy) -> None:
     if syncs_layers(strategy) and any(isinstance(part, _BatchNorm) for part in model.modules()):
         raise UserError(
             "trainer.sync_batchnorm true: the steps of a chain would exchange statistics between processes;"
-            " type --trainer.sync_batchnorm false, or choose norm: group in the networks"
+            " use --trainer.sync_batchnorm false, or choose norm: group in the networks"
         )

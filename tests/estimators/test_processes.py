@@ -41,7 +41,7 @@ def synchronised() -> Strategy:
 def test_exchanged_batch_statistics_are_refused_where_there_are_any() -> None:
     strategy = synchronised()
     check_strategy(nn.Linear(1, 1), strategy)
-    with pytest.raises(UserError, match="type --trainer.sync_batchnorm false"):
+    with pytest.raises(UserError, match="use --trainer.sync_batchnorm false"):
         check_strategy(nn.Sequential(nn.BatchNorm2d(1)), strategy)
     check_strategy(nn.Sequential(nn.BatchNorm2d(1)), DDPStrategy())
 
