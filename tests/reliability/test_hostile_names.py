@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lebm.__main__ import main
-from lebm.cli.evaluate import _print_table
-from lebm.errors import printable
+from lebm.cli.evaluate import _measured, _print_table
+from lebm.errors import printable, tell
 from tests.cli.conftest import Run, lebm, tiny, trained  # noqa: F401
 
 CLEAR = "\x1b[2J"  # clears the screen
@@ -50,6 +50,7 @@ def test_the_table_of_an_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
     }
     suite["origin"]["chains"] = {f"e{CLEAR}": 3}
     content = {"method": "M", "run": f"f{CLEAR}", "weights": "ema", "seed": 0, "suites": {"image": suite}}
+    tell(f"lebm: image: {_measured(suite)}")
     _print_table(content, ("image",))
     shown = capsys.readouterr().out
     assert all(f"{letter}?[2J" in shown for letter in "abcdf")
