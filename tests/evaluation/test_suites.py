@@ -196,7 +196,7 @@ def test_samples_that_are_not_images_are_refused_before_any_feature(
             image_suite(subject, Settings(n_samples=300, extractor=Watched(2)))
 
     refused(torch.full((1, 1, 4, 4), torch.nan), "samples 0 to 249 are not finite")
-    refused(torch.full((1, 3, 4, 4), 0.25), r"images of shape \(3, 4, 4\), the data have \(1, 4, 4\)")
+    refused(torch.full((1, 3, 4, 4), 0.25), r"images of shape \(3, 4, 4\), but the data have \(1, 4, 4\)")
     refused(torch.full((1, 1, 8, 8), 0.25), r"images of shape \(1, 8, 8\)")
     refused(torch.full((1, 2, 4, 4), 0.25), "not images of 1 or 3 channels")
     assert Watched.seen == 0
