@@ -7,6 +7,7 @@ flow of zuko, trained for the CPU seconds of the mixture and its energy together
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import time
@@ -100,28 +101,39 @@ def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures
 
     There are as many draws as in the image suite, because a distance is larger with fewer.
     """
-    return alone(**{f"{DISTANCE}/base": _distances(run, None, [0])[0][0]})
+    far, model = _from_training(run, None)
+    return alone(**{f"{DISTANCE}/base": far(_base(model), 0)})
 
 
 def shipped(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Return distances of a model that ships with lebm and of its base, over three sets of draws."""
-    base, both = _distances(settings["model"], data, [0, 1, 2])
-    return {
-        name: [sum(each) / 3, min(each), max(each)]
-        for name, each in ((DISTANCE, both), (f"{DISTANCE}/base", base))
-    }
+    far, model = _from_training(settings["model"], data)
+    found = {}
+    for name, drawn in ((DISTANCE, model), (f"{DISTANCE}/base", _base(model))):
+        each = [far(drawn, seed) for seed in range(3)]
+        found[name] = [sum(each) / 3, min(each), max(each)]
+    return found
 
 
-@torch.no_grad()
-def _distances(run: str | Path, data: str | None, seeds: list[int]) -> list[list[float]]:
-    """Return distances of the base alone, and of the whole prior, by the seed of their draws."""
+def _from_training(run: str | Path, data: str | None) -> tuple[Callable[[Any, int], float], Any]:
+    """Return the distance of the samples of a model under a seed from training images, and the model."""
     model, images = lebm.load(run), reopen(run, data)
     images.setup()
-    far, steps, found = to_training(images.train, model.device, DigitFeatures()), model.fit_base.steps, []
-    for model.fit_base.steps in (0, steps):
-        drawn = [model.sample(Settings.n_samples, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        found.append([far(x.split(500))[0] for x in drawn])
-    return found
+    distance = to_training(images.train, model.device, DigitFeatures())
+
+    @torch.no_grad()
+    def far(drawn: Any, seed: int) -> float:
+        x = drawn.sample(Settings.n_samples, generator=torch.Generator().manual_seed(seed))
+        return distance(x.split(500))[0]
+
+    return far, model
+
+
+def _base(model: Any) -> Any:
+    """Return a copy of the model without its energy, as before the first fit of the base."""
+    without = copy.deepcopy(model)
+    without.fit_base.steps = 0
+    return without
 
 
 def given_priors(run: Path, settings: dict[str, Any], data: str | None) -> Figures:

@@ -26,12 +26,11 @@ def copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:
     """
     state = checkpoint.read(checkpoint.find_checkpoint(source))["state_dict"]
     tilted = any(name.startswith("prior.base.") for name in state)
+    # Older checkpoints have the encoder outside the inference.
     inside = any(name.startswith("inference.encoder.") for name in state)
     prefixes = {
         "likelihood": "likelihood.",
-        "encoder": "inference.encoder."
-        if inside
-        else "encoder.",  # outside the inference in older checkpoints
+        "encoder": "inference.encoder." if inside else "encoder.",
         "reference": "prior.base." if tilted else "prior.",
     }
     for name, part in parts.items():
