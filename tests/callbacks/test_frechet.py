@@ -112,7 +112,8 @@ def test_samples_of_another_size_are_refused(tmp_path: Path) -> None:
             return super().forward(x)
 
     callback = FrechetDistance(Seen(2), n_samples=20, chunk_size=10)
-    with pytest.raises(UserError, match=r"samples images of shape \(1, 8, 8\), but the data have \(1, 4, 4\)"):
+    message = r"samples images of shape \(1, 8, 8\), but the data have \(1, 4, 4\)"
+    with pytest.raises(UserError, match=message):
         trainer(tmp_path, [callback]).test(Larger(), datamodule=TinyData(), verbose=False)
 
 
