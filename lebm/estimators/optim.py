@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Adam
+from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import LRScheduler
 
 from lebm.component import Component
@@ -27,6 +27,8 @@ class AdamGroups(Component):
             "energy": 2e-5}``.
         betas: Adam's moment decays, each in [0, 1).
         weight_decay: L2 penalty per network, 0 where absent.
+        decoupled_weight_decay: whether the weight decay acts on the weights directly, as in AdamW, and not on
+            their gradients (default: False).
         max_grad_norm: limit on the gradient norm per network; unlimited where absent.
         lr_decay: factor on the learning rate after each epoch, in (0, 1]; or one factor per network, 1 where
             absent.
@@ -56,6 +58,7 @@ class AdamGroups(Component):
         max_grad_norm: Mapping[str, float] | None = None,
         lr_decay: float | Mapping[str, float] = 1.0,
         full_rate_epochs: float | Mapping[str, float] = 1,
+        decoupled_weight_decay: bool = False,
     ) -> None:
         for name, value in {"lr": lr, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}.items():
             if not isinstance(value, Mapping) and (name == "lr" or value is not None):
@@ -72,6 +75,7 @@ class AdamGroups(Component):
         self.lr = dict(lr)
         self.betas = (float(betas[0]), float(betas[1]))
         self.weight_decay = dict(weight_decay or {})
+        self.decoupled_weight_decay = decoupled_weight_decay
         self.max_grad_norm = dict(max_grad_norm or {})
         self.lr_decay = dict(lr_decay) if isinstance(lr_decay, Mapping) else lr_decay
         self.full_rate_epochs = (
@@ -98,7 +102,7 @@ class AdamGroups(Component):
 
     def build(
         self, networks: Mapping[str, nn.Module], fused: bool, epochs: int | None = None
-    ) -> tuple[Adam, LRScheduler]:
+    ) -> tuple[Adam | AdamW, LRScheduler]:
         """Return the optimiser and its per-epoch schedule for a run of ``epochs`` epochs."""
         self.check(networks)
         groups = [
@@ -110,7 +114,7 @@ class AdamGroups(Component):
             }
             for name, network in networks.items()
         ]
-        optimizer = Adam(groups, betas=self.betas, fused=fused)
+        optimizer = (AdamW if self.decoupled_weight_decay else Adam)(groups, betas=self.betas, fused=fused)
         full = {name: _of(self.full_rate_epochs, {"name": name}) for name in networks}
         if min(full.values(), default=1) < 1:
             if epochs is None or epochs < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from lebm.estimators import AdamGroups
@@ -52,3 +53,15 @@ def test_decay_begins_after_the_epochs_at_the_full_rate(full: float, rates: list
         AdamGroups({"net": 2.0}, full_rate_epochs=0)
     with pytest.raises(ValueError, match="full_rate_epochs 0.5: the run needs max_epochs"):
         AdamGroups({"net": 2.0}, full_rate_epochs=0.5).build({"net": nn.Linear(1, 1)}, False, epochs=-1)
+
+
+@pytest.mark.parametrize(("decoupled", "expected"), [(True, 2.0 * (1 - 0.5 * 0.1)), (False, 2.0 - 0.5)])
+def test_decoupled_weight_decay_shrinks_a_weight_without_gradient(decoupled: bool, expected: float) -> None:
+    """By the factor 1 - lr * weight_decay. As an L2 penalty it is the only gradient, so Adam moves by lr."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(net.weight, 2.0)
+    settings = AdamGroups({"net": 0.5}, weight_decay={"net": 0.1}, decoupled_weight_decay=decoupled)
+    optimizer, _ = settings.build({"net": net}, fused=False)
+    net.weight.grad = torch.zeros_like(net.weight)
+    optimizer.step()
+    assert net.weight.item() == pytest.approx(expected, rel=1e-6)
