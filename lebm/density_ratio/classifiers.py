@@ -25,8 +25,6 @@ from lebm.samplers.annealed import AnnealedImportanceSampling
 from lebm.samplers.metropolis import MALA
 from lebm.samplers.noise import RandomSource, uniform
 
-__all__ = ["Pool", "Source", "Training", "logistic", "sequential", "telescoping"]
-
 
 class Pool:
     """Chains under the product of the finished stages, as a source of negatives.

@@ -19,8 +19,6 @@ from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["LogRatio", "Quality", "assess", "direct_log_z", "logistic_loss", "staged_log_z"]
-
 
 @dataclass(frozen=True)
 class Quality:

@@ -10,8 +10,6 @@ from torch import Tensor
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["Adaptive", "DualAveraging"]
-
 
 class DualAveraging:
     r"""Dual averaging (Hoffman & Gelman 2014, eq. 6) of the logarithm of a positive scale.

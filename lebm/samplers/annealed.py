@@ -15,9 +15,6 @@ from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.importance import Proposal, clean_log_weights, weight_ess
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["AnnealedImportanceSampling", "Bracket", "LogZ"]
-
-
 RELIABLE = 100
 """Effective number of weights below which the interval of :class:`LogZ` is wider."""
 

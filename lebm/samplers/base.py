@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from lebm.component import Component
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["Info", "LogDensity", "Sampler", "log_density_gradient"]
-
 LogDensity = Callable[[Tensor], Tensor]
 """An unnormalised log-density ``(B, *event) -> (B,)``.
 

@@ -20,15 +20,6 @@ from lebm.samplers.base import (
 )
 from lebm.samplers.noise import RandomSource, normal, uniform
 
-__all__ = [
-    "IndependenceMetropolis",
-    "Proposal",
-    "SamplingImportanceResampling",
-    "clean_log_weights",
-    "resample",
-    "weight_ess",
-]
-
 
 @runtime_checkable
 class Proposal(Protocol):

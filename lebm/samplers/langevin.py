@@ -17,8 +17,6 @@ from lebm.samplers.metropolis import clip_rows, shadow_acceptance
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.schedules import Schedule, check_schedule, on_device, values
 
-__all__ = ["Langevin", "advance", "step"]
-
 STEPS_A_DRAW = 10
 """Steps per call of the random generator: one step is slow, and the whole chain takes too much memory."""
 

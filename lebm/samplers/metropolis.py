@@ -20,8 +20,6 @@ from lebm.samplers.base import (
 )
 from lebm.samplers.noise import RandomSource, normal, uniform
 
-__all__ = ["HMC", "MALA", "clip_rows", "shadow_acceptance"]
-
 
 def clip_rows(gradient: Tensor, limit: float) -> Tensor:
     """Rescale each row of ``(B, *event)``, separately, to at most the Euclidean norm ``limit``."""

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Noise", "RandomSource", "keyed_seed", "normal", "uniform"]
-
 
 def keyed_seed(*key: object) -> int:
     """Return 63 bits that depend on every part of the key."""

@@ -11,8 +11,6 @@ from torch import Tensor
 from lebm.samplers.base import Info, LogDensity, Sampler, state_gradient
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["Boltzmann", "Conditional", "Masked", "product", "tempered"]
-
 
 class Boltzmann:
     """The log-density ``-E(x) / T`` of an energy at a temperature, up to a constant.

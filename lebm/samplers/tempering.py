@@ -12,8 +12,6 @@ from lebm.samplers.base import Info, LogDensity, Sampler, summarise, values_of_a
 from lebm.samplers.noise import RandomSource, uniform
 from lebm.samplers.schedules import on_device
 
-__all__ = ["ParallelTempering"]
-
 
 class ParallelTempering(Sampler):
     r"""Replica exchange (Geyer 1991) over any sampler.
