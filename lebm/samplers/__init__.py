@@ -26,7 +26,7 @@ from lebm.samplers.langevin import Langevin
 from lebm.samplers.metropolis import HMC, MALA, shadow_acceptance
 from lebm.samplers.noise import Noise, RandomSource
 from lebm.samplers.schedules import Schedule
-from lebm.samplers.targets import Boltzmann, Conditional, Masked, product, tempered
+from lebm.samplers.targets import Boltzmann, Masked
 from lebm.samplers.tempering import ParallelTempering
 from lebm.samplers.trace import Finding, Trace, findings, record
 
@@ -37,7 +37,6 @@ __all__ = [
     "AnnealedImportanceSampling",
     "Boltzmann",
     "Bracket",
-    "Conditional",
     "DualAveraging",
     "Finding",
     "IndependenceMetropolis",
@@ -60,12 +59,10 @@ __all__ = [
     "findings",
     "gather_pools",
     "log_density_gradient",
-    "product",
     "record",
     "resample",
     "shadow_acceptance",
     "split_rhat",
     "tail_ess",
-    "tempered",
     "weight_ess",
 ]
