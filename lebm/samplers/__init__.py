@@ -11,7 +11,7 @@ Example:
 """
 
 from lebm.samplers.adaptation import Adaptive, DualAveraging
-from lebm.samplers.annealed import AnnealedImportanceSampling, Bracket, LogZ
+from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.base import Info, LogDensity, Sampler, log_density_gradient
 from lebm.samplers.chains import PersistentChains, gather_pools
 from lebm.samplers.diagnostics import autocorrelation, bulk_ess, split_rhat, tail_ess
@@ -36,7 +36,6 @@ __all__ = [
     "Adaptive",
     "AnnealedImportanceSampling",
     "Boltzmann",
-    "Bracket",
     "DualAveraging",
     "Finding",
     "IndependenceMetropolis",
