@@ -10,7 +10,7 @@ Example:
     torch.Size([4, 2])
 """
 
-from lebm.samplers.adaptation import Adaptive, DualAveraging
+from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.base import Info, LogDensity, Sampler, log_density_gradient
 from lebm.samplers.chains import PersistentChains, gather_pools
@@ -36,7 +36,6 @@ __all__ = [
     "Adaptive",
     "AnnealedImportanceSampling",
     "Boltzmann",
-    "DualAveraging",
     "Finding",
     "IndependenceMetropolis",
     "Info",
