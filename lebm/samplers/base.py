@@ -148,16 +148,14 @@ class Sampler(nn.Module, Component, ABC):
         with torch.inference_mode(False), torch.enable_grad():
             result = self._chain(log_density, init.detach().clone(), generator, total, want_info)
         # Checked before unpacking, because a bare state of two rows would pass for a state and an info.
-        if not (
-            isinstance(result, tuple)
-            and len(result) == 2
-            and isinstance(result[0], Tensor)
-            and result[0].shape == init.shape
-            and (isinstance(result[1], Info) or (result[1] is None and not want_info))
-        ):
+        if not isinstance(result, tuple) or len(result) != 2 or (want_info and result[1] is None):
             raise ValueError(
-                f"{type(self).__name__}._chain must return a state of shape {tuple(init.shape)} and"
-                f" {'an Info' if want_info else 'an Info or None'}, but returned {_kind(result)}"
+                f"{type(self).__name__}._chain must return a state and an Info, or None if want_info is false"
+            )
+        if result[0].shape != init.shape:
+            raise ValueError(
+                f"{type(self).__name__}._chain must return a state of shape {tuple(init.shape)}, not"
+                f" {tuple(result[0].shape)}"
             )
         state, info = result
         return state.detach(), info
@@ -167,12 +165,6 @@ class Sampler(nn.Module, Component, ABC):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         """Run ``steps`` transitions from ``start``, a copy that may be changed; gradients are enabled."""
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, tuple):
-        return f"({', '.join(_kind(item) for item in value)})"
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor, Tensor]:
