@@ -4,7 +4,6 @@ from lebm.models.adapters import (
     DiffusersAutoencoder,
     ModuleAutoencoder,
     ModuleEncoder,
-    ModuleGenerator,
     OwnEncoder,
     VectorUnits,
 )
@@ -57,7 +56,6 @@ __all__ = [
     "ModuleAutoencoder",
     "ModuleEncoder",
     "ModuleEnergy",
-    "ModuleGenerator",
     "OwnEncoder",
     "Prior",
     "RatioPrior",
