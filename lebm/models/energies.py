@@ -146,10 +146,6 @@ class MLPEnergy(Energy):
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        if latent_dim < 1 or any(width < 1 for width in hidden):
-            raise ValueError(
-                f"latent_dim and hidden widths must be at least 1, not {latent_dim} and {list(hidden)}"
-            )
         self.latent_dim = latent_dim
         self.net = mlp([latent_dim, *hidden, 1], activation, output_bias, spectral_norm)
 

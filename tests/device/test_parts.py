@@ -50,7 +50,7 @@ ENERGIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 MAPS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "MLPGenerator": (lambda: MLPGenerator(5, IMAGE, hidden=[8]), LATENT),
     "ConvGenerator": (lambda: ConvGenerator(5, IMAGE, channels=[8, 4]), LATENT),
-    "ResNetGenerator": (lambda: ResNetGenerator(5, IMAGE, channels=[8, 4], norm="group", groups=2), LATENT),
+    "ResNetGenerator": (lambda: ResNetGenerator(5, IMAGE, channels=[8, 4], norm="group"), LATENT),
     "LadderGenerator": (lambda: LadderGenerator(DIMS, IMAGE, [["linear 192"], *BLOCKS[1:]]), LATENT),
     "MLPEncoder": (lambda: MLPEncoder(5, IMAGE, hidden=[8]), IMAGE),
     "ConvEncoder": (lambda: ConvEncoder(5, IMAGE, channels=[4, 8]), IMAGE),

@@ -268,7 +268,6 @@ def test_a_vocabulary_too_large_is_refused() -> None:
         (lambda: RecurrentGenerator(1, SIZE, LONGEST, dropout=1.0), "dropout must be in"),
         (lambda: RecurrentGenerator(1, SIZE, LONGEST, cell="rnn"), "cell must be one of lstm, gru"),  # type: ignore[arg-type]
         (lambda: RecurrentGenerator(1, SIZE, LONGEST, embedding=0), "embedding 0 must be at least 1"),
-        (lambda: SentenceEncoder(0, SIZE, LONGEST), "at least 1"),
     ],
 )
 def test_arguments_out_of_range_are_refused(make, message: str) -> None:
