@@ -23,7 +23,7 @@ from lebm.samplers.importance import (
     weight_ess,
 )
 from lebm.samplers.langevin import Langevin
-from lebm.samplers.metropolis import HMC, MALA, shadow_acceptance
+from lebm.samplers.metropolis import HMC, MALA
 from lebm.samplers.noise import Noise, RandomSource
 from lebm.samplers.schedules import Schedule
 from lebm.samplers.targets import Boltzmann, Masked
@@ -59,7 +59,6 @@ __all__ = [
     "log_density_gradient",
     "record",
     "resample",
-    "shadow_acceptance",
     "split_rhat",
     "tail_ess",
     "weight_ess",
