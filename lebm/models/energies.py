@@ -30,17 +30,11 @@ _BACKWARD: dict[type[nn.Module], Callable[[Tensor, Tensor, Tensor, nn.Module], T
 
 
 def input_gradient(net: nn.Sequential, state: Tensor) -> Tensor | None:
-    """Return the gradient ``(B, d)`` of the sum of ``net(state)`` with respect to ``state``, detached.
+    """Return the gradient ``(B, d)`` of the sum of ``net(state)`` at ``state: (B, d)``, detached.
 
-    For small networks this is a third faster than autograd.
-
-    Args:
-        net: linear layers and activations, ``(B, d) -> (B, 1)``.
-        state: ``(B, d)``.
-
-    Returns:
-        The gradient, or ``None`` if it could differ from autograd: with layers other than plain linear layers
-        and known activations, hooks, mixed precision, or a state whose dtype differs from the weights.
+    For small networks this is a third faster than autograd. The result is ``None`` if it could differ from
+    autograd: with layers other than plain linear layers and known activations, hooks, mixed precision, or a
+    state whose dtype differs from the weights.
     """
     if state.is_meta or torch.is_autocast_enabled(state.device.type):  # not supported on the meta device
         return None

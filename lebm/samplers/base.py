@@ -255,9 +255,8 @@ def positive_vector(name: str, entries: Sequence[float] | None) -> Tensor | None
     """
     if entries is None:
         return None
-    numbers = [
-        float(entry) for entry in entries
-    ]  # checked as numbers, because the tensor may be on the meta device
+    # Checked as numbers, because the tensor may be on the meta device.
+    numbers = [float(entry) for entry in entries]
     if not numbers or not all(0 < number < math.inf for number in numbers):
         raise ValueError(f"{name} needs positive finite entries")
     return torch.tensor(numbers)
