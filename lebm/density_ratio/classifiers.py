@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lebm.density_ratio.log_ratio import LogRatio, Quality, assess, logistic_loss, staged_log_z
+from lebm.density_ratio.log_ratio import LogRatio, assess, logistic_loss, staged_log_z
 from lebm.errors import UserNotice
 from lebm.models.energies import Energy
 from lebm.models.ratios import RatioPrior, RatioProduct
@@ -108,9 +108,7 @@ def logistic(
         _split(source, training, generator) for source in (positives, negatives)
     )
     _train(energy, positives, negatives, training, generator)
-    ratio = LogRatio(energy)
-    ratio.quality = assess(ratio, tested, against)
-    return ratio
+    return LogRatio(energy, assess(lambda z: -energy(z), tested, against))
 
 
 def telescoping(
@@ -150,9 +148,7 @@ def telescoping(
     for (below, _), (above, _) in pairwise(parts):
         _train(product.active, above, below, training, generator)
         product.switch()
-    ratio = LogRatio(product)
-    ratio.quality = assess(ratio, parts[-1][1], parts[0][1])
-    return ratio
+    return LogRatio(product, assess(lambda z: -product(z), parts[-1][1], parts[0][1]))
 
 
 def sequential(
@@ -236,13 +232,16 @@ def sequential(
                 UserNotice,
                 stacklevel=2,
             )
-    prior.remember(
-        staged_log_z(prior, annealing or AnnealedImportanceSampling(MALA(2, 0.8), 30), generator=generator)
-    )
-    ratio = LogRatio(product, prior.log_constant().log_z)
+    annealing = annealing or AnnealedImportanceSampling(MALA(2, 0.8), 30)
+    constant = staged_log_z(prior, annealing, generator=generator)
+    prior.remember(constant)
     against = prior.reference(HELD_OUT_DRAWS, generator)
-    ratio.quality = _with_constant(assess(ratio, tested, against), prior)
-    return ratio
+    quality = assess(lambda z: -product(z) - constant.log_z, tested, against)
+    # The interval of the KL divergence also covers the uncertainty of log Z.
+    low = math.hypot(quality.kl - quality.kl_low, constant.high - constant.log_z)
+    high = math.hypot(quality.kl_high - quality.kl, constant.log_z - constant.low)
+    quality = replace(quality, kl_low=quality.kl - low, kl_high=quality.kl + high)
+    return LogRatio(product, quality, constant.log_z)
 
 
 def _train(
@@ -272,11 +271,3 @@ def _split(source: Source, training: Training, generator: RandomSource) -> tuple
             f" {tuple(source.shape)}"
         )
     return source[:cut], source[cut:]
-
-
-def _with_constant(quality: Quality, prior: RatioPrior) -> Quality:
-    """Add the uncertainty of log Z to the interval of the KL divergence."""
-    constant = prior.log_constant()
-    low = math.hypot(quality.kl - quality.kl_low, constant.high - constant.log_z)
-    high = math.hypot(quality.kl_high - quality.kl, constant.log_z - constant.low)
-    return replace(quality, kl_low=quality.kl - low, kl_high=quality.kl + high)

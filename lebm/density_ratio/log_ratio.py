@@ -54,6 +54,7 @@ class LogRatio(nn.Module):
 
     Args:
         energy: trained network or product of networks, ``(B, d) -> (B,)``.
+        quality: its quality on held-out samples.
         log_z: log-constant of a product whose stages are ratios to normalised densities.
 
     Example:
@@ -66,11 +67,9 @@ class LogRatio(nn.Module):
         (True, torch.Size([4]), True)
     """
 
-    quality: Quality
-
-    def __init__(self, energy: Energy, log_z: float = 0.0) -> None:
+    def __init__(self, energy: Energy, quality: Quality, log_z: float = 0.0) -> None:
         super().__init__()
-        self.energy, self.log_z = energy, log_z
+        self.energy, self.quality, self.log_z = energy, quality, log_z
 
     def forward(self, z: Tensor) -> Tensor:
         return -self.energy(z) - self.log_z

@@ -100,7 +100,6 @@ class DownBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.halves = halves
-        self.first = first
         self.before = nn.Identity() if first else _activation(activation)
         self.one = nn.Conv2d(before, after, 3, 1, 1, bias=bias)
         self.between = _activation(activation, inplace=True)
