@@ -32,7 +32,7 @@ from lebm.models import (
 )
 from lebm.models.chain_space import ChainSpace, NoiseSpace
 from lebm.models.frozen import frozen
-from lebm.samplers import Langevin, log_density_gradient, product
+from lebm.samplers import Langevin, log_density_gradient
 
 LATENT, SIGMA, STAGES = 100, 0.3, (1, 2, 4, 8)
 Chain = Callable[[], Tensor]
@@ -80,7 +80,11 @@ def posterior_chain(batch: int, device: str, steps: int = 4) -> Variants:
     published = PublishedLoop(generator, plain_copy(prior).to(device), SIGMA, posterior=(steps, 0.1))
     start = torch.randn(batch, LATENT, device=device)
     x = likelihood.sample(torch.randn_like(start)).detach()
-    density = product(lambda z: likelihood.log_prob(x, z), prior.target())
+    target = prior.target()
+
+    def density(z: Tensor) -> Tensor:
+        return likelihood.log_prob(x, z) + target(z)
+
     samplers = langevin(steps, 0.1, device, unroll=1)
     variants: dict[str, Chain] = {"published": lambda: published.sample_posterior(start[:, :, None, None], x)}
     variants |= {name: partial(sampler, density, start) for name, sampler in samplers.items()}

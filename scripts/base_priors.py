@@ -82,7 +82,7 @@ def to_training(
     with torch.no_grad():
         known = (features(batch["x"]) for batch in batches(rows, 500, device))
         first = next(known)
-        distance = FrechetDistance(first.shape[1], reset_real_features=False)
+        distance = FrechetDistance(first.shape[1])
         for part in itertools.chain([first], known):
             distance.update(part, real=True)
 

@@ -193,15 +193,7 @@ class Not(_One):
 
 
 class Power(_One):
-    """The condition ``weight * a``: the factor to a power.
-
-    Args:
-        a: condition.
-        weight: exponent of the factor, positive; above 1 the condition is sharper.
-
-    Raises:
-        ValueError: if ``weight`` is not positive.
-    """
+    """The condition ``weight * a``: the factor to a positive power, sharper above 1."""
 
     def __init__(self, a: Condition, weight: float) -> None:
         super().__init__(a)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from operator import and_, or_
 
 from torch import Tensor, nn
 
@@ -92,13 +94,5 @@ def parsed(text: str, classifier: nn.Module, names: Sequence[str]) -> Condition:
             return ClassCondition(classifier, int(word), len(names))
         raise ValueError(f"{word!r} is not a class; the classes are {', '.join(names)}")
 
-    def joined(words: str) -> Condition:
-        first, *others = map(one, words.split("&"))
-        for other in others:
-            first = first & other
-        return first
-
-    first, *others = map(joined, text.split("|"))
-    for other in others:
-        first = first | other
-    return first
+    both = (reduce(and_, map(one, words.split("&"))) for words in text.split("|"))
+    return reduce(or_, both)

@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lebm.density_ratio.log_ratio import LogRatio, Quality, assess, logistic_loss, staged_log_z
+from lebm.density_ratio.log_ratio import LogRatio, assess, logistic_loss, staged_log_z
 from lebm.errors import UserNotice
 from lebm.models.energies import Energy
 from lebm.models.ratios import RatioPrior, RatioProduct
@@ -25,49 +25,10 @@ from lebm.samplers.annealed import AnnealedImportanceSampling
 from lebm.samplers.metropolis import MALA
 from lebm.samplers.noise import RandomSource, uniform
 
-__all__ = ["Pool", "Source", "Training", "logistic", "sequential", "telescoping"]
-
-
-class Pool:
-    """Chains under the product of the finished stages, as a source of negatives.
-
-    Args:
-        prior: prior with the base and the product.
-        kernel: exact sampler of the chains.
-        states: starts of the chains, ``(chains, d)``.
-    """
-
-    def __init__(self, prior: RatioPrior, kernel: Adaptive, states: Tensor) -> None:
-        self.prior, self.kernel, self.states, self.next = prior, kernel, states, 0
-
-    def begin(self, burn_in: int, generator: RandomSource) -> None:
-        """Adapt the step size to the finished stages, and move the whole pool by ``burn_in`` transitions.
-
-        Raises:
-            ValueError: if a chain becomes non-finite.
-        """
-        if self.prior.tilt.finished:
-            target = self.prior.log_density_so_far()
-            self.kernel.warm_up(target, self.states[:256], generator, steps=60)
-            self.states = self.kernel(target, self.states, generator, steps=burn_in)
-            if not torch.isfinite(self.states).all():
-                raise ValueError(
-                    f"chains under the first {self.prior.tilt.finished} stages became non-finite; use a"
-                    " smaller step or weight_decay"
-                )
-
-    def __call__(self, n: int, generator: RandomSource) -> Tensor:
-        """Move and return the next ``n`` chains; before the first stage ends, return samples of the base."""
-        if not self.prior.tilt.finished:
-            return self.prior.reference(n, generator)
-        rows = (self.next + torch.arange(n)) % self.states.shape[0]
-        self.next = (self.next + n) % self.states.shape[0]
-        self.states[rows] = self.kernel(self.prior.log_density_so_far(), self.states[rows], generator)
-        return self.states[rows]
-
-
 SEPARATED = 0.999
 """Held-out accuracy of a stage above which a warning is issued, because its ratio is an extrapolation."""
+
+HELD_OUT_DRAWS = 5000
 
 Source = Tensor | Callable[[int, RandomSource], Tensor]
 """Samples ``(N, d)`` in random order, or a function ``(n, generator) -> (n, d)`` that draws new samples."""
@@ -79,43 +40,32 @@ class Training:
 
     Attributes:
         steps: optimiser steps of each stage or pair, at least 1.
-        batch_size: positives per step, at least 1.
+        batch_size: positives and negatives per step, at least 1 of each.
         lr: initial learning rate.
         weight_decay: decoupled weight decay.
-        odds: positives per negative in batches and loss, which affects the variance of the log-ratio but not
-            its minimum.
-        held_out: share of a sample tensor (its last rows) that only :class:`Quality` uses, in (0, 1).
-        held_out_draws: number of samples for :class:`Quality` if the source is a function.
+        held_out: share of a sample tensor (its last rows) that only :class:`Quality` uses, in (0, 1). If the
+            source is a function, :class:`Quality` uses 5,000 samples of it.
 
     Raises:
         ValueError: for a value out of range.
 
     Example:
         >>> from lebm.density_ratio import Training
-        >>> Training(batch_size=256, odds=2.0).negatives
-        128
+        >>> Training(steps=500, lr=0.01).batch_size
+        256
     """
 
     steps: int = 2000
     batch_size: int = 256
     lr: float = 1e-3
     weight_decay: float = 0.0
-    odds: float = 1.0
     held_out: float = 0.2
-    held_out_draws: int = 5000
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.negatives) < 1 or not self.odds > 0:
-            raise ValueError(
-                f"steps, batch_size and batch_size / odds must be at least 1, and odds positive: {self}"
-            )
+        if min(self.steps, self.batch_size) < 1:
+            raise ValueError(f"steps and batch_size must be at least 1: {self}")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, not {self.held_out}")
-
-    @property
-    def negatives(self) -> int:
-        """Number of negatives per step."""
-        return round(self.batch_size / self.odds)
 
 
 def _draw(source: Source, n: int, generator: RandomSource = None) -> Tensor:
@@ -158,9 +108,7 @@ def logistic(
         _split(source, training, generator) for source in (positives, negatives)
     )
     _train(energy, positives, negatives, training, generator)
-    ratio = LogRatio(energy)
-    ratio.quality = assess(ratio, tested, against)
-    return ratio
+    return LogRatio(energy, assess(lambda z: -energy(z), tested, against))
 
 
 def telescoping(
@@ -200,9 +148,7 @@ def telescoping(
     for (below, _), (above, _) in pairwise(parts):
         _train(product.active, above, below, training, generator)
         product.switch()
-    ratio = LogRatio(product)
-    ratio.quality = assess(ratio, parts[-1][1], parts[0][1])
-    return ratio
+    return LogRatio(product, assess(lambda z: -product(z), parts[-1][1], parts[0][1]))
 
 
 def sequential(
@@ -214,7 +160,6 @@ def sequential(
     *,
     chains: int = 4096,
     burn_in: int = 50,
-    one: float = 0.0,
     generator: RandomSource = None,
 ) -> LogRatio:
     """Estimate a ratio in stages that separate positives from samples of the product of the earlier stages.
@@ -225,20 +170,17 @@ def sequential(
 
     Args:
         positives: samples of p.
-        prior: prior with the base q and the product, of which all stages are trained unless ``one`` stops
-            earlier.
+        prior: prior with the base q and the product, of which all stages are trained.
         training: settings for every stage.
         sampler: exact kernel, whose ``steps`` run on the chains of every batch (default: ``MALA(2, 0.8)``).
         annealing: estimator of log Z (default: ``MALA(2, 0.8)`` with 30 levels per stage).
-        chains: size of the pool, at least the number of negatives per step.
-        burn_in: number of transitions of the whole pool at the start of a stage.
-        one: distance of the held-out loss from ``2 log 2``, the loss of the ratio one, in nats, below which
-            training stops after a stage. 0 trains all stages.
+        chains: number of chains, at least ``batch_size``.
+        burn_in: number of transitions of all chains at the start of a stage.
         generator: source of randomness.
 
     Raises:
-        ValueError: if a sample is too small for the split, the pool is smaller than a batch, or a chain
-            becomes non-finite.
+        ValueError: if a sample is too small for the split, there are fewer chains than negatives in a batch,
+            or a chain becomes non-finite.
 
     Example:
         >>> import torch
@@ -249,45 +191,57 @@ def sequential(
         >>> ratio(torch.zeros(4, 2)).shape, prior.tilt.finished
         (torch.Size([4]), 1)
     """
-    if chains < training.negatives:
-        raise ValueError(
-            f"a pool of {chains} chains is smaller than a batch of {training.negatives} negatives"
-        )
+    if chains < training.batch_size:
+        raise ValueError(f"{chains} chains are fewer than the {training.batch_size} negatives of a batch")
     kernel = MALA(2, 0.8) if sampler is None else sampler
     product = prior.tilt
     positives, tested = _split(positives, training, generator)
-    pool = Pool(prior, kernel, prior.reference(chains, generator))
+    states, following = prior.reference(chains, generator), 0
+
+    def negatives(n: int, generator: RandomSource) -> Tensor:
+        nonlocal following
+        if not product.finished:
+            return prior.reference(n, generator)
+        rows = (following + torch.arange(n)) % chains
+        following = (following + n) % chains
+        states[rows] = kernel(prior.log_density_so_far(), states[rows], generator)
+        return states[rows]
+
     while not product.complete:
-        pool.begin(burn_in, generator)
-        _train(product.active, positives, pool, training, generator)
-        quality = assess(lambda z: -product.active(z), tested, pool.states)
+        if product.finished:
+            target = prior.log_density_so_far()
+            kernel.warm_up(target, states[:256], generator, steps=60)
+            states = kernel(target, states, generator, steps=burn_in)
+            if not torch.isfinite(states).all():
+                raise ValueError(
+                    f"chains under the first {product.finished} stages became non-finite; use a smaller step"
+                    " or weight_decay"
+                )
+        _train(product.active, positives, negatives, training, generator)
+        quality = assess(lambda z: -product.active(z), tested, states)
         product.switch()
-        _warn_of_separation(product, quality)
-        if one > 0 and quality.cross_entropy > 2 * math.log(2) - one:
-            break
-    prior.remember(
-        staged_log_z(prior, annealing or AnnealedImportanceSampling(MALA(2, 0.8), 30), generator=generator)
-    )
-    ratio = LogRatio(product, prior.log_constant().log_z)
-    against = prior.reference(training.held_out_draws, generator)
-    ratio.quality = _with_constant(assess(ratio, tested, against), prior)
-    return ratio
-
-
-def _warn_of_separation(product: RatioProduct, quality: Quality) -> None:
-    if quality.accuracy > SEPARATED:
-        cure = (
-            "which later stages must correct"
-            if not product.complete
-            else "and no stage is left to correct it: raise max_stages"
-        )
-        accuracy = f"{quality.accuracy:.4f}"
-        warnings.warn(
-            f"stage {product.finished} separates its held-out samples with accuracy {accuracy}: its ratio is"
-            f" an extrapolation between them, {cure}",
-            UserNotice,
-            stacklevel=3,
-        )
+        if quality.accuracy > SEPARATED:
+            cure = (
+                "no stage is left to correct it: raise max_stages"
+                if product.complete
+                else "later stages must correct it"
+            )
+            warnings.warn(
+                f"stage {product.finished} separates its held-out samples with accuracy"
+                f" {quality.accuracy:.4f}, so its ratio is an extrapolation; {cure}",
+                UserNotice,
+                stacklevel=2,
+            )
+    annealing = annealing or AnnealedImportanceSampling(MALA(2, 0.8), 30)
+    constant = staged_log_z(prior, annealing, generator=generator)
+    prior.remember(constant)
+    against = prior.reference(HELD_OUT_DRAWS, generator)
+    quality = assess(lambda z: -product(z) - constant.log_z, tested, against)
+    # The interval of the KL divergence also covers the uncertainty of log Z.
+    low = math.hypot(quality.kl - quality.kl_low, constant.high - constant.log_z)
+    high = math.hypot(quality.kl_high - quality.kl, constant.log_z - constant.low)
+    quality = replace(quality, kl_low=quality.kl - low, kl_high=quality.kl + high)
+    return LogRatio(product, quality, constant.log_z)
 
 
 def _train(
@@ -298,12 +252,8 @@ def _train(
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
     for _ in range(training.steps):
-        up, down = (
-            _draw(positives, training.batch_size, generator),
-            _draw(negatives, training.negatives, generator),
-        )
-        energies = energy(torch.cat([up, down]))
-        loss = logistic_loss(energies[: len(up)], energies[len(up) :], training.odds)
+        parts = [_draw(source, training.batch_size, generator) for source in (positives, negatives)]
+        loss = logistic_loss(*energy(torch.cat(parts)).split(training.batch_size))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -313,7 +263,7 @@ def _train(
 def _split(source: Source, training: Training, generator: RandomSource) -> tuple[Source, Tensor]:
     """Split a source into the training part and the held-out part."""
     if not isinstance(source, Tensor):
-        return source, source(training.held_out_draws, generator)
+        return source, source(HELD_OUT_DRAWS, generator)
     cut = source.shape[0] - round(training.held_out * source.shape[0])
     if source.dim() != 2 or cut < 1 or source.shape[0] - cut < 2:
         raise ValueError(
@@ -321,11 +271,3 @@ def _split(source: Source, training: Training, generator: RandomSource) -> tuple
             f" {tuple(source.shape)}"
         )
     return source[:cut], source[cut:]
-
-
-def _with_constant(quality: Quality, prior: RatioPrior) -> Quality:
-    """Add the uncertainty of log Z to the interval of the KL divergence."""
-    constant = prior.log_constant()
-    low = math.hypot(quality.kl - quality.kl_low, constant.high - constant.log_z)
-    high = math.hypot(quality.kl_high - quality.kl, constant.log_z - constant.low)
-    return replace(quality, kl_low=quality.kl - low, kl_high=quality.kl + high)

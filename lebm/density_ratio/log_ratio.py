@@ -10,7 +10,6 @@ from statistics import NormalDist
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from torchmetrics.functional.classification import binary_calibration_error
 
 from lebm.models.energies import Energy
 from lebm.models.priors import EnergyPrior
@@ -18,8 +17,6 @@ from lebm.models.ratios import LogConstant, RatioPrior
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.noise import RandomSource
-
-__all__ = ["LogRatio", "Quality", "assess", "direct_log_z", "logistic_loss", "staged_log_z"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,6 @@ class Quality:
     Attributes:
         accuracy: accuracy of the classifier ``log-ratio > 0``, with equal weight for both classes, in [0, 1];
             near 1 the ratio is an extrapolation.
-        calibration_error: expected calibration error of its probabilities (15 bins), in [0, 1].
         cross_entropy: loss of the classifier in nats per pair; ``2 log 2`` for the ratio one.
         kl: estimate of ``KL(p || q)`` in nats, the mean of the log-ratio over positives.
         kl_low: lower end of the interval of ``kl``, which covers the sampling error but not the error of the
@@ -47,7 +43,6 @@ class Quality:
     """
 
     accuracy: float
-    calibration_error: float
     cross_entropy: float
     kl: float
     kl_low: float
@@ -59,6 +54,7 @@ class LogRatio(nn.Module):
 
     Args:
         energy: trained network or product of networks, ``(B, d) -> (B,)``.
+        quality: its quality on held-out samples.
         log_z: log-constant of a product whose stages are ratios to normalised densities.
 
     Example:
@@ -71,31 +67,20 @@ class LogRatio(nn.Module):
         (True, torch.Size([4]), True)
     """
 
-    quality: Quality
-
-    def __init__(self, energy: Energy, log_z: float = 0.0) -> None:
+    def __init__(self, energy: Energy, quality: Quality, log_z: float = 0.0) -> None:
         super().__init__()
-        self.energy, self.log_z = energy, log_z
+        self.energy, self.quality, self.log_z = energy, quality, log_z
 
     def forward(self, z: Tensor) -> Tensor:
         return -self.energy(z) - self.log_z
 
 
-def logistic_loss(positive: Tensor, negative: Tensor, odds: float = 1.0) -> Tensor:
-    r"""Return the logistic loss of energies ``-log r``, minimal at the log-ratio for any odds :math:`\nu`.
+def logistic_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    r"""Return :math:`E_p[\mathrm{softplus}(E)] + E_q[\mathrm{softplus}(-E)]`, minimal at the log-ratio.
 
-    .. math:: \tfrac{2}{1 + \nu} \bigl( \nu\, E_p[\mathrm{softplus}(E - \log\nu)]
-        + E_q[\mathrm{softplus}(\log\nu - E)] \bigr)
-
-    At :math:`\nu = 1` this is the sum of the two binary cross-entropies.
-
-    Args:
-        positive: energies of positives, ``(n,)``.
-        negative: energies of negatives, ``(m,)``.
-        odds: :math:`\nu`, positives per negative.
+    ``positive: (n,)`` and ``negative: (m,)`` are energies ``-log r``.
     """
-    shift = math.log(odds)
-    return 2 / (1 + odds) * (odds * softplus(positive - shift).mean() + softplus(shift - negative).mean())
+    return softplus(positive).mean() + softplus(-negative).mean()
 
 
 def assess(
@@ -120,15 +105,10 @@ def assess(
     with torch.no_grad():
         up, down = log_ratio(positives).double(), log_ratio(negatives).double()
         accuracy = 0.5 * ((up > 0).double().mean() + (down <= 0).double().mean())
-        # Both classes have equal weight, so the larger sample is cut to the size of the smaller.
-        n = min(up.shape[0], down.shape[0])
-        probability = torch.cat([up[:n], down[:n]]).sigmoid()
-        label = torch.cat([torch.ones(n), torch.zeros(n)]).long().to(probability.device)
-        calibration = binary_calibration_error(probability.float(), label, n_bins=15)
         half = NormalDist().inv_cdf(0.5 + level / 2) * up.std() / math.sqrt(up.shape[0])
         kl = up.mean()
         loss = logistic_loss(-up, -down)
-        values = [accuracy, calibration, loss, kl, kl - half, kl + half]
+        values = [accuracy, loss, kl, kl - half, kl + half]
     return Quality(*(float(value) for value in values))
 
 

@@ -13,8 +13,6 @@ from lebm.component import Component
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["Inference", "Inferred", "PosteriorChain"]
-
 
 @dataclass(frozen=True)
 class PosteriorChain:

@@ -12,8 +12,6 @@ from lebm.inference.base import Inference, Inferred, PosteriorChain
 from lebm.samplers.chains import of_all_processes
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["Remembered", "ShortRun"]
-
 _PIECE = 4096
 """Number of rows by which the memory grows."""
 

@@ -15,8 +15,6 @@ from lebm.models.layers import check_choice
 from lebm.models.sequence_generators import SequenceGenerator
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["Frozen", "Taught", "Variational", "mirror_encoder"]
-
 _SMALL = 4096
 
 

@@ -18,22 +18,15 @@ def classify(
     *,
     hidden: int = 256,
     epochs: int = 20,
-    batch_size: int = 500,
-    lr: float = 3e-3,
     seed: int = 0,
 ) -> float:
-    """Train Linear-ReLU-Linear on features by cross-entropy, and return its test accuracy, in [0, 1].
-
-    Features are standardised by the training part, and Adam's learning rate falls to zero along a cosine. The
-    default generator of torch is not used.
+    """Fit a :class:`~lebm.models.LatentClassifier` to features, and return its test accuracy, in [0, 1].
 
     Args:
         train: features ``(N, d)`` and labels ``(N,)`` from 0.
         test: features and labels for the accuracy.
         hidden: width of the hidden layer.
         epochs: passes over the training part.
-        batch_size: rows per step.
-        lr: initial learning rate of Adam.
         seed: seed of the weights and of the order of rows.
 
     Raises:
@@ -52,15 +45,8 @@ def classify(
             f"a classifier needs as many labels as features, at least one, not {len(test[1])} for"
             f" {len(test[0])}"
         )
-    net = LatentClassifier.fit(
-        *train,
-        classes=max(2, 1 + int(max(train[1].max(), test[1].max()))) if len(train[1]) else None,
-        hidden=hidden,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        seed=seed,
-    )
+    classes = max(2, 1 + int(max(train[1].max(), test[1].max()))) if len(train[1]) else None
+    net = LatentClassifier.fit(*train, classes=classes, hidden=hidden, epochs=epochs, seed=seed)
     with torch.no_grad():
         answers = net(test[0].detach().float()).argmax(dim=1)
     return float((answers == test[1].to(answers.device)).double().mean())

@@ -159,12 +159,11 @@ class InceptionFeatures(FeatureExtractor):
     def prepare(self) -> None:
         if self._network is not None:
             return
-        if self.weights_path is not None:
-            self._load(self.weights_path)
-            return
         try:
-            self._load(self._fetched())
+            self._load(self.weights_path or self._fetched())
         except UserError as error:
+            if self.weights_path is not None:
+                raise
             raise FeaturesUnavailableError(f"FID is left out: {error}") from error
 
     def _fetched(self) -> str:
@@ -283,7 +282,6 @@ class DigitFeatures(FeatureExtractor):
         (torch.Size([5, 64]), 'frechet_distance/digits64')
     """
 
-    num_features = 64
     figure = "frechet_distance/digits64"
 
     def __init__(self) -> None:

@@ -43,10 +43,10 @@ class FrechetDistance(Metric):
 
     The states are sums in float64, so the value depends on neither the batch size nor the number of
     processes. It equals the value of torchmetrics' ``FrechetInceptionDistance`` on the same features.
+    ``reset`` keeps the real features.
 
     Args:
         num_features: length ``d`` of a feature vector.
-        reset_real_features: whether ``reset`` also clears the real features.
 
     Example:
         >>> import torch
@@ -62,9 +62,8 @@ class FrechetDistance(Metric):
     is_differentiable = False
     full_state_update = False
 
-    def __init__(self, num_features: int, reset_real_features: bool = False) -> None:
+    def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.reset_real_features = reset_real_features
         shapes = {"sum": (num_features,), "outer": (num_features, num_features)}
         for name in ("real", "fake"):
             for part, shape in shapes.items():
@@ -97,8 +96,7 @@ class FrechetDistance(Metric):
         return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)
 
     def reset(self) -> None:
-        names = () if self.reset_real_features else ("real_sum", "real_outer", "real_count")
-        kept = {name: getattr(self, name) for name in names}
+        kept = {name: getattr(self, name) for name in ("real_sum", "real_outer", "real_count")}
         super().reset()
         for name, value in kept.items():
             setattr(self, name, value)

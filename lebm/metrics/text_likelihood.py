@@ -16,16 +16,7 @@ from lebm.models.sequence_generators import RecurrentGenerator
 from lebm.models.text_likelihood import END, PAD, CategoricalLikelihood
 from lebm.samplers.annealed import LogZ
 
-__all__ = [
-    "Budget",
-    "LatentUse",
-    "SentenceLikelihood",
-    "distinct",
-    "diversity",
-    "language_model_perplexity",
-    "self_bleu",
-    "train_language_model",
-]
+__all__ = ["Budget", "LatentUse", "SentenceLikelihood", "diversity", "language_model_perplexity", "self_bleu"]
 
 QUANTILE = NormalDist().inv_cdf(0.975)
 
@@ -119,14 +110,8 @@ class Budget:
     seed: int = 0
 
 
-def train_language_model(x: Tensor, vocabulary_size: int, budget: Budget) -> CategoricalLikelihood:
-    """Train a one-layer LSTM without latent on sentences ``x`` ``(N, T)``.
-
-    Equal data and budgets give equal models.
-
-    Raises:
-        ValueError: without sentences.
-    """
+def _trained(x: Tensor, vocabulary_size: int, budget: Budget) -> CategoricalLikelihood:
+    """Return a one-layer LSTM without latent; equal sentences ``x: (N, T)`` and budgets give equal models."""
     if not len(x):
         raise ValueError("a language model needs sentences for its training")
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
@@ -176,33 +161,12 @@ def language_model_perplexity(
         >>> language_model_perplexity(words, words[:1], 8, Budget(steps=30, hidden=8)) < 8  # of guessing
         True
     """
-    model, surprise = train_language_model(learned, vocabulary_size, budget or Budget()), 0.0
+    model, surprise = _trained(learned, vocabulary_size, budget or Budget()), 0.0
     for rows in judged.split(128):
         nothing = torch.zeros(len(rows), 1, device=rows.device)
         with torch.no_grad():
             surprise -= float(model.log_prob(rows, nothing).double().sum())
     return math.exp(surprise / max(1, int((judged != PAD).sum())))
-
-
-def distinct(sentences: Sequence[Sequence[int]], n: int) -> float:
-    """Return the share of distinct n-grams among all n-grams of all sentences (Li et al. 2016).
-
-    Args:
-        sentences: token numbers of each sentence, without ``<eos>`` and padding.
-        n: length of the n-grams, at least 1.
-
-    Returns:
-        A number in (0, 1]; 0 without n-grams.
-
-    Example:
-        >>> from lebm.metrics.text_likelihood import distinct
-        >>> distinct([[4, 5, 6], [4, 5]], n=1)
-        0.6
-    """
-    grams = [
-        tuple(sentence[start : start + n]) for sentence in sentences for start in range(len(sentence) - n + 1)
-    ]
-    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
@@ -235,7 +199,8 @@ def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
 def diversity(x: Tensor, compared: int = 200) -> dict[str, float]:
     """Return ``distinct_1``, ``distinct_2`` and ``self_bleu`` of sentences ``x``, ``(N, T)``.
 
-    Self-BLEU uses the first ``compared`` sentences.
+    ``distinct_n`` is the share of distinct n-grams among all n-grams of all sentences (Li et al. 2016), 0
+    without n-grams. :func:`self_bleu` uses the first ``compared`` sentences.
 
     Raises:
         ValueError: for fewer than two sentences.
@@ -247,7 +212,11 @@ def diversity(x: Tensor, compared: int = 200) -> dict[str, float]:
         0.6
     """
     sentences = [[token for token in row if token not in (PAD, END)] for row in x.tolist()]
-    values = {f"distinct_{n}": distinct(sentences, n) for n in (1, 2)}
+    values = {}
+    for n in (1, 2):
+        starts = [(row, start) for row in sentences for start in range(len(row) - n + 1)]
+        grams = [tuple(row[start : start + n]) for row, start in starts]
+        values[f"distinct_{n}"] = len(set(grams)) / len(grams) if grams else 0.0
     return {**values, "self_bleu": self_bleu(sentences[:compared])}
 
 

@@ -4,7 +4,6 @@ from lebm.models.adapters import (
     DiffusersAutoencoder,
     ModuleAutoencoder,
     ModuleEncoder,
-    ModuleGenerator,
     OwnEncoder,
     VectorUnits,
 )
@@ -21,7 +20,7 @@ from lebm.models.mixture import GaussianMixture
 from lebm.models.priors import EnergyPrior, Prior, StandardNormal
 from lebm.models.ratios import LogConstant, RatioPrior, RatioProduct
 from lebm.models.resnet import ResNetEnergy, ResNetGenerator
-from lebm.models.sequence_generators import RecurrentGenerator, SequenceGenerator, TransformerGenerator
+from lebm.models.sequence_generators import RecurrentGenerator, SequenceGenerator
 from lebm.models.text_likelihood import CategoricalLikelihood, Vocabulary, sentence_likelihood
 
 __all__ = [
@@ -57,7 +56,6 @@ __all__ = [
     "ModuleAutoencoder",
     "ModuleEncoder",
     "ModuleEnergy",
-    "ModuleGenerator",
     "OwnEncoder",
     "Prior",
     "RatioPrior",
@@ -68,7 +66,6 @@ __all__ = [
     "SentenceEncoder",
     "SequenceGenerator",
     "StandardNormal",
-    "TransformerGenerator",
     "VectorUnits",
     "Vocabulary",
     "frozen",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,48 +18,6 @@ from lebm.models.generators import Generator
 
 _POINT = 2 * math.log(0.01)
 """Log-variance of the latents if an encoder returns points."""
-
-
-class ModuleGenerator(Generator):
-    """A generator that wraps any module.
-
-    A recipe gives the class path and arguments of the module, Python code an object. If its class is not part
-    of ``torch.nn``, build it by :func:`lebm.component.recorded`, so that a checkpoint can rebuild it.
-
-    Args:
-        module: the network, from ``(B, *latent_shape)`` to observations ``(B, *out_shape)``. It may return a
-            tensor or an object with a tensor ``sample``.
-        latent_shape: shape of one latent as the module takes it, ``[d]`` or ``[C, H, W]``. The model uses the
-            flattened latent.
-        out_shape: shape of one observation; measured by a pass through the module if ``None``.
-        trains: whether the module is trained.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from lebm.models import ModuleGenerator
-        >>> generator = ModuleGenerator(nn.ConvTranspose2d(2, 1, 2, stride=2), latent_shape=[2, 4, 4])
-        >>> generator.latent_dim, generator.out_shape, generator(torch.zeros(3, 32)).shape
-        (32, (1, 8, 8), torch.Size([3, 1, 8, 8]))
-    """
-
-    former = {"method": "forward"}
-
-    def __init__(
-        self,
-        module: nn.Module,
-        latent_shape: Sequence[int],
-        out_shape: Sequence[int] | None = None,
-        trains: bool = True,
-    ) -> None:
-        super().__init__()
-        self.module = module.requires_grad_(trains)
-        self.latent_shape = tuple(latent_shape)
-        self.latent_dim = math.prod(latent_shape)
-        self.out_shape = tuple(out_shape or _shape_of(self, [self.latent_dim], self.forward))
-
-    def forward(self, z: Tensor) -> Tensor:
-        return _observation(self.module(z.unflatten(1, self.latent_shape)))
 
 
 class ModuleEncoder(GaussianEncoder):
@@ -146,17 +104,22 @@ class ModuleAutoencoder(Generator):
         super().__init__()
         self.module: Any = module.requires_grad_(trains)
         self.out_shape = tuple(out_shape)
-        self.latent_shape = tuple(
-            latent_shape or _shape_of(module, out_shape, lambda x: _moments(module.encode(x))[0])  # type: ignore[operator]
-        )
+        self.latent_shape = tuple(latent_shape or self._encoded_shape())
         self.latent_dim = math.prod(self.latent_shape)
         each = (self.latent_shape[0], *[1] * (len(self.latent_shape) - 1))
         self.register_buffer("shift", torch.zeros(each))
         self.register_buffer("scale", torch.ones(each))
         self.measured = False
 
+    @torch.no_grad()
+    def _encoded_shape(self) -> tuple[int, ...]:
+        anchor = next(self.module.parameters(), torch.zeros(()))
+        with frozen(self.module):
+            return tuple(_moments(self.module.encode(anchor.new_zeros(1, *self.out_shape)))[0].shape[1:])
+
     def forward(self, z: Tensor) -> Tensor:
-        return _observation(self.module.decode(z.unflatten(1, self.latent_shape) * self.scale + self.shift))
+        made = self.module.decode(z.unflatten(1, self.latent_shape) * self.scale + self.shift)
+        return made if isinstance(made, Tensor) else made.sample
 
     def mirror(self) -> GaussianEncoder:
         """Return the encoder of this module, in the same units."""
@@ -335,10 +298,6 @@ def _put_in(own: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None
     state |= {f"{prefix}module.{name}": value for name, value in own.module.state_dict().items()}  # type: ignore
 
 
-def _observation(made: Any) -> Tensor:
-    return made if isinstance(made, Tensor) else made.sample
-
-
 def _moments(made: Any, latent_dim: int | None = None) -> tuple[Tensor, Tensor | None]:
     """Return means ``(B, latent_dim)`` and log-variances (``None`` for points) of the output of an encoder.
 
@@ -364,11 +323,3 @@ def _gaussian(made: Any, latent_dim: int) -> tuple[Tensor, Tensor]:
     """Return means and log-variances, each ``(B, latent_dim)``."""
     mean, log_variance = _moments(made, latent_dim)
     return mean, torch.full_like(mean, _POINT) if log_variance is None else log_variance
-
-
-@torch.no_grad()
-def _shape_of(module: nn.Module, shape: Sequence[int], call: Callable[[Tensor], Tensor]) -> tuple[int, ...]:
-    """Return the shape of one output of ``call`` for one row of zeros."""
-    anchor = next(module.parameters(), torch.zeros(()))
-    with frozen(module):
-        return tuple(call(torch.zeros(1, *shape, dtype=anchor.dtype, device=anchor.device)).shape[1:])

@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from lebm.component import Component
 
+_BATCH = 500
+
 
 class LatentClassifier(nn.Module, Component):
     """A classifier on latents: Linear-ReLU-Linear on standardised ``(B, latent_dim)``, logits
@@ -58,13 +60,11 @@ class LatentClassifier(nn.Module, Component):
         classes: int | None = None,
         hidden: int = 256,
         epochs: int = 20,
-        batch_size: int = 500,
-        lr: float = 3e-3,
         seed: int = 0,
     ) -> LatentClassifier:
-        """Fit a classifier by cross-entropy, with a learning rate that falls to zero along a cosine.
+        """Fit a classifier by cross-entropy, with Adam on batches of 500 rows.
 
-        The default generator of torch is not used.
+        The learning rate falls from 0.003 to zero along a cosine. The default generator of torch is not used.
 
         Args:
             z: latents or other features ``(N, latent_dim)``.
@@ -72,8 +72,6 @@ class LatentClassifier(nn.Module, Component):
             classes: number of classes, at least 2; one more than the largest label if ``None``.
             hidden: width of the hidden layer.
             epochs: passes over the rows.
-            batch_size: rows per step.
-            lr: initial learning rate of Adam.
             seed: seed of the weights and of the order of rows.
 
         Raises:
@@ -89,11 +87,11 @@ class LatentClassifier(nn.Module, Component):
             torch.manual_seed(seed)
             made = cls(x.shape[1], classes, hidden).to(x.device)
             made.mean, made.scale = x.mean(dim=0), x.std(dim=0, correction=0).clamp_min(1e-6)
-            x, steps = ((x - made.mean) / made.scale).clone(), epochs * math.ceil(len(x) / batch_size)
-            optimizer = torch.optim.Adam(made.net.parameters(), lr)
+            x, steps = ((x - made.mean) / made.scale).clone(), epochs * math.ceil(len(x) / _BATCH)
+            optimizer = torch.optim.Adam(made.net.parameters(), 3e-3)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
             for _ in range(epochs):
-                for rows in torch.randperm(len(x)).to(x.device).split(batch_size):
+                for rows in torch.randperm(len(x)).to(x.device).split(_BATCH):
                     optimizer.zero_grad()
                     cross_entropy(made.net(x[rows]), y[rows]).backward()
                     optimizer.step()

@@ -213,9 +213,6 @@ class SentenceEncoder(GaussianEncoder):
 
     Sentences have the shape ``(B, T)``, ``int64``, with T at most ``max_length``.
 
-    Raises:
-        ValueError: for a size below 1.
-
     Example:
         >>> import torch
         >>> from lebm.models import SentenceEncoder
@@ -228,10 +225,6 @@ class SentenceEncoder(GaussianEncoder):
         self, latent_dim: int, vocabulary_size: int, max_length: int, embedding: int = 128, hidden: int = 256
     ) -> None:
         super().__init__()
-        if min(latent_dim, vocabulary_size, max_length, embedding, hidden) < 1:
-            raise ValueError(
-                "latent_dim, vocabulary_size, max_length, embedding and hidden must all be at least 1"
-            )
         self.latent_dim = latent_dim
         self.in_shape = (max_length,)
         self.embedding = nn.Embedding(vocabulary_size, embedding, padding_idx=PAD)

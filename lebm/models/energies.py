@@ -30,17 +30,11 @@ _BACKWARD: dict[type[nn.Module], Callable[[Tensor, Tensor, Tensor, nn.Module], T
 
 
 def input_gradient(net: nn.Sequential, state: Tensor) -> Tensor | None:
-    """Return the gradient ``(B, d)`` of the sum of ``net(state)`` with respect to ``state``, detached.
+    """Return the gradient ``(B, d)`` of the sum of ``net(state)`` at ``state: (B, d)``, detached.
 
-    For small networks this is a third faster than autograd.
-
-    Args:
-        net: linear layers and activations, ``(B, d) -> (B, 1)``.
-        state: ``(B, d)``.
-
-    Returns:
-        The gradient, or ``None`` if it could differ from autograd: with layers other than plain linear layers
-        and known activations, hooks, mixed precision, or a state whose dtype differs from the weights.
+    For small networks this is a third faster than autograd. The result is ``None`` if it could differ from
+    autograd: with layers other than plain linear layers and known activations, hooks, mixed precision, or a
+    state whose dtype differs from the weights.
     """
     if state.is_meta or torch.is_autocast_enabled(state.device.type):  # not supported on the meta device
         return None
@@ -146,10 +140,6 @@ class MLPEnergy(Energy):
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        if latent_dim < 1 or any(width < 1 for width in hidden):
-            raise ValueError(
-                f"latent_dim and hidden widths must be at least 1, not {latent_dim} and {list(hidden)}"
-            )
         self.latent_dim = latent_dim
         self.net = mlp([latent_dim, *hidden, 1], activation, output_bias, spectral_norm)
 

@@ -171,10 +171,7 @@ class IdentityGenerator(Generator):
     The prior is then a density of the data themselves, blurred by the noise of the likelihood.
 
     Args:
-        latent_dim: number of coordinates, at least 1.
-
-    Raises:
-        ValueError: if ``latent_dim`` is below 1.
+        latent_dim: number of coordinates.
 
     Example:
         >>> import torch
@@ -188,8 +185,6 @@ class IdentityGenerator(Generator):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim must be at least 1, not {latent_dim}")
         self.latent_dim = latent_dim
         self.out_shape = (latent_dim,)
 

@@ -54,9 +54,6 @@ class GaussianHierarchy(Prior):
         given = self.conditionals(z)
         return (z - given.mean) * (-given.log_scale).exp()
 
-    def energy(self, z: Tensor) -> Tensor:
-        return z.new_zeros(z.shape[0])
-
     def log_density(self, z: Tensor) -> Tensor:
         """Return the normalised log-density in nats, ``(B,)``, summed over the conditionals of all layers."""
         return self.conditionals(z).log_prob(z)

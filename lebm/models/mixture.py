@@ -94,9 +94,6 @@ class GaussianMixture(Prior):
         self.register_buffer("factor", eye)  # lower triangular L of Sigma = L L^T
         self.register_buffer("whitener", eye.clone())  # its inverse
 
-    def energy(self, z: Tensor) -> Tensor:
-        return z.new_zeros(z.shape[0])
-
     def log_density(self, z: Tensor) -> Tensor:
         """Return the normalised log-density of ``z: (B, latent_dim)`` in nats, ``(B,)``.
 

@@ -35,9 +35,9 @@ class Prior(nn.Module, Component, ABC):
     is_exact: bool = False
     """True if the reference is the prior, so that sampling needs no chain."""
 
-    @abstractmethod
     def energy(self, z: Tensor) -> Tensor:
-        """Return the learned energy ``E(z)``, ``(B,)``, low where latents are likely; zero without energy."""
+        """Return the learned energy ``E(z)``, ``(B,)``, low where latents are likely; zero by default."""
+        return z.new_zeros(z.shape[0])
 
     @abstractmethod
     def log_density(self, z: Tensor) -> Tensor:
@@ -101,9 +101,6 @@ class StandardNormal(Prior):
         # It is not part of any checkpoint, so it needs memory in a model that is built on the meta device.
         memory = "cpu" if torch.get_default_device().type == "meta" else None
         self.register_buffer("_anchor", torch.zeros((), device=memory), persistent=False)
-
-    def energy(self, z: Tensor) -> Tensor:
-        return z.new_zeros(z.shape[0])
 
     def log_density(self, z: Tensor) -> Tensor:
         """Return the normalised log-density ``-|z|^2 / 2 - d/2 log(2 pi)`` in nats, ``(B,)``."""
@@ -178,7 +175,7 @@ class EnergyPrior(Prior):
         return self.asleep
 
     def energy(self, z: Tensor) -> Tensor:
-        return z.new_zeros(z.shape[0]) if self.asleep else self.tilt(z)
+        return super().energy(z) if self.asleep else self.tilt(z)
 
     def log_density(self, z: Tensor) -> Tensor:
         """Return the unnormalised log-density ``log p0(z) - E(z)``, ``(B,)``."""

@@ -224,23 +224,17 @@ class RatioPrior(EnergyPrior):
         """Return the unnormalised log-density of the finished stages, ``(B, d) -> (B,)``."""
         return Tilted(self.base, self.tilt.so_far)
 
-    def log_prob(self, z: Tensor, normalised: bool = True) -> Tensor:
+    def log_prob(self, z: Tensor) -> Tensor:
         """Return ``log p0(z) + sum_k log r_k(z) - log Z`` in nats, ``(B,)``.
 
-        Args:
-            z: latents ``(B, latent_dim)``.
-            normalised: whether the stored ``log Z`` is subtracted; otherwise the sum includes the stage in
-                training.
+        The sum without log Z is :meth:`log_density`.
 
         Raises:
             ValueError: without an estimate of ``log Z`` for the current product.
         """
-        if not normalised:
-            return self.log_density(z)
         if not self.tilt.active_is_one:
             raise ValueError(
-                f"stage {self.tilt.finished + 1} is in training and its log Z is not known; use"
-                " normalised=False"
+                f"stage {self.tilt.finished + 1} is in training and its log Z is not known; use log_density"
             )
         return self.log_density_so_far()(z) - self.log_constant().log_z
 
@@ -255,8 +249,8 @@ class RatioPrior(EnergyPrior):
             return LogConstant(0, 0.0, 0.0, 0.0, float("inf"))
         if stage not in self.constants:
             raise ValueError(
-                f"log Z of {stage} finished stages has not been estimated; use normalised=False, or"
-                " estimate it first"
+                f"log Z of {stage} finished stages has not been estimated; use log_density, or estimate it"
+                " first"
             )
         return self.constants[stage]
 

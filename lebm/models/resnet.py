@@ -100,7 +100,6 @@ class DownBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.halves = halves
-        self.first = first
         self.before = nn.Identity() if first else _activation(activation)
         self.one = nn.Conv2d(before, after, 3, 1, 1, bias=bias)
         self.between = _activation(activation, inplace=True)
@@ -132,9 +131,8 @@ class ResNetGenerator(Generator):
         out_shape: channels, height and width of an image; height and width must be equal.
         channels: channels of the first image and of the output of every block.
         start: height and width of the first image.
-        norm: ``"batch"`` (released), ``"group"`` or ``"none"``. With ``"group"`` and ``"none"`` the output
-            for a sample does not depend on the other samples.
-        groups: largest number of groups of the group norm; lower if it does not divide the channels.
+        norm: ``"batch"`` (released), ``"group"``, with at most 16 groups, or ``"none"``. With ``"group"`` and
+            ``"none"`` the output for a sample does not depend on the other samples.
         random_scales: whether the initial scales of the norms are drawn from N(0, 1), as released, instead of
             being 1.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
@@ -152,6 +150,8 @@ class ResNetGenerator(Generator):
         torch.Size([5, 1, 28, 28])
     """
 
+    former = {"groups": 16}
+
     def __init__(
         self,
         latent_dim: int,
@@ -159,7 +159,6 @@ class ResNetGenerator(Generator):
         channels: Sequence[int],
         start: int = 4,
         norm: str = "batch",
-        groups: int = 16,
         random_scales: bool = False,
         output: str = "tanh",
         initialization: str = "xavier",
@@ -177,10 +176,8 @@ class ResNetGenerator(Generator):
             )
         self.start = start
         self.first = nn.Linear(latent_dim, channels[0] * start**2)
-        self.blocks = nn.Sequential(
-            *(UpBlock(before, after, norm, groups) for before, after in pairwise(channels))
-        )
-        self.norm = _norm(norm, channels[-1], groups)
+        self.blocks = nn.Sequential(*(UpBlock(before, after, norm) for before, after in pairwise(channels)))
+        self.norm = _norm(norm, channels[-1])
         self.last = nn.Conv2d(channels[-1], self.out_shape[0], 3, 1, 1)
         self.tanh = output_layer(output)
         initialize(self, initialization, random_scales)
@@ -195,11 +192,11 @@ class ResNetGenerator(Generator):
 class UpBlock(nn.Module):
     """Norm, ReLU, upsampling, convolution, norm, ReLU and convolution, with a shortcut."""
 
-    def __init__(self, before: int, after: int, norm: str, groups: int) -> None:
+    def __init__(self, before: int, after: int, norm: str) -> None:
         super().__init__()
-        self.norm_one = _norm(norm, before, groups)
+        self.norm_one = _norm(norm, before)
         self.one = nn.Conv2d(before, after, 3, 1, 1)
-        self.norm_two = _norm(norm, after, groups)
+        self.norm_two = _norm(norm, after)
         self.two = nn.Conv2d(after, after, 3, 1, 1)
         self.shortcut = nn.Conv2d(before, after, 1)
 
@@ -215,25 +212,19 @@ def _double(x: Tensor) -> Tensor:
     return interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
 
-def _norm(name: str, channels: int, groups: int) -> nn.Module:
+def _norm(name: str, channels: int) -> nn.Module:
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "none":
         return nn.Identity()
-    return nn.GroupNorm(
-        next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0), channels
-    )
+    return nn.GroupNorm(max(count for count in range(1, 17) if channels % count == 0), channels)
 
 
 def _check_energy(in_shape: Sequence[int], channels: Sequence[int], halves: Sequence[bool]) -> None:
-    if len(in_shape) != 3:
+    if len(in_shape) != 3 or not channels or len(halves) != len(channels):
         raise ValueError(
-            f"in_shape must be channels, height and width, for example [3, 32, 32], not {list(in_shape)}"
-        )
-    if not channels or min(*in_shape, *channels) < 1 or len(halves) != len(channels):
-        raise ValueError(
-            f"channels {list(channels)}, downsample {list(halves)}: both must be of one length and not empty,"
-            " and all channels at least 1"
+            f"in_shape {list(in_shape)} must be channels, height and width, and channels {list(channels)} and"
+            f" downsample {list(halves)} must have the same length, at least 1"
         )
     if min(in_shape[1:]) < 2 ** sum(halves):
         raise ValueError(

@@ -8,8 +8,6 @@ from lebm.plots.grids import rendered, write_png
 from lebm.samplers.diagnostics import autocorrelation, split_rhat
 from lebm.samplers.trace import Trace
 
-__all__ = ["draw_chains"]
-
 
 def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
     """Draw a trace into a PNG file, and create its folder.

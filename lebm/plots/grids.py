@@ -17,8 +17,6 @@ from lebm.files import replaced
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["captioned_grid", "heat", "image_grid", "pair_grid", "rendered", "write_png"]
-
 _MAGENTA = (255, 0, 255)
 _WIDTH = 96
 _LINE = 14

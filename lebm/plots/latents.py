@@ -12,8 +12,6 @@ from torch import Tensor
 from lebm.metrics.rows import finite_rows
 from lebm.plots.grids import rendered
 
-__all__ = ["latent_picture", "projection", "stage_picture"]
-
 
 def latent_picture(prior: Tensor, posterior: Tensor) -> np.ndarray:
     """Draw latents of the prior and of the posterior, as points and as histograms of all coordinates.

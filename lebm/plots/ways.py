@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["between", "decoded", "most_visible", "swept"]
-
 Decode = Callable[[Tensor], Tensor]
 
 
@@ -65,7 +63,7 @@ def swept(z: Tensor, coordinates: Sequence[int], width: float, n: int) -> Tensor
 
 
 def most_visible(
-    decode: Decode, z: Tensor, width: float, n: int, among: Sequence[int] | None = None, size: int = 100
+    decode: Decode, z: Tensor, width: float, n: int, among: Sequence[int] | None = None
 ) -> list[int]:
     """Return the ``n`` coordinates whose ends differ most as images, in the mean square, largest first.
 
@@ -75,7 +73,6 @@ def most_visible(
         width: value added at one end and subtracted at the other end.
         n: number of coordinates to choose.
         among: coordinates to choose from; all if ``None``.
-        size: number of latents that are decoded at a time.
 
     Example:
         >>> import torch
@@ -84,6 +81,6 @@ def most_visible(
         [1, 2]
     """
     candidates = list(range(len(z)) if among is None else among)
-    x = decoded(decode, swept(z, candidates, width, 2).flatten(0, 1), size)
+    x = decoded(decode, swept(z, candidates, width, 2).flatten(0, 1))
     change = (x[1::2] - x[0::2]).flatten(1).square().mean(1)
     return [candidates[place] for place in change.argsort(descending=True, stable=True)[:n].tolist()]

@@ -10,8 +10,8 @@ Example:
     torch.Size([4, 2])
 """
 
-from lebm.samplers.adaptation import Adaptive, DualAveraging
-from lebm.samplers.annealed import AnnealedImportanceSampling, Bracket, LogZ
+from lebm.samplers.adaptation import Adaptive
+from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.base import Info, LogDensity, Sampler, log_density_gradient
 from lebm.samplers.chains import PersistentChains, gather_pools
 from lebm.samplers.diagnostics import autocorrelation, bulk_ess, split_rhat, tail_ess
@@ -23,10 +23,10 @@ from lebm.samplers.importance import (
     weight_ess,
 )
 from lebm.samplers.langevin import Langevin
-from lebm.samplers.metropolis import HMC, MALA, shadow_acceptance
+from lebm.samplers.metropolis import HMC, MALA
 from lebm.samplers.noise import Noise, RandomSource
 from lebm.samplers.schedules import Schedule
-from lebm.samplers.targets import Boltzmann, Conditional, Masked, product, tempered
+from lebm.samplers.targets import Boltzmann, Masked
 from lebm.samplers.tempering import ParallelTempering
 from lebm.samplers.trace import Finding, Trace, findings, record
 
@@ -36,9 +36,6 @@ __all__ = [
     "Adaptive",
     "AnnealedImportanceSampling",
     "Boltzmann",
-    "Bracket",
-    "Conditional",
-    "DualAveraging",
     "Finding",
     "IndependenceMetropolis",
     "Info",
@@ -60,12 +57,9 @@ __all__ = [
     "findings",
     "gather_pools",
     "log_density_gradient",
-    "product",
     "record",
     "resample",
-    "shadow_acceptance",
     "split_rhat",
     "tail_ess",
-    "tempered",
     "weight_ess",
 ]

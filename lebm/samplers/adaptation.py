@@ -10,29 +10,14 @@ from torch import Tensor
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["Adaptive", "DualAveraging"]
 
-
-class DualAveraging:
+class _DualAveraging:
     r"""Dual averaging (Hoffman & Gelman 2014, eq. 6) of the logarithm of a positive scale.
 
     .. math:: \log x_{t+1} = \mu - \frac{\sqrt t}{\gamma (t + t_0)} \sum_{i \le t} (\delta - \alpha_i),
         \qquad \log \bar x_{t+1} = t^{-\kappa} \log x_{t+1} + (1 - t^{-\kappa}) \log \bar x_t
 
-    Args:
-        start: initial scale, positive; iterates shrink toward ten times this value.
-        target: target acceptance :math:`\delta`, in (0, 1).
-
-    Raises:
-        ValueError: if ``target`` is out of range.
-
-    Example:
-        >>> from lebm.samplers import DualAveraging
-        >>> averaging = DualAveraging(start=1.0, target=0.8)
-        >>> for _ in range(200):
-        ...     averaging.update(acceptance=1 / (1 + averaging.current))  # 0.8 at a scale of 0.25
-        >>> round(averaging.average, 2)
-        0.26
+    Iterates shrink toward ten times the scale ``start``, so that :math:`\mu = \log(10\,\mathrm{start})`.
     """
 
     gamma, offset, kappa = 0.05, 10.0, 0.75
@@ -106,7 +91,7 @@ class Adaptive(Sampler):
         Raises:
             ValueError: if the sampler has no acceptance, or ``target`` is out of range.
         """
-        averaging = DualAveraging(self.step_scale, self.target_acceptance if target is None else target)
+        averaging = _DualAveraging(self.step_scale, self.target_acceptance if target is None else target)
         state = init
         for _ in range(steps):
             self.step_scale = averaging.current

@@ -15,9 +15,6 @@ from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.importance import Proposal, clean_log_weights, weight_ess
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["AnnealedImportanceSampling", "Bracket", "LogZ"]
-
-
 RELIABLE = 100
 """Effective number of weights below which the interval of :class:`LogZ` is wider."""
 
@@ -102,32 +99,6 @@ def _log_normal(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     variance = spread.nanmean(dim=0)
     error = (math.pi / 2 * variance + (spread - variance).square().nanmean(dim=0) / 4) / count
     return median + variance / 2 + (count / len(finite)).log(), error.sqrt()
-
-
-@dataclass
-class Bracket:
-    """Estimates of log Z from below and from above.
-
-    Attributes:
-        below: estimate that is at most log Z in expectation.
-        above: estimate that is at least log Z in expectation.
-
-    Example:
-        >>> import torch
-        >>> from lebm.samplers import Bracket, LogZ
-        >>> below = LogZ.from_log_weights(torch.tensor([0.9, 1.0]))
-        >>> above = LogZ.from_log_weights(torch.tensor([-1.1, -1.2]), reverse=True)
-        >>> [round(float(end), 2) for end in Bracket(below, above).interval]
-        [0.85, 1.25]
-    """
-
-    below: LogZ
-    above: LogZ
-
-    @property
-    def interval(self) -> tuple[Tensor, Tensor]:
-        """Lower end of ``below`` and upper end of ``above``."""
-        return self.below.low, self.above.high
 
 
 class AnnealedImportanceSampling(nn.Module, Component):
@@ -243,8 +214,8 @@ class AnnealedImportanceSampling(nn.Module, Component):
         generator: RandomSource = None,
         *,
         level: float = 0.95,
-    ) -> Bracket:
-        """Estimate log Z from both sides.
+    ) -> tuple[LogZ, LogZ]:
+        """Estimate log Z from below and from above.
 
         Args:
             log_density: unnormalised log-density of the target.
@@ -253,10 +224,14 @@ class AnnealedImportanceSampling(nn.Module, Component):
                 also n.
             generator: source of randomness.
             level: coverage of each interval, in (0, 1).
+
+        Returns:
+            An estimate that is at most log Z in expectation, and one that is at least log Z. Their interval
+            reaches from ``low`` of the first to ``high`` of the second.
         """
         below = self(log_density, base, samples.shape[0], generator, level=level)
         weights, _ = self.log_weights(log_density, base.log_density, samples, generator, reverse=True)
-        return Bracket(below, LogZ.from_log_weights(weights, reverse=True, level=level))
+        return below, LogZ.from_log_weights(weights, reverse=True, level=level)
 
 
 def _between(log_density: LogDensity, base: LogDensity, beta: float) -> LogDensity:

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from lebm.component import Component
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["Info", "LogDensity", "Sampler", "log_density_gradient"]
-
 LogDensity = Callable[[Tensor], Tensor]
 """An unnormalised log-density ``(B, *event) -> (B,)``.
 
@@ -150,16 +148,14 @@ class Sampler(nn.Module, Component, ABC):
         with torch.inference_mode(False), torch.enable_grad():
             result = self._chain(log_density, init.detach().clone(), generator, total, want_info)
         # Checked before unpacking, because a bare state of two rows would pass for a state and an info.
-        if not (
-            isinstance(result, tuple)
-            and len(result) == 2
-            and isinstance(result[0], Tensor)
-            and result[0].shape == init.shape
-            and (isinstance(result[1], Info) or (result[1] is None and not want_info))
-        ):
+        if not isinstance(result, tuple) or len(result) != 2 or (want_info and result[1] is None):
             raise ValueError(
-                f"{type(self).__name__}._chain must return a state of shape {tuple(init.shape)} and"
-                f" {'an Info' if want_info else 'an Info or None'}, but returned {_kind(result)}"
+                f"{type(self).__name__}._chain must return a state and an Info, or None if want_info is false"
+            )
+        if result[0].shape != init.shape:
+            raise ValueError(
+                f"{type(self).__name__}._chain must return a state of shape {tuple(init.shape)}, not"
+                f" {tuple(result[0].shape)}"
             )
         state, info = result
         return state.detach(), info
@@ -169,12 +165,6 @@ class Sampler(nn.Module, Component, ABC):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         """Run ``steps`` transitions from ``start``, a copy that may be changed; gradients are enabled."""
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, tuple):
-        return f"({', '.join(_kind(item) for item in value)})"
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -265,9 +255,8 @@ def positive_vector(name: str, entries: Sequence[float] | None) -> Tensor | None
     """
     if entries is None:
         return None
-    numbers = [
-        float(entry) for entry in entries
-    ]  # checked as numbers, because the tensor may be on the meta device
+    # Checked as numbers, because the tensor may be on the meta device.
+    numbers = [float(entry) for entry in entries]
     if not numbers or not all(0 < number < math.inf for number in numbers):
         raise ValueError(f"{name} needs positive finite entries")
     return torch.tensor(numbers)

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from lebm.samplers.base import Info, LogDensity, Sampler, finite_rows, rows, summarise
 from lebm.samplers.noise import RandomSource, uniform
 
-__all__ = ["PersistentChains", "gather_pools", "of_all_processes"]
-
 
 class PersistentChains(Sampler):
     """A kernel whose chains continue from call to call (Tieleman 2008), with restarts (Du & Mordatch 2019).

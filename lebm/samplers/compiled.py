@@ -12,8 +12,6 @@ from torch import Tensor
 from lebm.samplers.base import LogDensity, check_values
 from lebm.samplers.schedules import on_device
 
-__all__ = ["CompiledSteps"]
-
 COMPILED_SHAPES = 8
 """Largest number of shapes for which a sampler compiles; chains of further shapes run uncompiled."""
 

@@ -19,8 +19,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["autocorrelation", "bulk_ess", "split_rhat", "tail_ess"]
-
 
 def autocorrelation(draws: Tensor, max_lag: int | None = None) -> Tensor:
     """Return the autocorrelation within chains, averaged over chains.

@@ -20,15 +20,6 @@ from lebm.samplers.base import (
 )
 from lebm.samplers.noise import RandomSource, normal, uniform
 
-__all__ = [
-    "IndependenceMetropolis",
-    "Proposal",
-    "SamplingImportanceResampling",
-    "clean_log_weights",
-    "resample",
-    "weight_ess",
-]
-
 
 @runtime_checkable
 class Proposal(Protocol):
@@ -119,7 +110,7 @@ class SamplingImportanceResampling(Sampler):
             evaluated in large batches.
 
     Raises:
-        ValueError: for arguments out of range, or a proposal that lacks a method.
+        ValueError: for arguments out of range.
 
     Example:
         >>> import torch
@@ -137,7 +128,7 @@ class SamplingImportanceResampling(Sampler):
         self, candidates: int, steps: int = 1, proposal: nn.Module | None = None, shared_target: bool = False
     ) -> None:
         super().__init__(steps)
-        self.proposal = _checked(proposal)
+        self.proposal = proposal
         if candidates < 2:
             raise ValueError(f"candidates must be at least 2, not {candidates}")
         self.candidates = candidates
@@ -202,7 +193,7 @@ class IndependenceMetropolis(Sampler):
             shape of ``init``.
 
     Raises:
-        ValueError: for negative ``steps``, or a proposal that lacks a method.
+        ValueError: for negative ``steps``.
 
     Example:
         >>> import torch
@@ -218,7 +209,7 @@ class IndependenceMetropolis(Sampler):
 
     def __init__(self, steps: int, proposal: nn.Module | None = None) -> None:
         super().__init__(steps)
-        self.proposal = _checked(proposal)
+        self.proposal = proposal
 
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
@@ -247,15 +238,6 @@ class IndependenceMetropolis(Sampler):
         if not want_info:
             return state, None
         return state, summarise(log_density, start, state, extra={"acceptance": acceptance / max(1, steps)})
-
-
-def _checked(proposal: nn.Module | None) -> nn.Module | None:
-    """Return the proposal; raise a ``ValueError`` if it lacks a method of :class:`Proposal`."""
-    if proposal is not None and not isinstance(proposal, Proposal):
-        raise ValueError(
-            f"a proposal needs the methods reference and log_density, which {type(proposal).__name__} lacks"
-        )
-    return proposal
 
 
 def _densities(

@@ -17,8 +17,6 @@ from lebm.samplers.metropolis import clip_rows, shadow_acceptance
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.schedules import Schedule, check_schedule, on_device, values
 
-__all__ = ["Langevin", "advance", "step"]
-
 STEPS_A_DRAW = 10
 """Steps per call of the random generator: one step is slow, and the whole chain takes too much memory."""
 
@@ -151,37 +149,6 @@ class Langevin(Adaptive):
         return noise if metric is None else noise.mul_(metric.sqrt())
 
 
-def step(
-    state: Tensor,
-    gradient: Tensor,
-    kick: Tensor,
-    drift: float | Tensor,
-    clamp: tuple[float, float] | None = None,
-    metric: Tensor | None = None,
-) -> Tensor:
-    r"""Return the Langevin update :math:`z + \tfrac{s^2}{2} M g + n M^{1/2} \epsilon`.
-
-    Args:
-        state: state z, ``(B, *event)``.
-        gradient: clipped gradient g at z, ``(B, *event)``.
-        kick: noise term :math:`n M^{1/2} \epsilon`, ``(B, *event)``.
-        drift: factor ``s^2 / 2``, a number or a scalar tensor.
-        clamp: bounds of the new state; ``None`` for none.
-        metric: diagonal of M, with the shape of an event; the identity if ``None``.
-
-    Example:
-        >>> import torch
-        >>> from lebm.samplers.langevin import step
-        >>> step(torch.ones(1, 2), -torch.ones(1, 2), torch.zeros(1, 2), drift=0.5)
-        tensor([[0.5000, 0.5000]])
-    """
-    slope = gradient if metric is None else metric * gradient
-    # The fused form is faster but needs a Python number.
-    moved = kick + state
-    moved = moved + drift * slope if isinstance(drift, Tensor) else torch.add(moved, slope, alpha=drift)
-    return moved if clamp is None else moved.clamp(*clamp)
-
-
 def advance(
     slope: LogDensity,
     state: Tensor,
@@ -191,18 +158,30 @@ def advance(
     clamp: tuple[float, float] | None,
     metric: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Take one :func:`step` per kick, with the gradients of ``slope``.
+    r"""Take one step :math:`z + \tfrac{s^2}{2} M g + n M^{1/2} \epsilon` per kick.
+
+    Args:
+        slope: gradient g of the log-density, ``(B, *event) -> (B, *event)``.
+        state: state z, ``(B, *event)``.
+        kicks: noise terms :math:`n M^{1/2} \epsilon`, ``(B, *event)`` each.
+        drifts: factors ``s^2 / 2``, numbers or scalar tensors.
+        limit: largest norm of a row of g; ``None`` for none.
+        clamp: bounds of new states; ``None`` for none.
+        metric: diagonal of M, with the shape of an event; the identity if ``None``.
 
     Returns:
         The last state, the state before the last step, and the clipped gradient at the latter.
     """
     before = gradient = state
     for kick, drift in zip(kicks, drifts, strict=True):
-        before = state
-        gradient = slope(before)
+        before, gradient = state, slope(state)
         if limit is not None:
             gradient = clip_rows(gradient, limit)
-        state = step(before, gradient, kick, drift, clamp, metric)
+        uphill = gradient if metric is None else metric * gradient
+        moved = kick + before
+        # The fused form is faster but needs a Python number.
+        state = moved + drift * uphill if isinstance(drift, Tensor) else torch.add(moved, uphill, alpha=drift)
+        state = state if clamp is None else state.clamp(*clamp)
     return state, before, gradient
 
 

@@ -20,8 +20,6 @@ from lebm.samplers.base import (
 )
 from lebm.samplers.noise import RandomSource, normal, uniform
 
-__all__ = ["HMC", "MALA", "clip_rows", "shadow_acceptance"]
-
 
 def clip_rows(gradient: Tensor, limit: float) -> Tensor:
     """Rescale each row of ``(B, *event)``, separately, to at most the Euclidean norm ``limit``."""
@@ -48,26 +46,9 @@ def shadow_acceptance(
 
     .. math:: \alpha = \min\Bigl(1, \frac{\pi(z')^{1/T} q(z \mid z')}{\pi(z)^{1/T} q(z' \mid z)}\Bigr).
 
-    Args:
-        log_density: target :math:`\log \pi`.
-        before: state z, ``(B, *event)``.
-        after: state z', ``(B, *event)``.
-        gradient: clipped gradient at z, ``(B, *event)``.
-        step_size: step size s.
-        noise_scale: noise scale n, positive.
-        max_grad_norm: largest gradient norm per row at z'; unlimited if ``None``.
-        metric: diagonal of M, with the shape of an event; the identity if ``None``.
-
-    Returns:
-        Acceptance ``(B,)`` in [0, 1], 0 if not finite, and log-density ``(B,)`` of ``after``.
-
-    Example:
-        >>> import torch
-        >>> from lebm.samplers import shadow_acceptance
-        >>> before, after = torch.zeros(1, 1), torch.ones(1, 1)
-        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
-        >>> shadow_acceptance(normal, before, after, gradient=-before, step_size=1.0, noise_scale=1.0)
-        (tensor([0.8825]), tensor([-0.5000]))
+    ``gradient`` is the clipped gradient at ``before: (B, *event)``; the gradient at ``after`` is clipped to
+    ``max_grad_norm``. ``metric`` is the diagonal of M, with the shape of an event (default: the identity).
+    Both results are ``(B,)``; the acceptance is 0 if it is not finite.
     """
     value_after, gradient_after = log_density_gradient(log_density, after)
     if max_grad_norm is not None:

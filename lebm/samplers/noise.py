@@ -9,12 +9,10 @@ on other samples.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-
-__all__ = ["Noise", "RandomSource", "keyed_seed", "normal", "uniform"]
 
 
 def keyed_seed(*key: object) -> int:
@@ -79,25 +77,24 @@ class Noise:
         numbers = index.tolist() if isinstance(index, Tensor) else list(index)
         return cls([(*key, "sample", int(number)) for number in numbers], on_host=True)
 
-    def _streams(self, device: torch.device) -> list[torch.Generator]:
-        if self._generators is None:
-            source = torch.device("cpu") if self._on_host else device
-            self._generators = [torch.Generator(source).manual_seed(seed) for seed in self.seeds]
-        return self._generators
-
     def _draw(
-        self, kind: str, shape: Sequence[int], steps: int | None, dtype: torch.dtype, device: torch.device
+        self,
+        draw: Callable[..., Tensor],
+        shape: Sequence[int],
+        steps: int | None,
+        dtype: torch.dtype,
+        device: torch.device | str,
     ) -> Tensor:
-        draw = torch.randn if kind == "normal" else torch.rand
-        streams = self._streams(device)
-        rows, event = shape[0], tuple(shape[1:])
+        if self._generators is None:
+            source = "cpu" if self._on_host else device
+            self._generators = [torch.Generator(source).manual_seed(seed) for seed in self.seeds]
+        rows, streams = shape[0], self._generators
         lead = () if steps is None else (steps,)
         pieces = []
         for position, generator in enumerate(streams):
             mine = (position + 1) * rows // len(streams) - position * rows // len(streams)
-            pieces.append(
-                draw((*lead, mine, *event), generator=generator, dtype=dtype, device=generator.device)
-            )
+            size = (*lead, mine, *shape[1:])
+            pieces.append(draw(size, generator=generator, dtype=dtype, device=generator.device))
         drawn = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=len(lead))
         return drawn.to(device)
 
@@ -110,18 +107,13 @@ class Noise:
         device: torch.device | str = "cpu",
     ) -> Tensor:
         """Draw standard normals ``(rows, *event)``, or ``(steps, rows, *event)`` for a whole chain."""
-        return self._draw("normal", shape, steps, dtype, torch.device(device))
+        return self._draw(torch.randn, shape, steps, dtype, device)
 
     def uniform(
-        self,
-        shape: Sequence[int],
-        *,
-        steps: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
+        self, shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """Draw uniforms on [0, 1), ``(rows, *event)`` or ``(steps, rows, *event)``."""
-        return self._draw("uniform", shape, steps, dtype, torch.device(device))
+        """Draw uniforms on [0, 1), ``(rows, *event)``."""
+        return self._draw(torch.rand, shape, None, dtype, device)
 
 
 RandomSource = torch.Generator | Noise | None
@@ -144,15 +136,9 @@ def normal(
 
 
 def uniform(
-    source: RandomSource,
-    shape: Sequence[int],
-    *,
-    steps: int | None = None,
-    dtype: torch.dtype,
-    device: torch.device | str,
+    source: RandomSource, shape: Sequence[int], *, dtype: torch.dtype, device: torch.device | str
 ) -> Tensor:
     """Draw uniforms on [0, 1) from any :data:`RandomSource`, see :meth:`Noise.uniform`."""
     if isinstance(source, Noise):
-        return source.uniform(shape, steps=steps, dtype=dtype, device=device)
-    full = tuple(shape) if steps is None else (steps, *shape)
-    return torch.rand(full, generator=source, dtype=dtype, device=device)
+        return source.uniform(shape, dtype=dtype, device=device)
+    return torch.rand(tuple(shape), generator=source, dtype=dtype, device=device)

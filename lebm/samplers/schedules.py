@@ -13,8 +13,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Schedule", "check_schedule", "on_device", "values"]
-
 Schedule = float | Sequence[float]
 """A constant, or one value per step.
 

@@ -1,4 +1,4 @@
-"""Log-densities made of other log-densities: products, tempering, and conditionals."""
+"""The density of an energy at a temperature, and samplers of some coordinates given the others."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from torch import Tensor
 
 from lebm.samplers.base import Info, LogDensity, Sampler, state_gradient
 from lebm.samplers.noise import RandomSource
-
-__all__ = ["Boltzmann", "Conditional", "Masked", "product", "tempered"]
 
 
 class Boltzmann:
@@ -47,98 +45,6 @@ class Boltzmann:
     def state_gradient(self, x: Tensor) -> Tensor:
         """Return the gradient of the log-density at ``x: (B, *event)``."""
         return state_gradient(self.energy, x) / -self.temperature
-
-
-def product(*log_densities: LogDensity) -> LogDensity:
-    """Return the product of densities, for example of a likelihood and a prior: the sum of their logarithms.
-
-    Raises:
-        ValueError: if no log-density is given.
-
-    Example:
-        >>> import torch
-        >>> from lebm.samplers import product
-        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
-        >>> product(normal, normal)(torch.ones(1, 2))
-        tensor([-2.])
-    """
-    if not log_densities:
-        raise ValueError("a product of densities needs at least one density")
-
-    def log_density(state: Tensor) -> Tensor:
-        total = log_densities[0](state)
-        for factor in log_densities[1:]:
-            total = total + factor(state)
-        return total
-
-    return log_density
-
-
-def tempered(log_density: LogDensity, temperature: float, base: LogDensity | None = None) -> LogDensity:
-    r"""Return :math:`\pi^{1/T}`, or with a base :math:`\pi^{1/T} p_0^{1 - 1/T}`, which is proper for every T.
-
-    Args:
-        log_density: log-density :math:`\log \pi`.
-        temperature: temperature T, positive; above 1 the density is flatter.
-        base: log-density :math:`\log p_0`.
-
-    Raises:
-        ValueError: if ``temperature`` is not positive.
-
-    Example:
-        >>> import torch
-        >>> from lebm.samplers import tempered
-        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
-        >>> tempered(normal, temperature=2.0)(torch.ones(1, 2))
-        tensor([-0.5000])
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, not {temperature}")
-    inverse = 1.0 / temperature
-    if base is None:
-        return lambda state: inverse * log_density(state)
-    return lambda state: inverse * log_density(state) + (1.0 - inverse) * base(state)
-
-
-class Conditional:
-    """The unnormalised density of free coordinates given the frozen ones.
-
-    Args:
-        log_density: log-density of all coordinates, ``(B, *event) -> (B,)``.
-        given: states ``(B, *event)`` with the frozen coordinates.
-        frozen: mask of the frozen coordinates, ``(*event)`` of ``bool``.
-
-    Raises:
-        ValueError: if ``frozen`` does not have the shape of a row.
-
-    Example:
-        >>> import torch
-        >>> from lebm.samplers import Conditional
-        >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
-        >>> conditional = Conditional(normal, torch.ones(1, 3), torch.tensor([True, True, False]))
-        >>> conditional.complete(torch.zeros(1, 1)), conditional(torch.zeros(1, 1))
-        (tensor([[1., 1., 0.]]), tensor([-1.]))
-    """
-
-    def __init__(self, log_density: LogDensity, given: Tensor, frozen: Tensor) -> None:
-        if frozen.shape != given.shape[1:]:
-            raise ValueError(
-                f"the mask has shape {tuple(frozen.shape)} but a row has {tuple(given.shape[1:])}"
-            )
-        self.log_density = log_density
-        self.given = given
-        self.free = (~frozen).flatten().nonzero().squeeze(1).to(given.device, non_blocking=True)
-
-    def restrict(self, state: Tensor) -> Tensor:
-        """Return the free coordinates ``(B, f)`` of ``(B, *event)``."""
-        return state.flatten(1).index_select(1, self.free)
-
-    def complete(self, part: Tensor) -> Tensor:
-        """Join the free coordinates ``(B, f)`` and the frozen ones to ``(B, *event)``."""
-        return self.given.flatten(1).index_copy(1, self.free, part).reshape(self.given.shape)
-
-    def __call__(self, part: Tensor) -> Tensor:
-        return self.log_density(self.complete(part))
 
 
 class Masked(Sampler):
@@ -186,6 +92,13 @@ class Masked(Sampler):
                 f"the mask has {self.frozen.numel()} entries but a row of the state has {start[0].numel()}"
                 " coordinates"
             )
-        target = Conditional(log_density, start, torch.tensor(self._mask).reshape(start.shape[1:]))
-        part, info = self.kernel.chain(target, target.restrict(start), generator, steps, want_info)
-        return target.complete(part), info
+        free = (~torch.tensor(self._mask)).nonzero().squeeze(1).to(start.device, non_blocking=True)
+        flat = start.flatten(1)
+
+        def whole(part: Tensor) -> Tensor:
+            return flat.index_copy(1, free, part).reshape(start.shape)
+
+        part, info = self.kernel.chain(
+            lambda part: log_density(whole(part)), flat.index_select(1, free), generator, steps, want_info
+        )
+        return whole(part), info

@@ -12,8 +12,6 @@ from lebm.samplers.base import Info, LogDensity, Sampler, summarise, values_of_a
 from lebm.samplers.noise import RandomSource, uniform
 from lebm.samplers.schedules import on_device
 
-__all__ = ["ParallelTempering"]
-
 
 class ParallelTempering(Sampler):
     r"""Replica exchange (Geyer 1991) over any sampler.
@@ -67,7 +65,7 @@ class ParallelTempering(Sampler):
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
-        replicas, swaps = self.exchange(
+        replicas, swaps = self._exchange(
             log_density, start.unsqueeze(1).repeat_interleave(len(self.temperatures), 1), generator, steps
         )
         cold = replicas[:, 0].contiguous()
@@ -75,24 +73,10 @@ class ParallelTempering(Sampler):
             log_density, start, cold, extra={"swap_acceptance": swaps}
         ) if want_info else None
 
-    def exchange(
-        self,
-        log_density: LogDensity,
-        replicas: Tensor,
-        generator: RandomSource = None,
-        steps: int | None = None,
+    def _exchange(
+        self, log_density: LogDensity, replicas: Tensor, generator: RandomSource, steps: int
     ) -> tuple[Tensor, Tensor]:
-        """Move all replicas, for chains that continue in a later call.
-
-        Args:
-            log_density: log-density ``(B, *event) -> (B,)``, always called with B rows in order.
-            replicas: replicas ``(B, R, *event)``, coldest first.
-            generator: source of randomness.
-            steps: number of transitions; the sampler's default if ``None``.
-
-        Returns:
-            Replicas ``(B, R, *event)`` and swap acceptance ``(R - 1,)``.
-        """
+        """Return the moved replicas ``(B, R, *event)``, coldest first, and their swap acceptance."""
         root = on_device(self.temperatures, replicas).sqrt()
         cold_to_hot = root.square().reciprocal()
         shape, width = replicas.shape, len(self.temperatures)
@@ -104,7 +88,7 @@ class ParallelTempering(Sampler):
             states = flat.reshape(shape) * stretch
             return (values_of_all(log_density, states) * cold_to_hot).flatten()
 
-        for step in range(self.steps if steps is None else steps):
+        for step in range(steps):
             moved = self.kernel(
                 ladder, (replicas / stretch).flatten(0, 1), generator, steps=self.kernel_steps
             )

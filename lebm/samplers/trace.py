@@ -12,8 +12,6 @@ from lebm.samplers.base import LogDensity, Sampler, finite_rows
 from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["Finding", "Trace", "findings", "record", "suggested_step"]
-
 
 @dataclass
 class Trace:

@@ -104,7 +104,7 @@ def test_the_most_visible_coordinates_come_first(
     def decode(z: torch.Tensor) -> torch.Tensor:
         return (z * torch.tensor([1.0, 0.0, 3.0, 2.0])).view(-1, 1, 2, 2)
 
-    assert most_visible(decode, torch.zeros(4), 1.0, 3, size=2) == [2, 3, 0]
+    assert most_visible(decode, torch.zeros(4), 1.0, 3) == [2, 3, 0]
     assert most_visible(decode, torch.zeros(4), 1.0, 1, among=[0, 1]) == [0]
     assert swept(torch.zeros(2), [1], 1.0, 3).tolist() == [[[0, -1], [0, 0], [0, 1]]]
     assert lebm("traverse", trained, "--from-seed", 4) == 0

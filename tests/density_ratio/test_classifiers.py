@@ -61,22 +61,20 @@ def standard_errors(n: int) -> torch.Tensor:
     return torch.linalg.inv(information).diagonal().sqrt().float()
 
 
-@pytest.mark.parametrize("odds", [1.0, 0.25, 4.0])
-def test_logistic_recovers_the_ratio_and_its_constant_for_any_odds(odds):
+def test_logistic_recovers_the_ratio_and_its_constant():
     generator = torch.Generator().manual_seed(0)
-    training = Training(steps=400, batch_size=2000, lr=0.03, odds=odds)
+    training = Training(steps=400, batch_size=2000, lr=0.03)
     ratio = logistic(shifted, noise, linear_energy(), training, generator)
-    # Averaging over the last part of a cosine schedule is worth at least 50 batches of the smaller class.
-    tolerance = 4 * standard_errors(50 * min(training.batch_size, training.negatives))
+    # Averaging over the last part of a cosine schedule is worth at least 50 batches.
+    tolerance = 4 * standard_errors(50 * training.batch_size)
     assert (coefficients(ratio) - KNOWN).abs().le(tolerance).all()
 
 
 def test_the_loss_is_least_at_the_truth_and_two_log_two_at_the_ratio_one():
     generator = torch.Generator().manual_seed(0)
     up, down = truth(shifted(100_000, generator)), truth(noise(100_000, generator))
-    for odds in (0.2, 1.0, 5.0):
-        moved = [float(logistic_loss(-(up + c), -(down + c), odds)) for c in (-0.1, 0.0, 0.1)]
-        assert moved[1] < min(moved[0], moved[2])
+    moved = [float(logistic_loss(-(up + c), -(down + c))) for c in (-0.1, 0.0, 0.1)]
+    assert moved[1] < min(moved[0], moved[2])
     nothing = torch.zeros(5)
     assert float(logistic_loss(nothing, nothing)) == pytest.approx(2 * math.log(2))
 
@@ -130,17 +128,6 @@ def test_sequential_stages_recover_the_ratio_where_one_stage_saturates():
     assert abs(raw - 12.0) > 2 * abs(estimate - 12.0)
 
 
-def test_sequential_stops_when_the_ratio_is_one():
-    generator = torch.Generator().manual_seed(0)
-    prior = RatioPrior(linear_energy(6))
-    sequential(
-        noise, prior, Training(steps=60, batch_size=500), chains=500, burn_in=5, one=0.02, generator=generator
-    )
-    assert prior.tilt.finished == 1
-    assert prior.log_constant().stage == 1
-    assert prior.log_constant().log_z == pytest.approx(0.0, abs=0.05)
-
-
 def test_annealing_over_linear_stages_finds_the_exact_constant():
     """Stages exp(a'z + c) tilt N(0, I): log Z = |sum a|^2 / 2 + sum c."""
     from lebm.density_ratio.log_ratio import staged_log_z
@@ -182,18 +169,16 @@ def test_quality_of_the_exact_ratio():
     assert quality.accuracy == pytest.approx(accuracy, abs=4 * 0.5 / math.sqrt(2 * n))
     assert quality.kl_low < KL < quality.kl_high
     assert quality.kl_high - quality.kl_low == pytest.approx(2 * 3.29 * distance / math.sqrt(n), rel=0.05)
-    assert quality.calibration_error < 0.015
     confident = assess(lambda z: 5 * truth(z), shifted(n, generator), noise(n, generator))
-    assert confident.calibration_error > 0.1
     assert confident.cross_entropy > quality.cross_entropy
 
 
 def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match="at least two rows in each part"):
         logistic(torch.randn(3, 2), noise, linear_energy(), Training(steps=1))
-    with pytest.raises(ValueError, match="pool of 10 chains is smaller than a batch of 256"):
+    with pytest.raises(ValueError, match="10 chains are fewer than the 256 negatives"):
         sequential(noise, RatioPrior(linear_energy(1)), chains=10)
-    with pytest.raises(ValueError, match="odds positive"):
-        Training(odds=-1.0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        Training(batch_size=0)
     with pytest.raises(ValueError, match="samples of both kinds"):
         assess(truth, torch.randn(1, 2), torch.randn(5, 2))

@@ -32,7 +32,6 @@ from lebm.models import (
     ResNetEnergy,
     ResNetGenerator,
     SentenceEncoder,
-    TransformerGenerator,
 )
 from lebm.samplers import log_density_gradient
 from lebm.samplers.base import state_gradient
@@ -51,14 +50,13 @@ ENERGIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 MAPS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "MLPGenerator": (lambda: MLPGenerator(5, IMAGE, hidden=[8]), LATENT),
     "ConvGenerator": (lambda: ConvGenerator(5, IMAGE, channels=[8, 4]), LATENT),
-    "ResNetGenerator": (lambda: ResNetGenerator(5, IMAGE, channels=[8, 4], norm="group", groups=2), LATENT),
+    "ResNetGenerator": (lambda: ResNetGenerator(5, IMAGE, channels=[8, 4], norm="group"), LATENT),
     "LadderGenerator": (lambda: LadderGenerator(DIMS, IMAGE, [["linear 192"], *BLOCKS[1:]]), LATENT),
     "MLPEncoder": (lambda: MLPEncoder(5, IMAGE, hidden=[8]), IMAGE),
     "ConvEncoder": (lambda: ConvEncoder(5, IMAGE, channels=[4, 8]), IMAGE),
     "LadderEncoder": (lambda: LadderEncoder(DIMS, IMAGE, BLOCKS), IMAGE),
     "GaussianChain": (lambda: GaussianChain(DIMS, hidden=[8]), LATENT),
     "RecurrentGenerator": (lambda: CategoricalLikelihood(RecurrentGenerator(5, 20, 6, 4, 6)), LATENT),
-    "TransformerGenerator": (lambda: CategoricalLikelihood(TransformerGenerator(5, 20, 6, 8, 1, 2)), LATENT),
     "SentenceEncoder": (lambda: SentenceEncoder(5, 20, 6, 4, 5), WORDS),
 }
 

@@ -342,9 +342,6 @@ class Affine(Prior):
     def is_exact(self) -> bool:
         return True
 
-    def energy(self, z: Tensor) -> Tensor:
-        return z.new_zeros(len(z))
-
     def log_density(self, z: Tensor) -> Tensor:
         noise = torch.linalg.solve(self.matrix, (z - self.shift).T).T
         return StandardNormal(self.latent_dim).log_density(noise) - torch.linalg.slogdet(self.matrix)[1]

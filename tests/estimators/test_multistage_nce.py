@@ -155,7 +155,7 @@ def test_the_last_stage_ends_the_method_and_the_classifier_rests():
     assert [record.stage for record in model.stages.history] == [1, 2]
     assert sorted(model.prior.constants) == [1, 2]
     z = torch.randn(5, 3)
-    raw, constant = model.prior.log_prob(z, normalised=False), model.prior.log_constant()
+    raw, constant = model.prior.log_density(z), model.prior.log_constant()
     torch.testing.assert_close(model.prior.log_prob(z), raw - constant.log_z)
     assert constant.low < constant.log_z < constant.high
     state = {name: parameter.clone() for name, parameter in model.prior.named_parameters()}
@@ -202,7 +202,7 @@ def test_learns_a_known_prior_that_one_step_of_a_chain_cannot_hold():
     z = truth.sample((4000,))
     divergence = (truth.log_prob(z).sum(1) - model.prior.log_prob(z)).mean()
     assert abs(divergence) < 0.15
-    raw = (truth.log_prob(z).sum(1) - model.prior.log_prob(z, normalised=False)).mean()
+    raw = (truth.log_prob(z).sum(1) - model.prior.log_density(z)).mean()
     assert raw - divergence == pytest.approx(-model.prior.log_constant().log_z, abs=1e-3)
 
 
@@ -249,7 +249,7 @@ def test_a_description_rebuilds_the_model_with_its_stages():
         model.prior.tilt.finished,
     )
     z = torch.randn(4, 3)
-    assert torch.equal(other.prior.log_prob(z, normalised=False), model.prior.log_prob(z, normalised=False))
+    assert torch.equal(other.prior.log_density(z), model.prior.log_density(z))
     torch.testing.assert_close(
         other.anomaly_score(x, generator=torch.Generator().manual_seed(0)),
         model.anomaly_score(x, generator=torch.Generator().manual_seed(0)),

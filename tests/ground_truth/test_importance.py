@@ -211,12 +211,10 @@ def test_log_z_in_two_dimensions_against_quadrature() -> None:
     samples = SamplingImportanceResampling(64, 10, shared_target=True)(
         log_density, base.reference(1000, source(3)), source(4)
     )
-    bracket = estimator.bracket(log_density, base, samples, source())
-    for side in (bracket.below, bracket.above):
+    below, above = estimator.bracket(log_density, base, samples, source())
+    for side in (below, above):
         assert side.low < expected < side.high
         assert side.high - side.low < 0.1
-    low, high = bracket.interval
-    assert low < expected < high
 
 
 @pytest.mark.parametrize("spacing", ["linear", "sigmoid"])
@@ -232,8 +230,7 @@ def test_log_z_of_a_gaussian_tilt_in_a_hundred_dimensions(spacing: str) -> None:
 
     exact = -slope / (1 + bend) + base.reference(200, source(12)) * (1 + bend).rsqrt()
     estimator = AnnealedImportanceSampling(HMC(1, 0.4, leapfrog_steps=3), levels=150, spacing=spacing)
-    bracket = estimator.bracket(log_density, base, exact, source(11), level=0.99)
-    for side in (bracket.below, bracket.above):
+    for side in estimator.bracket(log_density, base, exact, source(11), level=0.99):
         assert side.low < expected < side.high
         assert side.high - side.low < 1.0
         assert side.ess > 20
@@ -246,10 +243,11 @@ def test_the_bounds_are_on_their_sides_of_the_truth() -> None:
     base = StandardNormal(20).double()
     log_density = lambda z: base.log_density(z) - 2.0 * z.square().sum(1)  # noqa: E731
     exact = base.reference(50, source(1)) / 5**0.5
-    bracket = AnnealedImportanceSampling(MALA(1, 0.3), levels=4).bracket(log_density, base, exact, source())
+    estimator = AnnealedImportanceSampling(MALA(1, 0.3), levels=4)
+    below, above = estimator.bracket(log_density, base, exact, source())
     expected = -10 * math.log(5.0)
-    assert bracket.below.estimate < expected - 0.2
-    assert bracket.above.estimate > expected + 0.2
+    assert below.estimate < expected - 0.2
+    assert above.estimate > expected + 0.2
 
 
 def test_one_level_is_plain_importance_sampling() -> None:
@@ -354,7 +352,3 @@ def test_refusals() -> None:
         LogZ.from_log_weights(torch.zeros(1))
     with pytest.raises(ValueError, match="candidates must be at least 2"):
         SamplingImportanceResampling(1)
-    with pytest.raises(ValueError, match="reference and log_density, which Linear lacks"):
-        SamplingImportanceResampling(4, proposal=torch.nn.Linear(1, 1))
-    with pytest.raises(ValueError, match="reference and log_density, which Linear lacks"):
-        IndependenceMetropolis(4, torch.nn.Linear(1, 1))

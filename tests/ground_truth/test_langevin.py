@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from lebm.samplers import HMC, MALA, Langevin, shadow_acceptance
-from lebm.samplers.metropolis import clip_rows
+from lebm.samplers import HMC, MALA, Langevin
+from lebm.samplers.metropolis import clip_rows, shadow_acceptance
 from tests.ground_truth.monte_carlo import second_moments, z_scores
 from tests.ground_truth.targets import gaussian
 

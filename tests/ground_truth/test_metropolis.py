@@ -109,7 +109,8 @@ def test_tempering_crosses_modes_where_langevin_does_not() -> None:
 def test_each_replica_has_its_own_temperature() -> None:
     """On N(0, I) the replica at T has variance T."""
     tempering = ParallelTempering(MALA(1, 0.8), [1.0, 2.0, 5.0], 100)
-    replicas, _ = tempering.exchange(lambda z: -0.5 * z.square().sum(1), torch.zeros(CHAINS, 3, 4), source())
+    start = torch.zeros(CHAINS, 3, 4)
+    replicas, _ = tempering._exchange(lambda z: -0.5 * z.square().sum(1), start, source(), 100)
     for replica, temperature in enumerate([1.0, 2.0, 5.0]):
         assert z_scores(replicas[:, replica].square(), temperature) < 4
 

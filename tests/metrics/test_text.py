@@ -11,7 +11,6 @@ from lebm.metrics.text_likelihood import (
     Budget,
     LatentUse,
     SentenceLikelihood,
-    distinct,
     diversity,
     language_model_perplexity,
     self_bleu,
@@ -48,9 +47,9 @@ def test_nll_and_perplexity_with_the_error_of_both_parts() -> None:
 
 
 def test_distinct_counts() -> None:
-    assert distinct([[4, 5, 4], [4]], 1) == 2 / 4
-    assert distinct([[4, 5, 4, 5], [4, 5]], 2) == 2 / 4
-    assert distinct([[4]], 2) == 0
+    assert diversity(torch.tensor([[4, 5, 4, 3], [4, 3, 0, 0]]))["distinct_1"] == 2 / 4
+    assert diversity(torch.tensor([[4, 5, 4, 5, 3], [4, 5, 3, 0, 0]]))["distinct_2"] == 2 / 4
+    assert diversity(torch.tensor([[4, 3], [5, 3]]))["distinct_2"] == 0
 
 
 def test_self_bleu_of_copies_and_of_strangers() -> None:

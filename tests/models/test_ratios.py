@@ -147,7 +147,7 @@ def test_log_prob_is_normalised_by_the_stored_constant():
     prior.remember(LogConstant(1, log_z, log_z, log_z, math.inf))
     shifted = torch.distributions.Normal(a, torch.ones_like(a)).log_prob(z).sum(1)
     torch.testing.assert_close(prior.log_prob(z), shifted)
-    torch.testing.assert_close(prior.log_prob(z, normalised=False), shifted + log_z)
+    torch.testing.assert_close(prior.log_density(z), shifted + log_z)
 
 
 def test_wrong_networks_are_refused():

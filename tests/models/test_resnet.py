@@ -93,7 +93,7 @@ def test_wrong_sizes_are_named():
         ResNetGenerator(0, [1, 8, 8], [4, 4])
     with pytest.raises(ValueError, match="leave nothing of 4 x 4 pixels"):
         ResNetEnergy([1, 4, 4], [4, 4, 4])
-    with pytest.raises(ValueError, match="of one length"):
+    with pytest.raises(ValueError, match="must have the same length"):
         ResNetEnergy([1, 8, 8], [4, 4], [True])
     with pytest.raises(ValueError, match="channels, height and width"):
         ResNetEnergy([64], [4])

@@ -15,11 +15,10 @@ def test_a_process_draws_its_rows_of_what_one_would_draw(
     alone = Noise.shards("x", 1, shards=8)
     shares = [Noise.shards("x", 1, shards=8, rank=rank, world_size=processes) for rank in range(processes)]
     for kind in ("normal", "uniform", "normal"):
-        whole = getattr(alone, kind)((batch, 3), steps=steps, device=device)
-        parts = [
-            getattr(share, kind)((batch // processes, 3), steps=steps, device=device) for share in shares
-        ]
-        assert torch.equal(torch.cat(parts, dim=0 if steps is None else 1), whole)
+        chain = {"steps": steps} if kind == "normal" and steps else {}
+        whole = getattr(alone, kind)((batch, 3), device=device, **chain)
+        parts = [getattr(share, kind)((batch // processes, 3), device=device, **chain) for share in shares]
+        assert torch.equal(torch.cat(parts, dim=1 if chain else 0), whole)
 
 
 def test_uneven_shards_agree_as_long_as_the_processes_divide_the_batch() -> None:
