@@ -20,7 +20,7 @@ from lebm.models.mixture import GaussianMixture
 from lebm.models.priors import EnergyPrior, Prior, StandardNormal
 from lebm.models.ratios import LogConstant, RatioPrior, RatioProduct
 from lebm.models.resnet import ResNetEnergy, ResNetGenerator
-from lebm.models.sequence_generators import RecurrentGenerator, SequenceGenerator
+from lebm.models.sequence_generators import RecurrentGenerator, SequenceGenerator, TransformerGenerator
 from lebm.models.text_likelihood import CategoricalLikelihood, Vocabulary, sentence_likelihood
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "SentenceEncoder",
     "SequenceGenerator",
     "StandardNormal",
+    "TransformerGenerator",
     "VectorUnits",
     "Vocabulary",
     "frozen",

@@ -148,3 +148,62 @@ class RecurrentGenerator(SequenceGenerator):
         state = self._first(z) if state is None else state
         seen, state = self.recurrent(torch.cat([self.embedding(previous), z], dim=1).unsqueeze(1), state)
         return seen.squeeze(1), state
+
+
+class TransformerGenerator(SequenceGenerator):
+    """A small causal Transformer, with a linear map of z added to every position.
+
+    Args:
+        latent_dim: number of latent coordinates, at least 1.
+        vocabulary_size: number of tokens, the special tokens included.
+        max_length: largest number of tokens in a sentence, ``<eos>`` included.
+        width: number of features per position; ``heads`` must divide it.
+        layers: number of layers, at least 1.
+        heads: number of attention heads per layer.
+        dropout: probability of dropout on word embeddings and features in training, in [0, 1).
+
+    Raises:
+        ValueError: for an argument out of range.
+
+    Example:
+        >>> import torch
+        >>> from lebm.models import TransformerGenerator
+        >>> generator = TransformerGenerator(latent_dim=4, vocabulary_size=50, max_length=12, width=32)
+        >>> generator.features(torch.zeros(3, 4), torch.ones(3, 12, dtype=torch.int64)).shape
+        torch.Size([3, 12, 32])
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        vocabulary_size: int,
+        max_length: int,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(latent_dim, vocabulary_size, max_length, width, dropout, layers=layers, heads=heads)
+        if width % heads:
+            raise ValueError(f"heads must divide width, but {heads} does not divide {width}")
+        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.position = nn.Embedding(max_length, width)
+        self.latent = nn.Linear(latent_dim, width)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.body = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        for embedding in (self.embedding, self.position):
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    def features(self, z: Tensor, previous: Tensor, dropping: bool = False) -> Tensor:
+        length = previous.shape[1]
+        positions = self.position.weight[:length]
+        words = _dropout(self.embedding(previous) + positions, self.dropout, dropping)
+        ahead = torch.ones(length, length, dtype=torch.bool, device=z.device).triu(1)
+        seen = self.body(words + self.latent(z).unsqueeze(1), mask=ahead, is_causal=True)
+        return _dropout(seen, self.dropout, dropping)
+
+    def step(self, z: Tensor, previous: Tensor, state: Any) -> tuple[Tensor, Any]:
+        words = previous.unsqueeze(1) if state is None else torch.cat([state, previous.unsqueeze(1)], dim=1)
+        return self.features(z, words)[:, -1], words

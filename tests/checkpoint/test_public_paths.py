@@ -86,6 +86,7 @@ PATHS_OF_EEFB31C = [
     "lebm.models.resnet.ResNetGenerator",
     "lebm.models.text.RecurrentGenerator",
     "lebm.models.text.SequenceGenerator",
+    "lebm.models.text.TransformerGenerator",
     "lebm.models.encoders.SentenceEncoder",
     "lebm.models.text_likelihood.CategoricalLikelihood",
     "lebm.samplers.adaptation.Adaptive",

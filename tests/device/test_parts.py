@@ -32,6 +32,7 @@ from lebm.models import (
     ResNetEnergy,
     ResNetGenerator,
     SentenceEncoder,
+    TransformerGenerator,
 )
 from lebm.samplers import log_density_gradient
 from lebm.samplers.base import state_gradient
@@ -57,6 +58,7 @@ MAPS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "LadderEncoder": (lambda: LadderEncoder(DIMS, IMAGE, BLOCKS), IMAGE),
     "GaussianChain": (lambda: GaussianChain(DIMS, hidden=[8]), LATENT),
     "RecurrentGenerator": (lambda: CategoricalLikelihood(RecurrentGenerator(5, 20, 6, 4, 6)), LATENT),
+    "TransformerGenerator": (lambda: CategoricalLikelihood(TransformerGenerator(5, 20, 6, 8, 1, 2)), LATENT),
     "SentenceEncoder": (lambda: SentenceEncoder(5, 20, 6, 4, 5), WORDS),
 }
 

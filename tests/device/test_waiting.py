@@ -134,7 +134,8 @@ def test_a_stage_reads_its_sums_at_the_end_of_a_window(finished: int, device: to
 
 
 @pytest.mark.parametrize(
-    "method", ["lstm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gru", "stages"))]
+    "method",
+    ["transformer", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lstm", "gru", "stages"))],
 )
 def test_sentences_wait_for_their_words_alone(method: str, device: torch.device) -> None:
     where = accelerator(device)

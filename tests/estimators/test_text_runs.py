@@ -19,7 +19,9 @@ from lebm.models import (
     RatioPrior,
     RatioProduct,
     RecurrentGenerator,
+    TransformerGenerator,
 )
+from lebm.models.sequence_generators import SequenceGenerator
 from lebm.samplers import Langevin
 from tests.distributed import run_processes
 from tests.estimators.test_multistage_runs import trainer_for
@@ -30,7 +32,11 @@ WORDS, LONGEST = 60, 8
 
 def model(method: str, dropout: float) -> PriorModel:
     torch.manual_seed(0)
-    generator = RecurrentGenerator(3, WORDS, LONGEST, 8, 8, "gru" if method == "gru" else "lstm", dropout)
+    generator: SequenceGenerator
+    if method == "transformer":
+        generator = TransformerGenerator(3, WORDS, LONGEST, 8, 1, 2, dropout)
+    else:
+        generator = RecurrentGenerator(3, WORDS, LONGEST, 8, 8, "gru" if method == "gru" else "lstm", dropout)
     likelihood = CategoricalLikelihood(generator, word_dropout=0.3)
     chains = Langevin(4, 0.4), Langevin(3, 0.3)
     optimizer = AdamGroups({"generator": 1e-2, "energy": 1e-3}, max_grad_norm={"generator": 5.0})
@@ -68,7 +74,8 @@ def run(folder: Path, method: str, resume: Path | None = None, every_step: bool 
 
 
 @pytest.mark.parametrize(
-    "method", ["lstm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gru", "stages"))]
+    "method",
+    ["lstm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gru", "transformer", "stages"))],
 )
 def test_resume_with_dropout_is_bit_exact(tmp_path: Path, method: str) -> None:
     whole = run(tmp_path / "whole", method, every_step=True)

@@ -13,6 +13,7 @@ from lebm.models import (
     CategoricalLikelihood,
     RecurrentGenerator,
     SentenceEncoder,
+    TransformerGenerator,
     Vocabulary,
     sentence_likelihood,
 )
@@ -28,10 +29,11 @@ def generators() -> list[SequenceGenerator]:
     return [
         RecurrentGenerator(LATENT, SIZE, LONGEST, 4, 5, "lstm").double(),
         RecurrentGenerator(LATENT, SIZE, LONGEST, 4, 5, "gru").double(),
+        TransformerGenerator(LATENT, SIZE, LONGEST, 8, 2, 2).double(),
     ]
 
 
-EACH = pytest.mark.parametrize("generator", generators(), ids=["lstm", "gru"])
+EACH = pytest.mark.parametrize("generator", generators(), ids=["lstm", "gru", "transformer"])
 
 
 def sentences() -> Tensor:
@@ -267,7 +269,9 @@ def test_a_vocabulary_too_large_is_refused() -> None:
         (lambda: RecurrentGenerator(1, 4, LONGEST), "vocabulary_size 4 at least 5"),
         (lambda: RecurrentGenerator(1, SIZE, LONGEST, dropout=1.0), "dropout must be in"),
         (lambda: RecurrentGenerator(1, SIZE, LONGEST, cell="rnn"), "cell must be one of lstm, gru"),  # type: ignore[arg-type]
+        (lambda: TransformerGenerator(1, SIZE, LONGEST, width=6, heads=4), "heads must divide width"),
         (lambda: RecurrentGenerator(1, SIZE, LONGEST, embedding=0), "embedding 0 must be at least 1"),
+        (lambda: TransformerGenerator(1, SIZE, LONGEST, heads=0), "heads 0 must be at least 1"),
     ],
 )
 def test_arguments_out_of_range_are_refused(make, message: str) -> None:
