@@ -13,7 +13,7 @@ import numpy as np
 from lebm.data.loader import ShardedBatchSampler
 from lebm.data.module import SplitData
 from lebm.data.rows import LengthBatchSampler, Rows, TextRows
-from lebm.data.sources import EMBEDDED, Source, find_source, reading
+from lebm.data.sources import Source, find_source, reading
 from lebm.data.splits import (
     VALIDATION_SPLITS,
     carve,
@@ -24,6 +24,7 @@ from lebm.data.splits import (
     nothing_left,
 )
 from lebm.errors import UserError
+from lebm.files import EMBEDDED
 from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Vocabulary
 
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")

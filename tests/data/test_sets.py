@@ -99,15 +99,6 @@ def test_a_number_without_a_name_is_refused(tmp_path: Path) -> None:
         ready(path, test_split=None)
 
 
-def test_shards_of_a_split_that_name_their_classes_differently_are_refused(tmp_path: Path) -> None:
-    for number, names in enumerate((["cat", "dog"], ["dog", "cat"])):
-        write_parquet(tmp_path / f"train-0000{number}-of-00002.parquet", [picture(9)] * 2, [0, 1], names)
-    with pytest.raises(
-        UserError, match=r"train-00001-of-00002\.parquet: its columns or classes have other names"
-    ):
-        ready(str(tmp_path), test_split=None)
-
-
 def test_a_split_without_labels_cannot_be_told_apart(tmp_path: Path) -> None:
     path = write(tmp_path, ["cat", "dog"], train=[0, 1] * 4, test=[-1] * 8)
     with pytest.raises(UserError, match="the split 'test' has none; set test_split: null"):
