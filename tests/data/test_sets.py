@@ -179,9 +179,8 @@ def test_the_layout_of_data_sets_of_anomalies(
 def test_several_classes_are_said_and_described(tmp_path: Path) -> None:
     data = ready(folders(tmp_path, MVTEC), normal_label="good", anomaly_split="official")
     assert data.notes() == [
-        "held out: classes 0 ('broken'), 2 ('scratch') are in none of the 8 training and validation images;"
-        " 6 images of them are the anomalies of the test split (--data.init_args.normal_label null trains on"
-        " all classes)"
+        "held out: class 0 ('broken'), 2 ('scratch'); 6 images in the test split, none of 8 for training"
+        " (--data.init_args.normal_label null trains on all classes)"
     ]
     used = data.describe_split()
     assert (used["held_out_label"], used["anomaly_base_rate"]) == ([0, 2], 6 / 9)
