@@ -233,19 +233,6 @@ def test_a_rank_left_in_the_shell(
     refused(capsys, lebm("fit", "-c", tiny), (f"{name}=1 in the environment", f"run unset {name}"))
 
 
-def test_a_user_without_a_home(
-    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HOME", "LEBM_CACHE"):
-        monkeypatch.delenv(name)
-
-    def nobody(number: int) -> None:
-        raise KeyError(number)
-
-    monkeypatch.setattr("pwd.getpwuid", nobody)
-    refused(capsys, lebm("fit", "-c", "quickstart"), ("no home directory", "set HOME"))
-
-
 @pytest.mark.parametrize("case", RECIPES)
 def test_broken_recipe(lebm: Run, wicked: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
     change, expected = RECIPES[case]

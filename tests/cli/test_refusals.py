@@ -75,11 +75,8 @@ def test_images_of_another_size(lebm: Run, tiny: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (
-            ["--latent_dim", 3],
-            ("latent_dim 3: runs/tiny was trained with 2", "train a new run with another --run_dir"),
-        ),
-        (["--latent_dims", "[2, 2]"], ("latent_dims [2, 2]: runs/tiny was trained with None",)),
+        (["--latent_dim", 3], ("--latent_dim: a resumed run keeps the sizes", "with another --run_dir")),
+        (["--latent_dims", "[2, 2]"], ("--latent_dims: a resumed run keeps the sizes of its networks",)),
         (
             [f"{GENERATOR}.hidden", "[5]"],
             ("last.ckpt: the networks of the checkpoint", "generator.net.0.weight", "[8, 2]", "[5, 2]"),
