@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lebm.cli.common import Opened, beside, is_image, target_file, write_npy
-from lebm.cli.flags import count, run_parser
+from lebm.cli.flags import count, free, run_parser
 from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def condition(argv: list[str]) -> int:
         split="train",
     )
     chosen = parser.parse_args(argv)
-    target = chosen.out or beside(chosen.run, _FILE)
-    if target.exists() and not chosen.force:
-        raise UserError(f"{target} exists; add --force to replace it, or choose another --out")
+    target = free(chosen.out or beside(chosen.run, _FILE), chosen.force)
     run = Opened(chosen)
     import numpy as np
     import torch
@@ -200,15 +198,8 @@ def _mask(name: str, height: int, width: int) -> Tensor:
         down = slice(round(top * height), round(bottom * height))
         seen[:, down, round(left * width) : round(right * width)] = False
         return seen
-    try:
-        with Image.open(name) as picture:
-            seen = torch.from_numpy(np.asarray(picture.convert("L")) >= 128)[None]
-    except (OSError, ValueError) as error:
-        raise UserError(f"--mask {name}: not a readable picture ({error})") from error
-    if seen.shape[1:] != (height, width):
-        raise UserError(
-            f"--mask {name}: has {seen.shape[2]}x{seen.shape[1]} pixels, but the images have {width}x{height}"
-        )
+    with Image.open(name) as picture:
+        seen = torch.from_numpy(np.asarray(picture.convert("L").resize((width, height), 0)) >= 128)[None]
     if not seen.any():
         raise UserError(f"--mask {name}: black everywhere, so nothing is observed; leave a white part")
     return seen

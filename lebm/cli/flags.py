@@ -50,10 +50,7 @@ def run_parser(
     an empty text omits ``--data`` too.
     """
     parser = VerbParser(verb, description)
-    if several:
-        parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}; several are allowed")
-    else:
-        parser.add_argument("run", type=Path, help=_RUN)
+    parser.add_argument("run", type=Path, nargs="+" if several else None, help=_RUN)
     length = "as in training for sample, as in evaluation for other verbs" if steps is None else str(steps)
     parser.add_argument("--steps", type=count, default=steps, help=f"steps per chain (default: {length})")
     parser.add_argument("--seed", type=int, help="random seed of the chains (default: the seed of the run)")

@@ -47,19 +47,16 @@ def interpolate(argv: list[str]) -> int:
     parser = run_parser("interpolate", "Encode images or sentences, and decode the latents between them.")
     pairs = "number of interpolations between rows chosen by the seed, if no ends are named (default: 6)"
     seeds = "two draws of the prior as the ends, by their seeds"
-    parser.add_argument("first", nargs="?", help="first end: a sentence, or the row of an image")
-    parser.add_argument("last", nargs="?", help="second end, like the first")
+    parser.add_argument("ends", nargs="*", help="two ends: sentences, or rows of images")
     parser.add_argument("-n", type=count, default=8, help="number of points, ends included (default: 8)")
     parser.add_argument("--pairs", type=count, default=6, help=pairs)
     parser.add_argument("--seeds", type=int, nargs=2, metavar="SEED", help=seeds)
     chosen = parser.parse_args(argv)
-    words = [word for word in (chosen.first, chosen.last) if word is not None]
+    words = chosen.ends
     if chosen.n < 2:
         raise UserError(f"-n {chosen.n}: must be at least 2, because an interpolation has two ends")
-    if len(words) == 1:
-        raise UserError(f"only one end of the interpolation is named, {words[0]!r}; name two or none")
-    if words and chosen.seeds:
-        raise UserError("--seeds names both ends; leave out the other ends")
+    if len(words) not in ((0,) if chosen.seeds else (0, 2)):
+        raise UserError(f"{' '.join(words)}: an interpolation has two ends; name two, none, or --seeds")
     run = Opened(chosen)
     import torch
 

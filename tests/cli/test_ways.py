@@ -102,8 +102,8 @@ def test_the_most_visible_coordinates_come_first(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["interpolate", "{run}", "3"], "only one end of the interpolation is named, '3'"),
-        (["interpolate", "{run}", "3", "4", "--seeds", "1", "2"], "leave out the other ends"),
+        (["interpolate", "{run}", "3"], "3: an interpolation has two ends; name two"),
+        (["interpolate", "{run}", "3", "4", "--seeds", "1", "2"], "3 4: an interpolation has two ends"),
         (["interpolate", "{run}", "3", "-4", *DATA], "-4"),
         (["interpolate", "{run}", "3", "12", *DATA], "row 12: ./pictures (test) has the rows 0 to 11"),
         (["interpolate", "{run}"], "name some with --data"),
