@@ -128,7 +128,7 @@ class TrainingCLI(RecipeCLI):
         super().instantiate_classes()
         if self.model is None:
             try:
-                self.model = build(self.stored_model, LatentModel, self.request.trust, stored=True)  # type: ignore[type-abstract]
+                self.model = build(self.stored_model, LatentModel, self.request.trust)  # type: ignore[type-abstract]
             except UserError as error:
                 raise UserError(f"{self.ckpt_path}: {error}") from error
         if isinstance(self.datamodule, SplitData):  # other data modules may need their trainer
