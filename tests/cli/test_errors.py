@@ -97,7 +97,7 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "wrong class": (
         put(*SAMPLER, "class_path", "lebm.models.MLPEnergy"),
-        ("model.prior_sampler", "lebm.models.MLPEnergy is not a subclass of Sampler"),
+        ("model.prior_sampler", "lebm.models.MLPEnergy does not correspond to a subclass of Sampler"),
     ),
     "class that does not exist": (
         put(*SAMPLER, "class_path", "lebm.samplers.Langevn"),
@@ -153,7 +153,7 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "class of the tests that is no energy": (
         put(*MODEL, "prior", "init_args", "energy", "class_path", "tests.cli.toy.ToyData"),
-        ("model.prior.energy", "tests.cli.toy.ToyData is not a subclass of Energy"),
+        ("model.prior.energy", "tests.cli.toy.ToyData does not correspond to a subclass of Energy"),
     ),
     "module that does not exist": (
         put(*SAMPLER, "class_path", "lebm.smplers.Langevin"),
