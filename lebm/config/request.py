@@ -103,7 +103,7 @@ def read_request(verb: str, typed: list[str]) -> Request:
     words = list(typed)
     if words and not words[0].startswith("-"):
         if verb == "fit":
-            raise UserError(f"{words[0]}: {_meant(words[0])}")
+            raise UserError(f"{words[0]}: use -c {words[0]} for a recipe, or --resume {words[0]} for a run")
         if verb == "validate-recipe":
             _use_recipe(request, words.pop(0))
         else:
@@ -153,17 +153,6 @@ def _loaded(text: str) -> Any:
     except yaml.YAMLError:
         return text
     return value if isinstance(value, dict | list | bool) or text == "null" else text
-
-
-def _meant(word: str) -> str:
-    """Return a suggestion for a first word of ``fit`` that is not a flag."""
-    if (Path(word) / "config.yaml").is_file():
-        return f"to continue this run, use --resume {word}"
-    try:
-        recipes.find(word)
-    except UserError:
-        return "name a recipe by -c, as in: lebm fit -c quickstart (lebm ls lists the recipes)"
-    return f"did you mean -c {word}?"
 
 
 def _use_recipe(request: Request, name: str) -> None:

@@ -205,7 +205,7 @@ TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "scalar": ("hello", ("bad.yaml", "expected a mapping")),
     "list": ("[1, 2]", ("bad.yaml", "expected a mapping")),
     "empty": ("", ("bad.yaml", "not an empty file")),
-    "not text": ("\udcff\udcfe", ("bad.yaml", "not a text file")),
+    "not text": ("\udcff\udcfe", ("bad.yaml", "not valid YAML", "utf-8")),
 }
 
 
