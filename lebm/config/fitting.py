@@ -164,8 +164,6 @@ def _arguments(before: dict[str, Any], found: Survey, shape: tuple[int, ...]) ->
     if not found.has_validation:
         arguments["validation_size"] = _SHARE
         count -= size_in_rows(_SHARE, count)
-    if count < 1:
-        raise UserError(f"data path {found.path!r}: {found.count} training images are too few; add images")
     arguments["batch_size"] = min(before.get("batch_size", 100), count)
     others = (name for name in before if name in known and name not in (*arguments, *_KEPT))
     return arguments | {name: known[name].default for name in others}
