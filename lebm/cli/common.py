@@ -105,6 +105,8 @@ class Opened:
         self, name: str, x: Tensor, picture: Callable[[Tensor], np.ndarray], form: str | None = None
     ) -> Path:
         """Write observations as ``.npy``, or as a PNG file arranged by ``picture`` (images only)."""
+        import numpy as np
+
         from lebm.plots.grids import write_png
 
         chosen, shape = self.chosen, tuple(x.shape[1:])
@@ -117,7 +119,8 @@ class Opened:
             return write_png(target, picture(x))
         if target.suffix != ".npy":
             raise UserError(f"--out {target}: observations of shape {shape} are written as .npy")
-        write_npy(target, x)
+        with replaced(target) as unfinished, unfinished.open("wb") as file:
+            np.save(file, x.numpy())
         return target
 
     def report(self, what: str, target: Path, chain: str = "posterior") -> None:
@@ -131,14 +134,6 @@ class Opened:
                 chain = f"draws of the base, {direct['steps']} steps of independence Metropolis"
         weights = f"{self.model.loaded_weights} weights of {self.chosen.run}"
         tell(f"lebm: {what} in {target} ({chain}{', ' if chain else ''}seed {self.chosen.seed}, {weights})")
-
-
-def write_npy(target: Path, x: Tensor) -> None:
-    """Write observations as a NumPy array."""
-    import numpy
-
-    with replaced(target) as unfinished, unfinished.open("wb") as file:
-        numpy.save(file, x.numpy())
 
 
 def is_image(x: Tensor) -> bool:

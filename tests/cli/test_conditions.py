@@ -120,8 +120,8 @@ def test_restored_images_show_what_was_seen_and_what_the_model_makes_of_it(
     assert "5 completions of 3 images of ./pictures (test) in runs/tiny/images/restored.png" in shown
     assert "squared error per hidden pixel" in shown
     assert lebm("restore", trained, *words, "--out", "x.npy") == 0
-    made = torch.from_numpy(np.load("x.npy"))
-    assert made.shape == (3, 5, 1, 4, 4)
+    assert np.load("x.npy").shape == (15, 1, 4, 4)
+    made = torch.from_numpy(np.load("x.npy")).unflatten(0, (3, 5))
     picture = np.asarray(Image.open("runs/tiny/images/restored.png")).astype(int)
     assert picture.shape == image_grid(torch.zeros(27, 1, 4, 4), 9).shape
     from lebm.evaluation.reopen import reopen
