@@ -69,7 +69,7 @@ class Opened:
         device = "cuda" if chosen.device != "cpu" and torch.cuda.is_available() else "cpu"
         self.model = lebm.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
         self.chosen = chosen
-        self.encode_steps = chosen.steps or self.model.evaluation_steps
+        self.encode_steps = self.model.evaluation_steps if chosen.steps is None else chosen.steps
         if chosen.seed is None:
             chosen.seed = self.model.seed
 
@@ -127,8 +127,9 @@ class Opened:
         """Print what was written, where and how; ``chain`` is ``prior``, ``posterior``, ``image`` or text."""
         if chain in ("prior", "posterior", "image"):
             given = self.encode_steps if chain == "posterior" else self.chosen.steps
-            direct = self.model.chain_settings.get("direct_draws") if chain == "prior" and not given else None
-            steps = given or self.model.chain_steps(chain)
+            steps = self.model.chain_steps(chain) if given is None else given
+            settings = self.model.chain_settings if chain == "prior" and given is None else {}
+            direct = settings.get("direct_draws")
             chain = f"chain of {steps} steps" if steps else ""
             if direct is not None:
                 chain = f"draws of the base, {direct['steps']} steps of independence Metropolis"
