@@ -154,14 +154,13 @@ class TrainingCLI(RecipeCLI):
         """Reject a missing ``backbone``, the run whose networks a method starts from."""
         inference = (self.config.model.get("init_args") or {}).get("inference") or {}
         backbone = (inference.get("init_args") or {}).get("backbone")
-        if backbone is None or Path(backbone).exists():
-            return
-        if backbone.startswith((pretrained.PREFIX, hub.PREFIX)):
+        elsewhere = (pretrained.PREFIX, hub.PREFIX)
+        if backbone is None or Path(backbone).exists() or backbone.startswith(elsewhere):
             return
         hint = "name the run folder or checkpoint of the trained backbone"
-        makers = [name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name]
-        if makers:
-            hint = f"train it first: lebm fit -c {makers[0]}"
+        for name in recipes.names():
+            if name.replace("/", "-") == Path(backbone).name:
+                hint = f"train it first: lebm fit -c {name}"
         key = "model.init_args.inference.init_args.backbone"
         raise UserError(f"{key}: {backbone}: no such run folder or checkpoint; {hint}")
 
