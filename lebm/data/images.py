@@ -167,11 +167,7 @@ class ImageData(SplitData):
             **{name: self._where[name] for name in ("config_name", "revision")},
             **{name: self._how[name] for name in ("image_size", "channels", "crop", "white_level")},
             "image_shape": list(self.image_shape),
-            "source_splits": {
-                "train": self.train_split,
-                "validation": sources.splits["validation"].split if "validation" in sources.splits else None,
-                "test": self.test_split,
-            },
+            "source_splits": {part: split.split for part, split in sources.splits.items()},
             "sizes": {name: len(split) for name, split in splits.items()},
             "class_counts": {
                 name: {str(label): n for label, n in counts.items()}
