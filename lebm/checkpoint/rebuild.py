@@ -55,13 +55,9 @@ def imported(path: str, trust: Iterable[str] = ()) -> Any:
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise UserError(f"{path!r} is not a class path")
     if not allowed(path, trust):
-        hint = f"to trust it, add --trust {parts[0]}"
-        if parts[0] == "__main__":
-            hint = (
-                "its own script or notebook can open it by trust=['__main__']; elsewhere, move it to a module"
-            )
         raise UserError(
-            f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); {hint}"
+            f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); to trust"
+            f" it, add --trust {parts[0]}, or trust=['{parts[0]}'] in Python"
         )
     home, _, name = path.rpartition(".")
     problem = ""

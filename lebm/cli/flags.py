@@ -53,7 +53,7 @@ def run_parser(
     parser = VerbParser(verb, description)
     parser.add_argument("run", type=Path, nargs="+" if several else None, help=_RUN)
     length = "as in training for sample, as in evaluation for other verbs" if steps is None else str(steps)
-    text = f"steps per chain; 0 takes its start (default: {length})"
+    text = f"steps per chain (default: {length}); 0 runs no chain"
     parser.add_argument("--steps", type=partial(count, least=0), default=steps, help=text)
     parser.add_argument("--seed", type=int, help="random seed of the chains (default: the seed of the run)")
     add_weights(parser)
