@@ -64,13 +64,13 @@ def imported(path: str, trust: Iterable[str] = ()) -> Any:
     for place in (home, home.rpartition(".")[0]):
         try:
             module = importlib.import_module(place)
-            if hasattr(module, name) and (place == home or name in getattr(module, "__all__", ())):
-                return getattr(module, name)
         except ModuleNotFoundError as error:
-            missing = f"no module {error.name}; run lebm in its folder, or install it"
-            problem = problem or missing
+            problem = problem or f"no module {error.name}; run lebm in its folder, or install it"
         except Exception as error:  # the user's own module may raise anything
             problem = problem or f"{place} raises {type(error).__name__}: {error}"
+        else:
+            if hasattr(module, name) and (place == home or name in getattr(module, "__all__", ())):
+                return getattr(module, name)
         if not re.fullmatch(r"lebm\.\w+\.\w+", home):  # classes of lebm may have moved within their package
             break
     if problem:
