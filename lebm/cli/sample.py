@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 def sample(argv: list[str]) -> int:
     """Run ``lebm sample RUN -n 64``."""
     chosen = _parser().parse_args(argv)
-    if chosen.classes is not None and chosen.start == "pool":
-        raise UserError("--class and --start pool exclude each other; leave one of them out")
     if not 0 < chosen.sharpness < math.inf:
         raise UserError(f"--sharpness {chosen.sharpness:g}: must be finite and above 0")
-    if chosen.steps is not None and chosen.start == "pool":
-        raise UserError("--start pool and --steps exclude each other, because no chain is run")
+    if chosen.start == "pool" and (chosen.classes, chosen.steps) != (None, None):
+        raise UserError("--start pool runs no chain; leave out --class and --steps")
     run = Opened(chosen)
     from lebm.estimators.latent_model import Revises
     from lebm.plots import image_grid, write_png

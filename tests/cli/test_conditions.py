@@ -73,7 +73,7 @@ def test_the_classifier_says_what_it_was_fitted_to(lebm: Run, conditioned: Path,
     [
         (["--class", "2"], "--class 2: '2' is not a class; the classes are class0, class1"),
         (["--class", "0|1"], "--class 0|1: 2 of 2 classes are not a condition"),
-        (["--class", "0", "--start", "pool"], "--class and --start pool exclude each other"),
+        (["--class", "0", "--start", "pool"], "--start pool runs no chain; leave out --class"),
         (["--class", "0", "--sharpness", "0"], "--sharpness 0: must be finite and above 0"),
         (
             ["--class", "0", "--classifier", "other"],
