@@ -13,12 +13,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["HUB_NAME", "UNFINISHED", "remove_folder", "replaced", "sha256", "short_hash", "write_text"]
+from lebm.errors import UserError
+
+__all__ = [
+    "EMBEDDED",
+    "HUB_NAME",
+    "UNFINISHED",
+    "embedded",
+    "remove_folder",
+    "replaced",
+    "sha256",
+    "short_hash",
+    "write_text",
+]
 
 UNFINISHED = ".unfinished"
 """Suffix of files that are being written; a killed process may leave one behind."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 """Pattern of data set names on the Hub."""
+EMBEDDED = "embedded:"
+"""Prefix of a data set of the package."""
+
+
+def embedded(path: str, where: str) -> list[Path]:
+    """Return the files of a data set of the package.
+
+    Raises:
+        UserError: if the data set does not exist; the message begins with ``where``.
+    """
+    known: dict[str, list[Path]] = {}
+    for file in sorted((Path(__file__).parent / "data" / "embedded").glob("*.parquet")):
+        known.setdefault(EMBEDDED + file.stem.split("_")[0], []).append(file)
+    if path not in known:
+        raise UserError(f"{where} {path!r}: no such packaged data set; choose from {', '.join(known)}")
+    return known[path]
 
 
 @contextlib.contextmanager

@@ -96,8 +96,8 @@ def test_arguments_of_a_base_are_described_and_rebuilt() -> None:
     assert described["init_args"]["seed"] == 5
     assert "seed=5" in repr(model).splitlines()[1]
     assert build(described, LatentMLE).seed == 5
-    described["init_args"]["inference"] = {"class_path": "lebm.samplers.Langevin", "init_args": {}}
-    with pytest.raises(UserError, match=r"Langevin is not a subclass of Inference"):
+    described["class_path"] = "lebm.samplers.Langevin"
+    with pytest.raises(UserError, match=r"Langevin is not a subclass of LatentMLE"):
         build(described, LatentMLE)
 
 

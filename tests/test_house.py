@@ -11,8 +11,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lebm"
 FLOORS = (
-    {"component", "errors", "files", "lightning_private", "_version"},
-    {"extras", "hub", "pretrained"},
+    {"component", "errors", "lightning_private", "_version"},
+    {"extras", "files", "hub", "pretrained"},
     {"checkpoint"},
     {"samplers"},
     {"models"},

@@ -145,8 +145,6 @@ def _packed(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
 
 def _parsed(text: str, tensors: Mapping[str, Tensor]) -> Any:
     def read(entry: dict[str, Any]) -> Any:
-        if entry.keys() == {"float"}:  # infinity in older files
-            return float(entry["float"])
         return tensors[entry["tensor"]] if entry.keys() == {"tensor"} else entry
 
     return json.loads(text, object_hook=read)

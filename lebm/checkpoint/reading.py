@@ -103,8 +103,6 @@ def read(path: str | Path, described: bool = True) -> dict[str, Any]:
         if is_model_file(path):
             return {"lebm_format": SEALED_FORMAT, **read_model_file(path)}
         return _opened(path, described)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such run folder or checkpoint") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: rejected, because it holds more than tensors and plain values (or is damaged)"

@@ -1,7 +1,7 @@
 """Models from untrusted descriptions and weights.
 
 A description names classes by path. Nothing is imported for a path unless its module is in an allowed
-package. The object must be a class defined in an allowed package, and must fit the type of its argument.
+package. The object must be a component or network whose class is defined in an allowed package.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import contextlib
 import importlib
 import inspect
 import re
-import typing
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -20,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.component import Component, DescriptionError, describe, public_path
-from lebm.errors import UserError, UserNotice
+from lebm.errors import UserError
 
 ALLOWED = ("lebm", "torch.nn")
 _REASON = "not_described"
@@ -57,26 +55,22 @@ def imported(path: str, trust: Iterable[str] = ()) -> Any:
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise UserError(f"{path!r} is not a class path")
     if not allowed(path, trust):
-        hint = f"to trust it, add --trust {parts[0]}"
-        if parts[0] == "__main__":
-            hint = (
-                "its own script or notebook can open it by trust=['__main__']; elsewhere, move it to a module"
-            )
         raise UserError(
-            f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); {hint}"
+            f"the class {path} is outside the trusted packages ({', '.join((*ALLOWED, *trust))}); to trust"
+            f" it, add --trust {parts[0]}, or trust=['{parts[0]}'] in Python"
         )
     home, _, name = path.rpartition(".")
     problem = ""
     for place in (home, home.rpartition(".")[0]):
         try:
             module = importlib.import_module(place)
-            if hasattr(module, name) and (place == home or name in getattr(module, "__all__", ())):
-                return getattr(module, name)
         except ModuleNotFoundError as error:
-            missing = f"no module {error.name}; run lebm in its folder, or install it"
-            problem = problem or missing
+            problem = problem or f"no module {error.name}; run lebm in its folder, or install it"
         except Exception as error:  # the user's own module may raise anything
             problem = problem or f"{place} raises {type(error).__name__}: {error}"
+        else:
+            if hasattr(module, name) and (place == home or name in getattr(module, "__all__", ())):
+                return getattr(module, name)
         if not re.fullmatch(r"lebm\.\w+\.\w+", home):  # classes of lebm may have moved within their package
             break
     if problem:
@@ -84,9 +78,7 @@ def imported(path: str, trust: Iterable[str] = ()) -> Any:
     return None
 
 
-def build(
-    description: Any, expected: type, trust: Iterable[str] = (), where: str = "model", stored: bool = False
-) -> Any:
+def build(description: Any, expected: type, trust: Iterable[str] = (), where: str = "model") -> Any:
     """Instantiate ``{"class_path": ..., "init_args": {...}}`` and all nested descriptions.
 
     Args:
@@ -94,23 +86,21 @@ def build(
         expected: the class the result must be an instance of.
         trust: further packages whose classes are accepted.
         where: name of the place, for messages.
-        stored: whether stored weights are loaded next. Then an object of a user's class whose constructor
-            cannot read its file any more is used as the constructor left it.
 
     Raises:
         UserError: for anything not allowed, unknown or unsuitable, and for a constructor that fails.
     """
     if not _is_description(description):
         raise UserError(f"{where}: expected a class_path with init_args")
-    return _part(description, (expected,), tuple(trust), where, stored)
+    return _part(description, (expected,), tuple(trust), where)
 
 
-def _part(value: Any, expected: tuple[type, ...], trust: tuple[str, ...], where: str, stored: bool) -> Any:
+def _part(value: Any, expected: tuple[type, ...], trust: tuple[str, ...], where: str) -> Any:
     """Return a plain value, or the object of a description."""
     if isinstance(value, list | tuple):
-        return [_part(item, expected, trust, f"{where}[{i}]", stored) for i, item in enumerate(value)]
+        return [_part(item, expected, trust, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, Mapping) and not _is_description(value):
-        return {key: _part(item, expected, trust, f"{where}.{key}", stored) for key, item in value.items()}
+        return {key: _part(item, expected, trust, f"{where}.{key}") for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if not isinstance(value, Mapping):
@@ -124,35 +114,20 @@ def _part(value: Any, expected: tuple[type, ...], trust: tuple[str, ...], where:
         raise UserError(f"{where}: {value['class_path']} is not a subclass of {names}")
     if issubclass(cls, Component):
         arguments = cls.from_former(dict(arguments))
-    hints = _hints(cls)
-    values = {
-        name: _part(item, _kinds(hints.get(name)) or (Component, nn.Module), trust, f"{where}.{name}", stored)
-        for name, item in arguments.items()
-    }
-    return _made(cls, values, where, stored)
-
-
-def _made(cls: Any, values: dict[str, Any], where: str, stored: bool) -> Any:
-    """Return an object of a class by its arguments; ``*args`` are one list."""
+    parts = (Component, nn.Module)
+    values = {name: _part(item, parts, trust, f"{where}.{name}") for name, item in arguments.items()}
     parameters = inspect.signature(cls).parameters
     listed = [name for name in parameters if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL]
+    first: list[Any] = []
+    if listed and listed[0] in values:  # `*args` are one list
+        before = list(parameters)[: list(parameters).index(listed[0])]
+        first = [*(values.pop(name) for name in before), *values.pop(listed[0])]
     try:
-        made, first = cls.__new__(cls), []
-        if listed and listed[0] in values:
-            before = list(parameters)[: list(parameters).index(listed[0])]
-            first = [*(values.pop(name) for name in before), *values.pop(listed[0])]
-        made.__init__(*first, **values)
+        return cls(*first, **values)
     except UserError:
         raise
     except Exception as error:
-        if not (isinstance(error, OSError) and stored and not allowed(cls.__module__)):
-            raise UserError(f"{where}: {cls.__name__} cannot be built: {error}") from error
-        message = (
-            f"{where}: the constructor of {cls.__name__} cannot read its file any more ({error}); its weights"
-            " come from the checkpoint, and the rest of the constructor is skipped"
-        )
-        warnings.warn(UserNotice(message), stacklevel=2)
-    return made
+        raise UserError(f"{where}: {cls.__name__} cannot be built: {error}") from error
 
 
 def filled(description: Any, expected: type, state: Mapping[str, Any], trust: Iterable[str] = ()) -> Any:
@@ -168,7 +143,7 @@ def filled(description: Any, expected: type, state: Mapping[str, Any], trust: It
         raise UserError(f"holds weights only, because {description[_REASON]}; {_LOAD}")
     ours = all(map(allowed, _paths(description)))
     with torch.device("meta") if ours else contextlib.nullcontext():
-        model = build(description, expected, trust, stored=True)
+        model = build(description, expected, trust)
     kinds = {name: value.dtype for name, value in chain(model.named_parameters(), model.named_buffers())}
     state = {
         name: value.to(kinds[name]) if isinstance(value, Tensor) and name in kinds else value
@@ -227,20 +202,3 @@ def _paths(value: Any) -> Iterator[str]:
 
 def _is_description(value: Any) -> bool:
     return isinstance(value, Mapping) and "class_path" in value
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    """Return the type hints of a constructor, and of constructors that receive its ``**kwargs``."""
-    hints: dict[str, Any] = {}
-    for base in cls.__mro__:
-        # User classes may name types that are imported only for type checkers.
-        with contextlib.suppress(Exception):
-            hints = {**typing.get_type_hints(vars(base)["__init__"]), **hints}
-    return hints
-
-
-def _kinds(hint: Any) -> tuple[type, ...]:
-    """Return the classes of parts and networks in a type hint."""
-    if inspect.isclass(hint) and not typing.get_args(hint):
-        return (hint,) if issubclass(hint, Component | nn.Module) else ()
-    return tuple(kind for part in typing.get_args(hint) for kind in _kinds(part))

@@ -44,7 +44,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):  # torch wraps errors of the system
                 raise
-            raise CheckpointWriteError(_reason(target, cause)) from error
+            raise CheckpointWriteError(
+                f"cannot write the checkpoint {target} ({cause.strerror or cause}); earlier checkpoints are"
+                " untouched, so fix it and continue with --resume"
+            ) from error
 
     def _write(self, checkpoint: dict[str, Any], target: Path) -> None:
         folder = target.parent
@@ -81,21 +84,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self._used.add(Path(path).parent)  # its parent; that reads the file, and then removes it
         return content
 
-    @classmethod
-    def clean(cls, folder: str | os.PathLike) -> list[Path]:
-        """Remove and return the unfinished files of killed writers in a folder of checkpoints."""
-        orphans = sorted(Path(folder).glob(f".*{UNFINISHED}"))
-        for orphan in orphans:
+    @staticmethod
+    def clean(folder: str | os.PathLike) -> None:
+        """Remove the unfinished files of killed writers from a folder of checkpoints."""
+        for orphan in Path(folder).glob(f".*{UNFINISHED}"):
             with contextlib.suppress(OSError):  # a read-only folder is cleaned at the next start
                 orphan.unlink()
-        return [orphan for orphan in orphans if not orphan.exists()]
-
-
-def _reason(target: Path, error: OSError) -> str:
-    words = error.strerror or str(error)
-    before = sorted(file.name for file in target.parent.glob("*.ckpt")) if target.parent.is_dir() else []
-    kept = (
-        f"; {', '.join(before)} there {'is' if len(before) == 1 else 'are'} untouched; fix it and continue"
-        " with --resume"
-    )
-    return f"cannot write the checkpoint {target} ({words}){kept if before else ''}"

@@ -69,7 +69,7 @@ class Opened:
         device = "cuda" if chosen.device != "cpu" and torch.cuda.is_available() else "cpu"
         self.model = lebm.load(chosen.run, trust=chosen.trust, map_location=device, weights=chosen.weights)
         self.chosen = chosen
-        self.encode_steps = chosen.steps or self.model.evaluation_steps
+        self.encode_steps = self.model.evaluation_steps if chosen.steps is None else chosen.steps
         if chosen.seed is None:
             chosen.seed = self.model.seed
 
@@ -105,6 +105,8 @@ class Opened:
         self, name: str, x: Tensor, picture: Callable[[Tensor], np.ndarray], form: str | None = None
     ) -> Path:
         """Write observations as ``.npy``, or as a PNG file arranged by ``picture`` (images only)."""
+        import numpy as np
+
         from lebm.plots.grids import write_png
 
         chosen, shape = self.chosen, tuple(x.shape[1:])
@@ -117,28 +119,22 @@ class Opened:
             return write_png(target, picture(x))
         if target.suffix != ".npy":
             raise UserError(f"--out {target}: observations of shape {shape} are written as .npy")
-        write_npy(target, x)
+        with replaced(target) as unfinished, unfinished.open("wb") as file:
+            np.save(file, x.numpy())
         return target
 
     def report(self, what: str, target: Path, chain: str = "posterior") -> None:
         """Print what was written, where and how; ``chain`` is ``prior``, ``posterior``, ``image`` or text."""
         if chain in ("prior", "posterior", "image"):
             given = self.encode_steps if chain == "posterior" else self.chosen.steps
-            direct = self.model.chain_settings.get("direct_draws") if chain == "prior" and not given else None
-            steps = given or self.model.chain_steps(chain)
+            steps = self.model.chain_steps(chain) if given is None else given
+            settings = self.model.chain_settings if chain == "prior" and given is None else {}
+            direct = settings.get("direct_draws")
             chain = f"chain of {steps} steps" if steps else ""
             if direct is not None:
                 chain = f"draws of the base, {direct['steps']} steps of independence Metropolis"
         weights = f"{self.model.loaded_weights} weights of {self.chosen.run}"
         tell(f"lebm: {what} in {target} ({chain}{', ' if chain else ''}seed {self.chosen.seed}, {weights})")
-
-
-def write_npy(target: Path, x: Tensor) -> None:
-    """Write observations as a NumPy array."""
-    import numpy
-
-    with replaced(target) as unfinished, unfinished.open("wb") as file:
-        numpy.save(file, x.numpy())
 
 
 def is_image(x: Tensor) -> bool:

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import Opened, beside, is_image, target_file, write_npy
-from lebm.cli.flags import count, run_parser
+from lebm.cli.common import Opened, beside, is_image
+from lebm.cli.flags import count, free, run_parser
 from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def condition(argv: list[str]) -> int:
         split="train",
     )
     chosen = parser.parse_args(argv)
-    target = chosen.out or beside(chosen.run, _FILE)
-    if target.exists() and not chosen.force:
-        raise UserError(f"{target} exists; add --force to replace it, or choose another --out")
+    target = free(chosen.out or beside(chosen.run, _FILE), chosen.force)
     run = Opened(chosen)
     import numpy as np
     import torch
@@ -138,7 +136,7 @@ def restore(argv: list[str]) -> int:
     from torch.nn.functional import avg_pool2d, interpolate
 
     from lebm.conditions import Observed
-    from lebm.plots import image_grid, write_png
+    from lebm.plots import image_grid
     from lebm.samplers.noise import Noise
 
     rows = run.rows().spread(chosen.images, chosen.seed)
@@ -167,14 +165,11 @@ def restore(argv: list[str]) -> int:
         ess.append(draws.ess)
     made = torch.cat(parts).unflatten(0, (len(x), chosen.n))
     mean, spread = made.mean(dim=1), made.std(dim=1, correction=0)
-    form = ".npy" if (chosen.out or Path()).suffix == ".npy" else ".png"
-    target = target_file(chosen, "restored", form)
-    if form == ".npy":
-        write_npy(target, made)
-    else:
-        shown = interpolate(small, size=x.shape[2:])  # each pixel as a square
-        table = torch.cat([torch.stack([x, shown], 1), made, torch.stack([mean, 2 * spread - 1], 1)], 1)
-        write_png(target, image_grid(table.flatten(0, 1), table.shape[1]))
+    shown = interpolate(small, size=x.shape[2:])  # each pixel as a square
+    table = torch.cat([torch.stack([x, shown], 1), made, torch.stack([mean, 2 * spread - 1], 1)], 1)
+    target = run.write(
+        "restored", made.flatten(0, 1), lambda _: image_grid(table.flatten(0, 1), table.shape[1])
+    )
     what = f"{chosen.n} completions of {len(x)} images of {rows.source}"
     run.report(what, target, f"mask {chosen.mask}, sigma {chosen.sigma:g}")
     partly = chosen.shrink == 1 and not seen.all()
@@ -200,15 +195,8 @@ def _mask(name: str, height: int, width: int) -> Tensor:
         down = slice(round(top * height), round(bottom * height))
         seen[:, down, round(left * width) : round(right * width)] = False
         return seen
-    try:
-        with Image.open(name) as picture:
-            seen = torch.from_numpy(np.asarray(picture.convert("L")) >= 128)[None]
-    except (OSError, ValueError) as error:
-        raise UserError(f"--mask {name}: not a readable picture ({error})") from error
-    if seen.shape[1:] != (height, width):
-        raise UserError(
-            f"--mask {name}: has {seen.shape[2]}x{seen.shape[1]} pixels, but the images have {width}x{height}"
-        )
+    with Image.open(name) as picture:
+        seen = torch.from_numpy(np.asarray(picture.convert("L").resize((width, height), 0)) >= 128)[None]
     if not seen.any():
         raise UserError(f"--mask {name}: black everywhere, so nothing is observed; leave a white part")
     return seen

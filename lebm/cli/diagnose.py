@@ -54,10 +54,7 @@ def _diagnose(name: str, run: Opened, folder: Path) -> dict[str, Any]:
     try:
         chain, noise, targets = _chain_of(name, run)
     except UserError as error:
-        if name == "prior" and isinstance(error, NoChainError):
-            tell(f"prior: {error}")
-            return {"findings": []}
-        if run.chosen.of != "both":
+        if run.chosen.of != "both" and not isinstance(error, NoChainError):
             raise
         tell(f"{name}: skipped, {error}")
         return {"skipped": str(error)}

@@ -88,14 +88,8 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe such as `lebm ls | head` has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except RecursionError:
-        return fail("the recipe or checkpoint is nested too deeply", 2)
     except (OSError, ValueError) as error:  # a UserError is a ValueError
         return fail(str(error), 2)
-    except RuntimeError as error:
-        if "home directory" not in str(error):  # what pathlib says of ~
-            raise
-        return fail("this user has no home directory for ~/.cache; set HOME to a folder", 2)
 
 
 @contextlib.contextmanager

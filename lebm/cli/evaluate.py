@@ -181,6 +181,5 @@ def _measured(suite: dict[str, Any]) -> str:
     protocol, features = suite["protocol"], ""
     if protocol.get("features"):
         features = f", features {protocol['features']['class_path'].rsplit('.', 1)[-1]}"
-    digest = f" (SHA-256 {protocol['features_digest']})" if protocol.get("features_digest") else ""
     missing = f"; {suite['skipped']}" if suite["skipped"] else ""
-    return f"{protocol['name']}{features}{digest}, {suite['wall_time_seconds']:.0f} s{missing}"
+    return f"{protocol['name']}{features}, {suite['wall_time_seconds']:.0f} s{missing}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lebm import hub
 from lebm.cli.flags import VerbParser, add_weights, free
-from lebm.errors import UserError, tell
+from lebm.errors import tell
 from lebm.files import sha256
 from lebm.run.folder import check_run, plain
 
@@ -30,8 +30,6 @@ def export(argv: list[str]) -> int:
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     chosen = parser.parse_args(argv)
     check_run(chosen.run)
-    if chosen.file.suffix != ".safetensors":
-        raise UserError(f"{chosen.file}: the name of a model file ends with .safetensors")
     free(chosen.file, chosen.force, "name")
     from lebm.run import provenance
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,12 +51,10 @@ def run_parser(
     an empty text omits ``--data`` too.
     """
     parser = VerbParser(verb, description)
-    if several:
-        parser.add_argument("run", type=Path, nargs="+", help=f"{_RUN}; several are allowed")
-    else:
-        parser.add_argument("run", type=Path, help=_RUN)
+    parser.add_argument("run", type=Path, nargs="+" if several else None, help=_RUN)
     length = "as in training for sample, as in evaluation for other verbs" if steps is None else str(steps)
-    parser.add_argument("--steps", type=count, default=steps, help=f"steps per chain (default: {length})")
+    text = f"steps per chain (default: {length}); 0 runs no chain"
+    parser.add_argument("--steps", type=partial(count, least=0), default=steps, help=text)
     parser.add_argument("--seed", type=int, help="random seed of the chains (default: the seed of the run)")
     add_weights(parser)
     device = "device of the model; auto uses a GPU if there is one (default: auto)"
@@ -103,8 +102,8 @@ def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
     )
 
 
-def count(text: str) -> int:
-    """Parse a whole number of at least 1, for ``argparse``."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+def count(text: str, least: int = 1) -> int:
+    """Parse a whole number of at least ``least``, for ``argparse``."""
+    if not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, not {text!r}")
     return int(text)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import Opened, encode_noise, say, target_file
 from lebm.cli.flags import count, run_parser
-from lebm.config.recipes import nearest
 from lebm.errors import UserError, tell
 from lebm.files import replaced
 
@@ -49,19 +47,16 @@ def interpolate(argv: list[str]) -> int:
     parser = run_parser("interpolate", "Encode images or sentences, and decode the latents between them.")
     pairs = "number of interpolations between rows chosen by the seed, if no ends are named (default: 6)"
     seeds = "two draws of the prior as the ends, by their seeds"
-    parser.add_argument("first", nargs="?", help="first end: a sentence, or an image by its row or file name")
-    parser.add_argument("last", nargs="?", help="second end, like the first")
+    parser.add_argument("ends", nargs="*", help="two ends: sentences, or rows of images")
     parser.add_argument("-n", type=count, default=8, help="number of points, ends included (default: 8)")
     parser.add_argument("--pairs", type=count, default=6, help=pairs)
     parser.add_argument("--seeds", type=int, nargs=2, metavar="SEED", help=seeds)
     chosen = parser.parse_args(argv)
-    words = [word for word in (chosen.first, chosen.last) if word is not None]
+    words = chosen.ends
     if chosen.n < 2:
         raise UserError(f"-n {chosen.n}: must be at least 2, because an interpolation has two ends")
-    if len(words) == 1:
-        raise UserError(f"only one end of the interpolation is named, {words[0]!r}; name two or none")
-    if words and chosen.seeds:
-        raise UserError("--seeds names both ends; leave out the other ends")
+    if len(words) not in ((0,) if chosen.seeds else (0, 2)):
+        raise UserError(f"{' '.join(words)}: an interpolation has two ends; name two, none, or --seeds")
     run = Opened(chosen)
     import torch
 
@@ -94,7 +89,7 @@ def traverse(argv: list[str]) -> int:
     """Run ``lebm traverse RUN [ROW]``."""
     what = "Vary one latent coordinate of an image per row of a picture. The image itself is in the middle."
     parser = run_parser("traverse", what)
-    image = "image, by its row in the data, from 0, or its file name (default: chosen by the seed)"
+    image = "row of the image in the data, from 0 (default: chosen by the seed)"
     which = "latent coordinates, from 0 (default: the ten that change the image most)"
     width = "largest change of a coordinate, in both directions (default: %(default)s)"
     parser.add_argument("row", nargs="?", help=image)
@@ -168,8 +163,8 @@ def _starts(
 ) -> tuple[Tensor, str, Rows | None]:
     """Return latents ``(n, d)``, their source in words, and the rows that they encode.
 
-    The rows are named by ``words`` (numbers from 0 or file names) or chosen by the seed over the classes.
-    With seeds, each latent is the latent of the first sample of ``lebm sample`` with that seed.
+    The rows are given by ``words``, numbers from 0, or chosen by the seed over the classes. With seeds, each
+    latent is the latent of the first sample of ``lebm sample`` with that seed.
     """
     import numpy as np
     import torch
@@ -182,27 +177,9 @@ def _starts(
         return torch.cat(drawn), f"draw {' and draw '.join(map(str, seeds))} of the prior", None
     rows = run.rows()
     if words:
-        rows = rows.chosen(np.array([_row(word, rows) for word in words]))
+        if wrong := [word for word in words if not word.isdecimal() or int(word) >= len(rows)]:
+            raise UserError(f"row {wrong[0]}: {rows.source} has the rows 0 to {len(rows) - 1}")
+        rows = rows.chosen(np.array([int(word) for word in words]))
     else:
         rows = rows.spread(n, run.chosen.seed)
     return run.each(run.model.encode, rows), rows.source, rows
-
-
-def _row(word: str, rows: Rows) -> int:
-    """Return the row of an image, from its number or its file name; the end of the path suffices."""
-    if word.isdecimal():
-        if int(word) < len(rows):
-            return int(word)
-        raise UserError(f"row {word}: {rows.source} has the rows 0 to {len(rows) - 1}")
-    files = rows.known.get("path")
-    if files is None:
-        raise UserError(f"{word!r}: the rows of {rows.source} have no file names; give row numbers, from 0")
-    name = f"/{PurePath(word).as_posix()}"
-    paths = [f"/{path}" for path in files]
-    found = [row for row, path in enumerate(paths) if path.endswith(name) or name.endswith(path)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        both = " and ".join(files[row] for row in found[:2])
-        raise UserError(f"{word!r}: {len(found)} images of {rows.source} have this name, such as {both}")
-    raise UserError(f"{word!r}: {rows.source} has no image of this name{nearest(word, files)}")

@@ -78,22 +78,17 @@ def cp(argv: list[str]) -> int:
     if not target.parent.is_dir():
         raise UserError(f"{target.parent}: no such folder for the copy")
     if chosen.data is None:
-        write_text(target, source.read_text(encoding="utf-8"))
+        text, told = source.read_text(encoding="utf-8"), []
     else:
-        for sentence in _fitted_copy(source, target, chosen.data):
-            tell(f"{target}: {sentence}")
-    tell(f"{target}: next: lebm fit -c {shlex.quote(str(target))}")
-    return 0
+        check_data(chosen.data, "--for")
+        from lebm.config.fitting import check_kind, fitted
+        from lebm.data.survey import survey
 
-
-def _fitted_copy(source: Path, target: Path, data: str) -> list[str]:
-    """Write the recipe for a data set; return sentences for the user."""
-    check_data(data, "--for")
-    from lebm.config.fitting import check_kind, fitted
-    from lebm.data.survey import survey
-
-    check_kind(source, data)
-    found = survey(data)
-    text, decided = fitted(source, found, target.parent)
+        check_kind(source, chosen.data)
+        found = survey(chosen.data)
+        text, decided = fitted(source, found, target.parent)
+        told = [found.line, *decided]
     write_text(target, text)
-    return [found.line, *decided]
+    for sentence in [*told, f"next: lebm fit -c {shlex.quote(str(target))}"]:
+        tell(f"{target}: {sentence}")
+    return 0

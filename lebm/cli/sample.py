@@ -18,13 +18,10 @@ if TYPE_CHECKING:
 def sample(argv: list[str]) -> int:
     """Run ``lebm sample RUN -n 64``."""
     chosen = _parser().parse_args(argv)
-    if chosen.classes is not None and chosen.start == "pool":
-        raise UserError("--class and --start pool exclude each other; leave one of them out")
     if not 0 < chosen.sharpness < math.inf:
         raise UserError(f"--sharpness {chosen.sharpness:g}: must be finite and above 0")
-    if chosen.steps is not None and (chosen.start == "pool" or chosen.source == "generator"):
-        flag = "--start pool" if chosen.start == "pool" else "--from generator"
-        raise UserError(f"{flag} and --steps exclude each other, because no chain is run")
+    if chosen.start == "pool" and (chosen.classes, chosen.steps) != (None, None):
+        raise UserError("--start pool runs no chain; leave out --class and --steps")
     run = Opened(chosen)
     from lebm.estimators.latent_model import Revises
     from lebm.plots import image_grid, write_png
@@ -32,11 +29,6 @@ def sample(argv: list[str]) -> int:
     chain = "image" if isinstance(run.model, Revises) else "prior"
     if chosen.start == "pool":
         chain = "from the pool of prior chains"
-    elif chosen.source == "generator":
-        if not isinstance(run.model, Revises):
-            kind = type(run.model).__name__
-            raise UserError(f"--from generator: a {kind} has no chain on images; leave the flag out")
-        chosen.steps, chain = 0, "the generator's own"
     what, note = f"{chosen.n} samples", ""
     if chosen.classes is None:
         x = _drawn(run)
@@ -68,14 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = run_parser("sample", what, split="")
     form = "one picture, one array, or a folder of pictures (default: png for images, npy for vectors)"
     other = "run whose generator decodes the samples, which are its latents"
-    source = "end (ebm) or start (generator) of the chain on images, if the method has one (default: ebm)"
     start = "start of the prior chains: new draws of the reference, or the stored pool (default: %(default)s)"
     classes = "condition on classes, such as 7, 5|8 or ~3; lebm condition fits the classifier (default: none)"
     power = "power of the class probability for --class; 1 is the exact posterior (default: %(default)g)"
     parser.add_argument("-n", type=count, default=64, help="number of samples (default: 64)")
     parser.add_argument("--format", choices=("png", "npy", "png-files"), help=form)
     parser.add_argument("--decode", type=Path, metavar="OTHER", help=other)
-    parser.add_argument("--from", dest="source", choices=("ebm", "generator"), help=source)
     parser.add_argument("--start", choices=("fresh", "pool"), default="fresh", help=start)
     parser.add_argument("--class", dest="classes", metavar="CLASS", help=classes)
     parser.add_argument("--sharpness", type=float, default=2.0, metavar="W", help=power)

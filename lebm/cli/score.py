@@ -1,4 +1,4 @@
-"""``lebm score RUN --data DATA``: anomaly scores as a table, a threshold, and pictures of the extremes."""
+"""``lebm score RUN --data DATA``: anomaly scores as a table, a threshold, and a picture of the highest."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from lebm.data.rows import Rows
 
-ENDS = {"most": "the most anomalous", "least": "the least anomalous"}
-
 
 def score(argv: list[str]) -> int:
     """Run ``lebm score RUN --data DATA``."""
@@ -30,15 +28,13 @@ def score(argv: list[str]) -> int:
     rate = chosen.false_positive_rate
     if rate is not None and not 0 < rate < 1:
         raise UserError(f"--false_positive_rate {rate:g}: expected a share above 0 and below 1")
-    if chosen.heatmap and chosen.top is None:
-        chosen.top = 25
-    pictures = {end: target.with_name(f"{target.stem}-{end}.png") for end in ENDS if chosen.top}
-    for picture in pictures.values():
+    picture = target.with_name(f"{target.stem}-most.png")
+    if chosen.top:
         free(picture, chosen.force)
     run = Opened(chosen)
     rows = run.rows(chosen.limit)
     if run.model.sentences is not None and (chosen.top or chosen.score == "combined"):
-        raise UserError(f"{chosen.run}: --top, --heatmap and --score combined need images, not sentences")
+        raise UserError(f"{chosen.run}: --top and --score combined need images, not sentences")
     scorer = run.model.anomaly_score if chosen.score == "anomaly_score" else _combined(run)
     values = run.each(scorer, rows).double()
     threshold = None if rate is None else _threshold(run, scorer, rate)
@@ -49,8 +45,8 @@ def score(argv: list[str]) -> int:
         tell(f"lebm: {flagged} of {len(values)} rows score above it and are marked in the column 'flagged'")
     if broken := int((~values.isfinite()).sum()):
         tell(f"lebm: {broken} of these scores are not finite")
-    if pictures:
-        _write_pictures(pictures, run, rows, values)
+    if chosen.top:
+        _write_picture(picture, run, rows, values)
     return 0
 
 
@@ -58,14 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     what = "Write anomaly scores, -log p(x, z) at a posterior sample; unlikely data have high scores."
     parser = run_parser("score", what)
     kind = "score of the method, or ranks of reconstruction and prior combined (default: anomaly_score)"
-    top = "number of most and least anomalous images to draw, with their scores (default: none)"
-    heat = "squared reconstruction error per pixel beside each image of --top"
+    top = "number of most anomalous images to draw, with scores and reconstruction errors (default: none)"
     rate = "share of validation rows above the threshold for flags, such as 0.05 (default: no flags)"
     kinds = ("anomaly_score", "combined")
     parser.add_argument("--score", choices=kinds, default="anomaly_score", help=kind)
     parser.add_argument("--limit", type=count, help="number of rows to score, from the first (default: all)")
     parser.add_argument("--top", type=count, metavar="N", help=top)
-    parser.add_argument("--heatmap", action="store_true", help=heat)
     parser.add_argument("--false_positive_rate", type=float, metavar="RATE", help=rate)
     return parser
 
@@ -112,32 +106,22 @@ def _write_scores(target: Path, rows: Rows, name: str, values: Tensor, threshold
         write(table, unfinished)
 
 
-def _write_pictures(targets: dict[str, Path], run: Opened, rows: Rows, values: Tensor) -> None:
-    """Write the images at both ends of the scores, with captions; all heat maps share one scale."""
+def _write_picture(target: Path, run: Opened, rows: Rows, values: Tensor) -> None:
+    """Write the images with the highest scores, with captions and squared errors per pixel."""
     import torch
 
     from lebm.plots import captioned_grid, heat, write_png
 
-    chosen = run.chosen
-    ordered = values.nan_to_num(nan=torch.inf).argsort(stable=True)
-    ends = {"most": ordered.flip(0)[: chosen.top], "least": ordered[: chosen.top]}
-    shown = {end: rows.chosen(ends[end].numpy()) for end in targets}
-    if not is_image(shown["most"].all()):
-        raise UserError(f"{chosen.run}: --top and --heatmap need images")
-    errors = {
-        # squared error per pixel, the mean of the channels: (B, H, W)
-        end: (run.each(run.model.reconstruct, part) - part.all()).square().mean(dim=1)
-        for end, part in shown.items()
-        if chosen.heatmap
-    }
-    largest = max([1e-12, *(float(error.max()) for error in errors.values())])
-    for end, target in targets.items():
-        captions = [f"{value:.5g}" for value in values[ends[end]].tolist()]
-        columns = shown[end].columns
-        if names := columns.get("class_name") or columns.get("label"):
-            captions = [f"{score} ({name})" for score, name in zip(captions, names, strict=True)]
-        maps = [heat(errors[end], largest)] if errors else []
-        write_png(target, captioned_grid([shown[end].all(), *maps], captions))
-        tell(f"lebm: {len(captions)} images, {ENDS[end]} first, in {target}")
-    if errors:
-        tell(f"lebm: right of each image: squared error per pixel, from 0 (black) to {largest:.3g} (white)")
+    highest = values.nan_to_num(nan=torch.inf).argsort(stable=True).flip(0)[: run.chosen.top]
+    shown = rows.chosen(highest.numpy())
+    x, columns = shown.all(), shown.columns
+    if not is_image(x):
+        raise UserError(f"{run.chosen.run}: --top needs images")
+    error = (run.each(run.model.reconstruct, shown) - x).square().mean(dim=1)
+    largest = max(1e-12, float(error.max()))
+    captions = [f"{value:.5g}" for value in values[highest].tolist()]
+    if names := columns.get("class_name") or columns.get("label"):
+        captions = [f"{score} ({name})" for score, name in zip(captions, names, strict=True)]
+    write_png(target, captioned_grid([x, heat(error, largest)], captions))
+    tell(f"lebm: {len(x)} images, the most anomalous first, in {target}")
+    tell(f"lebm: right of each image: squared error per pixel, from 0 (black) to {largest:.3g} (white)")

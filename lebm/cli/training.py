@@ -29,7 +29,7 @@ from lebm.checkpoint.rebuild import build
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.config import recipes
 from lebm.config.parser import RecipeCLI
-from lebm.config.recipes import Setting, load_recipe
+from lebm.config.recipes import Setting
 from lebm.config.request import Request
 from lebm.data.module import SplitData
 from lebm.errors import UserError, fail, tell
@@ -115,14 +115,20 @@ class TrainingCLI(RecipeCLI):
             self.wandb_id = stored_run_id(content)
         self.stored_model = content.get("hyper_parameters")
         if self.request.resume:
-            self._same_short_names()
             self._stop_if_finished(content)
+            # The stored recipe has its references filled in, so the flag would not change the networks.
+            given = {"latent_dim", "latent_dims"} & self.request.flags.keys()
+            if given and self.request.recipes[0] == self.run_dir / "config.yaml":
+                raise UserError(
+                    f"--{given.pop()}: a resumed run keeps the sizes of its networks; leave the flag out, or"
+                    " train a new run with another --run_dir"
+                )
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
         if self.model is None:
             try:
-                self.model = build(self.stored_model, LatentModel, self.request.trust, stored=True)  # type: ignore[type-abstract]
+                self.model = build(self.stored_model, LatentModel, self.request.trust)  # type: ignore[type-abstract]
             except UserError as error:
                 raise UserError(f"{self.ckpt_path}: {error}") from error
         if isinstance(self.datamodule, SplitData):  # other data modules may need their trainer
@@ -130,22 +136,6 @@ class TrainingCLI(RecipeCLI):
             self.notes = [*self.notes, *self.datamodule.notes()]
             if self.request.verb == "fit":
                 self.datamodule.check_batch_size()
-
-    def _same_short_names(self) -> None:
-        """Reject another ``latent_dim`` or ``latent_dims`` for a resumed run.
-
-        The stored recipe has its references filled in, so another value would not change the networks.
-        """
-        stored = self.run_dir / "config.yaml"
-        before = load_recipe(stored) if stored.is_file() else {}
-        for name in ("latent_dim", "latent_dims"):
-            now = self.config[name]
-            if now != before.get(name, now):
-                raise UserError(
-                    f"{name} {now}: {self.run_dir} was trained with {before[name]}, and a resumed run keeps"
-                    f" the sizes of its networks; leave {name} out, or train a new run with another"
-                    " --run_dir"
-                )
 
     def _prepare_fit(self) -> None:
         if runs.is_first_process():
@@ -164,14 +154,13 @@ class TrainingCLI(RecipeCLI):
         """Reject a missing ``backbone``, the run whose networks a method starts from."""
         inference = (self.config.model.get("init_args") or {}).get("inference") or {}
         backbone = (inference.get("init_args") or {}).get("backbone")
-        if backbone is None or Path(backbone).exists():
-            return
-        if backbone.startswith((pretrained.PREFIX, hub.PREFIX)):
+        elsewhere = (pretrained.PREFIX, hub.PREFIX)
+        if backbone is None or Path(backbone).exists() or backbone.startswith(elsewhere):
             return
         hint = "name the run folder or checkpoint of the trained backbone"
-        makers = [name for name in recipes.names() if name.replace("/", "-") == Path(backbone).name]
-        if makers:
-            hint = f"train it first: lebm fit -c {makers[0]}"
+        for name in recipes.names():
+            if name.replace("/", "-") == Path(backbone).name:
+                hint = f"train it first: lebm fit -c {name}"
         key = "model.init_args.inference.init_args.backbone"
         raise UserError(f"{key}: {backbone}: no such run folder or checkpoint; {hint}")
 

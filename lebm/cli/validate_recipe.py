@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
 from lebm.component import component_line
 from lebm.config.request import Request, helped, read_request
-from lebm.errors import UserError, tell
+from lebm.errors import tell
 
 if TYPE_CHECKING:
     from lebm.config.parser import RecipeCLI
@@ -57,22 +56,16 @@ def built(request: Request) -> RecipeCLI:
 
 
 def _time(request: Request) -> str:
-    """Measure three training steps; return seconds per step and the time of the whole run, in words."""
+    """Measure three training steps; return seconds per step and the time of the whole run, in words.
+
+    Later stages of ``MultiStageNCE`` are slower than the measured first one.
+    """
     import torch
     from lightning.pytorch import Callback, Trainer
 
     from lebm.config.parser import RecipeCLI
-    from lebm.estimators.multistage_nce import MultiStageNCE
-    from lebm.run.folder import hardware
 
     cli = RecipeCLI(request, trainer_too=False)
-    model, stage = cli.model, ""
-    if isinstance(model, MultiStageNCE):
-        # Each stage is slower than the one before, so the middle one approximates the mean.
-        tilt = model.prior.tilt
-        for _ in range((tilt.max_stages - 1) // 2):
-            tilt.switch(warm_start=True, seed=0)
-        stage = f" in stage {tilt.finished + 1} of {tilt.max_stages}"
     ends: list[tuple[int, float]] = []
 
     class Clock(Callback):
@@ -91,24 +84,13 @@ def _time(request: Request) -> str:
     other |= {"min_epochs": None, "min_steps": None, **dict.fromkeys(off, False)}
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(**{**cli.config_init.trainer, **other, "default_root_dir": folder})
-        try:
-            trainer.fit(model, cli.datamodule)
-        except RuntimeError as error:
-            if "out of memory" in str(error):
-                raise UserError("out of memory; lower --data.init_args.batch_size") from error
-            raise
+        trainer.fit(cli.model, cli.datamodule)
     first = ends[min(1, len(ends) - 2)]  # without the first step, which compiles and allocates
-    steps, seconds = ends[-1][0] - first[0], ends[-1][1] - first[1]
-    per_batch = ends[1][0]  # a method may take several steps of a batch
-    total = per_batch * trainer.estimated_stepping_batches
+    seconds = (ends[-1][1] - first[1]) / (ends[-1][0] - first[0])
+    total = ends[1][0] * trainer.estimated_stepping_batches  # a method may take several steps of a batch
     total = total if trainer.max_steps < 0 else min(total, trainer.max_steps)
-    hours = seconds / steps * total / 3600
-    lasts = f"{hours:,.2f} hours" if hours >= 0.1 else f"{60 * hours:.1f} minutes"
-    machine = hardware()
-    device = f"{machine['cpu']}, {machine['threads']} thread(s)"
-    device = device if trainer.strategy.root_device.type == "cpu" else ", ".join(machine["gpus"][:1])
-    length = f"{total:,} steps: {lasts}" if math.isfinite(total) else "steps without end"
-    return f"{seconds / steps:.3g} s per step{stage} on {device}; {length}, without validation and pictures"
+    lasts = f"{seconds * total / 3600:.3g} hours"
+    return f"{seconds:.3g} s per step; {total:,} steps: {lasts}, without validation and pictures"
 
 
 def _limits(trainer: Any) -> str:

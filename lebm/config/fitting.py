@@ -23,7 +23,7 @@ _ANY_SIZE = ("MLPGenerator", "MLPEncoder")
 _LARGEST = 64
 _KEPT = ("batch_size", "eval_batch_size", "seed", "anomaly_split", "flip", "num_workers", "drop_last")
 _SHARE = 0.1
-_FEW_STEPS, _ENOUGH_STEPS = 1000, 5000
+_FEW_STEPS = 1000
 _TEXTS = (".txt", ".text")
 
 
@@ -70,7 +70,14 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
     said = [", ".join(f"{key} {arguments[key]}" for key in names if key in arguments)]
     if not found.is_array and shape[1] != min(found.shape[1:]):
         said.append(f"the images are resized to {shape[2]} x {shape[1]}, the size of the recipe's networks")
-    said += _few_steps(recipe, arguments, found.count)
+    epochs = (recipe.get("trainer") or {}).get("max_epochs") or -1
+    rows = found.count - size_in_rows(arguments.get("validation_size") or 0, found.count)
+    steps = epochs * (rows // arguments["batch_size"])
+    if 0 < steps < _FEW_STEPS:
+        said.append(
+            f"{steps} training steps are few: raise --trainer.max_epochs ({epochs}) or lower"
+            " --data.init_args.batch_size"
+        )
     held_out = {key: before[key] for key in ("held_out_label", "normal_label") if before.get(key) is not None}
     if found.normal is not None:
         said.append(
@@ -102,20 +109,14 @@ def check_kind(path: Path, data: str) -> dict[str, Any]:
     if "backbone" in (inference.get("init_args") or {}):
         raise UserError(f"{path}: starts from the networks of another run; name the recipe of that run")
     kind = str(kind).rpartition(".")[2]
-    is_file = data.lower().endswith(_TEXTS)
-    if kind == "TextData":
-        splits = " --data.init_args.validation_size 0.1 --data.init_args.test_split null" if is_file else ""
+    if kind == "TextData" or data.lower().endswith(_TEXTS) or (Path(data) / "train.txt").is_file():
         raise UserError(
-            f"{path}: a recipe of sentences needs no --for, because it fits any sentences; copy it without"
-            f" --for and run lebm fit -c DEST --data.init_args.path {shlex.quote(data)}{splits}"
+            f"--for {data}: sentences need no --for, because recipes of sentences fit any; copy one, such as"
+            " latent_mle/text_small, without --for and run lebm fit -c DEST --data.init_args.path"
+            f" {shlex.quote(data)}"
         )
     if kind != "ArrayData" and (kind != "ImageData" or not any(_shapes(model, ""))):
         raise UserError(f"{path}: not a recipe of images or vectors; lebm ls lists the recipes")
-    if is_file or (Path(data) / "train.txt").is_file():
-        raise UserError(
-            f"--for {data}: holds sentences, but {path} is a recipe of images; start from a recipe of"
-            " sentences, such as latent_mle/text_small"
-        )
     return recipe
 
 
@@ -163,8 +164,6 @@ def _arguments(before: dict[str, Any], found: Survey, shape: tuple[int, ...]) ->
     if not found.has_validation:
         arguments["validation_size"] = _SHARE
         count -= size_in_rows(_SHARE, count)
-    if count < 1:
-        raise UserError(f"data path {found.path!r}: {found.count} training images are too few; add images")
     arguments["batch_size"] = min(before.get("batch_size", 100), count)
     others = (name for name in before if name in known and name not in (*arguments, *_KEPT))
     return arguments | {name: known[name].default for name in others}
@@ -185,23 +184,3 @@ def _shape(path: Path, shapes: list[tuple[str, list[int]]], found: Survey) -> tu
         return channels, height, width
     side = min(height, width, _LARGEST) if free else own[0]
     return channels, side, side
-
-
-def _few_steps(recipe: dict[str, Any], data: dict[str, Any], count: int) -> list[str]:
-    """Return advice if the epochs of the recipe give few training steps with these data."""
-    epochs, size = (recipe.get("trainer") or {}).get("max_epochs") or -1, data["batch_size"]
-    rows = count - size_in_rows(data.get("validation_size") or 0, count)
-    per_epoch = (rows if data.get("drop_last", True) else rows + size - 1) // size
-    if not 0 < epochs * per_epoch < _FEW_STEPS:
-        return []
-    more = -(-_ENOUGH_STEPS // per_epoch)
-    flags = f"--trainer.max_epochs {more}"
-    decay = (recipe["model"]["init_args"].get("optimizer") or {}).get("lr_decay", 1.0)
-    for name, factor in decay.items() if isinstance(decay, dict) else [("", decay)]:
-        if factor != 1:  # per epoch, of all networks or of each
-            key = f"lr_decay.{name}".rstrip(".")
-            flags += f" --model.init_args.optimizer.{key} {factor ** (epochs / more):.6g}"
-    return [
-        f"{epochs * per_epoch} training steps are few: raise --trainer.max_epochs ({epochs}) or lower"
-        f" --data.init_args.batch_size; {flags} makes {more * per_epoch:,} steps"
-    ]

@@ -55,10 +55,8 @@ def _abstract(path: str) -> str:
     missing = sorted(getattr(getattr(sys.modules.get(module), name, None), "__abstractmethods__", ()))
     if not missing:
         return f"name a subclass of {name or 'the section'} with class_path"
-    lacking = f"is abstract: it does not define {', '.join(missing)}"
-    if path.startswith("lebm."):
-        return f"{name} {lacking}; name a class derived from it with class_path"
-    return f"{path} {lacking}"
+    hint = "; name a class derived from it with class_path" if path.startswith("lebm.") else ""
+    return f"{path} is abstract: it does not define {', '.join(missing)}{hint}"
 
 
 def _value(text: str, leaf: str) -> str:
@@ -73,8 +71,6 @@ def _value(text: str, leaf: str) -> str:
     if found := re.match(r"Expected an? (\w+)(?:\. Got value: (.*))?$", leaf):
         got = found[2] or (given[1] if given else "")
         return f"expected {_KINDS.get(found[1], f'a {found[1]}')}" + (f", not {got!r}" if got else "")
-    if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\w+)", leaf):
-        return f"{found[1]} is not a subclass of {found[2]}"
     if found := re.match(r"module '([^']+)' has no attribute '(\w+)'", leaf):
         return f"no such class {found[1]}.{found[2]}" + nearest(
             found[2], dir(importlib.import_module(found[1]))
@@ -98,9 +94,7 @@ def interpolation_line(error: Exception, settings: Sequence[Setting]) -> str:
     text = str(error)
     holder = re.search(r"full_key: (\S+)", text)
     where = location([holder[1]] if holder else [], settings)
-    found = re.search(r"resolved to '([^']+)'", text) or re.search(
-        r"Interpolation key '\.*([^']+)' not found", text
-    )
+    found = re.search(r"resolved to '([^']+)'", text)
     if found is None:
         return f"{where}{text.splitlines()[0]}"
     known = [name for setting in settings for name in setting.sections]
@@ -120,13 +114,8 @@ def constructor_line(error: BaseException) -> str:
 def trainer_line(error: Exception, trainer: Mapping[str, Any]) -> str:
     """Return the message of Lightning about unsupported settings, after their key."""
     text = " ".join(str(error).split())
-    accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
     if re.search(r"gpu backend|can not run on your system|torch_xla", text):
-        return f"trainer.accelerator {accelerator}: no such device on this machine; use auto"
-    if "Trainer(devices=" in text:
-        return f"trainer.devices {devices}: must be at least 1, or auto"
-    if "your machine only has" in text:
-        return f"trainer.devices {devices}: {text}"
+        return f"trainer.accelerator {trainer.get('accelerator')}: no such device on this machine; use auto"
     return text
 
 

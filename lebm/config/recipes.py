@@ -76,8 +76,6 @@ def find(recipe: str) -> Path:
     name = recipe.removesuffix(".yaml").removesuffix(".yml").removeprefix("recipes/")
     if name in files:
         return files[name]
-    if path.is_dir():
-        raise UserError(f"{recipe} is a folder, not a recipe; to continue a run: lebm fit --resume {recipe}")
     near = difflib.get_close_matches(name, known, n=1) or [
         other for other in known if other.split("/")[-1] == name.split("/")[-1]
     ]
@@ -135,14 +133,11 @@ def load_recipe(path: Path) -> dict[str, Any]:
     """Return the content of a recipe as plain data.
 
     Raises:
-        UserError: if the file is unreadable, not YAML of plain values, or not a mapping.
+        UserError: if the file is not YAML of plain values, or not a mapping.
+        OSError: if the file cannot be read.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8") from error
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
@@ -188,11 +183,8 @@ def included(path: Path, content: Mapping[str, Any], above: tuple[Path, ...] = (
     above, known = (*above, path.resolve()), _files()
     for name in names:
         file = path.parent / name if name.endswith((".yaml", ".yml")) else known.get(name)
-        if file is None:
-            hint = nearest(name, known) or f"; the blocks are {', '.join(blocks())}"
-            raise UserError(f"{path}: include: no such block {name!r}{hint}")
-        if not file.is_file():
-            raise UserError(f"{path}: include: no such file {file}")
+        if file is None or not file.is_file():
+            raise UserError(f"{path}: include: no such block or file {name!r}{nearest(name, known)}")
         if file.resolve() in above:
             raise UserError(f"{path}: include: {name} includes itself")
         found += [*included(file, load_recipe(file), above), file]

@@ -13,7 +13,7 @@ import yaml
 from lebm.config import recipes
 from lebm.config.recipes import Setting, load_recipe, read
 from lebm.errors import UserError
-from lebm.files import HUB_NAME
+from lebm.files import EMBEDDED, HUB_NAME, embedded
 
 OWN_KEYS: dict[str, tuple[Any, str]] = {
     "run_dir": (str, "folder of the run (default: runs/<recipe>)"),
@@ -25,7 +25,6 @@ OWN_KEYS: dict[str, tuple[Any, str]] = {
 """Type and meaning of the keys of a recipe that LightningCLI does not have."""
 _SECTIONS = (*OWN_KEYS, "trainer", "model", "data", "seed_everything")
 _OF_TRAINING = ("devices", "num_nodes", "strategy", "plugins", "profiler", "default_root_dir")
-_EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "embedded"
 DESCRIPTION = """\
 A recipe (-c: a path, or a name that `lebm ls` prints) holds all settings; later -c files and flags override
 them. A run folder holds its recipe, so --resume RUN and `lebm test RUN` need no -c."""
@@ -104,7 +103,7 @@ def read_request(verb: str, typed: list[str]) -> Request:
     words = list(typed)
     if words and not words[0].startswith("-"):
         if verb == "fit":
-            raise UserError(f"{words[0]}: {_meant(words[0])}")
+            raise UserError(f"{words[0]}: use -c {words[0]} for a recipe, or --resume {words[0]} for a run")
         if verb == "validate-recipe":
             _use_recipe(request, words.pop(0))
         else:
@@ -154,17 +153,6 @@ def _loaded(text: str) -> Any:
     except yaml.YAMLError:
         return text
     return value if isinstance(value, dict | list | bool) or text == "null" else text
-
-
-def _meant(word: str) -> str:
-    """Return a suggestion for a first word of ``fit`` that is not a flag."""
-    if (Path(word) / "config.yaml").is_file():
-        return f"to continue this run, use --resume {word}"
-    try:
-        recipes.find(word)
-    except UserError:
-        return "name a recipe by -c, as in: lebm fit -c quickstart (lebm ls lists the recipes)"
-    return f"did you mean -c {word}?"
 
 
 def _use_recipe(request: Request, name: str) -> None:
@@ -217,16 +205,12 @@ def check_data(path: str | None, flag: str = "--data") -> None:
     """Reject data that are neither a file, a folder, packaged data, nor a possible Hub name."""
     if not path or os.path.exists(os.path.expanduser(path)):
         return
-    where = f"{flag} {path!r}: "
-    if path.startswith("embedded:"):
-        known = sorted({f"embedded:{file.stem.split('_')[0]}" for file in _EMBEDDED.glob("*.parquet")})
-        if path not in known:
-            raise UserError(f"{where}no such packaged data set; choose from {', '.join(known)}")
-        return
-    if path.startswith(("./", "../", "/", "~")) or not HUB_NAME.fullmatch(path):
+    if path.startswith(EMBEDDED):
+        embedded(path, flag)
+    elif path.startswith(("./", "../", "/", "~")) or not HUB_NAME.fullmatch(path):
         folder = Path(path).expanduser().parent
         names = [str(folder / file.name) for file in folder.iterdir()] if folder.is_dir() else []
-        raise UserError(f"{where}no such file or folder{recipes.nearest(path, names)}")
+        raise UserError(f"{flag} {path!r}: no such file or folder{recipes.nearest(path, names)}")
 
 
 def check_flagged_data(request: Request) -> None:

@@ -107,21 +107,17 @@ class ArrayData(SplitData):
             )
         splits = {name: self._array(arrays, name) for name in SPLITS if name in arrays}
         train = splits["train"]
-        carved = {
-            name: 0 if name in splits else size_in_rows(size, len(train))
-            for name, size in self.carved.items()
-        }
-        if sum(carved.values()) >= len(train):
-            listed = " and ".join(f"{name}_size {self.carved[name]}" for name in carved if carved[name])
-            raise UserError(
-                f"data path {self.path!r}: {listed} leaves none of {len(train)} training rows; use"
-                " --data.init_args.validation_size 0.1 for a tenth of them"
-            )
         kept = np.arange(len(train))
         for name, seed in (("test", self.seed), ("validation", self.seed + 1)):
-            if carved[name]:
-                kept, own = carve(kept, carved[name], seed)
+            if self.carved[name] and name not in splits:
+                kept, own = carve(kept, size_in_rows(self.carved[name], len(train)), seed)
                 splits[name] = train.subset(own)
+        if not len(kept):
+            sizes = " and ".join(f"{name}_size {size}" for name, size in self.carved.items() if size)
+            raise UserError(
+                f"data path {self.path!r}: {sizes} leaves none of {len(train)} training rows; use"
+                " --data.init_args.validation_size 0.1 for a tenth of them"
+            )
         splits["train"] = train.subset(kept)
         for name in {"validation", "test"} & splits.keys():
             places = np.arange(len(splits[name]))
@@ -160,10 +156,10 @@ class ArrayData(SplitData):
                 f"{where}: must hold numbers of shape (N, d), (N, H, W) or (N, C, H, W), not {values.dtype}"
                 f" of shape {values.shape}"
             )
-        # torch supports neither another byte order nor numbers of more than 8 bytes
-        known = np.float64 if values.dtype.itemsize > 8 else values.dtype.newbyteorder("=")
-        x = torch.from_numpy(values.astype(known))
-        x = to_unit_range(x) if values.ndim == 4 and values.dtype == np.uint8 else x.to(torch.float32)
+        if values.ndim == 4 and values.dtype == np.uint8:
+            x = to_unit_range(torch.from_numpy(values))
+        else:
+            x = torch.from_numpy(values.astype(np.float32))
         if not torch.isfinite(x).all() or (values.ndim == 4 and x.abs().max() > 1):
             raise UserError(f"{where}: must hold finite numbers, and images must be in [-1, 1] or uint8")
         label = arrays.get(f"{name}_label", np.full(len(x), -1))

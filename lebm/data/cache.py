@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import uuid
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image
 
 from lebm.data.decoding import Decoding, UndecodableError
 from lebm.data.sources import LABEL_COLUMNS, SPLIT_WORDS, Reader, Source, find_source, reading, short_hash
@@ -76,8 +74,8 @@ def build(
     """Decode a split into the empty ``folder``.
 
     Raises:
-        UserError: for an undecodable image or only dark images unless ``on_error`` is ``"skip"``, images of
-            different shapes, unusable labels, or no images.
+        UserError: for an undecodable image unless ``on_error`` is ``"skip"``, images of different shapes,
+            only dark images, unusable labels, or no images.
     """
     import datasets
 
@@ -92,8 +90,7 @@ def build(
     kept: dict[int, str] = {}  # file names by row
     skipped: list[str] = []
     brightest, deep = 0, False
-    with open(folder / "images.npy", "w+b") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are rejected later
+    with open(folder / "images.npy", "w+b") as file:
         shape: tuple[int, ...] | None = None
         for row, (path, decoded) in enumerate(_decoded(data, image_column, decoding)):
             where = f"{of}, row {row}" + (f" ({path})" if path else "")
@@ -116,12 +113,11 @@ def build(
             kept[row] = _below(path, source)
         if shape is None:
             raise UserError(f"{of}: {skipped[0] if skipped else 'no rows'}")
-        dark = None
         if decoding.white_level is None and (brightest < 64 if deep else brightest == 1):
-            way = "set white_level to the value of white in the files (4095 for 12 bits, 65535 for 16)"
-            dark = f"{of}, {len(kept)} images: the brightest pixel would be {brightest} of 255; {way}"
-            if on_error == "fail":
-                raise UserError(dark)
+            raise UserError(
+                f"{of}, {len(kept)} images: the brightest pixel would be {brightest} of 255; set white_level"
+                " to the value of white in the files (4095 for 12 bits, 65535 for 16)"
+            )
         _write_header(file, len(kept), shape)
         file.flush()
         os.fsync(file.fileno())
@@ -135,7 +131,6 @@ def build(
         "has_labels": labels is not None,
         "split": split,
         "skipped": skipped,
-        "dark": dark,
         "source": source.path,
         "decoding": asdict(decoding),
     }
@@ -248,7 +243,6 @@ class CachedImages:
         label_names: names of the labels in all splits; ``None`` without names.
         skipped: one line per undecodable image.
         folder: the folder of the cache that holds the split.
-        dark: a line about images of too small a range, see ``white_level``, or ``None``.
     """
 
     images: np.ndarray
@@ -258,7 +252,6 @@ class CachedImages:
     split: str
     skipped: list[str]
     folder: Path
-    dark: str | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -270,19 +263,8 @@ class CachedImages:
 
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
-    """Return the cache folder, created if missing: the argument, ``$LEBM_CACHE`` or ``~/.cache/lebm``.
-
-    Raises:
-        UserError: if it cannot be created or written.
-    """
-    folder = Path(cache_dir or os.environ.get("LEBM_CACHE") or "~/.cache/lebm").expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot create the image cache {folder} ({error.strerror}); set LEBM_CACHE to another folder"
-        ) from error
-    return folder
+    """Return the cache folder: the argument, ``$LEBM_CACHE`` or ``~/.cache/lebm``."""
+    return Path(cache_dir or os.environ.get("LEBM_CACHE") or "~/.cache/lebm").expanduser()
 
 
 def split_names(
@@ -321,8 +303,7 @@ def open_images(
             folder of images, an image, or ``embedded:mnist``.
         split: name of the split. ``None`` takes the only split; if there are several, it takes the first of
             test, validation and train that exists.
-        on_error: ``"fail"`` on an undecodable image and on a split of only dark images, or ``"skip"`` the
-            image and warn.
+        on_error: ``"fail"`` on an undecodable image, or ``"skip"`` it and warn.
 
     Returns:
         The decoded split, with ``images`` ``(N, C, H, W)`` ``uint8`` and ``labels`` ``(N,)``.
@@ -356,20 +337,13 @@ def open_images(
                 _make(folder, source, split, (image_column, label_column), decoding, on_error)
     cached = cached or _load(folder)
     assert cached is not None
-    _complain(cached, path, on_error)
-    return cached
-
-
-def _complain(cached: CachedImages, path: str, on_error: str) -> None:
-    """Reject a split with unusable images, or warn of them."""
-    if on_error == "fail" and (cached.skipped or cached.dark):
-        raise UserError([*cached.skipped, cached.dark][0])
-    lines = [cached.dark] if cached.dark else []
+    if cached.skipped and on_error == "fail":
+        raise UserError(cached.skipped[0])
     if cached.skipped:
         listed = one_line("; ".join(cached.skipped[:3])) + ("; ..." if len(cached.skipped) > 3 else "")
-        lines.append(f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}")
-    for line in lines:
-        warnings.warn(line, UserNotice, stacklevel=3)
+        text = f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}"
+        warnings.warn(text, UserNotice, stacklevel=2)
+    return cached
 
 
 def _split_names(source: Source, cache: Path) -> list[str]:
@@ -390,7 +364,7 @@ def _load(folder: Path) -> CachedImages | None:
     """Open a folder; return ``None`` if it is absent or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        found = {name: meta[name] for name in ("label_names", "has_labels", "split", "skipped", "dark")}
+        found = {name: meta[name] for name in ("label_names", "has_labels", "split", "skipped")}
         images, labels = np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "labels.npy")
         return CachedImages(images=images, labels=labels, folder=folder, **found)
     except (OSError, ValueError, KeyError, TypeError, EOFError):
@@ -405,11 +379,9 @@ def _make(
     decoding: Decoding,
     on_error: str,
 ) -> None:
-    # This process holds the lock, so unfinished folders belong to killed processes.
-    for orphan in folder.parent.glob(f".{folder.name}.*.unfinished"):
-        remove_folder(orphan)
-    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
-    unfinished.mkdir()
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    remove_folder(unfinished)  # this process holds the lock, so the folder is from a killed process
+    unfinished.mkdir(exist_ok=True)
     try:
         with reading(source, unfinished) as reader:
             build(unfinished, reader, split, columns, decoding, on_error)

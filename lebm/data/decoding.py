@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +72,6 @@ class Decoding:
         """
         try:
             with _opened(content) as image:
-                if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                    raise UndecodableError(
-                        f"{image.width}x{image.height} pixels are more than Pillow's limit"
-                    )
                 return self._array(ImageOps.exif_transpose(image))
         except UndecodableError:
             raise
@@ -143,14 +138,7 @@ def header(content: bytes | str | Path | None) -> tuple[tuple[int, int], str] | 
 def _opened(content: bytes | str | Path | None) -> Image.Image:
     if content is None or content == b"":
         raise UndecodableError("it is empty")
-    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=_formats())
-
-
-@cache
-def _formats() -> list[str]:
-    """Return the formats of ``FORMATS`` that this build of Pillow can read."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS)
 
 
 def _opaque(image: Image.Image) -> Image.Image:

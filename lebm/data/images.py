@@ -167,11 +167,7 @@ class ImageData(SplitData):
             **{name: self._where[name] for name in ("config_name", "revision")},
             **{name: self._how[name] for name in ("image_size", "channels", "crop", "white_level")},
             "image_shape": list(self.image_shape),
-            "source_splits": {
-                "train": self.train_split,
-                "validation": sources.splits["validation"].split if "validation" in sources.splits else None,
-                "test": self.test_split,
-            },
+            "source_splits": {part: split.split for part, split in sources.splits.items()},
             "sizes": {name: len(split) for name, split in splits.items()},
             "class_counts": {
                 name: {str(label): n for label, n in counts.items()}
@@ -218,17 +214,12 @@ class ImageData(SplitData):
             return []
         listed = ", ".join(class_words(label, self.label_names) for label in held_out[:10])
         listed += ", ..." if len(held_out) > 10 else ""
-        one = len(held_out) == 1
-        listed, it = (f"class {listed} is", "it") if one else (f"classes {listed} are", "them")
         total = len(self.train) + (0 if self.validation is None else len(self.validation))
-        tested = "there is no test split"
-        if self.test is not None and self.test.anomaly is not None:
-            count = int(self.test.anomaly.sum())
-            tested = f"{count} images of {it} are the anomalies of the test split"
+        anomalous = None if self.test is None else self.test.anomaly
         name = "held_out_label" if self.normal_label in (None, []) else "normal_label"
         said = [
-            f"held out: {listed} in none of the {total} training and validation images; {tested}"
-            f" (--data.init_args.{name} null trains on all classes)"
+            f"held out: class {listed}; {0 if anomalous is None else int(anomalous.sum())} images in the test"
+            f" split, none of {total} for training (--data.init_args.{name} null trains on all classes)"
         ]
         if self.unlabelled:
             said.append(f"{self.unlabelled} images without a label are skipped: their class is unknown")

@@ -116,7 +116,6 @@ class BatchLoader:
         position: returns ``(epoch, batch)``, the first batch to read. ``None`` always starts at batch 0 of
             the epoch of the sampler.
         num_workers: number of processes that read ahead; 0 is fastest for decoded images.
-        pin_memory: whether batches from workers are copied to page-locked memory.
     """
 
     def __init__(
@@ -125,13 +124,11 @@ class BatchLoader:
         sampler: ShardedBatchSampler,
         position: Callable[[], tuple[int, int]] | None = None,
         num_workers: int = 0,
-        pin_memory: bool = False,
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = sampler
         self.num_workers = num_workers
         self._position = position
-        self._pin_memory = pin_memory
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -153,7 +150,6 @@ class BatchLoader:
                 batch_sampler=list(rows),
                 num_workers=self.num_workers,
                 collate_fn=_as_it_is,
-                pin_memory=self._pin_memory,
                 # Otherwise each epoch would draw from the global generator of torch.
                 generator=torch.Generator().manual_seed(0),
             )

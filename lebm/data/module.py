@@ -139,8 +139,7 @@ class SplitData(LightningDataModule, Component):
             sampler = self._training_sampler(dataset, **sharing, seed=self.seed)
         else:
             sampler = ShardedBatchSampler(len(dataset), max(self.eval_batch_size, processes), **sharing)  # type: ignore[arg-type]
-        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers, pin)
+        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers)
 
     def train_dataloader(self) -> BatchLoader:
         """Return shuffled batches of ``batch_size`` rows over all processes.

@@ -1,7 +1,7 @@
 """Sources of images: the Hugging Face Hub, local parquet files in its layout, image folders, or the package.
 
-A local source is a list of files made by :func:`find_source`. Their names and times are the key of the cache,
-and each image is one row. Only the functions that read rows import the library ``datasets``, because this is
+A local source is a list of files made by :func:`find_source`. Their names and times are the key of the cache.
+Each image is one row. Only the functions that read rows import the library ``datasets``, because this is
 slow.
 """
 
@@ -16,21 +16,17 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from lebm.errors import UserError, UserNotice, printable
 from lebm.extras import need
-from lebm.files import HUB_NAME, short_hash
+from lebm.files import EMBEDDED, HUB_NAME, embedded, short_hash
 
-EMBEDDED = "embedded:"
 IMAGE_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
     *(".pbm", ".pgm", ".ppm", ".pnm"),
 )
-OTHER_SUFFIXES = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".tga", ".exr", ".dcm", ".zip", ".tar", ".gz")
-"""Images and archives that are not read, with a message."""
 SIDECARS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "digit")
 SPLIT_WORDS = {
@@ -61,7 +57,7 @@ class Source:
             of a Hub data set.
         files: local files, including metadata; empty for the Hub.
         splits: the files of each split, each with its class folder or ``None``; ``None`` if ``datasets``
-            finds them (the Hub, or a ``README.md`` with configurations).
+            finds them (the Hub, or a folder with ``metadata.csv`` or with configurations in ``README.md``).
     """
 
     path: str
@@ -94,22 +90,18 @@ def find_source(path: str, config_name: str | None = None, revision: str | None 
     Raises:
         UserError: if the path does not exist or holds no readable data.
     """
-    location, card = located(path), None
+    location = located(path)
     splits: Splits | None = None
     if path.startswith(EMBEDDED):
-        root, files = _embedded(path)
+        files = embedded(path, "data path")
+        root = files[0].parent
         location = str(root)
         splits = {file.stem.split("_", 1)[1]: {file: None} for file in files}
     elif os.path.isdir(location):
-        root, card = Path(location), _card(Path(location))
-        files, images = _readable_files(path, root)
-        if card is None:
-            if config_name is not None:
-                raise UserError(
-                    f"data path {path!r}: no configuration {config_name!r}, because the folder has no"
-                    " README.md that lists any; set config_name to null"
-                )
-            splits = _splits(path, root, images)
+        root = Path(location)
+        rows, described = _readable_files(path, root)
+        files = sorted([*rows, *described], key=str)
+        splits = None if described else _splits(path, root, rows)
     elif os.path.exists(location):
         root, files = Path(location).parent, [Path(location)]
         if not location.lower().endswith((".parquet", *IMAGE_SUFFIXES)):
@@ -125,70 +117,36 @@ def find_source(path: str, config_name: str | None = None, revision: str | None 
         )
     stats = ((str(file.relative_to(root)), file.stat()) for file in files)
     content = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats]
-    key = short_hash(["files", content, card, config_name])
+    key = short_hash(["files", content, config_name])
     return Source(path, location, key, config_name, None, tuple(files), splits)
 
 
-def _embedded(path: str) -> tuple[Path, list[Path]]:
-    folder = Path(str(resources.files("lebm.data.embedded")))
-    name = path.removeprefix(EMBEDDED)
-    files = sorted(folder.glob(f"{name}_*.parquet"))
-    if not name.isidentifier() or not files:
-        known = sorted({file.name.split("_")[0] for file in folder.glob("*.parquet")})
-        raise UserError(
-            f"data path {path!r}: no such packaged data set; choose from"
-            f" {', '.join(EMBEDDED + name for name in known)}"
-        )
-    return folder, files
-
-
-def _card(root: Path) -> str | None:
-    """Return the ``README.md`` of a folder, if it lists configurations in the layout of the Hub."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        text = (root / "README.md").read_text(encoding="utf-8")
-        return text if text.startswith("---") and _CARD.search(text) else None
-    return None
-
-
 def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
-    """Return the files of a folder that determine its rows, and the files that hold rows.
+    """Return the files of a folder that hold rows, and the files that tell ``datasets`` how to read them.
 
-    Hidden files and folders are skipped.
+    Hidden files and folders are skipped, and links are followed.
     """
-    found = _walk(path, root)
+    names = glob.iglob(os.path.join(glob.escape(str(root)), "**"), recursive=True)
+    found = sorted((Path(name) for name in names if not os.path.isdir(name)), key=str)
     images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
-    sidecars = [file for file in found if images and file.name in SIDECARS]
-    tables = [file for file in found if _is_table(file) and file not in sidecars]
+    described = [file for file in found if (images and file.name in SIDECARS) or _is_card(file, root)]
+    tables = [file for file in found if _is_table(file) and file not in described]
     rows, others = (images, tables) if len(images) > len(tables) else (tables, images)
     if not rows:
         raise UserError(
             f"data path {path!r}: the folder has no parquet files and no images ({', '.join(IMAGE_SUFFIXES)})"
         )
-    files = sorted([*rows, *(sidecars if rows is images else [])], key=str)
     kind = "images" if rows is images else "parquet"
     _say_unread(path, root, others, f"most files of the folder are {kind}")
-    unknown = [file for file in found if file.suffix.lower() in OTHER_SUFFIXES]
-    _say_unread(path, root, unknown, "lebm reads PNG, JPEG, BMP, GIF, WebP, TIFF and PPM")
-    return files, rows
+    return rows, described
 
 
-def _walk(path: str, root: Path) -> list[Path]:
-    """Return the files below a folder and below links to folders, sorted by name."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"data path {path!r}: cannot list {error.filename}: {error.strerror}") from error
-
-    found = []
-    for folder, inner, names in os.walk(root, followlinks=True, onerror=refuse):
-        here = Path(os.path.realpath(folder))
-        # A link to a folder above it would never end.
-        inner[:] = [
-            name
-            for name in inner
-            if name[0] != "." and not here.is_relative_to(os.path.realpath(os.path.join(folder, name)))
-        ]
-        found += [Path(folder, name) for name in names if name[0] != "."]
-    return sorted(found, key=str)
+def _is_card(file: Path, root: Path) -> bool:
+    """Return whether a file is a ``README.md`` that lists configurations in the layout of the Hub."""
+    if file != root / "README.md":
+        return False
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return text.startswith("---") and _CARD.search(text) is not None
 
 
 def _splits(path: str, root: Path, files: list[Path]) -> Splits:
@@ -242,22 +200,6 @@ def _say_unread(path: str, root: Path, files: list[Path], why: str) -> None:
         warnings.warn(text, UserNotice, stacklevel=2)
 
 
-def _check_names_of_classes(files: list[Path]) -> None:
-    """Reject parquet files of a split with different class names, because ``datasets`` uses the first."""
-    import datasets
-    from pyarrow import parquet
-
-    named = []
-    for file in files:
-        features = datasets.Features.from_arrow_schema(parquet.read_schema(file))
-        named.append({name: getattr(feature, "names", None) for name, feature in features.items()})
-        if named[-1] != named[0]:
-            raise UserError(
-                f"{file}: its columns or classes have other names than in {files[0]}; write the split with"
-                " the same names in all files"
-            )
-
-
 class Reader:
     """A reader of a source through ``datasets``, made by :func:`reading`."""
 
@@ -291,53 +233,20 @@ class Reader:
             files = list(source.splits[name])
             if not _is_table(files[0]):
                 return self._images(source.splits[name])
-            _check_names_of_classes(files)
             patterns = [glob.escape(str(file)) for file in files]
             return datasets.load_dataset("parquet", data_files={name: patterns}, **more)
 
     def _images(self, classes: Mapping[Path, str | None]) -> Any:
-        """Return rows of image files, with the columns of ``metadata.csv`` and similar files.
-
-        The folders are classes if no metadata have labels.
-        """
+        """Return rows of image files, with their folders as classes if there are any."""
         import datasets
 
-        known = self._metadata()
-        names = dict.fromkeys(name for row in known.values() for name in row)
-        columns = {name: [known.get(file, {}).get(name) for file in classes] for name in names}
-        columns["image"] = [str(file) for file in classes]
-        rows = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
-        if names.keys() & LABEL_COLUMNS or not any(classes.values()):
+        rows = datasets.Dataset.from_dict({"image": [str(file) for file in classes]})
+        rows = rows.cast_column("image", datasets.Image())
+        if not any(classes.values()):
             return rows
         every = {name for files in (self.source.splits or {}).values() for name in files.values()}
         kind = datasets.ClassLabel(names=sorted(filter(None, every)))
         return rows.add_column("label", kind.str2int(list(classes.values()))).cast_column("label", kind)
-
-    def _metadata(self) -> dict[Path, dict[str, Any]]:
-        """Return the columns of each image that the metadata of the folder names."""
-        from pyarrow import ArrowInvalid, csv, json, parquet
-
-        found: dict[Path, dict[str, Any]] = {}
-        known = set(self.source.files)
-        lines = csv.ParseOptions(newlines_in_values=True)
-        for file in self.source.files:
-            if file.name not in SIDECARS:
-                continue
-            try:
-                if file.suffix == ".csv":
-                    table = csv.read_csv(file, parse_options=lines)
-                else:
-                    table = json.read_json(file) if file.suffix == ".jsonl" else parquet.read_table(file)
-            except ArrowInvalid as error:
-                raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
-            if "file_name" not in table.column_names:
-                raise UserError(f"{file}: no column file_name, which names the image of each row")
-            for row in table.to_pylist():
-                image = Path(os.path.normpath(file.parent / str(row.pop("file_name"))))
-                if image not in known:
-                    raise UserError(f"{file}: names {image}, which is not an image of the folder")
-                found[image] = row
-        return found
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -350,8 +259,6 @@ class Reader:
             while error.__cause__ is not None and isinstance(error.__cause__, Exception):
                 error = error.__cause__  # DatasetGenerationError hides the reason in its cause
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            if isinstance(error, UnicodeEncodeError):
-                reason = f"the name {error.object!r} is not UTF-8"
             if self.source.is_local:
                 raise UserError(f"data path {self.source.path!r}: cannot be read: {reason}") from error
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from lebm.data.loader import ShardedBatchSampler
 from lebm.data.module import SplitData
 from lebm.data.rows import LengthBatchSampler, Rows, TextRows
-from lebm.data.sources import EMBEDDED, Source, find_source, reading
+from lebm.data.sources import Source, find_source, reading
 from lebm.data.splits import (
     VALIDATION_SPLITS,
     carve,
@@ -24,9 +25,11 @@ from lebm.data.splits import (
     nothing_left,
 )
 from lebm.errors import UserError
+from lebm.files import EMBEDDED
 from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Vocabulary
 
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what Python makes of bytes that are not UTF-8
 TEXT_COLUMNS = ("text", "sentence", "sentences", "premise", "content", "question")
 
 
@@ -97,13 +100,11 @@ def open_text(
     if split not in names:
         raise UserError(f"data path {path!r}: no split {split!r}; it has {', '.join(names)}")
     if files:
-        with files[split].open("rb") as file:
-            lines = (part for line in file for part in line.rstrip(b"\r\n").split(b"\r"))
+        with files[split].open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             found = _gathered(lines, f"{files[split]}: line", 1, on_error)
     else:
         values = _column(_source(path, config_name, revision), split, text_column)
-        lines = ((value or "").encode("utf-8", "surrogatepass") for value in values)
-        found = _gathered(lines, f"{path} ({split}): row", 0, on_error)
+        found = _gathered((value or "" for value in values), f"{path} ({split}): row", 0, on_error)
     if not found.texts:
         raise UserError(
             f"data path {path!r}: the split {split!r} holds no sentences (one per line is expected)"
@@ -149,22 +150,17 @@ def _column(source: Source, split: str, column: str | None) -> list[str | None]:
     return values
 
 
-def _gathered(lines: Iterable[bytes], where: str, first: int, on_error: str) -> Sentences:
+def _gathered(lines: Iterable[str], where: str, first: int, on_error: str) -> Sentences:
     texts, rows, empty, skipped = [], [], 0, 0
     for number, line in enumerate(lines):
-        line = line if number else line.removeprefix(b"\xef\xbb\xbf")  # byte order mark
-        try:
-            text = " ".join(line.decode("utf-8").split())
-        except UnicodeDecodeError as error:
+        if _NOT_UTF8.search(line):
             if on_error == "fail":
                 raise UserError(
-                    f"{where} {number + first} is not UTF-8 (byte {error.start + 1} is"
-                    f" 0x{line[error.start]:02x}): convert the file, or skip such lines with"
+                    f"{where} {number + first} is not UTF-8: convert the file, or skip such lines with"
                     " on_error: skip"
-                ) from error
+                )
             skipped += 1
-            continue
-        if text:
+        elif text := " ".join(line.split()):
             texts.append(text)
             rows.append(number)
         else:

@@ -73,7 +73,7 @@ def test_the_classifier_says_what_it_was_fitted_to(lebm: Run, conditioned: Path,
     [
         (["--class", "2"], "--class 2: '2' is not a class; the classes are class0, class1"),
         (["--class", "0|1"], "--class 0|1: 2 of 2 classes are not a condition"),
-        (["--class", "0", "--start", "pool"], "--class and --start pool exclude each other"),
+        (["--class", "0", "--start", "pool"], "--start pool runs no chain; leave out --class"),
         (["--class", "0", "--sharpness", "0"], "--sharpness 0: must be finite and above 0"),
         (
             ["--class", "0", "--classifier", "other"],
@@ -120,8 +120,8 @@ def test_restored_images_show_what_was_seen_and_what_the_model_makes_of_it(
     assert "5 completions of 3 images of ./pictures (test) in runs/tiny/images/restored.png" in shown
     assert "squared error per hidden pixel" in shown
     assert lebm("restore", trained, *words, "--out", "x.npy") == 0
-    made = torch.from_numpy(np.load("x.npy"))
-    assert made.shape == (3, 5, 1, 4, 4)
+    assert np.load("x.npy").shape == (15, 1, 4, 4)
+    made = torch.from_numpy(np.load("x.npy")).unflatten(0, (3, 5))
     picture = np.asarray(Image.open("runs/tiny/images/restored.png")).astype(int)
     assert picture.shape == image_grid(torch.zeros(27, 1, 4, 4), 9).shape
     from lebm.evaluation.reopen import reopen
@@ -149,15 +149,15 @@ def test_a_picture_can_be_the_mask(
 ) -> None:
     white = np.full((4, 4), 255, dtype=np.uint8)
     white[2:] = 0
-    for name, pixels in {"lower": white, "black": 0 * white, "large": np.ones((5, 4), np.uint8)}.items():
+    for name, pixels in {"lower": white, "black": 0 * white, "large": white.repeat(3, 0)}.items():
         Image.fromarray(pixels).save(f"{name}.png")
-    for mask, out in (("lower.png", "a.npy"), ("lower", "b.npy")):
+    for mask, out in (("lower.png", "a.npy"), ("lower", "b.npy"), ("large.png", "c.npy")):
         assert lebm("restore", trained, *DATA, "--mask", mask, "-n", 2, "--images", 1, "--out", out) == 0
-    np.testing.assert_array_equal(np.load("a.npy"), np.load("b.npy"))
+    for resized in ("b.npy", "c.npy"):
+        np.testing.assert_array_equal(np.load("a.npy"), np.load(resized))
     for name, message in {
         "black.png": "black.png: black everywhere",
-        "large.png": "large.png: has 4x5 pixels, but the images have 4x4",
-        "tiny.yaml": "tiny.yaml: not a readable picture",
+        "tiny.yaml": "cannot identify image file 'tiny.yaml'",
         "bog": "--mask bog: neither a file nor one of lower, upper",
     }.items():
         assert lebm("restore", trained, *DATA, "--mask", name) == 2

@@ -65,11 +65,10 @@ def test_a_name_that_is_a_number_is_a_name_first(make_parquet: MakeParquet) -> N
 def test_the_notes_name_the_class_and_count(clothes: str) -> None:
     (note,) = ready(clothes, held_out_label=1, anomaly_split="official", validation_size=3).notes()
     assert note.startswith(
-        "held out: class 1 ('pullover') is in none of the 18 training and validation images"
+        "held out: class 1 ('pullover'); 2 images in the test split, none of 18 for training (--data."
     )
-    assert "2 images of it are the anomalies of the test split" in note
     (bare,) = ready(clothes, held_out_label=1, anomaly_split="official", test_split=None).notes()
-    assert "there is no test split" in bare
+    assert "; 0 images in the test split" in bare
     assert ready(clothes).notes() == []
 
 

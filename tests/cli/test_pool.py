@@ -64,7 +64,7 @@ def test_a_model_without_a_pool_says_so(lebm: Run, tiny: Path, capsys: pytest.Ca
         "lebm: error: prior_sampler has no pool of chains: train with PersistentChains\n"
     )
     assert lebm("sample", "plain", "--start", "pool", "--steps", "3") == 2
-    assert "--start pool and --steps exclude each other" in capsys.readouterr().err
+    assert "--start pool runs no chain; leave out --class and --steps" in capsys.readouterr().err
 
 
 def test_an_empty_pool_is_named(pooled: Path) -> None:

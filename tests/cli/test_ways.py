@@ -47,20 +47,6 @@ def test_the_way_between_two_rows_of_the_data(
     assert _same(trained / "images/interpolation.png", trained, between(z[0], z[1], 5), 5)
 
 
-def test_images_may_be_named_by_their_files(
-    lebm: Run, trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = (*DATA, "--seed", 3, "-n", 5)
-    assert lebm("interpolate", trained, "class1/1.png", "pictures/test/class0/2.png", *words) == 0
-    assert "rows of the data: 7 to 2" in capsys.readouterr().out
-    assert lebm("traverse", trained, "test/class0/4.png", *DATA) == 0
-    assert "coordinates of row 4 of ./pictures (test)" in capsys.readouterr().out
-    assert lebm("interpolate", trained, "1.png", "class0/2.png", *words) == 2
-    assert "'1.png': 2 images of ./pictures (test) have this name, such as" in capsys.readouterr().err
-    assert lebm("interpolate", trained, "test/clas0/2.png", 3, *words) == 2
-    assert "has no image of this name; did you mean 'test/class0/2.png'?" in capsys.readouterr().err
-
-
 def test_without_rows_the_images_are_spread_over_the_classes(
     lebm: Run, trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,12 +102,12 @@ def test_the_most_visible_coordinates_come_first(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["interpolate", "{run}", "3"], "only one end of the interpolation is named, '3'"),
-        (["interpolate", "{run}", "3", "4", "--seeds", "1", "2"], "leave out the other ends"),
+        (["interpolate", "{run}", "3"], "3: an interpolation has two ends; name two"),
+        (["interpolate", "{run}", "3", "4", "--seeds", "1", "2"], "3 4: an interpolation has two ends"),
         (["interpolate", "{run}", "3", "-4", *DATA], "-4"),
         (["interpolate", "{run}", "3", "12", *DATA], "row 12: ./pictures (test) has the rows 0 to 11"),
         (["interpolate", "{run}"], "name some with --data"),
-        (["traverse", "{run}", "x", *DATA], "'x': ./pictures (test) has no image of this name"),
+        (["traverse", "{run}", "x", *DATA], "row x: ./pictures (test) has the rows 0 to 11"),
         (["traverse", "{run}", "1", "--from-seed", "2"], "leave out the row"),
         (["traverse", "{run}", "--from-seed", "2", "--coordinates", "2"], "the coordinates 0 to 1"),
         (["traverse", "{run}", "--from-seed", "2", "-n", "1"], "must be at least 2"),

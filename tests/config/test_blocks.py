@@ -120,10 +120,10 @@ def test_a_run_stores_what_its_blocks_say(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("include: data/mnits", "no such block 'data/mnits'; did you mean 'data/mnist'?"),
+        ("include: data/mnits", "no such block or file 'data/mnits'; did you mean 'data/mnist'?"),
         ("include: {data: mnist}", "expected a name or a list of names"),
         ("include: [3]", "expected a name or a list of names"),
-        ("include: missing.yaml", "no such file"),
+        ("include: missing.yaml", "no such block or file 'missing.yaml'"),
         ("include: nested.yaml", "mine.yaml includes itself"),
         ("include: broken.yaml", "not valid YAML"),
     ],

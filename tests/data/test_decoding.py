@@ -137,12 +137,10 @@ def test_unusable_files_are_refused(content: bytes | None, reason: str) -> None:
         decoded()(content)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("side", [11, 20])  # above Pillow's warning, and above its error
-def test_decompression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+def test_decompression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UndecodableError, match="pixels"):
-        decoded()(png(pictures(1, side)[0]))
+        decoded()(png(pictures(1, 20)[0]))
 
 
 def test_a_box_outside_the_image_is_refused() -> None:

@@ -76,6 +76,7 @@ def kill_storm(run: Path, kills: int, numbers: int, temporary: Path, seed: int =
         counts["unreadable"] += not whole
         counts["lost"] += step < seen
         seen = max(seen, step)
-        counts["orphans"] += len(AtomicCheckpointIO.clean(folder))
+        counts["orphans"] += len(list(folder.glob(".*.unfinished")))
+        AtomicCheckpointIO.clean(folder)
     counts["steps"] = seen
     return counts

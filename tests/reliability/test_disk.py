@@ -33,7 +33,7 @@ def test_a_disk_that_fills_while_writing(tmp_path: Path) -> None:
     last = write(tmp_path / "checkpoints" / "last.ckpt")
     before = last.read_bytes()
     (told,) = run_processes(_write_on_a_full_disk, last, world_size=1)
-    kept = "last.ckpt there is untouched; fix it and continue with --resume"
+    kept = "earlier checkpoints are untouched, so fix it and continue with --resume"
     assert told == f"cannot write the checkpoint {last} (File too large); {kept}"
     assert last.read_bytes() == before
     assert [file.name for file in last.parent.iterdir()] == ["last.ckpt"]
@@ -87,6 +87,6 @@ def test_orphans_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) 
     orphan = tmp_path / ".last.ckpt.0123abcd.unfinished"
     orphan.write_bytes(b"half")
     (tmp_path / ".keep").write_text("")
-    assert AtomicCheckpointIO.clean(tmp_path) == [orphan]
+    AtomicCheckpointIO.clean(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".keep", "last.ckpt"]
     assert checkpoint.read(tmp_path / "last.ckpt")["global_step"] == 3

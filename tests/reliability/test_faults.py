@@ -54,8 +54,8 @@ NOT_FINITE = Seen(
     4,
 )
 FULL = (
-    r"cannot write the checkpoint \S+ \({}\); last.ckpt, step=00000004.ckpt there are untouched; fix it and"
-    r" continue with --resume"
+    r"cannot write the checkpoint \S+ \({}\); earlier checkpoints are untouched, so fix it and continue with"
+    r" --resume"
 )
 EXPECTED: dict[str, Seen] = {
     "NaN pixel": Seen(
