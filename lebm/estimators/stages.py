@@ -70,8 +70,6 @@ class StageRule(nn.Module, Component, ABC):
 
     def __init__(self, window: int, held_out: int) -> None:
         super().__init__()
-        if window < 1:
-            raise ValueError(f"window must be at least 1, not {window}")
         if held_out < 0 or held_out == 1:
             raise ValueError(f"held_out must be 0 (none) or at least 2 (every so many), not {held_out}")
         self.window = window
@@ -227,17 +225,11 @@ class AdaptiveStages(StageRule):
         held_out: int = 10,
     ) -> None:
         super().__init__(window, held_out)
-        if not 1 <= min_steps <= max_steps or patience < 1:
+        if not 1 <= min_steps <= max_steps or held_out < 2:
             raise ValueError(
-                f"needs 1 <= min_steps <= max_steps and patience >= 1, not {min_steps}, {max_steps} and"
-                f" {patience}"
+                f"needs 1 <= min_steps <= max_steps and held_out >= 2, not {min_steps}, {max_steps} and"
+                f" {held_out}"
             )
-        if held_out < 2:
-            raise ValueError(
-                f"an adaptive rule needs held-out observations: held_out at least 2, not {held_out}"
-            )
-        if min(one, separated) < 0 or separated >= ONE - one:
-            raise ValueError(f"one and separated must not be negative or overlap: {one}, {separated}")
         self.min_steps = min_steps
         self.max_steps = max_steps
         self.patience = patience

@@ -55,7 +55,7 @@ def sample_chunks(
         count = min(size, n - first)
         if pool:
             assert isinstance(model, PriorModel)
-            x = model.sample_from_pool(count, generator=noise)
+            x = model.observe(model.pool_latents(count, generator=noise), generator=noise)
         else:
             x = model.sample(count, steps=steps, generator=noise)
         _check_channels(x, "the model's samples")
