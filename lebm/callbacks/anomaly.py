@@ -42,10 +42,6 @@ class AnomalyDetection(EvaluationCallback):
         self._rows, self._bad = RowCollector(["score", "anomaly", "label"]), NonFinite()
         self._explained = False
 
-    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        for metric in (self._rows, self._bad):
-            metric.to(model.device).reset()
-
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         if "anomaly" not in batch:
             return

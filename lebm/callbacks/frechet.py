@@ -73,7 +73,6 @@ class FrechetDistance(EvaluationCallback):
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self.features.to(model.device).eval()
-        self._bad.to(model.device).reset()
         with torch.no_grad():
             self._metric = self._measured_real(trainer, model, batch)
             part, shape = (trainer.global_rank, trainer.world_size), batch["x"].shape[1:]

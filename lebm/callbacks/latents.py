@@ -45,7 +45,6 @@ class PosteriorLatents(EvaluationCallback):
         self._held = 0
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self._rows.to(model.device).reset()
         self._held = 0
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:

@@ -193,8 +193,6 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
                 "LayerClassification needs labels, and a data module with a train split and an"
                 " evaluation_dataloader"
             )
-        for rows in (self._train, self._test):
-            rows.to(model.device).reset()
         for part in whole_split(trainer, model.device, "train"):
             if self.limit is not None:
                 keep = part["index"] < self.limit

@@ -45,7 +45,6 @@ class ReconstructionGrid(EvaluationCallback):
         self._chosen: Tensor | None = None
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self._rows.to(model.device).reset()
         chosen = self._choice(trainer, stage)
         self._chosen = None if chosen is None else chosen.to(model.device)
 
@@ -112,7 +111,6 @@ class ReconstructionError(EvaluationCallback):
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self._mean = double_mean(model.device)
-        self._bad.to(model.device).reset()
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")
