@@ -241,18 +241,18 @@ class AdaptiveStages(StageRule):
             better = self.loss < self.best - IMPROVEMENT
             self.stale = 0 if better else self.stale + 1
             self.best = min(self.best, self.loss)
-        if measured and self.steps >= self.min_steps:
-            if self.loss < self.separated:
-                return "the classes are separated"
-            if self.stale >= self.patience:
-                return self._levelled("its loss has levelled off")
-        return self._levelled("its steps are done") if self.steps >= self.max_steps else None
+        due = measured and self.steps >= self.min_steps
+        if due and self.loss < self.separated:
+            return "the classes are separated"
+        stale = due and self.stale >= self.patience
+        if not stale and self.steps < self.max_steps:
+            return None
+        if not self._worth_keeping():
+            return "one: nothing is left to learn"
+        return "its loss has levelled off" if stale else "its steps are done"
 
     def _worth_keeping(self) -> bool:
         return self.best <= ONE - self.one
-
-    def _levelled(self, otherwise: str) -> str:
-        return otherwise if self._worth_keeping() else "one: nothing is left to learn"
 
 
 log = logging.getLogger("lebm.estimators")

@@ -154,8 +154,7 @@ class _Estimator:
         above = self.estimate(x, start, self.settings.levels, "reverse", repeated)
         gaps = above.estimate - below.estimate
         name, split = "bracket_gap/simulated_images", "images drawn from the model"
-        details = {"unit": "nats per image", "median": float(gaps.median())}
-        return Figure.of(name, mean_interval(gaps), n, split, **details)
+        return Figure.mean(name, gaps, split, unit="nats per image", median=float(gaps.median()))
 
 
 def _constant(name: str, bound: LogZ, settings: Settings) -> Figure:
