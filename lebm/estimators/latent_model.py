@@ -417,17 +417,12 @@ class LatentModel(LightningModule, Component, ABC):
         due = (self.trainer.global_step + 1) % every == 0
         with self.noting(due) as notes:
             loss = self.loss(batch, batch_idx)
-        if loss.dim():
-            raise ValueError(
-                f"{type(self).__name__}.loss must return a scalar, not the shape {tuple(loss.shape)}"
-            )
         self._losses = self._losses[0] + loss.detach(), self._losses[1] + 1
         if due:
             # Only on steps that are written, because logging costs more than a small training step.
             self.log("loss", loss.detach(), prog_bar=True)
-            shown = {name for name in notes if name == "stage" or name.startswith("train/")}
-            self.log_dict({name: notes[name] for name in notes if name in shown}, prog_bar=True)
-            self.log_dict({name: notes[name] for name in notes if name not in shown})
+            for name, value in notes.items():
+                self.log(name, value, prog_bar=name == "stage" or name.startswith("train/"))
         return loss + touch(self.idle_networks)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
