@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lebm import checkpoint as checkpoints
 from lebm.component import describe
 from lebm.conditions import Given
 from lebm.errors import UserError, UserNotice
-from lebm.estimators.backbone import copy_backbone
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError, contrast
 from lebm.estimators.optim import AdamGroups
@@ -346,7 +346,7 @@ class PriorModel(LatentModel):
     def on_fit_start(self) -> None:
         backbone = getattr(self.inference, "backbone", None)
         if backbone is not None and self.trainer.ckpt_path is None:  # a resumed run has its own weights
-            copy_backbone(backbone, self.frozen_parts)
+            _copy_backbone(backbone, self.frozen_parts)
         steps, rule = self.trainer.estimated_stepping_batches, self.fit_base
         if rule is None:
             return
@@ -508,3 +508,36 @@ class PriorModel(LatentModel):
 
 def _trains(part: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in part.parameters())
+
+
+def _copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:
+    """Copy weights from a checkpoint or run folder of a model with an encoder.
+
+    No class that the checkpoint names is built.
+
+    Args:
+        source: the checkpoint, whose averaged weights are used if it has any.
+        parts: the networks ``likelihood``, ``encoder`` and ``reference``, changed in place.
+
+    Raises:
+        UserError: if the checkpoint cannot be read, or a part is absent or does not fit.
+    """
+    state = checkpoints.read(checkpoints.find_checkpoint(source))["state_dict"]
+    tilted = any(name.startswith("prior.base.") for name in state)
+    # Older checkpoints have the encoder outside the inference.
+    inside = any(name.startswith("inference.encoder.") for name in state)
+    prefixes = {
+        "likelihood": "likelihood.",
+        "encoder": "inference.encoder." if inside else "encoder.",
+        "reference": "prior.base." if tilted else "prior.",
+    }
+    for name, part in parts.items():
+        prefix = prefixes[name]
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if name == "encoder" and not own:
+            raise UserError(f"{source}: holds no encoder, which a backbone needs")
+        try:
+            part.load_state_dict(own)
+        except RuntimeError as error:
+            last = str(error).splitlines()[-1].strip()
+            raise UserError(f"{source}: its {name} does not match this recipe ({last})") from error
