@@ -511,17 +511,7 @@ def _trains(part: nn.Module) -> bool:
 
 
 def _copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:
-    """Copy weights from a checkpoint or run folder of a model with an encoder.
-
-    No class that the checkpoint names is built.
-
-    Args:
-        source: the checkpoint, whose averaged weights are used if it has any.
-        parts: the networks ``likelihood``, ``encoder`` and ``reference``, changed in place.
-
-    Raises:
-        UserError: if the checkpoint cannot be read, or a part is absent or does not fit.
-    """
+    """Copy the (averaged) weights of networks from a checkpoint, in place, without building its classes."""
     state = checkpoints.read(checkpoints.find_checkpoint(source))["state_dict"]
     tilted = any(name.startswith("prior.base.") for name in state)
     # Older checkpoints have the encoder outside the inference.

@@ -72,25 +72,20 @@ class LatentGaussian:
         x: Tensor,
         candidates: Tensor,
         generator: RandomSource = None,
-        *,
-        chains: int = 16,
-        rounds: int = 2,
     ) -> LatentGaussian:
         """Fit Gaussians around the most likely candidates, whose neighbourhoods exact chains explore.
 
-        Each Gaussian covers a single mode instead of the distance between modes. The estimate then lacks the
-        mass of other modes, but is still a lower bound.
+        In each of two rounds, 16 chains per observation explore in the coordinates of the last Gaussian, and
+        a new Gaussian is fitted. Each Gaussian covers a single mode instead of the distance between modes.
+        The estimate then lacks the mass of other modes, but is still a lower bound.
 
         Args:
             joint: joint density, see :func:`log_marginal`.
             x: observations ``(B, *event)``.
             candidates: latents ``(n, B, d)``, for example the ends of posterior chains.
             generator: source of randomness.
-            chains: number of exploring chains per observation.
-            rounds: number of rounds, in each of which chains explore in the coordinates of the last Gaussian
-                and a new Gaussian is fitted.
         """
-        _, rows, d = candidates.shape
+        chains, (_, rows, d) = 16, candidates.shape
         with torch.no_grad():
             given = joint(x)
             best = torch.stack([given(z) for z in candidates], dim=1).nan_to_num(-torch.inf).argmax(dim=1)
@@ -98,7 +93,7 @@ class LatentGaussian:
         likeliest = candidates.transpose(0, 1)[torch.arange(rows, device=x.device), best]
         z = likeliest.repeat_interleave(chains, dim=0)
         kernel = HMC(30, 0.05, leapfrog_steps=5).to(x.device)
-        for _ in range(rounds):
+        for _ in range(2):
             wide = start.repeated(chains)
 
             def whitened(u: Tensor, wide: LatentGaussian = wide) -> Tensor:

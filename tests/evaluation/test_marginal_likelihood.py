@@ -115,9 +115,7 @@ def test_no_process_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", waiting)
     truth = Truth(2)
-    start = LatentGaussian.located(
-        truth.joint, truth.x, truth.posterior_draws(3), source(), chains=4, rounds=1
-    )
+    start = LatentGaussian.located(truth.joint, truth.x, truth.posterior_draws(3), source())
     log_marginal(truth.joint, truth.x, start, annealing(2), 2, source())
     prior_log_z(truth.prior, annealing(2), 4, source(), long_run=torch.zeros(4, 2).double())
     with pytest.raises(AssertionError, match="a collective call"):
