@@ -59,9 +59,7 @@ class ReconstructionGrid(EvaluationCallback):
             return None
         rows = len(dataset)
         if isinstance(batches, list) and batches[0] < len(loader):
-            rows = min(
-                rows, int(batches[0]) * size
-            )  # limit_val_batches and limit_test_batches end the pass there
+            rows = min(rows, int(batches[0]) * size)  # limit_val_batches or limit_test_batches
         labels: Any = getattr(dataset, "labels", None)
         known = isinstance(labels, Tensor) and labels.shape == (len(dataset),)
         classes = labels[:rows].cpu().numpy() if known else None
