@@ -32,6 +32,6 @@ def test_networks_that_rest_have_no_gradient_at_all() -> None:
 def test_the_loss_of_an_earlier_step_does_not_reach_the_next_batch() -> None:
     model = model_of("dual_mcmc_alternate")
     batch = {"x": torch.zeros(4, 1, 8, 8), "index": torch.arange(4)}
-    losses = [[float(model.loss(batch, 0)) for _ in model.updates()] for _ in range(2)]
+    losses = [[model.loss(batch, 0).item() for _ in model.updates()] for _ in range(2)]
     assert losses[0][0] == losses[1][0]
     assert all(second != first for first, second in losses)
