@@ -29,16 +29,16 @@ from torch import Tensor
 
 import lebm
 from lebm.callbacks import LayerClassification, ReconstructionError
-from lebm.estimators import noise_contrastive_prior
+from lebm.density_ratio import Training, logistic
 from lebm.evaluation.data import RunImages, batches, some_rows
 from lebm.evaluation.reopen import reopen
 from lebm.evaluation.scores import combined, score_pass
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality
 from lebm.metrics import DigitFeatures, frechet_distance, neighbour_rows
 from lebm.metrics.text_likelihood import Budget, language_model_perplexity
-from lebm.models import DiagonalGaussian, Likelihood, MLPEnergy, StandardNormal
+from lebm.models import DiagonalGaussian, MLPEnergy, RatioPrior, RatioProduct, StandardNormal, frozen
 from lebm.run.folder import hardware, versions
-from lebm.samplers import Langevin, Noise
+from lebm.samplers import Noise, SamplingImportanceResampling
 
 NORMAL, LEAKED, LAST = 5_000, 0.8, 10
 MOVES, MIXTURES, ALL = 200, (1, 10, 100), 10_000
@@ -193,12 +193,7 @@ def encodings(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     reached = torch.cat([model.decode(part).detach() for part in train[:DRAWS].split(500)])
     found = alone(**{"training images/distance": scale.floor})
     found |= alone(**{"their reconstructions/distance": scale.distance(scale.of(reached))})
-    for name, density, z, half in (
-        *gaussians(train),
-        one_classifier(train, model.likelihood),
-        *stages(model),
-        *chains(model),
-    ):
+    for name, density, z, half in (*gaussians(train), one_classifier(train), *stages(model), *chains(model)):
         with torch.no_grad():
             drawn = torch.cat([model.decode(part) for part in z.split(500)])
         found |= {f"{name}/{key}": value for key, value in quality(drawn, scale).items()}
@@ -240,19 +235,26 @@ def gaussians(z: Tensor) -> Iterator[Row]:
         yield str(count), density, draws[torch.randperm(DRAWS)], 0.0
 
 
-def one_classifier(z: Tensor, likelihood: Likelihood) -> Row:
-    """Return a noise contrastive prior with the energy network of one stage and draws by resampling."""
+def one_classifier(z: Tensor) -> Row:
+    """Return a noise contrastive prior (Aneja et al. 2021): one classifier, and draws by resampling.
+
+    The classifier has the energy network of one stage."""
     torch.manual_seed(0)
     network = MLPEnergy(latent_dim=z.shape[1], hidden=[200, 200], activation="gelu", output_bias=True)
     noise = torch.Generator().manual_seed(2)
     shuffled = z[torch.randperm(len(z), generator=noise)]
-    model, _ = noise_contrastive_prior(likelihood, shuffled, network, Langevin(1, 0.1), generator=noise)
+    prior = RatioPrior(RatioProduct(network, max_stages=1)).to(z)
+    logistic(shuffled, lambda n, source: prior.reference(n, source), prior.tilt.active, Training(), noise)
+    prior.tilt.switch()
+    sampler = SamplingImportanceResampling(5000, shared_target=True)
+    sampler.run(prior.target(), prior.reference(32, noise), noise)  # as before the draws of results/
     with torch.no_grad():
-        logits = -model.prior.energy(model.prior.reference(500_000, noise)).double()
+        logits = -prior.energy(prior.reference(500_000, noise)).double()
     weights = (logits - logits.max()).exp()
     log_z = float(logits.max() + weights.mean().log())
-    draws = model.sample_latent(DRAWS, generator=noise)
-    return "ncp", lambda at: model.prior.log_density(at) - log_z, draws, half_width(weights / weights.mean())
+    with frozen(prior):
+        draws = sampler(prior.target(), prior.reference(DRAWS, noise), noise)
+    return "ncp", lambda at: prior.log_density(at) - log_z, draws, half_width(weights / weights.mean())
 
 
 def stages(model: Any) -> Iterator[Row]:

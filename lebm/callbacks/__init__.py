@@ -17,13 +17,7 @@ from lebm.callbacks.latents import (
     PosteriorLatents,
     StagePicture,
 )
-from lebm.callbacks.layers import (
-    HierarchicalSamples,
-    LatentAttack,
-    LayerClassification,
-    LayerReconstruction,
-    MutualInformationGap,
-)
+from lebm.callbacks.layers import HierarchicalSamples, LatentAttack, LayerClassification, LayerReconstruction
 from lebm.callbacks.publish import publish_histogram, publish_image, publish_table
 from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid, RevisionError
 from lebm.callbacks.samples import SampleGrid
@@ -44,7 +38,6 @@ __all__ = [
     "LayerClassification",
     "LayerReconstruction",
     "LongChain",
-    "MutualInformationGap",
     "PosteriorLatents",
     "ReconstructionError",
     "ReconstructionGrid",

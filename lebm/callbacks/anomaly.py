@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
@@ -14,7 +12,6 @@ from lebm.callbacks.base import Batch, EvaluationCallback, data_of, has_split, l
 from lebm.callbacks.publish import publish_histogram, publish_table, takes_tables
 from lebm.data.rows import ImageRows
 from lebm.estimators.latent_model import LatentModel
-from lebm.files import replaced
 from lebm.metrics.anomaly import anomaly_figures
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.plots.grids import image_grid
@@ -31,27 +28,19 @@ class AnomalyDetection(EvaluationCallback):
     as histograms, ``histograms/<stage>_score_normal`` and ``histograms/<stage>_score_anomalous``, and the 25
     samples with the highest scores as ``tables/<stage>_scores`` in Weights & Biases.
 
-    Args:
-        save_scores: whether ``<run>/scores/<stage>.csv`` is written, with one row per sample.
-
     Raises:
         UserError: if a score is not finite, at the end of the pass.
 
     Example:
         >>> from lebm.callbacks import AnomalyDetection
-        >>> AnomalyDetection(save_scores=True).save_scores
-        True
+        >>> AnomalyDetection().figures
+        {}
     """
 
-    def __init__(self, save_scores: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.save_scores = save_scores
         self._rows, self._bad = RowCollector(["score", "anomaly", "label"]), NonFinite()
         self._explained = False
-
-    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        for metric in (self._rows, self._bad):
-            metric.to(model.device).reset()
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         if "anomaly" not in batch:
@@ -84,8 +73,6 @@ class AnomalyDetection(EvaluationCallback):
         self.protocol.update(score=model.anomaly_score_name, chain_settings=model.chain_settings)
         if trainer.is_global_zero:
             _publish(trainer, stage, rows)
-            if self.save_scores and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                _write_scores(Path(trainer.default_root_dir) / "scores" / f"{stage}.csv", rows)
 
     def _explain(self, trainer: Trainer, reason: str) -> None:
         if trainer.is_global_zero and not self._explained:
@@ -108,11 +95,3 @@ def _publish(trainer: Trainer, stage: str, rows: Mapping[str, Tensor]) -> None:
         images = split.observations(rows["index"][top].numpy())
         columns["image"] = [image_grid(image[None], 1) for image in images]
     publish_table(trainer, f"{stage}_scores", list(columns), zip(*columns.values(), strict=True))
-
-
-def _write_scores(path: Path, rows: Mapping[str, Tensor]) -> None:
-    columns = ("index", "label", "anomaly", "score")
-    with replaced(path) as unfinished, unfinished.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["index", "label", "anomaly", "anomaly_score"])
-        writer.writerows(zip(*(rows[name].tolist() for name in columns), strict=True))

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from lebm.component import Component
 from lebm.errors import UserError
@@ -27,8 +27,9 @@ class EvaluationCallback(Callback, Component):
     A pass calls :meth:`begin` once, :meth:`collect` for every batch, and :meth:`finish` once. Use the model
     in ``begin`` and ``collect`` only, because these run inside batch hooks, in which averaged weights (EMA)
     are in use for any order of callbacks. Lightning's check before training, data loaders after the first
-    one, and passes that :meth:`wanted` leaves out call none of them. ``stage`` is ``"val"`` or ``"test"``,
-    the prefix of every logged name. The callbacks of lebm raise a ValueError for an argument out of range.
+    one, and passes that :meth:`wanted` leaves out call none of them. Metrics of torchmetrics in attributes
+    are moved to the device and reset when a pass begins. ``stage`` is ``"val"`` or ``"test"``, the prefix of
+    every logged name. The callbacks of lebm raise a ValueError for an argument out of range.
 
     Attributes:
         every_n_epochs: number of epochs between the passes in training; only ``validate`` and ``test`` passes
@@ -106,6 +107,9 @@ class EvaluationCallback(Callback, Component):
             self._open = self.wanted(trainer, _stage(trainer))
             self.first_batch = True
             if self._open:
+                for part in vars(self).values():
+                    if isinstance(part, Metric):
+                        part.to(pl_module.device).reset()
                 self.begin(trainer, pl_module, _stage(trainer), batch)
 
     def on_validation_batch_end(

@@ -24,6 +24,9 @@ from lebm.samplers.noise import Noise
 
 EARLY = 200
 """Training steps before samples are compared with data, because an untrained generator has no diversity."""
+MAX_PIXEL, MIN_SPREAD = 100.0, 1e-4
+"""Largest absolute value of a revised image, and least standard deviation per pixel over generated images."""
+DRAWS = 64
 
 _ADVICE = "Lower the learning rates or the samplers' step_size, or limit gradients with max_grad_norm"
 
@@ -118,9 +121,6 @@ class Divergence(Callback, Component):
         keep_every: number of steps between the states that ``"recover"`` keeps.
         shrink: factor on learning rates and step sizes for each recovery, in (0, 1).
         max_recoveries: number of recoveries, after which the next divergence stops the run.
-        max_pixel: largest absolute value of a revised image, for data in [-1, 1].
-        min_spread: smallest standard deviation per pixel over the generated images of a batch, below which
-            the generator has collapsed.
 
     Raises:
         DivergenceError: in a step, with its number; before a checkpoint is written, with the name of the
@@ -140,8 +140,6 @@ class Divergence(Callback, Component):
         keep_every: int = 50,
         shrink: float = 0.5,
         max_recoveries: int = 10,
-        max_pixel: float = 100.0,
-        min_spread: float = 1e-4,
     ) -> None:
         check_choice("policy", policy, ("stop", "recover"))
         at_least(1, keep_every=keep_every, max_recoveries=max_recoveries)
@@ -149,13 +147,8 @@ class Divergence(Callback, Component):
             raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
         if not 0 < shrink < 1:
             raise ValueError(f"shrink must be in (0, 1), not {shrink}")
-        if not max_pixel > 0 or min_spread < 0:
-            raise ValueError(
-                f"max_pixel must be positive and min_spread not negative, not {max_pixel} and {min_spread}"
-            )
         self.policy, self.max_energy_gap = policy, max_energy_gap
         self.keep_every, self.max_recoveries = keep_every, max_recoveries
-        self.max_pixel, self.min_spread = max_pixel, min_spread
         self.recoveries: list[dict[str, Any]] = []
         self._rollback = Rollback(shrink)
         self._batch: Any = None
@@ -239,12 +232,11 @@ class Divergence(Callback, Component):
         if cause := self._gap_cause(revised.get("energy gap")):
             return cause
         images, generated = revised.get("revised images"), revised.get("generated images")
-        if images is not None and (largest := float(images.abs().max())) > self.max_pixel:
-            return f"the revised images reach {largest:.4g}, beyond max_pixel {self.max_pixel:g}"
-        if generated is not None and len(generated) > 1:
-            spread = float(generated.std(dim=0).mean())
-            if spread < self.min_spread:
-                return f"the generated images are all alike (spread {spread:.2g}): a dead generator"
+        if images is not None and (largest := float(images.abs().max())) > MAX_PIXEL:
+            return f"the revised images reach {largest:.4g}, beyond {MAX_PIXEL:g}"
+        spread = float(generated.std(dim=0).mean()) if generated is not None and len(generated) > 1 else 1.0
+        if spread < MIN_SPREAD:
+            return f"the generated images are all alike (spread {spread:.2g}): a dead generator"
         return ""
 
     def _gap_cause(self, gap: Tensor | None) -> str:
@@ -303,7 +295,6 @@ class ChainHealth(EvaluationCallback):
         max_energy_gap: largest ``|E(z+) - E(z-)|``, mean over a batch, without a finding.
         min_acceptance: smallest acceptance of a chain with a Metropolis test, in [0, 1), without a finding.
         min_diversity: smallest ratio of the standard deviations, in [0, 1), without a finding.
-        n: number of prior samples for the comparison, at least 2.
         policy: ``"warn"``, or ``"stop"`` to end the run at the first finding.
 
     Raises:
@@ -320,21 +311,14 @@ class ChainHealth(EvaluationCallback):
         max_energy_gap: float = 100.0,
         min_acceptance: float = 0.01,
         min_diversity: float = 0.1,
-        n: int = 64,
         policy: Literal["warn", "stop"] = "warn",
     ) -> None:
         super().__init__()
-        at_least(2, n=n)
         check_choice("policy", policy, ("warn", "stop"))
         if not max_energy_gap > 0:
             raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
-        if not 0 <= min_acceptance < 1 or not 0 <= min_diversity < 1:
-            raise ValueError(
-                f"min_acceptance and min_diversity must be in [0, 1), not {min_acceptance} and"
-                f" {min_diversity}"
-            )
         self.max_energy_gap, self.min_acceptance = max_energy_gap, min_acceptance
-        self.min_diversity, self.n, self.policy = min_diversity, n, policy
+        self.min_diversity, self.policy = min_diversity, policy
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -356,7 +340,7 @@ class ChainHealth(EvaluationCallback):
             return
         if not isinstance(outputs, dict) or "z" not in outputs or len(outputs["z"]) < 2:
             return
-        draws = model.sample_latent(self.n, generator=Noise.shards(0, "health"))
+        draws = model.sample_latent(DRAWS, generator=Noise.shards(0, "health"))
         if (ratio := _ratio(draws, outputs["z"])) < self.min_diversity:
             alike = "samples of the prior are all alike (ratio of standard deviations, samples to data)"
             remedy = "lower the energy's learning rate, or take longer chains"

@@ -7,16 +7,7 @@ from typing import Literal
 import torch
 from lightning.pytorch import Trainer
 
-from lebm.callbacks.base import (
-    Batch,
-    EvaluationCallback,
-    at_least,
-    data_of,
-    fitting,
-    has_split,
-    log,
-    whole_split,
-)
+from lebm.callbacks.base import Batch, EvaluationCallback, at_least, data_of, has_split, log, whole_split
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.draws import CHUNK, check_images, sample_chunks
@@ -44,10 +35,9 @@ class FrechetDistance(EvaluationCallback):
         chunk_size: number of samples per chunk.
         steps: length of the chain; the model's default if ``None``.
         seed: seed of the noise of the samples.
-        extractor: former name of ``features``.
 
     Raises:
-        ValueError: for an argument out of range, or if both names of the features are given.
+        ValueError: for an argument out of range.
         UserError: if the data module lacks the split, or if images or samples have a wrong shape or range.
 
     Example:
@@ -65,15 +55,12 @@ class FrechetDistance(EvaluationCallback):
         chunk_size: int = CHUNK,
         steps: int | None = None,
         seed: int = 0,
-        extractor: FeatureExtractor | None = None,
     ) -> None:
         super().__init__()
-        if features is not None and extractor is not None:
-            raise ValueError("extractor is the former name of features: give one of them")
         at_least(2, n_samples=n_samples)
         at_least(1, chunk_size=chunk_size, every_n_epochs=every_n_epochs)
         check_choice("split", split, ("train", "validation", "test"))
-        self.features = features or extractor or InceptionFeatures()
+        self.features = features or InceptionFeatures()
         self.n_samples, self.split, self.every_n_epochs = n_samples, split, every_n_epochs
         self.chunk_size, self.steps, self.seed = chunk_size, steps, seed
         self._bad = NonFinite()
@@ -86,7 +73,6 @@ class FrechetDistance(EvaluationCallback):
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self.features.to(model.device).eval()
-        self._bad.to(model.device).reset()
         with torch.no_grad():
             self._metric = self._measured_real(trainer, model, batch)
             part, shape = (trainer.global_rank, trainer.world_size), batch["x"].shape[1:]
@@ -102,8 +88,7 @@ class FrechetDistance(EvaluationCallback):
         self._bad.refuse(
             "generated samples", "look at mcmc/prior/nonfinite and lower the prior sampler's step size"
         )
-        name, value = f"{stage}/{self.features.figure}", float(self._metric.compute())
-        self.report(model, {name: value})
+        self.report(model, {f"{stage}/{self.features.figure}": float(self._metric.compute())})
         self.protocol.update(
             figure=self.features.figure,
             samples=self.n_samples,
@@ -114,12 +99,6 @@ class FrechetDistance(EvaluationCallback):
             note=self.features.note,
             chain_settings=model.chain_settings,
         )
-        if trainer.is_global_zero and not fitting(trainer):
-            note = f"; {self.features.note}" if self.features.note else ""
-            print(
-                f"{name} = {value:.4g} ({self.n_samples} samples of seed {self.seed} against all of the"
-                f" {self.split} split{note})"
-            )
 
     def _prepare(self, trainer: Trainer) -> bool:
         """Load the extractor; the first process of a machine downloads the weights alone."""

@@ -45,7 +45,6 @@ class PosteriorLatents(EvaluationCallback):
         self._held = 0
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self._rows.to(model.device).reset()
         self._held = 0
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
@@ -186,14 +185,13 @@ class InterpolationGrid(EvaluationCallback):
 class LatentTraversal(EvaluationCallback):
     """Picture ``images/traversal`` of the effect of single coordinates of the latent.
 
-    Each row changes one coordinate of an encoded image from low to high, the bottom layer first. It works for
-    models with or without layers.
+    Each row changes one coordinate of the first encoded image from low to high, the bottom layer first. It
+    works for models with or without layers.
 
     Args:
         extent: value subtracted from the coordinate at the left end and added at the right end, positive.
         columns: number of values of a coordinate.
         rows: largest number of coordinates, which are selected in each layer by their effect on the image.
-        image: index of the encoded image in the first batch.
 
     Example:
         >>> from lebm.callbacks import LatentTraversal
@@ -201,20 +199,19 @@ class LatentTraversal(EvaluationCallback):
         11
     """
 
-    def __init__(self, extent: float = 2.5, columns: int = 11, rows: int = 24, image: int = 0) -> None:
+    def __init__(self, extent: float = 2.5, columns: int = 11, rows: int = 24) -> None:
         super().__init__()
         if not extent > 0:
             raise ValueError(f"extent must be positive, not {extent}")
         at_least(2, columns=columns)
         at_least(1, rows=rows)
-        at_least(0, image=image)
-        self.extent, self.columns, self.rows, self.image = extent, columns, rows, image
+        self.extent, self.columns, self.rows = extent, columns, rows
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         z = self.output(outputs, "z")
         if not self.first_batch or not trainer.is_global_zero or not len(z):
             return
-        code = z[min(self.image, len(z) - 1)]
+        code = z[0]
         layout = model.layout if isinstance(model, HasLayers) else LatentLayout([len(code)])
         share = max(1, self.rows // len(layout))
         shown = [

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -22,13 +21,11 @@ from lebm.callbacks.base import (
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.estimators.latent_model import HasLayers, LatentModel
-from lebm.metrics.classification import classify, latent_attack, layer_divergences, mutual_information_gap
+from lebm.metrics.classification import classify, latent_attack, layer_divergences
 from lebm.metrics.reconstruction import squared_error_rows
 from lebm.metrics.rows import RowCollector
 from lebm.plots.grids import image_grid
 from lebm.samplers.noise import Noise
-
-Kind = Literal["substitution", "conditional"]
 
 
 class NeedsLayers:
@@ -52,44 +49,31 @@ class HierarchicalSamples(NeedsLayers, EvaluationCallback):
     Args:
         rows: number of samples (released: 1).
         columns: number of alternatives of the layer.
-        kinds: grids, ``"substitution"``, ``"conditional"`` or both.
-        every_n_epochs: number of epochs between pictures in training; only in ``validate`` and ``test`` if
-            ``None``.
         steps: length of the chains; the default of the prior sampler if ``None``.
-        seed: seed of the noise of the chains.
 
     Raises:
         UserError: if the latent of the model has no layers.
 
     Example:
         >>> from lebm.callbacks import HierarchicalSamples
-        >>> HierarchicalSamples(rows=4).kinds
-        ['substitution', 'conditional']
+        >>> HierarchicalSamples(rows=4).columns
+        10
     """
 
-    def __init__(
-        self,
-        rows: int = 8,
-        columns: int = 10,
-        kinds: Sequence[Kind] = ("substitution", "conditional"),
-        every_n_epochs: int | None = None,
-        steps: int | None = None,
-        seed: int = 0,
-    ) -> None:
+    every_n_epochs = None
+
+    def __init__(self, rows: int = 8, columns: int = 10, steps: int | None = None) -> None:
         super().__init__()
-        at_least(1, rows=rows, columns=columns, every_n_epochs=every_n_epochs)
-        if not kinds or any(kind not in ("substitution", "conditional") for kind in kinds):
-            raise ValueError(f"kinds must be of substitution and conditional, not {list(kinds)}")
-        self.rows, self.columns, self.kinds = rows, columns, list(kinds)
-        self.every_n_epochs, self.steps, self.seed = every_n_epochs, steps, seed
+        at_least(1, rows=rows, columns=columns)
+        self.rows, self.columns, self.steps = rows, columns, steps
 
     def begin(self, trainer: Trainer, model: Any, stage: str, batch: Batch) -> None:
         if not trainer.is_global_zero:
             return
-        noise = Noise.shards(self.seed, "hierarchical")
+        noise = Noise.shards(0, "hierarchical")
         codes = model.sample_latent(self.rows + self.columns, steps=self.steps, generator=noise)
         for layer in range(len(model.layout)):
-            for kind in self.kinds:
+            for kind in ("substitution", "conditional"):
                 z = self.codes(model, codes, layer, kind)
                 picture = image_grid(model.decode(z.flatten(0, 1)), self.columns + 1)
                 publish_image(trainer, f"layer_{layer + 1}_{kind}", picture)
@@ -102,7 +86,7 @@ class HierarchicalSamples(NeedsLayers, EvaluationCallback):
             mask = model.layout.mask([layer], codes.device)
             changed = torch.where(mask, others.unsqueeze(0).expand_as(changed), changed)
         else:
-            noise = Noise.shards(self.seed, "hierarchical", layer)
+            noise = Noise.shards(0, "hierarchical", layer)
             redrawn = model.redraw(changed.flatten(0, 1), [layer], steps=self.steps, generator=noise)
             changed = redrawn.reshape(changed.shape)
         return torch.cat([own.unsqueeze(1), changed], dim=1)
@@ -161,29 +145,14 @@ class LayerReconstruction(NeedsLayers, EvaluationCallback):
             self.protocol.update(range=[-1, 1], lower_layers=lower, steps=self.steps)
 
 
-def _features(model: LatentModel, x: Tensor, outputs: Batch | None, index: Tensor) -> tuple[Tensor, str]:
-    """Return the means of q, or posterior samples of a model without inference model, with their name."""
-    with torch.no_grad():
-        inferred = model.inferred(x)
-        if inferred is not None:
-            return inferred.mean, "mean of q"
-        if outputs is not None:
-            z = outputs["z"]
-        elif len(x):
-            z = model.encode(x, generator=model.sample_noise("classes", index))
-        else:
-            z = x.new_zeros(0, model.latent_dim)
-        return z, "one posterior sample"
-
-
-def _labelled(collected: RowCollector, name: str) -> dict[str, Tensor]:
-    """Return the rows with a label, which are not negative in the column ``name``."""
+def _labelled(collected: RowCollector) -> tuple[Tensor, Tensor]:
+    """Return latents and labels of the rows with a label, which is not negative."""
     rows = collected.table()
     collected.reset()
-    known = (rows[name].unsqueeze(1) >= 0).flatten(1).all(dim=1)
+    known = rows["label"] >= 0
     if not known.any():
         raise UserError("latents are compared with labels, and a split of the data has none")
-    return {column: values[known] for column, values in rows.items()}
+    return rows["z"][known], rows["label"][known]
 
 
 class LayerClassification(NeedsLayers, EvaluationCallback):
@@ -224,8 +193,6 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
                 "LayerClassification needs labels, and a data module with a train split and an"
                 " evaluation_dataloader"
             )
-        for rows in (self._train, self._test):
-            rows.to(model.device).reset()
         for part in whole_split(trainer, model.device, "train"):
             if self.limit is not None:
                 keep = part["index"] < self.limit
@@ -236,70 +203,38 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
         self._add(self._test, model, batch, outputs)
 
     def _add(self, rows: RowCollector, model: LatentModel, batch: Batch, outputs: Batch | None) -> None:
-        z, self._latent = _features(model, model.observations(batch), outputs, batch["index"])
-        rows.update(index=batch["index"], label=batch["label"], z=z)
+        x, index = model.observations(batch), batch["index"]
+        with torch.no_grad():
+            q = model.inferred(x)
+            self._latent = "one posterior sample" if q is None else "mean of q"
+            if q is not None:
+                z = q.mean
+            elif outputs is not None:
+                z = outputs["z"]
+            elif len(x):
+                z = model.encode(x, generator=model.sample_noise("classes", index))
+            else:
+                z = x.new_zeros(0, model.latent_dim)
+        rows.update(index=index, label=batch["label"], z=z)
 
     def finish(self, trainer: Trainer, model: Any, stage: str) -> None:
         from scipy.stats import binomtest  # slow import
 
-        train, test = _labelled(self._train, "label"), _labelled(self._test, "label")
+        (z, labels), (unseen, truth) = _labelled(self._train), _labelled(self._test)
         layers = enumerate(model.layout.slices, start=1)
         parts = {f"layer_{layer}": part for layer, part in layers} | {"all": slice(None)}
         values: dict[str, float] = {}
-        count = len(test["label"])
+        settings = {"epochs": self.epochs, "seed": self.seed}
+        count = len(truth)
         for name, part in parts.items():
-            seen, unseen = ((rows["z"][:, part], rows["label"]) for rows in (train, test))
-            share = classify(seen, unseen, hidden=self.hidden, epochs=self.epochs, seed=self.seed)
+            seen, tested = (z[:, part], labels), (unseen[:, part], truth)
+            share = classify(seen, tested, hidden=self.hidden, **settings)
             low, high = binomtest(round(share * count), count).proportion_ci(method="wilson")
             key = f"{stage}/latent_accuracy/{name}"
             values |= {key: share, f"{key}_low": low, f"{key}_high": high}
         self.report(model, values)
-        settings = {"classifier": [self.hidden], "epochs": self.epochs, "seed": self.seed}
-        self.protocol.update(latent=self._latent, interval="Wilson, images only", **settings)
-
-
-class MutualInformationGap(EvaluationCallback):
-    """``mig`` and ``mig_sup`` of the latents and the factors of variation.
-
-    See :func:`~lebm.metrics.mutual_information_gap`. The factors are ``batch["factors"]``, ``(B,
-    K)`` of ``long``, or the class label if the data have no factors; ``mig_sup`` needs two factors.
-
-    Args:
-        bins: number of bins per coordinate.
-
-    Raises:
-        UserError: if the batches have neither factors nor labels.
-
-    Example:
-        >>> from lebm.callbacks import MutualInformationGap
-        >>> MutualInformationGap().bins
-        20
-    """
-
-    def __init__(self, bins: int = 20) -> None:
-        super().__init__()
-        at_least(2, bins=bins)
-        self.bins = bins
-        self._rows = RowCollector(["z", "factors"])
-
-    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
-        if "factors" not in batch and "label" not in batch:
-            raise UserError("MutualInformationGap needs batches with factors or labels")
-
-    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self._rows.to(model.device).reset()
-
-    def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
-        factors = batch["factors"] if "factors" in batch else batch["label"].unsqueeze(1)
-        z, _ = _features(model, self.output(outputs, "x"), outputs, batch["index"])
-        self._rows.update(index=batch["index"], z=z, factors=factors)
-
-    def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        rows = _labelled(self._rows, "factors")
-        gap, supervised = mutual_information_gap(rows["z"], rows["factors"], self.bins)
-        gaps = {f"{stage}/mig": gap, f"{stage}/mig_sup": supervised}
-        self.report(model, {name: value for name, value in gaps.items() if value is not None})
-        self.protocol.update(bins=self.bins, factors=rows["factors"].shape[1])
+        interval = "Wilson, images only"
+        self.protocol.update(latent=self._latent, interval=interval, classifier=[self.hidden], **settings)
 
 
 class LatentAttack(NeedsLayers, EvaluationCallback):

@@ -51,11 +51,8 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
     """
     if not _acts(trainer):
         return None
-    folder, key, step = (
-        Path(trainer.default_root_dir) / "images" / name,
-        f"images/{name}",
-        trainer.global_step,
-    )
+    key, step = f"images/{name}", trainer.global_step
+    folder = Path(trainer.default_root_dir) / key
     path = write_png(folder / f"{moment(trainer)}.png", picture)
     write_png(folder / "latest.png", picture)
     for logger in trainer.loggers:
@@ -119,8 +116,6 @@ def moment(trainer: Trainer) -> str:
     Epochs count from 1, with the same number in training, in validation and after training.
     """
     if fitting(trainer):
-        epoch = (
-            trainer.fit_loop.epoch_progress.current.ready
-        )  # current_epoch is one higher after the last epoch
+        epoch = trainer.fit_loop.epoch_progress.current.ready  # current_epoch is too high after the last one
         return f"epoch-{epoch:04d}-step-{trainer.global_step:08d}"
     return "test" if trainer.state.fn == TrainerFn.TESTING else "validate"

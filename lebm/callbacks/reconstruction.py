@@ -45,7 +45,6 @@ class ReconstructionGrid(EvaluationCallback):
         self._chosen: Tensor | None = None
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self._rows.to(model.device).reset()
         chosen = self._choice(trainer, stage)
         self._chosen = None if chosen is None else chosen.to(model.device)
 
@@ -60,9 +59,7 @@ class ReconstructionGrid(EvaluationCallback):
             return None
         rows = len(dataset)
         if isinstance(batches, list) and batches[0] < len(loader):
-            rows = min(
-                rows, int(batches[0]) * size
-            )  # limit_val_batches and limit_test_batches end the pass there
+            rows = min(rows, int(batches[0]) * size)  # limit_val_batches or limit_test_batches
         labels: Any = getattr(dataset, "labels", None)
         known = isinstance(labels, Tensor) and labels.shape == (len(dataset),)
         classes = labels[:rows].cpu().numpy() if known else None
@@ -112,7 +109,6 @@ class ReconstructionError(EvaluationCallback):
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self._mean = double_mean(model.device)
-        self._bad.to(model.device).reset()
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")

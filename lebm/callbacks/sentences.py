@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,9 +76,6 @@ class SentenceBounds(EvaluationCallback):
         in_validation: whether every validation is also measured, which takes as long as in a test.
         seed: seed of the noise.
 
-    Attributes:
-        counts: number of sentences of each value, by logged name; number of chains for log Z.
-
     Raises:
         UserError: if the model is not a model of sentences, or has no differentiable posterior density.
 
@@ -103,7 +99,6 @@ class SentenceBounds(EvaluationCallback):
         super().__init__()
         self.measure = LikelihoodBounds(n, chains, levels, start, prior_chains, prior_levels, seed)
         self.in_validation = in_validation
-        self.counts: dict[str, int] = {}
 
     def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
         likelihood_of_sentences(model, type(self).__name__)
@@ -118,7 +113,9 @@ class SentenceBounds(EvaluationCallback):
         self.measure.update(model, self.output(outputs, "x"), batch["index"])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        _log(self, model, stage, self.measure.compute())
+        values = self.measure.compute()
+        self.report(model, {f"{stage}/{name}": value for name, value in values.items()})
+        self.protocol.update(self.measure.protocol)
 
 
 class SentenceQuality(EvaluationCallback):
@@ -134,9 +131,6 @@ class SentenceQuality(EvaluationCallback):
         hidden: width of the language models.
         seed: seed of samples and language models.
 
-    Attributes:
-        counts: number of sentences of each value, by logged name.
-
     Raises:
         UserError: with more than one process, or for a model or data other than sentences.
 
@@ -151,7 +145,6 @@ class SentenceQuality(EvaluationCallback):
     ) -> None:
         super().__init__()
         self.measure = SampleQuality(n, compared, steps, hidden, seed)
-        self.counts: dict[str, int] = {}
 
     def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
         likelihood_of_sentences(model, type(self).__name__)
@@ -174,13 +167,6 @@ class SentenceQuality(EvaluationCallback):
         self.measure.update(model, self.output(outputs, "x"), self.output(outputs, "z"), batch["index"])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        _log(self, model, stage, self.measure.compute(model, data_of(trainer).train))
-
-
-def _log(
-    callback: SentenceBounds | SentenceQuality, model: LatentModel, stage: str, values: Mapping[str, float]
-) -> None:
-    """Log the values of the measure of a callback, and store its counts and its protocol."""
-    callback.report(model, {f"{stage}/{name}": value for name, value in values.items()})
-    callback.counts |= {f"{stage}/{name}": count for name, count in callback.measure.counts.items()}
-    callback.protocol.update(callback.measure.protocol)
+        values = self.measure.compute(model, data_of(trainer).train)
+        self.report(model, {f"{stage}/{name}": value for name, value in values.items()})
+        self.protocol.update(self.measure.protocol)

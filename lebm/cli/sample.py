@@ -87,7 +87,8 @@ def _drawn(run: Opened) -> Tensor:
     for rows in torch.arange(chosen.n).split(chosen.batch_size):
         noise = Noise.samples(chosen.seed, "sample", index=rows)
         if chosen.start == "pool" and isinstance(model, PriorModel):
-            parts.append(model.sample_from_pool(len(rows), generator=noise).cpu())
+            z = model.pool_latents(len(rows), generator=noise)
+            parts.append(model.observe(z, generator=noise).cpu())
         else:
             parts.append(model.sample(len(rows), steps=chosen.steps, generator=noise).cpu())
     return torch.cat(parts)

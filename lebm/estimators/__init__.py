@@ -6,7 +6,6 @@ from lebm.estimators.joint_hierarchical import JointHierarchicalPrior
 from lebm.estimators.latent_mle import LatentMLE
 from lebm.estimators.latent_model import LatentModel
 from lebm.estimators.multistage_nce import MultiStageNCE
-from lebm.estimators.ncp import noise_contrastive_prior
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
 from lebm.estimators.stages import AdaptiveStages, FixedStages, StageRule
@@ -23,5 +22,4 @@ __all__ = [
     "MultiStageNCE",
     "PriorModel",
     "StageRule",
-    "noise_contrastive_prior",
 ]

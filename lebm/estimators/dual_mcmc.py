@@ -17,52 +17,24 @@ from lebm.conditions import Given
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel, ModelChain, contrast
 from lebm.estimators.optim import AdamGroups
-from lebm.inference import PosteriorChain, Taught
-from lebm.models.encoders import GaussianEncoder
+from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import Energy
 from lebm.models.frozen import frozen
 from lebm.models.layers import check_choice, check_sizes
 from lebm.models.likelihoods import GaussianLikelihood
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.chains import PersistentChains
-from lebm.samplers.noise import RandomSource, normal, uniform
+from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.targets import Boltzmann
 
-__all__ = ["DualMCMCTeaching", "Schedule", "Turns"]
-
-Schedule = Literal["simultaneous", "alternate"]
-ImageStart = Literal["generator", "likelihood", "noise"]
+__all__ = ["DualMCMCTeaching"]
 
 
-class Turns:
-    """The optimiser steps of one batch.
-
-    Args:
-        schedule: ``"simultaneous"``, one step for all networks; or ``"alternate"``, a step for generator and
-            inference model, then a step for the energy.
-
-    Attributes:
-        energy: whether the energy learns in the current step.
-        teachers: whether generator and inference model learn in the current step.
-        earlier: loss of the earlier steps of this batch, detached, which is added to the logged loss.
-
-    Raises:
-        ValueError: for an unknown schedule.
-    """
-
-    def __init__(self, schedule: Schedule) -> None:
-        check_choice("schedule", schedule, ("simultaneous", "alternate"))
-        self.alternate = schedule == "alternate"
-        self.energy = self.teachers = True
-        self.earlier: Tensor | float = 0.0
-
-    def of_batch(self) -> Iterator[None]:
-        """Iterate over the optimiser steps of a batch; outside the loop all networks learn."""
-        for teachers, energy in ((True, False), (False, True)) if self.alternate else ((True, True),):
-            self.teachers, self.energy = teachers, energy
-            yield
-        self.teachers = self.energy = True
-        self.earlier = 0.0
+LEARNING: dict[str, tuple[tuple[str, ...], ...]] = {
+    "simultaneous": (("energy", "generator", "encoder"),),
+    "alternate": (("generator", "encoder"), ("energy",)),
+}
+"""Networks that learn in each optimiser step of a batch, by schedule."""
 
 
 class DualMCMCTeaching(LatentModel):
@@ -98,8 +70,6 @@ class DualMCMCTeaching(LatentModel):
         schedule: ``"simultaneous"``, one optimiser step per batch; or ``"alternate"``, two steps as in the
             final release: generator and inference model first, then the energy, on new chains from the
             updated generator's images of the same ``z``.
-        image_start: start of the image chains: ``"generator"``, ``g(z)`` (released); ``"likelihood"``, a
-            sample of ``p(x | z)`` (theory); ``"noise"``, uniform noise in [-1, 1] (baseline).
         batch_statistics: whether BatchNorm uses the statistics of the batch inside chains, as released,
             instead of the running statistics. The chains of a batch then depend on each other.
         **shared: other arguments of :class:`~lebm.estimators.LatentModel`.
@@ -109,7 +79,7 @@ class DualMCMCTeaching(LatentModel):
 
     Raises:
         ValueError: if networks disagree on the latent size, an argument is out of range, or a teaching weight
-            is positive although the chains do not start at the generator's images.
+            is positive although the image chains persist.
 
     Example:
         >>> from lebm.estimators import DualMCMCTeaching
@@ -129,7 +99,7 @@ class DualMCMCTeaching(LatentModel):
     """
 
     anomaly_score_name = "E(x) / T of the energy on images"
-    former = {"scale_energy": False, "latent_start": "encoder"}
+    former = {"scale_energy": False, "latent_start": "encoder", "image_start": "generator"}
 
     def __init__(
         self,
@@ -142,8 +112,7 @@ class DualMCMCTeaching(LatentModel):
         temperature: float = 1.0,
         teaching_weight: float = 1.0,
         revised_inference_weight: float = 1.0,
-        schedule: Schedule = "simultaneous",
-        image_start: ImageStart = "generator",
+        schedule: Literal["simultaneous", "alternate"] = "simultaneous",
         batch_statistics: bool = False,
         **shared: Any,
     ) -> None:
@@ -155,12 +124,13 @@ class DualMCMCTeaching(LatentModel):
         self.posterior_sampler = posterior_sampler
         self.temperature = temperature
         self.teaching_weight, self.revised_inference_weight = teaching_weight, revised_inference_weight
-        self.image_start = image_start
         self.batch_statistics = batch_statistics
         self.latent_dim = likelihood.latent_dim
         self.revised: dict[str, Tensor] = {}
+        check_choice("schedule", schedule, tuple(LEARNING))
         self.schedule = schedule
-        self.turns = Turns(schedule)
+        self.learning = LEARNING["simultaneous"][0]
+        self._earlier: Tensor | float = 0.0  # loss of the earlier steps of this batch, for the logs
         self._check()
         optimizer.check(self.networks())
 
@@ -168,22 +138,15 @@ class DualMCMCTeaching(LatentModel):
         check_sizes("the generator takes", self.latent_dim, "the encoder gives", self.encoder.latent_dim)
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if min(self.teaching_weight, self.revised_inference_weight) < 0:
-            raise ValueError(
-                f"weights must not be negative: {self.teaching_weight}, {self.revised_inference_weight}"
-            )
-        check_choice("image_start", self.image_start, ("generator", "likelihood", "noise"))
         if isinstance(self.posterior_sampler, PersistentChains):
             raise ValueError(
                 "posterior chains belong to the images of one batch and cannot persist:"
                 " posterior_sampler must not be a pool"
             )
-        # Other chains do not end at an image of the latents of this batch.
-        elsewhere = self.image_start == "noise" or isinstance(self.image_sampler, PersistentChains)
-        if self._teaches and elsewhere:
+        if self._teaches and isinstance(self.image_sampler, PersistentChains):
             raise ValueError(
-                "images whose chains start at noise or persist are not revisions of g(z), so they cannot"
-                " teach: set teaching_weight and revised_inference_weight to 0, or image_start to generator"
+                "images whose chains persist are not revisions of g(z), so they cannot teach: set"
+                " teaching_weight and revised_inference_weight to 0"
             )
 
     @property
@@ -197,30 +160,28 @@ class DualMCMCTeaching(LatentModel):
     # The loss
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the whole loss; with ``schedule="alternate"`` the terms of the current step."""
+        """Return the terms of the networks that learn in the current step."""
         x = self.observations(batch)
         z = self.noise("latents", batch_idx).normal((len(x), self.latent_dim), dtype=x.dtype, device=x.device)
-        if not self.turns.teachers:  # new chains from the updated generator's images of the same latents
+        if "generator" not in self.learning:  # new chains from the updated generator's images of the same z
             revised = self.revise_images(self.decode(z), self.noise("image again", batch_idx))
             self.revised["revised images"] = revised
-            return self.energy_loss(x, revised) + self.turns.earlier
+            return self.energy_loss(x, revised) + self._earlier
         generated = self.likelihood.mean(z)
         revised = generated.detach()
-        if self.turns.energy or self._teaches:
+        if "energy" in self.learning or self._teaches:
             revised = self.revise_images(revised, self.noise("image", batch_idx))
-        data = self.inference.infer(x, None, self.latent_chain(x), self.noise("posterior", batch_idx))
-        assert data.teaching is not None
+        q, noise = self.encoder(x), self.noise("posterior", batch_idx)
+        revised_z = self.revise_latents(x, q.rsample(noise).detach(), noise)
         self.revised = {
             "generated images": generated.detach(),
             "revised images": revised,
-            "revised latents": data.z,
+            "revised latents": revised_z,
         }
-        total = self.generator_loss(x, data.z, revised, generated)
-        total = total + self.encoder_loss(data.teaching, revised, z)
-        if self.turns.energy:
-            return total + self.energy_loss(x, revised)
-        self.turns.earlier = total.detach()
-        return total
+        total = self.generator_loss(x, revised_z, revised, generated)
+        total = total + self.encoder_loss(q, revised_z, revised, z)
+        self._earlier = total.detach()
+        return total + self.energy_loss(x, revised) if "energy" in self.learning else total
 
     def energy_loss(self, x: Tensor, revised: Tensor) -> Tensor:
         """Return ``E(x) - E(x~)``, without the released factor 1 / T, which Adam cancels."""
@@ -240,34 +201,36 @@ class DualMCMCTeaching(LatentModel):
             total = total + self.teaching_weight * self.scaled(taught, x)
         return total
 
-    def encoder_loss(self, teaching: Tensor, revised: Tensor, z: Tensor) -> Tensor:
-        """Return ``teaching - lambda log q(z | x~)``, batch means; ``teaching`` is ``-log q(z~ | x)``."""
-        self.note("train/inference_nll", teaching)
-        if not self.revised_inference_weight:
-            return teaching
-        on_revised = -self.encoder(revised).log_prob(z).mean()
-        self.note("teaching/encoder", on_revised)
-        return teaching + self.revised_inference_weight * on_revised
+    def encoder_loss(self, q: DiagonalGaussian, revised_z: Tensor, revised: Tensor, z: Tensor) -> Tensor:
+        """Return ``-log q(z~ | x) - lambda log q(z | x~)``, means over the batch; ``q`` is ``q(. | x)``."""
+        total = -q.log_prob(revised_z).mean()
+        self.note("train/inference_nll", total)
+        if self.revised_inference_weight:
+            on_revised = -self.encoder(revised).log_prob(z).mean()
+            self.note("teaching/encoder", on_revised)
+            total = total + self.revised_inference_weight * on_revised
+        return total
 
     # Two steps per batch
 
     def on_fit_start(self) -> None:
-        if self.turns.alternate and self.trainer.accumulate_grad_batches > 1:
+        if self.schedule == "alternate" and self.trainer.accumulate_grad_batches > 1:
             raise UserError(
                 "schedule alternate takes two steps a batch and cannot accumulate: use a larger batch, or"
                 " simultaneous"
             )
 
     def updates(self) -> Iterator[None]:
-        """Iterate over the optimiser steps of the schedule."""
-        return self.turns.of_batch()
+        """Iterate over the optimiser steps of the schedule; outside the loop all networks learn."""
+        for learning in LEARNING[self.schedule]:
+            self.learning = learning
+            yield
+        self.learning, self._earlier = LEARNING["simultaneous"][0], 0.0
 
     @property
     def idle_networks(self) -> list[nn.Module]:
         """Networks that do not learn in the current step."""
-        turns = self.turns
-        learns = {"energy": turns.energy, "generator": turns.teachers, "encoder": turns.teachers}
-        return [network for name, network in self.networks().items() if not learns[name]]
+        return [network for name, network in self.networks().items() if name not in self.learning]
 
     # Chains and queries
 
@@ -283,35 +246,17 @@ class DualMCMCTeaching(LatentModel):
             noise: source of randomness.
             steps: length of the chain; the length of ``image_sampler`` if ``None``.
         """
-        start = generated.to(self.dtype)
-        place: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
-        if self.image_start == "noise":
-            start = 2 * uniform(noise, start.shape, **place) - 1
-        elif self.image_start == "likelihood":
-            start = start + self.likelihood.sigma * normal(noise, start.shape, **place)
         with frozen(self.energy):
             target = Boltzmann(self.energy, self.temperature)
-            return self.follow("image", self.image_sampler, target, start, noise, steps)
+            return self.follow("image", self.image_sampler, target, generated.to(self.dtype), noise, steps)
 
-    @property
-    def inference(self) -> Taught:
-        """The inference of latents: the encoder, which learns the ends of the posterior chains."""
-        return Taught(self.encoder)
-
-    def latent_chain(self, x: Tensor, steps: int | None = None) -> PosteriorChain:
-        """Return the posterior chains of ``x: (B, *event)``."""
-
-        def reference(noise: RandomSource) -> Tensor:
-            return self.sample_latent(len(x), generator=noise)
-
-        def run(start: Tensor | None, noise: RandomSource) -> Tensor:
-            begin = (reference(noise) if start is None else start).to(self.dtype)
-            with frozen(self.likelihood, batch_statistics=self.batch_statistics):
-                return self.follow(
-                    "posterior", self.posterior_sampler, self.posterior(x), begin, noise, steps
-                )
-
-        return PosteriorChain(run, reference)
+    def revise_latents(
+        self, x: Tensor, z: Tensor, noise: RandomSource = None, steps: int | None = None
+    ) -> Tensor:
+        """Return the ends of posterior chains of ``x: (B, *event)`` from ``z: (B, latent_dim)``, detached."""
+        with frozen(self.likelihood, batch_statistics=self.batch_statistics):
+            target = self.posterior(x)
+            return self.follow("posterior", self.posterior_sampler, target, z.to(self.dtype), noise, steps)
 
     def posterior(self, x: Tensor) -> LogDensity:
         """Return ``log p(x, z)`` of the generator as a function of ``z``."""
@@ -343,7 +288,7 @@ class DualMCMCTeaching(LatentModel):
         with torch.inference_mode(False), torch.no_grad(), frozen(self.posterior_sampler):
             x = x.clone()  # inference tensors have no gradients
             steps = self.evaluation_steps if steps is None else steps
-            return self.latent_chain(x, steps).run(self.inference.start(x, generator), generator)
+            return self.revise_latents(x, self.encoder(x).rsample(generator), generator, steps)
 
     def decode(self, z: Tensor) -> Tensor:
         with torch.no_grad(), frozen(self.likelihood, batch_statistics=self.batch_statistics):
@@ -371,6 +316,5 @@ class DualMCMCTeaching(LatentModel):
 
     @property
     def chain_settings(self) -> dict[str, Any]:
-        return super().chain_settings | {
-            name: getattr(self, name) for name in ("temperature", "image_start", "batch_statistics")
-        }
+        own = {"temperature": self.temperature, "batch_statistics": self.batch_statistics}
+        return super().chain_settings | own

@@ -104,18 +104,14 @@ class JointHierarchicalPrior(PriorModel):
     # The loss
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        x = self.observations(batch)
-        data = self.infer(x, batch, batch_idx)
-        nll = self.likelihood_loss(x, data.z, batch_idx)
-        data = data.weighted(self.prior_weight)
-        total = nll + self.encoder_loss(data)
+        data, loss = self.data_terms(batch, batch_idx)
         if self.prior.is_exact:
-            return total
-        negatives = self.negatives(len(x), batch_idx)
+            return loss
+        negatives = self.negatives(len(data.z), batch_idx)
         gap = self.energy_gap(data.z, negatives)
         if self.trains_reference:
             gap = gap + self.reference.log_density(negatives).mean()
-        return total + gap
+        return loss + gap
 
     def encoder_loss(self, data: Inferred) -> Tensor:
         """Return the loss of :class:`PriorModel`, or ``-log p0(z)`` without q if the reference learns."""

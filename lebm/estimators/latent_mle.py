@@ -57,12 +57,8 @@ class LatentMLE(PriorModel):
         return parts
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        x = self.observations(batch)
-        data = self.infer(x, batch, batch_idx)
-        total = self.likelihood_loss(x, data.z, batch_idx)
-        data = data.weighted(self.prior_weight)
-        total = total + self.encoder_loss(data)
+        data, loss = self.data_terms(batch, batch_idx)
         if self.prior.is_exact:
-            return total
-        total = total + self.label_loss(data.z, batch)
-        return total + self.energy_gap(data.z, self.negatives(len(x), batch_idx))
+            return loss
+        loss = loss + self.label_loss(data.z, batch)
+        return loss + self.energy_gap(data.z, self.negatives(len(data.z), batch_idx))

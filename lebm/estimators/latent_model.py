@@ -283,12 +283,12 @@ class LatentModel(LightningModule, Component, ABC):
     @property
     def observation_model(self) -> Likelihood | None:
         """Likelihood ``p(x | z)``; ``None`` for a model without a likelihood."""
-        likelihood = dict(self.named_children()).get("likelihood")
+        likelihood = getattr(self, "likelihood", None)
         return likelihood if isinstance(likelihood, Likelihood) else None
 
     def chain_steps(self, name: str) -> int | None:
         """Return the length of the chain ``prior``, ``posterior`` or ``image``; ``None`` if there is none."""
-        sampler = dict(self.named_children()).get(f"{name}_sampler")
+        sampler = getattr(self, f"{name}_sampler", None)
         return sampler.steps if isinstance(sampler, Sampler) else None
 
     # Queries of some models; see also the protocols above
@@ -333,6 +333,9 @@ class LatentModel(LightningModule, Component, ABC):
     def updates(self) -> Iterator[None]:
         """Iterate over the optimiser steps of one batch (default: one)."""
         yield
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> Any:
+        """Act on the finished steps of a batch, before a checkpoint may follow (default: nothing)."""
 
     @property
     def idle_networks(self) -> list[nn.Module]:
@@ -414,17 +417,12 @@ class LatentModel(LightningModule, Component, ABC):
         due = (self.trainer.global_step + 1) % every == 0
         with self.noting(due) as notes:
             loss = self.loss(batch, batch_idx)
-        if loss.dim():
-            raise ValueError(
-                f"{type(self).__name__}.loss must return a scalar, not the shape {tuple(loss.shape)}"
-            )
         self._losses = self._losses[0] + loss.detach(), self._losses[1] + 1
         if due:
             # Only on steps that are written, because logging costs more than a small training step.
             self.log("loss", loss.detach(), prog_bar=True)
-            shown = {name for name in notes if name == "stage" or name.startswith("train/")}
-            self.log_dict({name: notes[name] for name in notes if name in shown}, prog_bar=True)
-            self.log_dict({name: notes[name] for name in notes if name not in shown})
+            for name, value in notes.items():
+                self.log(name, value, prog_bar=name == "stage" or name.startswith("train/"))
         return loss + touch(self.idle_networks)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -473,6 +471,7 @@ class LatentModel(LightningModule, Component, ABC):
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
             if self.trainer.world_size > 1:
                 gather_pools(self)
+        self.after_step(getattr(optimizer, "optimizer", optimizer))
 
     def configure_gradient_clipping(
         self,
@@ -540,18 +539,10 @@ class LatentModel(LightningModule, Component, ABC):
         cls: type[Method],
         checkpoint_path: Any,
         map_location: Any = "cpu",
-        weights_only: bool | None = True,
         trust: Iterable[str] = (),
+        **_: Any,
     ) -> Method:
-        """Rebuild a model from its checkpoint alone; see :func:`lebm.load`.
-
-        Raises:
-            ValueError: for ``weights_only=False``, which is never needed.
-            UserError: if the file cannot be read, names a class of a package that is not trusted, or holds
-                another method.
-        """
-        if weights_only is False:
-            raise ValueError("lebm checkpoints hold no pickles; leave weights_only at its default")
+        """Rebuild a model from its checkpoint alone, see :func:`lebm.load`; no pickle is ever read."""
         return checkpoints.load(checkpoint_path, cls, trust=trust, map_location=map_location or "cpu")
 
 

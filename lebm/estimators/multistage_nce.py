@@ -136,8 +136,7 @@ class MultiStageNCE(PriorModel):
         if not self.prior.asleep:
             negatives = self.negatives(len(x), batch_idx)
             total = self.classification(data.z.detach(), negatives, batch.get("index"))
-        if self.update_generator_in_stage:
-            total = total + self.likelihood_loss(x, data.z, batch_idx)
+        total = total + self.likelihood_loss(x, data.z, batch_idx)
         self.note("stage", torch.tensor(float(self.stage)))
         return total + self.encoder_loss(data.weighted(self.prior_weight))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -66,21 +66,15 @@ class AdamGroups(Component):
                     f'{name} maps names of networks to numbers, for example {{"generator": 1e-4, "energy":'
                     f" 2e-5}}, not {value!r}"
                 )
-        if not all(0 < factor <= 1 for factor in _numbers(lr_decay)):
+        factors = lr_decay.values() if isinstance(lr_decay, Mapping) else [lr_decay]
+        if not all(0 < factor <= 1 for factor in factors):
             raise ValueError(f"lr_decay must be in (0, 1], not {lr_decay}")
-        if min(_numbers(full_rate_epochs), default=1) <= 0:
-            raise ValueError(f"full_rate_epochs must be positive, not {full_rate_epochs}")
-        if any(not rate > 0 for rate in lr.values()):
-            raise ValueError(f"learning rates must be positive: {dict(lr)}")
         self.lr = dict(lr)
         self.betas = (float(betas[0]), float(betas[1]))
         self.weight_decay = dict(weight_decay or {})
         self.decoupled_weight_decay = decoupled_weight_decay
         self.max_grad_norm = dict(max_grad_norm or {})
-        self.lr_decay = dict(lr_decay) if isinstance(lr_decay, Mapping) else lr_decay
-        self.full_rate_epochs = (
-            dict(full_rate_epochs) if isinstance(full_rate_epochs, Mapping) else full_rate_epochs
-        )
+        self.lr_decay, self.full_rate_epochs = lr_decay, full_rate_epochs
 
     def check(self, networks: Mapping[str, nn.Module]) -> None:
         """Reject settings of unknown networks, and networks without a learning rate.
@@ -90,7 +84,7 @@ class AdamGroups(Component):
         """
         for setting in ("lr", "weight_decay", "max_grad_norm", "lr_decay", "full_rate_epochs"):
             value = getattr(self, setting)
-            for name in value if isinstance(value, dict) else ():
+            for name in value if isinstance(value, Mapping) else ():
                 if name not in networks:
                     raise ValueError(
                         f"optimizer.{setting}: this method has no network {name!r}; it has"
@@ -153,7 +147,3 @@ class _Decay(LRScheduler):
 def _of(setting: float | Mapping[str, float], group: Mapping[str, Any]) -> float:
     """Return a setting of one network; 1 if absent."""
     return setting.get(group["name"], 1) if isinstance(setting, Mapping) else setting
-
-
-def _numbers(setting: float | Mapping[str, float]) -> Iterable[float]:
-    return setting.values() if isinstance(setting, Mapping) else [setting]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lebm import checkpoint as checkpoints
 from lebm.component import describe
 from lebm.conditions import Given
 from lebm.errors import UserError, UserNotice
-from lebm.estimators.backbone import copy_backbone
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError, contrast
 from lebm.estimators.optim import AdamGroups
@@ -239,22 +239,16 @@ class PriorModel(LatentModel):
                 is empty.
         """
         chains = self.prior_sampler
-        if not isinstance(chains, PersistentChains):
+        if not isinstance(chains, PersistentChains) or chains.is_empty:
             raise NoChainError("prior_sampler has no pool of chains: train with PersistentChains")
-        if chains.is_empty:
-            raise NoChainError("the pool is empty: its chains run in training")
         with torch.inference_mode(False), frozen(self.prior):
             start = chains.pooled(n, generator)
             return self._latents(chains.kernel(self.space.target(), start.to(self.device), generator))
 
     @property
     def has_pool(self) -> bool:
-        """True if :meth:`sample_from_pool` can draw."""
+        """True if :meth:`pool_latents` can draw."""
         return isinstance(self.prior_sampler, PersistentChains) and not self.prior_sampler.is_empty
-
-    def sample_from_pool(self, n: int, *, generator: RandomSource = None) -> Tensor:
-        """Draw ``n`` observations ``(n, *event)`` of :meth:`pool_latents`, without observation noise."""
-        return self.observe(self.pool_latents(n, generator=generator), generator=generator)
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Infer one latent per row of ``x: (B, *event)``, ``(B, latent_dim)``.
@@ -352,7 +346,7 @@ class PriorModel(LatentModel):
     def on_fit_start(self) -> None:
         backbone = getattr(self.inference, "backbone", None)
         if backbone is not None and self.trainer.ckpt_path is None:  # a resumed run has its own weights
-            copy_backbone(backbone, self.frozen_parts)
+            _copy_backbone(backbone, self.frozen_parts)
         steps, rule = self.trainer.estimated_stepping_batches, self.fit_base
         if rule is None:
             return
@@ -387,13 +381,6 @@ class PriorModel(LatentModel):
             if (waits if name == "energy" else self.fit_base.only_energy)
         ]
 
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
-    ) -> None:
-        """Take the step and decide on a fit inside it, so that a later checkpoint contains the decision."""
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.after_step(getattr(optimizer, "optimizer", optimizer))
-
     def after_step(self, optimizer: torch.optim.Optimizer) -> Any:
         """Count a step, and fit the base if a fit is due."""
         latents = None if self.fit_base is None else self.fit_base.step()
@@ -415,6 +402,14 @@ class PriorModel(LatentModel):
             renew_averages(self.trainer, self, ["prior", "fit_base"])
 
     # For the loss
+
+    def data_terms(self, batch: Mapping[str, Tensor], batch_idx: int) -> tuple[Inferred, Tensor]:
+        """Return ``z+`` of a batch, and ``-log p(x | z+)`` plus the loss of the encoder alone."""
+        x = self.observations(batch)
+        data = self.infer(x, batch, batch_idx)
+        nll = self.likelihood_loss(x, data.z, batch_idx)
+        data = data.weighted(self.prior_weight)
+        return data, nll + self.encoder_loss(data)
 
     def infer(self, x: Tensor, batch: Mapping[str, Tensor], batch_idx: int) -> Inferred:
         """Infer ``z+``, latents ``(B, latent_dim)`` of ``x: (B, *event)``, the observations of a batch."""
@@ -513,3 +508,26 @@ class PriorModel(LatentModel):
 
 def _trains(part: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in part.parameters())
+
+
+def _copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:
+    """Copy the (averaged) weights of networks from a checkpoint, in place, without building its classes."""
+    state = checkpoints.read(checkpoints.find_checkpoint(source))["state_dict"]
+    tilted = any(name.startswith("prior.base.") for name in state)
+    # Older checkpoints have the encoder outside the inference.
+    inside = any(name.startswith("inference.encoder.") for name in state)
+    prefixes = {
+        "likelihood": "likelihood.",
+        "encoder": "inference.encoder." if inside else "encoder.",
+        "reference": "prior.base." if tilted else "prior.",
+    }
+    for name, part in parts.items():
+        prefix = prefixes[name]
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if name == "encoder" and not own:
+            raise UserError(f"{source}: holds no encoder, which a backbone needs")
+        try:
+            part.load_state_dict(own)
+        except RuntimeError as error:
+            last = str(error).splitlines()[-1].strip()
+            raise UserError(f"{source}: its {name} does not match this recipe ({last})") from error

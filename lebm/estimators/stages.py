@@ -32,8 +32,10 @@ __all__ = [
 
 # Loss of a classifier that does not separate the classes, in nats per pair of a positive and a negative.
 ONE = 2 * math.log(2)
-IMPROVEMENT = 2e-3
-"""Smallest decrease of the loss that counts, in nats."""
+IMPROVEMENT, AGREES, SEPARATES = 2e-3, 5e-3, 0.02
+"""Smallest decrease of the loss that counts, largest distance from ``ONE`` that counts as zero, and loss
+below which the classes count as separated, in nats.
+"""
 _STORED = ("steps", "loss", "accuracy", "best", "stale", "ended")
 
 
@@ -70,8 +72,6 @@ class StageRule(nn.Module, Component, ABC):
 
     def __init__(self, window: int, held_out: int) -> None:
         super().__init__()
-        if window < 1:
-            raise ValueError(f"window must be at least 1, not {window}")
         if held_out < 0 or held_out == 1:
             raise ValueError(f"held_out must be 0 (none) or at least 2 (every so many), not {held_out}")
         self.window = window
@@ -190,19 +190,16 @@ class FixedStages(StageRule):
 class AdaptiveStages(StageRule):
     """A rule that ends a stage when the smoothed held-out loss of its classifier stops improving.
 
-    The loss is checked after every window from step ``min_steps`` on. If it is within ``one`` of ``2 log 2``,
-    prior and aggregate posterior agree, so the stage is discarded and was the last one. If it is below
-    ``separated``, more training would make the ratio over-confident, because the classes hardly overlap, so
-    the next stage begins. The next stage also begins if the loss has not improved by 0.002 nats in
-    ``patience`` windows.
+    The loss is checked after every window from step ``min_steps`` on. If it is within 0.005 of ``2 log 2``,
+    prior and aggregate posterior agree, so the stage is discarded and was the last one. If it is below 0.02,
+    more training would make the ratio over-confident, because the classes hardly overlap, so the next stage
+    begins. The next stage also begins if the loss has not improved by 0.002 nats in ``patience`` windows.
 
     Args:
         min_steps: least number of steps of a stage.
         max_steps: largest number of steps of a stage.
         window: number of steps over which the loss is averaged.
         patience: number of windows without improvement after which the stage ends.
-        one: largest distance from ``2 log 2`` that counts as zero, in nats.
-        separated: loss below which the classes count as separated, in nats.
         held_out: every ``held_out``-th observation is measured and never trains the classifier; at least 2.
 
     Raises:
@@ -214,7 +211,7 @@ class AdaptiveStages(StageRule):
         10
     """
 
-    former = {"improvement": IMPROVEMENT}
+    former = {"improvement": IMPROVEMENT, "one": AGREES, "separated": SEPARATES}
 
     def __init__(
         self,
@@ -222,45 +219,35 @@ class AdaptiveStages(StageRule):
         max_steps: int = 5000,
         window: int = 50,
         patience: int = 4,
-        one: float = 5e-3,
-        separated: float = 0.02,
         held_out: int = 10,
     ) -> None:
         super().__init__(window, held_out)
-        if not 1 <= min_steps <= max_steps or patience < 1:
+        if not 1 <= min_steps <= max_steps or held_out < 2:
             raise ValueError(
-                f"needs 1 <= min_steps <= max_steps and patience >= 1, not {min_steps}, {max_steps} and"
-                f" {patience}"
+                f"needs 1 <= min_steps <= max_steps and held_out >= 2, not {min_steps}, {max_steps} and"
+                f" {held_out}"
             )
-        if held_out < 2:
-            raise ValueError(
-                f"an adaptive rule needs held-out observations: held_out at least 2, not {held_out}"
-            )
-        if min(one, separated) < 0 or separated >= ONE - one:
-            raise ValueError(f"one and separated must not be negative or overlap: {one}, {separated}")
         self.min_steps = min_steps
         self.max_steps = max_steps
         self.patience = patience
-        self.one = one
-        self.separated = separated
 
     def _reason(self, measured: bool) -> str | None:
         if measured:
             better = self.loss < self.best - IMPROVEMENT
             self.stale = 0 if better else self.stale + 1
             self.best = min(self.best, self.loss)
-        if measured and self.steps >= self.min_steps:
-            if self.loss < self.separated:
-                return "the classes are separated"
-            if self.stale >= self.patience:
-                return self._levelled("its loss has levelled off")
-        return self._levelled("its steps are done") if self.steps >= self.max_steps else None
+        due = measured and self.steps >= self.min_steps
+        if due and self.loss < SEPARATES:
+            return "the classes are separated"
+        stale = due and self.stale >= self.patience
+        if not stale and self.steps < self.max_steps:
+            return None
+        if not self._worth_keeping():
+            return "one: nothing is left to learn"
+        return "its loss has levelled off" if stale else "its steps are done"
 
     def _worth_keeping(self) -> bool:
-        return self.best <= ONE - self.one
-
-    def _levelled(self, otherwise: str) -> str:
-        return otherwise if self._worth_keeping() else "one: nothing is left to learn"
+        return self.best <= ONE - AGREES
 
 
 log = logging.getLogger("lebm.estimators")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -11,8 +11,8 @@ from lebm.lightning_private import syncs_layers
 
 __all__ = ["check_strategy", "refusal"]
 
-_SHARDED = {"fsdp": FSDPStrategy, "model_parallel": ModelParallelStrategy, "deepspeed": DeepSpeedStrategy}
-"""Prefixes of the names of strategies that split one network over several processes."""
+_SHARDED = ("fsdp", "modelparallel", "deepspeed")
+"""Names of strategies that split one network over several processes, and of their classes."""
 
 
 def refusal(strategy: object) -> str | None:
@@ -23,14 +23,13 @@ def refusal(strategy: object) -> str | None:
     Args:
         strategy: the name that ``--trainer.strategy`` takes, the path of a class, or a strategy.
     """
-    for name, kind in _SHARDED.items():
-        said = isinstance(strategy, str) and (strategy.startswith(name) or strategy.endswith(kind.__name__))
-        if said or isinstance(strategy, kind):
-            return (
-                f"trainer.strategy {strategy if said else name}: networks whose chains need their gradients"
-                " cannot be spread over processes; use --trainer.strategy ddp"
-            )
-    return None
+    name = strategy if isinstance(strategy, str) else type(strategy).__name__
+    if not any(kind in name.lower().replace("_", "") for kind in _SHARDED):
+        return None
+    return (
+        f"trainer.strategy {name}: networks whose chains need their gradients cannot be spread over"
+        " processes; use --trainer.strategy ddp"
+    )
 
 
 def check_strategy(model: nn.Module, strategy: Strategy) -> None:

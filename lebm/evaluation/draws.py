@@ -55,13 +55,12 @@ def sample_chunks(
         count = min(size, n - first)
         if pool:
             assert isinstance(model, PriorModel)
-            x = model.sample_from_pool(count, generator=noise)
+            x = model.observe(model.pool_latents(count, generator=noise), generator=noise)
         else:
             x = model.sample(count, steps=steps, generator=noise)
         _check_channels(x, "the model's samples")
-        if shape is not None and x.shape[1:] != tuple(
-            shape
-        ):  # otherwise an extractor would resize them silently
+        # Otherwise an extractor would resize them silently.
+        if shape is not None and x.shape[1:] != tuple(shape):
             raise UserError(
                 f"the model samples images of shape {tuple(x.shape[1:])}, but the data have {tuple(shape)}"
             )

@@ -44,18 +44,15 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
             few.
     """
     extractor = settings.extractor
-    if missing := without_features(subject, extractor):
+    if missing := without_features(subject, settings):
         figures = [_reconstruction(subject, settings)]
         return SuiteResult({"name": "reconstructions", "features": None}, figures, skipped=missing)
-    check_counts(subject, settings)
-    extractor.to(subject.model.device).eval()
-    rows = real_rows(subject, settings)
     result = SuiteResult(
         {
             "name": "samples against real images",
             "n_samples": settings.n_samples,
             "real_split": settings.real_split,
-            "real_images": len(rows),
+            "real_images": len(real_rows(subject, settings)),
             "features": describe(extractor),
             "features_digest": extractor.digest,
             "features_note": extractor.note,
@@ -69,8 +66,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     )
     result.figures.append(_reconstruction(subject, settings))
     with torch.no_grad():
-        data = batches(rows, settings.batch_size, subject.model.device)
-        real, _ = feature_rows(extractor, (batch["x"] for batch in data), settings.real_split)
+        real = real_features(subject, settings)
         fake, logits = feature_rows(extractor, sample_batches(subject, settings), "samples")
     name, kernel = extractor.figure, kernel_distance(real, fake, settings.seed)
     result.figures += [
@@ -89,23 +85,32 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     return result
 
 
-def without_features(subject: Subject, extractor: FeatureExtractor) -> str:
-    """Return the reason why distances cannot be measured; empty if features are ready."""
+def without_features(subject: Subject, settings: Settings) -> str:
+    """Return the reason why distances cannot be measured; empty if the features are ready.
+
+    Raises:
+        UserError: for fewer samples or real images than blocks, because intervals of distances need at least
+            one image per block.
+    """
     shape = subject.images.test.image_shape
     if len(shape) != 3:
         return f"the distances are: they are of images, and the data have the shape {shape}"
     try:
-        extractor.prepare()
+        settings.extractor.prepare()
     except FeaturesUnavailableError as error:
         return f"the distances are: {error}"
+    count = len(real_rows(subject, settings))
+    if min(settings.n_samples, count) < BLOCKS:
+        numbers = f"--n-samples {settings.n_samples} and the {count} of the {settings.real_split} split"
+        raise UserError(f"distances need at least {BLOCKS} samples and {BLOCKS} real images, not {numbers}")
+    settings.extractor.to(subject.model.device).eval()
     return ""
 
 
 def _reconstruction(subject: Subject, settings: Settings) -> Figure:
     scores = test_scores(subject, settings)
     anomaly, error = subject.images.test.anomaly, scores["reconstruction"]
-    normal = error if anomaly is None else error[~anomaly]
-    return Figure.of("reconstruction_mse", mean_interval(normal), len(normal), "test")
+    return Figure.mean("reconstruction_mse", error if anomaly is None else error[~anomaly], "test")
 
 
 def real_rows(subject: Subject, settings: Settings) -> ImageRows:
@@ -124,16 +129,10 @@ def real_rows(subject: Subject, settings: Settings) -> ImageRows:
     return subject.images.train
 
 
-def check_counts(subject: Subject, settings: Settings) -> None:
-    """Reject too few images, because intervals of distances need at least one image per block.
-
-    Raises:
-        UserError: for fewer samples or real images than blocks.
-    """
-    count = len(real_rows(subject, settings))
-    if min(settings.n_samples, count) < BLOCKS:
-        numbers = f"--n-samples {settings.n_samples} and the {count} of the {settings.real_split} split"
-        raise UserError(f"distances need at least {BLOCKS} samples and {BLOCKS} real images, not {numbers}")
+def real_features(subject: Subject, settings: Settings) -> Tensor:
+    """Return the features of :func:`real_rows`, ``(N, d)``."""
+    data = batches(real_rows(subject, settings), settings.batch_size, subject.model.device)
+    return feature_rows(settings.extractor, (batch["x"] for batch in data), settings.real_split)[0]
 
 
 def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> Iterator[Tensor]:
@@ -206,10 +205,7 @@ def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
     chosen = np.random.RandomState(settings.seed).permutation(len(real))[: len(fake)]
     rows = neighbour_rows(real[torch.from_numpy(chosen)].float(), fake.float(), NEIGHBOURS)
     method = "Student's t over samples, the other set fixed"
-    return [
-        Figure.of(name, mean_interval(values, method=method), len(values), settings.real_split)
-        for name, values in rows.items()
-    ]
+    return [Figure.mean(name, values, settings.real_split, method) for name, values in rows.items()]
 
 
 def _classifier(logits: Tensor, seed: int, name: str) -> Figure:

@@ -45,12 +45,11 @@ class Interval:
     method: str
 
 
-def mean_interval(values: Tensor, level: float = 0.95, method: str = "") -> Interval:
-    """Return the mean of independent ``values`` with Student's interval.
+def mean_interval(values: Tensor, method: str = "") -> Interval:
+    """Return the mean of independent ``values`` with Student's 95% interval.
 
     Args:
         values: values ``(N,)``, N at least 2.
-        level: coverage of the interval.
         method: description of the method; the default one if empty.
 
     Raises:
@@ -68,8 +67,8 @@ def mean_interval(values: Tensor, level: float = 0.95, method: str = "") -> Inte
         raise ValueError(f"an interval of a mean needs at least two values, not {n}")
     values = values.double()
     mean = float(values.mean())
-    half = float(t.ppf(0.5 + level / 2, n - 1)) * float(values.std()) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, level, method or f"Student's t, {n} values")
+    half = float(t.ppf(0.975, n - 1)) * float(values.std()) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, 0.95, method or f"Student's t, {n} values")
 
 
 def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int) -> Interval:
@@ -200,14 +199,11 @@ def _score_interval(value: float, z: float, variance: Callable[[float], float]) 
     return float(low), float(high)
 
 
-def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
-    """Return ``low`` and ``high``, the ends of common bins, and ``shares``, the shares of each group per bin.
+def histogram(groups: dict[str, Tensor]) -> dict[str, Any]:
+    """Return ``low`` and ``high``, the ends of 50 common bins, and ``shares``, the shares of each group per
+    bin, for values ``(N,)`` by name.
 
     The bins span all values but the lowest and the highest 0.5%, which the outermost bins count.
-
-    Args:
-        groups: values ``(N,)`` by name.
-        bins: number of bins.
     """
     pooled = torch.cat([values.double() for values in groups.values()]).sort().values
     low, high = (float(pooled[round(share * (len(pooled) - 1))]) for share in (0.005, 0.995))
@@ -215,7 +211,7 @@ def histogram(groups: dict[str, Tensor], bins: int = 50) -> dict[str, Any]:
         low, high = low - 0.5, high + 0.5
     shares = {}
     for name, values in groups.items():
-        counts = torch.histc(values.double().clamp(low, high), bins, low, high)
+        counts = torch.histc(values.double().clamp(low, high), 50, low, high)
         shares[name] = [round(float(count) / max(1, len(values)), 6) for count in counts]
     return {"low": low, "high": high, "shares": shares}
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lebm.estimators.latent_model import HasPosterior
 from lebm.evaluation.context import Settings, Subject
@@ -46,8 +45,7 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
             f"{type(model).__name__} has no posterior(x), the differentiable log p(x, z) that annealing needs"
         )
         return result
-    with _no_parameter_gradients(model):
-        result.figures += _measured(subject, settings)
+    result.figures += _measured(subject, settings)
     return result
 
 
@@ -79,18 +77,6 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
     if sample is not None:
         figures.append(estimator.gap(sample, min(len(x), 32)))
     return figures
-
-
-@contextmanager
-def _no_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """Disable the gradients of parameters inside, because chains need only gradients of states."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
 
 
 def _protocol(settings: Settings) -> dict[str, Any]:
@@ -154,8 +140,7 @@ class _Estimator:
         above = self.estimate(x, start, self.settings.levels, "reverse", repeated)
         gaps = above.estimate - below.estimate
         name, split = "bracket_gap/simulated_images", "images drawn from the model"
-        details = {"unit": "nats per image", "median": float(gaps.median())}
-        return Figure.of(name, mean_interval(gaps), n, split, **details)
+        return Figure.mean(name, gaps, split, unit="nats per image", median=float(gaps.median()))
 
 
 def _constant(name: str, bound: LogZ, settings: Settings) -> Figure:

@@ -72,25 +72,20 @@ class LatentGaussian:
         x: Tensor,
         candidates: Tensor,
         generator: RandomSource = None,
-        *,
-        chains: int = 16,
-        rounds: int = 2,
     ) -> LatentGaussian:
         """Fit Gaussians around the most likely candidates, whose neighbourhoods exact chains explore.
 
-        Each Gaussian covers a single mode instead of the distance between modes. The estimate then lacks the
-        mass of other modes, but is still a lower bound.
+        In each of two rounds, 16 chains per observation explore in the coordinates of the last Gaussian, and
+        a new Gaussian is fitted. Each Gaussian covers a single mode instead of the distance between modes.
+        The estimate then lacks the mass of other modes, but is still a lower bound.
 
         Args:
             joint: joint density, see :func:`log_marginal`.
             x: observations ``(B, *event)``.
             candidates: latents ``(n, B, d)``, for example the ends of posterior chains.
             generator: source of randomness.
-            chains: number of exploring chains per observation.
-            rounds: number of rounds, in each of which chains explore in the coordinates of the last Gaussian
-                and a new Gaussian is fitted.
         """
-        _, rows, d = candidates.shape
+        chains, (_, rows, d) = 16, candidates.shape
         with torch.no_grad():
             given = joint(x)
             best = torch.stack([given(z) for z in candidates], dim=1).nan_to_num(-torch.inf).argmax(dim=1)
@@ -98,7 +93,7 @@ class LatentGaussian:
         likeliest = candidates.transpose(0, 1)[torch.arange(rows, device=x.device), best]
         z = likeliest.repeat_interleave(chains, dim=0)
         kernel = HMC(30, 0.05, leapfrog_steps=5).to(x.device)
-        for _ in range(rounds):
+        for _ in range(2):
             wide = start.repeated(chains)
 
             def whitened(u: Tensor, wide: LatentGaussian = wide) -> Tensor:
@@ -188,31 +183,25 @@ def log_marginal(
 
 
 def prior_log_z(
-    prior: Prior | None,
+    prior: Prior,
     annealing: AnnealedImportanceSampling,
     chains: int,
     generator: RandomSource = None,
     *,
-    long_run: Tensor | None = None,
-) -> tuple[LogZ, LogZ | None]:
-    """Estimate the log-constant of a tilted prior from below and, given ``long_run``, from above.
-
-    Both are zero for an exact prior or ``None``.
+    long_run: Tensor,
+) -> tuple[LogZ, LogZ]:
+    """Estimate the log-constant of a tilted prior from below and from above.
 
     Args:
-        prior: tilted or exact prior; ``None`` for N(0, I).
+        prior: tilted prior.
         annealing: levels and kernel, whose step size is adapted in place.
         chains: number of annealed chains.
         generator: source of randomness.
-        long_run: samples of the prior, ``(n, d)``, from settled chains.
+        long_run: samples of the prior, ``(n, d)``, from settled chains, for the bound from above.
 
     Raises:
         UserError: if the prior has no normalised base density.
     """
-    if prior is None or prior.is_exact:
-        zero = torch.zeros((), dtype=torch.float64)
-        exact = LogZ(zero, zero, zero, zero + chains)
-        return exact, exact
     base = getattr(prior, "base", None)
     if not isinstance(base, Proposal):
         raise UserError(
@@ -224,8 +213,6 @@ def prior_log_z(
         annealing.kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
     start = base.reference(chains, generator).detach()
     below, _ = annealing.log_weights(log_density, base.log_density, start, generator)
-    if long_run is None:
-        return LogZ.from_log_weights(below), None
     above, _ = annealing.log_weights(log_density, base.log_density, long_run, generator, reverse=True)
     return LogZ.from_log_weights(below), LogZ.from_log_weights(above, reverse=True)
 
@@ -273,11 +260,13 @@ def model_log_z(
         noise: function from a purpose to its noise.
     """
     prior, kernel = model.latent_prior, annealing(levels, model.device)
-    exact = prior is None or prior.is_exact
-    draws = None if exact else long_run(model, chains, noise("long run"))
+    if prior is None or prior.is_exact:
+        zero = torch.zeros((), dtype=torch.float64)
+        exact = LogZ(zero, zero, zero, zero + chains)
+        return exact, exact
+    draws = long_run(model, chains, noise("long run"))
     below, above = prior_log_z(prior, kernel, chains, noise("log z"), long_run=draws)
-    assert above is not None  # there are samples, or the prior is exact
-    if isinstance(prior, EnergyPrior) and not exact:
+    if isinstance(prior, EnergyPrior):
         direct = direct_log_z(prior, DIRECT * chains, noise("direct log z"))
         annealed = max(below.high, above.high) - min(below.low, above.low)
         if direct.ess >= FEWEST and direct.high - direct.low < annealed:

@@ -100,11 +100,8 @@ def _names(paths: Sequence[str], taken: set[str]) -> list[str]:
         path if part in taken or last.count(part) > 1 else part
         for path, part in zip(paths, last, strict=True)
     ]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--ood {name} is given twice")
-        if name in taken:
-            raise UserError(f"--ood {name} has the name of a set of this suite; write it as ./{name}")
+    if clash := [name for name in names if names.count(name) > 1 or name in taken]:
+        raise UserError(f"--ood {clash[0]} is the name of another set; write it once, or as ./{clash[0]}")
     return names
 
 

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lebm.errors import UserError
-from lebm.evaluation.intervals import Interval
+from lebm.evaluation.intervals import Interval, mean_interval
 
 __all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation"]
 
@@ -53,6 +55,11 @@ class Figure:
         """Return a figure with an interval."""
         value, low, high = map(_finite, (interval.value, interval.low, interval.high))
         return cls(name, value, low, high, interval.level, interval.method, n, split, details)
+
+    @classmethod
+    def mean(cls, name: str, values: Tensor, split: str, method: str = "", **details: Any) -> Figure:
+        """Return the mean of independent values ``(n,)`` with :func:`mean_interval`."""
+        return cls.of(name, mean_interval(values, method=method), len(values), split, **details)
 
     @classmethod
     def plain(cls, name: str, value: float, n: int, split: str, **details: Any) -> Figure:

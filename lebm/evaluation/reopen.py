@@ -21,7 +21,7 @@ from lebm.data.survey import ARRAYS
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 
-__all__ = ["observation_shape", "reopen", "stored_data"]
+__all__ = ["reopen"]
 
 log = logging.getLogger("lebm.evaluation")
 
@@ -30,16 +30,8 @@ _ONE_SOURCE = ("config_name", "revision", "text_column")
 """Arguments of a run's data that also apply to other images, and arguments that apply to its text only."""
 
 
-def stored_data(run: Path) -> dict[str, Any]:
-    """Return the data section of a run, ``class_path`` and ``init_args``; empty if its recipe is not known.
-
-    Args:
-        run: run folder, or checkpoint in its ``checkpoints`` folder. A model file or the name of a model has
-            no recipe.
-
-    Raises:
-        UserError: if the stored recipe is not YAML.
-    """
+def _stored_data(run: Path) -> dict[str, Any]:
+    """Return the data section of a run, ``class_path`` and ``init_args``; empty if the recipe is unknown."""
     file = (run if run.is_dir() else run.parent.parent) / "config.yaml"
     if is_model_file(run) or not run.exists() or not file.is_file():
         return {}
@@ -64,7 +56,8 @@ def reopen(
     A held-out class given by its number does not apply to other data.
 
     Args:
-        run: run folder or checkpoint, see :func:`stored_data`.
+        run: run folder, or checkpoint in its ``checkpoints`` folder. A model file or the name of a model has
+            no recipe.
         data: ``path`` of other data; the data of the run if ``None``.
         model: model of the run, which determines the size and colours of images and the vocabulary of
             sentences.
@@ -75,7 +68,7 @@ def reopen(
         UserError: if the data are unknown, or cannot have the form that the model takes.
     """
     run = Path(run)
-    section = stored_data(run)
+    section = _stored_data(run)
     own = bool(section) and is_own(data, section["init_args"].get("path"))
     if not own:
         if data is None:
@@ -121,18 +114,13 @@ def _elsewhere(data: str, section: dict[str, Any], model: LatentModel | None) ->
     return {"class_path": public_path(kind), "init_args": {**kept, "path": data}}
 
 
+@torch.no_grad()
 def _picture_size(run: Path, model: LatentModel) -> dict[str, int]:
-    shape = observation_shape(model)
+    z = torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)
+    shape = tuple(model.decode(z).shape[1:])
     if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
         raise UserError(
             f"{run}: the model makes data of shape {shape}, not square images; name a .npy or .npz file with"
             " --data"
         )
     return {"image_size": shape[1], "channels": shape[0]}
-
-
-@torch.no_grad()
-def observation_shape(model: LatentModel) -> tuple[int, ...]:
-    """Return the shape of one decoded observation of a model, ``(C, H, W)`` for images."""
-    z = torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)
-    return tuple(model.decode(z).shape[1:])

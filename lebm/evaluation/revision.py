@@ -13,11 +13,10 @@ from lebm.estimators.latent_model import LatentModel, Revises
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches
 from lebm.evaluation.image import (
-    check_counts,
     feature_rows,
     kernel_distance,
     kernel_name,
-    real_rows,
+    real_features,
     sample_batches,
     without_features,
 )
@@ -47,27 +46,25 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
             {"name": "revision"}, skipped="the method has no image chain that revises its generator's samples"
         )
     subject.model.eval()
-    extractor, missing = settings.extractor, without_features(subject, settings.extractor)
+    extractor, missing = settings.extractor, without_features(subject, settings)
     steps = {"generator": 0, "revised": settings.sample_steps or subject.model.chain_steps("image") or 0}
+    n, split = settings.n_samples, settings.real_split
     result = SuiteResult(
         {
             "name": "networks alone and revised by their chains",
             "sets": SETS,
-            "n_samples_a_set": settings.n_samples,
-            "real_split": settings.real_split,
+            "n_samples_a_set": n,
+            "real_split": split,
             "features": None if missing else describe(extractor),
             "image_steps": steps,
             "seed": settings.seed,
         },
+        _reconstructions(subject, settings),
         skipped=missing,
     )
-    if not missing:
-        check_counts(subject, settings)
-    result.figures += _reconstructions(subject, settings)
     if missing:
         return result
     result.protocol |= {"features_digest": extractor.digest, "features_note": extractor.note}
-    n, split = settings.n_samples, settings.real_split
     for figure, values in _distances(subject, settings, steps).items():
         both = {**values, "gain": values["generator"] - values["revised"]}
         for kind, of_sets in both.items():
@@ -109,15 +106,13 @@ def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
         for batch in batches(subject.images.test, settings.batch_size, model.device)
     ]
     columns = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
-    return [Figure.of(name, mean_interval(column), len(column), "test") for name, column in columns.items()]
+    return [Figure.mean(name, column, "test") for name, column in columns.items()]
 
 
 @torch.no_grad()
 def _distances(subject: Subject, settings: Settings, steps: dict[str, int]) -> dict[str, dict[str, Tensor]]:
     """Return every distance of every kind of samples, ``(SETS,)`` each."""
-    extractor = settings.extractor.to(subject.model.device).eval()
-    data = batches(real_rows(subject, settings), settings.batch_size, subject.model.device)
-    real, _ = feature_rows(extractor, (batch["x"] for batch in data), settings.real_split)
+    extractor, real = settings.extractor, real_features(subject, settings)
     mean, covariance = real.mean(dim=0), real.T.cov()
     name, kernel = extractor.figure, kernel_name(extractor)
     empty = torch.zeros(SETS, dtype=torch.float64)

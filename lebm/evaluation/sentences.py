@@ -183,12 +183,7 @@ class SampleQuality:
         return {"samples": self.n, "compared": self.compared, "language_model": asdict(self.budget)}
 
     def begin(self, model: LatentModel) -> None:
-        """Discard earlier batches, and draw the samples.
-
-        Raises:
-            UserError: if the model is not a model of sentences.
-        """
-        likelihood_of_sentences(model, "SentenceQuality")
+        """Discard earlier batches, and draw the samples."""
         self._use = LatentUse(model.latent_dim).to(model.device)
         self._samples = model.sample(self.n, generator=Noise.shards(self.seed, "sentence quality"))
         self._real: list[Tensor] = []

@@ -100,9 +100,10 @@ def test_a_gaussian_prior_has_no_constant_and_n_takes_the_first(words: TextData,
     nll, log_z = exact(model, words.test.tokens()[:4])
     assert log_z == pytest.approx(0, abs=1e-6)
     assert bounds.figures["test/log_z"] == bounds.figures["test/log_z_high"] == 0
-    assert bounds.counts.keys() == bounds.figures.keys()
-    assert bounds.counts["test/nll"] == bounds.counts["test/perplexity"] == 4
-    assert bounds.counts["test/log_z"] == 512
+    counts = bounds.measure.counts
+    assert {f"test/{name}" for name in counts} == set(bounds.figures)
+    assert counts["nll"] == counts["perplexity"] == 4
+    assert counts["log_z"] == 512
     assert bounds.figures["test/nll"] == pytest.approx(
         nll, abs=bounds.figures["test/nll_high"] - bounds.figures["test/nll"]
     )
@@ -112,7 +113,7 @@ def _annealed(path: str, folder: Path) -> dict[str, float]:
     bounds = SentenceBounds(n=1, chains=4, levels=3)
     data = TextData(path, vocabulary_size=12, max_length=LONGEST, batch_size=2)
     trainer(folder, [bounds], devices=2).test(sentence_model(1, energy=False), data, verbose=False)
-    return {**bounds.figures, "sentences": bounds.counts["test/nll"]}
+    return {**bounds.figures, "sentences": bounds.measure.counts["nll"]}
 
 
 @pytest.mark.slow
@@ -150,7 +151,8 @@ def test_sentences_are_written_and_qualities_measured(words: TextData, tmp_path:
     assert 1 < found["test/forward_perplexity"] < 12
     assert quality.protocol["language_model"]["steps"] == 3
     assert (tmp_path / "samples" / "test.txt").exists()
-    assert quality.counts.keys() == found.keys()
+    counts = quality.measure.counts
+    assert {f"test/{name}" for name in counts} == set(found)
     sentences = len(words.test)
     assert 5 < sentences < 10, "self-BLEU and the diversity are of as many sentences as there are"
     of = {
@@ -159,11 +161,9 @@ def test_sentences_are_written_and_qualities_measured(words: TextData, tmp_path:
         "distinct_1": sentences,
         "real_self_bleu": sentences,
     }
-    assert {name: quality.counts[f"test/{name}"] for name in of} == of
-    assert quality.counts["test/active_units"] == sentences
-    assert quality.counts["test/latent_nats"] == sentences // 3 * 3, (
-        "a batch of one sentence has no other latent"
-    )
+    assert {name: counts[name] for name in of} == of
+    assert counts["active_units"] == sentences
+    assert counts["latent_nats"] == sentences // 3 * 3, "a batch of one sentence has no other latent"
 
 
 def test_figures_do_not_depend_on_batches(words: TextData, tmp_path: Path) -> None:

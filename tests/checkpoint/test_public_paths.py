@@ -25,7 +25,6 @@ PATHS_OF_EEFB31C = [
     "lebm.callbacks.hierarchical.LatentTraversal",
     "lebm.callbacks.hierarchical.LayerReconstruction",
     "lebm.callbacks.hierarchical_classes.LayerClassification",
-    "lebm.callbacks.hierarchical_classes.MutualInformationGap",
     "lebm.callbacks.hierarchical_stress.LatentAttack",
     "lebm.callbacks.hierarchical_stress.LongChain",
     "lebm.callbacks.samples.InterpolationGrid",

@@ -40,7 +40,7 @@ def test_samples_go_on_from_the_pool(lebm: Run, pooled: Path, capsys: pytest.Cap
     assert not np.array_equal(fresh, pool)
     model = load(pooled)
     noise = Noise.samples(model.seed, "sample", index=range(6))
-    again = model.sample_from_pool(6, generator=noise)
+    again = model.observe(model.pool_latents(6, generator=noise), generator=noise)
     assert np.array_equal(again.numpy(), pool)
 
 
@@ -71,5 +71,5 @@ def test_an_empty_pool_is_named(pooled: Path) -> None:
     model = load(pooled)
     fresh = type(model)(**model._init_arguments)
     fresh.prior_sampler._own = fresh.prior_sampler._whole = None
-    with pytest.raises(NoChainError, match="the pool is empty"):
+    with pytest.raises(NoChainError, match="no pool of chains"):
         fresh.pool_latents(2)

@@ -27,6 +27,7 @@ from torch import nn
 from lebm.estimators import AdamGroups, DualMCMCTeaching
 from lebm.models import GaussianEncoder, GaussianLikelihood
 from lebm.samplers import Langevin
+from lebm.samplers.noise import normal
 from tests.estimators.linear_gaussian import LinearGenerator, QuadraticEnergy
 
 SIZE, LATENT = 4, 2
@@ -125,6 +126,14 @@ def across(setting: Setting) -> float:
     return float(solution)
 
 
+class FromLikelihood(DualMCMCTeaching):
+    """The theory, whose image chains start at samples of p(x|z) instead of their means."""
+
+    def revise_images(self, generated, noise=None, steps=None):
+        kick = normal(noise, generated.shape, dtype=generated.dtype, device=generated.device)
+        return super().revise_images(generated + self.likelihood.sigma * kick, noise, steps)
+
+
 def model_at(setting: Setting, directions: list[Rest], outside: float) -> DualMCMCTeaching:
     """The columns point along the first two axes."""
     energy, likelihood, encoder = (
@@ -132,7 +141,7 @@ def model_at(setting: Setting, directions: list[Rest], outside: float) -> DualMC
         GaussianLikelihood(LinearGenerator(LATENT, SIZE), setting.sigma),
         LinearEncoder(),
     )
-    model = DualMCMCTeaching(
+    model = FromLikelihood(
         energy,
         likelihood,
         encoder,
@@ -142,7 +151,6 @@ def model_at(setting: Setting, directions: list[Rest], outside: float) -> DualMC
         temperature=setting.temperature,
         teaching_weight=setting.teaching,
         revised_inference_weight=setting.revised_inference,
-        image_start=setting.start,
     ).double()
     with torch.no_grad():
         curvatures = [rest.curvature for rest in directions] + [outside] * (SIZE - LATENT)

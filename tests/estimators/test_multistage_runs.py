@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.data import ImageData
-from lebm.estimators import AdamGroups, AdaptiveStages, FixedStages, MultiStageNCE
+from lebm.estimators import AdamGroups, AdaptiveStages, FixedStages, MultiStageNCE, stages
 from lebm.models import GaussianLikelihood, MLPEnergy, MLPGenerator, RatioPrior, RatioProduct
 from lebm.samplers import MALA, AnnealedImportanceSampling, Langevin, PersistentChains
 from tests.distributed import run_processes
@@ -136,7 +136,8 @@ def train(folder: str, processes: int) -> dict[str, object]:
         enable_checkpointing=False,
         limit_val_batches=0,
     )
-    estimator = model(AdaptiveStages(min_steps=4, max_steps=9, window=2, patience=1, held_out=3, one=0.0))
+    stages.AGREES = 0.0  # in this process
+    estimator = model(AdaptiveStages(min_steps=4, max_steps=9, window=2, patience=1, held_out=3))
     trainer.fit(
         estimator, ImageData("embedded:mnist", batch_size=24, limit_train=120, limit_eval=24, flip=True)
     )

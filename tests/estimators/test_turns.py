@@ -1,20 +1,20 @@
-"""Whose turn it is in the optimiser steps of a batch."""
+"""The networks that learn in the optimiser steps of a batch."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from lebm.estimators.dual_mcmc import Turns
 from tests.reliability.methods import model_of
 
 
-def test_alternate_has_two_turns_and_leaves_all_networks_learning() -> None:
-    turns = Turns("alternate")
-    assert [(turns.teachers, turns.energy) for _ in turns.of_batch()] == [(True, False), (False, True)]
-    assert turns.teachers
-    assert turns.energy
-    assert [(turns.teachers, turns.energy) for _ in Turns("simultaneous").of_batch()] == [(True, True)]
+def test_alternate_has_two_steps_and_leaves_all_networks_learning() -> None:
+    for method, steps in (
+        ("dual_mcmc_alternate", [("generator", "encoder"), ("energy",)]),
+        ("dual_mcmc", [("energy", "generator", "encoder")]),
+    ):
+        model = model_of(method)
+        assert [model.learning for _ in model.updates()] == steps
+        assert model.idle_networks == []
 
 
 def test_networks_that_rest_have_no_gradient_at_all() -> None:
@@ -29,13 +29,9 @@ def test_networks_that_rest_have_no_gradient_at_all() -> None:
     assert seen == [{"generator", "encoder"}, {"energy"}]
 
 
-def test_the_loss_of_earlier_turns_does_not_reach_the_next_batch() -> None:
-    turns = Turns("alternate")
-    for _ in turns.of_batch():
-        turns.earlier = torch.tensor(2.0)
-    assert turns.earlier == 0.0
-
-
-def test_another_schedule_is_refused() -> None:
-    with pytest.raises(ValueError, match="schedule must be one of simultaneous, alternate, not 'both'"):
-        Turns("both")  # type: ignore[arg-type]
+def test_the_loss_of_an_earlier_step_does_not_reach_the_next_batch() -> None:
+    model = model_of("dual_mcmc_alternate")
+    batch = {"x": torch.zeros(4, 1, 8, 8), "index": torch.arange(4)}
+    losses = [[model.loss(batch, 0).item() for _ in model.updates()] for _ in range(2)]
+    assert losses[0][0] == losses[1][0]
+    assert all(second != first for first, second in losses)

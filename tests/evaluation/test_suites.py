@@ -228,11 +228,13 @@ def test_names_of_further_out_sets(subject: Subject) -> None:
     assert names("uoft-cs/cifar10", "data/svhn/") == ["cifar10", "svhn"]
     assert names("a/x", "b/x", "c/y") == ["a/x", "b/x", "y"]
     assert names("x", "b/x", "./noise") == ["x", "b/x", "./noise"]
-    with pytest.raises(UserError, match="--ood a/x is given twice"):
+    with pytest.raises(UserError, match="--ood a/x is the name of another set"):
         names("a/x", "a/x/")
-    with pytest.raises(UserError, match=r"--ood noise has the name of a set .* write it as \./noise"):
+    with pytest.raises(
+        UserError, match=r"--ood noise is the name of another set; write it once, or as \./noise"
+    ):
         names("noise")
-    with pytest.raises(UserError, match="--ood label_2 has the name"):
+    with pytest.raises(UserError, match="--ood label_2 is the name"):
         ood_suite(subject, Settings(ood=("label_2",)))
 
 

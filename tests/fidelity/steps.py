@@ -86,9 +86,8 @@ def our_step(model: LatentModel, x: Tensor) -> Step:
             optimizer.zero_grad()
             model.loss(batch, 0).backward()
             model.on_before_optimizer_step(optimizer)
-            learning = {name for name in model.networks() if (name == "energy") == model.turns.energy}
-            _record(step, model, learning, optimizer)
-            again = " again" if model.turns.energy else ""
+            _record(step, model, set(model.learning), optimizer)
+            again = " again" if "energy" in model.learning else ""
             step.values |= {name + again: value for name, value in model.revised.items()}
         return step
     if isinstance(model, LatentMLE):

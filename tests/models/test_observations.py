@@ -18,7 +18,6 @@ from lebm.config.request import read_request
 from lebm.data import to_unit_range
 from lebm.errors import UserError, UserNotice
 from lebm.estimators import LatentMLE
-from lebm.evaluation.reopen import observation_shape
 from lebm.models import CategoricalLikelihood, RecurrentGenerator
 from lebm.models.observations import check_range, check_rows, event_shape
 from tests.callbacks.tiny import TinyData, latent_mle, trainer
@@ -104,7 +103,8 @@ def test_sentences_are_not_images() -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_the_shape_that_is_expected_is_the_shape_that_is_made(name: str) -> None:
     model = built(read_request("validate-recipe", [name])).model
-    assert event_shape(model.observation_model) == observation_shape(model)
+    made = model.decode(torch.zeros(1, model.latent_dim, device=model.device))
+    assert event_shape(model.observation_model) == made.shape[1:]
 
 
 def test_a_batch_without_data_names_what_is_expected() -> None:
