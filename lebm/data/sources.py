@@ -27,6 +27,8 @@ IMAGE_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
     *(".pbm", ".pgm", ".ppm", ".pnm"),
 )
+OTHER_SUFFIXES = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".tga", ".exr", ".dcm", ".zip", ".tar", ".gz")
+"""Images and archives that are not read, with a message."""
 SIDECARS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "digit")
 SPLIT_WORDS = {
@@ -138,6 +140,8 @@ def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
         )
     kind = "images" if rows is images else "parquet"
     _say_unread(path, root, others, f"most files of the folder are {kind}")
+    unknown = [file for file in found if file.suffix.lower() in OTHER_SUFFIXES]
+    _say_unread(path, root, unknown, "lebm reads PNG, JPEG, BMP, GIF, WebP, TIFF and PPM")
     return rows, described
 
 
@@ -227,14 +231,23 @@ class Reader:
         source, more = self.source, {"split": name, "cache_dir": self._scratch}
         with self._explained():
             if source.splits is None:
-                return datasets.load_dataset(
+                rows = datasets.load_dataset(
                     source.location, source.config_name, revision=source.revision, **more
                 )
+                self._say_unnamed(sum(part.num_examples for part in (rows.info.splits or {}).values()))
+                return rows
             files = list(source.splits[name])
             if not _is_table(files[0]):
                 return self._images(source.splits[name])
             patterns = [glob.escape(str(file)) for file in files]
             return datasets.load_dataset("parquet", data_files={name: patterns}, **more)
+
+    def _say_unnamed(self, read: int) -> None:
+        """Warn of images that the metadata files of a folder do not name, which ``datasets`` leaves out."""
+        images = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in self.source.files)
+        if read < images and any(file.name in SIDECARS for file in self.source.files):
+            text = f"data path {self.source.path!r}: {images - read} of {images} images are not read, because"
+            warnings.warn(f"{text} the metadata files do not name them", UserNotice, stacklevel=2)
 
     def _images(self, classes: Mapping[Path, str | None]) -> Any:
         """Return rows of image files, with their folders as classes if there are any."""

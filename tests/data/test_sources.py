@@ -99,6 +99,11 @@ LAYOUTS: dict[str, tuple[str, dict[str, str], str]] = {
     "a class around the splits": ("cat/test/a.png cat/train/b.png", {"train": "-", "test": "-"}, ""),
     "hidden": ("a.png .b.png .thumbs/c.png d/.e.png", {"train": "-"}, ""),
     "every suffix": ("a.jfif b.jpe c.dib d.pnm e.pbm f.TIFF", {"train": "------"}, ""),
+    "other formats": (
+        "a.png b.heic c.zip",
+        {"train": "-"},
+        "2 file(s) are not read, because lebm reads PNG, JPEG, BMP, GIF, WebP, TIFF and PPM: b.heic, c.zip",
+    ),
     "odd names": ("a\nb.png $HOME.png e::f.png g[1].png h?.png ~.png", {"train": "------"}, ""),
     "shards": (
         "data/train-00000-of-00002.parquet data/train-00001-of-00002.parquet extra-00000-of-00001-1a.parquet",
@@ -202,7 +207,12 @@ def test_a_folder_with_metadata_is_read_as_on_the_hub(case: str, tmp_path: Path)
             open_images(str(tmp_path / "data"), cache_dir=tmp_path / "c")
         one_line(error)
     else:
-        assert open_images(str(tmp_path / "data"), cache_dir=tmp_path / "c").labels.tolist() == expected
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            images = open_images(str(tmp_path / "data"), cache_dir=tmp_path / "c")
+        assert images.labels.tolist() == expected
+        lost = "1 of 2 images are not read, because the metadata files do not name them"
+        assert any(lost in str(one.message) for one in said) == (len(expected) == 1)
 
 
 CARD = """---
