@@ -19,13 +19,6 @@ from lebm.study import Study, grid
 ROOT = Path(__file__).resolve().parents[1]
 Blocks = Mapping[str, Callable[[], str]]
 FIELD = re.compile(r"# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)")
-METHODS = {
-    "LatentMLE": "latent_mle.md",
-    "MultiStageNCE": "multistage_nce.md",
-    "JointHierarchicalPrior": "joint_hierarchical.md",
-    "DualMCMCTeaching": "dual_mcmc.md",
-}
-"""Pages of the methods, by class."""
 SECTIONS = {
     "quickstart": "Quickstart",
     "latent_mle": "LatentMLE",
@@ -34,24 +27,7 @@ SECTIONS = {
     "dual_mcmc": "DualMCMCTeaching",
     "baselines": "Baselines",
 }
-"""Headings, by folder of recipes."""
-PICTURES = {
-    "quickstart": "quickstart_samples.png",
-    "latent_mle/mnist": "latent_mle_mnist_samples.png",
-    "latent_mle/mnist_normal_base": "latent_mle_mnist_normal_base_samples.png",
-    "latent_mle/mnist_published": "latent_mle_mnist_published_samples.png",
-    "multistage_nce/toy2d": "multistage_nce_toy2d_stages.png",
-    "multistage_nce/mnist": "multistage_nce_mnist_samples.png",
-    "multistage_nce/mnist_normal_base": "multistage_nce_mnist_normal_base_samples.png",
-    "multistage_nce/mnist_conv": "multistage_nce_mnist_conv_samples.png",
-    "multistage_nce/mnist_conv_normal_base": "multistage_nce_mnist_conv_normal_base_samples.png",
-    "multistage_nce/mnist_two_stage": "multistage_nce_mnist_two_stage_samples.png",
-    "multistage_nce/mnist_published": "multistage_nce_mnist_published_samples.png",
-    "joint_hierarchical/mnist": "joint_hierarchical_layers.png",
-    "joint_hierarchical/mnist_two_stage": "joint_mnist_two_stage_samples.png",
-    "dual_mcmc/mnist": "dual_mcmc_samples.png",
-}
-"""Pictures in docs/images that runs of a recipe drew, by recipe."""
+"""Headings by folder of recipes: the class, if the folder has the name of its page."""
 
 
 def header(text: str) -> dict[str, str]:
@@ -81,10 +57,16 @@ def recipes() -> dict[str, dict[str, str]]:
 def method(name: str) -> str:
     """Return the page of the method that a recipe trains."""
     text = (ROOT / "recipes" / f"{name}.yaml").read_text()
-    match = re.search(r"^model:\n  class_path: (\w+)", text, re.M)
-    if match is None or match[1] not in METHODS:
-        raise SystemExit(f"{name} names no method with a page; add it to METHODS of scripts/make_results.py")
-    return METHODS[match[1]]
+    for folder, title in SECTIONS.items():
+        if f"\nmodel:\n  class_path: {title}\n" in text:
+            return f"{folder}.md"
+    raise SystemExit(f"{name} names no method with a page; add it to SECTIONS of scripts/make_results.py")
+
+
+def picture(name: str) -> str:
+    """Return the picture that a run of a recipe drew; empty without one."""
+    names = (f"{name.replace('/', '_')}_{kind}.png" for kind in ("samples", "stages", "layers"))
+    return next((file for file in names if (ROOT / "docs" / "images" / file).exists()), "")
 
 
 def linked(status: str) -> str:
@@ -96,8 +78,8 @@ def linked(status: str) -> str:
 def card(name: str, fields: dict[str, str]) -> list[str]:
     """Return the lines of one card, an item of a list."""
     lines = [f"### {name}", ""]
-    if name in PICTURES:
-        lines += [f"![{name}](images/{PICTURES[name]})", ""]
+    if file := picture(name):
+        lines += [f"![{name}](images/{file})", ""]
     lines += [f"**{fields['title']}**", "", f"Trains {fields['Trains']}", "", linked(fields["Status"]), ""]
     lines += ["```sh", *fields["Run"].split(" && "), "```", ""]
     return [*lines, f"[recipe](../recipes/{name}.yaml) · [method]({method(name)})"]
@@ -106,14 +88,12 @@ def card(name: str, fields: dict[str, str]) -> list[str]:
 def cards() -> str:
     """Return the cards and tables below the introduction of the gallery."""
     headers = recipes()
-    if unknown := PICTURES.keys() - headers.keys():
-        raise SystemExit(f"no such recipe: {', '.join(sorted(unknown))}")
     lines = []
     for folder, title in SECTIONS.items():
         mine = [name for name in headers if name.split("/")[0] == folder]
         unrun = [name for name in mine if headers[name]["Status"].startswith("not yet run")]
         lines += [f"## {title}", "", '<div class="grid cards" markdown>', ""]
-        for name in sorted(set(mine) - set(unrun), key=lambda name: (name not in PICTURES, name)):
+        for name in sorted(set(mine) - set(unrun), key=lambda name: (not picture(name), name)):
             first, *rest = card(name, headers[name])
             lines += [f"-   {first}", *(f"    {line}".rstrip() for line in rest), ""]
         lines += ["</div>", ""]
