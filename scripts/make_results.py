@@ -103,31 +103,30 @@ def cards() -> str:
     return "\n".join(lines).strip()
 
 
-def owners() -> dict[str, Path]:
-    """Return the page of every generated block, by name."""
-    pages = sorted((ROOT / "docs").rglob("*.md"))
-    marker = re.compile(r"^<!-- (?!end )(\w+) -->$", re.M)
-    return {name: page for page in pages for name in marker.findall(page.read_text())}
-
-
-def publish(blocks: Blocks, check: bool = False) -> list[str]:
+def publish(blocks: Blocks, check: bool) -> list[str]:
     """Write each block into its page, or only compare it; return the names of the blocks that differ.
 
     Raises:
-        SystemExit: if no page has the marker of a block.
+        SystemExit: for a marker without a block, or a block without a marker.
     """
-    pages, changed = owners(), []
-    for name, build in blocks.items():
-        if name not in pages:
-            raise SystemExit(f"no page of docs/ has <!-- {name} -->")
-        text = pages[name].read_text()
-        start, end = f"<!-- {name} -->\n", "<!-- end -->"
-        before, after = text.split(start, 1)
-        filled = f"{before}{start}\n{build()}\n\n{end}{after.split(end, 1)[1]}"
-        if filled != text:
-            changed.append(name)
-            if not check:
-                pages[name].write_text(filled)
+    found, changed = set(), []
+
+    def written(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in blocks:
+            raise SystemExit(f"no script writes {name}")
+        found.add(name)
+        block = f"<!-- {name} -->\n\n{blocks[name]()}\n\n<!-- end -->"
+        changed.extend([name] if block != match[0] else [])
+        return block
+
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = page.read_text()
+        new = re.sub(r"^<!-- (\w+) -->\n.*?^<!-- end -->", written, text, flags=re.S | re.M)
+        if new != text and not check:
+            page.write_text(new)
+    if missing := sorted(blocks.keys() - found):
+        raise SystemExit(f"no page of docs/ has <!-- {missing[0]} -->")
     return changed
 
 
@@ -142,8 +141,6 @@ def study_blocks() -> dict[str, Callable[[], str]]:
 
 def main(check: bool) -> None:
     blocks = {"gallery": cards, **study_blocks()}
-    if unwritten := owners().keys() - blocks.keys():
-        raise SystemExit(f"no script writes {', '.join(sorted(unwritten))}")
     changed = publish(blocks, check)
     if check and changed:
         raise SystemExit(f"not up to date: {', '.join(changed)}; run: make results")
