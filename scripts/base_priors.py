@@ -40,6 +40,7 @@ WEIGHTS = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 DRAWS = 20_000
 WITHOUT = dict.fromkeys(("logger", "use_distributed_sampler"), False)
 WITHOUT |= dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+WITHOUT |= {"accelerator": "cpu", "max_epochs": -1, "limit_val_batches": 0}
 """Arguments of a Trainer that only trains."""
 Figures = dict[str, list[float | None]]
 CLASSIFIER = Training(steps=3_000, batch_size=500, weight_decay=0.1)

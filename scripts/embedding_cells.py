@@ -182,7 +182,5 @@ def trained(recipe: str, run: Path, seed: int) -> Any:
     else:  # one whole epoch: a row that comes twice would be on both sides of the choice of components
         settings["model.init_args.fit_base"] = {"at": 2 * count // BATCH, "rows": count}
     model, data = from_recipe(recipe, settings=settings)
-    Trainer(max_steps=steps, max_epochs=-1, accelerator="cpu", limit_val_batches=0, **WITHOUT).fit(
-        model, data
-    )
+    Trainer(max_steps=steps, **WITHOUT).fit(model, data)
     return model.eval()

@@ -118,7 +118,5 @@ def joint(
     )
     model.few = few
     data = ArrayData.of({"train": z}, batch_size=BATCH, seed=seed)
-    Trainer(max_steps=STEPS, max_epochs=-1, accelerator="cpu", limit_val_batches=0, **WITHOUT).fit(
-        model, data
-    )
+    Trainer(max_steps=STEPS, **WITHOUT).fit(model, data)
     return prior.tilt.eval()

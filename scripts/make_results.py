@@ -18,7 +18,7 @@ from lebm.study import Study, grid
 
 ROOT = Path(__file__).resolve().parents[1]
 Blocks = Mapping[str, Callable[[], str]]
-FIELD = re.compile(r"# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)")
+FIELD = re.compile(r"^# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)", re.M)
 SECTIONS = {
     "quickstart": "Quickstart",
     "latent_mle": "LatentMLE",
@@ -32,26 +32,16 @@ SECTIONS = {
 
 def header(text: str) -> dict[str, str]:
     """Return the fields of a recipe header, each as one line, and its first line as ``title``."""
-    lines = text.splitlines()
-    fields, name = {"title": lines[0].removeprefix("# ")}, ""
-    for line in lines[1:]:
-        match = FIELD.match(line)
-        if match:
-            name = match[1]
-            fields[name] = match[2].strip()
-        elif name and re.match(r"#\s{6,}\S", line):
-            fields[name] += " " + line.lstrip("# ")
-        elif not line.startswith("#"):
-            break
-    return fields
+    comment = re.match(r"(#.*\n)+", text)[0]
+    joined = re.sub(r"\n# {6,}(?=\S)", " ", comment)
+    return {"title": joined.split("\n")[0].removeprefix("# "), **dict(FIELD.findall(joined))}
 
 
 def recipes() -> dict[str, dict[str, str]]:
     """Return the headers by name of every recipe except overlays and blocks of data."""
     root = ROOT / "recipes"
     names = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.yaml")}
-    kept = {name: file for name, file in names.items() if name.split("/")[0] in SECTIONS}
-    return {name: header(kept[name].read_text()) for name in sorted(kept)}
+    return {name: header(names[name].read_text()) for name in sorted(names) if name.split("/")[0] in SECTIONS}
 
 
 def method(name: str) -> str:

@@ -375,7 +375,7 @@ def timed(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
         return found
 
     clock = Clock(60 * settings["minutes"], look)
-    trainer = Trainer(max_epochs=-1, accelerator="cpu", callbacks=[clock], limit_val_batches=0, **WITHOUT)
+    trainer = Trainer(callbacks=[clock], **WITHOUT)
     trainer.fit(model, module)
     trainer.save_checkpoint(run / "last.ckpt")
     found = last_weights(lebm.load(run / "last.ckpt"), far, train, test)
