@@ -33,8 +33,15 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 # One thread, as for the tests: two that share their cores with anything else wait for each other most of the time.
+demo: export OMP_NUM_THREADS = 1
+demo: DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 demo: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python scripts/demo.py
+	$(BIN)/lebm fit -c quickstart --run_dir $(DEMO)
+	$(BIN)/lebm test $(DEMO)
+	$(BIN)/lebm sample $(DEMO) -n 100
+	$(BIN)/lebm report $(DEMO) --out $(DEMO)/report.html
+	@echo "Open file://$(CURDIR)/$(DEMO)/report.html in a browser."
+	@echo "Next: lebm ls; lebm cp quickstart mine.yaml; lebm fit -c mine.yaml"
 
 # One thread a worker: two workers on two cores beat one worker with two threads, and never fight over them.
 test: $(STAMP)

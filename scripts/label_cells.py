@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from base_priors import WITHOUT
+from base_priors import WITHOUT, Figures
 from lightning.pytorch import Trainer, seed_everything
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -30,7 +30,6 @@ from lebm.models import (
 )
 from lebm.samplers import MALA, IndependenceMetropolis, PersistentChains, Sampler
 
-Figures = dict[str, list[float | None]]
 MODEL, STEPS, BATCH, CLASSES, ROWS = "pretrained/multistage_nce-mnist_conv", 1_000, 200, 10, 10_000
 
 
@@ -119,7 +118,5 @@ def joint(
     )
     model.few = few
     data = ArrayData.of({"train": z}, batch_size=BATCH, seed=seed)
-    Trainer(max_steps=STEPS, max_epochs=-1, accelerator="cpu", limit_val_batches=0, **WITHOUT).fit(
-        model, data
-    )
+    Trainer(max_steps=STEPS, **WITHOUT).fit(model, data)
     return prior.tilt.eval()

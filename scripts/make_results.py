@@ -18,14 +18,7 @@ from lebm.study import Study, grid
 
 ROOT = Path(__file__).resolve().parents[1]
 Blocks = Mapping[str, Callable[[], str]]
-FIELD = re.compile(r"# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)")
-METHODS = {
-    "LatentMLE": "latent_mle.md",
-    "MultiStageNCE": "multistage_nce.md",
-    "JointHierarchicalPrior": "joint_hierarchical.md",
-    "DualMCMCTeaching": "dual_mcmc.md",
-}
-"""Pages of the methods, by class."""
+FIELD = re.compile(r"^# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)", re.M)
 SECTIONS = {
     "quickstart": "Quickstart",
     "latent_mle": "LatentMLE",
@@ -34,57 +27,36 @@ SECTIONS = {
     "dual_mcmc": "DualMCMCTeaching",
     "baselines": "Baselines",
 }
-"""Headings, by folder of recipes."""
-PICTURES = {
-    "quickstart": "quickstart_samples.png",
-    "latent_mle/mnist": "latent_mle_mnist_samples.png",
-    "latent_mle/mnist_normal_base": "latent_mle_mnist_normal_base_samples.png",
-    "latent_mle/mnist_published": "latent_mle_mnist_published_samples.png",
-    "multistage_nce/toy2d": "multistage_nce_toy2d_stages.png",
-    "multistage_nce/mnist": "multistage_nce_mnist_samples.png",
-    "multistage_nce/mnist_normal_base": "multistage_nce_mnist_normal_base_samples.png",
-    "multistage_nce/mnist_conv": "multistage_nce_mnist_conv_samples.png",
-    "multistage_nce/mnist_conv_normal_base": "multistage_nce_mnist_conv_normal_base_samples.png",
-    "multistage_nce/mnist_two_stage": "multistage_nce_mnist_two_stage_samples.png",
-    "multistage_nce/mnist_published": "multistage_nce_mnist_published_samples.png",
-    "joint_hierarchical/mnist": "joint_hierarchical_layers.png",
-    "joint_hierarchical/mnist_two_stage": "joint_mnist_two_stage_samples.png",
-    "dual_mcmc/mnist": "dual_mcmc_samples.png",
-}
-"""Pictures in docs/images that runs of a recipe drew, by recipe."""
+"""Headings by folder of recipes: the class, if the folder has the name of its page."""
 
 
 def header(text: str) -> dict[str, str]:
     """Return the fields of a recipe header, each as one line, and its first line as ``title``."""
-    lines = text.splitlines()
-    fields, name = {"title": lines[0].removeprefix("# ")}, ""
-    for line in lines[1:]:
-        match = FIELD.match(line)
-        if match:
-            name = match[1]
-            fields[name] = match[2].strip()
-        elif name and re.match(r"#\s{6,}\S", line):
-            fields[name] += " " + line.lstrip("# ")
-        elif not line.startswith("#"):
-            break
-    return fields
+    comment = re.match(r"(#.*\n)+", text)[0]
+    joined = re.sub(r"\n# {6,}(?=\S)", " ", comment)
+    return {"title": joined.split("\n")[0].removeprefix("# "), **dict(FIELD.findall(joined))}
 
 
 def recipes() -> dict[str, dict[str, str]]:
     """Return the headers by name of every recipe except overlays and blocks of data."""
     root = ROOT / "recipes"
     names = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.yaml")}
-    kept = {name: file for name, file in names.items() if name.split("/")[0] in SECTIONS}
-    return {name: header(kept[name].read_text()) for name in sorted(kept)}
+    return {name: header(names[name].read_text()) for name in sorted(names) if name.split("/")[0] in SECTIONS}
 
 
 def method(name: str) -> str:
     """Return the page of the method that a recipe trains."""
     text = (ROOT / "recipes" / f"{name}.yaml").read_text()
-    match = re.search(r"^model:\n  class_path: (\w+)", text, re.M)
-    if match is None or match[1] not in METHODS:
-        raise SystemExit(f"{name} names no method with a page; add it to METHODS of scripts/make_results.py")
-    return METHODS[match[1]]
+    for folder, title in SECTIONS.items():
+        if f"\nmodel:\n  class_path: {title}\n" in text:
+            return f"{folder}.md"
+    raise SystemExit(f"{name} names no method with a page; add it to SECTIONS of scripts/make_results.py")
+
+
+def picture(name: str) -> str:
+    """Return the picture that a run of a recipe drew; empty without one."""
+    names = (f"{name.replace('/', '_')}_{kind}.png" for kind in ("samples", "stages", "layers"))
+    return next((file for file in names if (ROOT / "docs" / "images" / file).exists()), "")
 
 
 def linked(status: str) -> str:
@@ -96,8 +68,8 @@ def linked(status: str) -> str:
 def card(name: str, fields: dict[str, str]) -> list[str]:
     """Return the lines of one card, an item of a list."""
     lines = [f"### {name}", ""]
-    if name in PICTURES:
-        lines += [f"![{name}](images/{PICTURES[name]})", ""]
+    if file := picture(name):
+        lines += [f"![{name}](images/{file})", ""]
     lines += [f"**{fields['title']}**", "", f"Trains {fields['Trains']}", "", linked(fields["Status"]), ""]
     lines += ["```sh", *fields["Run"].split(" && "), "```", ""]
     return [*lines, f"[recipe](../recipes/{name}.yaml) · [method]({method(name)})"]
@@ -106,14 +78,12 @@ def card(name: str, fields: dict[str, str]) -> list[str]:
 def cards() -> str:
     """Return the cards and tables below the introduction of the gallery."""
     headers = recipes()
-    if unknown := PICTURES.keys() - headers.keys():
-        raise SystemExit(f"no such recipe: {', '.join(sorted(unknown))}")
     lines = []
     for folder, title in SECTIONS.items():
         mine = [name for name in headers if name.split("/")[0] == folder]
         unrun = [name for name in mine if headers[name]["Status"].startswith("not yet run")]
         lines += [f"## {title}", "", '<div class="grid cards" markdown>', ""]
-        for name in sorted(set(mine) - set(unrun), key=lambda name: (name not in PICTURES, name)):
+        for name in sorted(set(mine) - set(unrun), key=lambda name: (not picture(name), name)):
             first, *rest = card(name, headers[name])
             lines += [f"-   {first}", *(f"    {line}".rstrip() for line in rest), ""]
         lines += ["</div>", ""]
@@ -123,31 +93,30 @@ def cards() -> str:
     return "\n".join(lines).strip()
 
 
-def owners() -> dict[str, Path]:
-    """Return the page of every generated block, by name."""
-    pages = sorted((ROOT / "docs").rglob("*.md"))
-    marker = re.compile(r"^<!-- (?!end )(\w+) -->$", re.M)
-    return {name: page for page in pages for name in marker.findall(page.read_text())}
-
-
-def publish(blocks: Blocks, check: bool = False) -> list[str]:
+def publish(blocks: Blocks, check: bool) -> list[str]:
     """Write each block into its page, or only compare it; return the names of the blocks that differ.
 
     Raises:
-        SystemExit: if no page has the marker of a block.
+        SystemExit: for a marker without a block, or a block without a marker.
     """
-    pages, changed = owners(), []
-    for name, build in blocks.items():
-        if name not in pages:
-            raise SystemExit(f"no page of docs/ has <!-- {name} -->")
-        text = pages[name].read_text()
-        start, end = f"<!-- {name} -->\n", "<!-- end -->"
-        before, after = text.split(start, 1)
-        filled = f"{before}{start}\n{build()}\n\n{end}{after.split(end, 1)[1]}"
-        if filled != text:
-            changed.append(name)
-            if not check:
-                pages[name].write_text(filled)
+    found, changed = set(), []
+
+    def written(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in blocks:
+            raise SystemExit(f"no script writes {name}")
+        found.add(name)
+        block = f"<!-- {name} -->\n\n{blocks[name]()}\n\n<!-- end -->"
+        changed.extend([name] if block != match[0] else [])
+        return block
+
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = page.read_text()
+        new = re.sub(r"^<!-- (\w+) -->\n.*?^<!-- end -->", written, text, flags=re.S | re.M)
+        if new != text and not check:
+            page.write_text(new)
+    if missing := sorted(blocks.keys() - found):
+        raise SystemExit(f"no page of docs/ has <!-- {missing[0]} -->")
     return changed
 
 
@@ -162,8 +131,6 @@ def study_blocks() -> dict[str, Callable[[], str]]:
 
 def main(check: bool) -> None:
     blocks = {"gallery": cards, **study_blocks()}
-    if unwritten := owners().keys() - blocks.keys():
-        raise SystemExit(f"no script writes {', '.join(sorted(unwritten))}")
     changed = publish(blocks, check)
     if check and changed:
         raise SystemExit(f"not up to date: {', '.join(changed)}; run: make results")

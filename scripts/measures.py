@@ -21,48 +21,36 @@ import embedding_cells
 import label_cells
 import numpy as np
 import torch
-from base_priors import WITHOUT, Figures, alone, half_width
+from base_priors import WITHOUT, Figures, alone, codes, half_width, to_training
 from lightning.pytorch import Callback, Trainer
 from sklearn.metrics import average_precision_score
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
+from torch.utils.data import Subset
 
 import lebm
-from lebm.callbacks import LayerClassification, ReconstructionError
 from lebm.density_ratio import Training, logistic
 from lebm.evaluation.data import RunImages, batches, some_rows
 from lebm.evaluation.reopen import reopen
 from lebm.evaluation.scores import combined, score_pass
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality
-from lebm.metrics import DigitFeatures, frechet_distance, neighbour_rows
+from lebm.metrics import DigitFeatures, neighbour_rows
 from lebm.metrics.text_likelihood import Budget, language_model_perplexity
 from lebm.models import DiagonalGaussian, MLPEnergy, RatioPrior, RatioProduct, StandardNormal, frozen
 from lebm.run.folder import hardware, versions
 from lebm.samplers import Noise, SamplingImportanceResampling
 
-NORMAL, LEAKED, LAST = 5_000, 0.8, 10
-MOVES, MIXTURES, ALL = 200, (1, 10, 100), 10_000
+NORMAL, LEAKED = 5_000, 0.8
+MOVES, MIXTURES = 200, (1, 10, 100)
 VERSES, BOUND_DRAWS, FITTED, COMPONENTS = 100, 100, 10_000, 10
 REVISER = "pretrained/dual_mcmc-mnist"
 DRAWS, REAL, TEST = 5_000, 20_000, 2_000
 LOOKS = (0.5, 1.0, 2.0, 3.0, 5.0, 7.0)
-POOLS = {
-    "pool": ("Langevin", 10, 0.4),
-    "pool3": ("Langevin", 3, 0.4),
-    "mala1": ("MALA", 1, 0.25),
-    "mala5": ("MALA", 5, 0.25),
-    "narrow1": ("MALA", 1, 0.25),
-    "narrow3": ("MALA", 3, 0.25),
-    "together3": ("MALA", 3, 0.25),
-}
-"""Kernel of the pool's chains, steps per training step, and step size.
-
-The networks of the narrow ones are half as wide. "together3" is "narrow3", and moves five slots at once."""
-STAGE_STEPS = {"pool3": 1_300, "mala1": 2_400, "narrow1": 2_200, "narrow3": 2_200, "together3": 2_600}
-STAGE_STEPS |= {"mala5": 900}
-"""Steps per stage in three minutes; in proportion in others."""
-PRODUCT = "model.init_args.prior.init_args.energy.init_args.active.init_args"
-CHAINS, STEPS = "model.init_args.prior_sampler.init_args", "model.init_args.stages.init_args.steps"
+POOLS = {"pool": ("Langevin", 10, 0.4), "pool3": ("Langevin", 3, 0.4), "mala5": ("MALA", 5, 0.25)}
+"""Kernel of the pool's chains, steps per training step, and step size."""
+STAGE_STEPS = {"pool3": 4_333, "mala5": 3_000}
+"""Steps per stage in ten minutes."""
+CHAINS = "model.init_args.prior_sampler.init_args"
 
 
 def with_ends(metrics: dict[str, float]) -> Figures:
@@ -76,36 +64,8 @@ def with_ends(metrics: dict[str, float]) -> Figures:
     return found
 
 
-def opened(*names: str, folder: str | None, settings: dict[str, Any] | None = None) -> tuple[Any, Any]:
-    """Return the untrained model of recipes, and their data, ready for training and testing."""
-    own = {} if folder is None else {"data.init_args.path": folder}
-    model, data = lebm.from_recipe(*names, settings={**own, **(settings or {})})
-    data.setup("fit")
-    data.setup("test")
-    return model, data
-
-
-class Scale:
-    """The Fréchet distance of draws to training images in the packaged digit features."""
-
-    def __init__(self, data: Any) -> None:
-        self.features = DigitFeatures()
-        self.features.prepare()
-        self.features.eval()
-        self.real = self.of(images(data.train, range(REAL)))
-        self.floor = self.distance(self.of(images(data.train, range(REAL, REAL + DRAWS))))
-
-    def of(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return torch.cat([self.features(part) for part in x.split(500)]).double()
-
-    def distance(self, fake: torch.Tensor) -> float:
-        return float(frechet_distance(fake.mean(0), fake.T.cov(), self.real.mean(0), self.real.T.cov()))
-
-
-def images(rows: Any, which: range) -> torch.Tensor:
-    x = rows.__getitems__(list(which))["x"]
-    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+def images(rows: Any, which: range) -> Tensor:
+    return torch.cat([batch["x"] for batch in batches(Subset(rows, which), 500)])
 
 
 def tested(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
@@ -116,19 +76,15 @@ def tested(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 
 def layers(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Return accuracy of each layer, root mean square of q's means, and the KL of q to N(0, I) in nats."""
-    model, module = lebm.load(run), reopen(run, data)
-    judge = Trainer(accelerator="cpu", callbacks=[LayerClassification(), ReconstructionError()], **WITHOUT)
-    metrics = judge.test(model, module, verbose=False)[0]
-    found = with_ends({k.removeprefix("test/").removeprefix("latent_"): v for k, v in metrics.items()})
+    """Return the metrics of `lebm test`, and the KL of q to N(0, I) for each layer in nats."""
+    model, module = lebm.load(run).eval(), reopen(run, data)
+    module.setup()
     with torch.no_grad():
-        q = model.eval().inferred(images(module.test, range(len(module.test))))
-        normal = DiagonalGaussian(torch.zeros_like(q.mean), torch.zeros_like(q.mean))
-        squares, divergences = q.mean.square(), q.divergences(normal)
-    for number, part in enumerate(model.likelihood.generator.layout.slices, start=1):
-        found |= alone(**{f"spread/layer_{number}": float(squares[:, part].mean().sqrt())})
-        found |= alone(**{f"kl/layer_{number}": float(divergences[:, part].sum(1).mean())})
-    return found
+        q = model.inferred(images(module.test, range(len(module.test))))
+        kl = q.divergences(DiagonalGaussian(torch.zeros_like(q.mean), torch.zeros_like(q.mean)))
+    parts = enumerate(model.likelihood.generator.layout.slices, start=1)
+    own = {f"kl/layer_{number}": float(kl[:, part].sum(1).mean()) for number, part in parts}
+    return tested(run, settings, data) | alone(**own)
 
 
 def protocols(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
@@ -142,7 +98,6 @@ def protocols(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
         honest, leaked = ([precision(*own, rate, share) for own in groups] for share in (0.0, LEAKED))
         found |= {
             f"{score}/honest": honest[-1],
-            f"{score}/mean of the last {LAST} epochs": float(np.mean(honest[-LAST:])),
             f"{score}/best epoch": max(honest),
             f"{score}/leaked": leaked[-1],
             f"{score}/leaked, best epoch": max(leaked),
@@ -185,39 +140,28 @@ def encodings(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     The product of the first k stages is measured for every k.
     """
     model, module = lebm.load(run).eval(), reopen(run, data)
-    module.setup("fit")
-    module.setup("test")
-    scale, dual = Scale(module), lebm.load(REVISER) if "two_stage" in settings["recipe"] else None
-    train = codes(model, module.train, len(module.train), "train")
-    test = codes(model, module.test, ALL, "test")
-    reached = torch.cat([model.decode(part).detach() for part in train[:DRAWS].split(500)])
-    found = alone(**{"training images/distance": scale.floor})
-    found |= alone(**{"their reconstructions/distance": scale.distance(scale.of(reached))})
-    for name, density, z, half in (*gaussians(train), one_classifier(train), *stages(model), *chains(model)):
+    module.setup()
+    far = to_training(Subset(module.train, range(REAL)), model.device, DigitFeatures())
+    dual = lebm.load(REVISER) if "two_stage" in settings["recipe"] else None
+    train, test = (
+        codes(model, rows, lambda number, purpose=purpose: noise_of(purpose, 500 * number))
+        for rows, purpose in ((module.train, "train"), (module.test, "test"))
+    )
+    found = {"training images/distance": far([images(module.train, range(REAL, REAL + DRAWS))])}
+    found["their reconstructions/distance"] = far(map(model.decode, train[:DRAWS].split(500)))
+    for name, density, z, half in (*gaussians(train), one_classifier(train), *stages(model)):
         with torch.no_grad():
-            drawn = torch.cat([model.decode(part) for part in z.split(500)])
-        found |= {f"{name}/{key}": value for key, value in quality(drawn, scale).items()}
+            drawn = [model.decode(part) for part in z.split(500)]
+        found[f"{name}/distance"] = far(drawn)
         if dual is not None:
-            parts = enumerate(drawn.split(500))
-            revised = [dual.revise_images(part, Noise([(7, "revise", i)])) for i, part in parts]
-            near = quality(torch.cat(revised), scale)
-            found |= {f"{name}/{key}/revised": value for key, value in near.items()}
+            revised = [dual.revise_images(part, Noise([(7, "revise", i)])) for i, part in enumerate(drawn)]
+            found[f"{name}/distance/revised"] = far(revised)
         if density is not None:
             with torch.no_grad():
                 nats = density(test).double()
             middle, wide = float(nats.mean()), half + half_width(nats)
             found[f"{name}/log_density"] = [middle, middle - wide, middle + wide]
     return found
-
-
-@torch.no_grad()
-def codes(model: Any, rows: Any, count: int, purpose: str) -> Tensor:
-    """Return one draw of ``q(z | x)`` per image."""
-    parts = []
-    for first in range(0, count, 500):
-        noise = Noise.samples(7, purpose, index=range(first, first + 500))
-        parts.append(model.encode(images(rows, range(first, first + 500)), steps=0, generator=noise))
-    return torch.cat(parts)
 
 
 def gaussians(z: Tensor) -> Iterator[Row]:
@@ -258,7 +202,10 @@ def one_classifier(z: Tensor) -> Row:
 
 
 def stages(model: Any) -> Iterator[Row]:
-    """Yield the product of the first k stages, for every k, by the pool's kernel from earlier draws."""
+    """Yield the product of the first k stages, for every k, by the pool's kernel from earlier draws.
+
+    Draws of the last product by fresh chains, also through all stages, have no log-density.
+    """
     prior, noise = model.prior, torch.Generator().manual_seed(3)
     z, kernel = prior.reference(DRAWS, noise), model.prior_sampler.kernel
     for stage in range(1, prior.tilt.finished + 1):
@@ -266,62 +213,48 @@ def stages(model: Any) -> Iterator[Row]:
         z, _ = kernel.run(density, z, noise, steps=MOVES)
         half = (constant.high - constant.low) / 2
         yield f"stage {stage}", lambda at, d=density, c=constant: d(at) - c.log_z, z, half
-
-
-def chains(model: Any) -> Iterator[Row]:
-    """Yield draws of the last product by fresh chains and by the pool, without a log-density."""
     noise = torch.Generator().manual_seed(4)
-    through, sampler = model.through_stages, model.prior_sampler
     for name, chosen in (("last", False), ("through", True)):
         model.through_stages = chosen
         yield name, None, model.sample_latent(DRAWS, generator=noise), 0.0
-    model.through_stages = through
-    for name, steps in (("pool", 10), ("long pool", 300)) if model.has_pool else ():
-        z, _ = sampler.kernel.run(model.prior.target(), sampler.pooled(DRAWS, noise), noise, steps=steps)
-        yield name, None, z, 0.0
-
-
-def quality(drawn: Tensor, scale: Scale) -> Figures:
-    """Return distance, precision and recall of images ``(DRAWS, *event)``."""
-    fake = scale.of(drawn)
-    near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
-    shares = {name: float(near[name].mean()) for name in ("precision", "recall")}
-    return alone(distance=scale.distance(fake), **shares)
 
 
 def verses(run: Path, data: str | None) -> tuple[Any, Any]:
     """Return the model of a run, which reads the verses of the data, and the data."""
     model, module = lebm.load(run).eval(), reopen(run, data)
-    module.setup("fit")
-    module.setup("test")
+    module.setup()
     model.sentences.adopt(module.vocabulary)
     return model, module
 
 
+def judged(model: Any, module: Any, gain: Callable[[Tensor], Tensor], bounds: Any = None) -> dict[str, float]:
+    """Return sample quality, bounds if any, and the mean gain of a prior at the codes of test verses."""
+    quality, gains = SampleQuality(n=3000, steps=400), []
+    for judge in filter(None, (bounds, quality)):
+        judge.begin(model)
+    for number, batch in enumerate(module.test_dataloader()):
+        out = model.test_step(batch, number)
+        quality.update(model, out["x"], out["z"], batch["index"])
+        gains.append(gain(out["z"]))
+        if bounds:
+            bounds.update(model, out["x"], batch["index"])
+    values = torch.cat(gains)
+    own = {"gain": float(values.mean()), "gain_half": half_width(values)}
+    return {**(bounds.compute() if bounds else {}), **quality.compute(model, module.train), **own}
+
+
 @torch.no_grad()
 def sentences(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Return bounds on the likelihood from the encoder's Gaussians, sample quality, and the divergence of q.
+    """Return bounds on the likelihood from the encoder's Gaussians, and sample quality.
 
     With an energy, ``gain`` is the mean of ``log p(z) - log N(z; 0, I)`` at the codes of test verses.
     """
     model, module = verses(run, data)
     bounds = LikelihoodBounds(n=VERSES, chains=BOUND_DRAWS, start="posterior")
-    quality, divergences, gains = SampleQuality(n=3000, steps=400), [], []
-    unit = DiagonalGaussian(torch.zeros(()), torch.zeros(()))
-    bounds.begin(model)
-    quality.begin(model)
-    for number, batch in enumerate(module.test_dataloader()):
-        out = model.test_step(batch, number)
-        bounds.update(model, out["x"], batch["index"])
-        quality.update(model, out["x"], out["z"], batch["index"])
-        divergences.append(model.inference.encoder(out["x"]).divergences(unit).sum(1))
-        gains += [] if model.prior.is_exact else [-model.prior.energy(out["z"])]
-    values = {**bounds.compute(), **quality.compute(model, module.train)}
-    values["divergence"] = float(torch.cat(divergences).mean())
-    if gains:
-        gain = torch.cat(gains)
-        values |= {"gain": float(gain.mean()) - values["log_z"], "gain_half": half_width(gain)}
-    return with_ends(values)
+    exact = model.prior.is_exact
+    values = judged(model, module, lambda z: z[:, 0] if exact else -model.prior.energy(z), bounds)
+    gain = values.pop("gain") - values["log_z"]
+    return with_ends(values if exact else values | {"gain": gain})
 
 
 @torch.no_grad()
@@ -329,37 +262,31 @@ def mixture(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Measure a mixture of Gaussians on the codes of a run of the plan `pulls`: samples and gain."""
     trained = run.parent / f"pulls-{settings['pull']}-{settings['seed_everything']}"
     model, module = verses(trained, data)
-    parts = torch.arange(FITTED).split(500)
-    z = torch.cat(
-        [
-            model.encode(module.train.tokens(rows.numpy()), generator=Noise.samples(0, "mixture", index=rows))
-            for rows in parts
-        ]
-    )
-    fitted = GaussianMixture(COMPONENTS, random_state=0, max_iter=200).fit(z.double().numpy())
-    quality, gains = SampleQuality(n=3000, steps=400), []
-    latents = torch.from_numpy(fitted.sample(quality.n)[0]).float()
+    parts = [
+        model.encode(module.train.tokens(rows.numpy()), generator=Noise.samples(0, "mixture", index=rows))
+        for rows in torch.arange(FITTED).split(500)
+    ]
+    fitted = GaussianMixture(COMPONENTS, random_state=0, max_iter=200).fit(torch.cat(parts).double().numpy())
+    latents = torch.from_numpy(fitted.sample(3000)[0]).float()
     model.sample = lambda n, generator: model.likelihood.draw(latents[:n], generator)
-    quality.begin(model)
-    for number, batch in enumerate(module.test_dataloader()):
-        out = model.test_step(batch, number)
-        quality.update(model, out["x"], out["z"], batch["index"])
-        unit = StandardNormal(model.latent_dim).log_density(out["z"])
-        gains.append(torch.from_numpy(fitted.score_samples(out["z"].double().numpy())) - unit)
-    values, gain = quality.compute(model, module.train), torch.cat(gains)
-    chosen = {name: values[name] for name in ("forward_perplexity", "reverse_perplexity")}
-    return with_ends({**chosen, "gain": float(gain.mean()), "gain_half": half_width(gain)})
+
+    def gain(z: Tensor) -> Tensor:
+        unit = StandardNormal(model.latent_dim).log_density(z)
+        return torch.from_numpy(fitted.score_samples(z.double().numpy())) - unit
+
+    values = judged(model, module, gain)
+    names = ("forward_perplexity", "reverse_perplexity", "gain", "gain_half")
+    return with_ends({name: values[name] for name in names})
 
 
 def real(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Return the forward perplexity of as many other training verses as there are samples."""
-    _, module = opened("latent_mle/kjv_published", folder=data)
+    _, module = lebm.from_recipe("latent_mle/kjv_published", settings={"data.init_args.path": data})
+    module.setup()
     rows = torch.randperm(len(module.train), generator=torch.Generator().manual_seed(0)).numpy()
-    learned, judged = module.train.tokens(rows[:3000]), module.train.tokens(rows[3000:6000])
+    learned, other = module.train.tokens(rows[:3000]), module.train.tokens(rows[3000:6000])
     budget = Budget(steps=400, hidden=128, seed=0)
-    return alone(
-        forward_perplexity=language_model_perplexity(learned, judged, len(module.vocabulary), budget)
-    )
+    return alone(forward_perplexity=language_model_perplexity(learned, other, len(module.vocabulary), budget))
 
 
 class Clock(Callback):
@@ -390,50 +317,33 @@ def noise_of(purpose: str, first: int = 0) -> Noise:
     return Noise.samples(7, purpose, index=range(first, first + 500))
 
 
-def sampled(model: Any, n: int, steps: int | None) -> torch.Tensor:
+def sampled(model: Any, n: int, steps: int) -> list[Tensor]:
     parts = range(0, n, 500)
-    return torch.cat([model.sample(500, steps=steps, generator=noise_of("sample", i)) for i in parts])
+    return [model.sample(500, steps=steps, generator=noise_of("sample", first)) for first in parts]
 
 
-def spread(z: torch.Tensor) -> float:
+def spread(z: Tensor) -> float:
     return float(z.square().mean().sqrt())
 
 
-def quick(scale: Scale, x: torch.Tensor) -> Any:
-    """Return a quick measurement: distance of 2,000 draws by 60 steps, latent spreads, energy gap."""
-
-    def measure(model: Any) -> dict[str, float]:
-        model.eval()
-        distance = scale.distance(scale.of(sampled(model, 2_000, 60)))
-        z = model.encode(x[:500], generator=noise_of("encode"))
-        prior = model.sample_latent(500, steps=60, generator=noise_of("prior"))
-        with torch.no_grad():
-            gap = float(model.prior.energy(z).mean() - model.prior.energy(prior).mean())
-        model.train()
-        return {"distance": distance, "spread": spread(z), "prior_spread": spread(prior), "energy_gap": gap}
-
-    return measure
-
-
-def last_weights(model: Any, scale: Scale, x: torch.Tensor) -> dict[str, float]:
+def last_weights(model: Any, far: Callable[..., list[Any]], train: Tensor, test: Tensor) -> Figures:
     """Return the figures of a timed cell from the last weights."""
     model.eval()
-    found: dict[str, float] = {"floor": scale.floor}
+    features, found = DigitFeatures(), {}
     for steps in (60, 1000):
-        fake = scale.of(sampled(model, DRAWS, steps))
-        found[f"distance_{steps}"] = scale.distance(fake)
-    near = neighbour_rows(scale.real[:DRAWS].float(), fake.float())
-    found |= {name: float(near[name].mean()) for name in ("precision", "recall")}
+        drawn = sampled(model, DRAWS, steps)
+        found[f"distance_{steps}"] = far(drawn)
+    with torch.no_grad():
+        fake, true = (torch.cat([features(x) for x in parts]) for parts in (drawn, train.split(500)))
+    found |= alone(recall=float(neighbour_rows(true, fake)["recall"].mean()))
     if hasattr(model.prior_sampler, "pooled"):
         source = Noise([(7, "pool")])
         pool = [model.decode(model.pool_latents(500, generator=source)) for _ in range(DRAWS // 500)]
-        found["distance_pool"] = scale.distance(scale.of(torch.cat(pool)))
+        found["distance_pool"] = far(pool)
     steps = {"Variational": 0, "Taught": 20}.get(type(model.inference).__name__, 500)
-    parts = enumerate(x.split(500))
-    z = torch.cat([model.encode(x, steps=steps, generator=noise_of("encode", i * 500)) for i, x in parts])
+    z = codes(model, test, lambda number: noise_of("encode", 500 * number), steps)
     with torch.no_grad():
-        found["mse"] = float((model.decode(z) - x).square().mean())
-    return found | {"spread": spread(z)}
+        return found | alone(mse=float((model.decode(z) - test).square().mean()), spread=spread(z))
 
 
 def timed(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
@@ -443,32 +353,36 @@ def timed(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """
     kind, _, pool = settings["row"].partition("+")
     changes: dict[str, Any] = {"seed_everything": settings["seed_everything"]}
+    changes |= {} if data is None else {"data.init_args.path": data}
     if kind.endswith("_mala"):
-        exact = {"steps": 20 if kind.startswith("short_run") else 5, "step_size": 0.05}
+        exact = {"steps": 5, "step_size": 0.05}
         changes["model.init_args.posterior_sampler"] = {"class_path": "MALA", "init_args": exact}
     if pool:
         kernel, steps, size = POOLS[pool]
         changes[f"{CHAINS}.kernel"] = {"class_path": kernel, "init_args": {"steps": steps, "step_size": size}}
     if settings["method"] == "multistage_nce":
-        changes[STEPS] = int(STAGE_STEPS[pool] * settings["minutes"] / 3)
+        changes["model.init_args.stages.init_args.steps"] = STAGE_STEPS[pool]
         changes["model.init_args.optimizer.init_args.lr.energy"] = 1e-3
         changes["model.init_args.through_stages"] = pool != "pool3"
-        changes |= {f"{CHAINS}.together": 5} if pool == "together3" else {}
-        changes |= {f"{PRODUCT}.hidden": [100, 100]} if pool.startswith(("narrow", "together")) else {}
     overlays = [f"inference/{kind.removesuffix('_mala')}", *(["prior/persistent"] if pool else [])]
-    name = f"{settings['method']}/mnist_published"
-    model, module = opened(name, *overlays, folder=data, settings=changes)
-    scale, x = Scale(module), images(module.test, range(TEST))
-    clock = Clock(60 * settings["minutes"], quick(scale, x))
-    trainer = Trainer(max_epochs=-1, accelerator="cpu", callbacks=[clock], limit_val_batches=0, **WITHOUT)
+    model, module = lebm.from_recipe(f"{settings['method']}/mnist_published", *overlays, settings=changes)
+    module.setup()
+    test, train = images(module.test, range(TEST)), images(module.train, range(DRAWS))
+    far = to_training(Subset(module.train, range(REAL)), model.device, DigitFeatures())
+
+    def look(model: Any) -> dict[str, float]:
+        model.eval()
+        z = model.encode(test[:500], generator=noise_of("encode"))
+        found = {"distance": far(sampled(model, 2_000, 60))[0], "spread": spread(z)}
+        model.train()
+        return found
+
+    clock = Clock(60 * settings["minutes"], look)
+    trainer = Trainer(callbacks=[clock], **WITHOUT)
     trainer.fit(model, module)
     trainer.save_checkpoint(run / "last.ckpt")
-    found = {
-        **clock.found,
-        **last_weights(lebm.load(run / "last.ckpt"), scale, x),
-        "steps": trainer.global_step,
-    }
-    return alone(**found)
+    found = last_weights(lebm.load(run / "last.ckpt"), far, train, test)
+    return alone(**clock.found, steps=trainer.global_step) | found
 
 
 def main(name: str, place: str, settings: str, data: str) -> None:

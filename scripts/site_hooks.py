@@ -1,124 +1,108 @@
-"""Hooks of MkDocs and griffe for the site: pages from elsewhere, links, docstrings and mathematics.
+"""Hooks of MkDocs and griffe for the site, whose files have the paths of the repository.
 
-In docstrings the roles of Sphinx become links. Mathematics becomes MathML, which browsers draw without
-scripts and fonts.
-"""
+Recipes, examples and notebooks are pages. In docstrings the roles of Sphinx become links. Mathematics becomes
+MathML, which browsers draw without scripts and fonts."""
 
 from __future__ import annotations
 
 import html
-import logging
+import importlib
 import re
 import sys
-from pathlib import Path, PurePosixPath
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import griffe
 import latex2mathml.converter
 from mkdocs.structure.files import File, Files
+from pymdownx.slugs import slugify
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from notebooks import markdown as notebook
-from site_pages import OUTSIDE, ROOT, anchor, api_pages, public_names, relinked, resolve, rooms, source_pages
 
-log = logging.getLogger("mkdocs.hooks.site")
-NAMES = public_names()
-ORIGIN = {there: here for here, there in OUTSIDE.items()}
-HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("*.md", "docs/**/*.*", "recipes/**/*.yaml", "examples/*.py")
 
 
-def on_config(config: Any) -> Any:
-    """Set anchors as repository browsers do, and one reference page per package."""
-    config.mdx_configs.setdefault("toc", {})["slugify"] = lambda text, separator: anchor(text)
-    for item in config.nav:
-        if "API" in item:
-            item["API"] = ["api/index.md", *(f"api/{room.rpartition('.')[2]}.md" for room in rooms())]
-    return config
+class Source(File):
+    """A recipe, an example or a notebook, which is a page."""
+
+    def is_documentation_page(self) -> bool:
+        return True
+
+
+def on_config(config: Any) -> None:
+    """Set anchors as repository browsers do."""
+    config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that are not in docs/, including pages of notebooks with their pictures.
+    """Replace the files of docs/ by the files of the repository that belong to the site."""
+    theme = [file for file in files if file.src_dir != config.docs_dir]
+    found = {path for part in PARTS for path in ROOT.glob(part)}
+    return Files([*theme, *(file for path in sorted(found) for file in files_of(path, config))])
 
-    The home page is README.md of the repository.
-    """
-    for file in [file for file in files if file.src_uri == "README.md"]:
-        files.remove(file)
-    for path, content in {**api_pages(), **source_pages()}.items():
-        files.append(File.generated(config, path, content=content))
-    for path in sorted((ROOT / "docs").rglob("*.ipynb")):
-        page = path.relative_to(ROOT / "docs").with_suffix(".md")
+
+def files_of(path: Path, config: Any) -> list[File]:
+    """Return a file, as a page if it is a source; with a notebook, its pictures and the notebook itself."""
+    name = path.relative_to(ROOT).as_posix()
+    if path.suffix == ".ipynb":
         text, pictures = notebook(path)
-        for name, content in {page.name: text, **pictures}.items():
-            files.append(File.generated(config, (page.parent / name).as_posix(), content=content))
-    for origin, path in OUTSIDE.items():
-        files.append(File.generated(config, path, content=(ROOT / origin).read_text()))
-    return files
+        heading, rest = text.split("\n", 1)
+        text = f"{heading}\n\n[This page as a notebook](notebooks/{path.name})\n{rest}"
+        parts = {f"notebooks/{path.name}": path.read_bytes(), **pictures}
+        folder = path.relative_to(ROOT).parent.as_posix()
+        own = [File.generated(config, f"{folder}/{part}", content=data) for part, data in parts.items()]
+        return [Source.generated(config, name, content=text), *own]
+    if path.suffix in (".yaml", ".py"):
+        language = path.suffix.replace(".py", "python").strip(".")
+        text = f"# {name}\n\n```{language}\n{path.read_text()}```\n"
+        return [Source.generated(config, name, content=text)]
+    return [File(name, str(ROOT), config.site_dir, use_directory_urls=False)]
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Rewrite links to pages of the site. A page alone in its tab shows no list."""
-    path = page.file.src_uri
-    if path in ("index.md", "gallery.md"):
-        page.meta["hide"] = ["navigation"]
-    if path.startswith(("api/", "recipes/", "examples/")):
-        return markdown
-    text = relinked(markdown, ORIGIN.get(path, f"docs/{path}"))
-    name = PurePosixPath(path).with_suffix(".ipynb")
-    if not (ROOT / "docs" / name).exists():
-        return text
-    heading, rest = text.split("\n", 1)
-    return f"{heading}\n\n[This page as a notebook]({name.name})\n{rest}"
+def on_page_content(content: str, **_: Any) -> str:
+    """Convert formulas, and link code that names a public class to its entry."""
+    content = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', mathml, content, flags=re.S)
+    return re.sub(r"<(a|autoref|pre|h\d)\b.*?</\1>|<code>([\w.]+)[^<]*</code>", named, content, flags=re.S)
 
 
-def on_page_content(content: str, page: Any, **_: Any) -> str:
-    return named(mathml(content, page.file.src_uri))
-
-
-def mathml(content: str, path: str) -> str:
-    """Return the page with formulas as MathML; a formula that cannot be converted is a warning."""
-
-    def convert(match: re.Match[str]) -> str:
-        display = "block" if match[1] == "div" else "inline"
-        formula = html.unescape(match[2]).strip()[2:-2].strip()
-        try:
-            return spaced(latex2mathml.converter.convert(formula, display=display))
-        except Exception as error:
-            log.warning("%s: no MathML for %s: %s", path, formula, error)
-            return match[0]
-
-    return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', convert, content, flags=re.S)
-
-
-def spaced(formula: str) -> str:
-    """Add spaces that the converter omits: around ``~`` and after functions."""
-    formula = formula.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
+def mathml(match: re.Match[str]) -> str:
+    """Return a formula as MathML, with spaces that the converter omits: around ``~`` and after functions."""
+    display = "block" if match[1] == "div" else "inline"
+    formula = html.unescape(match[2]).strip()[2:-2].strip().replace("~", r" \sim ")
+    converted = latex2mathml.converter.convert(formula, display=display)
     function = r"(<mi>(?:log|exp|min|max|tr|softplus)</mi>)(?!<mo)"
-    return re.sub(function, r'\1<mspace width="0.17em" />', formula)
+    return re.sub(function, r'\1<mspace width="0.17em" />', converted)
 
 
-def named(content: str) -> str:
-    """Link code that is the name of a public class or function to its entry."""
-    parts, inside = re.split(r"(<code>[^<]*</code>|</?\w+[^>]*>)", content), 0
-    for number, part in enumerate(parts):
-        tag = re.match(r"<(/?)(\w+)", part)
-        if part.startswith("<code>"):
-            name = html.unescape(part[6:-7])
-            path = resolve(name.partition("(")[0], NAMES) if re.fullmatch(r"[\w.]+(\(.*\))?", name) else None
-            if path and not inside:
-                parts[number] = f'<autoref optional identifier="{path}">{part}</autoref>'
-        elif tag and tag[2] in HEADINGS | {"a", "pre", "autoref"}:
-            inside += -1 if tag[1] else 1
-    return "".join(parts)
+def named(match: re.Match[str]) -> str:
+    """Return code with a link if it is the name of a class; text in links and headings is unchanged."""
+    owner, dot, member = (match[2] or "").partition(".")
+    if owner in entries():
+        return f'<autoref optional identifier="{entries()[owner]}{dot}{member}">{match[0]}</autoref>'
+    return match[0]
 
 
-def link(match: re.Match[str]) -> str:
-    """Return a link to the reference, or plain code without an entry."""
-    target = match[1]
-    shown = target.rpartition(".")[2] if target.startswith("~") else target
-    path = resolve(target, NAMES)
+@cache
+def entries() -> dict[str, str]:
+    """Return the entry of every class in the reference whose name has one meaning, by name."""
+    found: dict[str, str] = {}
+    for page in (ROOT / "docs" / "api").glob("*.md"):
+        for module in re.findall(r"^::: (\S+)", page.read_text(), re.M):
+            for name in getattr(importlib.import_module(module), "__all__", ()):
+                found[name] = "" if name in found else f"{module}.{name}"
+    return {name: path for name, path in found.items() if path and name[0].isupper()}
+
+
+def role(match: re.Match[str]) -> str:
+    """Return code for a role of Sphinx, with a link if it has the whole path."""
+    shown = match[2].rpartition(".")[2] if match[1] else match[2]
     code = f"<code>{shown}</code>"
-    return f'<autoref optional identifier="{path}">{code}</autoref>' if path else code
+    whole = match[2].startswith("lebm.")
+    return f'<autoref optional identifier="{match[2]}">{code}</autoref>' if whole else code
 
 
 def displayed(match: re.Match[str]) -> str:
@@ -127,18 +111,15 @@ def displayed(match: re.Match[str]) -> str:
     return f"\n$$\n{formula}\n$$\n\n"
 
 
-def markdown(text: str) -> str:
-    """Return the docstring ``text`` in the Markdown of the site."""
-    text = re.sub(r"^\.\. math::((?:.*\n?)(?:[ ]+\S.*\n?)*)", displayed, text, flags=re.M)
-    text = re.sub(r":math:`([^`]*)`", lambda match: rf"\({match[1]}\)", text)
-    text = re.sub(r":(?:class|func|meth|mod|attr|data|exc):`([^`]*)`", link, text)
-    text = re.sub(r"^Example:$", "Examples:", text, flags=re.M)
-    return re.sub(r"(\w)::$", r"\1:", text, flags=re.M)
-
-
 class Docstrings(griffe.Extension):
-    """An extension that rewrites every docstring of the package once, before it is parsed."""
+    """An extension that rewrites every docstring of the package in Markdown before it is parsed."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = markdown(obj.docstring.value)
+            text = re.sub(
+                r"^\.\. math::((?:.*\n?)(?:[ ]+\S.*\n?)*)", displayed, obj.docstring.value, flags=re.M
+            )
+            text = re.sub(r":math:`([^`]*)`", r"\\(\1\\)", text)
+            text = re.sub(r":\w+:`(~?)([^`]*)`", role, text)
+            text = re.sub(r"^Example:$", "Examples:", text, flags=re.M)
+            obj.docstring.value = re.sub(r"(\w)::$", r"\1:", text, flags=re.M)

@@ -284,7 +284,7 @@ def test_lines_of_the_documents_are_short():
 
 def test_the_index_lists_every_page():
     listed = re.findall(r"^\| \[[\w./-]+\]\(([\w./-]+)\)", (DOCS / "README.md").read_text(), re.M)
-    pages = [page.relative_to(DOCS).as_posix() for page in PAGES if DOCS in page.parents]
+    pages = [page.relative_to(DOCS).as_posix() for page in PAGES if page.parent not in (ROOT, DOCS / "api")]
     missing = ({*pages} - {"README.md"}) ^ {*listed}
     assert sorted(listed) == sorted(page for page in pages if page != "README.md"), (
         f"rows of docs/README.md: {missing}"
