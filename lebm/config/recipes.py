@@ -76,6 +76,8 @@ def find(recipe: str) -> Path:
     name = recipe.removesuffix(".yaml").removesuffix(".yml").removeprefix("recipes/")
     if name in files:
         return files[name]
+    if path.is_dir():
+        raise UserError(f"{recipe} is a folder, not a recipe; to continue a run: lebm fit --resume {recipe}")
     near = difflib.get_close_matches(name, known, n=1) or [
         other for other in known if other.split("/")[-1] == name.split("/")[-1]
     ]

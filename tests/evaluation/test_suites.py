@@ -19,7 +19,6 @@ from lebm.config.recipes import load_recipe
 from lebm.data import ImageData, to_unit_range
 from lebm.errors import UserError
 from lebm.evaluation import chains as chains_module
-from lebm.evaluation import likelihood_suite as likelihood_module
 from lebm.evaluation.anomaly import anomaly_suite, test_scores
 from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import Settings, Subject
@@ -266,22 +265,6 @@ def test_scores_that_are_not_finite_are_refused(subject: Subject) -> None:
         "prior",
         "energy",
     }
-
-
-def test_the_likelihood_suite_leaves_the_model_as_it_was(
-    subject: Subject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def frozen(*args: object) -> None:
-        assert not any(parameter.requires_grad for parameter in subject.model.parameters())
-        raise RuntimeError("interrupted")
-
-    next(subject.model.parameters()).requires_grad_(False)  # as in a model with a part that does not learn
-    before = [parameter.requires_grad for parameter in subject.model.parameters()]
-    assert any(before)
-    monkeypatch.setattr(likelihood_module, "_Estimator", frozen)
-    with pytest.raises(RuntimeError, match="interrupted"):
-        likelihood_suite(subject, SETTINGS)
-    assert [parameter.requires_grad for parameter in subject.model.parameters()] == before
 
 
 @pytest.mark.slow

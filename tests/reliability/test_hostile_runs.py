@@ -79,7 +79,7 @@ trainer:
     - class_path: lebm.callbacks.SampleGrid
       init_args: {n: 4}
     - class_path: lebm.callbacks.FrechetDistance
-      init_args: {n_samples: 50, extractor: {class_path: lebm.metrics.FlatFeatures}}
+      init_args: {n_samples: 50, features: {class_path: lebm.metrics.FlatFeatures}}
 """
     )
     assert lebm("fit", "-c", tiny, "-c", "more.yaml", "--run_dir", "run") == 0
