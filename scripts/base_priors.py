@@ -100,26 +100,36 @@ def to_training(
 
 
 def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Return the distance of draws of the base of a model from training images.
+    """Return what the energy of a model adds to its base: distances without it, and nats on test images.
 
     There are as many draws as in the image suite, because a distance is larger with fewer.
     """
-    far, model = _from_training(run, None)
-    return alone(**{f"{DISTANCE}/base": far(_base(model), 0)})
+    far, model, images = _from_training(run, None)
+    return {**alone(**{f"{DISTANCE}/base": far(_base(model), 0)}), "gain": _gain(model, images)}
 
 
 def shipped(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Return distances of a model that ships with lebm and of its base, over three sets of draws."""
-    far, model = _from_training(settings["model"], data)
-    found = {}
+    """Return the figures of :func:`base_alone` and distances of the whole model, over three sets of draws."""
+    far, model, images = _from_training(settings["model"], data)
+    found = {"gain": _gain(model, images)}
     for name, drawn in ((DISTANCE, model), (f"{DISTANCE}/base", _base(model))):
         each = [far(drawn, seed) for seed in range(3)]
         found[name] = [sum(each) / 3, min(each), max(each)]
     return found
 
 
-def _from_training(run: str | Path, data: str | None) -> tuple[Callable[[Any, int], float], Any]:
-    """Return the distance of the samples of a model under a seed from training images, and the model."""
+def _gain(model: Any, images: Any) -> list[float]:
+    """Return the mean of log p(z) - log p0(z) in nats over encodings of test images, with its interval."""
+    z = codes(model, images.test, lambda i: Noise([(500 * i, "gain", 0)]))
+    with torch.no_grad():
+        log_z = direct_log_z(model.prior, 100_000, torch.Generator().manual_seed(0))
+        gains = -model.prior.energy(z).double() - float(log_z.estimate)
+    half = math.hypot(half_width(gains), float(log_z.high - log_z.low) / 2)
+    return [float(gains.mean()), float(gains.mean()) - half, float(gains.mean()) + half]
+
+
+def _from_training(run: str | Path, data: str | None) -> tuple[Callable[[Any, int], float], Any, Any]:
+    """Return the distance of samples of a model under a seed from training images, the model and its data."""
     model, images = lebm.load(run), reopen(run, data)
     images.setup()
     distance = to_training(images.train, model.device, DigitFeatures())
@@ -129,7 +139,7 @@ def _from_training(run: str | Path, data: str | None) -> tuple[Callable[[Any, in
         x = drawn.sample(Settings.n_samples, generator=torch.Generator().manual_seed(seed))
         return distance(x.split(500))[0]
 
-    return far, model
+    return far, model, images
 
 
 def _base(model: Any) -> Any:
