@@ -74,8 +74,8 @@ def load(
     from lebm import checkpoint
     from lebm.estimators import LatentModel
 
-    return checkpoint.load(
-        run_or_file,
+    return checkpoint.rebuilt(
+        *checkpoint.newest(run_or_file),
         LatentModel if expected is None else expected,
         trust=trust,
         map_location=map_location,

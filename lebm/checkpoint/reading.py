@@ -132,12 +132,6 @@ def _opened(path: Path, described: bool) -> dict[str, Any]:
     return {**content, "state_dict": uncompiled(content["state_dict"])} if described else content
 
 
-def load(run_or_file: str | Path, expected: type[Model], **options: Any) -> Model:
-    """Open a model of a known method; arguments, result and errors are as for :func:`lebm.load`."""
-    path, content = newest(run_or_file)
-    return rebuilt(path, content, expected, **options)
-
-
 def rebuilt(
     path: Path,
     content: Mapping[str, Any],
@@ -169,7 +163,7 @@ def rebuilt(
             f"{path}: NaN or infinite weights in {len(broken)} of {len(named)} tensors, first in {broken[0]};"
             " samples and scores are meaningless, so use an earlier checkpoint",
             UserNotice,
-            stacklevel=4,
+            stacklevel=3,
         )
     model.loaded_weights = kind
     return model.to(map_location).eval()

@@ -543,7 +543,8 @@ class LatentModel(LightningModule, Component, ABC):
         **_: Any,
     ) -> Method:
         """Rebuild a model from its checkpoint alone, see :func:`lebm.load`; no pickle is ever read."""
-        return checkpoints.load(checkpoint_path, cls, trust=trust, map_location=map_location or "cpu")
+        found = checkpoints.newest(checkpoint_path)
+        return checkpoints.rebuilt(*found, cls, trust=trust, map_location=map_location or "cpu")
 
 
 def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def conditioned(lebm: Run, trained: Path, pictures: Path, capsys: pytest.Capture
 
 
 def _classifier(run: Path) -> LatentClassifier:
-    return checkpoint.load(run / "classes.safetensors", LatentClassifier)
+    return checkpoint.rebuilt(*checkpoint.newest(run / "classes.safetensors"), LatentClassifier)
 
 
 def test_samples_of_a_class_are_draws_of_the_model_given_it(
