@@ -105,27 +105,36 @@ def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures
     There are as many draws as in the image suite, because a distance is larger with fewer.
     """
     far, model, images = _from_training(run, None)
-    return {**alone(**{f"{DISTANCE}/base": far(_base(model), 0)}), "gain": _gain(model, images)}
+    return {**alone(**{f"{DISTANCE}/base": far(_base(model), 0)}), "gain": _test_gain(model, images)}
 
 
 def shipped(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Return the figures of :func:`base_alone` and distances of the whole model, over three sets of draws."""
     far, model, images = _from_training(settings["model"], data)
-    found = {"gain": _gain(model, images)}
+    found = {"gain": _test_gain(model, images)}
     for name, drawn in ((DISTANCE, model), (f"{DISTANCE}/base", _base(model))):
         each = [far(drawn, seed) for seed in range(3)]
         found[name] = [sum(each) / 3, min(each), max(each)]
     return found
 
 
-def _gain(model: Any, images: Any) -> list[float]:
-    """Return the mean of log p(z) - log p0(z) in nats over encodings of test images, with its interval."""
+def _test_gain(model: Any, images: Any) -> list[float]:
+    """Return the gain of the prior of a model on encodings of test images."""
     z = codes(model, images.test, lambda i: Noise([(500 * i, "gain", 0)]))
-    with torch.no_grad():
-        log_z = direct_log_z(model.prior, 100_000, torch.Generator().manual_seed(0))
-        gains = -model.prior.energy(z).double() - float(log_z.estimate)
-    half = math.hypot(half_width(gains), float(log_z.high - log_z.low) / 2)
-    return [float(gains.mean()), float(gains.mean()) - half, float(gains.mean()) + half]
+    return gain(model.prior, z, torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def gain(prior: Any, z: Tensor, noise: torch.Generator) -> list[float]:
+    """Return the mean of log p(z) - log p0(z) in nats over encodings, with its 95% interval."""
+    log_z = direct_log_z(prior, 100_000, noise)
+    return _nats(-prior.energy(z).double() - float(log_z.estimate), float(log_z.high - log_z.low) / 2)
+
+
+def _nats(values: Tensor, half: float = 0.0) -> list[float]:
+    """Return the mean of values in nats with its interval; ``half`` is the width of another error."""
+    mean, half = float(values.double().mean()), math.hypot(half, half_width(values))
+    return [mean, mean - half, mean + half]
 
 
 def _from_training(run: str | Path, data: str | None) -> tuple[Callable[[Any, int], float], Any, Any]:
@@ -203,14 +212,10 @@ def priors(
     def far(draws: Tensor) -> list[float | None]:
         return distance(map(model.decode, draws.split(500)))
 
-    def nats(name: str, values: Tensor, half: float = 0.0) -> None:
-        mean, half = float(values.double().mean()), math.hypot(half, half_width(values))
-        found[f"nats/{name}"] = [mean, mean - half, mean + half]
-
     dim = train.shape[1]
     found["distance/reconstructions"] = far(train[:n])
     unit = torch.distributions.Normal(0.0, 1.0)
-    nats("normal", unit.log_prob(test).sum(1))
+    found["nats/normal"] = _nats(unit.log_prob(test).sum(1))
     found["distance/normal"] = far(torch.randn(n, dim, generator=noise))
     if not fits:
         return found
@@ -218,17 +223,15 @@ def priors(
     base = GaussianMixture(dim, 50)
     _, seconds = timed(base.fit, train, noise)
     with torch.no_grad():
-        nats("base", base.log_density(test))
+        found["nats/base"] = _nats(base.log_density(test))
     found |= {"seconds/base": [seconds, None, None], "distance/base": far(base.reference(n, noise))}
 
     network = MLPEnergy(dim, hidden=[400, 400], activation="gelu", output_bias=True)
     _, more = timed(logistic, train, base.reference, network, CLASSIFIER, noise)
     prior = EnergyPrior(network, base)
+    found["nats/gain"] = gain(prior, test, noise)
     with torch.no_grad():
-        energy, log_z = network(test), direct_log_z(prior, 100_000, noise)
         share = weight_ess(clean_log_weights(-network(base.reference(20_000, noise)).double())) / 20_000
-    half = float(log_z.high - log_z.low) / 2
-    nats("gain", -energy.double() - float(log_z.estimate), half)
     found |= {"seconds/energy": [more, None, None], "share": [float(share), None, None]}
     samplers = {"metropolis": IndependenceMetropolis(40), "mala": MALA(60, 0.3)}
     for name, sampler in samplers.items():
@@ -239,11 +242,11 @@ def priors(
     for count in (10, 50):
         rival = mixture.GaussianMixture(count, random_state=seed)
         _, took = timed(rival.fit, train.numpy())
-        nats(f"sklearn {count}", torch.from_numpy(rival.score_samples(test.numpy())))
+        found[f"nats/sklearn {count}"] = _nats(torch.from_numpy(rival.score_samples(test.numpy())))
         drawn = torch.from_numpy(rival.sample(n)[0]).float()
         found |= {f"seconds/sklearn {count}": [took, None, None], f"distance/sklearn {count}": far(drawn)}
     flow_log_prob, flow_draws, took = flow(train, n, seconds + more, noise)
-    nats("flow", flow_log_prob(test))
+    found["nats/flow"] = _nats(flow_log_prob(test))
     found |= {"seconds/flow": [took, None, None], "distance/flow": far(flow_draws)}
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,4 +12,4 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "mutations.py"
 def test_every_mutation_can_be_made() -> None:
     done = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.fullmatch(r"(\d{2,}) of \1 mutations can be made", done.stdout.splitlines()[-1])
+    assert done.stdout.splitlines()[-1] == "140 of 140 mutations can be made"
